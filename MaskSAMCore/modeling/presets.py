@@ -1,0 +1,51 @@
+"""Network presets: the supplement's Table 5, and the small one of the bundled model."""
+
+from __future__ import annotations
+
+from .config import SAM_CONFIGS, MaskSAMConfig
+
+PRESETS: dict[str, MaskSAMConfig] = {
+    "tiny": MaskSAMConfig(
+        num_classes=2,
+        window=(16, 40, 56),
+        queries=5,
+        sam=SAM_CONFIGS["vit_t"],
+        stem_channels=(24, 48, 96),
+        upsampling=1,
+        stem_pyramid=True,
+        generator_channels=(96, 48, 24),
+    ),
+    "acdc": MaskSAMConfig(num_classes=3, window=(4, 256, 256), queries=8),
+    "synapse": MaskSAMConfig(
+        num_classes=8,
+        window=(26, 256, 256),
+        queries=24,
+        sam=SAM_CONFIGS["vit_h"],
+        stem_channels=(8,),
+        upsampling=1,
+    ),
+    "amos": MaskSAMConfig(
+        num_classes=15,
+        window=(9, 512, 512),
+        queries=24,
+        sam=SAM_CONFIGS["vit_h"],
+        stem_channels=(8,),
+        upsampling=1,
+    ),
+}
+
+
+def preset(name: str, **changes: object) -> MaskSAMConfig:
+    """A preset by name, with some fields changed.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset '{name}': choose one of {', '.join(PRESETS)}")
+    return PRESETS[name].replace(**changes)
+
+
+def paper_parity(name: str) -> MaskSAMConfig:
+    """A preset with the choices of the published modules that its parameter counts include."""
+    return preset(name, dense_decoder_position=True)

@@ -1,0 +1,190 @@
+"""SAM itself, from the ``segment-anything`` package, and its official checkpoints.
+
+The package's own ``__init__`` imports torchvision, which many machines lack or have broken. Its
+``modeling`` package does not. It is therefore imported under an alias whose path is the installed
+folder: the same code, without touching ``segment_anything`` in ``sys.modules``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import SamConfig
+from .layers import dot_product_attention
+
+_ALIAS = "_masksam_segment_anything"
+
+
+def segment_anything(module: str) -> Any:
+    """A module of the ``segment-anything`` package, for example ``"modeling.transformer"``.
+
+    Raises:
+        ImportError: the package is not installed.
+    """
+    if _ALIAS not in sys.modules:
+        spec = importlib.util.find_spec("segment_anything")
+        if spec is None or not spec.submodule_search_locations:
+            raise ImportError("segment-anything is not installed: pip install segment-anything")
+        alias = types.ModuleType(_ALIAS)
+        alias.__path__ = list(spec.submodule_search_locations)
+        sys.modules[_ALIAS] = alias
+    return importlib.import_module(f"{_ALIAS}.{module}")
+
+
+class Sam(nn.Module):
+    """SAM's three parts, with the parameter names of the official checkpoints."""
+
+    def __init__(self, image_encoder: nn.Module, prompt_encoder: Any, mask_decoder: Any) -> None:
+        super().__init__()
+        self.image_encoder: Any = image_encoder
+        self.prompt_encoder: Any = prompt_encoder
+        self.mask_decoder: Any = mask_decoder
+
+
+def build_sam(config: SamConfig, grid: tuple[int, int]) -> Sam:
+    """A randomly initialised SAM for slices of ``grid`` (rows, columns) tokens.
+
+    Position embedding and the relative positions of the global blocks have the size of the grid
+    itself, square or not; :func:`load_sam_checkpoint` interpolates all of them alike.
+    """
+    modeling = segment_anything("modeling")
+    rows, columns = grid
+    image_size = rows * config.patch, columns * config.patch
+    encoder = modeling.ImageEncoderViT(
+        img_size=max(image_size),
+        patch_size=config.patch,
+        embed_dim=config.embed_dim,
+        depth=config.depth,
+        num_heads=config.heads,
+        out_chans=config.prompt_dim,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=config.window,
+        global_attn_indexes=config.global_blocks,
+    )
+    encoder.img_size = image_size
+    encoder.pos_embed = nn.Parameter(torch.zeros(1, rows, columns, config.embed_dim))
+    nn.init.trunc_normal_(encoder.pos_embed, std=0.02)
+    for index in config.global_blocks:
+        attention = encoder.blocks[index].attn
+        head_dim = config.embed_dim // config.heads
+        attention.rel_pos_h = nn.Parameter(torch.zeros(2 * rows - 1, head_dim))
+        attention.rel_pos_w = nn.Parameter(torch.zeros(2 * columns - 1, head_dim))
+    prompt_encoder = modeling.PromptEncoder(
+        embed_dim=config.prompt_dim,
+        image_embedding_size=grid,
+        input_image_size=image_size,
+        mask_in_chans=16,
+    )
+    decoder = modeling.MaskDecoder(
+        num_multimask_outputs=3,
+        transformer=modeling.TwoWayTransformer(
+            depth=2,
+            embedding_dim=config.prompt_dim,
+            mlp_dim=config.decoder_mlp_dim,
+            num_heads=config.decoder_heads,
+        ),
+        transformer_dim=config.prompt_dim,
+        iou_head_depth=3,
+        iou_head_hidden_dim=config.prompt_dim,
+    )
+    return Sam(encoder, prompt_encoder, decoder)
+
+
+def attend(attention: Any, x: Tensor) -> Tensor:
+    """SAM's image-encoder attention through ``scaled_dot_product_attention``.
+
+    The decomposed relative positions are appended to queries and keys instead of being summed into
+    a bias matrix: q' = [q scale, rel_h, rel_w], k' = [k, onehot(row), onehot(column)].
+
+    Args:
+        attention: ``image_encoder.blocks[i].attn``.
+        x: (B, H, W, D).
+
+    Returns:
+        (B, H, W, D), equal to ``attention(x)`` within 1e-4.
+    """
+    batch, height, width, _ = x.shape
+    get_rel_pos = segment_anything("modeling.image_encoder").get_rel_pos
+    heads = attention.num_heads
+    qkv = attention.qkv(x).reshape(batch, height * width, 3, heads, -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    scale = attention.scale
+    if attention.use_rel_pos:
+        grid_q = q.reshape(batch, heads, height, width, -1)
+        table_h = get_rel_pos(height, height, attention.rel_pos_h).to(q.dtype)
+        table_w = get_rel_pos(width, width, attention.rel_pos_w).to(q.dtype)
+        rel_h = torch.einsum("bnhwc,hkc->bnhwk", grid_q, table_h).flatten(2, 3)
+        rel_w = torch.einsum("bnhwc,wkc->bnhwk", grid_q, table_w).flatten(2, 3)
+        q = torch.cat([q * scale, rel_h.to(q.dtype), rel_w.to(q.dtype)], -1)
+        place = torch.arange(height * width, device=x.device)
+        rows = F.one_hot(place // width, height).to(k.dtype)
+        columns = F.one_hot(place % width, width).to(k.dtype)
+        places = torch.cat([rows, columns], -1).expand(batch, heads, -1, -1)
+        k = torch.cat([k, places], -1)
+        scale = 1.0
+    out = dot_product_attention(q, k, v, scale)
+    return attention.proj(out.transpose(1, 2).reshape(batch, height, width, -1))
+
+
+def load_sam_checkpoint(sam: Sam, path: str | Path) -> None:
+    """Loads an official SAM (or MedSAM) checkpoint into ``sam``.
+
+    Read with ``weights_only=True``. MedSAM's training files, which wrap the weights as ``model``,
+    are accepted. Position embedding and the relative positions of the global blocks are all
+    interpolated to the grid of ``sam``.
+
+    Raises:
+        ValueError: missing, unexpected or misshapen keys, all of them named.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable SAM checkpoint: {error}") from error
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path} is not a SAM checkpoint: it must be a plain state dict")
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    for key in ("pixel_mean", "pixel_std"):
+        state.pop(key, None)
+    wanted = sam.state_dict()
+    problems = [f"missing {key}" for key in wanted if key not in state]
+    problems += [f"unexpected {key}" for key in state if key not in wanted]
+    for key in sorted(set(wanted) & set(state)):
+        state[key] = _fitted(key, state[key], wanted[key])
+        if state[key].shape != wanted[key].shape:
+            shapes = f"{tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
+            problems.append(f"{key} has shape {shapes}")
+    if problems:
+        raise ValueError(f"{path} does not fit this SAM: {'; '.join(problems)}")
+    sam.load_state_dict(state)
+
+
+def _fitted(key: str, value: Tensor, wanted: Tensor) -> Tensor:
+    """``value`` interpolated to the shape of ``wanted`` where the key depends on the grid."""
+    if value.shape == wanted.shape or value.ndim != wanted.ndim:
+        return value
+    if key == "image_encoder.pos_embed" and value.shape[-1] == wanted.shape[-1]:
+        resized = F.interpolate(
+            value.permute(0, 3, 1, 2).float(),
+            wanted.shape[1:3],
+            mode="bicubic",
+            align_corners=False,
+            antialias=True,
+        )
+        return resized.permute(0, 2, 3, 1).to(value.dtype)
+    if ".attn.rel_pos_" in key and value.shape[-1] == wanted.shape[-1]:
+        resized = F.interpolate(value.T[None].float(), wanted.shape[0], mode="linear")
+        return resized[0].T.to(value.dtype)
+    return value

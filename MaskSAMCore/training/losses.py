@@ -1,0 +1,186 @@
+"""The losses of MaskSAM (paper, Equation 1), with the semantic map supervised beside them.
+
+The semantic map (class probabilities times masks) is what a person sees in the end; supervising it
+as well lets the class head learn in minutes instead of hours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from MaskSAMCore.modeling.masksam import Embedding, MaskSAM, Prediction
+from MaskSAMCore.modeling.prompt_generator import mask_boxes
+
+from .matcher import Assignment, Targets, match, pairwise_box_costs, pairwise_mask_costs
+from .prompting import PromptSettings, cut_masks, jittered_boxes, prompted_classes
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the parts; costs of the matching equal losses. The paper's are the defaults of
+    masks, boxes and "no object"."""
+
+    classification: float = 2.0
+    mask_bce: float = 1.5
+    mask_dice: float = 1.5
+    auxiliary_bce: float = 0.5
+    auxiliary_dice: float = 0.5
+    box_l1: float = 0.5
+    box_giou: float = 0.2
+    no_object: float = 0.1
+    semantic: float = 1.0
+    auxiliary_semantic: float = 0.0
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """All that :func:`masksam_loss` can be told."""
+
+    weights: LossWeights = field(default_factory=LossWeights)
+    prompts: PromptSettings = field(default_factory=PromptSettings)
+
+
+def slice_targets(labels: Tensor, num_classes: int) -> Targets:
+    """Labels (B, T, H, W), 0..K, to binary masks, boxes and presence of B T slices.
+
+    Negative labels (padding) belong to no class at all.
+    """
+    batch, slices, height, width = labels.shape
+    known = labels >= 0
+    one_hot = F.one_hot(labels.clamp(min=0), num_classes + 1).movedim(-1, 2)
+    one_hot = (one_hot.bool() & known[:, :, None]).flatten(0, 1)
+    boxes, present = mask_boxes(one_hot)
+    return Targets(one_hot.flatten(2).float(), boxes, present)
+
+
+def by_slice(x: Tensor) -> Tensor:
+    """(B, N, T, ...) to (B T, N, ...)."""
+    return x.transpose(1, 2).flatten(0, 1)
+
+
+def masksam_loss(
+    model: MaskSAM,
+    images: Tensor,
+    labels: Tensor,
+    settings: LossSettings,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """One training step's loss.
+
+    Args:
+        model: the network, in training.
+        images: (B, C, T, H, W).
+        labels: long (B, T, H, W), 0..K.
+        generator: the source of the prompts' random numbers (CPU).
+
+    Returns:
+        The loss, and its parts for the log.
+    """
+    weights = settings.weights
+    targets = slice_targets(labels, model.config.num_classes)
+    embedding = model.encode(images)
+    prediction, aux_costs = prompted_prediction(model, embedding, targets, settings, generator)
+    final_bce, final_dice = pairwise_mask_costs(
+        by_slice(prediction.mask_logits).flatten(2), targets.masks
+    )
+    final = weights.mask_bce * final_bce + weights.mask_dice * final_dice
+    class_logits = by_slice(prediction.class_logits)
+    chance = class_logits.softmax(-1)[..., :-1]
+    assignment = match(final + aux_costs - weights.classification * chance, targets.present)
+    pairs = assignment.slices, assignment.queries, assignment.classes
+    final_loss, auxiliary_loss = final[pairs].mean(), aux_costs[pairs].mean()
+    class_loss = classification_loss(class_logits, assignment, weights.no_object)
+    semantic = semantic_loss(prediction.class_logits, prediction.mask_logits, targets)
+    loss = (
+        final_loss
+        + auxiliary_loss
+        + weights.classification * class_loss
+        + weights.semantic * semantic
+    )
+    if weights.auxiliary_semantic:
+        loss = loss + weights.auxiliary_semantic * semantic_loss(
+            prediction.class_logits, prediction.auxiliary_logits, targets
+        )
+    parts = {
+        "masks": final_loss,
+        "auxiliary": auxiliary_loss,
+        "classes": class_loss,
+        "semantic": semantic,
+    }
+    return loss, {name: float(part.detach()) for name, part in parts.items()}
+
+
+def prompted_prediction(
+    model: MaskSAM,
+    embedding: Embedding,
+    targets: Targets,
+    settings: LossSettings,
+    generator: torch.Generator | None,
+) -> tuple[Prediction, Tensor]:
+    """Decodes a window, a share of its proposals replaced by ground-truth boxes.
+
+    Which proposal a box replaces is settled by matching the auxiliary proposals alone.
+
+    Returns:
+        The prediction, and the auxiliary costs (S, N, K + 1) of masks and boxes.
+    """
+    weights, how = settings.weights, settings.prompts
+    proposals = embedding.proposals
+    batch, _, slices = proposals.boxes.shape[:3]
+    window_masks = model.to_window(proposals.masks)
+    bce, dice = pairwise_mask_costs(by_slice(window_masks).flatten(2), targets.masks)
+    distance, giou = pairwise_box_costs(by_slice(proposals.boxes), targets.boxes)
+    costs = (
+        weights.auxiliary_bce * bce
+        + weights.auxiliary_dice * dice
+        + weights.box_l1 * distance
+        + weights.box_giou * giou
+    )
+    boxes, masks = proposals.boxes, proposals.masks.detach()
+    without = torch.zeros(boxes.shape[:3], dtype=torch.bool, device=boxes.device)
+    classes = targets.present.shape[1]
+    prompted, loose, dropped = prompted_classes(batch, classes, how, generator)
+    if how.share > 0 and prompted.any():
+        pairs = match(costs, targets.present & prompted.to(boxes.device).repeat_interleave(slices, 0))
+        drawn = jittered_boxes(targets, batch, loose, how.jitter, generator)
+        drawn = drawn[pairs.slices, pairs.classes]
+        place = pairs.slices // slices, pairs.queries, pairs.slices % slices
+        boxes, masks = boxes.clone(), masks.clone()
+        boxes[place] = drawn.to(boxes.dtype)
+        masks[place] = cut_masks(masks[place], drawn)
+        without[place] = dropped.to(boxes.device)[place[0], pairs.classes]
+    prediction = model.run_decoder(embedding, boxes, masks, without)
+    return prediction, costs
+
+
+def classification_loss(class_logits: Tensor, assignment: Assignment, no_object: float) -> Tensor:
+    """Cross-entropy of the queries' classes (S, N, K + 2); unmatched queries are "no object", whose
+    weight is lowered because most queries are."""
+    nothing = class_logits.shape[-1] - 1
+    wanted = torch.full(class_logits.shape[:2], nothing, device=class_logits.device)
+    wanted[assignment.slices, assignment.queries] = assignment.classes
+    weight = torch.ones(nothing + 1, device=class_logits.device)
+    weight[nothing] = no_object
+    return F.cross_entropy(class_logits.flatten(0, 1).float(), wanted.flatten(), weight=weight)
+
+
+def semantic_loss(class_logits: Tensor, mask_logits: Tensor, targets: Targets) -> Tensor:
+    """Cross-entropy and Dice of the semantic map, normalised by the class sum."""
+    with torch.autocast(class_logits.device.type, enabled=False):
+        chance = by_slice(class_logits).float().softmax(-1)[..., :-1]
+        masks = by_slice(mask_logits).float().sigmoid().flatten(2)
+        scores = chance.transpose(1, 2) @ masks
+        scores = scores / scores.sum(1, keepdim=True).clamp(min=1e-6)
+        known = targets.masks.sum(1).clamp(max=1)
+        entropy = -(targets.masks * scores.clamp(min=1e-6).log()).sum(1)
+        entropy = entropy.sum() / known.sum().clamp(min=1)
+        # Without padding, whose scores answer to nothing; Dice over the whole batch, a class.
+        scores = scores * known[:, None]
+        overlap = (scores * targets.masks).sum((0, 2))[1:]
+        sizes = (scores.sum((0, 2)) + targets.masks.sum((0, 2)))[1:]
+        dice = 1 - ((2 * overlap + 1) / (sizes + 1)).mean()
+    return entropy + dice
