@@ -8,12 +8,12 @@ PRESETS: dict[str, MaskSAMConfig] = {
     "tiny": MaskSAMConfig(
         num_classes=2,
         window=(16, 40, 56),
-        queries=5,
+        queries=4,
         sam=SAM_CONFIGS["vit_t"],
-        stem_channels=(24, 48, 96),
+        stem_channels=(32, 64, 128),
         upsampling=1,
         stem_pyramid=True,
-        generator_channels=(96, 48, 24),
+        generator_channels=(128, 64, 32),
     ),
     "acdc": MaskSAMConfig(num_classes=3, window=(4, 256, 256), queries=8),
     "synapse": MaskSAMConfig(
