@@ -1,0 +1,123 @@
+"""One training step of MaskSAM for Lightning."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from MaskSAMCore.modeling import MaskSAM
+
+from .averaging import AveragedWeights
+from .losses import masksam_loss
+from .settings import TrainSettings
+
+
+class MaskSAMModule(lightning.LightningModule):
+    """Optimiser, schedule, averaged weights and the time budget around a model.
+
+    Args:
+        model: what is trained.
+        settings: how.
+        max_minutes: time budget over all resumed parts together, or None to go by iterations.
+        seed: of the drawn prompts.
+    """
+
+    def __init__(
+        self, model: MaskSAM, settings: TrainSettings, max_minutes: float | None, seed: int
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.settings = settings
+        self.max_minutes = max_minutes
+        self.seed = seed
+        self.averaged = AveragedWeights(model, settings.ema)
+        self.minutes_before = 0.0
+        self.restarts = 0
+        self.best_dice = -1.0
+        self._started = time.monotonic()
+        self._prompts = torch.Generator()
+
+    @property
+    def minutes(self) -> float:
+        """Training time so far, earlier parts included."""
+        return self.minutes_before + (time.monotonic() - self._started) / 60
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done, 0 to 1."""
+        if self.max_minutes is not None:
+            return min(1.0, self.minutes / self.max_minutes)
+        return min(1.0, self.global_step / self.settings.iterations)
+
+    def on_fit_start(self) -> None:
+        """The clock starts here, not while data were prepared."""
+        self._started = time.monotonic()
+        self._prompts.manual_seed(self.seed + 7919 * self.restarts + 104729 * self.global_rank)
+        self.averaged.to(self.device)
+
+    def learning_rate(self) -> float:
+        """The schedule's present value."""
+        settings = self.settings
+        if settings.schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * self.progress))
+        else:
+            factor = (1 - self.progress) ** 0.9
+        if settings.warm_up:
+            factor *= min(1.0, (self.global_step + 1) / settings.warm_up)
+        return settings.learning_rate * factor
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Weights decay; biases, norms and position embeddings of one axis do not."""
+        trained = list(self.model.trained_parameters().values())
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1]},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        rate, decay = self.settings.learning_rate, self.settings.weight_decay
+        if self.settings.optimizer == "sgd":
+            return torch.optim.SGD(groups, rate, momentum=0.99, nesterov=True, weight_decay=decay)
+        # The larger epsilon is the paper's for mixed precision; it is harmless without.
+        return torch.optim.AdamW(groups, rate, betas=(0.9, 0.99), eps=1e-6, weight_decay=decay)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        """Images (B, C, T, H, W) and labels (B, T, H, W)."""
+        rate = self.learning_rate()
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+        images, labels = batch
+        loss, parts = masksam_loss(self.model, images, labels, self.settings.loss, self._prompts)
+        if not torch.isfinite(loss):
+            raise RuntimeError(
+                f"the loss is not finite at iteration {self.global_step}: lower the learning rate"
+                f" (now {rate:.1e}) and resume from an earlier checkpoint"
+            )
+        values = {"loss": float(loss.detach()), "learning_rate": rate, "minutes": self.minutes}
+        values.update({f"loss_{name}": value for name, value in parts.items()})
+        self.log_dict(values, batch_size=len(images))
+        return loss
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Averages after every step."""
+        self.averaged.update(self.model)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Beside Lightning's own: the averages, the clock and the best so far."""
+        checkpoint["masksam"] = {
+            "averaged": self.averaged.state_dict(),
+            "minutes": self.minutes,
+            "restarts": self.restarts,
+            "best_dice": self.best_dice,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continues the averages and the clock."""
+        kept = checkpoint["masksam"]
+        self.averaged.load_state_dict(kept["averaged"])
+        self.minutes_before = float(kept["minutes"])
+        self.restarts = int(kept["restarts"]) + 1
+        self.best_dice = float(kept["best_dice"])

@@ -1,0 +1,88 @@
+"""How a model is trained: one dataclass, with presets named like the networks'."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from .losses import LossSettings, LossWeights
+from .prompting import PromptSettings
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Hyperparameters of a training.
+
+    Attributes:
+        optimizer: "adamw", or "sgd" with Nesterov momentum 0.99 (the paper's for ACDC, Synapse).
+        learning_rate, weight_decay: at the start; biases and norms never decay.
+        schedule: "cosine" or "poly" (exponent 0.9), over the time budget where there is one, else
+            over ``iterations``.
+        warm_up: iterations of linear increase at the start.
+        iterations: how many there are without a time budget.
+        batch: windows a step and device.
+        clip: largest norm of the gradient.
+        ema: decay of the averaged weights, which are those validated and kept.
+        foreground_share: share of windows centred on a foreground voxel.
+        augmentation: strength, a share of the full ranges and probabilities; 0 is none.
+        mirror: mirrored axes of a window (0 depth, 1 rows, 2 columns).
+        loss: weights of the losses and the share of prompts from ground truth.
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.05
+    schedule: Literal["cosine", "poly"] = "cosine"
+    warm_up: int = 250
+    iterations: int = 250 * 500
+    batch: int = 2
+    clip: float = 12.0
+    ema: float = 0.998
+    foreground_share: float = 1 / 3
+    augmentation: float = 1.0
+    mirror: tuple[int, ...] = (0, 1, 2)
+    loss: LossSettings = field(default_factory=LossSettings)
+
+    def replace(self, **changes: Any) -> TrainSettings:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
+        """Inverse of :meth:`to_dict`; an unknown key is a ValueError that names it."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown training setting(s): {', '.join(unknown)}")
+        loss = values["loss"]
+        parts = LossSettings(LossWeights(**loss["weights"]), PromptSettings(**loss["prompts"]))
+        return cls(**{**values, "loss": parts, "mirror": tuple(values["mirror"])})
+
+
+_PAPER = TrainSettings(
+    optimizer="sgd", learning_rate=1e-3, weight_decay=3e-5, schedule="poly", warm_up=0
+)
+
+SETTINGS: dict[str, TrainSettings] = {
+    "tiny": TrainSettings(
+        learning_rate=2e-3,
+        warm_up=200,
+        iterations=8000,
+        clip=5.0,
+        mirror=(0,),
+        loss=LossSettings(prompts=PromptSettings(share=0.3)),
+    ),
+    "acdc": _PAPER,
+    "synapse": _PAPER.replace(iterations=250 * 1000),
+    "amos": TrainSettings(
+        learning_rate=1e-3,
+        weight_decay=3e-5,
+        schedule="poly",
+        warm_up=0,
+        iterations=250 * 1000,
+        loss=LossSettings(LossWeights(mask_bce=1.2, mask_dice=1.2)),
+    ),
+}
