@@ -1,0 +1,8 @@
+"""``python -m MaskSAMCore.cli`` is ``masksam``."""
+
+import sys
+
+from . import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""What a person sees in the shell while work goes on, and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ..inference import DeviceChoice, Segmentation
+
+
+class ProgressDisplay:
+    """A bar with the stage and the time left of a case; results below it as they come.
+
+    Where stderr is no terminal, only the results are printed.
+    """
+
+    def __init__(self, cases: int, device: DeviceChoice) -> None:
+        self.out = Console()
+        self.errors = Console(stderr=True)
+        self.cases = cases
+        self.done = 0
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self.errors,
+            transient=True,
+            disable=not self.errors.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=1.0, left="")
+        self.errors.print(f"Device: {device}", style="dim", highlight=False)
+
+    def __enter__(self) -> ProgressDisplay:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def started(self, name: str) -> None:
+        """A case begins."""
+        count = f" ({self.done + 1} of {self.cases})" if self.cases > 1 else ""
+        self.name = f"{name}{count}"
+        self.bar.update(self.task, completed=0, description=f"{self.name}: reading", left="")
+
+    def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None:
+        """The callback of the engine."""
+        left = "" if seconds_left is None else f"{seconds_left:.0f} s left"
+        self.bar.update(
+            self.task, completed=fraction, description=f"{self.name}: {stage}", left=left
+        )
+
+    def finished(self, name: str, table: Table, notes: Sequence[str]) -> None:
+        """A case's results."""
+        self.done += 1
+        table.title = name
+        self.out.print(table)
+        for note in notes:
+            self.errors.print(f"Note: {note}", highlight=False)
+
+
+def results_table(result: Segmentation) -> Table:
+    """The classes found, with volume in ml and score."""
+    table = Table(title_justify="left")
+    for heading, side in (("class", "left"), ("volume (ml)", "right"), ("score", "right")):
+        table.add_column(heading, justify="left" if side == "left" else "right")
+    for found in result.instances:
+        table.add_row(found.name, f"{volume_ml(result, found.voxel_count):.2f}", f"{found.score:.2f}")
+    if not result.instances:
+        table.add_row("nothing was found", "", "")
+    return table
+
+
+def volume_ml(result: Segmentation, voxels: int) -> float:
+    """Millilitres of a number of voxels."""
+    i, j, k = result.volume.spacing
+    return voxels * i * j * k / 1000

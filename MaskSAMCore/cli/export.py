@@ -1,0 +1,38 @@
+"""``masksam export``: a trained run becomes a model bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ..errors import MaskSAMError
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("export")(export)
+
+
+def export(
+    run: Path = typer.Argument(..., help="Folder of a training."),
+    output: Path = typer.Option(..., "-o", "--output", help="Folder of the new bundle."),
+    card: Path | None = typer.Option(
+        None, help="JSON file with title, labels (colours, codes), modality, licence and so on."
+    ),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace a bundle that exists."),
+) -> None:
+    """Writes the best weights of a run as a bundle that Slicer and the shell can use."""
+    from ..models import export_run
+
+    values: dict[str, Any] = {}
+    if card is not None:
+        try:
+            values = json.loads(card.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise MaskSAMError(f"{card} cannot be read as JSON: {error}") from error
+    bundle = export_run(run, output, values, overwrite=overwrite)
+    size = sum(p.stat().st_size for p in output.iterdir()) / 1e6
+    typer.echo(f"{output}: {bundle.name}, {len(bundle.labels)} classes, {size:.1f} MB")

@@ -1,0 +1,126 @@
+"""``masksam predict``: segments images."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ..errors import MaskSAMError
+from .cases import OUTPUT_FORMATS, Case, find_cases
+from .display import ProgressDisplay, results_table
+
+if TYPE_CHECKING:
+    from ..inference import Segmentation, Segmenter
+
+Format = Enum("Format", {name: name for name in OUTPUT_FORMATS}, type=str)  # type: ignore[misc]
+
+
+class Passes(str, Enum):
+    """One pass, or the mirrored passes of the paper as well."""
+
+    none = "none"
+    mirror = "mirror"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("predict")(predict)
+
+
+def predict(
+    inputs: list[Path] = typer.Argument(
+        ..., metavar="INPUT...", help="Image files, DICOM series folders, or a folder of cases."
+    ),
+    output: Path = typer.Option(
+        ..., "-o", "--output", help="A file for one input, a folder for several."
+    ),
+    model: str = typer.Option(
+        "hippocampus", "-m", "--model", help="A model's name or the path of its bundle."
+    ),
+    roi: Path | None = typer.Option(
+        None, help="Slicer ROI markup (.mrk.json): only what lies inside is segmented."
+    ),
+    boxes: Path | None = typer.Option(
+        None, help="Slicer ROI markups (.mrk.json) named like classes, in place of proposals."
+    ),
+    device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
+    tta: Passes = typer.Option(Passes.none, help="mirror: average mirrored passes (slower)."),
+    image_format: Format = typer.Option(
+        OUTPUT_FORMATS[0], "--format", help="Of results in a folder."
+    ),
+    probabilities: bool = typer.Option(
+        False, "--probabilities", help="Also write the probability of every class."
+    ),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace outputs that exist."),
+) -> None:
+    """Segments images into named classes, each on its own grid."""
+    from ..inference import Segmenter
+
+    segmenter = Segmenter.from_model(model, device=device)
+    cases = find_cases(inputs, output, segmenter.channels, image_format.value)
+    if not overwrite:
+        existing = [str(p) for case in cases for p in outputs(case, probabilities) if p.exists()]
+        if existing:
+            raise MaskSAMError(f"{existing[0]} exists: add --overwrite to replace it")
+    if not output.suffix:
+        output.mkdir(parents=True, exist_ok=True)
+    with ProgressDisplay(len(cases), segmenter.device) as display:
+        for case in cases:
+            result = segment_case(segmenter, case, roi, boxes, tta.value, probabilities, display)
+            write_case(result, case, probabilities, overwrite)
+            display.finished(case.name, results_table(result), result.notes)
+
+
+def outputs(case: Case, probabilities: bool) -> list[Path]:
+    """The files that a case gives."""
+    from .cases import stem
+
+    further = case.output.with_name(f"{stem(case.output)}_probabilities.nrrd")
+    return [case.output, further] if probabilities else [case.output]
+
+
+def segment_case(
+    segmenter: Segmenter,
+    case: Case,
+    roi: Path | None,
+    boxes: Path | None,
+    tta: str,
+    probabilities: bool,
+    display: ProgressDisplay,
+) -> Segmentation:
+    """Reads and segments a case."""
+    from ..geometry import box_on_grid
+    from ..io import read_boxes, read_volume
+
+    display.started(case.name)
+    volumes = [read_volume(path) for path in case.channels]
+    region = None
+    if roi is not None:
+        found = read_boxes(roi)
+        if len(found) != 1:
+            raise MaskSAMError(f"{roi} holds {len(found)} ROIs: --roi takes exactly one")
+        region = box_on_grid(found[0], volumes[0])
+    drawn = None if boxes is None else [box_on_grid(b, volumes[0]) for b in read_boxes(boxes)]
+    return segmenter.segment(
+        volumes,
+        roi=region,
+        boxes=drawn,
+        progress=display.progress,
+        tta="mirror" if tta == "mirror" else "none",
+        probabilities=probabilities,
+    )
+
+
+def write_case(result: Segmentation, case: Case, probabilities: bool, overwrite: bool) -> None:
+    """Writes a case's files, each complete or absent."""
+    from ..io import write_labelmap, write_probabilities
+
+    case.output.parent.mkdir(parents=True, exist_ok=True)
+    labels = list(result.labels)
+    write_labelmap(result.labelmap, result.volume, case.output, labels, overwrite=overwrite)
+    if probabilities and result.probabilities is not None:
+        path = outputs(case, True)[1]
+        write_probabilities(result.probabilities, result.volume, path, overwrite=overwrite)

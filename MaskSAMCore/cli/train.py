@@ -1,0 +1,71 @@
+"""``masksam train``: trains a model from a folder of labelled volumes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import typer
+
+from ..errors import MaskSAMError
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("train")(train)
+
+
+def train(
+    dataset: Path = typer.Argument(
+        ..., help="nnU-Net dataset folder: imagesTr, labelsTr, dataset.json."
+    ),
+    output: Path = typer.Option(..., "-o", "--output", help="The run's folder."),
+    preset: str = typer.Option("tiny", help="tiny, acdc, synapse or amos."),
+    splits: Path | None = typer.Option(
+        None, help="JSON file with the training and validation cases; else one case in five."
+    ),
+    max_minutes: float | None = typer.Option(
+        None, min=0.01, help="Time budget, resumed parts together."
+    ),
+    resume: bool = typer.Option(False, "--resume", help="Go on with the run in -o."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
+    devices: int = typer.Option(1, min=1, help="How many (processes, on a CPU)."),
+    workers: int = typer.Option(1, min=0, help="Processes that augment windows, a device."),
+    seed: int = typer.Option(0, help="Of everything that is drawn."),
+    sam_checkpoint: Path | None = typer.Option(
+        None, help="Official SAM weights, for presets that keep SAM frozen."
+    ),
+    validation_minutes: float = typer.Option(4.0, min=0.01, help="Between two validations."),
+) -> None:
+    """Trains a model; stop it at any time and go on with --resume."""
+    try:
+        from ..training import FitOptions, fit
+    except ImportError as error:
+        raise MaskSAMError(
+            f"training needs '{error.name}': pip install masksam[train]"
+        ) from error
+
+    start = time.monotonic()
+
+    def report(line: str) -> None:
+        minutes = (time.monotonic() - start) / 60
+        print(f"[{minutes:6.1f} min] {line}", flush=True, file=sys.stdout)
+
+    fit(
+        FitOptions(
+            dataset=dataset,
+            run=output,
+            preset=preset,
+            splits=splits,
+            max_minutes=max_minutes,
+            resume=resume,
+            device=device,
+            devices=devices,
+            workers=workers,
+            seed=seed,
+            sam_checkpoint=sam_checkpoint,
+            validation_minutes=validation_minutes,
+        ),
+        report,
+    )

@@ -1,0 +1,126 @@
+"""Pictures of segmentations for people to look at: slices with the outlines of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import MaskSAMError
+from .geometry import Volume, reorient
+from .io import atomic_path
+from .labels import Label
+
+_VIEWS = ("axial", "coronal", "sagittal")
+
+
+def outline_picture(
+    rows: Sequence[tuple[str, Volume, NDArray[Any], NDArray[Any] | None]],
+    labels: Sequence[Label],
+    path: Path,
+    margin_mm: float = 18.0,
+) -> None:
+    """One row a case: axial, coronal and sagittal slices through the middle of what was found.
+
+    Args:
+        rows: title, volume, labelmap [K, J, I] on its grid (filled lines), and the reference
+            labelmap or None (dashed white lines).
+        labels: names and colours.
+        path: a PNG file; complete or absent.
+        margin_mm: what is shown around the classes.
+
+    Raises:
+        MaskSAMError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.lines import Line2D
+    except ImportError as error:
+        raise MaskSAMError("pictures need matplotlib: pip install masksam[demo]") from error
+    figure = Figure(figsize=(10.5, 3.5 * len(rows) + 0.4), facecolor="black", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), 3, squeeze=False)
+    for line, (title, volume, labelmap, reference) in zip(axes, rows, strict=True):
+        _draw_row(line, title, volume, labelmap, reference, labels, margin_mm)
+    keys = [Line2D([], [], color=label.color, label=label.name) for label in labels]
+    if any(row[3] is not None for row in rows):
+        keys.append(Line2D([], [], color="white", linestyle="--", label="reference"))
+    figure.legend(
+        handles=keys, loc="outside lower center", ncols=len(keys), labelcolor="white", frameon=False
+    )
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+
+
+def _draw_row(
+    axes: Any,
+    title: str,
+    volume: Volume,
+    labelmap: NDArray[Any],
+    reference: NDArray[Any] | None,
+    labels: Sequence[Label],
+    margin_mm: float,
+) -> None:
+    image, spacing = _upright(volume, volume.array)
+    found, _ = _upright(volume, labelmap)
+    known = None if reference is None else _upright(volume, reference)[0]
+    shown = found if found.any() or known is None else known
+    centre, window = _region(shown, spacing, margin_mm)
+    values = image[window]
+    low, high = np.percentile(values, (1, 99.5)) if values.size else (0.0, 1.0)
+    for axis, (plot, view) in enumerate(zip(axes, _VIEWS, strict=True)):
+        place: list[Any] = list(window)
+        place[axis] = centre[axis]
+        others = [a for a in range(3) if a != axis]
+        aspect = spacing[others[0]] / spacing[others[1]]
+        plot.imshow(
+            image[tuple(place)],
+            cmap="gray",
+            vmin=low,
+            vmax=max(high, low + 1e-6),
+            origin="lower",
+            aspect=aspect,
+            interpolation="bicubic",
+        )
+        for label in labels:
+            _outline(plot, found[tuple(place)] == label.value, label.color, "solid")
+            if known is not None:
+                _outline(plot, known[tuple(place)] == label.value, "white", "dashed")
+        plot.set_title(f"{title}  {view}" if axis == 0 else view, color="white", fontsize=10)
+        plot.set_axis_off()
+
+
+def _outline(plot: Any, mask: NDArray[np.bool_], color: Any, style: str) -> None:
+    if mask.any() and not mask.all():
+        width = 1.6 if style == "solid" else 0.9
+        plot.contour(mask, levels=[0.5], colors=[color], linewidths=width, linestyles=style)
+
+
+def _upright(volume: Volume, array: NDArray[Any]) -> tuple[NDArray[Any], tuple[float, ...]]:
+    """The array with axes towards superior, anterior and left (as radiologists look), and its
+    spacing along them in mm."""
+    turned = reorient(Volume(array, volume.ijk_to_ras), "SAL")
+    return turned.array, tuple(reversed(turned.spacing))
+
+
+def _region(
+    labelmap: NDArray[Any], spacing: Sequence[float], margin_mm: float
+) -> tuple[tuple[int, ...], tuple[slice, ...]]:
+    """The slice of each axis with most of the classes, and the window around all of them."""
+    mask = labelmap > 0
+    if not mask.any():
+        centre = tuple(size // 2 for size in mask.shape)
+        return centre, tuple(slice(0, size) for size in mask.shape)
+    centre, window = [], []
+    for axis in range(3):
+        counts = mask.sum(tuple(a for a in range(3) if a != axis))
+        centre.append(int(counts.argmax()))
+        used = np.flatnonzero(counts)
+        margin = int(np.ceil(margin_mm / spacing[axis]))
+        start, stop = max(used[0] - margin, 0), min(used[-1] + 1 + margin, mask.shape[axis])
+        window.append(slice(int(start), int(stop)))
+    return tuple(centre), tuple(window)

@@ -1,0 +1,136 @@
+"""The folder of a training: what is in it, and how it is read back.
+
+``run.json``: configuration, plan, classes, settings, seed, split, versions, device.
+``best.safetensors``, ``last.safetensors``: averaged weights (with a frozen SAM, without SAM's own).
+``resume-a.ckpt``, ``resume-b.ckpt``: to continue after a stop or a kill. ``logs/``: CSV and
+TensorBoard. ``curves.png``: the curves. ``validation.json``: Dice of the best weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from MaskSAMCore.data import Plan
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.modeling import MaskSAM, MaskSAMConfig, build_model
+
+from .settings import TrainSettings
+
+RUN_FILE = "run.json"
+BEST, LAST = "best.safetensors", "last.safetensors"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run was started with.
+
+    Attributes:
+        config: the network.
+        plan: the preprocessing.
+        classes: names of the classes 1 to K, in order.
+        settings: the hyperparameters.
+        seed: of everything that is drawn.
+        split: case names under "train" and "val".
+        preset: the preset it started from.
+        dataset: the dataset's name.
+        facts: versions, device and the like, for people.
+    """
+
+    config: MaskSAMConfig
+    plan: Plan
+    classes: tuple[str, ...]
+    settings: TrainSettings
+    seed: int
+    split: dict[str, list[str]]
+    preset: str
+    dataset: str
+    facts: dict[str, Any]
+
+    def save(self, run: Path) -> None:
+        """Writes ``run.json``, complete or not at all."""
+        values = {
+            "config": self.config.to_dict(),
+            "plan": self.plan.to_dict(),
+            "classes": list(self.classes),
+            "settings": self.settings.to_dict(),
+            "seed": self.seed,
+            "split": self.split,
+            "preset": self.preset,
+            "dataset": self.dataset,
+            "facts": self.facts,
+        }
+        write_json(run / RUN_FILE, values)
+
+    @classmethod
+    def load(cls, run: Path) -> RunRecord:
+        """Reads ``run.json``.
+
+        Raises:
+            MaskSAMError: the folder is no run.
+        """
+        path = run / RUN_FILE
+        if not path.is_file():
+            raise MaskSAMError(f"{run} is not a training run: it has no {RUN_FILE}")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                config=MaskSAMConfig.from_dict(values["config"]),
+                plan=Plan.from_dict(values["plan"]),
+                classes=tuple(values["classes"]),
+                settings=TrainSettings.from_dict(values["settings"]),
+                seed=values["seed"],
+                split=values["split"],
+                preset=values["preset"],
+                dataset=values["dataset"],
+                facts=values["facts"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise MaskSAMError(f"{path} is damaged: {error}") from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes a JSON file beside and renames it."""
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def own_weights(model: MaskSAM) -> dict[str, Tensor]:
+    """The state to keep: everything, but for the parameters of a frozen SAM."""
+    frozen = model.config.sam.frozen
+    return {
+        name: value.detach().contiguous()
+        for name, value in model.state_dict().items()
+        if not (frozen and name.startswith("sam."))
+    }
+
+
+def save_weights(model: MaskSAM, path: Path, facts: dict[str, str]) -> None:
+    """Writes a model's own weights as safetensors, complete or not at all."""
+    beside = path.with_suffix(".part")
+    save_file(own_weights(model), beside, metadata=facts)
+    os.replace(beside, path)
+
+
+def load_weights(record: RunRecord, path: Path) -> nn.Module:
+    """The model of a run with weights of the run; a frozen SAM's own are left random.
+
+    Raises:
+        MaskSAMError: the weights are absent or do not fit.
+    """
+    if not path.is_file():
+        raise MaskSAMError(f"{path} does not exist yet: train until the first validation")
+    model = build_model(record.config)
+    found = model.load_state_dict(load_file(path), strict=False)
+    own = own_weights(model)
+    missing = [name for name in found.missing_keys if name in own]
+    if missing or found.unexpected_keys:
+        raise MaskSAMError(f"{path} does not fit the run's network: {missing[:3]}")
+    return model.eval()
