@@ -25,6 +25,11 @@ def train(
     splits: Path | None = typer.Option(
         None, help="JSON file with the training and validation cases; else one case in five."
     ),
+    orientation: str | None = typer.Option(
+        None,
+        help="Where depth, rows and columns of the slices point, such as RSA for sagittal ones;"
+        " else slices lie across the coarsest axis.",
+    ),
     max_minutes: float | None = typer.Option(
         None, min=0.01, help="Time budget, resumed parts together."
     ),
@@ -68,4 +73,5 @@ def train(
             validation_minutes=validation_minutes,
         ),
         report,
+        config_changes={} if orientation is None else {"orientation": orientation.upper()},
     )

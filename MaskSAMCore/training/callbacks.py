@@ -89,7 +89,7 @@ class Validation(Callback):
     def __init__(
         self,
         minutes: float,
-        evaluate: Callable[[], dict[str, float]],
+        evaluate: Callable[[MaskSAMModule], dict[str, float]],
         keep: Callable[[MaskSAMModule, float, bool], None],
     ) -> None:
         self.minutes = minutes
@@ -115,7 +115,7 @@ class Validation(Callback):
             training = module.model.training
             module.model.eval()
             with module.averaged.applied(module.model):
-                scores = self.evaluate()
+                scores = self.evaluate(module)
                 mean = sum(scores.values()) / max(len(scores), 1)
                 best = mean > module.best_dice
                 module.best_dice = max(mean, module.best_dice)

@@ -85,7 +85,7 @@ def fit(
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     if options.resume:
         record = RunRecord.load(options.run)
-        material = prepare_material(options.dataset, record.split, record.plan, report)
+        material = prepare_material(options.dataset, record.split, record, report)
     else:
         material = prepare_material(
             options.dataset, options.splits, options.preset, report, config_changes

@@ -1,0 +1,173 @@
+"""The plan: how volumes reach the network, chosen from a fingerprint of the training cases.
+
+The rules are nnU-Net's where it has one (spacing, normalisation): its users know what to expect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume, axis_mapping
+
+# Ratio above which an axis counts as much coarser than the others.
+ANISOTROPY = 3.0
+
+
+@dataclass(frozen=True)
+class ChannelNormalization:
+    """How a channel's intensities are normalised.
+
+    Attributes:
+        kind: "zscore", by each case's own mean and standard deviation; or "ct", clipped to
+            ``lower`` and ``upper``, then by ``mean`` and ``std`` of the training foreground.
+    """
+
+    kind: Literal["zscore", "ct"] = "zscore"
+    mean: float = 0.0
+    std: float = 1.0
+    lower: float = 0.0
+    upper: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The grid and the intensities that a network expects.
+
+    Attributes:
+        orientation: where depth, rows and columns of a window point, for example "RSA" for
+            sagittal slices (depth to the right, rows to superior, columns to anterior).
+        spacing: mm along depth, rows, columns.
+        window: (T, H, W) voxels.
+        normalization: one a channel.
+        channels: names of the channels.
+    """
+
+    orientation: str
+    spacing: tuple[float, float, float]
+    window: tuple[int, int, int]
+    normalization: tuple[ChannelNormalization, ...]
+    channels: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types only, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Plan:
+        """Inverse of :meth:`to_dict`; an unknown or missing key is a ValueError that names it."""
+        names = {field.name for field in fields(cls)}
+        if names != set(values):
+            raise ValueError(f"a plan needs exactly {sorted(names)}, not {sorted(values)}")
+        a, b, c = (float(v) for v in values["spacing"])
+        t, h, w = (int(v) for v in values["window"])
+        kinds = tuple(ChannelNormalization(**v) for v in values["normalization"])
+        return cls(str(values["orientation"]), (a, b, c), (t, h, w), kinds, tuple(values["channels"]))
+
+
+@dataclass(frozen=True)
+class CaseFingerprint:
+    """What planning needs to know of a case.
+
+    Attributes:
+        shape: voxels [K, J, I].
+        spacing: mm along K, J, I.
+        ijk_to_ras: 4 x 4.
+        foreground: a sample of foreground intensities, one row a channel.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    ijk_to_ras: np.ndarray
+    foreground: np.ndarray
+
+
+def case_fingerprint(channels: Sequence[Volume], label: np.ndarray, seed: int) -> CaseFingerprint:
+    """The fingerprint of a case; of the foreground at most 10,000 voxels are kept."""
+    first = channels[0]
+    inside = np.flatnonzero(label > 0)
+    chosen = np.random.default_rng(seed).choice(inside, min(10_000, inside.size), replace=False)
+    foreground = np.stack([volume.array.reshape(-1)[chosen] for volume in channels])
+    i, j, k = first.spacing
+    return CaseFingerprint(first.shape, (k, j, i), first.ijk_to_ras, foreground)
+
+
+def make_plan(
+    cases: Sequence[CaseFingerprint],
+    channels: Sequence[str],
+    tokens: int,
+    window: tuple[int, int, int],
+    orientation: str | None = None,
+) -> Plan:
+    """The plan for a dataset.
+
+    Args:
+        cases: fingerprints of the training cases, and of no others.
+        channels: their names; "CT" asks for CT normalisation.
+        tokens: edge of a token in voxels: H and W are multiples of it.
+        window: the preset's (T, H, W), made smaller along an axis where the dataset is.
+        orientation: fixed, or None: depth is the coarsest axis, slices lie as they were acquired.
+
+    Raises:
+        MaskSAMError: there is no case.
+    """
+    if not cases:
+        raise MaskSAMError("no training case to plan from")
+    orientation = orientation or _orientation(cases[0])
+    turned = [axis_mapping(case.ijk_to_ras, orientation)[0] for case in cases]
+    spacings = np.array([[c.spacing[a] for a in axes] for c, axes in zip(cases, turned, strict=True)])
+    shapes = np.array([[c.shape[a] for a in axes] for c, axes in zip(cases, turned, strict=True)])
+    spacing = target_spacing(spacings, shapes)
+    extent = np.ceil((shapes * spacings).max(0) / spacing).astype(int)
+    height, width = (
+        min(size, int(np.ceil(need / tokens)) * tokens)
+        for size, need in zip(window[1:], extent[1:], strict=True)
+    )
+    foreground = [
+        np.concatenate([case.foreground[c] for case in cases]) for c in range(len(channels))
+    ]
+    kinds = tuple(_normalization(n, f) for n, f in zip(channels, foreground, strict=True))
+    a, b, c = (float(v) for v in spacing)
+    return Plan(orientation, (a, b, c), (window[0], height, width), kinds, tuple(channels))
+
+
+def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """nnU-Net's rule: the median of each axis; where the coarsest axis has more than 3 times the
+    spacing and less than a third of the size of the others, its 10th percentile.
+
+    Args:
+        spacings, shapes: (cases, 3).
+    """
+    spacing: np.ndarray = np.median(spacings, 0)
+    size = np.median(shapes, 0)
+    worst = int(spacing.argmax())
+    others = [axis for axis in range(3) if axis != worst]
+    coarse = spacing[worst] > ANISOTROPY * spacing[others].max()
+    short = size[worst] * ANISOTROPY < size[others].min()
+    if coarse and short:
+        finer = np.percentile(spacings[:, worst], 10)
+        spacing[worst] = max(finer, spacing[others].max() + 1e-5)
+    return spacing
+
+
+def _orientation(case: CaseFingerprint) -> str:
+    """Depth along the coarsest axis; then superior before anterior before right."""
+    directions = {"S": 2, "A": 1, "R": 0}
+    axes, _ = axis_mapping(case.ijk_to_ras, "SAR")
+    spacing = {code: case.spacing[axis] for code, axis in zip("SAR", axes, strict=True)}
+    depth = max(directions, key=lambda code: (round(spacing[code], 3), directions[code]))
+    return depth + "".join(code for code in directions if code != depth)
+
+
+def _normalization(name: str, foreground: np.ndarray) -> ChannelNormalization:
+    if name.upper() != "CT" or not foreground.size:
+        return ChannelNormalization()
+    lower, upper = np.percentile(foreground, (0.5, 99.5))
+    clipped = np.clip(foreground, lower, upper)
+    return ChannelNormalization(
+        "ct", float(clipped.mean()), float(max(clipped.std(), 1e-8)), float(lower), float(upper)
+    )

@@ -1,0 +1,15 @@
+"""Reading and writing images, segmentations, DICOM folders and boxes."""
+
+from .files import atomic_path
+from .images import read_volume, write_labelmap, write_probabilities, write_volume
+from .markups import read_boxes, write_boxes
+
+__all__ = [
+    "atomic_path",
+    "read_boxes",
+    "read_volume",
+    "write_boxes",
+    "write_labelmap",
+    "write_probabilities",
+    "write_volume",
+]
