@@ -45,7 +45,7 @@ def train(
 ) -> None:
     """Trains a model; stop it at any time and go on with --resume."""
     try:
-        from ..training import FitOptions, fit
+        from ..training.fit import FitOptions, fit
     except ImportError as error:
         raise MaskSAMError(
             f"training needs '{error.name}': pip install masksam[train]"
