@@ -1,0 +1,35 @@
+# make demo, make test: each sets up what it needs, on a fresh Debian or Ubuntu machine too.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export MPLBACKEND := Agg
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/.ready
+	$(BIN)/masksam demo
+
+test: $(VENV)/.ready check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check MaskSAMCore Testing
+	$(BIN)/ruff format --check MaskSAMCore Testing
+	$(BIN)/mypy
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null || $(MAKE) --no-print-directory debian
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+	@touch $@
+
+.PHONY: debian
+debian:
+	@test "$$(id -u)" = 0 || { echo "install the Debian packages python3-venv and python3-pip first"; exit 2; }
+	apt-get update -qq
+	apt-get install -y -qq python3 python3-venv python3-pip
+
+clean:
+	rm -rf $(VENV) build *.egg-info masksam-demo .pytest_cache .mypy_cache .ruff_cache
