@@ -77,7 +77,9 @@ def results_table(result: Segmentation) -> Table:
     for heading, side in (("class", "left"), ("volume (ml)", "right"), ("score", "right")):
         table.add_column(heading, justify="left" if side == "left" else "right")
     for found in result.instances:
-        table.add_row(found.name, f"{volume_ml(result, found.voxel_count):.2f}", f"{found.score:.2f}")
+        table.add_row(
+            found.name, f"{volume_ml(result, found.voxel_count):.2f}", f"{found.score:.2f}"
+        )
     if not result.instances:
         table.add_row("nothing was found", "", "")
     return table

@@ -47,9 +47,7 @@ def train(
     try:
         from ..training.fit import FitOptions, fit
     except ImportError as error:
-        raise MaskSAMError(
-            f"training needs '{error.name}': pip install masksam[train]"
-        ) from error
+        raise MaskSAMError(f"training needs '{error.name}': pip install masksam[train]") from error
 
     start = time.monotonic()
 

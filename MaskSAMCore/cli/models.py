@@ -1,0 +1,122 @@
+"""``masksam models``: what there is, and getting, checking and removing it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import MaskSAMError
+
+models = typer.Typer(no_args_is_help=True, help="List, show, download, add, verify, remove models.")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.add_typer(models, name="models")
+
+
+@models.command("list")
+def list_models() -> None:
+    """All models and backbones, and which are installed."""
+    from ..models import catalog, installed
+
+    table = Table("name", "what it is", "kind", "size", "licence", "installed")
+    for entry in catalog():
+        there = "yes" if installed(entry) else "no"
+        size = f"{entry.size / 1e6:.0f} MB"
+        table.add_row(entry.name, entry.title, entry.kind, size, entry.licence, there)
+    Console().print(table)
+
+
+@models.command()
+def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.")) -> None:
+    """Everything that is known of a model."""
+    from ..models import find, load_bundle
+
+    console = Console()
+    path = Path(model)
+    entry = None if path.exists() else find(model)
+    if entry is not None and entry.folder is None:
+        console.print(
+            f"{entry.name}: {entry.title}, {entry.size / 1e6:.0f} MB, {entry.licence}\n"
+            f"from {entry.url}\nSHA-256 {entry.sha256}",
+            soft_wrap=True,
+        )
+        return
+    bundle = load_bundle(path if entry is None or entry.folder is None else entry.folder)
+    console.print(f"{bundle.name}: {bundle.title}", highlight=False)
+    table = Table("value", "class", "colour", "code")
+    for label in bundle.labels:
+        r, g, b = (round(255 * part) for part in label.color)
+        code = "" if label.terminology is None else label.terminology.type
+        meaning = "" if not code else f"{code.scheme} {code.value} {code.meaning}"
+        table.add_row(str(label.value), label.name, f"[on rgb({r},{g},{b})]   [/]", meaning)
+    console.print(table)
+    plan = bundle.plan
+    console.print(
+        f"grid {plan.orientation}, spacing {plan.spacing} mm, window {plan.window},"
+        f" channels {', '.join(plan.channels)}",
+        highlight=False,
+    )
+    console.print_json(json.dumps(bundle.card))
+
+
+@models.command()
+def download(name: str = typer.Argument(..., help="A name of 'masksam models list'.")) -> None:
+    """Downloads a model or backbone and verifies it."""
+    from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
+
+    from .. import models as store
+
+    entry = store.find(name)
+    console = Console(stderr=True)
+    console.print(f"{entry.title}: {entry.size / 1e6:.0f} MB, licence {entry.licence}, {entry.url}")
+    bar = Progress(*Progress.get_default_columns(), DownloadColumn(), TimeRemainingColumn())
+    with bar:
+        task = bar.add_task(entry.name, total=entry.size)
+        path = store.download(
+            entry, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    typer.echo(str(path))
+
+
+@models.command()
+def add(
+    path: Path = typer.Argument(..., help="A bundle (folder or zip), or SAM's official weights."),
+) -> None:
+    """Verifies a model that was brought by hand, and keeps a copy."""
+    from .. import models as store
+
+    for entry in store.catalog():
+        if entry.kind == "backbone" and path.name == entry.file.name:
+            typer.echo(str(store.add_file(entry, path)))
+            return
+    bundle = store.add_model(path)
+    typer.echo(f"{bundle.name}: {bundle.folder}")
+
+
+@models.command()
+def verify(name: str = typer.Argument(..., help="A name of 'masksam models list'.")) -> None:
+    """Checks the files of an installed model."""
+    from .. import models as store
+
+    typer.echo(store.verify(name))
+
+
+@models.command()
+def remove(
+    name: str = typer.Argument(..., help="A name of 'masksam models list'."),
+    yes: bool = typer.Option(False, "--yes", help="Do not ask."),
+) -> None:
+    """Removes a download or an added model from this machine."""
+    from .. import models as store
+
+    entry = store.find(name)
+    if not yes and not typer.confirm(f"Remove {entry.name} ({entry.size / 1e6:.0f} MB)?"):
+        raise MaskSAMError("nothing was removed")
+    store.remove(name)
+    typer.echo(f"{name} was removed")

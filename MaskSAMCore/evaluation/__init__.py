@@ -1,0 +1,15 @@
+"""Measuring predictions against references."""
+
+from .evaluate import evaluate, read_summary, spread, surfaces_available, write_summary
+from .metrics import overlap_metrics, summarize, surface_metrics
+
+__all__ = [
+    "evaluate",
+    "overlap_metrics",
+    "read_summary",
+    "spread",
+    "summarize",
+    "surface_metrics",
+    "surfaces_available",
+    "write_summary",
+]
