@@ -1,0 +1,69 @@
+"""Progress of a run as callers see it, and their wish to stop it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ..errors import Cancelled
+
+ProgressCallback = Callable[[str, float, "float | None"], None]
+CancelledCallback = Callable[[], bool]
+
+
+class Progress:
+    """Reports a run's stages as one growing fraction, and stops the run when the caller wishes.
+
+    Args:
+        callback: receives the stage in words, the fraction done (0 to 1) and the seconds left,
+            None while they cannot be told.
+        cancelled: polled before each piece of work.
+    """
+
+    def __init__(
+        self, callback: ProgressCallback | None = None, cancelled: CancelledCallback | None = None
+    ) -> None:
+        self._callback = callback
+        self._cancelled = cancelled
+        self._stage = ""
+        self._start, self._end, self._began = 0.0, 0.0, 0.0
+        self._fraction = 0.0
+
+    def stage(self, text: str, until: float) -> None:
+        """Begin a stage that lasts until a fraction of the whole run."""
+        self._stage, self._start, self._end = text, self._end, until
+        self._began = time.monotonic()
+        self.step(0, 1)
+
+    def step(self, done: int, total: int) -> None:
+        """Report `done` of the stage's `total` pieces.
+
+        Raises:
+            Cancelled: the caller wishes to stop.
+        """
+        self.check()
+        share = done / max(total, 1)
+        self._fraction = self._start + share * (self._end - self._start)
+        left = None
+        if done:
+            elapsed = time.monotonic() - self._began
+            left = elapsed / share * (1 - share)
+        self._report(self._stage, left)
+
+    def finish(self) -> None:
+        """Report the end of the run."""
+        self._fraction = 1.0
+        self._report("Done", 0.0)
+
+    def say(self, text: str) -> None:
+        """Report a remark without any advance."""
+        self._report(text, None)
+
+    def check(self) -> None:
+        """Raise Cancelled where the caller wishes to stop."""
+        if self._cancelled is not None and self._cancelled():
+            raise Cancelled("the segmentation was cancelled")
+
+    def _report(self, text: str, seconds_left: float | None) -> None:
+        if self._callback is not None:
+            self._callback(text, self._fraction, seconds_left)

@@ -1,0 +1,119 @@
+"""A model on its device: batches that shrink, and the CPU, where memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import MaskSAMError
+from ..modeling.prompts import BoxPrompts
+from .device import DeviceChoice, mixed_precision
+from .embeddings import map_tensors
+
+# Windows at a time. On a CPU one keeps the caches warm and a cancel quick.
+GPU_BATCH = 4
+CPU_BATCH = 1
+
+
+class SemanticPrediction(Protocol):
+    """What a decoder returns."""
+
+    def semantic(self) -> Tensor:
+        """(B, K + 1, T, H, W) scores >= 0, background first; their sum may be any."""
+        ...
+
+
+class SegmentationModel(Protocol):
+    """What the engine asks of a network: MaskSAM and any other with this interface."""
+
+    @property
+    def config(self) -> Any:
+        """Has `window` (T, H, W), `in_channels` and `num_classes` (K foreground classes)."""
+        ...
+
+    def encode(self, images: Tensor) -> Any:
+        """(B, C, T, H, W) to an embedding, whose tensors have the batch first."""
+        ...
+
+    def decode(self, embedding: Any, prompts: BoxPrompts | None = None) -> SemanticPrediction:
+        """A prediction, with a person's boxes where there are any."""
+        ...
+
+
+class Runner:
+    """Runs a network on a device.
+
+    Attributes:
+        choice: the device in use and why; it changes where the GPU's memory runs out.
+        batch: windows that are encoded together.
+    """
+
+    def __init__(self, model: SegmentationModel, choice: DeviceChoice) -> None:
+        self.model = model
+        self._use(choice)
+
+    def _use(self, choice: DeviceChoice) -> None:
+        self.choice = choice
+        self.batch = CPU_BATCH if choice.device.type == "cpu" else GPU_BATCH
+        if isinstance(self.model, torch.nn.Module):
+            self.model.eval().to(choice.device)
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """(T, H, W) of the network's windows."""
+        return tuple(self.model.config.window)
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Any:
+        """Windows (B, C, T, H, W) to an embedding on the device.
+
+        Encoding is the heavy part and runs in mixed precision where the device has it; what it
+        yields is float32, so that decoding never rounds a box.
+        """
+        device = self.choice.device
+        with mixed_precision(device):
+            embedding = self.model.encode(images.to(device))
+        return map_tensors(embedding, lambda t: t.float() if t.is_floating_point() else t)
+
+    @torch.inference_mode()
+    def scores(self, embedding: Any, prompts: BoxPrompts | None = None) -> Tensor:
+        """(B, K + 1, T, H, W) float32 scores on the CPU."""
+        if prompts is not None:
+            prompts = map_tensors(prompts, lambda t: t.to(self.choice.device))
+        return self.model.decode(embedding, prompts).semantic().float().cpu()
+
+    def shrink(self) -> str:
+        """After memory ran out: smaller batches, then the CPU. Returns the change in words.
+
+        Raises:
+            MaskSAMError: one window on the CPU is already too much.
+        """
+        device = self.choice.device
+        if self.batch > 1:
+            self.batch //= 2
+            note = f"{device} ran out of memory: continuing with {self.batch} window(s) at a time"
+        elif device.type != "cpu":
+            self._use(DeviceChoice(torch.device("cpu"), f"{device} ran out of memory"))
+            note = f"{device} ran out of memory: continuing on the CPU"
+        else:
+            raise MaskSAMError(
+                "this computer's memory is too small for one window of this model: close other"
+                " programs or choose a smaller model"
+            )
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return note
+
+
+def check_model(model: SegmentationModel, labels: Sequence[object]) -> None:
+    """Refuse labels that do not fit the network.
+
+    Raises:
+        MaskSAMError: their number differs from the network's classes.
+    """
+    classes = model.config.num_classes
+    if classes != len(labels):
+        raise MaskSAMError(f"the model has {classes} classes, but {len(labels)} labels are given")

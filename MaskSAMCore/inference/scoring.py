@@ -1,0 +1,179 @@
+"""Class scores of a whole volume on the plan's grid, summed over windows and mirrored passes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .device import is_out_of_memory
+from .embeddings import EmbeddingCache, item
+from .progress import Progress
+from .prompts import ClassPrompt, window_prompt
+from .runner import Runner
+from .windows import Window, accumulate, extract, plan_windows
+
+# Score volumes beyond this size are kept in float16. The scores are means of numbers between 0 and
+# about 1, so that a rounding of 5e-4 decides only between classes that are equally likely.
+FLOAT32_LIMIT = 512 << 20
+
+Flips = tuple[int, ...]
+ONE_PASS: tuple[Flips, ...] = ((),)
+
+
+def mirrored_passes(axes: Sequence[int]) -> tuple[Flips, ...]:
+    """All combinations of mirrored axes of (T, H, W), the unmirrored pass first: the paper's eight
+    for three axes."""
+    return tuple(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))
+
+
+@dataclass(frozen=True)
+class EditedScores:
+    """The new scores of a class that has boxes; outside the region they are zero.
+
+    Attributes:
+        region: part of the plan's grid.
+        scores: (depth, rows, columns) of the region.
+    """
+
+    region: tuple[slice, slice, slice]
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One window, seen once: as it is or mirrored along some axes of (T, H, W)."""
+
+    index: int
+    window: Window
+    flips: Flips
+
+
+class Scorer:
+    """Runs a network over the windows of one preprocessed volume.
+
+    Args:
+        runner: the network.
+        image: float32 (C, depth, rows, columns) on the plan's grid.
+        flips: the passes to average, each the axes of (T, H, W) along which it is mirrored.
+        cache: where embeddings are kept for later prompts.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        image: NDArray[np.float32],
+        flips: tuple[Flips, ...],
+        cache: EmbeddingCache,
+    ) -> None:
+        self.runner = runner
+        self.image = image
+        self.cache = cache
+        self._fill = torch.from_numpy(image.min((1, 2, 3)))
+        self.notes: list[str] = []
+        windows = plan_windows(image.shape[1:], runner.window)
+        self.flips = flips
+        self.passes = [_Pass(i, w, f) for i, w in enumerate(windows) for f in self.flips]
+        self.num_classes: int = runner.model.config.num_classes
+
+    def automatic(self, progress: Progress) -> Tensor:
+        """Scores (K + 1, depth, rows, columns) from the network's own proposals."""
+        shape = (self.num_classes + 1, *self.image.shape[1:])
+        dtype = torch.float32 if 4 * np.prod(shape) <= FLOAT32_LIMIT else torch.float16
+        total = torch.zeros(shape, dtype=dtype)
+
+        def process(batch: Sequence[_Pass]) -> None:
+            images = torch.stack([self._view(one) for one in batch])
+            embedding = self.runner.encode(images)
+            scores = self.runner.scores(embedding)
+            for i, one in enumerate(batch):
+                self._add(total, scores[i], one)
+                if self.cache.limit:
+                    self.cache.put((one.index, one.flips), item(embedding, i))
+
+        self._work(self.passes, process, progress)
+        return total
+
+    def edited(self, prompt: ClassPrompt, progress: Progress) -> EditedScores:
+        """New scores of one class from its boxes. Only windows that a box reaches are decoded:
+        elsewhere the class is forbidden, so its score is zero."""
+        prompts = {}
+        for one in self.passes:
+            found = window_prompt(prompt, one.window, self.num_classes, one.flips)
+            if found is not None:
+                prompts[one.index, one.flips] = found
+        touched = [one for one in self.passes if (one.index, one.flips) in prompts]
+        if not touched:
+            return EditedScores((slice(0), slice(0), slice(0)), torch.zeros(0, 0, 0))
+        region = _hull([one.window for one in touched])
+        total = torch.zeros(1, *(part.stop - part.start for part in region))
+
+        def process(batch: Sequence[_Pass]) -> None:
+            for one in batch:
+                scores = self.runner.scores(self._embedding(one), prompts[one.index, one.flips])
+                self._add(total, scores[0, prompt.class_index, None], one, region)
+
+        self._work(touched, process, progress, at_once=1)
+        return EditedScores(region, total[0])
+
+    def _embedding(self, one: _Pass) -> Any:
+        kept = self.cache.get((one.index, one.flips), self.runner.choice.device)
+        return self.runner.encode(self._view(one)[None]) if kept is None else kept
+
+    def _view(self, one: _Pass) -> Tensor:
+        """(C, T, H, W) as the network sees it."""
+        return extract(self.image, one.window, self._fill).flip([axis + 1 for axis in one.flips])
+
+    def _add(
+        self,
+        total: Tensor,
+        scores: Tensor,
+        one: _Pass,
+        region: tuple[slice, slice, slice] | None = None,
+    ) -> None:
+        upright = scores.flip([axis + 1 for axis in one.flips]) / len(self.flips)
+        accumulate(total, upright, one.window, region)
+
+    def _work(
+        self,
+        passes: Sequence[_Pass],
+        process: Callable[[Sequence[_Pass]], None],
+        progress: Progress,
+        at_once: int | None = None,
+    ) -> None:
+        """Process all passes, in batches that shrink where memory runs out."""
+        waiting = deque(passes)
+        while waiting:
+            progress.step(len(passes) - len(waiting), len(passes))
+            count = min(at_once or self.runner.batch, len(waiting))
+            try:
+                process([waiting[i] for i in range(count)])
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                out_of_memory = True
+            else:
+                out_of_memory = False
+            if out_of_memory:
+                # Outside the handler: its exception would keep the failed batch's tensors alive.
+                self.notes.append(self.runner.shrink())
+                progress.say(self.notes[-1])
+                continue
+            for _ in range(count):
+                waiting.popleft()
+
+
+def _hull(windows: Sequence[Window]) -> tuple[slice, slice, slice]:
+    """The smallest part of the volume that holds some windows."""
+    parts = [
+        slice(min(w.image[axis].start for w in windows), max(w.image[axis].stop for w in windows))
+        for axis in range(3)
+    ]
+    return parts[0], parts[1], parts[2]

@@ -1,0 +1,208 @@
+"""A volume held open: its scores and embeddings are kept, so that a box costs a decode only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+import numpy as np
+from torch import Tensor
+
+from ..data import Plan, preprocess
+from ..errors import MaskSAMError
+from ..geometry import Box, Volume
+from ..labels import Label
+from .embeddings import EmbeddingCache
+from .export import export
+from .grid import PlanGrid
+from .postprocessing import keep_largest_components
+from .progress import CancelledCallback, Progress, ProgressCallback
+from .prompts import class_prompt
+from .results import Segmentation, find_instances
+from .runner import Runner
+from .scoring import EditedScores, Flips, Scorer
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a session works on.
+
+    Attributes:
+        runner: the network.
+        plan: how it wants its images.
+        labels: its classes 1 to K in order.
+        volumes: the channels, all on one grid.
+        roi: the part of the volume to process, in IJK voxel edges; None for all of it.
+        flips: the passes to average, each the axes of (T, H, W) along which it is mirrored.
+        largest_component: label values of which only the largest component is kept.
+        cache_bytes: memory for embeddings; what does not fit is encoded again when it is needed.
+    """
+
+    runner: Runner
+    plan: Plan
+    labels: tuple[Label, ...]
+    volumes: tuple[Volume, ...]
+    roi: Box | None
+    flips: tuple[Flips, ...]
+    largest_component: frozenset[int]
+    cache_bytes: int
+
+
+class Session:
+    """Segments one volume, again and again as a person moves boxes.
+
+    Example:
+        >>> with segmenter.open(volume) as session:
+        ...     first = session.segment()
+        ...     second = session.segment(boxes=[Box("Anterior", (10, 12, 8), (30, 31, 20))])
+
+    Raises:
+        MaskSAMError: the ROI is empty or outside the volume, or voxels are not numbers.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._grid = PlanGrid.of(task.volumes[0], task.roi, task.plan.orientation)
+        self._check_voxels()
+        self._cache = EmbeddingCache(task.cache_bytes)
+        self._scorer: Scorer | None = None
+        self._scores: Tensor | None = None
+        self._edited: dict[int, tuple[list[Box], EditedScores]] = {}
+        self._closed = False
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of embeddings and scores."""
+        self._cache.clear()
+        self._scorer = self._scores = None
+        self._edited.clear()
+        self._closed = True
+
+    def segment(
+        self,
+        boxes: Sequence[Box] | None = None,
+        *,
+        progress: ProgressCallback | None = None,
+        cancelled: CancelledCallback | None = None,
+        probabilities: bool = False,
+    ) -> Segmentation:
+        """Segment the volume.
+
+        Args:
+            boxes: all boxes that a person gave, in IJK voxel edges, each labelled with a class's
+                name. A class with boxes is decoded from them and lies inside them; the others keep
+                their automatic scores. Several boxes of a class are united slice by slice.
+            progress: called with (stage, fraction done, seconds left or None).
+            cancelled: asked before each window; True ends the run.
+            probabilities: also return the probabilities of all classes.
+
+        Raises:
+            MaskSAMError: a box names no class, or lies outside the volume or the ROI.
+            Cancelled: the caller wished to stop.
+        """
+        if self._closed:
+            raise MaskSAMError("this session is closed: open the volume again")
+        clipped = self._by_class(boxes or ())
+        report = Progress(progress, cancelled)
+        scorer = self._prepared(report)
+        scorer.notes.clear()
+        if self._scores is None:
+            report.stage("Segmenting", until=0.8 if clipped else 0.9)
+            self._scores = scorer.automatic(report)
+        edited = self._edit(clipped, scorer, report)
+        report.stage("Writing the labels", until=1.0)
+        # A person who draws two boxes of a class wants both parts, whatever their size.
+        drawn = {self._task.labels[i - 1].value for i, parts in clipped.items() if len(parts) > 1}
+        result = self._write(self._scores, edited, drawn, probabilities, report)
+        report.finish()
+        return replace(result, notes=tuple(scorer.notes))
+
+    def _check_voxels(self) -> None:
+        for volume in self._task.volumes:
+            for plane in self._grid.upright(volume.array):
+                if not np.isfinite(plane).all():
+                    name = f" '{volume.name}'" if volume.name else ""
+                    raise MaskSAMError(
+                        f"the volume{name} has voxels that are not numbers (NaN or infinite):"
+                        " replace them, by 0 for instance, and try again"
+                    )
+
+    def _prepared(self, report: Progress) -> Scorer:
+        if self._scorer is None:
+            report.stage("Preparing the image", until=0.05)
+            task = self._task
+            crops = [self._grid.crop(volume) for volume in task.volumes]
+            prepared = preprocess(crops, task.plan)
+            self._grid = self._grid.resampled_to(prepared.image.shape[1:])
+            self._scorer = Scorer(task.runner, prepared.image, task.flips, self._cache)
+        return self._scorer
+
+    def _by_class(self, boxes: Sequence[Box]) -> dict[int, list[Box]]:
+        """The boxes by class index, clipped to what is processed."""
+        names = {label.name.casefold(): i for i, label in enumerate(self._task.labels, start=1)}
+        found: dict[int, list[Box]] = {}
+        for box in boxes:
+            index = names.get(box.label.strip().casefold())
+            if index is None:
+                known = ", ".join(label.name for label in self._task.labels)
+                raise MaskSAMError(
+                    f"the box '{box.label}' names no class of this model: choose one of {known}"
+                )
+            found.setdefault(index, []).append(self._grid.clipped(box))
+        return found
+
+    def _edit(
+        self, boxes: dict[int, list[Box]], scorer: Scorer, report: Progress
+    ) -> dict[int, EditedScores]:
+        """New scores of the classes with boxes; where the boxes are as before, the scores are."""
+        depth = scorer.image.shape[1]
+        edited = {}
+        for done, (index, parts) in enumerate(sorted(boxes.items()), start=1):
+            if index not in self._edited or self._edited[index][0] != parts:
+                name = self._task.labels[index - 1].name
+                report.stage(f"Decoding {name} from its box", 0.8 + 0.1 * done / len(boxes))
+                prompt = class_prompt(index, map(self._grid.to_plan, parts), depth)
+                self._edited[index] = parts, scorer.edited(prompt, report)
+            edited[index] = self._edited[index][1]
+        return edited
+
+    def _write(
+        self,
+        scores: Tensor,
+        edited: dict[int, EditedScores],
+        drawn: set[int],
+        with_probabilities: bool,
+        report: Progress,
+    ) -> Segmentation:
+        """Everything on the input's grid; `drawn` labels keep all of their components."""
+        labels, volume = self._task.labels, self._task.volumes[0]
+        shape = volume.array.shape
+        values = np.array([0, *(label.value for label in labels)])
+        values = values.astype(np.uint8 if values.max() < 256 else np.uint16)
+        labelmap = np.zeros(shape, dtype=values.dtype)
+        probabilities = None
+        if with_probabilities:
+            probabilities = np.zeros((len(scores), *shape), dtype=np.float32)
+            probabilities[0] = 1  # outside the ROI
+        class_scores = export(
+            scores,
+            edited,
+            values,
+            self._grid.upright(labelmap),
+            None if probabilities is None else [self._grid.upright(p) for p in probabilities],
+            report,
+        )
+        keep_largest_components(labelmap, self._task.largest_component - drawn)
+        instances = find_instances(labelmap, labels, class_scores[1:])
+        return Segmentation(labelmap, labels, instances, volume, probabilities)

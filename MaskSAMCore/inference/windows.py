@@ -1,0 +1,142 @@
+"""Half-overlapping windows over a volume, and the Gaussian weights that blend their scores.
+
+The windows of a volume are a full product of positions along depth, rows and columns, so the sum
+of the weights at a voxel is a product too. Each window therefore carries weights that are
+normalised in advance: blending is a plain sum in place, and no volume of weights is ever kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Shape = tuple[int, int, int]
+
+
+class Span(NamedTuple):
+    """One position of a window along one axis; see :class:`Window`."""
+
+    start: int
+    weights: Tensor
+    image: slice
+    inside: slice
+
+
+@dataclass(frozen=True)
+class Window:
+    """One position of the network's window on the plan's grid.
+
+    Attributes:
+        start: first voxel (depth, row, column); negative where a small volume is padded.
+        size: (T, H, W).
+        weights: for each axis, the normalised weights of the window's voxels; 0 on padding.
+        image: the part of the volume that the window covers, as slices.
+        inside: the same part within the window, as slices.
+    """
+
+    start: Shape
+    size: Shape
+    weights: tuple[Tensor, Tensor, Tensor]
+    image: tuple[slice, slice, slice]
+    inside: tuple[slice, slice, slice]
+
+    def weight(self) -> Tensor:
+        """(t, h, w): the blending weights of the part of the window that lies in the volume."""
+        depth, rows, columns = (w[part] for w, part in zip(self.weights, self.inside, strict=True))
+        return depth[:, None, None] * (rows[:, None] * columns)
+
+
+def window_starts(length: int, size: int) -> list[int]:
+    """First voxels of half-overlapping windows along an axis.
+
+    The windows are spread evenly and cover all of the axis. An axis shorter than the window has one
+    window, centred on it, which starts before the volume.
+    """
+    if length <= size:
+        return [-((size - length) // 2)]
+    steps = math.ceil((length - size) / max(size / 2, 1))
+    return [round(i * (length - size) / steps) for i in range(steps + 1)]
+
+
+def axis_weights(length: int, size: int, starts: Sequence[int]) -> NDArray[np.float64]:
+    """[windows, size]: Gaussian weights (sigma = size / 8) that sum to one at every voxel."""
+    offset = (np.arange(size) - (size - 1) / 2) / (size / 8)
+    gaussian = np.exp(-0.5 * offset**2)
+    voxels = np.asarray(starts)[:, None] + np.arange(size)
+    weights = np.where((voxels >= 0) & (voxels < length), gaussian, 0.0)
+    total = np.zeros(length)
+    np.add.at(total, np.clip(voxels, 0, length - 1), weights)
+    return weights / total[np.clip(voxels, 0, length - 1)]
+
+
+def plan_windows(shape: Sequence[int], size: Sequence[int]) -> list[Window]:
+    """The windows of a volume, in order of depth, row and column.
+
+    Args:
+        shape: of the volume on the plan's grid, (depth, rows, columns).
+        size: of a window, (T, H, W).
+    """
+    depth, rows, columns = (_spans(n, extent) for n, extent in zip(shape, size, strict=True))
+    slices, height, width = size
+    return [
+        Window(
+            (d.start, r.start, c.start),
+            (slices, height, width),
+            (d.weights, r.weights, c.weights),
+            (d.image, r.image, c.image),
+            (d.inside, r.inside, c.inside),
+        )
+        for d, r, c in product(depth, rows, columns)
+    ]
+
+
+def _spans(length: int, size: int) -> list[Span]:
+    """The positions of windows along an axis."""
+    starts = window_starts(length, size)
+    spans = []
+    for start, weights in zip(starts, axis_weights(length, size, starts), strict=True):
+        low, high = max(start, 0), min(start + size, length)
+        inside = slice(low - start, high - start)
+        spans.append(Span(start, torch.from_numpy(weights).float(), slice(low, high), inside))
+    return spans
+
+
+def extract(image: NDArray[Any], window: Window, fill: Tensor) -> Tensor:
+    """(C, T, H, W) float32: a window of an image (C, depth, rows, columns).
+
+    Where it reaches over the image it is filled with `fill` (C,): the lowest intensity of each
+    channel, as in training.
+    """
+    d, r, c = window.image
+    part = torch.from_numpy(np.ascontiguousarray(image[:, d, r, c]))
+    if tuple(part.shape[1:]) == window.size:
+        return part.float()
+    values = fill.float()[:, None, None, None].repeat(1, *window.size)
+    d, r, c = window.inside
+    values[:, d, r, c] = part.float()
+    return values
+
+
+def accumulate(
+    total: Tensor, scores: Tensor, window: Window, region: Sequence[slice] | None = None
+) -> None:
+    """Add the weighted scores of a window to the volume's, in place.
+
+    Args:
+        total: (classes, depth, rows, columns), float16 or float32.
+        scores: (classes, T, H, W) of the window.
+        region: the part of the volume that `total` covers; it must hold the window. None for all.
+    """
+    d, r, c = window.inside
+    part = scores[:, d, r, c] * window.weight()
+    first = [0, 0, 0] if region is None else [span.start for span in region]
+    d, r, c = (slice(s.start - f, s.stop - f) for s, f in zip(window.image, first, strict=True))
+    total[:, d, r, c] += part
