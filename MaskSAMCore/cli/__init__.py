@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 import typer
-from click.exceptions import Abort, ClickException, Exit
 from typer.main import get_command
 
 from ..errors import Cancelled, MaskSAMError
@@ -54,14 +53,18 @@ def main(arguments: list[str] | None = None) -> int:
             standalone_mode=False,
         )
         return status if isinstance(status, int) else 0
-    except Exit as finished:
+    except typer.Exit as finished:
         return finished.exit_code
-    except (Abort, KeyboardInterrupt, Cancelled):
+    except (typer.Abort, KeyboardInterrupt, Cancelled):
         return _failed("stopped; nothing was half-written", 130)
-    except ClickException as error:
-        return _failed(error.format_message(), 2)
     except MaskSAMError as error:
         return _failed(str(error), 2)
+    except Exception as error:
+        # Usage errors: their class is click's or typer's own, by the version of typer.
+        usage = getattr(error, "format_message", None)
+        if usage is None:
+            raise
+        return _failed(usage(), 2)
 
 
 def _failed(message: str, status: int) -> int:

@@ -103,7 +103,10 @@ def segment_case(
         if len(found) != 1:
             raise MaskSAMError(f"{roi} holds {len(found)} ROIs: --roi takes exactly one")
         region = box_on_grid(found[0], volumes[0])
-    drawn = None if boxes is None else [box_on_grid(b, volumes[0]) for b in read_boxes(boxes)]
+    drawn = None
+    if boxes is not None:
+        classes = [label.name for label in segmenter.labels]
+        drawn = [box_on_grid(box, volumes[0]) for box in read_boxes(boxes, classes)]
     return segmenter.segment(
         volumes,
         roi=region,

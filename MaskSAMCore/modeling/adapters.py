@@ -66,8 +66,8 @@ def depthwise_convolution(layer: nn.Conv3d, x: Tensor) -> Tensor:
         .unflatten(0, x.shape[:2])
         for weight in layer.weight.unbind(2)
     )
-    total = here + F.pad(before[:, :-1], (0, 0) * 3 + (1, 0)) + F.pad(
-        after[:, 1:], (0, 0) * 3 + (0, 1)
+    total = (
+        here + F.pad(before[:, :-1], (0, 0) * 3 + (1, 0)) + F.pad(after[:, 1:], (0, 0) * 3 + (0, 1))
     )
     return total if layer.bias is None else total + layer.bias
 

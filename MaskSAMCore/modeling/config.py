@@ -1,4 +1,4 @@
-"""The one description of a network: every number that its construction needs, saved with its weights."""
+"""The one description of a network: every number of its construction, saved with its weights."""
 
 from __future__ import annotations
 

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from .adapters import build_adapter
 from .config import MaskSAMConfig
-from .layers import dot_product_attention, layer_norm_2d, strided_convolution, transposed_convolution
+from .layers import (
+    dot_product_attention,
+    layer_norm_2d,
+    strided_convolution,
+    transposed_convolution,
+)
 
 
 class AdaptedMaskDecoder(nn.Module):

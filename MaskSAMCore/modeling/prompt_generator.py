@@ -109,11 +109,10 @@ def _join(level: nn.Module, *parts: Tensor) -> Tensor:
 
 def pool(level: Tensor, cells: int) -> Tensor:
     """(B, C, T, H, W) to (B, T, C cells^2): the in-plane mean in cells x cells fields."""
-    x = level.float() if not level.requires_grad and level.dtype == torch.float16 else level
     if cells == 1:
-        return x.mean((3, 4)).transpose(1, 2)
-    batch, channels, slices, height, width = x.shape
-    flat = channels_last(x).flatten(0, 1).permute(0, 3, 1, 2)
+        return level.mean((3, 4)).transpose(1, 2)
+    batch, channels, slices = level.shape[:3]
+    flat = channels_last(level).flatten(0, 1).permute(0, 3, 1, 2)
     pooled = F.adaptive_avg_pool2d(flat, cells).flatten(1)
     return pooled.reshape(batch, slices, channels * cells * cells)
 

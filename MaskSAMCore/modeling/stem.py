@@ -1,4 +1,4 @@
-"""The channel adapter: a medical window of any number of channels becomes SAM's 3-channel slices."""
+"""The channel adapter: a window of any number of channels becomes SAM's 3-channel slices."""
 
 from __future__ import annotations
 
@@ -48,14 +48,16 @@ class StemPyramid(nn.Module):
         self.level_full = nn.Sequential(
             ConvolutionBlock(config.in_channels, full), ConvolutionBlock(full, full)
         )
-        self.level_half = nn.Sequential(ConvolutionBlock(full, half, 2), ConvolutionBlock(half, half))
+        self.level_half = nn.Sequential(
+            ConvolutionBlock(full, half, 2), ConvolutionBlock(half, half)
+        )
         self.level_quarter = nn.Sequential(
             ConvolutionBlock(half, quarter, 2), ConvolutionBlock(quarter, quarter)
         )
         self.last = nn.Linear(full, 3)
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images (B, C, T, H, W) to ((B, T, H, W, 3), [full, half, quarter maps (B, T, h, w, C)])."""
+        """Images (B, C, T, H, W) to (B, T, H, W, 3) and the three maps (B, T, h, w, C), fine first."""
         full = self.level_full(images)
         half = self.level_half(full)
         quarter = self.level_quarter(half)

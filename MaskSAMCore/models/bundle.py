@@ -42,6 +42,7 @@ class Bundle:
         config, plan: the network and its preprocessing.
         labels: classes 1 to K.
         largest_component: values of labels of which only the largest component is kept.
+        mirror: axes of a window that mirrored passes may flip.
         card: everything else that people should know: modality, spacing range, training data with
             licence and attribution, test figures, citation.
     """
@@ -53,6 +54,7 @@ class Bundle:
     plan: Plan
     labels: tuple[Label, ...]
     largest_component: tuple[int, ...]
+    mirror: tuple[int, ...]
     card: dict[str, Any] = field(default_factory=dict)
 
     def build(self, sam_checkpoint: Path | None = None) -> MaskSAM:
@@ -121,6 +123,7 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             plan=Plan.from_dict(values["plan"]),
             labels=labels,
             largest_component=tuple(int(v) for v in values.get("largest_component", [])),
+            mirror=tuple(int(v) for v in values.get("mirror", [])),
             card=dict(values.get("card", {})),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -166,6 +169,7 @@ def save_bundle(
     plan: Plan,
     labels: tuple[Label, ...],
     largest_component: tuple[int, ...] = (),
+    mirror: tuple[int, ...] = (),
     card: dict[str, Any] | None = None,
     half: bool = True,
     overwrite: bool = False,
@@ -196,6 +200,7 @@ def save_bundle(
             "title": title,
             "labels": [label.to_json() for label in labels],
             "largest_component": list(largest_component),
+            "mirror": list(mirror),
             "plan": plan.to_dict(),
             "architecture": config.to_dict(),
             "weights_sha256": sha256(new / WEIGHTS),

@@ -60,6 +60,7 @@ def export_run(
         record.plan,
         tuple(labels),
         tuple(card.pop("largest_component", ())),
+        record.settings.mirror,
         {"training": {"preset": record.preset, "seed": record.seed, **record.facts}, **card},
         overwrite=overwrite,
     )

@@ -49,7 +49,6 @@ def slice_targets(labels: Tensor, num_classes: int) -> Targets:
 
     Negative labels (padding) belong to no class at all.
     """
-    batch, slices, height, width = labels.shape
     known = labels >= 0
     one_hot = F.one_hot(labels.clamp(min=0), num_classes + 1).movedim(-1, 2)
     one_hot = (one_hot.bool() & known[:, :, None]).flatten(0, 1)
@@ -145,7 +144,9 @@ def prompted_prediction(
     classes = targets.present.shape[1]
     prompted, loose, dropped = prompted_classes(batch, classes, how, generator)
     if how.share > 0 and prompted.any():
-        pairs = match(costs, targets.present & prompted.to(boxes.device).repeat_interleave(slices, 0))
+        pairs = match(
+            costs, targets.present & prompted.to(boxes.device).repeat_interleave(slices, 0)
+        )
         drawn = jittered_boxes(targets, batch, loose, how.jitter, generator)
         drawn = drawn[pairs.slices, pairs.classes]
         place = pairs.slices // slices, pairs.queries, pairs.slices % slices

@@ -32,8 +32,8 @@ class Targets:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Matched pairs over S slices: row i says that query ``queries[i]`` of slice ``slices[i]`` shows
-    class ``classes[i]``."""
+    """Matched pairs over S slices: query ``queries[i]`` of slice ``slices[i]`` shows class
+    ``classes[i]``."""
 
     slices: Tensor
     queries: Tensor

@@ -129,7 +129,9 @@ def prepare_material(
     """
     dataset = open_dataset(folder)
     split = splits if isinstance(splits, dict) else split_cases(dataset, splits)
-    report(f"reading and checking {len(split['train']) + len(split['val'])} cases of {dataset.name}")
+    report(
+        f"reading and checking {len(split['train']) + len(split['val'])} cases of {dataset.name}"
+    )
     loaded = load_cases(dataset, [*split["train"], *split["val"]])
     train, validation = loaded[: len(split["train"])], loaded[len(split["train"]) :]
     if isinstance(preset_or_record, str):

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+
 from MaskSAMCore.modeling import SAM_CONFIGS, MaskSAMConfig, SamConfig, build_model
 from MaskSAMCore.modeling.adapters import (
     DConvAdapter,

@@ -6,6 +6,8 @@ import json
 
 import pytest
 import torch
+from torch import nn
+
 from MaskSAMCore.modeling import (
     PRESETS,
     BoxPrompts,
@@ -18,7 +20,6 @@ from MaskSAMCore.modeling import (
 )
 from MaskSAMCore.modeling.layers import Upsample, strided_convolution, transposed_convolution
 from MaskSAMCore.modeling.prompt_generator import fraction_boxes, mask_boxes
-from torch import nn
 
 from .test_modeling_adapters import randomise_adapters, small_config
 

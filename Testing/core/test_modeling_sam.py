@@ -1,4 +1,4 @@
-"""SAM from the segment-anything package: the same numbers, and checkpoints that are never silent."""
+"""SAM from the segment-anything package: the same numbers, checkpoints never silent."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from MaskSAMCore.modeling import SamConfig, load_sam_checkpoint
 from MaskSAMCore.modeling.sam import attend, build_sam, segment_anything
-from torch import nn
 
 SMALL = SamConfig(
     "small", 16, 32, 4, 2, window=3, global_blocks=(0, 1, 2, 3), prompt_dim=32, decoder_heads=2
@@ -62,7 +63,7 @@ def test_every_missing_unexpected_and_misshapen_key_is_named(tmp_path: Path) -> 
     write_checkpoint(path, **changes)
     sam = build_sam(SMALL, (4, 4))
     before = {name: value.clone() for name, value in sam.state_dict().items()}
-    with pytest.raises(ValueError) as report:
+    with pytest.raises(ValueError, match="does not fit this SAM") as report:
         load_sam_checkpoint(sam, path)
     for key in changes:
         assert key in str(report.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.training.losses import (
     LossSettings,
@@ -166,7 +167,9 @@ def test_the_loss_reaches_every_trained_parameter_and_reports_its_parts() -> Non
     assert set(parts) == {"masks", "auxiliary", "classes", "semantic"}
     weights = LossWeights()
     total = parts["masks"] + parts["auxiliary"] + weights.classification * parts["classes"]
-    assert float(loss.detach()) == pytest.approx(total + weights.semantic * parts["semantic"], rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(
+        total + weights.semantic * parts["semantic"], rel=1e-5
+    )
 
 
 def test_a_few_steps_on_one_window_learn_it() -> None:
