@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from ..errors import MaskSAMError
 from ..geometry import Volume
 from ..labels import Label
+from .complete import require_complete
+from .dicom import read_series
 from .files import atomic_path
+from .quiet import quiet
 from .segmentation import segment_metadata
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _ORTHONORMAL = 1e-4
-
-sitk.ProcessObject.SetGlobalWarningDisplay(False)
+_WRITTEN = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
 def read_volume(path: Path | str) -> Volume:
@@ -34,7 +36,8 @@ def read_volume(path: Path | str) -> Volume:
     path = Path(path)
     if not path.exists():
         raise MaskSAMError(f"{path} does not exist")
-    image = _read_series(path) if path.is_dir() else _read_file(path)
+    with quiet():
+        image = _read_series(path) if path.is_dir() else _read_file(path)
     if image.GetNumberOfComponentsPerPixel() != 1:
         parts = image.GetNumberOfComponentsPerPixel()
         raise MaskSAMError(f"{path} has {parts} values a voxel (colour?): give a grey-level image")
@@ -43,7 +46,10 @@ def read_volume(path: Path | str) -> Volume:
     if image.GetDimension() != 3:
         what = "2D image" if image.GetDimension() == 2 else f"{image.GetDimension()}D image"
         raise MaskSAMError(f"{path} is a {what}: give a single 3D volume")
+    require_complete(path, image)
     array = sitk.GetArrayFromImage(image)
+    if array.dtype.kind == "c":
+        raise MaskSAMError(f"{path} has complex numbers: give its magnitude")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise MaskSAMError(
@@ -63,6 +69,10 @@ def _read_file(path: Path) -> sitk.Image:
     try:
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
+        if "orthonormal" in str(error):
+            raise MaskSAMError(
+                f"{path} has sheared axes: resample it to a rectangular grid"
+            ) from error
         raise MaskSAMError(
             f"{path} cannot be read as an image (NIfTI, NRRD, MetaImage or DICOM): it may be"
             " damaged, incomplete or of another kind"
@@ -70,17 +80,8 @@ def _read_file(path: Path) -> sitk.Image:
 
 
 def _read_series(folder: Path) -> sitk.Image:
-    reader = sitk.ImageSeriesReader()
-    series = reader.GetGDCMSeriesIDs(str(folder))
-    if not series:
-        raise MaskSAMError(f"{folder} holds no DICOM series and no image file")
-    if len(series) > 1:
-        raise MaskSAMError(
-            f"{folder} holds {len(series)} DICOM series: put the one to segment in its own folder"
-        )
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
     try:
-        return reader.Execute()
+        return read_series(folder)
     except RuntimeError as error:
         raise MaskSAMError(f"the DICOM series in {folder} cannot be read") from error
 
@@ -103,6 +104,8 @@ def to_image(array: NDArray[Any], ijk_to_ras: NDArray[np.float64], vector: bool 
     direction = _LPS_TO_RAS @ ijk_to_ras[:3, :3] / spacing
     if np.abs(direction.T @ direction - np.eye(3)).max() > _ORTHONORMAL:
         raise MaskSAMError("the volume's axes are sheared, which image files cannot hold")
+    if array.dtype == bool:  # which no format knows
+        array = array.astype(np.uint8)
     image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=vector)
     image.SetSpacing([float(v) for v in spacing])
     image.SetDirection([float(v) for v in direction.ravel()])
@@ -137,7 +140,8 @@ def write_labelmap(
     path = Path(path)
     if labelmap.shape != volume.array.shape:
         raise MaskSAMError(f"labelmap {labelmap.shape} is not on the grid {volume.array.shape}")
-    image = to_image(labelmap, volume.ijk_to_ras)
+    small = np.uint8 if labelmap.max(initial=0) <= np.iinfo(np.uint8).max else np.uint16
+    image = to_image(labelmap.astype(small, copy=False), volume.ijk_to_ras)
     if path.name.lower().endswith(".seg.nrrd"):
         for key, value in segment_metadata(labelmap, labels).items():
             image.SetMetaData(key, value)
@@ -157,21 +161,14 @@ def write_probabilities(
 
 
 def _write(image: sitk.Image, path: Path, overwrite: bool) -> None:
-    with atomic_path(path, overwrite) as beside:
+    if not path.name.lower().endswith(_WRITTEN):
+        raise MaskSAMError(f"cannot write {path}: its name must end in {', '.join(_WRITTEN)}")
+    with atomic_path(path, overwrite) as beside, quiet():
+        # Some writers do not notice a disk that is full, so the file is read back.
         try:
             sitk.WriteImage(image, str(beside), useCompression=True)
+            again = sitk.ReadImage(str(beside))
         except RuntimeError as error:
-            raise MaskSAMError(
-                f"cannot write {path}: the disk may be full, or the suffix is of no image format"
-            ) from error
-        _check_written(image, beside, path)
-
-
-def _check_written(image: sitk.Image, beside: Path, path: Path) -> None:
-    """Reads the file back: some writers do not notice a disk that is full."""
-    try:
-        again = sitk.ReadImage(str(beside))
-    except RuntimeError as error:
-        raise MaskSAMError(f"cannot write {path}: the disk may be full") from error
-    if sitk.Hash(again) != sitk.Hash(image):
-        raise MaskSAMError(f"cannot write {path}: what was written is not what was meant")
+            raise MaskSAMError(f"cannot write {path}: the disk may be full") from error
+        if sitk.Hash(again) != sitk.Hash(image):
+            raise MaskSAMError(f"cannot write {path}: the disk may be full or damaged")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,22 @@ _SCHEMA = (
 )
 
 
-def read_boxes(path: Path | str) -> list[RasBox]:
-    """All ROIs of a ``.mrk.json`` file.
+# Names that Slicer gives by itself: they say nothing of a class.
+_DEFAULT_NAMES = ("", "r", "roi", "f", "markupsroi")
 
-    The label is the markup's name; sizes in mm. Files in LPS and in RAS are both understood.
+
+def read_boxes(path: Path | str, classes: Sequence[str] = ()) -> list[RasBox]:
+    """All ROIs of a ``.mrk.json`` file, in LPS or RAS.
+
+    Slicer writes the name of an ROI nowhere: a person's name for it survives in the label of its
+    control point ("Anterior-1") if it had the name when it was drawn, and in the file's name if it
+    was saved under its own. So a box's label is the first of these that is one of ``classes``: the
+    markup's own label or name, that of its control point, the file's name. If none is, or no
+    classes are given, it is the first that is not a default of Slicer's.
+
+    Args:
+        path: the file.
+        classes: names that boxes are expected to have, for example those of a model's labels.
 
     Raises:
         MaskSAMError: no such file, not a markup file, no ROI in it, or an ROI without size.
@@ -32,11 +45,9 @@ def read_boxes(path: Path | str) -> list[RasBox]:
         raise MaskSAMError(f"{path} does not exist")
     try:
         markups = json.loads(path.read_text(encoding="utf-8"))["markups"]
-        boxes = [_box(m) for m in markups if m.get("type") == "ROI"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise MaskSAMError(
-            f"{path} is no Slicer markup file with ROIs (.mrk.json): {error or 'damaged'}"
-        ) from error
+        boxes = [_box(m, path, classes) for m in markups if m.get("type") == "ROI"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise MaskSAMError(f"{path} is no Slicer markup file, or is damaged") from error
     if not boxes:
         raise MaskSAMError(f"{path} holds no ROI: save an ROI markup from Slicer")
     if any(min(box.size) <= 0 for box in boxes):
@@ -44,19 +55,32 @@ def read_boxes(path: Path | str) -> list[RasBox]:
     return boxes
 
 
-def _box(markup: dict[str, Any]) -> RasBox:
+def _box(markup: dict[str, Any], path: Path, classes: Sequence[str]) -> RasBox:
     flip = np.array([1.0, 1, 1] if markup.get("coordinateSystem", "LPS") == "RAS" else [-1, -1, 1])
     center = flip * np.array(markup["center"], dtype=float)
-    size = [abs(float(v)) for v in markup["size"]]
+    size = np.abs(np.array(markup["size"], dtype=float))
     # Rows of the file's matrix are in its coordinate system; columns are the box's axes.
     orientation = np.array(markup.get("orientation", np.eye(3).ravel()), dtype=float)
     axes = np.diag(flip) @ orientation.reshape(3, 3)
     axes = axes / np.linalg.norm(axes, axis=0)
-    if center.shape != (3,) or len(size) != 3 or not np.isfinite([*center, *size]).all():
-        raise ValueError("an ROI needs a center and a size of three numbers")
-    label = str(markup.get("name") or "")
-    (x, y, z), (a, b, c) = center.tolist(), size
-    return RasBox(label, (x, y, z), axes, (a, b, c))
+    if not (center.shape == size.shape == (3,) and np.isfinite([*center, *size, *axes.flat]).all()):
+        raise ValueError("an ROI needs a center, a size and an orientation")
+    (x, y, z), (a, b, c) = center.tolist(), size.tolist()
+    return RasBox(_label(markup, path, classes), (x, y, z), axes, (a, b, c))
+
+
+def _label(markup: dict[str, Any], path: Path, classes: Sequence[str]) -> str:
+    points = markup.get("controlPoints") or [{}]
+    own = [str(markup.get(key) or "") for key in ("label", "name")]
+    derived = [str(points[0].get("label") or ""), path.name.split(".")[0]]
+    names = own + derived
+    # Slicer numbers control points ("Anterior-1") and nodes of equal names ("Anterior_1").
+    plain = own + [re.sub(r"[-_]\d+$", "", name) for name in derived]
+    known = {name.lower(): name for name in reversed(classes)}
+    for name in (part for pair in zip(names, plain, strict=True) for part in pair):
+        if name.lower() in known:
+            return known[name.lower()]
+    return next((name for name in plain if name.lower() not in _DEFAULT_NAMES), "")
 
 
 def write_boxes(boxes: Sequence[RasBox], path: Path | str, overwrite: bool = False) -> None:
@@ -65,33 +89,32 @@ def write_boxes(boxes: Sequence[RasBox], path: Path | str, overwrite: bool = Fal
     Raises:
         MaskSAMError: the file exists, or cannot be written.
     """
-    flip = np.diag([-1.0, -1.0, 1.0])
-    markups = [
-        {
-            "type": "ROI",
-            "coordinateSystem": "LPS",
-            "coordinateUnits": "mm",
-            "name": box.label or "ROI",
-            "roiType": "Box",
-            "center": (flip @ np.array(box.center)).tolist(),
-            "orientation": (flip @ np.asarray(box.axes)).ravel().tolist(),
-            "size": list(box.size),
-            "insideOut": False,
-            "controlPoints": [
-                {
-                    "id": "1",
-                    "label": box.label or "ROI",
-                    "position": (flip @ np.array(box.center)).tolist(),
-                    "selected": True,
-                    "locked": False,
-                    "visibility": True,
-                    "positionStatus": "defined",
-                }
-            ],
-        }
-        for box in boxes
-    ]
+    markups = [_markup(box) for box in boxes]
     path = Path(path)
     with atomic_path(path, overwrite) as beside:
         text = json.dumps({"@schema": _SCHEMA, "markups": markups}, indent=1)
         beside.write_text(text + "\n", encoding="utf-8")
+
+
+def _markup(box: RasBox) -> dict[str, Any]:
+    flip = np.diag([-1.0, -1.0, 1.0])
+    axes = np.asarray(box.axes, dtype=float)
+    if np.linalg.det(axes) < 0:  # Slicer's ROIs turn, they do not mirror; the box is the same
+        axes = axes * [1, 1, -1]
+    name = box.label or "ROI"
+    center = (flip @ np.array(box.center)).tolist()
+    orientation = (flip @ axes).ravel().tolist()
+    point = {"id": "1", "label": f"{name}-1", "position": center, "positionStatus": "defined"}
+    return {
+        "type": "ROI",
+        "name": name,
+        "coordinateSystem": "LPS",
+        "coordinateUnits": "mm",
+        "labelFormat": "%N-%d",
+        "roiType": "Box",
+        "center": center,
+        "orientation": orientation,
+        "size": list(box.size),
+        "insideOut": False,
+        "controlPoints": [point],
+    }
