@@ -27,6 +27,9 @@ _WRITTEN = (".nii.gz", ".nii", ".nrrd", ".mha")
 def read_volume(path: Path | str) -> Volume:
     """Reads an image file, or a folder that holds one DICOM series.
 
+    Voxels of a NIfTI file that are no finite numbers, which some programs put outside the body, are
+    read as 0; in other formats they are refused.
+
     Returns:
         The volume, its array in the file's own number type, its name that of the file.
 

@@ -62,11 +62,12 @@ def _box(markup: dict[str, Any], path: Path, classes: Sequence[str]) -> RasBox:
     # Rows of the file's matrix are in its coordinate system; columns are the box's axes.
     orientation = np.array(markup.get("orientation", np.eye(3).ravel()), dtype=float)
     axes = np.diag(flip) @ orientation.reshape(3, 3)
-    axes = axes / np.linalg.norm(axes, axis=0)
-    if not (center.shape == size.shape == (3,) and np.isfinite([*center, *size, *axes.flat]).all()):
+    lengths = np.linalg.norm(axes, axis=0)
+    numbers = np.isfinite([*center, *size, *axes.flat]).all()
+    if not (center.shape == size.shape == (3,) and numbers and lengths.all()):
         raise ValueError("an ROI needs a center, a size and an orientation")
     (x, y, z), (a, b, c) = center.tolist(), size.tolist()
-    return RasBox(_label(markup, path, classes), (x, y, z), axes, (a, b, c))
+    return RasBox(_label(markup, path, classes), (x, y, z), axes / lengths, (a, b, c))
 
 
 def _label(markup: dict[str, Any], path: Path, classes: Sequence[str]) -> str:

@@ -1,0 +1,125 @@
+"""Boxes in Slicer's own files: where they are, and of what class."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import RasBox
+from MaskSAMCore.io import read_boxes, write_boxes
+
+# What Slicer 5.12 saved for an ROI named "Anterior left", moved to (10, 20, 30) RAS and turned by
+# RotateZ(30), RotateX(20): the name itself is not in the file.
+_SAVED: dict[str, Any] = {
+    "type": "ROI",
+    "coordinateSystem": "LPS",
+    "coordinateUnits": "mm",
+    "labelFormat": "%N-%d",
+    "roiType": "Box",
+    "center": [-10.0, -20.0, 30.0],
+    "orientation": [
+        *(-0.8660254037844386, 0.4698463103929541, -0.1710100716628343),
+        *(-0.4999999999999999, -0.8137976813493737, 0.2961981327260238),
+        *(0.0, 0.34202014332566866, 0.9396926207859083),
+    ],
+    "size": [4.0, 6.0, 8.0],
+    "insideOut": False,
+    "controlPoints": [{"id": "1", "label": "Anterior left-1", "position": [-10.0, -20.0, 30.0]}],
+}
+_AXES = Rotation.from_euler("ZX", [30, 20], degrees=True).as_matrix()
+
+
+def _file(folder: Path, file_name: str = "boxes.mrk.json", **changes: Any) -> Path:
+    path = folder / file_name
+    path.write_text(json.dumps({"markups": [_SAVED | changes]}), encoding="utf-8")
+    return path
+
+
+def _named(label: str) -> dict[str, Any]:
+    return {"controlPoints": [{"label": label}]}
+
+
+def test_an_roi_that_slicer_saved_is_read_where_it_was(tmp_path: Path) -> None:
+    (box,) = read_boxes(_file(tmp_path))
+    assert box.label == "Anterior left"
+    assert np.allclose(box.center, (10, 20, 30))
+    assert np.allclose(box.axes, _AXES)
+    assert box.size == (4, 6, 8)
+
+
+def test_a_file_in_ras_is_read_as_it_is(tmp_path: Path) -> None:
+    orientation = _AXES.ravel().tolist()
+    path = _file(tmp_path, coordinateSystem="RAS", center=[10, 20, 30], orientation=orientation)
+    (box,) = read_boxes(path)
+    assert np.allclose(box.center, (10, 20, 30))
+    assert np.allclose(box.axes, _AXES)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("boxes", _named("Anterior-1"), "Anterior"),
+        ("Anterior", _named("R-1"), "Anterior"),
+        ("Anterior_2", _named("R-1"), "Anterior"),
+        ("boxes", {"name": "anterior", **_named("R-1")}, "Anterior"),
+        ("Anterior", {"label": "Posterior"}, "Posterior"),
+        ("boxes", _named("Lobe-2"), "Lobe-2"),
+        ("boxes", _named("R-1"), "boxes"),
+    ],
+)
+def test_the_class_of_a_box_is_found_where_slicer_leaves_it(
+    tmp_path: Path, name: str, changes: dict[str, Any], expected: str
+) -> None:
+    path = _file(tmp_path, f"{name}.mrk.json", **changes)
+    (box,) = read_boxes(path, classes=["Anterior", "Posterior", "Lobe-2"])
+    assert box.label == expected
+
+
+def test_boxes_come_back_as_they_were_written(tmp_path: Path) -> None:
+    boxes = [
+        RasBox("Anterior", (1.5, -2, 3), _AXES, (4, 5, 6)),
+        RasBox("Lobe-2", (0, 0, 0), np.eye(3), (7, 8, 9)),
+    ]
+    write_boxes(boxes, tmp_path / "b.mrk.json")
+    for box, again in zip(boxes, read_boxes(tmp_path / "b.mrk.json"), strict=True):
+        assert again.label == box.label
+        assert again.size == box.size
+        assert np.allclose(again.center, box.center)
+        assert np.allclose(again.axes, box.axes)
+
+
+def test_a_box_with_left_handed_axes_is_written_turned_not_mirrored(tmp_path: Path) -> None:
+    box = RasBox("Anterior", (0, 0, 0), _AXES * [1, 1, -1], (4, 5, 6))
+    write_boxes([box], tmp_path / "b.mrk.json")
+    (again,) = read_boxes(tmp_path / "b.mrk.json")
+    assert np.allclose(again.axes, _AXES)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "no Slicer markup file"),
+        ("[]", "no Slicer markup file"),
+        ('{"markups": [{"type": "ROI"}]}', "no Slicer markup file"),
+        ('{"markups": [{"type": "Line"}]}', "holds no ROI"),
+        (json.dumps({"markups": [_SAVED | {"center": [1, 2]}]}), "no Slicer markup file"),
+        (json.dumps({"markups": [_SAVED | {"orientation": [0] * 9}]}), "no Slicer markup file"),
+        (json.dumps({"markups": [_SAVED | {"size": [1, 0, 1]}]}), "without size"),
+    ],
+)
+def test_a_file_without_a_usable_roi_is_told(tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "b.mrk.json").write_text(content, encoding="utf-8")
+    with pytest.raises(MaskSAMError, match=told) as caught:
+        read_boxes(tmp_path / "b.mrk.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MaskSAMError, match="does not exist"):
+        read_boxes(tmp_path / "b.mrk.json")
