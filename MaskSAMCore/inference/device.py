@@ -85,17 +85,15 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
 
     CPUs stay in float32: without native units bfloat16 is emulated, and three times slower.
     """
-    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
         return torch.autocast("cuda", torch.bfloat16)
     return nullcontext()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of PyTorch means that a device's memory ran out."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.cuda.OutOfMemoryError):
         return True
     # Apple GPUs and the CPU allocator raise a bare RuntimeError.
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text
-    )
+    messages = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in messages)

@@ -235,7 +235,7 @@ class HungryModel(ThresholdModel):
 
     def encode(self, images):
         if len(images) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return super().encode(images)
 
 
