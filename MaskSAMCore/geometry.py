@@ -67,7 +67,8 @@ class Volume:
         """Whether both have the same shape and all corners lie within ``tolerance_mm``."""
         if self.shape != other.shape:
             return False
-        corners = _corners(np.zeros(3), np.array(self.shape[::-1], dtype=float)) - 0.5
+        corners = _corners(np.zeros(3), np.array(self.shape[::-1], dtype=float))
+        corners = corners - 0.5
         difference = _transform(self.ijk_to_ras, corners) - _transform(other.ijk_to_ras, corners)
         return bool(np.abs(difference).max() <= tolerance_mm)
 
@@ -130,8 +131,9 @@ class RasBox:
 
 def box_on_grid(box: RasBox, volume: Volume) -> Box:
     """The smallest box in voxel edges of ``volume`` around all eight corners of ``box``."""
-    half = np.asarray(box.size, dtype=float) / 2
-    corners = np.asarray(box.center) + _corners(-half, half) @ np.asarray(box.axes).T
+    half = np.array(box.size, dtype=np.float64) / 2
+    turned = _corners(-half, half) @ np.asarray(box.axes, dtype=np.float64).T
+    corners: NDArray[np.float64] = np.array(box.center, dtype=np.float64) + turned
     edges = _transform(np.linalg.inv(volume.ijk_to_ras), corners) + 0.5
     return Box(box.label, _triple(edges.min(0)), _triple(edges.max(0)))
 

@@ -57,9 +57,10 @@ class Label:
         """Inverse of :meth:`to_json`."""
         terminology = values.get("terminology")
         if terminology is not None:
-            terminology = Terminology(
-                **{key: None if code is None else Code(**code) for key, code in terminology.items()}
-            )
+            codes: dict[str, Any] = {
+                key: None if code is None else Code(**code) for key, code in terminology.items()
+            }
+            terminology = Terminology(**codes)
         red, green, blue = (float(part) for part in values["color"])
         return cls(int(values["value"]), str(values["name"]), (red, green, blue), terminology)
 

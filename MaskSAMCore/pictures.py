@@ -115,12 +115,13 @@ def _region(
     if not mask.any():
         centre = tuple(size // 2 for size in mask.shape)
         return centre, tuple(slice(0, size) for size in mask.shape)
-    centre, window = [], []
+    middle: list[int] = []
+    window: list[slice] = []
     for axis in range(3):
         counts = mask.sum(tuple(a for a in range(3) if a != axis))
-        centre.append(int(counts.argmax()))
+        middle.append(int(counts.argmax()))
         used = np.flatnonzero(counts)
         margin = int(np.ceil(margin_mm / spacing[axis]))
         start, stop = max(used[0] - margin, 0), min(used[-1] + 1 + margin, mask.shape[axis])
         window.append(slice(int(start), int(stop)))
-    return tuple(centre), tuple(window)
+    return tuple(middle), tuple(window)

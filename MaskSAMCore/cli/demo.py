@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
@@ -12,6 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import MaskSAMError
+
+if TYPE_CHECKING:
+    from ..labels import Label
 
 _SIDES = {"left": "hippocampus-left.mrk.json", "right": "hippocampus-right.mrk.json"}
 
@@ -40,7 +44,8 @@ def demo(
     segmenter = Segmenter.from_model("hippocampus", device=device)
     console.print(f"Model: hippocampus, on {segmenter.device}", highlight=False)
     labelmap = np.zeros(volume.shape, np.uint8)
-    labels, rows = [], []
+    labels: list[Label] = []
+    rows: list[Any] = []
     table = Table("side", "class", "volume (ml)", "score")
     ml = abs(np.linalg.det(volume.ijk_to_ras[:3, :3])) / 1000
     for side, file in _SIDES.items():

@@ -52,8 +52,10 @@ def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.
     table = Table("value", "class", "colour", "code")
     for label in bundle.labels:
         r, g, b = (round(255 * part) for part in label.color)
-        code = "" if label.terminology is None else label.terminology.type
-        meaning = "" if not code else f"{code.scheme} {code.value} {code.meaning}"
+        meaning = ""
+        if label.terminology is not None:
+            codes = label.terminology.type, label.terminology.type_modifier
+            meaning = ", ".join(f"{c.scheme} {c.value} {c.meaning}" for c in codes if c is not None)
         table.add_row(str(label.value), label.name, f"[on rgb({r},{g},{b})]   [/]", meaning)
     console.print(table)
     plan = bundle.plan

@@ -66,7 +66,9 @@ class Plan:
         a, b, c = (float(v) for v in values["spacing"])
         t, h, w = (int(v) for v in values["window"])
         kinds = tuple(ChannelNormalization(**v) for v in values["normalization"])
-        return cls(str(values["orientation"]), (a, b, c), (t, h, w), kinds, tuple(values["channels"]))
+        return cls(
+            str(values["orientation"]), (a, b, c), (t, h, w), kinds, tuple(values["channels"])
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ def make_plan(
         raise MaskSAMError("no training case to plan from")
     orientation = orientation or _orientation(cases[0])
     turned = [axis_mapping(case.ijk_to_ras, orientation)[0] for case in cases]
-    spacings = np.array([[c.spacing[a] for a in axes] for c, axes in zip(cases, turned, strict=True)])
+    spacings = np.array(
+        [[c.spacing[a] for a in axes] for c, axes in zip(cases, turned, strict=True)]
+    )
     shapes = np.array([[c.shape[a] for a in axes] for c, axes in zip(cases, turned, strict=True)])
     spacing = target_spacing(spacings, shapes)
     extent = np.ceil((shapes * spacings).max(0) / spacing).astype(int)

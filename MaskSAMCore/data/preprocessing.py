@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,9 @@ def resample(
     than 3 times coarser than the others, in the image or in the plan."""
     if array.shape == shape:
         return array
-    coarse = _coarse_axis(spacing) if _coarse_axis(spacing) is not None else _coarse_axis(plan.spacing)
+    coarse = (
+        _coarse_axis(spacing) if _coarse_axis(spacing) is not None else _coarse_axis(plan.spacing)
+    )
     if coarse is not None:
         in_plane = list(shape)
         in_plane[coarse] = array.shape[coarse]
@@ -129,7 +132,7 @@ def _cubic(array: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.float
     return np.clip(resampled, array.min(), array.max(), out=resampled)
 
 
-def _zoom(array: NDArray[np.float32], shape: Sequence[int], order: int) -> NDArray[np.float32]:
+def _zoom(array: NDArray[np.float32], shape: Sequence[int], order: Literal[1, 3]) -> NDArray[np.float32]:
     """Interpolation between voxel centres over the same extent, edges repeated."""
     factors = [new / old for new, old in zip(shape, array.shape, strict=True)]
     zoomed: NDArray[np.float32] = ndimage.zoom(

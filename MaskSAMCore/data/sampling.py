@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,8 +82,8 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
 
 
 def cut(
-    array: NDArray[np.generic], centre: Sequence[int], size: Sequence[int], fill: object
-) -> NDArray[np.generic]:
+    array: NDArray[Any], centre: Sequence[int], size: Sequence[int], fill: float
+) -> NDArray[Any]:
     """The part of ``array`` of a given size around a voxel, filled where it reaches outside."""
     result = np.full(tuple(size), fill, dtype=array.dtype)
     source, target = [], []

@@ -74,7 +74,7 @@ class MaskSAMModule(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Weights decay; biases, norms and position embeddings of one axis do not."""
         trained = list(self.model.trained_parameters().values())
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in trained if p.ndim > 1]},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
@@ -101,8 +101,9 @@ class MaskSAMModule(lightning.LightningModule):
         self.log_dict(values, batch_size=len(images))
         return loss
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Averages after every step."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Averages right after every step, before any callback looks at the weights."""
+        super().optimizer_step(*args, **kwargs)
         self.averaged.update(self.model)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

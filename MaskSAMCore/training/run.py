@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
@@ -119,7 +119,7 @@ def save_weights(model: MaskSAM, path: Path, facts: dict[str, str]) -> None:
     os.replace(beside, path)
 
 
-def load_weights(record: RunRecord, path: Path) -> nn.Module:
+def load_weights(record: RunRecord, path: Path) -> MaskSAM:
     """The model of a run with weights of the run; a frozen SAM's own are left random.
 
     Raises:

@@ -1,0 +1,234 @@
+"""Training for real: it learns, goes on after a kill, works with two processes, and repeats."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.io import read_volume
+from MaskSAMCore.labels import Label
+from MaskSAMCore.modeling import SAM_CONFIGS, build_model
+from MaskSAMCore.training.averaging import AveragedWeights
+from MaskSAMCore.training.callbacks import SLOTS, newest_checkpoint
+from MaskSAMCore.training.fit import FitOptions, fit
+from MaskSAMCore.training.material import prepare_material
+from MaskSAMCore.training.run import BEST, RunRecord, load_weights
+from MaskSAMCore.training.settings import SETTINGS, TrainSettings
+
+from .generated import write_dataset
+
+SMALL = {
+    "window": (8, 28, 32),
+    "stem_channels": (8, 16, 32),
+    "generator_channels": (32, 16, 8),
+    "head_channels": 32,
+    "sam": dataclasses.replace(
+        SAM_CONFIGS["vit_t"], embed_dim=48, heads=2, prompt_dim=48, decoder_mlp_dim=64
+    ),
+}
+QUICK = {"warm_up": 10, "iterations": 160, "augmentation": 0.3, "ema": 0.97}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(tmp_path_factory.mktemp("generated"))
+
+
+@pytest.fixture(scope="module")
+def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("run") / "run"
+    options = FitOptions(dataset, run, device="cpu", workers=0, report_seconds=2)
+    lines: list[str] = []
+    fit(options, lines.append, SMALL, QUICK)
+    assert any("left" in line and "iteration" in line for line in lines)
+    return run
+
+
+def dice_of(run: Path, dataset: Path, train: bool = True) -> float:
+    """Mean Dice over the validation cases, of the best weights or of random ones."""
+    record = RunRecord.load(run)
+    model = load_weights(record, run / BEST) if train else build_model(record.config)
+    labels = [Label(i + 1, name, (1, 1, 1)) for i, name in enumerate(record.classes)]
+    segmenter = Segmenter(model, record.plan, labels, device="cpu")
+    scores = []
+    for case in record.split["val"]:
+        found = segmenter.segment(read_volume(dataset / f"imagesTr/{case}_0000.nii.gz")).labelmap
+        truth = read_volume(dataset / f"labelsTr/{case}.nii.gz").array
+        for value in (1, 2):
+            a, b = found == value, truth == value
+            scores.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+    return float(sum(scores) / len(scores))
+
+
+def test_training_reaches_a_dice_that_an_untrained_model_cannot(trained: Path, dataset: Path):
+    assert dice_of(trained, dataset) > 0.8
+    assert dice_of(trained, dataset, train=False) < 0.4
+    assert json.loads((trained / "validation.json").read_text())["dice"] > 0.8
+
+
+def test_a_run_leaves_its_record_its_logs_and_its_curves(trained: Path):
+    record = RunRecord.load(trained)
+    assert record.classes == ("Bright", "Dark")
+    assert record.seed == 0
+    assert record.settings.iterations == 160
+    assert set(record.split) == {"train", "val"}
+    rows = list(csv.DictReader((trained / "logs/csv/version_0/metrics.csv").open()))
+    losses = [float(row["loss"]) for row in rows if row.get("loss")]
+    assert losses[-1] < losses[0]
+    assert list((trained / "logs/tensorboard").rglob("events.out.tfevents.*"))
+    assert (trained / "curves.png").stat().st_size > 5000
+
+
+def test_an_existing_run_is_neither_overwritten_nor_resumed_from_nothing(
+    trained: Path, dataset: Path, tmp_path: Path
+):
+    with pytest.raises(MaskSAMError, match="already holds a training: add --resume"):
+        fit(FitOptions(dataset, trained))
+    with pytest.raises(MaskSAMError, match="holds no training to resume"):
+        fit(FitOptions(dataset, tmp_path / "none", resume=True))
+
+
+def test_a_preset_with_a_frozen_sam_asks_for_its_weights(dataset: Path, tmp_path: Path):
+    with pytest.raises(MaskSAMError, match="--sam-checkpoint"):
+        fit(
+            FitOptions(dataset, tmp_path / "run", preset="tiny", device="cpu"),
+            config_changes={**SMALL, "sam": dataclasses.replace(SMALL["sam"], frozen=True)},
+        )
+
+
+def test_training_goes_on_after_a_kill(dataset: Path, tmp_path: Path):
+    """A real process, killed for real between checkpoints."""
+    run = tmp_path / "run"
+    script = tmp_path / "go.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from MaskSAMCore.training.fit import FitOptions, fit\n"
+        "from Testing.core.test_training_fit import QUICK, SMALL\n"
+        "if __name__ == '__main__':\n"
+        "    fit(FitOptions(Path(sys.argv[1]), Path(sys.argv[2]), device='cpu', workers=0,"
+        " checkpoint_seconds=0.5), config_changes=SMALL,"
+        " settings_changes={**QUICK, 'iterations': 100000})\n",
+        encoding="utf-8",
+    )
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(dataset), str(run)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not all((run / slot).is_file() for slot in SLOTS):
+            assert process.poll() is None, "the training ended by itself"
+            assert time.monotonic() < deadline, "no checkpoint was written"
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    kept = newest_checkpoint(run)
+    assert kept is not None
+    before = torch.load(kept, weights_only=True)
+    reached = before["global_step"]
+    assert reached > 0
+    # The run's own record says 100000 iterations; a time budget ends it here.
+    budget = before["masksam"]["minutes"] + 0.1
+    fit(FitOptions(dataset, run, device="cpu", workers=0, resume=True, max_minutes=budget))
+    after = torch.load(newest_checkpoint(run), weights_only=True)
+    assert after["global_step"] > reached
+    assert after["masksam"]["restarts"] == 1
+    assert after["masksam"]["averaged"]["steps"] == after["global_step"]
+    assert (run / BEST).is_file()
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_other_one(tmp_path: Path):
+    torch.save({"a": torch.ones(3)}, tmp_path / SLOTS[0])
+    (tmp_path / SLOTS[1]).write_bytes((tmp_path / SLOTS[0]).read_bytes()[:200])
+    os.utime(tmp_path / SLOTS[0], (1, 1))
+    assert newest_checkpoint(tmp_path) == tmp_path / SLOTS[0]
+    (tmp_path / SLOTS[0]).write_bytes(b"")
+    assert newest_checkpoint(tmp_path) is None
+
+
+def test_two_processes_train_together(dataset: Path, tmp_path: Path):
+    """The shell command itself, with two CPU processes."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "MaskSAMCore.cli", "train", str(dataset), "-o", str(run)]
+    command += ["--devices", "2", "--device", "cpu", "--max-minutes", "0.15", "--workers", "0"]
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "on 2 x cpu" in done.stdout
+    assert (run / BEST).is_file()
+    assert torch.load(newest_checkpoint(run), weights_only=True)["global_step"] > 0
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_one_others(dataset: Path, tmp_path: Path):
+    def losses(name: str, seed: int) -> list[str]:
+        run = tmp_path / name
+        options = FitOptions(dataset, run, device="cpu", workers=0, seed=seed)
+        fit(options, lambda _: None, SMALL, {**QUICK, "iterations": 10})
+        rows = csv.DictReader((run / "logs/csv/version_0/metrics.csv").open())
+        return [row["loss"] for row in rows if row.get("loss")]
+
+    first = losses("one", 3)
+    assert first
+    assert first == losses("two", 3)
+    assert first != losses("three", 4)
+
+
+def test_settings_survive_json_and_name_what_they_do_not_know():
+    for settings in SETTINGS.values():
+        copy = TrainSettings.from_dict(json.loads(json.dumps(settings.to_dict())))
+        assert copy == settings
+    with pytest.raises(ValueError, match=r"unknown training setting\(s\): speed"):
+        TrainSettings.from_dict({**SETTINGS["tiny"].to_dict(), "speed": 1})
+
+
+def test_the_papers_recipes_are_presets():
+    assert SETTINGS["acdc"].optimizer == "sgd"
+    assert SETTINGS["acdc"].learning_rate == 1e-3
+    assert SETTINGS["acdc"].weight_decay == 3e-5
+    assert SETTINGS["acdc"].iterations == 250 * 500
+    assert SETTINGS["amos"].optimizer == "adamw"
+    assert SETTINGS["amos"].loss.weights.mask_bce == 1.2
+    assert SETTINGS["synapse"].iterations == SETTINGS["amos"].iterations == 250 * 1000
+
+
+def test_averaged_weights_are_put_in_place_and_taken_out_again():
+    layer = torch.nn.Linear(2, 1, bias=False)
+    averaged = AveragedWeights(layer, decay=0.9)
+    start = layer.weight.detach().clone()
+    with torch.no_grad():
+        layer.weight += 1
+    averaged.update(layer)
+    with averaged.applied(layer):
+        inside = layer.weight.detach().clone()
+    decay = 2 / 11
+    torch.testing.assert_close(inside, start + 1 - decay)
+    torch.testing.assert_close(layer.weight.detach(), start + 1)
+
+
+def test_preparing_names_every_problem_of_a_dataset_at_once(tmp_path: Path):
+    folder = write_dataset(tmp_path / "bad", cases=4)
+    (folder / "imagesTr/case_00_0000.nii.gz").unlink()
+    (folder / "imagesTr/case_01_0000.nii.gz").write_bytes(b"damaged")
+    with pytest.raises(MaskSAMError, match=r"2 problem\(s\)") as report:
+        prepare_material(folder, None, "tiny", lambda _: None)
+    message = str(report.value)
+    assert "case_00_0000.nii.gz is missing" in message
+    assert "case_01_0000.nii.gz" in message
+    assert "\n" not in message
