@@ -20,6 +20,8 @@ check: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null || $(MAKE) --no-print-directory debian
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))" || \
+		{ echo "Python 3.10 to 3.13 is needed, for example: make PYTHON=python3.12 test"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
@@ -32,4 +34,5 @@ debian:
 	apt-get install -y -qq python3 python3-venv python3-pip
 
 clean:
-	rm -rf $(VENV) build *.egg-info masksam-demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info masksam-demo .pytest_cache .mypy_cache .ruff_cache
+	find MaskSAMCore Testing -name __pycache__ -prune -exec rm -rf {} +
