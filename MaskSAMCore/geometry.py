@@ -233,7 +233,7 @@ def _corners(lower: NDArray[Any], upper: NDArray[Any]) -> NDArray[np.float64]:
     return np.array([[(lower, upper)[(n >> a) & 1][a] for a in range(3)] for n in range(8)])
 
 
-def _transform(matrix: NDArray[np.float64], points: NDArray[Any]) -> NDArray[np.float64]:
+def _transform(matrix: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
     """4 x 4 times points (M, 3)."""
     moved: NDArray[np.float64] = points @ matrix[:3, :3].T + matrix[:3, 3]
     return moved

@@ -132,7 +132,9 @@ def _cubic(array: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.float
     return np.clip(resampled, array.min(), array.max(), out=resampled)
 
 
-def _zoom(array: NDArray[np.float32], shape: Sequence[int], order: Literal[1, 3]) -> NDArray[np.float32]:
+def _zoom(
+    array: NDArray[np.float32], shape: Sequence[int], order: Literal[1, 3]
+) -> NDArray[np.float32]:
     """Interpolation between voxel centres over the same extent, edges repeated."""
     factors = [new / old for new, old in zip(shape, array.shape, strict=True)]
     zoomed: NDArray[np.float32] = ndimage.zoom(

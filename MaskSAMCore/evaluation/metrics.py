@@ -1,4 +1,4 @@
-"""How well a labelmap agrees with a reference: overlap as nnU-Net defines it, and surfaces in mm."""
+"""How well a labelmap agrees with a reference: overlap as nnU-Net defines it, and surfaces."""
 
 from __future__ import annotations
 

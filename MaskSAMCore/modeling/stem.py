@@ -57,7 +57,7 @@ class StemPyramid(nn.Module):
         self.last = nn.Linear(full, 3)
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images (B, C, T, H, W) to (B, T, H, W, 3) and the three maps (B, T, h, w, C), fine first."""
+        """Images (B, C, T, H, W) to (B, T, H, W, 3) and three maps (B, T, h, w, C), fine first."""
         full = self.level_full(images)
         half = self.level_half(full)
         quarter = self.level_quarter(half)

@@ -50,9 +50,7 @@ def write_dataset(folder: Path, cases: int = 8, channels: int = 1) -> Path:
         for channel in range(channels):
             path = folder / "imagesTr" / f"{name}_{channel:04d}.nii.gz"
             write_image(np.ascontiguousarray(image), path, direction)
-        write_image(
-            np.ascontiguousarray(label), folder / "labelsTr" / f"{name}.nii.gz", direction
-        )
+        write_image(np.ascontiguousarray(label), folder / "labelsTr" / f"{name}.nii.gz", direction)
     description = {
         "channel_names": {str(c): f"MR{c}" for c in range(channels)},
         "labels": CLASSES,

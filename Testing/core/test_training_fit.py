@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.io import read_volume
