@@ -108,7 +108,7 @@ def normalize(image: NDArray[np.float32], how: ChannelNormalization) -> NDArray[
         return ((clipped - how.mean) / max(how.std, 1e-8)).astype(np.float32)
     inside = image[image != 0]
     masked = 0 < inside.size < _CROP_SHARE * image.size and float(image.min()) >= 0
-    values = inside if masked else image
+    values = inside if masked and inside.min() < inside.max() else image
     # In double precision: large intensities would lose the mean in single.
     mean, std = values.mean(dtype=np.float64), values.std(dtype=np.float64)
     if std < 1e-8 * max(1.0, abs(mean)):

@@ -1,0 +1,138 @@
+"""What prompts do: Dice with proposals, with the auxiliary masks alone, with true and wrong boxes.
+
+    python Testing/benchmarks/prompts.py DATASET --splits splits.json --side val -m hippocampus
+
+Boxes go through the public interface, as a person's would: one box for each slice of the network's
+depth axis ("tight"), or one for the whole structure ("whole").
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
+from MaskSAMCore.geometry import Box, axis_mapping
+from MaskSAMCore.inference import Segmenter
+
+
+class AuxiliaryOnly:
+    """A model whose final masks are the prompt generator's."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.config = model.config
+
+    def encode(self, images: Any) -> Any:
+        return self.model.encode(images)
+
+    def decode(self, embedding: Any, prompts: Any = None) -> Any:
+        prediction = self.model.decode(embedding, prompts)
+        return prediction._replace(mask_logits=prediction.auxiliary_logits)
+
+
+def whole_boxes(case: LabelledCase, names: list[str], shift: float = 0.0) -> list[Box]:
+    """The tight box of each class over the whole case, moved by ``shift`` voxels in all axes."""
+    boxes = []
+    for value, name in enumerate(names, start=1):
+        found = np.argwhere(case.label == value)[:, ::-1]
+        if len(found):
+            boxes.append(_box(name, found, shift, (0, 1, 2)))
+    return boxes
+
+
+def slice_boxes(
+    case: LabelledCase, names: list[str], orientation: str, shift: float = 0.0
+) -> list[Box]:
+    """The tight box of each class on each slice, moved within the slice by ``shift`` voxels."""
+    depth = axis_mapping(case.channels[0].ijk_to_ras, orientation)[0][0]
+    axis = 2 - depth
+    others = tuple(a for a in range(3) if a != axis)
+    boxes = []
+    for value, name in enumerate(names, start=1):
+        voxels = np.argwhere(case.label == value)[:, ::-1]
+        for index in np.unique(voxels[:, axis]):
+            boxes.append(_box(name, voxels[voxels[:, axis] == index], shift, others))
+    return boxes
+
+
+def _box(name: str, voxels: np.ndarray, shift: float, axes: tuple[int, ...]) -> Box:
+    lower, upper = voxels.min(0).astype(float), voxels.max(0) + 1.0
+    for axis in axes:
+        lower[axis] += shift
+        upper[axis] += shift
+    return Box(name, tuple(lower), tuple(upper))
+
+
+def inside(boxes: list[Box], shape: tuple[int, int, int]) -> list[Box]:
+    """The boxes that still touch the volume."""
+    return [box for box in boxes if not box.clipped(shape).empty]
+
+
+def dice(found: np.ndarray, case: LabelledCase, classes: int) -> list[float]:
+    scores = []
+    for value in range(1, classes + 1):
+        a, b = found == value, case.label == value
+        scores.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+    return scores
+
+
+def measure(
+    segmenter: Segmenter,
+    cases: list[LabelledCase],
+    draw: Callable[[LabelledCase], list[Box]] | None,
+) -> np.ndarray:
+    """Dice (cases, classes)."""
+    rows = []
+    for case in cases:
+        boxes = None if draw is None else inside(draw(case), case.label.shape)
+        found = segmenter.segment(case.channels, boxes=boxes).labelmap
+        rows.append(dice(found, case, len(segmenter.labels)))
+    return np.array(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--splits", type=Path, required=True)
+    parser.add_argument("--side", default="val")
+    parser.add_argument("-m", "--model", default="hippocampus")
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args()
+    names = json.loads(options.splits.read_text(encoding="utf-8"))[options.side]
+    cases = load_cases(open_dataset(options.dataset), names)
+    segmenter = Segmenter.from_model(options.model)
+    auxiliary = Segmenter(AuxiliaryOnly(segmenter._runner.model), segmenter.plan, segmenter.labels)
+    classes = [label.name for label in segmenter.labels]
+    turn = segmenter.plan.orientation
+    modes: dict[str, tuple[Segmenter, Any]] = {
+        "automatic": (segmenter, None),
+        "auxiliary masks alone": (auxiliary, None),
+        "true boxes, a slice each": (segmenter, lambda c: slice_boxes(c, classes, turn)),
+        "slice boxes, 2 voxels off": (segmenter, lambda c: slice_boxes(c, classes, turn, 2)),
+        "slice boxes, 6 voxels off": (segmenter, lambda c: slice_boxes(c, classes, turn, 6)),
+        "true box, one a class": (segmenter, lambda c: whole_boxes(c, classes)),
+        "class boxes, 6 voxels off": (segmenter, lambda c: whole_boxes(c, classes, 6)),
+    }
+    print(f"{len(cases)} {options.side} cases, mean Dice (standard deviation over cases)")
+    table = {}
+    for mode, (engine, draw) in modes.items():
+        scores = measure(engine, cases, draw)
+        per_class = " ".join(f"{v:.4f}" for v in scores.mean(0))
+        table[mode] = {"classes": scores.mean(0).tolist(), "mean": float(scores.mean())}
+        print(
+            f"{mode:28s} {scores.mean():.4f} ({scores.mean(1).std():.4f})  {per_class}", flush=True
+        )
+    if options.output is not None:
+        values = {"cases": names, "modes": table, "plan": dataclasses.asdict(segmenter.plan)}
+        options.output.write_text(json.dumps(values, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

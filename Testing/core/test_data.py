@@ -1,0 +1,368 @@
+"""Datasets, plans, preprocessing, augmentation: what reaches the network."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from MaskSAMCore.data import ChannelNormalization, Plan, Prepared, preprocess
+from MaskSAMCore.data.augmentation import augment, build_augmentation
+from MaskSAMCore.data.dataset import load_cases, open_dataset, split_cases
+from MaskSAMCore.data.planning import CaseFingerprint, case_fingerprint, make_plan, target_spacing
+from MaskSAMCore.data.preprocessing import normalize, resample_labels
+from MaskSAMCore.data.sampling import WindowDataset, cut
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
+
+from .generated import generated_case, write_dataset, write_image
+
+RAS = np.diag([1.0, 1.0, 1.0, 1.0])
+
+
+def plan_of(**changes: object) -> Plan:
+    values = {
+        "orientation": "SAR",
+        "spacing": (1.0, 1.0, 1.0),
+        "window": (8, 16, 16),
+        "normalization": (ChannelNormalization(),),
+        "channels": ("MR",),
+    }
+    return Plan(**{**values, **changes})  # type: ignore[arg-type]
+
+
+# Dataset folders
+
+
+def test_a_dataset_folder_is_read_as_it_is(tmp_path: Path):
+    dataset = open_dataset(write_dataset(tmp_path, cases=3, channels=2))
+    assert dataset.channels == ("MR0", "MR1")
+    assert dataset.classes == ("Bright", "Dark")
+    assert [case.name for case in dataset.cases] == ["case_00", "case_01", "case_02"]
+    case = load_cases(dataset, ["case_01"])[0]
+    assert len(case.channels) == 2
+    assert set(np.unique(case.label)) == {0, 1, 2}
+    assert case.channels[0].spacing == pytest.approx((1, 1, 2))
+
+
+def test_all_problems_come_in_one_report_before_work_begins(tmp_path: Path):
+    folder = write_dataset(tmp_path, cases=6)
+    (folder / "imagesTr/case_00_0000.nii.gz").unlink()
+    (folder / "imagesTr/case_01_0000.nii.gz").write_bytes(b"no image at all")
+    image, label = generated_case(2)
+    write_image(image[:-1], folder / "imagesTr/case_02_0000.nii.gz")
+    write_image(label + 3, folder / "labelsTr/case_03.nii.gz")
+    write_image(label * 0.5, folder / "labelsTr/case_04.nii.gz")
+    dataset = open_dataset(folder)
+    names = [case.name for case in dataset.cases]
+    with pytest.raises(MaskSAMError, match="nothing was started") as report:
+        load_cases(dataset, names)
+    message = str(report.value)
+    for part in (
+        "imagesTr/case_00_0000.nii.gz is missing",
+        "case_01_0000.nii.gz",
+        "labelsTr/case_02.nii.gz is not on the grid of case_02_0000.nii.gz",
+        "labelsTr/case_03.nii.gz holds labels [3, 4, 5] that are in no class",
+        "labelsTr/case_04.nii.gz holds values that are no integers",
+    ):
+        assert part in message
+    assert "case_05" not in message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": None}, "'labels' is missing"),
+        ({"labels": {"background": 0}}, "a class beside the background"),
+        ({"labels": {"background": 0, "a": [1, 2]}}, "regions are not supported"),
+        ({"labels": {"a": 1}}, "from 0"),
+        ({"channel_names": {"1": "MR"}}, "channel_names"),
+        ({"file_ending": "nii"}, "file_ending"),
+    ],
+)
+def test_a_wrong_dataset_json_is_told_in_words(tmp_path: Path, change: dict, message: str):
+    folder = write_dataset(tmp_path, cases=2)
+    description = json.loads((folder / "dataset.json").read_text())
+    description.update(change)
+    description = {k: v for k, v in description.items() if v is not None}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    with pytest.raises(MaskSAMError, match=message):
+        open_dataset(folder)
+
+
+def test_a_folder_that_is_no_dataset_says_so(tmp_path: Path):
+    with pytest.raises(MaskSAMError, match="no dataset folder"):
+        open_dataset(tmp_path)
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(MaskSAMError, match="cannot be read as JSON"):
+        open_dataset(tmp_path)
+
+
+def test_label_values_of_a_dataset_become_consecutive_classes(tmp_path: Path):
+    folder = write_dataset(tmp_path, cases=2)
+    _, label = generated_case(0)
+    write_image(label.astype(np.float32) * 10, folder / "labelsTr/case_00.nii.gz")
+    description = json.loads((folder / "dataset.json").read_text())
+    description["labels"] = {"Dark": 20, "background": 0, "Bright": 10}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    dataset = open_dataset(folder)
+    assert dataset.classes == ("Bright", "Dark")
+    np.testing.assert_array_equal(load_cases(dataset, ["case_00"])[0].label, label)
+
+
+def test_splits_come_from_a_file_or_a_fixed_shuffle(tmp_path: Path):
+    dataset = open_dataset(write_dataset(tmp_path / "data", cases=6))
+    first = split_cases(dataset, None)
+    assert first == split_cases(dataset, None)
+    assert len(first["val"]) == 2
+    assert sorted(first["train"] + first["val"]) == [case.name for case in dataset.cases]
+    file = tmp_path / "splits.json"
+    file.write_text(json.dumps({"train": ["case_00"], "val": ["case_01"], "test": ["case_02"]}))
+    assert split_cases(dataset, file) == {"train": ["case_00"], "val": ["case_01"]}
+    file.write_text(json.dumps([{"train": ["case_03"], "val": ["case_04"]}]))
+    assert split_cases(dataset, file)["train"] == ["case_03"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"train": ["case_00"]}, "needs lists"),
+        ({"train": ["case_00"], "val": ["nobody"]}, "not in the dataset"),
+        ({"train": ["case_00"], "val": ["case_00"]}, "both sides"),
+        ({"train": [], "val": ["case_00"]}, "empty"),
+    ],
+)
+def test_a_wrong_split_is_refused(tmp_path: Path, content: dict, message: str):
+    dataset = open_dataset(write_dataset(tmp_path / "data", cases=2))
+    file = tmp_path / "splits.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(MaskSAMError, match=message):
+        split_cases(dataset, file)
+
+
+# Plans
+
+
+def test_spacing_is_the_median_but_not_for_an_axis_that_is_much_coarser():
+    shapes = np.array([[20, 200, 200]] * 4)
+    spacings = np.array([[5.0, 1, 1], [5, 1, 1.2], [7, 1, 1.2], [3, 0.8, 1]])
+    spacing = target_spacing(spacings, shapes)
+    assert spacing[0] == pytest.approx(np.percentile([5, 5, 7, 3], 10))
+    assert spacing[1:] == pytest.approx([1.0, 1.1])
+    isotropic = np.ones((3, 3))
+    assert target_spacing(isotropic, shapes[:3]) == pytest.approx([1, 1, 1])
+
+
+def test_a_plan_puts_depth_along_the_coarsest_axis_wherever_it_is_stored():
+    matrix = np.diag([4.0, 1.0, 1.0, 1.0])
+    volume = Volume(np.random.default_rng(0).normal(size=(30, 32, 12)), matrix)
+    label = np.ones(volume.shape, np.uint8)
+    plan = make_plan([case_fingerprint([volume], label, 0)], ["MR"], 4, (16, 64, 64))
+    assert plan.orientation[0] == "R"
+    assert plan.spacing == pytest.approx((4, 1, 1))
+    assert plan.window == (16, 32, 32)
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+def test_ct_is_clipped_and_normalised_by_the_training_foreground():
+    values = np.linspace(-1000, 1000, 2001)[None]
+    case = CaseFingerprint((8, 8, 8), (1.0, 1.0, 1.0), RAS, values)
+    (how,) = make_plan([case], ["CT"], 4, (8, 8, 8)).normalization
+    assert how.kind == "ct"
+    assert (how.lower, how.upper) == pytest.approx((-990, 990), abs=1)
+    image = np.array([[[-5000.0, 0.0, 5000.0]]], np.float32)
+    normalised = normalize(image, how)
+    assert normalised[0, 0, 0] == pytest.approx((how.lower - how.mean) / how.std, rel=1e-4)
+    assert normalised[0, 0, 2] == -normalised[0, 0, 0] or normalised[0, 0, 2] > 1
+
+
+def test_a_plan_needs_exactly_its_fields():
+    values = plan_of().to_dict()
+    with pytest.raises(ValueError, match="a plan needs exactly"):
+        Plan.from_dict({**values, "extra": 1})
+
+
+# Preprocessing
+
+
+def oblique() -> np.ndarray:
+    angle = np.deg2rad(20)
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn @ np.diag([0.8, 1.0, 2.5])
+    return matrix
+
+
+LEFT_HANDED = np.diag([-1.0, 1.0, 1.0, 1.0])
+PERMUTED = np.array([[0, 0, 2.0, 5], [-1, 0, 0, 3], [0, 1.5, 0, -9], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("matrix", [RAS, LEFT_HANDED, oblique(), PERMUTED])
+def test_volumes_are_turned_to_the_plans_axes(matrix: np.ndarray):
+    """A ramp towards superior must rise along depth, one towards right along columns."""
+    k, j, i = np.meshgrid(np.arange(10), np.arange(12), np.arange(14), indexing="ij")
+    points = np.stack([i, j, k], -1) @ matrix[:3, :3].T + matrix[:3, 3]
+    for axis, world in ((0, 2), (1, 1), (2, 0)):
+        ramp = Volume(points[..., world].astype(np.float32), matrix)
+        plan = plan_of(spacing=_native(ramp))
+        image = preprocess([ramp], plan).image[0]
+        steps = np.diff(image, axis=axis)
+        assert (steps > 0).all(), f"axis {axis}"
+
+
+def _native(volume: Volume) -> tuple[float, float, float]:
+    from MaskSAMCore.geometry import axis_mapping
+
+    axes, _ = axis_mapping(volume.ijk_to_ras, "SAR")
+    a, b, c = (volume.spacing[2 - axis] for axis in axes)
+    return a, b, c
+
+
+def test_resampling_keeps_bodies_where_they_are_and_as_large():
+    image, label = generated_case(0, (20, 40, 44))
+    volume = Volume(image, np.diag([1.0, 1.0, 2.0, 1.0]))
+    prepared = preprocess([volume], plan_of(spacing=(1.0, 1.5, 1.5)), label)
+    assert prepared.label is not None
+    assert prepared.image.shape == (1, 40, 27, 29)
+    assert prepared.label.shape == (40, 27, 29)
+    for value in (1, 2):
+        before, after = np.argwhere(label == value), np.argwhere(prepared.label == value)
+        centre = (before.mean(0) + 0.5) * (2, 1, 1)
+        moved = (after.mean(0) + 0.5) * (1, 1.5, 1.5)
+        assert moved == pytest.approx(centre, abs=0.5)
+        assert len(after) * 2.25 == pytest.approx(len(before) * 2, rel=0.1)
+
+
+def test_a_coarse_axis_is_not_interpolated_across():
+    image = np.zeros((4, 8, 8), np.float32)
+    image[2] = 1
+    plan = plan_of(spacing=(1.0, 1.0, 1.0))
+    prepared = preprocess([Volume(image, np.diag([1.0, 1.0, 4.0, 1.0]))], plan)
+    assert prepared.image.shape == (1, 16, 8, 8)
+    assert len(np.unique(np.round(prepared.image, 4))) == 2
+
+
+def test_resampled_labels_have_no_new_values():
+    label = np.zeros((6, 6, 6), np.uint8)
+    label[2:4, 2:4, 2:4] = 7
+    label[4:, :, :] = 3
+    assert set(np.unique(resample_labels(label, (11, 9, 13)))) == {0, 3, 7}
+
+
+def test_intensities_are_normalised_by_case_and_constants_become_zero():
+    image = np.random.default_rng(0).normal(1.7e6, 1e4, (8, 8, 8)).astype(np.float32)
+    normalised = normalize(image, ChannelNormalization())
+    assert float(normalised.mean()) == pytest.approx(0, abs=1e-3)
+    assert float(normalised.std()) == pytest.approx(1, abs=1e-3)
+    assert not normalize(np.full((4, 4, 4), 5.0, np.float32), ChannelNormalization()).any()
+
+
+def test_zeros_around_a_head_do_not_count():
+    image = np.zeros((10, 10, 10), np.float32)
+    image[3:7, 3:7, 3:7] = np.random.default_rng(0).normal(100, 10, (4, 4, 4))
+    normalised = normalize(image, ChannelNormalization())
+    assert float(normalised[3:7, 3:7, 3:7].mean()) == pytest.approx(0, abs=1e-3)
+
+
+# Windows
+
+
+def test_a_cut_is_filled_where_it_reaches_outside():
+    array = np.arange(27).reshape(3, 3, 3)
+    part = cut(array, (0, 1, 1), (4, 3, 3), -1)
+    assert (part[:2] == -1).all()
+    np.testing.assert_array_equal(part[2:], array[:2])
+
+
+def test_without_augmentation_a_window_is_the_image_itself():
+    image = np.random.default_rng(0).normal(size=(1, 12, 24, 24)).astype(np.float32)
+    label = (image[0] > 0).astype(np.uint8)
+    transforms = build_augmentation((8, 16, 16), (1.0, 1.0, 1.0), 0.0, ())
+    window, labels = augment(transforms, image, label)
+    np.testing.assert_allclose(window.numpy(), image[:, 2:10, 4:20, 4:20], atol=1e-5)
+    np.testing.assert_array_equal(labels.numpy(), label[2:10, 4:20, 4:20])
+
+
+def test_augmentation_moves_labels_with_their_image():
+    label = np.zeros((12, 24, 24), np.uint8)
+    label[3:9, 6:16, 8:20] = 1
+    image = label[None].astype(np.float32)
+    transforms = build_augmentation((8, 16, 16), (1.0, 1.0, 1.0), 1.0, (0,))
+    np.random.seed(0)
+    agreement = []
+    for _ in range(20):
+        window, labels = augment(transforms, image, label)
+        inside, outside = window[0][labels == 1], window[0][labels == 0]
+        if inside.numel() and outside.numel():
+            agreement.append(float(inside.mean() - outside.mean()))
+    assert np.mean(agreement) > 0.5
+
+
+def prepared_cases() -> list[Prepared]:
+    plan = plan_of()
+    cases = []
+    for seed in range(2):
+        image, label = generated_case(seed)
+        cases.append(preprocess([Volume(image, RAS)], plan, label))
+    return cases
+
+
+def test_windows_are_drawn_without_end_and_repeat_with_their_seed():
+    def draw(seed: int) -> list[np.ndarray]:
+        torch.manual_seed(seed)
+        windows = WindowDataset(prepared_cases(), plan_of(), 1.0, (0,), 0.33, seed)
+        return [x.numpy() for x, _ in itertools.islice(windows, 4)]
+
+    first = draw(1)
+    assert first[0].shape == (1, 8, 16, 16)
+    assert all(np.isfinite(x).all() for x in first)
+    assert all((a == b).all() for a, b in zip(first, draw(1), strict=True))
+    assert any((a != b).any() for a, b in zip(first, draw(2), strict=True))
+
+
+def test_a_share_of_the_windows_is_centred_on_foreground():
+    image = np.zeros((1, 64, 64, 64), np.float32)
+    label = np.zeros((64, 64, 64), np.uint8)
+    label[50, 50, 50] = 1
+    case = [Prepared(image, label)]
+    plan = plan_of(window=(8, 8, 8))
+
+    def share(wanted: float) -> float:
+        windows = WindowDataset(case, plan, 0.0, (), wanted, 0)
+        return float(np.mean([bool((y > 0).any()) for _, y in itertools.islice(windows, 60)]))
+
+    assert share(1.0) == 1.0
+    assert share(0.0) < 0.2
+
+
+def test_each_worker_process_draws_its_own_windows():
+    windows = WindowDataset(prepared_cases(), plan_of(), 1.0, (0,), 0.33, 0)
+    loader = DataLoader(windows, 1, num_workers=2, multiprocessing_context="spawn")
+    first, second = (x.numpy() for x, _ in itertools.islice(loader, 2))
+    assert (first != second).any()
+
+
+def test_the_hippocampus_data_are_planned_from_their_training_cases():
+    folder = Path(__file__).resolve().parents[3] / "shared/data/Dataset004_Hippocampus"
+    if not folder.is_dir():
+        pytest.skip("the hippocampus data are not beside this checkout")
+    dataset = open_dataset(folder)
+    split = split_cases(dataset, folder / "splits.json")
+    assert (len(split["train"]), len(split["val"])) == (165, 18)
+    cases = load_cases(dataset, split["train"][:8])
+    prints = [case_fingerprint(c.channels, c.label, n) for n, c in enumerate(cases)]
+    plan = make_plan(prints, dataset.channels, 4, (16, 40, 56), "RSA")
+    assert plan.spacing == pytest.approx((1, 1, 1))
+    assert plan.window == (16, 40, 52)
+    prepared = preprocess(cases[0].channels, plan, cases[0].label)
+    assert prepared.label is not None
+    # Depth towards right, rows superior, columns anterior: the head lies in front of the body.
+    head, body = (np.argwhere(prepared.label == value).mean(0) for value in (1, 2))
+    assert head[2] > body[2]

@@ -1,0 +1,121 @@
+"""Metrics against SimpleITK's and against what can be calculated by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.evaluation import (
+    evaluate,
+    overlap_metrics,
+    read_summary,
+    summarize,
+    surface_metrics,
+    write_summary,
+)
+
+from .generated import generated_case, write_image
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_overlap_equals_simpleitks(seed: int):
+    random = np.random.default_rng(seed)
+    a, b = random.random((2, 9, 11, 13)) > 0.7
+    ours = overlap_metrics(a, b)
+    theirs = sitk.LabelOverlapMeasuresImageFilter()
+    theirs.Execute(*(sitk.GetImageFromArray(m.astype(np.uint8)) for m in (a, b)))
+    assert ours["Dice"] == pytest.approx(theirs.GetDiceCoefficient(1))
+    assert ours["IoU"] == pytest.approx(theirs.GetJaccardCoefficient(1))
+    assert ours["FN"] / ours["n_ref"] == pytest.approx(
+        theirs.GetFalseNegativeError(1), abs=1e-9
+    ) or (ours["FP"] / ours["n_ref"] == pytest.approx(theirs.GetFalseNegativeError(1), abs=1e-9))
+    assert ours["TP"] + ours["FP"] + ours["FN"] + ours["TN"] == a.size
+    assert (ours["n_pred"], ours["n_ref"]) == (a.sum(), b.sum())
+
+
+def test_empty_masks_are_nan_when_both_and_zero_when_one_is():
+    empty, full = np.zeros((4, 4, 4), bool), np.ones((4, 4, 4), bool)
+    assert math.isnan(overlap_metrics(empty, empty)["Dice"])
+    assert overlap_metrics(empty, full)["Dice"] == 0
+    assert overlap_metrics(full, full)["Dice"] == 1
+    assert math.isnan(surface_metrics(empty, empty, (1, 1, 1))["hd95_mm"])
+    one_sided = surface_metrics(empty, full, (1, 1, 1))
+    assert one_sided == {"surface_dice_1mm": 0.0, "hd95_mm": math.inf}
+
+
+def block(shift: int = 0) -> np.ndarray:
+    mask = np.zeros((24, 24, 24), bool)
+    mask[6 + shift : 14 + shift, 6:14, 6:14] = True
+    return mask
+
+
+def test_distances_are_in_millimetres_on_anisotropic_grids():
+    """A block moved by two slices of 2.5 mm."""
+    moved = surface_metrics(block(2), block(), (2.5, 1.0, 0.5))
+    assert moved["hd95_mm"] == pytest.approx(5.0)
+    same = surface_metrics(block(), block(), (2.5, 1.0, 0.5))
+    assert same == {"surface_dice_1mm": pytest.approx(1.0), "hd95_mm": pytest.approx(0.0)}
+
+
+def test_surface_dice_tolerates_a_millimetre_and_no_more():
+    near = surface_metrics(block(1), block(), (0.9, 1.0, 1.0))["surface_dice_1mm"]
+    far = surface_metrics(block(1), block(), (3.0, 1.0, 1.0))["surface_dice_1mm"]
+    assert near == pytest.approx(1.0)
+    assert far < 0.9
+
+
+def test_a_summary_has_nnunets_form_and_leaves_nan_out_of_means(tmp_path: Path):
+    cases = [
+        {"metrics": {"1": {"Dice": 0.5}, "2": {"Dice": math.nan}}},
+        {"metrics": {"1": {"Dice": 0.7}, "2": {"Dice": 0.9}}},
+    ]
+    summary = summarize(cases, ["1", "2"])
+    assert summary["mean"]["1"]["Dice"] == pytest.approx(0.6)
+    assert summary["mean"]["2"]["Dice"] == pytest.approx(0.9)
+    assert summary["foreground_mean"]["Dice"] == pytest.approx(0.75)
+    assert set(summary) == {"foreground_mean", "mean", "metric_per_case"}
+    write_summary(summary, tmp_path / "summary.json")
+    again = read_summary(tmp_path / "summary.json")
+    assert math.isnan(again["metric_per_case"][0]["metrics"]["2"]["Dice"])
+
+
+def write_pair(folder: Path, name: str, spacing=(1.0, 1.0, 2.0)) -> None:
+    _, label = generated_case(0)
+    write_image(label, folder / "references" / f"{name}.nii.gz", spacing=spacing)
+    moved = np.roll(label, 1, axis=2)
+    write_image(moved, folder / "predictions" / f"{name}.nii.gz", spacing=spacing)
+
+
+def test_folders_are_compared_by_case_name(tmp_path: Path):
+    for name in ("a", "b"):
+        write_pair(tmp_path, name)
+    write_image(generated_case(1)[1], tmp_path / "references" / "unused.nii.gz")
+    summary = evaluate(tmp_path / "predictions", tmp_path / "references")
+    assert [c["prediction_file"] for c in summary["metric_per_case"]] == ["a.nii.gz", "b.nii.gz"]
+    assert set(summary["mean"]) == {"1", "2"}
+    assert 0.6 < summary["foreground_mean"]["Dice"] < 1
+    assert summary["foreground_mean"]["surface_dice_1mm"] > 0.9
+    keys = set(summary["mean"]["1"])
+    assert {"Dice", "IoU", "TP", "FP", "FN", "TN", "n_pred", "n_ref"} <= keys
+    json.dumps(summary)
+
+
+def test_what_cannot_be_compared_is_told(tmp_path: Path):
+    write_pair(tmp_path, "a")
+    predictions, references = tmp_path / "predictions", tmp_path / "references"
+    write_image(generated_case(0)[1], references / "a.nii.gz", spacing=(1.0, 1.0, 3.0))
+    with pytest.raises(MaskSAMError, match="does not lie on the grid"):
+        evaluate(predictions, references)
+    (references / "a.nii.gz").unlink()
+    with pytest.raises(MaskSAMError, match="has no reference of its name"):
+        evaluate(predictions, references)
+    with pytest.raises(MaskSAMError, match="does not exist"):
+        evaluate(predictions, tmp_path / "none")
+    with pytest.raises(MaskSAMError, match="not one of each"):
+        evaluate(predictions / "a.nii.gz", references)
