@@ -1,0 +1,121 @@
+"""Peak memory of a segmentation above the loaded model.
+
+    python Testing/benchmarks/peak_memory.py [--shape 300x512x512] [--classes 3]
+
+Each line is a process of its own: the peak of its resident memory less what it held once the
+network was loaded. The volume itself counts. The network is one convolution, so that the engine is
+what is measured; the time is that of the engine too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor, nn
+
+from MaskSAMCore.data import ChannelNormalization, Plan
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.labels import Label
+
+WINDOWS = ((16, 40, 56), (16, 128, 128), (32, 256, 256), (9, 512, 512))
+# The plan's spacing for a volume of 1 mm: kept, coarser, finer along one axis.
+SPACINGS = ((1.0, 1.0, 1.0), (1.5, 1.5, 1.5), (0.8, 1.0, 1.0))
+
+
+class Scores(NamedTuple):
+    """A prediction that is its scores."""
+
+    scores: Tensor
+
+    def semantic(self) -> Tensor:
+        return self.scores
+
+
+class OneConvolution(nn.Module):
+    """The smallest network with the interface of the others."""
+
+    def __init__(self, window: tuple[int, int, int], classes: int) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(window=window, in_channels=1, num_classes=classes)
+        self.convolution = nn.Conv3d(1, classes + 1, 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def decode(self, embedding: Tensor, prompts: object = None) -> Scores:
+        return Scores(self.convolution(embedding).softmax(1))
+
+
+def peak_bytes() -> int:
+    """The most resident memory that this process ever had."""
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):
+        return memory.peak_wset
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def measure(
+    shape: tuple[int, int, int],
+    classes: int,
+    window: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+) -> dict[str, float]:
+    """One segmentation in this process: peak above the model in GiB, and seconds."""
+    normalization = (ChannelNormalization("zscore"),)
+    plan = Plan("SPL", spacing, window, normalization, ("MR",))
+    labels = [Label(n + 1, f"class {n + 1}", (1.0, 0.0, 0.0)) for n in range(classes)]
+    segmenter = Segmenter(OneConvolution(window, classes), plan, labels, device="cpu")
+    segmenter.segment(Volume(np.zeros(window, dtype=np.int16), np.eye(4)))
+    loaded = psutil.Process().memory_info().rss
+    random = np.random.default_rng(0)
+    array = np.empty(shape, dtype=np.int16)
+    for plane in array:
+        plane[:] = random.integers(-1000, 1000, plane.shape)
+    started = time.perf_counter()
+    segmenter.segment(Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0])))
+    seconds = time.perf_counter() - started
+    return {"gib": (peak_bytes() - loaded) / 2**30, "seconds": seconds}
+
+
+def main() -> None:
+    """Measures every window and spacing, each in its own process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", default="300x512x512", help="K x J x I")
+    parser.add_argument("--classes", type=int, default=3)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    shape = tuple(int(n) for n in options.shape.split("x"))
+    if options.one:
+        window, spacing = json.loads(options.one)
+        print(json.dumps(measure(shape, options.classes, tuple(window), tuple(spacing))))
+        return
+    print(f"{options.shape} voxels, {options.classes} classes, {torch.get_num_threads()} threads")
+    cases = [(window, SPACINGS[0]) for window in WINDOWS]
+    cases += [(WINDOWS[2], spacing) for spacing in SPACINGS[1:]]
+    for case in cases:
+        command = [sys.executable, __file__, "--shape", options.shape]
+        command += ["--classes", str(options.classes), "--one", json.dumps(case)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        found = json.loads(done.stdout)
+        window, spacing = ("x".join(map(str, numbers)) for numbers in case)
+        print(
+            f"window {window}, spacing {spacing} mm: {found['gib']:.2f} GiB above the model,"
+            f" {found['seconds']:.0f} s"
+        )
+
+
+if __name__ == "__main__":
+    main()
