@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MPLBACKEND := Agg
+export DEBIAN_FRONTEND := noninteractive
 
 .PHONY: demo test check clean
 
