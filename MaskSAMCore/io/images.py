@@ -22,6 +22,11 @@ from .segmentation import segment_metadata
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _ORTHONORMAL = 1e-4
 _WRITTEN = (".nii.gz", ".nii", ".nrrd", ".mha")
+# What number types that no format knows are written as.
+_STORED: dict[str, np.dtype[Any]] = {
+    "bool": np.dtype(np.uint8),
+    "float16": np.dtype(np.float32),
+}
 
 
 def read_volume(path: Path | str) -> Volume:
@@ -69,8 +74,10 @@ def read_volume(path: Path | str) -> Volume:
 def _read_file(path: Path) -> sitk.Image:
     if path.stat().st_size == 0:
         raise MaskSAMError(f"{path} is an empty file")
+    # SimpleITK finds out formats by itself, but knows that of MetaImage in lower case only.
+    meta_image = path.suffix.lower() in (".mha", ".mhd")
     try:
-        return sitk.ReadImage(str(path))
+        return sitk.ReadImage(str(path), imageIO="MetaImageIO" if meta_image else "")
     except RuntimeError as error:
         if "orthonormal" in str(error):
             raise MaskSAMError(
@@ -101,14 +108,20 @@ def to_image(array: NDArray[Any], ijk_to_ras: NDArray[np.float64], vector: bool 
     """A SimpleITK image of [K, J, I] (with ``vector``, [K, J, I, parts]) where it is in space.
 
     Raises:
-        MaskSAMError: axes that are not at right angles, which image files cannot hold.
+        MaskSAMError: axes that are not at right angles or voxels that are no finite numbers, which
+            image files cannot all hold; no voxels.
     """
+    if array.size == 0:
+        raise MaskSAMError("the volume has no voxels: there is nothing to write")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise MaskSAMError("the volume has voxels that are no finite numbers (NaN or infinite)")
     spacing = np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
     direction = _LPS_TO_RAS @ ijk_to_ras[:3, :3] / spacing
     if np.abs(direction.T @ direction - np.eye(3)).max() > _ORTHONORMAL:
         raise MaskSAMError("the volume's axes are sheared, which image files cannot hold")
-    if array.dtype == bool:  # which no format knows
-        array = array.astype(np.uint8)
+    native = array.dtype.newbyteorder("=")
+    stored = _STORED.get(array.dtype.name, native)
+    array = array.astype(stored, copy=False)
     image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=vector)
     image.SetSpacing([float(v) for v in spacing])
     image.SetDirection([float(v) for v in direction.ravel()])
@@ -138,12 +151,16 @@ def write_labelmap(
     3D Slicer itself writes it; other suffixes give the plain labelmap.
 
     Raises:
-        MaskSAMError: it exists, cannot be written, or does not lie on the volume's grid.
+        MaskSAMError: it exists, cannot be written, does not lie on the volume's grid, or has values
+            that are no labels.
     """
     path = Path(path)
     if labelmap.shape != volume.array.shape:
         raise MaskSAMError(f"labelmap {labelmap.shape} is not on the grid {volume.array.shape}")
-    small = np.uint8 if labelmap.max(initial=0) <= np.iinfo(np.uint8).max else np.uint16
+    lowest, highest = labelmap.min(initial=0), labelmap.max(initial=0)
+    if lowest < 0 or highest > np.iinfo(np.uint16).max:
+        raise MaskSAMError(f"labels must lie in 0 to 65535, these go from {lowest} to {highest}")
+    small = np.uint8 if highest <= np.iinfo(np.uint8).max else np.uint16
     image = to_image(labelmap.astype(small, copy=False), volume.ijk_to_ras)
     if path.name.lower().endswith(".seg.nrrd"):
         for key, value in segment_metadata(labelmap, labels).items():
@@ -168,10 +185,12 @@ def _write(image: sitk.Image, path: Path, overwrite: bool) -> None:
         raise MaskSAMError(f"cannot write {path}: its name must end in {', '.join(_WRITTEN)}")
     with atomic_path(path, overwrite) as beside, quiet():
         # Some writers do not notice a disk that is full, so the file is read back.
+        lower_case = beside.with_name(beside.name.lower())  # the only suffixes that writers know
         try:
-            sitk.WriteImage(image, str(beside), useCompression=True)
-            again = sitk.ReadImage(str(beside))
+            sitk.WriteImage(image, str(lower_case), useCompression=True)
+            again = sitk.ReadImage(str(lower_case))
         except RuntimeError as error:
             raise MaskSAMError(f"cannot write {path}: the disk may be full") from error
         if sitk.Hash(again) != sitk.Hash(image):
             raise MaskSAMError(f"cannot write {path}: the disk may be full or damaged")
+        lower_case.replace(beside)

@@ -22,6 +22,7 @@ _SCHEMA = (
 
 # Names that Slicer gives by itself: they say nothing of a class.
 _DEFAULT_NAMES = ("", "r", "roi", "f", "markupsroi")
+_TO_RAS = {"RAS": [1.0, 1, 1], "LPS": [-1.0, -1, 1]}
 
 
 def read_boxes(path: Path | str, classes: Sequence[str] = ()) -> list[RasBox]:
@@ -41,6 +42,8 @@ def read_boxes(path: Path | str, classes: Sequence[str] = ()) -> list[RasBox]:
         MaskSAMError: no such file, not a markup file, no ROI in it, or an ROI without size.
     """
     path = Path(path)
+    if path.is_dir():
+        raise MaskSAMError(f"{path} is a folder: give a markup file (.mrk.json)")
     if not path.is_file():
         raise MaskSAMError(f"{path} does not exist")
     try:
@@ -56,7 +59,7 @@ def read_boxes(path: Path | str, classes: Sequence[str] = ()) -> list[RasBox]:
 
 
 def _box(markup: dict[str, Any], path: Path, classes: Sequence[str]) -> RasBox:
-    flip = np.array([1.0, 1, 1] if markup.get("coordinateSystem", "LPS") == "RAS" else [-1, -1, 1])
+    flip = np.array(_TO_RAS[markup.get("coordinateSystem", "LPS")])
     center = flip * np.array(markup["center"], dtype=float)
     size = np.abs(np.array(markup["size"], dtype=float))
     # Rows of the file's matrix are in its coordinate system; columns are the box's axes.

@@ -61,6 +61,23 @@ def test_a_file_in_ras_is_read_as_it_is(tmp_path: Path) -> None:
     assert np.allclose(box.axes, _AXES)
 
 
+def test_a_file_may_hold_several_rois_each_in_its_own_coordinate_system(tmp_path: Path) -> None:
+    ras = {
+        "coordinateSystem": "RAS",
+        "center": [1, 2, 3],
+        "orientation": np.eye(3).ravel().tolist(),
+        **_named("Posterior-1"),
+    }
+    markups = [_SAVED, {"type": "Fiducial", "controlPoints": []}, _SAVED | ras]
+    path = tmp_path / "Zwei Büchsen 海马.mrk.json"
+    path.write_text(json.dumps({"markups": markups}), encoding="utf-8")
+    first, second = read_boxes(path)
+    assert (first.label, second.label) == ("Anterior left", "Posterior")
+    assert np.allclose(first.center, (10, 20, 30))
+    assert np.allclose(second.center, (1, 2, 3))
+    assert np.allclose(second.axes, np.eye(3))
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "expected"),
     [
@@ -111,6 +128,7 @@ def test_a_box_with_left_handed_axes_is_written_turned_not_mirrored(tmp_path: Pa
         (json.dumps({"markups": [_SAVED | {"center": [1, 2]}]}), "no Slicer markup file"),
         (json.dumps({"markups": [_SAVED | {"orientation": [0] * 9}]}), "no Slicer markup file"),
         (json.dumps({"markups": [_SAVED | {"size": [1, 0, 1]}]}), "without size"),
+        (json.dumps({"markups": [_SAVED | {"coordinateSystem": "IJK"}]}), "no Slicer markup file"),
     ],
 )
 def test_a_file_without_a_usable_roi_is_told(tmp_path: Path, content: str, told: str) -> None:
@@ -123,3 +141,17 @@ def test_a_file_without_a_usable_roi_is_told(tmp_path: Path, content: str, told:
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(MaskSAMError, match="does not exist"):
         read_boxes(tmp_path / "b.mrk.json")
+
+
+def test_a_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MaskSAMError, match="is a folder"):
+        read_boxes(tmp_path)
+
+
+def test_existing_boxes_are_replaced_on_request_only(tmp_path: Path) -> None:
+    box = RasBox("Anterior", (0, 0, 0), np.eye(3), (4, 5, 6))
+    write_boxes([box], tmp_path / "b.mrk.json")
+    with pytest.raises(MaskSAMError, match="exists"):
+        write_boxes([box], tmp_path / "b.mrk.json")
+    write_boxes([box, box], tmp_path / "b.mrk.json", overwrite=True)
+    assert len(read_boxes(tmp_path / "b.mrk.json")) == 2
