@@ -109,11 +109,22 @@ def normalize(image: NDArray[np.float32], how: ChannelNormalization) -> NDArray[
     inside = image[image != 0]
     masked = 0 < inside.size < _CROP_SHARE * image.size and float(image.min()) >= 0
     values = inside if masked and inside.min() < inside.max() else image
-    # In double precision: large intensities would lose the mean in single.
-    mean, std = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-    if std < 1e-8 * max(1.0, abs(mean)):
-        return np.zeros_like(image)
-    return ((image - mean) / std).astype(np.float32)
+    # In double precision, for large intensities would lose the mean in single; plane by plane, for
+    # a copy of a large volume in double precision would be the peak of a whole segmentation.
+    mean = values.mean(dtype=np.float64)
+    squares = sum(float(np.square(part - mean).sum()) for part in _planes(values))
+    std = np.sqrt(squares / values.size)
+    normalized = np.zeros_like(image)
+    if std >= 1e-8 * max(1.0, abs(mean)):
+        for target, plane in zip(normalized, image, strict=True):
+            target[...] = (plane - mean) / std
+    return normalized
+
+
+def _planes(values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Parts of about a million values."""
+    flat = values.reshape(-1)
+    return np.array_split(flat, max(1, flat.size >> 20))
 
 
 def _coarse_axis(spacing: Sequence[float]) -> int | None:
