@@ -119,7 +119,7 @@ def make_plan(
     """
     if not cases:
         raise MaskSAMError("no training case to plan from")
-    orientation = orientation or _orientation(cases[0])
+    orientation = orientation or _orientation(cases)
     turned = [axis_mapping(case.ijk_to_ras, orientation)[0] for case in cases]
     spacings = np.array(
         [[c.spacing[a] for a in axes] for c, axes in zip(cases, turned, strict=True)]
@@ -158,20 +158,22 @@ def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> np.ndarray:
     return spacing
 
 
-def _orientation(case: CaseFingerprint) -> str:
-    """Depth along the coarsest axis; then superior before anterior before right."""
-    directions = {"S": 2, "A": 1, "R": 0}
-    axes, _ = axis_mapping(case.ijk_to_ras, "SAR")
-    spacing = {code: case.spacing[axis] for code, axis in zip("SAR", axes, strict=True)}
-    depth = max(directions, key=lambda code: (round(spacing[code], 3), directions[code]))
-    return depth + "".join(code for code in directions if code != depth)
+def _orientation(cases: Sequence[CaseFingerprint]) -> str:
+    """Depth along the axis that is coarsest in most cases; where axes are alike, superior before
+    anterior before right."""
+    spacings = []
+    for case in cases:
+        axes, _ = axis_mapping(case.ijk_to_ras, "SAR")
+        spacings.append([case.spacing[axis] for axis in axes])
+    # The first of equal ones, to a thousandth of a millimetre.
+    depth = "SAR"[int(np.median(spacings, 0).round(3).argmax())]
+    return depth + "".join(code for code in "SAR" if code != depth)
 
 
 def _normalization(name: str, foreground: np.ndarray) -> ChannelNormalization:
     if name.upper() != "CT" or not foreground.size:
         return ChannelNormalization()
-    lower, upper = np.percentile(foreground, (0.5, 99.5))
-    clipped = np.clip(foreground, lower, upper)
-    return ChannelNormalization(
-        "ct", float(clipped.mean()), float(max(clipped.std(), 1e-8)), float(lower), float(upper)
-    )
+    values = foreground.astype(np.float64)
+    lower, upper = np.percentile(values, (0.5, 99.5))
+    std = max(float(values.std()), 1e-8)
+    return ChannelNormalization("ct", float(values.mean()), std, float(lower), float(upper))

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from MaskSAMCore.data import ChannelNormalization, Plan, Prepared, preprocess
 from MaskSAMCore.data.augmentation import augment, build_augmentation
 from MaskSAMCore.data.dataset import load_cases, open_dataset, split_cases
-from MaskSAMCore.data.planning import CaseFingerprint, case_fingerprint, make_plan, target_spacing
+from MaskSAMCore.data.planning import case_fingerprint, make_plan
 from MaskSAMCore.data.preprocessing import normalize, resample_labels
 from MaskSAMCore.data.sampling import WindowDataset, cut
 from MaskSAMCore.errors import MaskSAMError
@@ -143,48 +143,6 @@ def test_a_wrong_split_is_refused(tmp_path: Path, content: dict, message: str):
     file.write_text(json.dumps(content))
     with pytest.raises(MaskSAMError, match=message):
         split_cases(dataset, file)
-
-
-# Plans
-
-
-def test_spacing_is_the_median_but_not_for_an_axis_that_is_much_coarser():
-    shapes = np.array([[20, 200, 200]] * 4)
-    spacings = np.array([[5.0, 1, 1], [5, 1, 1.2], [7, 1, 1.2], [3, 0.8, 1]])
-    spacing = target_spacing(spacings, shapes)
-    assert spacing[0] == pytest.approx(np.percentile([5, 5, 7, 3], 10))
-    assert spacing[1:] == pytest.approx([1.0, 1.1])
-    isotropic = np.ones((3, 3))
-    assert target_spacing(isotropic, shapes[:3]) == pytest.approx([1, 1, 1])
-
-
-def test_a_plan_puts_depth_along_the_coarsest_axis_wherever_it_is_stored():
-    matrix = np.diag([4.0, 1.0, 1.0, 1.0])
-    volume = Volume(np.random.default_rng(0).normal(size=(30, 32, 12)), matrix)
-    label = np.ones(volume.shape, np.uint8)
-    plan = make_plan([case_fingerprint([volume], label, 0)], ["MR"], 4, (16, 64, 64))
-    assert plan.orientation[0] == "R"
-    assert plan.spacing == pytest.approx((4, 1, 1))
-    assert plan.window == (16, 32, 32)
-    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
-
-
-def test_ct_is_clipped_and_normalised_by_the_training_foreground():
-    values = np.linspace(-1000, 1000, 2001)[None]
-    case = CaseFingerprint((8, 8, 8), (1.0, 1.0, 1.0), RAS, values)
-    (how,) = make_plan([case], ["CT"], 4, (8, 8, 8)).normalization
-    assert how.kind == "ct"
-    assert (how.lower, how.upper) == pytest.approx((-990, 990), abs=1)
-    image = np.array([[[-5000.0, 0.0, 5000.0]]], np.float32)
-    normalised = normalize(image, how)
-    assert normalised[0, 0, 0] == pytest.approx((how.lower - how.mean) / how.std, rel=1e-4)
-    assert normalised[0, 0, 2] == -normalised[0, 0, 0] or normalised[0, 0, 2] > 1
-
-
-def test_a_plan_needs_exactly_its_fields():
-    values = plan_of().to_dict()
-    with pytest.raises(ValueError, match="a plan needs exactly"):
-        Plan.from_dict({**values, "extra": 1})
 
 
 # Preprocessing
