@@ -77,9 +77,8 @@ def test_ct_is_clipped_and_normalised_by_the_training_foreground():
 
 
 def test_channels_are_normalised_each_in_its_own_way():
-    case = CaseFingerprint(
-        (8, 8, 8), (1.0, 1.0, 1.0), np.eye(4), np.random.rand(2, 50) * [[1], [9]]
-    )
+    foreground = np.random.default_rng(0).random((2, 50)) * [[1], [9]]
+    case = CaseFingerprint((8, 8, 8), (1.0, 1.0, 1.0), np.eye(4), foreground)
     mr, ct = make_plan([case], ["T1", "ct"], 4, (8, 8, 8)).normalization
     assert mr == ChannelNormalization()
     assert ct.kind == "ct"
