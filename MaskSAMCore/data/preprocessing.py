@@ -34,7 +34,7 @@ class Prepared:
 def preprocess(
     volumes: Sequence[Volume], plan: Plan, label: NDArray[np.integer] | None = None
 ) -> Prepared:
-    """Turns, resamples and normalises a case.
+    """Turns, normalises and resamples a case.
 
     Args:
         volumes: one a channel, all on one grid.
@@ -44,13 +44,17 @@ def preprocess(
     axes, flips = axis_mapping(volumes[0].ijk_to_ras, plan.orientation)
     spacing = [volumes[0].spacing[2 - axis] for axis in axes]
     shape = plan_shape([volumes[0].shape[axis] for axis in axes], spacing, plan)
+    coarse = coarse_axis(spacing)
+    if coarse is None:
+        coarse = coarse_axis(plan.spacing)
     images = []
     for volume, how in zip(volumes, plan.normalization, strict=True):
         array = np.ascontiguousarray(turn(volume.array, axes, flips), dtype=np.float32)
-        images.append(normalize(resample(array, shape, spacing, plan), how))
+        # Normalised first: interpolation would leave traces in zeros that do not count.
+        images.append(resample(normalize(array, how), shape, coarse))
     turned = None
     if label is not None:
-        turned = resample_labels(np.ascontiguousarray(turn(label, axes, flips)), shape)
+        turned = resample_labels(np.ascontiguousarray(turn(label, axes, flips)), shape, coarse)
     return Prepared(np.stack(images), turned)
 
 
@@ -63,38 +67,51 @@ def plan_shape(shape: Sequence[int], spacing: Sequence[float], plan: Plan) -> tu
     return d, r, w
 
 
+def coarse_axis(spacing: Sequence[float]) -> int | None:
+    """The one axis that is more than 3 times coarser than the finest, if there is one."""
+    finest, middle, worst = sorted(spacing)
+    if worst <= ANISOTROPY * finest or worst - middle < 1e-3 * worst:
+        return None
+    return list(spacing).index(worst)
+
+
 def resample(
     array: NDArray[np.float32],
     shape: tuple[int, int, int],
-    spacing: Sequence[float],
-    plan: Plan,
+    coarse: int | None,
+    order: Literal[1, 3] = 3,
 ) -> NDArray[np.float32]:
-    """The image on another grid over the same extent: cubic, but nearest along an axis that is more
-    than 3 times coarser than the others, in the image or in the plan."""
+    """The array on another grid over the same extent.
+
+    Args:
+        array: with 3 axes.
+        shape: of the result.
+        coarse: an axis along which the nearest slice is taken, for what lies between slices far
+            apart is not known; or None.
+        order: of the splines along the other axes.
+    """
     if array.shape == shape:
         return array
-    coarse = (
-        _coarse_axis(spacing) if _coarse_axis(spacing) is not None else _coarse_axis(plan.spacing)
-    )
-    if coarse is not None:
-        in_plane = list(shape)
-        in_plane[coarse] = array.shape[coarse]
-        nearest = _nearest_index(array.shape[coarse], shape[coarse])
-        moved = np.moveaxis(array, coarse, 0)
-        target = tuple(size for axis, size in enumerate(in_plane) if axis != coarse)
-        slices = np.stack([_cubic(each, target) for each in moved])
-        return np.ascontiguousarray(np.moveaxis(slices[nearest], 0, coarse))
-    return _cubic(array, shape)
+    if coarse is None:
+        return _zoom(array, shape, order)
+    slices = np.moveaxis(array, coarse, 0)
+    in_plane = [size for axis, size in enumerate(shape) if axis != coarse]
+    zoomed = np.stack([_zoom(each, in_plane, order) for each in slices])
+    nearest = _nearest_index(array.shape[coarse], shape[coarse])
+    return np.ascontiguousarray(np.moveaxis(zoomed[nearest], 0, coarse))
 
 
-def resample_labels(label: NDArray[np.integer], shape: tuple[int, int, int]) -> NDArray[np.integer]:
-    """Labels on another grid: the class with the largest linearly interpolated share."""
+def resample_labels(
+    label: NDArray[np.integer], shape: tuple[int, int, int], coarse: int | None = None
+) -> NDArray[np.integer]:
+    """Labels on another grid: the class with the largest linearly interpolated share; arguments as
+    for :func:`resample`."""
     if label.shape == shape:
         return label
     best = np.zeros(shape, np.float32)
     result = np.zeros(shape, label.dtype)
     for value in np.unique(label):
-        share = _zoom((label == value).astype(np.float32), shape, order=1)
+        share = resample((label == value).astype(np.float32), shape, coarse, order=1)
         wins = share > best
         result[wins] = value
         best[wins] = share[wins]
@@ -127,20 +144,9 @@ def _planes(values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     return np.array_split(flat, max(1, flat.size >> 20))
 
 
-def _coarse_axis(spacing: Sequence[float]) -> int | None:
-    worst = int(np.argmax(spacing))
-    return worst if spacing[worst] > ANISOTROPY * min(spacing) else None
-
-
 def _nearest_index(old: int, new: int) -> NDArray[np.intp]:
     centres = (np.arange(new) + 0.5) * old / new
     return np.clip(centres.astype(np.intp), 0, old - 1)
-
-
-def _cubic(array: NDArray[np.float32], shape: Sequence[int]) -> NDArray[np.float32]:
-    resampled = _zoom(array, shape, order=3)
-    # Splines overshoot at edges; intensities that were never there must not appear.
-    return np.clip(resampled, array.min(), array.max(), out=resampled)
 
 
 def _zoom(
@@ -151,4 +157,5 @@ def _zoom(
     zoomed: NDArray[np.float32] = ndimage.zoom(
         array, factors, order=order, mode="nearest", grid_mode=True
     )
-    return zoomed
+    # Splines overshoot at edges; intensities that were never there must not appear.
+    return np.clip(zoomed, array.min(), array.max(), out=zoomed)

@@ -15,7 +15,6 @@ from MaskSAMCore.data import ChannelNormalization, Plan, Prepared, preprocess
 from MaskSAMCore.data.augmentation import augment, build_augmentation
 from MaskSAMCore.data.dataset import load_cases, open_dataset, split_cases
 from MaskSAMCore.data.planning import case_fingerprint, make_plan
-from MaskSAMCore.data.preprocessing import normalize, resample_labels
 from MaskSAMCore.data.sampling import WindowDataset, cut
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
@@ -143,90 +142,6 @@ def test_a_wrong_split_is_refused(tmp_path: Path, content: dict, message: str):
     file.write_text(json.dumps(content))
     with pytest.raises(MaskSAMError, match=message):
         split_cases(dataset, file)
-
-
-# Preprocessing
-
-
-def oblique() -> np.ndarray:
-    angle = np.deg2rad(20)
-    turn = np.array(
-        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-    )
-    matrix = np.eye(4)
-    matrix[:3, :3] = turn @ np.diag([0.8, 1.0, 2.5])
-    return matrix
-
-
-LEFT_HANDED = np.diag([-1.0, 1.0, 1.0, 1.0])
-PERMUTED = np.array([[0, 0, 2.0, 5], [-1, 0, 0, 3], [0, 1.5, 0, -9], [0, 0, 0, 1]])
-
-
-@pytest.mark.parametrize("matrix", [RAS, LEFT_HANDED, oblique(), PERMUTED])
-def test_volumes_are_turned_to_the_plans_axes(matrix: np.ndarray):
-    """A ramp towards superior must rise along depth, one towards right along columns."""
-    k, j, i = np.meshgrid(np.arange(10), np.arange(12), np.arange(14), indexing="ij")
-    points = np.stack([i, j, k], -1) @ matrix[:3, :3].T + matrix[:3, 3]
-    for axis, world in ((0, 2), (1, 1), (2, 0)):
-        ramp = Volume(points[..., world].astype(np.float32), matrix)
-        plan = plan_of(spacing=_native(ramp))
-        image = preprocess([ramp], plan).image[0]
-        steps = np.diff(image, axis=axis)
-        assert (steps > 0).all(), f"axis {axis}"
-
-
-def _native(volume: Volume) -> tuple[float, float, float]:
-    from MaskSAMCore.geometry import axis_mapping
-
-    axes, _ = axis_mapping(volume.ijk_to_ras, "SAR")
-    a, b, c = (volume.spacing[2 - axis] for axis in axes)
-    return a, b, c
-
-
-def test_resampling_keeps_bodies_where_they_are_and_as_large():
-    image, label = generated_case(0, (20, 40, 44))
-    volume = Volume(image, np.diag([1.0, 1.0, 2.0, 1.0]))
-    prepared = preprocess([volume], plan_of(spacing=(1.0, 1.5, 1.5)), label)
-    assert prepared.label is not None
-    assert prepared.image.shape == (1, 40, 27, 29)
-    assert prepared.label.shape == (40, 27, 29)
-    for value in (1, 2):
-        before, after = np.argwhere(label == value), np.argwhere(prepared.label == value)
-        centre = (before.mean(0) + 0.5) * (2, 1, 1)
-        moved = (after.mean(0) + 0.5) * (1, 1.5, 1.5)
-        assert moved == pytest.approx(centre, abs=0.5)
-        assert len(after) * 2.25 == pytest.approx(len(before) * 2, rel=0.1)
-
-
-def test_a_coarse_axis_is_not_interpolated_across():
-    image = np.zeros((4, 8, 8), np.float32)
-    image[2] = 1
-    plan = plan_of(spacing=(1.0, 1.0, 1.0))
-    prepared = preprocess([Volume(image, np.diag([1.0, 1.0, 4.0, 1.0]))], plan)
-    assert prepared.image.shape == (1, 16, 8, 8)
-    assert len(np.unique(np.round(prepared.image, 4))) == 2
-
-
-def test_resampled_labels_have_no_new_values():
-    label = np.zeros((6, 6, 6), np.uint8)
-    label[2:4, 2:4, 2:4] = 7
-    label[4:, :, :] = 3
-    assert set(np.unique(resample_labels(label, (11, 9, 13)))) == {0, 3, 7}
-
-
-def test_intensities_are_normalised_by_case_and_constants_become_zero():
-    image = np.random.default_rng(0).normal(1.7e6, 1e4, (8, 8, 8)).astype(np.float32)
-    normalised = normalize(image, ChannelNormalization())
-    assert float(normalised.mean()) == pytest.approx(0, abs=1e-3)
-    assert float(normalised.std()) == pytest.approx(1, abs=1e-3)
-    assert not normalize(np.full((4, 4, 4), 5.0, np.float32), ChannelNormalization()).any()
-
-
-def test_zeros_around_a_head_do_not_count():
-    image = np.zeros((10, 10, 10), np.float32)
-    image[3:7, 3:7, 3:7] = np.random.default_rng(0).normal(100, 10, (4, 4, 4))
-    normalised = normalize(image, ChannelNormalization())
-    assert float(normalised[3:7, 3:7, 3:7].mean()) == pytest.approx(0, abs=1e-3)
 
 
 # Windows
