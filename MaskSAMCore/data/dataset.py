@@ -1,4 +1,4 @@
-"""nnU-Net dataset folders: reading, checking everything before work begins, splitting."""
+"""nnU-Net dataset folders: reading, checking everything before work begins."""
 
 from __future__ import annotations
 
@@ -48,8 +48,15 @@ class Dataset:
     cases: tuple[Case, ...]
 
     def select(self, names: Sequence[str]) -> list[Case]:
-        """The cases of these names, in their order."""
+        """The cases of these names, in their order.
+
+        Raises:
+            MaskSAMError: the dataset has no such case.
+        """
         by_name = {case.name: case for case in self.cases}
+        missing = [name for name in names if name not in by_name]
+        if missing:
+            raise MaskSAMError(f"{self.folder} has no case {', '.join(missing[:5])}")
         return [by_name[name] for name in names]
 
 
@@ -83,10 +90,10 @@ def open_dataset(folder: Path) -> Dataset:
     channels = tuple(str(channel_names[key]) for key in sorted(channel_names, key=int))
     labels = {str(k): int(v) for k, v in description["labels"].items() if int(v) != 0}
     order = sorted(labels, key=lambda name: labels[name])
-    names = sorted(
-        p.name[: -len(ending)] for p in (folder / "labelsTr").glob(f"*{ending}") if p.is_file()
-    )
-    if not names:
+    labelled = _names(folder / "labelsTr", ending)
+    # An image without a label is a problem to report, not a case to leave out.
+    names = sorted(labelled | _names(folder / "imagesTr", f"_0000{ending}"))
+    if not labelled:
         raise MaskSAMError(f"{folder} has no labelled case: labelsTr holds no *{ending}")
     cases = tuple(
         Case(
@@ -100,6 +107,12 @@ def open_dataset(folder: Path) -> Dataset:
     return Dataset(
         folder, title, channels, tuple(order), tuple(labels[name] for name in order), cases
     )
+
+
+def _names(folder: Path, ending: str) -> set[str]:
+    """Cases with a file in a folder, but for the hidden ones that macOS leaves in archives."""
+    found = (path.name for path in folder.glob(f"*{ending}") if path.is_file())
+    return {name[: -len(ending)] for name in found if not name.startswith(".")}
 
 
 def _description_problems(description: Any) -> list[str]:
@@ -120,8 +133,10 @@ def _description_problems(description: Any) -> list[str]:
         values = [int(v) for v in labels.values()]
         if 0 not in values or min(values) < 0 or len(set(values)) != len(values):
             problems.append("'labels' must be different values from 0 (the background) up")
-        elif len(values) < 2:
-            problems.append("'labels' must have a class beside the background")
+        elif not 2 <= len(values) <= 256:
+            problems.append("'labels' must have 1 to 255 classes beside the background")
+        if "ignore" in labels:
+            problems.append("'labels' has 'ignore', which is not supported")
     ending = description.get("file_ending", ".nii.gz")
     if not isinstance(ending, str) or not ending.startswith("."):
         problems.append("'file_ending' must be a suffix such as .nii.gz")
@@ -180,60 +195,20 @@ def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[
             problems.append(
                 f"{path.parent.name}/{path.name} is not on the grid of {case.images[0].name}"
             )
-    rounded = np.rint(label.array)
-    if np.abs(label.array - rounded).max() > 1e-3:
+    whole = np.issubdtype(label.array.dtype, np.integer)
+    values = label.array if whole else np.rint(label.array)
+    if not whole and np.abs(label.array - values).max() > 1e-3:
         problems.append(f"labelsTr/{case.label.name} holds values that are no integers")
-    values, inverse = np.unique(rounded.astype(np.int64), return_inverse=True)
-    strange = sorted(set(values.tolist()) - {0, *dataset.values})
-    if strange:
+        return None, problems
+    mapped = np.zeros(label.shape, np.uint8)
+    for index, value in enumerate(dataset.values):
+        mapped[values == value] = index + 1
+    strange = np.unique(values[(mapped == 0) & (values != 0)])
+    if strange.size:
         problems.append(
-            f"labelsTr/{case.label.name} holds labels {strange} that are in no class of"
-            " dataset.json"
+            f"labelsTr/{case.label.name} holds labels {[int(v) for v in strange[:10]]} that are"
+            " in no class of dataset.json"
         )
     if problems:
         return None, problems
-    order = {value: index + 1 for index, value in enumerate(dataset.values)}
-    table = np.array([order.get(int(value), 0) for value in values], np.uint8)
-    mapped = table[inverse].reshape(label.array.shape)
     return LabelledCase(case.name, tuple(channels), mapped), []
-
-
-def split_cases(dataset: Dataset, file: Path | None, fold: int = 0) -> dict[str, list[str]]:
-    """Names of the cases to train on ("train") and to validate on ("val").
-
-    Args:
-        dataset: all cases.
-        file: JSON with "train" and "val" lists, or nnU-Net's ``splits_final.json`` (a list of
-            such folds); None takes the folder's own ``splits_final.json`` or, without one, every
-            fifth case of a fixed shuffle (seed 12345) for validation.
-        fold: which one of several.
-
-    Raises:
-        MaskSAMError: the file is no split, or names cases that are missing or stand on both sides.
-    """
-    known = [case.name for case in dataset.cases]
-    if file is None and (dataset.folder / "splits_final.json").is_file():
-        file = dataset.folder / "splits_final.json"
-    if file is None:
-        if len(known) < 2:
-            raise MaskSAMError("one case cannot be split: training needs at least two")
-        shuffled = [known[i] for i in np.random.default_rng(12345).permutation(len(known))]
-        chosen = set(shuffled[fold::5])
-        return {
-            "train": [name for name in known if name not in chosen],
-            "val": [name for name in known if name in chosen],
-        }
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        values = values[fold] if isinstance(values, list) else values
-        split = {key: [str(name) for name in values[key]] for key in ("train", "val")}
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise MaskSAMError(f"{file} is no split: it needs lists 'train' and 'val'") from error
-    missing = sorted({n for names in split.values() for n in names} - set(known))
-    both = sorted(set(split["train"]) & set(split["val"]))
-    if missing:
-        raise MaskSAMError(f"{file} names cases that are not in the dataset: {missing[:5]}")
-    if both or not split["train"] or not split["val"]:
-        wrong = f"{both[:5]} stand on both sides" if both else "one of its sides is empty"
-        raise MaskSAMError(f"{file} is no usable split: {wrong}")
-    return split

@@ -12,15 +12,10 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from MaskSAMCore.data import Plan, Prepared, preprocess
-from MaskSAMCore.data.dataset import (
-    Dataset,
-    LabelledCase,
-    load_cases,
-    open_dataset,
-    split_cases,
-)
+from MaskSAMCore.data.dataset import Dataset, LabelledCase, load_cases, open_dataset
 from MaskSAMCore.data.planning import case_fingerprint, make_plan
 from MaskSAMCore.data.sampling import WindowDataset
+from MaskSAMCore.data.splits import split_cases
 from MaskSAMCore.modeling import MaskSAMConfig, preset
 
 from .settings import SETTINGS, TrainSettings
