@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
@@ -14,6 +14,18 @@ from ..errors import MaskSAMError
 def register(app: typer.Typer) -> None:
     """Adds the command."""
     app.command("train")(train)
+
+
+@dataclass
+class Report:
+    """Prints lines with the minutes since the start; also from processes it was sent to."""
+
+    start: float
+
+    def __call__(self, line: str) -> None:
+        """One line."""
+        minutes = (time.monotonic() - self.start) / 60
+        print(f"[{minutes:6.1f} min] {line}", flush=True)
 
 
 def train(
@@ -49,12 +61,6 @@ def train(
     except ImportError as error:
         raise MaskSAMError(f"training needs '{error.name}': pip install masksam[train]") from error
 
-    start = time.monotonic()
-
-    def report(line: str) -> None:
-        minutes = (time.monotonic() - start) / 60
-        print(f"[{minutes:6.1f} min] {line}", flush=True, file=sys.stdout)
-
     fit(
         FitOptions(
             dataset=dataset,
@@ -70,6 +76,6 @@ def train(
             sam_checkpoint=sam_checkpoint,
             validation_minutes=validation_minutes,
         ),
-        report,
+        Report(time.monotonic()),
         config_changes={} if orientation is None else {"orientation": orientation.upper()},
     )

@@ -119,6 +119,29 @@ def fit(
     return best
 
 
+@dataclass
+class Keeper:
+    """Keeps what a validation found: weights, figures and curves. It travels to other processes."""
+
+    run: Path
+    report: Callable[[str], None]
+
+    def __call__(self, module: MaskSAMModule, dice: float, best: bool) -> None:
+        """The averaged weights are in place while this is called."""
+        facts = {"val_dice": f"{dice:.6f}", "iteration": str(module.global_step)}
+        save_weights(module.model, self.run / LAST, facts)
+        if best:
+            save_weights(module.model, self.run / BEST, facts)
+            write_json(
+                self.run / "validation.json",
+                {"dice": dice, "iteration": module.global_step, "minutes": module.minutes},
+            )
+        for logger in module.loggers:
+            logger.save()
+        draw_curves(self.run)
+        self.report(f"validation Dice {dice:.4f}{' (best so far)' if best else ''}")
+
+
 def _checkpoint(options: FitOptions) -> Path | None:
     exists = (options.run / RUN_FILE).exists()
     if options.resume:
@@ -168,22 +191,10 @@ def _trainer(
     kind = accelerator(options.device)
     logs = options.run / "logs"
 
-    def keep(module: MaskSAMModule, dice: float, best: bool) -> None:
-        facts = {"val_dice": f"{dice:.6f}", "iteration": str(module.global_step)}
-        save_weights(module.model, options.run / LAST, facts)
-        if best:
-            save_weights(module.model, options.run / BEST, facts)
-            write_json(
-                options.run / "validation.json",
-                {"dice": dice, "iteration": module.global_step, "minutes": module.minutes},
-            )
-        for logger in module.loggers:
-            logger.save()
-        draw_curves(options.run)
-        report(f"validation Dice {dice:.4f}{' (best so far)' if best else ''}")
-
     validation = Validation(
-        options.validation_minutes, material.evaluator(record, options.device), keep
+        options.validation_minutes,
+        material.evaluator(record, options.device),
+        Keeper(options.run, report),
     )
     strategy: Any = "auto"
     if options.devices > 1:

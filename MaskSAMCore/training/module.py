@@ -40,7 +40,7 @@ class MaskSAMModule(lightning.LightningModule):
         self.restarts = 0
         self.best_dice = -1.0
         self._started = time.monotonic()
-        self._prompts = torch.Generator()
+        self._prompts: torch.Generator | None = None
 
     @property
     def minutes(self) -> float:
@@ -57,7 +57,8 @@ class MaskSAMModule(lightning.LightningModule):
     def on_fit_start(self) -> None:
         """The clock starts here, not while data were prepared."""
         self._started = time.monotonic()
-        self._prompts.manual_seed(self.seed + 7919 * self.restarts + 104729 * self.global_rank)
+        seed = self.seed + 7919 * self.restarts + 104729 * self.global_rank
+        self._prompts = torch.Generator().manual_seed(seed)
         self.averaged.to(self.device)
 
     def learning_rate(self) -> float:

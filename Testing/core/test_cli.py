@@ -221,7 +221,7 @@ def test_evaluate_prints_and_writes_a_summary(
     summary = tmp_path / "summary.json"
     assert main(["evaluate", str(path), str(path), "-o", str(summary)]) == 0
     assert "Dice" in capfd.readouterr().out
-    assert json.loads(summary.read_text())["foreground_mean"]["Dice"] == 1
+    assert json.loads(summary.read_text(encoding="utf-8"))["foreground_mean"]["Dice"] == 1
 
 
 def test_models_are_listed_added_shown_verified_and_removed(

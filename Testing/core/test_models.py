@@ -96,7 +96,7 @@ def test_a_pickle_in_place_of_weights_is_never_opened(tmp_path: Path):
     save(tmp_path / "small")
     path = tmp_path / "small" / WEIGHTS
     path.write_bytes(pickle.dumps(Harmful()))
-    description = json.loads((tmp_path / "small" / DESCRIPTION).read_text())
+    description = json.loads((tmp_path / "small" / DESCRIPTION).read_text(encoding="utf-8"))
     description["weights_sha256"] = sha256(path)
     (tmp_path / "small" / DESCRIPTION).write_text(json.dumps(description))
     with pytest.raises(MaskSAMError, match="safetensors"):
@@ -118,7 +118,7 @@ def test_a_pickle_in_place_of_weights_is_never_opened(tmp_path: Path):
 def test_a_damaged_description_is_told_in_one_line(tmp_path: Path, change: dict, message: str):
     save(tmp_path / "small")
     path = tmp_path / "small" / DESCRIPTION
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **change}))
     with pytest.raises(MaskSAMError, match=message) as report:
         models.load_bundle(tmp_path / "small")
     assert "\n" not in str(report.value)
@@ -211,7 +211,9 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path: Path):
 def test_a_models_name_cannot_leave_its_folder(tmp_path: Path):
     bundle, _ = save(tmp_path / "small")
     path = bundle.folder / DESCRIPTION
-    path.write_text(json.dumps({**json.loads(path.read_text()), "name": "../../away"}))
+    path.write_text(
+        json.dumps({**json.loads(path.read_text(encoding="utf-8")), "name": "../../away"})
+    )
     with pytest.raises(MaskSAMError, match="cannot be a model's name"):
         models.add_model(bundle.folder)
 

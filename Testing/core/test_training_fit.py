@@ -74,7 +74,7 @@ def dice_of(run: Path, dataset: Path, train: bool = True) -> float:
 def test_training_reaches_a_dice_that_an_untrained_model_cannot(trained: Path, dataset: Path):
     assert dice_of(trained, dataset) > 0.8
     assert dice_of(trained, dataset, train=False) < 0.4
-    assert json.loads((trained / "validation.json").read_text())["dice"] > 0.8
+    assert json.loads((trained / "validation.json").read_text(encoding="utf-8"))["dice"] > 0.8
 
 
 def test_a_run_leaves_its_record_its_logs_and_its_curves(trained: Path):
