@@ -1,11 +1,12 @@
-"""nnU-Net's augmentations, from ``batchgeneratorsv2``, on windows cut out of cases.
+"""Augmented windows out of cases, by ``batchgeneratorsv2``.
 
-Rotation, scaling, elastic deformation, noise, blur, brightness, contrast, low resolution, gamma,
-inverted gamma, mirroring, with nnU-Net's probabilities.
+Intensities change with nnU-Net's ranges and probabilities. Windows are turned, scaled and deformed
+more often than nnU-Net's: there are few cases, and they are trained on for minutes, not for days.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,58 +24,136 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .planning import ANISOTROPY
-
-# A rotated and scaled window reaches this much further than itself.
-REACH = 1.5
+from .planning import coarse_axis
 
 
-def build_augmentation(
-    window: tuple[int, int, int],
-    spacing: tuple[float, float, float],
-    strength: float,
-    mirror: tuple[int, ...],
-) -> ComposeTransforms:
-    """The transforms of a training window.
+class Augmentation:
+    """Takes windows out of cases: turned, scaled, deformed, with other intensities, mirrored.
+
+    It draws from the global generators of NumPy and torch, as its library does.
 
     Args:
         window: (T, H, W).
-        spacing: of the plan; where depth is much coarser, turns stay within slices.
-        strength: multiplies probabilities; 0 leaves only the cut and no mirroring.
+        spacing: of the plan; where depth is the coarse axis, nothing moves from slice to slice.
+        strength: multiplies probabilities; 0 leaves only the cut, and mirrors nothing.
         mirror: mirrored axes of the window.
     """
-    flat = spacing[0] > ANISOTROPY * min(spacing[1:])
+
+    def __init__(
+        self,
+        window: tuple[int, int, int],
+        spacing: tuple[float, float, float],
+        strength: float,
+        mirror: tuple[int, ...],
+    ) -> None:
+        flat = coarse_axis(spacing) == 0
+        self.window = window
+        self._spatial = _spatial(window, flat, strength)
+        transforms = [
+            RandomTransform(transform, min(1.0, probability * strength))
+            for transform, probability in _intensity(flat)
+        ]
+        mirrored = [MirrorTransform(mirror)] if mirror else []
+        self._others = ComposeTransforms([*transforms, *mirrored] if strength > 0 else [])
+
+    def __call__(
+        self,
+        image: NDArray[np.float32],
+        label: NDArray[np.integer],
+        centre: Sequence[int],
+        lowest: Sequence[float],
+    ) -> tuple[Tensor, Tensor]:
+        """A window.
+
+        Args:
+            image: (C, D, R, Cc), a whole case.
+            label: (D, R, Cc), its labels.
+            centre: the window's middle in the case.
+            lowest: intensity of what lies outside the case, for each channel.
+
+        Returns:
+            Float32 (C, T, H, W) and int64 (T, H, W); what lies outside the case has label 0.
+        """
+        parameters = self._spatial.get_parameters(image=torch.empty(1, *self.window))
+        size: NDArray[np.intp] = np.array(self.window)
+        grid = parameters["grid"]
+        if grid is not None:
+            # Samples in half windows from the middle, columns first. The cut holds all of them:
+            # a smaller one would put the case's border into the middle of windows.
+            reach = grid.abs().amax(dim=(0, 1, 2)).numpy()[::-1]
+            size = size + 2 * np.ceil(np.maximum(reach - 1, 0) * size / 2 + 1).astype(int)
+            shrink = (np.array(self.window) / size)[::-1].copy()
+            parameters["grid"] = grid * torch.from_numpy(shrink).float()
+        parameters["center_location_in_pixels"] = size / 2
+        # The library fills with 0.
+        channels = [
+            cut(channel, centre, size, low) - np.float32(low)
+            for channel, low in zip(image, lowest, strict=True)
+        ]
+        labels = cut(label, centre, size, 0).astype(np.int16)
+        moved = self._spatial.apply(
+            {
+                "image": torch.from_numpy(np.stack(channels)),
+                "segmentation": torch.from_numpy(labels[None]),
+            },
+            **parameters,
+        )
+        moved["image"] += torch.tensor(lowest, dtype=torch.float32)[:, None, None, None]
+        result = self._others(**moved)
+        return result["image"].float(), result["segmentation"][0].long()
+
+
+def cut(
+    array: NDArray[Any],
+    centre: Sequence[int],
+    size: Sequence[int] | NDArray[np.intp],
+    fill: float,
+) -> NDArray[Any]:
+    """The part of ``array`` of a given size around a voxel, filled where it reaches outside."""
+    result = np.full(tuple(size), fill, dtype=array.dtype)
+    source, target = [], []
+    for middle, length, extent in zip(centre, size, array.shape, strict=True):
+        start = middle - length // 2
+        first, last = max(start, 0), min(start + length, extent)
+        source.append(slice(first, max(first, last)))
+        target.append(slice(first - start, max(first, last) - start))
+    result[tuple(target)] = array[tuple(source)]
+    return result
+
+
+def _spatial(window: tuple[int, int, int], flat: bool, strength: float) -> SpatialTransform:
+    """The library asks for each axis of the window, from depth on."""
     turn = np.pi if flat else np.pi / 6
 
-    def rotation(dim: int = 0, **_: Any) -> float:
-        """Batchgenerators asks for each axis: only the first turns within slices."""
+    def rotation(dim: int, **_: Any) -> float:
+        # The first is the turn within slices.
         return float(np.random.uniform(-turn, turn)) if dim == 0 or not flat else 0.0
 
-    spatial = SpatialTransform(
+    def scaling(dim: int | None, **_: Any) -> float:
+        return 1.0 if dim == 0 and flat else float(np.random.uniform(0.75, 1.35))
+
+    def magnitude(dim: int, **_: Any) -> float:
+        return 0.0 if dim == 0 and flat else float(np.random.uniform(0.5, 2.5))
+
+    return SpatialTransform(
         window,
         patch_center_dist_from_border=0,
         random_crop=False,
-        p_elastic_deform=0.3 * strength,
+        p_elastic_deform=min(1.0, 0.3 * strength),
         elastic_deform_scale=(0.1, 0.25),
-        elastic_deform_magnitude=(0.5, 2.5),
+        elastic_deform_magnitude=magnitude,
         p_rotation=min(1.0, 0.5 * strength),
         rotation=rotation,
         p_scaling=min(1.0, 0.4 * strength),
-        scaling=(0.75, 1.35),
-        p_synchronize_scaling_across_axes=0.5,
-        bg_style_seg_sampling=False,
+        scaling=scaling,
+        p_synchronize_scaling_across_axes=0 if flat else 0.5,
         mode_seg="nearest",
     )
-    transforms: list[Any] = [spatial]
-    if strength > 0:
-        for transform, probability in _intensity():
-            transforms.append(RandomTransform(transform, min(1.0, probability * strength)))
-        if mirror:
-            transforms.append(MirrorTransform(mirror))
-    return ComposeTransforms(transforms)
 
 
-def _intensity() -> list[tuple[Any, float]]:
+def _intensity(flat: bool) -> list[tuple[Any, float]]:
+    """Transforms and their probabilities."""
+
     def gamma(invert: int) -> GammaTransform:
         return GammaTransform(
             BGContrast((0.7, 1.5)),
@@ -88,7 +167,7 @@ def _intensity() -> list[tuple[Any, float]]:
         scale=(0.5, 1),
         synchronize_channels=False,
         synchronize_axes=True,
-        ignore_axes=(),
+        ignore_axes=(0,) if flat else (),
         allowed_channels=None,
         p_per_channel=0.5,
     )
@@ -107,27 +186,3 @@ def _intensity() -> list[tuple[Any, float]]:
         (gamma(1), 0.1),
         (gamma(0), 0.3),
     ]
-
-
-def augment(
-    transforms: ComposeTransforms, image: NDArray[np.float32], label: NDArray[np.integer]
-) -> tuple[Tensor, Tensor]:
-    """One window out of a cut around it.
-
-    Args:
-        transforms: of :func:`build_augmentation`.
-        image: (C, D, H, W), larger than the window.
-        label: (D, H, W).
-
-    Returns:
-        Float32 (C, T, H, W) and int64 (T, H, W). What lies outside the case has its lowest
-        intensity and label 0.
-    """
-    lowest = float(image.min())
-    result = transforms(
-        image=torch.from_numpy(image - lowest),
-        segmentation=torch.from_numpy(label[None].astype(np.int16)),
-    )
-    moved: Tensor = result["image"].float() + lowest
-    labels: Tensor = result["segmentation"][0].long()
-    return moved, labels

@@ -158,6 +158,14 @@ def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> np.ndarray:
     return spacing
 
 
+def coarse_axis(spacing: Sequence[float]) -> int | None:
+    """The one axis that is more than 3 times coarser than the finest, if there is one."""
+    finest, middle, worst = sorted(spacing)
+    if worst <= ANISOTROPY * finest or worst - middle < 1e-3 * worst:
+        return None
+    return list(spacing).index(worst)
+
+
 def _orientation(cases: Sequence[CaseFingerprint]) -> str:
     """Depth along the axis that is coarsest in most cases; where axes are alike, superior before
     anterior before right."""

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from MaskSAMCore.geometry import Volume, axis_mapping, turn
 
-from .planning import ANISOTROPY, ChannelNormalization, Plan
+from .planning import ChannelNormalization, Plan, coarse_axis
 
 # nnU-Net's rule: statistics come from the non-zero region where that is much smaller.
 _CROP_SHARE = 0.75
@@ -65,14 +65,6 @@ def plan_shape(shape: Sequence[int], spacing: Sequence[float], plan: Plan) -> tu
         for size, mm, wanted in zip(shape, spacing, plan.spacing, strict=True)
     )
     return d, r, w
-
-
-def coarse_axis(spacing: Sequence[float]) -> int | None:
-    """The one axis that is more than 3 times coarser than the finest, if there is one."""
-    finest, middle, worst = sorted(spacing)
-    if worst <= ANISOTROPY * finest or worst - middle < 1e-3 * worst:
-        return None
-    return list(spacing).index(worst)
 
 
 def resample(

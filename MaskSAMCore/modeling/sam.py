@@ -1,16 +1,8 @@
-"""SAM itself, from the ``segment-anything`` package, and its official checkpoints.
-
-The package's own ``__init__`` imports torchvision, which many machines lack or have broken. Its
-``modeling`` package does not. It is therefore imported under an alias whose path is the installed
-folder: the same code, without touching ``segment_anything`` in ``sys.modules``.
-"""
+"""SAM itself, from the ``segment-anything`` package, and its official checkpoints."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
-import types
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +14,7 @@ from torch import Tensor, nn
 from .config import SamConfig
 from .layers import dot_product_attention
 
-_ALIAS = "_masksam_segment_anything"
+_ALIAS = f"{__package__}._segment_anything"
 
 
 def segment_anything(module: str) -> Any:
@@ -31,13 +23,6 @@ def segment_anything(module: str) -> Any:
     Raises:
         ImportError: the package is not installed.
     """
-    if _ALIAS not in sys.modules:
-        spec = importlib.util.find_spec("segment_anything")
-        if spec is None or not spec.submodule_search_locations:
-            raise ImportError("segment-anything is not installed: pip install segment-anything")
-        alias = types.ModuleType(_ALIAS)
-        alias.__path__ = list(spec.submodule_search_locations)
-        sys.modules[_ALIAS] = alias
     return importlib.import_module(f"{_ALIAS}.{module}")
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from MaskSAMCore.data import ChannelNormalization, Plan, preprocess
-from MaskSAMCore.data.preprocessing import coarse_axis, normalize, resample_labels
+from MaskSAMCore.data.planning import coarse_axis
+from MaskSAMCore.data.preprocessing import normalize, resample_labels
 from MaskSAMCore.geometry import Volume, axis_mapping, reorient
 
 from .generated import generated_case

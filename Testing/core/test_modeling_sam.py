@@ -41,7 +41,7 @@ def test_attention_equals_the_packages_own(size: tuple[int, int]) -> None:
 
 def test_the_alias_leaves_the_package_itself_untouched() -> None:
     before = "segment_anything" in sys.modules
-    assert segment_anything("modeling.common").MLPBlock.__module__.startswith("_masksam")
+    assert segment_anything("modeling.common").MLPBlock.__module__.startswith("MaskSAMCore")
     assert ("segment_anything" in sys.modules) == before
 
 
