@@ -1,9 +1,28 @@
-"""Trained models: as files, in the catalog, and how they get onto a machine."""
+"""Trained models: as files, in the catalog, and how they get onto a machine.
 
-from .bundle import Bundle, load_bundle, save_bundle, unpack_bundle
-from .catalog import Entry, catalog, find, user_folder
-from .exporting import export_run
-from .store import add_file, add_model, download, installed, open_model, remove, verify
+The catalog is read without importing torch; what builds networks is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .catalog import Entry, catalog, describe, find, installed, user_folder
+
+_LATER = {
+    "Bundle": "bundle",
+    "add_file": "store",
+    "add_model": "store",
+    "download": "store",
+    "export_run": "exporting",
+    "load_bundle": "bundle",
+    "open_model": "store",
+    "remove": "store",
+    "save_bundle": "bundle",
+    "unpack_bundle": "bundle",
+    "verify": "store",
+}
 
 __all__ = [
     "Bundle",
@@ -11,6 +30,7 @@ __all__ = [
     "add_file",
     "add_model",
     "catalog",
+    "describe",
     "download",
     "export_run",
     "find",
@@ -23,3 +43,14 @@ __all__ = [
     "user_folder",
     "verify",
 ]
+
+if TYPE_CHECKING:
+    from .bundle import Bundle, load_bundle, save_bundle, unpack_bundle
+    from .exporting import export_run
+    from .store import add_file, add_model, download, open_model, remove, verify
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)

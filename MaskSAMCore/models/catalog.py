@@ -82,6 +82,30 @@ def find(name: str) -> Entry:
     raise MaskSAMError(f"no model named '{name}': there are {known}; or give a bundle's path")
 
 
+def installed(entry: Entry) -> bool:
+    """Whether it can be used now."""
+    return entry.folder is not None or (bool(entry.url) and entry.file.is_file())
+
+
+def describe(entry: Entry) -> dict[str, Any]:
+    """What an installed model says of itself (``masksam.json``: labels, plan, card); empty for what
+    is not installed. The weights are neither read nor verified.
+
+    Raises:
+        MaskSAMError: the description cannot be read.
+    """
+    if entry.folder is None:
+        return {}
+    path = entry.folder / "masksam.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MaskSAMError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise MaskSAMError(f"{path} is no model description")
+    return values
+
+
 def read_catalog(path: Path) -> list[Entry]:
     """The downloadable entries of a catalog file.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from MaskSAMCore.errors import Cancelled, MaskSAMError
 
 from .bundle import Bundle, load_bundle, replace_folder, sha256, unpack_bundle
-from .catalog import Entry, catalog, find, user_folder
+from .catalog import Entry, catalog, find, installed, user_folder
 
 ProgressCallback = Callable[[int, int], None]
 
@@ -201,11 +201,6 @@ def remove(name: str) -> None:
         raise MaskSAMError(f"'{name}' ships with MaskSAM and is removed with it")
     else:
         raise MaskSAMError(f"'{name}' is not installed")
-
-
-def installed(entry: Entry) -> bool:
-    """Whether it can be used now."""
-    return entry.folder is not None or (bool(entry.url) and entry.file.is_file())
 
 
 def verify(name: str) -> str:

@@ -7,6 +7,8 @@ import http.server
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -358,3 +360,14 @@ def test_half_a_bundle_is_no_model(tmp_path: Path):
     shutil.rmtree(bundle.folder)
     with pytest.raises(MaskSAMError, match="no model named"):
         models.open_model(bundle.folder)
+
+
+def test_the_catalog_is_read_without_torch():
+    code = (
+        "import sys; from MaskSAMCore.models import catalog, describe;"
+        "entry = next(e for e in catalog() if e.name == 'hippocampus');"
+        "names = [label['name'] for label in describe(entry)['labels']];"
+        "print(names, sorted({'torch', 'SimpleITK', 'scipy'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "['Anterior', 'Posterior'] []"
