@@ -1,0 +1,1 @@
+"""What the MaskSAM module of 3D Slicer is made of."""

@@ -1,0 +1,58 @@
+"""What the tests of the worker share: a tiny model, a volume, a client that is closed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "MaskSAMSlicer"))
+
+from MaskSAMSlicerLib.worker_client import SegmentRequest, WorkerClient, WorkerError  # noqa: E402
+
+__all__ = ["SegmentRequest", "WorkerClient", "WorkerError"]
+
+# A loaded machine may take long over anything; no test waits so long when all is well.
+LONG = 120.0
+
+
+class Heard:
+    """Callbacks that remember what they were told."""
+
+    def __init__(self) -> None:
+        self.progress: list[tuple[str, float, float | None]] = []
+        self.done: list[dict] = []
+        self.errors: list[WorkerError] = []
+
+    def __call__(self) -> dict:
+        return {
+            "on_progress": lambda *report: self.progress.append(report),
+            "on_done": self.done.append,
+            "on_error": self.errors.append,
+        }
+
+
+def request(array: np.ndarray, model: object, matrix: np.ndarray | None = None, **more: object):
+    matrix = np.diag([-1.0, -1.0, 2.0, 1.0]) if matrix is None else matrix
+    return SegmentRequest([array], [matrix], ["MR häd"], str(model), **more)
+
+
+def until(condition, client: WorkerClient | None = None, what: str = "it") -> None:
+    """Poll until something is so."""
+    end = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen"
+        if client is not None:
+            client.poll()
+        time.sleep(0.01)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
