@@ -1,0 +1,120 @@
+"""A small stand-in for the Slicer application, for tests of scripted modules.
+
+Real: the scene, every MRML node, the logics, the displayable managers, VTK (slicer-core), Qt itself
+(PySide6), and ``slicer.util``. Stood in for: PythonQt, the ctk and qMRML widgets, the application
+object, and the Python files that slicer-core leaves out (see README.md beside this file).
+
+::
+
+    from Testing import host
+
+    application = host.start()              # first of all: 'import slicer' alone is not enough
+    module = host.load_module("MaskSAMSlicer/MaskSAMSlicer.py")
+    panel = host.select_module("MaskSAMSlicer")   # its Python object, after setup() and enter()
+    panel.ui.applyButton.click()
+    host.messages.texts("error")            # what was said to the user
+    host.errors                             # exceptions that slots, timers and observers raised
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+messages = None  #: everything said to the user, and the answers waiting; see messagelist.py
+errors: list[BaseException] = []  #: exceptions out of slots, timers and observers, oldest first
+
+_application = None
+
+
+def prepare_environment() -> None:
+    """Choose rendering without a display; has to come before Qt and VTK are imported."""
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    if sys.platform == "linux" and "VTK_DEFAULT_OPENGL_WINDOW" not in os.environ:
+        import ctypes.util
+
+        window = (
+            "vtkEGLRenderWindow" if ctypes.util.find_library("EGL") else "vtkOSOpenGLRenderWindow"
+        )
+        os.environ["VTK_DEFAULT_OPENGL_WINDOW"] = window
+
+
+def start():
+    """Start the application, once; returns ``slicer.app``."""
+    global _application, messages
+    if _application is not None:
+        return _application
+    prepare_environment()
+    from . import pythonqt
+
+    qt = pythonqt.install()
+    import slicer
+    import slicer.util
+
+    from . import (
+        application,
+        ctkwidgets,
+        messagelist,
+        mrmlwidgets,
+        packages,
+        slicersource,
+        uiloader,
+    )
+
+    _register("ctk", ctkwidgets.WIDGETS)
+    for name, cls in mrmlwidgets.WIDGETS.items():
+        setattr(slicer, name, cls)
+    uiloader.install(qt, {**ctkwidgets.WIDGETS, **mrmlwidgets.WIDGETS})
+    _application = application.create()
+    sys.modules["slicer.packaging"] = slicer.packaging = packages
+    slicersource.install()
+    messages = messagelist.install(qt, slicer.util)
+    _record_errors()
+    return _application
+
+
+def _register(name: str, widgets: dict[str, type]) -> None:
+    import types
+
+    module = sys.modules[name] = types.ModuleType(name)
+    for key, cls in widgets.items():
+        setattr(module, key, cls)
+
+
+def _record_errors() -> None:
+    previous = sys.excepthook
+
+    def record(kind, error, traceback):
+        errors.append(error)
+        previous(kind, error, traceback)
+
+    sys.excepthook = record
+
+
+def load_module(path):
+    """Load a scripted module from its file; returns ``slicer.modules.<name>``."""
+    from . import module
+
+    return module.load(path)
+
+
+def select_module(name: str | None):
+    """Show a module's panel, entering it, or none; returns the panel's Python object."""
+    from . import module
+
+    return module.select(name)
+
+
+def unload_module(name: str) -> None:
+    """Take a scripted module away; its panel's ``cleanup()`` runs."""
+    from . import module
+
+    module.unload(name)
+
+
+def close_scene() -> None:
+    """Close the scene, as File / Close Scene does."""
+    import slicer
+
+    slicer.mrmlScene.Clear(False)
+    slicer.app.processEvents()

@@ -1,0 +1,257 @@
+"""``slicer.app``, the scene, the built-in modules' logics: the application itself.
+
+The order follows ``qSlicerCoreApplication``: logics before the scene's observers, default nodes as
+in the application (crosshair, colours, subject hierarchy, slice orientations).
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import sys
+import tempfile
+from typing import ClassVar
+
+import slicer
+import vtk
+from PySide6 import QtCore, QtWidgets
+
+from . import module as modules
+from . import subjecthierarchy
+from .iomanager import CoreIOManager
+from .pythonqt import native
+
+# Name and class of the logic, in the order in which they may depend on each other.
+_LOGICS = (
+    ("SubjectHierarchy", "vtkSlicerSubjectHierarchyModuleLogic"),
+    ("Units", "vtkSlicerUnitsLogic"),
+    ("Cameras", "vtkSlicerCamerasModuleLogic"),
+    ("Terminologies", "vtkSlicerTerminologiesModuleLogic"),
+    ("Volumes", "vtkSlicerVolumesLogic"),
+    ("Models", "vtkSlicerModelsLogic"),
+    ("Markups", "vtkSlicerMarkupsLogic"),
+    ("Transforms", "vtkSlicerTransformLogic"),
+    ("Tables", "vtkSlicerTablesLogic"),
+    ("Texts", "vtkSlicerTextsLogic"),
+    ("Segmentations", "vtkSlicerSegmentationsModuleLogic"),
+    ("CropVolume", "vtkSlicerCropVolumeLogic"),
+    ("VolumeRendering", "vtkSlicerVolumeRenderingLogic"),
+    ("Sequences", "vtkSlicerSequencesLogic"),
+    ("Data", "vtkSlicerDataModuleLogic"),
+)
+
+_TISSUE = {
+    "CodeMeaning": "Tissue",
+    "CodingSchemeDesignator": "SCT",
+    "CodeValue": "85756007",
+    "showAnatomy": "true",
+    "Type": [
+        {
+            "recommendedDisplayRGBValue": [128, 174, 128],
+            "CodeMeaning": "Tissue",
+            "CodingSchemeDesignator": "SCT",
+            "CodeValue": "85756007",
+        }
+    ],
+}
+
+
+@native
+class Application(QtWidgets.QApplication):
+    """``slicer.app``: a QApplication that holds the scene."""
+
+    startupCompleted = QtCore.Signal()
+    aboutToQuit = QtCore.Signal()  # Qt's own could not be emitted from here
+    mrmlSceneChanged = QtCore.Signal(object)
+    signatures: ClassVar = {
+        "aboutToQuit()": "aboutToQuit",
+        "mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged",
+    }
+    majorVersion, minorVersion = 5, 12
+    revision = repositoryRevision = "0"
+    mainApplicationName = "Slicer"
+    documentationBaseUrl = "https://slicer.readthedocs.io/en/latest/"
+
+    def __init__(self):
+        super().__init__(["Slicer"])
+        self._temporary = tempfile.mkdtemp(prefix="slicer-host-")
+        self._home = tempfile.mkdtemp(prefix="home-", dir=self._temporary)
+        self._scene = slicer.vtkMRMLScene()
+        self._logic = slicer.vtkSlicerApplicationLogic()
+        self._manager = modules.ModuleManager()
+        self._io = CoreIOManager(self._scene, self._logic)
+        self._layout_manager = None
+        self.applicationName = "Slicer"
+        self.organizationName = "NA-MIC"
+        settings = QtCore.QSettings
+        settings.setDefaultFormat(settings.Format.IniFormat)
+        settings.setPath(settings.Format.IniFormat, settings.Scope.UserScope, self._home)
+
+    @property
+    def temporaryPath(self):
+        return self._temporary
+
+    @property
+    def slicerHome(self):
+        return self._home
+
+    @property
+    def cachePath(self):
+        return os.path.join(self._home, "cache")
+
+    @property
+    def slicerUserSettingsFilePath(self):
+        return self.settings().fileName()
+
+    def mrmlScene(self):
+        return self._scene
+
+    def applicationLogic(self):
+        return self._logic
+
+    def moduleManager(self):
+        return self._manager
+
+    def moduleLogic(self, name):
+        return self._logic.GetModuleLogic(name)
+
+    def coreIOManager(self):
+        return self._io
+
+    def ioManager(self):
+        return self._io
+
+    def layoutManager(self):
+        return self._layout_manager
+
+    def settings(self):
+        return QtCore.QSettings()
+
+    def userSettings(self):
+        return QtCore.QSettings()
+
+    def revisionUserSettings(self):
+        return QtCore.QSettings()
+
+    def startupEnvironment(self):
+        return QtCore.QProcessEnvironment.systemEnvironment()
+
+    def moduleDocumentationUrl(self, name):
+        return f"{self.documentationBaseUrl}user_guide/modules/{name.lower()}.html"
+
+    def translate(self, context, text):
+        return text
+
+    def testingEnabled(self):
+        return False  # so that errors are said, as to a user; messagelist.py listens
+
+    def pauseRender(self):
+        self._logic.PauseRender()
+
+    def resumeRender(self):
+        self._logic.ResumeRender()
+
+    def pythonConsole(self):
+        return None
+
+    def restart(self):
+        raise RuntimeError("the host cannot restart")
+
+
+def create() -> Application:
+    """Create ``slicer.app``, ``slicer.mrmlScene`` and ``slicer.modules``."""
+    if QtWidgets.QApplication.instance() is not None:
+        raise RuntimeError("another QApplication exists already")
+    window = vtk.vtkOutputWindow()
+    window.SetDisplayModeToAlwaysStdErr()
+    vtk.vtkOutputWindow.SetInstance(window)
+    app = Application()
+    slicer.app, slicer.mrmlScene = app, app.mrmlScene()
+    modules.new_namespace("slicer.modules")
+    modules.new_namespace("slicer.moduleNames")
+    _set_up_scene(app)
+    _create_logics(app)
+    subjecthierarchy.keep(slicer.mrmlScene)
+    atexit.register(quit_application)
+    return app
+
+
+def _set_up_scene(app) -> None:
+    scene, logic = app.mrmlScene(), app.applicationLogic()
+    crosshair = slicer.vtkMRMLCrosshairNode()
+    crosshair.SetCrosshairName("default")
+    scene.AddNode(crosshair)
+    logic.SetTemporaryPath(app.temporaryPath)
+    logic.SetMRMLScene(scene)
+    logic.SetSliceLogics(vtk.vtkCollection())
+    logic.SetViewLogics(vtk.vtkCollection())
+    os.makedirs(app.cachePath)  # where .mrb files are unpacked
+    cache, data_io = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
+    cache.SetRemoteCacheDirectory(app.cachePath)
+    data_io.SetCacheManager(cache)
+    scene.SetCacheManager(cache)
+    scene.SetDataIOManager(data_io)
+    slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene, True)
+    for name in ("ThreeD", "Slice"):
+        factory = getattr(slicer, f"vtkMRML{name}ViewDisplayableManagerFactory").GetInstance()
+        factory.SetMRMLApplicationLogic(logic)
+
+
+def _write_terminologies(folder) -> None:
+    """The smallest files that the terminologies' logic accepts: slicer-core ships none."""
+    schema = "https://raw.githubusercontent.com/qiicr/dcmqi/master/doc/{}-context-schema.json#"
+    name = "SegmentationCategoryTypeModifier-{}.term.json"
+    for context in ("SlicerGeneralAnatomy", "DICOM-Master"):
+        content = {
+            "SegmentationCategoryTypeContextName": "Segmentation category and type - " + context,
+            "@schema": schema.format("segment"),
+            "SegmentationCodes": {"Category": [_TISSUE]},
+        }
+        _write_json(os.path.join(folder, name.format(context)), content)
+    regions = {
+        "AnatomicContextName": "Anatomic codes - DICOM master list",
+        "@schema": schema.format("anatomic"),
+        "AnatomicCodes": {"AnatomicRegion": []},
+    }
+    _write_json(os.path.join(folder, "AnatomicRegionAndModifier-DICOM-Master.term.json"), regions)
+
+
+def _write_json(path, content) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(content, file)
+
+
+def _create_logics(app) -> None:
+    scene, application_logic = app.mrmlScene(), app.applicationLogic()
+    colors = application_logic.GetColorLogic()
+    colors.SetMRMLScene(scene)
+    colors.AddDefaultColorNodes()
+    app.moduleManager()._add(modules.CoreModule("Colors", colors))
+    _write_terminologies(app.slicerHome)
+    for name, class_name in _LOGICS:
+        logic = getattr(slicer, class_name)()
+        if hasattr(logic, "SetModuleShareDirectory"):  # before the scene: read when it is set
+            logic.SetModuleShareDirectory(app.slicerHome)
+        logic.SetMRMLApplicationLogic(application_logic)
+        logic.SetMRMLScene(scene)
+        application_logic.SetModuleLogic(name, logic)
+        app.moduleManager()._add(modules.CoreModule(name, logic))
+
+
+def quit_application() -> None:
+    """What the application does when it quits: panels clean up, the scene closes."""
+    app = slicer.app
+    if app is None:
+        return
+    app.aboutToQuit.emit()
+    for name in list(app.moduleManager().loadedModuleNames()):
+        if isinstance(app.moduleManager().module(name), modules.ScriptedModule):
+            modules.unload(name)
+    if app._layout_manager is not None:
+        app._layout_manager.close()
+    slicer.mrmlScene.Clear(True)
+    sys.stdout.flush()
+    shutil.rmtree(app.temporaryPath, ignore_errors=True)
+    slicer.app = None

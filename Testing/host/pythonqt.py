@@ -1,0 +1,237 @@
+"""The module ``qt`` with PythonQt's manners, over PySide6.
+
+What a scripted module may rely on in the application, and what it may not:
+
+- a Qt property is an attribute (``button.text = "Apply"``; ``button.text()`` fails, as there);
+- an attribute that a C++ object does not have raises, read or written;
+- ``button.connect("clicked(bool)", f)`` and ``disconnect``; a signal that the object does not have
+  raises (the application only warns); a slot gets as many arguments as it takes;
+- ``exec_``, ``delete``, ``className()`` and ``name`` exist; enumerations need no scope.
+
+PySide6's own classes are changed in place, once for the whole process, by :func:`install`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+import sys
+import types
+
+import shiboken6
+from PySide6 import QtCore, QtGui, QtTest, QtUiTools, QtWidgets
+
+_MODULES = (QtCore, QtGui, QtWidgets, QtUiTools, QtTest)
+_get_attribute = QtCore.QObject.__getattribute__
+_qt_connect = QtCore.QObject.connect
+_qt_disconnect = QtCore.QObject.disconnect
+_connections: dict[tuple, list] = {}
+_loading_ui: list[bool] = []
+
+
+@contextlib.contextmanager
+def loading_ui():
+    """While PySide6 loads a .ui file, it sets children as attributes of the root; not kept here."""
+    _loading_ui.append(True)
+    try:
+        yield
+    finally:
+        _loading_ui.pop()
+
+
+class PropertyAttribute:
+    """A Qt property as an attribute of its objects; on the class, PySide6's function of that name.
+
+    The two differ where Qt gives one name to both, as ``QTimer.singleShot``.
+    """
+
+    def __init__(self, owner: type, name: str):
+        self.name = name
+        function = getattr(owner, name, None)
+        self.function = function if callable(function) else None
+        self.setter = getattr(owner, "set" + name[:1].upper() + name[1:], None)
+        meta_object = owner.staticMetaObject
+        self.property = meta_object.property(meta_object.indexOfProperty(name))
+
+    def __get__(self, instance, owner=None):
+        if instance is None:
+            return self.function or self
+        if self.function is not None and not isinstance(self.function, types.BuiltinFunctionType):
+            return self.function(instance)
+        return QtCore.QObject.property(instance, self.name)
+
+    def __set__(self, instance, value):
+        if not self.property.isWritable():
+            raise AttributeError(f"{instance.className()}.{self.name} cannot be written")
+        if self.setter is not None and not isinstance(self.setter, types.BuiltinFunctionType):
+            self.setter(instance, value)
+        elif not QtCore.QObject.setProperty(instance, self.name, value):
+            raise ValueError(f"{instance.className()}.{self.name} cannot be {value!r}")
+
+
+def native(cls: type) -> type:
+    """Make a Python class as strict as a C++ one: only what it declares may be set from outside.
+
+    Names that begin with an underscore are left to the class itself.
+    """
+    cls._is_native = True
+    cls.__setattr__ = _set_declared_attribute
+    return cls
+
+
+def is_native(cls: type) -> bool:
+    """Whether the class stands for a C++ class; a Python class that derives from one does not."""
+    return cls.__module__.startswith("PySide6") or "_is_native" in cls.__dict__
+
+
+def _set_declared_attribute(self, name, value):
+    cls = type(self)
+    declared = inspect.getattr_static(cls, name, None)
+    if hasattr(type(declared), "__set__"):
+        type(declared).__set__(declared, self, value)
+        return
+    if isinstance(declared, QtCore.Property):  # PySide6 gives it no __set__
+        if declared.fset is None:
+            raise AttributeError(f"{cls.__name__}.{name} cannot be written")
+        declared.fset(self, value)
+        return
+    private = name.startswith("_") and not cls.__module__.startswith("PySide6")
+    if is_native(cls) and not private:
+        if _loading_ui:
+            return
+        raise AttributeError(
+            f"Attribute '{name}' does not exist on {cls.__name__}: a C++ object takes no new ones"
+        )
+    self.__dict__[name] = value
+
+
+def parse_signature(signature: str) -> tuple[str, list[str]]:
+    """``"clicked(bool)"`` as its name and the list of its argument types."""
+    match = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", signature)
+    if match is None:
+        raise ValueError(f"'{signature}' is not a signal or slot: 'name(types)' is expected")
+    return match[1], [part.strip() for part in match[2].split(",") if part.strip()]
+
+
+def trimmed(function, count: int | None = None):
+    """A function that passes on no more arguments than `function` takes, and at most `count`."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a function of PySide6: it tells by refusing
+
+        def call_refusing(*arguments):
+            try:
+                return function(*arguments[:count])
+            except TypeError:
+                return function()
+
+        return call_refusing
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        limit = count
+    else:
+        takes = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+        limit = takes if count is None else min(takes, count)
+    return lambda *arguments: function(*arguments[:limit])
+
+
+def _python_signal(instance, signature: str):
+    """The signal that one of the host's own widgets declares under a C++ signature, or None.
+
+    Their signals carry Python objects; ``signatures`` of the class says which C++ signature is
+    which signal.
+    """
+    normalized = re.sub(r"\s+|const |&", "", signature)
+    for cls in type(instance).__mro__:
+        for known, name in cls.__dict__.get("signatures", {}).items():
+            if re.sub(r"\s+|const |&", "", known) == normalized:
+                return getattr(instance, name)
+    return None
+
+
+def _connect(self, *arguments):
+    if not (len(arguments) == 2 and isinstance(arguments[0], str) and callable(arguments[1])):
+        static = bool(arguments) and isinstance(arguments[0], QtCore.QObject)
+        return _qt_connect(*arguments) if static else _qt_connect(self, *arguments)
+    signature, function = arguments
+    _, types_ = parse_signature(signature)
+    slot = trimmed(function, len(types_))
+    signal = _python_signal(self, signature)
+    if signal is not None:
+        signal.connect(slot)
+
+        def undo():
+            signal.disconnect(slot)
+    else:
+        normalized = QtCore.QMetaObject.normalizedSignature(signature).data().decode()
+        if self.metaObject().indexOfSignal(normalized) < 0:
+            raise ValueError(f"signal '{signature}' does not exist on {self.className()}")
+        # The exact overload: PySide6's attribute 'clicked' alone would drop the argument.
+        qt_signal = QtCore.SIGNAL(normalized)
+        if not _qt_connect(self, qt_signal, slot):
+            raise ValueError(f"{self.className()} cannot connect '{signature}'")
+
+        def undo():
+            _qt_disconnect(self, qt_signal, slot)
+
+    _connections.setdefault(_connection_key(self, signature, function), []).append(undo)
+    return True
+
+
+def _disconnect(self, *arguments):
+    if not (len(arguments) == 2 and isinstance(arguments[0], str) and callable(arguments[1])):
+        static = bool(arguments) and isinstance(arguments[0], QtCore.QObject)
+        return _qt_disconnect(*arguments) if static else _qt_disconnect(self, *arguments)
+    undos = _connections.pop(_connection_key(self, *arguments), [])
+    for undo in undos:
+        undo()
+    return bool(undos)
+
+
+def _connection_key(instance, signature, function):
+    return shiboken6.getCppPointer(instance)[0], re.sub(r"\s+", "", signature), function
+
+
+def _hooked_get_attribute(self, name):
+    # PySide6 finds 'connect' in C, whatever the class says, so the look-up itself is hooked.
+    if name == "connect":
+        return types.MethodType(_connect, self)
+    if name == "disconnect":
+        return types.MethodType(_disconnect, self)
+    return _get_attribute(self, name)
+
+
+def _change_class(cls: type) -> None:
+    meta_object = cls.staticMetaObject
+    for index in range(meta_object.propertyCount()):
+        name = meta_object.property(index).name()
+        if index >= meta_object.propertyOffset() or name in cls.__dict__:
+            setattr(cls, name, PropertyAttribute(cls, name))
+    cls.__setattr__ = _set_declared_attribute  # every class of PySide6 has its own
+    if "exec" in cls.__dict__:
+        cls.exec_ = cls.__dict__["exec"]
+
+
+def install() -> types.ModuleType:
+    """Create the module ``qt``, change PySide6's classes, and return the module."""
+    if "qt" in sys.modules:
+        return sys.modules["qt"]
+    qt = types.ModuleType("qt", __doc__)
+    for module in _MODULES:
+        for name in dir(module):
+            if name.startswith("Q") and not hasattr(qt, name):
+                setattr(qt, name, getattr(module, name))
+    classes = {c for c in vars(qt).values() if isinstance(c, type)}
+    objects = [c for c in classes if issubclass(c, QtCore.QObject)]
+    for cls in sorted(objects, key=lambda c: len(c.__mro__)):
+        _change_class(cls)
+    base = QtCore.QObject
+    base.__getattribute__ = _hooked_get_attribute
+    base.name = property(
+        lambda self: base.property(self, "objectName"),
+        lambda self, value: base.setProperty(self, "objectName", value),
+    )
+    base.className = lambda self: self.metaObject().className()
+    base.delete = lambda self: shiboken6.delete(self)
+    sys.modules["qt"] = qt
+    return qt

@@ -1,0 +1,83 @@
+"""``qt.QUiLoader`` for .ui files that name widgets of ctk and qMRML.
+
+Stricter than Qt's, so that a mistake in a .ui file is a failed test and not an empty place in the
+panel: a class that nobody knows, a property that its class does not have (other than the dynamic
+ones, marked ``stdset="0"``) and a connection to a signal, slot or widget that does not exist raise.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from typing import ClassVar
+
+from PySide6 import QtCore, QtUiTools, QtWidgets
+
+from .pythonqt import loading_ui, parse_signature, trimmed
+
+
+class UiLoader(QtUiTools.QUiLoader):
+    """Loads a .ui file with the host's widgets in place of the C++ ones."""
+
+    registry: ClassVar[dict[str, type]] = {}
+
+    def createWidget(self, class_name, parent=None, name=""):
+        if class_name not in self.registry:
+            return super().createWidget(class_name, parent, name)
+        widget = self.registry[class_name](parent)
+        widget.setObjectName(name)
+        return widget
+
+    def load(self, device, parent=None):
+        tree = ElementTree.fromstring(bytes(device.readAll()))
+        for element in tree.iter("widget"):
+            self._check_widget(element)
+        connections = [
+            [connection.findtext(key) for key in ("sender", "signal", "receiver", "slot")]
+            for connection in tree.iter("connection")
+        ]
+        for block in tree.findall("connections"):
+            tree.remove(block)
+        buffer = QtCore.QBuffer()
+        buffer.setData(ElementTree.tostring(tree))
+        buffer.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
+        with loading_ui():
+            widget = super().load(buffer, parent)
+        if widget is not None:
+            for connection in connections:
+                self._connect(widget, *connection)
+        return widget
+
+    def _check_widget(self, element):
+        class_name, name = element.get("class"), element.get("name")
+        cls = self.registry.get(class_name) or getattr(QtWidgets, class_name, None)
+        if cls is None or (class_name not in self.registry and class_name == "Line"):
+            if class_name == "Line":  # Designer's own name for a QFrame
+                return
+            raise RuntimeError(f".ui: the widget '{name}' has the unknown class '{class_name}'")
+        meta_object = cls.staticMetaObject
+        for item in element.findall("property"):
+            known = meta_object.indexOfProperty(item.get("name")) >= 0
+            if not known and item.get("stdset") != "0":
+                raise RuntimeError(f".ui: {class_name} '{name}' has no '{item.get('name')}'")
+
+    @staticmethod
+    def _connect(root, sender_name, signal, receiver_name, slot):
+        def find(name):
+            found = root if root.objectName == name else root.findChild(QtCore.QObject, name)
+            if found is None:
+                raise RuntimeError(f".ui: a connection names '{name}', which does not exist")
+            return found
+
+        sender, receiver = find(sender_name), find(receiver_name)
+        slot_name, types = parse_signature(slot)
+        function = getattr(receiver, slot_name, None)
+        if not callable(function):
+            raise RuntimeError(f".ui: {receiver.className()} has no slot '{slot}'")
+        limited = trimmed(lambda *arguments: function(*arguments), len(types))
+        sender.connect(signal, limited)
+
+
+def install(qt, registry: dict[str, type]) -> None:
+    """Make ``qt.QUiLoader`` this loader, for the widgets named in the registry."""
+    UiLoader.registry = registry
+    qt.QUiLoader = UiLoader

@@ -1,0 +1,3 @@
+from Testing.host.fixtures import application, ignored_without_slicer, scene  # noqa: F401
+
+collect_ignore_glob = ignored_without_slicer()
