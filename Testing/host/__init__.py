@@ -118,3 +118,24 @@ def close_scene() -> None:
 
     slicer.mrmlScene.Clear(False)
     slicer.app.processEvents()
+
+
+def open_views(size: tuple[int, int] = (400, 300)):
+    """Open Red, Green, Yellow and a 3D view, offscreen; see views.py."""
+    from . import views
+
+    return views.open_views(size)
+
+
+def close_views() -> None:
+    """Close the views that `open_views` opened."""
+    from . import views
+
+    views.close_views()
+
+
+def open_window(module: str | None = None, size: tuple[int, int] = (1280, 800)):
+    """Open a main window with a module's panel and four views, for pictures; see window.py."""
+    from . import window
+
+    return window.open_window(module, size)

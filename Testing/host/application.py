@@ -228,6 +228,7 @@ def _create_logics(app) -> None:
     colors = application_logic.GetColorLogic()
     colors.SetMRMLScene(scene)
     colors.AddDefaultColorNodes()
+    application_logic.SetModuleLogic("Colors", colors)
     app.moduleManager()._add(modules.CoreModule("Colors", colors))
     _write_terminologies(app.slicerHome)
     for name, class_name in _LOGICS:
@@ -245,12 +246,13 @@ def quit_application() -> None:
     app = slicer.app
     if app is None:
         return
+    from . import views
+
     app.aboutToQuit.emit()
     for name in list(app.moduleManager().loadedModuleNames()):
         if isinstance(app.moduleManager().module(name), modules.ScriptedModule):
             modules.unload(name)
-    if app._layout_manager is not None:
-        app._layout_manager.close()
+    views.close_views()
     slicer.mrmlScene.Clear(True)
     sys.stdout.flush()
     shutil.rmtree(app.temporaryPath, ignore_errors=True)

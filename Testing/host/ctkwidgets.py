@@ -8,7 +8,9 @@ application.
 from __future__ import annotations
 
 import os
+import weakref
 
+import shiboken6
 from PySide6 import QtCore, QtGui, QtWidgets
 
 from .pythonqt import native
@@ -33,6 +35,32 @@ def stored(name: str, kind, default, changed: str | None = None, signal: str | N
             getattr(self, signal).emit(value)
 
     return Property(kind, read, write)
+
+
+class Observations:
+    """Observers of VTK objects that go with the widget they are for."""
+
+    def __init__(self, widget, method: str):
+        self._widget = weakref.ref(widget)
+        self._method = method
+        self._tags = []
+
+    def add(self, subject, event) -> None:
+        """Call the widget's method on an event of the subject."""
+        self._tags.append((subject, subject.AddObserver(event, self._call)))
+
+    def clear(self) -> None:
+        """Stop observing."""
+        for subject, tag in self._tags:
+            subject.RemoveObserver(tag)
+        self._tags = []
+
+    def _call(self, *_):
+        widget = self._widget()
+        if widget is None or not shiboken6.isValid(widget):
+            self.clear()
+        else:
+            getattr(widget, self._method)()
 
 
 def alike(base: type, name: str) -> type:

@@ -18,7 +18,7 @@ host.prepare_environment()
 
 
 def ignored_without_slicer() -> list[str]:
-    """The tests that cannot run here: all of the folder's where slicer-core or PySide6 is absent."""
+    """The tests that cannot run here: all of a folder's, where slicer-core or PySide6 is absent."""
     absent = any(importlib.util.find_spec(name) is None for name in ("slicer_core", "PySide6"))
     return ["test_*.py"] if absent else []
 

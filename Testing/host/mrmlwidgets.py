@@ -7,7 +7,7 @@ from typing import ClassVar
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from .ctkwidgets import ctkRangeWidget, ctkSliderWidget, stored
+from .ctkwidgets import Observations, ctkRangeWidget, ctkSliderWidget, stored
 from .nodecombobox import qMRMLNodeComboBox
 from .pythonqt import native
 
@@ -75,7 +75,7 @@ class qMRMLSegmentsTableView(qMRMLWidget):
     def __init__(self, parent=None):
         super().__init__(parent)
         self._node = None
-        self._observations = []
+        self._observations = Observations(self, "_fill")
         self._filling = False
         self._table = QtWidgets.QTableWidget(0, 3, self)
         self._table.setHorizontalHeaderLabels(["", "", "Name"])
@@ -114,22 +114,14 @@ class qMRMLSegmentsTableView(qMRMLWidget):
         return self._node
 
     def setSegmentationNode(self, node):
-        for subject, tag in self._observations:
-            subject.RemoveObserver(tag)
-        self._observations = []
+        self._observations.clear()
         self._node = node
         if node is not None:
             segmentation = node.GetSegmentation()
             events = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SegmentsOrderModified")
             for event in events:
-                tag = segmentation.AddObserver(
-                    getattr(slicer.vtkSegmentation, event), lambda *_: self._fill()
-                )
-                self._observations.append((segmentation, tag))
-            tag = node.AddObserver(
-                slicer.vtkMRMLDisplayableNode.DisplayModifiedEvent, lambda *_: self._fill()
-            )
-            self._observations.append((node, tag))
+                self._observations.add(segmentation, getattr(slicer.vtkSegmentation, event))
+            self._observations.add(node, slicer.vtkMRMLDisplayableNode.DisplayModifiedEvent)
         self._fill()
 
     def _fill(self):

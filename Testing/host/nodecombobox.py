@@ -7,7 +7,7 @@ from typing import ClassVar
 import slicer
 from PySide6 import QtCore, QtWidgets
 
-from .ctkwidgets import stored
+from .ctkwidgets import Observations, stored
 from .pythonqt import native
 
 Property, Signal = QtCore.Property, QtCore.Signal
@@ -47,7 +47,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def __init__(self, parent=None):
         super().__init__(parent)
         self._scene = None
-        self._observations = []
+        self._observations = Observations(self, "_refresh")
         self._attributes = []
         self._labels = {}
         self._current = ""
@@ -80,15 +80,11 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def setMRMLScene(self, scene):
         if scene is self._scene:
             return
-        for subject, tag in self._observations:
-            subject.RemoveObserver(tag)
-        self._observations = []
+        self._observations.clear()
         self._scene = scene
         if scene is not None:
             for event in _EVENTS:
-                code = getattr(slicer.vtkMRMLScene, event)
-                tag = scene.AddObserver(code, lambda *_: self._refresh())
-                self._observations.append((scene, tag))
+                self._observations.add(scene, getattr(slicer.vtkMRMLScene, event))
         self.setEnabled(scene is not None)
         self._refresh()
 

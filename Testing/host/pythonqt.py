@@ -14,6 +14,7 @@ PySide6's own classes are changed in place, once for the whole process, by :func
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import inspect
 import re
 import sys
@@ -28,6 +29,7 @@ _qt_connect = QtCore.QObject.connect
 _qt_disconnect = QtCore.QObject.disconnect
 _connections: dict[tuple, list] = {}
 _loading_ui: list[bool] = []
+_properties: dict[type, frozenset[str]] = {}
 
 
 @contextlib.contextmanager
@@ -80,6 +82,19 @@ def native(cls: type) -> type:
     return cls
 
 
+def property_names(cls: type) -> set[str]:
+    """The Qt properties of a class: those of its Python part, and of the C++ class below.
+
+    Not asked of Qt: PySide6 may have let go of a class's meta object with one of its instances.
+    """
+    names = set()
+    for base in cls.__mro__:
+        if base in _properties:
+            return names | _properties[base]
+        names |= {key for key, value in vars(base).items() if isinstance(value, QtCore.Property)}
+    return names
+
+
 def is_native(cls: type) -> bool:
     """Whether the class stands for a C++ class; a Python class that derives from one does not."""
     return cls.__module__.startswith("PySide6") or "_is_native" in cls.__dict__
@@ -95,6 +110,9 @@ def _set_declared_attribute(self, name, value):
         if declared.fset is None:
             raise AttributeError(f"{cls.__name__}.{name} cannot be written")
         declared.fset(self, value)
+        return
+    if isinstance(value, QtCore.SignalInstance):  # PySide6 keeps a signal that was looked up
+        self.__dict__[name] = value
         return
     private = name.startswith("_") and not cls.__module__.startswith("PySide6")
     if is_native(cls) and not private:
@@ -203,8 +221,9 @@ def _hooked_get_attribute(self, name):
 
 def _change_class(cls: type) -> None:
     meta_object = cls.staticMetaObject
-    for index in range(meta_object.propertyCount()):
-        name = meta_object.property(index).name()
+    names = [meta_object.property(i).name() for i in range(meta_object.propertyCount())]
+    _properties[cls] = frozenset(names)
+    for index, name in enumerate(names):
         if index >= meta_object.propertyOffset() or name in cls.__dict__:
             setattr(cls, name, PropertyAttribute(cls, name))
     cls.__setattr__ = _set_declared_attribute  # every class of PySide6 has its own
@@ -212,10 +231,20 @@ def _change_class(cls: type) -> None:
         cls.exec_ = cls.__dict__["exec"]
 
 
+def _keep_true_alive() -> None:
+    """PySide6 6.12.0 takes a reference to True with every ``emit`` and never had one to take.
+
+    Before Python 3.12, where True became immortal, a few hundred emits abort the process.
+    """
+    if sys.version_info < (3, 12) and QtCore.__version__ == "6.12.0":
+        ctypes.c_ssize_t.from_address(id(True)).value += 1 << 30
+
+
 def install() -> types.ModuleType:
     """Create the module ``qt``, change PySide6's classes, and return the module."""
     if "qt" in sys.modules:
         return sys.modules["qt"]
+    _keep_true_alive()
     qt = types.ModuleType("qt", __doc__)
     for module in _MODULES:
         for name in dir(module):

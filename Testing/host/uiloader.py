@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
-from .pythonqt import loading_ui, parse_signature, trimmed
+from .pythonqt import loading_ui, parse_signature, property_names, trimmed
 
 
 class UiLoader(QtUiTools.QUiLoader):
@@ -50,14 +50,13 @@ class UiLoader(QtUiTools.QUiLoader):
     def _check_widget(self, element):
         class_name, name = element.get("class"), element.get("name")
         cls = self.registry.get(class_name) or getattr(QtWidgets, class_name, None)
-        if cls is None or (class_name not in self.registry and class_name == "Line"):
-            if class_name == "Line":  # Designer's own name for a QFrame
-                return
+        if class_name == "Line":  # Designer's own name for a QFrame
+            return
+        if cls is None:
             raise RuntimeError(f".ui: the widget '{name}' has the unknown class '{class_name}'")
-        meta_object = cls.staticMetaObject
+        known = property_names(cls)
         for item in element.findall("property"):
-            known = meta_object.indexOfProperty(item.get("name")) >= 0
-            if not known and item.get("stdset") != "0":
+            if item.get("name") not in known and item.get("stdset") != "0":
                 raise RuntimeError(f".ui: {class_name} '{name}' has no '{item.get('name')}'")
 
     @staticmethod

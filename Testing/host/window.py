@@ -1,0 +1,170 @@
+"""A main window for pictures: the module's panel on the left, four views on the right.
+
+The views are drawn offscreen and shown as pictures, so that no display is needed; a mouse over a
+picture reaches the view's real interactor. While the window is open, ``slicer.util.mainWindow()``
+finds it, and ``slicer.util.selectModule`` works.
+
+::
+
+    window = host.open_window("MaskSAMSlicer")
+    ...
+    window.save("picture.png")
+"""
+
+from __future__ import annotations
+
+import slicer
+from PySide6 import QtCore, QtGui, QtWidgets
+
+from . import module, views
+
+_PLACES = {"Red": (0, 0), "1": (0, 1), "Green": (1, 0), "Yellow": (1, 1)}
+_COLORS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c", "1": "#7480c9"}
+_BUTTONS = {
+    QtCore.Qt.MouseButton.LeftButton: "LeftButton",
+    QtCore.Qt.MouseButton.MiddleButton: "MiddleButton",
+    QtCore.Qt.MouseButton.RightButton: "RightButton",
+}
+
+
+class Picture(QtWidgets.QLabel):
+    """The picture of one view; passes the mouse on to it."""
+
+    def __init__(self, view, changed):
+        super().__init__()
+        self._view, self._changed = view, changed
+        self.setMouseTracking(True)
+        self.setMinimumSize(64, 64)
+
+    def draw(self):
+        """Draw the view at the label's size."""
+        self._view.resize(self.width, self.height)
+        pixels = self._view.image()
+        height, width, _ = pixels.shape
+        kind = QtGui.QImage.Format.Format_RGB888
+        image = QtGui.QImage(pixels.data, width, height, 3 * width, kind)
+        self.setPixmap(QtGui.QPixmap.fromImage(image.copy()))
+
+    def _pass_on(self, name, event):
+        place = event.position()
+        modifiers = event.modifiers()
+        self._view.event(
+            name,
+            round(place.x()),
+            self.height - 1 - round(place.y()),
+            control=bool(modifiers & QtCore.Qt.KeyboardModifier.ControlModifier),
+            shift=bool(modifiers & QtCore.Qt.KeyboardModifier.ShiftModifier),
+        )
+        self._changed()
+
+    def mousePressEvent(self, event):
+        self._pass_on(_BUTTONS[event.button()] + "PressEvent", event)
+
+    def mouseReleaseEvent(self, event):
+        self._pass_on(_BUTTONS[event.button()] + "ReleaseEvent", event)
+
+    def mouseMoveEvent(self, event):
+        self._pass_on("MouseMoveEvent", event)
+
+    def wheelEvent(self, event):
+        direction = "Forward" if event.angleDelta().y() > 0 else "Backward"
+        self._pass_on(f"MouseWheel{direction}Event", event)
+
+
+class MainWindow(QtWidgets.QMainWindow):
+    """The panel, the views and a status bar."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.setObjectName("qSlicerMainWindow")
+        self.setWindowTitle("3D Slicer (test host)")
+        self.resize(*size)
+        self._panel = QtWidgets.QScrollArea()
+        self._panel.setWidgetResizable(True)
+        self._panel.setFixedWidth(max(360, size[0] // 3))
+        central = QtWidgets.QWidget()
+        layout = QtWidgets.QHBoxLayout(central)
+        layout.addWidget(self._panel)
+        grid = QtWidgets.QGridLayout()
+        grid.setSpacing(2)
+        layout.addLayout(grid, 1)
+        self._pictures, self._titles = {}, {}
+        for name, view in views.open_views().items():
+            self._add_view(grid, name, view)
+        self.setCentralWidget(central)
+        self.statusBar()
+
+    def _add_view(self, grid, name, view):
+        row, column = _PLACES[name]
+        title = self._titles[name] = QtWidgets.QLabel(name)
+        title.setStyleSheet(f"background: {_COLORS[name]}; padding-left: 6px")
+        title.setFixedHeight(18)
+        picture = self._pictures[name] = Picture(view, self.refresh)
+        box = QtWidgets.QVBoxLayout()
+        box.setSpacing(0)
+        box.addWidget(title)
+        box.addWidget(picture, 1)
+        grid.addLayout(box, row, column)
+        grid.setRowStretch(row, 1)
+        grid.setColumnStretch(column, 1)
+
+    def moduleSelector(self):
+        """The selector that ``slicer.util.selectModule`` looks for: the window itself."""
+        return self
+
+    def selectModule(self, name):
+        """Show a module's panel."""
+        module.select(name)
+        frame = slicer.util.getModule(name).widgetRepresentation()
+        self._panel.takeWidget()
+        self._panel.setWidget(frame)
+        frame.show()
+
+    @property
+    def selectedModule(self):
+        selected = slicer.app.moduleManager()._selected
+        return selected.name if selected is not None else ""
+
+    def picture(self, name) -> Picture:
+        """The label of a view, for simulated mice."""
+        return self._pictures[name]
+
+    def refresh(self):
+        """Draw the views as they are now."""
+        for name, picture in self._pictures.items():
+            picture.draw()
+            if name in views.SLICES:
+                offset = picture._view.logic.GetSliceOffset()
+                self._titles[name].setText(f"{name[0]}   {views.SLICES[name]}   {offset:.1f} mm")
+
+    def save(self, path) -> QtGui.QImage:
+        """Write a picture of the whole window, and return it."""
+        slicer.app.processEvents()
+        self.refresh()
+        slicer.app.processEvents()
+        image = self.grab().toImage()
+        if not image.save(str(path)):
+            raise OSError(f"cannot write {path}")
+        return image
+
+    def closeEvent(self, event):
+        """Keep the panel, which belongs to its module; let the views go."""
+        module.select(None)
+        frame = self._panel.takeWidget()
+        if frame is not None:
+            frame.setParent(None)
+        self.setObjectName("")
+        views.close_views()
+        super().closeEvent(event)
+
+
+def open_window(name: str | None = None, size: tuple[int, int] = (1280, 800)) -> MainWindow:
+    """Open the window, with a module's panel; ``window.close()`` closes it and the views."""
+    window = MainWindow(size)
+    if name is not None:
+        window.selectModule(name)
+    window.show()
+    slicer.app.processEvents()
+    for view in views.open_views().values():
+        view.fit()
+    return window
