@@ -69,7 +69,9 @@ class _Number(GuiConnector):
         self._kind = kind
         floating = not isinstance(widget, (qt.QSpinBox, qt.QSlider))
         decimals, step = _find(annotations, Decimals), _find(annotations, SingleStep)
-        if floating and kind is int:
+        if floating and type(widget) is ctk.ctkDoubleSlider:
+            pass  # shows no digits
+        elif floating and kind is int:
             widget.decimals = 0
         elif floating and decimals is not None:
             widget.decimals = decimals.value

@@ -7,65 +7,15 @@ application.
 
 from __future__ import annotations
 
+import math
 import os
-import weakref
 
-import shiboken6
 from PySide6 import QtCore, QtGui, QtWidgets
 
 from .pythonqt import native
+from .widgetparts import alike, stored
 
 Property, Signal = QtCore.Property, QtCore.Signal
-
-
-def stored(name: str, kind, default, changed: str | None = None, signal: str | None = None):
-    """A Qt property that keeps its value; a change calls the method and emits the signal named."""
-
-    def read(self):
-        return self.__dict__.setdefault("_values", {}).get(name, default)
-
-    def write(self, value):
-        value = kind(value) if kind in (bool, int, float, str) else value
-        if value == read(self):
-            return
-        self.__dict__["_values"][name] = value
-        if changed:
-            getattr(self, changed)()
-        if signal:
-            getattr(self, signal).emit(value)
-
-    return Property(kind, read, write)
-
-
-class Observations:
-    """Observers of VTK objects that go with the widget they are for."""
-
-    def __init__(self, widget, method: str):
-        self._widget = weakref.ref(widget)
-        self._method = method
-        self._tags = []
-
-    def add(self, subject, event) -> None:
-        """Call the widget's method on an event of the subject."""
-        self._tags.append((subject, subject.AddObserver(event, self._call)))
-
-    def clear(self) -> None:
-        """Stop observing."""
-        for subject, tag in self._tags:
-            subject.RemoveObserver(tag)
-        self._tags = []
-
-    def _call(self, *_):
-        widget = self._widget()
-        if widget is None or not shiboken6.isValid(widget):
-            self.clear()
-        else:
-            getattr(widget, self._method)()
-
-
-def alike(base: type, name: str) -> type:
-    """A class of the given name that differs from `base` in nothing that tests touch."""
-    return native(type(name, (base,), {"__doc__": f"{name}: a {base.__name__} here."}))
 
 
 @native
@@ -169,7 +119,8 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
     def _on_box(self, value):
         low, high = self._box.minimum, self._box.maximum
-        position = round(self.STEPS * (value - low) / (high - low)) if high > low else 0
+        bounded = math.isfinite(high - low) and high > low
+        position = round(self.STEPS * (value - low) / (high - low)) if bounded else 0
         self._slider.blockSignals(True)
         self._slider.setValue(position)
         self._slider.blockSignals(False)
@@ -238,7 +189,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
     currentPath = Property(str, lambda self: self._edit.text, setCurrentPath)
     filters = stored("filters", int, 0x031)  # files and folders, readable
-    nameFilters = stored("nameFilters", "QStringList", [])
+    nameFilters = stored("nameFilters", "QStringList", ())
     settingKey = stored("settingKey", str, "")
     label = stored("label", str, "")
     showBrowseButton = stored("showBrowseButton", bool, True, "_show_button")
@@ -295,10 +246,17 @@ class ctkDirectoryButton(QtWidgets.QPushButton):
     directoryChanged = Signal(str)
     directorySelected = Signal(str)
     caption = stored("caption", str, "")
-    directory = stored("directory", str, "", "_show", "directoryChanged")
 
-    def _show(self):
-        self.setText(self.directory)
+    def __init__(self, parent=None):
+        super().__init__(".", parent)
+
+    def _set_directory(self, path):
+        path = os.path.abspath(path)
+        if path != os.path.abspath(self.text):
+            self.setText(path)
+            self.directoryChanged.emit(path)
+
+    directory = Property(str, lambda self: self.text, _set_directory)
 
 
 @native
@@ -335,11 +293,27 @@ class ctkRangeWidget(QtWidgets.QWidget):
         self.minimumValue, self.maximumValue = minimum, maximum
 
 
+@native
+class ctkDoubleSlider(QtWidgets.QWidget):
+    """A slider of floating-point numbers; keeps its number, draws nothing."""
+
+    valueChanged = Signal(float)
+    minimum = stored("minimum", float, 0.0)
+    maximum = stored("maximum", float, 99.0)
+    singleStep = stored("singleStep", float, 1.0)
+    value = stored("value", float, 0.0, None, "valueChanged")
+
+    def setValue(self, value):
+        self.value = value
+
+    def setRange(self, minimum, maximum):
+        self.minimum, self.maximum = minimum, maximum
+
+
 ctkCheckBox = alike(QtWidgets.QCheckBox, "ctkCheckBox")
 ctkPushButton = alike(QtWidgets.QPushButton, "ctkPushButton")
 ctkMenuButton = alike(QtWidgets.QPushButton, "ctkMenuButton")
 ctkDoubleSpinBox = alike(QtWidgets.QDoubleSpinBox, "ctkDoubleSpinBox")
-ctkDoubleSlider = alike(ctkSliderWidget, "ctkDoubleSlider")
 ctkDoubleRangeSlider = alike(ctkRangeWidget, "ctkDoubleRangeSlider")
 ctkFittedTextBrowser = alike(QtWidgets.QTextBrowser, "ctkFittedTextBrowser")
 ctkSearchBox = alike(QtWidgets.QLineEdit, "ctkSearchBox")

@@ -34,6 +34,10 @@ class CoreIOManager:
         for suffixes, file_type in _BY_SUFFIX:
             if str(path).lower().endswith(suffixes):
                 return file_type
+        if str(path).lower().endswith(".nrrd") and os.path.exists(path):
+            with open(path, "rb") as file:  # a segmentation may be saved under a volume's name
+                if b"Segment0_ID" in file.read(65536):
+                    return "SegmentationFile"
         return "VolumeFile"
 
     def fileWriterFileType(self, node, extension=""):

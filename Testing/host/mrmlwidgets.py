@@ -7,9 +7,10 @@ from typing import ClassVar
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from .ctkwidgets import Observations, ctkRangeWidget, ctkSliderWidget, stored
+from .ctkwidgets import ctkRangeWidget, ctkSliderWidget
 from .nodecombobox import qMRMLNodeComboBox
 from .pythonqt import native
+from .widgetparts import Observations, stored
 
 Signal = QtCore.Signal
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 import slicer
+import vtk
 from PySide6 import QtCore, QtWidgets
 
-from .ctkwidgets import Observations, stored
 from .pythonqt import native
+from .widgetparts import Observations, stored
 
 Property, Signal = QtCore.Property, QtCore.Signal
 _EVENTS = ("NodeAddedEvent", "NodeRemovedEvent", "EndCloseEvent", "EndImportEvent",
@@ -19,8 +20,9 @@ _EVENTS = ("NodeAddedEvent", "NodeRemovedEvent", "EndCloseEvent", "EndImportEven
 class qMRMLNodeComboBox(QtWidgets.QWidget):
     """The nodes of the scene that have one of the types and all of the attributes asked for.
 
-    Without a scene it is disabled. With ``noneEnabled`` nothing is chosen by itself; without it the
-    first node is. The entries that create, rename and delete nodes follow the nodes.
+    Without a scene it is disabled. Nothing is ever chosen by itself, ``noneEnabled`` or not
+    (Slicer's own tests hold this); when the current node is removed, the one above it is current.
+    The entries that create, rename and delete nodes follow the nodes.
     """
 
     currentNodeChanged = Signal(object)
@@ -51,6 +53,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._attributes = []
         self._labels = {}
         self._current = ""
+        self._shown_ids = []
+        self._node_observations = Observations(self, "_refresh")
         self._box = QtWidgets.QComboBox(self)
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -58,8 +62,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._box.activated.connect(self._on_activated)
         self.setEnabled(False)
 
-    nodeTypes = stored("nodeTypes", "QStringList", [], "_refresh")
-    hideChildNodeTypes = stored("hideChildNodeTypes", "QStringList", [], "_refresh")
+    nodeTypes = stored("nodeTypes", "QStringList", (), "_refresh")
+    hideChildNodeTypes = stored("hideChildNodeTypes", "QStringList", (), "_refresh")
     showHidden = stored("showHidden", bool, False, "_refresh")
     showChildNodeTypes = stored("showChildNodeTypes", bool, True, "_refresh")
     noneEnabled = stored("noneEnabled", bool, False, "_refresh")
@@ -111,8 +115,6 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def _shown(self, node):
         if node.GetHideFromEditors() and not self.showHidden:
             return False
-        if not any(node.IsA(node_type) for node_type in self.nodeTypes):
-            return False
         name = node.GetClassName()
         if name not in self.nodeTypes and not self.showChildNodeTypes:
             return False
@@ -126,10 +128,15 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return True
 
     def _nodes(self):
+        return [node for node in self._candidates() if self._shown(node)]
+
+    def _candidates(self):
+        """The nodes of the types asked for, in the scene's order."""
         if self._scene is None or self._scene.IsClosing():
             return []
-        nodes = slicer.util.getNodesByClass("vtkMRMLNode", self._scene)
-        return [node for node in nodes if self._shown(node)]
+        nodes = self._scene.GetNodes()
+        nodes = [nodes.GetItemAsObject(index) for index in range(nodes.GetNumberOfItems())]
+        return [node for node in nodes if any(node.IsA(kind) for kind in self.nodeTypes)]
 
     def nodeCount(self):
         return len(self._nodes())
@@ -155,9 +162,12 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             return
         nodes = self._nodes()
         ids = [node.GetID() for node in nodes]
+        before, self._shown_ids = self._shown_ids, ids
         previous = self._current
         if previous not in ids:
-            self._current = "" if self.noneEnabled or not ids else ids[-1 if previous else 0]
+            above = before[: before.index(previous)] if previous in before else []
+            self._current = above[-1] if above and above[-1] in ids else ""
+        self._observe_nodes()
         self._box.blockSignals(True)
         self._box.clear()
         for text, data in self._entries(nodes):
@@ -166,6 +176,16 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._box.blockSignals(False)
         if self._current != previous:
             self._tell()
+
+        for node in nodes:
+            if node.GetID() not in before:
+                self.nodeAdded.emit(node)
+
+    def _observe_nodes(self):
+        """Names and attributes may change."""
+        self._node_observations.clear()
+        for node in self._candidates():
+            self._node_observations.add(node, vtk.vtkCommand.ModifiedEvent)
 
     def _show_current(self):
         wanted = self._current
@@ -216,7 +236,10 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
             self.nodeActivated.emit(self.currentNode())
 
     def addNode(self, node_type=None):
-        node = self._scene.CreateNodeByClass(node_type or self.nodeTypes[0])
+        node_type = node_type or self.nodeTypes[0]
+        if node_type not in self.nodeTypes:
+            return None
+        node = self._scene.CreateNodeByClass(node_type)
         node.UnRegister(None)
         base = self.baseName or self.nodeTypeLabel(node.GetClassName())
         node.SetName(self._scene.GenerateUniqueName(base))

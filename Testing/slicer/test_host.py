@@ -307,9 +307,57 @@ def test_what_the_ui_file_sets_arrives(panel):
     ui = panel.ui
     assert ui.volumeSelector.addEnabled is False and ui.volumeSelector.noneEnabled is False
     assert ui.segmentationSelector.noneDisplay == "Create new on Apply"
-    assert ui.segmentationSelector.nodeTypes == ["vtkMRMLSegmentationNode"]
+    assert ui.segmentationSelector.nodeTypes == ("vtkMRMLSegmentationNode",)
     assert ui.inputsButton.text == "Inputs" and ui.applyButton.text == "Apply"
     assert ui.opacitySlider.singleStep == pytest.approx(0.05)
+
+
+# Widgets
+
+
+def test_a_node_selector_follows_the_scene(scene):
+    import slicer
+
+    selector, seen = slicer.qMRMLNodeComboBox(), []
+    selector.nodeTypes = ["vtkMRMLModelNode"]
+    selector.addAttribute("vtkMRMLModelNode", "MaskSAM", "yes")
+    selector.setMRMLScene(scene)
+    selector.connect("currentNodeChanged(vtkMRMLNode*)", seen.append)
+    first, second, _ = (
+        scene.AddNewNodeByClass("vtkMRMLModelNode", name) for name in ("first", "second", "other")
+    )
+    assert selector.nodeCount() == 0
+    for node in (first, second):
+        node.SetAttribute("MaskSAM", "yes")
+    assert selector.nodeCount() == 2 and selector.currentNode() is None
+    selector.setCurrentNode(second)
+    second.SetName("renamed")
+    assert selector.findChildren(type(selector._box))[0].currentText == "renamed"
+    scene.RemoveNode(second)
+    assert selector.currentNode() is first and seen == [second, first]
+    assert selector.addNode("vtkMRMLTextNode") is None
+    added = selector.addNode()
+    assert added.GetAttribute("MaskSAM") == "yes" and selector.currentNode() is added
+    host.close_scene()
+    assert selector.currentNode() is None and selector.nodeCount() == 0
+
+
+def test_the_table_of_segments_shows_and_edits_them(scene):
+    import slicer
+
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    node.CreateDefaultDisplayNodes()
+    table = slicer.qMRMLSegmentsTableView()
+    table.setSegmentationNode(node)
+    for name in ("liver", "spleen"):
+        node.GetSegmentation().AddEmptySegment(name, name, (1, 0, 0))
+    assert table.segmentCount == 2 and table.displayedSegmentIDs() == ["liver", "spleen"]
+    table.setSelectedSegmentIDs(["spleen"])
+    node.GetSegmentation().GetSegment("liver").SetName("Liver")
+    assert table.tableWidget().item(0, table.NAME).text() == "Liver"
+    assert table.selectedSegmentIDs() == ["spleen"]
+    table.tableWidget().item(1, table.NAME).setText("Spleen")
+    assert node.GetSegmentation().GetSegment("spleen").GetName() == "Spleen"
 
 
 # The life of a module
@@ -336,7 +384,8 @@ def test_parameters_go_from_the_widgets_to_the_node_and_back(panel, volume):
     node = parameters.parameterNode
     assert (ui.opacitySlider.value, ui.modeBox.currentText, ui.chunkBox.currentText) == (
         0.25, "EXACT", "8")  # fmt: skip
-    assert ui.volumeSelector.currentNode() is volume  # the only one, and none is not allowed
+    assert ui.volumeSelector.currentNode() is None  # never chosen by itself
+    ui.volumeSelector.setCurrentNode(volume)
     assert parameters.volume is volume and parameters.segmentation is None
 
     ui.opacitySlider.value = 0.5
@@ -369,6 +418,7 @@ def test_a_disconnected_panel_leaves_the_node_alone(panel):
 def test_parameters_survive_a_scene_file(panel, volume, tmp_path):
     import slicer
 
+    panel.parameters.volume = volume
     panel.parameters.name = "spleen"
     panel.parameters.opacity = 0.5
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
@@ -389,6 +439,7 @@ def test_a_clicked_button_works_on_the_real_volume(panel, volume):
     import qt
     import slicer
 
+    panel.ui.volumeSelector.setCurrentNode(volume)
     before = slicer.util.arrayFromVolume(volume).copy()
     qt.QTest.mouseClick(panel.ui.applyButton, qt.Qt.LeftButton)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), before + 1)
