@@ -15,8 +15,8 @@ test: $(VENV)/.ready check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
 check: $(VENV)/.ready
-	$(BIN)/ruff check MaskSAMCore Testing
-	$(BIN)/ruff format --check MaskSAMCore Testing
+	$(BIN)/ruff check MaskSAMCore MaskSAMSlicer Testing
+	$(BIN)/ruff format --check MaskSAMCore MaskSAMSlicer Testing
 	$(BIN)/mypy
 
 $(VENV)/.ready: pyproject.toml constraints.txt

@@ -1,0 +1,109 @@
+"""What the worker needs in Slicer's Python: what is missing, and installing it on request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+
+import slicer
+from slicer.i18n import tr as _
+
+# Floors, never pins: other extensions share this Python. SimpleITK, numpy and requests are Slicer's
+# own and are never replaced.
+TORCH = "torch>=2.1"
+REQUIREMENTS = (
+    "segment-anything>=1.0",
+    "scipy>=1.10",
+    "safetensors>=0.4",
+    "pooch>=1.7",
+    "psutil>=5.9",
+)
+_SLICERS_OWN = ("SimpleITK", "numpy", "requests")
+
+
+def missing() -> list[str]:
+    """The requirements that are not installed, or too old. Imports none of them."""
+    return [text for text in (TORCH, *REQUIREMENTS) if not _satisfied(text)]
+
+
+def install(log: Callable[[str], None]) -> None:
+    """Installs what is missing, after a person asked for it. Runs on the main thread, as Slicer's
+    own installer does.
+
+    Args:
+        log: receives lines for the person.
+
+    Raises:
+        RuntimeError: it could not be installed; the message says what to do.
+    """
+    wanted = missing()
+    if TORCH in wanted:
+        _install_torch(log)
+        wanted.remove(TORCH)
+    if wanted:
+        log(_("Installing {packages} ...").format(packages=", ".join(wanted)))
+        try:
+            _install_packages(wanted)
+        except Exception as error:
+            raise RuntimeError(
+                _(
+                    "{packages} could not be installed: {error}. Check the network and the proxy,"
+                    " then try again."
+                ).format(packages=", ".join(wanted), error=error)
+            ) from error
+    left = missing()
+    if left:
+        raise RuntimeError(
+            _("Still missing: {packages}. Restart Slicer and try again.").format(
+                packages=", ".join(left)
+            )
+        )
+    log(_("Everything that MaskSAM needs is installed."))
+
+
+def _install_torch(log: Callable[[str], None]) -> None:
+    try:
+        import PyTorchUtils
+    except ImportError as error:
+        raise RuntimeError(
+            _(
+                "PyTorch is installed by the PyTorch extension: install it with the Extensions"
+                " Manager, restart Slicer and press this button again."
+            )
+        ) from error
+    log(_("Installing PyTorch with the PyTorch extension ..."))
+    torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(
+        askConfirmation=True, torchVersionRequirement=TORCH.removeprefix("torch")
+    )
+    if torch is None:
+        raise RuntimeError(_("PyTorch was not installed: MaskSAM cannot run without it."))
+
+
+def _install_packages(requirements: list[str]) -> None:
+    try:
+        from slicer import packaging
+    except ImportError:
+        for requirement in requirements:
+            slicer.util.pip_install(requirement)
+        return
+    packaging.pip_ensure(
+        requirements, skip_packages=list(_SLICERS_OWN), requester="MaskSAM", skip_in_testing=False
+    )
+
+
+def _satisfied(requirement: str) -> bool:
+    name, _separator, floor = requirement.partition(">=")
+    try:
+        return _numbers(metadata.version(name)) >= _numbers(floor)
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: "2.13.0+cpu" gives (2, 13, 0)."""
+    numbers = []
+    for part in version.split("+")[0].split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

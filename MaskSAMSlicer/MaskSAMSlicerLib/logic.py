@@ -1,0 +1,147 @@
+"""What the module does, with or without a panel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import slicer
+from slicer.i18n import tr as _
+
+from . import installer
+from .core import core_folder, worker_python
+from .models import find_row
+from .run import Choice, Outcome, Run
+from .segments import ADD, REPLACE
+from .worker_client import WorkerClient, WorkerError
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class SegmentationLogic:
+    """Runs models over one worker process.
+
+    Example:
+        >>> logic = slicer.util.getModuleLogic("MaskSAMSlicer")
+        >>> segmentation = logic.segment(volumeNode, model="hippocampus", roiNode=roi)
+    """
+
+    def __init__(self) -> None:
+        self.on_log: Callable[[str], None] = lambda _text: None
+        self._client: WorkerClient | None = None
+        self.run: Run | None = None
+
+    @property
+    def client(self) -> WorkerClient:
+        """The worker's client; the process starts with the first run."""
+        if self._client is None:
+            self._client = WorkerClient(
+                python=worker_python(), core_folder=core_folder(), on_log=self._log
+            )
+        return self._client
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is under way."""
+        return self.run is not None and not self.run.finished
+
+    def start(
+        self,
+        choice: Choice,
+        on_progress: Callable[[str, float, float | None], None],
+        on_done: Callable[[Outcome], None],
+        on_error: Callable[[WorkerError], None],
+    ) -> Run:
+        """Starts a run and returns at once; :meth:`poll` carries it on.
+
+        Raises:
+            ValueError: something cannot work; the message says what to do.
+        """
+        if self.busy:
+            raise ValueError(_("A run is under way: wait for its end, or cancel it."))
+        lacking = installer.missing()
+        if lacking:
+            raise ValueError(
+                _("Python packages are missing ({packages}): press Install.").format(
+                    packages=", ".join(lacking)
+                )
+            )
+        run = Run(choice, on_progress, on_done, on_error)
+        run.start(self.client)
+        self.run = run
+        return run
+
+    def poll(self) -> None:
+        """Hands out what the worker has said; never waits."""
+        if self._client is not None:
+            self._client.poll()
+
+    def cancel(self) -> None:
+        """Ends the run; the scene stays as it is."""
+        if self.busy:
+            self.client.cancel()
+
+    def segment(
+        self,
+        volumeNode: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode],
+        model: str = "hippocampus",
+        roiNode: vtkMRMLMarkupsROINode | None = None,
+        boxNodes: Sequence[vtkMRMLMarkupsROINode] | None = None,
+        segmentationNode: vtkMRMLSegmentationNode | None = None,
+        device: str = "auto",
+        rule: str = REPLACE,
+        progress: Callable[[str, float, float | None], None] | None = None,
+    ) -> vtkMRMLSegmentationNode:
+        """Segments a volume and waits for the result; the application stays responsive.
+
+        Args:
+            volumeNode: the image, or one for each channel of the model.
+            model: name in the catalog.
+            roiNode: the part to segment; None for the whole volume.
+            boxNodes: ROIs named like classes; each bounds its class.
+            segmentationNode: where segments go; None for a new one.
+            device: "auto", "cpu", "cuda" or "mps".
+            rule: "replace" puts a class into the segment of its name, "add" gives new segments.
+            progress: called with (stage, fraction done, seconds left or None).
+
+        Returns:
+            The segmentation.
+
+        Raises:
+            ValueError: an argument cannot work; the message says what to do.
+            RuntimeError: the run failed or was cancelled; the scene is as before.
+        """
+        if rule not in (ADD, REPLACE):
+            raise ValueError(_("Unknown rule '{rule}': choose add or replace.").format(rule=rule))
+        if device.split(":")[0] not in DEVICES:
+            raise ValueError(
+                _("Unknown device '{device}': choose one of {known}.").format(
+                    device=device, known=", ".join(DEVICES)
+                )
+            )
+        volumes = volumeNode if isinstance(volumeNode, (list, tuple)) else [volumeNode]
+        choice = Choice(
+            volumes, find_row(model), roiNode, boxNodes or (), segmentationNode, rule, device
+        )
+        ignore = lambda *_arguments: None  # noqa: E731
+        run = self.start(choice, progress or ignore, ignore, ignore)
+        try:
+            self.client.wait(run.job, on_idle=slicer.app.processEvents)
+        except WorkerError as error:
+            raise RuntimeError(str(error)) from error
+        if run.error is not None:
+            raise RuntimeError(str(run.error)) from run.error
+        return run.outcome.node
+
+    def close(self) -> None:
+        """Ends the worker; called when the application quits and before a reload."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        self.run = None
+
+    def _log(self, text: str) -> None:
+        self.on_log(text)

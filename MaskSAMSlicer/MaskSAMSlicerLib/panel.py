@@ -1,0 +1,289 @@
+"""The panel: shows the choices, starts and cancels runs, shows what came of them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from . import installer
+from .logic import SegmentationLogic
+from .modelpicker import ModelPicker
+from .models import doubts
+from .resultsview import ResultsView
+from .run import Choice, Outcome
+from .volumes import volume_from_node
+from .worker_client import WorkerError
+
+_POLL_MS = 50
+_RULES = ("replace", "add")
+# Its own colors, legible in light and dark themes.
+_AMBER = "background: #fff3cd; color: #664d03; padding: 4px; border-radius: 3px;"
+
+
+class Panel:
+    """Everything between the widgets and the logic.
+
+    Args:
+        ui: the widgets of MaskSAMSlicer.ui by name.
+        logic: runs models.
+    """
+
+    def __init__(self, ui: Any, logic: SegmentationLogic) -> None:
+        self.ui = ui
+        self.logic = logic
+        self.parameters: Any = None
+        self._task = ""  # what the worker does now, in words; empty when it is idle
+        self._cancelling = False
+        self._timer = qt.QTimer()
+        self._timer.interval = _POLL_MS
+        self._timer.connect("timeout()", self._poll)
+        self.picker = ModelPicker(
+            ui, self._model_chosen, self._download, self._import, self._remove
+        )
+        self.results = ResultsView(ui)
+        for rule, text in zip(
+            _RULES, (_("replace the segment"), _("add a new segment")), strict=True
+        ):
+            ui.ruleSelector.addItem(text, rule)
+        for device, text in (
+            ("auto", _("Automatic")),
+            ("cpu", _("CPU")),
+            ("cuda", _("NVIDIA GPU (CUDA)")),
+            ("mps", _("Apple GPU (Metal)")),
+        ):
+            ui.deviceSelector.addItem(text, device)
+        ui.deviceInfo.text = _("The device in use is shown here after the first run.")
+        ui.segmentButton.connect("clicked(bool)", self._segment_clicked)
+        ui.installButton.connect("clicked(bool)", self._install)
+        ui.ruleSelector.connect("currentIndexChanged(int)", self._rule_chosen)
+        ui.deviceSelector.connect("currentIndexChanged(int)", self._device_chosen)
+        ui.progressBar.visible = False
+        ui.warningLabel.styleSheet = _AMBER
+        logic.on_log = self.log
+        self.picker.refresh()
+        self.update()
+
+    @property
+    def busy(self) -> bool:
+        """Whether the worker does something for this panel."""
+        return bool(self._task)
+
+    def set_parameters(self, parameters: Any) -> None:
+        """The parameter node's wrapper, or None while a scene closes."""
+        self.parameters = parameters
+        self.update()
+
+    def update(self) -> None:
+        """Brings the widgets up to date with the parameters, the scene and the run."""
+        lacking = installer.missing()
+        self.ui.installFrame.visible = bool(lacking)
+        self.ui.installLabel.text = _("MaskSAM needs Python packages: {packages}.").format(
+            packages=", ".join(lacking)
+        )
+        parameters = self.parameters
+        if parameters is not None:
+            self.picker.choose(parameters.model)
+            _select(self.ui.ruleSelector, parameters.rule)
+            _select(self.ui.deviceSelector, parameters.device)
+        self.picker.set_enabled(not self.busy)
+        for widget in (
+            self.ui.inputsButton,
+            self.ui.outputButton,
+            self.ui.installButton,
+        ):
+            widget.enabled = not self.busy
+        self.results.forget_missing()
+        self._update_segment_button(lacking)
+        self._update_warning()
+
+    def close(self) -> None:
+        """Ends the run and the worker."""
+        self._timer.stop()
+        self.logic.on_log = lambda _text: None
+        self._task = ""
+
+    def scene_closing(self) -> None:
+        """The nodes of a run under way are about to vanish."""
+        self.results.clear()
+        if self.logic.busy:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Stops what is under way."""
+        if self.busy and not self._cancelling:
+            self._cancelling = True
+            self.ui.statusLabel.text = _("Cancelling ...")
+            self.logic.client.cancel()
+            self.update()
+
+    def log(self, text: str) -> None:
+        """A line for the log."""
+        self.ui.logText.appendPlainText(f"{time.strftime('%H:%M:%S')}  {text}")
+
+    def _segment_clicked(self, _checked: bool = False) -> None:
+        if self.busy:
+            self.cancel()
+            return
+        parameters = self.parameters
+        with slicer.util.tryWithErrorDisplay(_("The volume cannot be segmented.")):
+            row = self.picker.row
+            if row is None:
+                raise ValueError(_("Choose a model first."))
+            choice = Choice(
+                [parameters.inputVolume],
+                row,
+                parameters.roi,
+                (),
+                parameters.outputSegmentation,
+                parameters.rule,
+                parameters.device,
+            )
+            self.logic.start(choice, self._progressed, self._segmented, self._failed)
+            self.log(
+                _("Segmenting '{volume}' with '{model}'.").format(
+                    volume=parameters.inputVolume.GetName(), model=row.title
+                )
+            )
+            self._begin(_("Starting"))
+
+    def _begin(self, task: str) -> None:
+        self._task = task
+        self._cancelling = False
+        self.ui.progressBar.setRange(0, 0)
+        self.ui.progressBar.visible = True
+        self.ui.statusLabel.text = task
+        self._timer.start()
+        self.update()
+
+    def _end(self, message: str) -> None:
+        self._task = ""
+        self._cancelling = False
+        self._timer.stop()
+        self.ui.progressBar.visible = False
+        self.ui.statusLabel.text = message
+        self.log(message)
+        self.update()
+
+    def _poll(self) -> None:
+        self.logic.poll()
+
+    def _progressed(self, stage: str, fraction: float, seconds_left: float | None) -> None:
+        if self._cancelling:
+            return
+        self.ui.progressBar.setRange(0, 1000)
+        self.ui.progressBar.value = round(1000 * fraction)
+        self.ui.statusLabel.text = stage + _time_left(seconds_left)
+
+    def _segmented(self, outcome: Outcome) -> None:
+        self.results.show(outcome)
+        self.ui.deviceInfo.text = _("Ran on {device}.").format(device=outcome.device)
+        self._end(
+            _("Done: {count} classes in '{name}', {seconds:.1f} s.").format(
+                count=len(outcome.found), name=outcome.node.GetName(), seconds=outcome.seconds
+            )
+        )
+
+    def _failed(self, error: WorkerError) -> None:
+        if error.details:
+            self.log(error.details)
+        if error.kind == "cancelled" or self._cancelling:
+            self._end(_("Cancelled; nothing was changed."))
+            return
+        self._end(_("Failed: {reason}").format(reason=error))
+        self.ui.logButton.collapsed = False
+        slicer.util.errorDisplay(str(error), windowTitle=_("MaskSAM"))
+
+    def _download(self, name: str) -> None:
+        self._begin(_("Downloading"))
+        self.logic.client.download(
+            name, on_progress=self._progressed, on_done=self._catalog_changed, on_error=self._failed
+        )
+
+    def _import(self, path: str) -> None:
+        self._begin(_("Adding the model"))
+        self.logic.client.add_model(path, on_done=self._model_added, on_error=self._failed)
+
+    def _remove(self, name: str) -> None:
+        self._begin(_("Removing the model"))
+        self.logic.client.remove_model(name, on_done=self._catalog_changed, on_error=self._failed)
+
+    def _model_added(self, result: dict[str, Any]) -> None:
+        if self.parameters is not None:
+            self.parameters.model = result["name"]
+        self._catalog_changed(result)
+
+    def _catalog_changed(self, _result: dict[str, Any]) -> None:
+        self.picker.refresh()
+        self._end(_("The list of models is up to date."))
+
+    def _install(self, _checked: bool = False) -> None:
+        with slicer.util.tryWithErrorDisplay(_("Not everything could be installed.")):
+            installer.install(self.log)
+        self.update()
+
+    def _model_chosen(self, name: str) -> None:
+        if self.parameters is not None:
+            self.parameters.model = name
+        self.update()
+
+    def _rule_chosen(self, index: int) -> None:
+        if self.parameters is not None and index >= 0:
+            self.parameters.rule = self.ui.ruleSelector.itemData(index)
+
+    def _device_chosen(self, index: int) -> None:
+        if self.parameters is not None and index >= 0:
+            self.parameters.device = self.ui.deviceSelector.itemData(index)
+
+    def _update_segment_button(self, lacking: list[str]) -> None:
+        button = self.ui.segmentButton
+        parameters = self.parameters
+        row = self.picker.row
+        if self.busy:
+            button.text = _("Cancel")
+            button.enabled = not self._cancelling
+            button.toolTip = _("Stop; nothing will be changed.")
+            return
+        button.text = _("Segment")
+        reason = ""
+        if parameters is None or parameters.inputVolume is None:
+            reason = _("Choose a volume first.")
+        elif row is None:
+            reason = _("Choose a model first.")
+        elif not row.usable:
+            reason = _("The chosen model is not installed, or is no model that segments.")
+        elif lacking:
+            reason = _("Install the missing Python packages first.")
+        button.enabled = not reason
+        button.toolTip = reason or _("Segment the volume.")
+
+    def _update_warning(self) -> None:
+        text = ""
+        parameters, row = self.parameters, self.picker.row
+        if parameters is not None and parameters.inputVolume is not None and row is not None:
+            try:
+                volume = volume_from_node(parameters.inputVolume)
+            except ValueError as error:
+                text = str(error)
+            else:
+                has_roi = parameters.roi is not None
+                text = "\n".join(doubts(row, parameters.inputVolume, volume, has_roi))
+        self.ui.warningLabel.text = text
+        self.ui.warningLabel.visible = bool(text)
+
+
+def _select(combo: Any, value: str) -> None:
+    index = combo.findData(value)
+    if index >= 0 and combo.currentIndex != index:
+        combo.currentIndex = index
+
+
+def _time_left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return _(" - about {seconds:.0f} s left").format(seconds=max(1.0, seconds))
+    return _(" - about {minutes:.0f} min left").format(minutes=seconds / 60)

@@ -1,0 +1,25 @@
+"""The panel's choices, kept in the scene and saved with it."""
+
+from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+
+
+@parameterNodeWrapper
+class Parameters:
+    """What the next run does.
+
+    Attributes:
+        inputVolume: the image.
+        model: name of the model in the catalog.
+        roi: the part to segment; none for the whole volume.
+        outputSegmentation: where segments go; none for a new one.
+        rule: "replace" or "add" (see ``segments.write_segments``).
+        device: "auto", "cpu", "cuda" or "mps".
+    """
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    model: str = "hippocampus"
+    roi: vtkMRMLMarkupsROINode
+    outputSegmentation: vtkMRMLSegmentationNode
+    rule: str = "replace"
+    device: str = "auto"

@@ -1,0 +1,145 @@
+"""The table of the classes that a run found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .run import Outcome
+
+
+class ResultsView:
+    """Shows classes with score and volume; hides, shows and finds them; takes a run back.
+
+    Args:
+        ui: the panel's widgets.
+    """
+
+    def __init__(self, ui: Any) -> None:
+        self._ui = ui
+        self._outcome: Outcome | None = None
+        ui.resultsTable.connect("itemChanged(QTableWidgetItem*)", self._toggled)
+        ui.resultsTable.connect("cellClicked(int,int)", self._jump)
+        ui.show3DButton.connect("toggled(bool)", self._show_surfaces)
+        ui.undoButton.connect("clicked(bool)", self._undo)
+        ui.redoButton.connect("clicked(bool)", self._redo)
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing to show."""
+        self._outcome = None
+        self._ui.resultsTable.setRowCount(0)
+        self._ui.resultsInfo.text = ""
+        self._ui.resultsButton.visible = False
+        self._update_buttons()
+
+    def show(self, outcome: Outcome) -> None:
+        """The result of a run."""
+        self._outcome = outcome
+        self._ui.resultsButton.visible = True
+        blocked = self._ui.show3DButton.blockSignals(True)
+        self._ui.show3DButton.checked = _has_surfaces(outcome.node)
+        self._ui.show3DButton.blockSignals(blocked)
+        self._fill()
+
+    def forget_missing(self) -> None:
+        """Clears the table when its segmentation has left the scene."""
+        if self._outcome is not None and self._node() is None:
+            self.clear()
+
+    def _fill(self) -> None:
+        outcome = self._outcome
+        table = self._ui.resultsTable
+        blocked = table.blockSignals(True)
+        table.setRowCount(len(outcome.found))
+        for index, (item, segment_id) in enumerate(
+            zip(outcome.found, outcome.segment_ids, strict=True)
+        ):
+            name = qt.QTableWidgetItem(item.label.name)
+            name.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
+            name.setCheckState(qt.Qt.Checked if self._visible(segment_id) else qt.Qt.Unchecked)
+            name.setIcon(_swatch(item.label.color))
+            name.setData(qt.Qt.UserRole, segment_id)
+            table.setItem(index, 0, name)
+            for column, text in (
+                (1, f"{item.score:.2f}"),
+                (2, f"{item.voxels * outcome.voxel_ml:.2f}"),
+            ):
+                cell = qt.QTableWidgetItem(text)
+                cell.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
+                table.setItem(index, column, cell)
+        table.resizeColumnsToContents()
+        table.blockSignals(blocked)
+        lines = [
+            _("{count} classes in {seconds:.1f} s on {device}.").format(
+                count=len(outcome.found), seconds=outcome.seconds, device=outcome.device
+            )
+        ]
+        if not outcome.found:
+            lines = [_("No class was found: check the volume, the ROI and the model.")]
+        self._ui.resultsInfo.text = "\n".join([*lines, *outcome.notes])
+        self._update_buttons()
+
+    def _node(self) -> Any:
+        return None if self._outcome is None else slicer.mrmlScene.GetNodeByID(self._node_id())
+
+    def _node_id(self) -> str:
+        return self._outcome.undo.node_id
+
+    def _visible(self, segment_id: str) -> bool:
+        node = self._node()
+        present = node is not None and node.GetSegmentation().GetSegment(segment_id) is not None
+        return bool(present and node.GetDisplayNode().GetSegmentVisibility(segment_id))
+
+    def _toggled(self, item: Any) -> None:
+        node = self._node()
+        segment_id = item.data(qt.Qt.UserRole)
+        if node is not None and segment_id:
+            shown = item.checkState() == qt.Qt.Checked
+            node.GetDisplayNode().SetSegmentVisibility(segment_id, shown)
+
+    def _jump(self, row: int, _column: int) -> None:
+        node = self._node()
+        segment_id = self._ui.resultsTable.item(row, 0).data(qt.Qt.UserRole)
+        if node is None or node.GetSegmentation().GetSegment(segment_id) is None:
+            return
+        center = node.GetSegmentCenterRAS(segment_id)
+        if center is not None:
+            mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
+            slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, mode)
+
+    def _show_surfaces(self, shown: bool) -> None:
+        node = self._node()
+        if node is None:
+            return
+        if shown:
+            node.CreateClosedSurfaceRepresentation()
+        else:
+            node.RemoveClosedSurfaceRepresentation()
+
+    def _undo(self, _checked: bool = False) -> None:
+        self._outcome.undo.undo()
+        self._update_buttons()
+
+    def _redo(self, _checked: bool = False) -> None:
+        self._outcome.undo.redo()
+        self._update_buttons()
+
+    def _update_buttons(self) -> None:
+        undo = self._outcome.undo if self._outcome is not None else None
+        self._ui.undoButton.enabled = undo is not None and undo.can_undo
+        self._ui.redoButton.enabled = undo is not None and undo.can_redo
+
+
+def _has_surfaces(node: Any) -> bool:
+    name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    return bool(node.GetSegmentation().ContainsRepresentation(name))
+
+
+def _swatch(color: tuple[float, float, float]) -> Any:
+    pixmap = qt.QPixmap(14, 14)
+    pixmap.fill(qt.QColor.fromRgbF(*color))
+    return qt.QIcon(pixmap)

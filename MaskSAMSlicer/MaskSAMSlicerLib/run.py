@@ -1,0 +1,186 @@
+"""One run: from the nodes that a person chose to segments, with nothing changed until the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from .models import ModelRow
+from .segments import FoundClass, UndoStep, check_target, new_segmentation, write_segments
+from .volumes import box_from_roi, volume_from_node
+from .worker_client import Job, SegmentRequest, WorkerClient, WorkerError
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+
+
+@dataclass
+class Choice:
+    """What to segment, with what, and where the result goes.
+
+    Attributes:
+        volumes: one for each channel of the model; the first gives the geometry.
+        row: the model.
+        roi: the part to segment; None for the whole volume.
+        boxes: ROI nodes, each named like a class that it bounds.
+        output: None for a new segmentation.
+        rule: "replace" or "add".
+        device: "auto", "cpu", "cuda" or "mps".
+    """
+
+    volumes: Sequence[vtkMRMLScalarVolumeNode]
+    row: ModelRow
+    roi: vtkMRMLMarkupsROINode | None = None
+    boxes: Sequence[vtkMRMLMarkupsROINode] = ()
+    output: vtkMRMLSegmentationNode | None = None
+    rule: str = "replace"
+    device: str = "auto"
+
+
+@dataclass
+class Outcome:
+    """What a run gave.
+
+    Attributes:
+        node: the segmentation.
+        found: the classes, with their segments' IDs at the same places in ``segment_ids``.
+        device: where it ran, and why there.
+        notes: remarks for the person.
+        seconds, import_seconds: of the worker, and of the import into the scene.
+        voxel_ml: volume of a voxel in ml.
+    """
+
+    node: vtkMRMLSegmentationNode
+    found: list[FoundClass]
+    segment_ids: list[str]
+    undo: UndoStep
+    device: str
+    notes: list[str]
+    seconds: float
+    import_seconds: float
+    voxel_ml: float
+
+
+@dataclass
+class Run:
+    """A run under way. The scene is touched once, when the whole result is there.
+
+    Nodes are remembered by their IDs: they may vanish while the worker is busy.
+    """
+
+    choice: Choice
+    on_progress: Callable[[str, float, float | None], None] = lambda *_arguments: None
+    on_done: Callable[[Outcome], None] = lambda _outcome: None
+    on_error: Callable[[WorkerError], None] = lambda _error: None
+    job: Job | None = None
+    outcome: Outcome | None = None
+    error: Exception | None = None
+    _ids: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended, well or not."""
+        return self.outcome is not None or self.error is not None
+
+    def start(self, client: WorkerClient) -> None:
+        """Checks everything that can be checked at once, and sends the work off.
+
+        Raises:
+            ValueError: a choice cannot work; the message says what to do. Nothing was started.
+        """
+        choice = self.choice
+        if not choice.row.usable:
+            raise ValueError(_not_usable(choice.row))
+        volumes = [volume_from_node(node) for node in choice.volumes]
+        first = volumes[0]
+        check_target(choice.output, choice.volumes[0])
+        roi = None if choice.roi is None else box_from_roi(choice.roi, first)
+        boxes = [box_from_roi(node, first, node.GetName()) for node in choice.boxes]
+        self._ids = {"volume": choice.volumes[0].GetID()}
+        if choice.output is not None:
+            self._ids["output"] = choice.output.GetID()
+        request = SegmentRequest(
+            arrays=[volume.array for volume in volumes],
+            matrices=[volume.ijk_to_ras for volume in volumes],
+            names=[volume.name for volume in volumes],
+            model=choice.row.name,
+            roi=roi,
+            boxes=boxes,
+            device=choice.device,
+        )
+        self.job = client.segment(
+            request, on_progress=self.on_progress, on_done=self._done, on_error=self._failed
+        )
+
+    def _failed(self, error: WorkerError) -> None:
+        self.error = error
+        self.on_error(error)
+
+    def _done(self, result: dict[str, Any]) -> None:
+        try:
+            self.outcome = self._write(result)
+        except Exception as error:
+            failure = WorkerError("refused", str(error))
+            self.error = failure
+            self.on_error(failure)
+            return
+        self.on_done(self.outcome)
+
+    def _write(self, result: dict[str, Any]) -> Outcome:
+        started = time.monotonic()
+        volume_node = slicer.mrmlScene.GetNodeByID(self._ids["volume"])
+        if volume_node is None or volume_node is not self.choice.volumes[0]:
+            raise ValueError(_("The volume was removed meanwhile; nothing was changed."))
+        output = None
+        if "output" in self._ids:
+            output = slicer.mrmlScene.GetNodeByID(self._ids["output"])
+            if output is None:
+                raise ValueError(_("The output was removed meanwhile; nothing was changed."))
+        labelmap = result["labelmap"]
+        volume = volume_from_node(volume_node)
+        if tuple(labelmap.shape) != tuple(volume.shape):
+            raise ValueError(_("The volume changed its size meanwhile; nothing was changed."))
+        found = self._found(result["instances"])
+        node = output if output is not None else new_segmentation(volume_node)
+        undo, ids = write_segments(
+            node, volume_node, labelmap, found, self.choice.rule, self.choice.row.name
+        )
+        device = result["device"]
+        return Outcome(
+            node=node,
+            found=found,
+            segment_ids=ids,
+            undo=undo,
+            device=f"{device['name']} ({device['reason']})",
+            notes=list(result.get("notes", ())),
+            seconds=float(result["seconds"]),
+            import_seconds=time.monotonic() - started,
+            voxel_ml=abs(float(np.linalg.det(volume.ijk_to_ras[:3, :3]))) / 1000,
+        )
+
+    def _found(self, instances: Sequence[dict[str, Any]]) -> list[FoundClass]:
+        labels = {label.value: label for label in self.choice.row.labels}
+        return [
+            FoundClass(
+                labels[int(item["label"])],
+                float(item["score"]),
+                tuple(int(value) for value in item["lower"]),
+                tuple(int(value) for value in item["upper"]),
+                int(item["voxels"]),
+            )
+            for item in instances
+        ]
+
+
+def _not_usable(row: ModelRow) -> str:
+    if row.kind != "model":
+        return _(
+            "'{title}' is a backbone that models build upon: choose a model that segments."
+        ).format(title=row.title)
+    return _("The model '{title}' is not installed: press Download first.").format(title=row.title)

@@ -1,0 +1,231 @@
+"""From a labelmap to named, coloured segments, in one step that can be undone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from vtk.util.numpy_support import numpy_to_vtk
+
+from .volumes import transform_to_world, volume_from_node
+
+from MaskSAMCore.labels import Label, terminology_entry  # isort: skip
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkSegment
+
+ADD, REPLACE = "add", "replace"
+# Marks segments that a model made, with its name.
+MODEL_TAG = "MaskSAM.Model"
+
+
+@dataclass(frozen=True)
+class FoundClass:
+    """A class that a run found.
+
+    Attributes:
+        label: name, color, codes and value in the labelmap.
+        score: mean probability over its voxels, 0 to 1.
+        lower, upper: voxel edges (i, j, k) of the smallest box around it.
+        voxels: how many there are.
+    """
+
+    label: Label
+    score: float
+    lower: tuple[int, int, int]
+    upper: tuple[int, int, int]
+    voxels: int
+
+
+class UndoStep:
+    """Takes back, and does again, one change of a segmentation's segments."""
+
+    def __init__(self, node: vtkMRMLSegmentationNode) -> None:
+        self._history = slicer.vtkSegmentationHistory()
+        self._history.SetSegmentation(node.GetSegmentation())
+        self._history.SaveState()
+        self.node_id = node.GetID()
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a state before this one."""
+        return bool(self._history.IsRestorePreviousStateAvailable())
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether a state after this one was taken back."""
+        return bool(self._history.IsRestoreNextStateAvailable())
+
+    def undo(self) -> None:
+        """Back to the state before."""
+        self._history.RestorePreviousState()
+
+    def redo(self) -> None:
+        """Forward again."""
+        self._history.RestoreNextState()
+
+
+def new_segmentation(volume_node: vtkMRMLScalarVolumeNode) -> vtkMRMLSegmentationNode:
+    """An empty segmentation with the volume's geometry and transform, in the folder of the volume
+    in the subject hierarchy."""
+    scene = slicer.mrmlScene
+    name = scene.GenerateUniqueName(_("{volume} segmentation").format(volume=volume_node.GetName()))
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+    node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    volume_item = hierarchy.GetItemByDataNode(volume_node)
+    item = hierarchy.GetItemByDataNode(node)
+    if volume_item and item:
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(volume_item))
+    return node
+
+
+def check_target(
+    node: vtkMRMLSegmentationNode | None, volume_node: vtkMRMLScalarVolumeNode
+) -> None:
+    """Whether segments of a volume can go into a segmentation.
+
+    Raises:
+        ValueError: their parent transforms do not fit, or it holds no binary labelmaps.
+    """
+    if node is None:
+        return
+    try:
+        _image_to_segmentation(node, volume_node)
+    except ValueError as error:
+        raise ValueError(_("The output cannot be used: {reason}").format(reason=error)) from error
+    segmentation = node.GetSegmentation()
+    if segmentation.GetNumberOfSegments() and (
+        segmentation.GetSourceRepresentationName() != _binary_labelmap()
+    ):
+        raise ValueError(
+            _(
+                "The segmentation '{name}' is made of surfaces: make its binary labelmap the source"
+                " representation in the Segmentations module, or choose another output."
+            ).format(name=node.GetName())
+        )
+
+
+def write_segments(
+    node: vtkMRMLSegmentationNode,
+    volume_node: vtkMRMLScalarVolumeNode,
+    labelmap: np.ndarray,
+    found: Sequence[FoundClass],
+    rule: str,
+    model: str,
+) -> tuple[UndoStep, list[str]]:
+    """Puts the classes of a labelmap into a segmentation; nothing else of it changes.
+
+    Args:
+        labelmap: [K, J, I] on the volume's grid.
+        rule: "add" gives new segments, with numbered names where a name is taken; "replace" puts
+            a class into the segment of its name, if there is one.
+        model: noted in the segments.
+
+    Returns:
+        The step, to undo it, and the segments' IDs in the order of ``found``.
+    """
+    segmentation = node.GetSegmentation()
+    step = UndoStep(node)
+    if segmentation.GetNumberOfSegments() == 0:
+        segmentation.SetSourceRepresentationName(_binary_labelmap())
+    # Voxels of other segments stay: a segment's layer is its own until it is put into it.
+    image = _oriented_image(labelmap, found, _image_to_segmentation(node, volume_node))
+    ids = []
+    was_modifying = node.StartModify()
+    try:
+        for item in found:
+            segment_id = _segment_named(segmentation, item.label.name) if rule == REPLACE else ""
+            if segment_id:
+                segmentation.SeparateSegmentLabelmap(segment_id)
+                segment = segmentation.GetSegment(segment_id)
+                segment.RemoveAllRepresentations()
+            else:
+                segment = slicer.vtkSegment()
+                segment.SetName(_unique_name(segmentation, item.label.name))
+            _fill(segment, item.label, image, model)
+            if not segment_id:
+                segment_id = segmentation.GenerateUniqueSegmentID(item.label.name)
+                segmentation.AddSegment(segment, segment_id)
+            ids.append(segment_id)
+    finally:
+        node.EndModify(was_modifying)
+    segmentation.InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
+    if segmentation.ContainsRepresentation(_closed_surface()):
+        node.CreateClosedSurfaceRepresentation()
+    display = node.GetDisplayNode()
+    if display is not None:
+        for segment_id in ids:
+            display.SetSegmentVisibility(segment_id, True)
+    return step, ids
+
+
+def _fill(segment: vtkSegment, label: Label, image: Any, model: str) -> None:
+    segment.SetColor(*label.color)
+    segment.SetLabelValue(label.value)
+    segment.AddRepresentation(_binary_labelmap(), image)
+    segment.SetTag(MODEL_TAG, model)
+    terminology = terminology_entry(label)
+    if terminology:
+        segment.SetTag(segment.GetTerminologyEntryTagName(), terminology)
+
+
+def _image_to_segmentation(
+    node: vtkMRMLSegmentationNode, volume_node: vtkMRMLScalarVolumeNode
+) -> np.ndarray:
+    """From the volume's IJK to the segmentation's own coordinates."""
+    ijk_to_world = volume_from_node(volume_node).ijk_to_ras
+    matrix = np.linalg.inv(transform_to_world(node)) @ ijk_to_world
+    axes = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+    if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-4:
+        raise ValueError(
+            _(
+                "the volume and '{name}' have transforms that shear one against the other: choose a"
+                " new segmentation, or harden the transforms."
+            ).format(name=node.GetName())
+        )
+    return matrix
+
+
+def _oriented_image(labelmap: np.ndarray, found: Sequence[FoundClass], matrix: np.ndarray) -> Any:
+    """The part of a labelmap that is not empty, as an image that all its segments share."""
+    lower = (
+        np.min([item.lower for item in found], axis=0).astype(int) if found else np.zeros(3, int)
+    )
+    upper = np.max([item.upper for item in found], axis=0).astype(int) if found else lower + 1
+    part = labelmap[lower[2] : upper[2], lower[1] : upper[1], lower[0] : upper[0]]
+    image = slicer.vtkOrientedImageData()
+    extent = [value for a, b in zip(lower, upper, strict=True) for value in (int(a), int(b) - 1)]
+    image.SetExtent(*extent)
+    image.SetImageToWorldMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    kind = vtk.VTK_UNSIGNED_CHAR if labelmap.dtype == np.uint8 else vtk.VTK_UNSIGNED_SHORT
+    scalars = numpy_to_vtk(np.ascontiguousarray(part).ravel(), deep=True, array_type=kind)
+    image.GetPointData().SetScalars(scalars)
+    return image
+
+
+def _segment_named(segmentation: Any, name: str) -> str:
+    return segmentation.GetSegmentIdBySegmentName(name) or ""
+
+
+def _unique_name(segmentation: Any, name: str) -> str:
+    candidate, number = name, 1
+    while segmentation.GetSegmentIdBySegmentName(candidate):
+        number += 1
+        candidate = f"{name} {number}"
+    return candidate
+
+
+def _binary_labelmap() -> str:
+    return slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+
+
+def _closed_surface() -> str:
+    return slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()

@@ -1,0 +1,7 @@
+file(WRITE ${CMAKE_BINARY_DIR}/described.txt "name=${PROJECT_NAME}\n")
+foreach(field HOMEPAGE CONTRIBUTORS DESCRIPTION ICONURL SCREENSHOTURLS DEPENDS)
+  if(NOT EXTENSION_${field})
+    message(FATAL_ERROR "EXTENSION_${field} is missing")
+  endif()
+  file(APPEND ${CMAKE_BINARY_DIR}/described.txt "${field}=${EXTENSION_${field}}\n")
+endforeach()

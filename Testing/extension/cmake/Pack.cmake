@@ -1,0 +1,1 @@
+# Slicer packs here; the test installs the component that it would pack.
