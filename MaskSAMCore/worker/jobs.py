@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from .warm import Warm
 
 # Progress within a stage is said no more often than this.
 _SECONDS_BETWEEN_REPORTS = 0.05
+_SECONDS_TO_ABANDON = 2 * 24 * 3600
 
 
 class Work:
@@ -200,9 +202,19 @@ def download(work: Work) -> dict[str, Any]:
         work.progress(stage, share, elapsed / share * (1 - share) if share else None)
 
     work.progress(stage, 0, None)
+    _remove_abandoned()
     download_entry(entry, report, work.cancelled)
     work.warm.forget()
     return {}
+
+
+def _remove_abandoned() -> None:
+    """Remove half a download of days ago, left by a process that was killed."""
+    from ..models import user_folder
+
+    for folder in user_folder().glob("*/.masksam-*"):
+        if time.time() - folder.stat().st_mtime > _SECONDS_TO_ABANDON:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def add_model(work: Work) -> dict[str, Any]:

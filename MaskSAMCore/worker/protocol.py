@@ -121,7 +121,12 @@ def as_request_error(error: BaseException) -> RequestError:
     if _is_out_of_memory(error):
         return RequestError(OUT_OF_MEMORY, MEMORY_ADVICE, _traceback(error))
     if isinstance(error, MaskSAMError):
-        return RequestError(REFUSED, _one_line(str(error)))
+        # The engine says itself what to do where not even one window fits.
+        code = OUT_OF_MEMORY if "memory is too small" in str(error) else REFUSED
+        return RequestError(code, _one_line(str(error)))
+    if isinstance(error, ModuleNotFoundError):
+        text = f"the Python package '{error.name}' is missing: install what MaskSAM needs"
+        return RequestError(REFUSED, text, _traceback(error))
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return RequestError(REFUSED, f"the disk is full: free some space ({error.filename})")
     what = _one_line(f"{type(error).__name__}: {error}")

@@ -7,7 +7,6 @@ import gc
 import os
 import queue
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -199,6 +198,7 @@ def main() -> None:
     parser.add_argument("--memory-gib", type=float, default=4.0)
     options = parser.parse_args()
     reader, writer = take_pipes()
-    os.chdir(tempfile.gettempdir())  # on Windows the folder a process stands in cannot be removed
+    # Windows cannot remove the folder that a process stands in.
+    os.chdir(Path(sys.executable).anchor)
     memory = int(options.memory_gib * 2**30)
     Server(reader, Channel(writer), options.idle_minutes * 60, memory).serve()

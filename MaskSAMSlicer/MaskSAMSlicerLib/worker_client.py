@@ -238,7 +238,9 @@ class WorkerClient(Requests):
             self._succeed(job, result)
 
     def _send_what_is_ready(self, connection: Connection) -> None:
-        """In the order of asking."""
+        """In the order of asking; nothing to one that has ended, so that no job is lost with it."""
+        if not connection.running:
+            return
         for job in self._jobs.values():
             if not (connection.ready and job.ready):
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,9 @@ class SegmentRequest:
 
     def params(self) -> dict[str, Any]:
         """What the worker is told, but for the images and the output."""
+        path = Path(self.model)
         return {
-            "model": str(self.model),
+            "model": str(path.absolute() if path.exists() else self.model),
             "roi": None if self.roi is None else _box(self.roi),
             "boxes": [_box(box) for box in self.boxes or ()],
             "device": self.device,
