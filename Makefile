@@ -21,6 +21,8 @@ check: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null || $(MAKE) --no-print-directory debian
+	@! command -v apt-get >/dev/null || test "$$(id -u)" != 0 || ldconfig -p | grep -q libEGL.so.1 || \
+		$(MAKE) --no-print-directory debian
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))" || \
 		{ echo "Python 3.10 to 3.13 is needed, for example: make PYTHON=python3.12 test"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +35,9 @@ debian:
 	@test "$$(id -u)" = 0 || { echo "install the Debian packages python3-venv and python3-pip first"; exit 2; }
 	apt-get update -qq
 	apt-get install -y -qq python3 python3-venv python3-pip
+	@# What Qt and VTK draw with where there is no display, for the tests of the Slicer module.
+	apt-get install -y -qq libegl1 libgl1 libgl1-mesa-dri libxkbcommon0 libfontconfig1 \
+		libdbus-1-3 libglib2.0-0
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info masksam-demo .pytest_cache .mypy_cache .ruff_cache
