@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,10 @@ class Work:
             number = self._request.id
             report = {"id": number, "stage": stage, "fraction": round(float(fraction), 4)}
             self._channel.notify("progress", **report, seconds_left=seconds_left)
+
+    def log(self, text: str, level: str = "info") -> None:
+        """Say something for the log."""
+        self._channel.notify("log", level=level, text=text)
 
     def cancelled(self) -> bool:
         """Whether the client wishes to stop."""
@@ -97,11 +102,14 @@ def segment(work: Work) -> dict[str, Any]:
 def _loaded(work: Work) -> Any:
     work.check()
     work.progress("Starting PyTorch", 0, None)
-    import torch  # noqa: F401
+    import torch
 
     work.check()
     work.progress("Loading the model", 0, None)
+    began = time.monotonic()
     segmenter = work.warm.segmenter(work.text("model"), work.text("device", "auto"))
+    seconds = time.monotonic() - began
+    work.log(f"PyTorch {torch.__version__}, on {segmenter.device}, ready in {seconds:.1f} s")
     work.check()
     return segmenter
 
@@ -213,8 +221,9 @@ def _remove_abandoned() -> None:
     from ..models import user_folder
 
     for folder in user_folder().glob("*/.masksam-*"):
-        if time.time() - folder.stat().st_mtime > _SECONDS_TO_ABANDON:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _SECONDS_TO_ABANDON:
+                shutil.rmtree(folder)
 
 
 def add_model(work: Work) -> dict[str, Any]:

@@ -146,6 +146,9 @@ class Server:
                 self._running = None
                 self._pending.pop(request.id, None)
             self._idle.set()
+            if failure is not None and failure.data is not None:
+                text = str(failure.data.get("traceback", ""))
+                self._channel.notify("log", level="error", text=text)
             if failure is None:
                 self._channel.answer(request.id, result)
             else:

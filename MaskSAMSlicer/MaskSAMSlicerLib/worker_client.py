@@ -127,8 +127,7 @@ class WorkerClient(Requests):
             job.cancelling = True
             if job.sent and self._connection is not None:
                 self._connection.send("cancel", {"id": job.id})
-                if self._kill_at is None:
-                    self._kill_at = time.monotonic() + CANCEL_SECONDS
+                self._kill_at = time.monotonic() + CANCEL_SECONDS
             else:
                 self._later(job, cancelled())
 

@@ -59,6 +59,8 @@ class SharedFiles:
             WorkerError: the disk is full or cannot be written, the arrays are no volumes, or it was
                 cancelled.
         """
+        if not request.arrays:
+            raise WorkerError("refused", "there is no volume to segment")
         with self._lock:
             known = self._sessions.get(request.session or "", [])
             held = self._held.setdefault(number, [])
@@ -141,9 +143,9 @@ class SharedFiles:
         used |= {Path(image["path"]) for images in self._sessions.values() for image in images}
         for path in self._files - used:
             try:
-                path.unlink()
-            except FileNotFoundError:
-                pass
+                path.unlink(missing_ok=True)
+                # What a worker that was killed had half written.
+                path.with_name(f".{path.name}.part").unlink(missing_ok=True)
             except OSError:
                 continue  # on Windows for as long as the worker maps it: tried again next time
             self._files.discard(path)

@@ -132,14 +132,14 @@ class WorkerProcess:
             if message is None:
                 break
         # What comes after rubbish is thrown away, so that the process never waits for us.
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError), stream:
             while stream.read(1 << 16):
                 pass
 
     def _read_log(self) -> None:
         stream = self._process.stderr
         assert stream is not None
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError), stream:
             while True:
                 line = stream.readline(1 << 16)
                 if not line:

@@ -151,6 +151,8 @@ def test_a_worker_that_died_unnoticed_is_replaced(known: WorkerClient, tmp_path:
 
 
 def test_an_error_of_ours_is_told_with_its_traceback(known: WorkerClient, tmp_path: Path):
+    log: list[str] = []
+    known._on_log = log.append
     works(known, tmp_path)
     pid = known.pid
     heard = Heard()
@@ -159,6 +161,7 @@ def test_an_error_of_ours_is_told_with_its_traceback(known: WorkerClient, tmp_pa
     assert error.kind == "internal"
     assert "RuntimeError: a genuine fault" in str(error)
     assert "Traceback" in error.details and "known_worker.py" in error.details
+    assert error.details in log
     works(known, tmp_path)
     assert known.pid == pid
 
