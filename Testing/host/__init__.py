@@ -57,6 +57,7 @@ def start():
         messagelist,
         mrmlwidgets,
         packages,
+        sampledata,
         slicersource,
         uiloader,
     )
@@ -67,6 +68,7 @@ def start():
     uiloader.install(qt, {**ctkwidgets.WIDGETS, **mrmlwidgets.WIDGETS})
     _application = application.create()
     sys.modules["slicer.packaging"] = slicer.packaging = packages
+    sys.modules["SampleData"] = sampledata
     slicersource.install()
     messages = messagelist.install(qt, slicer.util)
     _record_errors()

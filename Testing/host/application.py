@@ -83,6 +83,7 @@ class Application(QtWidgets.QApplication):
         self._manager = modules.ModuleManager()
         self._io = CoreIOManager(self._scene, self._logic)
         self._layout_manager = None
+        self._window = None
         self.applicationName = "Slicer"
         self.organizationName = "NA-MIC"
         settings = QtCore.QSettings
@@ -249,6 +250,8 @@ def quit_application() -> None:
     from . import views
 
     app.aboutToQuit.emit()
+    if app._window is not None:
+        app._window.close()
     for name in list(app.moduleManager().loadedModuleNames()):
         if isinstance(app.moduleManager().module(name), modules.ScriptedModule):
             modules.unload(name)

@@ -1,7 +1,7 @@
 """A stand-in for ``slicer.i18n``: English stays English.
 
-`tr` refuses a text with values already in it only by being what it is: write
-``_("{count} segments").format(count=n)``, never an f-string, or the real translation finds nothing.
+The real `tr` looks a text up, so values come in afterwards: ``_("{n} segments").format(n=n)``, never
+an f-string.
 """
 
 

@@ -155,12 +155,13 @@ class MainWindow(QtWidgets.QMainWindow):
             frame.setParent(None)
         self.setObjectName("")
         views.close_views()
+        slicer.app._window = None
         super().closeEvent(event)
 
 
 def open_window(name: str | None = None, size: tuple[int, int] = (1280, 800)) -> MainWindow:
     """Open the window, with a module's panel; ``window.close()`` closes it and the views."""
-    window = MainWindow(size)
+    window = slicer.app._window = MainWindow(size)  # kept, whatever the caller keeps
     if name is not None:
         window.selectModule(name)
     window.show()

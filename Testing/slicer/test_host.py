@@ -509,6 +509,19 @@ def test_the_application_tells_of_its_start_and_its_end(application):
     assert seen == ["startupCompleted", "aboutToQuit"]
 
 
+def test_a_registered_sample_is_listed_once(application):
+    import SampleData
+    import slicer
+
+    sample = {"sampleName": "Hippocampus", "uris": "https://example.org/a", "fileNames": "a.nrrd"}
+    for _ in range(2):
+        SampleData.SampleDataLogic.registerCustomSampleDataSource("Own", **sample)
+    (source,) = slicer.modules.sampleDataSources.pop("Own")
+    assert source.fileNames == ["a.nrrd"]
+    with pytest.raises(TypeError):
+        SampleData.SampleDataLogic.registerCustomSampleDataSource("Own", fileName="a.nrrd")
+
+
 def test_a_confirmation_gets_the_answer_that_waits(scene):
     import slicer
 

@@ -1,0 +1,65 @@
+"""A stand-in for the module ``SampleData``: registers sources, downloads nothing.
+
+``slicer.modules.sampleDataSources`` holds what was registered, by category, as in the application.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import slicer
+
+
+@dataclass
+class SampleDataSource:
+    """One entry of the page of sample data; the arguments are the real class's."""
+
+    sampleName: str | None = None
+    uris: str | list[str] | None = None
+    fileNames: str | list[str] | None = None
+    nodeNames: str | list[str] | None = None
+    checksums: str | list[str] | None = None
+    loadFiles: bool | None = None
+    customDownloader: object = None
+    thumbnailFileName: str | None = None
+    loadFileTypes: str | list[str] | None = None
+    loadFileProperties: dict | None = None
+
+    def __post_init__(self):
+        for name in ("uris", "fileNames", "nodeNames", "checksums", "loadFileTypes"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                setattr(self, name, [value])
+        lengths = {
+            len(value) for value in (self.uris, self.fileNames, self.checksums) if value is not None
+        }
+        if len(lengths) > 1:
+            raise ValueError("uris, fileNames and checksums of a sample differ in number")
+
+
+class SampleDataLogic:
+    """What modules call on ``startupCompleted()``."""
+
+    titles: dict[str, str] = {}  # noqa: RUF012
+
+    @staticmethod
+    def registerCustomSampleDataCategory(category, title=None):
+        """Give a category a title."""
+        SampleDataLogic.titles[category] = title or category
+
+    @staticmethod
+    def registerCustomSampleDataSource(
+        category="Custom", sampleName=None, uris=None, fileNames=None, nodeNames=None,
+        customDownloader=None, thumbnailFileName=None, loadFileTypes=None, loadFiles=None,
+        loadFileProperties=None, checksums=None, loadFileType=None,
+    ):  # fmt: skip
+        """Add a sample to a category; the same sample is added once."""
+        source = SampleDataSource(
+            sampleName, uris, fileNames, nodeNames, checksums, loadFiles, customDownloader,
+            thumbnailFileName, loadFileTypes or loadFileType, loadFileProperties,
+        )  # fmt: skip
+        if not hasattr(slicer.modules, "sampleDataSources"):
+            slicer.modules.sampleDataSources = {}
+        sources = slicer.modules.sampleDataSources.setdefault(category, [])
+        if source not in sources:
+            sources.append(source)
