@@ -1,7 +1,7 @@
 """A stand-in for ``slicer.i18n``: English stays English.
 
-The real `tr` looks a text up, so values come in afterwards: ``_("{n} segments").format(n=n)``, never
-an f-string.
+The real `tr` looks a text up, so values come in afterwards: ``_("{n} segments").format(n=n)``,
+never an f-string.
 """
 
 
