@@ -258,8 +258,9 @@ class WorkerClient(Requests):
             why = why_it_ended(status)
             if status != 0:
                 self._log(why)
-            # Status 0: it was idle for long, and ended just when it was wanted again.
-            lost = [job for job in owed if status != 0 or job.heard]
+            # What it never took up is given to the next: it ended, for idleness or otherwise, just
+            # when it was wanted again.
+            lost = [job for job in owed if job.heard or job.cancelling]
             self._replace(connection, lost, WorkerError("crashed", why, connection.tail))
         elif self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._kill_at = None
@@ -273,7 +274,7 @@ class WorkerClient(Requests):
         connection.kill()
         kept = [job for job in self._jobs.values() if not job.answered and job not in lost]
         for job in kept:
-            job.sent, job.restarts = False, job.restarts + 1
+            job.sent, job.heard, job.restarts = False, False, job.restarts + 1
         lost = lost + [job for job in kept if job.restarts > _RESTARTS]
         kept = [job for job in kept if job.restarts <= _RESTARTS]
         if kept:

@@ -228,6 +228,12 @@ FAKES = {
         "protocol",
         "too old",
     ),
+    "greets and ends": (
+        'print(\'{"id": "initialize", "result": {"protocol": 1}}\', flush=True)\n'
+        "input(); input(); import sys; sys.exit(3)",
+        "crashed",
+        "status 3",
+    ),
     "hangs": ("import time; time.sleep(300)", "start", "has not answered"),
     "hangs later": (
         'print(\'{"id": "initialize", "result": {"protocol": 1}}\', flush=True)\n'
