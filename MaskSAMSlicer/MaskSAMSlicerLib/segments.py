@@ -134,6 +134,7 @@ def write_segments(
     """
     segmentation = node.GetSegmentation()
     step = UndoStep(node)
+    surfaces = segmentation.ContainsRepresentation(_closed_surface())
     if segmentation.GetNumberOfSegments() == 0:
         segmentation.SetSourceRepresentationName(_binary_labelmap())
     # Voxels of other segments stay: a segment's layer is its own until it is put into it.
@@ -158,8 +159,9 @@ def write_segments(
     finally:
         node.EndModify(was_modifying)
     segmentation.InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
-    if segmentation.ContainsRepresentation(_closed_surface()):
-        node.CreateClosedSurfaceRepresentation()
+    if surfaces:
+        # Anew for all: without being told so, it makes none for segments that lack one.
+        segmentation.CreateRepresentation(_closed_surface(), True)
     display = node.GetDisplayNode()
     if display is not None:
         for segment_id in ids:

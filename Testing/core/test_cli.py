@@ -11,45 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
 
 from MaskSAMCore.cli import main
 from MaskSAMCore.cli.cases import find_cases
-from MaskSAMCore.data import ChannelNormalization, Plan
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import RasBox
 from MaskSAMCore.io import read_volume, write_boxes
-from MaskSAMCore.labels import Label
-from MaskSAMCore.modeling import build_model
-from MaskSAMCore.models import save_bundle
-from MaskSAMCore.training.run import own_weights
 
 from .generated import generated_case, write_image
-from .test_modeling_adapters import small_config
-
-
-def bundle(folder: Path, channels: int = 1) -> Path:
-    """A small random network that finds its two classes somewhere."""
-    torch.manual_seed(1)
-    config = small_config(in_channels=channels)
-    model = build_model(config)
-    with torch.no_grad():
-        model.decoder.class_head.bias[1:3] += 3
-        for parameter in (
-            model.sam.mask_decoder.output_hypernetworks_mlps[0].layers[-1].parameters()
-        ):
-            parameter.mul_(5)
-    how = (ChannelNormalization(),) * channels
-    names = tuple(f"MR{c}" for c in range(channels))
-    plan = Plan("SAR", (2.0, 1.0, 1.0), config.window, how, names)
-    labels = (Label(1, "Bright", (1.0, 0.8, 0.1)), Label(2, "Dark", (0.1, 0.4, 0.9)))
-    save_bundle(folder, "small", "Small", own_weights(model), config, plan, labels, (), (0,))
-    return folder
+from .small_bundle import small_bundle
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(bundle(tmp_path_factory.mktemp("models") / "small"))
+    return str(small_bundle(tmp_path_factory.mktemp("models") / "small"))
 
 
 @pytest.fixture
@@ -92,7 +67,7 @@ def test_a_folder_of_cases_becomes_a_folder_of_labelmaps(model: str, tmp_path: P
 
 
 def test_channels_of_a_case_are_found_by_their_numbers(tmp_path: Path):
-    two = str(bundle(tmp_path / "two", channels=2))
+    two = str(small_bundle(tmp_path / "two", channels=2))
     for channel in range(2):
         write_image(generated_case(0)[0], tmp_path / "in" / f"a_{channel:04d}.nii.gz")
     assert main(["predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", two]) == 0

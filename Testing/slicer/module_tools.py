@@ -1,0 +1,142 @@
+"""What the tests of the module share: its library on the path, volumes as scanners make them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+MODULE = ROOT / "MaskSAMSlicer" / "MaskSAMSlicer.py"
+if str(MODULE.parent) not in sys.path:
+    sys.path.insert(0, str(MODULE.parent))
+
+
+def turn(degrees: tuple[float, float, float]) -> np.ndarray:
+    """Turns about the three axes, one after the other."""
+    result = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(degrees)):
+        i, j = [n for n in range(3) if n != axis]
+        step = np.eye(3)
+        step[i, i] = step[j, j] = np.cos(angle)
+        step[i, j], step[j, i] = -np.sin(angle), np.sin(angle)
+        result = result @ step
+    return result
+
+
+def matrix(axes: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    result = np.eye(4)
+    result[:3, :3] = axes @ np.diag(spacing)
+    result[:3, 3] = (11.5, -23.25, 7.75)
+    return result
+
+
+# IJK to RAS, as NIfTI, DICOM and the scanner's table give them.
+GRIDS = {
+    "axis-aligned": matrix(np.eye(3), (1.0, 1.0, 1.0)),
+    "LPS": matrix(np.diag([-1.0, -1.0, 1.0]), (0.9, 0.9, 2.0)),
+    "left-handed": matrix(np.diag([-1.0, 1.0, 1.0]), (1.0, 1.0, 1.5)),
+    "sagittal": matrix(np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]]), (1.0, 1.0, 2.5)),
+    "oblique": matrix(turn((17, -23, 31)), (0.8, 1.1, 2.0)),
+}
+
+
+def add_volume(array: np.ndarray, ijk_to_ras: np.ndarray, name: str = "MR häd"):
+    import slicer
+
+    return slicer.util.addVolumeFromArray(array, ijk_to_ras, name)
+
+
+def add_transform(matrix_to_world: np.ndarray, *nodes):
+    """A linear transform with nodes under it."""
+    import slicer
+
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix_to_world))
+    for node in nodes:
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    return transform
+
+
+def add_warp(*nodes):
+    """A transform that is not linear, with nodes under it."""
+    import slicer
+    import vtk
+
+    spline = vtk.vtkThinPlateSplineTransform()
+    spline.SetBasisToR()
+    source, target = vtk.vtkPoints(), vtk.vtkPoints()
+    for point in ((0, 0, 0), (40, 0, 0), (0, 40, 0), (0, 0, 40)):
+        source.InsertNextPoint(point)
+        target.InsertNextPoint([value + (3 if value else 0) ** 2 for value in point])
+    source.InsertNextPoint(20, 20, 20)
+    target.InsertNextPoint(26, 15, 20)
+    spline.SetSourceLandmarks(source)
+    spline.SetTargetLandmarks(target)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "warped")
+    node.SetAndObserveTransformToParent(spline)
+    for moved in nodes:
+        moved.SetAndObserveTransformNodeID(node.GetID())
+    return node
+
+
+def add_roi(lower, upper, ijk_to_world: np.ndarray, name: str = "ROI"):
+    """An ROI along a volume's axes, around voxel edges (i, j, k)."""
+    import slicer
+
+    lower, upper = np.asarray(lower, float), np.asarray(upper, float)
+    spacing = np.linalg.norm(ijk_to_world[:3, :3], axis=0)
+    to_world = np.eye(4)
+    to_world[:3, :3] = ijk_to_world[:3, :3] / spacing
+    to_world[:3, 3] = (ijk_to_world @ [*((lower + upper) / 2 - 0.5), 1])[:3]
+    roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
+    roi.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(to_world))
+    roi.SetSize(*((upper - lower) * spacing))
+    roi.SetCenter(*to_world[:3, 3])
+    return roi
+
+
+def segment_names(node) -> list[str]:
+    segmentation = node.GetSegmentation()
+    count = segmentation.GetNumberOfSegments()
+    return [segmentation.GetNthSegment(n).GetName() for n in range(count)]
+
+
+def segment_voxels(node, name: str, volume) -> np.ndarray:
+    import slicer
+
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(name)
+    return slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume) > 0
+
+
+def write_dicom_series(folder: Path, array: np.ndarray, ijk_to_ras: np.ndarray) -> list[str]:
+    """A series of one slice a file, as a scanner stores it; the files in order."""
+    import SimpleITK as sitk
+
+    to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ijk_to_ras
+    spacing = np.linalg.norm(to_lps[:3, :3], axis=0)
+    axes = to_lps[:3, :3] / spacing
+    folder.mkdir()
+    names = []
+    for k, plane in enumerate(array):
+        image = sitk.GetImageFromArray(plane[None])
+        image.SetSpacing(spacing.tolist())
+        position = to_lps @ [0, 0, k, 1]
+        tags = {
+            "0008|0060": "MR",
+            "0018|0050": f"{spacing[2]:.6f}",
+            "0020|000d": "1.2.826.0.1.3680043.2.1125.1",
+            "0020|000e": "1.2.826.0.1.3680043.2.1125.2",
+            "0020|0013": str(k + 1),
+            "0020|0032": "\\".join(f"{value:.6f}" for value in position[:3]),
+            "0020|0037": "\\".join(f"{value:.9f}" for value in (*axes[:, 0], *axes[:, 1])),
+        }
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        names.append(str(folder / f"{k:03}.dcm"))
+        writer.SetFileName(names[-1])
+        writer.Execute(image)
+    return names

@@ -1,0 +1,270 @@
+"""Labelmaps become segments where they belong, and nothing else of a segmentation changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from .module_tools import (
+    GRIDS,
+    add_transform,
+    add_volume,
+    add_warp,
+    matrix,
+    segment_names,
+    segment_voxels,
+    turn,
+)
+
+SHAPE = (14, 18, 22)
+
+
+@pytest.fixture
+def segments(scene):
+    from MaskSAMSlicerLib import segments
+
+    return segments
+
+
+def a_label(value: int, name: str, color=(0.9, 0.5, 0.2)):
+    from MaskSAMCore.labels import Code, Label, Terminology
+
+    codes = Terminology(
+        Code("SCT", "123037004", "Anatomical Structure"), Code("SCT", "5366008", "Hippocampus")
+    )
+    return Label(value, name, color, codes)
+
+
+def found_in(segments, labelmap: np.ndarray, names: dict[int, str]):
+    found = []
+    for value, name in names.items():
+        k, j, i = (axis for axis in np.nonzero(labelmap == value))
+        lower = (int(i.min()), int(j.min()), int(k.min()))
+        upper = (int(i.max()) + 1, int(j.max()) + 1, int(k.max()) + 1)
+        label = a_label(value, name, (0.1 * value, 0.5, 0.25))
+        found.append(segments.FoundClass(label, 0.9, lower, upper, int((labelmap == value).sum())))
+    return found
+
+
+def tag(segment, name: str) -> str:
+    import vtk
+
+    value = vtk.reference("")
+    assert segment.GetTag(name, value), f"no tag {name}"
+    return str(value)
+
+
+def two_blocks() -> np.ndarray:
+    labelmap = np.zeros(SHAPE, np.uint8)
+    labelmap[3:7, 4:9, 5:11] = 1
+    labelmap[6:12, 9:16, 12:20] = 2
+    return labelmap
+
+
+NAMES = {1: "Anterior", 2: "Posterior"}
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=list(GRIDS))
+@pytest.mark.parametrize("moved", [False, True], ids=["still", "transformed"])
+def test_segments_hold_the_voxels_of_their_label(segments, grid, moved):
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS[grid])
+    if moved:
+        add_transform(matrix(turn((-8, 40, 12)), (1, 1, 1)), volume)
+    labelmap = two_blocks()
+    node = segments.new_segmentation(volume)
+    segments.write_segments(
+        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
+    )
+    assert segment_names(node) == ["Anterior", "Posterior"]
+    for value, name in NAMES.items():
+        assert np.array_equal(segment_voxels(node, name, volume), labelmap == value)
+    assert node.GetSegmentation().GetNumberOfLayers() == 1
+
+
+def test_a_segment_lies_where_its_voxels_are_in_the_world(segments):
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["oblique"])
+    to_world = matrix(turn((5, 10, -30)), (1, 1, 1))
+    add_transform(to_world, volume)
+    labelmap = two_blocks()
+    node = segments.new_segmentation(volume)
+    segments.write_segments(
+        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
+    )
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName("Anterior")
+    center = np.array(node.GetSegmentCenterRAS(segment_id))
+    ijk = np.argwhere(labelmap == 1).mean(0)[::-1]
+    expected = (to_world @ GRIDS["oblique"] @ [*ijk, 1])[:3]
+    # Slicer gives the nearest voxel's middle.
+    assert np.abs(center - expected).max() < 2.0
+
+
+def test_segments_carry_color_codes_and_the_model(segments):
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["LPS"])
+    labelmap = two_blocks()
+    node = segments.new_segmentation(volume)
+    _, ids = segments.write_segments(
+        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "hippocampus"
+    )
+    segment = node.GetSegmentation().GetSegment(ids[1])
+    assert np.allclose(segment.GetColor(), (0.2, 0.5, 0.25))
+    assert "SCT^5366008^Hippocampus" in tag(segment, segment.GetTerminologyEntryTagName())
+    assert tag(segment, segments.MODEL_TAG) == "hippocampus"
+
+
+def test_a_new_segmentation_has_the_volume_s_geometry_transform_and_folder(segments, scene):
+    import slicer
+
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["oblique"])
+    add_transform(matrix(turn((5, 10, -30)), (1, 1, 1)), volume)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Study")
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), study)
+    node = segments.new_segmentation(volume)
+    assert node.GetTransformNodeID() == volume.GetTransformNodeID()
+    assert node.GetNodeReference("referenceImageGeometryRef") is volume
+    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
+
+
+def existing_segmentation(volume):
+    """One with a lesion that overlaps the first class, and an old Anterior, in one layer."""
+    import slicer
+    from MaskSAMSlicerLib import segments
+
+    node = segments.new_segmentation(volume)
+    old = np.zeros(SHAPE, np.uint8)
+    old[2:6, 3:8, 6:9] = 1  # Lesion
+    old[8:12, 2:6, 2:6] = 2  # Anterior
+    found = found_in(segments, old, {1: "Lesion", 2: "Anterior"})
+    segments.write_segments(node, volume, old, found, "replace", "old")
+    assert node.GetSegmentation().GetNumberOfLayers() == 1
+    assert slicer.mrmlScene.IsNodePresent(node)
+    return node, old
+
+
+def test_replacing_touches_only_segments_of_the_same_name(segments):
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["oblique"])
+    node, old = existing_segmentation(volume)
+    old_id = node.GetSegmentation().GetSegmentIdBySegmentName("Anterior")
+    labelmap = two_blocks()
+    segments.write_segments(
+        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
+    )
+    assert segment_names(node) == ["Lesion", "Anterior", "Posterior"]
+    assert np.array_equal(segment_voxels(node, "Lesion", volume), old == 1)
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), labelmap == 1)
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), labelmap == 2)
+    assert node.GetSegmentation().GetSegmentIdBySegmentName("Anterior") == old_id
+
+
+def test_adding_touches_nothing_and_numbers_the_names(segments):
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["left-handed"])
+    node, old = existing_segmentation(volume)
+    labelmap = two_blocks()
+    segments.write_segments(node, volume, labelmap, found_in(segments, labelmap, NAMES), "add", "m")
+    assert segment_names(node) == ["Lesion", "Anterior", "Anterior 2", "Posterior"]
+    assert np.array_equal(segment_voxels(node, "Lesion", volume), old == 1)
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), old == 2)
+    assert np.array_equal(segment_voxels(node, "Anterior 2", volume), labelmap == 1)
+
+
+def test_a_run_is_undone_and_done_again_in_one_step(segments):
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["sagittal"])
+    node, old = existing_segmentation(volume)
+    labelmap = two_blocks()
+    step, _ = segments.write_segments(
+        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
+    )
+    assert step.can_undo and not step.can_redo
+    step.undo()
+    assert segment_names(node) == ["Lesion", "Anterior"]
+    assert np.array_equal(segment_voxels(node, "Lesion", volume), old == 1)
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), old == 2)
+    assert step.can_redo
+    step.redo()
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), labelmap == 1)
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), labelmap == 2)
+
+
+def test_segments_go_to_the_same_place_under_another_transform(segments):
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["LPS"])
+    node = segments.new_segmentation(volume)
+    add_transform(matrix(turn((0, 0, 90)), (1, 1, 1)), node)
+    labelmap = two_blocks()
+    segments.check_target(node, volume)
+    segments.write_segments(
+        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
+    )
+    # The reference volume brings its own place in the world along.
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), labelmap == 1)
+
+
+def test_a_warped_output_is_refused(segments):
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["LPS"])
+    node = segments.new_segmentation(volume)
+    add_warp(node)
+    with pytest.raises(ValueError, match="harden"):
+        segments.check_target(node, volume)
+
+
+def test_an_output_of_surfaces_is_refused(segments):
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["LPS"])
+    node, _ = existing_segmentation(volume)
+    node.CreateClosedSurfaceRepresentation()
+    node.GetSegmentation().SetSourceRepresentationName("Closed surface")
+    with pytest.raises(ValueError, match="surfaces"):
+        segments.check_target(node, volume)
+
+
+def test_surfaces_that_are_shown_are_made_of_the_new_voxels(segments):
+    import vtk
+
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["axis-aligned"])
+    node, _ = existing_segmentation(volume)
+    node.CreateClosedSurfaceRepresentation()
+    labelmap = two_blocks()
+    _, ids = segments.write_segments(
+        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
+    )
+    surface = vtk.vtkPolyData()
+    assert node.GetClosedSurfaceRepresentation(ids[0], surface)
+    properties = vtk.vtkMassProperties()
+    properties.SetInputData(surface)
+    assert properties.GetVolume() == pytest.approx((labelmap == 1).sum(), rel=0.4)
+
+
+@pytest.mark.parametrize("suffix", [".seg.nrrd", ".mrb"])
+def test_segments_survive_saving_and_loading(segments, scene, tmp_path, suffix):
+    import slicer
+
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["oblique"], "head")
+    node = segments.new_segmentation(volume)
+    labelmap = two_blocks()
+    segments.write_segments(
+        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
+    )
+    path = str(tmp_path / f"säved{suffix}")
+    if suffix == ".mrb":
+        assert slicer.util.saveScene(path)
+        scene.Clear(False)
+        slicer.util.loadScene(path)
+        volume = slicer.util.getNode("head")
+    else:
+        assert slicer.util.saveNode(node, path)
+        scene.RemoveNode(node)
+        slicer.util.loadSegmentation(path)
+    loaded = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    assert segment_names(loaded) == ["Anterior", "Posterior"]
+    for value, name in NAMES.items():
+        assert np.array_equal(segment_voxels(loaded, name, volume), labelmap == value)
+    segmentation = loaded.GetSegmentation()
+    segment = segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName("Anterior"))
+    assert "5366008" in tag(segment, segment.GetTerminologyEntryTagName())
+    assert np.allclose(segment.GetColor(), (0.1, 0.5, 0.25), atol=1e-3)
+
+
+def test_a_run_that_found_nothing_leaves_everything(segments):
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["LPS"])
+    node, old = existing_segmentation(volume)
+    segments.write_segments(node, volume, np.zeros(SHAPE, np.uint8), [], "replace", "m")
+    assert segment_names(node) == ["Lesion", "Anterior"]
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), old == 2)
