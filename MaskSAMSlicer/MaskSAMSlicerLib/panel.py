@@ -128,27 +128,35 @@ class Panel:
         if self.busy:
             self.cancel()
             return
-        parameters = self.parameters
-        with slicer.util.tryWithErrorDisplay(_("The volume cannot be segmented.")):
-            row = self.picker.row
-            if row is None:
-                raise ValueError(_("Choose a model first."))
-            choice = Choice(
-                [parameters.inputVolume],
-                row,
-                parameters.roi,
-                (),
-                parameters.outputSegmentation,
-                parameters.rule,
-                parameters.device,
+        try:
+            self._start()
+        except ValueError as error:
+            self._complain(error)
+
+    def _start(self) -> None:
+        parameters, row = self.parameters, self.picker.row
+        if parameters is None or row is None:
+            raise ValueError(_("Choose a model first."))
+        choice = Choice(
+            [parameters.inputVolume],
+            row,
+            parameters.roi,
+            (),
+            parameters.outputSegmentation,
+            parameters.rule,
+            parameters.device,
+        )
+        self.logic.start(choice, self._progressed, self._segmented, self._failed)
+        self.log(
+            _("Segmenting '{volume}' with '{model}'.").format(
+                volume=parameters.inputVolume.GetName(), model=row.title
             )
-            self.logic.start(choice, self._progressed, self._segmented, self._failed)
-            self.log(
-                _("Segmenting '{volume}' with '{model}'.").format(
-                    volume=parameters.inputVolume.GetName(), model=row.title
-                )
-            )
-            self._begin(_("Starting"))
+        )
+        self._begin(_("Starting"))
+
+    def _complain(self, error: Exception) -> None:
+        self.log(str(error))
+        slicer.util.errorDisplay(str(error), windowTitle=_("MaskSAM"))
 
     def _begin(self, task: str) -> None:
         self._task = task
@@ -195,7 +203,7 @@ class Panel:
             return
         self._end(_("Failed: {reason}").format(reason=error))
         self.ui.logButton.collapsed = False
-        slicer.util.errorDisplay(str(error), windowTitle=_("MaskSAM"))
+        self._complain(error)
 
     def _download(self, name: str) -> None:
         self._begin(_("Downloading"))
@@ -221,8 +229,10 @@ class Panel:
         self._end(_("The list of models is up to date."))
 
     def _install(self, _checked: bool = False) -> None:
-        with slicer.util.tryWithErrorDisplay(_("Not everything could be installed.")):
+        try:
             installer.install(self.log)
+        except RuntimeError as error:
+            self._complain(error)
         self.update()
 
     def _model_chosen(self, name: str) -> None:

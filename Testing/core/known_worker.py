@@ -69,7 +69,8 @@ def segmenter_of(path: str | Path, device: str = "auto"):
     if name == "lazy":
         time.sleep(300)
     model = Model()
-    return Known(model, plan_for(), LABELS, device="cpu")
+    spacing = (16.0,) * 3 if name == "coarse" else (1.0,) * 3
+    return Known(model, plan_for(spacing=spacing), LABELS, device="cpu")
 
 
 def main() -> None:

@@ -1,47 +1,4 @@
-import json
-import sys
-from pathlib import Path
-
-import pytest
-
-from Testing.core.small_bundle import small_bundle
-from Testing.core.threshold_model import LABELS
 from Testing.host.fixtures import application, ignored_without_slicer, scene  # noqa: F401
-from Testing.slicer import module_tools  # noqa: F401  (puts the module's library on the path)
+from Testing.slicer.fixtures import known, logic, models_home  # noqa: F401
 
 collect_ignore_glob = ignored_without_slicer()
-
-
-@pytest.fixture(scope="session")
-def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A person's own folder of models, with the small one in it; a name with an umlaut."""
-    home = tmp_path_factory.mktemp("hömé")
-    small_bundle(home / "models" / "small")
-    for name in ("threshold", "echo", "slow", "lazy", "deaf", "deadly", "greedy"):
-        folder = home / "models" / name
-        folder.mkdir()
-        labels = [label.to_json() for label in LABELS]
-        described = {"name": name, "title": name.title(), "labels": labels}
-        (folder / "masksam.json").write_text(json.dumps(described))
-    return home
-
-
-@pytest.fixture
-def logic(application, scene, models_home, monkeypatch):  # noqa: F811
-    """The module's logic over a real worker."""
-    monkeypatch.setenv("MASKSAM_HOME", str(models_home))
-    from MaskSAMSlicerLib.logic import SegmentationLogic
-
-    logic = SegmentationLogic()
-    yield logic
-    logic.close()
-
-
-@pytest.fixture
-def known(logic):
-    """The same over a real worker with networks whose answers are known."""
-    from MaskSAMSlicerLib.worker_client import WorkerClient
-
-    script = Path(__file__).parents[1] / "core" / "known_worker.py"
-    logic._client = WorkerClient(command=[sys.executable, str(script)])
-    return logic

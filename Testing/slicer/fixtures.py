@@ -1,0 +1,50 @@
+"""Fixtures of the module's tests: a person's models, the logic over real worker processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from Testing.core.small_bundle import small_bundle
+from Testing.core.threshold_model import LABELS
+from Testing.host.fixtures import application, scene  # noqa: F401
+from Testing.slicer import module_tools  # noqa: F401  (puts the module's library on the path)
+
+KNOWN_WORKER = [sys.executable, str(Path(__file__).parents[1] / "core" / "known_worker.py")]
+
+
+@pytest.fixture(scope="session")
+def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A person's own folder of models, with the small one in it; a name with an umlaut."""
+    home = tmp_path_factory.mktemp("hömé")
+    small_bundle(home / "models" / "small")
+    for name in ("threshold", "coarse", "echo", "slow", "lazy", "deaf", "deadly", "greedy"):
+        folder = home / "models" / name
+        folder.mkdir()
+        labels = [label.to_json() for label in LABELS]
+        described = {"name": name, "title": name.title(), "labels": labels}
+        (folder / "masksam.json").write_text(json.dumps(described))
+    return home
+
+
+@pytest.fixture
+def logic(application, scene, models_home, monkeypatch):  # noqa: F811
+    """The module's logic over a real worker."""
+    monkeypatch.setenv("MASKSAM_HOME", str(models_home))
+    from MaskSAMSlicerLib.logic import SegmentationLogic
+
+    logic = SegmentationLogic()
+    yield logic
+    logic.close()
+
+
+@pytest.fixture
+def known(logic):
+    """The same over a real worker with networks whose answers are known."""
+    from MaskSAMSlicerLib.worker_client import WorkerClient
+
+    logic._client = WorkerClient(command=KNOWN_WORKER)
+    return logic
