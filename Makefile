@@ -9,7 +9,8 @@ export DEBIAN_FRONTEND := noninteractive
 .PHONY: demo test check clean
 
 demo: $(VENV)/.ready
-	$(BIN)/masksam demo
+	$(BIN)/masksam demo -o masksam-demo
+	$(BIN)/python -m Testing.panel.demo masksam-demo
 
 test: $(VENV)/.ready check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q

@@ -21,6 +21,10 @@ class ResultsView:
     def __init__(self, ui: Any) -> None:
         self._ui = ui
         self._outcome: Outcome | None = None
+        header = ui.resultsTable.horizontalHeader()
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         ui.resultsTable.connect("itemChanged(QTableWidgetItem*)", self._toggled)
         ui.resultsTable.connect("cellClicked(int,int)", self._jump)
         ui.show3DButton.connect("toggled(bool)", self._show_surfaces)
@@ -71,7 +75,6 @@ class ResultsView:
                 cell = qt.QTableWidgetItem(text)
                 cell.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
                 table.setItem(index, column, cell)
-        table.resizeColumnsToContents()
         table.blockSignals(blocked)
         lines = [
             _("{count} classes in {seconds:.1f} s on {device}.").format(

@@ -82,6 +82,7 @@ class Run:
     outcome: Outcome | None = None
     error: Exception | None = None
     _ids: dict[str, str] = field(default_factory=dict)
+    _part: str = ""
 
     @property
     def finished(self) -> bool:
@@ -102,6 +103,7 @@ class Run:
         check_target(choice.output, choice.volumes[0])
         roi = None if choice.roi is None else box_from_roi(choice.roi, first)
         boxes = [box_from_roi(node, first, node.GetName()) for node in choice.boxes]
+        self._part = "" if choice.roi is None else choice.roi.GetName()
         self._ids = {"volume": choice.volumes[0].GetID()}
         if choice.output is not None:
             self._ids["output"] = choice.output.GetID()
@@ -147,7 +149,7 @@ class Run:
         if tuple(labelmap.shape) != tuple(volume.shape):
             raise ValueError(_("The volume changed its size meanwhile; nothing was changed."))
         found = self._found(result["instances"])
-        node = output if output is not None else new_segmentation(volume_node)
+        node = output if output is not None else new_segmentation(volume_node, self._part)
         undo, ids = write_segments(
             node, volume_node, labelmap, found, self.choice.rule, self.choice.row.name
         )

@@ -70,11 +70,14 @@ class UndoStep:
         self._history.RestoreNextState()
 
 
-def new_segmentation(volume_node: vtkMRMLScalarVolumeNode) -> vtkMRMLSegmentationNode:
+def new_segmentation(
+    volume_node: vtkMRMLScalarVolumeNode, part: str = ""
+) -> vtkMRMLSegmentationNode:
     """An empty segmentation with the volume's geometry and transform, in the folder of the volume
-    in the subject hierarchy."""
+    in the subject hierarchy; ``part`` names the ROI, where only that was segmented."""
     scene = slicer.mrmlScene
-    name = scene.GenerateUniqueName(_("{volume} segmentation").format(volume=volume_node.GetName()))
+    of_what = f"{volume_node.GetName()} {part}".strip()
+    name = scene.GenerateUniqueName(_("{volume} segmentation").format(volume=of_what))
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
