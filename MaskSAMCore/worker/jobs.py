@@ -15,8 +15,9 @@ from .protocol import INVALID_PARAMS, Channel, Request, RequestError
 from .sharing import open_image, signature, write_labelmap
 from .warm import Warm
 
-# Progress within a stage is said no more often than this.
+# Progress within a stage is said when so much time has passed, or so much of the work.
 _SECONDS_BETWEEN_REPORTS = 0.05
+_SHARE_BETWEEN_REPORTS = 0.01
 _SECONDS_TO_ABANDON = 2 * 24 * 3600
 
 
@@ -33,14 +34,15 @@ class Work:
         self.warm = warm
         self._request = request
         self._channel = channel
-        self._stage, self._said = "", 0.0
+        self._stage, self._fraction, self._said = "", 0.0, 0.0
 
     def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None:
         """Tell the client how far the work is."""
         now = time.monotonic()
         due = now - self._said >= _SECONDS_BETWEEN_REPORTS
-        if due or stage != self._stage or fraction >= 1:
-            self._stage, self._said = stage, now
+        grown = fraction - self._fraction >= _SHARE_BETWEEN_REPORTS or fraction >= 1
+        if due or grown or stage != self._stage:
+            self._stage, self._fraction, self._said = stage, fraction, now
             number = self._request.id
             report = {"id": number, "stage": stage, "fraction": round(float(fraction), 4)}
             self._channel.notify("progress", **report, seconds_left=seconds_left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import http.server
 import json
@@ -213,19 +214,25 @@ def test_a_model_that_was_exchanged_is_loaded_again(tmp_path: Path):
 
 
 class Shop(http.server.BaseHTTPRequestHandler):
-    """Serves one file, and stops half way if it is told to."""
+    """Serves one file, the second half slowly until it is told to go on."""
 
     content = b""
     half_way: threading.Event | None = None
 
     def do_GET(self) -> None:
+        with contextlib.suppress(ConnectionError):  # a client that was cancelled
+            self._serve()
+
+    def _serve(self) -> None:
         self.send_response(200)
         self.send_header("Content-Length", str(len(self.content)))
         self.end_headers()
         half = len(self.content) // 2
         self.wfile.write(self.content[:half])
-        if self.half_way is not None:
-            self.half_way.wait(LONG)
+        # Never silent for so long that the other end gives up.
+        while self.half_way is not None and not self.half_way.wait(0.1):
+            self.wfile.write(self.content[half : half + 1024])
+            half += 1024
         self.wfile.write(self.content[half:])
 
     def log_message(self, *_: object) -> None:
