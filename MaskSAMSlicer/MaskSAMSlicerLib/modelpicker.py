@@ -152,9 +152,10 @@ def _item(row: ModelRow) -> Any:
     item = qt.QTreeWidgetItem()
     state = _("installed") if row.installed else _("download")
     classes = str(len(row.labels)) if row.labels else ""
-    texts = (row.title, row.modality, classes, readable_size(row.size), state)
+    texts = (row.title, row.modality, classes, row.licence, readable_size(row.size), state)
+    tip = f"{row.title}: {', '.join(label.name for label in row.labels)}".removesuffix(": ")
     for column, text in enumerate(texts):
         item.setText(column, text)
-        item.setToolTip(column, row.title)
+        item.setToolTip(column, tip)
     item.setData(0, qt.Qt.UserRole, row.name)
     return item

@@ -14,6 +14,8 @@ from pathlib import Path
 from Testing import host
 from Testing.slicer.module_tools import MODULE, ROOT
 
+from .pictures import save_light_and_dark
+
 LONGEST_RUN_S = 300.0
 SIDES = ("left", "right")
 
@@ -40,7 +42,8 @@ def main() -> None:
         for side in SIDES:
             segment(application, panel, ROOT / f"Resources/SampleData/hippocampus-{side}.mrk.json")
         show(panel)
-        save(window, folder)
+        slicer.util.saveScene(str(folder / "scene.mrb"))
+        save_light_and_dark(window, folder)
     finally:
         panel.cleanup()
         window.close()
@@ -88,46 +91,6 @@ def show(panel) -> None:
     camera.SetViewUp(0, 0, 1)
     view.renderer.ResetCamera()
     camera.Zoom(0.95)
-
-
-def save(window, folder: Path) -> None:
-    """The scene, and the window in light and dark."""
-    import qt
-    import slicer
-
-    slicer.util.saveScene(str(folder / "scene.mrb"))
-    application = qt.QApplication.instance()
-    application.setStyle("Fusion")
-    light = application.palette()
-    window.save(folder / "panel.png")
-    application.setPalette(dark_palette())
-    window.save(folder / "panel-dark.png")
-    application.setPalette(light)
-
-
-def dark_palette():
-    """The colors of Slicer's dark style."""
-    import qt
-
-    palette = qt.QPalette()
-    for role, color in (
-        (qt.QPalette.Window, "#353535"),
-        (qt.QPalette.WindowText, "#ffffff"),
-        (qt.QPalette.Base, "#2a2a2a"),
-        (qt.QPalette.AlternateBase, "#323232"),
-        (qt.QPalette.Text, "#ffffff"),
-        (qt.QPalette.PlaceholderText, "#a0a0a0"),
-        (qt.QPalette.Button, "#404040"),
-        (qt.QPalette.ButtonText, "#ffffff"),
-        (qt.QPalette.Highlight, "#2a82da"),
-        (qt.QPalette.HighlightedText, "#ffffff"),
-        (qt.QPalette.ToolTipBase, "#353535"),
-        (qt.QPalette.ToolTipText, "#ffffff"),
-    ):
-        palette.setColor(role, qt.QColor(color))
-    for role in (qt.QPalette.WindowText, qt.QPalette.Text, qt.QPalette.ButtonText):
-        palette.setColor(qt.QPalette.Disabled, role, qt.QColor("#808080"))
-    return palette
 
 
 if __name__ == "__main__":

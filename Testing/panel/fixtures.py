@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +13,6 @@ from Testing.slicer.module_tools import MODULE, add_volume
 
 # A loaded machine may take long over anything; no test waits so long when all is well.
 LONG = 120.0
-PICTURES = Path(
-    os.environ.get("MASKSAM_PICTURES", Path(__file__).parents[2] / "build" / "pictures")
-)
 
 
 class Person:

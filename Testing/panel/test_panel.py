@@ -231,3 +231,25 @@ def test_the_event_loop_is_not_held_up_by_a_large_run(person, scene, record_prop
     # A run in the panel's own thread would hold it for seconds.
     assert longest < 1.0
     assert [row[0] for row in person.table] == ["Anterior", "Posterior"]
+
+
+def test_the_application_s_end_leaves_no_worker(person, scene):
+    import slicer
+
+    person.choose_volume(blobs_volume())
+    person.choose_model("slow")
+    person.click(person.ui.segmentButton)
+    person.wait(lambda: person.ui.progressBar.maximum > 0, "progress")
+    worker = psutil.Process(person.widget.logic.segmentation.client.pid)
+    slicer.app.aboutToQuit.emit()
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+
+
+def test_sample_data_are_registered_when_the_application_is_up(panel):
+    import slicer
+
+    slicer.app.startupCompleted.emit()
+    (source,) = slicer.modules.sampleDataSources["MaskSAM"]
+    assert source.sampleName == "MaskSAMHead"
+    assert source.checksums[0].startswith("SHA256:")
+    assert source.uris[0].endswith(source.checksums[0].split(":")[1])

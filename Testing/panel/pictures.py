@@ -1,0 +1,45 @@
+"""Pictures of the window."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def save_light_and_dark(window, folder: Path) -> tuple[Path, Path]:
+    """The window in the colors of Slicer's two styles: panel.png and panel-dark.png."""
+    import qt
+
+    application = qt.QApplication.instance()
+    application.setStyle("Fusion")
+    light = application.palette()
+    files = folder / "panel.png", folder / "panel-dark.png"
+    window.save(files[0])
+    application.setPalette(dark_palette())
+    window.save(files[1])
+    application.setPalette(light)
+    return files
+
+
+def dark_palette():
+    """The colors of Slicer's dark style."""
+    import qt
+
+    palette = qt.QPalette()
+    for role, color in (
+        (qt.QPalette.Window, "#353535"),
+        (qt.QPalette.WindowText, "#ffffff"),
+        (qt.QPalette.Base, "#2a2a2a"),
+        (qt.QPalette.AlternateBase, "#323232"),
+        (qt.QPalette.Text, "#ffffff"),
+        (qt.QPalette.PlaceholderText, "#a0a0a0"),
+        (qt.QPalette.Button, "#404040"),
+        (qt.QPalette.ButtonText, "#ffffff"),
+        (qt.QPalette.Highlight, "#2a82da"),
+        (qt.QPalette.HighlightedText, "#ffffff"),
+        (qt.QPalette.ToolTipBase, "#353535"),
+        (qt.QPalette.ToolTipText, "#ffffff"),
+    ):
+        palette.setColor(role, qt.QColor(color))
+    for role in (qt.QPalette.WindowText, qt.QPalette.Text, qt.QPalette.ButtonText):
+        palette.setColor(qt.QPalette.Disabled, role, qt.QColor("#808080"))
+    return palette
