@@ -12,6 +12,9 @@ from slicer.i18n import tr as _
 
 from .models import ModelRow, model_rows, readable_size
 
+# Pixels; the licence, last, may need a scroll.
+_TITLE_WIDTH = 190
+
 
 class ModelPicker:
     """Shows the catalog and lets a person choose, add, download and remove models.
@@ -42,7 +45,8 @@ class ModelPicker:
         header = ui.modelTree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        header.setSectionResizeMode(0, qt.QHeaderView.Interactive)
+        ui.modelTree.setColumnWidth(0, _TITLE_WIDTH)
         ui.modelTree.connect("itemSelectionChanged()", self._selection_changed)
         ui.modelSearch.connect("textChanged(QString)", self._search)
         ui.downloadButton.connect("clicked(bool)", self._download)
@@ -88,7 +92,10 @@ class ModelPicker:
         blocked = tree.blockSignals(True)
         for index in range(tree.topLevelItemCount):
             item = tree.topLevelItem(index)
-            item.setSelected(item.data(0, qt.Qt.UserRole) == self._chosen)
+            chosen = item.data(0, qt.Qt.UserRole) == self._chosen
+            item.setSelected(chosen)
+            if chosen:
+                tree.scrollToItem(item)
         tree.blockSignals(blocked)
 
     def _selection_changed(self) -> None:
@@ -152,7 +159,7 @@ def _item(row: ModelRow) -> Any:
     item = qt.QTreeWidgetItem()
     state = _("installed") if row.installed else _("download")
     classes = str(len(row.labels)) if row.labels else ""
-    texts = (row.title, row.modality, classes, row.licence, readable_size(row.size), state)
+    texts = (row.title, state, row.modality, classes, readable_size(row.size), row.licence)
     tip = f"{row.title}: {', '.join(label.name for label in row.labels)}".removesuffix(": ")
     for column, text in enumerate(texts):
         item.setText(column, text)
