@@ -92,6 +92,16 @@ class PlanGrid:
         turned = np.where(self.flips, 1 - turned[::-1], turned)
         return turned * np.array(self.shape)
 
+    def from_plan(self, edges: NDArray[np.float64], label: str = "") -> Box:
+        """Inverse of :meth:`to_plan`: the box in IJK voxel edges of the input."""
+        turned = np.asarray(edges, dtype=np.float64) / np.array(self.shape)
+        turned = np.where(self.flips, 1 - turned[::-1], turned)
+        kji = np.empty((2, 3))
+        kji[:, list(self.axes)] = turned
+        low, high = np.array(self.region.lower), np.array(self.region.upper)
+        i, j, k = (low + kji[:, ::-1] * (high - low)).T.tolist()
+        return Box(label, (i[0], j[0], k[0]), (i[1], j[1], k[1]))
+
 
 def _whole_voxels(volume: Volume, roi: Box | None) -> Box:
     """The voxels that an ROI touches, within the volume."""

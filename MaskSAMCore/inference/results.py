@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from ..geometry import Box, Volume
 from ..labels import Label
+from .proposals import Proposal
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Instance:
         score: mean probability of the class over its voxels, 0 to 1.
         box: the smallest box around it, in IJK voxel edges of the input, labelled with the name.
         voxel_count: number of voxels.
+        proposal: the network's own boxes of the class, in 3D and slice by slice; None for a network
+            that proposes none, or that proposed none for this class.
     """
 
     label: int
@@ -31,6 +34,7 @@ class Instance:
     score: float
     box: Box
     voxel_count: int
+    proposal: Proposal | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,10 @@ class Segmentation:
 
 
 def find_instances(
-    labelmap: NDArray[Any], labels: Sequence[Label], scores: Iterable[float]
+    labelmap: NDArray[Any],
+    labels: Sequence[Label],
+    scores: Iterable[float],
+    proposals: Sequence[Proposal | None] | None = None,
 ) -> tuple[Instance, ...]:
     """The classes present in a label map.
 
@@ -64,6 +71,7 @@ def find_instances(
         labelmap: integer [K, J, I].
         labels: the model's classes.
         scores: mean probability of each of them.
+        proposals: the network's boxes of each of them.
     """
     highest = max(label.value for label in labels)
     counts = np.zeros(highest + 1, dtype=np.int64)
@@ -71,7 +79,8 @@ def find_instances(
         counts += np.bincount(plane.ravel(), minlength=highest + 1)
     places = ndimage.find_objects(labelmap, highest)
     instances = []
-    for label, score in zip(labels, scores, strict=True):
+    proposals = proposals or [None] * len(labels)
+    for label, score, proposal in zip(labels, scores, proposals, strict=True):
         place = places[label.value - 1]
         if place is not None:
             k, j, i = place
@@ -79,5 +88,6 @@ def find_instances(
             upper = (float(i.stop), float(j.stop), float(k.stop))
             box = Box(label.name, lower, upper)
             count = int(counts[label.value])
-            instances.append(Instance(label.value, label.name, float(score), box, count))
+            found = Instance(label.value, label.name, float(score), box, count, proposal)
+            instances.append(found)
     return tuple(instances)

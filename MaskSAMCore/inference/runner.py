@@ -12,6 +12,7 @@ from ..errors import MaskSAMError
 from ..modeling.prompts import BoxPrompts
 from .device import DeviceChoice, mixed_precision
 from .embeddings import map_tensors
+from .proposals import likely_boxes
 
 # Windows at a time. On a CPU one keeps the caches warm and a cancel quick.
 GPU_BATCH = 4
@@ -84,6 +85,16 @@ class Runner:
         if prompts is not None:
             prompts = map_tensors(prompts, lambda t: t.to(self.choice.device))
         return self.model.decode(embedding, prompts).semantic().float().cpu()
+
+    @torch.inference_mode()
+    def scores_and_boxes(self, embedding: Any) -> tuple[Tensor, Tensor | None]:
+        """The scores, and for models that propose boxes, (B, K, T, 5) of each class (see
+        `proposals.likely_boxes`)."""
+        prediction: Any = self.model.decode(embedding)
+        boxes = None
+        if hasattr(prediction, "boxes") and hasattr(prediction, "class_logits"):
+            boxes = likely_boxes(prediction.class_logits, prediction.boxes).cpu()
+        return prediction.semantic().float().cpu(), boxes
 
     def shrink(self) -> str:
         """After memory ran out: smaller batches, then the CPU. Returns the change in words.

@@ -17,6 +17,7 @@ from .device import is_out_of_memory
 from .embeddings import EmbeddingCache, item
 from .progress import Progress
 from .prompts import ClassPrompt, window_prompt
+from .proposals import ProposalSum
 from .runner import Runner
 from .windows import Window, accumulate, extract, plan_windows
 
@@ -64,6 +65,9 @@ class Scorer:
         image: float32 (C, depth, rows, columns) on the plan's grid.
         flips: the passes to average, each the axes of (T, H, W) along which it is mirrored.
         cache: where embeddings are kept for later prompts.
+
+    Attributes:
+        proposed: the network's own boxes, once :meth:`automatic` has run.
     """
 
     def __init__(
@@ -82,23 +86,28 @@ class Scorer:
         self.flips = flips
         self.passes = [_Pass(i, w, f) for i, w in enumerate(windows) for f in self.flips]
         self.num_classes: int = runner.model.config.num_classes
+        self.proposed = ProposalSum(self.num_classes, image.shape[1])
 
     def automatic(self, progress: Progress) -> Tensor:
         """Scores (K + 1, depth, rows, columns) from the network's own proposals."""
         shape = (self.num_classes + 1, *self.image.shape[1:])
         dtype = torch.float32 if 4 * np.prod(shape) <= FLOAT32_LIMIT else torch.float16
         total = torch.zeros(shape, dtype=dtype)
+        proposed = ProposalSum(self.num_classes, shape[1])
 
         def process(batch: Sequence[_Pass]) -> None:
             images = torch.stack([self._view(one) for one in batch])
             embedding = self.runner.encode(images)
-            scores = self.runner.scores(embedding)
+            scores, boxes = self.runner.scores_and_boxes(embedding)
             for i, one in enumerate(batch):
                 self._add(total, scores[i], one)
+                if boxes is not None:
+                    proposed.add(boxes[i], one.window, one.flips)
                 if self.cache.limit:
                     self.cache.put((one.index, one.flips), item(embedding, i))
 
         self._work(self.passes, process, progress)
+        self.proposed = proposed
         return total
 
     def edited(self, prompt: ClassPrompt, progress: Progress) -> EditedScores:

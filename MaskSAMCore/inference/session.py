@@ -204,5 +204,8 @@ class Session:
             report,
         )
         keep_largest_components(labelmap, self._task.largest_component - drawn)
-        instances = find_instances(labelmap, labels, class_scores[1:])
+        assert self._scorer is not None
+        names = [label.name for label in labels]
+        proposals = self._scorer.proposed.proposals(names, self._grid)
+        instances = find_instances(labelmap, labels, class_scores[1:], proposals)
         return Segmentation(labelmap, labels, instances, volume, probabilities)
