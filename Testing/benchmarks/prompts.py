@@ -3,7 +3,9 @@
     python Testing/benchmarks/prompts.py DATASET --splits splits.json --side val -m hippocampus
 
 Boxes go through the public interface, as a person's would: one box for each slice of the network's
-depth axis ("tight"), or one for the whole structure ("whole").
+depth axis, or one for the whole structure. The result is then also held to the boxes, which by
+itself changes the Dice; the rows "not held" leave that out and show what the decoder alone makes of
+its prompts: the box, and the mask prompt cut to it, or the box without any mask prompt.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
 from MaskSAMCore.geometry import Box, axis_mapping
 from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.modeling.prompts import apply_box_prompts
 
 
 class AuxiliaryOnly:
@@ -35,6 +38,45 @@ class AuxiliaryOnly:
     def decode(self, embedding: Any, prompts: Any = None) -> Any:
         prediction = self.model.decode(embedding, prompts)
         return prediction._replace(mask_logits=prediction.auxiliary_logits)
+
+
+class NotHeld:
+    """A model whose decoder gets its prompts from boxes as always, and whose result stays as the
+    decoder made it: no class is forced on a query, held to a box or forbidden outside."""
+
+    with_masks = True
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.config = model.config
+
+    def encode(self, images: Any) -> Any:
+        return self.model.encode(images)
+
+    def decode(self, embedding: Any, prompts: Any = None) -> Any:
+        prediction = self.model.decode(embedding)
+        if prompts is None:
+            return prediction
+        changed = apply_box_prompts(prediction.class_logits, embedding.proposals, prompts)
+        without = None if self.with_masks else changed.forced >= 0
+        return self.model.run_decoder(embedding, changed.boxes, changed.masks, without)
+
+
+class BoxTokensAlone(NotHeld):
+    """The same without mask prompts where there are boxes."""
+
+    with_masks = False
+
+
+def engine_of(segmenter: Segmenter, wrapper: Callable[[Any], Any]) -> Segmenter:
+    """The same engine, post-processing included, around a changed network."""
+    return Segmenter(
+        wrapper(segmenter._runner.model),
+        segmenter.plan,
+        segmenter.labels,
+        device=str(segmenter.device.device),
+        largest_component=sorted(segmenter._largest_component),
+    )
 
 
 def whole_boxes(case: LabelledCase, names: list[str], shift: float = 0.0) -> list[Box]:
@@ -108,7 +150,8 @@ def main() -> None:
     names = json.loads(options.splits.read_text(encoding="utf-8"))[options.side]
     cases = load_cases(open_dataset(options.dataset), names)
     segmenter = Segmenter.from_model(options.model)
-    auxiliary = Segmenter(AuxiliaryOnly(segmenter._runner.model), segmenter.plan, segmenter.labels)
+    auxiliary = engine_of(segmenter, AuxiliaryOnly)
+    free, tokens = engine_of(segmenter, NotHeld), engine_of(segmenter, BoxTokensAlone)
     classes = [label.name for label in segmenter.labels]
     turn = segmenter.plan.orientation
     modes: dict[str, tuple[Segmenter, Any]] = {
@@ -117,6 +160,11 @@ def main() -> None:
         "true boxes, a slice each": (segmenter, lambda c: slice_boxes(c, classes, turn)),
         "slice boxes, 2 voxels off": (segmenter, lambda c: slice_boxes(c, classes, turn, 2)),
         "slice boxes, 6 voxels off": (segmenter, lambda c: slice_boxes(c, classes, turn, 6)),
+        "not held: true slice boxes": (free, lambda c: slice_boxes(c, classes, turn)),
+        "not held: 2 voxels off": (free, lambda c: slice_boxes(c, classes, turn, 2)),
+        "not held: 6 voxels off": (free, lambda c: slice_boxes(c, classes, turn, 6)),
+        "no mask prompt: true boxes": (tokens, lambda c: slice_boxes(c, classes, turn)),
+        "no mask prompt: 6 voxels off": (tokens, lambda c: slice_boxes(c, classes, turn, 6)),
         "true box, one a class": (segmenter, lambda c: whole_boxes(c, classes)),
         "class boxes, 6 voxels off": (segmenter, lambda c: whole_boxes(c, classes, 6)),
     }

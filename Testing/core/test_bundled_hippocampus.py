@@ -16,7 +16,14 @@ from MaskSAMCore.cli import main
 from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
 from MaskSAMCore.geometry import box_on_grid
 from MaskSAMCore.resources import resources
-from Testing.benchmarks.prompts import AuxiliaryOnly, dice, slice_boxes, whole_boxes
+from Testing.benchmarks.prompts import (
+    AuxiliaryOnly,
+    NotHeld,
+    dice,
+    engine_of,
+    slice_boxes,
+    whole_boxes,
+)
 
 DATA = Path(__file__).resolve().parents[3] / "shared/data"
 
@@ -126,26 +133,34 @@ def test_validation_volumes_are_segmented_well(segmenter: Segmenter):
     assert np.mean(scores) > 0.86
 
 
-def test_the_decoder_listens_to_boxes(segmenter: Segmenter):
-    """True boxes improve the result, wrong ones spoil it, and the auxiliary masks alone are no
-    better than what the mask decoder makes of them."""
-    cases = validation_cases(5)
+def mean_dice(segmenter: Segmenter, cases: list[LabelledCase], draw=None) -> float:
+    rows = []
+    for case in cases:
+        boxes: list[Box] = [] if draw is None else draw(case)
+        inside = [box for box in boxes if not box.clipped(case.label.shape).empty]
+        rows.append(dice(segmenter.segment(case.channels, boxes=inside).labelmap, case, 2))
+    return float(np.mean(rows))
+
+
+def test_boxes_mend_the_result_and_wrong_ones_spoil_it(segmenter: Segmenter):
+    cases = validation_cases(4)
     names, turn = ["Anterior", "Posterior"], segmenter.plan.orientation
+    automatic = mean_dice(segmenter, cases)
+    assert mean_dice(segmenter, cases, lambda c: slice_boxes(c, names, turn)) > automatic + 0.01
+    assert mean_dice(segmenter, cases, lambda c: whole_boxes(c, names, 6)) < automatic - 0.1
 
-    def mean(draw) -> float:
-        rows = []
-        for case in cases:
-            boxes: list[Box] = draw(case)
-            inside = [box for box in boxes if not box.clipped(case.label.shape).empty]
-            rows.append(dice(segmenter.segment(case.channels, boxes=inside).labelmap, case, 2))
-        return float(np.mean(rows))
 
-    automatic = np.mean([dice(segmenter.segment(c.channels).labelmap, c, 2) for c in cases])
-    assert mean(lambda c: slice_boxes(c, names, turn)) > automatic + 0.01
-    assert mean(lambda c: slice_boxes(c, names, turn, 6)) < automatic - 0.2
-    assert mean(lambda c: whole_boxes(c, names, 6)) < automatic - 0.1
-    auxiliary = Segmenter(
-        AuxiliaryOnly(segmenter._runner.model), segmenter.plan, segmenter.labels, device="cpu"
-    )
-    alone = np.mean([dice(auxiliary.segment(c.channels).labelmap, c, 2) for c in cases])
-    assert automatic > alone
+def test_the_decoder_itself_listens_to_prompts(segmenter: Segmenter):
+    """Nothing of the result is cut to the boxes: what changes, the mask decoder made of prompts."""
+    cases = validation_cases(4)
+    names, turn = ["Anterior", "Posterior"], segmenter.plan.orientation
+    free = engine_of(segmenter, NotHeld)
+    automatic = mean_dice(segmenter, cases)
+    assert mean_dice(free, cases, lambda c: slice_boxes(c, names, turn)) > automatic + 0.01
+    assert mean_dice(free, cases, lambda c: slice_boxes(c, names, turn, 6)) < automatic - 0.2
+
+
+def test_the_decoder_makes_more_of_the_proposals_than_they_are(segmenter: Segmenter):
+    cases = validation_cases(4)
+    auxiliary = engine_of(segmenter, AuxiliaryOnly)
+    assert mean_dice(segmenter, cases) > mean_dice(auxiliary, cases)
