@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 import typer
@@ -46,9 +48,23 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
+    status = _run(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Otherwise Python tries again as it ends, and fails in lines of its own.
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            return status or 1  # the reader has seen enough
+        return status or _failed(_in_words(error), 2)
+    return status
+
+
+def _run(arguments: list[str]) -> int:
     try:
         status = get_command(app).main(
-            args=sys.argv[1:] if arguments is None else arguments,
+            args=arguments,
             prog_name="masksam",
             standalone_mode=False,
         )
@@ -59,12 +75,23 @@ def main(arguments: list[str] | None = None) -> int:
         return _failed("stopped; nothing was half-written", 130)
     except MaskSAMError as error:
         return _failed(str(error), 2)
+    except MemoryError:
+        return _failed("the memory ran out: close other programs, or give a smaller volume", 2)
+    except OSError as error:
+        return _failed(_in_words(error), 2)
     except Exception as error:
         # Usage errors: their class is click's or typer's own, by the version of typer.
         usage = getattr(error, "format_message", None)
         if usage is None:
             raise
         return _failed(usage(), 2)
+
+
+def _in_words(error: OSError) -> str:
+    """Which file, and what is wrong with it in the system's words, without numbers."""
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return f"{' and '.join(names)}: {reason}" if names else reason
 
 
 def _failed(message: str, status: int) -> int:

@@ -12,6 +12,9 @@ from ..errors import MaskSAMError
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 OUTPUT_FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "mha")
+_WRITTEN = (".nii.gz", ".nii", ".nrrd", ".mha")
+# What a person means as the name of a file, unlike the dots in "model-1.5mm".
+_FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}$")
 _CHANNEL = re.compile(r"_(\d{4})$")
 
 
@@ -46,8 +49,10 @@ def find_cases(
 
     Raises:
         MaskSAMError: a path that is absent or holds no image, a case with too few or too many
-            channels, two cases of one name, or one output file for several cases.
+            channels, two cases of one name, one output file for several cases, or an output file
+            of a format that is not written.
     """
+    single = _is_file_name(output)
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in inputs:
         for found in _images(path):
@@ -58,13 +63,13 @@ def find_cases(
     if len(groups) == channels > 1 and all(len(g) == 1 for g in groups.values()):
         # Files with names of their own: the channels of one case, in the order given.
         groups = {next(iter(groups)): [group[0] for group in groups.values()]}
-    single = _is_file_name(output)
     if single and len(groups) > 1:
         raise MaskSAMError(
             f"{len(groups)} cases cannot go into the one file {output}: give a folder as -o"
         )
     cases = []
     for name, paths in groups.items():
+        _require_different(name, paths, channels)
         if len(paths) != channels:
             raise MaskSAMError(
                 f"case '{name}' has {len(paths)} image(s), but this model takes {channels}:"
@@ -74,6 +79,19 @@ def find_cases(
         order = paths if len(groups) == 1 else sorted(paths)
         cases.append(Case(name, tuple(order), target))
     return cases
+
+
+def _require_different(name: str, paths: list[Path], channels: int) -> None:
+    """Raise where two images of a case can only be two cases of one name."""
+    stems = [stem(path) for path in paths]
+    for path, own in zip(paths, stems, strict=True):
+        # T1/x and T2/x may be the channels of x, but never T1/x_0000 and T2/x_0000.
+        if stems.count(own) > 1 and (len(paths) != channels or _CHANNEL.search(own)):
+            other = paths[stems.index(own, stems.index(own) + 1)]
+            raise MaskSAMError(
+                f"two cases are named '{name}' ({path} and {other}): rename one, or segment them"
+                " one by one"
+            )
 
 
 def _images(path: Path) -> list[Path]:
@@ -90,4 +108,13 @@ def _images(path: Path) -> list[Path]:
 
 
 def _is_file_name(path: Path) -> bool:
-    return not path.is_dir() and path.name.lower().endswith(IMAGE_SUFFIXES)
+    if path.is_dir():
+        return False
+    if path.name.lower().endswith(_WRITTEN):
+        return True
+    if _FILE_SUFFIX.search(path.name):
+        raise MaskSAMError(
+            f"{path}: segmentations are not written as '{path.suffix}': end the name in"
+            f" {', '.join(OUTPUT_FORMATS)}, or give a folder (one with such a name must exist)"
+        )
+    return False

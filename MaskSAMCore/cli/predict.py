@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,8 +66,11 @@ def predict(
         existing = [str(p) for case in cases for p in outputs(case, probabilities) if p.exists()]
         if existing:
             raise MaskSAMError(f"{existing[0]} exists: add --overwrite to replace it")
-    if not output.suffix:
-        output.mkdir(parents=True, exist_ok=True)
+    # Before the work, so that a folder that cannot be written to costs no time.
+    for folder in {case.output.parent for case in cases}:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise MaskSAMError(f"{folder}: permission denied; choose another folder as -o")
     with ProgressDisplay(len(cases), segmenter.device) as display:
         for case in cases:
             result = segment_case(segmenter, case, roi, boxes, tta.value, probabilities, display)
@@ -121,7 +125,6 @@ def write_case(result: Segmentation, case: Case, probabilities: bool, overwrite:
     """Writes a case's files, each complete or absent."""
     from ..io import write_labelmap, write_probabilities
 
-    case.output.parent.mkdir(parents=True, exist_ok=True)
     labels = list(result.labels)
     write_labelmap(result.labelmap, result.volume, case.output, labels, overwrite=overwrite)
     if probabilities and result.probabilities is not None:

@@ -149,6 +149,61 @@ def test_bad_input_is_told_in_one_line_and_leaves_nothing(
         assert not target.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "IMAGE", "-o", "FILE/result.nii.gz", "-m", "MODEL"], "FILE"),
+        (["predict", "IMAGE", "-o", "FILE/results", "-m", "MODEL"], "FILE"),
+        (["predict", "IMAGE", "-o", f"{'long' * 99}/a.mha", "-m", "MODEL"], "longlong"),
+        (["predict", "IMAGE", "-o", "LOCKED/result.nii.gz", "-m", "MODEL"], "LOCKED"),
+        (["predict", "IMAGE", "-o", "LOCKED/results", "-m", "MODEL"], "LOCKED"),
+        (["predict", "IMAGE", "-o", "name.png", "-m", "MODEL"], "not written as '.png'"),
+        (["predict", "IMAGE", "-o", "name.mhd", "-m", "MODEL"], "not written as '.mhd'"),
+        (["predict", "IMAGE", "IMAGE", "-o", "out", "-m", "MODEL"], "two cases are named 'bräin'"),
+        (["demo", "-o", "FILE/results"], "FILE"),
+        (["demo", "-o", "LOCKED/results"], "LOCKED"),
+        (["benchmark", "-m", "MODEL", "--shape", "90000x90000x90000"], "the memory ran out"),
+    ],
+)
+def test_an_ordinary_mistake_is_told_in_one_line_and_leaves_nothing(
+    arguments: list[str],
+    message: str,
+    image: Path,
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_bytes(b"in the way")
+    (tmp_path / "LOCKED").mkdir(mode=0o555)
+    if "LOCKED" in message and os.access(tmp_path / "LOCKED", os.W_OK):
+        if not sys.platform.startswith("linux"):
+            pytest.skip("this person may write everywhere")
+        # Not even the system's administrator makes folders here.
+        arguments = [a.replace("LOCKED", "/proc/LOCKED") for a in arguments]
+    before = sorted(tmp_path.rglob("*"))
+    names = {"IMAGE": str(image), "MODEL": model}
+    line = error_of(capfd, [names.get(a, a) for a in arguments])
+    assert message in line
+    assert "Errno" not in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_cases_of_one_name_are_told_apart_from_channels(tmp_path: Path):
+    for name in ("a/x", "b/x", "a/y_0000", "b/y_0000"):
+        write_image(np.zeros((2, 3, 4), np.float32), tmp_path / f"{name}.nii.gz")
+    a, b = tmp_path / "a", tmp_path / "b"
+    with pytest.raises(MaskSAMError, match="two cases are named 'x'"):
+        find_cases([a / "x.nii.gz", b / "x.nii.gz"], tmp_path / "out", 1, "mha")
+    with pytest.raises(MaskSAMError, match="two cases are named 'y'"):
+        find_cases([a / "y_0000.nii.gz", b / "y_0000.nii.gz"], tmp_path / "out", 2, "mha")
+    both = find_cases([b / "x.nii.gz", a / "x.nii.gz"], tmp_path / "out", 2, "mha")
+    assert [case.channels for case in both] == [(b / "x.nii.gz", a / "x.nii.gz")]
+    dotted = find_cases([a / "x.nii.gz"], tmp_path / "at-1.5mm", 1, "mha")
+    assert dotted[0].output == tmp_path / "at-1.5mm" / "x.mha"
+
+
 def test_images_that_are_no_volumes_are_told(
     model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
@@ -222,15 +277,15 @@ def test_benchmark_tells_seconds_and_device(model: str, capfd: pytest.CaptureFix
     assert "median of 2" in capfd.readouterr().out
 
 
-def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+def run(arguments: list[str], **how: object) -> subprocess.CompletedProcess[str]:
     """The real process."""
     root = Path(__file__).resolve().parents[2]
     return subprocess.run(
         [sys.executable, "-m", "MaskSAMCore.cli", *arguments],
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
         text=True,
         timeout=120,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how},
     )
 
 
@@ -241,3 +296,23 @@ def test_the_process_itself_says_its_version_and_exits_with_two_after_an_error(t
     assert failed.stderr.startswith("masksam: error: no model named 'nobody'")
     assert failed.stderr.count("\n") == 1
     assert failed.stdout == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_disk_that_is_full_of_what_was_printed_is_told_in_one_line():
+    with open("/dev/full", "w") as full:
+        failed = run(["models", "list"], stdout=full)
+    assert failed.returncode == 2
+    assert failed.stderr == "masksam: error: no space left on device\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
+def test_a_reader_that_has_seen_enough_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = run(["models", "list"], stdout=writing)
+    finally:
+        os.close(writing)
+    assert done.returncode == 1
+    assert done.stderr == ""
