@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..errors import MaskSAMError
+from ..errors import MaskSAMError, OutOfMemory
 from ..modeling.prompts import BoxPrompts
 from .device import DeviceChoice, mixed_precision
 from .embeddings import map_tensors
@@ -100,7 +100,7 @@ class Runner:
         """After memory ran out: smaller batches, then the CPU. Returns the change in words.
 
         Raises:
-            MaskSAMError: one window on the CPU is already too much.
+            OutOfMemory: one window on the CPU is already too much.
         """
         device = self.choice.device
         if self.batch > 1:
@@ -110,7 +110,7 @@ class Runner:
             self._use(DeviceChoice(torch.device("cpu"), f"{device} ran out of memory"))
             note = f"{device} ran out of memory: continuing on the CPU"
         else:
-            raise MaskSAMError(
+            raise OutOfMemory(
                 "this computer's memory is too small for one window of this model: close other"
                 " programs or choose a smaller model"
             )

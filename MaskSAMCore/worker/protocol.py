@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from ..errors import Cancelled, MaskSAMError
+from ..errors import Cancelled, MaskSAMError, OutOfMemory
 
 # Raised whenever an old client could misread what is said.
 PROTOCOL = 1
@@ -122,7 +122,7 @@ def as_request_error(error: BaseException) -> RequestError:
         return RequestError(OUT_OF_MEMORY, MEMORY_ADVICE, _traceback(error))
     if isinstance(error, MaskSAMError):
         # The engine says itself what to do where not even one window fits.
-        code = OUT_OF_MEMORY if "memory is too small" in str(error) else REFUSED
+        code = OUT_OF_MEMORY if isinstance(error, OutOfMemory) else REFUSED
         return RequestError(code, _one_line(str(error)))
     if isinstance(error, ModuleNotFoundError):
         text = f"the Python package '{error.name}' is missing: install what MaskSAM needs"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from MaskSAMCore.errors import Cancelled, MaskSAMError
+from MaskSAMCore.errors import Cancelled, MaskSAMError, OutOfMemory
 from MaskSAMCore.geometry import Box
 from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.labels import Label
@@ -255,7 +255,7 @@ def test_when_memory_runs_out_batches_shrink_and_the_person_is_told():
 
 
 def test_when_not_even_one_window_fits_the_error_says_so():
-    with pytest.raises(MaskSAMError, match="memory is too small"):
+    with pytest.raises(OutOfMemory, match="memory is too small"):
         threshold_segmenter(HungryModel(most=0)).segment(volume_of(two_blobs()))
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 import MaskSAMCore
+from MaskSAMCore.errors import MaskSAMError, OutOfMemory
+from MaskSAMCore.worker.protocol import OUT_OF_MEMORY, REFUSED, as_request_error
 
 from .test_worker_segment import KNOWN, named
 from .threshold_model import two_blobs
@@ -263,3 +265,9 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path):
     assert error["code"] == -32000 and "cannot write" in error["message"]
     assert not output.exists() and not list(tmp_path.glob(".*"))
     worker.close()
+
+
+def test_memory_that_ran_out_is_known_by_its_class_and_never_by_its_words():
+    told = as_request_error(OutOfMemory("nothing fits: close\nother programs"))
+    assert (told.code, told.message) == (OUT_OF_MEMORY, "nothing fits: close other programs")
+    assert as_request_error(MaskSAMError("its memory is too small a part")).code == REFUSED
