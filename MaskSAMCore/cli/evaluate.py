@@ -23,6 +23,10 @@ def evaluate(
     labels: str | None = typer.Option(
         None, help="Values to compare, such as 1,2; else all in the references."
     ),
+    every: bool = typer.Option(
+        False, "--all", help="Refuse to go on where a reference has no prediction."
+    ),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace a summary that exists."),
 ) -> None:
     """Dice and IoU as nnU-Net defines them, surface Dice at 1 mm, 95 % Hausdorff distance."""
     from .. import evaluation
@@ -32,10 +36,21 @@ def evaluate(
         values = None if labels is None else [int(part) for part in labels.split(",")]
     except ValueError as error:
         raise MaskSAMError(f"--labels must look like 1,2, not '{labels}'") from error
+    missing = evaluation.without_prediction(predictions, references)
+    if missing:
+        some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        count = "1 reference has" if len(missing) == 1 else f"{len(missing)} references have"
+        if every:
+            raise MaskSAMError(f"{count} no prediction ({some})")
+        typer.echo(f"{count} no prediction ({some}): left out of the means", err=True)
+    if output is not None:
+        if output.exists() and not overwrite:
+            raise MaskSAMError(f"{output} exists: add --overwrite to replace it")
+        output.parent.mkdir(parents=True, exist_ok=True)
     surfaces = evaluation.surfaces_available()
     summary = evaluation.evaluate(predictions, references, values, surfaces)
     if output is not None:
-        evaluation.write_summary(summary, output)
+        evaluation.write_summary(summary, output, overwrite)
     console = Console()
     headings = ["Dice", "IoU", *(("surface_dice_1mm", "hd95_mm") if surfaces else ())]
     table = Table("label", *(f"{h} (sd)" for h in headings))

@@ -1,6 +1,13 @@
 """Measuring predictions against references."""
 
-from .evaluate import evaluate, read_summary, spread, surfaces_available, write_summary
+from .evaluate import (
+    evaluate,
+    read_summary,
+    spread,
+    surfaces_available,
+    without_prediction,
+    write_summary,
+)
 from .metrics import overlap_metrics, summarize, surface_metrics
 
 __all__ = [
@@ -11,5 +18,6 @@ __all__ = [
     "summarize",
     "surface_metrics",
     "surfaces_available",
+    "without_prediction",
     "write_summary",
 ]

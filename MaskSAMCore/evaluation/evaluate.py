@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import atomic_path, read_volume
@@ -35,7 +36,8 @@ def evaluate(
 
     Args:
         predictions, references: two labelmap files, or two folders; every prediction needs the
-            reference of its name, further references are left alone.
+            reference of its name, further references are left alone (see
+            :func:`without_prediction`).
         labels: values to compare; None takes all that occur in the references.
         surfaces: also surface Dice and Hausdorff distance.
         progress: called with cases done and cases in all.
@@ -44,39 +46,79 @@ def evaluate(
         nnU-Net's ``summary.json`` as a dictionary, with surface metrics beside its own.
 
     Raises:
-        MaskSAMError: files that are missing or do not lie on one grid.
+        MaskSAMError: files that are missing, are no labelmaps, or do not lie on one grid.
     """
     pairs = find_pairs(predictions, references)
-    loaded = []
+    wanted = None if labels is None else set(labels)
+    found: set[int] = set()
+    per_case: list[dict[str, Any]] = []
+    shapes = []
     for prediction, reference in pairs:
-        a, b = read_volume(prediction), read_volume(reference)
-        if not a.same_grid(b, tolerance_mm=0.05):
-            raise MaskSAMError(f"{prediction} does not lie on the grid of {reference}")
-        loaded.append((np.rint(a.array).astype(np.int64), np.rint(b.array).astype(np.int64), b))
-    if labels is None:
-        found = set().union(*(np.unique(reference).tolist() for _, reference, _ in loaded))
-        labels = sorted(found - {0})
-    per_case = []
-    for index, ((a_path, b_path), (a_map, b_map, volume)) in enumerate(
-        zip(pairs, loaded, strict=True)
-    ):
-        metrics = {}
-        for label in labels:
-            mask, known = a_map == label, b_map == label
-            metrics[str(label)] = overlap_metrics(mask, known)
-            if surfaces:
-                spacing = tuple(reversed(volume.spacing))
-                metrics[str(label)].update(surface_metrics(mask, known, spacing))
+        # One pair at a time: the volumes of a whole test set would not fit in memory.
+        metrics, known, shape = _compare(prediction, reference, wanted, surfaces)
+        found |= known
+        shapes.append(shape)
         per_case.append(
             {
                 "metrics": metrics,
-                "prediction_file": a_path.name,
-                "reference_file": b_path.name,
+                "prediction_file": prediction.name,
+                "reference_file": reference.name,
             }
         )
         if progress is not None:
-            progress(index + 1, len(pairs))
-    return summarize(per_case, [str(label) for label in labels])
+            progress(len(per_case), len(pairs))
+    order = sorted(found) if labels is None else labels
+    for case, shape in zip(per_case, shapes, strict=True):
+        metrics = case["metrics"]
+        case["metrics"] = {
+            str(label): metrics.get(label) or _metrics(*_nothing(shape), (1, 1, 1), surfaces)
+            for label in order
+        }
+    return summarize(per_case, [str(label) for label in order])
+
+
+def _compare(
+    prediction: Path, reference: Path, labels: set[int] | None, surfaces: bool
+) -> tuple[dict[int, dict[str, float]], set[int], tuple[int, ...]]:
+    """The metrics of every label that one of two files has (of ``labels``, if given), the labels
+    of the reference and the shape of both."""
+    a, b = read_volume(prediction), read_volume(reference)
+    if not a.same_grid(b, tolerance_mm=0.05):
+        raise MaskSAMError(f"{prediction} does not lie on the grid of {reference}")
+    spacing = tuple(reversed(b.spacing))
+    a_map, b_map = _small(a.array, prediction), _small(b.array, reference)
+    del a, b
+    known = set(np.unique(b_map).tolist())
+    present = known | set(np.unique(a_map).tolist())
+    chosen = present - {0} if labels is None else present & labels
+    metrics = {
+        label: _metrics(a_map == label, b_map == label, spacing, surfaces)
+        for label in sorted(chosen)
+    }
+    return metrics, known - {0}, b_map.shape
+
+
+def _metrics(
+    mask: NDArray[np.bool_], known: NDArray[np.bool_], spacing: Sequence[float], surfaces: bool
+) -> dict[str, float]:
+    further = surface_metrics(mask, known, spacing) if surfaces else {}
+    return {**overlap_metrics(mask, known), **further}
+
+
+def _nothing(shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Two empty masks that take no memory."""
+    empty = np.broadcast_to(np.False_, shape)
+    return empty, empty
+
+
+def _small(labelmap: NDArray[Any], path: Path) -> NDArray[np.unsignedinteger]:
+    """A labelmap in the smallest type that holds it."""
+    if labelmap.dtype.kind == "f":
+        labelmap = np.rint(labelmap)
+    lowest, highest = int(labelmap.min(initial=0)), int(labelmap.max(initial=0))
+    if lowest < 0 or highest > np.iinfo(np.uint32).max:
+        raise MaskSAMError(f"{path} is no labelmap: its values go from {lowest} to {highest}")
+    return labelmap.astype(np.min_scalar_type(highest), copy=False)
 
 
 def find_pairs(predictions: Path, references: Path) -> list[tuple[Path, Path]]:
@@ -101,6 +143,14 @@ def find_pairs(predictions: Path, references: Path) -> list[tuple[Path, Path]]:
     if not pairs:
         raise MaskSAMError(f"{predictions} holds no labelmap")
     return pairs
+
+
+def without_prediction(predictions: Path, references: Path) -> list[str]:
+    """The names of the references that have no prediction; none where files are compared."""
+    if not (predictions.is_dir() and references.is_dir()):
+        return []
+    predicted = {case_name(path) for path in _labelmaps(predictions)}
+    return [name for path in _labelmaps(references) if (name := case_name(path)) not in predicted]
 
 
 def case_name(path: Path) -> str:

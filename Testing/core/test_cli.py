@@ -160,6 +160,7 @@ def test_bad_input_is_told_in_one_line_and_leaves_nothing(
         (["predict", "IMAGE", "-o", "name.png", "-m", "MODEL"], "not written as '.png'"),
         (["predict", "IMAGE", "-o", "name.mhd", "-m", "MODEL"], "not written as '.mhd'"),
         (["predict", "IMAGE", "IMAGE", "-o", "out", "-m", "MODEL"], "two cases are named 'bräin'"),
+        (["evaluate", "IMAGE", "IMAGE", "-o", "FILE/summary.json"], "FILE"),
         (["demo", "-o", "FILE/results"], "FILE"),
         (["demo", "-o", "LOCKED/results"], "LOCKED"),
         (["benchmark", "-m", "MODEL", "--shape", "90000x90000x90000"], "the memory ran out"),
@@ -252,6 +253,39 @@ def test_evaluate_prints_and_writes_a_summary(
     assert main(["evaluate", str(path), str(path), "-o", str(summary)]) == 0
     assert "Dice" in capfd.readouterr().out
     assert json.loads(summary.read_text(encoding="utf-8"))["foreground_mean"]["Dice"] == 1
+
+
+def test_evaluate_keeps_a_summary_that_exists_unless_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    path, summary = tmp_path / "label.nii.gz", tmp_path / "new" / "summary.json"
+    write_image(generated_case(0)[1], path)
+    arguments = ["evaluate", str(path), str(path), "-o", str(summary)]
+    assert main(arguments) == 0
+    summary.write_bytes(b"precious")
+    assert "--overwrite" in error_of(capfd, arguments)
+    assert summary.read_bytes() == b"precious"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert b"Dice" in summary.read_bytes()
+
+
+def test_evaluate_tells_of_references_without_a_prediction(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    for name in ("predictions/a", "references/a", "references/b", "references/c"):
+        write_image(generated_case(0)[1], tmp_path / f"{name}.nii.gz")
+    arguments = ["evaluate", str(tmp_path / "predictions"), str(tmp_path / "references")]
+    assert main(arguments) == 0
+    heard = capfd.readouterr()
+    assert "2 references have no prediction (b, c)" in heard.err
+    assert "1 case(s)" in heard.out
+    told = error_of(capfd, [*arguments, "--all", "-o", str(tmp_path / "summary.json")])
+    assert "2 references have no prediction" in told
+    assert not (tmp_path / "summary.json").exists()
+    for name in "bc":
+        write_image(generated_case(0)[1], tmp_path / "predictions" / f"{name}.nii.gz")
+    assert main([*arguments, "--all"]) == 0
+    assert "no prediction" not in capfd.readouterr().err
 
 
 def test_models_are_listed_added_shown_verified_and_removed(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,65 @@ def test_folders_are_compared_by_case_name(tmp_path: Path):
     keys = set(summary["mean"]["1"])
     assert {"Dice", "IoU", "TP", "FP", "FN", "TN", "n_pred", "n_ref"} <= keys
     json.dumps(summary)
+
+
+def test_a_label_that_only_some_cases_have_is_measured_in_all(tmp_path: Path):
+    """Also where a case lacks it in both files, or in the reference alone."""
+    with_one = np.zeros((4, 5, 6), np.uint8)
+    with_one[1:3, 1:3, 1:3] = 1
+    with_both = with_one.copy()
+    with_both[0, 0, 0] = 44
+    for name, prediction, reference in (
+        ("a", with_one, with_one),
+        ("b", with_both, with_one),
+        ("c", with_both, with_both),
+    ):
+        write_image(prediction, tmp_path / "predictions" / f"{name}.nii.gz")
+        write_image(reference, tmp_path / "references" / f"{name}.nii.gz")
+    summary = evaluate(tmp_path / "predictions", tmp_path / "references", surfaces=False)
+    absent, invented, right = (c["metrics"]["44"] for c in summary["metric_per_case"])
+    assert math.isnan(absent["Dice"])
+    assert (absent["TN"], absent["n_pred"], absent["n_ref"]) == (120, 0, 0)
+    assert (invented["Dice"], invented["FP"], right["Dice"]) == (0, 1, 1)
+    assert summary["mean"]["44"]["Dice"] == 0.5
+    chosen = evaluate(tmp_path / "predictions", tmp_path / "references", [0, 1], False)
+    assert chosen["mean"]["0"]["n_ref"] == pytest.approx(120 - 8 - 1 / 3)
+    assert list(chosen["mean"]) == ["0", "1"]
+
+
+def test_memory_does_not_grow_with_the_number_of_cases(tmp_path: Path):
+    label = np.zeros((64, 64, 64), np.uint16)
+    label[20:40, 20:40, 20:40] = 1
+
+    def peak(cases: int) -> int:
+        for side in ("predictions", "references"):
+            for number in range(cases):
+                write_image(label, tmp_path / str(cases) / side / f"{number}.mha")
+        gc.collect()
+        tracemalloc.start()
+        try:
+            folder = tmp_path / str(cases)
+            evaluate(folder / "predictions", folder / "references", surfaces=False)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(1)  # whatever is imported on the way
+    few, many = peak(2), peak(8)
+    assert many < few + label.size
+    # Two maps of a byte a voxel, as read and as compared, and masks.
+    assert many < 12 * label.size
+
+
+def test_what_is_no_labelmap_is_told(tmp_path: Path):
+    label = generated_case(0)[1].astype(np.float32)
+    write_image(label, tmp_path / "a.nii.gz")
+    write_image(label + np.float32(1e-3), tmp_path / "nearly.nii.gz")
+    write_image(-label, tmp_path / "negative.nii.gz")
+    good = evaluate(tmp_path / "nearly.nii.gz", tmp_path / "a.nii.gz", surfaces=False)
+    assert good["foreground_mean"]["Dice"] == 1
+    with pytest.raises(MaskSAMError, match=r"negative\.nii\.gz is no labelmap: .* from -2 to 0"):
+        evaluate(tmp_path / "negative.nii.gz", tmp_path / "a.nii.gz")
 
 
 def test_what_cannot_be_compared_is_told(tmp_path: Path):
