@@ -1,7 +1,9 @@
 """The scripted module MaskSAM: metadata, the panel's host, the logic for scripts, a self-test."""
 
 import os
+import sys
 
+import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -69,6 +71,7 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = None
         self._parameters = None
         self._gui_tag = None
+        self._update_pending = False
 
     def setup(self):
         """Build the panel; nothing here depends on what may have to be installed."""
@@ -91,17 +94,27 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self):
         """The widget is destroyed: at the end, or before a reload."""
-        self._set_parameters(None)
-        self.removeObservers()
-        slicer.app.disconnect("aboutToQuit()", self._quit)
-        if self.panel is not None:
-            self.panel.close()
-        if self.logic is not None:
-            self.logic.close()
+        try:
+            slicer.app.disconnect("aboutToQuit()", self._quit)
+            self._set_parameters(None)
+        finally:
+            self.removeObservers()
+            if self.panel is not None:
+                self.panel.close()
+            if self.logic is not None:
+                self.logic.close()
+
+    def onReload(self):
+        """Reload the library too: by itself the application reloads only this file."""
+        for name in [n for n in sys.modules if n.split(".")[0] in ("MaskSAMSlicerLib",)]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def enter(self):
         """The person opens the module."""
+        self.panel.check_packages()
         self._take_parameters()
+        self.panel.ask_devices()
 
     def exit(self):
         """The person opens another module: the parameters are not watched meanwhile."""
@@ -119,6 +132,13 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._take_parameters()
 
     def _node_removed(self, _caller, _event):
+        # Once, however many nodes go.
+        if not self._update_pending:
+            self._update_pending = True
+            qt.QTimer.singleShot(0, self._update_later)
+
+    def _update_later(self):
+        self._update_pending = False
         if self._parameters is not None:
             self.panel.update()
 
@@ -191,7 +211,13 @@ class MaskSAMSlicerTest(ScriptedLoadableModuleTest):
     def test_a_volume_gets_segments_with_the_model_s_names(self):
         """The whole way: volume, worker, model, segments."""
         import numpy as np
+        from MaskSAMSlicerLib import installer
 
+        lacking = installer.missing()
+        if lacking:
+            # A build machine: the panel says the same to a person.
+            self.delayDisplay(_("Not run, for packages are missing: {0}").format(lacking))
+            return
         self.delayDisplay(_("Segmenting a made-up volume"))
         random = np.random.default_rng(0)
         voxels = random.normal(300, 30, (36, 52, 38)).astype(np.float32)

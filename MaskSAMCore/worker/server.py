@@ -55,6 +55,7 @@ class Server:
         self._waiting: queue.Queue[Request] = queue.Queue()
         self._lock = threading.Lock()
         self._pending: dict[int | str, Request] = {}
+        self._spoilt = False
         self._running: Request | None = None
         self._idle = threading.Event()
         self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
@@ -140,7 +141,13 @@ class Server:
                 result = JOBS[request.method](Work(request, self._channel, self._warm))
             except BaseException as error:
                 failure = as_request_error(error)
-            self._tidy(failure)
+            try:
+                self._tidy(failure)
+            except Exception as error:
+                # A device in a bad state can refuse even that: the answer must go out all the same,
+                # and the next job needs another process.
+                self._channel.notify("log", level="error", text=f"cannot tidy up: {error}")
+                self._spoilt = True
             # Before the answer, so that a request sent upon it may use the same id.
             with self._lock:
                 self._running = None
@@ -153,6 +160,9 @@ class Server:
                 self._channel.answer(request.id, result)
             else:
                 self._channel.fail(request.id, failure)
+            if self._spoilt:
+                self._leave()
+                return
 
     def _tidy(self, failure: RequestError | None) -> None:
         """Keep within the bound; after memory ran out, keep nothing."""

@@ -47,8 +47,8 @@ def install(log: Callable[[str], None]) -> None:
         except Exception as error:
             raise RuntimeError(
                 _(
-                    "{packages} could not be installed: {error}. Check the network and the proxy,"
-                    " then try again."
+                    "{packages} could not be installed: {error}. If you did not decline, check the"
+                    " network and the proxy, then try again."
                 ).format(packages=", ".join(wanted), error=error)
             ) from error
     left = missing()
@@ -72,9 +72,17 @@ def _install_torch(log: Callable[[str], None]) -> None:
             )
         ) from error
     log(_("Installing PyTorch with the PyTorch extension ..."))
-    torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(
-        askConfirmation=True, torchVersionRequirement=TORCH.removeprefix("torch")
-    )
+    try:
+        torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(
+            askConfirmation=True, torchVersionRequirement=TORCH.removeprefix("torch")
+        )
+    except Exception as error:
+        raise RuntimeError(
+            _(
+                "PyTorch could not be installed: {error}. Try again in the module PyTorch, which"
+                " offers other versions and devices."
+            ).format(error=error)
+        ) from error
     if torch is None:
         raise RuntimeError(_("PyTorch was not installed: MaskSAM cannot run without it."))
 
@@ -94,9 +102,11 @@ def _install_packages(requirements: list[str]) -> None:
 def _satisfied(requirement: str) -> bool:
     name, _separator, floor = requirement.partition(">=")
     try:
-        return _numbers(metadata.version(name)) >= _numbers(floor)
+        version = metadata.version(name)
     except metadata.PackageNotFoundError:
         return False
+    # What a failed removal leaves behind has no version.
+    return bool(version) and _numbers(version) >= _numbers(floor)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -31,6 +31,8 @@ class SegmentationLogic:
 
     def __init__(self) -> None:
         self.on_log: Callable[[str], None] = lambda _text: None
+        # Called when a script's run begins and ends, for a panel that is open meanwhile.
+        self.on_change: Callable[[], None] = lambda: None
         self._client: WorkerClient | None = None
         self.run: Run | None = None
 
@@ -47,6 +49,11 @@ class SegmentationLogic:
     def busy(self) -> bool:
         """Whether a run is under way."""
         return self.run is not None and not self.run.finished
+
+    def forget(self) -> None:
+        """Let go of the last run's result."""
+        if not self.busy:
+            self.run = None
 
     def start(
         self,
@@ -116,7 +123,7 @@ class SegmentationLogic:
         """
         if rule not in (ADD, REPLACE):
             raise ValueError(_("Unknown rule '{rule}': choose add or replace.").format(rule=rule))
-        if device.split(":")[0] not in DEVICES:
+        if str(device).split(":")[0] not in DEVICES:
             raise ValueError(
                 _("Unknown device '{device}': choose one of {known}.").format(
                     device=device, known=", ".join(DEVICES)
@@ -128,10 +135,18 @@ class SegmentationLogic:
         )
         ignore = lambda *_arguments: None  # noqa: E731
         run = self.start(choice, progress or ignore, ignore, ignore)
+        self.on_change()
         try:
             self.client.wait(run.job, on_idle=slicer.app.processEvents)
         except WorkerError as error:
             raise RuntimeError(str(error)) from error
+        except BaseException:
+            # The caller's progress failed, or the person pressed Ctrl+C: nobody waits any more.
+            self.client.close()
+            self.run = None
+            raise
+        finally:
+            self.on_change()
         if run.error is not None:
             raise RuntimeError(str(run.error)) from run.error
         return run.outcome.node

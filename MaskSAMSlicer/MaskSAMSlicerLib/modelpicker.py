@@ -65,9 +65,10 @@ class ModelPicker:
 
     def choose(self, name: str) -> None:
         """Show a model as the chosen one."""
-        self._chosen = name
-        self._mark_chosen()
-        self._show_details()
+        if name != self._chosen:
+            self._chosen = name
+            self._mark_chosen()
+            self._show_details()
 
     def set_enabled(self, enabled: bool) -> None:
         """Whether models can be chosen and changed now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,19 +71,20 @@ class ModelRow:
 
     def details(self) -> str:
         """Rich text for people."""
-        lines = [f"<b>{self.title}</b>", self.description]
+        # Escaped: a bundle from somewhere must not load pictures or links into the panel.
+        lines = [f"<b>{escape(self.title)}</b>", escape(self.description)]
         if self.labels:
             names = ", ".join(label.name for label in self.labels)
-            lines.append(_("Classes: {names}").format(names=names))
+            lines.append(_("Classes: {names}").format(names=escape(names)))
         if self.spacing_mm:
             lines.append(_("Voxel size: {:g} to {:g} mm").format(*self.spacing_mm))
         lines.append(
             _("Licence: {licence}; size: {size}").format(
-                licence=self.licence, size=readable_size(self.size)
+                licence=escape(self.licence), size=readable_size(self.size)
             )
         )
         if not self.installed:
-            lines.append(_("From {url}").format(url=self.url))
+            lines.append(_("From {url}").format(url=escape(self.url)))
             lines.append(_("SHA-256: {sha256}").format(sha256=self.sha256))
         return "<br>".join(line for line in lines if line)
 

@@ -38,6 +38,8 @@ class Panel:
         self.parameters: Any = None
         self._task = ""  # what the worker does now, in words; empty when it is idle
         self._cancelling = False
+        self._lacking: list[str] = []
+        self._asked: Any = None  # where the worker is asked which devices there are
         self._timer = qt.QTimer()
         self._timer.interval = _POLL_MS
         self._timer.connect("timeout()", self._poll)
@@ -56,21 +58,23 @@ class Panel:
             ("mps", _("Apple GPU (Metal)")),
         ):
             ui.deviceSelector.addItem(text, device)
-        ui.deviceInfo.text = _("The device in use is shown here after the first run.")
+        ui.deviceInfo.text = _("Which device is used is shown here.")
         ui.segmentButton.connect("clicked(bool)", self._segment_clicked)
         ui.installButton.connect("clicked(bool)", self._install)
+        ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self._draw_roi)
         ui.ruleSelector.connect("currentIndexChanged(int)", self._rule_chosen)
         ui.deviceSelector.connect("currentIndexChanged(int)", self._device_chosen)
         ui.progressBar.visible = False
         ui.warningLabel.styleSheet = _AMBER
         logic.on_log = self.log
+        logic.on_change = self.update
         self.picker.refresh()
-        self.update()
+        self.check_packages()
 
     @property
     def busy(self) -> bool:
-        """Whether the worker does something for this panel."""
-        return bool(self._task)
+        """Whether the worker does something, for this panel or for a script."""
+        return bool(self._task) or self.logic.busy
 
     def set_parameters(self, parameters: Any) -> None:
         """The parameter node's wrapper, or None while a scene closes."""
@@ -79,11 +83,8 @@ class Panel:
 
     def update(self) -> None:
         """Brings the widgets up to date with the parameters, the scene and the run."""
-        lacking = installer.missing()
-        self.ui.installFrame.visible = bool(lacking)
-        self.ui.installLabel.text = _("MaskSAM needs Python packages: {packages}.").format(
-            packages=", ".join(lacking)
-        )
+        if not self.busy:
+            self._cancelling = False
         parameters = self.parameters
         if parameters is not None:
             self.picker.choose(parameters.model)
@@ -96,19 +97,37 @@ class Panel:
             self.ui.installButton,
         ):
             widget.enabled = not self.busy
-        self.results.forget_missing()
-        self._update_segment_button(lacking)
+        self.results.refresh()
+        self._update_segment_button()
         self._update_warning()
+
+    def check_packages(self) -> None:
+        """Looks again for what must be installed."""
+        self._lacking = installer.missing()
+        self.ui.installFrame.visible = bool(self._lacking)
+        self.ui.installLabel.text = _("MaskSAM needs Python packages: {packages}.").format(
+            packages=", ".join(self._lacking)
+        )
+        self.update()
+
+    def ask_devices(self) -> None:
+        """Finds out which device "Automatic" means; the worker answers when it is ready."""
+        if self._asked is None and not self._lacking and not self.busy:
+            self._asked = self.logic.client.devices(self._devices_known, lambda _error: None)
+            self._timer.start()
 
     def close(self) -> None:
         """Ends the run and the worker."""
         self._timer.stop()
         self.logic.on_log = lambda _text: None
+        self.logic.on_change = lambda: None
         self._task = ""
+        self.results.clear()
 
     def scene_closing(self) -> None:
         """The nodes of a run under way are about to vanish."""
         self.results.clear()
+        self.logic.forget()
         if self.logic.busy:
             self.cancel()
 
@@ -170,7 +189,6 @@ class Panel:
     def _end(self, message: str) -> None:
         self._task = ""
         self._cancelling = False
-        self._timer.stop()
         self.ui.progressBar.visible = False
         self.ui.statusLabel.text = message
         self.log(message)
@@ -178,6 +196,27 @@ class Panel:
 
     def _poll(self) -> None:
         self.logic.poll()
+        if not self._task and (self._asked is None or self._asked.done):
+            self._timer.stop()
+
+    def _devices_known(self, result: dict[str, Any]) -> None:
+        auto = result["auto"]
+        self.ui.deviceInfo.text = _("Automatic means {name} ({reason}).").format(**auto)
+        present = {choice["name"].split(":")[0] for choice in result["choices"]}
+        for index in range(self.ui.deviceSelector.count):
+            device = self.ui.deviceSelector.itemData(index)
+            if device not in {"auto", *present}:
+                text = self.ui.deviceSelector.itemText(index)
+                absent = _("{device} - not usable here").format(device=text)
+                self.ui.deviceSelector.setItemText(index, absent)
+
+    def _draw_roi(self, node: Any) -> None:
+        """What a person adds wants to be drawn at once."""
+        node.CreateDefaultDisplayNodes()
+        markups = slicer.modules.markups.logic()
+        markups.SetActiveList(node)
+        markups.StartPlaceMode(False)
+        self.ui.statusLabel.text = _("Draw the ROI: click two opposite corners in a slice view.")
 
     def _progressed(self, stage: str, fraction: float, seconds_left: float | None) -> None:
         if self._cancelling:
@@ -187,13 +226,13 @@ class Panel:
         self.ui.statusLabel.text = stage + _time_left(seconds_left)
 
     def _segmented(self, outcome: Outcome) -> None:
-        self.results.show(outcome)
         self.ui.deviceInfo.text = _("Ran on {device}.").format(device=outcome.device)
         self._end(
             _("Done: {count} classes in '{name}', {seconds:.1f} s.").format(
                 count=len(outcome.found), name=outcome.node.GetName(), seconds=outcome.seconds
             )
         )
+        self.results.show(outcome)
 
     def _failed(self, error: WorkerError) -> None:
         if error.details:
@@ -233,7 +272,7 @@ class Panel:
             installer.install(self.log)
         except RuntimeError as error:
             self._complain(error)
-        self.update()
+        self.check_packages()
 
     def _model_chosen(self, name: str) -> None:
         if self.parameters is not None:
@@ -248,7 +287,7 @@ class Panel:
         if self.parameters is not None and index >= 0:
             self.parameters.device = self.ui.deviceSelector.itemData(index)
 
-    def _update_segment_button(self, lacking: list[str]) -> None:
+    def _update_segment_button(self) -> None:
         button = self.ui.segmentButton
         parameters = self.parameters
         row = self.picker.row
@@ -265,7 +304,7 @@ class Panel:
             reason = _("Choose a model first.")
         elif not row.usable:
             reason = _("The chosen model is not installed, or is no model that segments.")
-        elif lacking:
+        elif self._lacking:
             reason = _("Install the missing Python packages first.")
         button.enabled = not reason
         button.toolTip = reason or _("Segment the volume.")

@@ -34,6 +34,8 @@ class ResultsView:
 
     def clear(self) -> None:
         """Nothing to show."""
+        if self._outcome is not None:
+            self._outcome.undo.close()
         self._outcome = None
         self._ui.resultsTable.setRowCount(0)
         self._ui.resultsInfo.text = ""
@@ -42,6 +44,7 @@ class ResultsView:
 
     def show(self, outcome: Outcome) -> None:
         """The result of a run."""
+        self.clear()
         self._outcome = outcome
         self._ui.resultsButton.visible = True
         blocked = self._ui.show3DButton.blockSignals(True)
@@ -49,10 +52,11 @@ class ResultsView:
         self._ui.show3DButton.blockSignals(blocked)
         self._fill()
 
-    def forget_missing(self) -> None:
-        """Clears the table when its segmentation has left the scene."""
+    def refresh(self) -> None:
+        """Clears the table when its segmentation has left the scene, and knows of edits."""
         if self._outcome is not None and self._node() is None:
             self.clear()
+        self._update_buttons()
 
     def _fill(self) -> None:
         outcome = self._outcome
@@ -95,12 +99,13 @@ class ResultsView:
     def _visible(self, segment_id: str) -> bool:
         node = self._node()
         present = node is not None and node.GetSegmentation().GetSegment(segment_id) is not None
-        return bool(present and node.GetDisplayNode().GetSegmentVisibility(segment_id))
+        display = node.GetDisplayNode() if present else None
+        return display is not None and bool(display.GetSegmentVisibility(segment_id))
 
     def _toggled(self, item: Any) -> None:
         node = self._node()
         segment_id = item.data(qt.Qt.UserRole)
-        if node is not None and segment_id:
+        if node is not None and node.GetDisplayNode() is not None and segment_id:
             shown = item.checkState() == qt.Qt.Checked
             node.GetDisplayNode().SetSegmentVisibility(segment_id, shown)
 
@@ -124,11 +129,13 @@ class ResultsView:
             node.RemoveClosedSurfaceRepresentation()
 
     def _undo(self, _checked: bool = False) -> None:
-        self._outcome.undo.undo()
+        if self._outcome.undo.can_undo:
+            self._outcome.undo.undo()
         self._update_buttons()
 
     def _redo(self, _checked: bool = False) -> None:
-        self._outcome.undo.redo()
+        if self._outcome.undo.can_redo:
+            self._outcome.undo.redo()
         self._update_buttons()
 
     def _update_buttons(self) -> None:

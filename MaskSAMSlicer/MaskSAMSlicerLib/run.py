@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,6 +96,8 @@ class Run:
             ValueError: a choice cannot work; the message says what to do. Nothing was started.
         """
         choice = self.choice
+        if not choice.volumes:
+            raise ValueError(_("Choose a volume first: load one with the Add Data dialog."))
         if not choice.row.usable:
             raise ValueError(_not_usable(choice.row))
         volumes = [volume_from_node(node) for node in choice.volumes]
@@ -120,17 +122,23 @@ class Run:
             request, on_progress=self.on_progress, on_done=self._done, on_error=self._failed
         )
 
+    def _let_go(self) -> None:
+        """Of the volumes and the labelmap: a finished run must not keep them in memory."""
+        self.choice = replace(self.choice, volumes=(), roi=None, boxes=(), output=None)
+        if self.job is not None:
+            self.job.result = None
+
     def _failed(self, error: WorkerError) -> None:
         self.error = error
+        self._let_go()
         self.on_error(error)
 
     def _done(self, result: dict[str, Any]) -> None:
         try:
             self.outcome = self._write(result)
+            self._let_go()
         except Exception as error:
-            failure = WorkerError("refused", str(error))
-            self.error = failure
-            self.on_error(failure)
+            self._failed(WorkerError("refused", str(error)))
             return
         self.on_done(self.outcome)
 
@@ -150,9 +158,14 @@ class Run:
             raise ValueError(_("The volume changed its size meanwhile; nothing was changed."))
         found = self._found(result["instances"])
         node = output if output is not None else new_segmentation(volume_node, self._part)
-        undo, ids = write_segments(
-            node, volume_node, labelmap, found, self.choice.rule, self.choice.row.name
-        )
+        try:
+            undo, ids = write_segments(
+                node, volume_node, labelmap, found, self.choice.rule, self.choice.row.name
+            )
+        except Exception:
+            if output is None:
+                slicer.mrmlScene.RemoveNode(node)
+            raise
         device = result["device"]
         return Outcome(
             node=node,

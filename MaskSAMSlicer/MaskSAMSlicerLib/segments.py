@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,12 @@ from .volumes import transform_to_world, volume_from_node
 from MaskSAMCore.labels import Label, terminology_entry  # isort: skip
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkSegment
+    from slicer import (
+        vtkMRMLScalarVolumeNode,
+        vtkMRMLSegmentationNode,
+        vtkMRMLTransformableNode,
+        vtkSegment,
+    )
 
 ADD, REPLACE = "add", "replace"
 # Marks segments that a model made, with its name.
@@ -43,31 +48,64 @@ class FoundClass:
 
 
 class UndoStep:
-    """Takes back, and does again, one change of a segmentation's segments."""
+    """Takes back, and does again, one change of a segmentation's segments.
+
+    Once the segments were changed by something else, it can do neither: that would lose the change.
+    """
 
     def __init__(self, node: vtkMRMLSegmentationNode) -> None:
+        self._segmentation = node.GetSegmentation()
         self._history = slicer.vtkSegmentationHistory()
-        self._history.SetSegmentation(node.GetSegmentation())
+        self._history.SetSegmentation(self._segmentation)
         self._history.SaveState()
+        self._observed: list[int] = []
+        self._busy = False
+        self._outdated = False
         self.node_id = node.GetID()
+
+    def watch(self) -> None:
+        """From now on, changes are somebody else's."""
+        kind = slicer.vtkSegmentation
+        for event in (kind.SourceRepresentationModified, kind.SegmentAdded, kind.SegmentRemoved):
+            tag = self._segmentation.AddObserver(event, self._changed)
+            self._observed.append(tag)
+
+    def close(self) -> None:
+        """Stop watching, and let go of the states."""
+        for tag in self._observed:
+            self._segmentation.RemoveObserver(tag)
+        self._observed.clear()
+        self._history.RemoveAllStates()
+        self._outdated = True
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is a state before this one."""
-        return bool(self._history.IsRestorePreviousStateAvailable())
+        """Whether there is a state before this one, and nothing was changed since."""
+        return not self._outdated and bool(self._history.IsRestorePreviousStateAvailable())
 
     @property
     def can_redo(self) -> bool:
-        """Whether a state after this one was taken back."""
-        return bool(self._history.IsRestoreNextStateAvailable())
+        """Whether a state after this one was taken back, and nothing was changed since."""
+        return not self._outdated and bool(self._history.IsRestoreNextStateAvailable())
 
     def undo(self) -> None:
         """Back to the state before."""
-        self._history.RestorePreviousState()
+        self._restore(self._history.RestorePreviousState)
 
     def redo(self) -> None:
         """Forward again."""
-        self._history.RestoreNextState()
+        self._restore(self._history.RestoreNextState)
+
+    def _restore(self, how: Callable[[], object]) -> None:
+        self._busy = True
+        try:
+            how()
+        finally:
+            self._busy = False
+
+    def _changed(self, *_event: object) -> None:
+        if not self._busy:
+            self._outdated = True
 
 
 def new_segmentation(
@@ -98,12 +136,16 @@ def check_target(
     Raises:
         ValueError: their parent transforms do not fit, or it holds no binary labelmaps.
     """
+    # A new segmentation gets the volume's own transform: only the volume itself can be sheared.
+    target = volume_node if node is None else node
+    try:
+        _image_to_segmentation(target, volume_node)
+    except ValueError as error:
+        if node is None:
+            raise
+        raise ValueError(_("The output cannot be used: {reason}").format(reason=error)) from error
     if node is None:
         return
-    try:
-        _image_to_segmentation(node, volume_node)
-    except ValueError as error:
-        raise ValueError(_("The output cannot be used: {reason}").format(reason=error)) from error
     segmentation = node.GetSegmentation()
     if segmentation.GetNumberOfSegments() and (
         segmentation.GetSourceRepresentationName() != _binary_labelmap()
@@ -165,10 +207,11 @@ def write_segments(
     if surfaces:
         # Anew for all: without being told so, it makes none for segments that lack one.
         segmentation.CreateRepresentation(_closed_surface(), True)
-    display = node.GetDisplayNode()
-    if display is not None:
-        for segment_id in ids:
-            display.SetSegmentVisibility(segment_id, True)
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+    for segment_id in ids:
+        node.GetDisplayNode().SetSegmentVisibility(segment_id, True)
+    step.watch()
     return step, ids
 
 
@@ -183,7 +226,7 @@ def _fill(segment: vtkSegment, label: Label, image: Any, model: str) -> None:
 
 
 def _image_to_segmentation(
-    node: vtkMRMLSegmentationNode, volume_node: vtkMRMLScalarVolumeNode
+    node: vtkMRMLTransformableNode, volume_node: vtkMRMLScalarVolumeNode
 ) -> np.ndarray:
     """From the volume's IJK to the segmentation's own coordinates."""
     ijk_to_world = volume_from_node(volume_node).ijk_to_ras
@@ -192,8 +235,8 @@ def _image_to_segmentation(
     if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-4:
         raise ValueError(
             _(
-                "the volume and '{name}' have transforms that shear one against the other: choose a"
-                " new segmentation, or harden the transforms."
+                "the volume's axes are not at right angles in '{name}': harden the transforms, or"
+                " resample the volume with the Resample Scalar/Vector/DWI Volume module."
             ).format(name=node.GetName())
         )
     return matrix
@@ -217,12 +260,16 @@ def _oriented_image(labelmap: np.ndarray, found: Sequence[FoundClass], matrix: n
 
 
 def _segment_named(segmentation: Any, name: str) -> str:
-    return segmentation.GetSegmentIdBySegmentName(name) or ""
+    """The ID of the segment of exactly this name; Slicer's own search ignores case."""
+    for segment_id in segmentation.GetSegmentIDs():
+        if segmentation.GetSegment(segment_id).GetName() == name:
+            return segment_id
+    return ""
 
 
 def _unique_name(segmentation: Any, name: str) -> str:
     candidate, number = name, 1
-    while segmentation.GetSegmentIdBySegmentName(candidate):
+    while _segment_named(segmentation, candidate):
         number += 1
         candidate = f"{name} {number}"
     return candidate

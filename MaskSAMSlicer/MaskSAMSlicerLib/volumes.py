@@ -30,6 +30,8 @@ def volume_from_node(node: vtkMRMLScalarVolumeNode | None) -> Volume:
     """
     if node is None:
         raise ValueError(_("Choose a volume first: load one with the Add Data dialog."))
+    if not hasattr(node, "IsA") or not node.IsA("vtkMRMLScalarVolumeNode"):
+        raise ValueError(_("{what!r} is no volume node: choose one.").format(what=node))
     image = node.GetImageData()
     if image is None or image.GetPointData() is None or image.GetPointData().GetScalars() is None:
         raise ValueError(_("The volume '{name}' has no voxels.").format(name=node.GetName()))
@@ -79,6 +81,8 @@ def box_from_roi(roi: vtkMRMLMarkupsROINode, volume: Volume, label: str = "") ->
     Raises:
         ValueError: the ROI has no size yet, or lies wholly outside the volume.
     """
+    if not hasattr(roi, "IsA") or not roi.IsA("vtkMRMLMarkupsROINode"):
+        raise ValueError(_("{what!r} is no ROI node: choose one.").format(what=roi))
     size = np.array(roi.GetSize(), dtype=float)
     if roi.GetNumberOfDefinedControlPoints() < 1 or (size <= 0).any():
         raise ValueError(

@@ -101,6 +101,35 @@ def test_the_installed_tree_segments_by_itself(installed: Path, tmp_path: Path):
     assert shape == ["36", "52", "38"]
 
 
+def test_the_installed_module_segments_by_itself(installed: Path, tmp_path: Path):
+    """Panel, library, worker and core, all from the installed tree."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from Testing import host; host.start();"
+        "sys.path.remove(sys.argv[2]); import numpy as np, slicer;"
+        "host.load_module(sys.argv[1] + '/MaskSAMSlicer.py'); host.select_module('MaskSAMSlicer');"
+        "voxels = np.random.default_rng(0).normal(300, 30, (36, 52, 38)).astype(np.float32);"
+        "volume = slicer.util.addVolumeFromArray(voxels, np.eye(4), 'made-up');"
+        "logic = slicer.util.getModuleLogic('MaskSAMSlicer'); node = logic.segment(volume);"
+        "import MaskSAMSlicerLib, MaskSAMCore;"
+        "print(MaskSAMSlicerLib.__file__, MaskSAMCore.__file__, node.GetClassName(), sep='\\n');"
+        "logic.close()"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(installed / SCRIPTS), str(ROOT)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+    )
+    lines = run.stdout.splitlines()[-3:]
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert lines == [
+        str(installed / SCRIPTS / "MaskSAMSlicerLib" / "__init__.py"),
+        str(installed / SCRIPTS / "MaskSAMCore" / "__init__.py"),
+        "vtkMRMLSegmentationNode",
+    ]
+
+
 def test_the_catalogue_entry_and_cmake_agree(installed: Path):
     lines = (installed / "described.txt").read_text().splitlines()
     described = dict(line.split("=", 1) for line in lines)

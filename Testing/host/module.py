@@ -116,6 +116,9 @@ class ScriptedModule:
         return self._widget
 
 
+slicer.qSlicerScriptedLoadableModule = ScriptedModule  # slicer.util.getModuleLogic asks for it
+
+
 def new_namespace(name: str) -> types.ModuleType:
     """An empty module such as ``slicer.modules``, importable under its name."""
     module = sys.modules[name] = types.ModuleType(name)

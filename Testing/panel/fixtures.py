@@ -71,6 +71,8 @@ class Person:
         """Workers with networks whose answers are known."""
         from MaskSAMSlicerLib.worker_client import WorkerClient
 
+        self.widget.logic.close()
+        self.widget.panel._asked = None
         self.widget.logic.segmentation._client = WorkerClient(command=KNOWN_WORKER)
 
     @property

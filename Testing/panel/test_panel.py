@@ -90,7 +90,10 @@ def test_cancel_leaves_the_scene_alone_and_the_next_run_works(
     person.click(person.ui.segmentButton)
     person.wait(lambda: person.ui.progressBar.maximum > 0, "progress")
     person.click(person.ui.segmentButton)
-    record_property("cancel_s", round(person.wait(), 3))
+    seconds = person.wait()
+    record_property("cancel_s", round(seconds, 3))
+    # Within a second on a machine of its own; tests share theirs.
+    assert seconds < 5
     assert person.status == "Cancelled; nothing was changed."
     assert scene.GetNumberOfNodes() == nodes
     assert not host.messages.texts("error")
@@ -223,8 +226,8 @@ def test_the_event_loop_is_not_held_up_by_a_large_run(person, scene, record_prop
     timer.stop()
     outcome = person.widget.logic.segmentation.run.outcome
     gaps = sorted(b - a for a, b in itertools.pairwise(ticks))
-    # The longest of all is the import of the result, which is measured apart.
-    longest = gaps[-2]
+    # The longest of all holds the import of the result, which is measured apart.
+    longest = max(gaps[-2], gaps[-1] - outcome.import_seconds)
     record_property("longest_block_s", round(longest, 3))
     record_property("import_s", round(outcome.import_seconds, 3))
     print(f"longest block {longest * 1000:.0f} ms, import {outcome.import_seconds * 1000:.0f} ms")

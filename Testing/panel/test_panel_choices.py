@@ -165,7 +165,7 @@ def test_missing_packages_are_named_and_installed_with_one_button(person, scene,
     monkeypatch.setattr(slicer.packaging, "pip_ensure", install)
     person.choose_volume(blobs_volume())
     person.choose_model("threshold")
-    person.widget.panel.update()
+    person.widget.panel.check_packages()
     frame = person.ui.installFrame
     assert frame.isVisibleTo(frame.parent())
     assert "pooch>=1.7" in person.ui.installLabel.text
@@ -185,7 +185,7 @@ def test_without_the_pytorch_extension_the_person_is_told_where_to_get_it(
     from MaskSAMSlicerLib import installer
 
     monkeypatch.setattr(installer, "missing", lambda: [installer.TORCH])
-    person.widget.panel.update()
+    person.widget.panel.check_packages()
     person.click(person.ui.installButton)
     (message,) = host.messages.texts("error")
     assert "PyTorch extension" in message

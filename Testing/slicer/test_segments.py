@@ -268,3 +268,22 @@ def test_a_run_that_found_nothing_leaves_everything(segments):
     segments.write_segments(node, volume, np.zeros(SHAPE, np.uint8), [], "replace", "m")
     assert segment_names(node) == ["Lesion", "Anterior"]
     assert np.array_equal(segment_voxels(node, "Anterior", volume), old == 2)
+
+
+def test_names_that_differ_in_case_are_other_segments(segments):
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["LPS"])
+    node = segments.new_segmentation(volume)
+    mine = np.zeros(SHAPE, np.uint8)
+    mine[1:3, 1:3, 1:3] = 1
+    found = found_in(segments, mine, {1: "anterior"})
+    segments.write_segments(node, volume, mine, found, "replace", "mine")
+    labelmap = two_blocks()
+    segments.write_segments(
+        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
+    )
+    assert segment_names(node) == ["anterior", "Anterior", "Posterior"]
+    import slicer
+
+    first = node.GetSegmentation().GetNthSegmentID(0)
+    kept = slicer.util.arrayFromSegmentBinaryLabelmap(node, first, volume)
+    assert np.array_equal(kept, mine)
