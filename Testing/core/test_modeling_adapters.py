@@ -95,13 +95,17 @@ def test_a_changed_slice_reaches_only_its_neighbours_in_every_block(index: int) 
     moved = [bool((before[:, k] - after[:, k]).abs().max() > 1e-6) for k in range(5)]
     # Two adapters follow each other in a block: after attention, then beside the MLP.
     assert moved == [True] * 5
-    with torch.no_grad():
-        torch.nn.init.zeros_(model.encoder.beside_mlp[index].up.weight)
-        torch.nn.init.zeros_(model.encoder.beside_mlp[index].up.bias)
-        before = model.encoder.block(index, block, x)
-        after = model.encoder.block(index, block, changed)
-    moved = [bool((before[:, k] - after[:, k]).abs().max() > 1e-6) for k in range(5)]
-    assert moved == [False, True, True, True, False]
+    adapters = model.encoder.after_attention[index], model.encoder.beside_mlp[index]
+    weights = [adapter.up.weight.clone() for adapter in adapters]
+    for silent, kept in ((0, 1), (1, 0)):
+        with torch.no_grad():
+            adapters[kept].up.weight.copy_(weights[kept])
+            torch.nn.init.zeros_(adapters[silent].up.weight)
+            torch.nn.init.zeros_(adapters[silent].up.bias)
+            before = model.encoder.block(index, block, x)
+            after = model.encoder.block(index, block, changed)
+        moved = [bool((before[:, k] - after[:, k]).abs().max() > 1e-6) for k in range(5)]
+        assert moved == [False, True, True, True, False]
 
 
 def test_a_fresh_model_leaves_sams_encoder_as_it_is() -> None:

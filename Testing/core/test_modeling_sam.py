@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from MaskSAMCore.modeling import SamConfig, load_sam_checkpoint
+from MaskSAMCore.modeling import SAM_CONFIGS, SamConfig, load_sam_checkpoint
 from MaskSAMCore.modeling.sam import attend, build_sam, segment_anything
 
 SMALL = SamConfig(
@@ -92,6 +92,52 @@ def test_all_positions_are_interpolated_to_another_grid(tmp_path: Path) -> None:
     assert sam.image_encoder.blocks[0].attn.rel_pos_w.shape == (11, 16)
 
 
+@pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
+def test_names_and_shapes_are_those_of_the_official_models(name: str) -> None:
+    with torch.device("meta"):
+        official = getattr(segment_anything("build_sam"), f"build_sam_{name}")()
+        ours = build_sam(SAM_CONFIGS[name], (64, 64))
+    expected = {key: value.shape for key, value in official.state_dict().items()}
+    assert {key: value.shape for key, value in ours.state_dict().items()} == expected
+    parameters = {key: value.shape for key, value in official.named_parameters()}
+    assert {key: value.shape for key, value in ours.named_parameters()} == parameters
+
+
+def test_an_official_file_fits_a_smaller_grid_in_global_and_in_windowed_blocks(
+    tmp_path: Path,
+) -> None:
+    """Made by the package itself, for its 64 x 64 tokens and windows of 14."""
+    torch.manual_seed(0)
+    path = tmp_path / "sam.pth"
+    official = segment_anything("build_sam")._build_sam(32, 4, 2, [1, 3])
+    state = official.state_dict()
+    along = torch.linspace(-1, 1, 127)
+    for index in range(4):
+        for axis in "hw":
+            table = state[f"image_encoder.blocks.{index}.attn.rel_pos_{axis}"]
+            assert table.shape == ((127, 16) if index in (1, 3) else (27, 16))
+            table.copy_(along[:, None].expand(127, 16) if index in (1, 3) else torch.randn(27, 16))
+    torch.save(state, path)
+    config = SamConfig("small", 16, 32, 4, 2, window=14, global_blocks=(1, 3))
+    sam = build_sam(config, (4, 6))
+    load_sam_checkpoint(sam, path)
+    for index in range(4):
+        for axis, size in (("h", 4), ("w", 6)):
+            key = f"image_encoder.blocks.{index}.attn.rel_pos_{axis}"
+            table = sam.state_dict()[key]
+            if index in (1, 3):
+                # The same extent in fewer steps: distance 0 in the middle, the ends at the ends.
+                places = (torch.arange(2 * size - 1) + 0.5) * 127 / (2 * size - 1) - 0.5
+                expected = (-1 + places / 63)[:, None].expand(-1, 16)
+                torch.testing.assert_close(table, expected, atol=1e-5, rtol=0)
+            else:
+                assert torch.equal(table, state[key])
+    loaded = sam.state_dict()
+    for key in state:
+        if "rel_pos" not in key and "pos_embed" not in key:
+            assert torch.equal(loaded[key], state[key]), key
+
+
 def test_medsams_training_files_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "medsam.pth"
     state = build_sam(SMALL, (4, 4)).state_dict()
@@ -122,7 +168,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> 
 
 def test_a_full_size_official_checkpoint_loads_into_the_acdc_preset(tmp_path: Path) -> None:
     """The real files cannot be had everywhere; this one has vit_b's very keys and shapes."""
-    from MaskSAMCore.modeling import SAM_CONFIGS, build_model, preset
+    from MaskSAMCore.modeling import build_model, preset
 
     modeling = segment_anything("build_sam")
     path = tmp_path / "sam_vit_b.pth"
