@@ -43,13 +43,15 @@ def train(
         " else slices lie across the coarsest axis.",
     ),
     max_minutes: float | None = typer.Option(
-        None, min=0.01, help="Time budget, resumed parts together."
+        None, min=0.01, help="Time budget, resumed parts together; with --resume, a new one."
     ),
-    resume: bool = typer.Option(False, "--resume", help="Go on with the run in -o."),
+    resume: bool = typer.Option(
+        False, "--resume", help="Go on with the run in -o, as it was started."
+    ),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
     devices: int = typer.Option(1, min=1, help="How many (processes, on a CPU)."),
     workers: int = typer.Option(1, min=0, help="Processes that augment windows, a device."),
-    seed: int = typer.Option(0, help="Of everything that is drawn."),
+    seed: int = typer.Option(0, help="Of everything that is drawn; a resumed run keeps its own."),
     sam_checkpoint: Path | None = typer.Option(
         None, help="Official SAM weights, for presets that keep SAM frozen."
     ),

@@ -15,7 +15,8 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io import read_volume
 
-_REPORT_LINES = 20
+# Labelmaps are written with 16 bits.
+_LARGEST_VALUE = 65535
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Dataset:
         classes: names of the classes 1 to K, in the order of their values.
         values: the classes' values in the files.
         cases: all labelled cases, by name.
+        notes: what is odd but stops nothing.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Dataset:
     classes: tuple[str, ...]
     values: tuple[int, ...]
     cases: tuple[Case, ...]
+    notes: tuple[str, ...] = ()
 
     def select(self, names: Sequence[str]) -> list[Case]:
         """The cases of these names, in their order.
@@ -56,7 +59,7 @@ class Dataset:
         by_name = {case.name: case for case in self.cases}
         missing = [name for name in names if name not in by_name]
         if missing:
-            raise MaskSAMError(f"{self.folder} has no case {', '.join(missing[:5])}")
+            raise MaskSAMError(f"{self.folder} has no case {', '.join(missing)}")
         return [by_name[name] for name in names]
 
 
@@ -75,6 +78,19 @@ def open_dataset(folder: Path) -> Dataset:
     Raises:
         MaskSAMError: the folder is no dataset; every problem of ``dataset.json`` is named.
     """
+    dataset, problems = examine_dataset(folder)
+    if problems:
+        raise MaskSAMError("; ".join(problems))
+    return dataset
+
+
+def examine_dataset(folder: Path) -> tuple[Dataset, list[str]]:
+    """As :func:`open_dataset`, with the problems of ``dataset.json`` beside what could be read of
+    it, so that they can be told together with those of the cases.
+
+    Raises:
+        MaskSAMError: not even the cases can be found.
+    """
     path = folder / "dataset.json"
     if not path.is_file():
         raise MaskSAMError(f"{folder} is no dataset folder: it has no dataset.json")
@@ -82,19 +98,23 @@ def open_dataset(folder: Path) -> Dataset:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise MaskSAMError(f"{path} cannot be read as JSON: {error}") from error
-    problems = _description_problems(description)
-    if problems:
-        raise MaskSAMError(f"{path}: {'; '.join(problems)}")
+    how_to_read, labels_wrong = _description_problems(description)
+    problems = [f"{path}: {problem}" for problem in (*how_to_read, *labels_wrong)]
+    if how_to_read:
+        raise MaskSAMError("; ".join(problems))
     ending = description["file_ending"]
     channel_names = description["channel_names"]
     channels = tuple(str(channel_names[key]) for key in sorted(channel_names, key=int))
-    labels = {str(k): int(v) for k, v in description["labels"].items() if int(v) != 0}
+    labels = {}
+    if not labels_wrong:
+        labels = {str(k): int(v) for k, v in description["labels"].items() if int(v) != 0}
     order = sorted(labels, key=lambda name: labels[name])
     labelled = _names(folder / "labelsTr", ending)
     # An image without a label is a problem to report, not a case to leave out.
     names = sorted(labelled | _names(folder / "imagesTr", f"_0000{ending}"))
     if not labelled:
-        raise MaskSAMError(f"{folder} has no labelled case: labelsTr holds no *{ending}")
+        problems.append(f"{folder} has no labelled case: labelsTr holds no *{ending}")
+        raise MaskSAMError("; ".join(problems))
     cases = tuple(
         Case(
             name,
@@ -104,9 +124,16 @@ def open_dataset(folder: Path) -> Dataset:
         for name in names
     )
     title = str(description.get("name") or folder.resolve().name)
-    return Dataset(
-        folder, title, channels, tuple(order), tuple(labels[name] for name in order), cases
-    )
+    values = tuple(labels[name] for name in order)
+    notes = _notes(description, len(labelled))
+    return Dataset(folder, title, channels, tuple(order), values, cases, notes), problems
+
+
+def _notes(description: dict[str, Any], found: int) -> tuple[str, ...]:
+    told = description.get("numTraining")
+    if told is None or told == found:
+        return ()
+    return (f"note: dataset.json says numTraining {told}, labelsTr holds {found} cases",)
 
 
 def _names(folder: Path, ending: str) -> set[str]:
@@ -115,32 +142,38 @@ def _names(folder: Path, ending: str) -> set[str]:
     return {name[: -len(ending)] for name in found if not name.startswith(".")}
 
 
-def _description_problems(description: Any) -> list[str]:
+def _description_problems(description: Any) -> tuple[list[str], list[str]]:
+    """Of what says how the cases are found and read, and of the labels."""
     if not isinstance(description, dict):
-        return ["it must hold one JSON object"]
-    problems = [
-        f"'{key}' is missing"
-        for key in ("channel_names", "labels", "file_ending")
-        if key not in description
-    ]
+        return ["it must hold one JSON object"], []
+    reading, labelling = [], []
+    for key in ("channel_names", "file_ending"):
+        if key not in description:
+            reading.append(f"'{key}' is missing")
     names = description.get("channel_names", {"0": ""})
     if not isinstance(names, dict) or sorted(names) != sorted(str(i) for i in range(len(names))):
-        problems.append('\'channel_names\' must map "0", "1", … to names')
-    labels = description.get("labels", {"background": 0, "a class": 1})
-    if not isinstance(labels, dict) or not all(_is_integer(v) for v in labels.values()):
-        problems.append("'labels' must map names to integers (regions are not supported)")
+        reading.append('\'channel_names\' must map "0", "1", … to names')
+    elif not names:
+        reading.append("'channel_names' names no channel")
+    ending = description.get("file_ending", ".nii.gz")
+    if not isinstance(ending, str) or not ending.startswith("."):
+        reading.append("'file_ending' must be a suffix such as .nii.gz")
+    labels = description.get("labels")
+    if "labels" not in description:
+        labelling.append("'labels' is missing")
+    elif not isinstance(labels, dict) or not all(_is_integer(v) for v in labels.values()):
+        labelling.append("'labels' must map names to integers (regions are not supported)")
     else:
         values = [int(v) for v in labels.values()]
         if 0 not in values or min(values) < 0 or len(set(values)) != len(values):
-            problems.append("'labels' must be different values from 0 (the background) up")
+            labelling.append("'labels' must be different values from 0 (the background) up")
         elif not 2 <= len(values) <= 256:
-            problems.append("'labels' must have 1 to 255 classes beside the background")
-        if "ignore" in labels:
-            problems.append("'labels' has 'ignore', which is not supported")
-    ending = description.get("file_ending", ".nii.gz")
-    if not isinstance(ending, str) or not ending.startswith("."):
-        problems.append("'file_ending' must be a suffix such as .nii.gz")
-    return problems
+            labelling.append("'labels' must have 1 to 255 classes beside the background")
+        elif max(values) > _LARGEST_VALUE:
+            labelling.append(f"'labels' must be no larger than {_LARGEST_VALUE}")
+    if isinstance(labels, dict) and "ignore" in labels:
+        labelling.append("'labels' has 'ignore', which is not supported")
+    return reading, labelling
 
 
 def _is_integer(value: Any) -> bool:
@@ -148,15 +181,24 @@ def _is_integer(value: Any) -> bool:
 
 
 def load_cases(
-    dataset: Dataset, names: Sequence[str], progress: Callable[[float], None] | None = None
+    dataset: Dataset,
+    names: Sequence[str],
+    progress: Callable[[float], None] | None = None,
+    known: Sequence[str] = (),
 ) -> list[LabelledCase]:
     """Reads and checks cases, all of them, before any work begins.
+
+    Args:
+        dataset: where they are.
+        names: which.
+        progress: called with the share done.
+        known: problems found before, for the same report.
 
     Raises:
         MaskSAMError: one report that names every problem: missing or unreadable files, channels or
             labels on another grid, labels that are no integers or in no class.
     """
-    problems: list[str] = []
+    problems = list(known)
     loaded = []
     for index, case in enumerate(dataset.select(names)):
         found, wrong = _load_case(dataset, case)
@@ -166,12 +208,9 @@ def load_cases(
         if progress is not None:
             progress((index + 1) / len(names))
     if problems:
-        shown = problems[:_REPORT_LINES]
-        if len(problems) > _REPORT_LINES:
-            shown.append(f"and {len(problems) - _REPORT_LINES} more")
         raise MaskSAMError(
             f"{dataset.folder} has {len(problems)} problem(s), nothing was started: "
-            + "; ".join(shown)
+            + "; ".join(problems)
         )
     return loaded
 
@@ -200,14 +239,17 @@ def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[
     if not whole and np.abs(label.array - values).max() > 1e-3:
         problems.append(f"labelsTr/{case.label.name} holds values that are no integers")
         return None, problems
+    if not dataset.values:  # dataset.json has a problem of its own with the labels
+        return None, problems
     mapped = np.zeros(label.shape, np.uint8)
     for index, value in enumerate(dataset.values):
         mapped[values == value] = index + 1
     strange = np.unique(values[(mapped == 0) & (values != 0)])
     if strange.size:
+        more = f" and {strange.size - 10} more" if strange.size > 10 else ""
         problems.append(
-            f"labelsTr/{case.label.name} holds labels {[int(v) for v in strange[:10]]} that are"
-            " in no class of dataset.json"
+            f"labelsTr/{case.label.name} holds labels {[int(v) for v in strange[:10]]}{more} that"
+            " are in no class of dataset.json"
         )
     if problems:
         return None, problems

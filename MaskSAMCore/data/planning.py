@@ -111,7 +111,8 @@ def make_plan(
         cases: fingerprints of the training cases, and of no others.
         channels: their names; "CT" asks for CT normalisation.
         tokens: edge of a token in voxels: H and W are multiples of it.
-        window: the preset's (T, H, W), made smaller along an axis where the dataset is.
+        window: the preset's (T, H, W), made smaller along an axis where the largest case is: T to
+            its slices, H and W to whole tokens.
         orientation: fixed, or None: depth is the coarsest axis, slices lie as they were acquired.
 
     Raises:
@@ -126,7 +127,9 @@ def make_plan(
     )
     shapes = np.array([[c.shape[a] for a in axes] for c, axes in zip(cases, turned, strict=True)])
     spacing = target_spacing(spacings, shapes)
-    extent = np.ceil((shapes * spacings).max(0) / spacing).astype(int)
+    # Rounded first: 12 slices of 0.7 mm are 12, not 13.
+    extent = np.ceil(((shapes * spacings).max(0) / spacing).round(3)).astype(int)
+    depth = min(window[0], int(extent[0]))
     height, width = (
         min(size, int(np.ceil(need / tokens)) * tokens)
         for size, need in zip(window[1:], extent[1:], strict=True)
@@ -136,7 +139,38 @@ def make_plan(
     ]
     kinds = tuple(_normalization(n, f) for n, f in zip(channels, foreground, strict=True))
     a, b, c = (float(v) for v in spacing)
-    return Plan(orientation, (a, b, c), (window[0], height, width), kinds, tuple(channels))
+    return Plan(orientation, (a, b, c), (depth, height, width), kinds, tuple(channels))
+
+
+def summarize(
+    names: Sequence[str], cases: Sequence[CaseFingerprint], channels: Sequence[str]
+) -> dict[str, Any]:
+    """The fingerprint of a dataset for people, with nnU-Net's figures, in plain types for JSON.
+
+    Returns:
+        "cases": voxels and mm of each, along K, J, I; "foreground_intensities": of each channel
+        (a sample of at most 10,000 voxels a case), None where no case has foreground.
+    """
+    intensities = {
+        channel: _figures(np.concatenate([case.foreground[index] for case in cases]))
+        for index, channel in enumerate(channels)
+    }
+    return {
+        "cases": {
+            name: {"shape": [int(n) for n in c.shape], "spacing": [float(mm) for mm in c.spacing]}
+            for name, c in zip(names, cases, strict=True)
+        },
+        "foreground_intensities": intensities,
+    }
+
+
+def _figures(values: np.ndarray) -> dict[str, float] | None:
+    if not values.size:
+        return None
+    values = values.astype(np.float64)
+    names = ("min", "percentile_00_5", "median", "percentile_99_5", "max")
+    found = dict(zip(names, np.percentile(values, (0, 0.5, 50, 99.5, 100)).tolist(), strict=True))
+    return {"mean": float(values.mean()), "std": float(values.std()), **found}
 
 
 def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> np.ndarray:

@@ -27,25 +27,45 @@ def split_cases(dataset: Dataset, file: Path | None, fold: int = 0) -> dict[str,
     Raises:
         MaskSAMError: the file is no split, or names cases that are missing or stand on two sides.
     """
-    if file is None and (dataset.folder / "splits_final.json").is_file():
-        file = dataset.folder / "splits_final.json"
-    if file is None:
-        return _fold([case.name for case in dataset.cases], fold)
-    split = _read_split(file, fold)
-    if not split["train"] or not split["val"]:
-        raise MaskSAMError(f"{file} is no usable split: one of its sides is empty")
+    split, problems = find_split(dataset, file, fold)
+    if problems:
+        raise MaskSAMError("; ".join(problems))
+    return split
+
+
+def find_split(
+    dataset: Dataset, given: Path | dict[str, list[str]] | None, fold: int = 0
+) -> tuple[dict[str, list[str]], list[str]]:
+    """As :func:`split_cases`, with all problems beside what can be used of the split: they can be
+    told together with those of the cases. ``given`` may also be the split itself."""
+    names = [case.name for case in dataset.cases]
+    try:
+        if given is None and (dataset.folder / "splits_final.json").is_file():
+            given = dataset.folder / "splits_final.json"
+        if given is None:
+            return _fold(names, fold), []
+        if isinstance(given, dict):
+            split, source = {"test": [], **given}, "the run's split"
+        else:
+            split, source = _read_split(given, fold), str(given)
+    except MaskSAMError as error:
+        return {"train": names, "val": []}, [str(error)]
+    problems = []
+    for side in ("train", "val"):
+        if not split[side]:
+            problems.append(f"{source} is no usable split: '{side}' is empty")
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         both = sorted(set(split[one]) & set(split[other]))
         if both:
-            raise MaskSAMError(
-                f"{file} is no usable split: {both[:5]} stand on both sides ({one} and {other})"
+            problems.append(
+                f"{source} is no usable split: {both} stand on both sides ({one} and {other})"
             )
     del split["test"]
-    known = {case.name for case in dataset.cases}
-    missing = sorted({name for names in split.values() for name in names} - known)
+    missing = sorted({name for side in split.values() for name in side} - set(names))
     if missing:
-        raise MaskSAMError(f"{file} names cases that are not in the dataset: {missing[:5]}")
-    return split
+        problems.append(f"{source} names cases that are not in the dataset: {missing}")
+    here = {side: [name for name in split[side] if name in names] for side in split}
+    return here, problems
 
 
 def _read_split(file: Path, fold: int) -> dict[str, list[str]]:

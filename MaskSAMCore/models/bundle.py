@@ -6,7 +6,6 @@ Nothing is unpickled, and nothing is loaded whose SHA-256 does not agree with wh
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -24,6 +23,8 @@ from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import MaskSAM, MaskSAMConfig, build_model, load_sam_checkpoint
+
+from .backbone import check_backbone, sha256
 
 DESCRIPTION, WEIGHTS = "masksam.json", "weights.safetensors"
 FORMAT_VERSION = 1
@@ -45,6 +46,8 @@ class Bundle:
         mirror: axes of a window that mirrored passes may flip.
         card: everything else that people should know: modality, spacing range, training data with
             licence and attribution, test figures, citation.
+        sam_sha256: of the file with the frozen SAM it was trained beside; None without one, and in
+            bundles from before it was written down.
     """
 
     folder: Path
@@ -56,6 +59,7 @@ class Bundle:
     largest_component: tuple[int, ...]
     mirror: tuple[int, ...]
     card: dict[str, Any] = field(default_factory=dict)
+    sam_sha256: str | None = None
 
     def build(self, sam_checkpoint: Path | None = None) -> MaskSAM:
         """The network with its weights, ready for inference.
@@ -64,7 +68,8 @@ class Bundle:
             sam_checkpoint: official weights of the frozen SAM; needed where the bundle has none.
 
         Raises:
-            MaskSAMError: the weights do not fit, or the SAM is needed and absent.
+            MaskSAMError: the weights do not fit, or the SAM is needed and absent, or another one
+                than the model was trained beside.
         """
         model = build_model(self.config)
         frozen = self.config.sam.frozen
@@ -74,6 +79,7 @@ class Bundle:
                     f"model '{self.name}' works on top of SAM {self.config.sam.name}, which is not"
                     f" installed: masksam models download sam_{self.config.sam.name}"
                 )
+            check_backbone(sam_checkpoint, self.sam_sha256, f"model '{self.name}'")
             try:
                 load_sam_checkpoint(model.sam, sam_checkpoint)
             except ValueError as error:
@@ -125,6 +131,7 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             largest_component=tuple(int(v) for v in values.get("largest_component", [])),
             mirror=tuple(int(v) for v in values.get("mirror", [])),
             card=dict(values.get("card", {})),
+            sam_sha256=values.get("sam_sha256"),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise MaskSAMError(f"{folder / DESCRIPTION} is damaged: {error}") from error
@@ -173,12 +180,14 @@ def save_bundle(
     card: dict[str, Any] | None = None,
     half: bool = True,
     overwrite: bool = False,
+    sam_sha256: str | None = None,
 ) -> Bundle:
     """Writes a bundle folder, complete or not at all.
 
     Args:
         state: the network's own weights (without a frozen SAM's).
         half: store matrices as float16, half the size; they are float32 again in memory.
+        sam_sha256: of the file with the frozen SAM, where there is one.
 
     Raises:
         MaskSAMError: the folder exists, or cannot be written.
@@ -206,6 +215,8 @@ def save_bundle(
             "weights_sha256": sha256(new / WEIGHTS),
             "card": card or {},
         }
+        if sam_sha256 is not None:
+            values["sam_sha256"] = sam_sha256
         text = json.dumps(values, indent=1, ensure_ascii=False)
         (new / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         (new / WEIGHTS).chmod(0o644)
@@ -264,12 +275,3 @@ def _members(opened: zipfile.ZipFile, archive: Path) -> dict[str, zipfile.ZipInf
     if set(found) != set(limits):
         raise MaskSAMError(f"{archive} holds no model: {DESCRIPTION} and {WEIGHTS} are not in it")
     return found
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

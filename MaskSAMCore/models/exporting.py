@@ -32,12 +32,19 @@ def export_run(
         run: the run's folder.
         folder: of the bundle; its name is the model's, unless the card has one.
         card: ``name``, ``title``, ``labels`` (name to display name, colour and terminology),
-            ``largest_component``, and what people should know of the model.
+            ``largest_component`` (else the classes where it helped in validation), and what people
+            should know of the model.
 
     Raises:
         MaskSAMError: the run has no weights yet, or the bundle cannot be written.
     """
-    from MaskSAMCore.training.run import BEST, RunRecord, load_weights, own_weights
+    from MaskSAMCore.training.run import (
+        BEST,
+        RunRecord,
+        load_weights,
+        own_weights,
+        read_validation,
+    )
 
     record = RunRecord.load(run)
     model = load_weights(record, run / BEST)
@@ -47,9 +54,10 @@ def export_run(
     if unknown:
         raise MaskSAMError(f"the card describes classes that the run has not: {unknown}")
     labels = []
-    for index, name in enumerate(record.classes):
+    for index, (name, value) in enumerate(zip(record.classes, record.values, strict=True)):
         values = {"name": name, "color": _COLORS[index % len(_COLORS)], **described.get(name, {})}
-        labels.append(Label.from_json({**values, "value": index + 1}))
+        labels.append(Label.from_json({**values, "value": value}))
+    helps = read_validation(run).get("largest_component", [])
     name = str(card.pop("name", folder.name))
     return save_bundle(
         folder,
@@ -59,8 +67,9 @@ def export_run(
         record.config,
         record.plan,
         tuple(labels),
-        tuple(card.pop("largest_component", ())),
+        tuple(card.pop("largest_component", helps)),
         record.settings.mirror,
         {"training": {"preset": record.preset, "seed": record.seed, **record.facts}, **card},
         overwrite=overwrite,
+        sam_sha256=record.facts.get("sam_sha256"),
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from MaskSAMCore.errors import Cancelled, MaskSAMError
 
-from .bundle import Bundle, load_bundle, replace_folder, sha256, unpack_bundle
+from .backbone import sha256
+from .bundle import Bundle, load_bundle, replace_folder, unpack_bundle
 from .catalog import Entry, catalog, find, installed, user_folder
 
 ProgressCallback = Callable[[int, int], None]
@@ -44,10 +45,12 @@ def _backbone(bundle: Bundle) -> Path | None:
     if not bundle.config.sam.frozen:
         return None
     wanted = f"sam_{bundle.config.sam.name}"
-    for entry in catalog():
-        if entry.name == wanted and entry.file.is_file():
+    there = [e for e in catalog() if e.kind == "backbone" and e.file.is_file()]
+    for entry in there:
+        if entry.sha256 == bundle.sam_sha256:
             return entry.file
-    return None
+    # Of another file than the model's, building tells.
+    return next((entry.file for entry in there if entry.name == wanted), None)
 
 
 def download(

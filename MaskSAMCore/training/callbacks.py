@@ -11,6 +11,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from .evaluator import Scores
 from .module import MaskSAMModule
 
 SLOTS = ("resume-a.ckpt", "resume-b.ckpt")
@@ -82,19 +83,23 @@ class Validation(Callback):
 
     Args:
         minutes: between two validations.
-        evaluate: gives the Dice of each class name on the validation cases.
-        keep: called with the Dice and whether it is the best so far, averaged weights in place.
+        evaluate: gives the scores on the validation cases.
+        keep: called with the scores and whether they are the best so far, averaged weights in
+            place.
+        checkpoints: saved before each validation, which may take long; the end has its own.
     """
 
     def __init__(
         self,
         minutes: float,
-        evaluate: Callable[[MaskSAMModule], dict[str, float]],
-        keep: Callable[[MaskSAMModule, float, bool], None],
+        evaluate: Callable[[MaskSAMModule], Scores],
+        keep: Callable[[MaskSAMModule, Scores, bool], None],
+        checkpoints: ResumableCheckpoints,
     ) -> None:
         self.minutes = minutes
         self.evaluate = evaluate
         self.keep = keep
+        self.checkpoints = checkpoints
         self._last = time.monotonic()
 
     def on_train_batch_end(
@@ -103,6 +108,7 @@ class Validation(Callback):
         """Validates when the time has come."""
         due = time.monotonic() - self._last >= 60 * self.minutes
         if trainer.strategy.reduce_boolean_decision(due, all=False):
+            self.checkpoints.save(trainer)
             self.run(trainer, module)
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
@@ -116,13 +122,12 @@ class Validation(Callback):
             module.model.eval()
             with module.averaged.applied(module.model):
                 scores = self.evaluate(module)
-                mean = sum(scores.values()) / max(len(scores), 1)
-                best = mean > module.best_dice
-                module.best_dice = max(mean, module.best_dice)
-                self.keep(module, mean, best)
+                best = scores.mean > module.best_dice
+                module.best_dice = max(scores.mean, module.best_dice)
+                self.keep(module, scores, best)
             module.model.train(training)
-            values = {f"val_dice_{name}": score for name, score in scores.items()}
-            values.update(val_dice=mean, minutes=module.minutes)
+            values = {f"val_dice_{name}": score for name, score in scores.dice.items()}
+            values.update(val_dice=scores.mean, minutes=module.minutes)
             for logger in trainer.loggers:
                 logger.log_metrics(values, step=trainer.global_step)
         trainer.strategy.barrier("validation")

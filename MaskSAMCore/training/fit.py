@@ -13,16 +13,27 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.strategies import DDPStrategy
+from torch.multiprocessing.spawn import ProcessRaisedException
 
-from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.modeling import MaskSAMConfig, build_model, load_sam_checkpoint
+from MaskSAMCore.modeling import build_model, load_sam_checkpoint
 
-from .callbacks import Budget, Progress, ResumableCheckpoints, Validation, newest_checkpoint
+from .callbacks import Budget, Progress, ResumableCheckpoints, Validation
+from .checks import check_sam, known_record, last_checkpoint, told
 from .curves import draw_curves
+from .devices import accelerator, precision, strategy
+from .evaluator import Evaluator, Scores
 from .material import Material, prepare_material
 from .module import MaskSAMModule
-from .run import BEST, LAST, RUN_FILE, RunRecord, save_weights, write_json
+from .run import (
+    BEST,
+    FINGERPRINT,
+    LAST,
+    VALIDATION,
+    RunRecord,
+    best_dice,
+    save_weights,
+    write_json,
+)
 from .settings import TrainSettings
 
 
@@ -35,8 +46,9 @@ class FitOptions:
         run: the folder of the training; a new one, unless ``resume``.
         preset: network and hyperparameters to start from.
         splits: a JSON file with the cases to train on and to validate on, or None.
-        max_minutes: time budget over all parts of the training, or None.
-        resume: continue the training in ``run``.
+        max_minutes: time budget over all parts of the training; None goes by iterations, or by
+            the budget that a resumed run has.
+        resume: continue the training in ``run``, with its own preset, split and seed.
         device: "auto", "cpu", "cuda" or "mps".
         devices: how many of them (processes on a CPU).
         workers: processes that draw and augment windows, for each device.
@@ -79,42 +91,56 @@ def fit(
 
     Raises:
         MaskSAMError: the dataset has problems (all of them named), the run exists or cannot be
-            resumed, or a SAM checkpoint is missing.
+            resumed, the preset or the device is unknown, a SAM checkpoint is missing or another one
+            than before, or the loss is no longer finite.
     """
-    checkpoint = _checkpoint(options)
-    lightning.seed_everything(options.seed, workers=True, verbose=False)
-    if options.resume:
-        record = RunRecord.load(options.run)
-        material = prepare_material(options.dataset, record.split, record, report)
-    else:
-        material = prepare_material(
-            options.dataset, options.splits, options.preset, report, config_changes
-        )
+    kind = accelerator(options.device, options.devices)
+    checkpoint = last_checkpoint(options)
+    known = known_record(options) if options.resume else None
+    sam = check_sam(options, known, config_changes or {})
+    seed = options.seed if known is None else known.seed
+    lightning.seed_everything(seed, workers=True, verbose=False)
+    material = prepare_material(
+        options.dataset,
+        options.splits if known is None else known.split,
+        options.preset if known is None else known,
+        report,
+        config_changes,
+    )
+    record = known
+    if record is None:
         settings = material.settings.replace(**(settings_changes or {}))
-        record = _new_record(options, material, settings)
+        record = _new_record(options, material, settings, sam)
         options.run.mkdir(parents=True, exist_ok=True)
+    else:
+        if options.max_minutes is not None:
+            record = record.with_facts(max_minutes=options.max_minutes)
+        if sam is not None:
+            record = record.with_facts(sam_sha256=sam)
+    if record != known:
         record.save(options.run)
+    if material.fingerprint:
+        write_json(options.run / FINGERPRINT, material.fingerprint)
     model = build_model(record.config)
-    if record.config.sam.frozen:
-        if options.sam_checkpoint is None:
-            raise MaskSAMError(
-                f"preset '{record.preset}' trains beside a frozen SAM: give its official weights"
-                " with --sam-checkpoint (masksam models list tells where they are)"
-            )
+    if options.sam_checkpoint is not None and record.config.sam.frozen:
         load_sam_checkpoint(model.sam, options.sam_checkpoint)
-    module = MaskSAMModule(model, record.settings, options.max_minutes, options.seed)
+    module = MaskSAMModule(model, record.settings, record.max_minutes, record.seed)
+    module.best_dice = best_dice(options.run)
     count = sum(p.numel() for p in model.trained_parameters().values())
     report(
         f"{count / 1e6:.2f} M trained parameters, {len(material.train)} training and"
-        f" {len(material.validation)} validation cases, on {options.devices} x"
-        f" {accelerator(options.device)} in {precision(accelerator(options.device))}"
+        f" {len(material.validation)} validation cases, seed {record.seed}, {_budget(record)},"
+        f" on {options.devices} x {kind} in {precision(kind)}"
     )
     trainer = _trainer(options, record, material, report)
-    loader = material.loader(record, options, restarts=_restarts(checkpoint))
+    loader = material.loader(record, options.workers, restarts=_restarts(checkpoint))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
-    best = _best(options.run)
+        try:
+            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        except ProcessRaisedException as error:
+            raise told(error) from error
+    best = max(best_dice(options.run), 0.0)
     report(f"best validation Dice {best:.4f}; weights and curves are in {options.run}")
     return best
 
@@ -126,34 +152,31 @@ class Keeper:
     run: Path
     report: Callable[[str], None]
 
-    def __call__(self, module: MaskSAMModule, dice: float, best: bool) -> None:
+    def __call__(self, module: MaskSAMModule, scores: Scores, best: bool) -> None:
         """The averaged weights are in place while this is called."""
+        dice = scores.mean
         facts = {"val_dice": f"{dice:.6f}", "iteration": str(module.global_step)}
         save_weights(module.model, self.run / LAST, facts)
         if best:
             save_weights(module.model, self.run / BEST, facts)
-            write_json(
-                self.run / "validation.json",
-                {"dice": dice, "iteration": module.global_step, "minutes": module.minutes},
-            )
+            values = {
+                "dice": dice,
+                "classes": scores.dice,
+                "largest_component": list(scores.largest_component),
+                "iteration": module.global_step,
+                "minutes": module.minutes,
+            }
+            write_json(self.run / VALIDATION, values)
         for logger in module.loggers:
             logger.save()
         draw_curves(self.run)
         self.report(f"validation Dice {dice:.4f}{' (best so far)' if best else ''}")
 
 
-def _checkpoint(options: FitOptions) -> Path | None:
-    exists = (options.run / RUN_FILE).exists()
-    if options.resume:
-        if not exists:
-            raise MaskSAMError(f"{options.run} holds no training to resume")
-        return newest_checkpoint(options.run)
-    if exists:
-        raise MaskSAMError(
-            f"{options.run} already holds a training: add --resume to go on with it, or choose"
-            " another folder"
-        )
-    return None
+def _budget(record: RunRecord) -> str:
+    if record.max_minutes is None:
+        return f"{record.settings.iterations} iterations"
+    return f"{record.max_minutes:g} minutes"
 
 
 def _restarts(checkpoint: Path | None) -> int:
@@ -163,11 +186,15 @@ def _restarts(checkpoint: Path | None) -> int:
     return int(state["masksam"]["restarts"]) + 1
 
 
-def _new_record(options: FitOptions, material: Material, settings: TrainSettings) -> RunRecord:
+def _new_record(
+    options: FitOptions, material: Material, settings: TrainSettings, sam: str | None
+) -> RunRecord:
+    kind = accelerator(options.device)
     return RunRecord(
         config=material.config,
         plan=material.plan,
         classes=material.classes,
+        values=material.values,
         settings=settings,
         seed=options.seed,
         split=material.split,
@@ -177,9 +204,10 @@ def _new_record(options: FitOptions, material: Material, settings: TrainSettings
             "torch": torch.__version__,
             "lightning": lightning.__version__,
             "python": platform.python_version(),
-            "device": f"{options.devices} x {accelerator(options.device)}",
-            "precision": precision(accelerator(options.device)),
+            "device": f"{options.devices} x {kind}",
+            "precision": precision(kind),
             "max_minutes": options.max_minutes,
+            **({} if sam is None else {"sam_sha256": sam}),
         },
     )
 
@@ -191,22 +219,17 @@ def _trainer(
     kind = accelerator(options.device)
     logs = options.run / "logs"
 
+    checkpoints = ResumableCheckpoints(options.run, options.checkpoint_seconds)
     validation = Validation(
         options.validation_minutes,
-        material.evaluator(record, options.device),
+        Evaluator(material.validation, material.classes, record.values, record.plan),
         Keeper(options.run, report),
+        checkpoints,
     )
-    strategy: Any = "auto"
-    if options.devices > 1:
-        strategy = DDPStrategy(
-            start_method="spawn",
-            process_group_backend="nccl" if kind == "cuda" else "gloo",
-            find_unused_parameters=True,
-        )
     return lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(kind, kind),
         devices=options.devices,
-        strategy=strategy,
+        strategy=strategy(kind, options.devices),
         precision=precision(kind),
         max_epochs=-1,
         max_steps=-1,
@@ -218,7 +241,7 @@ def _trainer(
         log_every_n_steps=5,
         callbacks=[
             Budget(),
-            ResumableCheckpoints(options.run, options.checkpoint_seconds),
+            checkpoints,
             validation,
             Progress(report, options.report_seconds),
         ],
@@ -228,48 +251,3 @@ def _trainer(
         use_distributed_sampler=False,
         default_root_dir=options.run,
     )
-
-
-def accelerator(device: str) -> str:
-    """ "cuda", "mps" or "cpu"; "auto" takes the first there is.
-
-    Raises:
-        MaskSAMError: a device that is not there.
-    """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device == "auto":
-        return next(kind for kind, there in available.items() if there)
-    kind = device.split(":")[0]
-    if not available.get(kind, False):
-        there = ", ".join(k for k, yes in available.items() if yes)
-        raise MaskSAMError(f"device '{device}' is not available here: choose auto or {there}")
-    return kind
-
-
-def precision(kind: str) -> Any:
-    """Lightning's precision for a device: mixed where the device computes it natively. A CPU
-    without bf16 instructions would emulate them, many times slower."""
-    if kind == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    if kind == "cpu" and _native_bf16():
-        return "bf16-mixed"
-    return "32-true"
-
-
-def _native_bf16() -> bool:
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-
-
-def _best(run: Path) -> float:
-    import json
-
-    path = run / "validation.json"
-    return float(json.loads(path.read_text(encoding="utf-8"))["dice"]) if path.exists() else 0.0
-
-
-__all__ = ["FitOptions", "MaskSAMConfig", "fit"]

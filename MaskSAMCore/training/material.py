@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +12,17 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from MaskSAMCore.data import Plan, Prepared, preprocess
-from MaskSAMCore.data.dataset import Dataset, LabelledCase, load_cases, open_dataset
-from MaskSAMCore.data.planning import case_fingerprint, make_plan
+from MaskSAMCore.data.dataset import Dataset, LabelledCase, examine_dataset, load_cases
+from MaskSAMCore.data.planning import CaseFingerprint, case_fingerprint, make_plan, summarize
 from MaskSAMCore.data.sampling import WindowDataset
-from MaskSAMCore.data.splits import split_cases
+from MaskSAMCore.data.splits import find_split
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import axis_mapping
 from MaskSAMCore.modeling import MaskSAMConfig, preset
 
 from .settings import SETTINGS, TrainSettings
 
 if TYPE_CHECKING:
-    from .fit import FitOptions
-    from .module import MaskSAMModule
     from .run import RunRecord
 
 
@@ -32,21 +32,25 @@ class Material:
 
     Attributes:
         classes: names of the classes 1 to K.
+        values: their values in the dataset's labelmaps.
         split: names of the cases under "train" and "val".
         train: prepared training cases.
         validation: validation cases as they are, for whole-volume inference.
         plan, config, settings: what the preset became for this dataset.
+        fingerprint: the training cases in figures; empty where a run goes on.
     """
 
     classes: tuple[str, ...]
+    values: tuple[int, ...]
     split: dict[str, list[str]]
     train: list[Prepared]
     validation: list[LabelledCase]
     plan: Plan
     config: MaskSAMConfig
     settings: TrainSettings
+    fingerprint: dict[str, Any]
 
-    def loader(self, record: RunRecord, options: FitOptions, restarts: int) -> DataLoader[Any]:
+    def loader(self, record: RunRecord, workers: int, restarts: int) -> DataLoader[Any]:
         """Batches of windows, without end."""
         settings = record.settings
         windows = WindowDataset(
@@ -55,9 +59,8 @@ class Material:
             settings.augmentation,
             settings.mirror,
             settings.foreground_share,
-            options.seed + 15_485_863 * restarts,
+            record.seed + 15_485_863 * restarts,
         )
-        workers = options.workers
         return DataLoader(
             windows,
             settings.batch,
@@ -66,41 +69,6 @@ class Material:
             prefetch_factor=8 if workers else None,
             multiprocessing_context="spawn" if workers else None,
         )
-
-    def evaluator(
-        self, record: RunRecord, device: str
-    ) -> Callable[[MaskSAMModule], dict[str, float]]:
-        """A function that gives the Dice of each class, averaged over the validation cases."""
-        return _Evaluator(self.validation, self.classes, record.plan, device)
-
-
-class _Evaluator:
-    """Whole validation cases through the one inference engine."""
-
-    def __init__(
-        self, cases: list[LabelledCase], classes: tuple[str, ...], plan: Plan, device: str
-    ) -> None:
-        self.cases = cases
-        self.classes = classes
-        self.plan = plan
-        self.device = device
-
-    def __call__(self, module: MaskSAMModule) -> dict[str, float]:
-        from MaskSAMCore.inference import Segmenter
-        from MaskSAMCore.labels import Label
-
-        labels = [Label(i + 1, name, (1.0, 1.0, 1.0)) for i, name in enumerate(self.classes)]
-        device = "cuda" if module.device.type == "cuda" else module.device.type
-        segmenter = Segmenter(module.model, self.plan, labels, device=device)
-        scores: dict[str, list[float]] = {name: [] for name in self.classes}
-        for case in self.cases:
-            found = segmenter.segment(case.channels).labelmap
-            for index, name in enumerate(self.classes):
-                a, b = found == index + 1, case.label == index + 1
-                total = int(a.sum()) + int(b.sum())
-                if total:
-                    scores[name].append(2 * int((a & b).sum()) / total)
-        return {name: float(np.mean(values)) for name, values in scores.items() if values}
 
 
 def prepare_material(
@@ -122,40 +90,90 @@ def prepare_material(
     Raises:
         MaskSAMError: problems of the dataset, all of them named.
     """
-    dataset = open_dataset(folder)
-    split = splits if isinstance(splits, dict) else split_cases(dataset, splits)
-    report(
-        f"reading and checking {len(split['train']) + len(split['val'])} cases of {dataset.name}"
-    )
-    loaded = load_cases(dataset, [*split["train"], *split["val"]])
+    dataset, problems = examine_dataset(folder)
+    split, wrong = find_split(dataset, splits)
+    names = [*split["train"], *split["val"]]
+    report(f"reading and checking {len(names)} cases of {dataset.name}")
+    for note in dataset.notes:
+        report(note)
+    if not isinstance(preset_or_record, str) and not problems:
+        _check_same(preset_or_record, dataset)
+    loaded = load_cases(dataset, names, known=[*problems, *wrong])
     train, validation = loaded[: len(split["train"])], loaded[len(split["train"]) :]
+    fingerprint: dict[str, Any] = {}
     if isinstance(preset_or_record, str):
-        plan, config, settings = _adapt(preset_or_record, dataset, train, config_changes or {})
+        prints = [case_fingerprint(c.channels, c.label, seed) for seed, c in enumerate(train)]
+        plan, config = _adapt(preset_or_record, dataset, prints, config_changes or {})
+        settings = SETTINGS[preset_or_record]
+        fingerprint = summarize([case.name for case in train], prints, dataset.channels)
     else:
         record = preset_or_record
         plan, config, settings = record.plan, record.config, record.settings
     prepared = [preprocess(case.channels, plan, case.label) for case in train]
-    return Material(dataset.classes, split, prepared, validation, plan, config, settings)
+    return Material(
+        dataset.classes,
+        dataset.values,
+        split,
+        prepared,
+        validation,
+        plan,
+        config,
+        settings,
+        fingerprint,
+    )
+
+
+def preset_config(name: str, changes: dict[str, Any]) -> MaskSAMConfig:
+    """The network of a preset, with some fields changed, before it meets a dataset.
+
+    Raises:
+        MaskSAMError: there is no such preset, or a change does not fit; also the wanted
+            "orientation" is checked here.
+    """
+    changes = dict(changes)
+    orientation = changes.pop("orientation", None)
+    if orientation is not None:
+        axis_mapping(np.eye(4), orientation)
+    try:
+        return preset(name, **changes)
+    except ValueError as error:
+        raise MaskSAMError(str(error)) from error
+
+
+def _check_same(record: RunRecord, dataset: Dataset) -> None:
+    """A dataset of the same name may have been changed since the run began."""
+    for what, now, then in (
+        ("classes", dataset.classes, record.classes),
+        ("channels", dataset.channels, record.plan.channels),
+    ):
+        if now != then:
+            raise MaskSAMError(
+                f"{dataset.folder} has the {what} {', '.join(now)}, but the run was started with"
+                f" {', '.join(then)}"
+            )
 
 
 def _adapt(
-    name: str, dataset: Dataset, train: list[LabelledCase], changes: dict[str, Any]
-) -> tuple[Plan, MaskSAMConfig, TrainSettings]:
+    name: str, dataset: Dataset, prints: list[CaseFingerprint], changes: dict[str, Any]
+) -> tuple[Plan, MaskSAMConfig]:
     """A preset for this dataset: its classes, channels and grid."""
-    start = preset(name, **{k: v for k, v in changes.items() if k != "orientation"})
+    start = preset_config(name, changes)
     tokens = max(1, start.sam.patch // start.upsampling)
-    fingerprints = [
-        case_fingerprint(case.channels, case.label, seed) for seed, case in enumerate(train)
-    ]
-    plan = make_plan(
-        fingerprints, dataset.channels, tokens, start.window, changes.get("orientation")
-    )
+    plan = make_plan(prints, dataset.channels, tokens, start.window, changes.get("orientation"))
     classes = len(dataset.classes)
     config = start.replace(
         num_classes=classes,
         in_channels=len(dataset.channels),
         window=plan.window,
-        queries=max(start.queries, classes + 2),
+        queries=start.queries if "queries" in changes else query_count(classes, start),
     )
-    settings = SETTINGS[name]
-    return plan, config, dataclasses.replace(settings)
+    return plan, config
+
+
+def query_count(classes: int, start: MaskSAMConfig) -> int:
+    """How many queries N: the preset's own for its own number of classes (8 for ACDC, 24 for
+    Synapse and AMOS); else 1.5 a class, and at least 8, or 4 for ``tiny``, which is meant for
+    ordinary computers. That always leaves one for each class and one for the background."""
+    if classes == start.num_classes:
+        return start.queries
+    return max(min(8, start.queries), math.ceil(1.5 * classes))

@@ -10,6 +10,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import MaskSAM
 
 from .averaging import AveragedWeights
@@ -82,8 +83,8 @@ class MaskSAMModule(lightning.LightningModule):
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
         if self.settings.optimizer == "sgd":
             return torch.optim.SGD(groups, rate, momentum=0.99, nesterov=True, weight_decay=decay)
-        # The larger epsilon is the paper's for mixed precision; it is harmless without.
-        return torch.optim.AdamW(groups, rate, betas=(0.9, 0.99), eps=1e-6, weight_decay=decay)
+        epsilon = self.settings.epsilon
+        return torch.optim.AdamW(groups, rate, betas=(0.9, 0.99), eps=epsilon, weight_decay=decay)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Images (B, C, T, H, W) and labels (B, T, H, W)."""
@@ -93,9 +94,10 @@ class MaskSAMModule(lightning.LightningModule):
         images, labels = batch
         loss, parts = masksam_loss(self.model, images, labels, self.settings.loss, self._prompts)
         if not torch.isfinite(loss):
-            raise RuntimeError(
-                f"the loss is not finite at iteration {self.global_step}: lower the learning rate"
-                f" (now {rate:.1e}) and resume from an earlier checkpoint"
+            raise MaskSAMError(
+                f"the loss is not finite at iteration {self.global_step}, learning rate {rate:.1e}:"
+                " try --resume, which goes on from the last checkpoint; if that fails again, start"
+                " anew with another seed"
             )
         values = {"loss": float(loss.detach()), "learning_rate": rate, "minutes": self.minutes}
         values.update({f"loss_{name}": value for name, value in parts.items()})
@@ -122,4 +124,5 @@ class MaskSAMModule(lightning.LightningModule):
         self.averaged.load_state_dict(kept["averaged"])
         self.minutes_before = float(kept["minutes"])
         self.restarts = int(kept["restarts"]) + 1
-        self.best_dice = float(kept["best_dice"])
+        # A validation after this checkpoint may have kept better weights already.
+        self.best_dice = max(self.best_dice, float(kept["best_dice"]))

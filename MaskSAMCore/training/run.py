@@ -3,17 +3,19 @@
 ``run.json``: configuration, plan, classes, settings, seed, split, versions, device.
 ``best.safetensors``, ``last.safetensors``: averaged weights (with a frozen SAM, without SAM's own).
 ``resume-a.ckpt``, ``resume-b.ckpt``: to continue after a stop or a kill. ``logs/``: CSV and
-TensorBoard. ``curves.png``: the curves. ``validation.json``: Dice of the best weights.
+TensorBoard. ``curves.png``: the curves. ``fingerprint.json``: the training cases in figures.
+``validation.json``: Dice of the best weights, and where the largest component alone is better.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,7 +25,7 @@ from MaskSAMCore.modeling import MaskSAM, MaskSAMConfig, build_model
 
 from .settings import TrainSettings
 
-RUN_FILE = "run.json"
+RUN_FILE, VALIDATION, FINGERPRINT = "run.json", "validation.json", "fingerprint.json"
 BEST, LAST = "best.safetensors", "last.safetensors"
 
 
@@ -35,17 +37,20 @@ class RunRecord:
         config: the network.
         plan: the preprocessing.
         classes: names of the classes 1 to K, in order.
+        values: their values in the dataset's labelmaps, which predictions carry too.
         settings: the hyperparameters.
         seed: of everything that is drawn.
         split: case names under "train" and "val".
         preset: the preset it started from.
         dataset: the dataset's name.
-        facts: versions, device and the like, for people.
+        facts: versions, device and the like, for people; "max_minutes", the time budget or None;
+            "sam_sha256", of the file with the frozen SAM.
     """
 
     config: MaskSAMConfig
     plan: Plan
     classes: tuple[str, ...]
+    values: tuple[int, ...]
     settings: TrainSettings
     seed: int
     split: dict[str, list[str]]
@@ -53,12 +58,22 @@ class RunRecord:
     dataset: str
     facts: dict[str, Any]
 
+    @property
+    def max_minutes(self) -> float | None:
+        """The time budget over all parts of the training, or None."""
+        return self.facts.get("max_minutes")
+
+    def with_facts(self, **facts: Any) -> RunRecord:
+        """A copy with some facts changed."""
+        return replace(self, facts={**self.facts, **facts})
+
     def save(self, run: Path) -> None:
         """Writes ``run.json``, complete or not at all."""
         values = {
             "config": self.config.to_dict(),
             "plan": self.plan.to_dict(),
             "classes": list(self.classes),
+            "values": list(self.values),
             "settings": self.settings.to_dict(),
             "seed": self.seed,
             "split": self.split,
@@ -80,10 +95,13 @@ class RunRecord:
             raise MaskSAMError(f"{run} is not a training run: it has no {RUN_FILE}")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+            # Records from before the values were written down had none but these.
+            plain = range(1, len(values["classes"]) + 1)
             return cls(
                 config=MaskSAMConfig.from_dict(values["config"]),
                 plan=Plan.from_dict(values["plan"]),
                 classes=tuple(values["classes"]),
+                values=tuple(int(v) for v in values.get("values", plain)),
                 settings=TrainSettings.from_dict(values["settings"]),
                 seed=values["seed"],
                 split=values["split"],
@@ -100,6 +118,35 @@ def write_json(path: Path, values: Any) -> None:
     beside = path.with_suffix(".part")
     beside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     os.replace(beside, path)
+
+
+def read_validation(run: Path) -> dict[str, Any]:
+    """``validation.json``; empty before the first validation.
+
+    Raises:
+        MaskSAMError: it is damaged.
+    """
+    path = run / VALIDATION
+    if not path.is_file():
+        return {}
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {**values, "dice": float(values["dice"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MaskSAMError(f"{path} is damaged: {error}") from error
+
+
+def best_dice(run: Path) -> float:
+    """The Dice of the best weights in a run, or -1. A kill may come between the weights and
+    ``validation.json``: the weights' own note counts too."""
+    if not (run / BEST).is_file():
+        return -1.0
+    try:
+        with safe_open(run / BEST, "pt") as weights:
+            noted = float((weights.metadata() or {}).get("val_dice", -1))
+    except (OSError, SafetensorError):
+        return -1.0
+    return max(noted, read_validation(run).get("dice", -1.0))
 
 
 def own_weights(model: MaskSAM) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from MaskSAMCore.data.dataset import Dataset, load_cases, open_dataset
 from MaskSAMCore.data.planning import case_fingerprint, make_plan
 from MaskSAMCore.data.splits import split_cases
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.training.material import prepare_material
 
 from .generated import generated_case, write_dataset, write_image
 
@@ -71,13 +72,44 @@ def test_all_problems_come_in_one_report_before_work_begins(tmp_path: Path):
     assert "\n" not in message
 
 
-def test_a_long_report_is_cut_short(tmp_path: Path):
+def test_a_long_report_is_complete(tmp_path: Path):
     folder = write_dataset(tmp_path, cases=24)
     for path in (folder / "imagesTr").iterdir():
         path.unlink()
     dataset = open_dataset(folder)
-    with pytest.raises(MaskSAMError, match=r"24 problem.*and 4 more"):
+    with pytest.raises(MaskSAMError, match="24 problem") as report:
         load_cases(dataset, names_of(dataset))
+    for name in names_of(dataset):
+        assert f"imagesTr/{name}_0000.nii.gz is missing" in str(report.value)
+
+
+def test_problems_of_the_description_the_split_and_the_cases_are_told_together(tmp_path: Path):
+    folder = write_dataset(tmp_path / "data", cases=4)
+    describe(folder, labels={"background": 0, "a": [1, 2]})
+    (folder / "imagesTr/case_03_0000.nii.gz").unlink()
+    file = tmp_path / "splits.json"
+    split = {"train": ["case_00", "case_01", "nobody"], "val": ["case_01", "case_03", "noone"]}
+    file.write_text(json.dumps(split))
+    with pytest.raises(MaskSAMError, match=r"4 problem.*nothing was started") as report:
+        prepare_material(folder, file, "tiny", lambda _: None)
+    for part in (
+        "regions are not supported",
+        "['case_01'] stand on both sides (train and val)",
+        "not in the dataset: ['nobody', 'noone']",
+        "imagesTr/case_03_0000.nii.gz is missing",
+    ):
+        assert part in str(report.value)
+
+
+def test_another_number_of_cases_than_announced_is_noted_but_no_problem(tmp_path: Path):
+    folder = write_dataset(tmp_path, cases=3)
+    assert open_dataset(folder).notes == ()
+    describe(folder, numTraining=7)
+    (note,) = open_dataset(folder).notes
+    assert "numTraining 7, labelsTr holds 3 cases" in note
+    lines: list[str] = []
+    prepare_material(folder, None, "tiny", lines.append)
+    assert note in lines
 
 
 @pytest.mark.parametrize(
@@ -91,7 +123,9 @@ def test_a_long_report_is_cut_short(tmp_path: Path):
         ({"labels": {"a": 1}}, "from 0"),
         ({"channel_names": {"1": "MR"}}, "channel_names"),
         ({"file_ending": "nii"}, "file_ending"),
-        ({"labels": None, "file_ending": None}, "'labels' is missing; 'file_ending' is missing"),
+        ({"labels": None, "file_ending": None}, "'file_ending' is missing.*'labels' is missing"),
+        ({"labels": {"background": 0, "a": 70000}}, "no larger than 65535"),
+        ({"channel_names": {}}, "names no channel"),
     ],
 )
 def test_a_wrong_dataset_json_is_told_in_words(tmp_path: Path, change: dict, message: str):

@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 
 from MaskSAMCore.data import ChannelNormalization, Plan
-from MaskSAMCore.data.planning import CaseFingerprint, case_fingerprint, make_plan, target_spacing
+from MaskSAMCore.data.planning import (
+    CaseFingerprint,
+    case_fingerprint,
+    make_plan,
+    summarize,
+    target_spacing,
+)
 from MaskSAMCore.data.preprocessing import normalize
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
+from MaskSAMCore.modeling.presets import PRESETS
+from MaskSAMCore.training.material import query_count
 
 WINDOW = (16, 64, 64)
 
@@ -40,7 +48,7 @@ def test_a_plan_puts_depth_along_the_coarsest_axis_wherever_it_is_stored():
     plan = make_plan([case_fingerprint([volume], label, 0)], ["MR"], 4, WINDOW)
     assert plan.orientation == "RSA"
     assert plan.spacing == pytest.approx((4, 1, 1))
-    assert plan.window == (16, 32, 32)
+    assert plan.window == (12, 32, 32)
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 
 
@@ -62,6 +70,42 @@ def test_a_wanted_orientation_is_kept_and_a_wrong_one_refused():
 def test_a_window_is_no_larger_than_the_largest_case_but_keeps_whole_tokens():
     cases = [fingerprint(1, 1, 1, (40, 20, 30)), fingerprint(1, 1, 1, (10, 37, 30))]
     assert make_plan(cases, ["MR"], 8, (16, 256, 24)).window == (16, 40, 24)
+
+
+def test_a_window_has_no_more_slices_than_the_dataset():
+    # Slices of 0.7 mm: their extent over their spacing is a little more than 12 in floats.
+    cases = [fingerprint(0.7, 0.7, 0.7, (12, 40, 40)), fingerprint(0.7, 0.7, 0.7, (9, 40, 40))]
+    assert make_plan(cases, ["MR"], 4, (26, 64, 64)).window == (12, 40, 40)
+    assert make_plan(cases, ["MR"], 4, (4, 64, 64)).window == (4, 40, 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("tiny", {1: 4, 2: 4, 3: 5, 5: 8}),
+        ("acdc", {1: 8, 3: 8, 4: 8, 7: 11}),
+        ("synapse", {4: 8, 8: 24, 13: 20}),
+        ("amos", {4: 8, 15: 24, 16: 24}),
+    ],
+)
+def test_queries_follow_the_classes_but_a_presets_own_classes_keep_its_own(
+    name: str, counts: dict[int, int]
+):
+    assert {classes: query_count(classes, PRESETS[name]) for classes in counts} == counts
+    # Every class and the background may lie in one slice.
+    assert all(query_count(classes, PRESETS[name]) > classes for classes in range(1, 40))
+
+
+def test_a_fingerprint_tells_sizes_and_intensities_in_plain_types():
+    values = np.linspace(0, 200, 201)[None]
+    case = CaseFingerprint((8, 9, 10), (3.0, 1.0, 1.0), np.eye(4), values)
+    found = json.loads(json.dumps(summarize(["one"], [case], ["CT"])))
+    assert found["cases"] == {"one": {"shape": [8, 9, 10], "spacing": [3, 1, 1]}}
+    ct = found["foreground_intensities"]["CT"]
+    assert (ct["min"], ct["median"], ct["mean"], ct["max"]) == (0, 100, 100, 200)
+    assert ct["percentile_99_5"] == pytest.approx(199)
+    empty = CaseFingerprint((8, 9, 10), (3.0, 1.0, 1.0), np.eye(4), values[:, :0])
+    assert summarize(["one"], [empty], ["CT"])["foreground_intensities"] == {"CT": None}
 
 
 def test_ct_is_clipped_and_normalised_by_the_training_foreground():

@@ -1,0 +1,95 @@
+"""What is refused before a dataset is read, in words."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.modeling import load_sam_checkpoint
+from MaskSAMCore.modeling.sam import build_sam
+from MaskSAMCore.models.backbone import check_backbone
+
+from .callbacks import newest_checkpoint
+from .material import preset_config
+from .run import RUN_FILE, RunRecord
+
+if TYPE_CHECKING:
+    from .fit import FitOptions
+
+
+def last_checkpoint(options: FitOptions) -> Path | None:
+    """The checkpoint to go on from; None for a new run, or one that was stopped before its first.
+
+    Raises:
+        MaskSAMError: the run exists and is not resumed, or the other way round.
+    """
+    exists = (options.run / RUN_FILE).exists()
+    if options.resume:
+        if not exists:
+            raise MaskSAMError(f"{options.run} holds no training to resume")
+        return newest_checkpoint(options.run)
+    if exists:
+        raise MaskSAMError(
+            f"{options.run} already holds a training: add --resume to go on with it, or choose"
+            " another folder"
+        )
+    return None
+
+
+def known_record(options: FitOptions) -> RunRecord:
+    """The record of a run to go on with.
+
+    Raises:
+        MaskSAMError: it is damaged, or of another dataset.
+    """
+    record = RunRecord.load(options.run)
+    name = options.dataset.resolve().name
+    if name != record.dataset:
+        raise MaskSAMError(
+            f"{options.run} was trained on '{record.dataset}', not on '{name}': give its own"
+            " dataset, or start another run"
+        )
+    return record
+
+
+def check_sam(options: FitOptions, known: RunRecord | None, changes: dict[str, Any]) -> str | None:
+    """The SHA-256 of the frozen SAM's file, checked before a dataset is read; None without one.
+
+    Raises:
+        MaskSAMError: there is no such preset, or the file is absent, no weights of its SAM, or
+            other ones than the run began with.
+    """
+    if known is None:
+        config, name = preset_config(options.preset, changes), options.preset
+    else:
+        config, name = known.config, known.preset
+    if not config.sam.frozen:
+        return None
+    file = options.sam_checkpoint
+    if file is None:
+        raise MaskSAMError(
+            f"preset '{name}' trains beside a frozen SAM: give its official weights"
+            " with --sam-checkpoint (masksam models list tells where they are)"
+        )
+    expected = None if known is None else known.facts.get("sam_sha256")
+    found = check_backbone(file, expected, f"the run in {options.run}")
+    try:
+        # On the meta device nothing is computed or kept: only names and shapes are compared.
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load_sam_checkpoint(build_sam(config.sam, config.grid), file)
+    except ValueError as error:
+        raise MaskSAMError(str(error)) from error
+    return found
+
+
+def told(error: ProcessRaisedException) -> Exception:
+    """The MaskSAMError inside a process that ended, or the exception as it is."""
+    lines = str(error).strip().splitlines()
+    kind, _, message = lines[-1].partition(": ") if lines else ("", "", "")
+    return MaskSAMError(message) if kind.rpartition(".")[2] == MaskSAMError.__name__ else error
