@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from ..errors import MaskSAMError
+
+if TYPE_CHECKING:
+    from ..models import Entry
 
 models = typer.Typer(no_args_is_help=True, help="List, show, download, add, verify, remove models.")
 
@@ -41,11 +45,7 @@ def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.
     path = Path(model)
     entry = None if path.exists() else find(model)
     if entry is not None and entry.folder is None:
-        console.print(
-            f"{entry.name}: {entry.title}, {entry.size / 1e6:.0f} MB, {entry.licence}\n"
-            f"from {entry.url}\nSHA-256 {entry.sha256}",
-            soft_wrap=True,
-        )
+        typer.echo(_what_it_is(entry))
         return
     bundle = load_bundle(path if entry is None or entry.folder is None else entry.folder)
     console.print(f"{bundle.name}: {bundle.title}", highlight=False)
@@ -67,6 +67,14 @@ def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.
     console.print_json(json.dumps(bundle.card))
 
 
+def _what_it_is(entry: Entry) -> str:
+    """What a person decides on before a download."""
+    return (
+        f"{entry.name}: {entry.title}, {entry.size / 1e6:.0f} MB, licence {entry.licence}\n"
+        f"from {entry.url}\nSHA-256 {entry.sha256}"
+    )
+
+
 @models.command()
 def download(name: str = typer.Argument(..., help="A name of 'masksam models list'.")) -> None:
     """Downloads a model or backbone and verifies it."""
@@ -75,9 +83,10 @@ def download(name: str = typer.Argument(..., help="A name of 'masksam models lis
     from .. import models as store
 
     entry = store.find(name)
-    console = Console(stderr=True)
-    console.print(f"{entry.title}: {entry.size / 1e6:.0f} MB, licence {entry.licence}, {entry.url}")
-    bar = Progress(*Progress.get_default_columns(), DownloadColumn(), TimeRemainingColumn())
+    if entry.url:
+        typer.echo(_what_it_is(entry), err=True)
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True))
     with bar:
         task = bar.add_task(entry.name, total=entry.size)
         path = store.download(

@@ -17,6 +17,7 @@ from MaskSAMCore.cli.cases import find_cases
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import RasBox
 from MaskSAMCore.io import read_volume, write_boxes
+from MaskSAMCore.models import find
 
 from .generated import generated_case, write_image
 from .small_bundle import small_bundle
@@ -303,6 +304,28 @@ def test_models_are_listed_added_shown_verified_and_removed(
     assert main(["models", "verify", "small"]) == 0
     assert main(["models", "remove", "small", "--yes"]) == 0
     assert "no model named" in error_of(capfd, ["models", "verify", "small"])
+
+
+def test_a_download_says_first_what_it_is_and_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """The real catalogue, behind a proxy that is not there: nothing can come."""
+    monkeypatch.setenv("MASKSAM_HOME", str(tmp_path / "home"))
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["models", "download", "sam_vit_b"]) == 2
+    told, _, error = capfd.readouterr().err.partition("masksam: error: ")
+    entry = find("sam_vit_b")
+    assert "127.0.0.1" not in told and "cannot download" in error
+    for fact in (entry.title, "375 MB", "Apache-2.0", entry.url, f"SHA-256 {entry.sha256}"):
+        assert fact in told
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+
+
+def test_what_ships_is_not_downloaded(capfd: pytest.CaptureFixture[str]):
+    assert "installed already" in error_of(capfd, ["models", "download", "hippocampus"])
 
 
 def test_benchmark_tells_seconds_and_device(model: str, capfd: pytest.CaptureFixture[str]):
