@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import qt
@@ -13,6 +12,7 @@ from . import installer
 from .logic import SegmentationLogic
 from .modelpicker import ModelPicker
 from .models import doubts
+from .progressview import ProgressView
 from .resultsview import ResultsView
 from .run import Choice, Outcome
 from .volumes import volume_from_node
@@ -47,6 +47,7 @@ class Panel:
             ui, self._model_chosen, self._download, self._import, self._remove
         )
         self.results = ResultsView(ui)
+        self.progress = ProgressView(ui)
         for rule, text in zip(
             _RULES, (_("replace the segment"), _("add a new segment")), strict=True
         ):
@@ -64,9 +65,8 @@ class Panel:
         ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self._draw_roi)
         ui.ruleSelector.connect("currentIndexChanged(int)", self._rule_chosen)
         ui.deviceSelector.connect("currentIndexChanged(int)", self._device_chosen)
-        ui.progressBar.visible = False
         ui.warningLabel.styleSheet = _AMBER
-        logic.on_log = self.log
+        logic.on_log = self.progress.log
         logic.on_change = self.update
         self.picker.refresh()
         self.check_packages()
@@ -135,13 +135,9 @@ class Panel:
         """Stops what is under way."""
         if self.busy and not self._cancelling:
             self._cancelling = True
-            self.ui.statusLabel.text = _("Cancelling ...")
+            self.progress.say(_("Cancelling ..."))
             self.logic.client.cancel()
             self.update()
-
-    def log(self, text: str) -> None:
-        """A line for the log."""
-        self.ui.logText.appendPlainText(f"{time.strftime('%H:%M:%S')}  {text}")
 
     def _segment_clicked(self, _checked: bool = False) -> None:
         if self.busy:
@@ -166,7 +162,7 @@ class Panel:
             parameters.device,
         )
         self.logic.start(choice, self._progressed, self._segmented, self._failed)
-        self.log(
+        self.progress.log(
             _("Segmenting '{volume}' with '{model}'.").format(
                 volume=parameters.inputVolume.GetName(), model=row.title
             )
@@ -174,24 +170,20 @@ class Panel:
         self._begin(_("Starting"))
 
     def _complain(self, error: Exception) -> None:
-        self.log(str(error))
+        self.progress.log(str(error))
         slicer.util.errorDisplay(str(error), windowTitle=_("MaskSAM"))
 
     def _begin(self, task: str) -> None:
         self._task = task
         self._cancelling = False
-        self.ui.progressBar.setRange(0, 0)
-        self.ui.progressBar.visible = True
-        self.ui.statusLabel.text = task
+        self.progress.begin(task)
         self._timer.start()
         self.update()
 
     def _end(self, message: str) -> None:
         self._task = ""
         self._cancelling = False
-        self.ui.progressBar.visible = False
-        self.ui.statusLabel.text = message
-        self.log(message)
+        self.progress.end(message)
         self.update()
 
     def _poll(self) -> None:
@@ -216,14 +208,11 @@ class Panel:
         markups = slicer.modules.markups.logic()
         markups.SetActiveList(node)
         markups.StartPlaceMode(False)
-        self.ui.statusLabel.text = _("Draw the ROI: click two opposite corners in a slice view.")
+        self.progress.say(_("Draw the ROI: click two opposite corners in a slice view."))
 
     def _progressed(self, stage: str, fraction: float, seconds_left: float | None) -> None:
-        if self._cancelling:
-            return
-        self.ui.progressBar.setRange(0, 1000)
-        self.ui.progressBar.value = round(1000 * fraction)
-        self.ui.statusLabel.text = stage + _time_left(seconds_left)
+        if not self._cancelling:
+            self.progress.advance(stage, fraction, seconds_left)
 
     def _segmented(self, outcome: Outcome) -> None:
         self.ui.deviceInfo.text = _("Ran on {device}.").format(device=outcome.device)
@@ -236,12 +225,12 @@ class Panel:
 
     def _failed(self, error: WorkerError) -> None:
         if error.details:
-            self.log(error.details)
+            self.progress.log(error.details)
         if error.kind == "cancelled" or self._cancelling:
             self._end(_("Cancelled; nothing was changed."))
             return
         self._end(_("Failed: {reason}").format(reason=error))
-        self.ui.logButton.collapsed = False
+        self.progress.open_log()
         self._complain(error)
 
     def _download(self, name: str) -> None:
@@ -269,7 +258,7 @@ class Panel:
 
     def _install(self, _checked: bool = False) -> None:
         try:
-            installer.install(self.log)
+            installer.install(self.progress.log)
         except RuntimeError as error:
             self._complain(error)
         self.check_packages()
@@ -328,11 +317,3 @@ def _select(combo: Any, value: str) -> None:
     index = combo.findData(value)
     if index >= 0 and combo.currentIndex != index:
         combo.currentIndex = index
-
-
-def _time_left(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return _(" - about {seconds:.0f} s left").format(seconds=max(1.0, seconds))
-    return _(" - about {minutes:.0f} min left").format(minutes=seconds / 60)
