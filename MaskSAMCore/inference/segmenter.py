@@ -113,7 +113,7 @@ class Segmenter:
                 a model that was trained on crops finds what it knows. Outside, labels are 0.
             boxes: see :meth:`Session.segment`.
             progress: called with (stage in words, fraction done, seconds left or None).
-            cancelled: asked before each window; True ends the run.
+            cancelled: see :meth:`Session.segment`.
             tta: "mirror" averages the mirrored passes of the paper (eight, or fewer where training
                 did not mirror all axes), each for the time of a whole pass.
             probabilities: also return the probabilities of all classes (much memory).

@@ -104,7 +104,8 @@ class Session:
                 name. A class with boxes is decoded from them and lies inside them; the others keep
                 their automatic scores. Several boxes of a class are united slice by slice.
             progress: called with (stage, fraction done, seconds left or None).
-            cancelled: asked before each window; True ends the run.
+            cancelled: asked before each channel is prepared and before each window (on a GPU, each
+                batch of them); True ends the run.
             probabilities: also return the probabilities of all classes.
 
         Raises:
@@ -142,10 +143,15 @@ class Session:
         if self._scorer is None:
             report.stage("Preparing the image", until=0.05)
             task = self._task
-            crops = [self._grid.crop(volume) for volume in task.volumes]
-            prepared = preprocess(crops, task.plan)
-            self._grid = self._grid.resampled_to(prepared.image.shape[1:])
-            self._scorer = Scorer(task.runner, prepared.image, task.flips, self._cache)
+            channels = []
+            # One channel at a time: each may take seconds, and a cancel waits for no more than one.
+            for volume, how in zip(task.volumes, task.plan.normalization, strict=True):
+                report.check()
+                plan = replace(task.plan, normalization=(how,))
+                channels.append(preprocess([self._grid.crop(volume)], plan).image)
+            image = channels[0] if len(channels) == 1 else np.concatenate(channels)
+            self._grid = self._grid.resampled_to(image.shape[1:])
+            self._scorer = Scorer(task.runner, image, task.flips, self._cache)
         return self._scorer
 
     def _by_class(self, boxes: Sequence[Box]) -> dict[int, list[Box]]:

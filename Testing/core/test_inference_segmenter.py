@@ -226,6 +226,20 @@ def test_cancelling_stops_within_one_window():
     assert model.encoded == 3
 
 
+def test_cancelling_stops_between_the_channels_that_are_prepared():
+    volume, polls, stages = volume_of(two_blobs()), [], []
+
+    def third_time() -> bool:
+        polls.append(len(polls))
+        return len(polls) == 3  # the stage, the first channel, the second
+
+    with pytest.raises(Cancelled):
+        two_channel_segmenter().segment(
+            [volume, volume], progress=lambda stage, *_: stages.append(stage), cancelled=third_time
+        )
+    assert stages == ["Preparing the image"]
+
+
 class HungryModel(ThresholdModel):
     """Runs out of memory above a number of windows at a time."""
 
