@@ -121,21 +121,38 @@ def ui_file(*extra, connection="setMRMLScene(vtkMRMLScene*)"):
     volume = "<stringlist><string>vtkMRMLScalarVolumeNode</string></stringlist>"
     segmentation = "<stringlist><string>vtkMRMLSegmentationNode</string></stringlist>"
     widgets = [
-        ui_widget("qMRMLNodeComboBox", "volumeSelector", ("nodeTypes", volume),
-                ("addEnabled", false), ("removeEnabled", false), parameter="volume"),
-        ui_widget("qMRMLNodeComboBox", "segmentationSelector", ("nodeTypes", segmentation),
-                ("noneEnabled", true), ("renameEnabled", true),
-                ("noneDisplay", "<string>Create new on Apply</string>"),
-                parameter="segmentation"),
-        ui_widget("ctkSliderWidget", "opacitySlider", ("singleStep", "<double>0.05</double>"),
-                parameter="opacity"),
-        ui_widget("QCheckBox", "smoothBox", ("text", "<string>Smooth</string>"), parameter="smooth"),
+        ui_widget(
+            "qMRMLNodeComboBox",
+            "volumeSelector",
+            ("nodeTypes", volume),
+            ("addEnabled", false),
+            ("removeEnabled", false),
+            parameter="volume",
+        ),
+        ui_widget(
+            "qMRMLNodeComboBox",
+            "segmentationSelector",
+            ("nodeTypes", segmentation),
+            ("noneEnabled", true),
+            ("renameEnabled", true),
+            ("noneDisplay", "<string>Create new on Apply</string>"),
+            parameter="segmentation",
+        ),
+        ui_widget(
+            "ctkSliderWidget",
+            "opacitySlider",
+            ("singleStep", "<double>0.05</double>"),
+            parameter="opacity",
+        ),
+        ui_widget(
+            "QCheckBox", "smoothBox", ("text", "<string>Smooth</string>"), parameter="smooth"
+        ),
         ui_widget("QComboBox", "modeBox", parameter="mode"),
         ui_widget("QLineEdit", "nameEdit", parameter="name"),
         ui_widget("QComboBox", "chunkBox", parameter="chunk"),
         ui_widget("QPushButton", "applyButton", ("text", "<string>Apply</string>")),
         *extra,
-    ]  # fmt: skip
+    ]
     connections = "".join(
         "<connection><sender>Small</sender><signal>mrmlSceneChanged(vtkMRMLScene*)</signal>"
         f"<receiver>{name}</receiver><slot>{connection}</slot></connection>"
