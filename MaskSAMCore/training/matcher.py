@@ -85,6 +85,7 @@ def match(cost: Tensor, present: Tensor) -> Assignment:
 
     Raises:
         ValueError: fewer queries than classes present in a slice.
+        FloatingPointError: a cost is not finite.
     """
     most = int(present.sum(1).max()) if len(present) else 0
     if most > cost.shape[1]:
@@ -93,6 +94,8 @@ def match(cost: Tensor, present: Tensor) -> Assignment:
             f" {cost.shape[1]} queries: raise 'queries' to at least {most}"
         )
     costs, shown = cost.detach().float().cpu().numpy(), present.cpu().numpy()
+    if not np.isfinite(costs).all():
+        raise FloatingPointError("the costs of the matching are not finite")
     slices, queries, classes = [], [], []
     for index in range(len(costs)):
         labels = np.flatnonzero(shown[index])

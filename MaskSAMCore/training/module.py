@@ -92,13 +92,18 @@ class MaskSAMModule(lightning.LightningModule):
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
         images, labels = batch
-        loss, parts = masksam_loss(self.model, images, labels, self.settings.loss, self._prompts)
-        if not torch.isfinite(loss):
+        try:
+            loss, parts = masksam_loss(
+                self.model, images, labels, self.settings.loss, self._prompts
+            )
+            if not torch.isfinite(loss):
+                raise FloatingPointError
+        except FloatingPointError as error:
             raise MaskSAMError(
                 f"the loss is not finite at iteration {self.global_step}, learning rate {rate:.1e}:"
                 " try --resume, which goes on from the last checkpoint; if that fails again, start"
                 " anew with another seed"
-            )
+            ) from error
         values = {"loss": float(loss.detach()), "learning_rate": rate, "minutes": self.minutes}
         values.update({f"loss_{name}": value for name, value in parts.items()})
         self.log_dict(values, batch_size=len(images))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import os
 import subprocess
@@ -14,30 +13,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from MaskSAMCore.cli import main
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.io import read_volume
 from MaskSAMCore.labels import Label
-from MaskSAMCore.modeling import SAM_CONFIGS, build_model
+from MaskSAMCore.modeling import build_model
 from MaskSAMCore.training.averaging import AveragedWeights
 from MaskSAMCore.training.callbacks import SLOTS, newest_checkpoint
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.material import prepare_material
+from MaskSAMCore.training.module import MaskSAMModule
 from MaskSAMCore.training.run import BEST, RunRecord, load_weights
 from MaskSAMCore.training.settings import SETTINGS, TrainSettings
 
 from .generated import write_dataset
-
-SMALL = {
-    "window": (8, 28, 32),
-    "stem_channels": (8, 16, 32),
-    "generator_channels": (32, 16, 8),
-    "head_channels": 32,
-    "sam": dataclasses.replace(
-        SAM_CONFIGS["vit_t"], embed_dim=48, heads=2, prompt_dim=48, decoder_mlp_dim=64
-    ),
-}
-QUICK = {"warm_up": 10, "iterations": 160, "augmentation": 0.3, "ema": 0.97}
+from .short_run import QUICK, SHORT, SMALL
+from .test_modeling_adapters import small_config
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +91,36 @@ def test_an_existing_run_is_neither_overwritten_nor_resumed_from_nothing(
         fit(FitOptions(dataset, tmp_path / "none", resume=True))
 
 
-def test_a_preset_with_a_frozen_sam_asks_for_its_weights(dataset: Path, tmp_path: Path):
-    with pytest.raises(MaskSAMError, match="--sam-checkpoint"):
-        fit(
-            FitOptions(dataset, tmp_path / "run", preset="tiny", device="cpu"),
-            config_changes={**SMALL, "sam": dataclasses.replace(SMALL["sam"], frozen=True)},
-        )
+def test_what_cannot_work_is_told_before_the_dataset_is_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """There is no dataset at all: what is complained of came first."""
+    data, bad = tmp_path / "none", tmp_path / "sam.pth"
+    bad.write_bytes(b"no checkpoint at all")
+    torch.save({"some.weight": torch.ones(3)}, tmp_path / "another.pth")
+    for more, message in (
+        (["--preset", "nonsense"], "unknown preset 'nonsense': choose one of tiny, acdc"),
+        (["--preset", "acdc"], "beside a frozen SAM: give its official weights with --sam-check"),
+        (["--preset", "acdc", "--sam-checkpoint", str(tmp_path / "absent.pth")], "cannot be read"),
+        (["--preset", "acdc", "--sam-checkpoint", str(bad)], "not a readable SAM checkpoint"),
+        (["--preset", "acdc", "--sam-checkpoint", str(tmp_path / "another.pth")], "does not fit"),
+        (["--orientation", "RRA"], "orientation 'RRA' must name"),
+        (["--device", "warp"], "device 'warp' is not available"),
+    ):
+        arguments = ["train", str(data), "-o", str(tmp_path / "run"), *more]
+        assert main(arguments) == 2
+        error = capfd.readouterr().err.strip()
+        assert error.startswith("masksam: error: ")
+        assert error.count("\n") == 0
+        assert message in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_no_longer_finite_is_told_in_words(dataset: Path, tmp_path: Path):
+    options = FitOptions(dataset, tmp_path / "run", device="cpu", workers=0)
+    with pytest.raises(MaskSAMError, match=r"the loss is not finite at iteration [1-5]") as report:
+        fit(options, lambda _: None, SMALL, {**SHORT, "learning_rate": 1e30, "warm_up": 0})
+    assert "\n" not in str(report.value)
 
 
 def test_training_goes_on_after_a_kill(dataset: Path, tmp_path: Path):
@@ -115,7 +131,7 @@ def test_training_goes_on_after_a_kill(dataset: Path, tmp_path: Path):
         "import sys\n"
         "from pathlib import Path\n"
         "from MaskSAMCore.training.fit import FitOptions, fit\n"
-        "from Testing.core.test_training_fit import QUICK, SMALL\n"
+        "from Testing.core.short_run import QUICK, SMALL\n"
         "if __name__ == '__main__':\n"
         "    fit(FitOptions(Path(sys.argv[1]), Path(sys.argv[2]), device='cpu', workers=0,"
         " checkpoint_seconds=0.5), config_changes=SMALL,"
@@ -163,18 +179,59 @@ def test_a_damaged_checkpoint_falls_back_to_the_other_one(tmp_path: Path):
     assert newest_checkpoint(tmp_path) is None
 
 
-def test_two_processes_train_together(dataset: Path, tmp_path: Path):
-    """The shell command itself, with two CPU processes."""
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "MaskSAMCore.cli", "train", str(dataset), "-o", str(run)]
-    command += ["--devices", "2", "--device", "cpu", "--max-minutes", "0.15", "--workers", "0"]
+def test_two_processes_train_together_and_stay_alike(dataset: Path, tmp_path: Path):
+    """Each draws its own windows: their weights agree only where gradients were averaged."""
+    run, script = tmp_path / "run", tmp_path / "go.py"
+    script.write_text(
+        "import hashlib, json, sys, time\n"
+        "from pathlib import Path\n"
+        "from MaskSAMCore.cli.train import Report\n"
+        "from MaskSAMCore.training.fit import FitOptions, fit\n"
+        "from MaskSAMCore.training.module import MaskSAMModule\n"
+        "from Testing.core.short_run import SHORT, SMALL\n"
+        "def digest(tensors):\n"
+        "    whole = hashlib.sha256()\n"
+        "    for tensor in tensors:\n"
+        "        whole.update(tensor.detach().numpy().tobytes())\n"
+        "    return whole.hexdigest()\n"
+        "def step(self, batch, index, plain=MaskSAMModule.training_step):\n"
+        "    self.drawn = digest([batch[0]])\n"
+        "    return plain(self, batch, index)\n"
+        "def end(self):\n"
+        "    values = {'steps': self.global_step, 'drawn': self.drawn,\n"
+        "              'weights': digest(self.model.trained_parameters().values()),\n"
+        "              'averages': digest(self.averaged.values.values())}\n"
+        "    path = Path(sys.argv[2]).parent / f'rank{self.global_rank}.json'\n"
+        "    path.write_text(json.dumps(values))\n"
+        "MaskSAMModule.training_step, MaskSAMModule.on_train_end = step, end\n"
+        "if __name__ == '__main__':\n"
+        "    options = FitOptions(Path(sys.argv[1]), Path(sys.argv[2]), device='cpu', devices=2,"
+        " workers=0)\n"
+        "    fit(options, Report(time.monotonic()), SMALL, SHORT)\n",
+        encoding="utf-8",
+    )
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, str(script), str(dataset), str(run)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "on 2 x cpu" in done.stdout
+    first, second = (
+        json.loads((tmp_path / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)
+    )
+    assert first["steps"] == second["steps"] == 5
+    assert first["drawn"] != second["drawn"]
+    assert first["weights"] == second["weights"]
+    assert first["averages"] == second["averages"]
     assert (run / BEST).is_file()
-    assert torch.load(newest_checkpoint(run), weights_only=True)["global_step"] > 0
+    assert torch.load(newest_checkpoint(run), weights_only=True)["global_step"] == 5
+
+
+def test_an_error_in_one_of_two_processes_is_told_in_words(dataset: Path, tmp_path: Path):
+    options = FitOptions(dataset, tmp_path / "run", device="cpu", devices=2, workers=0)
+    with pytest.raises(MaskSAMError, match="the loss is not finite at iteration") as report:
+        fit(options, str, SMALL, {**SHORT, "learning_rate": 1e30, "warm_up": 0})
+    assert "\n" not in str(report.value)
 
 
 def test_the_same_seed_gives_the_same_losses_and_another_one_others(dataset: Path, tmp_path: Path):
@@ -200,6 +257,31 @@ def test_settings_survive_json_and_name_what_they_do_not_know():
 
 
 def test_the_papers_recipes_are_presets():
+    model = build_model(small_config())
+
+    def optimizer(name: str) -> torch.optim.Optimizer:
+        return MaskSAMModule(model, SETTINGS[name], None, 0).configure_optimizers()
+
+    for name in ("acdc", "synapse"):
+        found = optimizer(name)
+        assert isinstance(found, torch.optim.SGD)
+        assert all(group["momentum"] == 0.99 and group["nesterov"] for group in found.param_groups)
+        weights = SETTINGS[name].loss.weights
+        assert (weights.mask_bce, weights.mask_dice) == (1.5, 1.5)
+    for name, epsilon in (("amos", 1e-4), ("tiny", 1e-6)):
+        found = optimizer(name)
+        assert isinstance(found, torch.optim.AdamW)
+        assert {group["eps"] for group in found.param_groups} == {epsilon}
+    for name in ("acdc", "synapse", "amos"):
+        weights = SETTINGS[name].loss.weights
+        assert weights.classification == 0.2
+        assert (weights.auxiliary_bce, weights.auxiliary_dice) == (0.5, 0.5)
+        assert (weights.box_l1, weights.box_giou, weights.no_object) == (0.5, 0.2, 0.1)
+        assert SETTINGS[name].clip == 12
+        assert SETTINGS[name].schedule == "poly"
+    assert SETTINGS["tiny"].loss.weights.classification == 2.0
+    assert SETTINGS["amos"].loss.weights.mask_dice == 1.2
+    assert (SETTINGS["amos"].learning_rate, SETTINGS["amos"].weight_decay) == (1e-3, 3e-5)
     assert SETTINGS["acdc"].optimizer == "sgd"
     assert SETTINGS["acdc"].learning_rate == 1e-3
     assert SETTINGS["acdc"].weight_decay == 3e-5

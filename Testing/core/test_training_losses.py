@@ -101,6 +101,13 @@ def test_too_few_queries_are_an_error_that_says_how_many() -> None:
         match(torch.zeros(1, 2, 3), torch.ones(1, 3, dtype=torch.bool))
 
 
+def test_costs_that_are_not_finite_are_an_error_of_their_own() -> None:
+    cost = torch.zeros(1, 3, 2)
+    cost[0, 1, 1] = torch.nan
+    with pytest.raises(FloatingPointError, match="not finite"):
+        match(cost, torch.ones(1, 2, dtype=torch.bool))
+
+
 def test_unmatched_queries_are_no_object_at_a_lower_weight() -> None:
     logits = torch.zeros(1, 2, 4)
     logits[0, 1, 3] = 100.0
