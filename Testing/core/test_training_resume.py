@@ -133,6 +133,11 @@ def test_worse_weights_after_a_resume_leave_the_best_ones(short: Short, copied: 
     path = copied / "validation.json"
     values = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**values, "dice": 0.99}), encoding="utf-8")
+    # The checkpoint knows of no validation yet, as after a kill.
+    checkpoint = newest_checkpoint(copied)
+    state = torch.load(checkpoint, weights_only=True)
+    state["masksam"]["best_dice"] = -1.0
+    torch.save(state, checkpoint)
     before = (copied / BEST).read_bytes()
     go_on(short, copied, max_minutes=0.001)
     assert (copied / BEST).read_bytes() == before
