@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.inference.device import cpu_has_bfloat16
 
 # Processes wait for the first one while it validates, hours with many large cases.
 PATIENCE = timedelta(days=2)
@@ -43,7 +44,7 @@ def precision(kind: str) -> Any:
     without bf16 instructions would emulate them, many times slower."""
     if kind == "cuda":
         return "bf16-mixed" if _gpu_bf16() else "16-mixed"
-    if kind == "cpu" and _native_bf16():
+    if kind == "cpu" and cpu_has_bfloat16():
         return "bf16-mixed"
     return "32-true"
 
@@ -53,11 +54,6 @@ def _gpu_bf16() -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     except TypeError:  # older versions of PyTorch never counted emulation
         return torch.cuda.is_bf16_supported()
-
-
-def _native_bf16() -> bool:
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def strategy(kind: str, devices: int) -> Any:

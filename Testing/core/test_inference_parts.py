@@ -31,9 +31,14 @@ def test_an_absent_gpu_is_refused_with_the_reason():
         choose_device("cuda")
 
 
-def test_the_cpu_computes_in_single_precision():
+@pytest.mark.parametrize(
+    ("capabilities", "kind"),
+    [({}, torch.float32), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
+)
+def test_a_cpu_computes_in_half_precision_only_where_it_can(monkeypatch, capabilities, kind):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     with mixed_precision(torch.device("cpu")):
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == kind
 
 
 def test_running_out_of_memory_is_told_from_other_faults():
