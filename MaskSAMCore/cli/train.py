@@ -55,6 +55,17 @@ def train(
     sam_checkpoint: Path | None = typer.Option(
         None, help="Official SAM weights, for presets that keep SAM frozen."
     ),
+    weights: Path | None = typer.Option(
+        None, "--from", help="Model or run of the same preset whose weights to start from."
+    ),
+    learning_rate: float | None = typer.Option(None, min=0.0, help="At the start; else preset's."),
+    batch: int | None = typer.Option(None, min=1, help="Windows a step; else the preset's."),
+    augmentation: float | None = typer.Option(
+        None, min=0.0, help="Strength, 0 for none; 1 where the preset says no other."
+    ),
+    compiled: bool = typer.Option(
+        False, "--compile", help="Compile the network first: faster, needs a C++ compiler."
+    ),
     validation_minutes: float = typer.Option(4.0, min=0.01, help="Between two validations."),
 ) -> None:
     """Trains a model; stop it at any time and go on with --resume."""
@@ -63,6 +74,7 @@ def train(
     except ImportError as error:
         raise MaskSAMError(f"training needs '{error.name}': pip install masksam[train]") from error
 
+    chosen = {"learning_rate": learning_rate, "batch": batch, "augmentation": augmentation}
     fit(
         FitOptions(
             dataset=dataset,
@@ -76,8 +88,11 @@ def train(
             workers=workers,
             seed=seed,
             sam_checkpoint=sam_checkpoint,
+            weights=weights,
+            compiled=compiled,
             validation_minutes=validation_minutes,
         ),
         Report(time.monotonic()),
         config_changes={} if orientation is None else {"orientation": orientation.upper()},
+        settings_changes={name: value for name, value in chosen.items() if value is not None},
     )

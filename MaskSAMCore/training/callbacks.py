@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from .evaluator import Scores
-from .module import MaskSAMModule
+from .module import MaskSAMModule, uncompiled
 
 SLOTS = ("resume-a.ckpt", "resume-b.ckpt")
 
@@ -120,7 +120,7 @@ class Validation(Callback):
         if trainer.is_global_zero:
             training = module.model.training
             module.model.eval()
-            with module.averaged.applied(module.model):
+            with module.averaged.applied(module.model), uncompiled(module.model):
                 scores = self.evaluate(module)
                 best = scores.mean > module.best_dice
                 module.best_dice = max(scores.mean, module.best_dice)

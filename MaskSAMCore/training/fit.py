@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from MaskSAMCore.modeling import build_model, load_sam_checkpoint
+from MaskSAMCore.modeling import MaskSAM, build_model, load_sam_checkpoint
 
 from .callbacks import Budget, Progress, ResumableCheckpoints, Validation
 from .checks import check_sam, known_record, last_checkpoint, told
@@ -35,6 +35,7 @@ from .run import (
     write_json,
 )
 from .settings import TrainSettings
+from .start import start_from
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class FitOptions:
         workers: processes that draw and augment windows, for each device.
         seed: of everything that is drawn.
         sam_checkpoint: weights of the frozen SAM; needed by presets with a frozen one.
+        weights: a bundle's folder or another run's, whose weights a new training starts from.
+        compiled: train with torch.compile, which needs a C++ compiler; faster after a minute.
         checkpoint_seconds, validation_minutes, report_seconds: how often.
     """
 
@@ -68,6 +71,8 @@ class FitOptions:
     workers: int = 1
     seed: int = 0
     sam_checkpoint: Path | None = None
+    weights: Path | None = None
+    compiled: bool = False
     checkpoint_seconds: float = 90.0
     validation_minutes: float = 4.0
     report_seconds: float = 15.0
@@ -92,7 +97,7 @@ def fit(
     Raises:
         MaskSAMError: the dataset has problems (all of them named), the run exists or cannot be
             resumed, the preset or the device is unknown, a SAM checkpoint is missing or another one
-            than before, or the loss is no longer finite.
+            than before, the weights to start from do not fit, or the loss is no longer finite.
     """
     kind = accelerator(options.device, options.devices)
     checkpoint = last_checkpoint(options)
@@ -111,21 +116,19 @@ def fit(
     if record is None:
         settings = material.settings.replace(**(settings_changes or {}))
         record = _new_record(options, material, settings, sam)
-        options.run.mkdir(parents=True, exist_ok=True)
-    else:
-        if options.max_minutes is not None:
-            record = record.with_facts(max_minutes=options.max_minutes)
-        if sam is not None:
-            record = record.with_facts(sam_sha256=sam)
+    elif options.max_minutes is not None:
+        record = record.with_facts(max_minutes=options.max_minutes)
+    if known is not None and sam is not None:
+        record = record.with_facts(sam_sha256=sam)
+    model = _first_model(options, record, known is None)
+    options.run.mkdir(parents=True, exist_ok=True)
     if record != known:
         record.save(options.run)
     if material.fingerprint:
         write_json(options.run / FINGERPRINT, material.fingerprint)
-    model = build_model(record.config)
-    if options.sam_checkpoint is not None and record.config.sam.frozen:
-        load_sam_checkpoint(model.sam, options.sam_checkpoint)
     module = MaskSAMModule(model, record.settings, record.max_minutes, record.seed)
     module.best_dice = best_dice(options.run)
+    module.compiled = options.compiled
     count = sum(p.numel() for p in model.trained_parameters().values())
     report(
         f"{count / 1e6:.2f} M trained parameters, {len(material.train)} training and"
@@ -173,6 +176,16 @@ class Keeper:
         self.report(f"validation Dice {dice:.4f}{' (best so far)' if best else ''}")
 
 
+def _first_model(options: FitOptions, record: RunRecord, new: bool) -> MaskSAM:
+    """The network as a training begins with it."""
+    model = build_model(record.config)
+    if options.sam_checkpoint is not None and record.config.sam.frozen:
+        load_sam_checkpoint(model.sam, options.sam_checkpoint)
+    if options.weights is not None and new:
+        start_from(model, options.weights)
+    return model
+
+
 def _budget(record: RunRecord) -> str:
     if record.max_minutes is None:
         return f"{record.settings.iterations} iterations"
@@ -208,6 +221,7 @@ def _new_record(
             "precision": precision(kind),
             "max_minutes": options.max_minutes,
             **({} if sam is None else {"sam_sha256": sam}),
+            **({} if options.weights is None else {"started_from": options.weights.name}),
         },
     )
 

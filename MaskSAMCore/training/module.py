@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning
@@ -16,6 +18,9 @@ from MaskSAMCore.modeling import MaskSAM
 from .averaging import AveragedWeights
 from .losses import masksam_loss
 from .settings import TrainSettings
+
+# What a training step spends its time in.
+COMPILED = ("encode", "run_decoder")
 
 
 class MaskSAMModule(lightning.LightningModule):
@@ -40,6 +45,7 @@ class MaskSAMModule(lightning.LightningModule):
         self.minutes_before = 0.0
         self.restarts = 0
         self.best_dice = -1.0
+        self.compiled = False
         self._started = time.monotonic()
         self._prompts: torch.Generator | None = None
 
@@ -61,6 +67,8 @@ class MaskSAMModule(lightning.LightningModule):
         seed = self.seed + 7919 * self.restarts + 104729 * self.global_rank
         self._prompts = torch.Generator().manual_seed(seed)
         self.averaged.to(self.device)
+        if self.compiled:
+            compile_steps(self.model)
 
     def learning_rate(self) -> float:
         """The schedule's present value."""
@@ -104,6 +112,13 @@ class MaskSAMModule(lightning.LightningModule):
                 " try --resume, which goes on from the last checkpoint; if that fails again, start"
                 " anew with another seed"
             ) from error
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            raise MaskSAMError(
+                f"the network cannot be compiled here ({_first_line(error)}): train without"
+                " --compile"
+            ) from error
         values = {"loss": float(loss.detach()), "learning_rate": rate, "minutes": self.minutes}
         values.update({f"loss_{name}": value for name, value in parts.items()})
         self.log_dict(values, batch_size=len(images))
@@ -131,3 +146,25 @@ class MaskSAMModule(lightning.LightningModule):
         self.restarts = int(kept["restarts"]) + 1
         # A validation after this checkpoint may have kept better weights already.
         self.best_dice = max(self.best_dice, float(kept["best_dice"]))
+
+
+def compile_steps(model: MaskSAM, backend: str = "inductor") -> None:
+    """Compiles what a training step spends its time in, with one of torch.compile's backends."""
+    for name in COMPILED:
+        setattr(model, name, torch.compile(getattr(model, name), dynamic=False, backend=backend))
+
+
+@contextmanager
+def uncompiled(model: MaskSAM) -> Iterator[None]:
+    """The model as it was, for as long as the block lasts: whole volumes come in other shapes,
+    each of which would be compiled anew."""
+    kept = {name: model.__dict__.pop(name) for name in COMPILED if name in model.__dict__}
+    try:
+        yield
+    finally:
+        model.__dict__.update(kept)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

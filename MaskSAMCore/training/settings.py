@@ -83,7 +83,7 @@ SETTINGS: dict[str, TrainSettings] = {
         iterations=8000,
         clip=5.0,
         mirror=(0,),
-        loss=LossSettings(prompts=PromptSettings(share=0.3)),
+        loss=LossSettings(prompts=PromptSettings(share=0.3, jitter=0.05)),
     ),
     "acdc": _PAPER,
     "synapse": _PAPER.replace(iterations=250 * 1000),
