@@ -1,4 +1,4 @@
-"""Embeddings of windows, kept within a bound of memory.
+"""Embeddings of windows, kept within a bound of memory and beyond it on disk.
 
 An embedding is whatever a model's `encode` returns: a dataclass, sequence or mapping whose
 tensors have the batch first. Nothing here depends on which.
@@ -6,12 +6,21 @@ tensors have the batch first. Nothing here depends on which.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import fields, is_dataclass, replace
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+SPILL_PREFIX = "masksam-embeddings-"
+# Embeddings are a convenience: a disk that is nearly full is left alone.
+_DISK_TO_LEAVE = 2 << 30
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -46,30 +55,106 @@ def size_in_bytes(embedding: Any) -> int:
     return sum(sizes)
 
 
-class EmbeddingCache:
-    """Embeddings by key, up to a number of bytes; one that does not fit is not kept."""
+@dataclass(frozen=True)
+class _Spilled:
+    """An embedding on disk: its structure with empty tensors, and a file for each of them."""
 
-    def __init__(self, limit: int) -> None:
+    structure: Any
+    files: tuple[Path, ...]
+
+
+class EmbeddingCache:
+    """Embeddings by key: in memory up to a number of bytes, what exceeds it in files.
+
+    The files are arrays (.npy, nothing is pickled) in a private folder of their own, which is made
+    when it is first needed and removed by :meth:`clear`, or at the latest when the process ends.
+    They are mapped into memory when they are read. Where the disk is nearly full, an embedding is
+    not kept.
+
+    Args:
+        limit: bytes in memory; 0 keeps nothing at all, on disk neither.
+        folder: where the private folder is made; None for the system's place for temporary files.
+    """
+
+    def __init__(self, limit: int, folder: Path | None = None) -> None:
         self.limit = limit
         self.used = 0
+        self.spilled = 0
         self._kept: dict[Hashable, Any] = {}
+        self._parent = folder
+        self._folder: Path | None = None
+        self._remove: weakref.finalize[..., EmbeddingCache] | None = None
+        self._written = 0
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def put(self, key: Hashable, embedding: Any) -> None:
-        """Keep an embedding where it still fits."""
+        """Keep an embedding."""
+        if key in self._kept or not self.limit:
+            return
         size = size_in_bytes(embedding)
-        if key not in self._kept and self.used + size <= self.limit:
+        if self.used + size <= self.limit:
             self._kept[key] = embedding
             self.used += size
+            return
+        written = self._write(embedding, size)
+        if written is not None:
+            self._kept[key] = written
+            self.spilled += size
 
     def get(self, key: Hashable, device: torch.device) -> Any | None:
         """The embedding on the device, or None where it was not kept."""
         kept = self._kept.get(key)
+        if isinstance(kept, _Spilled):
+            try:
+                kept = _read(kept)
+            except (OSError, ValueError):
+                del self._kept[key]  # something tidied the folder: it is encoded again
+                return None
         return None if kept is None else map_tensors(kept, lambda t: t.to(device))
 
     def clear(self) -> None:
-        """Let go of all."""
+        """Let go of all, and remove the files."""
         self._kept.clear()
-        self.used = 0
+        self.used = self.spilled = 0
+        if self._remove is not None:
+            self._remove()
+        self._folder = self._remove = None
+
+    def _write(self, embedding: Any, size: int) -> _Spilled | None:
+        tensors: list[Tensor] = []
+
+        def take(tensor: Tensor) -> Tensor:
+            tensors.append(tensor)
+            return tensor.new_empty(0)
+
+        structure = map_tensors(embedding, take)
+        files: list[Path] = []
+        try:
+            folder = self._private_folder()
+            if shutil.disk_usage(folder).free - size < _DISK_TO_LEAVE:
+                return None
+            for tensor in tensors:
+                self._written += 1
+                files.append(folder / f"{self._written}.npy")
+                np.save(files[-1], tensor.numpy(), allow_pickle=False)
+        except OSError:
+            for path in files:
+                path.unlink(missing_ok=True)
+            return None
+        return _Spilled(structure, tuple(files))
+
+    def _private_folder(self) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix=SPILL_PREFIX, dir=self._parent))
+            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, True)
+        return self._folder
+
+
+def _read(spilled: _Spilled) -> Any:
+    """The embedding, its tensors mapped; what a person might write to them stays in memory."""
+    arrays: Iterator[Any] = (
+        np.load(path, mmap_mode="c", allow_pickle=False) for path in spilled.files
+    )
+    return map_tensors(spilled.structure, lambda _: torch.from_numpy(next(arrays)))

@@ -57,6 +57,12 @@ class PlanGrid:
         depth, rows, columns = shape
         return replace(self, shape=(depth, rows, columns))
 
+    @property
+    def slice_thickness(self) -> float:
+        """Of the input's slices along the plan's depth, in slices of the plan's grid."""
+        part = self.region.slices()[self.axes[0]]
+        return self.shape[0] / (part.stop - part.start)
+
     def crop(self, volume: Volume) -> Volume:
         """The region of a volume, with its geometry."""
         return crop(volume, self.region)
@@ -101,6 +107,20 @@ class PlanGrid:
         low, high = np.array(self.region.lower), np.array(self.region.upper)
         i, j, k = (low + kji[:, ::-1] * (high - low)).T.tolist()
         return Box(label, (i[0], j[0], k[0]), (i[1], j[1], k[1]))
+
+    def box_of_part(self, box: Box, part: Sequence[slice], shape: Sequence[int]) -> Box:
+        """A box of whole voxels found in a part of :meth:`upright`, in IJK edges of the input.
+
+        Args:
+            box: its edges are (column, row, depth), counted from where the part begins.
+            part: of the upright array, whose shape is `shape`.
+        """
+        first = np.array([axis.start for axis in part])
+        edges = np.array([box.lower[::-1], box.upper[::-1]]) + first
+        found = self.resampled_to(shape).from_plan(edges, box.label)
+        i0, j0, k0 = (float(round(edge)) for edge in found.lower)
+        i1, j1, k1 = (float(round(edge)) for edge in found.upper)
+        return replace(found, lower=(i0, j0, k0), upper=(i1, j1, k1))
 
 
 def _whole_voxels(volume: Volume, roi: Box | None) -> Box:

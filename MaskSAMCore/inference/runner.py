@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -44,6 +45,22 @@ class SegmentationModel(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class AutomaticScores:
+    """A prediction without a person's boxes.
+
+    Attributes:
+        scores: (B, K + 1, T, H, W) float32, on the CPU.
+        boxes: for models that propose boxes, (B, K, T, 5) of each class (see
+            `proposals.likely_boxes`).
+        class_logits: for these models, of their queries.
+    """
+
+    scores: Tensor
+    boxes: Tensor | None = None
+    class_logits: Tensor | None = None
+
+
 class Runner:
     """Runs a network on a device.
 
@@ -80,21 +97,36 @@ class Runner:
         return map_tensors(embedding, lambda t: t.float() if t.is_floating_point() else t)
 
     @torch.inference_mode()
-    def scores(self, embedding: Any, prompts: BoxPrompts | None = None) -> Tensor:
-        """(B, K + 1, T, H, W) float32 scores on the CPU."""
-        if prompts is not None:
-            prompts = map_tensors(prompts, lambda t: t.to(self.choice.device))
-        return self.model.decode(embedding, prompts).semantic().float().cpu()
+    def class_scores(
+        self, embedding: Any, prompts: BoxPrompts, label: int, class_logits: Tensor | None
+    ) -> Tensor:
+        """(B, T, H, W) float32 scores of one class from its boxes, on the CPU.
+
+        Args:
+            embedding: of the windows.
+            prompts: boxes, of this class at least.
+            label: the class, 1 to K.
+            class_logits: of :meth:`automatic` on the same windows; with them, a network that can
+                (`decode_class`) decodes only what shows the class.
+        """
+        device = self.choice.device
+        prompts = map_tensors(prompts, lambda t: t.to(device))
+        model: Any = self.model
+        if class_logits is not None and hasattr(model, "decode_class"):
+            scores = model.decode_class(embedding, class_logits.to(device), prompts, label)
+        else:
+            scores = model.decode(embedding, prompts).semantic()[:, label]
+        return scores.float().cpu()  # type: ignore[no-any-return]
 
     @torch.inference_mode()
-    def scores_and_boxes(self, embedding: Any) -> tuple[Tensor, Tensor | None]:
-        """The scores, and for models that propose boxes, (B, K, T, 5) of each class (see
-        `proposals.likely_boxes`)."""
+    def automatic(self, embedding: Any) -> AutomaticScores:
+        """What the network says without any box from a person."""
         prediction: Any = self.model.decode(embedding)
-        boxes = None
-        if hasattr(prediction, "boxes") and hasattr(prediction, "class_logits"):
-            boxes = likely_boxes(prediction.class_logits, prediction.boxes).cpu()
-        return prediction.semantic().float().cpu(), boxes
+        scores = prediction.semantic().float().cpu()
+        if not (hasattr(prediction, "boxes") and hasattr(prediction, "class_logits")):
+            return AutomaticScores(scores)
+        boxes = likely_boxes(prediction.class_logits, prediction.boxes).cpu()
+        return AutomaticScores(scores, boxes, prediction.class_logits.cpu())
 
     def shrink(self) -> str:
         """After memory ran out: smaller batches, then the CPU. Returns the change in words.

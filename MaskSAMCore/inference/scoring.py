@@ -47,6 +47,16 @@ class EditedScores:
     region: tuple[slice, slice, slice]
     scores: Tensor
 
+    def cropped(self, extent: tuple[slice, slice, slice]) -> EditedScores:
+        """The part within an extent of the plan's grid."""
+        inside, within = [], []
+        for have, want in zip(self.region, extent, strict=True):
+            start, stop = max(have.start, want.start), min(have.stop, want.stop)
+            inside.append(slice(start, max(start, stop)))
+            within.append(slice(start - have.start, max(start, stop) - have.start))
+        scores = self.scores[tuple(within)].clone()
+        return EditedScores((inside[0], inside[1], inside[2]), scores)
+
 
 @dataclass(frozen=True)
 class _Pass:
@@ -87,6 +97,7 @@ class Scorer:
         self.passes = [_Pass(i, w, f) for i, w in enumerate(windows) for f in self.flips]
         self.num_classes: int = runner.model.config.num_classes
         self.proposed = ProposalSum(self.num_classes, image.shape[1])
+        self._class_logits: dict[tuple[int, Flips], Tensor] = {}
 
     def automatic(self, progress: Progress) -> Tensor:
         """Scores (K + 1, depth, rows, columns) from the network's own proposals."""
@@ -98,11 +109,13 @@ class Scorer:
         def process(batch: Sequence[_Pass]) -> None:
             images = torch.stack([self._view(one) for one in batch])
             embedding = self.runner.encode(images)
-            scores, boxes = self.runner.scores_and_boxes(embedding)
+            found = self.runner.automatic(embedding)
             for i, one in enumerate(batch):
-                self._add(total, scores[i], one)
-                if boxes is not None:
-                    proposed.add(boxes[i], one.window, one.flips)
+                self._add(total, found.scores[i], one)
+                if found.boxes is not None:
+                    proposed.add(found.boxes[i], one.window, one.flips)
+                if found.class_logits is not None:
+                    self._class_logits[one.index, one.flips] = found.class_logits[i, None].clone()
                 if self.cache.limit:
                     self.cache.put((one.index, one.flips), item(embedding, i))
 
@@ -126,11 +139,15 @@ class Scorer:
 
         def process(batch: Sequence[_Pass]) -> None:
             for one in batch:
-                scores = self.runner.scores(self._embedding(one), prompts[one.index, one.flips])
-                self._add(total, scores[0, prompt.class_index, None], one, region)
+                key = one.index, one.flips
+                known = self._class_logits.get(key)
+                scores = self.runner.class_scores(
+                    self._embedding(one), prompts[key], prompt.class_index, known
+                )
+                self._add(total, scores, one, region)
 
         self._work(touched, process, progress, at_once=1)
-        return EditedScores(region, total[0])
+        return EditedScores(region, total[0]).cropped(prompt.extent(self.image.shape[1:]))
 
     def _embedding(self, one: _Pass) -> Any:
         kept = self.cache.get((one.index, one.flips), self.runner.choice.device)

@@ -18,7 +18,7 @@ from .scoring import ONE_PASS, mirrored_passes
 from .session import Session, Task
 
 TestTimeAugmentation = Literal["none", "mirror"]
-# Memory that a session keeps embeddings in; windows beyond it are encoded again.
+# Memory that a session keeps embeddings in; what exceeds it goes to files.
 CACHE_BYTES = 1 << 30
 
 
@@ -99,6 +99,7 @@ class Segmenter:
         *,
         roi: Box | None = None,
         boxes: Sequence[Box] | None = None,
+        overwrite: bool = False,
         progress: ProgressCallback | None = None,
         cancelled: CancelledCallback | None = None,
         tta: TestTimeAugmentation = "none",
@@ -111,7 +112,7 @@ class Segmenter:
             roi: the part to process, in IJK voxel edges of the input; clipped to it. The image is
                 cropped to exactly the voxels it touches and normalised there, without any margin:
                 a model that was trained on crops finds what it knows. Outside, labels are 0.
-            boxes: see :meth:`Session.segment`.
+            boxes, overwrite: see :meth:`Session.segment`.
             progress: called with (stage in words, fraction done, seconds left or None).
             cancelled: see :meth:`Session.segment`.
             tta: "mirror" averages the mirrored passes of the paper (eight, or fewer where training
@@ -125,7 +126,11 @@ class Segmenter:
         cache_bytes = CACHE_BYTES if boxes else 0
         with self.open(volume, roi=roi, tta=tta, cache_bytes=cache_bytes) as session:
             return session.segment(
-                boxes, progress=progress, cancelled=cancelled, probabilities=probabilities
+                boxes,
+                overwrite=overwrite,
+                progress=progress,
+                cancelled=cancelled,
+                probabilities=probabilities,
             )
 
     def open(
@@ -135,11 +140,15 @@ class Segmenter:
         roi: Box | None = None,
         tta: TestTimeAugmentation = "none",
         cache_bytes: int = CACHE_BYTES,
+        spill_folder: Path | None = None,
     ) -> Session:
         """Hold a volume open, so that boxes cost a decode only. Arguments as in :meth:`segment`.
 
         Args:
-            cache_bytes: memory for embeddings.
+            cache_bytes: memory for embeddings; what exceeds it goes to files until the session is
+                closed. 0 keeps none: windows are encoded again.
+            spill_folder: where a private folder for these files is made; None for the system's
+                place for temporary files.
         """
         if tta not in ("none", "mirror"):
             raise MaskSAMError(f"unknown test-time augmentation '{tta}': choose none or mirror")
@@ -154,6 +163,7 @@ class Segmenter:
             self._passes if tta == "mirror" else ONE_PASS,
             self._largest_component,
             cache_bytes,
+            spill_folder,
         )
         return Session(task)
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import Plan, preprocess
 from ..errors import MaskSAMError
 from ..geometry import Box, Volume
 from ..labels import Label
+from .editing import edit_labels
 from .embeddings import EmbeddingCache
 from .export import export
 from .grid import PlanGrid
 from .postprocessing import keep_largest_components
 from .progress import CancelledCallback, Progress, ProgressCallback
 from .prompts import class_prompt
+from .proposals import Proposal
 from .results import Segmentation, find_instances
 from .runner import Runner
 from .scoring import EditedScores, Flips, Scorer
@@ -36,7 +41,8 @@ class Task:
         roi: the part of the volume to process, in IJK voxel edges; None for all of it.
         flips: the passes to average, each the axes of (T, H, W) along which it is mirrored.
         largest_component: label values of which only the largest component is kept.
-        cache_bytes: memory for embeddings; what does not fit is encoded again when it is needed.
+        cache_bytes: memory for embeddings; what does not fit goes to files. 0 keeps none.
+        spill_folder: where these files go; None for the system's place for temporary files.
     """
 
     runner: Runner
@@ -47,6 +53,7 @@ class Task:
     flips: tuple[Flips, ...]
     largest_component: frozenset[int]
     cache_bytes: int
+    spill_folder: Path | None = None
 
 
 class Session:
@@ -65,9 +72,11 @@ class Session:
         self._task = task
         self._grid = PlanGrid.of(task.volumes[0], task.roi, task.plan.orientation)
         self._check_voxels()
-        self._cache = EmbeddingCache(task.cache_bytes)
+        self._cache = EmbeddingCache(task.cache_bytes, task.spill_folder)
         self._scorer: Scorer | None = None
         self._scores: Tensor | None = None
+        self._automatic: Segmentation | None = None
+        self._before_postprocessing: NDArray[Any] | None = None
         self._edited: dict[int, tuple[list[Box], EditedScores]] = {}
         self._closed = False
 
@@ -85,7 +94,7 @@ class Session:
     def close(self) -> None:
         """Let go of embeddings and scores."""
         self._cache.clear()
-        self._scorer = self._scores = None
+        self._scorer = self._scores = self._automatic = self._before_postprocessing = None
         self._edited.clear()
         self._closed = True
 
@@ -93,6 +102,7 @@ class Session:
         self,
         boxes: Sequence[Box] | None = None,
         *,
+        overwrite: bool = False,
         progress: ProgressCallback | None = None,
         cancelled: CancelledCallback | None = None,
         probabilities: bool = False,
@@ -102,7 +112,11 @@ class Session:
         Args:
             boxes: all boxes that a person gave, in IJK voxel edges, each labelled with a class's
                 name. A class with boxes is decoded from them and lies inside them; the others keep
-                their automatic scores. Several boxes of a class are united slice by slice.
+                their automatic scores. Several boxes of a class are united slice by slice. A box in
+                space bounds its class; one that is no thicker than a slice is the class's own box
+                on that slice.
+            overwrite: whether a class with boxes may take voxels that belong to a class without
+                (and give up voxels to it); else only classes with boxes change.
             progress: called with (stage, fraction done, seconds left or None).
             cancelled: asked before each channel is prepared and before each window (on a GPU, each
                 batch of them); True ends the run.
@@ -121,11 +135,20 @@ class Session:
         if self._scores is None:
             report.stage("Segmenting", until=0.8 if clipped else 0.9)
             self._scores = scorer.automatic(report)
+        if self._automatic is None:
+            report.stage("Writing the labels", until=0.85 if clipped else 1.0)
+            self._automatic = self._write(self._scores, {}, set(), False, report)
         edited = self._edit(clipped, scorer, report)
         report.stage("Writing the labels", until=1.0)
         # A person who draws two boxes of a class wants both parts, whatever their size.
         drawn = {self._task.labels[i - 1].value for i, parts in clipped.items() if len(parts) > 1}
-        result = self._write(self._scores, edited, drawn, probabilities, report)
+        if edited and not overwrite:
+            result = self._rewrite(self._automatic, self._scores, edited, drawn)
+        else:
+            result = replace(self._automatic, labelmap=self._automatic.labelmap.copy())
+        if probabilities or (edited and overwrite):
+            whole = self._write(self._scores, edited, drawn, probabilities, report)
+            result = whole if overwrite else replace(result, probabilities=whole.probabilities)
         report.finish()
         return replace(result, notes=tuple(scorer.notes))
 
@@ -177,8 +200,9 @@ class Session:
         for done, (index, parts) in enumerate(sorted(boxes.items()), start=1):
             if index not in self._edited or self._edited[index][0] != parts:
                 name = self._task.labels[index - 1].name
-                report.stage(f"Decoding {name} from its box", 0.8 + 0.1 * done / len(boxes))
-                prompt = class_prompt(index, map(self._grid.to_plan, parts), depth)
+                report.stage(f"Decoding {name} from its box", 0.85 + 0.1 * done / len(boxes))
+                edges = map(self._grid.to_plan, parts)
+                prompt = class_prompt(index, edges, depth, self._grid.slice_thickness)
                 self._edited[index] = parts, scorer.edited(prompt, report)
             edited[index] = self._edited[index][1]
         return edited
@@ -194,8 +218,7 @@ class Session:
         """Everything on the input's grid; `drawn` labels keep all of their components."""
         labels, volume = self._task.labels, self._task.volumes[0]
         shape = volume.array.shape
-        values = np.array([0, *(label.value for label in labels)])
-        values = values.astype(np.uint8 if values.max() < 256 else np.uint16)
+        values = self._values
         labelmap = np.zeros(shape, dtype=values.dtype)
         probabilities = None
         if with_probabilities:
@@ -209,9 +232,49 @@ class Session:
             None if probabilities is None else [self._grid.upright(p) for p in probabilities],
             report,
         )
+        before = labelmap.copy() if self._task.largest_component and not edited else None
         keep_largest_components(labelmap, self._task.largest_component - drawn)
-        assert self._scorer is not None
-        names = [label.name for label in labels]
-        proposals = self._scorer.proposed.proposals(names, self._grid)
-        instances = find_instances(labelmap, labels, class_scores[1:], proposals)
+        if not edited:
+            self._before_postprocessing = before
+        instances = find_instances(labelmap, labels, class_scores[1:], self._proposals())
         return Segmentation(labelmap, labels, instances, volume, probabilities)
+
+    def _rewrite(
+        self,
+        automatic: Segmentation,
+        scores: Tensor,
+        edited: dict[int, EditedScores],
+        drawn: set[int],
+    ) -> Segmentation:
+        """The automatic result with the classes that have boxes decided anew, and no other."""
+        labels, values = self._task.labels, self._values
+        labelmap = automatic.labelmap.copy()
+        instances = {one.label: one for one in automatic.instances}
+        own = {int(values[index]) for index in edited}
+        for value in own & set(instances):
+            part = labelmap[instances.pop(value).box.slices()]
+            part[part == value] = 0
+        before = self._before_postprocessing
+        before = automatic.labelmap if before is None else before
+        upright = self._grid.upright(labelmap)
+        means, region = edit_labels(scores, edited, values, self._grid.upright(before), upright)
+        if region is not None:
+            keep_largest_components(upright[region], own & self._task.largest_component - drawn)
+            shares = [means.get(index, 0.0) for index in range(1, len(values))]
+            for one in find_instances(upright[region], labels, shares, self._proposals()):
+                if one.label in own:
+                    box = self._grid.box_of_part(one.box, region, upright.shape)
+                    instances[one.label] = replace(one, box=box)
+        ordered = tuple(instances[lb.value] for lb in labels if lb.value in instances)
+        return replace(automatic, labelmap=labelmap, instances=ordered)
+
+    @property
+    def _values(self) -> NDArray[Any]:
+        """(K + 1,): the label value of each class, background first."""
+        values = np.array([0, *(label.value for label in self._task.labels)])
+        return values.astype(np.uint8 if values.max() < 256 else np.uint16)
+
+    def _proposals(self) -> tuple[Proposal | None, ...]:
+        assert self._scorer is not None
+        names = [label.name for label in self._task.labels]
+        return self._scorer.proposed.proposals(names, self._grid)

@@ -77,13 +77,13 @@ class Slab:
         label = torch.zeros(best.shape, dtype=torch.int32)
         for index in range(1, len(self._all)):
             if index not in self._edited:
-                _challenge(best, total, label, index, self.score(index))
+                challenge(best, total, label, index, self.score(index))
         if self._gain is not None:
             left = (self._background - self._gain).clamp_(min=0)
             total += left - self._background
             best = torch.where(label == 0, left, best)
             for index in sorted(self._edited):
-                _challenge(best, total, label, index, self.new_score(index))
+                challenge(best, total, label, index, self.new_score(index))
         return label, best / total.clamp_(min=torch.finfo(total.dtype).tiny)
 
     def probabilities(self) -> Iterator[Tensor]:
@@ -109,7 +109,7 @@ class Slab:
         return source
 
 
-def _challenge(best: Tensor, total: Tensor, label: Tensor, index: int, score: Tensor) -> None:
+def challenge(best: Tensor, total: Tensor, label: Tensor, index: int, score: Tensor) -> None:
     """Let a class take the voxels where its score beats the best so far, in place."""
     total += score
     label[score > best] = index

@@ -4,7 +4,7 @@ import torch
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference.device import choose_device, is_out_of_memory, mixed_precision
-from MaskSAMCore.inference.embeddings import EmbeddingCache, item, map_tensors, size_in_bytes
+from MaskSAMCore.inference.embeddings import item, map_tensors, size_in_bytes
 from MaskSAMCore.inference.postprocessing import keep_largest_components
 from MaskSAMCore.modeling import BoxPrompts
 from MaskSAMCore.modeling.masksam import Embedding
@@ -74,20 +74,6 @@ def test_named_tuples_mappings_and_other_values_keep_their_form():
     assert isinstance(doubled["a"], BoxPrompts)
     assert doubled["a"].boxes.sum() == 4
     assert doubled["b"] == (None, "text", 3)
-
-
-def test_the_cache_keeps_what_fits_and_no_more():
-    cache = EmbeddingCache(limit=100)
-    device = torch.device("cpu")
-    cache.put("first", torch.zeros(15))  # 60 bytes
-    cache.put("second", torch.zeros(15))
-    cache.put("third", torch.zeros(10))
-    assert cache.used == 100
-    assert cache.get("first", device) is not None
-    assert cache.get("second", device) is None
-    assert cache.get("third", device) is not None
-    cache.clear()
-    assert cache.used == len(cache) == 0
 
 
 def test_the_largest_component_alone_is_kept_for_the_labels_asked_for():

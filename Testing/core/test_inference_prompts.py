@@ -64,3 +64,23 @@ def test_mirroring_twice_gives_the_prompt_back_and_once_the_mirrored_box():
     x1, y1, x2, y2 = plain.boxes[0, 1, 0].tolist()
     expected = torch.tensor([1 - x2, 1 - y2, 1 - x1, 1 - y1])
     torch.testing.assert_close(turned.boxes[0, 1, 3], expected)
+
+
+def test_boxes_of_single_slices_are_the_class_s_own_and_thicker_ones_bound_it():
+    thin, thick = box((1, 0, 0), (2, 4, 4)), box((4, 0, 0), (6.5, 4, 4))
+    prompt = class_prompt(1, [thin, thick], depth=8)
+    assert prompt.present.tolist() == [False, True, False, False, True, True, False, False]
+    assert prompt.exact[prompt.present].tolist() == [True, False, False]
+    # Of an input whose slices are twice as thick as the plan's.
+    doubled = class_prompt(1, [box((2, 0, 0), (4, 4, 4))], depth=8, slice_thickness=2.0)
+    assert doubled.exact.all()
+    (window,) = plan_windows((8, 8, 8), (8, 8, 8))
+    found = window_prompt(prompt, window, 1, flips=(0,))
+    assert found.exact[0, 1].flip(0)[found.present[0, 1].flip(0)].tolist() == [True, False, False]
+
+
+def test_the_extent_of_boxes_is_the_part_of_the_grid_that_holds_them():
+    prompt = class_prompt(1, [box((1, -2, 3.5), (2, 4, 30)), box((4, 2.2, 5), (6, 4.5, 7))], 8)
+    assert prompt.extent((8, 10, 12)) == (slice(1, 6), slice(0, 5), slice(3, 12))
+    nothing = class_prompt(1, [], 8)
+    assert nothing.extent((8, 10, 12)) == (slice(0, 0),) * 3

@@ -97,18 +97,19 @@ def window_count(box):
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 5_000, 1 << 30])
-def test_embeddings_beyond_the_bound_are_encoded_again_with_the_same_result(cache_bytes):
+def test_embeddings_are_kept_in_memory_and_beyond_the_bound_on_disk(cache_bytes, tmp_path):
     model = ThresholdModel()
     volume = volume_of(two_blobs())
-    with threshold_segmenter(model).open(volume, cache_bytes=cache_bytes) as session:
+    opened = threshold_segmenter(model).open(volume, cache_bytes=cache_bytes, spill_folder=tmp_path)
+    with opened as session:
         session.segment()
         encoded = model.encoded
         assert session._cache.used <= cache_bytes
+        assert bool(list(tmp_path.rglob("*.npy"))) == (cache_bytes == 5_000)
         result = session.segment(boxes=[BOX])
-    again = model.encoded - encoded
-    touched = window_count(BOX)
-    assert again == touched if cache_bytes == 0 else again < touched
+    assert model.encoded - encoded == (window_count(BOX) if cache_bytes == 0 else 0)
     np.testing.assert_array_equal(result.labelmap, expected_with())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_box_is_mirrored_with_its_window():
@@ -184,6 +185,43 @@ def test_a_cancelled_session_can_be_used_again():
         with pytest.raises(Cancelled):
             session.segment(boxes=[BOX], cancelled=lambda: model.decoded > decoded)
         assert model.decoded == decoded + 1
+        np.testing.assert_array_equal(session.segment(boxes=[BOX]).labelmap, expected_with())
+
+
+def test_by_default_a_box_takes_nothing_from_a_class_without_one_and_gives_it_nothing():
+    # The box covers all of class 2; the model fills every box, so that class 1 would win there.
+    volume, everything = volume_of(two_blobs()), Box("Anterior", (0, 0, 0), (23, 17, 11))
+    with threshold_segmenter().open(volume) as session:
+        kept = session.segment(boxes=[everything])
+        taken = session.segment(boxes=[everything], overwrite=True)
+        left = session.segment(boxes=[Box("Anterior", (0, 0, 0), (1, 1, 1))])
+        automatic = session.segment()
+    np.testing.assert_array_equal(kept.labelmap, np.where(two_blobs() == 2, 2, 1))
+    # Where both are sure, the class that was there first stays; elsewhere the box wins.
+    assert (taken.labelmap == 1).sum() >= (kept.labelmap == 1).sum()
+    np.testing.assert_array_equal(left.labelmap == 2, two_blobs() == 2)
+    np.testing.assert_array_equal(automatic.labelmap, two_blobs())
+
+
+def test_an_edit_s_instances_are_those_of_its_labels():
+    for name in GEOMETRIES:
+        volume = volume_of(two_blobs(), GEOMETRIES[name])
+        result = threshold_segmenter(orientation="LIP").segment(volume, boxes=[BOX])
+        first, second = result.instances
+        assert (first.name, second.name) == ("Anterior", "Posterior")
+        assert first.voxel_count == (result.labelmap == 1).sum()
+        assert second.voxel_count == (result.labelmap == 2).sum()
+        (found,) = [np.argwhere(result.labelmap == 1)]
+        assert first.box.lower == tuple(found.min(0)[::-1])
+        assert first.box.upper == tuple(found.max(0)[::-1] + 1)
+        assert 0.5 < first.score <= 1
+
+
+def test_a_result_is_the_caller_s_own():
+    with threshold_segmenter().open(volume_of(two_blobs())) as session:
+        session.segment().labelmap[:] = 7
+        session.segment(boxes=[BOX]).labelmap[:] = 7
+        np.testing.assert_array_equal(session.segment().labelmap, two_blobs())
         np.testing.assert_array_equal(session.segment(boxes=[BOX]).labelmap, expected_with())
 
 
