@@ -66,22 +66,20 @@ class _Spilled:
 class EmbeddingCache:
     """Embeddings by key: in memory up to a number of bytes, what exceeds it in files.
 
-    The files are arrays (.npy, nothing is pickled) in a private folder of their own, which is made
-    when it is first needed and removed by :meth:`clear`, or at the latest when the process ends.
-    They are mapped into memory when they are read. Where the disk is nearly full, an embedding is
-    not kept.
+    The files are arrays (.npy, nothing is pickled) in a private folder of their own in the place
+    for temporary files. It is made when it is first needed and removed by :meth:`clear`, at the
+    latest when the process ends. Files are mapped into memory when they are read. Where the disk is
+    nearly full, an embedding is not kept.
 
     Args:
         limit: bytes in memory; 0 keeps nothing at all, on disk neither.
-        folder: where the private folder is made; None for the system's place for temporary files.
     """
 
-    def __init__(self, limit: int, folder: Path | None = None) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
         self.spilled = 0
         self._kept: dict[Hashable, Any] = {}
-        self._parent = folder
         self._folder: Path | None = None
         self._remove: weakref.finalize[..., EmbeddingCache] | None = None
         self._written = 0
@@ -147,7 +145,7 @@ class EmbeddingCache:
 
     def _private_folder(self) -> Path:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix=SPILL_PREFIX, dir=self._parent))
+            self._folder = Path(tempfile.mkdtemp(prefix=SPILL_PREFIX))
             self._remove = weakref.finalize(self, shutil.rmtree, self._folder, True)
         return self._folder
 

@@ -44,6 +44,9 @@ class Segmenter:
         MaskSAMError: the device cannot be used, or the labels do not fit the network.
     """
 
+    # Whether it segments nothing without boxes, and takes boxes of any names.
+    needs_boxes = False
+
     def __init__(
         self,
         model: SegmentationModel,
@@ -67,11 +70,19 @@ class Segmenter:
     def from_model(cls, name_or_path: str | Path, device: str = "auto") -> Segmenter:
         """A model by its name in the catalog, or by the path of its bundle (a folder or a zip).
 
+        For a SAM or MedSAM checkpoint, it is a :class:`SamSegmenter`, which needs boxes.
+
         Raises:
             MaskSAMError: there is no such model, its files are damaged, or the device is unusable.
         """
-        from ..models import open_model
+        from ..models import open_checkpoint, open_model
 
+        checkpoint = open_checkpoint(str(name_or_path))
+        if checkpoint is not None:
+            from .sam_segmenter import SamSegmenter
+
+            name, how = checkpoint.entry.name, checkpoint.entry.preparation
+            return SamSegmenter(checkpoint.build(), how, device=device, name=name)
         bundle, sam_checkpoint = open_model(name_or_path)
         return cls(
             bundle.build(sam_checkpoint),
@@ -140,15 +151,12 @@ class Segmenter:
         roi: Box | None = None,
         tta: TestTimeAugmentation = "none",
         cache_bytes: int = CACHE_BYTES,
-        spill_folder: Path | None = None,
     ) -> Session:
         """Hold a volume open, so that boxes cost a decode only. Arguments as in :meth:`segment`.
 
         Args:
             cache_bytes: memory for embeddings; what exceeds it goes to files until the session is
                 closed. 0 keeps none: windows are encoded again.
-            spill_folder: where a private folder for these files is made; None for the system's
-                place for temporary files.
         """
         if tta not in ("none", "mirror"):
             raise MaskSAMError(f"unknown test-time augmentation '{tta}': choose none or mirror")
@@ -163,7 +171,6 @@ class Segmenter:
             self._passes if tta == "mirror" else ONE_PASS,
             self._largest_component,
             cache_bytes,
-            spill_folder,
         )
         return Session(task)
 

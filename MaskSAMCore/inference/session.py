@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -42,7 +41,6 @@ class Task:
         flips: the passes to average, each the axes of (T, H, W) along which it is mirrored.
         largest_component: label values of which only the largest component is kept.
         cache_bytes: memory for embeddings; what does not fit goes to files. 0 keeps none.
-        spill_folder: where these files go; None for the system's place for temporary files.
     """
 
     runner: Runner
@@ -53,7 +51,6 @@ class Task:
     flips: tuple[Flips, ...]
     largest_component: frozenset[int]
     cache_bytes: int
-    spill_folder: Path | None = None
 
 
 class Session:
@@ -72,7 +69,7 @@ class Session:
         self._task = task
         self._grid = PlanGrid.of(task.volumes[0], task.roi, task.plan.orientation)
         self._check_voxels()
-        self._cache = EmbeddingCache(task.cache_bytes, task.spill_folder)
+        self._cache = EmbeddingCache(task.cache_bytes)
         self._scorer: Scorer | None = None
         self._scores: Tensor | None = None
         self._automatic: Segmentation | None = None

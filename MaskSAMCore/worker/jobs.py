@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ from .warm import Warm
 # Progress within a stage is said when so much time has passed, or so much of the work.
 _SECONDS_BETWEEN_REPORTS = 0.05
 _SHARE_BETWEEN_REPORTS = 0.01
+SESSION_LOST = (
+    "what was kept of the earlier run was gone, or the volume, the ROI or the model has changed:"
+    " the whole run was done again"
+)
 _SECONDS_TO_ABANDON = 2 * 24 * 3600
 
 
@@ -84,21 +89,32 @@ def segment(work: Work) -> dict[str, Any]:
     device = segmenter.device
     return {
         "labelmap": write_labelmap(result.labelmap, output, work.check),
-        "instances": [
-            {
-                "label": one.label,
-                "name": one.name,
-                "score": one.score,
-                "lower": list(one.box.lower),
-                "upper": list(one.box.upper),
-                "voxels": one.voxel_count,
-            }
-            for one in result.instances
-        ],
+        "labels": [label.to_json() for label in result.labels],
+        "instances": [_instance(one) for one in result.instances],
         "device": {"name": str(device.device), "reason": device.reason},
         "notes": list(result.notes),
         "seconds": time.monotonic() - began,
     }
+
+
+def _instance(one: Any) -> dict[str, Any]:
+    found = {
+        "label": one.label,
+        "name": one.name,
+        "score": one.score,
+        "lower": list(one.box.lower),
+        "upper": list(one.box.upper),
+        "voxels": one.voxel_count,
+        "proposal": None,
+    }
+    if one.proposal is not None:
+        box = one.proposal.box
+        found["proposal"] = {
+            "lower": list(box.lower),
+            "upper": list(box.upper),
+            "score": one.proposal.score,
+        }
+    return found
 
 
 def _loaded(work: Work) -> Any:
@@ -121,18 +137,19 @@ def _segmented(
 ) -> Any:
     tta: Any = work.text("tta", "none")
     key = work.params.get("session")
+    how: dict[str, Any] = {
+        "overwrite": bool(work.params.get("overwrite", False)),
+        "progress": work.progress,
+        "cancelled": work.cancelled,
+    }
     if key is None:
-        return segmenter.segment(
-            volumes,
-            roi=roi,
-            boxes=boxes,
-            tta=tta,
-            progress=work.progress,
-            cancelled=work.cancelled,
-        )
+        return segmenter.segment(volumes, roi=roi, boxes=boxes, tta=tta, **how)
     images = tuple(signature(value) for value in work.params["images"])
-    session = work.warm.session(str(key), (images, roi, tta), segmenter, volumes, roi, tta)
-    return session.segment(boxes, progress=work.progress, cancelled=work.cancelled)
+    session, opened = work.warm.session(str(key), (images, roi, tta), segmenter, volumes, roi, tta)
+    result = session.segment(boxes, **how)
+    if opened and work.params.get("resume"):
+        return replace(result, notes=(SESSION_LOST, *result.notes))
+    return result
 
 
 def _box(value: Any) -> Box:

@@ -7,6 +7,7 @@ import gc
 import os
 import queue
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -110,6 +111,10 @@ class Server:
             )
         if params.get("folder"):
             self._folder = Path(str(params["folder"]))
+            if self._folder.is_dir():
+                # Embeddings that exceed the memory: private, and gone when the client is.
+                tempfile.tempdir = str(self._folder)
+                sharing.remove_embeddings(self._folder)
         return {"protocol": PROTOCOL, "version": __version__, "pid": os.getpid()}
 
     def _cancel(self, number: Any) -> None:
@@ -183,6 +188,8 @@ class Server:
             running.stop.set()
             self._idle.wait(_SECONDS_TO_TIDY)
         sharing.discard_unfinished()
+        if self._folder is not None:
+            sharing.remove_embeddings(self._folder)
         if folder is not None:
             sharing.remove_folder(folder)
         os._exit(0)

@@ -19,6 +19,9 @@ from .protocol import INVALID_PARAMS, RequestError
 # What is written between two looks at the wish to stop.
 _PIECE_BYTES = 16 << 20
 
+# Of the folders that embeddings are in (`inference.embeddings`, which would import PyTorch here).
+SPILL_PREFIX = "masksam-embeddings-"
+
 _unfinished: set[Path] = set()
 _lock = threading.Lock()
 
@@ -96,6 +99,12 @@ def discard_unfinished() -> None:
                 path.unlink(missing_ok=True)
             except OSError:
                 continue  # Windows keeps a file that is open; its folder is removed later
+
+
+def remove_embeddings(folder: Path) -> None:
+    """Remove what sessions wrote to disk, of this worker or of one that was killed."""
+    for part in folder.glob(f"{SPILL_PREFIX}*"):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def remove_folder(folder: Path) -> None:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from ..inference import Segmenter, Session
 
 
+# Volumes that are held open at once; the client keeps as many on disk.
+SESSIONS = 3
+
+
 @dataclass(frozen=True)
 class _Held:
     signature: Hashable
@@ -61,19 +65,22 @@ class Warm:
         volumes: list[Volume],
         roi: Box | None,
         tta: Literal["none", "mirror"],
-    ) -> Session:
-        """The session of a key, opened anew where anything but the boxes is another."""
+    ) -> tuple[Session, bool]:
+        """The session of a key, and whether it had to be opened: because there is none, or because
+        anything but the boxes is another."""
         from ..inference.segmenter import CACHE_BYTES
 
         held = self._sessions.get(key)
         if held is not None and held.signature == signature and held.segmenter is segmenter:
             self._sessions.move_to_end(key)
-            return held.session
+            return held.session, False
         self.close_session(key)
         cache = min(CACHE_BYTES, self.limit // 2)
         session = segmenter.open(volumes, roi=roi, tta=tta, cache_bytes=cache)
         self._sessions[key] = _Held(signature, session, segmenter)
-        return session
+        while len(self._sessions) > SESSIONS:
+            self.close_session(next(iter(self._sessions)))
+        return session, True
 
     def close_session(self, key: str) -> None:
         """Let go of a session, if there is one of that key."""

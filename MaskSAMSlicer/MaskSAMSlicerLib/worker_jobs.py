@@ -69,6 +69,8 @@ class SegmentRequest:
         tta: "none" or "mirror".
         session: under this key the volume stays open in the worker, so that other boxes on the same
             arrays cost a decode only.
+        resume: the session is expected to be there: the result notes where it was not.
+        overwrite: classes with boxes may take voxels of classes without.
     """
 
     arrays: list[np.ndarray]
@@ -80,6 +82,8 @@ class SegmentRequest:
     device: str = "auto"
     tta: str = "none"
     session: str | None = None
+    resume: bool = False
+    overwrite: bool = False
 
     def params(self) -> dict[str, Any]:
         """What the worker is told, but for the images and the output."""
@@ -91,6 +95,8 @@ class SegmentRequest:
             "device": self.device,
             "tta": self.tta,
             "session": self.session,
+            "resume": self.resume,
+            "overwrite": self.overwrite,
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -20,6 +21,12 @@ CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
 def some_embedding() -> Embedding:
     proposals = Proposals(torch.rand(1, 3), torch.rand(1, 4), torch.zeros(0, 2))
     return Embedding([torch.rand(1, 7, 5), torch.arange(4)[None]], proposals)
@@ -33,7 +40,7 @@ def assert_equal(one: Embedding, other: Embedding) -> None:
 
 
 def test_what_exceeds_the_bound_comes_back_from_disk_as_it_was(tmp_path: Path):
-    cache = EmbeddingCache(limit=300, folder=tmp_path)
+    cache = EmbeddingCache(limit=300)
     stored = [some_embedding() for _ in range(3)]
     for key, embedding in enumerate(stored):
         cache.put(key, embedding)
@@ -49,7 +56,7 @@ def test_what_exceeds_the_bound_comes_back_from_disk_as_it_was(tmp_path: Path):
 
 
 def test_the_files_hold_numbers_alone(tmp_path: Path):
-    cache = EmbeddingCache(limit=1, folder=tmp_path)
+    cache = EmbeddingCache(limit=1)
     cache.put(0, some_embedding())
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or path.suffix == ".npy"
@@ -60,7 +67,7 @@ def test_the_files_hold_numbers_alone(tmp_path: Path):
 
 
 def test_a_bound_of_nothing_keeps_nothing(tmp_path: Path):
-    cache = EmbeddingCache(limit=0, folder=tmp_path)
+    cache = EmbeddingCache(limit=0)
     cache.put(0, some_embedding())
     assert cache.get(0, CPU) is None
     assert list(tmp_path.iterdir()) == []
@@ -69,16 +76,20 @@ def test_a_bound_of_nothing_keeps_nothing(tmp_path: Path):
 def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(embeddings.shutil, "disk_usage", lambda _: usage(0, 0, 1 << 30))
-    cache = EmbeddingCache(limit=1, folder=tmp_path)
+    cache = EmbeddingCache(limit=1)
     cache.put(0, some_embedding())
     assert cache.get(0, CPU) is None and len(cache) == 0
 
 
-def test_a_folder_that_cannot_be_written_or_was_tidied_away_means_encoding_again(tmp_path: Path):
-    missing = EmbeddingCache(limit=1, folder=tmp_path / "missing")
-    missing.put(0, some_embedding())
-    assert missing.get(0, CPU) is None
-    cache = EmbeddingCache(limit=1, folder=tmp_path)
+def test_a_folder_that_cannot_be_written_or_was_tidied_away_means_encoding_again(
+    tmp_path: Path, monkeypatch
+):
+    with monkeypatch.context() as changed:
+        changed.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+        missing = EmbeddingCache(limit=1)
+        missing.put(0, some_embedding())
+        assert missing.get(0, CPU) is None
+    cache = EmbeddingCache(limit=1)
     cache.put(0, some_embedding())
     (folder,) = tmp_path.iterdir()
     shutil.rmtree(folder)
@@ -88,9 +99,9 @@ def test_a_folder_that_cannot_be_written_or_was_tidied_away_means_encoding_again
 @pytest.mark.parametrize("how", ["", "raise SystemExit(3)", "1 / 0"], ids=["end", "exit", "error"])
 def test_a_process_that_forgets_to_close_leaves_no_file(tmp_path: Path, how: str):
     program = (
-        "import sys, torch; from pathlib import Path;"
+        "import sys, tempfile, torch; from pathlib import Path; tempfile.tempdir = sys.argv[1];"
         "from MaskSAMCore.inference.embeddings import EmbeddingCache;"
-        "cache = EmbeddingCache(1, Path(sys.argv[1])); cache.put(0, torch.ones(9));"
+        "cache = EmbeddingCache(1); cache.put(0, torch.ones(9));"
         "assert list(Path(sys.argv[1]).rglob('*.npy'));" + how
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True)

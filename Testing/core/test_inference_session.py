@@ -1,3 +1,5 @@
+import tempfile
+
 import numpy as np
 import pytest
 
@@ -97,11 +99,13 @@ def window_count(box):
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 5_000, 1 << 30])
-def test_embeddings_are_kept_in_memory_and_beyond_the_bound_on_disk(cache_bytes, tmp_path):
+def test_embeddings_are_kept_in_memory_and_beyond_the_bound_on_disk(
+    cache_bytes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = ThresholdModel()
     volume = volume_of(two_blobs())
-    opened = threshold_segmenter(model).open(volume, cache_bytes=cache_bytes, spill_folder=tmp_path)
-    with opened as session:
+    with threshold_segmenter(model).open(volume, cache_bytes=cache_bytes) as session:
         session.segment()
         encoded = model.encoded
         assert session._cache.used <= cache_bytes
