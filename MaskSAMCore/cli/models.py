@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import MaskSAMError
+from ..models.catalog import PREPARATIONS
 
 if TYPE_CHECKING:
     from ..models import Entry
+
+Preparation = Enum("Preparation", {name: name for name in PREPARATIONS}, type=str)  # type: ignore[misc]
 
 models = typer.Typer(no_args_is_help=True, help="List, show, download, add, verify, remove models.")
 
@@ -44,7 +48,7 @@ def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.
     console = Console()
     path = Path(model)
     entry = None if path.exists() else find(model)
-    if entry is not None and entry.folder is None:
+    if entry is not None and (entry.folder is None or entry.needs_boxes):
         typer.echo(_what_it_is(entry))
         return
     bundle = load_bundle(path if entry is None or entry.folder is None else entry.folder)
@@ -69,10 +73,18 @@ def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.
 
 def _what_it_is(entry: Entry) -> str:
     """What a person decides on before a download."""
-    return (
-        f"{entry.name}: {entry.title}, {entry.size / 1e6:.0f} MB, licence {entry.licence}\n"
-        f"from {entry.url}\nSHA-256 {entry.sha256}"
-    )
+    from ..models import how_to_get, installed
+
+    lines = [f"{entry.name}: {entry.title}, {entry.size / 1e6:.0f} MB, licence {entry.licence}"]
+    if entry.url:
+        lines.append(f"from {entry.url}")
+    if entry.sha256:
+        lines.append(f"SHA-256 {entry.sha256}")
+    lines.append("installed" if installed(entry) else how_to_get(entry))
+    if entry.needs_boxes:
+        use = f"masksam predict VOLUME --boxes FILE.mrk.json -m {entry.name} -o OUT"
+        lines.append(f"segments what boxes of any names are drawn around: {use}")
+    return "\n".join(lines)
 
 
 @models.command()
@@ -97,17 +109,40 @@ def download(name: str = typer.Argument(..., help="A name of 'masksam models lis
 
 @models.command()
 def add(
-    path: Path = typer.Argument(..., help="A bundle (folder or zip), or SAM's official weights."),
+    path: Path = typer.Argument(..., help="A bundle (folder or zip), or the weights of a SAM."),
+    name: str | None = typer.Option(
+        None, help="Of weights: sam_vit_b, sam_vit_l, sam_vit_h, medsam, or a name of your own."
+    ),
+    sha256: str | None = typer.Option(
+        None, "--sha256", help="Of weights that are not in the catalog, as their source says."
+    ),
+    unverified: bool = typer.Option(
+        False, "--unverified", help="Trust weights although nothing vouches for them."
+    ),
+    like: Preparation | None = typer.Option(
+        None, help="How weights of your own want their slices: as SAM or as MedSAM."
+    ),
 ) -> None:
     """Verifies a model that was brought by hand, and keeps a copy."""
     from .. import models as store
 
     for entry in store.catalog():
-        if entry.kind == "backbone" and path.name == entry.file.name:
+        official = entry.needs_boxes and entry.url
+        if official and (entry.name == name or (name is None and path.name == entry.file.name)):
             typer.echo(str(store.add_file(entry, path)))
             return
-    bundle = store.add_model(path)
-    typer.echo(f"{bundle.name}: {bundle.folder}")
+    if name is None:
+        bundle = store.add_model(path)
+        typer.echo(f"{bundle.name}: {bundle.folder}")
+        return
+    added = store.add_checkpoint(
+        path,
+        name,
+        preparation=like.value if like else None,
+        expected_sha256=sha256,
+        unverified=unverified,
+    )
+    typer.echo(f"{added.name}: {added.file}\nSHA-256 {added.sha256}")
 
 
 @models.command()

@@ -45,7 +45,9 @@ def predict(
         None, help="Slicer ROI markup (.mrk.json): only what lies inside is segmented."
     ),
     boxes: Path | None = typer.Option(
-        None, help="Slicer ROI markups (.mrk.json) named like classes, in place of proposals."
+        None,
+        help="Slicer ROI markups (.mrk.json), named like classes, in place of proposals; named as"
+        " you like for SAM and MedSAM, which need them.",
     ),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
     tta: Passes = typer.Option(Passes.none, help="mirror: average mirrored passes (slower)."),
@@ -60,6 +62,11 @@ def predict(
     """Segments images into named classes, each on its own grid."""
     from ..inference import Segmenter
 
+    if boxes is None and needs_boxes(model):
+        raise MaskSAMError(
+            f"'{model}' segments what boxes are drawn around: draw ROIs in Slicer, save them and"
+            " add --boxes FILE.mrk.json"
+        )
     segmenter = Segmenter.from_model(model, device=device)
     cases = find_cases(inputs, output, segmenter.channels, image_format.value)
     if not overwrite:
@@ -76,6 +83,13 @@ def predict(
             result = segment_case(segmenter, case, roi, boxes, tta.value, probabilities, display)
             write_case(result, case, probabilities, overwrite)
             display.finished(case.name, results_table(result), result.notes)
+
+
+def needs_boxes(model: str) -> bool:
+    """Whether a model of the catalog segments nothing without boxes; known before it is loaded."""
+    from ..models import catalog
+
+    return any(entry.needs_boxes for entry in catalog() if entry.name == model)
 
 
 def outputs(case: Case, probabilities: bool) -> list[Path]:

@@ -125,35 +125,62 @@ def attend(attention: Any, x: Tensor) -> Tensor:
 def load_sam_checkpoint(sam: Sam, path: str | Path) -> None:
     """Loads an official SAM (or MedSAM) checkpoint into ``sam``.
 
-    Read with ``weights_only=True``. MedSAM's training files, which wrap the weights as ``model``,
-    are accepted. Position embedding and the relative positions of the global blocks are all
-    interpolated to the grid of ``sam``.
+    Position embedding and the relative positions of the global blocks are all interpolated to the
+    grid of ``sam``, which may be on the meta device. See :func:`read_sam_checkpoint`.
 
     Raises:
         ValueError: missing, unexpected or misshapen keys, all of them named.
     """
+    state = read_sam_checkpoint(path)
+    wanted = sam.state_dict()
+    for key in set(wanted) & set(state):
+        state[key] = _fitted(key, state[key], wanted[key])
+    problems = mismatches(state, wanted)
+    if problems:
+        raise ValueError(f"{path} does not fit this SAM: {'; '.join(problems)}")
+    on_meta = any(value.is_meta for value in wanted.values())
+    sam.load_state_dict(state, assign=on_meta)
+
+
+def read_sam_checkpoint(path: str | Path, mapped: bool = False) -> dict[str, Tensor]:
+    """The tensors of a SAM (or MedSAM) checkpoint, under SAM's own names.
+
+    Read with ``weights_only=True``. MedSAM's training files, which wrap the weights as ``model``,
+    are accepted.
+
+    Args:
+        path: the file.
+        mapped: map the file into memory instead of reading it; it must then stay where it is.
+
+    Raises:
+        ValueError: the file holds anything but tensors by name.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with Path(path).open("rb") as stream:
+            # Only PyTorch's newer files, which are zips, can be mapped.
+            mapped = mapped and stream.read(4) == b"PK\x03\x04"
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         raise ValueError(f"{path} is not a readable SAM checkpoint: {error}") from error
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         state = state["model"]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path} is not a SAM checkpoint: it must be a plain state dict")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = {str(key).removeprefix("module."): value for key, value in state.items()}
     for key in ("pixel_mean", "pixel_std"):
         state.pop(key, None)
-    wanted = sam.state_dict()
+    return state
+
+
+def mismatches(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    """What does not fit, in words: missing, unexpected and misshapen keys."""
     problems = [f"missing {key}" for key in wanted if key not in state]
     problems += [f"unexpected {key}" for key in state if key not in wanted]
-    for key in sorted(set(wanted) & set(state)):
-        state[key] = _fitted(key, state[key], wanted[key])
-        if state[key].shape != wanted[key].shape:
-            shapes = f"{tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
+    for key, value in wanted.items():
+        if key in state and state[key].shape != value.shape:
+            shapes = f"{tuple(state[key].shape)}, not {tuple(value.shape)}"
             problems.append(f"{key} has shape {shapes}")
-    if problems:
-        raise ValueError(f"{path} does not fit this SAM: {'; '.join(problems)}")
-    sam.load_state_dict(state)
+    return problems
 
 
 def _fitted(key: str, value: Tensor, wanted: Tensor) -> Tensor:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .catalog import Entry, catalog, describe, find, installed, user_folder
+from .catalog import Entry, catalog, describe, find, how_to_get, installed, user_folder
 
 _LATER = {
     "Bundle": "bundle",
+    "Checkpoint": "checkpoints",
+    "add_checkpoint": "checkpoints",
     "add_file": "store",
     "add_model": "store",
     "download": "store",
     "export_run": "exporting",
     "load_bundle": "bundle",
+    "open_checkpoint": "checkpoints",
     "open_model": "store",
     "remove": "store",
     "save_bundle": "bundle",
@@ -26,7 +29,9 @@ _LATER = {
 
 __all__ = [
     "Bundle",
+    "Checkpoint",
     "Entry",
+    "add_checkpoint",
     "add_file",
     "add_model",
     "catalog",
@@ -34,8 +39,10 @@ __all__ = [
     "download",
     "export_run",
     "find",
+    "how_to_get",
     "installed",
     "load_bundle",
+    "open_checkpoint",
     "open_model",
     "remove",
     "save_bundle",
@@ -46,6 +53,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .bundle import Bundle, load_bundle, save_bundle, unpack_bundle
+    from .checkpoints import Checkpoint, add_checkpoint, open_checkpoint
     from .exporting import export_run
     from .store import add_file, add_model, download, open_model, remove, verify
 

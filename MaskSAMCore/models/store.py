@@ -12,7 +12,7 @@ from MaskSAMCore.errors import Cancelled, MaskSAMError
 
 from .backbone import sha256
 from .bundle import Bundle, load_bundle, replace_folder, unpack_bundle
-from .catalog import Entry, catalog, find, installed, user_folder
+from .catalog import Entry, catalog, find, how_to_get, installed, user_folder
 
 ProgressCallback = Callable[[int, int], None]
 
@@ -32,11 +32,9 @@ def open_model(name_or_path: str | Path) -> tuple[Bundle, Path | None]:
     else:
         entry = find(str(name_or_path))
         if entry.kind != "model":
-            raise MaskSAMError(f"'{entry.name}' is a backbone, not a model that segments")
+            raise MaskSAMError(f"'{entry.name}' is a backbone, not a model with classes")
         if entry.folder is None:
-            raise MaskSAMError(
-                f"model '{entry.name}' is not installed: masksam models download {entry.name}"
-            )
+            raise MaskSAMError(how_to_get(entry))
         bundle = load_bundle(entry.folder)
     return bundle, _backbone(bundle)
 
@@ -71,6 +69,8 @@ def download(
         MaskSAMError: no connection, or other content than the catalog promises.
         Cancelled: the caller wished to stop.
     """
+    if not entry.url and entry.folder is None:
+        raise MaskSAMError(how_to_get(entry))
     if not entry.url:
         raise MaskSAMError(f"'{entry.name}' is installed already")
     target = entry.file
@@ -139,8 +139,12 @@ def add_file(entry: Entry, path: Path) -> Path:
     """Takes a backbone's file that was downloaded by hand.
 
     Raises:
-        MaskSAMError: it is not the file that the catalog means.
+        MaskSAMError: it is not the file that the catalog means, or the catalog knows no SHA-256.
     """
+    if not entry.url:
+        raise MaskSAMError(
+            f"nothing vouches for {path}: masksam models add {path} --name {entry.name}"
+        )
     if not path.is_file():
         raise MaskSAMError(f"{path} does not exist")
     if sha256(path) != entry.sha256:
@@ -170,6 +174,11 @@ def add_model(path: Path, keep: bool = True) -> Bundle:
             load_bundle(path)
             shutil.copytree(path, new)
             bundle = load_bundle(new)
+        elif path.suffix in (".pth", ".pt") and path.is_file():
+            raise MaskSAMError(
+                f"{path} is no model with classes: if it holds the weights of a SAM, name it:"
+                f" masksam models add {path} --name NAME"
+            )
         elif path.is_file():
             bundle = unpack_bundle(path, new)
         else:
@@ -195,8 +204,8 @@ def remove(name: str) -> None:
         MaskSAMError: there is none, or it ships with MaskSAM.
     """
     entry = find(name)
-    own = user_folder() / "models"
-    if entry.folder is not None and entry.folder.parent == own:
+    own = (user_folder() / "models", user_folder() / "checkpoints")
+    if entry.folder is not None and entry.folder.parent in own:
         shutil.rmtree(entry.folder)
     elif entry.url and entry.file.is_file():
         entry.file.unlink()
@@ -213,12 +222,12 @@ def verify(name: str) -> str:
         MaskSAMError: it is absent or damaged.
     """
     entry = find(name)
-    if entry.folder is not None:
+    if entry.folder is not None and entry.kind == "model":
         bundle = load_bundle(entry.folder)
         bundle.build(_backbone(bundle))
         return f"{name}: weights agree with their SHA-256 and fit the network"
     if not installed(entry):
-        raise MaskSAMError(f"'{name}' is not installed: masksam models download {name}")
+        raise MaskSAMError(how_to_get(entry))
     if sha256(entry.file) != entry.sha256:
         raise MaskSAMError(f"{entry.file} is damaged: masksam models remove {name}")
     return f"{name}: the file agrees with its SHA-256"

@@ -225,10 +225,14 @@ def test_a_models_name_cannot_leave_its_folder(tmp_path: Path):
 
 def test_the_shipped_catalog_lists_the_official_backbones():
     entries = {e.name: e for e in read_catalog(resources() / "Models" / "catalog.json")}
-    assert set(entries) == {"sam_vit_b", "sam_vit_l", "sam_vit_h"}
+    assert set(entries) == {"sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam"}
     assert entries["sam_vit_b"].size == 375_042_383
     assert entries["sam_vit_h"].sha256.startswith("a7bf3b02f3eb")
     assert all(e.kind == "backbone" and e.licence == "Apache-2.0" for e in entries.values())
+    assert all(e.needs_boxes for e in entries.values())
+    # Nobody publishes its SHA-256: it is brought by hand, from where its authors point to.
+    assert entries["medsam"].page and not entries["medsam"].url and not entries["medsam"].sha256
+    assert [e.preparation for e in entries.values()] == ["sam", "sam", "sam", "medsam"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,107 @@
+"""A SAM or MedSAM checkpoint as a model of the product: one segment for each name of a box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import MaskSAMError
+from ..geometry import Box, Volume
+from ..modeling.plain_sam import PlainSam
+from .device import DeviceChoice, choose_device
+from .progress import CancelledCallback, ProgressCallback
+from .results import Segmentation
+from .sam_runner import SamRunner
+from .sam_session import SamSession
+from .segmenter import CACHE_BYTES, Segmenter, TestTimeAugmentation
+
+
+class SamSegmenter(Segmenter):
+    """Segments anything by a box; it has no classes of its own.
+
+    Example:
+        >>> segmenter = Segmenter.from_model("sam_vit_b")
+        >>> result = segmenter.segment(volume, boxes=[Box("Tumour", (10, 12, 8), (30, 31, 20))])
+
+    Args:
+        model: the SAM.
+        preparation: "sam" or "medsam": how the checkpoint wants its slices.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        name: of the model, for people.
+
+    Raises:
+        MaskSAMError: the device cannot be used.
+    """
+
+    needs_boxes = True
+
+    def __init__(
+        self, model: PlainSam, preparation: str = "sam", *, device: str = "auto", name: str = ""
+    ) -> None:
+        self.labels = ()
+        self.name = name
+        self._sam = SamRunner(model, preparation, choose_device(device))
+
+    @property
+    def channels(self) -> int:
+        """SAM looks at one image."""
+        return 1
+
+    @property
+    def device(self) -> DeviceChoice:
+        """The device in use and why; it becomes the CPU where a GPU's memory ran out."""
+        return self._sam.choice
+
+    def segment(
+        self,
+        volume: Volume | Sequence[Volume],
+        *,
+        roi: Box | None = None,
+        boxes: Sequence[Box] | None = None,
+        overwrite: bool = False,
+        progress: ProgressCallback | None = None,
+        cancelled: CancelledCallback | None = None,
+        tta: TestTimeAugmentation = "none",
+        probabilities: bool = False,
+    ) -> Segmentation:
+        """Segment a volume once; see :meth:`SamSession.segment`.
+
+        Args:
+            volume: the image.
+            roi: the part that SAM is shown, in IJK voxel edges: what is outside it is neither seen
+                nor segmented, and what is inside is seen larger.
+            boxes: at least one.
+            overwrite: see :meth:`SamSession.segment`.
+            progress: called with (stage in words, fraction done, seconds left or None).
+            cancelled: asked before each block of the image encoder.
+            tta: must be "none".
+            probabilities: must be False.
+        """
+        # Each slice is encoded once, so that keeping embeddings would be for nothing.
+        with self.open(volume, roi=roi, tta=tta, cache_bytes=0) as session:
+            return session.segment(
+                boxes,
+                overwrite=overwrite,
+                progress=progress,
+                cancelled=cancelled,
+                probabilities=probabilities,
+            )
+
+    def open(
+        self,
+        volume: Volume | Sequence[Volume],
+        *,
+        roi: Box | None = None,
+        tta: TestTimeAugmentation = "none",
+        cache_bytes: int = CACHE_BYTES,
+    ) -> SamSession:
+        """Hold a volume open, so that boxes cost a decode only. Arguments as in :meth:`segment`.
+
+        Args:
+            cache_bytes: see :meth:`Segmenter.open`.
+        """
+        if tta != "none":
+            raise MaskSAMError("mirrored passes are for models without boxes: choose none")
+        volumes = (volume,) if isinstance(volume, Volume) else tuple(volume)
+        if len(volumes) != 1:
+            raise MaskSAMError(f"this model takes one image, but {len(volumes)} are given")
+        return SamSession(self._sam, volumes[0], roi, cache_bytes)
