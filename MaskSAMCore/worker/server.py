@@ -137,8 +137,8 @@ class Server:
                 self._leave()
                 return
             with self._lock:
-                if request.id is None or request.id not in self._pending:
-                    continue  # cancelled while it waited
+                if request.id is None or self._pending.get(request.id) is not request:
+                    continue  # cancelled while it waited; its id may be another's by now
                 self._running = request
                 self._idle.clear()
             failure = None

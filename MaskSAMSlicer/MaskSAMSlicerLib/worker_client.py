@@ -30,6 +30,7 @@ from .worker_jobs import (
     cancelled,
     error_of,
 )
+from .worker_patience import Patience
 from .worker_process import why_it_ended, worker_environment
 from .worker_requests import Requests
 
@@ -56,6 +57,8 @@ class WorkerClient(Requests):
         command: what to run in place of the interpreter with the worker.
         hang_seconds: without any word for so long, the worker is taken for hung. Importing PyTorch
             from a slow disk keeps it silent for a while.
+        stalled_seconds: without progress for so long, though the worker answers, the log and the
+            job's `on_progress` are told.
     """
 
     def __init__(
@@ -67,11 +70,13 @@ class WorkerClient(Requests):
         *,
         command: Sequence[str] | None = None,
         hang_seconds: float = 120.0,
+        stalled_seconds: float = 180.0,
     ) -> None:
         self._command = list(command or (str(python or sys.executable), "-m", "MaskSAMCore.worker"))
         self._environment = worker_environment(core_folder, environment)
         self._on_log = on_log
         self._hang_seconds = hang_seconds
+        self._patience = Patience(stalled_seconds)
         self._jobs: dict[int, Job] = {}
         self._number = 0
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -86,8 +91,8 @@ class WorkerClient(Requests):
 
     @property
     def pid(self) -> int | None:
-        """The worker's process number, None without one."""
-        return self._connection.pid if self._connection is not None and self.running else None
+        """The worker's process number, until `poll` has seen its end; None without one."""
+        return None if self._connection is None else self._connection.pid
 
     def start(self) -> None:
         """Start the worker where there is none. Where that fails, the next job says so too."""
@@ -197,10 +202,11 @@ class WorkerClient(Requests):
         return connection
 
     def _listen(self, connection: Connection, until: float) -> None:
-        line = connection.next_line()
-        while line is not None and time.monotonic() < until:
-            self._log(line)
+        while time.monotonic() < until:
             line = connection.next_line()
+            if line is None:
+                break
+            self._log(line)
         while self._connection is connection:
             try:
                 message = connection.next_message()
@@ -267,6 +273,14 @@ class WorkerClient(Requests):
             lost = [job for job in owed if job.cancelling]
             if lost:
                 self._replace(connection, lost, cancelled())
+        else:
+            self._look_for_progress(owed[0] if owed else None)
+
+    def _look_for_progress(self, job: Job | None) -> None:
+        remark = self._patience.look(job, time.monotonic())
+        if job is not None and remark is not None:
+            self._log(remark)
+            job.remark(remark)
 
     def _replace(self, connection: Connection, lost: list[Job], error: WorkerError) -> None:
         """End a worker; a fresh one takes over the jobs that are not lost with it."""

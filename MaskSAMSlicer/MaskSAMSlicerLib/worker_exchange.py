@@ -28,6 +28,7 @@ class Exchange:
         self.files = SharedFiles()
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._closed = False
         self._in_thread(remove_abandoned)
 
     def share(
@@ -80,13 +81,20 @@ class Exchange:
 
     def close(self) -> None:
         """Wait for what runs, for a short time, and remove everything."""
+        self._closed = True
         for thread in self._threads:
             thread.join(2.0)
         self.files.remove()
 
     def _in_thread(self, work: Event) -> None:
+
+        def run() -> None:
+            work()
+            if self._closed:
+                self.files.remove()  # again: it may have written meanwhile
+
         self._threads = [thread for thread in self._threads if thread.is_alive()]
-        thread = threading.Thread(target=work, name="masksam files", daemon=True)
+        thread = threading.Thread(target=run, name="masksam files", daemon=True)
         self._threads.append(thread)
         thread.start()
 

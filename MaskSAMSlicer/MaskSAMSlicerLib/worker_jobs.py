@@ -120,6 +120,8 @@ class Job:
         done: whether it has ended, one way or another.
         result: of the worker, once it is there; of a segmentation `labelmap` is the array.
         error: the WorkerError it ended in, if it did.
+        stage: what the worker said last that it does, in words.
+        reports: how often it has said how far it is.
         seconds: since it was asked for; once it is done, how long it took.
     """
 
@@ -143,6 +145,9 @@ class Job:
         self.heard = False  # the worker has said something about it
         self.answered = False  # the worker is done with it
         self.restarts = 0
+        self.stage = ""
+        self.reports = 0
+        self._fraction = 0.0
         self.cancelling = False
         self.on_progress = on_progress
         self.on_done = on_done
@@ -158,9 +163,17 @@ class Job:
     def report(self, progress: dict[str, Any]) -> None:
         """Hand on how far the worker is."""
         self.heard = True
+        self.reports += 1
+        self.stage, self._fraction = str(progress.get("stage", "")), float(progress["fraction"])
+        self._tell(self.stage, progress.get("seconds_left"))
+
+    def remark(self, text: str) -> None:
+        """Tell the caller something in place of the stage."""
+        self._tell(text, None)
+
+    def _tell(self, text: str, seconds_left: float | None) -> None:
         if self.on_progress is not None and not self.done and not self.cancelling:
-            left = progress.get("seconds_left")
-            self.on_progress(str(progress.get("stage", "")), float(progress["fraction"]), left)
+            self.on_progress(text, self._fraction, seconds_left)
 
     def succeed(self, result: dict[str, Any]) -> None:
         """End with a result; said to the caller, once."""

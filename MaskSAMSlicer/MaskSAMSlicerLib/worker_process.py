@@ -19,8 +19,10 @@ from typing import Any
 # No message is longer: a line beyond is rubbish.
 _LONGEST_MESSAGE = 16 << 20
 _LINES_KEPT = 400
-# After the process's end its last words are waited for no longer than this.
-_SECONDS_FOR_LAST_WORDS = 1.0
+# After the process's end its last words are waited for no longer than this. A pause of this program
+# counts as one look only: it is no proof that the threads that read had their turn.
+_SECONDS_FOR_LAST_WORDS = 2.0
+_SECONDS_OF_A_LOOK = 0.1
 _WINDOWS_FAULTS = (0xC0000005, 0xC000001D, 0xC00000FD, 0xC0000374, 0xC0000409)
 
 
@@ -41,7 +43,9 @@ class WorkerProcess:
         self.rubbish = ""
         self._tail: deque[str] = deque(maxlen=_LINES_KEPT)
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._exited_at: float | None = None
+        self._ended = False
+        self._looked_at = 0.0
+        self._waited = 0.0
         self._killed = False
         how: dict[str, Any] = (
             {"creationflags": subprocess.CREATE_NO_WINDOW}
@@ -70,20 +74,22 @@ class WorkerProcess:
     @property
     def running(self) -> bool:
         """Whether it has not ended."""
-        return self._process.poll() is None
+        return self._poll() is None
 
     @property
     def status(self) -> int | None:
-        """The exit status, once it has ended and all it said is in the queue."""
-        status = self._process.poll()
+        """The exit status, once it has ended and all it said was taken from the queues."""
+        status = self._poll()
         if status is None:
             return None
-        if self._exited_at is None:
-            self._exited_at = time.monotonic()
+        now = time.monotonic()
+        self._waited += min(now - self._looked_at, _SECONDS_OF_A_LOOK)
+        self._looked_at = now
         speaks = self._reader.is_alive() or self._logger.is_alive()
-        # A child of it may hold the pipes open for ever.
-        waited = time.monotonic() - self._exited_at >= _SECONDS_FOR_LAST_WORDS
-        return None if speaks and not waited else status
+        # A child of it may hold the pipes open for ever, and write to them.
+        if (speaks or self.log) and self._waited < _SECONDS_FOR_LAST_WORDS:
+            return None
+        return status if self.messages.empty() else None
 
     @property
     def tail(self) -> str:
@@ -105,6 +111,15 @@ class WorkerProcess:
             self._process.wait(seconds)
         if self.running:
             self._kill()
+
+    def _poll(self) -> int | None:
+        status = self._process.poll()
+        if status is not None and not self._ended:
+            self._ended = True
+            self._looked_at = time.monotonic()
+            # At once: later its number may be another process's.
+            _kill_group(self.pid)
+        return status
 
     def _start(self, target: Any) -> threading.Thread:
         thread = threading.Thread(target=target, name=f"worker {target.__name__}", daemon=True)
@@ -160,13 +175,16 @@ class WorkerProcess:
                 stream.flush()
 
     def _kill(self) -> None:
+        if self._poll() is not None:
+            return
         kill_tree(self._process)
+        self._ended = True
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
 
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and its children: PythonSlicer, for one, only launches the real one."""
+    """Kill a process that runs, and its children: PythonSlicer only launches the real one."""
     try:
         import psutil
     except ImportError:
@@ -176,7 +194,7 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(psutil.Error):
             children = psutil.Process(process.pid).children(recursive=True)
     if sys.platform == "win32":
-        if psutil is None and process.poll() is None:
+        if psutil is None:
             subprocess.run(
                 ["taskkill", "/T", "/F", "/PID", str(process.pid)],
                 stdin=subprocess.DEVNULL,
@@ -185,14 +203,19 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
                 creationflags=subprocess.CREATE_NO_WINDOW,
                 check=False,
             )
-    else:
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
+    _kill_group(process.pid)
     with contextlib.suppress(OSError):
         process.kill()
     for child in children:
         with contextlib.suppress(psutil.Error):
             child.kill()
+
+
+def _kill_group(pid: int) -> None:
+    """Kill what a process started and left, where the system knows groups of processes."""
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def why_it_ended(status: int) -> str:
@@ -218,8 +241,17 @@ def last_line(text: str) -> str:
 
 
 def worker_environment(core_folder: Path | None, extra: dict[str, str] | None) -> dict[str, str]:
-    """The environment of a worker: this process's, and where MaskSAMCore is."""
-    environment = {**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8", **(extra or {})}
+    """The environment of a worker: this process's, and where MaskSAMCore is.
+
+    What it, and a library in it, prints comes at once, not in blocks of which the last is lost.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONUTF8": "1",
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONUNBUFFERED": "1",
+        **(extra or {}),
+    }
     if core_folder is not None:
         paths = [str(core_folder), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)

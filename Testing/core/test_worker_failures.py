@@ -14,7 +14,7 @@ import pytest
 
 from .test_worker_segment import KNOWN, bundle, named
 from .threshold_model import two_blobs
-from .worker_tools import ROOT, Heard, WorkerClient, WorkerError, is_gone, request, until
+from .worker_tools import ROOT, Heard, WorkerClient, WorkerError, end_of, fails, request, until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits are POSIX's")
 
@@ -24,18 +24,6 @@ def known():
     one = WorkerClient(core_folder=ROOT, command=KNOWN)
     yield one
     one.close()
-
-
-def fails(client: WorkerClient, job, heard: Heard) -> WorkerError:
-    """The one error of a job."""
-    with pytest.raises(WorkerError) as failure:
-        client.wait(job)
-    for _ in range(20):
-        client.poll()
-    assert heard.errors == [failure.value] and heard.done == []
-    assert job.error is failure.value and job.result is None
-    assert "\n" not in str(failure.value)
-    return failure.value
 
 
 def works(client: WorkerClient, folder: Path) -> None:
@@ -75,8 +63,8 @@ def test_a_worker_that_obeys_a_cancel_stays_warm(known: WorkerClient, tmp_path: 
     works(known, tmp_path)
     pid = known.pid
     job, heard = started(known, two_blobs(), named(tmp_path, "slow"), "Segmenting")
-    known._kill_at = float("inf")  # a loaded machine may need longer than a person should wait
     known.cancel()
+    known._kill_at = float("inf")  # a loaded machine may need longer than a person should wait
     assert fails(known, job, heard).kind == "cancelled"
     works(known, tmp_path)
     assert known.pid == pid
@@ -124,7 +112,7 @@ def test_waiting_with_a_time_limit_cancels(known: WorkerClient, tmp_path: Path):
 
 
 def test_a_killed_worker_is_told_and_replaced(known: WorkerClient, tmp_path: Path):
-    job, heard = started(known, two_blobs(), named(tmp_path, "slow"), "Segmenting")
+    job, heard = started(known, two_blobs(), named(tmp_path, "deaf"), "Segmenting")
     pid = known.pid
     os.kill(pid, signal.SIGKILL)
     error = fails(known, job, heard)
@@ -145,9 +133,11 @@ def test_a_fault_in_a_library_is_a_crash(known: WorkerClient, tmp_path: Path):
 def test_a_worker_that_died_unnoticed_is_replaced(known: WorkerClient, tmp_path: Path):
     works(known, tmp_path)
     pid = known.pid
+    ended = end_of(pid)
     os.kill(pid, signal.SIGKILL)
-    until(lambda: is_gone(pid))
+    until(ended)
     works(known, tmp_path)
+    assert known.pid != pid
 
 
 def test_an_error_of_ours_is_told_with_its_traceback(known: WorkerClient, tmp_path: Path):
@@ -205,87 +195,6 @@ def test_a_process_that_may_not_have_the_memory_says_so(tmp_path: Path):
         client.close()
 
 
-FAKES = {
-    "exits": ("import sys; sys.exit('no module of that name')", "start", "no module of that name"),
-    "is silent and exits": ("", "start", "ended at once with status 0"),
-    "prints rubbish": ("print('Hello\\xff'); import time; time.sleep(300)", "protocol", "Hello"),
-    "prints no line": (
-        "import sys; sys.stdout.write('x' * (17 << 20)); sys.stdout.flush()\n"
-        "import time; time.sleep(300)",
-        "protocol",
-        "xxx",
-    ),
-    "prints another JSON": ("print('[1, 2]'); import time; time.sleep(300)", "protocol", "[1, 2]"),
-    "is newer": (
-        'print(\'{"id": "initialize", "result": {"protocol": 2}}\', flush=True)\n'
-        "import time; time.sleep(300)",
-        "protocol",
-        "protocol 2, this module protocol 1",
-    ),
-    "refuses": (
-        'print(\'{"id": "initialize", "error": {"code": -32001, "message": "too old"}}\')\n'
-        "import sys; sys.stdout.flush(); sys.stdin.read()",
-        "protocol",
-        "too old",
-    ),
-    "greets and ends": (
-        'print(\'{"id": "initialize", "result": {"protocol": 1}}\', flush=True)\n'
-        "input(); input(); import sys; sys.exit(3)",
-        "crashed",
-        "status 3",
-    ),
-    "hangs": ("import time; time.sleep(300)", "start", "has not answered"),
-    "hangs later": (
-        'print(\'{"id": "initialize", "result": {"protocol": 1}}\', flush=True)\n'
-        "import time; time.sleep(300)",
-        "crashed",
-        "has not answered",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FAKES)
-def test_a_program_that_is_no_worker_is_told_apart(tmp_path: Path, name: str):
-    program, kind, message = FAKES[name]
-    script = tmp_path / "fälscher.py"
-    script.write_text(program, encoding="utf-8")
-    hang = 1.0 if "hangs" in name else 120.0
-    client = WorkerClient(command=[sys.executable, str(script)], hang_seconds=hang)
-    try:
-        for _ in range(2):
-            heard = Heard()
-            job = client.segment(request(two_blobs(), "any"), **heard())
-            pid = client.pid
-            error = fails(client, job, heard)
-            assert error.kind == kind
-            assert message in str(error)
-            until(lambda pid=pid: is_gone(pid), client, "its end")
-    finally:
-        client.close()
-
-
-@pytest.mark.parametrize("python", ["/no/such/python", "/etc/passwd"])
-def test_an_interpreter_that_cannot_run_is_told(python: str):
-    client = WorkerClient(python=python, core_folder=ROOT)
-    client.start()
-    assert not client.running and client.pid is None
-    heard = Heard()
-    job = client.segment(request(two_blobs(), "any"), **heard())
-    assert not job.done  # callbacks come out of poll alone
-    error = fails(client, job, heard)
-    assert error.kind == "start" and python in str(error)
-    client.close()
-
-
-def test_a_package_that_is_nowhere_is_told(tmp_path: Path):
-    client = WorkerClient(command=[sys.executable, "-S", "-E", "-m", "MaskSAMCore.worker"])
-    heard = Heard()
-    job = client.segment(request(two_blobs(), "any"), **heard())
-    error = fails(client, job, heard)
-    assert error.kind == "start" and "No module named" in str(error)
-    client.close()
-
-
 def test_no_room_for_the_volume_is_told(known: WorkerClient, tmp_path: Path):
     works(known, tmp_path)
     folder = known._exchange.files.folder
@@ -300,22 +209,25 @@ def test_no_room_for_the_volume_is_told(known: WorkerClient, tmp_path: Path):
 
 
 def test_a_worker_stopped_in_its_tracks_does_not_stop_the_panel(tmp_path: Path):
-    client = WorkerClient(core_folder=ROOT, command=KNOWN, hang_seconds=3.0)
+    client = WorkerClient(core_folder=ROOT, command=KNOWN)
     try:
-        job, heard = started(client, two_blobs(), named(tmp_path, "slow"), "Segmenting")
-        pid = client.pid
-        psutil.Process(pid).suspend()
-        longest = 0.0
+        job, heard = started(client, two_blobs(), named(tmp_path, "deaf"), "Segmenting")
+        client._connection._hang_seconds = 3.0  # not from the start, which may take longer
+        ended = end_of(client.pid)
+        psutil.Process(client.pid).suspend()
+        polls: list[float] = []
         while not job.done:
             began = time.monotonic()
             client.poll()
-            longest = max(longest, time.monotonic() - began)
+            polls.append(time.monotonic() - began)
             time.sleep(0.05)
-        print(f"longest poll: {1000 * longest:.1f} ms")
-        assert longest < 1.0  # a poll that waited for the worker would have waited for ever
+        # A poll that waited for the worker would wait for ever; a single one may be held up by
+        # whatever else the machine does.
+        print(f"longest poll: {1000 * max(polls):.1f} ms")
+        assert sorted(polls)[len(polls) // 2] < 0.5
         error = fails(client, job, heard)
         assert error.kind == "crashed" and "has not answered" in str(error)
-        until(lambda: is_gone(pid), client, "the end of a stopped process")
+        until(ended, client, "the end of a stopped process")
         works(client, tmp_path)
     finally:
         client.close()

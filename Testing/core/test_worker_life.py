@@ -26,7 +26,7 @@ from MaskSAMCore.models.catalog import Entry
 from .generated import generated_case
 from .test_worker_segment import KNOWN, bundle, named
 from .threshold_model import two_blobs
-from .worker_tools import LONG, ROOT, Heard, WorkerClient, WorkerError, is_gone, request, until
+from .worker_tools import LONG, ROOT, Heard, WorkerClient, WorkerError, end_of, request, until
 
 from MaskSAMSlicerLib.worker_files import remove_abandoned  # isort: skip
 
@@ -66,19 +66,20 @@ def parent(tmp_path: Path, model: str, then: str) -> tuple[subprocess.Popen, Pat
 def test_when_the_parent_is_killed_nothing_is_left(tmp_path: Path, model: str):
     process, temporary = parent(tmp_path, model, "time.sleep(300)")
     pid = int(process.stdout.readline())
+    ended = end_of(pid)
     assert psutil.pid_exists(pid) and list(temporary.iterdir())
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    until(lambda: is_gone(pid), what="the worker's end")
+    until(ended, what="the worker's end")
     assert list(temporary.iterdir()) == []
 
 
 def test_a_program_that_just_ends_leaves_nothing(tmp_path: Path):
     process, temporary = parent(tmp_path, "deaf", "")
-    pid = int(process.stdout.readline())
+    ended = end_of(int(process.stdout.readline()))
     process.communicate(timeout=LONG)
     assert process.returncode == 0
-    until(lambda: is_gone(pid), what="the worker's end")
+    until(ended, what="the worker's end")
     assert list(temporary.iterdir()) == []
 
 
@@ -89,13 +90,13 @@ def test_closing_in_the_middle_of_a_run_leaves_nothing(tmp_path: Path, monkeypat
     heard = Heard()
     job = client.segment(request(two_blobs(), model), **heard())
     until(lambda: heard.progress, client, "progress")
-    pid = client.pid
+    ended = end_of(client.pid)
     client.close()
     client.close()
     assert job.done and job.error.kind == "cancelled"
     assert heard.errors == [] and heard.done == []  # the panel may be gone already
     assert not client.running
-    until(lambda: is_gone(pid), what="the worker's end")
+    until(ended, what="the worker's end")
     assert list(tmp_path.iterdir()) == [model]
     # It can be used again.
     works = client.segment(request(two_blobs(), named(tmp_path, "threshold")))
@@ -153,7 +154,7 @@ def test_a_worker_that_left_for_idleness_is_replaced_unnoticed(tmp_path: Path):
             np.testing.assert_array_equal(client.wait(job)["labelmap"], two_blobs())
             pid = client.pid
             pids.add(pid)
-            until(lambda pid=pid: is_gone(pid), what="its end")  # not polled meanwhile
+            until(end_of(pid), what="its end")  # not polled meanwhile
         assert len(pids) == 2
     finally:
         client.close()

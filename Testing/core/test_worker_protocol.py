@@ -191,8 +191,10 @@ def test_the_reading_thread_answers_while_the_other_works(worker: Worker, tmp_pa
 def test_a_waiting_request_is_cancelled_at_once_and_a_running_one_soon(
     worker: Worker, tmp_path: Path
 ):
-    first = segment(worker, "one", tmp_path, "slow")
-    second = segment(worker, "two", tmp_path, "slow")
+    # Some minutes of work, if it were not cancelled.
+    images = [image(tmp_path, two_blobs((44, 68, 92)))]
+    first = segment(worker, "one", tmp_path, "slow", images=images)
+    second = segment(worker, "two", tmp_path, "slow", images=images)
     worker.hear(method="progress")
     for number in ("two", "one", "nobody"):
         worker.say(json.dumps({"method": "cancel", "params": {"id": number}}).encode())
@@ -207,7 +209,7 @@ def test_a_waiting_request_is_cancelled_at_once_and_a_running_one_soon(
 
 
 def test_an_id_in_use_is_refused(worker: Worker, tmp_path: Path):
-    segment(worker, 1, tmp_path, "slow")
+    segment(worker, 1, tmp_path, "deaf")
     worker.hear(method="progress")
     worker.ask(1, "devices")
     assert worker.hear(1)["error"]["code"] == -32600

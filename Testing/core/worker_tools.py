@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
+import pytest
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "MaskSAMSlicer"))
@@ -36,6 +38,18 @@ class Heard:
         }
 
 
+def fails(client: WorkerClient, job, heard: Heard) -> WorkerError:
+    """The one error of a job."""
+    with pytest.raises(WorkerError) as failure:
+        client.wait(job)
+    for _ in range(20):
+        client.poll()
+    assert heard.errors == [failure.value] and heard.done == []
+    assert job.error is failure.value and job.result is None
+    assert "\n" not in str(failure.value)
+    return failure.value
+
+
 def request(array: np.ndarray, model: object, matrix: np.ndarray | None = None, **more: object):
     matrix = np.diag([-1.0, -1.0, 2.0, 1.0]) if matrix is None else matrix
     return SegmentRequest([array], [matrix], ["MR häd"], str(model), **more)
@@ -51,8 +65,18 @@ def until(condition, client: WorkerClient | None = None, what: str = "it") -> No
         time.sleep(0.01)
 
 
-def is_gone(pid: int) -> bool:
+def end_of(pid: int | None) -> Callable[[], bool]:
+    """Whether a process has ended; one that comes to have its number later is another."""
+    assert pid is not None  # psutil would take it for this very process
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        process = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        return lambda: True
+    return lambda: has_ended(process)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
