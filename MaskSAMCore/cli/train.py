@@ -30,12 +30,19 @@ class Report:
 
 def train(
     dataset: Path = typer.Argument(
-        ..., help="nnU-Net dataset folder: imagesTr, labelsTr, dataset.json."
+        ...,
+        help="nnU-Net dataset folder: imagesTr, labelsTr, dataset.json; without imagesTr, images are"
+        " synthesised from the label maps.",
     ),
     output: Path = typer.Option(..., "-o", "--output", help="The run's folder."),
-    preset: str = typer.Option("tiny", help="tiny, acdc, synapse or amos."),
+    preset: str = typer.Option("tiny", help="tiny, brain, acdc, synapse or amos."),
     splits: Path | None = typer.Option(
         None, help="JSON file with the training and validation cases; else one case in five."
+    ),
+    targets: Path | None = typer.Option(
+        None,
+        help="JSON file on the labels of label maps without images: which are segmented, where"
+        " dataset.json does not say it.",
     ),
     orientation: str | None = typer.Option(
         None,
@@ -81,6 +88,7 @@ def train(
             run=output,
             preset=preset,
             splits=splits,
+            targets=targets,
             max_minutes=max_minutes,
             resume=resume,
             device=device,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,14 @@ from numpy.typing import NDArray
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io import read_volume
+
+from .labelmaps import (
+    CHANNEL,
+    LabelScheme,
+    has_only_label_maps,
+    read_description,
+    read_scheme,
+)
 
 # Labelmaps are written with 16 bits.
 _LARGEST_VALUE = 65535
@@ -40,6 +48,7 @@ class Dataset:
         values: the classes' values in the files.
         cases: all labelled cases, by name.
         notes: what is odd but stops nothing.
+        scheme: what the labels are where there are label maps and no images, else None.
     """
 
     folder: Path
@@ -49,6 +58,7 @@ class Dataset:
     values: tuple[int, ...]
     cases: tuple[Case, ...]
     notes: tuple[str, ...] = ()
+    scheme: LabelScheme | None = None
 
     def select(self, names: Sequence[str]) -> list[Case]:
         """The cases of these names, in their order.
@@ -65,7 +75,8 @@ class Dataset:
 
 @dataclass(frozen=True)
 class LabelledCase:
-    """A case in memory: channels, and labels 0 to K on their grid."""
+    """A case in memory: channels, and labels 0 to K on their grid. Where there are no images, the
+    one channel holds the indices of all labels of the dataset's scheme."""
 
     name: str
     channels: tuple[Volume, ...]
@@ -84,13 +95,25 @@ def open_dataset(folder: Path) -> Dataset:
     return dataset
 
 
-def examine_dataset(folder: Path) -> tuple[Dataset, list[str]]:
+def examine_dataset(
+    folder: Path, targets: Path | Mapping[str, Any] | None = None
+) -> tuple[Dataset, list[str]]:
     """As :func:`open_dataset`, with the problems of ``dataset.json`` beside what could be read of
     it, so that they can be told together with those of the cases.
+
+    Args:
+        folder: with ``labelsTr``; with ``imagesTr``, or label maps alone.
+        targets: of label maps alone, what ``dataset.json`` does not say of their labels.
 
     Raises:
         MaskSAMError: not even the cases can be found.
     """
+    if has_only_label_maps(folder):
+        return _examine_label_maps(folder, targets)
+    if targets is not None:
+        raise MaskSAMError(
+            f"--targets is for label maps without images, but {folder} has imagesTr or no labelsTr"
+        )
     path = folder / "dataset.json"
     if not path.is_file():
         raise MaskSAMError(f"{folder} is no dataset folder: it has no dataset.json")
@@ -127,6 +150,29 @@ def examine_dataset(folder: Path) -> tuple[Dataset, list[str]]:
     values = tuple(labels[name] for name in order)
     notes = _notes(description, len(labelled))
     return Dataset(folder, title, channels, tuple(order), values, cases, notes), problems
+
+
+def _examine_label_maps(
+    folder: Path, targets: Path | Mapping[str, Any] | None
+) -> tuple[Dataset, list[str]]:
+    description = read_description(folder, targets)
+    scheme, problems = read_scheme(description)
+    problems = [f"label maps of {folder}: {problem}" for problem in problems]
+    ending = str(description.get("file_ending", ".nii.gz"))
+    names = sorted(_names(folder / "labelsTr", ending))
+    if not names:
+        problems.append(f"{folder} has no label map: labelsTr holds no *{ending}")
+        raise MaskSAMError("; ".join(problems))
+    cases = tuple(Case(name, (), folder / "labelsTr" / f"{name}{ending}") for name in names)
+    title = str(description.get("name") or folder.resolve().name)
+    if scheme is None:
+        return Dataset(folder, title, (CHANNEL,), (), (), cases), problems
+    notes = (
+        f"note: no images: {len(scheme.classes)} classes are learned on images synthesised from"
+        f" {len(scheme.names) - 1} labels",
+    )
+    classes, values = scheme.classes, scheme.class_values
+    return Dataset(folder, title, (CHANNEL,), classes, values, cases, notes, scheme), problems
 
 
 def _notes(description: dict[str, Any], found: int) -> tuple[str, ...]:
@@ -229,7 +275,7 @@ def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[
     if problems:
         return None, problems
     *channels, label = volumes
-    for path, volume in zip((*case.images[1:], case.label), volumes[1:], strict=True):
+    for path, volume in zip((*case.images, case.label)[1:], volumes[1:], strict=True):
         if not volume.same_grid(volumes[0], tolerance_mm=0.05):
             problems.append(
                 f"{path.parent.name}/{path.name} is not on the grid of {case.images[0].name}"
@@ -242,7 +288,8 @@ def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[
     if not dataset.values:  # dataset.json has a problem of its own with the labels
         return None, problems
     mapped = np.zeros(label.shape, np.uint8)
-    for index, value in enumerate(dataset.values):
+    known = dataset.values if dataset.scheme is None else dataset.scheme.values[1:]
+    for index, value in enumerate(known):
         mapped[values == value] = index + 1
     strange = np.unique(values[(mapped == 0) & (values != 0)])
     if strange.size:
@@ -253,4 +300,7 @@ def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[
         )
     if problems:
         return None, problems
+    if dataset.scheme is not None:
+        labels = replace(label, array=mapped)
+        return LabelledCase(case.name, (labels,), dataset.scheme.classes_of(mapped)), []
     return LabelledCase(case.name, tuple(channels), mapped), []

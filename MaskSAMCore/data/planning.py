@@ -104,6 +104,7 @@ def make_plan(
     tokens: int,
     window: tuple[int, int, int],
     orientation: str | None = None,
+    spacing: tuple[float, float, float] | None = None,
 ) -> Plan:
     """The plan for a dataset.
 
@@ -114,6 +115,7 @@ def make_plan(
         window: the preset's (T, H, W), made smaller along an axis where the largest case is: T to
             its slices, H and W to whole tokens.
         orientation: fixed, or None: depth is the coarsest axis, slices lie as they were acquired.
+        spacing: fixed, mm along depth, rows, columns, or None.
 
     Raises:
         MaskSAMError: there is no case.
@@ -126,9 +128,9 @@ def make_plan(
         [[c.spacing[a] for a in axes] for c, axes in zip(cases, turned, strict=True)]
     )
     shapes = np.array([[c.shape[a] for a in axes] for c, axes in zip(cases, turned, strict=True)])
-    spacing = target_spacing(spacings, shapes)
+    target = target_spacing(spacings, shapes) if spacing is None else np.array(spacing)
     # Rounded first: 12 slices of 0.7 mm are 12, not 13.
-    extent = np.ceil(((shapes * spacings).max(0) / spacing).round(3)).astype(int)
+    extent = np.ceil(((shapes * spacings).max(0) / target).round(3)).astype(int)
     depth = min(window[0], int(extent[0]))
     height, width = (
         min(size, int(np.ceil(need / tokens)) * tokens)
@@ -138,7 +140,7 @@ def make_plan(
         np.concatenate([case.foreground[c] for case in cases]) for c in range(len(channels))
     ]
     kinds = tuple(_normalization(n, f) for n, f in zip(channels, foreground, strict=True))
-    a, b, c = (float(v) for v in spacing)
+    a, b, c = (float(v) for v in target)
     return Plan(orientation, (a, b, c), (depth, height, width), kinds, tuple(channels))
 
 

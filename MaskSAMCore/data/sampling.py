@@ -78,7 +78,7 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Pairs of float32 (C, T, H, W) and int64 (T, H, W)."""
-        sequence = np.random.SeedSequence([self.seed, _process_seed()])
+        sequence = np.random.SeedSequence([self.seed, process_seed()])
         state = sequence.generate_state(2)
         # The augmentation library draws from these two global generators. Without worker processes
         # torch's is the training's own, which is left alone; it draws nothing else from NumPy.
@@ -106,7 +106,7 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         return tuple(int(v) for v in random.integers(low, high + 1))
 
 
-def _process_seed() -> int:
+def process_seed() -> int:
     """Different in each worker and in each of several processes that train together."""
     if get_worker_info() is not None:
         # Torch seeds the workers of a loader apart, and Lightning those of each process.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .config import SAM_CONFIGS, MaskSAMConfig
 
 PRESETS: dict[str, MaskSAMConfig] = {
@@ -11,6 +13,16 @@ PRESETS: dict[str, MaskSAMConfig] = {
         queries=4,
         sam=SAM_CONFIGS["vit_t"],
         stem_channels=(32, 64, 128),
+        upsampling=1,
+        stem_pyramid=True,
+        generator_channels=(128, 64, 32),
+    ),
+    "brain": MaskSAMConfig(
+        num_classes=29,
+        window=(24, 64, 64),
+        queries=32,
+        sam=replace(SAM_CONFIGS["vit_t"], prompt_dim=64, decoder_mlp_dim=128),
+        stem_channels=(16, 32, 64),
         upsampling=1,
         stem_pyramid=True,
         generator_channels=(128, 64, 32),

@@ -47,6 +47,7 @@ class FitOptions:
         run: the folder of the training; a new one, unless ``resume``.
         preset: network and hyperparameters to start from.
         splits: a JSON file with the cases to train on and to validate on, or None.
+        targets: a JSON file on the labels of label maps without images, or None.
         max_minutes: time budget over all parts of the training; None goes by iterations, or by
             the budget that a resumed run has.
         resume: continue the training in ``run``, with its own preset, split and seed.
@@ -64,6 +65,7 @@ class FitOptions:
     run: Path
     preset: str = "tiny"
     splits: Path | None = None
+    targets: Path | None = None
     max_minutes: float | None = None
     resume: bool = False
     device: str = "auto"
@@ -111,6 +113,7 @@ def fit(
         options.preset if known is None else known,
         report,
         config_changes,
+        options.targets,
     )
     record = known
     if record is None:
@@ -136,7 +139,7 @@ def fit(
         f" on {options.devices} x {kind} in {precision(kind)}"
     )
     trainer = _trainer(options, record, material, report)
-    loader = material.loader(record, options.workers, restarts=_restarts(checkpoint))
+    loader = material.loader(record, options.workers, _restarts(checkpoint), kind)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

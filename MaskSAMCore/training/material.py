@@ -6,21 +6,23 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from MaskSAMCore.data import Plan, Prepared, preprocess
 from MaskSAMCore.data.dataset import Dataset, LabelledCase, examine_dataset, load_cases
+from MaskSAMCore.data.labelmaps import LabelScheme
 from MaskSAMCore.data.planning import CaseFingerprint, case_fingerprint, make_plan, summarize
 from MaskSAMCore.data.sampling import WindowDataset
 from MaskSAMCore.data.splits import find_split
+from MaskSAMCore.data.synthetic_windows import Source, SynthesizedWindows, synthesized_case
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import axis_mapping
 from MaskSAMCore.modeling import MaskSAMConfig, preset
 
-from .settings import SETTINGS, TrainSettings
+from .settings import FIXED, SETTINGS, TrainSettings
 
 if TYPE_CHECKING:
     from .run import RunRecord
@@ -34,33 +36,32 @@ class Material:
         classes: names of the classes 1 to K.
         values: their values in the dataset's labelmaps.
         split: names of the cases under "train" and "val".
-        train: prepared training cases.
+        train: prepared training cases; where there are no images, their label maps.
         validation: validation cases as they are, for whole-volume inference.
         plan, config, settings: what the preset became for this dataset.
         fingerprint: the training cases in figures; empty where a run goes on.
+        scheme: what the labels are where images are synthesised from them, else None.
     """
 
     classes: tuple[str, ...]
     values: tuple[int, ...]
     split: dict[str, list[str]]
-    train: list[Prepared]
+    train: list[Prepared] | list[Source]
     validation: list[LabelledCase]
     plan: Plan
     config: MaskSAMConfig
     settings: TrainSettings
     fingerprint: dict[str, Any]
+    scheme: LabelScheme | None = None
 
-    def loader(self, record: RunRecord, workers: int, restarts: int) -> DataLoader[Any]:
-        """Batches of windows, without end."""
+    def loader(
+        self, record: RunRecord, workers: int, restarts: int, device: str = "cpu"
+    ) -> DataLoader[Any]:
+        """Batches of windows, without end; a GPU synthesises its own."""
         settings = record.settings
-        windows = WindowDataset(
-            self.train,
-            record.plan,
-            settings.augmentation,
-            settings.mirror,
-            settings.foreground_share,
-            record.seed + 15_485_863 * restarts,
-        )
+        if self.scheme is not None and device != "cpu":
+            workers = 0
+        windows = self.windows(record, restarts, device)
         return DataLoader(
             windows,
             settings.batch,
@@ -70,6 +71,30 @@ class Material:
             multiprocessing_context="spawn" if workers else None,
         )
 
+    def windows(
+        self, record: RunRecord, restarts: int = 0, device: str = "cpu"
+    ) -> IterableDataset[Any]:
+        """Windows one by one."""
+        settings = record.settings
+        seed = record.seed + 15_485_863 * restarts
+        if self.scheme is not None:
+            return SynthesizedWindows(
+                cast("list[Source]", self.train),
+                self.scheme,
+                record.plan,
+                settings.foreground_share,
+                seed,
+                device=device,
+            )
+        return WindowDataset(
+            cast("list[Prepared]", self.train),
+            record.plan,
+            settings.augmentation,
+            settings.mirror,
+            settings.foreground_share,
+            seed,
+        )
+
 
 def prepare_material(
     folder: Path,
@@ -77,6 +102,7 @@ def prepare_material(
     preset_or_record: str | RunRecord,
     report: Callable[[str], None],
     config_changes: dict[str, Any] | None = None,
+    targets: Path | None = None,
 ) -> Material:
     """Reads, checks, plans and prepares a dataset.
 
@@ -86,11 +112,13 @@ def prepare_material(
         preset_or_record: a preset to adapt to the dataset, or the record of a run to go on with.
         report: receives lines for people.
         config_changes: fields of the preset's network to change.
+        targets: a JSON file on the labels of label maps without images, or None.
 
     Raises:
         MaskSAMError: problems of the dataset, all of them named.
     """
-    dataset, problems = examine_dataset(folder)
+    kept = None if isinstance(preset_or_record, str) else preset_or_record.label_maps
+    dataset, problems = examine_dataset(folder, kept or targets)
     split, wrong = find_split(dataset, splits)
     names = [*split["train"], *split["val"]]
     report(f"reading and checking {len(names)} cases of {dataset.name}")
@@ -109,7 +137,13 @@ def prepare_material(
     else:
         record = preset_or_record
         plan, config, settings = record.plan, record.config, record.settings
-    prepared = [preprocess(case.channels, plan, case.label) for case in train]
+    scheme = dataset.scheme
+    prepared: list[Prepared] | list[Source]
+    if scheme is None:
+        prepared = [preprocess(case.channels, plan, case.label) for case in train]
+    else:
+        prepared = [Source.of(case, scheme, plan.orientation) for case in train]
+        validation = [synthesized_case(c, scheme, seed) for seed, c in enumerate(validation)]
     return Material(
         dataset.classes,
         dataset.values,
@@ -120,6 +154,7 @@ def prepare_material(
         config,
         settings,
         fingerprint,
+        scheme,
     )
 
 
@@ -128,10 +163,11 @@ def preset_config(name: str, changes: dict[str, Any]) -> MaskSAMConfig:
 
     Raises:
         MaskSAMError: there is no such preset, or a change does not fit; also the wanted
-            "orientation" is checked here.
+            "orientation" is checked here, and "spacing" left to the plan.
     """
     changes = dict(changes)
     orientation = changes.pop("orientation", None)
+    changes.pop("spacing", None)
     if orientation is not None:
         axis_mapping(np.eye(4), orientation)
     try:
@@ -159,7 +195,15 @@ def _adapt(
     """A preset for this dataset: its classes, channels and grid."""
     start = preset_config(name, changes)
     tokens = max(1, start.sam.patch // start.upsampling)
-    plan = make_plan(prints, dataset.channels, tokens, start.window, changes.get("orientation"))
+    fixed = {**FIXED.get(name, {}), **changes}
+    plan = make_plan(
+        prints,
+        dataset.channels,
+        tokens,
+        start.window,
+        fixed.get("orientation"),
+        fixed.get("spacing"),
+    )
     classes = len(dataset.classes)
     config = start.replace(
         num_classes=classes,

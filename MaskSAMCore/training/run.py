@@ -45,6 +45,7 @@ class RunRecord:
         dataset: the dataset's name.
         facts: versions, device and the like, for people; "max_minutes", the time budget or None;
             "sam_sha256", of the file with the frozen SAM.
+        label_maps: what is known of the labels where images are synthesised from them, else None.
     """
 
     config: MaskSAMConfig
@@ -57,6 +58,7 @@ class RunRecord:
     preset: str
     dataset: str
     facts: dict[str, Any]
+    label_maps: dict[str, Any] | None = None
 
     @property
     def max_minutes(self) -> float | None:
@@ -80,6 +82,7 @@ class RunRecord:
             "preset": self.preset,
             "dataset": self.dataset,
             "facts": self.facts,
+            "label_maps": self.label_maps,
         }
         write_json(run / RUN_FILE, values)
 
@@ -108,6 +111,7 @@ class RunRecord:
                 preset=values["preset"],
                 dataset=values["dataset"],
                 facts=values["facts"],
+                label_maps=values.get("label_maps"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise MaskSAMError(f"{path} is damaged: {error}") from error

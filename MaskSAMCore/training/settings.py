@@ -76,6 +76,9 @@ _PAPER = TrainSettings(
     loss=LossSettings(LossWeights(classification=_PAPER_CLASSIFICATION)),
 )
 
+# What a preset fixes of the plan, whatever the dataset is like.
+FIXED: dict[str, dict[str, Any]] = {"brain": {"orientation": "SAR", "spacing": (2.0, 2.0, 2.0)}}
+
 SETTINGS: dict[str, TrainSettings] = {
     "tiny": TrainSettings(
         learning_rate=2e-3,
@@ -83,6 +86,16 @@ SETTINGS: dict[str, TrainSettings] = {
         iterations=8000,
         clip=5.0,
         mirror=(0,),
+        loss=LossSettings(prompts=PromptSettings(share=0.3, jitter=0.05)),
+    ),
+    "brain": TrainSettings(
+        learning_rate=1e-3,
+        warm_up=200,
+        iterations=60_000,
+        batch=1,
+        clip=5.0,
+        foreground_share=0.8,
+        mirror=(),
         loss=LossSettings(prompts=PromptSettings(share=0.3, jitter=0.05)),
     ),
     "acdc": _PAPER,

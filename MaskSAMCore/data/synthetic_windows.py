@@ -1,0 +1,137 @@
+"""Endless training windows synthesised from label maps, and whole heads to validate on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from MaskSAMCore.geometry import Volume, axis_mapping, turn, turn_back
+
+from .dataset import LabelledCase
+from .labelmaps import LabelScheme
+from .planning import Plan
+from .sampling import process_seed
+from .synthesis import Draw, LabelMap, Ranges, Synthesis
+
+_VOXELS_A_CLASS = 2_000
+
+
+@dataclass(frozen=True)
+class Source:
+    """A label map, and for each class that it shows some of its voxels (M, 3)."""
+
+    labels: LabelMap
+    voxels: tuple[NDArray[np.intp], ...]
+
+    @classmethod
+    def of(cls, case: LabelledCase, scheme: LabelScheme, orientation: str) -> Source:
+        """From a case whose channel holds label indices."""
+        labels = label_map(case, orientation)
+        classes = scheme.classes_of(labels.labels.numpy())
+        random = np.random.default_rng(0)
+        voxels = []
+        for value in np.unique(classes[classes > 0]):
+            inside = np.flatnonzero(classes == value)
+            chosen = random.choice(inside, min(_VOXELS_A_CLASS, inside.size), replace=False)
+            voxels.append(np.stack(np.unravel_index(chosen, classes.shape), -1))
+        return cls(labels, tuple(voxels))
+
+
+def label_map(case: LabelledCase, orientation: str) -> LabelMap:
+    """The label indices of a case, turned to the plan's orientation."""
+    volume = case.channels[0]
+    axes, flips = axis_mapping(volume.ijk_to_ras, orientation)
+    a, b, c = (volume.spacing[2 - axis] for axis in axes)
+    return LabelMap.of(turn(volume.array, axes, flips), (a, b, c))
+
+
+def lateral_axis(orientation: str) -> int:
+    """Which axis of a window runs from left to right."""
+    return next(axis for axis, code in enumerate(orientation) if code in "LR")
+
+
+class SynthesizedWindows(IterableDataset[tuple[Tensor, Tensor]]):
+    """Synthesised windows, without end; each worker and each process draws its own.
+
+    Args:
+        sources: label maps.
+        scheme: what their labels are.
+        plan: gives the window.
+        foreground_share: share of windows centred on a voxel of a class drawn at random.
+        seed: of everything that is drawn; another one after a restart.
+        ranges: what images vary in.
+        device: where they are made; other than the CPU's only without worker processes.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        scheme: LabelScheme,
+        plan: Plan,
+        foreground_share: float,
+        seed: int,
+        ranges: Ranges | None = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__()
+        self.sources = list(sources)
+        self.plan = plan
+        self.foreground_share = foreground_share
+        self.seed = seed
+        self.device = device
+        lateral = lateral_axis(plan.orientation)
+        self.synthesis = Synthesis(scheme, plan.window, plan.spacing, lateral, ranges)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pairs of float32 (1, T, H, W) and int64 (T, H, W)."""
+        sequence = np.random.SeedSequence([self.seed, process_seed()])
+        if get_worker_info() is not None:
+            torch.set_num_threads(1)
+        device = torch.device(self.device)
+        draw = Draw(int(sequence.generate_state(1)[0]), device)
+        maps = [source.labels.to(device) for source in self.sources]
+        while True:
+            number = draw.whole(len(maps))
+            yield self.synthesis(maps[number], self._centre(self.sources[number], draw), draw)
+
+    def _centre(self, source: Source, draw: Draw) -> list[float]:
+        """The middle of a window in mm, such that the window lies in the map or hangs over it by a
+        tenth."""
+        extent = source.labels.extent
+        size = [n * mm for n, mm in zip(self.plan.window, self.plan.spacing, strict=True)]
+        low = [min(s, e) / 2 - s / 10 for s, e in zip(size, extent, strict=True)]
+        high = [max(e - s / 2, e / 2) + s / 10 for s, e in zip(size, extent, strict=True)]
+        if source.voxels and draw.chance(self.foreground_share):
+            voxels = source.voxels[draw.whole(len(source.voxels))]
+            voxel = voxels[draw.whole(len(voxels))]
+            middle = [(v + 0.5) * mm for v, mm in zip(voxel, source.labels.spacing, strict=True)]
+            return [min(max(m, a), b) for m, a, b in zip(middle, low, high, strict=True)]
+        return [draw.uniform(a, b) for a, b in zip(low, high, strict=True)]
+
+
+def synthesized_case(
+    case: LabelledCase, scheme: LabelScheme, seed: int, ranges: Ranges | None = None
+) -> LabelledCase:
+    """A whole label map with an image of random contrast, always the same for a seed.
+
+    The image has the map's own grid, cropped to what is not background.
+    """
+    code = "SAR"
+    volume = case.channels[0]
+    axes, flips = axis_mapping(volume.ijk_to_ras, code)
+    spacing = [volume.spacing[2 - axis] for axis in axes]
+    labels = turn(volume.array, axes, flips)
+    source = LabelMap(torch.from_numpy(labels.copy()), (spacing[0], spacing[1], spacing[2]))
+    shape = source.labels.shape
+    synthesis = Synthesis(
+        scheme, (shape[0], shape[1], shape[2]), source.spacing, lateral_axis(code), ranges
+    )
+    image = synthesis.whole(source, Draw(seed, torch.device("cpu"))).numpy()
+    array = np.ascontiguousarray(turn_back(image, axes, flips))
+    return replace(case, channels=(Volume(array, volume.ijk_to_ras, case.name),))
