@@ -36,7 +36,7 @@ def segmenter_of(path: str | Path, device: str = "auto"):
             elif name == "slow":
                 time.sleep(0.05)
             elif name == "deaf":
-                time.sleep(300)
+                time.sleep(600)
             elif name == "deadly":
                 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
                 os.kill(os.getpid(), 11)
@@ -67,7 +67,7 @@ def segmenter_of(path: str | Path, device: str = "auto"):
             return session
 
     if name == "lazy":
-        time.sleep(300)
+        time.sleep(600)
     model = Model()
     spacing = (16.0,) * 3 if name == "coarse" else (1.0,) * 3
     return Known(model, plan_for(spacing=spacing), LABELS, device="cpu")

@@ -59,7 +59,7 @@ def test_a_program_that_is_no_worker_is_told_apart(tmp_path: Path, monkeypatch, 
     program, kind, message = FAKES[name]
     script = tmp_path / "fälscher.py"
     script.write_text(program, encoding="utf-8")
-    hang = 1.0 if name == "hangs" else 300.0
+    hang = 1.0 if name == "hangs" else 120.0
     # As on a machine where nothing was set to make Python speak at once.
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     client = WorkerClient(command=[sys.executable, str(script)], hang_seconds=hang)

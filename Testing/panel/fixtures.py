@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from Testing import host
@@ -12,7 +13,7 @@ from Testing.slicer.fixtures import KNOWN_WORKER
 from Testing.slicer.module_tools import MODULE, add_volume
 
 # A loaded machine may take long over anything; no test waits so long when all is well.
-LONG = 120.0
+LONG = 300.0
 
 
 class Person:
@@ -67,13 +68,21 @@ class Person:
         self.click(self.ui.segmentButton)
         self.wait()
 
-    def use_known_worker(self) -> None:
+    def use_known_worker(self, **how: object) -> None:
         """Workers with networks whose answers are known."""
         from MaskSAMSlicerLib.worker_client import WorkerClient
 
         self.widget.logic.close()
         self.widget.panel._asked = None
-        self.widget.logic.segmentation._client = WorkerClient(command=KNOWN_WORKER)
+        logic = self.widget.logic.segmentation
+        logic._client = WorkerClient(command=KNOWN_WORKER, on_log=logic._log, **how)
+
+    @property
+    def worker(self) -> psutil.Process:
+        """The process that segments now."""
+        number = self.widget.logic.segmentation.client.pid
+        assert number is not None  # psutil would take it for this very process
+        return psutil.Process(number)
 
     @property
     def status(self) -> str:

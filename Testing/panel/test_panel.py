@@ -6,11 +6,11 @@ import itertools
 import time
 
 import numpy as np
-import psutil
 import pytest
 
 from Testing import host
 from Testing.core.threshold_model import two_blobs
+from Testing.core.worker_tools import has_ended
 from Testing.slicer.module_tools import GRIDS, MODULE, add_roi, segment_names, segment_voxels
 
 from .fixtures import blobs_volume
@@ -92,11 +92,29 @@ def test_cancel_leaves_the_scene_alone_and_the_next_run_works(
     person.click(person.ui.segmentButton)
     seconds = person.wait()
     record_property("cancel_s", round(seconds, 3))
-    # Within a second on a machine of its own; tests share theirs.
-    assert seconds < 5
+    # Within a second on a machine of its own; on any, long before the model itself would end.
+    assert seconds < 100
     assert person.status == "Cancelled; nothing was changed."
     assert scene.GetNumberOfNodes() == nodes
     assert not host.messages.texts("error")
+    person.segment(volume)
+    assert [row[0] for row in person.table] == ["Anterior", "Posterior"]
+
+
+def test_a_run_that_gets_nowhere_is_told_and_can_be_cancelled(person, scene):
+    person.use_known_worker(stalled_seconds=2.0)
+    volume = blobs_volume()
+    person.choose_volume(volume)
+    person.choose_model("deaf")
+    nodes = scene.GetNumberOfNodes()
+    person.click(person.ui.segmentButton)
+    person.wait(lambda: "no progress for" in person.status, "a remark")
+    assert "cancel" in person.status and person.status in person.ui.logText.plainText
+    assert person.ui.segmentButton.text == "Cancel"
+    person.click(person.ui.segmentButton)
+    person.wait()
+    assert person.status == "Cancelled; nothing was changed."
+    assert scene.GetNumberOfNodes() == nodes
     person.segment(volume)
     assert [row[0] for row in person.table] == ["Anterior", "Posterior"]
 
@@ -118,11 +136,11 @@ def test_a_failed_run_is_told_and_the_next_works(person, scene, model):
 def test_a_worker_killed_in_mid_run_is_told_and_the_next_run_works(person, scene):
     volume = blobs_volume()
     person.choose_volume(volume)
-    person.choose_model("slow")
+    person.choose_model("deaf")
     nodes = scene.GetNumberOfNodes()
     person.click(person.ui.segmentButton)
     person.wait(lambda: person.ui.progressBar.maximum > 0, "progress")
-    psutil.Process(person.widget.logic.segmentation.client.pid).kill()
+    person.worker.kill()
     person.wait()
     assert len(host.messages.texts("error")) == 1
     assert scene.GetNumberOfNodes() == nodes
@@ -194,12 +212,12 @@ def test_an_existing_output_is_used_by_the_chosen_rule(person, scene):
 def test_leaving_entering_and_reloading_leave_no_process(person, scene):
     volume = blobs_volume()
     person.segment(volume)
-    worker = psutil.Process(person.widget.logic.segmentation.client.pid)
+    worker = person.worker
     host.select_module(None)
     person.widget.enter()
     assert person.ui.volumeSelector.currentNode() is volume
     host.unload_module("MaskSAMSlicer")
-    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    person.wait(lambda: has_ended(worker), "the worker's end")
     host.load_module(MODULE)
     again = host.select_module("MaskSAMSlicer")
     assert again.ui.volumeSelector.currentNode() is volume
@@ -219,20 +237,27 @@ def test_the_event_loop_is_not_held_up_by_a_large_run(person, scene, record_prop
     ticks = []
     timer = qt.QTimer()
     timer.interval = 5
-    timer.connect("timeout()", lambda: ticks.append(time.monotonic()))
+    timer.connect("timeout()", lambda: ticks.append((time.monotonic(), time.thread_time())))
     timer.start()
     person.click(person.ui.segmentButton)
     person.wait()
     timer.stop()
     outcome = person.widget.logic.segmentation.run.outcome
-    gaps = sorted(b - a for a, b in itertools.pairwise(ticks))
-    # The longest of all holds the import of the result, which is measured apart.
-    longest = max(gaps[-2], gaps[-1] - outcome.import_seconds)
-    record_property("longest_block_s", round(longest, 3))
+
+    def longest(times: list[float]) -> float:
+        gaps = sorted(b - a for a, b in itertools.pairwise(times))
+        # The longest of all holds the import of the result, which is measured apart.
+        return max(gaps[-2], gaps[-1] - outcome.import_seconds)
+
+    walls, busy = zip(*ticks, strict=True)
+    blocked = longest(walls)
+    record_property("longest_block_s", round(blocked, 3))
     record_property("import_s", round(outcome.import_seconds, 3))
-    print(f"longest block {longest * 1000:.0f} ms, import {outcome.import_seconds * 1000:.0f} ms")
-    # A run in the panel's own thread would hold it for seconds.
-    assert longest < 1.0
+    print(f"longest block {blocked * 1000:.0f} ms, import {outcome.import_seconds * 1000:.0f} ms")
+    # A run in the panel's own thread would hold it for seconds of its time, or wait for nearly all
+    # of the run; a loaded machine may hold up both in proportion.
+    assert longest(busy) < 1.0
+    assert blocked < (walls[-1] - walls[0]) / 4
     assert [row[0] for row in person.table] == ["Anterior", "Posterior"]
 
 
@@ -243,9 +268,9 @@ def test_the_application_s_end_leaves_no_worker(person, scene):
     person.choose_model("slow")
     person.click(person.ui.segmentButton)
     person.wait(lambda: person.ui.progressBar.maximum > 0, "progress")
-    worker = psutil.Process(person.widget.logic.segmentation.client.pid)
+    worker = person.worker
     slicer.app.aboutToQuit.emit()
-    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    person.wait(lambda: has_ended(worker), "the worker's end")
 
 
 def test_sample_data_are_registered_when_the_application_is_up(panel):
