@@ -341,7 +341,7 @@ def run(arguments: list[str], **how: object) -> subprocess.CompletedProcess[str]
         [sys.executable, "-m", "MaskSAMCore.cli", *arguments],
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         text=True,
-        timeout=120,
+        timeout=600,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how},
     )
 

@@ -37,6 +37,8 @@ LABELS = (Label(1, "One", (1.0, 0.0, 0.0), CODES), Label(2, "Zwei ü", (0.0, 1.0
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASKSAM_HOME", str(tmp_path / "home"))
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")  # where the tests serve files
 
 
 def save(folder: Path, name: str = "small", **changes: object) -> tuple[models.Bundle, MaskSAM]:

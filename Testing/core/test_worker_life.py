@@ -251,7 +251,8 @@ def shop(tmp_path: Path):
     url = f"http://127.0.0.1:{server.server_address[1]}/{file.name}"
     size = len(Shop.content)
     entry = Entry("sam_small", "Small SAM", "backbone", "free", size, url, sha256(file))
-    yield {"TEST_ENTRY": json.dumps(dataclasses.asdict(entry))}
+    direct = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    yield {"TEST_ENTRY": json.dumps(dataclasses.asdict(entry)), **direct}
     if Shop.half_way is not None:
         Shop.half_way.set()
     server.shutdown()
