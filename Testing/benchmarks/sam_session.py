@@ -1,0 +1,89 @@
+"""A SAM session: what a moved box costs beside a slice's encoding, and the peak of its memory.
+
+    python Testing/benchmarks/sam_session.py [--model vit_b] [--threads 2] [--memory 300x512x512]
+
+The weights are random: times do not depend on them. With --memory, the encoder is a single narrow
+block (a volume of slices would take hours), everything else has its real size, and a box covers the
+whole volume, so that all embeddings are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from MaskSAMCore import Box, Volume
+from MaskSAMCore.inference.sam_segmenter import SamSegmenter
+from MaskSAMCore.modeling import SAM_CONFIGS
+from MaskSAMCore.modeling.plain_sam import PlainSam
+from Testing.benchmarks.peak_memory import peak_bytes
+
+# The widths of decoder and embedding are SAM's.
+NARROW = dataclasses.replace(
+    SAM_CONFIGS["vit_b"], name="narrow", embed_dim=32, depth=1, heads=1, global_blocks=()
+)
+MOVES = 9
+
+
+def volume(shape: tuple[int, int, int]) -> Volume:
+    """A CT-like noise volume of 16-bit voxels, axial slices twice as thick as pixels."""
+    random = np.random.default_rng(0)
+    array = random.integers(-1000, 400, shape, dtype=np.int16)
+    return Volume(array, np.diag([-1.0, -1.0, 2.0, 1.0]))
+
+
+def speed(name: str) -> None:
+    """One slice encoded, then a box moved over it."""
+    torch.manual_seed(0)
+    segmenter = SamSegmenter(PlainSam(SAM_CONFIGS[name]), device="auto", name=name)
+    print(f"{name}, {segmenter.device}, {torch.get_num_threads()} thread(s), 512 x 512 slices")
+    with segmenter.open(volume((3, 512, 512))) as session:
+        seconds = []
+        for step in range(MOVES + 1):
+            box = Box("Moved", (100.0 + step, 150, 1), (300.0 + step, 330, 2))
+            began = time.perf_counter()
+            session.segment([box])
+            seconds.append(time.perf_counter() - began)
+    update = statistics.median(seconds[1:])
+    encode = seconds[0] - update
+    print(f"encode {encode:.2f} s, moved box to labelmap {update:.3f} s (median of {MOVES}),")
+    print(f"ratio {update / encode:.4f} (1/{encode / update:.0f})")
+
+
+def memory(shape: tuple[int, int, int]) -> None:
+    """The peak above the loaded model while a box covers the whole volume, and once it moved."""
+    segmenter = SamSegmenter(PlainSam(NARROW), device="cpu")
+    image = volume(shape)
+    before = peak_bytes()
+    depth, rows, columns = shape
+    began = time.perf_counter()
+    with segmenter.open(image) as session:
+        for step in (0, 1):
+            session.segment([Box("All", (step, 0, 0), (columns, rows, depth))])
+            peak = (peak_bytes() - before) / 2**30
+            seconds = time.perf_counter() - began
+            print(f"{depth} x {rows} x {columns}, run {step + 1}: {peak:.2f} GiB, {seconds:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=("vit_b", "vit_l", "vit_h"), default="vit_b")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--memory", metavar="KxJxI")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.memory:
+        k, j, i = (int(part) for part in options.memory.split("x"))
+        memory((k, j, i))
+    else:
+        speed(options.model)
+
+
+if __name__ == "__main__":
+    main()
