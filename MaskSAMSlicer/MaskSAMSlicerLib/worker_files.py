@@ -34,7 +34,7 @@ class SharedFiles:
     """
 
     def __init__(self) -> None:
-        began = _began(os.getpid()) or 0
+        began = process_began(os.getpid()) or 0
         prefix = f"{_PREFIX}-{_host()}-{os.getpid()}-{began}-"
         self.folder = Path(tempfile.mkdtemp(prefix=prefix))
         self._lock = threading.Lock()
@@ -223,33 +223,37 @@ def _is_mine(folder: Path) -> bool:
 
 def _is_gone(pid: int, began: int) -> bool:
     """Whether no process of that number, begun at that time (0: unknown), runs; False if unsure."""
-    try:
-        import psutil
-    except ImportError:
-        return sys.platform != "win32" and not _exists(pid)
-    try:
-        now = int(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
-        return False
-    # The clock may have been set in between; processes as close as that are taken for the same.
+    now = process_began(pid)
+    if now is None:
+        return not _exists(pid)
+    # Processes as close as that are taken for the same.
     return began > 0 and abs(now - began) > 5
 
 
 def _exists(pid: int) -> bool:
     try:
+        if sys.platform == "win32":
+            import psutil
+
+            return bool(psutil.pid_exists(pid))
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except (OSError, ImportError):
         return True
     return True
 
 
-def _began(pid: int) -> int | None:
-    """When a process began, in seconds, where that can be known."""
+def process_began(pid: int) -> int | None:
+    """When a process began, in seconds; None where it is gone or this cannot be known.
+
+    The same at any time: on Linux it is counted from the boot, since there all other times of a
+    process move whenever the clock is set, and a folder in use would be taken for abandoned.
+    """
     try:
+        if sys.platform == "linux":
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            return int(fields[19]) // os.sysconf("SC_CLK_TCK")
         import psutil
 
         return int(psutil.Process(pid).create_time())

@@ -28,7 +28,7 @@ from .test_worker_segment import KNOWN, bundle, named
 from .threshold_model import two_blobs
 from .worker_tools import LONG, ROOT, Heard, WorkerClient, WorkerError, end_of, request, until
 
-from MaskSAMSlicerLib.worker_files import remove_abandoned  # isort: skip
+from MaskSAMSlicerLib.worker_files import process_began, remove_abandoned  # isort: skip
 
 _PARENT = """
 import sys, time
@@ -115,11 +115,11 @@ def test_folders_of_dead_processes_are_removed_and_no_others(tmp_path: Path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     host = socket.gethostname().replace("-", "_").replace(".", "_")
-    me = psutil.Process()
-    began = int(me.create_time())
-    gone = [f"masksam-{host}-{dead.pid}-{began}-x", f"masksam-{host}-{me.pid}-{began - 900}-x"]
+    me, began = os.getpid(), process_began(os.getpid())
+    gone = [f"masksam-{host}-{dead.pid}-{began + 900}-x", f"masksam-{host}-{me}-{began + 900}-x"]
     kept = [
-        f"masksam-{host}-{me.pid}-{began}-x",
+        f"masksam-{host}-{me}-{began}-x",
+        f"masksam-{host}-{me}-0-x",
         f"masksam-another_host-{dead.pid}-{began}-x",
         "masksam-demo",
         "other",
@@ -129,6 +129,18 @@ def test_folders_of_dead_processes_are_removed_and_no_others(tmp_path: Path):
         (tmp_path / name / "volume-1.raw").write_bytes(b"x")
     remove_abandoned(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system keeps the time itself")
+def test_the_time_a_process_began_does_not_move_with_the_clock():
+    def uptime() -> float:
+        return float(Path("/proc/uptime").read_text().split()[0])
+
+    before = uptime()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert before - 2 < process_began(process.pid) < uptime() + 2
+        process.stdin.close()
+    assert process_began(process.pid) is None
 
 
 def test_the_next_start_removes_what_a_crash_left(tmp_path: Path, monkeypatch):
