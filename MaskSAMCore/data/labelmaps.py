@@ -60,10 +60,9 @@ class LabelScheme:
 
 
 def has_only_label_maps(folder: Path) -> bool:
-    """Whether a dataset folder has ``labelsTr`` and nothing in ``imagesTr``."""
-    images = folder / "imagesTr"
-    empty = not images.is_dir() or not any(images.iterdir())
-    return empty and (folder / "labelsTr").is_dir()
+    """Whether a dataset folder has ``labelsTr`` and no ``imagesTr`` at all; an empty ``imagesTr``
+    means that images are missing."""
+    return (folder / "labelsTr").is_dir() and not (folder / "imagesTr").exists()
 
 
 def read_description(folder: Path, targets: Path | Mapping[str, Any] | None) -> dict[str, Any]:

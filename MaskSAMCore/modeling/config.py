@@ -66,11 +66,15 @@ class MaskSAMConfig:
         queries: N, the masks, boxes and class tokens proposed for each slice.
         sam: the backbone.
         stem_channels: widths of the channel adapter. Two numbers or more with ``upsampling`` 4 are
-            the paper's ACDC form; with ``stem_pyramid`` they are the widths at full, half and
-            quarter resolution, and the finer maps reach the prompt generator and the decoder.
+            the paper's ACDC form; with ``stem_pyramid`` they are the widths at full, half, quarter
+            (and eighth) resolution down to the tokens', and the finer maps reach the prompt
+            generator and the decoder.
         upsampling: in-plane factor from the window to SAM's input (1 or 4).
-        stem_pyramid: a convolutional pyramid as channel adapter; only for a SAM with 4-pixel tokens
-            that is trained with it.
+        stem_pyramid: a convolutional pyramid as channel adapter; only for a SAM with 4-pixel or
+            8-pixel tokens that is trained with it.
+        detail_channels: width of an embedding of each voxel, whose product with a vector of each
+            mask token is added to the mask (as in MaskFormer): detail that SAM's masks, at 4 times
+            the token grid, do not have with 8-pixel tokens; 0 for none.
         prompts: the generator's form, Figure 2 (a) "masks", (b) "boxes", (c) "both", (d) "average".
         mask_prompt: what the prompt encoder receives: "logits" (as SAM was trained) or "binary".
         generator_channels: widths at 1, 2 and 4 times the token grid.
@@ -91,6 +95,7 @@ class MaskSAMConfig:
     stem_channels: tuple[int, ...] = (16, 32)
     upsampling: int = 4
     stem_pyramid: bool = False
+    detail_channels: int = 0
     prompts: PromptForm = "average"
     mask_prompt: Literal["logits", "binary"] = "logits"
     generator_channels: tuple[int, int, int] = (256, 128, 128)
@@ -114,8 +119,19 @@ class MaskSAMConfig:
             raise ValueError(f"upsampling must be 1 or 4, not {self.upsampling}")
         if self.num_classes < 1 or self.queries < 1:
             raise ValueError("num_classes and queries must be at least 1")
-        if self.stem_pyramid and (self.sam.patch != 4 or self.upsampling != 1):
-            raise ValueError("stem_pyramid needs a SAM with 4-pixel tokens and no upsampling")
+        if self.stem_pyramid:
+            levels = {4: 3, 8: 4}.get(self.sam.patch)
+            if levels is None or self.upsampling != 1:
+                raise ValueError(
+                    "stem_pyramid needs a SAM with 4-pixel or 8-pixel tokens and no upsampling"
+                )
+            if len(self.stem_channels) != levels:
+                raise ValueError(
+                    f"with {self.sam.patch}-pixel tokens stem_channels must be {levels} widths,"
+                    f" not {self.stem_channels}"
+                )
+        if self.detail_channels and not self.stem_pyramid:
+            raise ValueError("detail_channels needs stem_pyramid")
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -53,8 +53,13 @@ class AdaptedMaskDecoder(nn.Module):
         self.from_half: nn.Linear | None = None
         self.from_full: nn.Linear | None = None
         if config.stem_pyramid:
-            self.from_half = nn.Linear(config.stem_channels[1], dim // 4)
-            self.from_full = nn.Linear(config.stem_channels[0], dim // 8)
+            self.from_half = nn.Linear(config.stem_channels[-2], dim // 4)
+            self.from_full = nn.Linear(config.stem_channels[-3], dim // 8)
+        self.detail: nn.Sequential | None = None
+        if config.detail_channels:
+            self.detail = nn.Sequential(
+                nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, config.detail_channels)
+            )
 
     def forward(
         self,
@@ -65,6 +70,7 @@ class AdaptedMaskDecoder(nn.Module):
         masks: Tensor | None,
         class_tokens: Tensor,
         without_mask: Tensor | None = None,
+        voxels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decodes prompts.
 
@@ -76,9 +82,11 @@ class AdaptedMaskDecoder(nn.Module):
             masks: (B, N, T, 4h, 4w) mask prompts, or None for no mask prompt at all.
             class_tokens: (B, N, T, C) auxiliary class tokens.
             without_mask: bool (B, N, T), prompts whose mask is left out.
+            voxels: (B, T, c, H, W), the embedding of each voxel, where masks have such detail.
 
         Returns:
-            Class logits (B, N, T, K + 2) and mask logits (B, N, T, 4h, 4w).
+            Class logits (B, N, T, K + 2) and mask logits (B, N, T, 4h, 4w), or (B, N, T, H, W) with
+            detail.
         """
         decoder = sam.mask_decoder
         batch, queries, slices = boxes.shape[:3]
@@ -100,7 +108,22 @@ class AdaptedMaskDecoder(nn.Module):
         logits = self.upscaled_product(decoder, keys, hyper, maps, queries)
         shape = batch, queries, slices
         class_logits = self.class_head(tokens[:, :, -1]).reshape(*shape, -1)
-        return class_logits.float(), logits.reshape(*shape, *logits.shape[2:])
+        logits = logits.reshape(*shape, *logits.shape[2:])
+        if self.detail is not None and voxels is not None:
+            logits = self.with_detail(logits, self.detail(tokens[:, :, 1]), voxels)
+        return class_logits.float(), logits
+
+    def with_detail(self, logits: Tensor, vectors: Tensor, voxels: Tensor) -> Tensor:
+        """Mask logits (B, N, T, 4h, 4w) on the window's grid, plus the products of each mask's
+        vector (B N, T, c) with the embeddings of voxels (B, T, c, H, W)."""
+        size = voxels.shape[-2:]
+        if logits.shape[-2:] != size:
+            flat = F.interpolate(logits.flatten(1, 2), size, mode="bilinear")
+            logits = flat.unflatten(1, logits.shape[1:3])
+        vectors = vectors.unflatten(0, logits.shape[:2]).transpose(1, 2).flatten(0, 1)
+        products = vectors @ voxels.flatten(0, 1).flatten(2).to(vectors.dtype)
+        products = products.unflatten(0, voxels.shape[:2]).unflatten(-1, size).transpose(1, 2)
+        return logits + products
 
     def box_tokens(self, prompt_encoder: Any, boxes: Tensor) -> Tensor:
         """SAM's box corner tokens (M, 2, C). Our boxes are pixel edges; SAM adds half a pixel to
@@ -169,11 +192,11 @@ class AdaptedMaskDecoder(nn.Module):
         first, norm, act1, second, act2 = decoder.output_upscaling
         x = transposed_convolution(first, keys.unflatten(2, self.grid))
         if self.from_half is not None:
-            x = _add_to_each_query(x, self.from_half(maps[1]), queries)
+            x = _add_to_each_query(x, self.from_half(maps[-2]), queries)
         x = act1(layer_norm_2d(norm, x))
         x = transposed_convolution(second, x)
         if self.from_full is not None:
-            x = _add_to_each_query(x, self.from_full(maps[0]), queries)
+            x = _add_to_each_query(x, self.from_full(maps[-3]), queries)
         lead, slices, height, width, channels = x.shape
         logits = act2(x).reshape(lead * slices, -1, channels) @ hyper.reshape(-1, channels, 1)
         return logits.reshape(lead, slices, height, width)

@@ -25,7 +25,7 @@ class Prediction(NamedTuple):
         class_logits: (B, N, T, K + 2): background, the K classes, "no object".
         mask_logits: (B, N, T, H, W), from SAM's mask decoder alone.
         boxes: (B, N, T, 4), the box prompts used, normalised x1 y1 x2 y2.
-        auxiliary_logits: (B, N, T, H, W), the generator's masks.
+        auxiliary_logits: (B, N, T, 4h, 4w), the generator's masks.
     """
 
     class_logits: Tensor
@@ -154,10 +154,9 @@ class MaskSAM(nn.Module):
             self.mask_prompts(masks),
             proposals.class_tokens,
             without_mask,
+            proposals.voxels,
         )
-        return Prediction(
-            class_logits, self.to_window(mask_logits), boxes, self.to_window(proposals.masks)
-        )
+        return Prediction(class_logits, self.to_window(mask_logits), boxes, proposals.masks.float())
 
     def mask_prompts(self, masks: Tensor) -> Tensor | None:
         """The generator's masks as the prompt encoder receives them, without gradient."""

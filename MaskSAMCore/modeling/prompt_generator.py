@@ -21,11 +21,13 @@ class Proposals:
         masks: (B, N, T, 4h, 4w) logits of the auxiliary masks, on 4 times the token grid.
         boxes: (B, N, T, 4) final box prompts, x1 y1 x2 y2 normalised to the window (voxel edges).
         class_tokens: (B, N, T, C) auxiliary class tokens.
+        voxels: (B, T, c, H, W), an embedding of each voxel for the detail of masks, or None.
     """
 
     masks: Tensor
     boxes: Tensor
     class_tokens: Tensor
+    voxels: Tensor | None = None
 
 
 class PromptGenerator(nn.Module):
@@ -40,18 +42,30 @@ class PromptGenerator(nn.Module):
         super().__init__()
         dim, prompt_dim = config.sam.embed_dim, config.sam.prompt_dim
         coarse, middle, fine = config.generator_channels
-        full, half, quarter = config.stem_channels if config.stem_pyramid else (0, 0, 0)
+        # Maps at 4, 2 and 1 times the token grid; with 8-pixel tokens there is a finer one.
+        four, two, one = config.stem_channels[-3:] if config.stem_pyramid else (0, 0, 0)
         self.queries = config.queries
         self.form = config.prompts
         self.skip_deep = nn.Linear(2 * dim, coarse)
         self.skip_middle = Upsample(dim, middle)
         self.skip_shallow = nn.Sequential(Upsample(dim, fine // 2), Upsample(fine // 2, fine // 2))
-        self.level_coarse = _level(prompt_dim + coarse + quarter, coarse)
+        self.level_coarse = _level(prompt_dim + coarse + one, coarse)
         self.up_middle = Upsample(coarse, middle)
-        self.level_middle = _level(2 * middle + half, middle)
+        self.level_middle = _level(2 * middle + two, middle)
         self.up_fine = Upsample(middle, fine)
-        self.level_fine = _level(fine + fine // 2 + full, fine)
+        self.level_fine = _level(fine + fine // 2 + four, fine)
         self.mask_head = nn.Conv3d(fine, config.queries, kernel_size=1)
+        self.detail: nn.ModuleDict | None = None
+        if config.detail_channels:
+            width = config.detail_channels
+            parts = {
+                "from_map": nn.Linear(config.stem_channels[0], width),
+                "from_fine": nn.Linear(fine, width)
+                if config.sam.patch == 4
+                else Upsample(fine, width),
+                "level": ConvolutionBlock(width, width),
+            }
+            self.detail = nn.ModuleDict(parts)
         width, hidden = coarse + middle + fine, config.head_channels
         self.box_head = nn.Sequential(
             nn.Linear(4 * width, hidden), nn.GELU(), nn.Linear(hidden, 4 * config.queries)
@@ -62,27 +76,37 @@ class PromptGenerator(nn.Module):
 
     def forward(self, features: ImageFeatures) -> Proposals:
         """Features of a window to its proposals."""
-        full, half, quarter = ([m] for m in features.maps) if features.maps else ([], [], [])
+        four, two, one = ([m] for m in features.maps[-3:]) if features.maps else ([], [], [])
         deep = self.skip_deep(torch.cat(features.taps[2:], -1))
-        coarse = _join(self.level_coarse, features.neck, deep, *quarter)
+        coarse = _join(self.level_coarse, features.neck, deep, *one)
         middle = _join(
             self.level_middle,
             self.up_middle(channels_last(coarse)),
             self.skip_middle(features.taps[1]),
-            *half,
+            *two,
         )
         fine = _join(
             self.level_fine,
             self.up_fine(channels_last(middle)),
             self.skip_shallow(features.taps[0]),
-            *full,
+            *four,
         )
         masks = self.mask_head(fine)
         levels = (coarse, middle, fine)
         pooled = torch.cat([pool(level, 2) for level in levels], -1)
         learned = fraction_boxes(self.per_query(self.box_head(pooled)))
         class_tokens = self.class_head(torch.cat([pool(level, 1) for level in levels], -1))
-        return Proposals(masks, self.box_prompts(masks, learned), self.per_query(class_tokens))
+        boxes = self.box_prompts(masks, learned)
+        voxels = self.voxels(features.maps, fine)
+        return Proposals(masks, boxes, self.per_query(class_tokens), voxels)
+
+    def voxels(self, maps: list[Tensor], fine: Tensor) -> Tensor | None:
+        """The embedding of each voxel (B, T, c, H, W), where the configuration wants one."""
+        if self.detail is None:
+            return None
+        joined = self.detail["from_map"](maps[0]) + self.detail["from_fine"](channels_last(fine))
+        level: Tensor = self.detail["level"](channels_first(joined))
+        return level.transpose(1, 2)
 
     def per_query(self, x: Tensor) -> Tensor:
         """(B, T, N c) to (B, N, T, c)."""

@@ -40,11 +40,12 @@ class ChannelAdapter(nn.Module):
 
 class StemPyramid(nn.Module):
     """The channel adapter of a SAM that is trained from nothing: convolutions at full, half and
-    quarter resolution. Early convolutions stand in for what a pretrained SAM already knows."""
+    quarter resolution, and at an eighth for a SAM with 8-pixel tokens. Early convolutions stand in
+    for what a pretrained SAM already knows."""
 
     def __init__(self, config: MaskSAMConfig) -> None:
         super().__init__()
-        full, half, quarter = config.stem_channels
+        full, half, quarter, *eighth = config.stem_channels
         self.level_full = nn.Sequential(
             ConvolutionBlock(config.in_channels, full), ConvolutionBlock(full, full)
         )
@@ -54,14 +55,22 @@ class StemPyramid(nn.Module):
         self.level_quarter = nn.Sequential(
             ConvolutionBlock(half, quarter, 2), ConvolutionBlock(quarter, quarter)
         )
+        self.level_eighth: nn.Sequential | None = None
+        if eighth:
+            self.level_eighth = nn.Sequential(
+                ConvolutionBlock(quarter, eighth[0], 2), ConvolutionBlock(eighth[0], eighth[0])
+            )
         self.last = nn.Linear(full, 3)
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images (B, C, T, H, W) to (B, T, H, W, 3) and three maps (B, T, h, w, C), fine first."""
+        """Images (B, C, T, H, W) to (B, T, H, W, 3) and maps (B, T, h, w, C), fine first."""
         full = self.level_full(images)
         half = self.level_half(full)
         quarter = self.level_quarter(half)
-        maps = [channels_last(x) for x in (full, half, quarter)]
+        levels = [full, half, quarter]
+        if self.level_eighth is not None:
+            levels.append(self.level_eighth(quarter))
+        maps = [channels_last(x) for x in levels]
         return self.last(maps[0]), maps
 
 

@@ -6,6 +6,7 @@ as well lets the class head learn in minutes instead of hours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -57,6 +58,15 @@ def slice_targets(labels: Tensor, num_classes: int) -> Targets:
     return Targets(one_hot.flatten(2).float(), boxes, present)
 
 
+def coarser_masks(masks: Tensor, size: Sequence[int], grid: Sequence[int]) -> Tensor:
+    """Masks (S, K + 1, H W) of ``size`` as shares of the pixels of a coarser ``grid``, flat again:
+    auxiliary masks are compared at their own resolution."""
+    if tuple(size) == tuple(grid):
+        return masks
+    rows, columns = grid
+    return F.adaptive_avg_pool2d(masks.unflatten(2, tuple(size)), (rows, columns)).flatten(2)
+
+
 def by_slice(x: Tensor) -> Tensor:
     """(B, N, T, ...) to (B T, N, ...)."""
     return x.transpose(1, 2).flatten(0, 1)
@@ -103,7 +113,7 @@ def masksam_loss(
     )
     if weights.auxiliary_semantic:
         loss = loss + weights.auxiliary_semantic * semantic_loss(
-            prediction.class_logits, prediction.auxiliary_logits, targets
+            prediction.class_logits, model.to_window(prediction.auxiliary_logits), targets
         )
     parts = {
         "masks": final_loss,
@@ -131,8 +141,8 @@ def prompted_prediction(
     weights, how = settings.weights, settings.prompts
     proposals = embedding.proposals
     batch, _, slices = proposals.boxes.shape[:3]
-    window_masks = model.to_window(proposals.masks)
-    bce, dice = pairwise_mask_costs(by_slice(window_masks).flatten(2), targets.masks)
+    known = coarser_masks(targets.masks, model.config.window[1:], proposals.masks.shape[-2:])
+    bce, dice = pairwise_mask_costs(by_slice(proposals.masks).flatten(2), known)
     distance, giou = pairwise_box_costs(by_slice(proposals.boxes), targets.boxes)
     costs = (
         weights.auxiliary_bce * bce
