@@ -31,8 +31,8 @@ class Report:
 def train(
     dataset: Path = typer.Argument(
         ...,
-        help="nnU-Net dataset folder: imagesTr, labelsTr, dataset.json; without imagesTr, images are"
-        " synthesised from the label maps.",
+        help="nnU-Net dataset folder: imagesTr, labelsTr, dataset.json; without imagesTr, images"
+        " are synthesised from the label maps.",
     ),
     output: Path = typer.Option(..., "-o", "--output", help="The run's folder."),
     preset: str = typer.Option("tiny", help="tiny, brain, acdc, synapse or amos."),

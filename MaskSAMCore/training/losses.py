@@ -61,8 +61,6 @@ def slice_targets(labels: Tensor, num_classes: int) -> Targets:
 def coarser_masks(masks: Tensor, size: Sequence[int], grid: Sequence[int]) -> Tensor:
     """Masks (S, K + 1, H W) of ``size`` as shares of the pixels of a coarser ``grid``, flat again:
     auxiliary masks are compared at their own resolution."""
-    if tuple(size) == tuple(grid):
-        return masks
     rows, columns = grid
     return F.adaptive_avg_pool2d(masks.unflatten(2, tuple(size)), (rows, columns)).flatten(2)
 
@@ -141,8 +139,12 @@ def prompted_prediction(
     weights, how = settings.weights, settings.prompts
     proposals = embedding.proposals
     batch, _, slices = proposals.boxes.shape[:3]
-    known = coarser_masks(targets.masks, model.config.window[1:], proposals.masks.shape[-2:])
-    bce, dice = pairwise_mask_costs(by_slice(proposals.masks).flatten(2), known)
+    size, grid = model.config.window[1:], proposals.masks.shape[-2:]
+    if grid[0] < size[0]:
+        proposed, known = proposals.masks, coarser_masks(targets.masks, size, grid)
+    else:
+        proposed, known = model.to_window(proposals.masks), targets.masks
+    bce, dice = pairwise_mask_costs(by_slice(proposed).flatten(2), known)
     distance, giou = pairwise_box_costs(by_slice(proposals.boxes), targets.boxes)
     costs = (
         weights.auxiliary_bce * bce

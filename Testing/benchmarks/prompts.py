@@ -37,7 +37,8 @@ class AuxiliaryOnly:
 
     def decode(self, embedding: Any, prompts: Any = None) -> Any:
         prediction = self.model.decode(embedding, prompts)
-        return prediction._replace(mask_logits=prediction.auxiliary_logits)
+        masks = self.model.to_window(prediction.auxiliary_logits)
+        return prediction._replace(mask_logits=masks)
 
 
 class NotHeld:

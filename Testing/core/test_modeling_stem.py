@@ -42,7 +42,7 @@ def test_the_papers_channel_adapter_gives_masks_on_the_windows_grid(
     assert embedding.proposals.masks.shape == (1, 4, 5, 4 * grid[0], 4 * grid[1])
     prediction = model.decode(embedding)
     assert prediction.mask_logits.shape == (1, 4, *window)
-    assert prediction.auxiliary_logits.shape == (1, 4, *window)
+    assert model.to_window(prediction.auxiliary_logits).shape == (1, 4, *window)
     prediction.semantic().mean().backward()
     assert all(p.grad is not None for p in model.stem.parameters())
 
