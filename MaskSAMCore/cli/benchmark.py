@@ -20,11 +20,14 @@ def benchmark(
     repeats: int = typer.Option(5, min=1, help="Timed runs, after one that is not."),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
 ) -> None:
-    """Times segmentation of a noise volume at the model's own spacing: median and spread."""
+    """Times segmentation of a noise volume at the model's own spacing: median and spread.
+
+    For SAM and MedSAM, of one box on its middle slice.
+    """
     import numpy as np
 
     from ..errors import MaskSAMError
-    from ..geometry import Volume, reorient
+    from ..geometry import Box, Volume, reorient
     from ..inference import Segmenter
 
     try:
@@ -32,18 +35,24 @@ def benchmark(
     except ValueError as error:
         raise MaskSAMError(f"--shape must look like 36x50x35, not '{shape}'") from error
     segmenter = Segmenter.from_model(model, device=device)
-    spacing = segmenter.plan.spacing
     noise = np.random.default_rng(0).normal(size=(k, j, i)).astype(np.float32)
-    matrix = np.diag([spacing[2], spacing[1], spacing[0], 1.0])
-    volume = reorient(Volume(noise, matrix), segmenter.plan.orientation)
-    segmenter.segment(volume)
+    boxes = None
+    if segmenter.needs_boxes:
+        volume = Volume(noise, np.diag([1.0, 1.0, 2.0, 1.0]))
+        boxes = [Box("Middle", (i / 4, j / 4, k // 2), (i * 3 / 4, j * 3 / 4, k // 2 + 1))]
+    else:
+        spacing = segmenter.plan.spacing
+        matrix = np.diag([spacing[2], spacing[1], spacing[0], 1.0])
+        volume = reorient(Volume(noise, matrix), segmenter.plan.orientation)
+    segmenter.segment(volume, boxes=boxes)
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        segmenter.segment(volume)
+        segmenter.segment(volume, boxes=boxes)
         seconds.append(time.perf_counter() - start)
+    what = "one slice of " if boxes else ""
     Console().print(
-        f"{model} on {segmenter.device}: {k} x {j} x {i} voxels in"
+        f"{model} on {segmenter.device}: {what}{k} x {j} x {i} voxels in"
         f" {statistics.median(seconds):.2f} s (median of {repeats},"
         f" {min(seconds):.2f} to {max(seconds):.2f} s)",
         highlight=False,

@@ -151,7 +151,8 @@ class SamSession(Session):
     def _work(self, box: Box, value: int) -> _Work:
         edges = self._grid.to_plan(box)
         slices = box_slices(edges, self._grid.shape, self._spacing)
-        if self._limits is None and not is_ct(self._upright):
+        # An ROI inside a body has no air in it, the CT has.
+        if self._limits is None and not is_ct(self._volume.array):
             self._limits = percentile_limits(self._upright)
         limits = self._limits or ct_limits(self._upright[slices.place])
         return _Work((*edges.ravel().tolist(),), value, slices, limits)

@@ -101,6 +101,12 @@ def test_without_boxes_or_names_the_shell_says_what_to_do(
     assert not list(tmp_path.glob("out*"))
 
 
+def test_a_benchmark_of_sam_times_a_box_on_a_slice(model: str, capfd: pytest.CaptureFixture[str]):
+    arguments = ["benchmark", "-m", model, "--shape", "5x20x24", "--repeats", "1"]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    assert "one slice of 5 x 20 x 24 voxels in" in " ".join(capfd.readouterr().out.split())
+
+
 def errors(capfd: pytest.CaptureFixture[str]) -> str:
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("masksam:")]
     assert len(lines) == 1

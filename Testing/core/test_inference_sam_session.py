@@ -13,6 +13,8 @@ from MaskSAMCore import Box, Cancelled, Volume
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import box_in_space, box_on_grid, crop, reorient
 from MaskSAMCore.inference import embeddings as spilling
+from MaskSAMCore.inference.intensities import percentile_limits, to_grey
+from MaskSAMCore.inference.sam_preparation import PREPARATIONS
 from MaskSAMCore.inference.sam_segmenter import SamSegmenter
 
 from .sam_reference import photograph, small_sam
@@ -165,6 +167,25 @@ def test_an_roi_shows_sam_nothing_else(segmenter: SamSegmenter):
     rest[1:8, 4:24, 3:30] = 0
     assert not rest.any()
     assert not np.array_equal(segmenter.segment(image, boxes=[A]).labelmap, result.labelmap)
+
+
+def test_sam_sees_ct_in_a_window_and_everything_else_between_percentiles(segmenter: SamSegmenter):
+    image = volume()
+    model, seen = segmenter._sam.model, []
+    encode = model.encode
+    model.encode = lambda image, *a: seen.append(image) or encode(image, *a)  # type: ignore
+    roi = Box("", (2.0, 2.0, 1.0), (30.0, 24.0, 8.0))
+    slice_two = Box("x", (5.0, 5.0, 2.0), (20.0, 20.0, 3.0))
+    array = image.array.copy()
+    array[0, 0, 0] = -1000  # air, and outside the ROI
+    ct = Volume(array, image.ijk_to_ras)
+    segmenter.segment(ct, roi=roi, boxes=[slice_two])
+    segmenter.segment(image, roi=roi, boxes=[slice_two])
+    part = crop(image, roi)
+    for found, limits in zip(seen, ((-600, 1200), percentile_limits(part.array)), strict=True):
+        plane = reorient(part, "IPL").array[::-1][1]
+        expected = PREPARATIONS["sam"].image(to_grey(plane, limits), 64)
+        assert torch.equal(found, expected)
 
 
 def test_a_box_partly_outside_is_clipped(segmenter: SamSegmenter):
