@@ -2,7 +2,16 @@
 
 from .device import DeviceChoice, choose_device
 from .results import Instance, Segmentation
+from .sam_segmenter import SamSegmenter
 from .segmenter import Segmenter
 from .session import Session
 
-__all__ = ["DeviceChoice", "Instance", "Segmentation", "Segmenter", "Session", "choose_device"]
+__all__ = [
+    "DeviceChoice",
+    "Instance",
+    "SamSegmenter",
+    "Segmentation",
+    "Segmenter",
+    "Session",
+    "choose_device",
+]

@@ -15,6 +15,8 @@ _ANISOTROPIC = 1.5
 # An axis must show a box so much larger than the axial one: else dragging a face by a voxel would
 # change the axis, and with it every slice that has been encoded.
 _CLEARLY_LARGER = 1.5
+# Slices whose shorter side is a smaller part of the best slices' are strips without context.
+_NOT_A_STRIP = 0.25
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,17 @@ def best_axis(
     it is the axis whose slices show the box largest in SAM's input, because SAM sees what is large
     best; that is also the one with the fewest slices to encode. The axial one is kept unless
     another shows the box more than 1.5 times as large: so a face that is dragged a little does not
-    change the axis, and MedSAM saw mostly axial slices.
+    change the axis, and MedSAM saw mostly axial slices. Axes whose slices are narrow strips (of a
+    volume of few slices, whatever their spacing) are left out.
 
     Args:
         size: of the box in voxels along the axes of the upright array, axial first.
         shape: of that array; SAM's input shows its longest side in 1024 pixels.
         spacing: mm along its axes.
     """
-    longest = max(spacing)
-    candidates = [0, 1, 2]
+    shorter = [min(shape[a] for a in in_plane(axis)) for axis in (0, 1, 2)]
+    candidates = [a for a in (0, 1, 2) if shorter[a] >= _NOT_A_STRIP * max(shorter)]
+    longest = max(spacing[a] for a in candidates)
     if longest > _ANISOTROPIC * min(spacing):
         candidates = [a for a in candidates if spacing[a] > longest / _ANISOTROPIC]
     areas = {}

@@ -160,12 +160,16 @@ class SamSession(Session):
     def _fill(self, work: list[_Work], overlay: Overlay, report: Progress) -> None:
         """Masks of all boxes into the overlay; only boxes that are new are decoded."""
         self._done = {w.key: self._done[w.key] for w in work if w.key in self._done}
-        room = _KEPT_BYTES - sum(logits.nbytes for logits in self._done.values())
+        keep = _KEPT_BYTES if self._cache.limit else 0
+        room = keep - sum(logits.nbytes for logits in self._done.values())
         new = []
         for one in work:
             place = one.slices.place
             if one.key in self._done:
-                overlay.add(one.value, place, self._done[one.key])
+                logits = self._done[one.key]
+                for n in range(len(logits)):  # a plane at a time: masks of all would be large
+                    plane = slice(place[0].start + n, place[0].start + n + 1)
+                    overlay.add(one.value, (plane, *place[1:]), logits[n : n + 1])
                 continue
             new.append(one)
             shape = tuple(part.stop - part.start for part in place)

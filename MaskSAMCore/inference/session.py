@@ -15,6 +15,7 @@ from ..data import Plan, preprocess
 from ..errors import MaskSAMError
 from ..geometry import Box, Volume
 from ..labels import Label
+from .checks import check_numbers
 from .editing import edit_labels
 from .embeddings import EmbeddingCache
 from .export import export
@@ -68,7 +69,8 @@ class Session:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._grid = PlanGrid.of(task.volumes[0], task.roi, task.plan.orientation)
-        self._check_voxels()
+        for volume in task.volumes:
+            check_numbers(volume, self._grid)
         self._cache = EmbeddingCache(task.cache_bytes)
         self._scorer: Scorer | None = None
         self._scores: Tensor | None = None
@@ -148,16 +150,6 @@ class Session:
             result = whole if overwrite else replace(result, probabilities=whole.probabilities)
         report.finish()
         return replace(result, notes=tuple(scorer.notes))
-
-    def _check_voxels(self) -> None:
-        for volume in self._task.volumes:
-            for plane in self._grid.upright(volume.array):
-                if not np.isfinite(plane).all():
-                    name = f" '{volume.name}'" if volume.name else ""
-                    raise MaskSAMError(
-                        f"the volume{name} has voxels that are not numbers (NaN or infinite):"
-                        " replace them, by 0 for instance, and try again"
-                    )
 
     def _prepared(self, report: Progress) -> Scorer:
         if self._scorer is None:

@@ -87,6 +87,13 @@ def test_a_long_side_of_a_slice_costs_resolution():
     assert best_axis(size, (512, 200, 200), (1.0, 1.0, 1.0)) == 0
 
 
+def test_a_few_slices_are_never_cut_into_strips():
+    """Whatever their spacing says: here they are thinner than pixels."""
+    assert best_axis(np.array([1.0, 40, 40]), (1, 100, 100), (0.5, 1.0, 1.0)) == 0
+    assert best_axis(np.array([40.0, 40, 2]), (100, 100, 5), (1.0, 1.0, 0.2)) == 2
+    assert best_axis(np.array([9.0, 9, 9]), (36, 50, 35), (1.0, 1.6, 1.0)) == 1
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_boxs_slices_rectangle_and_voxels(axis: int):
     edges = np.array([[2.6, 5.5, 7.0], [6.4, 9.0, 12.2]])
