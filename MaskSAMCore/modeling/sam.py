@@ -159,7 +159,7 @@ def read_sam_checkpoint(path: str | Path, mapped: bool = False) -> dict[str, Ten
         with Path(path).open("rb") as stream:
             # Only PyTorch's newer files, which are zips, can be mapped.
             mapped = mapped and stream.read(4) == b"PK\x03\x04"
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        state = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         raise ValueError(f"{path} is not a readable SAM checkpoint: {error}") from error
     if isinstance(state, dict) and isinstance(state.get("model"), dict):

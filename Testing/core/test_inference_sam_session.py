@@ -271,6 +271,16 @@ def test_a_cancel_acts_within_a_slice_and_leaves_nothing_half_done(segmenter: Sa
     assert np.array_equal(found, expected)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_what_the_cpu_gives(segmenter: SamSegmenter):
+    expected = segmenter.segment(volume(), boxes=[A, B])
+    faster = SamSegmenter(small_sam(), device="cuda")
+    with faster.open(volume()) as session:
+        found = [session.segment([A, B]), session.segment([B]), session.segment([A, B])]
+    assert np.array_equal(found[2].labelmap, found[0].labelmap)
+    assert (found[0].labelmap == expected.labelmap).mean() > 0.98  # it encodes in bfloat16
+
+
 def test_a_name_without_any_voxel_is_told(segmenter: SamSegmenter):
     boxes = [
         Box(f"b{n}", (i, j, 2.0), (i + 2.0, j + 2.0, 3.0))
