@@ -21,7 +21,9 @@ PRESETS: dict[str, MaskSAMConfig] = {
         num_classes=29,
         window=(24, 96, 96),
         queries=32,
-        sam=replace(SAM_CONFIGS["vit_t"], patch=8, prompt_dim=64, decoder_mlp_dim=128),
+        sam=replace(
+            SAM_CONFIGS["vit_t"], patch=8, prompt_dim=64, decoder_mlp_dim=128, decoder_heads=2
+        ),
         stem_channels=(16, 32, 64, 128),
         detail_channels=16,
         upsampling=1,

@@ -40,10 +40,18 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class LossSettings:
-    """All that :func:`masksam_loss` can be told."""
+    """All that :func:`masksam_loss` can be told.
+
+    Attributes:
+        weights: of the parts.
+        prompts: the share of prompts from ground truth.
+        affinity: how much less it costs that query k shows class k. With many classes the matching
+            would change from step to step for long; so each class has a query from the start.
+    """
 
     weights: LossWeights = field(default_factory=LossWeights)
     prompts: PromptSettings = field(default_factory=PromptSettings)
+    affinity: float = 0.0
 
 
 def slice_targets(labels: Tensor, num_classes: int) -> Targets:
@@ -63,6 +71,11 @@ def coarser_masks(masks: Tensor, size: Sequence[int], grid: Sequence[int]) -> Te
     auxiliary masks are compared at their own resolution."""
     rows, columns = grid
     return F.adaptive_avg_pool2d(masks.unflatten(2, tuple(size)), (rows, columns)).flatten(2)
+
+
+def own_classes(costs: Tensor, affinity: float) -> Tensor:
+    """(N, K + 1): the affinity of query k for class k."""
+    return affinity * torch.eye(*costs.shape[1:], device=costs.device)
 
 
 def by_slice(x: Tensor) -> Tensor:
@@ -98,7 +111,8 @@ def masksam_loss(
     final = weights.mask_bce * final_bce + weights.mask_dice * final_dice
     class_logits = by_slice(prediction.class_logits)
     chance = class_logits.softmax(-1)[..., :-1]
-    assignment = match(final + aux_costs - weights.classification * chance, targets.present)
+    costs = final + aux_costs - weights.classification * chance
+    assignment = match(costs - own_classes(costs, settings.affinity), targets.present)
     pairs = assignment.slices, assignment.queries, assignment.classes
     final_loss, auxiliary_loss = final[pairs].mean(), aux_costs[pairs].mean()
     class_loss = classification_loss(class_logits, assignment, weights.no_object)
@@ -158,7 +172,8 @@ def prompted_prediction(
     prompted, loose, dropped = prompted_classes(batch, classes, how, generator)
     if how.share > 0 and prompted.any():
         pairs = match(
-            costs, targets.present & prompted.to(boxes.device).repeat_interleave(slices, 0)
+            costs - own_classes(costs, settings.affinity),
+            targets.present & prompted.to(boxes.device).repeat_interleave(slices, 0),
         )
         drawn = jittered_boxes(targets, batch, loose, how.jitter, generator)
         drawn = drawn[pairs.slices, pairs.classes]

@@ -60,7 +60,8 @@ class TrainSettings:
         if unknown:
             raise ValueError(f"unknown training setting(s): {', '.join(unknown)}")
         loss = values["loss"]
-        parts = LossSettings(LossWeights(**loss["weights"]), PromptSettings(**loss["prompts"]))
+        weights, prompts = LossWeights(**loss["weights"]), PromptSettings(**loss["prompts"])
+        parts = LossSettings(weights, prompts, loss.get("affinity", 0.0))
         return cls(**{**values, "loss": parts, "mirror": tuple(values["mirror"])})
 
 
@@ -96,7 +97,7 @@ SETTINGS: dict[str, TrainSettings] = {
         clip=5.0,
         foreground_share=0.8,
         mirror=(),
-        loss=LossSettings(prompts=PromptSettings(share=0.3, jitter=0.05)),
+        loss=LossSettings(prompts=PromptSettings(share=0.3, jitter=0.05), affinity=4.0),
     ),
     "acdc": _PAPER,
     "synapse": _PAPER.replace(iterations=250 * 1000),
