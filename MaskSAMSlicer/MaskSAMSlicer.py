@@ -188,8 +188,13 @@ class MaskSAMSlicerLogic(ScriptedLoadableModuleLogic):
 
     def segment(self, volumeNode, **choices):
         """Segments a volume and waits; see ``SegmentationLogic.segment`` for the choices (model,
-        roiNode, boxNodes, segmentationNode, device, rule, progress)."""
+        roiNode, boxNodes, segmentationNode, device, rule, progress, overwrite)."""
         return self.segmentation.segment(volumeNode, **choices)
+
+    def update(self, segmentationNode, **choices):
+        """Segments again from changed boxes and waits; see ``SegmentationLogic.update`` for the
+        choices (boxNodes, overwrite, progress)."""
+        return self.segmentation.update(segmentationNode, **choices)
 
     def close(self):
         """Ends the worker process."""

@@ -49,6 +49,11 @@ def predict(
         help="Slicer ROI markups (.mrk.json), named like classes, in place of proposals; named as"
         " you like for SAM and MedSAM, which need them.",
     ),
+    boxes_overwrite: bool = typer.Option(
+        False,
+        "--boxes-overwrite",
+        help="Classes with boxes may take voxels of classes without (else these stay as they are).",
+    ),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
     tta: Passes = typer.Option(Passes.none, help="mirror: average mirrored passes (slower)."),
     image_format: Format = typer.Option(
@@ -80,7 +85,9 @@ def predict(
             raise MaskSAMError(f"{folder}: permission denied; choose another folder as -o")
     with ProgressDisplay(len(cases), segmenter.device) as display:
         for case in cases:
-            result = segment_case(segmenter, case, roi, boxes, tta.value, probabilities, display)
+            result = segment_case(
+                segmenter, case, roi, boxes, boxes_overwrite, tta.value, probabilities, display
+            )
             write_case(result, case, probabilities, overwrite)
             display.finished(case.name, results_table(result), result.notes)
 
@@ -105,6 +112,7 @@ def segment_case(
     case: Case,
     roi: Path | None,
     boxes: Path | None,
+    boxes_overwrite: bool,
     tta: str,
     probabilities: bool,
     display: ProgressDisplay,
@@ -129,6 +137,7 @@ def segment_case(
         volumes,
         roi=region,
         boxes=drawn,
+        overwrite=boxes_overwrite,
         progress=display.progress,
         tta="mirror" if tta == "mirror" else "none",
         probabilities=probabilities,

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import slicer
 from slicer.i18n import tr as _
 
 from . import installer
+from .boxnodes import boxes_of, is_edited
 from .core import core_folder, worker_python
 from .models import find_row
 from .run import Choice, Outcome, Run
 from .segments import ADD, REPLACE
+from .undo import UndoStep
+from .update import Update, record_of
 from .worker_client import WorkerClient, WorkerError
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+
+_Run = TypeVar("_Run", bound=Run)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -67,6 +72,28 @@ class SegmentationLogic:
         Raises:
             ValueError: something cannot work; the message says what to do.
         """
+        return self._started(Run(choice, on_progress, on_done, on_error))
+
+    def start_update(
+        self,
+        choice: Choice,
+        on_progress: Callable[[str, float, float | None], None],
+        on_done: Callable[[Outcome], None],
+        on_error: Callable[[WorkerError], None],
+        step: UndoStep | None = None,
+    ) -> Update:
+        """Starts another run on the result of an earlier one (`choice.output`), from the boxes of
+        the choice; :meth:`poll` carries it on.
+
+        Args:
+            step: the undo steps of the segmentation so far.
+
+        Raises:
+            ValueError: something cannot work; the message says what to do.
+        """
+        return self._started(Update(choice, on_progress, on_done, on_error, step=step))
+
+    def _started(self, run: _Run) -> _Run:
         if self.busy:
             raise ValueError(_("A run is under way: wait for its end, or cancel it."))
         lacking = installer.missing()
@@ -76,7 +103,6 @@ class SegmentationLogic:
                     packages=", ".join(lacking)
                 )
             )
-        run = Run(choice, on_progress, on_done, on_error)
         run.start(self.client)
         self.run = run
         return run
@@ -101,6 +127,7 @@ class SegmentationLogic:
         device: str = "auto",
         rule: str = REPLACE,
         progress: Callable[[str, float, float | None], None] | None = None,
+        overwrite: bool = False,
     ) -> vtkMRMLSegmentationNode:
         """Segments a volume and waits for the result; the application stays responsive.
 
@@ -108,11 +135,13 @@ class SegmentationLogic:
             volumeNode: the image, or one for each channel of the model.
             model: name in the catalog.
             roiNode: the part to segment; None for the whole volume.
-            boxNodes: ROIs named like classes; each bounds its class.
+            boxNodes: ROIs named like classes; each bounds its class. Of models that need boxes
+                (SAM, MedSAM): named like what they are drawn around.
             segmentationNode: where segments go; None for a new one.
             device: "auto", "cpu", "cuda" or "mps".
             rule: "replace" puts a class into the segment of its name, "add" gives new segments.
             progress: called with (stage, fraction done, seconds left or None).
+            overwrite: whether classes with boxes may take voxels of classes without.
 
         Returns:
             The segmentation.
@@ -131,10 +160,57 @@ class SegmentationLogic:
             )
         volumes = volumeNode if isinstance(volumeNode, (list, tuple)) else [volumeNode]
         choice = Choice(
-            volumes, find_row(model), roiNode, boxNodes or (), segmentationNode, rule, device
+            volumes,
+            find_row(model),
+            roiNode,
+            boxNodes or (),
+            segmentationNode,
+            rule,
+            device,
+            overwrite,
         )
-        ignore = lambda *_arguments: None  # noqa: E731
-        run = self.start(choice, progress or ignore, ignore, ignore)
+        run = self.start(choice, progress or _ignore, _ignore, _ignore)
+        return self._waited_for(run)
+
+    def update(
+        self,
+        segmentationNode: vtkMRMLSegmentationNode,
+        boxNodes: Sequence[vtkMRMLMarkupsROINode] | None = None,
+        overwrite: bool = False,
+        progress: Callable[[str, float, float | None], None] | None = None,
+    ) -> vtkMRMLSegmentationNode:
+        """Segments again what boxes were changed of, and waits: a decode only, as long as the
+        worker holds the volume open.
+
+        Args:
+            segmentationNode: the result of an earlier run.
+            boxNodes: all boxes that count, named like classes; None for those that a person moved
+                or drew in the panel. A class without one gets its automatic voxels back.
+            overwrite: whether classes with boxes may take voxels of classes without.
+            progress: called with (stage, fraction done, seconds left or None).
+
+        Returns:
+            The segmentation.
+
+        Raises:
+            ValueError: an argument cannot work; the message says what to do.
+            RuntimeError: the run failed or was cancelled; the scene is as before.
+        """
+        record = record_of(segmentationNode)
+        if boxNodes is None:
+            boxNodes = [box for box in boxes_of(segmentationNode) if is_edited(box)]
+        choice = Choice(
+            (),
+            find_row(record.model),
+            boxes=boxNodes,
+            output=segmentationNode,
+            device=record.device,
+            overwrite=overwrite,
+        )
+        run = self.start_update(choice, progress or _ignore, _ignore, _ignore)
+        return self._waited_for(run)
+
+    def _waited_for(self, run: Run) -> vtkMRMLSegmentationNode:
         self.on_change()
         try:
             self.client.wait(run.job, on_idle=slicer.app.processEvents)
@@ -160,3 +236,7 @@ class SegmentationLogic:
 
     def _log(self, text: str) -> None:
         self.on_log(text)
+
+
+def _ignore(*_arguments: object) -> None:
+    """Nobody wants to know."""

@@ -33,7 +33,7 @@ class ModelRow:
 
     Attributes:
         name, title: for scripts, and for people.
-        kind: "model", or "backbone" (official SAM weights that models build upon).
+        kind: "model", or "backbone" (weights of SAM and MedSAM).
         installed: whether it can be used now.
         own: whether a person added or downloaded it, so that it can be removed.
         modality: "MR", "CT" or empty where it is not stated.
@@ -41,6 +41,7 @@ class ModelRow:
         spacing_mm: smallest and largest voxel size it was made for; None where not stated.
         needs_roi: whether it was trained on crops, so that it wants an ROI.
         licence, size, description, sha256, url: as in the catalog.
+        needs_boxes: whether it has no classes, and segments what boxes are drawn around.
     """
 
     name: str
@@ -57,11 +58,12 @@ class ModelRow:
     description: str
     sha256: str
     url: str
+    needs_boxes: bool = False
 
     @property
     def usable(self) -> bool:
         """Whether Segment can run it."""
-        return self.installed and self.kind == "model"
+        return self.installed
 
     def matches(self, text: str) -> bool:
         """Whether all words of a search occur in what is known of the model."""
@@ -142,6 +144,7 @@ def _row(entry: core_models.Entry) -> ModelRow:
         description=str(card.get("description", "")),
         sha256=entry.sha256,
         url=entry.url,
+        needs_boxes=entry.needs_boxes,
     )
 
 

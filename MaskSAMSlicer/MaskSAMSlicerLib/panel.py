@@ -9,6 +9,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import installer
+from .boxesview import BoxesView
+from .boxnodes import draw
+from .boxset import BoxSet
+from .devicesview import DevicesView
 from .logic import SegmentationLogic
 from .modelpicker import ModelPicker
 from .models import doubts
@@ -48,18 +52,20 @@ class Panel:
         )
         self.results = ResultsView(ui)
         self.progress = ProgressView(ui)
+        self.devices = DevicesView(ui)
+        self.boxes = BoxesView(
+            ui,
+            self._update_boxes,
+            self.progress.say,
+            self._complain,
+            self._update_segment_button,
+        )
+        self._live = False  # what runs is an update that nobody waits for
+        self._again = False  # a box was dragged meanwhile
         for rule, text in zip(
             _RULES, (_("replace the segment"), _("add a new segment")), strict=True
         ):
             ui.ruleSelector.addItem(text, rule)
-        for device, text in (
-            ("auto", _("Automatic")),
-            ("cpu", _("CPU")),
-            ("cuda", _("NVIDIA GPU (CUDA)")),
-            ("mps", _("Apple GPU (Metal)")),
-        ):
-            ui.deviceSelector.addItem(text, device)
-        ui.deviceInfo.text = _("Which device is used is shown here.")
         ui.segmentButton.connect("clicked(bool)", self._segment_clicked)
         ui.installButton.connect("clicked(bool)", self._install)
         ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self._draw_roi)
@@ -98,6 +104,7 @@ class Panel:
         ):
             widget.enabled = not self.busy
         self.results.refresh()
+        self.boxes.refresh(self._box_set(), self.busy)
         self._update_segment_button()
         self._update_warning()
 
@@ -113,7 +120,7 @@ class Panel:
     def ask_devices(self) -> None:
         """Finds out which device "Automatic" means; the worker answers when it is ready."""
         if self._asked is None and not self._lacking and not self.busy:
-            self._asked = self.logic.client.devices(self._devices_known, lambda _error: None)
+            self._asked = self.logic.client.devices(self.devices.known, lambda _error: None)
             self._timer.start()
 
     def close(self) -> None:
@@ -123,10 +130,12 @@ class Panel:
         self.logic.on_change = lambda: None
         self._task = ""
         self.results.clear()
+        self.boxes.close()
 
     def scene_closing(self) -> None:
         """The nodes of a run under way are about to vanish."""
         self.results.clear()
+        self.boxes.refresh(None, self.busy)
         self.logic.forget()
         if self.logic.busy:
             self.cancel()
@@ -156,11 +165,12 @@ class Panel:
             [parameters.inputVolume],
             row,
             parameters.roi,
-            (),
+            self._prompts(),
             parameters.outputSegmentation,
             parameters.rule,
             parameters.device,
         )
+        self._live = False
         self.logic.start(choice, self._progressed, self._segmented, self._failed)
         self.progress.log(
             _("Segmenting '{volume}' with '{model}'.").format(
@@ -191,23 +201,10 @@ class Panel:
         if not self._task and (self._asked is None or self._asked.done):
             self._timer.stop()
 
-    def _devices_known(self, result: dict[str, Any]) -> None:
-        auto = result["auto"]
-        self.ui.deviceInfo.text = _("Automatic means {name} ({reason}).").format(**auto)
-        present = {choice["name"].split(":")[0] for choice in result["choices"]}
-        for index in range(self.ui.deviceSelector.count):
-            device = self.ui.deviceSelector.itemData(index)
-            if device not in {"auto", *present}:
-                text = self.ui.deviceSelector.itemText(index)
-                absent = _("{device} - not usable here").format(device=text)
-                self.ui.deviceSelector.setItemText(index, absent)
-
     def _draw_roi(self, node: Any) -> None:
         """What a person adds wants to be drawn at once."""
         node.CreateDefaultDisplayNodes()
-        markups = slicer.modules.markups.logic()
-        markups.SetActiveList(node)
-        markups.StartPlaceMode(False)
+        draw(node)
         self.progress.say(_("Draw the ROI: click two opposite corners in a slice view."))
 
     def _progressed(self, stage: str, fraction: float, seconds_left: float | None) -> None:
@@ -215,7 +212,10 @@ class Panel:
             self.progress.advance(stage, fraction, seconds_left)
 
     def _segmented(self, outcome: Outcome) -> None:
-        self.ui.deviceInfo.text = _("Ran on {device}.").format(device=outcome.device)
+        self.devices.used(outcome.device)
+        if self.parameters is not None:
+            self.parameters.boxSegmentation = outcome.node
+        self.boxes.renewed(self._box_set())
         self._end(
             _("Done: {count} classes in '{name}', {seconds:.1f} s.").format(
                 count=len(outcome.found), name=outcome.node.GetName(), seconds=outcome.seconds
@@ -223,15 +223,68 @@ class Panel:
         )
         self.results.show(outcome)
 
+    def _box_set(self) -> BoxSet | None:
+        p = self.parameters
+        return None if p is None else BoxSet.of(self.picker.row, p.inputVolume, p.boxSegmentation)
+
+    def _prompts(self) -> list[Any]:
+        """The boxes of a first run: those of a model that needs them."""
+        boxes = self._box_set()
+        return boxes.counting if boxes is not None and boxes.row.needs_boxes else []
+
+    def _update_boxes(self, live: bool) -> None:
+        """Segment again from the boxes; a live update waits for what runs, and waits once."""
+        boxes = self._box_set()
+        if self.busy:
+            self._again = self._again or live
+            return
+        if boxes is None or boxes.segmentation is None:
+            return
+        parameters = self.parameters
+        choice = Choice(
+            (),
+            boxes.row,
+            boxes=boxes.counting,
+            output=boxes.segmentation,
+            device=parameters.device,
+            overwrite=parameters.boxOverwrite,
+        )
+        self._live, self._again = live, False
+        try:
+            self.logic.start_update(
+                choice,
+                self._progressed,
+                self._updated,
+                self._failed,
+                self.results.step_of(boxes.segmentation),
+            )
+        except ValueError as error:
+            self.progress.say(str(error)) if live else self._complain(error)
+            return
+        self._begin(_("Updating"))
+
+    def _updated(self, outcome: Outcome) -> None:
+        changed = ", ".join(self.logic.run.changed) or _("nothing")
+        self._end(
+            _("Updated: {changed}, {seconds:.2f} s.").format(
+                changed=changed, seconds=outcome.seconds
+            )
+        )
+        self.results.show(outcome)
+        if self._again:
+            self._update_boxes(True)
+
     def _failed(self, error: WorkerError) -> None:
+        live, self._live = self._live, False
         if error.details:
             self.progress.log(error.details)
         if error.kind == "cancelled" or self._cancelling:
             self._end(_("Cancelled; nothing was changed."))
             return
         self._end(_("Failed: {reason}").format(reason=error))
-        self.progress.open_log()
-        self._complain(error)
+        if not live:
+            self.progress.open_log()
+            self._complain(error)
 
     def _download(self, name: str) -> None:
         self._begin(_("Downloading"))
@@ -292,7 +345,9 @@ class Panel:
         elif row is None:
             reason = _("Choose a model first.")
         elif not row.usable:
-            reason = _("The chosen model is not installed, or is no model that segments.")
+            reason = _("The chosen model is not installed: press Download or Import.")
+        elif row.needs_boxes and not self._prompts():
+            reason = _("This model needs boxes: name one under Boxes, and draw it.")
         elif self._lacking:
             reason = _("Install the missing Python packages first.")
         button.enabled = not reason

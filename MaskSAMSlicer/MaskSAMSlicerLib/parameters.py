@@ -15,6 +15,9 @@ class Parameters:
         outputSegmentation: where segments go; none for a new one.
         rule: "replace" or "add" (see ``segments.write_segments``).
         device: "auto", "cpu", "cuda" or "mps".
+        boxSegmentation: the result whose boxes are shown.
+        boxLive: whether a dragged box is used as soon as the drag ends.
+        boxOverwrite: whether a class with a changed box may take voxels of the others.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -23,3 +26,6 @@ class Parameters:
     outputSegmentation: vtkMRMLSegmentationNode
     rule: str = "replace"
     device: str = "auto"
+    boxSegmentation: vtkMRMLSegmentationNode
+    boxLive: bool = False
+    boxOverwrite: bool = False

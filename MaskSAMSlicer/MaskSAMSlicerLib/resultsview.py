@@ -9,6 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .run import Outcome
+from .runrecord import forget_written
 
 
 class ResultsView:
@@ -42,8 +43,15 @@ class ResultsView:
         self._ui.resultsButton.visible = False
         self._update_buttons()
 
+    def step_of(self, node: Any) -> Any:
+        """The undo steps of what is shown, if it is of this segmentation."""
+        mine = self._outcome is not None and self._node() is node
+        return self._outcome.undo if mine else None
+
     def show(self, outcome: Outcome) -> None:
-        """The result of a run."""
+        """The result of a run, or of an update that goes on with its undo steps."""
+        if self._outcome is not None and self._outcome.undo is outcome.undo:
+            self._outcome = None
         self.clear()
         self._outcome = outcome
         self._ui.resultsButton.visible = True
@@ -131,11 +139,13 @@ class ResultsView:
     def _undo(self, _checked: bool = False) -> None:
         if self._outcome.undo.can_undo:
             self._outcome.undo.undo()
+            forget_written(self._node())
         self._update_buttons()
 
     def _redo(self, _checked: bool = False) -> None:
         if self._outcome.undo.can_redo:
             self._outcome.undo.redo()
+            forget_written(self._node())
         self._update_buttons()
 
     def _update_buttons(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,16 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from .boxnodes import class_of
 from .models import ModelRow
-from .segments import FoundClass, UndoStep, check_target, new_segmentation, write_segments
+from .runrecord import RunRecord, checksum
+from .segments import FoundClass, check_target, new_segmentation, write_segments
+from .undo import UndoStep
 from .volumes import box_from_roi, volume_from_node
 from .worker_client import Job, SegmentRequest, WorkerClient, WorkerError
+
+from MaskSAMCore.geometry import Volume  # isort: skip
+from MaskSAMCore.labels import Label  # isort: skip
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
@@ -28,10 +35,12 @@ class Choice:
         volumes: one for each channel of the model; the first gives the geometry.
         row: the model.
         roi: the part to segment; None for the whole volume.
-        boxes: ROI nodes, each named like a class that it bounds.
+        boxes: ROI nodes, each named like a class that it bounds; of a model that needs boxes, each
+            named like what it is drawn around.
         output: None for a new segmentation.
         rule: "replace" or "add".
         device: "auto", "cpu", "cuda" or "mps".
+        overwrite: whether classes with boxes may take voxels of classes without.
     """
 
     volumes: Sequence[vtkMRMLScalarVolumeNode]
@@ -41,6 +50,7 @@ class Choice:
     output: vtkMRMLSegmentationNode | None = None
     rule: str = "replace"
     device: str = "auto"
+    overwrite: bool = False
 
 
 @dataclass
@@ -81,6 +91,7 @@ class Run:
     job: Job | None = None
     outcome: Outcome | None = None
     error: Exception | None = None
+    _record: RunRecord = field(default_factory=lambda: RunRecord(""))
     _ids: dict[str, str] = field(default_factory=dict)
     _part: str = ""
 
@@ -103,8 +114,17 @@ class Run:
         volumes = [volume_from_node(node) for node in choice.volumes]
         first = volumes[0]
         check_target(choice.output, choice.volumes[0])
+        if choice.row.needs_boxes and not choice.boxes:
+            raise ValueError(_needs_boxes(choice.row))
         roi = None if choice.roi is None else box_from_roi(choice.roi, first)
-        boxes = [box_from_roi(node, first, node.GetName()) for node in choice.boxes]
+        boxes = [box_from_roi(node, first, class_of(node)) for node in choice.boxes]
+        self._record = RunRecord(
+            choice.row.name,
+            choice.device,
+            session=uuid.uuid4().hex,
+            roi=None if roi is None else (list(roi.lower), list(roi.upper)),
+            edited=sorted({box.label for box in boxes}),
+        )
         self._part = "" if choice.roi is None else choice.roi.GetName()
         self._ids = {"volume": choice.volumes[0].GetID()}
         if choice.output is not None:
@@ -117,6 +137,8 @@ class Run:
             roi=roi,
             boxes=boxes,
             device=choice.device,
+            session=self._record.session,
+            overwrite=choice.overwrite,
         )
         self.job = client.segment(
             request, on_progress=self.on_progress, on_done=self._done, on_error=self._failed
@@ -156,7 +178,7 @@ class Run:
         volume = volume_from_node(volume_node)
         if tuple(labelmap.shape) != tuple(volume.shape):
             raise ValueError(_("The volume changed its size meanwhile; nothing was changed."))
-        found = self._found(result["instances"])
+        found = self._found(result)
         node = output if output is not None else new_segmentation(volume_node, self._part)
         try:
             undo, ids = write_segments(
@@ -166,11 +188,31 @@ class Run:
             if output is None:
                 slicer.mrmlScene.RemoveNode(node)
             raise
+        names = [item.label.name for item in found]
+        self._record.segment_ids = dict(zip(names, ids, strict=True))
+        self._record.proposals = _proposals(result["instances"])
+        self._record.written = {
+            item.label.name: checksum(labelmap, item.label.value, item.lower, item.upper)
+            for item in found
+        }
+        self._record.save(node, self.choice.volumes)
+        return self._outcome(node, found, ids, undo, result, started, volume)
+
+    def _outcome(
+        self,
+        node: vtkMRMLSegmentationNode,
+        found: list[FoundClass],
+        segment_ids: list[str],
+        undo: UndoStep,
+        result: dict[str, Any],
+        started: float,
+        volume: Volume,
+    ) -> Outcome:
         device = result["device"]
         return Outcome(
             node=node,
             found=found,
-            segment_ids=ids,
+            segment_ids=segment_ids,
             undo=undo,
             device=f"{device['name']} ({device['reason']})",
             notes=list(result.get("notes", ())),
@@ -179,8 +221,8 @@ class Run:
             voxel_ml=abs(float(np.linalg.det(volume.ijk_to_ras[:3, :3]))) / 1000,
         )
 
-    def _found(self, instances: Sequence[dict[str, Any]]) -> list[FoundClass]:
-        labels = {label.value: label for label in self.choice.row.labels}
+    def _found(self, result: dict[str, Any]) -> list[FoundClass]:
+        labels = {label.value: label for label in self._labels(result)}
         return [
             FoundClass(
                 labels[int(item["label"])],
@@ -189,13 +231,25 @@ class Run:
                 tuple(int(value) for value in item["upper"]),
                 int(item["voxels"]),
             )
-            for item in instances
+            for item in result["instances"]
         ]
+
+    def _labels(self, result: dict[str, Any]) -> list[Label]:
+        """The classes: the model's own, or those that boxes were named."""
+        return [Label.from_json(value) for value in result["labels"]]
+
+
+def _proposals(instances: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The network's own box of each class; of a network that proposes none, the found voxels'."""
+    boxes = {item["name"]: item.get("proposal") or item for item in instances}
+    return {name: (list(box["lower"]), list(box["upper"])) for name, box in boxes.items()}
+
+
+def _needs_boxes(row: ModelRow) -> str:
+    return _(
+        "'{title}' segments what boxes are drawn around: draw a box under Boxes, and name it."
+    ).format(title=row.title)
 
 
 def _not_usable(row: ModelRow) -> str:
-    if row.kind != "model":
-        return _(
-            "'{title}' is a backbone that models build upon: choose a model that segments."
-        ).format(title=row.title)
     return _("The model '{title}' is not installed: press Download first.").format(title=row.title)

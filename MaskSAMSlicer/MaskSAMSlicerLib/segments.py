@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
+from .undo import UndoStep
 from .volumes import transform_to_world, volume_from_node
 
 from MaskSAMCore.labels import Label, terminology_entry  # isort: skip
@@ -45,67 +46,6 @@ class FoundClass:
     lower: tuple[int, int, int]
     upper: tuple[int, int, int]
     voxels: int
-
-
-class UndoStep:
-    """Takes back, and does again, one change of a segmentation's segments.
-
-    Once the segments were changed by something else, it can do neither: that would lose the change.
-    """
-
-    def __init__(self, node: vtkMRMLSegmentationNode) -> None:
-        self._segmentation = node.GetSegmentation()
-        self._history = slicer.vtkSegmentationHistory()
-        self._history.SetSegmentation(self._segmentation)
-        self._history.SaveState()
-        self._observed: list[int] = []
-        self._busy = False
-        self._outdated = False
-        self.node_id = node.GetID()
-
-    def watch(self) -> None:
-        """From now on, changes are somebody else's."""
-        kind = slicer.vtkSegmentation
-        for event in (kind.SourceRepresentationModified, kind.SegmentAdded, kind.SegmentRemoved):
-            tag = self._segmentation.AddObserver(event, self._changed)
-            self._observed.append(tag)
-
-    def close(self) -> None:
-        """Stop watching, and let go of the states."""
-        for tag in self._observed:
-            self._segmentation.RemoveObserver(tag)
-        self._observed.clear()
-        self._history.RemoveAllStates()
-        self._outdated = True
-
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is a state before this one, and nothing was changed since."""
-        return not self._outdated and bool(self._history.IsRestorePreviousStateAvailable())
-
-    @property
-    def can_redo(self) -> bool:
-        """Whether a state after this one was taken back, and nothing was changed since."""
-        return not self._outdated and bool(self._history.IsRestoreNextStateAvailable())
-
-    def undo(self) -> None:
-        """Back to the state before."""
-        self._restore(self._history.RestorePreviousState)
-
-    def redo(self) -> None:
-        """Forward again."""
-        self._restore(self._history.RestoreNextState)
-
-    def _restore(self, how: Callable[[], object]) -> None:
-        self._busy = True
-        try:
-            how()
-        finally:
-            self._busy = False
-
-    def _changed(self, *_event: object) -> None:
-        if not self._busy:
-            self._outdated = True
 
 
 def new_segmentation(
@@ -193,13 +133,9 @@ def write_segments(
                 segmentation.SeparateSegmentLabelmap(segment_id)
                 segment = segmentation.GetSegment(segment_id)
                 segment.RemoveAllRepresentations()
+                _fill(segment, item.label, image, model)
             else:
-                segment = slicer.vtkSegment()
-                segment.SetName(_unique_name(segmentation, item.label.name))
-            _fill(segment, item.label, image, model)
-            if not segment_id:
-                segment_id = segmentation.GenerateUniqueSegmentID(item.label.name)
-                segmentation.AddSegment(segment, segment_id)
+                segment_id = _add_segment(segmentation, item.label, image, model)
             ids.append(segment_id)
     finally:
         node.EndModify(was_modifying)
@@ -213,6 +149,74 @@ def write_segments(
         node.GetDisplayNode().SetSegmentVisibility(segment_id, True)
     step.watch()
     return step, ids
+
+
+def replace_voxels(
+    node: vtkMRMLSegmentationNode,
+    volume_node: vtkMRMLScalarVolumeNode,
+    labelmap: np.ndarray,
+    classes: Sequence[tuple[Label, FoundClass | None]],
+    segment_ids: Mapping[str, str],
+    model: str,
+    step: UndoStep | None = None,
+) -> tuple[UndoStep, dict[str, str]]:
+    """Gives some classes other voxels; no other segment changes, nor names and colors.
+
+    Args:
+        labelmap: [K, J, I] on the volume's grid.
+        classes: with what was found of each; None leaves its segment without voxels.
+        segment_ids: the segment of each class by name; a class without one, or whose segment was
+            deleted, gets a new one.
+        model: noted in new segments.
+        step: an earlier step of the same segmentation, to be continued.
+
+    Returns:
+        The step, to undo it, and the segments of these classes.
+    """
+    segmentation = node.GetSegmentation()
+    matrix = _image_to_segmentation(node, volume_node)
+    surfaces = segmentation.ContainsRepresentation(_closed_surface())
+    if step is None:
+        step = UndoStep(node)
+    else:
+        step.save()
+    ids = {}
+    nothing = np.zeros((1, 1, 1), labelmap.dtype)
+    with step.own_change():
+        was_modifying = node.StartModify()
+        try:
+            for label, found in classes:
+                segment_id = segment_ids.get(label.name, "")
+                segment = segmentation.GetSegment(segment_id) if segment_id else None
+                voxels, places = (nothing, []) if found is None else (labelmap, [found])
+                image = _oriented_image(voxels, places, matrix)
+                if segment is None:
+                    if found is None:
+                        continue
+                    segment_id = _add_segment(segmentation, label, image, model)
+                else:
+                    segmentation.SeparateSegmentLabelmap(segment_id)
+                    segment.RemoveAllRepresentations()
+                    segment.AddRepresentation(_binary_labelmap(), image)
+                    if found is not None:
+                        segment.SetLabelValue(label.value)
+                ids[label.name] = segment_id
+        finally:
+            node.EndModify(was_modifying)
+        segmentation.InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
+        if surfaces:
+            segmentation.CreateRepresentation(_closed_surface(), True)
+    step.watch()
+    return step, ids
+
+
+def _add_segment(segmentation: Any, label: Label, image: Any, model: str) -> str:
+    segment = slicer.vtkSegment()
+    segment.SetName(_unique_name(segmentation, label.name))
+    _fill(segment, label, image, model)
+    segment_id = segmentation.GenerateUniqueSegmentID(label.name)
+    segmentation.AddSegment(segment, segment_id)
+    return segment_id
 
 
 def _fill(segment: vtkSegment, label: Label, image: Any, model: str) -> None:

@@ -27,6 +27,13 @@ def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels = [label.to_json() for label in LABELS]
         described = {"name": name, "title": name.title(), "labels": labels}
         (folder / "masksam.json").write_text(json.dumps(described))
+    # Of boxes alone; the worker of the tests has a small SAM in its place.
+    checkpoint = home / "checkpoints" / "anything"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "checkpoint.pth").write_bytes(b"not read")
+    described = {"name": "anything", "title": "Anything", "licence": "none", "sha256": "0" * 64}
+    described |= {"format_version": 1, "architecture": "vit_b", "preparation": "sam", "page": ""}
+    (checkpoint / "checkpoint.json").write_text(json.dumps(described))
     return home
 
 

@@ -158,7 +158,7 @@ def test_a_dicom_series_is_segmented(known, tmp_path):
         ("flat", "single slice"),
         ("warped", "Harden"),
         ("model", "choose one of"),
-        ("backbone", "backbone"),
+        ("backbone", "not installed"),
         ("rule", "choose add or replace"),
         ("device", "choose one of auto"),
         ("roi outside", "outside the volume"),
