@@ -74,33 +74,41 @@ def train(
         False, "--compile", help="Compile the network first: faster, needs a C++ compiler."
     ),
     validation_minutes: float = typer.Option(4.0, min=0.01, help="Between two validations."),
+    preview_windows: int | None = typer.Option(
+        None,
+        "--preview",
+        min=1,
+        help="Only draw so many windows of the training, with outlines, to preview.png in -o.",
+    ),
 ) -> None:
     """Trains a model; stop it at any time and go on with --resume."""
     try:
-        from ..training.fit import FitOptions, fit
+        from ..training.fit import FitOptions, fit, preview
     except ImportError as error:
         raise MaskSAMError(f"training needs '{error.name}': pip install masksam[train]") from error
 
     chosen = {"learning_rate": learning_rate, "batch": batch, "augmentation": augmentation}
-    fit(
-        FitOptions(
-            dataset=dataset,
-            run=output,
-            preset=preset,
-            splits=splits,
-            targets=targets,
-            max_minutes=max_minutes,
-            resume=resume,
-            device=device,
-            devices=devices,
-            workers=workers,
-            seed=seed,
-            sam_checkpoint=sam_checkpoint,
-            weights=weights,
-            compiled=compiled,
-            validation_minutes=validation_minutes,
-        ),
-        Report(time.monotonic()),
-        config_changes={} if orientation is None else {"orientation": orientation.upper()},
-        settings_changes={name: value for name, value in chosen.items() if value is not None},
+    options = FitOptions(
+        dataset=dataset,
+        run=output,
+        preset=preset,
+        splits=splits,
+        targets=targets,
+        max_minutes=max_minutes,
+        resume=resume,
+        device=device,
+        devices=devices,
+        workers=workers,
+        seed=seed,
+        sam_checkpoint=sam_checkpoint,
+        weights=weights,
+        compiled=compiled,
+        validation_minutes=validation_minutes,
     )
+    report = Report(time.monotonic())
+    network = {} if orientation is None else {"orientation": orientation.upper()}
+    settings = {name: value for name, value in chosen.items() if value is not None}
+    if preview_windows is None:
+        fit(options, report, network, settings)
+    else:
+        preview(options, preview_windows, report, network, settings)

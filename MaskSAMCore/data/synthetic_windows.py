@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from MaskSAMCore.geometry import Volume, axis_mapping, turn, turn_back
+from MaskSAMCore.geometry import Box, Volume, axis_mapping, crop, turn, turn_back
 
 from .dataset import LabelledCase
 from .labelmaps import LabelScheme
@@ -20,6 +20,8 @@ from .sampling import process_seed
 from .synthesis import Draw, LabelMap, Ranges, Synthesis
 
 _VOXELS_A_CLASS = 2_000
+# Voxels of background around a validation image.
+MARGIN = 8
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,16 @@ def synthesized_case(
 ) -> LabelledCase:
     """A whole label map with an image of random contrast, always the same for a seed.
 
-    The image has the map's own grid, cropped to what is not background.
+    The image has the map's own grid, cropped to what is not background and a margin.
     """
     code = "SAR"
-    volume = case.channels[0]
+    volume, inside = case.channels[0], np.argwhere(case.channels[0].array > 0)
+    low, high = inside.min(0), inside.max(0) + 1
+    i, j, k = (float(v) for v in low[::-1] - MARGIN)
+    p, q, r = (float(v) for v in high[::-1] + MARGIN)
+    box = Box("", (i, j, k), (p, q, r)).clipped(volume.shape)
+    volume = crop(volume, box)
+    case = replace(case, label=case.label[box.slices()])
     axes, flips = axis_mapping(volume.ijk_to_ras, code)
     spacing = [volume.spacing[2 - axis] for axis in axes]
     labels = turn(volume.array, axes, flips)

@@ -24,10 +24,12 @@ from .devices import accelerator, precision, strategy
 from .evaluator import Evaluator, Scores
 from .material import Material, prepare_material
 from .module import MaskSAMModule
+from .preview import contact_sheet
 from .run import (
     BEST,
     FINGERPRINT,
     LAST,
+    PREVIEW,
     VALIDATION,
     RunRecord,
     best_dice,
@@ -149,6 +151,29 @@ def fit(
     best = max(best_dice(options.run), 0.0)
     report(f"best validation Dice {best:.4f}; weights and curves are in {options.run}")
     return best
+
+
+def preview(
+    options: FitOptions,
+    count: int,
+    report: Callable[[str], None] = print,
+    config_changes: dict[str, Any] | None = None,
+    settings_changes: dict[str, Any] | None = None,
+) -> Path:
+    """Draws ``count`` windows that a training would see to ``preview.png`` in its folder; arguments
+    and errors as for :func:`fit`. Nothing is trained."""
+    material = prepare_material(
+        options.dataset, options.splits, options.preset, report, config_changes, options.targets
+    )
+    settings = material.settings.replace(**(settings_changes or {}))
+    record = _new_record(options, material, settings, None)
+    lightning.seed_everything(options.seed, verbose=False)
+    windows = material.windows(record)
+    options.run.mkdir(parents=True, exist_ok=True)
+    path = options.run / PREVIEW
+    contact_sheet(windows, count, len(material.classes), material.plan.orientation, path)
+    report(f"{count} windows are in {path}")
+    return path
 
 
 @dataclass

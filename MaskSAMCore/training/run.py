@@ -27,6 +27,7 @@ from .settings import TrainSettings
 
 RUN_FILE, VALIDATION, FINGERPRINT = "run.json", "validation.json", "fingerprint.json"
 BEST, LAST = "best.safetensors", "last.safetensors"
+PREVIEW = "preview.png"
 
 
 @dataclass(frozen=True)
