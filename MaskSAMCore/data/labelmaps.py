@@ -211,7 +211,7 @@ class _Reading:
     def tissues(self, groups: Any, mirrored: Sequence[int]) -> tuple[int, ...]:
         """A number for each label; the two sides of one structure have the same."""
         tissue = [min(index, other) for index, other in enumerate(mirrored)]
-        if not isinstance(groups, list):
+        if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
             self.problems.append("'tissues' must be a list of lists of names")
             groups = []
         for group in groups:
