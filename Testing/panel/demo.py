@@ -1,7 +1,7 @@
 """The second half of ``make demo``: a person's clicks on the real panel, without Slicer.
 
-It loads the head of ``masksam demo``, clicks Segment for each of the two ROIs, and saves the scene
-and pictures of the window.
+It loads the head of ``masksam demo``, clicks Segment for each of the two ROIs, moves a box and
+clicks Update, and saves the scene and pictures of the window.
 """
 
 from __future__ import annotations
@@ -44,13 +44,15 @@ def main() -> None:
         show(panel)
         slicer.util.saveScene(str(folder / "scene.mrb"))
         save_light_and_dark(window, folder)
+        move_a_box(application, panel)
+        window.save(folder / "boxes.png")
     finally:
         panel.cleanup()
         window.close()
     if host.errors or host.messages.texts("error"):
         sys.exit(f"demo: {[*host.errors, *host.messages.texts('error')]}")
     print(
-        f"{folder}: scene.mrb (open it in 3D Slicer), panel.png, panel-dark.png;"
+        f"{folder}: scene.mrb (open it in 3D Slicer), panel.png, panel-dark.png, boxes.png;"
         f" {time.perf_counter() - began:.1f} s"
     )
 
@@ -62,16 +64,46 @@ def segment(application, panel, roi_file: Path) -> None:
     roi = slicer.util.loadMarkups(str(roi_file))
     panel.ui.roiSelector.setCurrentNode(roi)
     panel.ui.segmentButton.click()
+    wait(application, panel)
+    print(f"{roi.GetName()}: {panel.ui.statusLabel.text}")
+    roi.GetDisplayNode().SetVisibility(False)
+    if panel.ui.show3DButton.enabled and not panel.ui.show3DButton.checked:
+        panel.ui.show3DButton.click()
+
+
+def wait(application, panel) -> None:
+    """Let the application run until the worker is done."""
     began = time.monotonic()
     while panel.panel.busy:
         if time.monotonic() - began > LONGEST_RUN_S:
             sys.exit(f"demo: no end of the run: {panel.ui.statusLabel.text}")
         application.processEvents()
         time.sleep(0.01)
-    print(f"{roi.GetName()}: {panel.ui.statusLabel.text}")
-    roi.GetDisplayNode().SetVisibility(False)
-    if panel.ui.show3DButton.enabled and not panel.ui.show3DButton.checked:
-        panel.ui.show3DButton.click()
+
+
+def move_a_box(application, panel) -> None:
+    """Show the boxes of the last run, move one by the mouse in the axial view, click Update."""
+    import numpy as np
+    import slicer
+
+    for section in (panel.ui.inputsButton, panel.ui.modelButton, panel.ui.outputButton):
+        section.collapsed = True
+    panel.ui.showBoxesButton.click()
+    box = panel.panel.boxes.boxes.nodes[0]
+    center = [0.0, 0.0, 0.0]
+    box.GetCenterWorld(center)
+    centered = slicer.vtkMRMLSliceNode.CenteredJumpSlice
+    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, centered)
+    application.processEvents()
+    view = host.open_views()["Red"]
+    view.image()
+    to_pixel = np.linalg.inv(slicer.util.arrayFromVTKMatrix(view.node.GetXYToRAS()))
+    x, y = ((to_pixel @ [*center, 1])[:2]).round().astype(int).tolist()
+    view.drag((x, y), (x + 6, y + 12))
+    panel.ui.updateButton.click()
+    wait(application, panel)
+    print(panel.ui.statusLabel.text)
+    application.processEvents()
 
 
 def show(panel) -> None:
