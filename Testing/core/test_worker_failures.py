@@ -35,7 +35,7 @@ def started(client: WorkerClient, array, model, stage: str):
     """A job that has reached a stage."""
     heard = Heard()
     job = client.segment(request(array, model), **heard())
-    until(lambda: any(said[0] == stage for said in heard.progress), client, stage)
+    until(lambda: any(said[0] == stage for said in heard.progress), client, stage, heard)
     return job, heard
 
 

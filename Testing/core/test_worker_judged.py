@@ -69,7 +69,7 @@ def test_a_program_that_is_no_worker_is_told_apart(tmp_path: Path, monkeypatch, 
             job = client.segment(request(two_blobs(), "any"), **heard())
             ended = end_of(client.pid)
             if name == "hangs later":
-                until(lambda: client._connection.ready, client, "its greeting")
+                until(lambda: client._connection.ready, client, "its greeting", heard)
                 client._connection._hang_seconds = 1.0
             error = fails(client, job, heard)
             assert error.kind == kind

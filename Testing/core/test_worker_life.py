@@ -90,7 +90,7 @@ def test_closing_in_the_middle_of_a_run_leaves_nothing(tmp_path: Path, monkeypat
     client = WorkerClient(core_folder=ROOT, command=KNOWN)
     heard = Heard()
     job = client.segment(request(two_blobs(), model), **heard())
-    until(lambda: heard.progress, client, "progress")
+    until(lambda: heard.progress, client, "progress", heard)
     ended = end_of(client.pid)
     client.close()
     client.close()
@@ -304,7 +304,12 @@ def test_a_download_is_cancelled(tmp_path: Path, home: dict[str, str], shop: dic
     try:
         heard = Heard()
         job = client.download("sam_small", **heard())
-        until(lambda: any(fraction > 0 for _, fraction, _ in heard.progress), client, "progress")
+        until(
+            lambda: any(fraction > 0 for _, fraction, _ in heard.progress),
+            client,
+            "progress",
+            heard,
+        )
         client.cancel()
         with pytest.raises(WorkerError) as failure:
             client.wait(job)

@@ -14,12 +14,20 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "MaskSAMSlicer"))
 
-from MaskSAMSlicerLib.worker_client import SegmentRequest, WorkerClient, WorkerError  # noqa: E402
+from MaskSAMSlicerLib import worker_client  # noqa: E402
+from MaskSAMSlicerLib.worker_client import SegmentRequest, WorkerError  # noqa: E402
 
 __all__ = ["SegmentRequest", "WorkerClient", "WorkerError"]
 
 # A loaded machine may take long over anything; no test waits so long when all is well.
 LONG = 300.0
+
+
+class WorkerClient(worker_client.WorkerClient):
+    """As it ships, but for its patience: the known worker imports PyTorch before it greets."""
+
+    def __init__(self, *where: object, hang_seconds: float = LONG, **how: object) -> None:
+        super().__init__(*where, hang_seconds=hang_seconds, **how)
 
 
 class Heard:
@@ -55,10 +63,16 @@ def request(array: np.ndarray, model: object, matrix: np.ndarray | None = None, 
     return SegmentRequest([array], [matrix], ["MR häd"], str(model), **more)
 
 
-def until(condition, client: WorkerClient | None = None, what: str = "it") -> None:
-    """Poll until something is so."""
+def until(
+    condition,
+    client: WorkerClient | None = None,
+    what: str = "it",
+    heard: Heard | None = None,
+) -> None:
+    """Poll until something is so; an error of the job that is heard ends it at once."""
     end = time.monotonic() + LONG
     while not condition():
+        assert heard is None or not heard.errors, (heard.errors, heard.errors[0].details)
         assert time.monotonic() < end, f"{what} did not happen"
         if client is not None:
             client.poll()

@@ -75,7 +75,9 @@ class Person:
         self.widget.logic.close()
         self.widget.panel._asked = None
         logic = self.widget.logic.segmentation
-        logic._client = WorkerClient(command=KNOWN_WORKER, on_log=logic._log, **how)
+        # It imports PyTorch before it greets.
+        how = {"on_log": logic._log, "hang_seconds": LONG, **how}
+        logic._client = WorkerClient(command=KNOWN_WORKER, **how)
 
     @property
     def worker(self) -> psutil.Process:

@@ -53,5 +53,6 @@ def known(logic):
     """The same over a real worker with networks whose answers are known."""
     from MaskSAMSlicerLib.worker_client import WorkerClient
 
-    logic._client = WorkerClient(command=KNOWN_WORKER)
+    # It imports PyTorch before it greets, which on a loaded machine takes long.
+    logic._client = WorkerClient(command=KNOWN_WORKER, hang_seconds=300.0)
     return logic
