@@ -251,6 +251,7 @@ def _new_record(
             **({} if sam is None else {"sam_sha256": sam}),
             **({} if options.weights is None else {"started_from": options.weights.name}),
         },
+        label_maps=None if material.scheme is None else material.scheme.description,
     )
 
 
