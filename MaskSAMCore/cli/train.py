@@ -35,7 +35,11 @@ def train(
         " are synthesised from the label maps.",
     ),
     output: Path = typer.Option(..., "-o", "--output", help="The run's folder."),
-    preset: str = typer.Option("tiny", help="tiny, brain, acdc, synapse or amos."),
+    preset: str = typer.Option(
+        "tiny",
+        help="A network and how it is trained: tiny, brain, acdc, synapse, amos; masam_tiny,"
+        " masam_b, masam_h; unet; ablation_b1 to _b9, acdc_ablation_b1 to _b9.",
+    ),
     splits: Path | None = typer.Option(
         None, help="JSON file with the training and validation cases; else one case in five."
     ),

@@ -1,6 +1,6 @@
 """Datasets, plans, preprocessing and augmentation. What inference needs imports numpy and scipy."""
 
 from .planning import ChannelNormalization, Plan
-from .preprocessing import Prepared, preprocess
+from .preprocessing import Prepared, preprocess, repeat_edge_slices
 
-__all__ = ["ChannelNormalization", "Plan", "Prepared", "preprocess"]
+__all__ = ["ChannelNormalization", "Plan", "Prepared", "preprocess", "repeat_edge_slices"]

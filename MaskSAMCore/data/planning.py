@@ -6,7 +6,7 @@ The rules are nnU-Net's where it has one (spacing, normalisation): its users kno
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -164,6 +164,27 @@ def summarize(
         },
         "foreground_intensities": intensities,
     }
+
+
+def with_ct_window(
+    plan: Plan, cases: Sequence[CaseFingerprint], window: tuple[float, float]
+) -> Plan:
+    """The plan with CT channels clipped to a window in Hounsfield units, then normalised by the
+    foreground's mean and standard deviation within it; other channels are as they were.
+
+    Args:
+        plan: of the same cases.
+        cases: fingerprints of the training cases.
+        window: lowest and highest value.
+    """
+    kinds = list(plan.normalization)
+    for index, how in enumerate(kinds):
+        values = np.concatenate([case.foreground[index] for case in cases]).astype(np.float64)
+        if how.kind == "ct" and values.size:
+            values = np.clip(values, *window)
+            std = max(float(values.std()), 1e-8)
+            kinds[index] = ChannelNormalization("ct", float(values.mean()), std, *window)
+    return replace(plan, normalization=tuple(kinds))
 
 
 def _figures(values: np.ndarray) -> dict[str, float] | None:

@@ -58,6 +58,13 @@ def preprocess(
     return Prepared(np.stack(images), turned)
 
 
+def repeat_edge_slices(case: Prepared, count: int) -> Prepared:
+    """A case with its first and last slice repeated ``count`` times, in depth."""
+    ends = (count, count), (0, 0), (0, 0)
+    label = None if case.label is None else np.pad(case.label, ends, mode="edge")
+    return Prepared(np.pad(case.image, ((0, 0), *ends), mode="edge"), label)
+
+
 def plan_shape(shape: Sequence[int], spacing: Sequence[float], plan: Plan) -> tuple[int, int, int]:
     """Voxels on the plan's grid; an axis whose spacing agrees within 0.1 % keeps its own."""
     d, r, w = (

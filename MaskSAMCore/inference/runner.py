@@ -33,7 +33,8 @@ class SegmentationModel(Protocol):
 
     @property
     def config(self) -> Any:
-        """Has `window` (T, H, W), `in_channels` and `num_classes` (K foreground classes)."""
+        """Has `window` (T, H, W), `in_channels` and `num_classes` (K foreground classes); where it
+        has `every_slice`, windows are centred on every slice."""
         ...
 
     def encode(self, images: Tensor) -> Any:

@@ -92,7 +92,8 @@ class Scorer:
         self.cache = cache
         self._fill = torch.from_numpy(image.min((1, 2, 3)))
         self.notes: list[str] = []
-        windows = plan_windows(image.shape[1:], runner.window)
+        every_slice = getattr(runner.model.config, "every_slice", False)
+        windows = plan_windows(image.shape[1:], runner.window, every_slice)
         self.flips = flips
         self.passes = [_Pass(i, w, f) for i, w in enumerate(windows) for f in self.flips]
         self.num_classes: int = runner.model.config.num_classes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -40,6 +40,7 @@ class Window:
         weights: for each axis, the normalised weights of the window's voxels; 0 on padding.
         image: the part of the volume that the window covers, as slices.
         inside: the same part within the window, as slices.
+        repeats_edges: beyond the first and last slice of the volume, the window shows them again.
     """
 
     start: Shape
@@ -47,6 +48,7 @@ class Window:
     weights: tuple[Tensor, Tensor, Tensor]
     image: tuple[slice, slice, slice]
     inside: tuple[slice, slice, slice]
+    repeats_edges: bool = False
 
     def weight(self) -> Tensor:
         """(t, h, w): the blending weights of the part of the window that lies in the volume."""
@@ -77,14 +79,20 @@ def axis_weights(length: int, size: int, starts: Sequence[int]) -> NDArray[np.fl
     return weights / total[np.clip(voxels, 0, length - 1)]
 
 
-def plan_windows(shape: Sequence[int], size: Sequence[int]) -> list[Window]:
+def plan_windows(
+    shape: Sequence[int], size: Sequence[int], every_slice: bool = False
+) -> list[Window]:
     """The windows of a volume, in order of depth, row and column.
 
     Args:
         shape: of the volume on the plan's grid, (depth, rows, columns).
         size: of a window, (T, H, W).
+        every_slice: along depth, a window is centred on each slice, edge slices repeated, and all
+            that show a slice count alike (MA-SAM).
     """
     depth, rows, columns = (_spans(n, extent) for n, extent in zip(shape, size, strict=True))
+    if every_slice:
+        depth = _centred_spans(shape[0], size[0])
     slices, height, width = size
     return [
         Window(
@@ -93,16 +101,31 @@ def plan_windows(shape: Sequence[int], size: Sequence[int]) -> list[Window]:
             (d.weights, r.weights, c.weights),
             (d.image, r.image, c.image),
             (d.inside, r.inside, c.inside),
+            every_slice,
         )
         for d, r, c in product(depth, rows, columns)
     ]
 
 
 def _spans(length: int, size: int) -> list[Span]:
-    """The positions of windows along an axis."""
+    """The positions of half-overlapping windows along an axis."""
     starts = window_starts(length, size)
+    return _placed(length, size, starts, axis_weights(length, size, starts))
+
+
+def _centred_spans(length: int, size: int) -> list[Span]:
+    """The positions of windows centred on each slice."""
+    starts = [slice_ - size // 2 for slice_ in range(length)]
+    voxels = np.asarray(starts)[:, None] + np.arange(size)
+    inside = (voxels >= 0) & (voxels < length)
+    count = np.bincount(voxels[inside], minlength=length)
+    weights = np.where(inside, 1 / count[np.clip(voxels, 0, length - 1)], 0.0)
+    return _placed(length, size, starts, weights)
+
+
+def _placed(length: int, size: int, starts: Sequence[int], axis: NDArray[np.float64]) -> list[Span]:
     spans = []
-    for start, weights in zip(starts, axis_weights(length, size, starts), strict=True):
+    for start, weights in zip(starts, axis, strict=True):
         low, high = max(start, 0), min(start + size, length)
         inside = slice(low - start, high - start)
         spans.append(Span(start, torch.from_numpy(weights).float(), slice(low, high), inside))
@@ -113,9 +136,16 @@ def extract(image: NDArray[Any], window: Window, fill: Tensor) -> Tensor:
     """(C, T, H, W) float32: a window of an image (C, depth, rows, columns).
 
     Where it reaches over the image it is filled with `fill` (C,): the lowest intensity of each
-    channel, as in training.
+    channel, as in training; in depth, with the edge slices where the window repeats them.
     """
     d, r, c = window.image
+    if window.repeats_edges:
+        slices, last = window.size[0], image.shape[1] - 1
+        shown = np.clip(np.arange(window.start[0], window.start[0] + slices), 0, last)
+        image, d = image[:, shown], slice(0, slices)
+        window = replace(
+            window, image=(d, r, c), inside=(d, *window.inside[1:]), repeats_edges=False
+        )
     part = torch.from_numpy(np.ascontiguousarray(image[:, d, r, c]))
     if tuple(part.shape[1:]) == window.size:
         return part.float()

@@ -6,11 +6,15 @@ that a freshly adapted SAM is exactly SAM.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import AdapterKind
+
+Place = Literal["before", "middle", "after"]
 
 
 class Adapter(nn.Module):
@@ -76,16 +80,37 @@ class DMLPAdapter(Adapter):
     """For prompt embeddings: an inverted bottleneck (T to 4T to T) over the depth axis.
 
     T is fixed by the weights: another number of slices raises ValueError.
+
+    Args:
+        dim, ratio: of the adapter.
+        slices: T.
+        place: where the depth MLP and its skip connection are: in the "middle" of the bottleneck,
+            or, as in the paper's ablations, "before" the layer down (B7) or "after" the layer up
+            (B6).
     """
 
-    def __init__(self, dim: int, slices: int, ratio: float = 0.25) -> None:
+    def __init__(self, dim: int, slices: int, ratio: float = 0.25, place: Place = "middle") -> None:
         super().__init__(dim, ratio)
         self.slices = slices
+        self.place = place
         self.expand = nn.Linear(slices, 4 * slices)
         self.contract = nn.Linear(4 * slices, slices)
+        if place == "after":
+            # Nothing follows that is zero at the start.
+            nn.init.zeros_(self.contract.weight)
+            nn.init.zeros_(self.contract.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Args and result: (B, T, ..., dim): depth on axis 1."""
+        if self.place == "before":
+            return self.up(F.gelu(self.down(x + self.mix(x))))
+        if self.place == "after":
+            increment = self.up(F.gelu(self.down(x)))
+            return increment + self.mix(increment)
+        return super().forward(x)
 
     def mix(self, hidden: Tensor) -> Tensor:
-        """hidden: (B, T, ..., hidden): depth on axis 1."""
+        """hidden: (B, T, ..., channels): depth on axis 1."""
         if hidden.shape[1] != self.slices:
             raise ValueError(
                 f"this DMLPAdapter was built for {self.slices} slices, not {hidden.shape[1]}:"
@@ -101,6 +126,10 @@ def build_adapter(kind: AdapterKind, dim: int, slices: int, ratio: float) -> Ada
         return Adapter(dim, ratio)
     if kind == "depth_mlp":
         return DMLPAdapter(dim, slices, ratio)
+    if kind == "depth_mlp_before":
+        return DMLPAdapter(dim, slices, ratio, "before")
+    if kind == "depth_mlp_after":
+        return DMLPAdapter(dim, slices, ratio, "after")
     if kind == "depth_convolution":
         return DConvAdapter(dim, ratio)
-    raise ValueError(f"unknown adapter '{kind}': plain, depth_mlp or depth_convolution")
+    raise ValueError(f"unknown adapter '{kind}': choose one of {', '.join(get_args(AdapterKind))}")

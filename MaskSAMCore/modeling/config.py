@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 PromptForm = Literal["masks", "boxes", "both", "average"]
-AdapterKind = Literal["plain", "depth_mlp", "depth_convolution"]
+AdapterKind = Literal[
+    "plain", "depth_mlp", "depth_mlp_before", "depth_mlp_after", "depth_convolution"
+]
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class MaskSAMConfig:
         head_channels: hidden width of the box and class-token heads.
         adapter_ratio: bottleneck width over the adapted width.
         encoder_adapter, decoder_adapter: the adapter for image and for prompt embeddings (the
-            paper's ablations B1 to B9 exchange them).
+            paper's ablations B1 to B9 exchange them, see ``ablations``).
         depth_position: learned depth position embeddings in encoder and decoder.
         dense_decoder_position: one decoder embedding a token instead of one a slice
             (T x C x h x w; needed for the paper's parameter counts).
@@ -105,6 +107,9 @@ class MaskSAMConfig:
     decoder_adapter: AdapterKind = "depth_mlp"
     depth_position: bool = True
     dense_decoder_position: bool = False
+
+    # Windows half-overlap along depth too.
+    every_slice = False
 
     def __post_init__(self) -> None:
         if len(self.window) != 3 or min(self.window) < 1:
@@ -143,6 +148,16 @@ class MaskSAMConfig:
         """Rows and columns of tokens of a slice."""
         return self.image_size[0] // self.sam.patch, self.image_size[1] // self.sam.patch
 
+    @property
+    def token_voxels(self) -> int:
+        """Edge of a token in voxels: H and W of a window are multiples of it."""
+        return max(1, self.sam.patch // self.upsampling)
+
+    @property
+    def frozen_sam(self) -> SamConfig | None:
+        """The SAM whose weights come from its own file, where it is frozen."""
+        return self.sam if self.sam.frozen else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, for JSON."""
         return asdict(self)
@@ -150,14 +165,15 @@ class MaskSAMConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> MaskSAMConfig:
         """Inverse of :meth:`to_dict`; an unknown key is a ValueError that names it."""
-        return _from_dict(cls, {**values, "sam": _from_dict(SamConfig, values["sam"])})
+        return read_fields(cls, {**values, "sam": read_fields(SamConfig, values["sam"])})
 
     def replace(self, **changes: Any) -> MaskSAMConfig:
         """A copy with some fields changed."""
         return replace(self, **changes)
 
 
-def _from_dict(cls: type, values: dict[str, Any]) -> Any:
+def read_fields(cls: type, values: dict[str, Any]) -> Any:
+    """A dataclass from plain types; an unknown key is a ValueError that names it."""
     known = {field.name for field in fields(cls)}
     unknown = sorted(set(values) - known)
     if unknown:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .adapters import build_adapter
 from .config import MaskSAMConfig
 from .layers import layer_norm_2d, strided_convolution
-from .sam import attend, segment_anything
+from .sam import attend_in_windows
 
 
 @dataclass
@@ -78,18 +78,7 @@ class AdaptedImageEncoder(nn.Module):
 
     def block(self, index: int, block: Any, x: Tensor) -> Tensor:
         """One adapted transformer block on (B, T, h, w, D)."""
-        batch, slices, height, width, dim = x.shape
-        attended = block.norm1(x).reshape(batch * slices, height, width, dim)
-        if block.window_size > 0:
-            encoding = segment_anything("modeling.image_encoder")
-            windows, padded = encoding.window_partition(attended, block.window_size)
-            windows = attend(block.attn, windows)
-            attended = encoding.window_unpartition(
-                windows, block.window_size, padded, (height, width)
-            )
-        else:
-            attended = attend(block.attn, attended)
-        attended = attended.reshape(x.shape)
+        attended = attend_in_windows(block, block.norm1(x).flatten(0, 1)).reshape(x.shape)
         x = x + attended + self.after_attention[index](attended)
         normed = block.norm2(x)
         return x + block.mlp(normed) + 0.5 * self.beside_mlp[index](normed)

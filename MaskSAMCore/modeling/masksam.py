@@ -182,8 +182,3 @@ def semantic_scores(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
     """MaskFormer's combination: (B, N, T, K + 2) and (B, N, T, H, W) to (B, K + 1, T, H, W)."""
     classes = class_logits.softmax(-1)[..., :-1]
     return torch.einsum("bntk,bnthw->bkthw", classes, mask_logits.sigmoid())
-
-
-def build_model(config: MaskSAMConfig) -> MaskSAM:
-    """A MaskSAM of this configuration, randomly initialised (SAM included)."""
-    return MaskSAM(config)

@@ -1,12 +1,20 @@
-"""Network presets: the supplement's Table 5, and the small one of the bundled model."""
+"""Network presets: the supplement's Table 5, the small ones of the bundled models, the ablations of
+the paper's Table 4, MA-SAM, and a U-Net to compare with."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from .ablations import ablations
 from .config import SAM_CONFIGS, MaskSAMConfig
+from .masam_config import MASamConfig
+from .networks import NetworkConfig
+from .unet_config import UNetConfig
 
-PRESETS: dict[str, MaskSAMConfig] = {
+# The configurations that ablations are made of, by the beginning of their names.
+ABLATED = {"ablation": "tiny", "acdc_ablation": "acdc"}
+
+_MASKSAM: dict[str, MaskSAMConfig] = {
     "tiny": MaskSAMConfig(
         num_classes=2,
         window=(16, 40, 56),
@@ -49,18 +57,47 @@ PRESETS: dict[str, MaskSAMConfig] = {
     ),
 }
 
+for _prefix, _base in ABLATED.items():
+    _MASKSAM.update(ablations(_prefix, _MASKSAM[_base]))
 
-def preset(name: str, **changes: object) -> MaskSAMConfig:
+PRESETS: dict[str, NetworkConfig] = {
+    **_MASKSAM,
+    "masam_tiny": MASamConfig(
+        num_classes=2,
+        window=(5, 64, 64),
+        sam=SAM_CONFIGS["vit_t"],
+        pixels=None,
+        rank=8,
+        adapter_dim=64,
+    ),
+    "masam_b": MASamConfig(num_classes=13),
+    "masam_h": MASamConfig(num_classes=13, sam=SAM_CONFIGS["vit_h"]),
+    "unet": UNetConfig(num_classes=2),
+}
+
+
+def preset(name: str, **changes: object) -> NetworkConfig:
     """A preset by name, with some fields changed.
 
     Raises:
-        ValueError: there is no such preset.
+        ValueError: there is no such preset, or no such field.
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown preset '{name}': choose one of {', '.join(PRESETS)}")
-    return PRESETS[name].replace(**changes)
+        raise ValueError(f"unknown preset '{name}': choose one of {preset_names()}")
+    try:
+        return PRESETS[name].replace(**changes)
+    except TypeError as error:
+        raise ValueError(f"preset '{name}' cannot be changed so: {error}") from error
+
+
+def preset_names() -> str:
+    """The presets in one line, the ablations as ranges."""
+    ranges = {f"{prefix}_b1": f"{prefix}_b1 to {prefix}_b9" for prefix in ABLATED}
+    ends = tuple(f"_b{n}" for n in range(2, 10))
+    names = [ranges.get(name, name) for name in PRESETS]
+    return ", ".join(name for name in names if not name.endswith(ends) or " to " in name)
 
 
 def paper_parity(name: str) -> MaskSAMConfig:
     """A preset with the choices of the published modules that its parameter counts include."""
-    return preset(name, dense_decoder_position=True)
+    return _MASKSAM[name].replace(dense_decoder_position=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,28 @@ def build_sam(config: SamConfig, grid: tuple[int, int]) -> Sam:
     return Sam(encoder, prompt_encoder, decoder)
 
 
-def attend(attention: Any, x: Tensor) -> Tensor:
+Increment = Callable[[Tensor], Tensor]
+
+
+def attend_in_windows(block: Any, x: Tensor, increment: Increment | None = None) -> Tensor:
+    """The attention of a block of the image encoder on whole slices, cut into the block's windows
+    where it has any.
+
+    Args:
+        block: ``image_encoder.blocks[i]``.
+        x: (B, H, W, D), normalised.
+        increment: see :func:`attend`.
+    """
+    if block.window_size == 0:
+        return attend(block.attn, x, increment)
+    encoding = segment_anything("modeling.image_encoder")
+    windows, padded = encoding.window_partition(x, block.window_size)
+    windows = attend(block.attn, windows, increment)
+    merged: Tensor = encoding.window_unpartition(windows, block.window_size, padded, x.shape[1:3])
+    return merged
+
+
+def attend(attention: Any, x: Tensor, increment: Increment | None = None) -> Tensor:
     """SAM's image-encoder attention through ``scaled_dot_product_attention``.
 
     The decomposed relative positions are appended to queries and keys instead of being summed into
@@ -95,14 +117,16 @@ def attend(attention: Any, x: Tensor) -> Tensor:
     Args:
         attention: ``image_encoder.blocks[i].attn``.
         x: (B, H, W, D).
+        increment: of tokens (..., D), added to their queries, keys and values (..., 3 D).
 
     Returns:
-        (B, H, W, D), equal to ``attention(x)`` within 1e-4.
+        (B, H, W, D), equal to ``attention(x)`` within 1e-4 where there is no increment.
     """
     batch, height, width, _ = x.shape
     get_rel_pos = segment_anything("modeling.image_encoder").get_rel_pos
     heads = attention.num_heads
-    qkv = attention.qkv(x).reshape(batch, height * width, 3, heads, -1)
+    qkv = attention.qkv(x) if increment is None else attention.qkv(x) + increment(x)
+    qkv = qkv.reshape(batch, height * width, 3, heads, -1)
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     scale = attention.scale
     if attention.use_rel_pos:

@@ -22,7 +22,15 @@ from torch import Tensor
 from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.labels import Label
-from MaskSAMCore.modeling import MaskSAM, MaskSAMConfig, build_model, load_sam_checkpoint
+from MaskSAMCore.modeling import (
+    Network,
+    NetworkConfig,
+    UNet,
+    build_model,
+    kept_names,
+    load_sam_checkpoint,
+    read_config,
+)
 
 from .backbone import check_backbone, sha256
 
@@ -53,7 +61,7 @@ class Bundle:
     folder: Path
     name: str
     title: str
-    config: MaskSAMConfig
+    config: NetworkConfig
     plan: Plan
     labels: tuple[Label, ...]
     largest_component: tuple[int, ...]
@@ -61,7 +69,7 @@ class Bundle:
     card: dict[str, Any] = field(default_factory=dict)
     sam_sha256: str | None = None
 
-    def build(self, sam_checkpoint: Path | None = None) -> MaskSAM:
+    def build(self, sam_checkpoint: Path | None = None) -> Network:
         """The network with its weights, ready for inference.
 
         Args:
@@ -71,13 +79,16 @@ class Bundle:
             MaskSAMError: the weights do not fit, or the SAM is needed and absent, or another one
                 than the model was trained beside.
         """
-        model = build_model(self.config)
-        frozen = self.config.sam.frozen
-        if frozen:
+        try:
+            model = build_model(self.config)
+        except ValueError as error:
+            raise MaskSAMError(f"model '{self.name}' cannot be built: {error}") from error
+        sam = self.config.frozen_sam
+        if sam is not None and not isinstance(model, UNet):
             if sam_checkpoint is None:
                 raise MaskSAMError(
-                    f"model '{self.name}' works on top of SAM {self.config.sam.name}, which is not"
-                    f" installed: masksam models download sam_{self.config.sam.name}"
+                    f"model '{self.name}' works on top of SAM {sam.name}, which is not"
+                    f" installed: masksam models download sam_{sam.name}"
                 )
             check_backbone(sam_checkpoint, self.sam_sha256, f"model '{self.name}'")
             try:
@@ -86,7 +97,8 @@ class Bundle:
                 raise MaskSAMError(str(error)) from error
         state = _read_weights(self.folder / WEIGHTS)
         found = model.load_state_dict(state, strict=False)
-        missing = [k for k in found.missing_keys if not (frozen and k.startswith("sam."))]
+        kept = set(kept_names(model))
+        missing = [key for key in found.missing_keys if key in kept]
         wrong = [f"missing {key}" for key in missing]
         wrong += [f"unexpected {key}" for key in found.unexpected_keys]
         if wrong:
@@ -125,7 +137,7 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             folder=folder,
             name=str(values["name"]),
             title=str(values["title"]),
-            config=MaskSAMConfig.from_dict(values["architecture"]),
+            config=read_config(values["architecture"]),
             plan=Plan.from_dict(values["plan"]),
             labels=labels,
             largest_component=tuple(int(v) for v in values.get("largest_component", [])),
@@ -172,7 +184,7 @@ def save_bundle(
     name: str,
     title: str,
     state: dict[str, Tensor],
-    config: MaskSAMConfig,
+    config: NetworkConfig,
     plan: Plan,
     labels: tuple[Label, ...],
     largest_component: tuple[int, ...] = (),

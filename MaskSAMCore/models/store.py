@@ -40,9 +40,10 @@ def open_model(name_or_path: str | Path) -> tuple[Bundle, Path | None]:
 
 
 def _backbone(bundle: Bundle) -> Path | None:
-    if not bundle.config.sam.frozen:
+    sam = bundle.config.frozen_sam
+    if sam is None:
         return None
-    wanted = f"sam_{bundle.config.sam.name}"
+    wanted = f"sam_{sam.name}"
     there = [e for e in catalog() if e.kind == "backbone" and e.file.is_file()]
     for entry in there:
         if entry.sha256 == bundle.sam_sha256:

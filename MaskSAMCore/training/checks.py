@@ -10,7 +10,7 @@ import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.modeling import load_sam_checkpoint
+from MaskSAMCore.modeling import UNetConfig, load_sam_checkpoint
 from MaskSAMCore.modeling.sam import build_sam
 from MaskSAMCore.models.backbone import check_backbone
 
@@ -68,7 +68,8 @@ def check_sam(options: FitOptions, known: RunRecord | None, changes: dict[str, A
         config, name = preset_config(options.preset, changes), options.preset
     else:
         config, name = known.config, known.preset
-    if not config.sam.frozen:
+    sam = config.frozen_sam
+    if sam is None or isinstance(config, UNetConfig):
         return None
     file = options.sam_checkpoint
     if file is None:
@@ -82,7 +83,7 @@ def check_sam(options: FitOptions, known: RunRecord | None, changes: dict[str, A
         # On the meta device nothing is computed or kept: only names and shapes are compared.
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            load_sam_checkpoint(build_sam(config.sam, config.grid), file)
+            load_sam_checkpoint(build_sam(sam, config.grid), file)
     except ValueError as error:
         raise MaskSAMError(str(error)) from error
     return found

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from MaskSAMCore.modeling import MaskSAM, build_model, load_sam_checkpoint
+from MaskSAMCore.modeling import Network, UNet, build_model, load_sam_checkpoint
 
 from .callbacks import Budget, Progress, ResumableCheckpoints, Validation
 from .checks import check_sam, known_record, last_checkpoint, told
@@ -204,11 +204,13 @@ class Keeper:
         self.report(f"validation Dice {dice:.4f}{' (best so far)' if best else ''}")
 
 
-def _first_model(options: FitOptions, record: RunRecord, new: bool) -> MaskSAM:
+def _first_model(options: FitOptions, record: RunRecord, new: bool) -> Network:
     """The network as a training begins with it."""
     model = build_model(record.config)
-    if options.sam_checkpoint is not None and record.config.sam.frozen:
-        load_sam_checkpoint(model.sam, options.sam_checkpoint)
+    sam = None if isinstance(model, UNet) else model.sam
+    frozen = record.config.frozen_sam is not None
+    if options.sam_checkpoint is not None and frozen and sam is not None:
+        load_sam_checkpoint(sam, options.sam_checkpoint)
     if options.weights is not None and new:
         start_from(model, options.weights)
     return model

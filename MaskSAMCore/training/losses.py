@@ -24,7 +24,7 @@ from .prompting import PromptSettings, cut_masks, jittered_boxes, prompted_class
 class LossWeights:
     """Weights of the parts; costs of the matching equal losses. The paper's are the defaults of
     masks, boxes and "no object"; its 0.2 for the classification is in its presets, and the semantic
-    losses are ours."""
+    losses are ours. ``cross_entropy`` and ``dice`` are MA-SAM's."""
 
     classification: float = 2.0
     mask_bce: float = 1.5
@@ -36,6 +36,9 @@ class LossWeights:
     no_object: float = 0.1
     semantic: float = 1.0
     auxiliary_semantic: float = 0.0
+    # Of networks without queries.
+    cross_entropy: float = 0.2
+    dice: float = 0.8
 
 
 @dataclass(frozen=True)

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
 
-from MaskSAMCore.data import Plan, Prepared, preprocess
+from MaskSAMCore.data import Plan, Prepared, preprocess, repeat_edge_slices
 from MaskSAMCore.data.dataset import Dataset, LabelledCase, examine_dataset, load_cases
 from MaskSAMCore.data.labelmaps import LabelScheme
-from MaskSAMCore.data.planning import CaseFingerprint, case_fingerprint, make_plan, summarize
+from MaskSAMCore.data.planning import (
+    CaseFingerprint,
+    case_fingerprint,
+    make_plan,
+    summarize,
+    with_ct_window,
+)
 from MaskSAMCore.data.sampling import WindowDataset
 from MaskSAMCore.data.splits import find_split
 from MaskSAMCore.data.synthetic_windows import Source, SynthesizedWindows, synthesized_case
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import axis_mapping
-from MaskSAMCore.modeling import MaskSAMConfig, preset
+from MaskSAMCore.modeling import MaskSAMConfig, NetworkConfig, UNetConfig, preset
 
 from .settings import FIXED, SETTINGS, TrainSettings
 
@@ -49,7 +55,7 @@ class Material:
     train: list[Prepared] | list[Source]
     validation: list[LabelledCase]
     plan: Plan
-    config: MaskSAMConfig
+    config: NetworkConfig
     settings: TrainSettings
     fingerprint: dict[str, Any]
     scheme: LabelScheme | None = None
@@ -141,6 +147,8 @@ def prepare_material(
     prepared: list[Prepared] | list[Source]
     if scheme is None:
         prepared = [preprocess(case.channels, plan, case.label) for case in train]
+        if config.every_slice:
+            prepared = [repeat_edge_slices(case, plan.window[0] // 2) for case in prepared]
     else:
         prepared = [Source.of(case, scheme, plan.orientation) for case in train]
         validation = [synthesized_case(c, scheme, seed) for seed, c in enumerate(validation)]
@@ -158,7 +166,7 @@ def prepare_material(
     )
 
 
-def preset_config(name: str, changes: dict[str, Any]) -> MaskSAMConfig:
+def preset_config(name: str, changes: dict[str, Any]) -> NetworkConfig:
     """The network of a preset, with some fields changed, before it meets a dataset.
 
     Raises:
@@ -191,27 +199,32 @@ def _check_same(record: RunRecord, dataset: Dataset) -> None:
 
 def _adapt(
     name: str, dataset: Dataset, prints: list[CaseFingerprint], changes: dict[str, Any]
-) -> tuple[Plan, MaskSAMConfig]:
+) -> tuple[Plan, NetworkConfig]:
     """A preset for this dataset: its classes, channels and grid."""
     start = preset_config(name, changes)
-    tokens = max(1, start.sam.patch // start.upsampling)
     fixed = {**FIXED.get(name, {}), **changes}
     plan = make_plan(
         prints,
         dataset.channels,
-        tokens,
+        start.token_voxels,
         start.window,
         fixed.get("orientation"),
         fixed.get("spacing"),
     )
     classes = len(dataset.classes)
-    config = start.replace(
-        num_classes=classes,
-        in_channels=len(dataset.channels),
-        window=plan.window,
-        queries=start.queries if "queries" in changes else query_count(classes, start),
-    )
-    return plan, config
+    if "ct_window" in fixed:
+        plan = with_ct_window(plan, prints, fixed["ct_window"])
+    known: dict[str, Any] = {"num_classes": classes, "in_channels": len(dataset.channels)}
+    config: NetworkConfig
+    if isinstance(start, UNetConfig):
+        config = start.on_grid(plan.window, plan.spacing, **known)
+    elif start.every_slice:
+        config = start.replace(window=(start.window[0], *plan.window[1:]), **known)
+    else:
+        if isinstance(start, MaskSAMConfig) and "queries" not in changes:
+            known["queries"] = query_count(classes, start)
+        config = start.replace(window=plan.window, **known)
+    return replace(plan, window=config.window), config
 
 
 def query_count(classes: int, start: MaskSAMConfig) -> int:

@@ -1,4 +1,4 @@
-"""One training step of MaskSAM for Lightning."""
+"""One training step for Lightning."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.modeling import MaskSAM
+from MaskSAMCore.modeling import Network
 
 from .averaging import AveragedWeights
-from .losses import masksam_loss
+from .objective import training_loss
 from .settings import TrainSettings
 
 # What a training step spends its time in.
-COMPILED = ("encode", "run_decoder")
+COMPILED = ("encode", "run_decoder", "supervised_logits")
 
 
 class MaskSAMModule(lightning.LightningModule):
@@ -34,7 +34,7 @@ class MaskSAMModule(lightning.LightningModule):
     """
 
     def __init__(
-        self, model: MaskSAM, settings: TrainSettings, max_minutes: float | None, seed: int
+        self, model: Network, settings: TrainSettings, max_minutes: float | None, seed: int
     ) -> None:
         super().__init__()
         self.model = model
@@ -76,7 +76,7 @@ class MaskSAMModule(lightning.LightningModule):
         if settings.schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * self.progress))
         else:
-            factor = (1 - self.progress) ** 0.9
+            factor = (1 - self.progress) ** settings.exponent
         if settings.warm_up:
             factor *= min(1.0, (self.global_step + 1) / settings.warm_up)
         return settings.learning_rate * factor
@@ -101,7 +101,7 @@ class MaskSAMModule(lightning.LightningModule):
             group["lr"] = rate
         images, labels = batch
         try:
-            loss, parts = masksam_loss(
+            loss, parts = training_loss(
                 self.model, images, labels, self.settings.loss, self._prompts
             )
             if not torch.isfinite(loss):
@@ -148,14 +148,14 @@ class MaskSAMModule(lightning.LightningModule):
         self.best_dice = max(self.best_dice, float(kept["best_dice"]))
 
 
-def compile_steps(model: MaskSAM, backend: str = "inductor") -> None:
+def compile_steps(model: Network, backend: str = "inductor") -> None:
     """Compiles what a training step spends its time in, with one of torch.compile's backends."""
-    for name in COMPILED:
+    for name in (name for name in COMPILED if hasattr(model, name)):
         setattr(model, name, torch.compile(getattr(model, name), dynamic=False, backend=backend))
 
 
 @contextmanager
-def uncompiled(model: MaskSAM) -> Iterator[None]:
+def uncompiled(model: Network) -> Iterator[None]:
     """The model as it was, for as long as the block lasts: whole volumes come in other shapes,
     each of which would be compiled anew."""
     kept = {name: model.__dict__.pop(name) for name in COMPILED if name in model.__dict__}

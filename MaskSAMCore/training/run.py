@@ -21,7 +21,7 @@ from torch import Tensor
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.modeling import MaskSAM, MaskSAMConfig, build_model
+from MaskSAMCore.modeling import Network, NetworkConfig, build_model, kept_names, read_config
 
 from .settings import TrainSettings
 
@@ -49,7 +49,7 @@ class RunRecord:
         label_maps: what is known of the labels where images are synthesised from them, else None.
     """
 
-    config: MaskSAMConfig
+    config: NetworkConfig
     plan: Plan
     classes: tuple[str, ...]
     values: tuple[int, ...]
@@ -102,7 +102,7 @@ class RunRecord:
             # Records from before the values were written down had none but these.
             plain = range(1, len(values["classes"]) + 1)
             return cls(
-                config=MaskSAMConfig.from_dict(values["config"]),
+                config=read_config(values["config"]),
                 plan=Plan.from_dict(values["plan"]),
                 classes=tuple(values["classes"]),
                 values=tuple(int(v) for v in values.get("values", plain)),
@@ -154,24 +154,20 @@ def best_dice(run: Path) -> float:
     return max(noted, read_validation(run).get("dice", -1.0))
 
 
-def own_weights(model: MaskSAM) -> dict[str, Tensor]:
-    """The state to keep: everything, but for the parameters of a frozen SAM."""
-    frozen = model.config.sam.frozen
-    return {
-        name: value.detach().contiguous()
-        for name, value in model.state_dict().items()
-        if not (frozen and name.startswith("sam."))
-    }
+def own_weights(model: Network) -> dict[str, Tensor]:
+    """The state to keep: everything, but for what is frozen of a SAM."""
+    state = model.state_dict()
+    return {name: state[name].detach().contiguous() for name in kept_names(model)}
 
 
-def save_weights(model: MaskSAM, path: Path, facts: dict[str, str]) -> None:
+def save_weights(model: Network, path: Path, facts: dict[str, str]) -> None:
     """Writes a model's own weights as safetensors, complete or not at all."""
     beside = path.with_suffix(".part")
     save_file(own_weights(model), beside, metadata=facts)
     os.replace(beside, path)
 
 
-def load_weights(record: RunRecord, path: Path) -> MaskSAM:
+def load_weights(record: RunRecord, path: Path) -> Network:
     """The model of a run with weights of the run; a frozen SAM's own are left random.
 
     Raises:
@@ -181,7 +177,7 @@ def load_weights(record: RunRecord, path: Path) -> MaskSAM:
         raise MaskSAMError(f"{path} does not exist yet: train until the first validation")
     model = build_model(record.config)
     found = model.load_state_dict(load_file(path), strict=False)
-    own = own_weights(model)
+    own = set(kept_names(model))
     missing = [name for name in found.missing_keys if name in own]
     if missing or found.unexpected_keys:
         raise MaskSAMError(f"{path} does not fit the run's network: {missing[:3]}")

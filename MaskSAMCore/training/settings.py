@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from MaskSAMCore.modeling.presets import ABLATED
+
 from .losses import LossSettings, LossWeights
 from .prompting import PromptSettings
 
@@ -14,16 +16,19 @@ class TrainSettings:
     """Hyperparameters of a training.
 
     Attributes:
-        optimizer: "adamw", or "sgd" with Nesterov momentum 0.99 (the paper's for ACDC, Synapse).
+        optimizer: "adamw", or "sgd" with Nesterov momentum 0.99 (the paper's for ACDC, Synapse, and
+            nnU-Net's).
         epsilon: of AdamW; larger than usual, for mixed precision.
         learning_rate, weight_decay: at the start; biases and norms never decay.
-        schedule: "cosine" or "poly" (exponent 0.9), over the time budget where there is one, else
-            over ``iterations``.
+        schedule: "cosine" or "poly", over the time budget where there is one, else over
+            ``iterations``.
+        exponent: of "poly".
         warm_up: iterations of linear increase at the start.
         iterations: how many there are without a time budget.
         batch: windows a step and device.
         clip: largest norm of the gradient.
-        ema: decay of the averaged weights, which are those validated and kept.
+        ema: decay of the averaged weights, which are those validated and kept; 0 keeps the weights
+            as they are.
         foreground_share: share of windows centred on a foreground voxel.
         augmentation: strength, a share of the full ranges and probabilities; 0 is none.
         mirror: mirrored axes of a window (0 depth, 1 rows, 2 columns).
@@ -35,6 +40,7 @@ class TrainSettings:
     learning_rate: float = 5e-4
     weight_decay: float = 0.05
     schedule: Literal["cosine", "poly"] = "cosine"
+    exponent: float = 0.9
     warm_up: int = 250
     iterations: int = 250 * 500
     batch: int = 2
@@ -77,8 +83,35 @@ _PAPER = TrainSettings(
     loss=LossSettings(LossWeights(classification=_PAPER_CLASSIFICATION)),
 )
 
-# What a preset fixes of the plan, whatever the dataset is like.
-FIXED: dict[str, dict[str, Any]] = {"brain": {"orientation": "SAR", "spacing": (2.0, 2.0, 2.0)}}
+# MA-SAM's own: its published schedule over 400 epochs of BTCV.
+_MASAM = TrainSettings(
+    learning_rate=8e-4,
+    weight_decay=0.1,
+    schedule="poly",
+    exponent=7.0,
+    warm_up=250,
+    iterations=250 * 200,
+    loss=LossSettings(prompts=PromptSettings(share=0.3, jitter=0.1)),
+)
+
+# nnU-Net's own.
+_UNET = TrainSettings(
+    optimizer="sgd",
+    learning_rate=1e-2,
+    weight_decay=3e-5,
+    schedule="poly",
+    warm_up=0,
+    iterations=250 * 1000,
+    ema=0.0,
+    loss=LossSettings(LossWeights(cross_entropy=1.0, dice=1.0)),
+)
+
+# What a preset fixes of the plan, whatever the dataset is like. "ct_window" holds for CT alone.
+_ABDOMEN = {"ct_window": (-200.0, 250.0)}
+FIXED: dict[str, dict[str, Any]] = {
+    "brain": {"orientation": "SAR", "spacing": (2.0, 2.0, 2.0)},
+    **dict.fromkeys(("masam_tiny", "masam_b", "masam_h"), _ABDOMEN),
+}
 
 SETTINGS: dict[str, TrainSettings] = {
     "tiny": TrainSettings(
@@ -109,4 +142,13 @@ SETTINGS: dict[str, TrainSettings] = {
             LossWeights(classification=_PAPER_CLASSIFICATION, mask_bce=1.2, mask_dice=1.2)
         ),
     ),
+    # From nothing in minutes: the published rate falls to a hundredth by half of the time.
+    "masam_tiny": _MASAM.replace(
+        learning_rate=2e-3, weight_decay=0.05, exponent=0.9, iterations=8000, mirror=(0,)
+    ),
+    "masam_b": _MASAM,
+    "masam_h": _MASAM,
+    "unet": _UNET,
 }
+for _prefix, _base in ABLATED.items():
+    SETTINGS.update({f"{_prefix}_b{n}": SETTINGS[_base] for n in range(1, 10)})

@@ -16,6 +16,7 @@ from MaskSAMCore.modeling import (
     build_model,
     paper_parity,
     preset,
+    read_config,
     semantic_scores,
 )
 from MaskSAMCore.modeling.layers import Upsample, strided_convolution, transposed_convolution
@@ -51,7 +52,7 @@ def test_adapters_and_decoder_have_the_published_counts() -> None:
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_a_configuration_survives_json(name: str) -> None:
     config = PRESETS[name]
-    assert MaskSAMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert read_config(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_bad_configurations_say_what_is_wrong() -> None:
