@@ -10,7 +10,7 @@ import typer
 from typer.main import get_command
 
 from ..errors import Cancelled, MaskSAMError
-from . import benchmark, demo, evaluate, export, models, predict, train
+from . import benchmark, compare, demo, evaluate, export, models, predict, train
 
 app = typer.Typer(
     name="masksam",
@@ -39,7 +39,7 @@ def _options(
     """Options before the command."""
 
 
-for command in (predict, evaluate, train, export, models, demo, benchmark):
+for command in (predict, evaluate, train, compare, export, models, demo, benchmark):
     command.register(app)
 
 

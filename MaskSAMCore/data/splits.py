@@ -33,6 +33,17 @@ def split_cases(dataset: Dataset, file: Path | None, fold: int = 0) -> dict[str,
     return split
 
 
+def held_out_cases(file: Path | None, dataset: Dataset, fold: int = 0) -> list[str]:
+    """Names of the cases that a split file holds out as "test"; none without one.
+
+    Raises:
+        MaskSAMError: the file is no split, or names cases that are missing.
+    """
+    names = [] if file is None else _read_split(file, fold)["test"]
+    dataset.select(names)
+    return names
+
+
 def find_split(
     dataset: Dataset, given: Path | dict[str, list[str]] | None, fold: int = 0
 ) -> tuple[dict[str, list[str]], list[str]]:

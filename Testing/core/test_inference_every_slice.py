@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from MaskSAMCore.data import Prepared, repeat_edge_slices
+from MaskSAMCore.inference.device import choose_device
 from MaskSAMCore.inference.embeddings import EmbeddingCache
 from MaskSAMCore.inference.progress import Progress
-from MaskSAMCore.inference.runner import Runner, choose_device
+from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.scoring import Scorer
 from MaskSAMCore.inference.windows import extract, plan_windows
 from MaskSAMCore.modeling.masam import ClassScores

@@ -1,0 +1,94 @@
+"""``masksam compare``: several systems on one dataset, split, budget and device."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import typer
+
+from ..errors import MaskSAMError
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("compare")(compare)
+
+
+def compare(
+    dataset: Path = typer.Argument(
+        ..., help="nnU-Net dataset folder: imagesTr, labelsTr, dataset.json."
+    ),
+    output: Path = typer.Option(
+        ..., "-o", "--output", help="The comparison's folder; one that was stopped is gone on with."
+    ),
+    systems: str | None = typer.Option(
+        None,
+        help="Of masksam, masam, unet, any preset, the NAME of a --run, sam, medsam; with -box or"
+        " -boxes behind it where it is told boxes of the reference, in space or on each slice."
+        " By default those of the papers.",
+    ),
+    run: list[str] = typer.Option(
+        [], metavar="NAME=FOLDER", help="A finished training instead of a new one; repeatable."
+    ),
+    preset: list[str] = typer.Option(
+        [], metavar="NAME=PRESET", help="Another preset for masksam, masam or unet; repeatable."
+    ),
+    splits: Path | None = typer.Option(
+        None, help='JSON file with "train", "val" and "test" cases; else one case in five.'
+    ),
+    max_minutes: float = typer.Option(60.0, min=0.01, help="Time budget of each training."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
+    workers: int = typer.Option(1, min=0, help="Processes that augment windows."),
+    seed: int = typer.Option(0, help="Of each training."),
+    orientation: str | None = typer.Option(
+        None, help="Where depth, rows and columns of the slices point, such as RSA."
+    ),
+    sam_checkpoint: Path | None = typer.Option(
+        None, help="Official SAM weights, for presets that keep SAM frozen."
+    ),
+) -> None:
+    """Trains or takes several systems, measures them alike, and writes tables with statistics."""
+    try:
+        from ..comparison import DEFAULT_SYSTEMS, CompareOptions
+        from ..comparison import compare as run_comparison
+    except ImportError as error:
+        raise MaskSAMError(f"comparing needs '{error.name}': pip install masksam[train]") from error
+
+    names: tuple[str, ...] = DEFAULT_SYSTEMS
+    if systems is not None:
+        names = tuple(name.strip() for name in systems.split(",") if name.strip())
+    runs = {name: Path(folder) for name, folder in _pairs(run, "--run NAME=FOLDER").items()}
+    run_comparison(
+        CompareOptions(
+            dataset=dataset,
+            output=output,
+            systems=names,
+            splits=splits,
+            max_minutes=max_minutes,
+            device=device,
+            workers=workers,
+            seed=seed,
+            orientation=None if orientation is None else orientation.upper(),
+            runs=runs,
+            presets=_pairs(preset, "--preset NAME=PRESET"),
+            sam_checkpoint=sam_checkpoint,
+            command=shlex.join(["masksam", *sys.argv[1:]]),
+        ),
+        _say,
+    )
+
+
+def _pairs(values: list[str], form: str) -> dict[str, str]:
+    found = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        if not (name and equals and rest):
+            raise MaskSAMError(f"'{value}' does not have the form {form}")
+        found[name] = rest
+    return found
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
