@@ -51,8 +51,9 @@ def compare(
 ) -> None:
     """Trains or takes several systems, measures them alike, and writes tables with statistics."""
     try:
-        from ..comparison import DEFAULT_SYSTEMS, CompareOptions
-        from ..comparison import compare as run_comparison
+        from ..comparison.compare import CompareOptions
+        from ..comparison.compare import compare as run_comparison
+        from ..comparison.systems import DEFAULT_SYSTEMS
     except ImportError as error:
         raise MaskSAMError(f"comparing needs '{error.name}': pip install masksam[train]") from error
 

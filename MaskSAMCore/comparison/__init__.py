@@ -1,6 +1,4 @@
-"""Several systems on one dataset, split, budget and device, measured by the same code."""
+"""Several systems on one dataset, split, budget and device, measured by the same code.
 
-from .compare import CompareOptions, compare
-from .systems import DEFAULT_SYSTEMS
-
-__all__ = ["DEFAULT_SYSTEMS", "CompareOptions", "compare"]
+Nothing is imported here: each stage is a process of its own, and starts with what it needs.
+"""

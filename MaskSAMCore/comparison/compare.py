@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from MaskSAMCore.data.dataset import Dataset, open_dataset
 from MaskSAMCore.data.splits import held_out_cases, split_cases
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.evaluation import evaluate, surfaces_available, write_summary
-from MaskSAMCore.training.devices import accelerator
+from MaskSAMCore.inference.device import choose_device
 from MaskSAMCore.training.run import RunRecord
 
 from .folder import Folder, read_json, write_json
@@ -72,8 +73,10 @@ def compare(options: CompareOptions, report: Callable[[str], None] = print) -> l
         MaskSAMError: an option cannot work, a given run has seen the cases, the folder holds a
             comparison under other terms, or no system at all could be measured.
     """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MaskSAMError("the tables need matplotlib: pip install masksam[train]")
     systems, trainings = find_systems(options.systems, options.runs, options.presets)
-    device = accelerator(options.device)
+    device = choose_device(options.device).device.type
     dataset = open_dataset(options.dataset)
     split = split_cases(dataset, options.splits)
     test = held_out_cases(options.splits, dataset)

@@ -159,6 +159,10 @@ def main(arguments: list[str]) -> int:
     except MemoryError:
         write_json(job_file.with_suffix(".error"), {"error": "the memory ran out"})
         return 2
+    except ImportError as error:
+        told = f"training needs '{error.name}': pip install masksam[train]"
+        write_json(job_file.with_suffix(".error"), {"error": told})
+        return 2
     return 0
 
 

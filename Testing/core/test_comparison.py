@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from MaskSAMCore.cli import main
-from MaskSAMCore.comparison import CompareOptions, compare
+from MaskSAMCore.comparison.compare import CompareOptions, compare
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import read_volume
 from MaskSAMCore.training.fit import FitOptions, fit
