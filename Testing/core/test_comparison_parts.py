@@ -100,7 +100,11 @@ def row(name: str, values: list[float], **more: object) -> Row:
 def test_wilcoxon_is_paired_over_cases_and_corrected():
     random = np.random.default_rng(0)
     base = random.uniform(0.6, 0.9, 20)
-    rows = [row("a", list(base)), row("b", list(base - random.uniform(0.01, 0.03, 20))), row("same", list(base))]
+    rows = [
+        row("a", list(base)),
+        row("b", list(base - random.uniform(0.01, 0.03, 20))),
+        row("same", list(base)),
+    ]
     pairs = {(p.first, p.second): p for p in compared_pairs(rows)}
     # All 20 differences have one sign: 2 / 2^20.
     assert pairs["a", "b"].p == pytest.approx(2 / 2**20, rel=0.5)
