@@ -99,7 +99,7 @@ def test_what_cannot_work_is_told_before_the_dataset_is_read(
     bad.write_bytes(b"no checkpoint at all")
     torch.save({"some.weight": torch.ones(3)}, tmp_path / "another.pth")
     for more, message in (
-        (["--preset", "nonsense"], "unknown preset 'nonsense': choose one of tiny, acdc"),
+        (["--preset", "nonsense"], "unknown preset 'nonsense': choose one of tiny, brain"),
         (["--preset", "acdc"], "beside a frozen SAM: give its official weights with --sam-check"),
         (["--preset", "acdc", "--sam-checkpoint", str(tmp_path / "absent.pth")], "cannot be read"),
         (["--preset", "acdc", "--sam-checkpoint", str(bad)], "not a readable SAM checkpoint"),
