@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 SPILL_PREFIX = "masksam-embeddings-"
-# Embeddings are a convenience: a disk that is nearly full is left alone.
+# Embeddings are a convenience: a disk that is nearly full is left alone, and none is filled.
 _DISK_TO_LEAVE = 2 << 30
+SPILL_LIMIT = 8 << 30
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -69,7 +70,7 @@ class EmbeddingCache:
     The files are arrays (.npy, nothing is pickled) in a private folder of their own in the place
     for temporary files. It is made when it is first needed and removed by :meth:`clear`, at the
     latest when the process ends. Files are mapped into memory when they are read. Where the disk is
-    nearly full, an embedding is not kept.
+    nearly full, or the files come to SPILL_LIMIT, an embedding is not kept.
 
     Args:
         limit: bytes in memory; 0 keeps nothing at all, on disk neither.
@@ -95,6 +96,8 @@ class EmbeddingCache:
         if self.used + size <= self.limit:
             self._kept[key] = embedding
             self.used += size
+            return
+        if self.spilled + size > SPILL_LIMIT:
             return
         written = self._write(embedding, size)
         if written is not None:

@@ -110,7 +110,8 @@ class BoxesView(VTKObservationMixin):
 
     def _fill(self) -> None:
         table, boxes = self._ui.boxesTable, self.boxes
-        chosen = self._chosen()
+        # Something is always chosen: the buttons below then say what they would do.
+        chosen = self._chosen() or next(iter(boxes.names), "")
         blocked = table.blockSignals(True)
         table.setRowCount(len(boxes.names))
         words = {
@@ -188,9 +189,16 @@ class BoxesView(VTKObservationMixin):
                 slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, mode)
                 return
 
+    def _choose(self, name: str) -> None:
+        table = self._ui.boxesTable
+        for row in range(table.rowCount):
+            if table.item(row, 0).text() == name and table.currentRow() != row:
+                table.selectRow(row)
+
     def _moved(self, node: Any, _event: Any) -> None:
         name = boxnodes.class_of(node)
         before = self.boxes.state(name)
+        self._choose(name)
         self.boxes.note_change(node)
         if self.boxes.state(name) != before:
             self._changed()

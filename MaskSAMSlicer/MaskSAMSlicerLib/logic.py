@@ -39,6 +39,7 @@ class SegmentationLogic:
         # Called when a script's run begins and ends, for a panel that is open meanwhile.
         self.on_change: Callable[[], None] = lambda: None
         self._client: WorkerClient | None = None
+        self._sessions: set[str] = set()
         self.run: Run | None = None
 
     @property
@@ -56,9 +57,13 @@ class SegmentationLogic:
         return self.run is not None and not self.run.finished
 
     def forget(self) -> None:
-        """Let go of the last run's result."""
+        """Let go of the last run's result, and of the volumes that the worker holds open."""
         if not self.busy:
             self.run = None
+        if self._client is not None:
+            for session in self._sessions:
+                self._client.close_session(session)
+        self._sessions.clear()
 
     def start(
         self,
@@ -105,6 +110,7 @@ class SegmentationLogic:
             )
         run.start(self.client)
         self.run = run
+        self._sessions.add(run.session)
         return run
 
     def poll(self) -> None:

@@ -11,7 +11,8 @@ from slicer.i18n import tr as _
 from . import installer
 from .boxesview import BoxesView
 from .boxnodes import draw
-from .boxset import BoxSet
+from .boxupdates import BoxUpdates
+from .catalogchanges import CatalogChanges
 from .devicesview import DevicesView
 from .logic import SegmentationLogic
 from .modelpicker import ModelPicker
@@ -47,21 +48,27 @@ class Panel:
         self._timer = qt.QTimer()
         self._timer.interval = _POLL_MS
         self._timer.connect("timeout()", self._poll)
+        self._changes = CatalogChanges(
+            logic, self.begin, self.progressed, self._catalog_changed, self.failed
+        )
         self.picker = ModelPicker(
-            ui, self._model_chosen, self._download, self._import, self._remove
+            ui,
+            self._model_chosen,
+            self._changes.download,
+            self._changes.add,
+            self._changes.remove,
         )
         self.results = ResultsView(ui)
         self.progress = ProgressView(ui)
         self.devices = DevicesView(ui)
+        self._updates = BoxUpdates(self)
         self.boxes = BoxesView(
             ui,
-            self._update_boxes,
+            self._updates.start,
             self.progress.say,
-            self._complain,
+            self.complain,
             self._update_segment_button,
         )
-        self._live = False  # what runs is an update that nobody waits for
-        self._again = False  # a box was dragged meanwhile
         for rule, text in zip(
             _RULES, (_("replace the segment"), _("add a new segment")), strict=True
         ):
@@ -104,7 +111,7 @@ class Panel:
         ):
             widget.enabled = not self.busy
         self.results.refresh()
-        self.boxes.refresh(self._box_set(), self.busy)
+        self.boxes.refresh(self._updates.boxes(), self.busy)
         self._update_segment_button()
         self._update_warning()
 
@@ -155,7 +162,7 @@ class Panel:
         try:
             self._start()
         except ValueError as error:
-            self._complain(error)
+            self.complain(error)
 
     def _start(self) -> None:
         parameters, row = self.parameters, self.picker.row
@@ -165,32 +172,34 @@ class Panel:
             [parameters.inputVolume],
             row,
             parameters.roi,
-            self._prompts(),
+            self._updates.prompts(),
             parameters.outputSegmentation,
             parameters.rule,
             parameters.device,
         )
-        self._live = False
-        self.logic.start(choice, self._progressed, self._segmented, self._failed)
+        self.logic.start(choice, self.progressed, self._segmented, self.failed)
         self.progress.log(
             _("Segmenting '{volume}' with '{model}'.").format(
                 volume=parameters.inputVolume.GetName(), model=row.title
             )
         )
-        self._begin(_("Starting"))
+        self.begin(_("Starting"))
 
-    def _complain(self, error: Exception) -> None:
+    def complain(self, error: Exception) -> None:
+        """Tell the person what cannot be done."""
         self.progress.log(str(error))
         slicer.util.errorDisplay(str(error), windowTitle=_("MaskSAM"))
 
-    def _begin(self, task: str) -> None:
+    def begin(self, task: str) -> None:
+        """The worker does something from now on."""
         self._task = task
         self._cancelling = False
         self.progress.begin(task)
         self._timer.start()
         self.update()
 
-    def _end(self, message: str) -> None:
+    def end(self, message: str) -> None:
+        """The worker is done, one way or another."""
         self._task = ""
         self._cancelling = False
         self.progress.end(message)
@@ -207,7 +216,8 @@ class Panel:
         draw(node)
         self.progress.say(_("Draw the ROI: click two opposite corners in a slice view."))
 
-    def _progressed(self, stage: str, fraction: float, seconds_left: float | None) -> None:
+    def progressed(self, stage: str, fraction: float, seconds_left: float | None) -> None:
+        """How far the worker is."""
         if not self._cancelling:
             self.progress.advance(stage, fraction, seconds_left)
 
@@ -215,105 +225,38 @@ class Panel:
         self.devices.used(outcome.device)
         if self.parameters is not None:
             self.parameters.boxSegmentation = outcome.node
-        self.boxes.renewed(self._box_set())
-        self._end(
+        self.boxes.renewed(self._updates.boxes())
+        self.end(
             _("Done: {count} classes in '{name}', {seconds:.1f} s.").format(
                 count=len(outcome.found), name=outcome.node.GetName(), seconds=outcome.seconds
             )
         )
         self.results.show(outcome)
 
-    def _box_set(self) -> BoxSet | None:
-        p = self.parameters
-        return None if p is None else BoxSet.of(self.picker.row, p.inputVolume, p.boxSegmentation)
-
-    def _prompts(self) -> list[Any]:
-        """The boxes of a first run: those of a model that needs them."""
-        boxes = self._box_set()
-        return boxes.counting if boxes is not None and boxes.row.needs_boxes else []
-
-    def _update_boxes(self, live: bool) -> None:
-        """Segment again from the boxes; a live update waits for what runs, and waits once."""
-        boxes = self._box_set()
-        if self.busy:
-            self._again = self._again or live
-            return
-        if boxes is None or boxes.segmentation is None:
-            return
-        parameters = self.parameters
-        choice = Choice(
-            (),
-            boxes.row,
-            boxes=boxes.counting,
-            output=boxes.segmentation,
-            device=parameters.device,
-            overwrite=parameters.boxOverwrite,
-        )
-        self._live, self._again = live, False
-        try:
-            self.logic.start_update(
-                choice,
-                self._progressed,
-                self._updated,
-                self._failed,
-                self.results.step_of(boxes.segmentation),
-            )
-        except ValueError as error:
-            self.progress.say(str(error)) if live else self._complain(error)
-            return
-        self._begin(_("Updating"))
-
-    def _updated(self, outcome: Outcome) -> None:
-        changed = ", ".join(self.logic.run.changed) or _("nothing")
-        self._end(
-            _("Updated: {changed}, {seconds:.2f} s.").format(
-                changed=changed, seconds=outcome.seconds
-            )
-        )
-        self.results.show(outcome)
-        if self._again:
-            self._update_boxes(True)
-
-    def _failed(self, error: WorkerError) -> None:
-        live, self._live = self._live, False
+    def failed(self, error: WorkerError) -> None:
+        """The worker could not do it."""
+        quietly = self._updates.end_quietly()
         if error.details:
             self.progress.log(error.details)
         if error.kind == "cancelled" or self._cancelling:
-            self._end(_("Cancelled; nothing was changed."))
+            self.end(_("Cancelled; nothing was changed."))
             return
-        self._end(_("Failed: {reason}").format(reason=error))
-        if not live:
+        self.end(_("Failed: {reason}").format(reason=error))
+        if not quietly:
             self.progress.open_log()
-            self._complain(error)
+            self.complain(error)
 
-    def _download(self, name: str) -> None:
-        self._begin(_("Downloading"))
-        self.logic.client.download(
-            name, on_progress=self._progressed, on_done=self._catalog_changed, on_error=self._failed
-        )
-
-    def _import(self, path: str) -> None:
-        self._begin(_("Adding the model"))
-        self.logic.client.add_model(path, on_done=self._model_added, on_error=self._failed)
-
-    def _remove(self, name: str) -> None:
-        self._begin(_("Removing the model"))
-        self.logic.client.remove_model(name, on_done=self._catalog_changed, on_error=self._failed)
-
-    def _model_added(self, result: dict[str, Any]) -> None:
-        if self.parameters is not None:
-            self.parameters.model = result["name"]
-        self._catalog_changed(result)
-
-    def _catalog_changed(self, _result: dict[str, Any]) -> None:
+    def _catalog_changed(self, added: str) -> None:
+        if added and self.parameters is not None:
+            self.parameters.model = added
         self.picker.refresh()
-        self._end(_("The list of models is up to date."))
+        self.end(_("The list of models is up to date."))
 
     def _install(self, _checked: bool = False) -> None:
         try:
             installer.install(self.progress.log)
         except RuntimeError as error:
-            self._complain(error)
+            self.complain(error)
         self.check_packages()
 
     def _model_chosen(self, name: str) -> None:
@@ -346,7 +289,7 @@ class Panel:
             reason = _("Choose a model first.")
         elif not row.usable:
             reason = _("The chosen model is not installed: press Download or Import.")
-        elif row.needs_boxes and not self._prompts():
+        elif row.needs_boxes and not self._updates.prompts():
             reason = _("This model needs boxes: name one under Boxes, and draw it.")
         elif self._lacking:
             reason = _("Install the missing Python packages first.")

@@ -96,6 +96,11 @@ class Run:
     _part: str = ""
 
     @property
+    def session(self) -> str:
+        """Under which the worker holds the volume open."""
+        return self._record.session
+
+    @property
     def finished(self) -> bool:
         """Whether it ended, well or not."""
         return self.outcome is not None or self.error is not None

@@ -81,6 +81,16 @@ def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch):
     assert cache.get(0, CPU) is None and len(cache) == 0
 
 
+def test_files_grow_to_a_limit(tmp_path: Path, monkeypatch):
+    size = embeddings.size_in_bytes(some_embedding())
+    monkeypatch.setattr(embeddings, "SPILL_LIMIT", 2 * size)
+    cache = EmbeddingCache(limit=1)
+    for key in range(3):
+        cache.put(key, some_embedding())
+    assert [cache.get(key, CPU) is not None for key in range(3)] == [True, True, False]
+    assert cache.spilled == 2 * size
+
+
 def test_a_folder_that_cannot_be_written_or_was_tidied_away_means_encoding_again(
     tmp_path: Path, monkeypatch
 ):

@@ -325,3 +325,37 @@ def test_a_box_beside_the_volume_is_refused_in_words(person, scene):
     (message,) = host.messages.texts("error")
     assert "outside the volume" in message
     assert not person.widget.panel.busy
+
+
+def test_boxes_are_saved_loaded_and_used_again(person, scene, tmp_path):
+    from MaskSAMSlicerLib.boxnodes import place_box
+
+    from MaskSAMCore import Box, read_boxes
+
+    volume = segmented(person, "oblique")
+    node, box = segmentation(scene), box_node("Anterior")
+    assert not person.ui.saveBoxesButton.enabled
+    place_box(box, Box("Anterior", (3, 3, 2), (9, 9, 5)), volume)
+    person.click(person.ui.updateButton)
+    person.wait()
+    wanted = segment_voxels(node, "Anterior", volume)
+    host.messages.answers.append(str(tmp_path / "mine"))
+    person.click(person.ui.saveBoxesButton)
+    (saved,) = read_boxes(tmp_path / "mine.mrk.json")
+    assert saved.label == "Anterior"
+    choose(person, "Anterior")
+    person.click(person.ui.resetBoxButton)
+    person.wait()
+    assert not np.array_equal(segment_voxels(node, "Anterior", volume), wanted)
+    host.messages.answers.append(str(tmp_path / "mine.mrk.json"))
+    person.click(person.ui.loadBoxesButton)
+    assert states(person)["Anterior"] == "changed"
+    person.click(person.ui.updateButton)
+    person.wait()
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), wanted)
+    assert not host.messages.texts("error")
+    (tmp_path / "mine.mrk.json").write_text("{}")
+    host.messages.answers.append(str(tmp_path / "mine.mrk.json"))
+    person.click(person.ui.loadBoxesButton)
+    (message,) = host.messages.texts("error")
+    assert "no Slicer markup file" in message
