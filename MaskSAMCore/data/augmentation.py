@@ -147,7 +147,7 @@ def _spatial(window: tuple[int, int, int], flat: bool, strength: float) -> Spati
         p_scaling=min(1.0, 0.4 * strength),
         scaling=scaling,
         p_synchronize_scaling_across_axes=0 if flat else 0.5,
-        mode_seg="nearest",
+        mode_seg="bilinear",
     )
 
 
