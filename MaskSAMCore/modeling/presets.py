@@ -28,7 +28,7 @@ _MASKSAM: dict[str, MaskSAMConfig] = {
     "brain": MaskSAMConfig(
         num_classes=29,
         window=(24, 96, 96),
-        queries=32,
+        queries=30,
         sam=replace(
             SAM_CONFIGS["vit_t"], patch=8, prompt_dim=64, decoder_mlp_dim=128, decoder_heads=2
         ),

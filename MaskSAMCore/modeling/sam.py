@@ -123,7 +123,6 @@ def attend(attention: Any, x: Tensor, increment: Increment | None = None) -> Ten
         (B, H, W, D), equal to ``attention(x)`` within 1e-4 where there is no increment.
     """
     batch, height, width, _ = x.shape
-    get_rel_pos = segment_anything("modeling.image_encoder").get_rel_pos
     heads = attention.num_heads
     qkv = attention.qkv(x) if increment is None else attention.qkv(x) + increment(x)
     qkv = qkv.reshape(batch, height * width, 3, heads, -1)
@@ -131,8 +130,8 @@ def attend(attention: Any, x: Tensor, increment: Increment | None = None) -> Ten
     scale = attention.scale
     if attention.use_rel_pos:
         grid_q = q.reshape(batch, heads, height, width, -1)
-        table_h = get_rel_pos(height, height, attention.rel_pos_h).to(q.dtype)
-        table_w = get_rel_pos(width, width, attention.rel_pos_w).to(q.dtype)
+        table_h = relative_positions(height, attention.rel_pos_h).to(q.dtype)
+        table_w = relative_positions(width, attention.rel_pos_w).to(q.dtype)
         rel_h = torch.einsum("bnhwc,hkc->bnhwk", grid_q, table_h).flatten(2, 3)
         rel_w = torch.einsum("bnhwc,wkc->bnhwk", grid_q, table_w).flatten(2, 3)
         q = torch.cat([q * scale, rel_h.to(q.dtype), rel_w.to(q.dtype)], -1)
@@ -144,6 +143,17 @@ def attend(attention: Any, x: Tensor, increment: Increment | None = None) -> Ten
         scale = 1.0
     out = dot_product_attention(q, k, v, scale)
     return attention.proj(out.transpose(1, 2).reshape(batch, height, width, -1))
+
+
+def relative_positions(size: int, table: Tensor) -> Tensor:
+    """(size, size, c): for each query and key along an axis, its entry of a table (2 size - 1, c);
+    a table of another length is interpolated, as SAM does it."""
+    if len(table) != 2 * size - 1:
+        found: Tensor = segment_anything("modeling.image_encoder").get_rel_pos(size, size, table)
+        return found
+    # An import on the way would cut a compiled network in pieces.
+    places = torch.arange(size, device=table.device)
+    return table[places[:, None] - places + size - 1]
 
 
 def load_sam_checkpoint(sam: Sam, path: str | Path) -> None:
