@@ -74,6 +74,7 @@ class Session:
         self._cache = EmbeddingCache(task.cache_bytes)
         self._scorer: Scorer | None = None
         self._scores: Tensor | None = None
+        self._proposals: tuple[Proposal | None, ...] = ()
         self._automatic: Segmentation | None = None
         self._before_postprocessing: NDArray[Any] | None = None
         self._edited: dict[int, tuple[list[Box], EditedScores]] = {}
@@ -134,6 +135,8 @@ class Session:
         if self._scores is None:
             report.stage("Segmenting", until=0.8 if clipped else 0.9)
             self._scores = scorer.automatic(report)
+            names = [label.name for label in self._task.labels]
+            self._proposals = scorer.proposed.proposals(names, self._grid)
         if self._automatic is None:
             report.stage("Writing the labels", until=0.85 if clipped else 1.0)
             self._automatic = self._write(self._scores, {}, set(), False, report)
@@ -225,7 +228,7 @@ class Session:
         keep_largest_components(labelmap, self._task.largest_component - drawn)
         if not edited:
             self._before_postprocessing = before
-        instances = find_instances(labelmap, labels, class_scores[1:], self._proposals())
+        instances = find_instances(labelmap, labels, class_scores[1:], self._proposals)
         return Segmentation(labelmap, labels, instances, volume, probabilities)
 
     def _rewrite(
@@ -250,7 +253,7 @@ class Session:
         if region is not None:
             keep_largest_components(upright[region], own & self._task.largest_component - drawn)
             shares = [means.get(index, 0.0) for index in range(1, len(values))]
-            for one in find_instances(upright[region], labels, shares, self._proposals()):
+            for one in find_instances(upright[region], labels, shares, self._proposals):
                 if one.label in own:
                     box = self._grid.box_of_part(one.box, region, upright.shape)
                     instances[one.label] = replace(one, box=box)
@@ -262,8 +265,3 @@ class Session:
         """(K + 1,): the label value of each class, background first."""
         values = np.array([0, *(label.value for label in self._task.labels)])
         return values.astype(np.uint8 if values.max() < 256 else np.uint16)
-
-    def _proposals(self) -> tuple[Proposal | None, ...]:
-        assert self._scorer is not None
-        names = [label.name for label in self._task.labels]
-        return self._scorer.proposed.proposals(names, self._grid)
