@@ -66,7 +66,7 @@ class Ranges:
     alike: float = 0.5
     dark_air: float = 0.85
     strip: float = 0.25
-    crop: float = 0.04
+    crop: float = 0.1
     bias: float = 0.3
     gamma: float = 0.3
     noise: float = 0.08
