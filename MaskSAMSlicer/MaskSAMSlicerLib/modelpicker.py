@@ -109,11 +109,12 @@ class ModelPicker:
     def _show_details(self) -> None:
         row = self.row
         self._ui.modelDetails.text = row.details() if row else _("Choose a model.")
-        self._ui.downloadButton.enabled = bool(self._enabled and row and not row.installed)
+        offered = bool(row and row.url and not row.installed)
+        self._ui.downloadButton.enabled = bool(self._enabled and offered)
         self._ui.downloadButton.toolTip = (
             _("Download {size} and verify it.").format(size=readable_size(row.size))
-            if row and not row.installed
-            else _("The chosen model is installed.")
+            if offered
+            else _("The chosen model is installed, or is brought by hand.")
         )
         self._ui.importButton.enabled = self._enabled
         self._ui.removeButton.enabled = bool(self._enabled and row and row.own)
@@ -158,7 +159,9 @@ class ModelPicker:
 
 def _item(row: ModelRow) -> Any:
     item = qt.QTreeWidgetItem()
-    state = _("installed") if row.installed else _("download")
+    state = _("download") if row.url else _("by hand")
+    if row.installed:
+        state = _("installed")
     classes = str(len(row.labels)) if row.labels else ""
     texts = (row.title, state, row.modality, classes, readable_size(row.size), row.licence)
     tip = f"{row.title}: {', '.join(label.name for label in row.labels)}".removesuffix(": ")

@@ -85,7 +85,14 @@ class ModelRow:
                 licence=escape(self.licence), size=readable_size(self.size)
             )
         )
-        if not self.installed:
+        if not self.installed and not self.url:
+            lines.append(
+                _(
+                    "Nothing vouches for its file, so that it is brought by hand, in a shell:"
+                    " masksam models add FILE --name {name}"
+                ).format(name=self.name)
+            )
+        elif not self.installed:
             lines.append(_("From {url}").format(url=escape(self.url)))
             lines.append(_("SHA-256: {sha256}").format(sha256=self.sha256))
         return "<br>".join(line for line in lines if line)

@@ -15,8 +15,9 @@ import SimpleITK as sitk
 from MaskSAMCore.cli import main
 from MaskSAMCore.cli.cases import find_cases
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import RasBox
-from MaskSAMCore.io import read_volume, write_boxes
+from MaskSAMCore.geometry import RasBox, box_on_grid
+from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.io import read_boxes, read_volume, write_boxes
 from MaskSAMCore.models import find
 
 from .generated import generated_case, write_image
@@ -113,6 +114,29 @@ def test_a_box_bounds_its_class(image: Path, model: str, tmp_path: Path):
     assert main(arguments) == 0
     found = np.argwhere(read_volume(target).array == 1)
     assert (np.abs(found[:, ::-1] - [9.5, 7.5, 6.5]) <= [5, 4, 3]).all()
+
+
+def test_boxes_leave_other_classes_alone_unless_they_may_overwrite(
+    image: Path, model: str, tmp_path: Path
+):
+    volume = read_volume(image)
+    shape = np.array(volume.shape[::-1])
+    centre = (volume.ijk_to_ras @ [*(shape / 2 - 0.5), 1])[:3]
+    boxes, target = tmp_path / "boxes.mrk.json", tmp_path / "result.nii.gz"
+    write_boxes([RasBox("Bright", tuple(centre), np.eye(3), tuple(shape * volume.spacing))], boxes)
+    found = {}
+    for name, more in (
+        ("automatic", []),
+        ("kept", ["--boxes", str(boxes)]),
+        ("overwritten", ["--boxes", str(boxes), "--boxes-overwrite"]),
+    ):
+        arguments = ["predict", str(image), "-o", str(target), "-m", model, "--overwrite", *more]
+        assert main(arguments) == 0
+        found[name] = read_volume(target).array
+    np.testing.assert_array_equal(found["kept"] == 2, found["automatic"] == 2)
+    box = box_on_grid(read_boxes(boxes)[0], volume)
+    expected = Segmenter.from_model(model).segment(volume, boxes=[box], overwrite=True)
+    np.testing.assert_array_equal(found["overwritten"], expected.labelmap)
 
 
 def test_probabilities_come_as_one_image_that_sums_to_one(image: Path, model: str, tmp_path: Path):

@@ -28,6 +28,14 @@ def test_the_picker_finds_models_by_words(person):
     assert person.shown_models() == everything
 
 
+def test_a_model_that_cannot_be_downloaded_says_how_it_is_brought(person):
+    person.choose_model("medsam")
+    assert not person.ui.downloadButton.enabled
+    assert "masksam models add FILE --name medsam" in person.ui.modelDetails.text
+    person.choose_model("sam_vit_b")
+    assert person.ui.downloadButton.enabled
+
+
 def test_the_chosen_model_is_described(person):
     person.choose_model("hippocampus")
     details = person.ui.modelDetails.text
