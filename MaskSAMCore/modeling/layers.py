@@ -86,7 +86,11 @@ def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tens
     several times slower than the three operations written out.
     """
     if q.device.type == "cpu" and torch.is_grad_enabled():
-        return torch.softmax((q * scale) @ k.transpose(-1, -2), -1).to(v.dtype) @ v
+        scores = (q * scale) @ k.transpose(-1, -2)
+        # Mixed precision would write float32 and round it right after.
+        with torch.autocast("cpu", enabled=False):
+            weights = torch.softmax(scores, -1)
+        return weights.to(v.dtype) @ v
     padding = q.shape[-1] - v.shape[-1]
     # Kernels want keys and values of one width; the padding is cut off again.
     out = nn.functional.scaled_dot_product_attention(

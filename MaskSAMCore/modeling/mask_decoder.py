@@ -166,17 +166,17 @@ class AdaptedMaskDecoder(nn.Module):
                 tokens = tokens + attended + self.after_self_attention[index](attended)
             tokens = layer.norm1(tokens)
             attended = attend(
-                layer.cross_attn_token_to_image, tokens + start, keys + key_position, keys
+                layer.cross_attn_token_to_image, tokens + start, keys, keys, k_place=key_position
             )
             tokens = layer.norm2(tokens + attended + self.after_token_to_image[index](attended))
             tokens = layer.norm3(tokens + layer.mlp(tokens) + 0.5 * self.beside_mlp[index](tokens))
             attended = attend(
-                layer.cross_attn_image_to_token, keys + key_position, tokens + start, tokens
+                layer.cross_attn_image_to_token, keys, tokens + start, tokens, q_place=key_position
             )
             increment = self.after_image_to_token[index](attended.unflatten(2, self.grid))
             keys = layer.norm4(keys + attended + increment.flatten(2, 3))
         attended = attend(
-            transformer.final_attn_token_to_image, tokens + start, keys + key_position, keys
+            transformer.final_attn_token_to_image, tokens + start, keys, keys, k_place=key_position
         )
         tokens = tokens + attended + self.after_final_attention(attended)
         return transformer.norm_final_attn(tokens), keys
@@ -207,10 +207,35 @@ def _add_to_each_query(x: Tensor, image: Tensor, queries: int) -> Tensor:
     return (x.unflatten(0, (-1, queries)) + image[:, None]).flatten(0, 1)
 
 
-def attend(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """SAM's decoder attention on (P, T, tokens, C), through ``scaled_dot_product_attention``."""
+def attend(
+    attention: Any,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_place: Tensor | None = None,
+    k_place: Tensor | None = None,
+) -> Tensor:
+    """SAM's decoder attention on (P, T, tokens, C), through ``scaled_dot_product_attention``.
+
+    Args:
+        attention: with its projections.
+        q, k, v: queries, keys and values; keys that are the values are projected together.
+        q_place, k_place: positions (1 or T, tokens, C) to add to queries or keys. They are the same
+            for all prompts, so they are projected apart, once.
+    """
     lead = q.shape[:2]
-    q, k, v = attention.q_proj(q), attention.k_proj(k), attention.v_proj(v)
+    together = k is v
+    q = attention.q_proj(q)
+    if together:
+        layers = attention.k_proj, attention.v_proj
+        weight, bias = (torch.cat([getattr(x, n) for x in layers]) for n in ("weight", "bias"))
+        k, v = F.linear(k, weight, bias).chunk(2, -1)
+    else:
+        k, v = attention.k_proj(k), attention.v_proj(v)
+    if q_place is not None:
+        q = q + F.linear(q_place, attention.q_proj.weight)
+    if k_place is not None:
+        k = k + F.linear(k_place, attention.k_proj.weight)
     q, k, v = (
         x.flatten(0, 1).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in (q, k, v)
     )
