@@ -208,11 +208,10 @@ def semantic_loss(class_logits: Tensor, mask_logits: Tensor, targets: Targets) -
         scores = chance.transpose(1, 2) @ masks
         scores = scores / scores.sum(1, keepdim=True).clamp(min=1e-6)
         known = targets.masks.sum(1).clamp(max=1)
-        entropy = -(targets.masks * scores.clamp(min=1e-6).log()).sum(1)
-        entropy = entropy.sum() / known.sum().clamp(min=1)
-        # Without padding, whose scores answer to nothing; Dice over the whole batch, a class.
-        scores = scores * known[:, None]
-        overlap = (scores * targets.masks).sum((0, 2))[1:]
-        sizes = (scores.sum((0, 2)) + targets.masks.sum((0, 2)))[1:]
+        shown = scores * targets.masks
+        entropy = -(shown.sum(1).clamp(min=1e-6).log() * known).sum() / known.sum().clamp(min=1)
+        # Dice over the whole batch, a class; without padding, whose scores answer to nothing.
+        overlap = shown.sum((0, 2))[1:]
+        sizes = (scores @ known[..., None]).sum((0, 2))[1:] + targets.masks.sum((0, 2))[1:]
         dice = 1 - ((2 * overlap + 1) / (sizes + 1)).mean()
     return entropy + dice
