@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -73,6 +73,12 @@ class Ranges:
     thick: float = 0.5
     thickness: float = 6.0
     in_plane: float = 2.0
+
+    def scaled(self, strength: float) -> Ranges:
+        """With distortions of shape and intensity that many times as strong; contrast, resolution
+        and probabilities stay."""
+        names = ("rotation", "scale", "shear", "deformation", "bias", "gamma", "noise")
+        return replace(self, **{name: strength * getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from MaskSAMCore.data.planning import (
 )
 from MaskSAMCore.data.sampling import WindowDataset
 from MaskSAMCore.data.splits import find_split
+from MaskSAMCore.data.synthesis import Ranges
 from MaskSAMCore.data.synthetic_windows import Source, SynthesizedWindows, synthesized_case
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import axis_mapping
@@ -90,7 +91,8 @@ class Material:
                 record.plan,
                 settings.foreground_share,
                 seed,
-                device=device,
+                Ranges().scaled(settings.augmentation),
+                device,
             )
         return WindowDataset(
             cast("list[Prepared]", self.train),

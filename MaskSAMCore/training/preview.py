@@ -26,9 +26,9 @@ def contact_sheet(
     classes: int,
     orientation: str,
     path: Path,
-    across: int = 2,
+    across: int = 4,
 ) -> None:
-    """Draws windows: each as its three middle slices without outlines, and with them below.
+    """Draws windows: each as its three middle slices without outlines, and with them beside.
 
     Args:
         windows: pairs of images (C, T, H, W), of which the first channel is shown, and classes
@@ -53,7 +53,7 @@ def contact_sheet(
 def window_tile(
     image: NDArray[np.floating], labels: NDArray[np.integer], classes: int, orientation: str
 ) -> Picture:
-    """The three middle slices of a window side by side, and again with outlines below."""
+    """The three middle slices of a window one below another, and again with outlines beside."""
     low, high = np.percentile(image, (1, 99.5))
     grey = (np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
     plain, outlined = [], []
@@ -67,7 +67,7 @@ def window_tile(
         outlined.append(
             _outlined(plain[-1], _zoomed(np.take(labels, middle, axis)[flips]), classes)
         )
-    return _joined([_joined(plain, 1), _joined(outlined, 1)], 0)
+    return _joined([_joined(plain, 0), _joined(outlined, 0)], 1)
 
 
 def class_colors(classes: int) -> Picture:

@@ -156,6 +156,14 @@ def test_stripping_takes_the_surroundings_away_and_nothing_else():
         assert image[brain].std() > 0.01
 
 
+def test_no_strength_leaves_shapes_as_they_are():
+    labels = source(head())
+    none = Ranges(flip=0, crop=0, strip=0).scaled(0)
+    _, classes = synthesis(none)(labels, middle(labels), Draw(2, CPU))
+    np.testing.assert_array_equal(classes, scheme().classes_of(labels.labels.numpy()))
+    assert Ranges().scaled(1) == Ranges()
+
+
 def test_outside_the_map_lies_background():
     labels = source(head())
     _, classes = synthesis(PLAIN)(labels, [15.0, 18.0, 60.0], Draw(0, CPU))

@@ -120,8 +120,8 @@ def test_outlines_lie_on_the_border_inside_a_class(tmp_path: Path):
     labels[:, 5:15, 5:15] = 1
     contact_sheet([(torch.rand(1, 8, 20, 20), labels)], 1, 1, "SAR", tmp_path / "a.png")
     sheet = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.png"))).astype(int)
-    # Two pixels a voxel; the plain slices are above the outlined ones.
-    axial = sheet[-40:, :40]
+    # Two pixels a voxel; the plain slices are left of the outlined ones, the axial one on top.
+    axial = sheet[:40, -40:]
     colored = (axial.max(-1) - axial.min(-1)) > 60
     expected = np.zeros((40, 40), bool)
     expected[10:30, 10:30] = True
