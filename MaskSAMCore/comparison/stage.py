@@ -111,6 +111,7 @@ def _load(folder: Folder, job: dict[str, Any]) -> tuple[Any, dict[str, float]]:
     import torch
 
     from MaskSAMCore.inference import Segmenter
+    from MaskSAMCore.inference.sam_segmenter import SamSegmenter
     from MaskSAMCore.modeling import build_model
     from MaskSAMCore.models import export_run, open_checkpoint, open_model
 
@@ -119,17 +120,18 @@ def _load(folder: Folder, job: dict[str, Any]) -> tuple[Any, dict[str, float]]:
         checkpoint = open_checkpoint(system["checkpoint"])
         if checkpoint is None:
             raise MaskSAMError(f"'{system['checkpoint']}' is no checkpoint of a SAM")
-        segmenter = Segmenter.from_model(system["checkpoint"], device=device)
-        total = sum(p.numel() for p in checkpoint.build().parameters())
-        return segmenter, {"tunable": 0, "total": total}
+        sam = checkpoint.build()
+        how = checkpoint.entry.preparation
+        segmenter = SamSegmenter(sam, how, device=device, name=system["checkpoint"])
+        return segmenter, {"tunable": 0, "total": sum(p.numel() for p in sam.parameters())}
     given = job["training"]["given"]
     name = str(job["training"]["name"])
     run = folder.run(name) if given is None else Path(given)
     export_run(run, folder.model(name), overwrite=True)
     bundle, installed = open_model(folder.model(name))
-    sam = job["sam_checkpoint"]
+    file = job["sam_checkpoint"]
     segmenter = Segmenter(
-        bundle.build(installed if sam is None else Path(sam)),
+        bundle.build(installed if file is None else Path(file)),
         bundle.plan,
         bundle.labels,
         device=device,

@@ -5,17 +5,23 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from MaskSAMCore.comparison.folder import Folder
+from MaskSAMCore import models
+from MaskSAMCore.comparison.folder import Folder, read_json
 from MaskSAMCore.comparison.prompts import reference_boxes, slice_axis
+from MaskSAMCore.comparison.stage import segment
 from MaskSAMCore.comparison.statistics import Row, compared_pairs, holm
 from MaskSAMCore.comparison.systems import DEFAULT_SYSTEMS, find_systems
 from MaskSAMCore.comparison.tables import write_tables
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io import read_volume
 
+from .sam_reference import small_sam
+from .short_run import VALUES, write_gapped_dataset
 from .threshold_model import GEOMETRIES, volume_of
 
 
@@ -159,3 +165,40 @@ def test_a_folder_goes_on_under_its_own_terms_only(tmp_path: Path):
     (tmp_path / "full" / "notes.txt").write_text("mine")
     with pytest.raises(MaskSAMError, match="is not empty"):
         Folder(tmp_path / "full").begin(terms)
+
+
+@pytest.mark.parametrize("prompt", ["box", "boxes"])
+def test_a_sam_as_it_is_gives_its_masks_the_datasets_values(
+    prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its own labels go by the names of boxes, 1, 2, … in their order."""
+    dataset = write_gapped_dataset(tmp_path / "data", 2)
+    checkpoint = SimpleNamespace(entry=SimpleNamespace(preparation="sam"), build=small_sam)
+    monkeypatch.setattr(models, "open_checkpoint", lambda _: checkpoint)
+    system = {"name": "sam-boxes", "training": "", "checkpoint": "sam_vit_b", "prompt": prompt}
+    job = {
+        "folder": str(tmp_path / "out"),
+        "dataset": str(dataset),
+        "system": system,
+        "device": "cpu",
+        "cases": ["case_00", "case_01"],
+    }
+    segment(job)
+    folder = Folder(tmp_path / "out")
+    found = set()
+    for case in job["cases"]:
+        truth = read_volume(dataset / f"labelsTr/{case}.nii.gz")
+        mask = read_volume(folder.predictions("sam-boxes") / f"{case}.nii.gz")
+        assert mask.same_grid(truth)
+        for value in VALUES.values():
+            k, j, i = np.nonzero(mask.array == value)
+            if k.size:
+                (box,) = (b for b in reference_boxes(truth, ["x"], [value], "box", 0))
+                inside = np.zeros(mask.shape, bool)
+                inside[box.slices()] = True
+                assert inside[k, j, i].all()
+        found |= set(np.unique(mask.array).tolist())
+    assert found <= {0, *VALUES.values()} and len(found) > 1
+    facts = read_json(folder.facts("sam-boxes"))
+    assert facts["tunable"] == 0 and facts["total"] > 0
+    assert set(facts["seconds"]) == set(job["cases"])
