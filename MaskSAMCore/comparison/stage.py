@@ -122,8 +122,8 @@ def _load(folder: Folder, job: dict[str, Any]) -> tuple[Any, dict[str, float]]:
             raise MaskSAMError(f"'{system['checkpoint']}' is no checkpoint of a SAM")
         sam = checkpoint.build()
         how = checkpoint.entry.preparation
-        segmenter = SamSegmenter(sam, how, device=device, name=system["checkpoint"])
-        return segmenter, {"tunable": 0, "total": sum(p.numel() for p in sam.parameters())}
+        boxed = SamSegmenter(sam, how, device=device, name=system["checkpoint"])
+        return boxed, {"tunable": 0, "total": sum(p.numel() for p in sam.parameters())}
     given = job["training"]["given"]
     name = str(job["training"]["name"])
     run = folder.run(name) if given is None else Path(given)

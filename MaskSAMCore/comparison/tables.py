@@ -19,9 +19,10 @@ NOTES = (
     'Dice: mean (standard deviation) over the cases; "mean" first averages the classes of each'
     " case. Surface Dice at 1 mm and the 95 % Hausdorff distance (HD95) are means over cases and"
     " classes; HD95 is infinite where a class was missed altogether. Parameters in millions."
-    ' "min" and "iterations" are those of the best weights. Time is that of one volume from memory'
-    ' to labels, memory the peak of the process that segments. "-box": told one box in space around'
-    ' each class of the reference; "-boxes": one on each slice.\n'
+    ' "minutes" and "iterations" are those of the best weights. Time is that of one volume from'
+    " memory to labels, memory the peak of the process that segments."
+    ' "-box": told one box in space around each class of the reference; "-boxes": one on each'
+    " slice.\n"
 )
 
 
@@ -107,7 +108,7 @@ def markdown(
 def shown_table(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Heading and lines as people read them."""
     heading = ["system", "network", *classes, "mean", "surface Dice", "HD95 mm"]
-    heading += ["tunable M", "total M", "min", "iterations", "s a volume", "memory GiB"]
+    heading += ["tunable M", "total M", "minutes", "iterations", "s a volume", "memory GiB"]
     lines = []
     for row in rows:
         dice = [row.dice.get(name, (math.nan, math.nan)) for name in classes]
@@ -115,8 +116,8 @@ def shown_table(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[str],
             [
                 row.system,
                 Path(row.network).name,
-                *(f"{_number(m, 4)} ({_number(s, 3)})" for m, s in dice),
-                f"{_number(row.mean, 4)} ({_number(row.spread, 3)})",
+                *(_with_spread(mean, spread) for mean, spread in dice),
+                _with_spread(row.mean, row.spread),
                 _number(row.surface_dice, 4),
                 _number(row.hd95, 2),
                 _number(row.tunable / 1e6, 2),
@@ -155,7 +156,7 @@ def draw(rows: Sequence[Row], classes: Sequence[str], facts: Mapping[str, str], 
     from matplotlib.figure import Figure
 
     heading, lines = shown_table(rows, classes)
-    width = max(9.0, 1.15 * len(heading))
+    width = max(9.0, 1.05 * len(heading))
     figure = Figure(figsize=(width, 4.2 + 0.32 * (len(rows) + 1)), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, height_ratios=[3.4, 0.3 * (len(rows) + 1)])
@@ -174,7 +175,8 @@ def draw(rows: Sequence[Row], classes: Sequence[str], facts: Mapping[str, str], 
     below.set_axis_off()
     table = below.table(lines, colLabels=heading, loc="center", cellLoc="center")
     table.auto_set_font_size(False)
-    table.set_fontsize(7)
+    table.set_fontsize(9)
+    table.scale(1, 1.25)
     table.auto_set_column_width(list(range(len(heading))))
     with atomic_path(path, True) as beside_path:
         figure.savefig(beside_path, dpi=130, format="png")
@@ -193,6 +195,10 @@ def _number(value: float, digits: int) -> str:
     if math.isnan(value):
         return "–"
     return "∞" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+def _with_spread(mean: float, spread: float) -> str:
+    return "–" if math.isnan(mean) else f"{_number(mean, 4)} ({_number(spread, 3)})"
 
 
 def _p(value: float) -> str:
