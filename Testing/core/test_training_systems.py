@@ -53,7 +53,7 @@ def masam(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unet(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("unet") / "run"
     options = FitOptions(dataset, run, preset="unet", device="cpu", workers=0)
-    fit(options, lambda _: None, UNET, {"iterations": 150, "augmentation": 0.3})
+    fit(options, lambda _: None, UNET, {"iterations": 300, "augmentation": 0.3})
     return run
 
 
