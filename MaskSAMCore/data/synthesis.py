@@ -19,15 +19,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from .deformation import (
+    LabelMap,
+    Mapping,
+    Three,
+    along_axes,
+    rotation_matrix,
+    spline_basis,
+    voxel_centres,
+)
+from .draw import Draw
 from .labelmaps import LabelScheme
 from .planning import ANISOTROPY
 
-Three = tuple[float, float, float]
 # Width at half the height of a Gaussian, in standard deviations.
 _FWHM = 2.3548
 
@@ -79,73 +86,6 @@ class Ranges:
         and probabilities stay."""
         names = ("rotation", "scale", "shear", "deformation", "bias", "gamma", "noise")
         return replace(self, **{name: strength * getattr(self, name) for name in names})
-
-
-@dataclass(frozen=True)
-class LabelMap:
-    """A label map ready for windows to be cut from.
-
-    Attributes:
-        labels: uint8 (D, R, C), label indices, turned to the plan's orientation, cropped to what is
-            not background and framed by one voxel of it.
-        spacing: mm along its axes.
-    """
-
-    labels: Tensor
-    spacing: Three
-
-    @classmethod
-    def of(cls, labels: NDArray[np.integer], spacing: Three) -> LabelMap:
-        """From whole (D, R, C) label indices."""
-        inside = np.argwhere(labels > 0) if labels.any() else np.zeros((1, 3), int)
-        cut = tuple(
-            slice(low, high + 1) for low, high in zip(inside.min(0), inside.max(0), strict=True)
-        )
-        framed = np.pad(labels[cut].astype(np.uint8), 1)
-        return cls(torch.from_numpy(framed), spacing)
-
-    def to(self, device: torch.device) -> LabelMap:
-        """The map on a device."""
-        return LabelMap(self.labels.to(device), self.spacing)
-
-    @property
-    def extent(self) -> Three:
-        """Millimetres along its axes."""
-        d, r, c = (n * mm for n, mm in zip(self.labels.shape, self.spacing, strict=True))
-        return d, r, c
-
-
-class Draw:
-    """Random numbers from one seed: single ones without waiting for a device, tensors on it."""
-
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self.device = device
-        self._single = torch.Generator().manual_seed(seed)
-        self._many = torch.Generator(device).manual_seed(seed)
-
-    def uniform(self, low: float, high: float) -> float:
-        """A number."""
-        return low + (high - low) * float(torch.rand((), generator=self._single))
-
-    def normal(self, std: float) -> float:
-        """A number around 0."""
-        return std * float(torch.randn((), generator=self._single))
-
-    def chance(self, probability: float) -> bool:
-        """True with a probability."""
-        return self.uniform(0, 1) < probability
-
-    def whole(self, below: int) -> int:
-        """An integer from 0."""
-        return int(torch.randint(below, (), generator=self._single))
-
-    def uniforms(self, count: int, low: float, high: float) -> Tensor:
-        """(count,) on the CPU."""
-        return low + (high - low) * torch.rand(count, generator=self._single)
-
-    def normals(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal numbers on the device."""
-        return torch.randn(tuple(shape), generator=self._many, device=self.device)
 
 
 class Synthesis:
@@ -211,7 +151,7 @@ class Synthesis:
     ) -> Mapping:
         ranges = self.ranges
         angles = [math.radians(draw.uniform(-ranges.rotation, ranges.rotation)) for _ in range(3)]
-        matrix = _rotation(angles) @ torch.diag(
+        matrix = rotation_matrix(angles) @ torch.diag(
             (draw.uniforms(3, -1, 1) * math.log1p(ranges.scale)).exp()
         )
         shear = draw.uniforms(9, -ranges.shear, ranges.shear).reshape(3, 3)
@@ -241,11 +181,11 @@ class Synthesis:
         voxels = self._acquisition(fine, draw)
         starts = [draw.uniform(-0.5, 0.5) * size for size in voxels]
         centres = [
-            _centres(length, size, start)
+            voxel_centres(length, size, start)
             for length, size, start in zip(extent, voxels, starts, strict=True)
         ]
         profiles = [
-            _profile(_centres(length, mm), at, max(size * draw.uniform(0.7, 1.0), mm))
+            _profile(voxel_centres(length, mm), at, max(size * draw.uniform(0.7, 1.0), mm))
             for length, mm, at, size in zip(extent, fine, centres, voxels, strict=True)
         ]
         image = along_axes(image, [p.to(device) for p in profiles])
@@ -259,7 +199,7 @@ class Synthesis:
         coarsest = max(range(3), key=lambda axis: voxels[axis])
         nearest = voxels[coarsest] > ANISOTROPY * min(voxels)
         backs = [
-            _interpolation(at, _centres(length, mm), nearest and axis == coarsest)
+            _interpolation(at, voxel_centres(length, mm), nearest and axis == coarsest)
             for axis, (at, length, mm) in enumerate(zip(centres, extent, self.spacing, strict=True))
         ]
         return along_axes(image, [back.to(device) for back in backs])
@@ -315,101 +255,9 @@ class Synthesis:
         return image, classes
 
 
-@dataclass(frozen=True)
-class Mapping:
-    """From a window to a label map, by control points of a cubic B-spline.
-
-    Attributes:
-        control: (3, a, b, c), positions in the label map in mm.
-        gaps: mm between control points in the window.
-        extent: of the window, mm.
-    """
-
-    control: Tensor
-    gaps: Sequence[float]
-    extent: Sequence[float]
-
-    @classmethod
-    def of(
-        cls,
-        matrix: Tensor,
-        centre: Sequence[float],
-        extent: Sequence[float],
-        knots: float,
-        strength: float,
-        draw: Draw,
-    ) -> Mapping:
-        """An affine map about the window's middle, and shifts of its control points in mm."""
-        gaps = [length / max(1, round(length / knots)) for length in extent]
-        axes = [
-            torch.arange(-1, round(length / gap) + 2) * gap - length / 2
-            for length, gap in zip(extent, gaps, strict=True)
-        ]
-        points = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-        # Splines reproduce what is linear, so the affine map goes into the control points.
-        moved = torch.einsum("ab,bxyz->axyz", matrix, points)
-        moved += torch.tensor(list(centre), dtype=torch.float32)[:, None, None, None]
-        shifts = draw.uniforms(moved.numel(), -1.7, 1.7).reshape(moved.shape)
-        return cls(moved + strength * shifts, gaps, extent)
-
-    @classmethod
-    def identity(cls, source: LabelMap) -> Mapping:
-        """The whole label map as it is."""
-        extent = source.extent
-        axes = [torch.arange(-1.0, 3.0) * length for length in extent]
-        return cls(torch.stack(torch.meshgrid(*axes, indexing="ij")), extent, extent)
-
-    def sample(self, source: LabelMap, shape: Sequence[int], spacing: Sequence[float]) -> Tensor:
-        """Labels, uint8 of ``shape``, at the centres of voxels of ``spacing`` in the window; the
-        background outside the map."""
-        device = source.labels.device
-        bases = [
-            spline_basis(_centres(length, mm) + length / 2, gap, length)[:count].to(device)
-            for length, mm, gap, count in zip(self.extent, spacing, self.gaps, shape, strict=True)
-        ]
-        index: Tensor | None = None
-        for axis, (size, mm) in enumerate(zip(source.labels.shape, source.spacing, strict=True)):
-            place = along_axes((self.control[axis] / mm).to(device), bases)
-            voxel = place.clamp_(0, size - 1).int()
-            index = voxel if index is None else index.mul_(size).add_(voxel)
-        assert index is not None
-        return source.labels.flatten().index_select(0, index.flatten()).reshape(index.shape)
-
-
-def along_axes(volume: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """A matrix (new, old) applied along each axis of (D, R, C); where it shrinks, first."""
-    order = sorted(range(3), key=lambda axis: matrices[axis].shape[0] / matrices[axis].shape[1])
-    for axis in order:
-        matrix = matrices[axis]
-        if axis == 2:
-            volume = volume @ matrix.T
-        elif axis == 1:
-            volume = matrix @ volume
-        else:
-            rest = volume.shape[1:]
-            volume = (matrix @ volume.reshape(len(volume), -1)).reshape(-1, *rest)
-    return volume
-
-
-def spline_basis(at: Tensor, gap: float, length: float) -> Tensor:
-    """(positions, control points): cubic B-splines at positions from 0 to ``length``, whose control
-    points lie at -gap, 0, gap, …, length + gap."""
-    count = round(length / gap) + 3
-    distance = (at[:, None] / gap - torch.arange(-1, count - 1)).abs()
-    near = 2 / 3 - distance**2 + distance**3 / 2
-    far = (2 - distance).clamp(min=0) ** 3 / 6
-    return torch.where(distance < 1, near, far).float()
-
-
 def normalized(image: Tensor) -> Tensor:
     """Mean 0 and standard deviation 1."""
     return (image - image.mean()) / image.std().clamp(min=1e-6)
-
-
-def _centres(length: float, size: float, start: float = 0.0) -> Tensor:
-    """Voxel centres within a length, about its middle; with ``start`` the grid is shifted."""
-    count = max(1, round(length / size))
-    return (torch.arange(count) - (count - 1) / 2) * size + start
 
 
 def _profile(fine: Tensor, at: Tensor, thickness: float) -> Tensor:
@@ -428,14 +276,3 @@ def _interpolation(at: Tensor, wanted: Tensor, nearest: bool) -> Tensor:
     if nearest:
         place = place.round()
     return (1 - (place[:, None] - torch.arange(len(at))).abs()).clamp(min=0)
-
-
-def _rotation(angles: Sequence[float]) -> Tensor:
-    matrix = torch.eye(3)
-    for axis, angle in enumerate(angles):
-        turned = torch.eye(3)
-        a, b = [other for other in range(3) if other != axis]
-        turned[a, a] = turned[b, b] = math.cos(angle)
-        turned[a, b], turned[b, a] = -math.sin(angle), math.sin(angle)
-        matrix = matrix @ turned
-    return matrix

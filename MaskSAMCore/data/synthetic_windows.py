@@ -14,10 +14,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 from MaskSAMCore.geometry import Box, Volume, axis_mapping, crop, turn, turn_back
 
 from .dataset import LabelledCase
+from .deformation import LabelMap
+from .draw import Draw
 from .labelmaps import LabelScheme
 from .planning import Plan
 from .sampling import process_seed
-from .synthesis import Draw, LabelMap, Ranges, Synthesis
+from .synthesis import Ranges, Synthesis
 
 _VOXELS_A_CLASS = 2_000
 # Voxels of background around a validation image.

@@ -13,9 +13,11 @@ from scipy import ndimage
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
+from MaskSAMCore.data.deformation import LabelMap, Mapping, spline_basis
+from MaskSAMCore.data.draw import Draw
 from MaskSAMCore.data.labelmaps import LabelScheme, read_scheme
 from MaskSAMCore.data.planning import ChannelNormalization
-from MaskSAMCore.data.synthesis import Draw, LabelMap, Mapping, Ranges, Synthesis, spline_basis
+from MaskSAMCore.data.synthesis import Ranges, Synthesis
 from MaskSAMCore.data.synthetic_windows import Source, SynthesizedWindows, synthesized_case
 from MaskSAMCore.geometry import Volume, axis_codes, reorient
 
