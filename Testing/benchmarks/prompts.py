@@ -129,15 +129,17 @@ def dice(found: np.ndarray, case: LabelledCase, classes: int) -> list[float]:
 def measure(
     segmenter: Segmenter,
     cases: list[LabelledCase],
-    draw: Callable[[LabelledCase], list[Box]] | None,
-) -> np.ndarray:
-    """Dice (cases, classes)."""
-    rows = []
+    draws: dict[str, Callable[[LabelledCase], list[Box]] | None],
+) -> dict[str, np.ndarray]:
+    """Dice (cases, classes) of each way to draw boxes; a case is encoded once."""
+    rows: dict[str, list[list[float]]] = {mode: [] for mode in draws}
     for case in cases:
-        boxes = None if draw is None else inside(draw(case), case.label.shape)
-        found = segmenter.segment(case.channels, boxes=boxes).labelmap
-        rows.append(dice(found, case, len(segmenter.labels)))
-    return np.array(rows)
+        with segmenter.open(case.channels) as session:
+            for mode, draw in draws.items():
+                boxes = None if draw is None else inside(draw(case), case.label.shape)
+                found = session.segment(boxes=boxes).labelmap
+                rows[mode].append(dice(found, case, len(segmenter.labels)))
+    return {mode: np.array(scores) for mode, scores in rows.items()}
 
 
 def main() -> None:
@@ -155,29 +157,33 @@ def main() -> None:
     free, tokens = engine_of(segmenter, NotHeld), engine_of(segmenter, BoxTokensAlone)
     classes = [label.name for label in segmenter.labels]
     turn = segmenter.plan.orientation
-    modes: dict[str, tuple[Segmenter, Any]] = {
-        "automatic": (segmenter, None),
-        "auxiliary masks alone": (auxiliary, None),
-        "true boxes, a slice each": (segmenter, lambda c: slice_boxes(c, classes, turn)),
-        "slice boxes, 2 voxels off": (segmenter, lambda c: slice_boxes(c, classes, turn, 2)),
-        "slice boxes, 6 voxels off": (segmenter, lambda c: slice_boxes(c, classes, turn, 6)),
-        "not held: true slice boxes": (free, lambda c: slice_boxes(c, classes, turn)),
-        "not held: 2 voxels off": (free, lambda c: slice_boxes(c, classes, turn, 2)),
-        "not held: 6 voxels off": (free, lambda c: slice_boxes(c, classes, turn, 6)),
-        "no mask prompt: true boxes": (tokens, lambda c: slice_boxes(c, classes, turn)),
-        "no mask prompt: 6 voxels off": (tokens, lambda c: slice_boxes(c, classes, turn, 6)),
-        "true box, one a class": (segmenter, lambda c: whole_boxes(c, classes)),
-        "class boxes, 6 voxels off": (segmenter, lambda c: whole_boxes(c, classes, 6)),
+    held: dict[str, Any] = {
+        "automatic": None,
+        "true boxes, one a slice": lambda c: slice_boxes(c, classes, turn),
+        "slice boxes, 2 voxels off": lambda c: slice_boxes(c, classes, turn, 2),
+        "slice boxes, 6 voxels off": lambda c: slice_boxes(c, classes, turn, 6),
+        "true box, one a class": lambda c: whole_boxes(c, classes),
+        "class boxes, 2 voxels off": lambda c: whole_boxes(c, classes, 2),
+        "class boxes, 6 voxels off": lambda c: whole_boxes(c, classes, 6),
     }
-    print(f"{len(cases)} {options.side} cases, mean Dice (standard deviation over cases)")
+    off = {mode: draw for mode, draw in held.items() if "slice" in mode}
+    scores = measure(segmenter, cases, held)
+    scores.update(measure(auxiliary, cases, {"auxiliary masks alone": None}))
+    for what, engine in (("not held", free), ("no mask prompt", tokens)):
+        found = measure(engine, cases, off)
+        scores.update({f"{what}: {mode}": values for mode, values in found.items()})
+    print(f"{len(cases)} {options.side} cases: mean Dice (sd over cases), of each class; against")
+    print("automatic: largest loss and gain of a case")
+    automatic = scores["automatic"].mean(1)
     table = {}
-    for mode, (engine, draw) in modes.items():
-        scores = measure(engine, cases, draw)
-        per_class = " ".join(f"{v:.4f}" for v in scores.mean(0))
-        table[mode] = {"classes": scores.mean(0).tolist(), "mean": float(scores.mean())}
+    for mode, values in scores.items():
+        change = values.mean(1) - automatic
+        per_class = " ".join(f"{v:.4f}" for v in values.mean(0))
         print(
-            f"{mode:28s} {scores.mean():.4f} ({scores.mean(1).std():.4f})  {per_class}", flush=True
+            f"{mode:42s} {values.mean():.4f} ({values.mean(1).std():.4f})  {per_class}"
+            f"  {change.min():+.4f} {change.max():+.4f}"
         )
+        table[mode] = {"mean": float(values.mean()), "cases": values.round(4).tolist()}
     if options.output is not None:
         values = {"cases": names, "modes": table, "plan": dataclasses.asdict(segmenter.plan)}
         options.output.write_text(json.dumps(values, indent=1), encoding="utf-8")

@@ -160,7 +160,10 @@ def test_the_decoder_itself_listens_to_prompts(segmenter: Segmenter):
     assert mean_dice(free, cases, lambda c: slice_boxes(c, names, turn, 6)) < automatic - 0.2
 
 
-def test_the_decoder_makes_more_of_the_proposals_than_they_are(segmenter: Segmenter):
+def test_from_true_boxes_the_decoder_makes_more_than_the_generator_proposed(segmenter: Segmenter):
+    """Without a person's boxes the two are about equal (Docs/results.md)."""
     cases = validation_cases(4)
-    auxiliary = engine_of(segmenter, AuxiliaryOnly)
-    assert mean_dice(segmenter, cases) > mean_dice(auxiliary, cases)
+    names, turn = ["Anterior", "Posterior"], segmenter.plan.orientation
+    auxiliary = mean_dice(engine_of(segmenter, AuxiliaryOnly), cases)
+    free = engine_of(segmenter, NotHeld)
+    assert mean_dice(free, cases, lambda c: slice_boxes(c, names, turn)) > auxiliary + 0.01

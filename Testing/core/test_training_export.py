@@ -40,7 +40,7 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose weights find both classes."""
     run = tmp_path_factory.mktemp("run") / "run"
     options = FitOptions(dataset, run, device="cpu", workers=0)
-    fit(options, lambda _: None, SMALL, {**QUICK, "iterations": 90})
+    fit(options, lambda _: None, SMALL, QUICK)
     return run
 
 
