@@ -167,23 +167,26 @@ def main() -> None:
         "class boxes, 6 voxels off": lambda c: whole_boxes(c, classes, 6),
     }
     off = {mode: draw for mode, draw in held.items() if "slice" in mode}
-    scores = measure(segmenter, cases, held)
-    scores.update(measure(auxiliary, cases, {"auxiliary masks alone": None}))
-    for what, engine in (("not held", free), ("no mask prompt", tokens)):
-        found = measure(engine, cases, off)
-        scores.update({f"{what}: {mode}": values for mode, values in found.items()})
     print(f"{len(cases)} {options.side} cases: mean Dice (sd over cases), of each class; against")
     print("automatic: largest loss and gain of a case")
-    automatic = scores["automatic"].mean(1)
-    table = {}
-    for mode, values in scores.items():
-        change = values.mean(1) - automatic
-        per_class = " ".join(f"{v:.4f}" for v in values.mean(0))
-        print(
-            f"{mode:42s} {values.mean():.4f} ({values.mean(1).std():.4f})  {per_class}"
-            f"  {change.min():+.4f} {change.max():+.4f}"
-        )
-        table[mode] = {"mean": float(values.mean()), "cases": values.round(4).tolist()}
+    table: dict[str, dict[str, Any]] = {}
+    automatic = np.zeros(len(cases))
+    for what, engine, draws in (
+        ("", segmenter, held),
+        ("", auxiliary, {"auxiliary masks alone": None}),
+        ("not held: ", free, off),
+        ("no mask prompt: ", tokens, off),
+    ):
+        for mode, values in measure(engine, cases, draws).items():
+            mean = values.mean(1)
+            automatic = mean if mode == "automatic" else automatic
+            change, per_class = mean - automatic, " ".join(f"{v:.4f}" for v in values.mean(0))
+            print(
+                f"{what + mode:42s} {mean.mean():.4f} ({mean.std():.4f})  {per_class}"
+                f"  {change.min():+.4f} {change.max():+.4f}",
+                flush=True,
+            )
+            table[what + mode] = {"mean": float(mean.mean()), "cases": values.round(4).tolist()}
     if options.output is not None:
         values = {"cases": names, "modes": table, "plan": dataclasses.asdict(segmenter.plan)}
         options.output.write_text(json.dumps(values, indent=1), encoding="utf-8")
