@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io import atomic_path
+from MaskSAMCore.io import write_text
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ class Folder:
 def write_json(path: Path, values: Any) -> None:
     """Writes a JSON file, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path, True) as beside:
-        beside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(values, indent=1) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from MaskSAMCore.io import atomic_path
+from MaskSAMCore.io import atomic_path, write_text
 
 from .statistics import Pair, Row
 
@@ -45,12 +45,12 @@ def write_tables(
         facts: under which terms, for people.
         held_out: the cases are none that weights were chosen on.
     """
-    _write(folder / "comparison.md", markdown(rows, pairs, classes, facts, held_out))
+    write_text(folder / "comparison.md", markdown(rows, pairs, classes, facts, held_out))
     heading, lines = plain_table(rows, classes)
-    _write(folder / "comparison.csv", _csv([heading, *lines]))
+    write_text(folder / "comparison.csv", _csv([heading, *lines]))
     cases = sorted({case for row in rows for case in row.per_case})
     measured = [row for row in rows if not row.problem]
-    _write(
+    write_text(
         folder / "cases.csv",
         _csv(
             [
@@ -59,7 +59,7 @@ def write_tables(
             ]
         ),
     )
-    _write(
+    write_text(
         folder / "tests.csv",
         _csv(
             [
@@ -209,8 +209,3 @@ def _csv(lines: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
     return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path, True) as beside:
-        beside.write_text(text, encoding="utf-8")

@@ -37,15 +37,25 @@ class _Source:
     @classmethod
     def of(cls, case: Prepared) -> _Source:
         assert case.label is not None
-        random = np.random.default_rng(0)
-        foreground = []
-        for value in np.unique(case.label):
-            if value > 0:
-                inside = np.flatnonzero(case.label == value)
-                chosen = random.choice(inside, min(_VOXELS_A_CLASS, inside.size), replace=False)
-                foreground.append(np.stack(np.unravel_index(chosen, case.label.shape), -1))
+        foreground = sample_voxels(case.label, _VOXELS_A_CLASS)
         lowest = tuple(float(channel.min()) for channel in case.image)
-        return cls(case.image, case.label, lowest, tuple(foreground))
+        return cls(case.image, case.label, lowest, foreground)
+
+
+def sample_voxels(classes: NDArray[np.integer], most: int) -> tuple[NDArray[np.intp], ...]:
+    """For each class present, 0 left out, some of its voxels (M, 3), always the same ones.
+
+    Args:
+        classes: (D, R, C).
+        most: voxels of a class.
+    """
+    random = np.random.default_rng(0)
+    samples = []
+    for value in np.unique(classes[classes > 0]):
+        inside = np.flatnonzero(classes == value)
+        chosen = random.choice(inside, min(most, inside.size), replace=False)
+        samples.append(np.stack(np.unravel_index(chosen, classes.shape), -1))
+    return tuple(samples)
 
 
 class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):

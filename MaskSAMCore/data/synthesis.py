@@ -139,12 +139,9 @@ class Synthesis:
         return normalized(image)[None], classes
 
     def whole(self, source: LabelMap, draw: Draw) -> Tensor:
-        """An image of a whole label map, on its own grid, undeformed: float32 (D, R, C)."""
-        shape = source.labels.shape
-        still = Synthesis(
-            self.scheme, (shape[0], shape[1], shape[2]), source.spacing, self.lateral, self.ranges
-        )
-        return still._image(source, Mapping.identity(source), draw)
+        """An image of a whole label map, whose grid the window's is, undeformed: float32
+        (D, R, C)."""
+        return self._image(source, Mapping.identity(source), draw)
 
     def _mapping(
         self, source: LabelMap, centre: Sequence[float], flipped: bool, draw: Draw

@@ -18,7 +18,7 @@ from .deformation import LabelMap
 from .draw import Draw
 from .labelmaps import LabelScheme
 from .planning import Plan
-from .sampling import process_seed
+from .sampling import process_seed, sample_voxels
 from .synthesis import Ranges, Synthesis
 
 _VOXELS_A_CLASS = 2_000
@@ -38,13 +38,7 @@ class Source:
         """From a case whose channel holds label indices."""
         labels = label_map(case, orientation)
         classes = scheme.classes_of(labels.labels.numpy())
-        random = np.random.default_rng(0)
-        voxels = []
-        for value in np.unique(classes[classes > 0]):
-            inside = np.flatnonzero(classes == value)
-            chosen = random.choice(inside, min(_VOXELS_A_CLASS, inside.size), replace=False)
-            voxels.append(np.stack(np.unravel_index(chosen, classes.shape), -1))
-        return cls(labels, tuple(voxels))
+        return cls(labels, sample_voxels(classes, _VOXELS_A_CLASS))
 
 
 def label_map(case: LabelledCase, orientation: str) -> LabelMap:

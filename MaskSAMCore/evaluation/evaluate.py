@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io import atomic_path, read_volume
+from MaskSAMCore.io import read_volume, write_text
 
 from .metrics import overlap_metrics, summarize, surface_metrics
 
@@ -169,8 +169,7 @@ def _labelmaps(folder: Path) -> list[Path]:
 
 def write_summary(summary: dict[str, Any], path: Path, overwrite: bool = True) -> None:
     """Writes ``summary.json``; NaN and infinity, which JSON has not, as nnU-Net writes them."""
-    with atomic_path(path, overwrite) as beside:
-        beside.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(summary, indent=1) + "\n", overwrite)
 
 
 def read_summary(path: Path) -> dict[str, Any]:

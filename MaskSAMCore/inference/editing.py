@@ -23,9 +23,7 @@ from torch import Tensor
 
 from .scoring import EditedScores
 from .slab import SECOND_PLACE, challenge
-from .windows import Shape
-
-Region = tuple[slice, slice, slice]
+from .windows import Region, Shape, hull
 
 
 class Sampler:
@@ -102,8 +100,7 @@ def edit_labels(
     regions = [change.region for change in edited.values() if change.scores.numel()]
     if not regions:
         return dict.fromkeys(edited, 0.0), None
-    hull = _around(regions)
-    region = reached(hull, scores.shape[1:], shape)
+    region = reached(hull(regions), scores.shape[1:], shape)
     label, share = _decide(scores, edited, shape, region)
     free = np.append(values[sorted(edited)], 0)
     taken = ~np.isin(kept[region], free)
@@ -154,11 +151,3 @@ def _placed(change: EditedScores, part: Region) -> Tensor:
     if inside.scores.numel():
         values[place] = inside.scores
     return values
-
-
-def _around(regions: Sequence[Region]) -> Region:
-    parts = [
-        slice(min(r[axis].start for r in regions), max(r[axis].stop for r in regions))
-        for axis in range(3)
-    ]
-    return parts[0], parts[1], parts[2]

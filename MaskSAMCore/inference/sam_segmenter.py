@@ -8,15 +8,14 @@ from ..errors import MaskSAMError
 from ..geometry import Box, Volume
 from ..modeling.plain_sam import PlainSam
 from .device import DeviceChoice, choose_device
-from .progress import CancelledCallback, ProgressCallback
-from .results import Segmentation
 from .sam_runner import SamRunner
 from .sam_session import SamSession
 from .segmenter import CACHE_BYTES, Segmenter, TestTimeAugmentation
 
 
 class SamSegmenter(Segmenter):
-    """Segments anything by a box; it has no classes of its own.
+    """Segments anything by a box; it has no classes of its own. What differs from other models:
+    :meth:`open`, and :meth:`SamSession.segment`.
 
     Example:
         >>> segmenter = Segmenter.from_model("sam_vit_b")
@@ -51,41 +50,6 @@ class SamSegmenter(Segmenter):
         """The device in use and why; it becomes the CPU where a GPU's memory ran out."""
         return self._sam.choice
 
-    def segment(
-        self,
-        volume: Volume | Sequence[Volume],
-        *,
-        roi: Box | None = None,
-        boxes: Sequence[Box] | None = None,
-        overwrite: bool = False,
-        progress: ProgressCallback | None = None,
-        cancelled: CancelledCallback | None = None,
-        tta: TestTimeAugmentation = "none",
-        probabilities: bool = False,
-    ) -> Segmentation:
-        """Segment a volume once; see :meth:`SamSession.segment`.
-
-        Args:
-            volume: the image.
-            roi: the part that SAM is shown, in IJK voxel edges: what is outside it is neither seen
-                nor segmented, and what is inside is seen larger.
-            boxes: at least one.
-            overwrite: see :meth:`SamSession.segment`.
-            progress: called with (stage in words, fraction done, seconds left or None).
-            cancelled: asked before each block of the image encoder.
-            tta: must be "none".
-            probabilities: must be False.
-        """
-        # Each slice is encoded once, so that keeping embeddings would be for nothing.
-        with self.open(volume, roi=roi, tta=tta, cache_bytes=0) as session:
-            return session.segment(
-                boxes,
-                overwrite=overwrite,
-                progress=progress,
-                cancelled=cancelled,
-                probabilities=probabilities,
-            )
-
     def open(
         self,
         volume: Volume | Sequence[Volume],
@@ -94,9 +58,13 @@ class SamSegmenter(Segmenter):
         tta: TestTimeAugmentation = "none",
         cache_bytes: int = CACHE_BYTES,
     ) -> SamSession:
-        """Hold a volume open, so that boxes cost a decode only. Arguments as in :meth:`segment`.
+        """Hold a volume open, so that boxes cost a decode only.
 
         Args:
+            volume: the image.
+            roi: the part that SAM is shown, in IJK voxel edges: what is outside it is neither seen
+                nor segmented, and what is inside is seen larger.
+            tta: must be "none".
             cache_bytes: see :meth:`Segmenter.open`.
         """
         if tta != "none":

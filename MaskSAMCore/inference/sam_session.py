@@ -18,11 +18,12 @@ from .drawn import by_name, labels_of
 from .embeddings import EmbeddingCache, item
 from .grid import PlanGrid
 from .intensities import Limits, ct_limits, is_ct, percentile_limits, to_grey
-from .overlay import Overlay, Place
+from .overlay import Overlay
 from .progress import CancelledCallback, Progress, ProgressCallback
 from .results import Segmentation, find_instances
 from .sam_runner import SamRunner
 from .session import Session
+from .windows import hull
 
 # The upright array: slices across its three axes are axial, coronal and sagittal as radiologists
 # look at them, feet, face and left ear forward: the same whichever way the volume is stored.
@@ -84,6 +85,7 @@ class SamSession(Session):
         self._cache = EmbeddingCache(cache_bytes)
         self._done: dict[Hashable, NDArray[np.float16]] = {}
         self._encoded: set[_SliceKey] = set()
+        self._is_ct: bool | None = None
         self._limits: Limits | None = None
         self._closed = False
 
@@ -138,7 +140,7 @@ class SamSession(Session):
         self._runner.notes.clear()
         dtype = np.uint8 if len(labels) < 256 else np.uint16
         labelmap = np.zeros(self._volume.shape, dtype=dtype)
-        overlay = Overlay(self._grid.upright(labelmap), _around([w.slices.place for w in work]))
+        overlay = Overlay(self._grid.upright(labelmap), hull([w.slices.place for w in work]))
         self._fill(work, overlay, report)
         report.stage("Writing the labels", until=1.0)
         instances = find_instances(labelmap, labels, overlay.scores(len(labels)).tolist())
@@ -151,9 +153,11 @@ class SamSession(Session):
     def _work(self, box: Box, value: int) -> _Work:
         edges = self._grid.to_plan(box)
         slices = box_slices(edges, self._grid.shape, self._spacing)
-        # An ROI inside a body has no air in it, the CT has.
-        if self._limits is None and not is_ct(self._volume.array):
-            self._limits = percentile_limits(self._upright)
+        if self._is_ct is None:
+            # An ROI inside a body has no air in it, the CT has.
+            self._is_ct = is_ct(self._volume.array)
+            if not self._is_ct:
+                self._limits = percentile_limits(self._upright)
         limits = self._limits or ct_limits(self._upright[slices.place])
         return _Work((*edges.ravel().tolist(),), value, slices, limits)
 
@@ -234,10 +238,3 @@ class SamSession(Session):
             one.logits[(slice(None),) * axis + (index - place[axis].start,)] = inside
         place[axis] = slice(index, index + 1)
         overlay.add(one.value, (place[0], place[1], place[2]), np.expand_dims(inside, axis))
-
-
-def _around(places: list[Place]) -> Place:
-    a, b, c = (
-        slice(min(p[n].start for p in places), max(p[n].stop for p in places)) for n in range(3)
-    )
-    return a, b, c

@@ -19,7 +19,7 @@ from .progress import Progress
 from .prompts import ClassPrompt, window_prompt
 from .proposals import ProposalSum
 from .runner import Runner
-from .windows import Window, accumulate, extract, plan_windows
+from .windows import Window, accumulate, extract, hull, plan_windows
 
 # Score volumes beyond this size are kept in float16. The scores are means of numbers between 0 and
 # about 1, so that a rounding of 5e-4 decides only between classes that are equally likely.
@@ -135,7 +135,7 @@ class Scorer:
         touched = [one for one in self.passes if (one.index, one.flips) in prompts]
         if not touched:
             return EditedScores((slice(0), slice(0), slice(0)), torch.zeros(0, 0, 0))
-        region = _hull([one.window for one in touched])
+        region = hull([one.window.image for one in touched])
         total = torch.zeros(1, *(part.stop - part.start for part in region))
 
         def process(batch: Sequence[_Pass]) -> None:
@@ -195,12 +195,3 @@ class Scorer:
                 continue
             for _ in range(count):
                 waiting.popleft()
-
-
-def _hull(windows: Sequence[Window]) -> tuple[slice, slice, slice]:
-    """The smallest part of the volume that holds some windows."""
-    parts = [
-        slice(min(w.image[axis].start for w in windows), max(w.image[axis].stop for w in windows))
-        for axis in range(3)
-    ]
-    return parts[0], parts[1], parts[2]

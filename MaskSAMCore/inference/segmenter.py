@@ -134,7 +134,8 @@ class Segmenter:
             MaskSAMError: the input does not fit the model, or the ROI or a box is outside it.
             Cancelled: the caller wished to stop.
         """
-        cache_bytes = CACHE_BYTES if boxes else 0
+        # Embeddings are used twice where the volume is segmented first without the boxes.
+        cache_bytes = CACHE_BYTES if boxes and not self.needs_boxes else 0
         with self.open(volume, roi=roi, tta=tta, cache_bytes=cache_bytes) as session:
             return session.segment(
                 boxes,

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Shape = tuple[int, int, int]
+# A part of a three-dimensional array.
+Region = tuple[slice, slice, slice]
 
 
 class Span(NamedTuple):
@@ -54,6 +56,15 @@ class Window:
         """(t, h, w): the blending weights of the part of the window that lies in the volume."""
         depth, rows, columns = (w[part] for w, part in zip(self.weights, self.inside, strict=True))
         return depth[:, None, None] * (rows[:, None] * columns)
+
+
+def hull(regions: Sequence[Region]) -> Region:
+    """The smallest region that holds some regions."""
+    a, b, c = (
+        slice(min(r[axis].start for r in regions), max(r[axis].stop for r in regions))
+        for axis in range(3)
+    )
+    return a, b, c
 
 
 def window_starts(length: int, size: int) -> list[int]:

@@ -1,6 +1,6 @@
 """Reading and writing images, segmentations, DICOM folders and boxes."""
 
-from .files import atomic_path
+from .files import atomic_path, write_text
 from .images import read_volume, write_labelmap, write_probabilities, write_volume
 from .markups import read_boxes, write_boxes
 
@@ -11,5 +11,6 @@ __all__ = [
     "write_boxes",
     "write_labelmap",
     "write_probabilities",
+    "write_text",
     "write_volume",
 ]

@@ -39,6 +39,12 @@ def atomic_path(path: Path, overwrite: bool = True) -> Iterator[Path]:
             raise MaskSAMError(f"cannot write {path}: {reason(error)}") from error
 
 
+def write_text(path: Path, text: str, overwrite: bool = True) -> None:
+    """Writes a text file, complete or not at all; see :func:`atomic_path`."""
+    with atomic_path(path, overwrite) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
 def reason(error: OSError) -> str:
     """What went wrong, in the system's words, without numbers and paths."""
     return (error.strerror or str(error)).lower()

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import MaskSAMError
 from ..geometry import RasBox
-from .files import atomic_path
+from .files import write_text
 
 _SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
@@ -94,10 +94,8 @@ def write_boxes(boxes: Sequence[RasBox], path: Path | str, overwrite: bool = Fal
         MaskSAMError: the file exists, or cannot be written.
     """
     markups = [_markup(box) for box in boxes]
-    path = Path(path)
-    with atomic_path(path, overwrite) as beside:
-        text = json.dumps({"@schema": _SCHEMA, "markups": markups}, indent=1)
-        beside.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps({"@schema": _SCHEMA, "markups": markups}, indent=1)
+    write_text(Path(path), text + "\n", overwrite)
 
 
 def _markup(box: RasBox) -> dict[str, Any]:

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from .config import SAM_CONFIGS, SamConfig
 from .sam import (
-    attend,
+    attend_in_windows,
     build_sam,
     load_sam_checkpoint,
     mismatches,
     read_sam_checkpoint,
-    segment_anything,
 )
 
 # Pixels of SAM's square input, along each side.
@@ -66,20 +65,11 @@ class PlainSam(nn.Module):
             (B, C, image_size / 16, image_size / 16), equal to SAM's own within 1e-4 in float32.
         """
         encoder = self.sam.image_encoder
-        encoding = segment_anything("modeling.image_encoder")
         x = encoder.patch_embed(images) + encoder.pos_embed
         for block in encoder.blocks:
             if each_block is not None:
                 each_block()
-            attended = block.norm1(x)
-            if block.window_size > 0:
-                grid = attended.shape[1:3]
-                windows, padded = encoding.window_partition(attended, block.window_size)
-                windows = attend(block.attn, windows)
-                attended = encoding.window_unpartition(windows, block.window_size, padded, grid)
-            else:
-                attended = attend(block.attn, attended)
-            x = x + attended
+            x = x + attend_in_windows(block, block.norm1(x))
             x = x + block.mlp(block.norm2(x))
         embedding: Tensor = encoder.neck(x.permute(0, 3, 1, 2))
         return embedding

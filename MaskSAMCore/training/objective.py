@@ -11,6 +11,7 @@ from MaskSAMCore.modeling.masam import MASamEmbedding
 from MaskSAMCore.modeling.prompt_generator import mask_boxes
 
 from .losses import LossSettings, masksam_loss
+from .prompting import shaken
 
 # Class probabilities need no more than this many voxels to count in a Dice.
 _SMOOTH = 1.0
@@ -96,9 +97,7 @@ def stack_prompts(
     wanted = torch.rand(len(labels), generator=generator) < settings.prompts.share
     drawn = torch.where(wanted.to(labels.device) & present.any(1), chosen + 1, 0)
     box = boxes[torch.arange(len(labels), device=labels.device), chosen]
-    noise = torch.rand(box.shape, generator=generator).to(box.device) * 2 - 1
-    size = (box[:, 2:] - box[:, :2]).repeat(1, 2)
-    return (box + settings.prompts.jitter * noise * size).clamp(0, 1), drawn
+    return shaken(box, settings.prompts.jitter, generator), drawn
 
 
 def unet_loss(

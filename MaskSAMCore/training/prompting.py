@@ -62,9 +62,14 @@ def jittered_boxes(
     upper = boxes[..., 2:].masked_fill(~present, -1.0).amax(1, keepdim=True)
     whole = torch.cat([lower, upper], -1).expand_as(boxes)
     boxes = torch.where(loose[:, None, :, None].to(boxes.device), whole, boxes)
+    return shaken(boxes, jitter, generator).flatten(0, 1)
+
+
+def shaken(boxes: Tensor, jitter: float, generator: torch.Generator | None) -> Tensor:
+    """Boxes (..., 4), each edge shifted by at most a share of the box's own size."""
     noise = torch.rand(boxes.shape, generator=generator).to(boxes.device) * 2 - 1
-    size = (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 1, 2)
-    return (boxes + noise * jitter * size).clamp(0, 1).flatten(0, 1)
+    size = (boxes[..., 2:] - boxes[..., :2]).repeat(*[1] * (boxes.ndim - 1), 2)
+    return (boxes + noise * jitter * size).clamp(0, 1)
 
 
 def cut_masks(masks: Tensor, boxes: Tensor) -> Tensor:

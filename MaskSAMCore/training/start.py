@@ -6,15 +6,16 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.modeling import Network, kept_names
+from MaskSAMCore.modeling.sam import mismatches
 from MaskSAMCore.models.bundle import WEIGHTS
 
 from .run import BEST, LAST
 
 
-def start_from(model: nn.Module, folder: Path) -> None:
+def start_from(model: Network, folder: Path) -> None:
     """Puts the trained weights of a bundle or a run into a network of the same form.
 
     Args:
@@ -33,17 +34,12 @@ def start_from(model: nn.Module, folder: Path) -> None:
         found = load_file(folder / name)
     except (SafetensorError, OSError) as error:
         raise MaskSAMError(f"{folder / name} cannot be read: {error}") from error
-    expected = model.state_dict()
-    trained = {key for key, p in model.named_parameters() if p.requires_grad}
-    wrong = sorted(
-        (trained - set(found))
-        | (set(found) - set(expected))
-        | {k for k in found if k in expected and found[k].shape != expected[k].shape}
-    )
+    state = model.state_dict()
+    wrong = mismatches(found, {name: state[name] for name in kept_names(model)})
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise MaskSAMError(
-            f"{folder} holds the weights of another network: {', '.join(wrong[:3])}{more} differ:"
+            f"{folder} holds the weights of another network: {'; '.join(wrong[:3])}{more}:"
             " start from a model of the same preset, window and number of classes"
         )
     model.load_state_dict(found, strict=False)
