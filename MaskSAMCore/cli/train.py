@@ -74,6 +74,9 @@ def train(
     augmentation: float | None = typer.Option(
         None, min=0.0, help="Strength, 0 for none; 1 where the preset says no other."
     ),
+    contrast: float | None = typer.Option(
+        None, min=0.0, max=1.0, help="Share of windows that get another scanner's contrast."
+    ),
     compiled: bool = typer.Option(
         False, "--compile", help="Compile the network first: faster, needs a C++ compiler."
     ),
@@ -91,7 +94,12 @@ def train(
     except ImportError as error:
         raise MaskSAMError(f"training needs '{error.name}': pip install masksam[train]") from error
 
-    chosen = {"learning_rate": learning_rate, "batch": batch, "augmentation": augmentation}
+    chosen = {
+        "learning_rate": learning_rate,
+        "batch": batch,
+        "augmentation": augmentation,
+        "contrast": contrast,
+    }
     options = FitOptions(
         dataset=dataset,
         run=output,

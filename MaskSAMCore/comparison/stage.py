@@ -130,15 +130,8 @@ def _load(folder: Folder, job: dict[str, Any]) -> tuple[Any, dict[str, float]]:
     export_run(run, folder.model(name), overwrite=True)
     bundle, installed = open_model(folder.model(name))
     file = job["sam_checkpoint"]
-    segmenter = Segmenter(
-        bundle.build(installed if file is None else Path(file)),
-        bundle.plan,
-        bundle.labels,
-        device=device,
-        largest_component=bundle.largest_component,
-        mirror=bundle.mirror,
-        name=name,
-    )
+    sam_checkpoint = installed if file is None else Path(file)
+    segmenter = Segmenter.from_bundle(bundle, sam_checkpoint, device)
     with torch.device("meta"):
         model = build_model(bundle.config)
     tunable = sum(p.numel() for p in model.trained_parameters().values())

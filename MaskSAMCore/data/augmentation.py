@@ -2,6 +2,7 @@
 
 Intensities change with nnU-Net's ranges and probabilities. Windows are turned, scaled and deformed
 more often than nnU-Net's: there are few cases, and they are trained on for minutes, not for days.
+A share of the windows gets the contrast of some other scanner, where a model is to work on them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform
 from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
 from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
 from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
@@ -37,6 +39,7 @@ class Augmentation:
         spacing: of the plan; where depth is the coarse axis, nothing moves from slice to slice.
         strength: multiplies probabilities; 0 leaves only the cut, and mirrors nothing.
         mirror: mirrored axes of the window.
+        contrast: probability of another contrast, whatever the strength.
     """
 
     def __init__(
@@ -45,16 +48,20 @@ class Augmentation:
         spacing: tuple[float, float, float],
         strength: float,
         mirror: tuple[int, ...],
+        contrast: float = 0.0,
     ) -> None:
         flat = coarse_axis(spacing) == 0
         self.window = window
         self._spatial = _spatial(window, flat, strength)
         transforms = [
             RandomTransform(transform, min(1.0, probability * strength))
-            for transform, probability in _intensity(flat)
+            for transform, probability in (_intensity(flat) if strength > 0 else [])
         ]
-        mirrored = [MirrorTransform(mirror)] if mirror else []
-        self._others = ComposeTransforms([*transforms, *mirrored] if strength > 0 else [])
+        if contrast > 0:
+            transforms.append(RandomTransform(OtherContrast(), contrast))
+        if mirror and strength > 0:
+            transforms.append(MirrorTransform(mirror))
+        self._others = ComposeTransforms(transforms)
 
     def __call__(
         self,
@@ -101,6 +108,30 @@ class Augmentation:
         moved["image"] += torch.tensor(lowest, dtype=torch.float32)[:, None, None, None]
         result = self._others(**moved)
         return result["image"].float(), result["segmentation"][0].long()
+
+
+class OtherContrast(ImageOnlyTransform):  # type: ignore[misc]
+    """Intensities through a random increasing curve, with another mean and spread: some tissues
+    come closer and others part, as between two scanners or sequences of one kind."""
+
+    quantiles = (0.0, 0.02, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 0.98, 1.0)
+    # Spread of the logarithm of a piece's slope, and of the mean and spread of all.
+    slope, shift, scale = 0.8, 0.3, 0.25
+
+    def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
+        """(C, T, H, W) to the same, each channel by a curve of its own."""
+        return torch.stack([self._changed(channel) for channel in img])
+
+    def _changed(self, x: Tensor) -> Tensor:
+        knots = np.quantile(x.numpy(), self.quantiles)
+        rises = np.diff(knots) * np.exp(np.random.normal(0, self.slope, len(knots) - 1))
+        values = np.concatenate([[0.0], np.cumsum(rises)])
+        y = np.interp(x.numpy(), knots, values)
+        mean, deviation = float(x.mean()), float(x.std())
+        mean += deviation * np.random.normal(0, self.shift)
+        deviation *= np.exp(np.random.normal(0, self.scale))
+        y = (y - y.mean()) / max(y.std(), 1e-7) * deviation + mean
+        return torch.from_numpy(y).to(x.dtype)
 
 
 def cut(

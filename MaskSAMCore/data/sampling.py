@@ -64,7 +64,7 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
     Args:
         cases: with labels.
         plan: gives the window.
-        strength, mirror: of the augmentation.
+        strength, mirror, contrast: of the augmentation.
         foreground_share: share of windows centred on a voxel of a class drawn at random.
         seed: of everything that is drawn; another one after a restart.
     """
@@ -77,10 +77,12 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         mirror: tuple[int, ...],
         foreground_share: float,
         seed: int,
+        contrast: float = 0.0,
     ) -> None:
         super().__init__()
         self.plan = plan
         self.strength = strength
+        self.contrast = contrast
         self.mirror = mirror
         self.foreground_share = foreground_share
         self.seed = seed
@@ -97,7 +99,9 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
             torch.manual_seed(int(state[1]))
             torch.set_num_threads(1)
         random = np.random.default_rng(sequence)
-        augmentation = Augmentation(self.plan.window, self.plan.spacing, self.strength, self.mirror)
+        augmentation = Augmentation(
+            self.plan.window, self.plan.spacing, self.strength, self.mirror, self.contrast
+        )
         while True:
             source = self._sources[random.integers(len(self._sources))]
             centre = self._centre(source, random)

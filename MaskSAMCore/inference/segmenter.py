@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..data import Plan
 from ..errors import MaskSAMError
@@ -16,6 +16,9 @@ from .results import Segmentation
 from .runner import Runner, SegmentationModel, check_model
 from .scoring import ONE_PASS, mirrored_passes
 from .session import Session, Task
+
+if TYPE_CHECKING:
+    from ..models import Bundle
 
 TestTimeAugmentation = Literal["none", "mirror"]
 # Memory that a session keeps embeddings in; what exceeds it goes to files.
@@ -84,6 +87,17 @@ class Segmenter:
             name, how = checkpoint.entry.name, checkpoint.entry.preparation
             return SamSegmenter(checkpoint.build(), how, device=device, name=name)
         bundle, sam_checkpoint = open_model(name_or_path)
+        return cls.from_bundle(bundle, sam_checkpoint, device)
+
+    @classmethod
+    def from_bundle(
+        cls, bundle: Bundle, sam_checkpoint: Path | None = None, device: str = "auto"
+    ) -> Segmenter:
+        """A model by its bundle; ``sam_checkpoint`` as for :meth:`Bundle.build`.
+
+        Raises:
+            MaskSAMError: the weights do not fit, or the device is unusable.
+        """
         return cls(
             bundle.build(sam_checkpoint),
             bundle.plan,

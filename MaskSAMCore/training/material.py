@@ -101,6 +101,7 @@ class Material:
             settings.mirror,
             settings.foreground_share,
             seed,
+            settings.contrast,
         )
 
 

@@ -31,6 +31,7 @@ class TrainSettings:
             as they are.
         foreground_share: share of windows centred on a foreground voxel.
         augmentation: strength, a share of the full ranges and probabilities; 0 is none.
+        contrast: share of windows that get another contrast, for use on other scanners' images.
         mirror: mirrored axes of a window (0 depth, 1 rows, 2 columns).
         loss: weights of the losses and the share of prompts from ground truth.
     """
@@ -48,6 +49,7 @@ class TrainSettings:
     ema: float = 0.998
     foreground_share: float = 1 / 3
     augmentation: float = 1.0
+    contrast: float = 0.0
     mirror: tuple[int, ...] = (0, 1, 2)
     loss: LossSettings = field(default_factory=LossSettings)
 

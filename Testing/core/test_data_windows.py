@@ -132,6 +132,35 @@ def test_only_the_chosen_axes_are_mirrored():
     assert seen == {(), (1,), (3,), (1, 3)}
 
 
+def test_another_contrast_keeps_the_order_of_intensities_and_the_labels():
+    image = np.random.default_rng(0).normal(size=(1, 8, 16, 16)).astype(np.float32)
+    label = (image[0] > 0).astype(np.uint8)
+    augmentation = Augmentation(WINDOW, ISOTROPIC, 0.0, (0, 1, 2), contrast=1.0)
+    np.random.seed(0)
+    before = image.ravel()
+    order = np.argsort(before)
+    for _ in range(10):
+        moved, labels = augmentation(image, label, (4, 8, 8), (float(image.min()),))
+        after = moved.numpy().ravel()
+        assert (np.diff(after[order]) >= -1e-5).all()
+        # A straight line would leave all tissues as far apart as they were.
+        assert np.corrcoef(before, after)[0, 1] < 0.999
+        np.testing.assert_array_equal(labels.numpy(), label)
+
+
+def test_only_a_share_of_windows_gets_another_contrast_and_a_flat_one_stays_finite():
+    image = np.random.default_rng(0).normal(size=(1, 8, 16, 16)).astype(np.float32)
+    flat, label = np.full_like(image, 2.0), np.zeros(image.shape[1:], np.uint8)
+    augmentation = Augmentation(WINDOW, ISOTROPIC, 0.0, (), contrast=0.3)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    windows = [augmentation(image, label, (4, 8, 8), (0.0,))[0].numpy() for _ in range(100)]
+    same = sum(np.allclose(window, image, atol=1e-5) for window in windows)
+    assert 55 <= same <= 85
+    for _ in range(10):
+        assert np.isfinite(augmentation(flat, label, (4, 8, 8), (2.0,))[0].numpy()).all()
+
+
 # Drawing
 
 
