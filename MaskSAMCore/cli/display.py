@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
+from ..volumetry import StructureVolume, structure_volumes
+
 if TYPE_CHECKING:
     from ..inference import DeviceChoice, Segmentation
 
@@ -71,21 +73,25 @@ class ProgressDisplay:
             self.errors.print(f"Note: {note}", highlight=False)
 
 
-def results_table(result: Segmentation) -> Table:
-    """The classes found, with volume in ml and score."""
+def volumes_of(result: Segmentation) -> list[StructureVolume]:
+    """Volume and asymmetry of each class that was found."""
+    i, j, k = result.volume.spacing
+    found = [(one.name, one.score, one.voxel_count) for one in result.instances]
+    return structure_volumes(found, i * j * k / 1000)
+
+
+def results_table(rows: Sequence[StructureVolume]) -> Table:
+    """The classes found, with volume in ml, asymmetry where there are two sides, and score."""
     table = Table(title_justify="left")
-    for heading, side in (("class", "left"), ("volume (ml)", "right"), ("score", "right")):
-        table.add_column(heading, justify="left" if side == "left" else "right")
-    for found in result.instances:
+    sides = any(row.asymmetry is not None for row in rows)
+    table.add_column("class")
+    for heading in ("volume (ml)", *(["asymmetry (%)"] if sides else []), "score"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:+.1f}"
         table.add_row(
-            found.name, f"{volume_ml(result, found.voxel_count):.2f}", f"{found.score:.2f}"
+            row.name, f"{row.ml:.2f}", *([asymmetry] if sides else []), f"{row.score:.2f}"
         )
-    if not result.instances:
+    if not rows:
         table.add_row("nothing was found", "", "")
     return table
-
-
-def volume_ml(result: Segmentation, voxels: int) -> float:
-    """Millilitres of a number of voxels."""
-    i, j, k = result.volume.spacing
-    return voxels * i * j * k / 1000

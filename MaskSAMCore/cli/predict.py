@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..errors import MaskSAMError
+from ..io.files import write_text
+from ..volumetry import StructureVolume, volume_table
 from .cases import OUTPUT_FORMATS, Case, find_cases
-from .display import ProgressDisplay, results_table
+from .display import ProgressDisplay, results_table, volumes_of
 
 if TYPE_CHECKING:
     from ..inference import Segmentation, Segmenter
@@ -62,6 +64,9 @@ def predict(
     probabilities: bool = typer.Option(
         False, "--probabilities", help="Also write the probability of every class."
     ),
+    volumes: Path | None = typer.Option(
+        None, help="Also write volumes, scores and left-right asymmetry of all cases to a CSV file."
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace outputs that exist."),
 ) -> None:
     """Segments images into named classes, each on its own grid."""
@@ -75,21 +80,27 @@ def predict(
     segmenter = Segmenter.from_model(model, device=device)
     cases = find_cases(inputs, output, segmenter.channels, image_format.value)
     if not overwrite:
-        existing = [str(p) for case in cases for p in outputs(case, probabilities) if p.exists()]
+        wanted = [path for case in cases for path in outputs(case, probabilities)]
+        existing = [p for p in (*wanted, *([volumes] if volumes else [])) if p.exists()]
         if existing:
             raise MaskSAMError(f"{existing[0]} exists: add --overwrite to replace it")
     # Before the work, so that a folder that cannot be written to costs no time.
-    for folder in {case.output.parent for case in cases}:
+    for folder in {path.parent for path in (*(case.output for case in cases), volumes) if path}:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise MaskSAMError(f"{folder}: permission denied; choose another folder as -o")
+    found: dict[str, list[StructureVolume]] = {}
     with ProgressDisplay(len(cases), segmenter.device) as display:
         for case in cases:
             result = segment_case(
                 segmenter, case, roi, boxes, boxes_overwrite, tta.value, probabilities, display
             )
             write_case(result, case, probabilities, overwrite)
-            display.finished(case.name, results_table(result), result.notes)
+            found[case.name] = volumes_of(result)
+            if volumes is not None:
+                # After every case: what is interrupted has the volumes of what is done.
+                write_text(volumes, volume_table(found))
+            display.finished(case.name, results_table(found[case.name]), result.notes)
 
 
 def needs_boxes(model: str) -> bool:

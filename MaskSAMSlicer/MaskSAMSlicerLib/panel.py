@@ -58,8 +58,8 @@ class Panel:
             self._changes.add,
             self._changes.remove,
         )
-        self.results = ResultsView(ui)
         self.progress = ProgressView(ui)
+        self.results = ResultsView(ui, self.progress.say, self.complain)
         self.devices = DevicesView(ui)
         self._updates = BoxUpdates(self)
         self.boxes = BoxesView(

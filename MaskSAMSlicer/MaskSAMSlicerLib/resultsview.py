@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import qt
@@ -11,16 +13,29 @@ from slicer.i18n import tr as _
 from .run import Outcome
 from .runrecord import forget_written
 
+from MaskSAMCore.errors import MaskSAMError  # isort: skip
+from MaskSAMCore.volumetry import StructureVolume, structure_volumes, volume_table  # isort: skip
+
+_ASYMMETRY = 3
+
 
 class ResultsView:
-    """Shows classes with score and volume; hides, shows and finds them; takes a run back.
+    """Shows classes, their scores and volumes; hides, shows and finds them; takes a run back.
 
     Args:
         ui: the panel's widgets.
+        on_message, on_error: told what was done, and what could not be.
     """
 
-    def __init__(self, ui: Any) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        on_message: Callable[[str], None] = lambda _text: None,
+        on_error: Callable[[Exception], None] = lambda _error: None,
+    ) -> None:
         self._ui = ui
+        self._on_message = on_message
+        self._on_error = on_error
         self._outcome: Outcome | None = None
         header = ui.resultsTable.horizontalHeader()
         header.setStretchLastSection(False)
@@ -31,6 +46,8 @@ class ResultsView:
         ui.show3DButton.connect("toggled(bool)", self._show_surfaces)
         ui.undoButton.connect("clicked(bool)", self._undo)
         ui.redoButton.connect("clicked(bool)", self._redo)
+        ui.copyButton.connect("clicked(bool)", self._copy)
+        ui.exportButton.connect("clicked(bool)", self._export)
         self.clear()
 
     def clear(self) -> None:
@@ -71,8 +88,9 @@ class ResultsView:
         table = self._ui.resultsTable
         blocked = table.blockSignals(True)
         table.setRowCount(len(outcome.found))
-        for index, (item, segment_id) in enumerate(
-            zip(outcome.found, outcome.segment_ids, strict=True)
+        rows = self._volumes()
+        for index, (item, segment_id, row) in enumerate(
+            zip(outcome.found, outcome.segment_ids, rows, strict=True)
         ):
             name = qt.QTableWidgetItem(item.label.name)
             name.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
@@ -80,13 +98,12 @@ class ResultsView:
             name.setIcon(_swatch(item.label.color))
             name.setData(qt.Qt.UserRole, segment_id)
             table.setItem(index, 0, name)
-            for column, text in (
-                (1, f"{item.score:.2f}"),
-                (2, f"{item.voxels * outcome.voxel_ml:.2f}"),
-            ):
+            asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:+.1f}"
+            for column, text in ((1, f"{row.score:.2f}"), (2, f"{row.ml:.2f}"), (3, asymmetry)):
                 cell = qt.QTableWidgetItem(text)
                 cell.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
                 table.setItem(index, column, cell)
+        table.setColumnHidden(_ASYMMETRY, all(row.asymmetry is None for row in rows))
         table.blockSignals(blocked)
         lines = [
             _("{count} classes in {seconds:.1f} s on {device}.").format(
@@ -97,6 +114,37 @@ class ResultsView:
             lines = [_("No class was found: check the volume, the ROI and the model.")]
         self._ui.resultsInfo.text = "\n".join([*lines, *outcome.notes])
         self._update_buttons()
+
+    def _volumes(self) -> list[StructureVolume]:
+        outcome = self._outcome
+        if outcome is None:
+            return []
+        found = [(item.label.name, item.score, item.voxels) for item in outcome.found]
+        return structure_volumes(found, outcome.voxel_ml)
+
+    def _copy(self, _checked: bool = False) -> None:
+        text = volume_table({"": self._volumes()}, "\t")
+        qt.QApplication.clipboard().setText(text)
+        self._on_message(_("The table is on the clipboard."))
+
+    def _export(self, _checked: bool = False) -> None:
+        node = self._node()
+        name = "volumes" if node is None else node.GetName()
+        path = qt.QFileDialog.getSaveFileName(
+            slicer.util.mainWindow(), _("Export volumes"), f"{name}.csv", "CSV (*.csv)"
+        )
+        if not path:
+            return
+        if not path.lower().endswith(".csv"):
+            path += ".csv"
+        from MaskSAMCore.io.files import write_text
+
+        try:
+            write_text(Path(path), volume_table({name: self._volumes()}))
+        except MaskSAMError as error:
+            self._on_error(error)
+            return
+        self._on_message(_("Volumes saved in {path}.").format(path=path))
 
     def _node(self) -> Any:
         return None if self._outcome is None else slicer.mrmlScene.GetNodeByID(self._node_id())
@@ -152,6 +200,8 @@ class ResultsView:
         undo = self._outcome.undo if self._outcome is not None else None
         self._ui.undoButton.enabled = undo is not None and undo.can_undo
         self._ui.redoButton.enabled = undo is not None and undo.can_redo
+        for button in (self._ui.copyButton, self._ui.exportButton):
+            button.enabled = self._outcome is not None and bool(self._outcome.found)
 
 
 def _has_surfaces(node: Any) -> bool:

@@ -23,7 +23,7 @@ def segmenter_of(path: str | Path, device: str = "auto"):
     import torch
 
     from MaskSAMCore.inference import Segmenter
-    from Testing.core.threshold_model import LABELS, ThresholdModel, plan_for
+    from Testing.core.threshold_model import LABELS, SIDES, ThresholdModel, plan_for
 
     name = Path(path).name
 
@@ -75,7 +75,8 @@ def segmenter_of(path: str | Path, device: str = "auto"):
         time.sleep(600)
     model = Model()
     spacing = (16.0,) * 3 if name == "coarse" else (1.0,) * 3
-    return Known(model, plan_for(spacing=spacing), LABELS, device="cpu")
+    labels = SIDES if name == "sided" else LABELS
+    return Known(model, plan_for(spacing=spacing), labels, device="cpu")
 
 
 def main() -> None:

@@ -76,6 +76,7 @@ def plan_for(
 
 
 LABELS = (Label(1, "Anterior", (1.0, 0.0, 0.0)), Label(2, "Posterior", (0.0, 1.0, 0.0)))
+SIDES = (Label(1, "left blob", (1.0, 0.0, 0.0)), Label(2, "right blob", (0.0, 1.0, 0.0)))
 
 
 def threshold_segmenter(model: nn.Module | None = None, **plan: object) -> Segmenter:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from Testing.core.small_bundle import small_bundle
-from Testing.core.threshold_model import LABELS
+from Testing.core.threshold_model import LABELS, SIDES
 from Testing.host.fixtures import application, scene  # noqa: F401
 from Testing.slicer import module_tools  # noqa: F401  (puts the module's library on the path)
 
@@ -21,10 +21,11 @@ def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A person's own folder of models, with the small one in it; a name with an umlaut."""
     home = tmp_path_factory.mktemp("hömé")
     small_bundle(home / "models" / "small")
-    for name in ("threshold", "coarse", "echo", "slow", "lazy", "deaf", "deadly", "greedy"):
+    names = ("threshold", "sided", "coarse", "echo", "slow", "lazy", "deaf", "deadly", "greedy")
+    for name in names:
         folder = home / "models" / name
         folder.mkdir()
-        labels = [label.to_json() for label in LABELS]
+        labels = [label.to_json() for label in (SIDES if name == "sided" else LABELS)]
         described = {"name": name, "title": name.title(), "labels": labels}
         (folder / "masksam.json").write_text(json.dumps(described))
     # Of boxes alone; the worker of the tests has a small SAM in its place.
