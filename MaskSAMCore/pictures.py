@@ -50,7 +50,11 @@ def outline_picture(
     if any(row[3] is not None for row in rows):
         keys.append(Line2D([], [], color="white", linestyle="--", label="reference"))
     figure.legend(
-        handles=keys, loc="outside lower center", ncols=len(keys), labelcolor="white", frameon=False
+        handles=keys,
+        loc="outside lower center",
+        ncols=min(len(keys), 5),
+        labelcolor="white",
+        frameon=False,
     )
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")

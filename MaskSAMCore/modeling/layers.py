@@ -5,13 +5,45 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+# Below this, windows are thin enough for what Convolution3d avoids.
+_FEW_SLICES = 16
+
+
+class Convolution3d(nn.Conv3d):
+    """``nn.Conv3d``, safe to train with windows of few, large slices on a CPU.
+
+    There oneDNN's bfloat16 gradient of the weights (AMX, as in PyTorch 2.13) writes beyond its
+    buffers, and the process dies of it ("double free or corruption"). With depth and rows exchanged
+    the result is the same, right, and no slower.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        trained = input.device.type == "cpu" and torch.is_grad_enabled()
+        if not trained or input.ndim != 5 or input.shape[2] >= _FEW_SLICES:
+            return super()._conv_forward(input, weight, bias)
+        assert not isinstance(self.padding, str)
+        stride, padding, dilation = (
+            (rows, depth, columns)
+            for depth, rows, columns in (self.stride, self.padding, self.dilation)
+        )
+        turned = nn.functional.conv3d(
+            input.transpose(2, 3),
+            weight.transpose(2, 3),
+            bias,
+            stride,
+            padding,
+            dilation,
+            self.groups,
+        )
+        return turned.transpose(2, 3)
+
 
 class ConvolutionBlock(nn.Sequential):
     """Convolution, instance normalisation, LeakyReLU: (B, C, T, H, W) to the same grid, or half of
     it in-plane with ``stride`` 2."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        convolution = nn.Conv3d(
+        convolution = Convolution3d(
             inputs, outputs, kernel_size=3, stride=(1, stride, stride), padding=1, bias=False
         )
         super().__init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .config import MaskSAMConfig
-from .layers import ConvolutionBlock, Upsample, channels_first, channels_last
+from .layers import Convolution3d, ConvolutionBlock, Upsample, channels_first, channels_last
 
 
 class ChannelAdapter(nn.Module):
@@ -22,11 +22,11 @@ class ChannelAdapter(nn.Module):
             for inputs, outputs in ((width, width), (width, last)):
                 self.upsampling.append(Upsample(inputs, outputs))
                 self.upsampling.append(nn.InstanceNorm3d(outputs, affine=True))
-            self.refine: nn.Module = nn.Conv3d(last, last, kernel_size=3, padding=1)
+            self.refine: nn.Module = Convolution3d(last, last, kernel_size=3, padding=1)
             width = last
         else:
             self.refine = nn.Identity()
-        self.last = nn.Conv3d(width, 3, kernel_size=3, padding=1)
+        self.last = Convolution3d(width, 3, kernel_size=3, padding=1)
         self.activation = nn.GELU()
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:

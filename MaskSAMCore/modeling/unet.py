@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .layers import Convolution3d
 from .masam import ClassScores
 from .prompts import BoxPrompts, inside_boxes
 from .unet_config import UNetConfig
@@ -46,6 +47,10 @@ class UNet(nn.Module):
             deep_supervision=True,
         )
         self.network.apply(self.network.initialize)
+        for module in self.network.modules():
+            if type(module) is nn.Conv3d:
+                # The package asks for PyTorch's own class by name.
+                module.__class__ = Convolution3d
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """All parameters by name."""
