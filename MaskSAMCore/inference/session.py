@@ -42,6 +42,7 @@ class Task:
         flips: the passes to average, each the axes of (T, H, W) along which it is mirrored.
         largest_component: label values of which only the largest component is kept.
         cache_bytes: memory for embeddings; what does not fit goes to files. 0 keeps none.
+        background_weight: what the background's scores are multiplied with.
     """
 
     runner: Runner
@@ -52,6 +53,7 @@ class Task:
     flips: tuple[Flips, ...]
     largest_component: frozenset[int]
     cache_bytes: int
+    background_weight: float = 1.0
 
 
 class Session:
@@ -78,6 +80,7 @@ class Session:
         self._automatic: Segmentation | None = None
         self._before_postprocessing: NDArray[Any] | None = None
         self._edited: dict[int, tuple[list[Box], EditedScores]] = {}
+        self._background_weight = task.background_weight
         self._closed = False
 
     def __enter__(self) -> Session:
@@ -97,6 +100,14 @@ class Session:
         self._scorer = self._scores = self._automatic = self._before_postprocessing = None
         self._edited.clear()
         self._closed = True
+
+    def weigh_background(self, weight: float) -> None:
+        """Another weight of the background from the next :meth:`segment` on, which costs no window
+        again."""
+        if self._scores is not None:
+            self._scores[0] *= weight / self._background_weight
+        self._background_weight = weight
+        self._automatic = None
 
     def segment(
         self,
@@ -135,6 +146,7 @@ class Session:
         if self._scores is None:
             report.stage("Segmenting", until=0.8 if clipped else 0.9)
             self._scores = scorer.automatic(report)
+            self._scores[0] *= self._background_weight
             names = [label.name for label in self._task.labels]
             self._proposals = scorer.proposed.proposals(names, self._grid)
         if self._automatic is None:

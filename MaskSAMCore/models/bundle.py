@@ -51,6 +51,7 @@ class Bundle:
         config, plan: the network and its preprocessing.
         labels: classes 1 to K.
         largest_component: values of labels of which only the largest component is kept.
+        background_weight: what the background's scores are multiplied with.
         mirror: axes of a window that mirrored passes may flip.
         card: everything else that people should know: modality, spacing range, training data with
             licence and attribution, test figures, citation.
@@ -68,6 +69,7 @@ class Bundle:
     mirror: tuple[int, ...]
     card: dict[str, Any] = field(default_factory=dict)
     sam_sha256: str | None = None
+    background_weight: float = 1.0
 
     def build(self, sam_checkpoint: Path | None = None) -> Network:
         """The network with its weights, ready for inference.
@@ -144,12 +146,19 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             mirror=tuple(int(v) for v in values.get("mirror", [])),
             card=dict(values.get("card", {})),
             sam_sha256=values.get("sam_sha256"),
+            background_weight=_weight(values.get("background_weight", 1.0)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise MaskSAMError(f"{folder / DESCRIPTION} is damaged: {error}") from error
     if len(labels) != bundle.config.num_classes:
         raise MaskSAMError(f"{folder / DESCRIPTION}: labels and network disagree in number")
     return bundle
+
+
+def _weight(value: Any) -> float:
+    if not 0.01 <= float(value) <= 100:
+        raise ValueError(f"background_weight {value} is not between 0.01 and 100")
+    return float(value)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -193,6 +202,7 @@ def save_bundle(
     half: bool = True,
     overwrite: bool = False,
     sam_sha256: str | None = None,
+    background_weight: float = 1.0,
 ) -> Bundle:
     """Writes a bundle folder, complete or not at all.
 
@@ -221,6 +231,7 @@ def save_bundle(
             "title": title,
             "labels": [label.to_json() for label in labels],
             "largest_component": list(largest_component),
+            "background_weight": background_weight,
             "mirror": list(mirror),
             "plan": plan.to_dict(),
             "architecture": config.to_dict(),

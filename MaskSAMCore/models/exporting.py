@@ -32,8 +32,8 @@ def export_run(
         run: the run's folder.
         folder: of the bundle; its name is the model's, unless the card has one.
         card: ``name``, ``title``, ``labels`` (name to display name, colour and terminology),
-            ``largest_component`` (else the classes where it helped in validation), and what people
-            should know of the model.
+            ``largest_component`` and ``background_weight`` (else what helped in validation), and
+            what people should know of the model.
 
     Raises:
         MaskSAMError: the run has no weights yet, or the bundle cannot be written.
@@ -57,7 +57,8 @@ def export_run(
     for index, (name, value) in enumerate(zip(record.classes, record.values, strict=True)):
         values = {"name": name, "color": _COLORS[index % len(_COLORS)], **described.get(name, {})}
         labels.append(Label.from_json({**values, "value": value}))
-    helps = read_validation(run).get("largest_component", [])
+    helps = {"largest_component": [], "background_weight": 1.0, **read_validation(run)}
+    weight = float(card.pop("background_weight", helps["background_weight"]))
     name = str(card.pop("name", folder.name))
     return save_bundle(
         folder,
@@ -67,9 +68,10 @@ def export_run(
         record.config,
         record.plan,
         tuple(labels),
-        tuple(card.pop("largest_component", helps)),
+        tuple(card.pop("largest_component", helps["largest_component"])),
         record.settings.mirror,
         {"training": {"preset": record.preset, "seed": record.seed, **record.facts}, **card},
         overwrite=overwrite,
         sam_sha256=record.facts.get("sam_sha256"),
+        background_weight=weight,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.data.dataset import LabelledCase
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from .module import MaskSAMModule
 
 
+# The first changes nothing, and is the one that trainings are compared by.
+BACKGROUND_WEIGHTS = (1.0, 1.2, 1.5, 1.8)
+
+
 @dataclass(frozen=True)
 class Scores:
     """What a validation found.
@@ -27,10 +32,12 @@ class Scores:
         dice: of each class that occurs, averaged over the cases.
         largest_component: values of the classes whose Dice is higher when only their largest
             component is kept (nnU-Net's rule).
+        background_weight: of the tried weights of the background the one with the highest Dice.
     """
 
     dice: dict[str, float]
     largest_component: tuple[int, ...] = ()
+    background_weight: float = 1.0
 
     @property
     def mean(self) -> float:
@@ -68,29 +75,50 @@ class Evaluator:
         """The Dice of a network on all cases."""
         labels = [Label(i + 1, name, (1.0, 1.0, 1.0)) for i, name in enumerate(self.classes)]
         segmenter = Segmenter(model, self.plan, labels, device=device)
-        plain: list[list[float]] = [[] for _ in labels]
-        cleaned: list[list[float]] = [[] for _ in labels]
+        plain, cleaned = _Table(len(labels)), _Table(len(labels))
+        weighted = {weight: _Table(len(labels)) for weight in BACKGROUND_WEIGHTS[1:]}
         for case in self.cases:
-            found = segmenter.segment(case.channels).labelmap
-            largest = found.copy()
-            keep_largest_components(largest, range(1, len(labels) + 1))
-            for label in labels:
-                known = case.label == label.value
-                for scores, labelmap in ((plain, found), (cleaned, largest)):
-                    dice = _dice(labelmap == label.value, known)
-                    if dice is not None:
-                        scores[label.value - 1].append(dice)
+            with segmenter.open(case.channels, cache_bytes=0) as session:
+                found = session.segment().labelmap
+                plain.add(found, case.label)
+                largest = found.copy()
+                keep_largest_components(largest, range(1, len(labels) + 1))
+                cleaned.add(largest, case.label)
+                for weight, table in weighted.items():
+                    session.weigh_background(weight)
+                    table.add(session.segment().labelmap, case.label)
+        means = plain.means()
         better = tuple(
             value
-            for value, before, after in zip(self.values, plain, cleaned, strict=True)
-            if before and float(np.mean(after)) > float(np.mean(before))
+            for index, value in enumerate(self.values)
+            if index in means and cleaned.means()[index] > means[index]
         )
-        means = {
-            name: float(np.mean(scores))
-            for name, scores in zip(self.classes, plain, strict=True)
-            if scores
-        }
-        return Scores(means, better)
+        weighted = {BACKGROUND_WEIGHTS[0]: plain, **weighted}
+        weight = max(weighted, key=lambda one: weighted[one].mean())
+        return Scores({self.classes[index]: dice for index, dice in means.items()}, better, weight)
+
+
+class _Table:
+    """Dice scores of the classes 1 to K, case by case."""
+
+    def __init__(self, classes: int) -> None:
+        self._scores: list[list[float]] = [[] for _ in range(classes)]
+
+    def add(self, found: NDArray[np.integer], known: NDArray[np.integer]) -> None:
+        """A case; a class that is in neither labelmap has no score."""
+        for value, scores in enumerate(self._scores, start=1):
+            dice = _dice(found == value, known == value)
+            if dice is not None:
+                scores.append(dice)
+
+    def means(self) -> dict[int, float]:
+        """Of the classes, counted from 0, that have scores."""
+        return {i: float(np.mean(scores)) for i, scores in enumerate(self._scores) if scores}
+
+    def mean(self) -> float:
+        """Over the classes."""
+        means = self.means()
+        return sum(means.values()) / max(len(means), 1)
 
 
 def _dice(a: np.ndarray, b: np.ndarray) -> float | None:

@@ -194,6 +194,7 @@ class Keeper:
                 "dice": dice,
                 "classes": scores.dice,
                 "largest_component": list(scores.largest_component),
+                "background_weight": scores.background_weight,
                 "iteration": module.global_step,
                 "minutes": module.minutes,
             }

@@ -77,6 +77,7 @@ def engine_of(segmenter: Segmenter, wrapper: Callable[[Any], Any]) -> Segmenter:
         segmenter.labels,
         device=str(segmenter.device.device),
         largest_component=sorted(segmenter._largest_component),
+        background_weight=segmenter._background_weight,
     )
 
 

@@ -152,6 +152,26 @@ def test_two_boxes_of_a_class_keep_both_parts_although_the_model_keeps_one_compo
     assert both.instances[0].voxel_count == 4 * 4 * 2 + 8 * 6 * 3
 
 
+def test_a_heavier_background_takes_what_is_nearly_its_own_without_encoding_again():
+    image = np.zeros((11, 17, 23), dtype=np.float32)
+    image[2:9, 3:12, 4:16] = 0.55
+    image[4:7, 5:9, 6:12] = 0.9
+    model = ThresholdModel()
+    with Segmenter(model, plan_for(), LABELS, device="cpu").open(volume_of(image)) as session:
+        wide = session.segment().labelmap
+        encoded = model.encoded
+        session.weigh_background(1.5)
+        narrow = session.segment().labelmap
+        session.weigh_background(1.0)
+        again = session.segment().labelmap
+    assert model.encoded == encoded
+    np.testing.assert_array_equal(wide, image > 0.5)
+    np.testing.assert_array_equal(narrow, image > 0.8)
+    np.testing.assert_array_equal(again, wide)
+    heavy = Segmenter(model, plan_for(), LABELS, device="cpu", background_weight=1.5)
+    np.testing.assert_array_equal(heavy.segment(volume_of(image)).labelmap, narrow)
+
+
 def test_a_box_partly_outside_is_clipped():
     blank = np.zeros((11, 17, 23), dtype=np.float32)
     box = Box("anterior ", (-5, -3, 8), (4, 3, 40))

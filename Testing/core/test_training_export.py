@@ -89,7 +89,13 @@ def test_a_bundle_finds_what_the_runs_weights_find_with_the_datasets_values(
     def found(largest: tuple[int, ...]) -> np.ndarray:
         labels = [Label(value, name, (1, 1, 1)) for name, value in VALUES.items()]
         segmenter = Segmenter(
-            model, record.plan, labels, device="cpu", largest_component=largest, mirror=(0,)
+            model,
+            record.plan,
+            labels,
+            device="cpu",
+            largest_component=largest,
+            background_weight=bundle.background_weight,
+            mirror=(0,),
         )
         return segmenter.segment(volume).labelmap
 
@@ -133,6 +139,35 @@ def test_the_largest_component_is_kept_for_classes_that_are_better_with_it():
     clean = LabelledCase("two", (volume_of(truth.astype(np.float32)),), truth)
     evaluator = Evaluator([clean], list(VALUES), list(VALUES.values()), plan_for())
     assert evaluator.score(ThresholdModel(), "cpu").largest_component == ()
+
+
+def test_the_background_weighs_more_where_that_is_better(run: Path, tmp_path: Path):
+    """Around the class lies a rim that looks a little more like it than like the background."""
+    image = two_blobs()
+    truth = image.astype(np.uint8)
+    image[:, :3][truth[:, :3] == 0] = 0.55
+    case = LabelledCase("one", (volume_of(image),), truth)
+    evaluator = Evaluator([case], list(VALUES), list(VALUES.values()), plan_for())
+    scores = evaluator.score(ThresholdModel(), "cpu")
+    # Enough for 0.45 to win over 0.55, and no more.
+    assert scores.background_weight == 1.5
+    assert scores.dice["Bright"] < 0.9, "the weight must not hide how the network itself does"
+    clean = LabelledCase("two", (volume_of(truth.astype(np.float32)),), truth)
+    evaluator = Evaluator([clean], list(VALUES), list(VALUES.values()), plan_for())
+    assert evaluator.score(ThresholdModel(), "cpu").background_weight == 1.0
+
+    path = run / "validation.json"
+    known = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**known, "background_weight": 1.5}), encoding="utf-8")
+    models.export_run(run, tmp_path / "model")
+    assert models.load_bundle(tmp_path / "model").background_weight == 1.5
+    models.export_run(run, tmp_path / "other", {"background_weight": 1.2})
+    assert models.load_bundle(tmp_path / "other").background_weight == 1.2
+    described = tmp_path / "other" / "masksam.json"
+    values = json.loads(described.read_text(encoding="utf-8"))
+    described.write_text(json.dumps({**values, "background_weight": 0}), encoding="utf-8")
+    with pytest.raises(MaskSAMError, match="background_weight 0 is not between"):
+        models.load_bundle(tmp_path / "other")
 
 
 def test_a_bundle_takes_the_sam_it_was_trained_beside_only(tmp_path: Path):
