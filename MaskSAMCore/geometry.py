@@ -57,6 +57,11 @@ class Volume:
         i, j, k = np.linalg.norm(self.ijk_to_ras[:3, :3], axis=0)
         return float(i), float(j), float(k)
 
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel in millilitres."""
+        return abs(float(np.linalg.det(self.ijk_to_ras[:3, :3]))) / 1000
+
     @cached_property
     def directions(self) -> NDArray[np.float64]:
         """3 x 3; columns are the RAS unit vectors of I, J, K."""

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 COLUMNS = ("structure", "score", "volume_ml", "asymmetry_percent")
 _SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
@@ -74,7 +75,7 @@ def volume_table(cases: Mapping[str, Sequence[StructureVolume]], separator: str 
 
     Args:
         cases: the table of each case by its name; a single one may go without a name, which leaves
-            out the column of names.
+            out the column of names. One in which nothing was found has an empty line.
         separator: between columns.
     """
     named = set(cases) != {""}
@@ -82,8 +83,25 @@ def volume_table(cases: Mapping[str, Sequence[StructureVolume]], separator: str 
     writer = csv.writer(text, delimiter=separator, lineterminator="\n")
     writer.writerow(["case", *COLUMNS] if named else COLUMNS)
     for case, rows in cases.items():
+        if named and not rows:
+            writer.writerow([case, *("" for _ in COLUMNS)])
         for row in rows:
             asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:.2f}"
             values = [row.name, f"{row.score:.4f}", f"{row.ml:.4f}", asymmetry]
             writer.writerow([case, *values] if named else values)
     return text.getvalue()
+
+
+def write_volume_table(
+    path: Path, cases: Mapping[str, Sequence[StructureVolume]], overwrite: bool = True
+) -> None:
+    """Writes :func:`volume_table` as a CSV file in UTF-8, complete or not at all.
+
+    Raises:
+        MaskSAMError: it cannot be written, or exists and must not be replaced.
+    """
+    from .io.files import write_text
+
+    text = volume_table(cases)
+    # Without the mark, Excel takes what is not plain ASCII for another encoding.
+    write_text(path, text if text.isascii() else "\ufeff" + text, overwrite)

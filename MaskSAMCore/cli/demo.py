@@ -47,7 +47,6 @@ def demo(
     labels: list[Label] = []
     rows: list[Any] = []
     table = Table("side", "class", "volume (ml)", "score")
-    ml = abs(np.linalg.det(volume.ijk_to_ras[:3, :3])) / 1000
     for side, file in _SIDES.items():
         roi = box_on_grid(read_boxes(resources() / "SampleData" / file)[0], volume)
         result = segmenter.segment(volume, roi=roi)
@@ -58,7 +57,7 @@ def demo(
             name = f"{side.capitalize()} {label.name.lower()}"
             labels.append(dataclasses.replace(label, value=value, name=name))
         for found in result.instances:
-            volume_ml = f"{found.voxel_count * ml:.2f}"
+            volume_ml = f"{found.voxel_count * volume.voxel_ml:.2f}"
             table.add_row(side, found.name, volume_ml, f"{found.score:.2f}")
         rows.append((f"{side} hippocampus", volume, result.labelmap, None))
     write_volume(volume, output / "mni152_t1.nii.gz", overwrite=True)

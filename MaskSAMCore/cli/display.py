@@ -75,9 +75,8 @@ class ProgressDisplay:
 
 def volumes_of(result: Segmentation) -> list[StructureVolume]:
     """Volume and asymmetry of each class that was found."""
-    i, j, k = result.volume.spacing
     found = [(one.name, one.score, one.voxel_count) for one in result.instances]
-    return structure_volumes(found, i * j * k / 1000)
+    return structure_volumes(found, result.volume.voxel_ml)
 
 
 def results_table(rows: Sequence[StructureVolume]) -> Table:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..errors import MaskSAMError
-from ..io.files import write_text
-from ..volumetry import StructureVolume, volume_table
+from ..volumetry import StructureVolume, write_volume_table
 from .cases import OUTPUT_FORMATS, Case, find_cases
 from .display import ProgressDisplay, results_table, volumes_of
 
@@ -79,13 +78,16 @@ def predict(
         )
     segmenter = Segmenter.from_model(model, device=device)
     cases = find_cases(inputs, output, segmenter.channels, image_format.value)
-    if not overwrite:
-        wanted = [path for case in cases for path in outputs(case, probabilities)]
-        existing = [p for p in (*wanted, *([volumes] if volumes else [])) if p.exists()]
-        if existing:
-            raise MaskSAMError(f"{existing[0]} exists: add --overwrite to replace it")
+    wanted = [path for case in cases for path in outputs(case, probabilities)]
+    if volumes is not None:
+        if volumes.is_dir() or volumes.resolve() in {path.resolve() for path in wanted}:
+            raise MaskSAMError(f"--volumes {volumes}: give the name of a file of its own")
+        wanted.append(volumes)
+    existing = [path for path in wanted if path.exists()]
+    if existing and not overwrite:
+        raise MaskSAMError(f"{existing[0]} exists: add --overwrite to replace it")
     # Before the work, so that a folder that cannot be written to costs no time.
-    for folder in {path.parent for path in (*(case.output for case in cases), volumes) if path}:
+    for folder in {path.parent for path in wanted}:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise MaskSAMError(f"{folder}: permission denied; choose another folder as -o")
@@ -99,7 +101,7 @@ def predict(
             found[case.name] = volumes_of(result)
             if volumes is not None:
                 # After every case: what is interrupted has the volumes of what is done.
-                write_text(volumes, volume_table(found))
+                write_volume_table(volumes, found)
             display.finished(case.name, results_table(found[case.name]), result.notes)
 
 

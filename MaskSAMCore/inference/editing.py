@@ -5,7 +5,8 @@ The rule where nothing may be overwritten:
 - Voxels that the automatic result gives to a class without boxes stay with it.
 - Everywhere else, classes with boxes and the background are decided anew: what a class gains over
   its automatic score it gains from the background, so that against background it wins above one
-  half; among one another the higher score wins.
+  half (with a weight w of the background, as everywhere, above w / (1 + w)); among one another the
+  higher score wins.
 - A voxel that a class leaves, and no other class with boxes takes, is background.
 
 So the work grows with the boxes, not with the volume or the number of classes.
@@ -82,6 +83,7 @@ def edit_labels(
     values: NDArray[Any],
     kept: NDArray[Any],
     labelmap: NDArray[Any],
+    background_weight: float = 1.0,
 ) -> tuple[dict[int, float], Region | None]:
     """Decide the classes with boxes anew and write them; all other labels stay as they are.
 
@@ -91,6 +93,7 @@ def edit_labels(
         values: (K + 1,), the label value of each class.
         kept: (depth, rows, columns) of the output: the automatic labels before post-processing.
         labelmap: the same after it; written. Voxels of classes with boxes are background in it.
+        background_weight: as in ``export``.
 
     Returns:
         The mean probability of each class with boxes over its voxels, by class index, 0 where it
@@ -101,7 +104,7 @@ def edit_labels(
     if not regions:
         return dict.fromkeys(edited, 0.0), None
     region = reached(hull(regions), scores.shape[1:], shape)
-    label, share = _decide(scores, edited, shape, region)
+    label, share = _decide(scores, edited, shape, region, background_weight)
     free = np.append(values[sorted(edited)], 0)
     taken = ~np.isin(kept[region], free)
     label[torch.from_numpy(taken)] = 0
@@ -116,7 +119,11 @@ def edit_labels(
 
 
 def _decide(
-    scores: Tensor, edited: Mapping[int, EditedScores], shape: Shape, region: Region
+    scores: Tensor,
+    edited: Mapping[int, EditedScores],
+    shape: Shape,
+    region: Region,
+    background_weight: float,
 ) -> tuple[Tensor, Tensor]:
     """Indices of classes with boxes (int32, 0 for none) and their probabilities in a region."""
     sampler = Sampler(scores.shape[1:], shape, region)
@@ -133,7 +140,7 @@ def _decide(
         difference = new[index] - old
         torch.maximum(gain, difference, out=gain)
         torch.maximum(background, -SECOND_PLACE * difference, out=background)
-    best = (background - gain).clamp_(min=0)
+    best = background_weight * (background - gain).clamp_(min=0)
     total = best + others
     label = torch.zeros(best.shape, dtype=torch.int32)
     for index, score in new.items():

@@ -6,7 +6,8 @@ its label are kept, so that the peak memory does not grow with the number of cla
 Where a person gave boxes, these rules decide (all others keep the plain maximum):
 
 - A class with boxes takes what its new scores win from another class. What it gains over its
-  automatic score it gains from the background, so that against background it wins above one half.
+  automatic score it gains from the background, so that against background it wins above one half
+  (with a weight w of the background, as everywhere, above w / (1 + w)).
 - A voxel that it leaves goes to the background, unless another class had more than half of the
   score that was lost there: mere noise below the old score claims nothing.
 - So no voxel ever changes from one class without boxes to another, nor from such a class to
@@ -38,6 +39,7 @@ def export(
     labelmap: NDArray[Any],
     probabilities: Sequence[NDArray[np.float32]] | None,
     progress: Progress,
+    background_weight: float = 1.0,
 ) -> NDArray[np.float64]:
     """Resample scores, decide, and write the labels.
 
@@ -48,6 +50,7 @@ def export(
         labelmap: written: (depth, rows, columns), the input's voxels in the plan's orientation.
         probabilities: written where wanted: one array a class on the same voxels.
         progress: told of each slab.
+        background_weight: what the background is multiplied with before classes are compared.
 
     Returns:
         (K + 1,): mean probability of each class over its voxels, 0 where it has none.
@@ -58,7 +61,7 @@ def export(
     for first in range(0, shape[0], slices):
         progress.step(first, shape[0])
         part = slice(first, min(first + slices, shape[0]))
-        slab = Slab(scores, edited, shape, part)
+        slab = Slab(scores, edited, shape, part, background_weight)
         label, probability = slab.decide()
         labelmap[part] = values[label.numpy()]
         flat = label.flatten()

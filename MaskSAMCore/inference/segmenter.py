@@ -73,8 +73,8 @@ class Segmenter:
         self._passes = mirrored_passes(mirror)
         self._runner = Runner(model, choose_device(device))
 
-    @classmethod
-    def from_model(cls, name_or_path: str | Path, device: str = "auto") -> Segmenter:
+    @staticmethod
+    def from_model(name_or_path: str | Path, device: str = "auto") -> Segmenter:
         """A model by its name in the catalog, or by the path of its bundle (a folder or a zip).
 
         For a SAM or MedSAM checkpoint, it is a :class:`SamSegmenter`, which needs boxes.
@@ -91,18 +91,18 @@ class Segmenter:
             name, how = checkpoint.entry.name, checkpoint.entry.preparation
             return SamSegmenter(checkpoint.build(), how, device=device, name=name)
         bundle, sam_checkpoint = open_model(name_or_path)
-        return cls.from_bundle(bundle, sam_checkpoint, device)
+        return Segmenter.from_bundle(bundle, sam_checkpoint, device)
 
-    @classmethod
+    @staticmethod
     def from_bundle(
-        cls, bundle: Bundle, sam_checkpoint: Path | None = None, device: str = "auto"
+        bundle: Bundle, sam_checkpoint: Path | None = None, device: str = "auto"
     ) -> Segmenter:
         """A model by its bundle; ``sam_checkpoint`` as for :meth:`Bundle.build`.
 
         Raises:
             MaskSAMError: the weights do not fit, or the device is unusable.
         """
-        return cls(
+        return Segmenter(
             bundle.build(sam_checkpoint),
             bundle.plan,
             bundle.labels,

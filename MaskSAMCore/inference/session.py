@@ -104,8 +104,6 @@ class Session:
     def weigh_background(self, weight: float) -> None:
         """Another weight of the background from the next :meth:`segment` on, which costs no window
         again."""
-        if self._scores is not None:
-            self._scores[0] *= weight / self._background_weight
         self._background_weight = weight
         self._automatic = None
 
@@ -146,7 +144,6 @@ class Session:
         if self._scores is None:
             report.stage("Segmenting", until=0.8 if clipped else 0.9)
             self._scores = scorer.automatic(report)
-            self._scores[0] *= self._background_weight
             names = [label.name for label in self._task.labels]
             self._proposals = scorer.proposed.proposals(names, self._grid)
         if self._automatic is None:
@@ -235,6 +232,7 @@ class Session:
             self._grid.upright(labelmap),
             None if probabilities is None else [self._grid.upright(p) for p in probabilities],
             report,
+            self._background_weight,
         )
         before = labelmap.copy() if self._task.largest_component and not edited else None
         keep_largest_components(labelmap, self._task.largest_component - drawn)
@@ -261,7 +259,9 @@ class Session:
         before = self._before_postprocessing
         before = automatic.labelmap if before is None else before
         upright = self._grid.upright(labelmap)
-        means, region = edit_labels(scores, edited, values, self._grid.upright(before), upright)
+        kept = self._grid.upright(before)
+        weight = self._background_weight
+        means, region = edit_labels(scores, edited, values, kept, upright, weight)
         if region is not None:
             keep_largest_components(upright[region], own & self._task.largest_component - drawn)
             shares = [means.get(index, 0.0) for index in range(1, len(values))]

@@ -26,12 +26,20 @@ class Slab:
         edited: new scores by class index, on regions of the same grid.
         shape: of the output grid (the input's voxels in the plan's orientation).
         part: the slices of the output grid.
+        background_weight: what the background is multiplied with, after what classes with boxes
+            take from it.
     """
 
     def __init__(
-        self, scores: Tensor, edited: Mapping[int, EditedScores], shape: Shape, part: slice
+        self,
+        scores: Tensor,
+        edited: Mapping[int, EditedScores],
+        shape: Shape,
+        part: slice,
+        background_weight: float = 1.0,
     ) -> None:
         self._all = scores
+        self._weight = background_weight
         self._edited = edited
         self._shape = shape
         depth = scores.shape[1]
@@ -73,14 +81,15 @@ class Slab:
 
     def decide(self) -> tuple[Tensor, Tensor]:
         """Class indices (int32) and their probabilities, both (slices, rows, columns)."""
-        best, total = self._background.clone(), self._background.clone()
+        best = self._weight * self._background
+        total = best.clone()
         label = torch.zeros(best.shape, dtype=torch.int32)
         for index in range(1, len(self._all)):
             if index not in self._edited:
                 challenge(best, total, label, index, self.score(index))
         if self._gain is not None:
-            left = (self._background - self._gain).clamp_(min=0)
-            total += left - self._background
+            left = self._weight * (self._background - self._gain).clamp_(min=0)
+            total += left - self._weight * self._background
             best = torch.where(label == 0, left, best)
             for index in sorted(self._edited):
                 challenge(best, total, label, index, self.new_score(index))
@@ -96,7 +105,8 @@ class Slab:
 
     def _final_scores(self) -> Iterator[Tensor]:
         background = self._background
-        yield background if self._gain is None else (background - self._gain).clamp_(min=0)
+        left = background if self._gain is None else (background - self._gain).clamp_(min=0)
+        yield self._weight * left
         for index in range(1, len(self._all)):
             yield self.new_score(index) if index in self._edited else self.score(index)
 

@@ -18,8 +18,8 @@ class Convolution3d(nn.Conv3d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        trained = input.device.type == "cpu" and torch.is_grad_enabled()
-        if not trained or input.ndim != 5 or input.shape[2] >= _FEW_SLICES:
+        thin = input.ndim == 5 and input.shape[2] < _FEW_SLICES and self.padding_mode == "zeros"
+        if not thin or input.device.type != "cpu" or not torch.is_grad_enabled():
             return super()._conv_forward(input, weight, bias)
         assert not isinstance(self.padding, str)
         stride, padding, dilation = (

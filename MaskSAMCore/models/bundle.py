@@ -146,7 +146,7 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             mirror=tuple(int(v) for v in values.get("mirror", [])),
             card=dict(values.get("card", {})),
             sam_sha256=values.get("sam_sha256"),
-            background_weight=_weight(values.get("background_weight", 1.0)),
+            background_weight=check_background_weight(values.get("background_weight", 1.0)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise MaskSAMError(f"{folder / DESCRIPTION} is damaged: {error}") from error
@@ -155,9 +155,14 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
     return bundle
 
 
-def _weight(value: Any) -> float:
-    if not 0.01 <= float(value) <= 100:
-        raise ValueError(f"background_weight {value} is not between 0.01 and 100")
+def check_background_weight(value: Any) -> float:
+    """A weight of the background as a number.
+
+    Raises:
+        ValueError: it is none, or not between 0.01 and 100.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value <= 100:
+        raise ValueError(f"background_weight {value!r} is no number between 0.01 and 100")
     return float(value)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.labels import Label
 
-from .bundle import Bundle, save_bundle
+from .bundle import Bundle, check_background_weight, save_bundle
 
 # Slicer's first colours for generic segments: distinct, and good on grey.
 _COLORS = (
@@ -58,7 +58,10 @@ def export_run(
         values = {"name": name, "color": _COLORS[index % len(_COLORS)], **described.get(name, {})}
         labels.append(Label.from_json({**values, "value": value}))
     helps = {"largest_component": [], "background_weight": 1.0, **read_validation(run)}
-    weight = float(card.pop("background_weight", helps["background_weight"]))
+    try:
+        weight = check_background_weight(card.pop("background_weight", helps["background_weight"]))
+    except ValueError as error:
+        raise MaskSAMError(f"the card cannot be used: {error}") from error
     name = str(card.pop("name", folder.name))
     return save_bundle(
         folder,

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.multiprocessing.spawn import ProcessRaisedException
 
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import Network, UNet, build_model, load_sam_checkpoint
 
 from .callbacks import Budget, Progress, ResumableCheckpoints, Validation
@@ -234,6 +235,10 @@ def _new_record(
     options: FitOptions, material: Material, settings: TrainSettings, sam: str | None
 ) -> RunRecord:
     kind = accelerator(options.device)
+    if material.scheme is not None and settings.contrast > 0:
+        raise MaskSAMError(
+            "images synthesised from label maps have random contrast: leave --contrast out"
+        )
     return RunRecord(
         config=material.config,
         plan=material.plan,

@@ -12,6 +12,7 @@ from slicer.util import VTKObservationMixin
 
 from . import boxnodes
 from .boxset import AUTOMATIC, DRAWN, EDITED, BoxSet
+from .savepath import ask_save_path
 
 _FILTER = "ROI (*.mrk.json)"
 
@@ -214,15 +215,11 @@ class BoxesView(VTKObservationMixin):
             self._on_update(True)
 
     def _save(self, _checked: bool = False) -> None:
-        path = qt.QFileDialog.getSaveFileName(
-            slicer.util.mainWindow(), _("Save boxes"), "boxes.mrk.json", _FILTER
-        )
-        if not path:
+        path = ask_save_path(_("Save boxes"), _("boxes"), ".mrk.json", _FILTER)
+        if path is None:
             return
-        if not path.endswith(".mrk.json"):
-            path += ".mrk.json"
         try:
-            count = self.boxes.save(path)
+            count = self.boxes.save(str(path))
         except ValueError as error:
             self._on_error(error)
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import qt
@@ -12,9 +11,15 @@ from slicer.i18n import tr as _
 
 from .run import Outcome
 from .runrecord import forget_written
+from .savepath import ask_save_path
 
 from MaskSAMCore.errors import MaskSAMError  # isort: skip
-from MaskSAMCore.volumetry import StructureVolume, structure_volumes, volume_table  # isort: skip
+from MaskSAMCore.volumetry import (  # isort: skip
+    StructureVolume,
+    structure_volumes,
+    volume_table,
+    write_volume_table,
+)
 
 _ASYMMETRY = 3
 
@@ -128,19 +133,13 @@ class ResultsView:
         self._on_message(_("The table is on the clipboard."))
 
     def _export(self, _checked: bool = False) -> None:
-        node = self._node()
-        name = "volumes" if node is None else node.GetName()
-        path = qt.QFileDialog.getSaveFileName(
-            slicer.util.mainWindow(), _("Export volumes"), f"{name}.csv", "CSV (*.csv)"
-        )
-        if not path:
+        name = self._outcome.volume_name
+        title = _("Export volumes")
+        path = ask_save_path(title, name + "-" + _("volumes"), ".csv", "CSV (*.csv)")
+        if path is None:
             return
-        if not path.lower().endswith(".csv"):
-            path += ".csv"
-        from MaskSAMCore.io.files import write_text
-
         try:
-            write_text(Path(path), volume_table({name: self._volumes()}))
+            write_volume_table(path, {name: self._volumes()})
         except MaskSAMError as error:
             self._on_error(error)
             return
@@ -200,8 +199,10 @@ class ResultsView:
         undo = self._outcome.undo if self._outcome is not None else None
         self._ui.undoButton.enabled = undo is not None and undo.can_undo
         self._ui.redoButton.enabled = undo is not None and undo.can_redo
+        # Not while the run is taken back: the table shows what is not there.
+        shown = undo is not None and bool(self._outcome.found) and not undo.can_redo
         for button in (self._ui.copyButton, self._ui.exportButton):
-            button.enabled = self._outcome is not None and bool(self._outcome.found)
+            button.enabled = shown
 
 
 def _has_surfaces(node: Any) -> bool:

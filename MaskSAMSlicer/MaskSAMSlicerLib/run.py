@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
@@ -64,6 +63,7 @@ class Outcome:
         notes: remarks for the person.
         seconds, import_seconds: of the worker, and of the import into the scene.
         voxel_ml: volume of a voxel in ml.
+        volume_name: of what was segmented.
     """
 
     node: vtkMRMLSegmentationNode
@@ -75,6 +75,7 @@ class Outcome:
     seconds: float
     import_seconds: float
     voxel_ml: float
+    volume_name: str
 
 
 @dataclass
@@ -223,7 +224,8 @@ class Run:
             notes=list(result.get("notes", ())),
             seconds=float(result["seconds"]),
             import_seconds=time.monotonic() - started,
-            voxel_ml=abs(float(np.linalg.det(volume.ijk_to_ras[:3, :3]))) / 1000,
+            voxel_ml=volume.voxel_ml,
+            volume_name=volume.name,
         )
 
     def _found(self, result: dict[str, Any]) -> list[FoundClass]:

@@ -59,9 +59,8 @@ class Heads:
         began = time.perf_counter()
         result = self.segmenter.segment(volume)
         seconds = time.perf_counter() - began
-        ml = abs(float(np.linalg.det(volume.ijk_to_ras[:3, :3]))) / 1000
         found = [(one.name, one.score, one.voxel_count) for one in result.instances]
-        rows = structure_volumes(found, ml)
+        rows = structure_volumes(found, volume.voxel_ml)
         print(f"{volume.name}: {len(rows)} of {len(self.segmenter.labels)}, {seconds:.1f} s")
         for row in rows:
             side = "" if row.asymmetry is None else f", asymmetry {row.asymmetry:+.1f} %"
@@ -90,14 +89,17 @@ class Heads:
         """Mean Dice over the structures of two labelmaps of one head."""
         labels = self.segmenter.labels
         scores = {label.name: dice(a == label.value, b == label.value) for label in labels}
-        worst = sorted(scores, key=lambda name: scores[name])[:5]
+        known = [name for name, score in scores.items() if score == score]
+        worst = sorted(known, key=lambda name: scores[name])[:5]
+        absent = len(scores) - len(known)
         print("    least alike: " + ", ".join(f"{name} {scores[name]:.2f}" for name in worst))
+        print(f"    {absent} structures in neither")
         return float(np.nanmean(list(scores.values())))
 
     def hippocampi(self, volume: Volume, found: NDArray[np.integer]) -> None:
         """Beside those of the dedicated model, inside its regions."""
         dedicated = Segmenter.from_model("hippocampus")
-        ml = abs(float(np.linalg.det(volume.ijk_to_ras[:3, :3]))) / 1000
+        ml = volume.voxel_ml
         for side in ("left", "right"):
             file = resources() / "SampleData" / f"hippocampus-{side}.mrk.json"
             other = dedicated.segment(volume, roi=box_on_grid(read_boxes(file)[0], volume))

@@ -27,7 +27,7 @@ def main() -> None:
     segmenter = Segmenter.from_model(options.model)
     for path in options.heads:
         volume = read_volume(path)
-        ml = float(np.prod(volume.spacing)) / 1000
+        ml = volume.voxel_ml
         rows = []
         for side in ("left", "right"):
             file = resources() / "SampleData" / f"hippocampus-{side}.mrk.json"

@@ -2,6 +2,7 @@ import tempfile
 
 import numpy as np
 import pytest
+import torch
 
 from MaskSAMCore.errors import Cancelled, MaskSAMError
 from MaskSAMCore.geometry import Box
@@ -10,6 +11,7 @@ from MaskSAMCore.inference import Segmenter
 from .threshold_model import (
     GEOMETRIES,
     LABELS,
+    Prediction,
     ThresholdModel,
     plan_for,
     threshold_segmenter,
@@ -170,6 +172,34 @@ def test_a_heavier_background_takes_what_is_nearly_its_own_without_encoding_agai
     np.testing.assert_array_equal(again, wide)
     heavy = Segmenter(model, plan_for(), LABELS, device="cpu", background_weight=1.5)
     np.testing.assert_array_equal(heavy.segment(volume_of(image)).labelmap, narrow)
+
+
+class FaintModel(ThresholdModel):
+    """Sure of no class, with boxes or without."""
+
+    share = 0.62
+
+    def decode(self, embedding, prompts=None):
+        scores = super().decode(embedding, prompts).scores
+        foreground = self.share * scores[:, 1:]
+        return Prediction(torch.cat([1 - foreground.sum(1, keepdim=True), foreground], 1))
+
+
+@pytest.mark.parametrize(("weight", "found"), [(1.0, True), (1.5, True), (1.8, False)])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_box_and_the_network_alone_weigh_the_background_alike(
+    weight: float, found: bool, overwrite: bool
+):
+    """A class of 0.62 beats a background of 0.38 that weighs 1.5 times as much, not 1.8."""
+    box = Box("Anterior", (4, 4, 3), (12, 10, 8))
+    inside = np.zeros((11, 17, 23), dtype=bool)
+    inside[3:8, 4:10, 4:12] = True
+    segmenter = Segmenter(FaintModel(), plan_for(), LABELS, device="cpu", background_weight=weight)
+    automatic = segmenter.segment(volume_of(inside.astype(np.float32))).labelmap
+    blank = volume_of(np.zeros(inside.shape, dtype=np.float32))
+    boxed = segmenter.segment(blank, boxes=[box], overwrite=overwrite).labelmap
+    np.testing.assert_array_equal(automatic, inside & found)
+    np.testing.assert_array_equal(boxed, inside & found)
 
 
 def test_a_box_partly_outside_is_clipped():

@@ -161,12 +161,17 @@ def test_the_background_weighs_more_where_that_is_better(run: Path, tmp_path: Pa
     path.write_text(json.dumps({**known, "background_weight": 1.5}), encoding="utf-8")
     models.export_run(run, tmp_path / "model")
     assert models.load_bundle(tmp_path / "model").background_weight == 1.5
+    assert Segmenter.from_model(tmp_path / "model", device="cpu")._background_weight == 1.5
     models.export_run(run, tmp_path / "other", {"background_weight": 1.2})
+    assert models.load_bundle(tmp_path / "other").background_weight == 1.2
+    for wrong in (0, None, "big", float("nan")):
+        with pytest.raises(MaskSAMError, match="card cannot be used: background_weight"):
+            models.export_run(run, tmp_path / "other", {"background_weight": wrong}, overwrite=True)
     assert models.load_bundle(tmp_path / "other").background_weight == 1.2
     described = tmp_path / "other" / "masksam.json"
     values = json.loads(described.read_text(encoding="utf-8"))
     described.write_text(json.dumps({**values, "background_weight": 0}), encoding="utf-8")
-    with pytest.raises(MaskSAMError, match="background_weight 0 is not between"):
+    with pytest.raises(MaskSAMError, match="background_weight 0 is no number"):
         models.load_bundle(tmp_path / "other")
 
 

@@ -137,3 +137,12 @@ def test_an_unknown_target_is_one_clear_line(dataset: Path, tmp_path: Path, caps
     error = capsys.readouterr().err.strip()
     assert "'targets' names no label of 'labels': nose" in " ".join(error.split())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_contrast_that_would_change_nothing_is_refused(
+    dataset: Path, targets: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    arguments = ["train", str(dataset), "-o", str(tmp_path / "run"), "--preset", "brain"]
+    assert main([*arguments, "--targets", str(targets), "--contrast", "0.5"]) == 2
+    assert "leave --contrast out" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()

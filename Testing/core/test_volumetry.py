@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from MaskSAMCore.cli import main
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import read_volume
-from MaskSAMCore.volumetry import side_of, structure_volumes, volume_table
+from MaskSAMCore.volumetry import (
+    side_of,
+    structure_volumes,
+    volume_table,
+    write_volume_table,
+)
 
 from .generated import generated_case, write_image
 from .small_bundle import small_bundle
@@ -64,8 +70,21 @@ def test_the_table_reads_back_whatever_the_names_are():
         assert [float(line["volume_ml"]) for line in read] == [0.01, 0.03]
         assert [line["asymmetry_percent"] for line in read] == ["-100.00", "-100.00"]
         assert all(line.get("case", "") == case for line in read)
-    both = volume_table({"one": rows, "two": rows[:1]}).splitlines()
-    assert [line.split(",")[0] for line in both] == ["case", "one", "one", "two"]
+    three = volume_table({"one": rows, "none": [], "two": rows[:1]}).splitlines()
+    assert [line.split(",")[0] for line in three] == ["case", "one", "one", "none", "two"]
+    assert three[3] == "none,,,,"
+
+
+@pytest.mark.parametrize("name", ["campus", "häd"])
+def test_a_spreadsheet_reads_the_file_as_it_is_meant(name: str, tmp_path: Path):
+    path = tmp_path / "volumes.csv"
+    write_volume_table(path, {name: structure_volumes([("eye", 0.5, 10)], 0.001)})
+    # Excel takes a file without the mark for the system's own encoding.
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf") == (not name.isascii())
+    (line,) = csv.DictReader(path.open(encoding="utf-8-sig"))
+    assert line["case"] == name
+    with pytest.raises(MaskSAMError, match="exists"):
+        write_volume_table(path, {}, overwrite=False)
 
 
 def test_predict_writes_the_volumes_of_all_cases_and_keeps_a_file_that_exists(
@@ -86,3 +105,6 @@ def test_predict_writes_the_volumes_of_all_cases_and_keeps_a_file_that_exists(
     assert main([*arguments, "--volumes", str(target)]) == 2
     assert "--overwrite" in capfd.readouterr().err
     assert target.read_text() == "precious"
+    for taken in (tmp_path / "out" / "a.nii.gz", tmp_path):
+        assert main([*arguments, "--overwrite", "--volumes", str(taken)]) == 2
+        assert "a file of its own" in capfd.readouterr().err
