@@ -124,15 +124,20 @@ SETTINGS: dict[str, TrainSettings] = {
         mirror=(0,),
         loss=LossSettings(prompts=PromptSettings(share=0.3, jitter=0.05)),
     ),
+    # With 29 classes the generator's masks learn faster when they too are supervised together.
     "brain": TrainSettings(
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         warm_up=200,
         iterations=60_000,
         batch=1,
         clip=5.0,
         foreground_share=0.8,
         mirror=(),
-        loss=LossSettings(prompts=PromptSettings(share=0.3, jitter=0.05), affinity=4.0),
+        loss=LossSettings(
+            LossWeights(auxiliary_semantic=1.0),
+            PromptSettings(share=0.3, jitter=0.05),
+            affinity=4.0,
+        ),
     ),
     "acdc": _PAPER,
     "synapse": _PAPER.replace(iterations=250 * 1000),
