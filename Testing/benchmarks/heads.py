@@ -1,11 +1,12 @@
 """Both hippocampi of whole heads that lie in MNI space: volumes, components and a picture each.
 
-python Testing/benchmarks/heads.py HEAD.nii.gz... -o FOLDER
+python Testing/benchmarks/heads.py HEAD.nii.gz... -o FOLDER [--margin MM]
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("heads", type=Path, nargs="+")
     parser.add_argument("-m", "--model", default="hippocampus")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--margin", type=float, default=0.0, help="mm around the ROIs that ship")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     segmenter = Segmenter.from_model(options.model)
@@ -31,7 +33,9 @@ def main() -> None:
         rows = []
         for side in ("left", "right"):
             file = resources() / "SampleData" / f"hippocampus-{side}.mrk.json"
-            found = segmenter.segment(volume, roi=box_on_grid(read_boxes(file)[0], volume)).labelmap
+            box = read_boxes(file)[0]
+            box = replace(box, size=tuple(mm + 2 * options.margin for mm in box.size))
+            found = segmenter.segment(volume, roi=box_on_grid(box, volume)).labelmap
             parts, count = ndimage.label(found > 0, np.ones((3, 3, 3)))
             largest = np.bincount(parts.ravel())[1:].max() / max((found > 0).sum(), 1)
             volumes = ", ".join(
