@@ -21,6 +21,11 @@ class UndoStep:
     Once the segments were changed by something else, it can do neither: that would lose the change.
     """
 
+    # Of the class too: the segmentation may still tell of changes while the garbage collector has
+    # taken a step apart that nobody closed.
+    _busy = True
+    _outdated = True
+
     def __init__(self, node: vtkMRMLSegmentationNode) -> None:
         self._segmentation = node.GetSegmentation()
         self._history = slicer.vtkSegmentationHistory()
