@@ -7,6 +7,7 @@ The labels of such a map serve two ends. All of them are tissues that images are
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from MaskSAMCore.errors import MaskSAMError
 
 CHANNEL = "synthetic"
-KEYS = ("labels", "targets", "pairs", "surroundings", "tissues", "file_ending", "name")
+KEYS = ("labels", "targets", "pairs", "surroundings", "tissues", "contrasts", "file_ending", "name")
 _SIDE = re.compile(r"^(left|right)(?=[ _-])|(?<=[ _-])(left|right)$", re.IGNORECASE)
 
 
@@ -36,6 +37,8 @@ class LabelScheme:
         mirrored: for each label the one on the other side of the body, or itself.
         surroundings: labels that stripping (of the skull, for heads) takes away.
         tissues: for each label the number of its tissue; labels of one tissue look alike.
+        contrasts: the grey values, 0 to 1, of the labels in well-known kinds of image; NaN where
+            any may be.
         description: what all of this was read from, to keep with a run.
     """
 
@@ -47,6 +50,7 @@ class LabelScheme:
     mirrored: tuple[int, ...]
     surroundings: tuple[int, ...]
     tissues: tuple[int, ...]
+    contrasts: tuple[tuple[float, ...], ...]
     description: dict[str, Any]
 
     @property
@@ -100,7 +104,8 @@ def read_scheme(description: Mapping[str, Any]) -> tuple[LabelScheme | None, lis
     Keys: ``labels`` (name to value, 0 the background); ``targets`` (a list of label names, or class
     names to one or several label names; else every label is a class); ``pairs`` (lists of a left
     and a right name, ``[]`` for none; else names that start or end with "left" and "right" tell);
-    ``surroundings`` (names); ``tissues`` (lists of names that look alike).
+    ``surroundings`` (names); ``tissues`` (lists of names that look alike); ``contrasts`` (names of
+    kinds of image to grey values by name, where one side tells both).
     """
     labels = description.get("labels")
     if not isinstance(labels, dict) or not all(_is_whole(v) for v in labels.values()):
@@ -118,6 +123,7 @@ def read_scheme(description: Mapping[str, Any]) -> tuple[LabelScheme | None, lis
     mirrored = reading.mirrored(description.get("pairs"))
     surroundings = reading.indices(description.get("surroundings", []), "surroundings")
     tissues = reading.tissues(description.get("tissues", []), mirrored)
+    contrasts = reading.contrasts(description.get("contrasts", {}), mirrored)
     targets = [0] * len(names)
     ordered = sorted(merged.items(), key=lambda item: min(item[1], default=0))
     for number, (_, indices) in enumerate(ordered, start=1):
@@ -137,6 +143,7 @@ def read_scheme(description: Mapping[str, Any]) -> tuple[LabelScheme | None, lis
         mirrored,
         surroundings,
         tissues,
+        contrasts,
         {key: description[key] for key in KEYS if key in description},
     )
     return scheme, []
@@ -220,6 +227,28 @@ class _Reading:
                 tissue[index] = tissue[mirrored[index]] = min(found)
         return tuple(tissue)
 
+    def contrasts(self, wanted: Any, mirrored: Sequence[int]) -> tuple[tuple[float, ...], ...]:
+        """The grey values of each kind of image; a side that is not named has the other's."""
+        kinds = list(wanted.values()) if isinstance(wanted, dict) else [None]
+        if not all(isinstance(kind, dict) and all(map(_is_share, kind.values())) for kind in kinds):
+            self.problems.append(
+                "'contrasts' must map kinds of image to grey values, 0 to 1, by names of labels"
+            )
+            return ()
+        found = []
+        for kind in kinds:
+            grey = [math.nan] * len(self.names)
+            for name, value in kind.items():
+                for index in self.indices(name, "contrasts"):
+                    grey[index] = float(value)
+            found.append(
+                tuple(
+                    grey[other] if math.isnan(own) else own
+                    for own, other in zip(grey, mirrored, strict=True)
+                )
+            )
+        return tuple(found)
+
 
 def _one_sided(names: Sequence[str], targets: Sequence[int], mirrored: Sequence[int]) -> list[str]:
     """Labels of one class must have other sides that are of one class too."""
@@ -239,6 +268,10 @@ def _swap(match: re.Match[str]) -> str:
     side = match.group(0)
     new = "right" if side.lower() == "left" else "left"
     return new.upper() if side.isupper() else new.capitalize() if side[0].isupper() else new
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _is_whole(value: Any) -> bool:

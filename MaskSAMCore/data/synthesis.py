@@ -37,6 +37,10 @@ from .planning import ANISOTROPY
 
 # Width at half the height of a Gaussian, in standard deviations.
 _FWHM = 2.3548
+# Its multiples, less whole numbers, are spread evenly over 0 to 1.
+_GOLDEN = 0.6180340
+# Of one scanner's grey values of a tissue from another's, at most.
+_DIFFERENCE = 0.06
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Ranges:
         deformation: standard deviation in mm of the control points' shifts.
         knots: mm between control points.
         flip: probability of a left-right flip, where labels have sides.
+        common: probability of one of the labels' well-known contrasts; the rest are random.
         spread: largest standard deviation within a tissue; means lie between 0 and 1.
         alike: probability that labels of one tissue have nearly one mean.
         dark_air: probability that the background is dark, as air is.
@@ -69,6 +74,7 @@ class Ranges:
     deformation: float = 3.0
     knots: float = 32.0
     flip: float = 0.5
+    common: float = 0.0
     spread: float = 0.1
     alike: float = 0.5
     dark_air: float = 0.85
@@ -112,6 +118,9 @@ class Synthesis:
         self.spacing = spacing
         self.lateral = lateral
         self.ranges = ranges or Ranges()
+        # Where no contrast is known, any that tells the tissues apart.
+        apart = (torch.tensor(scheme.tissues) * _GOLDEN + 0.3) % 1
+        self.contrasts = [torch.tensor(kind) for kind in scheme.contrasts] or [apart]
 
     def __call__(
         self, source: LabelMap, centre: Sequence[float], draw: Draw
@@ -210,8 +219,13 @@ class Synthesis:
         if draw.chance(ranges.alike):
             means = means[tissue] + 0.06 * (draw.uniforms(count, -1, 1))
             spreads = spreads[tissue]
+        common = draw.chance(ranges.common)
+        if common:
+            known = self.contrasts[draw.whole(len(self.contrasts))]
+            known = known + _DIFFERENCE * draw.uniforms(count, -1, 1)
+            means = torch.where(known.isnan(), means, known)
         means, spreads = means[sides].clamp(min=0.02), spreads[sides]
-        if draw.chance(ranges.dark_air):
+        if draw.chance(1.0 if common else ranges.dark_air):
             means[0], spreads[0] = draw.uniform(0, 0.06), draw.uniform(0, 0.02)
         stripped = bool(self.scheme.surroundings) and draw.chance(ranges.strip)
         if stripped:

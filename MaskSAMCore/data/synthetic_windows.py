@@ -85,6 +85,8 @@ class SynthesizedWindows(IterableDataset[tuple[Tensor, Tensor]]):
         self.device = device
         lateral = lateral_axis(plan.orientation)
         self.synthesis = Synthesis(scheme, plan.window, plan.spacing, lateral, ranges)
+        # Read for each window, and written by the training: shared with worker processes.
+        self.common = torch.full((1,), self.synthesis.ranges.common).share_memory_()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Pairs of float32 (1, T, H, W) and int64 (T, H, W)."""
@@ -95,6 +97,7 @@ class SynthesizedWindows(IterableDataset[tuple[Tensor, Tensor]]):
         draw = Draw(int(sequence.generate_state(1)[0]), device)
         maps = [source.labels.to(device) for source in self.sources]
         while True:
+            self.synthesis.ranges = replace(self.synthesis.ranges, common=float(self.common))
             number = draw.whole(len(maps))
             yield self.synthesis(maps[number], self._centre(self.sources[number], draw), draw)
 

@@ -77,6 +77,9 @@ class MaskSAMConfig:
         detail_channels: width of an embedding of each voxel, whose product with a vector of each
             mask token is added to the mask (as in MaskFormer): detail that SAM's masks, at 4 times
             the token grid, do not have with 8-pixel tokens; 0 for none.
+        residual_masks: the generator too gives each of its masks a vector for the detail, and the
+            decoder's masks are added to the mask prompts: with many classes the decoder then says
+            what to change, and need not learn every class anew. Needs ``detail_channels``.
         prompts: the generator's form, Figure 2 (a) "masks", (b) "boxes", (c) "both", (d) "average".
         mask_prompt: what the prompt encoder receives: "logits" (as SAM was trained) or "binary".
         generator_channels: widths at 1, 2 and 4 times the token grid.
@@ -98,6 +101,7 @@ class MaskSAMConfig:
     upsampling: int = 4
     stem_pyramid: bool = False
     detail_channels: int = 0
+    residual_masks: bool = False
     prompts: PromptForm = "average"
     mask_prompt: Literal["logits", "binary"] = "logits"
     generator_channels: tuple[int, int, int] = (256, 128, 128)
@@ -137,6 +141,8 @@ class MaskSAMConfig:
                 )
         if self.detail_channels and not self.stem_pyramid:
             raise ValueError("detail_channels needs stem_pyramid")
+        if self.residual_masks and (not self.detail_channels or self.prompts == "boxes"):
+            raise ValueError("residual_masks needs detail_channels and mask prompts")
 
     @property
     def image_size(self) -> tuple[int, int]:

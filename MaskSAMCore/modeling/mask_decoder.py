@@ -60,6 +60,9 @@ class AdaptedMaskDecoder(nn.Module):
             self.detail = nn.Sequential(
                 nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, config.detail_channels)
             )
+            if config.residual_masks:
+                nn.init.zeros_(self.detail[-1].weight)
+                nn.init.zeros_(self.detail[-1].bias)
 
     def forward(
         self,
@@ -71,6 +74,7 @@ class AdaptedMaskDecoder(nn.Module):
         class_tokens: Tensor,
         without_mask: Tensor | None = None,
         voxels: Tensor | None = None,
+        vectors: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decodes prompts.
 
@@ -83,6 +87,7 @@ class AdaptedMaskDecoder(nn.Module):
             class_tokens: (B, N, T, C) auxiliary class tokens.
             without_mask: bool (B, N, T), prompts whose mask is left out.
             voxels: (B, T, c, H, W), the embedding of each voxel, where masks have such detail.
+            vectors: (B, N, T, c), the detail of the mask prompts, where masks are added to them.
 
         Returns:
             Class logits (B, N, T, K + 2) and mask logits (B, N, T, 4h, 4w), or (B, N, T, H, W) with
@@ -110,20 +115,14 @@ class AdaptedMaskDecoder(nn.Module):
         class_logits = self.class_head(tokens[:, :, -1]).reshape(*shape, -1)
         logits = logits.reshape(*shape, *logits.shape[2:])
         if self.detail is not None and voxels is not None:
-            logits = self.with_detail(logits, self.detail(tokens[:, :, 1]), voxels)
+            detail = self.detail(tokens[:, :, 1]).reshape(*shape, -1)
+            if vectors is not None and masks is not None:
+                detail = detail + vectors
+                if without_mask is not None:
+                    masks = masks.masked_fill(without_mask[..., None, None], 0.0)
+                logits = logits + masks
+            logits = with_detail(logits, detail, voxels)
         return class_logits.float(), logits
-
-    def with_detail(self, logits: Tensor, vectors: Tensor, voxels: Tensor) -> Tensor:
-        """Mask logits (B, N, T, 4h, 4w) on the window's grid, plus the products of each mask's
-        vector (B N, T, c) with the embeddings of voxels (B, T, c, H, W)."""
-        size = voxels.shape[-2:]
-        if logits.shape[-2:] != size:
-            flat = F.interpolate(logits.flatten(1, 2), size, mode="bilinear")
-            logits = flat.unflatten(1, logits.shape[1:3])
-        vectors = vectors.unflatten(0, logits.shape[:2]).transpose(1, 2).flatten(0, 1)
-        products = vectors @ voxels.flatten(0, 1).flatten(2).to(vectors.dtype)
-        products = products.unflatten(0, voxels.shape[:2]).unflatten(-1, size).transpose(1, 2)
-        return logits + products
 
     def box_tokens(self, prompt_encoder: Any, boxes: Tensor) -> Tensor:
         """SAM's box corner tokens (M, 2, C). Our boxes are pixel edges; SAM adds half a pixel to
@@ -200,6 +199,19 @@ class AdaptedMaskDecoder(nn.Module):
         lead, slices, height, width, channels = x.shape
         logits = act2(x).reshape(lead * slices, -1, channels) @ hyper.reshape(-1, channels, 1)
         return logits.reshape(lead, slices, height, width)
+
+
+def with_detail(logits: Tensor, vectors: Tensor, voxels: Tensor) -> Tensor:
+    """Mask logits (B, N, T, 4h, 4w) on the window's grid (B, N, T, H, W), plus the products of each
+    mask's vector (B, N, T, c) with the embeddings of voxels (B, T, c, H, W)."""
+    size = voxels.shape[-2:]
+    if logits.shape[-2:] != size:
+        flat = F.interpolate(logits.flatten(1, 2), size, mode="bilinear")
+        logits = flat.unflatten(1, logits.shape[1:3])
+    vectors = vectors.transpose(1, 2).flatten(0, 1)
+    products = vectors @ voxels.flatten(0, 1).flatten(2).to(vectors.dtype)
+    products = products.unflatten(0, voxels.shape[:2]).unflatten(-1, size).transpose(1, 2)
+    return logits + products
 
 
 def _add_to_each_query(x: Tensor, image: Tensor, queries: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .config import MaskSAMConfig
 from .image_encoder import AdaptedImageEncoder, ImageFeatures
-from .mask_decoder import AdaptedMaskDecoder
+from .mask_decoder import AdaptedMaskDecoder, with_detail
 from .prompt_generator import PromptGenerator, Proposals
 from .prompts import BoxPrompts, apply_box_prompts, inside_boxes, restrict_prediction
 from .sam import build_sam
@@ -58,6 +58,11 @@ class MaskSAM(nn.Module):
         self.encoder = AdaptedImageEncoder(config)
         self.generator = PromptGenerator(config)
         self.decoder = AdaptedMaskDecoder(config)
+        if config.residual_masks and not config.sam.frozen:
+            # At first the decoder changes nothing.
+            last = self.sam.mask_decoder.output_hypernetworks_mlps[0].layers[-1]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
         for parameter in self.sam.parameters():
             parameter.requires_grad_(not config.sam.frozen)
         for part in self.unused_parts():
@@ -120,16 +125,7 @@ class MaskSAM(nn.Module):
         changed = apply_box_prompts(class_logits, embedding.proposals, prompts)
         mine = changed.forced == label
         queries = mine.any(2).any(0).nonzero()[:, 0]
-        proposals = embedding.proposals
-        few = replace(
-            embedding,
-            proposals=replace(
-                proposals,
-                boxes=proposals.boxes[:, queries],
-                masks=proposals.masks[:, queries],
-                class_tokens=proposals.class_tokens[:, queries],
-            ),
-        )
+        few = replace(embedding, proposals=embedding.proposals.of_queries(queries))
         prediction = self.run_decoder(few, changed.boxes[:, queries], changed.masks[:, queries])
         mine, bounds = mine[:, queries], changed.bounds[:, queries]
         inside = inside_boxes(bounds.flatten(0, 2), *self.config.window[1:])
@@ -155,14 +151,23 @@ class MaskSAM(nn.Module):
             proposals.class_tokens,
             without_mask,
             proposals.voxels,
+            proposals.vectors,
         )
         return Prediction(class_logits, self.to_window(mask_logits), boxes, proposals.masks.float())
 
+    def auxiliary_masks(self, proposals: Proposals) -> Tensor:
+        """Logits (B, N, T, H, W) of the generator's masks on the window's grid, with their detail."""
+        if proposals.vectors is None or proposals.voxels is None:
+            return self.to_window(proposals.masks)
+        return with_detail(proposals.masks, proposals.vectors, proposals.voxels).float()
+
     def mask_prompts(self, masks: Tensor) -> Tensor | None:
-        """The generator's masks as the prompt encoder receives them, without gradient."""
+        """The generator's masks as the prompt encoder receives them: without gradient, but where the
+        decoder adds to them."""
         if self.config.prompts == "boxes":
             return None
-        masks = masks.detach()
+        if not self.config.residual_masks:
+            masks = masks.detach()
         return masks if self.config.mask_prompt == "logits" else (masks > 0).to(masks.dtype)
 
     def to_window(self, masks: Tensor) -> Tensor:

@@ -27,13 +27,14 @@ _MASKSAM: dict[str, MaskSAMConfig] = {
     ),
     "brain": MaskSAMConfig(
         num_classes=29,
-        window=(24, 96, 96),
+        window=(40, 88, 80),
         queries=30,
         sam=replace(
             SAM_CONFIGS["vit_t"], patch=8, prompt_dim=64, decoder_mlp_dim=128, decoder_heads=2
         ),
         stem_channels=(16, 32, 64, 128),
         detail_channels=16,
+        residual_masks=True,
         upsampling=1,
         stem_pyramid=True,
         generator_channels=(128, 64, 32),

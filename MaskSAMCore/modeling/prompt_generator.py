@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +22,25 @@ class Proposals:
         boxes: (B, N, T, 4) final box prompts, x1 y1 x2 y2 normalised to the window (voxel edges).
         class_tokens: (B, N, T, C) auxiliary class tokens.
         voxels: (B, T, c, H, W), an embedding of each voxel for the detail of masks, or None.
+        vectors: (B, N, T, c), what each mask takes of that detail, or None where the decoder alone
+            says so.
     """
 
     masks: Tensor
     boxes: Tensor
     class_tokens: Tensor
     voxels: Tensor | None = None
+    vectors: Tensor | None = None
+
+    def of_queries(self, queries: Tensor) -> Proposals:
+        """Those of some queries (indices) alone."""
+        return replace(
+            self,
+            masks=self.masks[:, queries],
+            boxes=self.boxes[:, queries],
+            class_tokens=self.class_tokens[:, queries],
+            vectors=None if self.vectors is None else self.vectors[:, queries],
+        )
 
 
 class PromptGenerator(nn.Module):
@@ -73,6 +86,16 @@ class PromptGenerator(nn.Module):
         self.class_head = nn.Sequential(
             nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, prompt_dim * config.queries)
         )
+        self.vector_head: nn.Sequential | None = None
+        if config.residual_masks:
+            outputs = config.detail_channels * config.queries
+            self.vector_head = nn.Sequential(
+                nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, outputs)
+            )
+            # Masks differ, and are rather empty, from the start.
+            nn.init.normal_(self.vector_head[-1].bias, std=0.2)
+            assert self.mask_head.bias is not None
+            nn.init.constant_(self.mask_head.bias, -2.0)
 
     def forward(self, features: ImageFeatures) -> Proposals:
         """Features of a window to its proposals."""
@@ -95,10 +118,12 @@ class PromptGenerator(nn.Module):
         levels = (coarse, middle, fine)
         pooled = torch.cat([pool(level, 2) for level in levels], -1)
         learned = fraction_boxes(self.per_query(self.box_head(pooled)))
-        class_tokens = self.class_head(torch.cat([pool(level, 1) for level in levels], -1))
+        whole = torch.cat([pool(level, 1) for level in levels], -1)
+        class_tokens = self.per_query(self.class_head(whole))
+        vectors = None if self.vector_head is None else self.per_query(self.vector_head(whole))
         boxes = self.box_prompts(masks, learned)
         voxels = self.voxels(features.maps, fine)
-        return Proposals(masks, boxes, self.per_query(class_tokens), voxels)
+        return Proposals(masks, boxes, class_tokens, voxels, vectors)
 
     def voxels(self, maps: list[Tensor], fine: Tensor) -> Tensor | None:
         """The embedding of each voxel (B, T, c, H, W), where the configuration wants one."""

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.multiprocessing.spawn import ProcessRaisedException
 
+from MaskSAMCore.data.synthetic_windows import SynthesizedWindows
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import Network, UNet, build_model, load_sam_checkpoint
 
@@ -143,6 +144,8 @@ def fit(
     )
     trainer = _trainer(options, record, material, report)
     loader = material.loader(record, options.workers, _restarts(checkpoint), kind)
+    if isinstance(loader.dataset, SynthesizedWindows):
+        module.common = loader.dataset.common
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -20,6 +20,10 @@ from .matcher import Assignment, Targets, match, pairwise_box_costs, pairwise_ma
 from .prompting import PromptSettings, cut_masks, jittered_boxes, prompted_classes
 
 
+# Voxels of a window; still rarer classes weigh no more.
+_RARE = 50.0
+
+
 @dataclass(frozen=True)
 class LossWeights:
     """Weights of the parts; costs of the matching equal losses. The paper's are the defaults of
@@ -35,7 +39,6 @@ class LossWeights:
     box_giou: float = 0.2
     no_object: float = 0.1
     semantic: float = 1.0
-    auxiliary_semantic: float = 0.0
     # Of networks without queries.
     cross_entropy: float = 0.2
     dice: float = 0.8
@@ -62,9 +65,8 @@ def slice_targets(labels: Tensor, num_classes: int) -> Targets:
 
     Negative labels (padding) belong to no class at all.
     """
-    known = labels >= 0
-    one_hot = F.one_hot(labels.clamp(min=0), num_classes + 1).movedim(-1, 2)
-    one_hot = (one_hot.bool() & known[:, :, None]).flatten(0, 1)
+    classes = torch.arange(num_classes + 1, device=labels.device)[:, None, None]
+    one_hot = (labels[:, :, None] == classes).flatten(0, 1)
     boxes, present = mask_boxes(one_hot)
     return Targets(one_hot.flatten(2).float(), boxes, present)
 
@@ -126,16 +128,49 @@ def masksam_loss(
         + weights.classification * class_loss
         + weights.semantic * semantic
     )
-    if weights.auxiliary_semantic:
-        loss = loss + weights.auxiliary_semantic * semantic_loss(
-            prediction.class_logits, model.to_window(prediction.auxiliary_logits), targets
-        )
     parts = {
         "masks": final_loss,
         "auxiliary": auxiliary_loss,
         "classes": class_loss,
         "semantic": semantic,
     }
+    return loss, {name: float(part.detach()) for name, part in parts.items()}
+
+
+def generator_loss(
+    model: MaskSAM, images: Tensor, labels: Tensor, settings: LossSettings
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of encoder and prompt generator alone, whose query k shows class k.
+
+    Cross-entropy, in which rare classes weigh more, and Dice of the masks, normalised to sum to one
+    at each voxel; and binary cross-entropy and box losses of each, so that masks and boxes are
+    prompts. See :func:`masksam_loss`.
+    """
+    weights, classes = settings.weights, model.config.num_classes + 1
+    proposals = model.encode(images).proposals
+    with torch.autocast(labels.device.type, enabled=False):
+        logits = by_slice(model.auxiliary_masks(proposals)).flatten(2)
+        wanted = by_slice(labels[:, None]).flatten(1)
+        known = wanted >= 0
+        index = wanted.clamp(min=0)
+        size = torch.bincount(index[known], minlength=classes)
+        shares = logits.sigmoid()
+        total = shares.sum(1).clamp(min=1e-6)
+        own = (shares.gather(1, index[:, None])[:, 0] / total).clamp(min=1e-6)
+        weight = size.clamp(min=_RARE).rsqrt()[index] * known
+        entropy = -(own.log() * weight).sum() / weight.sum().clamp(min=1e-6)
+        overlap = own.new_zeros(classes).index_add(0, index[known], own[known])
+        sizes = (shares[:, :classes] @ (known / total)[..., None]).sum((0, 2)) + size
+        dice = 1 - ((2 * overlap + 1) / (sizes + 1))[1:].mean()
+        above = (F.softplus(logits) * known[:, None]).sum()
+        own_logits = (logits.gather(1, index[:, None])[:, 0] * known).sum()
+        bce = (above - own_logits) / known.sum().clamp(min=1)
+        targets = slice_targets(labels, classes - 1)
+        distance, giou = pairwise_box_costs(by_slice(proposals.boxes)[:, :classes], targets.boxes)
+        costs = weights.box_l1 * distance + weights.box_giou * giou
+        boxes = costs.diagonal(dim1=1, dim2=2)[targets.present].mean()
+    loss = entropy + dice + weights.auxiliary_bce * bce + boxes
+    parts = {"semantic": entropy + dice, "auxiliary": bce, "boxes": boxes}
     return loss, {name: float(part.detach()) for name, part in parts.items()}
 
 

@@ -91,7 +91,7 @@ class Material:
                 record.plan,
                 settings.foreground_share,
                 seed,
-                Ranges().scaled(settings.augmentation),
+                replace(Ranges(), common=settings.common_contrasts).scaled(settings.augmentation),
                 device,
             )
         return WindowDataset(

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.modeling import Network
+from MaskSAMCore.modeling import MaskSAM, Network
 
 from .averaging import AveragedWeights
+from .losses import generator_loss
 from .objective import training_loss
 from .settings import TrainSettings
 
@@ -46,6 +47,7 @@ class MaskSAMModule(lightning.LightningModule):
         self.restarts = 0
         self.best_dice = -1.0
         self.compiled = False
+        self.common: Tensor | None = None
         self._started = time.monotonic()
         self._prompts: torch.Generator | None = None
 
@@ -60,6 +62,19 @@ class MaskSAMModule(lightning.LightningModule):
         if self.max_minutes is not None:
             return min(1.0, self.minutes / self.max_minutes)
         return min(1.0, self.global_step / self.settings.iterations)
+
+    @property
+    def generator_alone(self) -> bool:
+        """Whether the decoder waits still."""
+        return self.progress < self.settings.generator_first
+
+    @property
+    def common_contrasts(self) -> float:
+        """Share of synthesised images that have a well-known contrast at present."""
+        settings = self.settings
+        ramp = settings.contrast_ramp
+        random = min(1.0, self.progress / ramp) if ramp else 1.0
+        return 1 - random * (1 - settings.common_contrasts)
 
     def on_fit_start(self) -> None:
         """The clock starts here, not while data were prepared."""
@@ -99,11 +114,17 @@ class MaskSAMModule(lightning.LightningModule):
         rate = self.learning_rate()
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
+        if self.common is not None:
+            self.common.fill_(self.common_contrasts)
         images, labels = batch
         try:
-            loss, parts = training_loss(
-                self.model, images, labels, self.settings.loss, self._prompts
-            )
+            if self.generator_alone:
+                assert isinstance(self.model, MaskSAM)
+                loss, parts = generator_loss(self.model, images, labels, self.settings.loss)
+            else:
+                loss, parts = training_loss(
+                    self.model, images, labels, self.settings.loss, self._prompts
+                )
             if not torch.isfinite(loss):
                 raise FloatingPointError
         except FloatingPointError as error:

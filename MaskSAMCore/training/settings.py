@@ -33,6 +33,13 @@ class TrainSettings:
         augmentation: strength, a share of the full ranges and probabilities; 0 is none.
         contrast: share of windows that get another contrast, for use on other scanners' images.
         mirror: mirrored axes of a window (0 depth, 1 rows, 2 columns).
+        generator_first: share of the training, its beginning, in which the encoder and the prompt
+            generator alone learn, query k to show class k: with many classes the decoder costs four
+            fifths of a step, and has nothing to learn from before there are masks.
+        common_contrasts: share of synthesised images with one of the contrasts that the label maps'
+            description names; the others' are random.
+        contrast_ramp: share of the training, its beginning, over which that share falls from all:
+            what is where is learned many times faster so.
         loss: weights of the losses and the share of prompts from ground truth.
     """
 
@@ -51,6 +58,9 @@ class TrainSettings:
     augmentation: float = 1.0
     contrast: float = 0.0
     mirror: tuple[int, ...] = (0, 1, 2)
+    generator_first: float = 0.0
+    common_contrasts: float = 0.0
+    contrast_ramp: float = 0.0
     loss: LossSettings = field(default_factory=LossSettings)
 
     def replace(self, **changes: Any) -> TrainSettings:
@@ -124,7 +134,6 @@ SETTINGS: dict[str, TrainSettings] = {
         mirror=(0,),
         loss=LossSettings(prompts=PromptSettings(share=0.3, jitter=0.05)),
     ),
-    # With 29 classes the generator's masks learn faster when they too are supervised together.
     "brain": TrainSettings(
         learning_rate=2e-3,
         warm_up=200,
@@ -133,11 +142,10 @@ SETTINGS: dict[str, TrainSettings] = {
         clip=5.0,
         foreground_share=0.8,
         mirror=(),
-        loss=LossSettings(
-            LossWeights(auxiliary_semantic=1.0),
-            PromptSettings(share=0.3, jitter=0.05),
-            affinity=4.0,
-        ),
+        loss=LossSettings(prompts=PromptSettings(share=0.3, jitter=0.05), affinity=4.0),
+        generator_first=0.7,
+        common_contrasts=0.5,
+        contrast_ramp=0.5,
     ),
     "acdc": _PAPER,
     "synapse": _PAPER.replace(iterations=250 * 1000),

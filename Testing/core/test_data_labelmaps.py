@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,18 @@ def test_sides_are_told_by_the_first_or_the_last_word(name: str, other: str):
     assert not problems and scheme is not None and scheme.mirrored == (0, 2, 1, 3)
 
 
+def test_contrasts_hold_for_both_sides_and_leave_open_what_is_not_named():
+    kinds = {"T1": {"left half": 0.8, "middle": 0}, "T2": {"right half": 0.3, "left half": 0.2}}
+    scheme, problems = read_scheme({**DESCRIPTION, "contrasts": kinds})
+    assert not problems and scheme is not None and scheme.description["contrasts"] == kinds
+    one, two = (dict(zip(scheme.names, grey, strict=True)) for grey in scheme.contrasts)
+    assert (one["left half"], one["right half"], one["middle"]) == (0.8, 0.8, 0)
+    assert (two["left half"], two["right half"]) == (0.2, 0.3)
+    assert math.isnan(one["skin"]) and math.isnan(two["middle"])
+    plain, _ = read_scheme(DESCRIPTION)
+    assert plain is not None and plain.contrasts == ()
+
+
 def test_given_pairs_count_instead_of_names():
     labels = {"background": 0, "left atrium": 1, "right atrium": 2}
     scheme, _ = read_scheme({"labels": labels, "pairs": []})
@@ -84,6 +97,9 @@ def test_given_pairs_count_instead_of_names():
         (changed(surroundings=["hat"]), "'surroundings' names no label"),
         (changed(pairs=[["left half"]]), "'pairs' must be"),
         (changed(tissues=["left half"]), "tissues"),
+        (changed(contrasts=[0.5]), "'contrasts' must map"),
+        (changed(contrasts={"T1": {"middle": 1.5}}), "'contrasts' must map"),
+        (changed(contrasts={"T1": {"nose": 0.5}}), "'contrasts' names no label of 'labels': nose"),
         (
             {"labels": {"background": 0, "left eye": 1}},
             "'left eye' but no 'right eye': name its other side so, or list all",

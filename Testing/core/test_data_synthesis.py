@@ -158,6 +158,43 @@ def test_stripping_takes_the_surroundings_away_and_nothing_else():
         assert image[brain].std() > 0.01
 
 
+def contrasts(common: float, scheme: LabelScheme | None = None) -> np.ndarray:
+    """The mean grey values of four labels in 8 images, which have mean 0 and deviation 1."""
+    labels = source(head())
+    values = np.array(scheme().values)[labels.labels.numpy()]
+    made = synthesis(replace(PLAIN, common=common))
+    if scheme is not None:
+        made = Synthesis(scheme, made.window, made.spacing, made.lateral, made.ranges)
+    images = [made(labels, middle(labels), Draw(seed, CPU))[0][0].numpy() for seed in range(8)]
+    return np.array([[image[values == v].mean() for v in (0, 3, 14, 90)] for image in images])
+
+
+def test_where_no_contrast_is_known_one_is_common():
+    same, free = contrasts(1.0).std(0).max(), contrasts(0.0).std(0).max()
+    assert same < 0.4 and free > 0.5
+
+
+def test_a_known_contrast_is_drawn_with_its_grey_values():
+    grey = {"left half": 0.9, "left core": 0.2, "middle": 0.5, "skin": 0.4}
+    found, _ = read_scheme({**DESCRIPTION, "contrasts": {"bright": grey}})
+    assert found is not None
+    air, half, middle, skin = contrasts(1.0, found).T
+    assert (air < skin).all() and (skin < half).all() and (middle < half).all()
+    assert abs(((middle - air) / (half - air)).mean() - 0.5 / 0.9) < 0.06
+    assert contrasts(0.0, found).argmax(1).tolist() != [1] * 8
+
+
+def test_windows_follow_the_share_of_contrasts_that_the_training_sets(tmp_path: Path):
+    write_label_maps(tmp_path, 3, DESCRIPTION)
+    some = windows(tmp_path, 4)
+    drawn = iter(some)
+    next(drawn)
+    assert some.synthesis.ranges.common == 0
+    some.common.fill_(0.25)
+    next(drawn)
+    assert some.synthesis.ranges.common == 0.25
+
+
 def test_no_strength_leaves_shapes_as_they_are():
     labels = source(head())
     none = Ranges(flip=0, crop=0, strip=0).scaled(0)

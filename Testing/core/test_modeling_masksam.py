@@ -132,6 +132,46 @@ def test_the_decoder_receives_logits_and_no_gradient_flows_through_its_mask_prom
     assert binary is not None and set(binary.unique().tolist()) <= {0.0, 1.0}
 
 
+RESIDUAL = {
+    "stem_pyramid": True,
+    "stem_channels": (4, 8, 16),
+    "detail_channels": 6,
+    "residual_masks": True,
+}
+
+
+def test_masks_added_to_the_prompts_begin_as_the_generators() -> None:
+    torch.manual_seed(0)
+    model = build_model(small_config(**RESIDUAL)).eval()
+    with torch.no_grad():
+        embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
+        proposals = embedding.proposals
+        known = model.auxiliary_masks(proposals)
+        torch.testing.assert_close(model.decode(embedding).mask_logits, known)
+        assert float((known - model.to_window(proposals.masks)).abs().max()) > 0.01
+        without = torch.zeros(proposals.boxes.shape[:3], dtype=torch.bool)
+        without[0, 1, 2] = True
+        found = model.run_decoder(embedding, proposals.boxes, proposals.masks, without)
+    changed = (found.mask_logits - known).abs().amax((3, 4)) > 1e-4
+    assert torch.equal(changed, without)
+
+
+def test_masks_added_to_the_prompts_train_the_generator() -> None:
+    torch.manual_seed(0)
+    model = build_model(small_config(**RESIDUAL))
+    model(torch.randn(1, 1, 5, 16, 20)).mask_logits.sum().backward()
+    head = model.generator.mask_head.weight.grad
+    assert head is not None and float(head.abs().max()) > 0
+    vectors = model.generator.vector_head
+    assert vectors is not None and float(vectors[-1].weight.grad.abs().max()) > 0
+
+
+@pytest.mark.parametrize("changes", [{"detail_channels": 0}, {"prompts": "boxes"}])
+def test_masks_cannot_be_added_to_what_is_not_there(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="residual_masks needs"):
+        small_config(**{**RESIDUAL, **changes})
+
+
 def test_a_changed_slice_reaches_the_other_slices_prompts() -> None:
     torch.manual_seed(0)
     model = build_model(small_config()).eval()

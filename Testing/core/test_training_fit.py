@@ -291,6 +291,18 @@ def test_the_papers_recipes_are_presets():
     assert SETTINGS["synapse"].iterations == SETTINGS["amos"].iterations == 250 * 1000
 
 
+def test_the_decoder_joins_and_contrasts_become_random_as_the_training_goes_on():
+    settings = TrainSettings(generator_first=0.7, contrast_ramp=0.5, common_contrasts=0.4)
+    module = MaskSAMModule(build_model(small_config()), settings, 100.0, 0)
+    found = []
+    for minutes in (0, 25, 50, 69, 75):
+        module.minutes_before = float(minutes)
+        found.append((round(module.common_contrasts, 2), module.generator_alone))
+    assert found == [(1.0, True), (0.7, True), (0.4, True), (0.4, True), (0.4, False)]
+    usual = MaskSAMModule(build_model(small_config()), TrainSettings(), 100.0, 0)
+    assert not usual.generator_alone and usual.common_contrasts == 0
+
+
 def test_averaged_weights_are_put_in_place_and_taken_out_again():
     layer = torch.nn.Linear(2, 1, bias=False)
     averaged = AveragedWeights(layer, decay=0.9)

@@ -32,7 +32,7 @@ SMALL = {
         SAM_CONFIGS["vit_t"], patch=8, embed_dim=48, heads=2, prompt_dim=48, decoder_mlp_dim=64
     ),
 }
-QUICK = {"warm_up": 10, "iterations": 150, "batch": 2, "ema": 0.95, "learning_rate": 2e-3}
+QUICK = {"warm_up": 10, "iterations": 240, "batch": 2, "ema": 0.95, "learning_rate": 2e-3}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_run_goes_on_without_being_told_the_targets_again(trained: Path, datas
     )
     longer.save(trained)
     fit(FitOptions(dataset, trained, resume=True, device="cpu", workers=0), lambda _: None)
-    assert int(json.loads((trained / "run.json").read_text())["settings"]["iterations"]) == 152
+    assert int(json.loads((trained / "run.json").read_text())["settings"]["iterations"]) == 242
 
 
 def test_validation_heads_are_the_same_each_time(trained: Path, dataset: Path):

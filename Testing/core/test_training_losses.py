@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from MaskSAMCore.modeling import build_model
+from MaskSAMCore.modeling import MaskSAM, build_model
 from MaskSAMCore.training.losses import (
     LossSettings,
     LossWeights,
     classification_loss,
+    generator_loss,
     masksam_loss,
     prompted_prediction,
     semantic_loss,
@@ -195,3 +198,80 @@ def test_a_few_steps_on_one_window_learn_it() -> None:
     for k in (1, 2):
         a, b = found == k, labels == k
         assert 2 * float((a & b).sum()) / float(a.sum() + b.sum()) > 0.9
+
+
+def generator_model() -> MaskSAM:
+    changes = {"stem_pyramid": True, "stem_channels": (8, 8, 16), "detail_channels": 6}
+    return build_model(small_config(**changes, residual_masks=True))
+
+
+class GivenMasks(torch.nn.Module):
+    """Stands where the generator's masks come from."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.config = small_config()
+        self.logits = logits
+
+    def encode(self, _: torch.Tensor) -> SimpleNamespace:
+        boxes = torch.full((1, 4, 5, 4), 0.5)
+        return SimpleNamespace(proposals=SimpleNamespace(boxes=boxes))
+
+    def auxiliary_masks(self, _: object) -> torch.Tensor:
+        return self.logits
+
+
+def test_the_generators_loss_is_that_of_its_first_queries_as_classes() -> None:
+    torch.manual_seed(0)
+    labels = example_labels()
+    labels[..., 18:] = -1
+    logits = torch.randn(1, 4, 5, 16, 20)
+    settings = LossSettings(LossWeights(auxiliary_bce=0, box_l1=0, box_giou=0))
+    loss, _ = generator_loss(GivenMasks(logits), None, labels, settings)
+    shares = logits.sigmoid()[..., :18]
+    shares = (shares / shares.sum(1, keepdim=True))[0]
+    known = labels[0, ..., :18]
+    entropy, weights = 0.0, 0.0
+    dice = []
+    for k in range(3):
+        inside = known == k
+        weight = max(int(inside.sum()), 50) ** -0.5
+        entropy -= weight * float(shares[k][inside].log().sum())
+        weights += weight * int(inside.sum())
+        overlap, sizes = shares[k][inside].sum(), shares[k].sum() + inside.sum()
+        dice.append(float(1 - (2 * overlap + 1) / (sizes + 1)))
+    assert float(loss) == pytest.approx(entropy / weights + sum(dice[1:]) / 2, rel=1e-4)
+
+
+def test_the_generators_loss_is_low_only_for_the_right_masks() -> None:
+    labels = example_labels()
+    right = torch.full((1, 4, 5, 16, 20), -12.0)
+    right.scatter_(1, labels[:, None], 12.0)
+    settings = LossSettings(LossWeights(box_l1=0, box_giou=0))
+    assert float(generator_loss(GivenMasks(right), None, labels, settings)[0]) < 0.01
+    swapped = right[:, [0, 2, 1, 3]]
+    assert float(generator_loss(GivenMasks(swapped), None, labels, settings)[0]) > 1
+
+
+def test_the_generator_alone_learns_a_window_and_the_decoder_stays() -> None:
+    torch.manual_seed(0)
+    model = generator_model()
+    labels = example_labels()
+    images = (labels[:, None].float() - 1) + 0.1 * torch.randn(1, 1, 5, 16, 20)
+    optimizer = torch.optim.AdamW(model.trained_parameters().values(), lr=3e-3)
+    for _ in range(60):
+        loss, parts = generator_loss(model, images, labels, LossSettings())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert set(parts) == {"semantic", "auxiliary", "boxes"}
+    assert all(p.grad is None for p in model.decoder.parameters())
+    with torch.no_grad():
+        proposals = model.eval().encode(images).proposals
+        found = model.auxiliary_masks(proposals)[:, :3].argmax(1)
+    for k in (1, 2):
+        a, b = found == k, labels == k
+        assert 2 * float((a & b).sum()) / float(a.sum() + b.sum()) > 0.9
+    known = slice_targets(labels, 2)
+    drawn = proposals.boxes[0].transpose(0, 1)[:, :3][known.present]
+    assert float((drawn - known.boxes[known.present]).abs().mean()) < 0.1
