@@ -229,8 +229,9 @@ class _Reading:
 
     def contrasts(self, wanted: Any, mirrored: Sequence[int]) -> tuple[tuple[float, ...], ...]:
         """The grey values of each kind of image; a side that is not named has the other's."""
-        kinds = list(wanted.values()) if isinstance(wanted, dict) else [None]
-        if not all(isinstance(kind, dict) and all(map(_is_share, kind.values())) for kind in kinds):
+        kinds = list(wanted.values()) if isinstance(wanted, dict) else []
+        told = isinstance(wanted, dict) and all(isinstance(kind, dict) for kind in kinds)
+        if not told or not all(_is_share(grey) for kind in kinds for grey in kind.values()):
             self.problems.append(
                 "'contrasts' must map kinds of image to grey values, 0 to 1, by names of labels"
             )

@@ -156,14 +156,14 @@ class MaskSAM(nn.Module):
         return Prediction(class_logits, self.to_window(mask_logits), boxes, proposals.masks.float())
 
     def auxiliary_masks(self, proposals: Proposals) -> Tensor:
-        """Logits (B, N, T, H, W) of the generator's masks on the window's grid, with their detail."""
+        """Logits (B, N, T, H, W) of the generator's masks, with their detail."""
         if proposals.vectors is None or proposals.voxels is None:
             return self.to_window(proposals.masks)
         return with_detail(proposals.masks, proposals.vectors, proposals.voxels).float()
 
     def mask_prompts(self, masks: Tensor) -> Tensor | None:
-        """The generator's masks as the prompt encoder receives them: without gradient, but where the
-        decoder adds to them."""
+        """The generator's masks as the prompt encoder receives them: without gradient, except where
+        the decoder adds to them."""
         if self.config.prompts == "boxes":
             return None
         if not self.config.residual_masks:

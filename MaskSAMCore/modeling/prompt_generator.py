@@ -88,14 +88,12 @@ class PromptGenerator(nn.Module):
         )
         self.vector_head: nn.Sequential | None = None
         if config.residual_masks:
-            outputs = config.detail_channels * config.queries
-            self.vector_head = nn.Sequential(
-                nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, outputs)
-            )
-            # Masks differ, and are rather empty, from the start.
-            nn.init.normal_(self.vector_head[-1].bias, std=0.2)
+            last = nn.Linear(hidden, config.detail_channels * config.queries)
             assert self.mask_head.bias is not None
+            # Masks differ, and are rather empty, from the start.
+            nn.init.normal_(last.bias, std=0.2)
             nn.init.constant_(self.mask_head.bias, -2.0)
+            self.vector_head = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), last)
 
     def forward(self, features: ImageFeatures) -> Proposals:
         """Features of a window to its proposals."""

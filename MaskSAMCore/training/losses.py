@@ -19,7 +19,6 @@ from MaskSAMCore.modeling.prompt_generator import mask_boxes
 from .matcher import Assignment, Targets, match, pairwise_box_costs, pairwise_mask_costs
 from .prompting import PromptSettings, cut_masks, jittered_boxes, prompted_classes
 
-
 # Voxels of a window; still rarer classes weigh no more.
 _RARE = 50.0
 
