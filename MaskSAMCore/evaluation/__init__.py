@@ -8,9 +8,10 @@ from .evaluate import (
     without_prediction,
     write_summary,
 )
-from .metrics import overlap_metrics, summarize, surface_metrics
+from .metrics import dice_scores, overlap_metrics, summarize, surface_metrics
 
 __all__ = [
+    "dice_scores",
     "evaluate",
     "overlap_metrics",
     "read_summary",

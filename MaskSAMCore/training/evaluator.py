@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.data.dataset import LabelledCase
+from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.inference.postprocessing import keep_largest_components
 from MaskSAMCore.inference.runner import SegmentationModel
@@ -106,10 +108,10 @@ class _Table:
 
     def add(self, found: NDArray[np.integer], known: NDArray[np.integer]) -> None:
         """A case; a class that is in neither labelmap has no score."""
-        for value, scores in enumerate(self._scores, start=1):
-            dice = _dice(found == value, known == value)
-            if dice is not None:
-                scores.append(dice)
+        dice = dice_scores(found, known, range(1, len(self._scores) + 1))
+        for scores, score in zip(self._scores, dice, strict=True):
+            if not math.isnan(score):
+                scores.append(score)
 
     def means(self) -> dict[int, float]:
         """Of the classes, counted from 0, that have scores."""
@@ -119,9 +121,3 @@ class _Table:
         """Over the classes."""
         means = self.means()
         return sum(means.values()) / max(len(means), 1)
-
-
-def _dice(a: np.ndarray, b: np.ndarray) -> float | None:
-    """None where both are empty."""
-    total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
-    return 2 * int(np.count_nonzero(a & b)) / total if total else None

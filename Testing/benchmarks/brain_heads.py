@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore import Segmenter, read_boxes, read_volume
+from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.geometry import Volume, box_on_grid
 from MaskSAMCore.pictures import outline_picture
 from MaskSAMCore.resources import resources
@@ -39,8 +40,7 @@ GREY = (
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """Of two masks; NaN where both are empty."""
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else float("nan")
+    return dice_scores(a.astype(np.uint8), b.astype(np.uint8), [1])[0]
 
 
 class Heads:
@@ -88,7 +88,8 @@ class Heads:
     def agreement(self, a: NDArray[np.integer], b: NDArray[np.integer]) -> float:
         """Mean Dice over the structures of two labelmaps of one head."""
         labels = self.segmenter.labels
-        scores = {label.name: dice(a == label.value, b == label.value) for label in labels}
+        dice_of_each = dice_scores(a, b, [label.value for label in labels])
+        scores = {label.name: score for label, score in zip(labels, dice_of_each, strict=True)}
         known = [name for name, score in scores.items() if score == score]
         worst = sorted(known, key=lambda name: scores[name])[:5]
         absent = len(scores) - len(known)

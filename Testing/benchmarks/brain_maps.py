@@ -14,29 +14,17 @@ import time
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from MaskSAMCore import Segmenter
 from MaskSAMCore.data.dataset import examine_dataset, load_cases
 from MaskSAMCore.data.synthetic_windows import synthesized_case
+from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.pictures import outline_picture
 
 # Far from the seeds of the images that training validates on.
 FIRST_SEED = 500_000
-
-
-def dice_scores(
-    found: NDArray[np.integer], truth: NDArray[np.integer], values: list[int]
-) -> list[float]:
-    """Dice of each value; NaN where neither array has it."""
-    top = max(values) + 1
-    both = np.bincount(truth[found == truth].ravel(), minlength=top)
-    sizes = np.bincount(found.ravel(), minlength=top) + np.bincount(truth.ravel(), minlength=top)
-    with np.errstate(invalid="ignore"):
-        dice = 2 * both[values] / sizes[values]
-    return [float(value) for value in dice]
 
 
 def main() -> None:

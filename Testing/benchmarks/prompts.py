@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
+from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.geometry import Box, axis_mapping
 from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.modeling.prompts import apply_box_prompts
@@ -119,14 +120,6 @@ def inside(boxes: list[Box], shape: tuple[int, int, int]) -> list[Box]:
     return [box for box in boxes if not box.clipped(shape).empty]
 
 
-def dice(found: np.ndarray, case: LabelledCase, classes: int) -> list[float]:
-    scores = []
-    for value in range(1, classes + 1):
-        a, b = found == value, case.label == value
-        scores.append(2 * (a & b).sum() / (a.sum() + b.sum()))
-    return scores
-
-
 def measure(
     segmenter: Segmenter,
     cases: list[LabelledCase],
@@ -139,7 +132,8 @@ def measure(
             for mode, draw in draws.items():
                 boxes = None if draw is None else inside(draw(case), case.label.shape)
                 found = session.segment(boxes=boxes).labelmap
-                rows[mode].append(dice(found, case, len(segmenter.labels)))
+                values = range(1, len(segmenter.labels) + 1)
+                rows[mode].append(dice_scores(found, case.label, values))
     return {mode: np.array(scores) for mode, scores in rows.items()}
 
 

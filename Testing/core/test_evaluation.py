@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.evaluation import (
+    dice_scores,
     evaluate,
     overlap_metrics,
     read_summary,
@@ -49,6 +50,16 @@ def test_empty_masks_are_nan_when_both_and_zero_when_one_is():
     assert math.isnan(surface_metrics(empty, empty, (1, 1, 1))["hd95_mm"])
     one_sided = surface_metrics(empty, full, (1, 1, 1))
     assert one_sided == {"surface_dice_1mm": 0.0, "hd95_mm": math.inf}
+
+
+def test_the_dice_of_all_values_is_that_of_each_mask():
+    random = np.random.default_rng(0)
+    found, known = random.choice([0, 1, 3, 7, 300], (2, 9, 11, 13)).astype(np.uint16)
+    known[known == 7] = 0
+    scores = dice_scores(found, known, [1, 2, 3, 7])
+    each = [overlap_metrics(found == v, known == v)["Dice"] for v in (1, 2, 3, 7)]
+    np.testing.assert_allclose(scores, each)
+    assert math.isnan(scores[1]) and scores[3] == 0
 
 
 def block(shift: int = 0) -> np.ndarray:
