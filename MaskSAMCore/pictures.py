@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from .io import atomic_path
 from .labels import Label
 
 _VIEWS = ("axial", "coronal", "sagittal")
+
+
+# Characters below the pictures, a line.
+_LINE = 120
 
 
 def outline_picture(
@@ -41,18 +46,21 @@ def outline_picture(
         from matplotlib.lines import Line2D
     except ImportError as error:
         raise MaskSAMError("pictures need matplotlib: pip install masksam[demo]") from error
-    figure = Figure(figsize=(10.5, 3.5 * len(rows) + 0.4), facecolor="black", layout="constrained")
+    keys = [Line2D([], [], color=label.color, label=label.name) for label in labels]
+    if any(row[3] is not None for row in rows):
+        keys.append(Line2D([], [], color="white", linestyle="--", label="reference"))
+    longest = max((len(str(key.get_label())) for key in keys), default=0)
+    columns = max(1, min(len(keys), _LINE // (longest + 6), 5))
+    height = 3.5 * len(rows) + 0.2 + 0.22 * math.ceil(len(keys) / columns)
+    figure = Figure(figsize=(10.5, height), facecolor="black", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), 3, squeeze=False)
     for line, (title, volume, labelmap, reference) in zip(axes, rows, strict=True):
         _draw_row(line, title, volume, labelmap, reference, labels, margin_mm)
-    keys = [Line2D([], [], color=label.color, label=label.name) for label in labels]
-    if any(row[3] is not None for row in rows):
-        keys.append(Line2D([], [], color="white", linestyle="--", label="reference"))
     figure.legend(
         handles=keys,
         loc="outside lower center",
-        ncols=min(len(keys), 5),
+        ncols=columns,
         labelcolor="white",
         frameon=False,
     )

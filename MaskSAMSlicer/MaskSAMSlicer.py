@@ -32,8 +32,9 @@ class MaskSAMSlicer(ScriptedLoadableModule):
             " class. For research only, not for diagnosis; nothing leaves this computer."
         )
         self.parent.acknowledgementText = _(
-            "MaskSAM: B. Xie et al., ICCV 2025 (arXiv:2403.14103). The model 'hippocampus' was"
-            " trained on the Medical Segmentation Decathlon (Task04, CC-BY-SA 4.0)."
+            "MaskSAM: B. Xie et al., ICCV 2025 (arXiv:2403.14103). The model 'brain' was trained on"
+            " label maps of SynthSeg (B. Billot et al., 2023, Apache-2.0), the model 'hippocampus'"
+            " on the Medical Segmentation Decathlon (Task04, CC-BY-SA 4.0)."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
 
@@ -171,6 +172,7 @@ class MaskSAMSlicerLogic(ScriptedLoadableModuleLogic):
 
     Example:
         >>> logic = slicer.util.getModuleLogic("MaskSAMSlicer")
+        >>> segmentation = logic.segment(volumeNode)  # a whole head
         >>> segmentation = logic.segment(volumeNode, model="hippocampus", roiNode=roi)
     """
 

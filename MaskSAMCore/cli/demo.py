@@ -1,9 +1,10 @@
-"""``masksam demo``: both hippocampi of the MNI152 template, without any prompt."""
+"""``masksam demo``: the structures of the MNI152 head, without any prompt."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import MaskSAMError
+from ..models.catalog import DEFAULT_MODEL
+from .display import ProgressDisplay, results_table, volumes_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..geometry import Volume
+    from ..inference import Segmenter
     from ..labels import Label
 
 _SIDES = {"left": "hippocampus-left.mrk.json", "right": "hippocampus-right.mrk.json"}
@@ -29,20 +36,48 @@ def demo(
     output: Path = typer.Option(Path("masksam-demo"), "-o", "--output", help="Folder of results."),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
 ) -> None:
-    """Segments both hippocampi of the MNI152 T1 head: labelmap, .seg.nrrd, picture, volumes."""
-    from ..geometry import box_on_grid
-    from ..inference import Segmenter
-    from ..io import read_boxes, read_volume, write_labelmap, write_volume
-    from ..pictures import outline_picture
-    from ..resources import resources
+    """Segments the MNI152 T1 head, whole, and then both hippocampi in regions of interest:
+    labelmaps, .seg.nrrd, pictures, volumes."""
+    from ..io import read_volume, write_volume
 
     console = Console()
     start = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
-    volume = read_volume(_template())
-    volume = dataclasses.replace(volume, name="MNI152 T1")
-    segmenter = Segmenter.from_model("hippocampus", device=device)
-    console.print(f"Model: hippocampus, on {segmenter.device}", highlight=False)
+    volume = dataclasses.replace(read_volume(_template()), name="MNI152 T1")
+    write_volume(volume, output / "mni152_t1.nii.gz", overwrite=True)
+    _whole_head(volume, output, device, console)
+    _hippocampi(volume, output, device, console)
+    console.print(
+        f"{output}: mni152_t1.nii.gz, brain.seg.nrrd and hippocampi.seg.nrrd (drag them into 3D"
+        " Slicer), the same as .nii.gz, brain.png, hippocampi.png;"
+        f" {time.perf_counter() - start:.1f} s",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _whole_head(volume: Volume, output: Path, device: str, console: Console) -> None:
+    """All structures of the head."""
+    from ..pictures import outline_picture
+
+    segmenter = _segmenter(DEFAULT_MODEL, device, console)
+    with ProgressDisplay(1, segmenter.device) as display:
+        display.started(volume.name)
+        result = segmenter.segment(volume, progress=display.progress)
+        display.finished(volume.name, results_table(volumes_of(result)), result.notes)
+    _write(result.labelmap, volume, output / "brain", result.labels)
+    rows = [(volume.name, volume, result.labelmap, None)]
+    outline_picture(rows, result.labels, output / "brain.png")
+
+
+def _hippocampi(volume: Volume, output: Path, device: str, console: Console) -> None:
+    """Head and body of each hippocampus, each side in a region of its own."""
+    from ..geometry import box_on_grid
+    from ..io import read_boxes
+    from ..pictures import outline_picture
+    from ..resources import resources
+
+    segmenter = _segmenter("hippocampus", device, console)
     labelmap = np.zeros(volume.shape, np.uint8)
     labels: list[Label] = []
     rows: list[Any] = []
@@ -56,21 +91,30 @@ def demo(
             labelmap[result.labelmap == label.value] = value
             name = f"{side.capitalize()} {label.name.lower()}"
             labels.append(dataclasses.replace(label, value=value, name=name))
-        for found in result.instances:
-            volume_ml = f"{found.voxel_count * volume.voxel_ml:.2f}"
-            table.add_row(side, found.name, volume_ml, f"{found.score:.2f}")
+        for found in volumes_of(result):
+            table.add_row(side, found.name, f"{found.ml:.2f}", f"{found.score:.2f}")
         rows.append((f"{side} hippocampus", volume, result.labelmap, None))
-    write_volume(volume, output / "mni152_t1.nii.gz", overwrite=True)
-    write_labelmap(labelmap, volume, output / "hippocampi.nii.gz", labels, overwrite=True)
-    write_labelmap(labelmap, volume, output / "hippocampi.seg.nrrd", labels, overwrite=True)
+    _write(labelmap, volume, output / "hippocampi", labels)
     outline_picture(rows, result.labels, output / "hippocampi.png")
     console.print(table)
-    console.print(
-        f"{output}: mni152_t1.nii.gz, hippocampi.seg.nrrd (drag both into 3D Slicer),"
-        f" hippocampi.nii.gz, hippocampi.png; {time.perf_counter() - start:.1f} s",
-        highlight=False,
-        soft_wrap=True,
-    )
+
+
+def _segmenter(model: str, device: str, console: Console) -> Segmenter:
+    from ..inference import Segmenter
+
+    segmenter = Segmenter.from_model(model, device=device)
+    console.print(f"Model: {model}", highlight=False)
+    return segmenter
+
+
+def _write(
+    labelmap: NDArray[np.integer], volume: Volume, path: Path, labels: Sequence[Label]
+) -> None:
+    """As a plain labelmap and as what Slicer opens."""
+    from ..io import write_labelmap
+
+    for ending in (".nii.gz", ".seg.nrrd"):
+        write_labelmap(labelmap, volume, path.with_name(path.name + ending), labels, overwrite=True)
 
 
 def _template() -> Path:

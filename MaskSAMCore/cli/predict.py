@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..errors import MaskSAMError
+from ..models.catalog import DEFAULT_MODEL
 from ..volumetry import StructureVolume, write_volume_table
 from .cases import OUTPUT_FORMATS, Case, find_cases
 from .display import ProgressDisplay, results_table, volumes_of
@@ -40,7 +41,7 @@ def predict(
         ..., "-o", "--output", help="A file for one input, a folder for several."
     ),
     model: str = typer.Option(
-        "hippocampus", "-m", "--model", help="A model's name or the path of its bundle."
+        DEFAULT_MODEL, "-m", "--model", help="A model's name or the path of its bundle."
     ),
     roi: Path | None = typer.Option(
         None, help="Slicer ROI markup (.mrk.json): only what lies inside is segmented."

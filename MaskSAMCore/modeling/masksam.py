@@ -80,6 +80,11 @@ class MaskSAM(nn.Module):
         position embeddings, prompt generator, class token and class head, nothing of SAM."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
+    def decoder_parameters(self) -> list[nn.Parameter]:
+        """The trained ones that proposals do not depend on."""
+        parts = ("decoder.", "sam.mask_decoder.", "sam.prompt_encoder.")
+        return [p for name, p in self.trained_parameters().items() if name.startswith(parts)]
+
     def encode(self, images: Tensor) -> Embedding:
         """Images (B, C, T, H, W), normalised as the plan says, to what decoding needs."""
         expected = (self.config.in_channels, *self.config.window)

@@ -8,7 +8,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .catalog import Entry, catalog, describe, find, how_to_get, installed, user_folder
+from .catalog import (
+    DEFAULT_MODEL,
+    Entry,
+    catalog,
+    describe,
+    find,
+    how_to_get,
+    installed,
+    user_folder,
+)
 
 _LATER = {
     "Bundle": "bundle",
@@ -28,6 +37,7 @@ _LATER = {
 }
 
 __all__ = [
+    "DEFAULT_MODEL",
     "Bundle",
     "Checkpoint",
     "Entry",

@@ -12,6 +12,8 @@ from typing import Any, Literal
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.resources import resources
 
+# What segments where nothing else is asked for.
+DEFAULT_MODEL = "brain"
 Kind = Literal["model", "backbone"]
 # How a SAM checkpoint wants its slices.
 PREPARATIONS = ("sam", "medsam")

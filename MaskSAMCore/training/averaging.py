@@ -17,6 +17,10 @@ class AveragedWeights:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
+        self.restart(model)
+
+    def restart(self, model: nn.Module) -> None:
+        """From the model's present parameters on."""
         self.steps = 0
         self.values: dict[str, Tensor] = {
             name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad

@@ -106,7 +106,9 @@ class Validation(Callback):
         self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
     ) -> None:
         """Validates when the time has come."""
-        due = time.monotonic() - self._last >= 60 * self.minutes and not module.generator_alone
+        if module.generator_alone:
+            self._last = time.monotonic()
+        due = time.monotonic() - self._last >= 60 * self.minutes
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             self.checkpoints.save(trainer)
             self.run(trainer, module)

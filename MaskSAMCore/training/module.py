@@ -48,6 +48,8 @@ class MaskSAMModule(lightning.LightningModule):
         self.best_dice = -1.0
         self.compiled = False
         self.common: Tensor | None = None
+        # The step at which the decoder joined.
+        self.joined: int | None = None
         self._started = time.monotonic()
         self._prompts: torch.Generator | None = None
 
@@ -85,24 +87,35 @@ class MaskSAMModule(lightning.LightningModule):
         if self.compiled:
             compile_steps(self.model)
 
-    def learning_rate(self) -> float:
-        """The schedule's present value."""
+    def learning_rate(self, begin: float = 0.0, first_step: int = 0) -> float:
+        """The schedule's present value, for what is trained from a share of the progress on, which
+        came with a step."""
         settings = self.settings
+        progress = max(0.0, (self.progress - begin) / (1 - begin))
         if settings.schedule == "cosine":
-            factor = 0.5 * (1 + math.cos(math.pi * self.progress))
+            factor = 0.5 * (1 + math.cos(math.pi * progress))
         else:
-            factor = (1 - self.progress) ** settings.exponent
+            factor = (1 - progress) ** settings.exponent
         if settings.warm_up:
-            factor *= min(1.0, (self.global_step + 1) / settings.warm_up)
+            factor *= min(1.0, (self.global_step - first_step + 1) / settings.warm_up)
         return settings.learning_rate * factor
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Weights decay; biases, norms and position embeddings of one axis do not."""
+        """Weights decay; biases, norms and position embeddings of one axis do not. A decoder that
+        joins later has groups of its own."""
         trained = list(self.model.trained_parameters().values())
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if p.ndim > 1]},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        parts = [(0.0, trained)]
+        if self.settings.generator_first:
+            assert isinstance(self.model, MaskSAM)
+            late = self.model.decoder_parameters()
+            known = {id(p) for p in late}
+            parts = [(0.0, [p for p in trained if id(p) not in known])]
+            parts.append((self.settings.generator_first, late))
+        groups: list[dict[str, Any]] = []
+        for begin, some in parts:
+            groups.append({"params": [p for p in some if p.ndim > 1], "begin": begin})
+            few = [p for p in some if p.ndim <= 1]
+            groups.append({"params": few, "begin": begin, "weight_decay": 0.0})
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
         if self.settings.optimizer == "sgd":
             return torch.optim.SGD(groups, rate, momentum=0.99, nesterov=True, weight_decay=decay)
@@ -111,9 +124,14 @@ class MaskSAMModule(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Images (B, C, T, H, W) and labels (B, T, H, W)."""
+        if self.joined is None and not self.generator_alone:
+            self.joined = self.global_step
+            if self.joined:
+                self.averaged.restart(self.model)
         rate = self.learning_rate()
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+            late = group.get("begin", 0.0)
+            group["lr"] = self.learning_rate(late, self.joined or 0) if late else rate
         if self.common is not None:
             self.common.fill_(self.common_contrasts)
         images, labels = batch
@@ -157,6 +175,7 @@ class MaskSAMModule(lightning.LightningModule):
             "minutes": self.minutes,
             "restarts": self.restarts,
             "best_dice": self.best_dice,
+            "joined": self.joined,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -165,6 +184,7 @@ class MaskSAMModule(lightning.LightningModule):
         self.averaged.load_state_dict(kept["averaged"])
         self.minutes_before = float(kept["minutes"])
         self.restarts = int(kept["restarts"]) + 1
+        self.joined = kept.get("joined", 0)
         # A validation after this checkpoint may have kept better weights already.
         self.best_dice = max(self.best_dice, float(kept["best_dice"]))
 

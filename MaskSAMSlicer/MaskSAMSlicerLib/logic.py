@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from . import installer
 from .boxnodes import boxes_of, is_edited
 from .core import core_folder, worker_python
-from .models import find_row
+from .models import DEFAULT_MODEL, find_row
 from .run import Choice, Outcome, Run
 from .segments import ADD, REPLACE
 from .undo import UndoStep
@@ -31,6 +31,7 @@ class SegmentationLogic:
 
     Example:
         >>> logic = slicer.util.getModuleLogic("MaskSAMSlicer")
+        >>> segmentation = logic.segment(volumeNode)  # a whole head
         >>> segmentation = logic.segment(volumeNode, model="hippocampus", roiNode=roi)
     """
 
@@ -126,7 +127,7 @@ class SegmentationLogic:
     def segment(
         self,
         volumeNode: vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode],
-        model: str = "hippocampus",
+        model: str = DEFAULT_MODEL,
         roiNode: vtkMRMLMarkupsROINode | None = None,
         boxNodes: Sequence[vtkMRMLMarkupsROINode] | None = None,
         segmentationNode: vtkMRMLSegmentationNode | None = None,

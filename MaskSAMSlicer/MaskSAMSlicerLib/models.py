@@ -18,6 +18,8 @@ from MaskSAMCore import models as core_models  # noqa: E402
 from MaskSAMCore.errors import MaskSAMError  # noqa: E402
 from MaskSAMCore.labels import Label  # noqa: E402
 
+DEFAULT_MODEL = core_models.DEFAULT_MODEL
+
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode
 

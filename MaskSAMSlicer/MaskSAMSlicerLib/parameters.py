@@ -3,6 +3,8 @@
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import parameterNodeWrapper
 
+from .models import DEFAULT_MODEL
+
 
 @parameterNodeWrapper
 class Parameters:
@@ -21,7 +23,7 @@ class Parameters:
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
-    model: str = "hippocampus"
+    model: str = DEFAULT_MODEL
     roi: vtkMRMLMarkupsROINode
     outputSegmentation: vtkMRMLSegmentationNode
     rule: str = "replace"

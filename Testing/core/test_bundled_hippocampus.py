@@ -14,12 +14,12 @@ from scipy import ndimage
 from MaskSAMCore import Box, Segmenter, read_boxes, read_volume
 from MaskSAMCore.cli import main
 from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
+from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.geometry import box_on_grid
 from MaskSAMCore.resources import resources
 from Testing.benchmarks.prompts import (
     AuxiliaryOnly,
     NotHeld,
-    dice,
     engine_of,
     slice_boxes,
     whole_boxes,
@@ -38,7 +38,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     start = time.monotonic()
     assert main(["demo", "-o", str(folder), "--device", "cpu"]) == 0
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 120
     return folder
 
 
@@ -80,6 +80,9 @@ def test_the_demo_leaves_what_slicer_opens(demo: Path):
     names = {p.name for p in demo.iterdir()}
     assert names == {
         "mni152_t1.nii.gz",
+        "brain.nii.gz",
+        "brain.seg.nrrd",
+        "brain.png",
         "hippocampi.nii.gz",
         "hippocampi.seg.nrrd",
         "hippocampi.png",
@@ -89,6 +92,10 @@ def test_the_demo_leaves_what_slicer_opens(demo: Path):
     assert found == ["Left anterior", "Left posterior", "Right anterior", "Right posterior"]
     assert "SCT^5366008^Hippocampus" in image.GetMetaData("Segment0_Tags")
     assert (demo / "hippocampi.png").stat().st_size > 50_000
+    image = sitk.ReadImage(str(demo / "brain.seg.nrrd"))
+    found = {image.GetMetaData(f"Segment{n}_Name") for n in range(29)}
+    assert {"left hippocampus", "right cerebral cortex", "brain stem"} <= found
+    assert (demo / "brain.png").stat().st_size > 100_000
 
 
 def test_the_same_head_turned_and_tilted_gives_the_same_hippocampus(
@@ -129,7 +136,9 @@ def validation_cases(count: int) -> list[LabelledCase]:
 
 def test_validation_volumes_are_segmented_well(segmenter: Segmenter):
     cases = validation_cases(6)
-    scores = [dice(segmenter.segment(case.channels).labelmap, case, 2) for case in cases]
+    scores = [
+        dice_scores(segmenter.segment(case.channels).labelmap, case.label, [1, 2]) for case in cases
+    ]
     assert np.mean(scores) > 0.86
 
 
@@ -138,7 +147,8 @@ def mean_dice(segmenter: Segmenter, cases: list[LabelledCase], draw=None) -> flo
     for case in cases:
         boxes: list[Box] = [] if draw is None else draw(case)
         inside = [box for box in boxes if not box.clipped(case.label.shape).empty]
-        rows.append(dice(segmenter.segment(case.channels, boxes=inside).labelmap, case, 2))
+        found = segmenter.segment(case.channels, boxes=inside).labelmap
+        rows.append(dice_scores(found, case.label, [1, 2]))
     return float(np.mean(rows))
 
 

@@ -32,7 +32,15 @@ SMALL = {
         SAM_CONFIGS["vit_t"], patch=8, embed_dim=48, heads=2, prompt_dim=48, decoder_mlp_dim=64
     ),
 }
-QUICK = {"warm_up": 10, "iterations": 240, "batch": 2, "ema": 0.95, "learning_rate": 2e-3}
+QUICK = {
+    "warm_up": 10,
+    "iterations": 240,
+    "batch": 2,
+    "ema": 0.95,
+    "learning_rate": 2e-3,
+    "generator_first": 0.5,
+    "common_contrasts": 0.0,
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """The second half of ``make demo``: a person's clicks on the real panel, without Slicer.
 
-It loads the head of ``masksam demo``, clicks Segment for each of the two ROIs, moves a box and
-clicks Update, and saves the scene and pictures of the window.
+It loads the head of ``masksam demo``, clicks Segment for the whole head and then, with the model of
+the hippocampus, for each of two ROIs, moves a box and clicks Update, and saves the scene and
+pictures of the window.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from pathlib import Path
 from Testing import host
 from Testing.slicer.module_tools import MODULE, ROOT
 
+from .fixtures import Person
 from .pictures import save_light_and_dark
 
-LONGEST_RUN_S = 300.0
 SIDES = ("left", "right")
+SAMPLES = ROOT / "Resources/SampleData"
 
 
 def main() -> None:
@@ -38,13 +40,21 @@ def main() -> None:
     try:
         volume = slicer.util.loadVolume(str(head), {"name": "MNI152 T1"})
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
-        panel.ui.volumeSelector.setCurrentNode(volume)
-        for side in SIDES:
-            segment(application, panel, ROOT / f"Resources/SampleData/hippocampus-{side}.mrk.json")
-        show(panel)
-        slicer.util.saveScene(str(folder / "scene.mrb"))
+        person = Person(panel)
+        person.choose_volume(volume)
+        segment(person)
+        show(panel, 1.0)
         save_light_and_dark(window, folder)
-        move_a_box(application, panel)
+        hide_results()
+        person.choose_model("hippocampus")
+        for side in SIDES:
+            roi = slicer.util.loadMarkups(str(SAMPLES / f"hippocampus-{side}.mrk.json"))
+            panel.ui.roiSelector.setCurrentNode(roi)
+            segment(person)
+            roi.GetDisplayNode().SetVisibility(False)
+        show(panel, 0.6)
+        slicer.util.saveScene(str(folder / "scene.mrb"))
+        move_a_box(application, person)
         window.save(folder / "boxes.png")
     finally:
         panel.cleanup()
@@ -57,39 +67,32 @@ def main() -> None:
     )
 
 
-def segment(application, panel, roi_file: Path) -> None:
-    """Choose an ROI, click Segment, wait, click Show in 3D."""
+def segment(person: Person) -> None:
+    """Click Segment, wait, click Show in 3D."""
+    person.click(person.ui.segmentButton)
+    person.wait()
+    print(person.status)
+    if person.ui.show3DButton.enabled and not person.ui.show3DButton.checked:
+        person.click(person.ui.show3DButton)
+
+
+def hide_results() -> None:
+    """Make room for the next ones."""
     import slicer
 
-    roi = slicer.util.loadMarkups(str(roi_file))
-    panel.ui.roiSelector.setCurrentNode(roi)
-    panel.ui.segmentButton.click()
-    wait(application, panel)
-    print(f"{roi.GetName()}: {panel.ui.statusLabel.text}")
-    roi.GetDisplayNode().SetVisibility(False)
-    if panel.ui.show3DButton.enabled and not panel.ui.show3DButton.checked:
-        panel.ui.show3DButton.click()
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        node.GetDisplayNode().SetVisibility(False)
 
 
-def wait(application, panel) -> None:
-    """Let the application run until the worker is done."""
-    began = time.monotonic()
-    while panel.panel.busy:
-        if time.monotonic() - began > LONGEST_RUN_S:
-            sys.exit(f"demo: no end of the run: {panel.ui.statusLabel.text}")
-        application.processEvents()
-        time.sleep(0.01)
-
-
-def move_a_box(application, panel) -> None:
+def move_a_box(application, person: Person) -> None:
     """Show the boxes of the last run, move one by the mouse in the axial view, click Update."""
     import numpy as np
     import slicer
 
-    for section in (panel.ui.inputsButton, panel.ui.modelButton, panel.ui.outputButton):
+    for section in (person.ui.inputsButton, person.ui.modelButton, person.ui.outputButton):
         section.collapsed = True
-    panel.ui.showBoxesButton.click()
-    box = panel.panel.boxes.boxes.nodes[0]
+    person.click(person.ui.showBoxesButton)
+    box = person.widget.panel.boxes.boxes.nodes[0]
     center = [0.0, 0.0, 0.0]
     box.GetCenterWorld(center)
     centered = slicer.vtkMRMLSliceNode.CenteredJumpSlice
@@ -100,21 +103,22 @@ def move_a_box(application, panel) -> None:
     to_pixel = np.linalg.inv(slicer.util.arrayFromVTKMatrix(view.node.GetXYToRAS()))
     x, y = ((to_pixel @ [*center, 1])[:2]).round().astype(int).tolist()
     view.drag((x, y), (x + 6, y + 12))
-    panel.ui.updateButton.click()
-    wait(application, panel)
-    print(panel.ui.statusLabel.text)
+    person.click(person.ui.updateButton)
+    person.wait()
+    print(person.status)
     application.processEvents()
 
 
-def show(panel) -> None:
-    """Go to the first class, and look at the surfaces from the front."""
+def show(panel, part: float) -> None:
+    """Go to the first class, with a part of the field of view, and look at the surfaces from the
+    front."""
     import slicer
 
     panel.ui.resultsTable.cellClicked.emit(0, 0)
     slicer.app.processEvents()
     view = host.open_views()["1"]
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-        node.SetFieldOfView(*(value * 0.6 for value in node.GetFieldOfView()[:2]), 1)
+        node.SetFieldOfView(*(value * part for value in node.GetFieldOfView()[:2]), 1)
     view.node.SetBoxVisible(False)
     view.node.SetAxisLabelsVisible(False)
     camera = view.renderer.GetActiveCamera()

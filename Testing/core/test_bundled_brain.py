@@ -1,0 +1,114 @@
+"""The model for whole heads that ships, on the MNI152 head that comes with nilearn."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from nilearn.datasets.struct import GM_MNI152_FILE_PATH, MNI152_FILE_PATH, WM_MNI152_FILE_PATH
+
+from MaskSAMCore import Segmenter, Volume, read_volume
+from MaskSAMCore.geometry import reorient
+from MaskSAMCore.resources import resources
+from MaskSAMCore.volumetry import structure_volumes
+from Testing.benchmarks.brain_heads import GREY, WHITE
+
+# In ml, wide: neither a missing structure nor one that floods its neighbours.
+PLAUSIBLE = {
+    "cerebral white matter": (130, 400),
+    "cerebral cortex": (150, 450),
+    "lateral ventricle": (2, 40),
+    "cerebellar cortex": (30, 90),
+    "thalamus": (4, 12),
+    "caudate": (1.8, 7),
+    "putamen": (2.5, 9),
+    "pallidum": (0.7, 4),
+    "hippocampus": (2, 8.5),
+    "amygdala": (0.7, 3.5),
+    "accumbens": (0.2, 1.5),
+}
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter.from_model("brain", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def head() -> Volume:
+    return read_volume(MNI152_FILE_PATH)
+
+
+@pytest.fixture(scope="module")
+def found(segmenter: Segmenter, head: Volume) -> np.ndarray:
+    return segmenter.segment(head).labelmap
+
+
+def test_the_bundle_is_small_and_says_what_people_should_know():
+    folder = resources() / "Models" / "brain"
+    assert sum(p.stat().st_size for p in folder.iterdir()) < 25e6
+    card = json.loads((folder / "masksam.json").read_text(encoding="utf-8"))
+    names = [label["name"] for label in card["labels"]]
+    assert len(names) == 29 and "left hippocampus" in names
+    assert all(label["terminology"]["type"]["value"] for label in card["labels"])
+    assert card["card"]["needs_roi"] is False
+    (data,) = card["card"]["training_data"]
+    assert data["licence"] == "Apache-2.0" and "Billot" in data["attribution"]
+
+
+def test_structures_have_plausible_volumes_on_both_sides(
+    segmenter: Segmenter, head: Volume, found: np.ndarray
+):
+    voxels = [(label.name, 1.0, int((found == label.value).sum())) for label in segmenter.labels]
+    rows = {row.name: row for row in structure_volumes(voxels, head.voxel_ml)}
+    for name, (low, high) in PLAUSIBLE.items():
+        for side in ("left", "right"):
+            assert low < rows[f"{side} {name}"].ml < high, rows[f"{side} {name}"]
+    for row in rows.values():
+        assert row.asymmetry is None or abs(row.asymmetry) < 50, row
+
+
+def test_left_is_left(segmenter: Segmenter, head: Volume, found: np.ndarray):
+    upright = reorient(Volume(found, head.ijk_to_ras, ""), "RAS")
+    for label in segmenter.labels:
+        side = label.name.split()[0]
+        if side not in ("left", "right"):
+            continue
+        middle = np.argwhere(upright.array == label.value).mean(0)[::-1]
+        r = (upright.ijk_to_ras @ [*middle, 1])[0]
+        assert (r > 3) if side == "right" else (r < -3), label.name
+
+
+def test_white_and_grey_matter_are_the_templates(
+    segmenter: Segmenter, head: Volume, found: np.ndarray
+):
+    bars = ((WM_MNI152_FILE_PATH, WHITE, 0.68), (GM_MNI152_FILE_PATH, GREY, 0.75))
+    for file, structures, bar in bars:
+        values = [label.value for label in segmenter.labels if label.name.endswith(structures)]
+        known = read_volume(file).array
+        a, b = np.isin(found, values), known > 0.5 * known.max()
+        assert 2 * (a & b).sum() / (a.sum() + b.sum()) > bar, file
+
+
+def test_the_same_head_in_another_orientation_gives_the_same_structures(
+    segmenter: Segmenter, head: Volume, found: np.ndarray
+):
+    turned = reorient(head, "PIR")
+    again = reorient(Volume(segmenter.segment(turned).labelmap, turned.ijk_to_ras, ""), "RAS").array
+    known = reorient(Volume(found, head.ijk_to_ras, ""), "RAS").array
+    inside = (known > 0) | (again > 0)
+    assert (known == again)[inside].mean() > 0.98
+
+
+def test_inverted_grey_values_change_little(segmenter: Segmenter, head: Volume, found: np.ndarray):
+    """It is to work on any contrast."""
+    inverted = Volume(
+        np.where(head.array > 0, head.array.max() - head.array, 0), head.ijk_to_ras, ""
+    )
+    other = segmenter.segment(inverted)
+    scores = []
+    for label in segmenter.labels:
+        a, b = found == label.value, other.labelmap == label.value
+        scores.append(2 * (a & b).sum() / max(a.sum() + b.sum(), 1))
+    assert np.mean(scores) > 0.7
