@@ -16,8 +16,6 @@ from .io import atomic_path
 from .labels import Label
 
 _VIEWS = ("axial", "coronal", "sagittal")
-
-
 # Characters below the pictures, a line.
 _LINE = 120
 

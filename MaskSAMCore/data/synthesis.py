@@ -39,7 +39,7 @@ from .planning import ANISOTROPY
 _FWHM = 2.3548
 # Its multiples, less whole numbers, are spread evenly over 0 to 1.
 _GOLDEN = 0.6180340
-# Of one scanner's grey values of a tissue from another's, at most.
+# Of grey values of one tissue from one another, at most.
 _DIFFERENCE = 0.06
 
 
@@ -217,7 +217,7 @@ class Synthesis:
         sides = torch.minimum(torch.arange(count), torch.tensor(self.scheme.mirrored))
         means, spreads = draw.uniforms(count, 0, 1), draw.uniforms(count, 0, ranges.spread)
         if draw.chance(ranges.alike):
-            means = means[tissue] + 0.06 * (draw.uniforms(count, -1, 1))
+            means = means[tissue] + _DIFFERENCE * draw.uniforms(count, -1, 1)
             spreads = spreads[tissue]
         common = draw.chance(ranges.common)
         if common:

@@ -59,15 +59,20 @@ class LossSettings:
     affinity: float = 0.0
 
 
-def slice_targets(labels: Tensor, num_classes: int) -> Targets:
-    """Labels (B, T, H, W), 0..K, to binary masks, boxes and presence of B T slices.
+def slice_masks(labels: Tensor, num_classes: int) -> Tensor:
+    """Labels (B, T, H, W), 0..K, to the masks of B T slices: bool (B T, K + 1, H, W).
 
     Negative labels (padding) belong to no class at all.
     """
     classes = torch.arange(num_classes + 1, device=labels.device)[:, None, None]
-    one_hot = (labels[:, :, None] == classes).flatten(0, 1)
-    boxes, present = mask_boxes(one_hot)
-    return Targets(one_hot.flatten(2).float(), boxes, present)
+    return (labels[:, :, None] == classes).flatten(0, 1)
+
+
+def slice_targets(labels: Tensor, num_classes: int) -> Targets:
+    """Masks, boxes and presence of B T slices; see :func:`slice_masks`."""
+    masks = slice_masks(labels, num_classes)
+    boxes, present = mask_boxes(masks)
+    return Targets(masks.flatten(2).float(), boxes, present)
 
 
 def coarser_masks(masks: Tensor, size: Sequence[int], grid: Sequence[int]) -> Tensor:
@@ -164,10 +169,10 @@ def generator_loss(
         above = (F.softplus(logits) * known[:, None]).sum()
         own_logits = (logits.gather(1, index[:, None])[:, 0] * known).sum()
         bce = (above - own_logits) / known.sum().clamp(min=1)
-        targets = slice_targets(labels, classes - 1)
-        distance, giou = pairwise_box_costs(by_slice(proposals.boxes)[:, :classes], targets.boxes)
+        tight, present = mask_boxes(slice_masks(labels, classes - 1))
+        distance, giou = pairwise_box_costs(by_slice(proposals.boxes)[:, :classes], tight)
         costs = weights.box_l1 * distance + weights.box_giou * giou
-        boxes = costs.diagonal(dim1=1, dim2=2)[targets.present].mean()
+        boxes = costs.diagonal(dim1=1, dim2=2)[present].mean()
     loss = entropy + dice + weights.auxiliary_bce * bce + boxes
     parts = {"semantic": entropy + dice, "auxiliary": bce, "boxes": boxes}
     return loss, {name: float(part.detach()) for name, part in parts.items()}

@@ -91,7 +91,7 @@ class Material:
                 record.plan,
                 settings.foreground_share,
                 seed,
-                replace(Ranges(), common=settings.common_contrasts).scaled(settings.augmentation),
+                Ranges(common=settings.common_contrasts).scaled(settings.augmentation),
                 device,
             )
         return WindowDataset(

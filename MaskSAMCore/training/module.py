@@ -124,7 +124,8 @@ class MaskSAMModule(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Images (B, C, T, H, W) and labels (B, T, H, W)."""
-        if self.joined is None and not self.generator_alone:
+        alone = self.generator_alone
+        if self.joined is None and not alone:
             self.joined = self.global_step
             if self.joined:
                 self.averaged.restart(self.model)
@@ -136,7 +137,7 @@ class MaskSAMModule(lightning.LightningModule):
             self.common.fill_(self.common_contrasts)
         images, labels = batch
         try:
-            if self.generator_alone:
+            if alone:
                 assert isinstance(self.model, MaskSAM)
                 loss, parts = generator_loss(self.model, images, labels, self.settings.loss)
             else:
