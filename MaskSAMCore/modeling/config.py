@@ -80,6 +80,9 @@ class MaskSAMConfig:
         residual_masks: the generator too gives each of its masks a vector for the detail, and the
             decoder's masks are added to the mask prompts: with many classes the decoder then says
             what to change, and need not learn every class anew. Needs ``detail_channels``.
+        prototypes: width of the voxels' embeddings where the generator's masks also take what is
+            like the voxels that they claim; 0 takes the detail channels for embeddings, and nothing
+            but the vectors. Needs ``residual_masks``.
         prompts: the generator's form, Figure 2 (a) "masks", (b) "boxes", (c) "both", (d) "average".
         mask_prompt: what the prompt encoder receives: "logits" (as SAM was trained) or "binary".
         generator_channels: widths at 1, 2 and 4 times the token grid.
@@ -102,6 +105,7 @@ class MaskSAMConfig:
     stem_pyramid: bool = False
     detail_channels: int = 0
     residual_masks: bool = False
+    prototypes: int = 0
     prompts: PromptForm = "average"
     mask_prompt: Literal["logits", "binary"] = "logits"
     generator_channels: tuple[int, int, int] = (256, 128, 128)
@@ -143,6 +147,8 @@ class MaskSAMConfig:
             raise ValueError("detail_channels needs stem_pyramid")
         if self.residual_masks and (not self.detail_channels or self.prompts == "boxes"):
             raise ValueError("residual_masks needs detail_channels and mask prompts")
+        if self.prototypes and not self.residual_masks:
+            raise ValueError("prototypes needs residual_masks")
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -153,6 +159,11 @@ class MaskSAMConfig:
     def grid(self) -> tuple[int, int]:
         """Rows and columns of tokens of a slice."""
         return self.image_size[0] // self.sam.patch, self.image_size[1] // self.sam.patch
+
+    @property
+    def voxel_channels(self) -> int:
+        """Width of the embedding of a voxel; prototypes need a constant beside theirs."""
+        return self.prototypes + 1 if self.prototypes else self.detail_channels
 
     @property
     def token_voxels(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .adapters import build_adapter
 from .config import MaskSAMConfig
+from .detail import with_detail
 from .layers import (
     dot_product_attention,
     layer_norm_2d,
@@ -57,7 +58,7 @@ class AdaptedMaskDecoder(nn.Module):
             self.from_full = nn.Linear(config.stem_channels[-3], dim // 8)
         self.detail: nn.Sequential | None = None
         if config.detail_channels:
-            last = nn.Linear(dim, config.detail_channels)
+            last = nn.Linear(dim, config.voxel_channels)
             if config.residual_masks:
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
@@ -198,19 +199,6 @@ class AdaptedMaskDecoder(nn.Module):
         lead, slices, height, width, channels = x.shape
         logits = act2(x).reshape(lead * slices, -1, channels) @ hyper.reshape(-1, channels, 1)
         return logits.reshape(lead, slices, height, width)
-
-
-def with_detail(logits: Tensor, vectors: Tensor, voxels: Tensor) -> Tensor:
-    """Mask logits (B, N, T, 4h, 4w) on the window's grid (B, N, T, H, W), plus the products of each
-    mask's vector (B, N, T, c) with the embeddings of voxels (B, T, c, H, W)."""
-    size = voxels.shape[-2:]
-    if logits.shape[-2:] != size:
-        flat = F.interpolate(logits.flatten(1, 2), size, mode="bilinear")
-        logits = flat.unflatten(1, logits.shape[1:3])
-    vectors = vectors.transpose(1, 2).flatten(0, 1)
-    products = vectors @ voxels.flatten(0, 1).flatten(2).to(vectors.dtype)
-    products = products.unflatten(0, voxels.shape[:2]).unflatten(-1, size).transpose(1, 2)
-    return logits + products
 
 
 def _add_to_each_query(x: Tensor, image: Tensor, queries: int) -> Tensor:

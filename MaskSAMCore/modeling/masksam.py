@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import MaskSAMConfig
+from .detail import to_grid, with_detail
 from .image_encoder import AdaptedImageEncoder, ImageFeatures
-from .mask_decoder import AdaptedMaskDecoder, with_detail
+from .mask_decoder import AdaptedMaskDecoder
 from .prompt_generator import PromptGenerator, Proposals
 from .prompts import BoxPrompts, apply_box_prompts, inside_boxes, restrict_prediction
 from .sam import build_sam
@@ -177,11 +177,7 @@ class MaskSAM(nn.Module):
 
     def to_window(self, masks: Tensor) -> Tensor:
         """Masks (B, N, T, 4h, 4w) as float32 on the window's grid (B, N, T, H, W)."""
-        size = self.config.window[1:]
-        if masks.shape[-2:] == size:
-            return masks.float()
-        flat = F.interpolate(masks.float().flatten(1, 2), size, mode="bilinear")
-        return flat.unflatten(1, masks.shape[1:3])
+        return to_grid(masks.float(), self.config.window[1:])
 
     def forward(self, images: Tensor) -> Prediction:
         """Images (B, C, T, H, W) to a prediction, without any prompt from a person."""

@@ -33,8 +33,9 @@ _MASKSAM: dict[str, MaskSAMConfig] = {
             SAM_CONFIGS["vit_t"], patch=8, prompt_dim=64, decoder_mlp_dim=128, decoder_heads=2
         ),
         stem_channels=(16, 32, 64, 128),
-        detail_channels=16,
+        detail_channels=32,
         residual_masks=True,
+        prototypes=16,
         upsampling=1,
         stem_pyramid=True,
         generator_channels=(128, 64, 32),

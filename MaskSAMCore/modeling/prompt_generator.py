@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import MaskSAMConfig
+from .detail import Prototypes, VoxelEmbedding
 from .image_encoder import ImageFeatures
 from .layers import ConvolutionBlock, Upsample, channels_first, channels_last
 
@@ -68,17 +69,7 @@ class PromptGenerator(nn.Module):
         self.up_fine = Upsample(middle, fine)
         self.level_fine = _level(fine + fine // 2 + four, fine)
         self.mask_head = nn.Conv3d(fine, config.queries, kernel_size=1)
-        self.detail: nn.ModuleDict | None = None
-        if config.detail_channels:
-            width = config.detail_channels
-            parts = {
-                "from_map": nn.Linear(config.stem_channels[0], width),
-                "from_fine": nn.Linear(fine, width)
-                if config.sam.patch == 4
-                else Upsample(fine, width),
-                "level": ConvolutionBlock(width, width),
-            }
-            self.detail = nn.ModuleDict(parts)
+        self.detail = VoxelEmbedding(config) if config.detail_channels else None
         width, hidden = coarse + middle + fine, config.head_channels
         self.box_head = nn.Sequential(
             nn.Linear(4 * width, hidden), nn.GELU(), nn.Linear(hidden, 4 * config.queries)
@@ -88,12 +79,13 @@ class PromptGenerator(nn.Module):
         )
         self.vector_head: nn.Sequential | None = None
         if config.residual_masks:
-            last = nn.Linear(hidden, config.detail_channels * config.queries)
+            last = nn.Linear(hidden, config.voxel_channels * config.queries)
             assert self.mask_head.bias is not None
             # Masks differ, and are rather empty, from the start.
             nn.init.normal_(last.bias, std=0.2)
             nn.init.constant_(self.mask_head.bias, -2.0)
             self.vector_head = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), last)
+        self.prototypes = Prototypes(config.queries) if config.prototypes else None
 
     def forward(self, features: ImageFeatures) -> Proposals:
         """Features of a window to its proposals."""
@@ -118,18 +110,12 @@ class PromptGenerator(nn.Module):
         learned = fraction_boxes(self.per_query(self.box_head(pooled)))
         whole = torch.cat([pool(level, 1) for level in levels], -1)
         class_tokens = self.per_query(self.class_head(whole))
-        vectors = None if self.vector_head is None else self.per_query(self.vector_head(whole))
         boxes = self.box_prompts(masks, learned)
-        voxels = self.voxels(features.maps, fine)
+        voxels = None if self.detail is None else self.detail(features.maps[0], fine)
+        vectors = None if self.vector_head is None else self.per_query(self.vector_head(whole))
+        if self.prototypes is not None:
+            vectors = vectors + self.prototypes(masks, vectors, voxels)
         return Proposals(masks, boxes, class_tokens, voxels, vectors)
-
-    def voxels(self, maps: list[Tensor], fine: Tensor) -> Tensor | None:
-        """The embedding of each voxel (B, T, c, H, W), where the configuration wants one."""
-        if self.detail is None:
-            return None
-        joined = self.detail["from_map"](maps[0]) + self.detail["from_fine"](channels_last(fine))
-        level: Tensor = self.detail["level"](channels_first(joined))
-        return level.transpose(1, 2)
 
     def per_query(self, x: Tensor) -> Tensor:
         """(B, T, N c) to (B, N, T, c)."""

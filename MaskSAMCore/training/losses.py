@@ -52,11 +52,15 @@ class LossSettings:
         prompts: the share of prompts from ground truth.
         affinity: how much less it costs that query k shows class k. With many classes the matching
             would change from step to step for long; so each class has a query from the start.
+        rarity: in the cross-entropy of the generator alone, weights of classes are their numbers of
+            voxels to the power of minus this: what is rare begins to be learned, and comes out too
+            large where the network is unsure.
     """
 
     weights: LossWeights = field(default_factory=LossWeights)
     prompts: PromptSettings = field(default_factory=PromptSettings)
     affinity: float = 0.0
+    rarity: float = 0.5
 
 
 def slice_masks(labels: Tensor, num_classes: int) -> Tensor:
@@ -161,7 +165,7 @@ def generator_loss(
         shares = logits.sigmoid()
         total = shares.sum(1).clamp(min=1e-6)
         own = (shares.gather(1, index[:, None])[:, 0] / total).clamp(min=1e-6)
-        weight = size.clamp(min=_RARE).rsqrt()[index] * known
+        weight = size.clamp(min=_RARE).pow(-settings.rarity)[index] * known
         entropy = -(own.log() * weight).sum() / weight.sum().clamp(min=1e-6)
         overlap = own.new_zeros(classes).index_add(0, index[known], own[known])
         sizes = (shares[:, :classes] @ (known / total)[..., None]).sum((0, 2)) + size

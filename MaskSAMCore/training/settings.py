@@ -79,7 +79,8 @@ class TrainSettings:
             raise ValueError(f"unknown training setting(s): {', '.join(unknown)}")
         loss = values["loss"]
         weights, prompts = LossWeights(**loss["weights"]), PromptSettings(**loss["prompts"])
-        parts = LossSettings(weights, prompts, loss.get("affinity", 0.0))
+        others = {k: loss[k] for k in ("affinity", "rarity") if k in loss}
+        parts = LossSettings(weights, prompts, **others)
         return cls(**{**values, "loss": parts, "mirror": tuple(values["mirror"])})
 
 

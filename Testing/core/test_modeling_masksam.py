@@ -140,9 +140,10 @@ RESIDUAL = {
 }
 
 
-def test_masks_added_to_the_prompts_begin_as_the_generators() -> None:
+@pytest.mark.parametrize("prototypes", [0, 5])
+def test_masks_added_to_the_prompts_begin_as_the_generators(prototypes: int) -> None:
     torch.manual_seed(0)
-    model = build_model(small_config(**RESIDUAL)).eval()
+    model = build_model(small_config(**RESIDUAL, prototypes=prototypes)).eval()
     with torch.no_grad():
         embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
         proposals = embedding.proposals
@@ -158,18 +159,24 @@ def test_masks_added_to_the_prompts_begin_as_the_generators() -> None:
 
 def test_masks_added_to_the_prompts_train_the_generator() -> None:
     torch.manual_seed(0)
-    model = build_model(small_config(**RESIDUAL))
-    model(torch.randn(1, 1, 5, 16, 20)).mask_logits.sum().backward()
+    model = build_model(small_config(**RESIDUAL, prototypes=5))
+    model(torch.randn(1, 1, 5, 16, 20)).mask_logits[:, 0].sum().backward()
     head = model.generator.mask_head.weight.grad
     assert head is not None and float(head.abs().max()) > 0
     vectors = model.generator.vector_head
     assert vectors is not None and float(vectors[-1].weight.grad.abs().max()) > 0
+    assert float(model.generator.prototypes.scale.grad.abs().max()) > 0
 
 
 @pytest.mark.parametrize("changes", [{"detail_channels": 0}, {"prompts": "boxes"}])
 def test_masks_cannot_be_added_to_what_is_not_there(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="residual_masks needs"):
         small_config(**{**RESIDUAL, **changes})
+
+
+def test_prototypes_need_the_generators_vectors() -> None:
+    with pytest.raises(ValueError, match="prototypes needs residual_masks"):
+        small_config(prototypes=5)
 
 
 def test_a_changed_slice_reaches_the_other_slices_prompts() -> None:

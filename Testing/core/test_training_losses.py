@@ -224,12 +224,14 @@ class GivenMasks(torch.nn.Module):
         return self.logits
 
 
-def test_the_generators_loss_is_that_of_its_first_queries_as_classes() -> None:
+@pytest.mark.parametrize("rarity", [0.5, 0.0])
+def test_the_generators_loss_is_that_of_its_first_queries_as_classes(rarity: float) -> None:
     torch.manual_seed(0)
     labels = example_labels()
     labels[..., 18:] = -1
     logits = torch.randn(1, 4, 5, 16, 20)
-    settings = LossSettings(LossWeights(auxiliary_bce=0, box_l1=0, box_giou=0))
+    weights_of_parts = LossWeights(auxiliary_bce=0, box_l1=0, box_giou=0)
+    settings = LossSettings(weights_of_parts, rarity=rarity)
     loss, _ = generator_loss(GivenMasks(logits), None, labels, settings)
     shares = logits.sigmoid()[..., :18]
     shares = (shares / shares.sum(1, keepdim=True))[0]
@@ -238,7 +240,7 @@ def test_the_generators_loss_is_that_of_its_first_queries_as_classes() -> None:
     dice = []
     for k in range(3):
         inside = known == k
-        weight = max(int(inside.sum()), 50) ** -0.5
+        weight = max(int(inside.sum()), 50) ** -rarity
         entropy -= weight * float(shares[k][inside].log().sum())
         weights += weight * int(inside.sum())
         overlap, sizes = shares[k][inside].sum(), shares[k].sum() + inside.sum()
