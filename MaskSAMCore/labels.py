@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+_SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 _BACKGROUND_HINT = "value 0 is the background"
 
 
@@ -86,3 +88,12 @@ def terminology_entry(label: Label) -> str:
             joined(terms.region_modifier),
         ]
     )
+
+
+def side_of(name: str) -> tuple[str, str]:
+    """ "left", "right" or nothing, and the name without it, fit for comparing."""
+    sides = _SIDE.findall(name)
+    if len(sides) != 1:
+        return "", name
+    rest = re.sub(r"[\W_]+", " ", _SIDE.sub(" ", name)).strip().lower()
+    return sides[0].lower(), rest

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from MaskSAMCore.labels import side_of
+
 COLUMNS = ("structure", "score", "volume_ml", "asymmetry_percent")
-_SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -59,15 +59,6 @@ def structure_volumes(
             asymmetry = 200 * (both["left"] - both["right"]) / (both["left"] + both["right"])
         rows.append(StructureVolume(name, score, voxels * voxel_ml, asymmetry))
     return rows
-
-
-def side_of(name: str) -> tuple[str, str]:
-    """ "left", "right" or nothing, and the name without it, fit for comparing."""
-    sides = _SIDE.findall(name)
-    if len(sides) != 1:
-        return "", name
-    rest = re.sub(r"[\W_]+", " ", _SIDE.sub(" ", name)).strip().lower()
-    return sides[0].lower(), rest
 
 
 def volume_table(cases: Mapping[str, Sequence[StructureVolume]], separator: str = ",") -> str:

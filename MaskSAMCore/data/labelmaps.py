@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.labels import side_of
 
 CHANNEL = "synthetic"
 KEYS = ("labels", "targets", "pairs", "surroundings", "tissues", "contrasts", "file_ending", "name")
-_SIDE = re.compile(r"^(left|right)(?=[ _-])|(?<=[ _-])(left|right)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def read_scheme(description: Mapping[str, Any]) -> tuple[LabelScheme | None, lis
 
     Keys: ``labels`` (name to value, 0 the background); ``targets`` (a list of label names, or class
     names to one or several label names; else every label is a class); ``pairs`` (lists of a left
-    and a right name, ``[]`` for none; else names that start or end with "left" and "right" tell);
+    and a right name, ``[]`` for none; else names with the word "left" or "right" tell);
     ``surroundings`` (names); ``tissues`` (lists of names that look alike); ``contrasts`` (names of
     kinds of image to grey values by name, where one side tells both).
     """
@@ -202,16 +201,18 @@ class _Reading:
 
     def _mirrored_by_name(self) -> tuple[int, ...]:
         other = list(range(len(self.names)))
-        for index, name in enumerate(self.names):
-            if not _SIDE.search(name):
+        sides = [side_of(name) for name in self.names]
+        for index, (side, structure) in enumerate(sides):
+            if not side:
                 continue
-            wanted = _SIDE.sub(_swap, name)
-            if wanted.casefold() in self.by_name:
-                other[index] = self.by_name[wanted.casefold()]
+            opposite = ("right" if side == "left" else "left"), structure
+            if opposite in sides:
+                other[index] = sides.index(opposite)
             else:
                 self.problems.append(
-                    f"'labels' has '{name}' but no '{wanted}': name its other side so, or list all"
-                    " left and right names in 'pairs' ([] for none)"
+                    f"'labels' has '{self.names[index]}' but not its other side: name that with the"
+                    f" word '{opposite[0]}', or list all left and right names in 'pairs' ([] for"
+                    " none)"
                 )
         return tuple(other)
 
@@ -263,12 +264,6 @@ def _one_sided(names: Sequence[str], targets: Sequence[int], mirrored: Sequence[
                 f" '{names[mirrored[index]]}' do not match"
             )
     return problems
-
-
-def _swap(match: re.Match[str]) -> str:
-    side = match.group(0)
-    new = "right" if side.lower() == "left" else "left"
-    return new.upper() if side.isupper() else new.capitalize() if side[0].isupper() else new
 
 
 def _is_share(value: Any) -> bool:

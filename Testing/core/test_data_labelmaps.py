@@ -54,9 +54,10 @@ def test_without_targets_every_label_is_a_class():
         ("Left-Thalamus", "Right-Thalamus"),
         ("thalamus_left", "thalamus_right"),
         ("LEFT A", "RIGHT A"),
+        ("lobe, left upper", "lobe, right upper"),
     ],
 )
-def test_sides_are_told_by_the_first_or_the_last_word(name: str, other: str):
+def test_sides_are_told_by_a_word(name: str, other: str):
     scheme, problems = read_scheme({"labels": {"background": 0, name: 1, other: 2, "rightful": 3}})
     assert not problems and scheme is not None and scheme.mirrored == (0, 2, 1, 3)
 
@@ -102,7 +103,7 @@ def test_given_pairs_count_instead_of_names():
         (changed(contrasts={"T1": {"nose": 0.5}}), "'contrasts' names no label of 'labels': nose"),
         (
             {"labels": {"background": 0, "left eye": 1}},
-            "'left eye' but no 'right eye': name its other side so, or list all",
+            "'left eye' but not its other side: name that with the word 'right'",
         ),
     ],
 )

@@ -11,8 +11,8 @@ import pytest
 from MaskSAMCore.cli import main
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import read_volume
+from MaskSAMCore.labels import side_of
 from MaskSAMCore.volumetry import (
-    side_of,
     structure_volumes,
     volume_table,
     write_volume_table,
