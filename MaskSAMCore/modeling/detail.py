@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import MaskSAMConfig
@@ -79,12 +80,26 @@ class Prototypes(nn.Module):
         return (found - found.mean(1, keepdim=True))[:, :, None]
 
 
-def to_grid(masks: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Masks (B, N, T, h, w) on a grid (H, W) of slices, bilinearly: (B, N, T, H, W)."""
+def to_grid(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """Masks (B, N, T, h, w) on a grid (H, W) of slices: (B, N, T, H, W).
+
+    It is ``F.interpolate``'s bilinear mode as two matrix products, for its gradient is several
+    times slower on a CPU.
+    """
     if masks.shape[-2:] == tuple(size):
         return masks
-    flat = F.interpolate(masks.flatten(1, 2), list(size), mode="bilinear")
-    return flat.unflatten(1, masks.shape[1:3])
+    with torch.autocast(masks.device.type, enabled=False):
+        rows, columns = (
+            _linear(length, wanted).to(masks)
+            for length, wanted in zip(masks.shape[-2:], size, strict=True)
+        )
+        return rows @ (masks @ columns.T)
+
+
+def _linear(length: int, wanted: int) -> Tensor:
+    """(wanted, length): linear interpolation between cells that share their ends' edges."""
+    place = ((torch.arange(wanted) + 0.5) * (length / wanted) - 0.5).clamp(0, length - 1)
+    return (1 - (place[:, None] - torch.arange(length)).abs()).clamp(min=0)
 
 
 def with_detail(logits: Tensor, vectors: Tensor, voxels: Tensor) -> Tensor:

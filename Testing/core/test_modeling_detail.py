@@ -63,3 +63,14 @@ def test_embeddings_have_their_width_and_a_constant() -> None:
     assert proposals.voxels.shape == (2, 5, 6, 16, 20)
     assert torch.equal(proposals.voxels[:, :, -1], torch.ones(2, 5, 16, 20))
     assert proposals.vectors.shape == (2, config.queries, 5, 6)
+
+
+@pytest.mark.parametrize("size", [(8, 16), (16, 20), (11, 7)])
+def test_masks_are_interpolated_bilinearly(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    masks = torch.randn(2, 3, 4, 8, 10)
+    known = torch.nn.functional.interpolate(masks.flatten(1, 2), size, mode="bilinear")
+    found = to_grid(masks, size)
+    torch.testing.assert_close(found, known.unflatten(1, (3, 4)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(to_grid(masks, size), found)
