@@ -58,11 +58,9 @@ class AdaptedMaskDecoder(nn.Module):
             self.from_full = nn.Linear(config.stem_channels[-3], dim // 8)
         self.detail: nn.Sequential | None = None
         if config.detail_channels:
-            last = nn.Linear(dim, config.voxel_channels)
-            if config.residual_masks:
-                nn.init.zeros_(last.weight)
-                nn.init.zeros_(last.bias)
-            self.detail = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), last)
+            self.detail = nn.Sequential(
+                nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, config.voxel_channels)
+            )
 
     def forward(
         self,

@@ -58,15 +58,23 @@ class MaskSAM(nn.Module):
         self.encoder = AdaptedImageEncoder(config)
         self.generator = PromptGenerator(config)
         self.decoder = AdaptedMaskDecoder(config)
-        if config.residual_masks and not config.sam.frozen:
-            # At first the decoder changes nothing.
-            last = self.sam.mask_decoder.output_hypernetworks_mlps[0].layers[-1]
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        if config.residual_masks:
+            self.silence_decoder()
         for parameter in self.sam.parameters():
             parameter.requires_grad_(not config.sam.frozen)
         for part in self.unused_parts():
             part.requires_grad_(False)
+
+    def silence_decoder(self) -> None:
+        """Lets a decoder whose masks are added to the mask prompts change nothing (but for what a
+        frozen SAM says)."""
+        assert self.decoder.detail is not None
+        lasts = [self.decoder.detail[-1]]
+        if not self.config.sam.frozen:
+            lasts.append(self.sam.mask_decoder.output_hypernetworks_mlps[0].layers[-1])
+        for last in lasts:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def unused_parts(self) -> list[nn.Module]:
         """Parts of SAM that MaskSAM never runs: point prompts, further masks, mask quality."""

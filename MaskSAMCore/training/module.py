@@ -128,6 +128,9 @@ class MaskSAMModule(lightning.LightningModule):
         if self.joined is None and not alone:
             self.joined = self.global_step
             if self.joined:
+                # What it learned with another generator, whose weights this training began with.
+                if isinstance(self.model, MaskSAM) and self.model.config.residual_masks:
+                    self.model.silence_decoder()
                 self.averaged.restart(self.model)
         rate = self.learning_rate()
         for group in self.trainer.optimizers[0].param_groups:

@@ -174,6 +174,20 @@ def test_masks_cannot_be_added_to_what_is_not_there(changes: dict[str, object]) 
         small_config(**{**RESIDUAL, **changes})
 
 
+def test_a_decoder_of_another_generator_is_silenced() -> None:
+    torch.manual_seed(0)
+    model = build_model(small_config(**RESIDUAL)).eval()
+    hypernetwork = model.sam.mask_decoder.output_hypernetworks_mlps[0]
+    with torch.no_grad():
+        for last in (hypernetwork.layers[-1], model.decoder.detail[-1]):
+            last.weight.normal_()
+        embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
+        known = model.auxiliary_masks(embedding.proposals)
+        assert float((model.decode(embedding).mask_logits - known).abs().max()) > 0.1
+        model.silence_decoder()
+        torch.testing.assert_close(model.decode(embedding).mask_logits, known)
+
+
 def test_prototypes_need_the_generators_vectors() -> None:
     with pytest.raises(ValueError, match="prototypes needs residual_masks"):
         small_config(prototypes=5)
