@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class MaskSAM(nn.Module):
         """Lets a decoder whose masks are added to the mask prompts change nothing (but for what a
         frozen SAM says)."""
         assert self.decoder.detail is not None
-        lasts = [self.decoder.detail[-1]]
+        lasts: list[Any] = [self.decoder.detail[-1]]
         if not self.config.sam.frozen:
             lasts.append(self.sam.mask_decoder.output_hypernetworks_mlps[0].layers[-1])
         for last in lasts:
