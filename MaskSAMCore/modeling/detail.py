@@ -90,16 +90,18 @@ def to_grid(masks: Tensor, size: Sequence[int]) -> Tensor:
         return masks
     with torch.autocast(masks.device.type, enabled=False):
         rows, columns = (
-            _linear(length, wanted).to(masks)
+            _linear(length, wanted, masks.device).to(masks.dtype)
             for length, wanted in zip(masks.shape[-2:], size, strict=True)
         )
         return rows @ (masks @ columns.T)
 
 
-def _linear(length: int, wanted: int) -> Tensor:
+def _linear(length: int, wanted: int, device: torch.device) -> Tensor:
     """(wanted, length): linear interpolation between cells that share their ends' edges."""
-    place = ((torch.arange(wanted) + 0.5) * (length / wanted) - 0.5).clamp(0, length - 1)
-    return (1 - (place[:, None] - torch.arange(length)).abs()).clamp(min=0)
+    place = ((torch.arange(wanted, device=device) + 0.5) * (length / wanted) - 0.5).clamp(
+        0, length - 1
+    )
+    return (1 - (place[:, None] - torch.arange(length, device=device)).abs()).clamp(min=0)
 
 
 def with_detail(logits: Tensor, vectors: Tensor, voxels: Tensor) -> Tensor:

@@ -79,8 +79,7 @@ class TrainSettings:
             raise ValueError(f"unknown training setting(s): {', '.join(unknown)}")
         loss = values["loss"]
         weights, prompts = LossWeights(**loss["weights"]), PromptSettings(**loss["prompts"])
-        others = {k: loss[k] for k in ("affinity", "rarity") if k in loss}
-        parts = LossSettings(weights, prompts, **others)
+        parts = LossSettings(**{**loss, "weights": weights, "prompts": prompts})
         return cls(**{**values, "loss": parts, "mirror": tuple(values["mirror"])})
 
 

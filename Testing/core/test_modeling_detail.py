@@ -9,6 +9,7 @@ from MaskSAMCore.modeling import build_model
 from MaskSAMCore.modeling.detail import Prototypes, to_grid, with_detail
 
 from .test_modeling_adapters import small_config
+from .test_modeling_masksam import RESIDUAL
 
 
 def bright_inside(grey: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -50,13 +51,7 @@ def test_prototypes_are_of_one_image_and_favour_no_mask() -> None:
 
 
 def test_embeddings_have_their_width_and_a_constant() -> None:
-    config = small_config(
-        stem_pyramid=True,
-        stem_channels=(4, 8, 16),
-        detail_channels=6,
-        residual_masks=True,
-        prototypes=5,
-    )
+    config = small_config(**RESIDUAL, prototypes=5)
     model = build_model(config).eval()
     with torch.no_grad():
         proposals = model.encode(torch.randn(2, 1, 5, 16, 20)).proposals
