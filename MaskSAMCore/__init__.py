@@ -32,11 +32,11 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
-    from .errors import Cancelled, MaskSAMError
-    from .geometry import Box, Volume
-    from .inference import Instance, Segmentation, Segmenter
-    from .io import read_boxes, read_volume, write_labelmap
-    from .labels import Label
+    from MaskSAMCore.errors import Cancelled, MaskSAMError
+    from MaskSAMCore.geometry import Box, Volume
+    from MaskSAMCore.inference import Instance, Segmentation, Segmenter
+    from MaskSAMCore.io import read_boxes, read_volume, write_labelmap
+    from MaskSAMCore.labels import Label
 
 
 def __getattr__(name: str) -> Any:

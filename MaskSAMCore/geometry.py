@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError
 
 # Corners that went through files come back off by about 1e-6 voxel; they must not add a voxel.
 EDGE_TOLERANCE = 1e-3

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import MaskSAMError
-from .geometry import Volume, reorient
-from .io import atomic_path
-from .labels import Label
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume, reorient
+from MaskSAMCore.io import atomic_path
+from MaskSAMCore.labels import Label
 
 _VIEWS = ("axial", "coronal", "sagittal")
 # Characters below the pictures, a line.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError
 
 
 def resources() -> Path:

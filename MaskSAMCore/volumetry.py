@@ -91,7 +91,7 @@ def write_volume_table(
     Raises:
         MaskSAMError: it cannot be written, or exists and must not be replaced.
     """
-    from .io.files import write_text
+    from MaskSAMCore.io.files import write_text
 
     text = volume_table(cases)
     # Without the mark, Excel takes what is not plain ASCII for another encoding.

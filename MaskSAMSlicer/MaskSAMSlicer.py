@@ -76,7 +76,7 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self):
         """Build the panel; nothing here depends on what may have to be installed."""
-        from MaskSAMSlicerLib.panel import Panel
+        from MaskSAMSlicerLib.panel.panel import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
         widget = slicer.util.loadUI(self.resourcePath("UI/MaskSAMSlicer.ui"))
@@ -218,6 +218,7 @@ class MaskSAMSlicerTest(ScriptedLoadableModuleTest):
     def test_a_volume_gets_segments_with_the_model_s_names(self):
         """The whole way: volume, worker, model, segments."""
         import numpy as np
+
         from MaskSAMSlicerLib import installer
 
         lacking = installer.missing()

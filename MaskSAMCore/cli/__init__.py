@@ -9,8 +9,8 @@ import sys
 import typer
 from typer.main import get_command
 
-from ..errors import Cancelled, MaskSAMError
-from . import benchmark, compare, demo, evaluate, export, models, predict, train
+from MaskSAMCore.cli import benchmark, compare, demo, evaluate, export, models, predict, train
+from MaskSAMCore.errors import Cancelled, MaskSAMError
 
 app = typer.Typer(
     name="masksam",
@@ -24,7 +24,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from .. import __version__
+        from MaskSAMCore import __version__
 
         typer.echo(f"masksam {__version__}")
         raise typer.Exit()

@@ -26,9 +26,9 @@ def benchmark(
     """
     import numpy as np
 
-    from ..errors import MaskSAMError
-    from ..geometry import Box, Volume, reorient
-    from ..inference import Segmenter
+    from MaskSAMCore.errors import MaskSAMError
+    from MaskSAMCore.geometry import Box, Volume, reorient
+    from MaskSAMCore.inference import Segmenter
 
     try:
         k, j, i = (int(part) for part in shape.lower().split("x"))

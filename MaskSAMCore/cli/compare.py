@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from ..errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError
 
 
 def register(app: typer.Typer) -> None:
@@ -51,9 +51,9 @@ def compare(
 ) -> None:
     """Trains or takes several systems, measures them alike, and writes tables with statistics."""
     try:
-        from ..comparison.compare import CompareOptions
-        from ..comparison.compare import compare as run_comparison
-        from ..comparison.systems import DEFAULT_SYSTEMS
+        from MaskSAMCore.research.comparison.compare import CompareOptions
+        from MaskSAMCore.research.comparison.compare import compare as run_comparison
+        from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS
     except ImportError as error:
         raise MaskSAMError(f"comparing needs '{error.name}': pip install masksam[train]") from error
 

@@ -13,16 +13,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import MaskSAMError
-from ..models.catalog import DEFAULT_MODEL
-from .display import ProgressDisplay, results_table, volumes_of
+from MaskSAMCore.cli.display import ProgressDisplay, results_table, volumes_of
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.models.catalog import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ..geometry import Volume
-    from ..inference import Segmenter
-    from ..labels import Label
+    from MaskSAMCore.geometry import Volume
+    from MaskSAMCore.inference import Segmenter
+    from MaskSAMCore.labels import Label
 
 _SIDES = {"left": "hippocampus-left.mrk.json", "right": "hippocampus-right.mrk.json"}
 
@@ -38,7 +38,7 @@ def demo(
 ) -> None:
     """Segments the MNI152 T1 head, whole, and then both hippocampi in regions of interest:
     labelmaps, .seg.nrrd, pictures, volumes."""
-    from ..io import read_volume, write_volume
+    from MaskSAMCore.io import read_volume, write_volume
 
     console = Console()
     start = time.perf_counter()
@@ -58,7 +58,7 @@ def demo(
 
 def _whole_head(volume: Volume, output: Path, device: str, console: Console) -> None:
     """All structures of the head."""
-    from ..pictures import outline_picture
+    from MaskSAMCore.pictures import outline_picture
 
     segmenter = _segmenter(DEFAULT_MODEL, device, console)
     with ProgressDisplay(1, segmenter.device) as display:
@@ -72,10 +72,10 @@ def _whole_head(volume: Volume, output: Path, device: str, console: Console) -> 
 
 def _hippocampi(volume: Volume, output: Path, device: str, console: Console) -> None:
     """Head and body of each hippocampus, each side in a region of its own."""
-    from ..geometry import box_on_grid
-    from ..io import read_boxes
-    from ..pictures import outline_picture
-    from ..resources import resources
+    from MaskSAMCore.geometry import box_on_grid
+    from MaskSAMCore.io import read_boxes
+    from MaskSAMCore.pictures import outline_picture
+    from MaskSAMCore.resources import resources
 
     segmenter = _segmenter("hippocampus", device, console)
     labelmap = np.zeros(volume.shape, np.uint8)
@@ -100,7 +100,7 @@ def _hippocampi(volume: Volume, output: Path, device: str, console: Console) -> 
 
 
 def _segmenter(model: str, device: str, console: Console) -> Segmenter:
-    from ..inference import Segmenter
+    from MaskSAMCore.inference import Segmenter
 
     segmenter = Segmenter.from_model(model, device=device)
     console.print(f"Model: {model}", highlight=False)
@@ -111,7 +111,7 @@ def _write(
     labelmap: NDArray[np.integer], volume: Volume, path: Path, labels: Sequence[Label]
 ) -> None:
     """As a plain labelmap and as what Slicer opens."""
-    from ..io import write_labelmap
+    from MaskSAMCore.io import write_labelmap
 
     for ending in (".nii.gz", ".seg.nrrd"):
         write_labelmap(labelmap, volume, path.with_name(path.name + ending), labels, overwrite=True)

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from ..volumetry import StructureVolume, structure_volumes
+from MaskSAMCore.volumetry import StructureVolume, structure_volumes
 
 if TYPE_CHECKING:
-    from ..inference import DeviceChoice, Segmentation
+    from MaskSAMCore.inference import DeviceChoice, Segmentation
 
 
 class ProgressDisplay:

@@ -29,8 +29,8 @@ def evaluate(
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a summary that exists."),
 ) -> None:
     """Dice and IoU as nnU-Net defines them, surface Dice at 1 mm, 95 % Hausdorff distance."""
-    from .. import evaluation
-    from ..errors import MaskSAMError
+    from MaskSAMCore import evaluation
+    from MaskSAMCore.errors import MaskSAMError
 
     try:
         values = None if labels is None else [int(part) for part in labels.split(",")]

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from ..errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +25,7 @@ def export(
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a bundle that exists."),
 ) -> None:
     """Writes the best weights of a run as a bundle that Slicer and the shell can use."""
-    from ..models import export_run
+    from MaskSAMCore.training.export import export_run
 
     values: dict[str, Any] = {}
     if card is not None:

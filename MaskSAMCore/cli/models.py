@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import MaskSAMError
-from ..models.catalog import PREPARATIONS
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.models.catalog import PREPARATIONS
 
 if TYPE_CHECKING:
-    from ..models import Entry
+    from MaskSAMCore.models import Entry
 
 Preparation = Enum("Preparation", {name: name for name in PREPARATIONS}, type=str)  # type: ignore[misc]
 
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 @models.command("list")
 def list_models() -> None:
     """All models and backbones, and which are installed."""
-    from ..models import catalog, installed
+    from MaskSAMCore.models import catalog, installed
 
     table = Table("name", "what it is", "kind", "size", "licence", "installed")
     for entry in catalog():
@@ -43,7 +43,7 @@ def list_models() -> None:
 @models.command()
 def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.")) -> None:
     """Everything that is known of a model."""
-    from ..models import find, load_bundle
+    from MaskSAMCore.models import find, load_bundle
 
     console = Console()
     path = Path(model)
@@ -73,7 +73,7 @@ def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.
 
 def _what_it_is(entry: Entry) -> str:
     """What a person decides on before a download."""
-    from ..models import how_to_get, installed
+    from MaskSAMCore.models import how_to_get, installed
 
     lines = [f"{entry.name}: {entry.title}, {entry.size / 1e6:.0f} MB, licence {entry.licence}"]
     if entry.url:
@@ -92,7 +92,7 @@ def download(name: str = typer.Argument(..., help="A name of 'masksam models lis
     """Downloads a model or backbone and verifies it."""
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
 
-    from .. import models as store
+    from MaskSAMCore import models as store
 
     entry = store.find(name)
     if entry.url:
@@ -124,7 +124,7 @@ def add(
     ),
 ) -> None:
     """Verifies a model that was brought by hand, and keeps a copy."""
-    from .. import models as store
+    from MaskSAMCore import models as store
 
     for entry in store.catalog():
         official = entry.needs_boxes and entry.url
@@ -148,7 +148,7 @@ def add(
 @models.command()
 def verify(name: str = typer.Argument(..., help="A name of 'masksam models list'.")) -> None:
     """Checks the files of an installed model."""
-    from .. import models as store
+    from MaskSAMCore import models as store
 
     typer.echo(store.verify(name))
 
@@ -159,7 +159,7 @@ def remove(
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
 ) -> None:
     """Removes a download or an added model from this machine."""
-    from .. import models as store
+    from MaskSAMCore import models as store
 
     entry = store.find(name)
     if not yes and not typer.confirm(f"Remove {entry.name} ({entry.size / 1e6:.0f} MB)?"):

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..errors import MaskSAMError
-from ..models.catalog import DEFAULT_MODEL
-from ..volumetry import StructureVolume, write_volume_table
-from .cases import OUTPUT_FORMATS, Case, find_cases
-from .display import ProgressDisplay, results_table, volumes_of
+from MaskSAMCore.cli.cases import OUTPUT_FORMATS, Case, find_cases
+from MaskSAMCore.cli.display import ProgressDisplay, results_table, volumes_of
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.models.catalog import DEFAULT_MODEL
+from MaskSAMCore.volumetry import StructureVolume, write_volume_table
 
 if TYPE_CHECKING:
-    from ..inference import Segmentation, Segmenter
+    from MaskSAMCore.inference import Segmentation, Segmenter
 
 Format = Enum("Format", {name: name for name in OUTPUT_FORMATS}, type=str)  # type: ignore[misc]
 
@@ -70,7 +70,7 @@ def predict(
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace outputs that exist."),
 ) -> None:
     """Segments images into named classes, each on its own grid."""
-    from ..inference import Segmenter
+    from MaskSAMCore.inference import Segmenter
 
     if boxes is None and needs_boxes(model):
         raise MaskSAMError(
@@ -108,14 +108,14 @@ def predict(
 
 def needs_boxes(model: str) -> bool:
     """Whether a model of the catalog segments nothing without boxes; known before it is loaded."""
-    from ..models import catalog
+    from MaskSAMCore.models import catalog
 
     return any(entry.needs_boxes for entry in catalog() if entry.name == model)
 
 
 def outputs(case: Case, probabilities: bool) -> list[Path]:
     """The files that a case gives."""
-    from .cases import stem
+    from MaskSAMCore.cli.cases import stem
 
     further = case.output.with_name(f"{stem(case.output)}_probabilities.nrrd")
     return [case.output, further] if probabilities else [case.output]
@@ -132,8 +132,8 @@ def segment_case(
     display: ProgressDisplay,
 ) -> Segmentation:
     """Reads and segments a case."""
-    from ..geometry import box_on_grid
-    from ..io import read_boxes, read_volume
+    from MaskSAMCore.geometry import box_on_grid
+    from MaskSAMCore.io import read_boxes, read_volume
 
     display.started(case.name)
     volumes = [read_volume(path) for path in case.channels]
@@ -160,7 +160,7 @@ def segment_case(
 
 def write_case(result: Segmentation, case: Case, probabilities: bool, overwrite: bool) -> None:
     """Writes a case's files, each complete or absent."""
-    from ..io import write_labelmap, write_probabilities
+    from MaskSAMCore.io import write_labelmap, write_probabilities
 
     labels = list(result.labels)
     write_labelmap(result.labelmap, result.volume, case.output, labels, overwrite=overwrite)

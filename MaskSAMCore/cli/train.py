@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from ..errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError
 
 
 def register(app: typer.Typer) -> None:
@@ -90,7 +90,7 @@ def train(
 ) -> None:
     """Trains a model; stop it at any time and go on with --resume."""
     try:
-        from ..training.fit import FitOptions, fit, preview
+        from MaskSAMCore.training.fit import FitOptions, fit, preview
     except ImportError as error:
         raise MaskSAMError(f"training needs '{error.name}': pip install masksam[train]") from error
 

@@ -1,6 +1,6 @@
 """Datasets, plans, preprocessing and augmentation. What inference needs imports numpy and scipy."""
 
-from .planning import ChannelNormalization, Plan
-from .preprocessing import Prepared, preprocess, repeat_edge_slices
+from MaskSAMCore.data.planning import ChannelNormalization, Plan
+from MaskSAMCore.data.preprocessing import Prepared, preprocess, repeat_edge_slices
 
 __all__ = ["ChannelNormalization", "Plan", "Prepared", "preprocess", "repeat_edge_slices"]

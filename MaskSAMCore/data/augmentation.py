@@ -26,7 +26,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .planning import coarse_axis
+from MaskSAMCore.data.planning import coarse_axis
 
 
 class Augmentation:

@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Volume
-from MaskSAMCore.io import read_volume
-
-from .labelmaps import (
+from MaskSAMCore.data.synthesis.label_scheme import (
     CHANNEL,
     LabelScheme,
     has_only_label_maps,
     read_description,
     read_scheme,
 )
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io import read_volume
 
 # Labelmaps are written with 16 bits.
 _LARGEST_VALUE = 65535

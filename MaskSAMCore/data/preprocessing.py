@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from MaskSAMCore.data.planning import ChannelNormalization, Plan, coarse_axis
 from MaskSAMCore.geometry import Volume, axis_mapping, turn
-
-from .planning import ChannelNormalization, Plan, coarse_axis
 
 # nnU-Net's rule: statistics come from the non-zero region where that is much smaller.
 _CROP_SHARE = 0.75

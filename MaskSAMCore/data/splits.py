@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from MaskSAMCore.data.dataset import Dataset
 from MaskSAMCore.errors import MaskSAMError
-
-from .dataset import Dataset
 
 _FOLDS = 5
 

@@ -1,6 +1,6 @@
 """Measuring predictions against references."""
 
-from .evaluate import (
+from MaskSAMCore.evaluation.evaluate import (
     evaluate,
     read_summary,
     spread,
@@ -8,7 +8,7 @@ from .evaluate import (
     without_prediction,
     write_summary,
 )
-from .metrics import dice_scores, overlap_metrics, summarize, surface_metrics
+from MaskSAMCore.evaluation.metrics import dice_scores, overlap_metrics, summarize, surface_metrics
 
 __all__ = [
     "dice_scores",

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.evaluation.metrics import overlap_metrics, summarize, surface_metrics
 from MaskSAMCore.io import read_volume, write_text
-
-from .metrics import overlap_metrics, summarize, surface_metrics
 
 _SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
 

@@ -1,10 +1,10 @@
 """Inference: one engine for the shell, Slicer and Python."""
 
-from .device import DeviceChoice, choose_device
-from .results import Instance, Segmentation
-from .sam_segmenter import SamSegmenter
-from .segmenter import Segmenter
-from .session import Session
+from MaskSAMCore.inference.device import DeviceChoice, choose_device
+from MaskSAMCore.inference.results import Instance, Segmentation
+from MaskSAMCore.inference.sam.segmenter import SamSegmenter
+from MaskSAMCore.inference.segmenter import Segmenter
+from MaskSAMCore.inference.session import Session
 
 __all__ = [
     "DeviceChoice",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import MaskSAMError
-from ..geometry import Volume
-from .grid import PlanGrid
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.inference.model_grid import PlanGrid
 
 
 def check_numbers(volume: Volume, grid: PlanGrid) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError
 
 KINDS = ("auto", "cpu", "cuda", "mps")
 

@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .scoring import EditedScores
-from .slab import SECOND_PLACE, challenge
-from .windows import Region, Shape, hull
+from MaskSAMCore.inference.decision import SECOND_PLACE, challenge
+from MaskSAMCore.inference.scoring import EditedScores
+from MaskSAMCore.inference.sliding_window import Region, Shape, hull
 
 
 class Sampler:

@@ -24,9 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .progress import Progress
-from .scoring import EditedScores
-from .slab import Slab
+from MaskSAMCore.inference.decision import Slab
+from MaskSAMCore.inference.progress import Progress
+from MaskSAMCore.inference.scoring import EditedScores
 
 # Voxels of a slab, of the larger of the two grids: 32 MiB for each of its few float32 arrays.
 SLAB_VOXELS = 1 << 23

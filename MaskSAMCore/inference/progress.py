@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ..errors import Cancelled
+from MaskSAMCore.errors import Cancelled
 
 ProgressCallback = Callable[[str, float, "float | None"], None]
 CancelledCallback = Callable[[], bool]

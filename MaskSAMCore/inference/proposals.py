@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..geometry import Box
-from .grid import PlanGrid
-from .windows import Window
+from MaskSAMCore.geometry import Box
+from MaskSAMCore.inference.model_grid import PlanGrid
+from MaskSAMCore.inference.sliding_window import Window
 
 # A class is on a slice where it is more likely than not.
 _PRESENT = 0.5

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..geometry import Box, Volume
-from ..labels import Label
-from .proposals import Proposal
+from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.inference.proposals import Proposal
+from MaskSAMCore.labels import Label
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..errors import MaskSAMError, OutOfMemory
-from ..modeling.prompts import BoxPrompts
-from .device import DeviceChoice, mixed_precision
-from .embeddings import map_tensors
-from .proposals import likely_boxes
+from MaskSAMCore.errors import MaskSAMError, OutOfMemory
+from MaskSAMCore.inference.device import DeviceChoice, mixed_precision
+from MaskSAMCore.inference.embedding_cache import map_tensors
+from MaskSAMCore.inference.proposals import likely_boxes
+from MaskSAMCore.modeling.box_prompts import BoxPrompts
 
 # Windows at a time. On a CPU one keeps the caches warm and a cancel quick.
 GPU_BATCH = 4

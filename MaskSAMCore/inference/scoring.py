@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .device import is_out_of_memory
-from .embeddings import EmbeddingCache, item
-from .progress import Progress
-from .prompts import ClassPrompt, window_prompt
-from .proposals import ProposalSum
-from .runner import Runner
-from .windows import Window, accumulate, extract, hull, plan_windows
+from MaskSAMCore.inference.box_prompts import ClassPrompt, window_prompt
+from MaskSAMCore.inference.device import is_out_of_memory
+from MaskSAMCore.inference.embedding_cache import EmbeddingCache, item
+from MaskSAMCore.inference.progress import Progress
+from MaskSAMCore.inference.proposals import ProposalSum
+from MaskSAMCore.inference.runner import Runner
+from MaskSAMCore.inference.sliding_window import Window, accumulate, extract, hull, plan_windows
 
 # Score volumes beyond this size are kept in float16. The scores are means of numbers between 0 and
 # about 1, so that a rounding of 5e-4 decides only between classes that are equally likely.

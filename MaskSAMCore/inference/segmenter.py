@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ..data import Plan
-from ..errors import MaskSAMError
-from ..geometry import Box, Volume
-from ..labels import Label
-from .device import DeviceChoice, choose_device
-from .progress import CancelledCallback, ProgressCallback
-from .results import Segmentation
-from .runner import Runner, SegmentationModel, check_model
-from .scoring import ONE_PASS, mirrored_passes
-from .session import Session, Task
+from MaskSAMCore.data import Plan
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.inference.device import DeviceChoice, choose_device
+from MaskSAMCore.inference.progress import CancelledCallback, ProgressCallback
+from MaskSAMCore.inference.results import Segmentation
+from MaskSAMCore.inference.runner import Runner, SegmentationModel, check_model
+from MaskSAMCore.inference.scoring import ONE_PASS, mirrored_passes
+from MaskSAMCore.inference.session import Session, Task
+from MaskSAMCore.labels import Label
 
 if TYPE_CHECKING:
-    from ..models import Bundle
+    from MaskSAMCore.models import Bundle
 
 TestTimeAugmentation = Literal["none", "mirror"]
 # Memory that a session keeps embeddings in; what exceeds it goes to files.
@@ -82,11 +82,11 @@ class Segmenter:
         Raises:
             MaskSAMError: there is no such model, its files are damaged, or the device is unusable.
         """
-        from ..models import open_checkpoint, open_model
+        from MaskSAMCore.models import open_checkpoint, open_model
 
         checkpoint = open_checkpoint(str(name_or_path))
         if checkpoint is not None:
-            from .sam_segmenter import SamSegmenter
+            from MaskSAMCore.inference.sam.segmenter import SamSegmenter
 
             name, how = checkpoint.entry.name, checkpoint.entry.preparation
             return SamSegmenter(checkpoint.build(), how, device=device, name=name)

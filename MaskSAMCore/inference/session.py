@@ -11,22 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data import Plan, preprocess
-from ..errors import MaskSAMError
-from ..geometry import Box, Volume
-from ..labels import Label
-from .checks import check_numbers
-from .editing import edit_labels
-from .embeddings import EmbeddingCache
-from .export import export
-from .grid import PlanGrid
-from .postprocessing import keep_largest_components
-from .progress import CancelledCallback, Progress, ProgressCallback
-from .prompts import class_prompt
-from .proposals import Proposal
-from .results import Segmentation, find_instances
-from .runner import Runner
-from .scoring import EditedScores, Flips, Scorer
+from MaskSAMCore.data import Plan, preprocess
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.inference.box_prompts import class_prompt
+from MaskSAMCore.inference.checks import check_numbers
+from MaskSAMCore.inference.editing import edit_labels
+from MaskSAMCore.inference.embedding_cache import EmbeddingCache
+from MaskSAMCore.inference.export import export
+from MaskSAMCore.inference.model_grid import PlanGrid
+from MaskSAMCore.inference.postprocessing import keep_largest_components
+from MaskSAMCore.inference.progress import CancelledCallback, Progress, ProgressCallback
+from MaskSAMCore.inference.proposals import Proposal
+from MaskSAMCore.inference.results import Segmentation, find_instances
+from MaskSAMCore.inference.runner import Runner
+from MaskSAMCore.inference.scoring import EditedScores, Flips, Scorer
+from MaskSAMCore.labels import Label
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Reading and writing images, segmentations, DICOM folders and boxes."""
 
-from .files import atomic_path, write_text
-from .images import read_volume, write_labelmap, write_probabilities, write_volume
-from .markups import read_boxes, write_boxes
+from MaskSAMCore.io.files import atomic_path, write_text
+from MaskSAMCore.io.images import read_volume, write_labelmap, write_probabilities, write_volume
+from MaskSAMCore.io.roi_markups import read_boxes, write_boxes
 
 __all__ = [
     "atomic_path",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from ..errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError
 
 _CHUNK = 1 << 22
 

@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ..errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError
 
 # Positions of slices are written with few digits; what is left out or tilted is off by far more.
 POSITION_TOLERANCE = 0.1  # of the distance of two slices

@@ -10,14 +10,14 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ..errors import MaskSAMError
-from ..geometry import Volume
-from ..labels import Label
-from .complete import require_complete
-from .dicom import read_series
-from .files import atomic_path
-from .quiet import quiet
-from .segmentation import segment_metadata
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io.complete import require_complete
+from MaskSAMCore.io.dicom import read_series
+from MaskSAMCore.io.files import atomic_path
+from MaskSAMCore.io.quiet import quiet
+from MaskSAMCore.io.segmentations import segment_metadata
+from MaskSAMCore.labels import Label
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _ORTHONORMAL = 1e-4

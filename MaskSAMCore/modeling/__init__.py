@@ -1,15 +1,21 @@
 """The networks. Imports torch, and nothing of this package outside this room."""
 
-from .config import SAM_CONFIGS, MaskSAMConfig, SamConfig
-from .masam import MASam
-from .masam_config import MASamConfig
-from .masksam import Embedding, MaskSAM, Prediction, semantic_scores
-from .networks import Network, NetworkConfig, build_model, kept_names, read_config
-from .presets import PRESETS, paper_parity, preset
-from .prompts import BoxPrompts
-from .sam import load_sam_checkpoint
-from .unet import UNet
-from .unet_config import UNetConfig
+from MaskSAMCore.modeling.box_prompts import BoxPrompts
+from MaskSAMCore.modeling.masam.config import MASamConfig
+from MaskSAMCore.modeling.masam.network import MASam
+from MaskSAMCore.modeling.masksam.config import SAM_CONFIGS, MaskSAMConfig, SamConfig
+from MaskSAMCore.modeling.masksam.network import Embedding, MaskSAM, Prediction, semantic_scores
+from MaskSAMCore.modeling.presets import PRESETS, paper_parity, preset
+from MaskSAMCore.modeling.registry import (
+    Network,
+    NetworkConfig,
+    build_model,
+    kept_names,
+    read_config,
+)
+from MaskSAMCore.modeling.sam.build import load_sam_checkpoint
+from MaskSAMCore.research.unet.config import UNetConfig
+from MaskSAMCore.research.unet.network import UNet
 
 __all__ = [
     "PRESETS",

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .ablations import ablations
-from .config import SAM_CONFIGS, MaskSAMConfig
-from .masam_config import MASamConfig
-from .networks import NetworkConfig
-from .unet_config import UNetConfig
+from MaskSAMCore.modeling.masam.config import MASamConfig
+from MaskSAMCore.modeling.masksam.config import SAM_CONFIGS, MaskSAMConfig
+from MaskSAMCore.modeling.registry import NetworkConfig
+from MaskSAMCore.research.ablations import ablations
+from MaskSAMCore.research.unet.config import UNetConfig
 
 # The configurations that ablations are made of, by the beginning of their names.
 ABLATED = {"ablation": "tiny", "acdc_ablation": "acdc"}

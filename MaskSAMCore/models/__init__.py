@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .catalog import (
+from MaskSAMCore.models.catalog import (
     DEFAULT_MODEL,
     Entry,
     catalog,
@@ -21,14 +21,13 @@ from .catalog import (
 
 _LATER = {
     "Bundle": "bundle",
-    "Checkpoint": "checkpoints",
-    "add_checkpoint": "checkpoints",
+    "Checkpoint": "checkpoint",
+    "add_checkpoint": "checkpoint",
     "add_file": "store",
     "add_model": "store",
     "download": "store",
-    "export_run": "exporting",
     "load_bundle": "bundle",
-    "open_checkpoint": "checkpoints",
+    "open_checkpoint": "checkpoint",
     "open_model": "store",
     "remove": "store",
     "save_bundle": "bundle",
@@ -47,7 +46,6 @@ __all__ = [
     "catalog",
     "describe",
     "download",
-    "export_run",
     "find",
     "how_to_get",
     "installed",
@@ -62,10 +60,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from .bundle import Bundle, load_bundle, save_bundle, unpack_bundle
-    from .checkpoints import Checkpoint, add_checkpoint, open_checkpoint
-    from .exporting import export_run
-    from .store import add_file, add_model, download, open_model, remove, verify
+    from MaskSAMCore.models.bundle import Bundle, load_bundle, save_bundle, unpack_bundle
+    from MaskSAMCore.models.checkpoint import Checkpoint, add_checkpoint, open_checkpoint
+    from MaskSAMCore.models.store import add_file, add_model, download, open_model, remove, verify
 
 
 def __getattr__(name: str) -> Any:

@@ -31,8 +31,7 @@ from MaskSAMCore.modeling import (
     load_sam_checkpoint,
     read_config,
 )
-
-from .backbone import check_backbone, sha256
+from MaskSAMCore.models.backbone import check_backbone, sha256
 
 DESCRIPTION, WEIGHTS = "masksam.json", "weights.safetensors"
 FORMAT_VERSION = 1

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from MaskSAMCore.errors import Cancelled, MaskSAMError
-
-from .backbone import sha256
-from .bundle import Bundle, load_bundle, replace_folder, unpack_bundle
-from .catalog import Entry, catalog, find, how_to_get, installed, user_folder
+from MaskSAMCore.models.backbone import sha256
+from MaskSAMCore.models.bundle import Bundle, load_bundle, replace_folder, unpack_bundle
+from MaskSAMCore.models.catalog import Entry, catalog, find, how_to_get, installed, user_folder
 
 ProgressCallback = Callable[[int, int], None]
 

@@ -11,8 +11,8 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from .evaluator import Scores
-from .module import MaskSAMModule, uncompiled
+from MaskSAMCore.training.module import MaskSAMModule, uncompiled
+from MaskSAMCore.training.validation import Scores
 
 SLOTS = ("resume-a.ckpt", "resume-b.ckpt")
 

@@ -11,15 +11,14 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import UNetConfig, load_sam_checkpoint
-from MaskSAMCore.modeling.sam import build_sam
+from MaskSAMCore.modeling.sam.build import build_sam
 from MaskSAMCore.models.backbone import check_backbone
-
-from .callbacks import newest_checkpoint
-from .material import preset_config
-from .run import RUN_FILE, RunRecord
+from MaskSAMCore.training.callbacks import newest_checkpoint
+from MaskSAMCore.training.data import preset_config
+from MaskSAMCore.training.run_folder import RUN_FILE, RunRecord
 
 if TYPE_CHECKING:
-    from .fit import FitOptions
+    from MaskSAMCore.training.fit import FitOptions
 
 
 def last_checkpoint(options: FitOptions) -> Path | None:

@@ -15,19 +15,18 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from MaskSAMCore.data.synthetic_windows import SynthesizedWindows
+from MaskSAMCore.data.synthesis.patches import SynthesizedWindows
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import Network, UNet, build_model, load_sam_checkpoint
-
-from .callbacks import Budget, Progress, ResumableCheckpoints, Validation
-from .checks import check_sam, known_record, last_checkpoint, told
-from .curves import draw_curves
-from .devices import accelerator, precision, strategy
-from .evaluator import Evaluator, Scores
-from .material import Material, prepare_material
-from .module import MaskSAMModule
-from .preview import contact_sheet
-from .run import (
+from MaskSAMCore.training.callbacks import Budget, Progress, ResumableCheckpoints, Validation
+from MaskSAMCore.training.checks import check_sam, known_record, last_checkpoint, told
+from MaskSAMCore.training.data import Material, prepare_material
+from MaskSAMCore.training.devices import accelerator, precision, strategy
+from MaskSAMCore.training.hyperparameters import TrainSettings
+from MaskSAMCore.training.module import MaskSAMModule
+from MaskSAMCore.training.plots import draw_curves
+from MaskSAMCore.training.preview import contact_sheet
+from MaskSAMCore.training.run_folder import (
     BEST,
     FINGERPRINT,
     LAST,
@@ -38,8 +37,8 @@ from .run import (
     save_weights,
     write_json,
 )
-from .settings import TrainSettings
-from .start import start_from
+from MaskSAMCore.training.start import start_from
+from MaskSAMCore.training.validation import Evaluator, Scores
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ from torch import Tensor
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import MaskSAM, Network
-
-from .averaging import AveragedWeights
-from .losses import generator_loss
-from .objective import training_loss
-from .settings import TrainSettings
+from MaskSAMCore.training.averaging import AveragedWeights
+from MaskSAMCore.training.hyperparameters import TrainSettings
+from MaskSAMCore.training.losses.masksam import generator_loss
+from MaskSAMCore.training.losses.objective import training_loss
 
 # What a training step spends its time in.
 COMPILED = ("encode", "run_decoder", "supervised_logits")

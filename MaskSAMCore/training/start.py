@@ -9,10 +9,9 @@ from safetensors.torch import load_file
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import Network, kept_names
-from MaskSAMCore.modeling.sam import mismatches
+from MaskSAMCore.modeling.sam.build import mismatches
 from MaskSAMCore.models.bundle import WEIGHTS
-
-from .run import BEST, LAST
+from MaskSAMCore.training.run_folder import BEST, LAST
 
 
 def start_from(model: Network, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .server import main
+from MaskSAMCore.worker.server import main
 
 if __name__ == "__main__":
     main()

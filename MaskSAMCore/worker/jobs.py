@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import Cancelled
-from ..geometry import Box, Volume
-from .protocol import INVALID_PARAMS, Channel, Request, RequestError
-from .sharing import open_image, signature, write_labelmap
-from .warm import Warm
+from MaskSAMCore.errors import Cancelled
+from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.worker.cache import Warm
+from MaskSAMCore.worker.protocol import INVALID_PARAMS, Channel, Request, RequestError
+from MaskSAMCore.worker.shared_files import open_image, signature, write_labelmap
 
 # Progress within a stage is said when so much time has passed, or so much of the work.
 _SECONDS_BETWEEN_REPORTS = 0.05
@@ -171,7 +171,7 @@ def devices(work: Work) -> dict[str, Any]:
     """``devices``: where the network can run, and which of them "auto" is and why."""
     import torch
 
-    from ..inference import choose_device
+    from MaskSAMCore.inference import choose_device
 
     auto = choose_device("auto")
     name, reason = str(auto.device), auto.reason
@@ -196,7 +196,7 @@ def devices(work: Work) -> dict[str, Any]:
 
 def models(work: Work) -> dict[str, Any]:
     """``models``: the catalog."""
-    from ..models import catalog, installed
+    from MaskSAMCore.models import catalog, installed
 
     return {
         "models": [
@@ -217,8 +217,8 @@ def models(work: Work) -> dict[str, Any]:
 
 def download(work: Work) -> dict[str, Any]:
     """``download``: an entry of the catalog, verified."""
-    from ..models import download as download_entry
-    from ..models import find
+    from MaskSAMCore.models import download as download_entry
+    from MaskSAMCore.models import find
 
     entry = find(work.text("name"))
     stage, began = f"Downloading {entry.title}", time.monotonic()
@@ -237,7 +237,7 @@ def download(work: Work) -> dict[str, Any]:
 
 def _remove_abandoned() -> None:
     """Remove half a download of days ago, left by a process that was killed."""
-    from ..models import user_folder
+    from MaskSAMCore.models import user_folder
 
     for folder in user_folder().glob("*/.masksam-*"):
         with suppress(OSError):
@@ -247,8 +247,8 @@ def _remove_abandoned() -> None:
 
 def add_model(work: Work) -> dict[str, Any]:
     """``add_model``: a bundle, or SAM's official weights, that a person brought."""
-    from ..models import add_file, catalog
-    from ..models import add_model as add_bundle
+    from MaskSAMCore.models import add_file, catalog
+    from MaskSAMCore.models import add_model as add_bundle
 
     path = Path(work.text("path"))
     work.progress(f"Verifying {path.name}", 0, None)
@@ -263,7 +263,7 @@ def add_model(work: Work) -> dict[str, Any]:
 
 def remove_model(work: Work) -> dict[str, Any]:
     """``remove_model``: a download or a model that a person added."""
-    from ..models import remove
+    from MaskSAMCore.models import remove
 
     name = work.text("name")
     work.warm.forget()

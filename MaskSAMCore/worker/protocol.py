@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from ..errors import Cancelled, MaskSAMError, OutOfMemory
+from MaskSAMCore.errors import Cancelled, MaskSAMError, OutOfMemory
 
 # Raised whenever an old client could misread what is said.
 PROTOCOL = 1
@@ -145,7 +145,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if "torch" not in sys.modules:
         return False
     try:
-        from ..inference.device import is_out_of_memory
+        from MaskSAMCore.inference.device import is_out_of_memory
     except ImportError:
         return False
     return is_out_of_memory(error)

@@ -12,10 +12,11 @@ import threading
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .. import __version__
-from . import sharing
-from .jobs import JOBS, Work
-from .protocol import (
+from MaskSAMCore import __version__
+from MaskSAMCore.worker import shared_files as sharing
+from MaskSAMCore.worker.cache import Warm
+from MaskSAMCore.worker.jobs import JOBS, Work
+from MaskSAMCore.worker.protocol import (
     CANCELLED,
     INTERNAL_ERROR,
     INVALID_REQUEST,
@@ -29,7 +30,6 @@ from .protocol import (
     as_request_error,
     read_request,
 )
-from .warm import Warm
 
 # What a job gets to tidy up its own files once the client is gone.
 _SECONDS_TO_TIDY = 0.5

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, TypeVar
 import slicer
 from slicer.i18n import tr as _
 
-from . import installer
-from .boxnodes import boxes_of, is_edited
-from .core import core_folder, worker_python
-from .models import DEFAULT_MODEL, find_row
-from .run import Choice, Outcome, Run
-from .segments import ADD, REPLACE
-from .undo import UndoStep
-from .update import Update, record_of
-from .worker_client import WorkerClient, WorkerError
+from MaskSAMSlicerLib import installer
+from MaskSAMSlicerLib.core_path import core_folder, worker_python
+from MaskSAMSlicerLib.model_catalog import DEFAULT_MODEL, find_row
+from MaskSAMSlicerLib.mrml.box_nodes import boxes_of, is_edited
+from MaskSAMSlicerLib.mrml.segments import ADD, REPLACE
+from MaskSAMSlicerLib.mrml.undo import UndoStep
+from MaskSAMSlicerLib.run import Choice, Outcome, Run
+from MaskSAMSlicerLib.update import Update, record_of
+from MaskSAMSlicerLib.worker.client import WorkerClient, WorkerError
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode

@@ -3,7 +3,7 @@
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import parameterNodeWrapper
 
-from .models import DEFAULT_MODEL
+from MaskSAMSlicerLib.model_catalog import DEFAULT_MODEL
 
 
 @parameterNodeWrapper

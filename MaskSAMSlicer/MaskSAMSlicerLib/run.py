@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 import slicer
 from slicer.i18n import tr as _
 
-from .boxnodes import class_of
-from .models import ModelRow
-from .runrecord import RunRecord, checksum
-from .segments import FoundClass, check_target, new_segmentation, write_segments
-from .undo import UndoStep
-from .volumes import box_from_roi, volume_from_node
-from .worker_client import Job, SegmentRequest, WorkerClient, WorkerError
-
-from MaskSAMCore.geometry import Volume  # isort: skip
-from MaskSAMCore.labels import Label  # isort: skip
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.labels import Label
+from MaskSAMSlicerLib.model_catalog import ModelRow
+from MaskSAMSlicerLib.mrml.box_nodes import class_of
+from MaskSAMSlicerLib.mrml.run_record import RunRecord, checksum
+from MaskSAMSlicerLib.mrml.segments import (
+    FoundClass,
+    check_target,
+    new_segmentation,
+    write_segments,
+)
+from MaskSAMSlicerLib.mrml.undo import UndoStep
+from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
+from MaskSAMSlicerLib.worker.client import Job, SegmentRequest, WorkerClient, WorkerError
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode

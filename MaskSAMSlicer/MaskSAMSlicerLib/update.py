@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 import slicer
 from slicer.i18n import tr as _
 
-from .boxnodes import class_of
-from .run import Outcome, Run
-from .runrecord import RunRecord, checksum, volumes_of
-from .segments import replace_voxels
-from .undo import UndoStep
-from .volumes import box_from_roi, volume_from_node
-from .worker_client import SegmentRequest, WorkerClient
-
-from MaskSAMCore.geometry import Box  # isort: skip
-from MaskSAMCore.labels import Label  # isort: skip
+from MaskSAMCore.geometry import Box
+from MaskSAMCore.labels import Label
+from MaskSAMSlicerLib.mrml.box_nodes import class_of
+from MaskSAMSlicerLib.mrml.run_record import RunRecord, checksum, volumes_of
+from MaskSAMSlicerLib.mrml.segments import replace_voxels
+from MaskSAMSlicerLib.mrml.undo import UndoStep
+from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
+from MaskSAMSlicerLib.run import Outcome, Run
+from MaskSAMSlicerLib.worker.client import SegmentRequest, WorkerClient
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode

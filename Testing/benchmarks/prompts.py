@@ -23,7 +23,7 @@ from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.geometry import Box, axis_mapping
 from MaskSAMCore.inference import Segmenter
-from MaskSAMCore.modeling.prompts import apply_box_prompts
+from MaskSAMCore.modeling.box_prompts import apply_box_prompts
 
 
 class AuxiliaryOnly:

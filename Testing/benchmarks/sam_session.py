@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from MaskSAMCore import Box, Volume
-from MaskSAMCore.inference.sam_segmenter import SamSegmenter
+from MaskSAMCore.inference.sam.segmenter import SamSegmenter
 from MaskSAMCore.modeling import SAM_CONFIGS
-from MaskSAMCore.modeling.plain_sam import PlainSam
+from MaskSAMCore.modeling.sam.predictor import PlainSam
 from Testing.benchmarks.peak_memory import peak_bytes
 
 # The widths of decoder and embedding are SAM's.

@@ -18,11 +18,11 @@ import torch
 
 from MaskSAMCore.data.dataset import examine_dataset, load_cases
 from MaskSAMCore.data.planning import case_fingerprint, make_plan
-from MaskSAMCore.data.synthetic_windows import Source, SynthesizedWindows
+from MaskSAMCore.data.synthesis.patches import Source, SynthesizedWindows
 from MaskSAMCore.modeling import build_model, preset
 from MaskSAMCore.training.devices import precision
-from MaskSAMCore.training.losses import masksam_loss
-from MaskSAMCore.training.settings import FIXED, SETTINGS
+from MaskSAMCore.training.hyperparameters import FIXED, SETTINGS
+from MaskSAMCore.training.losses.masksam import masksam_loss
 from Testing.benchmarks.peak_memory import peak_bytes
 
 

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from MaskSAMCore import Box, Segmenter, read_volume
 from MaskSAMCore.geometry import Volume
-
-ROOT = Path(__file__).parents[2]
+from Testing.helpers.paths import ROOT
 
 
 class Clock:
@@ -66,7 +65,7 @@ def in_the_engine(segmenter: Segmenter, volume: Volume, repetitions: int) -> tup
 def through_the_worker(model: str, volume: Volume, repetitions: int) -> tuple[Clock, Clock]:
     """The same as Slicer does it: the volume handed over, the label map read back."""
     sys.path.insert(0, str(ROOT / "MaskSAMSlicer"))
-    from MaskSAMSlicerLib.worker_client import SegmentRequest, WorkerClient
+    from MaskSAMSlicerLib.worker.client import SegmentRequest, WorkerClient
 
     client, full, update = WorkerClient(core_folder=ROOT), Clock(), Clock()
 

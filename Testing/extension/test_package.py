@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-ROOT = Path(__file__).resolve().parents[2]
+from Testing.helpers.paths import ROOT
+
 # The one of the test extra, whether or not its folder is on the path.
 CMAKE = shutil.which("cmake", path=str(Path(sys.executable).parent)) or "cmake"
 SCRIPTS = Path("lib/Slicer-5.12/qt-scripted-modules")

@@ -45,13 +45,13 @@ def start():
     if _application is not None:
         return _application
     prepare_environment()
-    from . import pythonqt
+    from Testing.host import pythonqt
 
     qt = pythonqt.install()
     import slicer
     import slicer.util
 
-    from . import (
+    from Testing.host import (
         application,
         ctkwidgets,
         messagelist,
@@ -95,21 +95,21 @@ def _record_errors() -> None:
 
 def load_module(path):
     """Load a scripted module from its file; returns ``slicer.modules.<name>``."""
-    from . import module
+    from Testing.host import module
 
     return module.load(path)
 
 
 def select_module(name: str | None):
     """Show a module's panel, entering it, or none; returns the panel's Python object."""
-    from . import module
+    from Testing.host import module
 
     return module.select(name)
 
 
 def unload_module(name: str) -> None:
     """Take a scripted module away; its panel's ``cleanup()`` runs."""
-    from . import module
+    from Testing.host import module
 
     module.unload(name)
 
@@ -124,20 +124,20 @@ def close_scene() -> None:
 
 def open_views(size: tuple[int, int] = (400, 300)):
     """Open Red, Green, Yellow and a 3D view, offscreen; see views.py."""
-    from . import views
+    from Testing.host import views
 
     return views.open_views(size)
 
 
 def close_views() -> None:
     """Close the views that `open_views` opened."""
-    from . import views
+    from Testing.host import views
 
     views.close_views()
 
 
 def open_window(module: str | None = None, size: tuple[int, int] = (1280, 800)):
     """Open a main window with a module's panel and four views, for pictures; see window.py."""
-    from . import window
+    from Testing.host import window
 
     return window.open_window(module, size)

@@ -18,10 +18,10 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtWidgets
 
-from . import module as modules
-from . import subjecthierarchy
-from .iomanager import CoreIOManager
-from .pythonqt import native
+from Testing.host import module as modules
+from Testing.host import subjecthierarchy
+from Testing.host.iomanager import CoreIOManager
+from Testing.host.pythonqt import native
 
 # Name and class of the logic, in the order in which they may depend on each other.
 _LOGICS = (
@@ -247,7 +247,7 @@ def quit_application() -> None:
     app = slicer.app
     if app is None:
         return
-    from . import views
+    from Testing.host import views
 
     app.aboutToQuit.emit()
     if app._window is not None:

@@ -16,7 +16,7 @@ import ctk
 import qt
 import slicer
 
-from .validators import Choice, Maximum, Minimum, WithinRange
+from Testing.host.validators import Choice, Maximum, Minimum, WithinRange
 
 
 @dataclass

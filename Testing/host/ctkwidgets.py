@@ -12,8 +12,8 @@ import os
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from .pythonqt import native
-from .widgetparts import alike, stored
+from Testing.host.pythonqt import native
+from Testing.host.widgetparts import alike, stored
 
 Property, Signal = QtCore.Property, QtCore.Signal
 

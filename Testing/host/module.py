@@ -19,8 +19,8 @@ from pathlib import Path
 import slicer
 from PySide6 import QtCore, QtGui
 
-from .mrmlwidgets import qSlicerScriptedLoadableModuleWidget
-from .pythonqt import native
+from Testing.host.mrmlwidgets import qSlicerScriptedLoadableModuleWidget
+from Testing.host.pythonqt import native
 
 
 @native

@@ -7,10 +7,10 @@ from typing import ClassVar
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from .ctkwidgets import ctkRangeWidget, ctkSliderWidget
-from .nodecombobox import qMRMLNodeComboBox
-from .pythonqt import native
-from .widgetparts import Observations, stored
+from Testing.host.ctkwidgets import ctkRangeWidget, ctkSliderWidget
+from Testing.host.nodecombobox import qMRMLNodeComboBox
+from Testing.host.pythonqt import native
+from Testing.host.widgetparts import Observations, stored
 
 Signal = QtCore.Signal
 

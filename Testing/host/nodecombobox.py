@@ -8,8 +8,8 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtWidgets
 
-from .pythonqt import native
-from .widgetparts import Observations, stored
+from Testing.host.pythonqt import native
+from Testing.host.widgetparts import Observations, stored
 
 Property, Signal = QtCore.Property, QtCore.Signal
 _EVENTS = ("NodeAddedEvent", "NodeRemovedEvent", "EndCloseEvent", "EndImportEvent",

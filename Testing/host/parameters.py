@@ -23,8 +23,8 @@ import qt
 import slicer
 import vtk
 
-from .connectors import Decimals, GuiConnector, SingleStep, createGuiConnector
-from .validators import (
+from Testing.host.connectors import Decimals, GuiConnector, SingleStep, createGuiConnector
+from Testing.host.validators import (
     Choice,
     Default,
     Exclude,

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
-from .pythonqt import loading_ui, parse_signature, property_names, trimmed
+from Testing.host.pythonqt import loading_ui, parse_signature, property_names, trimmed
 
 
 class UiLoader(QtUiTools.QUiLoader):

@@ -216,7 +216,7 @@ class ThreeDView(View):
 
 def open_views(size: tuple[int, int] = (400, 300)) -> dict[str, View]:
     """Open the four views, or return them; ``slicer.app.layoutManager()`` knows them."""
-    from .layoutmanager import LayoutManager
+    from Testing.host.layoutmanager import LayoutManager
 
     manager = slicer.app.layoutManager()
     if manager is None:

@@ -7,7 +7,7 @@ import weakref
 import shiboken6
 from PySide6 import QtCore
 
-from .pythonqt import native
+from Testing.host.pythonqt import native
 
 Property = QtCore.Property
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from . import module, views
+from Testing.host import module, views
 
 _PLACES = {"Red": (0, 0), "1": (0, 1), "Green": (1, 0), "Yellow": (1, 1)}
 _COLORS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c", "1": "#7480c9"}

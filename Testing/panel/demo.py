@@ -13,10 +13,9 @@ import time
 from pathlib import Path
 
 from Testing import host
+from Testing.panel.fixtures import Person
+from Testing.panel.pictures import save_light_and_dark
 from Testing.slicer.module_tools import MODULE, ROOT
-
-from .fixtures import Person
-from .pictures import save_light_and_dark
 
 SIDES = ("left", "right")
 SAMPLES = ROOT / "Resources/SampleData"

@@ -70,7 +70,7 @@ class Person:
 
     def use_known_worker(self, **how: object) -> None:
         """Workers with networks whose answers are known."""
-        from MaskSAMSlicerLib.worker_client import WorkerClient
+        from MaskSAMSlicerLib.worker.client import WorkerClient
 
         self.widget.logic.close()
         self.widget.panel._asked = None
@@ -114,7 +114,7 @@ def person(panel) -> Person:
 
 def blobs_volume(grid: np.ndarray | None = None, name: str = "MR häd"):
     """A volume whose right segments are known: where it is 1, and where it is 2."""
-    from Testing.core.threshold_model import two_blobs
+    from Testing.helpers.threshold_model import two_blobs
     from Testing.slicer.module_tools import GRIDS
 
     return add_volume(two_blobs(), GRIDS["LPS"] if grid is None else grid, name)

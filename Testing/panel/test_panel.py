@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from Testing import host
-from Testing.core.threshold_model import two_blobs
-from Testing.core.worker_tools import has_ended
+from Testing.helpers.threshold_model import two_blobs
+from Testing.helpers.worker_tools import has_ended
+from Testing.panel.fixtures import blobs_volume
 from Testing.slicer.module_tools import GRIDS, MODULE, add_roi, segment_names, segment_voxels
-
-from .fixtures import blobs_volume
 
 
 def segmentations(scene) -> list:

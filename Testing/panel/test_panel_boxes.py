@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from Testing import host
-from Testing.core.threshold_model import threshold_segmenter, two_blobs
+from Testing.helpers.threshold_model import threshold_segmenter, two_blobs
+from Testing.panel.fixtures import blobs_volume
 from Testing.slicer.module_tools import GRIDS, add_transform, matrix, segment_voxels, turn
-
-from .fixtures import blobs_volume
 
 
 @pytest.fixture
@@ -21,7 +20,8 @@ def views(person, scene):
 
 def box_node(name: str):
     import slicer
-    from MaskSAMSlicerLib.boxnodes import class_of
+
+    from MaskSAMSlicerLib.mrml.box_nodes import class_of
 
     nodes = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
     (found,) = [node for node in nodes if class_of(node) == name]
@@ -58,15 +58,15 @@ def segmented(person, grid="LPS"):
 
 
 def edges_of(volume_node, node):
-    from MaskSAMSlicerLib.volumes import box_from_roi, volume_from_node
+    from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
 
     return box_from_roi(node, volume_from_node(volume_node), "Anterior")
 
 
 def expected(volume_node, *boxes, overwrite=False):
     """What the engine itself gives for the boxes of ROI nodes."""
-    from MaskSAMSlicerLib.boxnodes import class_of
-    from MaskSAMSlicerLib.volumes import box_from_roi, volume_from_node
+    from MaskSAMSlicerLib.mrml.box_nodes import class_of
+    from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
 
     volume = volume_from_node(volume_node)
     edges = [box_from_roi(node, volume, class_of(node)) for node in boxes]
@@ -228,9 +228,8 @@ def test_a_box_drawn_with_two_clicks_for_a_class_that_was_not_found_ends_in_the_
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_the_overwrite_rule_is_the_person_s_choice(person, scene, overwrite):
-    from MaskSAMSlicerLib.boxnodes import place_box
-
     from MaskSAMCore import Box
+    from MaskSAMSlicerLib.mrml.box_nodes import place_box
 
     volume = segmented(person)
     node, box = segmentation(scene), box_node("Anterior")
@@ -248,9 +247,9 @@ def test_the_overwrite_rule_is_the_person_s_choice(person, scene, overwrite):
 
 def test_what_was_painted_into_another_segment_stays(person, scene):
     import slicer
-    from MaskSAMSlicerLib.boxnodes import place_box
 
     from MaskSAMCore import Box
+    from MaskSAMSlicerLib.mrml.box_nodes import place_box
 
     volume = segmented(person)
     node = segmentation(scene)
@@ -269,9 +268,9 @@ def test_what_was_painted_into_another_segment_stays(person, scene):
 
 def test_boxes_and_what_was_changed_come_back_with_the_scene(person, scene, tmp_path):
     import slicer
-    from MaskSAMSlicerLib.boxnodes import place_box
 
     from MaskSAMCore import Box
+    from MaskSAMSlicerLib.mrml.box_nodes import place_box
 
     volume = segmented(person, "oblique")
     moved = matrix(turn((5, 9, -14)), (1, 1, 1))
@@ -297,9 +296,9 @@ def test_boxes_and_what_was_changed_come_back_with_the_scene(person, scene, tmp_
 
 def test_a_lost_worker_means_a_whole_run_and_is_said(person, scene):
     import psutil
-    from MaskSAMSlicerLib.boxnodes import place_box
 
     from MaskSAMCore import Box
+    from MaskSAMSlicerLib.mrml.box_nodes import place_box
 
     volume = segmented(person)
     process = psutil.Process(person.widget.logic.segmentation.client.pid)
@@ -315,9 +314,8 @@ def test_a_lost_worker_means_a_whole_run_and_is_said(person, scene):
 
 
 def test_a_box_beside_the_volume_is_refused_in_words(person, scene):
-    from MaskSAMSlicerLib.boxnodes import place_box
-
     from MaskSAMCore import Box
+    from MaskSAMSlicerLib.mrml.box_nodes import place_box
 
     volume = segmented(person)
     place_box(box_node("Anterior"), Box("Anterior", (90, 90, 90), (95, 95, 95)), volume)
@@ -328,9 +326,8 @@ def test_a_box_beside_the_volume_is_refused_in_words(person, scene):
 
 
 def test_boxes_are_saved_loaded_and_used_again(person, scene, tmp_path):
-    from MaskSAMSlicerLib.boxnodes import place_box
-
     from MaskSAMCore import Box, read_boxes
+    from MaskSAMSlicerLib.mrml.box_nodes import place_box
 
     volume = segmented(person, "oblique")
     node, box = segmentation(scene), box_node("Anterior")

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from Testing import host
-from Testing.core.threshold_model import two_blobs
+from Testing.helpers.threshold_model import two_blobs
+from Testing.panel.fixtures import blobs_volume
 from Testing.slicer.module_tools import GRIDS, add_volume, segment_names
-
-from .fixtures import blobs_volume
 
 
 def test_an_output_without_a_display_is_used_and_shown(person, scene):
@@ -101,7 +100,7 @@ def test_a_new_roi_is_drawn_at_once(person, scene, application):
 
 
 def test_the_device_is_told_before_the_first_run(panel, scene):
-    from .fixtures import Person
+    from Testing.panel.fixtures import Person
 
     person = Person(panel)
     person.wait(lambda: "Automatic means" in person.ui.deviceInfo.text, "the device")
@@ -159,14 +158,14 @@ def test_a_finished_run_keeps_no_voxels(person, scene):
 
 
 def test_reload_takes_the_library_anew(person, scene):
-    import MaskSAMSlicerLib.panel
+    import MaskSAMSlicerLib.panel.panel
 
-    first = MaskSAMSlicerLib.panel
+    first = MaskSAMSlicerLib.panel.panel
     person.widget.onReload()
     import slicer
 
     again = slicer.modules.MaskSAMSlicerWidget
-    assert sys.modules["MaskSAMSlicerLib.panel"] is not first
+    assert sys.modules["MaskSAMSlicerLib.panel.panel"] is not first
     assert again is not person.widget
     assert again.ui.segmentButton.text == "Segment"
 
@@ -174,7 +173,7 @@ def test_reload_takes_the_library_anew(person, scene):
 def test_a_model_s_text_is_never_markup():
     import dataclasses
 
-    from MaskSAMSlicerLib.models import find_row
+    from MaskSAMSlicerLib.model_catalog import find_row
 
     row = dataclasses.replace(find_row("hippocampus"), description='<img src="http://x/y.png">')
     assert "<img" not in row.details()

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from Testing import host
-from Testing.core.generated import generated_case
+from Testing.helpers.generated import generated_case
+from Testing.panel.fixtures import Person, blobs_volume
 from Testing.slicer.module_tools import GRIDS, add_roi, add_volume, add_warp
-
-from .fixtures import Person, blobs_volume
 
 
 def test_the_picker_finds_models_by_words(person):

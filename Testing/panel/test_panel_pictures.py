@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from Testing import host
+from Testing.panel.fixtures import Person, blobs_volume
+from Testing.panel.pictures import save_light_and_dark
 from Testing.slicer.module_tools import GRIDS
-
-from .fixtures import Person, blobs_volume
-from .pictures import save_light_and_dark
 
 BUILD = Path(__file__).parents[2] / "build"
 PICTURES = Path(os.environ.get("MASKSAM_PICTURES", BUILD / "pictures"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from MaskSAMCore import Box
-from MaskSAMCore.inference.sam_segmenter import SamSegmenter
+from MaskSAMCore.inference.sam.segmenter import SamSegmenter
 from Testing import host
-from Testing.core.sam_reference import photograph, small_sam
+from Testing.helpers.sam_reference import photograph, small_sam
 from Testing.slicer.module_tools import GRIDS, add_volume, segment_names, segment_voxels
 
 
@@ -21,8 +21,8 @@ def picture_volume():
 
 
 def engine(volume, nodes):
-    from MaskSAMSlicerLib.boxnodes import class_of
-    from MaskSAMSlicerLib.volumes import box_from_roi, volume_from_node
+    from MaskSAMSlicerLib.mrml.box_nodes import class_of
+    from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
 
     image = volume_from_node(volume)
     boxes = [box_from_roi(node, image, class_of(node)) for node in nodes]
@@ -32,7 +32,8 @@ def engine(volume, nodes):
 def draw(person, name, lower, upper, volume):
     """Name a box, press Draw, and put it where two clicks would."""
     import slicer
-    from MaskSAMSlicerLib.boxnodes import boxes_of, class_of, place_box
+
+    from MaskSAMSlicerLib.mrml.box_nodes import boxes_of, class_of, place_box
 
     person.ui.boxName.setText(name)
     person.click(person.ui.drawBoxButton)
@@ -64,7 +65,7 @@ def test_a_model_without_classes_asks_for_boxes_and_gives_a_segment_a_name(perso
             segment_voxels(node, label.name, volume), result.labelmap == label.value
         )
     # Moved, one is decoded again; the other's voxels may change only where they overlapped.
-    from MaskSAMSlicerLib.boxnodes import place_box
+    from MaskSAMSlicerLib.mrml.box_nodes import place_box
 
     place_box(nodes[0], Box("Wirbel", (2, 4, 1), (14, 17, 5)), volume)
     person.click(person.ui.updateButton)

@@ -8,10 +8,9 @@ import io
 import pytest
 
 from Testing import host
-from Testing.core.threshold_model import two_blobs
+from Testing.helpers.threshold_model import two_blobs
+from Testing.panel.fixtures import blobs_volume
 from Testing.slicer.module_tools import GRIDS
-
-from .fixtures import blobs_volume
 
 # On this grid nothing is resampled.
 GRID = GRIDS["axis-aligned"]

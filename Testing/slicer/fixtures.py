@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from Testing.core.small_bundle import small_bundle
-from Testing.core.threshold_model import LABELS, SIDES
-from Testing.host.fixtures import application, scene  # noqa: F401
+from Testing.helpers.paths import KNOWN_WORKER_SCRIPT
+from Testing.helpers.small_bundle import small_bundle
+from Testing.helpers.threshold_model import LABELS, SIDES
 from Testing.slicer import module_tools  # noqa: F401  (puts the module's library on the path)
 
-KNOWN_WORKER = [sys.executable, str(Path(__file__).parents[1] / "core" / "known_worker.py")]
+KNOWN_WORKER = [sys.executable, str(KNOWN_WORKER_SCRIPT)]
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,7 @@ def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def logic(application, scene, models_home, monkeypatch):  # noqa: F811
+def logic(application, scene, models_home, monkeypatch):
     """The module's logic over a real worker."""
     monkeypatch.setenv("MASKSAM_HOME", str(models_home))
     from MaskSAMSlicerLib.logic import SegmentationLogic
@@ -52,7 +52,7 @@ def logic(application, scene, models_home, monkeypatch):  # noqa: F811
 @pytest.fixture
 def known(logic):
     """The same over a real worker with networks whose answers are known."""
-    from MaskSAMSlicerLib.worker_client import WorkerClient
+    from MaskSAMSlicerLib.worker.client import WorkerClient
 
     # It imports PyTorch before it greets, which on a loaded machine takes long.
     logic._client = WorkerClient(command=KNOWN_WORKER, hang_seconds=300.0)

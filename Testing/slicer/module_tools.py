@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
+from Testing.helpers.paths import ROOT
+
 MODULE = ROOT / "MaskSAMSlicer" / "MaskSAMSlicer.py"
 if str(MODULE.parent) not in sys.path:
     sys.path.insert(0, str(MODULE.parent))

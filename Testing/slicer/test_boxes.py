@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from Testing.core.generated import generated_case
-from Testing.core.threshold_model import threshold_segmenter, two_blobs
-
-from .module_tools import (
+from Testing.helpers.generated import generated_case
+from Testing.helpers.threshold_model import threshold_segmenter, two_blobs
+from Testing.slicer.module_tools import (
     GRIDS,
     add_roi,
     add_transform,
@@ -188,12 +187,12 @@ def test_the_shell_gives_the_same_voxels_from_the_same_file(
     logic, models_home, tmp_path, grid, how
 ):
     import slicer
-    from MaskSAMSlicerLib.boxnodes import in_world, set_edited
-    from MaskSAMSlicerLib.boxset import BoxSet
-    from MaskSAMSlicerLib.models import find_row
 
     from MaskSAMCore import read_volume
     from MaskSAMCore.cli import main
+    from MaskSAMSlicerLib.model_catalog import find_row
+    from MaskSAMSlicerLib.mrml.box_nodes import in_world, set_edited
+    from MaskSAMSlicerLib.mrml.box_set import BoxSet
 
     array = generated_case(1)[0]
     volume = add_volume(array, GRIDS[grid])
@@ -230,8 +229,8 @@ def test_the_shell_gives_the_same_voxels_from_the_same_file(
 
 
 def test_boxes_of_a_file_take_the_place_of_those_of_their_classes(known, tmp_path):
-    from MaskSAMSlicerLib.boxset import DRAWN, EDITED, BoxSet
-    from MaskSAMSlicerLib.models import find_row
+    from MaskSAMSlicerLib.model_catalog import find_row
+    from MaskSAMSlicerLib.mrml.box_set import DRAWN, EDITED, BoxSet
 
     array = two_blobs()
     volume = add_volume(array, GRIDS["oblique"])
@@ -264,9 +263,8 @@ def test_boxes_of_a_file_take_the_place_of_those_of_their_classes(known, tmp_pat
 
 
 def written(path, rois, transform=None) -> str:
-    from MaskSAMSlicerLib.boxnodes import in_world
-
     from MaskSAMCore.io import write_boxes
+    from MaskSAMSlicerLib.mrml.box_nodes import in_world
 
     for roi in rois if transform is not None else ():
         roi.SetAndObserveTransformNodeID(transform.GetID())

@@ -3,8 +3,7 @@
 import pytest
 
 from Testing import host
-
-from .small_module import ui_file, ui_widget
+from Testing.slicer.small_module import ui_file, ui_widget
 
 
 def test_an_unknown_attribute_of_a_widget_raises(scene):

@@ -7,10 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from Testing.core.generated import generated_case
-from Testing.core.threshold_model import threshold_segmenter, two_blobs
-
-from .module_tools import (
+from Testing.helpers.generated import generated_case
+from Testing.helpers.threshold_model import threshold_segmenter, two_blobs
+from Testing.slicer.module_tools import (
     GRIDS,
     add_roi,
     add_transform,
@@ -219,7 +218,7 @@ def test_nothing_heavy_is_imported_by_the_module(application):
     import subprocess
     import sys
 
-    from .module_tools import ROOT
+    from Testing.slicer.module_tools import ROOT
 
     code = (
         "import sys; sys.path[:0] = [{0!r}, {0!r} + '/MaskSAMSlicer'];"

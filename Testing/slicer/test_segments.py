@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from .module_tools import (
+from Testing.slicer.module_tools import (
     GRIDS,
     add_transform,
     add_volume,
@@ -21,7 +21,7 @@ SHAPE = (14, 18, 22)
 
 @pytest.fixture
 def segments(scene):
-    from MaskSAMSlicerLib import segments
+    from MaskSAMSlicerLib.mrml import segments
 
     return segments
 
@@ -128,7 +128,8 @@ def test_a_new_segmentation_has_the_volume_s_geometry_transform_and_folder(segme
 def existing_segmentation(volume):
     """One with a lesion that overlaps the first class, and an old Anterior, in one layer."""
     import slicer
-    from MaskSAMSlicerLib import segments
+
+    from MaskSAMSlicerLib.mrml import segments
 
     node = segments.new_segmentation(volume)
     old = np.zeros(SHAPE, np.uint8)

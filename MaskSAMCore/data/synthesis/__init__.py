@@ -1,0 +1,1 @@
+"""Synthesis of training images from label maps."""

@@ -1,0 +1,1 @@
+"""Segmentation with a plain SAM or MedSAM, prompted by boxes."""

@@ -1,0 +1,1 @@
+"""MA-SAM: SAM with low-rank updates and 3D adapters."""

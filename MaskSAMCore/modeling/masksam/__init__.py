@@ -1,0 +1,1 @@
+"""MaskSAM: SAM with 3D adapters, a prompt generator and mask classification."""

@@ -1,0 +1,85 @@
+"""The channel adapter: a window of any number of channels becomes SAM's 3-channel slices."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from MaskSAMCore.modeling.layers import (
+    Convolution3d,
+    ConvolutionBlock,
+    Upsample,
+    channels_first,
+    channels_last,
+)
+from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
+
+
+class ChannelAdapter(nn.Module):
+    """The paper's channel adapter: 3 x 3 x 3 convolutions to 3 channels, where asked 4 times larger
+    in-plane by two transposed convolutions (ACDC; AMOS and Synapse go without)."""
+
+    def __init__(self, config: MaskSAMConfig) -> None:
+        super().__init__()
+        width, *rest = config.stem_channels
+        self.first = ConvolutionBlock(config.in_channels, width)
+        self.upsampling = nn.ModuleList()
+        if config.upsampling == 4:
+            last = rest[0] if rest else width
+            for inputs, outputs in ((width, width), (width, last)):
+                self.upsampling.append(Upsample(inputs, outputs))
+                self.upsampling.append(nn.InstanceNorm3d(outputs, affine=True))
+            self.refine: nn.Module = Convolution3d(last, last, kernel_size=3, padding=1)
+            width = last
+        else:
+            self.refine = nn.Identity()
+        self.last = Convolution3d(width, 3, kernel_size=3, padding=1)
+        self.activation = nn.GELU()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Images (B, C, T, H, W) to ((B, T, rows, columns, 3), no finer maps)."""
+        x = self.first(images)
+        for index in range(0, len(self.upsampling), 2):
+            x = channels_first(self.upsampling[index](channels_last(x)))
+            x = self.activation(self.upsampling[index + 1](x))
+        return channels_last(self.last(self.refine(x))), []
+
+
+class StemPyramid(nn.Module):
+    """The channel adapter of a SAM that is trained from nothing: convolutions at full, half and
+    quarter resolution, and at an eighth for a SAM with 8-pixel tokens. Early convolutions stand in
+    for what a pretrained SAM already knows."""
+
+    def __init__(self, config: MaskSAMConfig) -> None:
+        super().__init__()
+        full, half, quarter, *eighth = config.stem_channels
+        self.level_full = nn.Sequential(
+            ConvolutionBlock(config.in_channels, full), ConvolutionBlock(full, full)
+        )
+        self.level_half = nn.Sequential(
+            ConvolutionBlock(full, half, 2), ConvolutionBlock(half, half)
+        )
+        self.level_quarter = nn.Sequential(
+            ConvolutionBlock(half, quarter, 2), ConvolutionBlock(quarter, quarter)
+        )
+        self.level_eighth: nn.Sequential | None = None
+        if eighth:
+            self.level_eighth = nn.Sequential(
+                ConvolutionBlock(quarter, eighth[0], 2), ConvolutionBlock(eighth[0], eighth[0])
+            )
+        self.last = nn.Linear(full, 3)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Images (B, C, T, H, W) to (B, T, H, W, 3) and maps (B, T, h, w, C), fine first."""
+        full = self.level_full(images)
+        half = self.level_half(full)
+        quarter = self.level_quarter(half)
+        levels = [full, half, quarter]
+        if self.level_eighth is not None:
+            levels.append(self.level_eighth(quarter))
+        maps = [channels_last(x) for x in levels]
+        return self.last(maps[0]), maps
+
+
+def build_stem(config: MaskSAMConfig) -> nn.Module:
+    """The channel adapter that the configuration asks for."""
+    return StemPyramid(config) if config.stem_pyramid else ChannelAdapter(config)

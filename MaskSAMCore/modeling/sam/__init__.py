@@ -1,0 +1,1 @@
+"""The Segment Anything Model, from the segment-anything package."""

@@ -1,0 +1,1 @@
+"""Experiments: ablations, a U-Net, and comparisons of several systems."""

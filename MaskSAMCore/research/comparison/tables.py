@@ -1,0 +1,210 @@
+"""The results for people and for programs: Markdown, CSV and a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from MaskSAMCore.io import atomic_path, write_text
+from MaskSAMCore.research.comparison.statistics import Pair, Row
+
+NOTES = (
+    'Dice: mean (standard deviation) over the cases; "mean" first averages the classes of each'
+    " case. Surface Dice at 1 mm and the 95 % Hausdorff distance (HD95) are means over cases and"
+    " classes; HD95 is infinite where a class was missed altogether. Parameters in millions."
+    ' "minutes" and "iterations" are those of the best weights. Time is that of one volume from'
+    " memory to labels, memory the peak of the process that segments."
+    ' "-box": told one box in space around each class of the reference; "-boxes": one on each'
+    " slice.\n"
+)
+
+
+def write_tables(
+    folder: Path,
+    rows: Sequence[Row],
+    pairs: Sequence[Pair],
+    classes: Sequence[str],
+    facts: Mapping[str, str],
+    held_out: bool,
+) -> None:
+    """Writes ``comparison.md``, ``comparison.csv``, ``cases.csv``, ``tests.csv`` and
+    ``comparison.png``, each complete or not at all.
+
+    Args:
+        folder: where.
+        rows: the systems, in order.
+        pairs: of systems.
+        classes: names, in order.
+        facts: under which terms, for people.
+        held_out: the cases are none that weights were chosen on.
+    """
+    write_text(folder / "comparison.md", markdown(rows, pairs, classes, facts, held_out))
+    heading, lines = plain_table(rows, classes)
+    write_text(folder / "comparison.csv", _csv([heading, *lines]))
+    cases = sorted({case for row in rows for case in row.per_case})
+    measured = [row for row in rows if not row.problem]
+    write_text(
+        folder / "cases.csv",
+        _csv(
+            [
+                ["case", *(row.system for row in measured)],
+                *([case, *(row.per_case.get(case, "") for row in measured)] for case in cases),
+            ]
+        ),
+    )
+    write_text(
+        folder / "tests.csv",
+        _csv(
+            [
+                ["first", "second", "cases", "difference", "p", "p_holm"],
+                *([p.first, p.second, p.cases, p.difference, p.p, p.p_holm] for p in pairs),
+            ]
+        ),
+    )
+    draw(rows, classes, facts, folder / "comparison.png")
+
+
+def markdown(
+    rows: Sequence[Row],
+    pairs: Sequence[Pair],
+    classes: Sequence[str],
+    facts: Mapping[str, str],
+    held_out: bool,
+) -> str:
+    """The whole report."""
+    parts = ["# Comparison\n"]
+    parts.append("\n".join(f"- {name}: {text}" for name, text in facts.items() if text) + "\n")
+    if not held_out:
+        parts.append(
+            "The cases are those that each training chose its best weights on: figures are a little"
+            ' high for trained systems. A split file with "test" cases avoids that.\n'
+        )
+    parts.append(_markdown_table(*shown_table(rows, classes)))
+    parts.append(NOTES)
+    left_out = [f"- {row.system}: {row.problem}" for row in rows if row.problem]
+    if left_out:
+        parts.append("## Left out\n\n" + "\n".join(left_out) + "\n")
+    if pairs:
+        lines = [
+            [p.first, p.second, str(p.cases), f"{p.difference:+.4f}", _p(p.p), _p(p.p_holm)]
+            for p in pairs
+        ]
+        heading = ["first", "second", "cases", "mean difference", "p", "p (Holm)"]
+        parts.append("## Differences of mean Dice\n")
+        parts.append(
+            "First less second, on the same cases; Wilcoxon's signed-rank test, two-sided.\n"
+        )
+        parts.append(_markdown_table(heading, lines))
+    return "\n".join(parts)
+
+
+def shown_table(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Heading and lines as people read them."""
+    heading = ["system", "network", *classes, "mean", "surface Dice", "HD95 mm"]
+    heading += ["tunable M", "total M", "minutes", "iterations", "s a volume", "memory GiB"]
+    lines = []
+    for row in rows:
+        dice = [row.dice.get(name, (math.nan, math.nan)) for name in classes]
+        lines.append(
+            [
+                row.system,
+                Path(row.network).name,
+                *(_with_spread(mean, spread) for mean, spread in dice),
+                _with_spread(row.mean, row.spread),
+                _number(row.surface_dice, 4),
+                _number(row.hd95, 2),
+                _number(row.tunable / 1e6, 2),
+                _number(row.total / 1e6, 2),
+                _number(row.minutes, 1),
+                _number(row.iterations, 0),
+                _number(row.seconds, 2),
+                _number(row.memory / 2**30, 2),
+            ]
+        )
+    return heading, lines
+
+
+def plain_table(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[Any], list[list[Any]]]:
+    """Heading and lines for programs: full precision, empty where a figure is not known."""
+    heading: list[Any] = ["system", "network"]
+    for name in classes:
+        heading += [f"dice {name}", f"dice {name} sd"]
+    heading += ["dice mean", "dice mean sd", "surface dice 1 mm", "hd95 mm", "tunable", "total"]
+    heading += ["minutes", "iterations", "seconds a volume", "peak memory bytes", "problem"]
+    lines = []
+    for row in rows:
+        figures: list[float] = []
+        for name in classes:
+            figures += row.dice.get(name, (math.nan, math.nan))
+        figures += [row.mean, row.spread, row.surface_dice, row.hd95, row.tunable, row.total]
+        figures += [row.minutes, row.iterations, row.seconds, row.memory]
+        known = ["" if math.isnan(value) else value for value in figures]
+        lines.append([row.system, row.network, *known, row.problem])
+    return heading, lines
+
+
+def draw(rows: Sequence[Row], classes: Sequence[str], facts: Mapping[str, str], path: Path) -> None:
+    """The Dice of every case, system by system, above the table."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    heading, lines = shown_table(rows, classes)
+    width = max(9.0, 1.05 * len(heading))
+    figure = Figure(figsize=(width, 4.2 + 0.32 * (len(rows) + 1)), layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, height_ratios=[3.4, 0.3 * (len(rows) + 1)])
+    random = np.random.default_rng(0)
+    for place, row in enumerate(rows):
+        values = np.array([v for v in row.per_case.values() if math.isfinite(v)])
+        if values.size:
+            above.boxplot(values, positions=[place], widths=0.55, showfliers=False)
+            beside = place + random.uniform(-0.16, 0.16, values.size)
+            above.plot(beside, values, ".", alpha=0.6, markersize=5)
+    above.set_xticks(range(len(rows)), [row.system for row in rows], rotation=15)
+    above.set_xlim(-0.6, len(rows) - 0.4)
+    above.set(ylabel="Dice of a case, mean over classes")
+    above.set_title(", ".join(facts[key] for key in ("dataset", "cases", "budget") if key in facts))
+    above.grid(axis="y", alpha=0.3)
+    below.set_axis_off()
+    table = below.table(lines, colLabels=heading, loc="center", cellLoc="center")
+    table.auto_set_font_size(False)
+    table.set_fontsize(9)
+    table.scale(1, 1.25)
+    table.auto_set_column_width(list(range(len(heading))))
+    with atomic_path(path, True) as beside_path:
+        figure.savefig(beside_path, dpi=130, format="png")
+
+
+def _markdown_table(heading: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = [heading, ["---"] * len(heading), *lines]
+    return "\n".join("| " + " | ".join(_cell(text) for text in row) + " |" for row in rows) + "\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _number(value: float, digits: int) -> str:
+    if math.isnan(value):
+        return "–"
+    return "∞" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+def _with_spread(mean: float, spread: float) -> str:
+    return "–" if math.isnan(mean) else f"{_number(mean, 4)} ({_number(spread, 3)})"
+
+
+def _p(value: float) -> str:
+    return f"{value:.4f}" if value >= 1e-4 else f"{value:.1e}"
+
+
+def _csv(lines: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""A U-Net with nnU-Net's planning rules, as a baseline."""

@@ -1,0 +1,1 @@
+"""Conversions between MRML nodes and MaskSAMCore."""

@@ -1,0 +1,215 @@
+"""The table of the classes that a run found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.volumetry import (
+    StructureVolume,
+    structure_volumes,
+    volume_table,
+    write_volume_table,
+)
+from MaskSAMSlicerLib.mrml.run_record import forget_written
+from MaskSAMSlicerLib.panel.dialogs import ask_save_path
+from MaskSAMSlicerLib.run import Outcome
+
+_ASYMMETRY = 3
+
+
+class ResultsView:
+    """Shows classes, their scores and volumes; hides, shows and finds them; takes a run back.
+
+    Args:
+        ui: the panel's widgets.
+        on_message, on_error: told what was done, and what could not be.
+    """
+
+    def __init__(
+        self,
+        ui: Any,
+        on_message: Callable[[str], None] = lambda _text: None,
+        on_error: Callable[[Exception], None] = lambda _error: None,
+    ) -> None:
+        self._ui = ui
+        self._on_message = on_message
+        self._on_error = on_error
+        self._outcome: Outcome | None = None
+        header = ui.resultsTable.horizontalHeader()
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        ui.resultsTable.connect("itemChanged(QTableWidgetItem*)", self._toggled)
+        ui.resultsTable.connect("cellClicked(int,int)", self._jump)
+        ui.show3DButton.connect("toggled(bool)", self._show_surfaces)
+        ui.undoButton.connect("clicked(bool)", self._undo)
+        ui.redoButton.connect("clicked(bool)", self._redo)
+        ui.copyButton.connect("clicked(bool)", self._copy)
+        ui.exportButton.connect("clicked(bool)", self._export)
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing to show."""
+        if self._outcome is not None:
+            self._outcome.undo.close()
+        self._outcome = None
+        self._ui.resultsTable.setRowCount(0)
+        self._ui.resultsInfo.text = ""
+        self._ui.resultsButton.visible = False
+        self._update_buttons()
+
+    def step_of(self, node: Any) -> Any:
+        """The undo steps of what is shown, if it is of this segmentation."""
+        mine = self._outcome is not None and self._node() is node
+        return self._outcome.undo if mine else None
+
+    def show(self, outcome: Outcome) -> None:
+        """The result of a run, or of an update that goes on with its undo steps."""
+        if self._outcome is not None and self._outcome.undo is outcome.undo:
+            self._outcome = None
+        self.clear()
+        self._outcome = outcome
+        self._ui.resultsButton.visible = True
+        blocked = self._ui.show3DButton.blockSignals(True)
+        self._ui.show3DButton.checked = _has_surfaces(outcome.node)
+        self._ui.show3DButton.blockSignals(blocked)
+        self._fill()
+
+    def refresh(self) -> None:
+        """Clears the table when its segmentation has left the scene, and knows of edits."""
+        if self._outcome is not None and self._node() is None:
+            self.clear()
+        self._update_buttons()
+
+    def _fill(self) -> None:
+        outcome = self._outcome
+        table = self._ui.resultsTable
+        blocked = table.blockSignals(True)
+        table.setRowCount(len(outcome.found))
+        rows = self._volumes()
+        for index, (item, segment_id, row) in enumerate(
+            zip(outcome.found, outcome.segment_ids, rows, strict=True)
+        ):
+            name = qt.QTableWidgetItem(item.label.name)
+            name.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
+            name.setCheckState(qt.Qt.Checked if self._visible(segment_id) else qt.Qt.Unchecked)
+            name.setIcon(_swatch(item.label.color))
+            name.setData(qt.Qt.UserRole, segment_id)
+            table.setItem(index, 0, name)
+            asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:+.1f}"
+            for column, text in ((1, f"{row.score:.2f}"), (2, f"{row.ml:.2f}"), (3, asymmetry)):
+                cell = qt.QTableWidgetItem(text)
+                cell.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
+                table.setItem(index, column, cell)
+        table.setColumnHidden(_ASYMMETRY, all(row.asymmetry is None for row in rows))
+        table.blockSignals(blocked)
+        lines = [
+            _("{count} classes in {seconds:.1f} s on {device}.").format(
+                count=len(outcome.found), seconds=outcome.seconds, device=outcome.device
+            )
+        ]
+        if not outcome.found:
+            lines = [_("No class was found: check the volume, the ROI and the model.")]
+        self._ui.resultsInfo.text = "\n".join([*lines, *outcome.notes])
+        self._update_buttons()
+
+    def _volumes(self) -> list[StructureVolume]:
+        outcome = self._outcome
+        if outcome is None:
+            return []
+        found = [(item.label.name, item.score, item.voxels) for item in outcome.found]
+        return structure_volumes(found, outcome.voxel_ml)
+
+    def _copy(self, _checked: bool = False) -> None:
+        text = volume_table({"": self._volumes()}, "\t")
+        qt.QApplication.clipboard().setText(text)
+        self._on_message(_("The table is on the clipboard."))
+
+    def _export(self, _checked: bool = False) -> None:
+        name = self._outcome.volume_name
+        title = _("Export volumes")
+        path = ask_save_path(title, name + "-" + _("volumes"), ".csv", "CSV (*.csv)")
+        if path is None:
+            return
+        try:
+            write_volume_table(path, {name: self._volumes()})
+        except MaskSAMError as error:
+            self._on_error(error)
+            return
+        self._on_message(_("Volumes saved in {path}.").format(path=path))
+
+    def _node(self) -> Any:
+        return None if self._outcome is None else slicer.mrmlScene.GetNodeByID(self._node_id())
+
+    def _node_id(self) -> str:
+        return self._outcome.undo.node_id
+
+    def _visible(self, segment_id: str) -> bool:
+        node = self._node()
+        present = node is not None and node.GetSegmentation().GetSegment(segment_id) is not None
+        display = node.GetDisplayNode() if present else None
+        return display is not None and bool(display.GetSegmentVisibility(segment_id))
+
+    def _toggled(self, item: Any) -> None:
+        node = self._node()
+        segment_id = item.data(qt.Qt.UserRole)
+        if node is not None and node.GetDisplayNode() is not None and segment_id:
+            shown = item.checkState() == qt.Qt.Checked
+            node.GetDisplayNode().SetSegmentVisibility(segment_id, shown)
+
+    def _jump(self, row: int, _column: int) -> None:
+        node = self._node()
+        segment_id = self._ui.resultsTable.item(row, 0).data(qt.Qt.UserRole)
+        if node is None or node.GetSegmentation().GetSegment(segment_id) is None:
+            return
+        center = node.GetSegmentCenterRAS(segment_id)
+        if center is not None:
+            mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
+            slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, mode)
+
+    def _show_surfaces(self, shown: bool) -> None:
+        node = self._node()
+        if node is None:
+            return
+        if shown:
+            node.CreateClosedSurfaceRepresentation()
+        else:
+            node.RemoveClosedSurfaceRepresentation()
+
+    def _undo(self, _checked: bool = False) -> None:
+        if self._outcome.undo.can_undo:
+            self._outcome.undo.undo()
+            forget_written(self._node())
+        self._update_buttons()
+
+    def _redo(self, _checked: bool = False) -> None:
+        if self._outcome.undo.can_redo:
+            self._outcome.undo.redo()
+            forget_written(self._node())
+        self._update_buttons()
+
+    def _update_buttons(self) -> None:
+        undo = self._outcome.undo if self._outcome is not None else None
+        self._ui.undoButton.enabled = undo is not None and undo.can_undo
+        self._ui.redoButton.enabled = undo is not None and undo.can_redo
+        # Not while the run is taken back: the table shows what is not there.
+        shown = undo is not None and bool(self._outcome.found) and not undo.can_redo
+        for button in (self._ui.copyButton, self._ui.exportButton):
+            button.enabled = shown
+
+
+def _has_surfaces(node: Any) -> bool:
+    name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    return bool(node.GetSegmentation().ContainsRepresentation(name))
+
+
+def _swatch(color: tuple[float, float, float]) -> Any:
+    pixmap = qt.QPixmap(14, 14)
+    pixmap.fill(qt.QColor.fromRgbF(*color))
+    return qt.QIcon(pixmap)

@@ -1,0 +1,192 @@
+"""Metrics against SimpleITK's and against what can be calculated by hand."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.evaluation import (
+    dice_scores,
+    evaluate,
+    overlap_metrics,
+    read_summary,
+    summarize,
+    surface_metrics,
+    write_summary,
+)
+from Testing.helpers.generated import generated_case, write_image
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_overlap_equals_simpleitks(seed: int):
+    random = np.random.default_rng(seed)
+    a, b = random.random((2, 9, 11, 13)) > 0.7
+    ours = overlap_metrics(a, b)
+    theirs = sitk.LabelOverlapMeasuresImageFilter()
+    theirs.Execute(*(sitk.GetImageFromArray(m.astype(np.uint8)) for m in (a, b)))
+    assert ours["Dice"] == pytest.approx(theirs.GetDiceCoefficient(1))
+    assert ours["IoU"] == pytest.approx(theirs.GetJaccardCoefficient(1))
+    assert ours["FN"] / ours["n_ref"] == pytest.approx(
+        theirs.GetFalseNegativeError(1), abs=1e-9
+    ) or (ours["FP"] / ours["n_ref"] == pytest.approx(theirs.GetFalseNegativeError(1), abs=1e-9))
+    assert ours["TP"] + ours["FP"] + ours["FN"] + ours["TN"] == a.size
+    assert (ours["n_pred"], ours["n_ref"]) == (a.sum(), b.sum())
+
+
+def test_empty_masks_are_nan_when_both_and_zero_when_one_is():
+    empty, full = np.zeros((4, 4, 4), bool), np.ones((4, 4, 4), bool)
+    assert math.isnan(overlap_metrics(empty, empty)["Dice"])
+    assert overlap_metrics(empty, full)["Dice"] == 0
+    assert overlap_metrics(full, full)["Dice"] == 1
+    assert math.isnan(surface_metrics(empty, empty, (1, 1, 1))["hd95_mm"])
+    one_sided = surface_metrics(empty, full, (1, 1, 1))
+    assert one_sided == {"surface_dice_1mm": 0.0, "hd95_mm": math.inf}
+
+
+def test_the_dice_of_all_values_is_that_of_each_mask():
+    random = np.random.default_rng(0)
+    found, known = random.choice([0, 1, 3, 7, 300], (2, 9, 11, 13)).astype(np.uint16)
+    known[known == 7] = 0
+    scores = dice_scores(found, known, [1, 2, 3, 7])
+    each = [overlap_metrics(found == v, known == v)["Dice"] for v in (1, 2, 3, 7)]
+    np.testing.assert_allclose(scores, each)
+    assert math.isnan(scores[1]) and scores[3] == 0
+
+
+def block(shift: int = 0) -> np.ndarray:
+    mask = np.zeros((24, 24, 24), bool)
+    mask[6 + shift : 14 + shift, 6:14, 6:14] = True
+    return mask
+
+
+def test_distances_are_in_millimetres_on_anisotropic_grids():
+    """A block moved by two slices of 2.5 mm."""
+    moved = surface_metrics(block(2), block(), (2.5, 1.0, 0.5))
+    assert moved["hd95_mm"] == pytest.approx(5.0)
+    same = surface_metrics(block(), block(), (2.5, 1.0, 0.5))
+    assert same == {"surface_dice_1mm": pytest.approx(1.0), "hd95_mm": pytest.approx(0.0)}
+
+
+def test_surface_dice_tolerates_a_millimetre_and_no_more():
+    near = surface_metrics(block(1), block(), (0.9, 1.0, 1.0))["surface_dice_1mm"]
+    far = surface_metrics(block(1), block(), (3.0, 1.0, 1.0))["surface_dice_1mm"]
+    assert near == pytest.approx(1.0)
+    assert far < 0.9
+
+
+def test_a_summary_has_nnunets_form_and_leaves_nan_out_of_means(tmp_path: Path):
+    cases = [
+        {"metrics": {"1": {"Dice": 0.5}, "2": {"Dice": math.nan}}},
+        {"metrics": {"1": {"Dice": 0.7}, "2": {"Dice": 0.9}}},
+    ]
+    summary = summarize(cases, ["1", "2"])
+    assert summary["mean"]["1"]["Dice"] == pytest.approx(0.6)
+    assert summary["mean"]["2"]["Dice"] == pytest.approx(0.9)
+    assert summary["foreground_mean"]["Dice"] == pytest.approx(0.75)
+    assert set(summary) == {"foreground_mean", "mean", "metric_per_case"}
+    write_summary(summary, tmp_path / "summary.json")
+    again = read_summary(tmp_path / "summary.json")
+    assert math.isnan(again["metric_per_case"][0]["metrics"]["2"]["Dice"])
+
+
+def write_pair(folder: Path, name: str, spacing=(1.0, 1.0, 2.0)) -> None:
+    _, label = generated_case(0)
+    write_image(label, folder / "references" / f"{name}.nii.gz", spacing=spacing)
+    moved = np.roll(label, 1, axis=2)
+    write_image(moved, folder / "predictions" / f"{name}.nii.gz", spacing=spacing)
+
+
+def test_folders_are_compared_by_case_name(tmp_path: Path):
+    for name in ("a", "b"):
+        write_pair(tmp_path, name)
+    write_image(generated_case(1)[1], tmp_path / "references" / "unused.nii.gz")
+    summary = evaluate(tmp_path / "predictions", tmp_path / "references")
+    assert [c["prediction_file"] for c in summary["metric_per_case"]] == ["a.nii.gz", "b.nii.gz"]
+    assert set(summary["mean"]) == {"1", "2"}
+    assert 0.6 < summary["foreground_mean"]["Dice"] < 1
+    assert summary["foreground_mean"]["surface_dice_1mm"] > 0.9
+    keys = set(summary["mean"]["1"])
+    assert {"Dice", "IoU", "TP", "FP", "FN", "TN", "n_pred", "n_ref"} <= keys
+    json.dumps(summary)
+
+
+def test_a_label_that_only_some_cases_have_is_measured_in_all(tmp_path: Path):
+    """Also where a case lacks it in both files, or in the reference alone."""
+    with_one = np.zeros((4, 5, 6), np.uint8)
+    with_one[1:3, 1:3, 1:3] = 1
+    with_both = with_one.copy()
+    with_both[0, 0, 0] = 44
+    for name, prediction, reference in (
+        ("a", with_one, with_one),
+        ("b", with_both, with_one),
+        ("c", with_both, with_both),
+    ):
+        write_image(prediction, tmp_path / "predictions" / f"{name}.nii.gz")
+        write_image(reference, tmp_path / "references" / f"{name}.nii.gz")
+    summary = evaluate(tmp_path / "predictions", tmp_path / "references", surfaces=False)
+    absent, invented, right = (c["metrics"]["44"] for c in summary["metric_per_case"])
+    assert math.isnan(absent["Dice"])
+    assert (absent["TN"], absent["n_pred"], absent["n_ref"]) == (120, 0, 0)
+    assert (invented["Dice"], invented["FP"], right["Dice"]) == (0, 1, 1)
+    assert summary["mean"]["44"]["Dice"] == 0.5
+    chosen = evaluate(tmp_path / "predictions", tmp_path / "references", [0, 1], False)
+    assert chosen["mean"]["0"]["n_ref"] == pytest.approx(120 - 8 - 1 / 3)
+    assert list(chosen["mean"]) == ["0", "1"]
+
+
+def test_memory_does_not_grow_with_the_number_of_cases(tmp_path: Path):
+    label = np.zeros((64, 64, 64), np.uint16)
+    label[20:40, 20:40, 20:40] = 1
+
+    def peak(cases: int) -> int:
+        for side in ("predictions", "references"):
+            for number in range(cases):
+                write_image(label, tmp_path / str(cases) / side / f"{number}.mha")
+        gc.collect()
+        tracemalloc.start()
+        try:
+            folder = tmp_path / str(cases)
+            evaluate(folder / "predictions", folder / "references", surfaces=False)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(1)  # whatever is imported on the way
+    few, many = peak(2), peak(8)
+    assert many < few + label.size
+    # Two maps of a byte a voxel, as read and as compared, and masks.
+    assert many < 12 * label.size
+
+
+def test_what_is_no_labelmap_is_told(tmp_path: Path):
+    label = generated_case(0)[1].astype(np.float32)
+    write_image(label, tmp_path / "a.nii.gz")
+    write_image(label + np.float32(1e-3), tmp_path / "nearly.nii.gz")
+    write_image(-label, tmp_path / "negative.nii.gz")
+    good = evaluate(tmp_path / "nearly.nii.gz", tmp_path / "a.nii.gz", surfaces=False)
+    assert good["foreground_mean"]["Dice"] == 1
+    with pytest.raises(MaskSAMError, match=r"negative\.nii\.gz is no labelmap: .* from -2 to 0"):
+        evaluate(tmp_path / "negative.nii.gz", tmp_path / "a.nii.gz")
+
+
+def test_what_cannot_be_compared_is_told(tmp_path: Path):
+    write_pair(tmp_path, "a")
+    predictions, references = tmp_path / "predictions", tmp_path / "references"
+    write_image(generated_case(0)[1], references / "a.nii.gz", spacing=(1.0, 1.0, 3.0))
+    with pytest.raises(MaskSAMError, match="does not lie on the grid"):
+        evaluate(predictions, references)
+    (references / "a.nii.gz").unlink()
+    with pytest.raises(MaskSAMError, match="has no reference of its name"):
+        evaluate(predictions, references)
+    with pytest.raises(MaskSAMError, match="does not exist"):
+        evaluate(predictions, tmp_path / "none")
+    with pytest.raises(MaskSAMError, match="not one of each"):
+        evaluate(predictions / "a.nii.gz", references)

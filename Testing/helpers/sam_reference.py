@@ -1,0 +1,80 @@
+"""SAM's own predictor, to compare with; and small SAMs of random weights."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from MaskSAMCore.modeling import SamConfig
+from MaskSAMCore.modeling.sam.build import segment_anything
+from MaskSAMCore.modeling.sam.predictor import PlainSam
+
+SMALL = SamConfig(
+    "small", 16, 32, 4, 2, window=3, global_blocks=(1, 3), prompt_dim=32, decoder_heads=2
+)
+
+
+def randomize(module: nn.Module, seed: int = 0) -> None:
+    """Weights under which positions count, and masks have two sides."""
+    torch.manual_seed(seed)
+    for name, parameter in module.named_parameters():
+        if "rel_pos" in name or "pos_embed" in name:
+            nn.init.normal_(parameter, std=0.3)
+    hyper = module.get_submodule("mask_decoder.output_hypernetworks_mlps.0")
+    for parameter in hyper.parameters():
+        parameter.data.mul_(4)
+
+
+def small_sam(size: int = 64, seed: int = 0) -> PlainSam:
+    """A SAM of ``size`` pixels that runs in no time."""
+    torch.manual_seed(seed)
+    model = PlainSam(SMALL, size)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.3)
+    return model.eval().requires_grad_(False)
+
+
+def predictor(sam: Any, size: int) -> Any:
+    """``segment_anything``'s ``SamPredictor`` on the parts of a SAM of ours or of its own."""
+    whole = segment_anything("modeling").Sam(
+        sam.image_encoder, sam.prompt_encoder, sam.mask_decoder
+    )
+    whole.image_encoder.img_size = size
+    return _module("predictor").SamPredictor(whole.eval())
+
+
+def _module(name: str) -> Any:
+    """A module of the package that needs torchvision; where that is missing or broken, with the two
+    functions that the predictor uses, on Pillow as torchvision has them."""
+    try:
+        import torchvision.transforms.functional  # noqa: F401
+    except Exception:
+        names = ("transforms", "transforms.functional", "ops", "ops.boxes")
+        added: dict[str, Any] = {f"torchvision.{key}": ModuleType(key) for key in names}
+        functional, boxes = (
+            added["torchvision.transforms.functional"],
+            added["torchvision.ops.boxes"],
+        )
+        functional.to_pil_image = Image.fromarray
+        functional.resize = lambda image, size: image.resize(size[::-1], Image.Resampling.BILINEAR)
+        boxes.batched_nms = boxes.box_area = None  # imported by a module that is not used
+        with patch.dict(sys.modules, {"torchvision": ModuleType("torchvision"), **added}):
+            return segment_anything(name)
+    return segment_anything(name)
+
+
+def photograph(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+    """A grey slice, uint8, with bodies in it."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:rows, 0:columns]
+    body = ((y - rows * 0.4) / (rows * 0.3)) ** 2 + ((x - columns * 0.6) / (columns * 0.2)) ** 2 < 1
+    image = 60 + 110 * body + 40 * np.sin(x / 7) + random.normal(0, 8, (rows, columns))
+    return np.clip(image, 0, 255).astype(np.uint8)

@@ -1,0 +1,43 @@
+"""A training of a few steps, on a dataset whose label values have gaps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from MaskSAMCore.modeling import SAM_CONFIGS
+from Testing.helpers.generated import write_dataset
+
+SMALL = {
+    "window": (8, 28, 32),
+    "stem_channels": (8, 16, 32),
+    "generator_channels": (32, 16, 8),
+    "head_channels": 32,
+    "sam": dataclasses.replace(
+        SAM_CONFIGS["vit_t"], embed_dim=48, heads=2, prompt_dim=48, decoder_mlp_dim=64
+    ),
+}
+FROZEN = {**SMALL, "sam": dataclasses.replace(SMALL["sam"], frozen=True)}
+QUICK = {"warm_up": 10, "iterations": 160, "augmentation": 0.3, "ema": 0.97}
+# Losses are logged at every fifth step.
+SHORT = {**QUICK, "iterations": 5}
+VALUES = {"Bright": 10, "Dark": 300}
+
+
+def write_gapped_dataset(folder: Path, cases: int = 3) -> Path:
+    """The generated volumes, with other values for the classes."""
+    write_dataset(folder, cases)
+    for path in (folder / "labelsTr").iterdir():
+        image = sitk.ReadImage(str(path))
+        array = np.array([0, *VALUES.values()], np.uint16)[sitk.GetArrayFromImage(image)]
+        changed = sitk.GetImageFromArray(array)
+        changed.CopyInformation(image)
+        sitk.WriteImage(changed, str(path))
+    description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    description["labels"] = {"background": 0, **VALUES}
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    return folder

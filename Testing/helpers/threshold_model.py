@@ -1,0 +1,132 @@
+"""A network whose right answer is known for every voxel, to prove everything around the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from MaskSAMCore.data import ChannelNormalization, Plan
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.labels import Label
+from MaskSAMCore.modeling import BoxPrompts
+from MaskSAMCore.modeling.box_prompts import inside_boxes
+
+AS_IT_IS = ChannelNormalization("ct", mean=0.0, std=1.0, lower=-1e6, upper=1e6)
+
+
+@dataclass
+class Embedding:
+    images: Tensor
+
+
+@dataclass
+class Prediction:
+    scores: Tensor
+
+    def semantic(self) -> Tensor:
+        return self.scores
+
+
+class ThresholdModel(nn.Module):
+    """Class k where the intensity is nearest to k; a class with a box fills exactly its box."""
+
+    def __init__(self, window: tuple[int, int, int] = (4, 8, 8), classes: int = 2) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(window=window, in_channels=1, num_classes=classes)
+        self.encoded = 0
+        self.decoded = 0
+
+    def encode(self, images: Tensor) -> Embedding:
+        assert images.shape[1:] == (self.config.in_channels, *self.config.window)
+        self.encoded += len(images)
+        return Embedding(images)
+
+    def decode(self, embedding: Embedding, prompts: BoxPrompts | None = None) -> Prediction:
+        self.decoded += len(embedding.images)
+        values = embedding.images[:, 0]
+        classes = torch.arange(self.config.num_classes + 1.0)[:, None, None, None]
+        scores = 1 - (values[:, None] - classes).abs().clamp(max=1)
+        if prompts is not None:
+            boxes = inside_boxes(prompts.boxes.flatten(0, 2), *self.config.window[1:])
+            boxes = boxes.unflatten(0, prompts.present.shape) & prompts.present[..., None, None]
+            given = prompts.given[..., None, None, None]
+            scores = torch.where(given, boxes.to(scores), scores)
+        return Prediction(scores)
+
+
+def plan_for(
+    orientation: str = "SPL",
+    spacing: Sequence[float] = (1, 1, 1),
+    window: Sequence[int] = (4, 8, 8),
+) -> Plan:
+    """A plan that leaves the intensities as they are."""
+    return Plan(
+        orientation=orientation,
+        spacing=tuple(spacing),
+        window=tuple(window),
+        normalization=(AS_IT_IS,),
+        channels=("MR",),
+    )
+
+
+LABELS = (Label(1, "Anterior", (1.0, 0.0, 0.0)), Label(2, "Posterior", (0.0, 1.0, 0.0)))
+SIDES = (Label(1, "left blob", (1.0, 0.0, 0.0)), Label(2, "right blob", (0.0, 1.0, 0.0)))
+
+
+def threshold_segmenter(model: nn.Module | None = None, **plan: object) -> Segmenter:
+    """A segmenter with the threshold model on the CPU."""
+    model = ThresholdModel() if model is None else model
+    return Segmenter(model, plan_for(window=model.config.window, **plan), LABELS, device="cpu")
+
+
+def two_blobs(shape: Sequence[int] = (11, 17, 23)) -> np.ndarray:
+    """Intensities 0, 1 and 2, float32 [K, J, I], without any symmetry."""
+    values = np.zeros(shape, dtype=np.float32)
+    k, j, i = shape
+    values[k // 5 : k // 2, j // 4 : j // 2, i // 6 : i // 2] = 1
+    values[k // 2 : k - 1, j // 3 : j - 2, i // 3 : i - 5] = 2
+    return values
+
+
+def volume_of(array: np.ndarray, ijk_to_ras: np.ndarray | None = None) -> Volume:
+    return Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]) if ijk_to_ras is None else ijk_to_ras)
+
+
+def matrix(
+    directions: np.ndarray,
+    spacing: Sequence[float] = (1, 1, 1),
+    origin: Sequence[float] = (5, 6, 7),
+) -> np.ndarray:
+    """IJK-to-RAS from direction columns for I, J, K."""
+    result = np.eye(4)
+    result[:3, :3] = np.asarray(directions) * np.asarray(spacing)
+    result[:3, 3] = origin
+    return result
+
+
+def rotation(degrees: float, axis: int) -> np.ndarray:
+    a = np.deg2rad(degrees)
+    result = np.eye(3)
+    first, second = [n for n in range(3) if n != axis]
+    result[first, first] = result[second, second] = np.cos(a)
+    result[first, second], result[second, first] = -np.sin(a), np.sin(a)
+    return result
+
+
+# A turned head, a left-handed one, and one with permuted axes and uneven voxels.
+OBLIQUE = matrix(rotation(20, 0) @ rotation(-15, 2) @ np.diag([-1.0, -1.0, 1.0]))
+LEFT_HANDED = matrix(rotation(10, 1))  # RAS+: against the usual LPS one axis is reversed
+SAGITTAL = matrix(rotation(8, 2) @ np.array([[0, 0, -1.0], [1.0, 0, 0], [0, -1.0, 0]]))
+MIRRORED = matrix(np.diag([-1.0, 1.0, 1.0]))
+GEOMETRIES = {
+    "oblique": OBLIQUE,
+    "ras": LEFT_HANDED,
+    "sagittal": SAGITTAL,
+    "left-handed": MIRRORED,
+}

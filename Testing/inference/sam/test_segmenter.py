@@ -1,0 +1,123 @@
+"""SAM by boxes: the same as its own predictor does, and as MedSAM's own script does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from MaskSAMCore.inference.sam.preprocessing import PREPARATIONS, resize_bilinear, resize_cubic
+from Testing.helpers.sam_reference import photograph, predictor, small_sam
+
+# The last one is not resized by equal factors: its short side is rounded.
+SHAPES = [(48, 64), (64, 48), (64, 64), (24, 32), (96, 128), (10, 40), (14, 50)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("size", [64, 96])
+def test_a_box_gives_the_logits_of_sams_own_predictor(shape: tuple[int, int], size: int):
+    model, grey = small_sam(size), photograph(*shape)
+    box = np.array([shape[1] * 0.3, shape[0] * 0.2, shape[1] * 0.85, shape[0] * 0.7])
+    reference = predictor(model.sam, size)
+    reference.set_image(np.repeat(grey[..., None], 3, -1))
+    expected, _, low = reference.predict(box=box, multimask_output=False, return_logits=True)
+    how = PREPARATIONS["sam"]
+    with torch.inference_mode():
+        embedding = model.encode(how.image(grey, size))
+        torch.testing.assert_close(embedding, reference.features, atol=1e-4, rtol=0)
+        masks = model.decode(embedding, how.boxes(box[None], shape, size))
+        found = how.logits(masks, shape, size)
+    assert low.std() > 0.05 and abs(expected).max() > 0.1
+    np.testing.assert_allclose(masks[0].numpy(), low[0], atol=1e-4)
+    np.testing.assert_allclose(found[0].numpy(), expected[0], atol=1e-4)
+
+
+def test_boxes_decoded_together_are_as_each_alone():
+    model, grey = small_sam(), photograph(48, 64)
+    how = PREPARATIONS["sam"]
+    random = np.random.default_rng(0)
+    low = random.uniform(0, 30, (37, 2))
+    boxes = np.concatenate([low, low + random.uniform(4, 18, (37, 2))], 1)
+    with torch.inference_mode():
+        embedding = model.encode(how.image(grey, 64))
+        prompts = how.boxes(boxes, (48, 64), 64)
+        together = model.decode(embedding, prompts)
+        for index in (0, 15, 16, 36):
+            alone = model.decode(embedding, prompts[index : index + 1])
+            torch.testing.assert_close(together[index], alone[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (90, 50), (64, 64), (200, 150)])
+def test_a_box_gives_the_mask_of_medsams_own_script(shape: tuple[int, int]):
+    """Written after what MedSAM_Inference.py does, with scikit-image, for an input of 64."""
+    transform = pytest.importorskip("skimage.transform")
+    model, grey, size = small_sam(), photograph(*shape), 64
+    rows, columns = shape
+    box = np.array([[columns * 0.3, rows * 0.2, columns * 0.85, rows * 0.7]])
+    color = np.repeat(grey[..., None], 3, -1)
+    resized = transform.resize(
+        color, (size, size), order=3, preserve_range=True, anti_aliasing=True
+    ).astype(np.uint8)
+    stretched = (resized - resized.min()) / (resized.max() - resized.min())
+    image = torch.tensor(stretched).float().permute(2, 0, 1)[None]
+    sam = model.sam
+    with torch.inference_mode():
+        prompt = torch.tensor(box / np.array([columns, rows, columns, rows]) * size).float()
+        sparse, dense = sam.prompt_encoder(points=None, boxes=prompt[:, None], masks=None)
+        low, _ = sam.mask_decoder(
+            image_embeddings=sam.image_encoder(image),
+            image_pe=sam.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=False,
+        )
+        expected = F.interpolate(low.sigmoid(), shape, mode="bilinear", align_corners=False)[0, 0]
+        how = PREPARATIONS["medsam"]
+        torch.testing.assert_close(how.image(grey, size), image, atol=1e-6, rtol=0)
+        embedding = model.encode(how.image(grey, size))
+        masks = model.decode(embedding, how.boxes(box, shape, size))
+        found = how.logits(masks, shape, size)[0]
+    assert low.std() > 0.05
+    torch.testing.assert_close(found.sigmoid(), expected, atol=1e-4, rtol=0)
+    sure = abs(expected - 0.5) > 1e-4
+    assert torch.equal((found > 0)[sure], (expected > 0.5)[sure]) and sure.float().mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("shape", "target"),
+    [((30, 40), (768, 1024)), ((2, 3), (60, 90)), ((64, 64), (64, 64)), ((300, 200), (150, 100))],
+)
+def test_images_are_resized_as_pillow_does(shape: tuple[int, int], target: tuple[int, int]):
+    grey = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    expected = np.array(Image.fromarray(grey).resize(target[::-1], Image.Resampling.BILINEAR))
+    assert np.array_equal(resize_bilinear(grey, target), expected)
+
+
+def test_an_uneven_reduction_differs_from_pillow_by_a_grey_value_at_most():
+    """Versions of Pillow differ in whether rows or columns come first."""
+    grey = np.random.default_rng(0).integers(0, 256, (1500, 700)).astype(np.uint8)
+    expected = np.array(Image.fromarray(grey).resize((478, 1024), Image.Resampling.BILINEAR))
+    difference = resize_bilinear(grey, (1024, 478)).astype(int) - expected
+    assert abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (3, 90), (64, 64), (300, 200)])
+def test_images_are_resized_as_scikit_image_does(shape: tuple[int, int]):
+    transform = pytest.importorskip("skimage.transform")
+    grey = np.random.default_rng(0).integers(10, 256, shape).astype(np.uint8)
+    expected = transform.resize(grey, (64, 64), order=3, preserve_range=True, anti_aliasing=True)
+    np.testing.assert_allclose(resize_cubic(grey, (64, 64)), expected, atol=1e-9)
+
+
+def test_medsams_resizing_has_these_grey_values():
+    """Of scikit-image 0.26; they hold where it is not installed."""
+    grey = np.array([[0, 50, 200], [255, 10, 90]], np.uint8)
+    expected = [
+        [18.3248, 19.1285, 111.8596, 187.4029],
+        [123.1311, 58.927, 68.3093, 140.238],
+        [227.9374, 98.7255, 24.759, 93.0732],
+    ]
+    np.testing.assert_allclose(resize_cubic(grey, (3, 4)), expected, atol=1e-3)
+    np.testing.assert_allclose(resize_cubic(grey, (1, 2)), [[111.6068, 127.5921]], atol=1e-3)

@@ -1,0 +1,118 @@
+"""Embeddings that exceed the memory's bound, and the files they are in."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+import torch
+
+from MaskSAMCore.inference import embedding_cache as embeddings
+from MaskSAMCore.inference.embedding_cache import EmbeddingCache
+from MaskSAMCore.modeling.masksam.network import Embedding
+from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
+from Testing.helpers.paths import ROOT
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def some_embedding() -> Embedding:
+    proposals = Proposals(torch.rand(1, 3), torch.rand(1, 4), torch.zeros(0, 2))
+    return Embedding([torch.rand(1, 7, 5), torch.arange(4)[None]], proposals)
+
+
+def assert_equal(one: Embedding, other: Embedding) -> None:
+    for a, b in zip(one.features, other.features, strict=True):
+        assert a.dtype == b.dtype and torch.equal(a, b)
+    for name in ("masks", "boxes", "class_tokens"):
+        assert torch.equal(getattr(one.proposals, name), getattr(other.proposals, name))
+
+
+def test_what_exceeds_the_bound_comes_back_from_disk_as_it_was(tmp_path: Path):
+    cache = EmbeddingCache(limit=300)
+    stored = [some_embedding() for _ in range(3)]
+    for key, embedding in enumerate(stored):
+        cache.put(key, embedding)
+    assert 0 < cache.used <= 300 and cache.spilled == 2 * cache.used
+    assert len(list(tmp_path.rglob("*.npy"))) == 2 * 5
+    for key, embedding in enumerate(stored):
+        assert_equal(cache.get(key, CPU), embedding)
+    cache.get(1, CPU).features[0].zero_()  # what a caller does with it changes no file
+    assert_equal(cache.get(1, CPU), stored[1])
+    cache.clear()
+    assert cache.used == cache.spilled == len(cache) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_files_hold_numbers_alone(tmp_path: Path):
+    cache = EmbeddingCache(limit=1)
+    cache.put(0, some_embedding())
+    for path in tmp_path.rglob("*"):
+        assert path.is_dir() or path.suffix == ".npy"
+        assert not path.is_file() or b"pickle" not in path.read_bytes()
+    if sys.platform != "win32":
+        (folder,) = tmp_path.iterdir()
+        assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_bound_of_nothing_keeps_nothing(tmp_path: Path):
+    cache = EmbeddingCache(limit=0)
+    cache.put(0, some_embedding())
+    assert cache.get(0, CPU) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(embeddings.shutil, "disk_usage", lambda _: usage(0, 0, 1 << 30))
+    cache = EmbeddingCache(limit=1)
+    cache.put(0, some_embedding())
+    assert cache.get(0, CPU) is None and len(cache) == 0
+
+
+def test_files_grow_to_a_limit(tmp_path: Path, monkeypatch):
+    size = embeddings.size_in_bytes(some_embedding())
+    monkeypatch.setattr(embeddings, "SPILL_LIMIT", 2 * size)
+    cache = EmbeddingCache(limit=1)
+    for key in range(3):
+        cache.put(key, some_embedding())
+    assert [cache.get(key, CPU) is not None for key in range(3)] == [True, True, False]
+    assert cache.spilled == 2 * size
+
+
+def test_a_folder_that_cannot_be_written_or_was_tidied_away_means_encoding_again(
+    tmp_path: Path, monkeypatch
+):
+    with monkeypatch.context() as changed:
+        changed.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+        missing = EmbeddingCache(limit=1)
+        missing.put(0, some_embedding())
+        assert missing.get(0, CPU) is None
+    cache = EmbeddingCache(limit=1)
+    cache.put(0, some_embedding())
+    (folder,) = tmp_path.iterdir()
+    shutil.rmtree(folder)
+    assert cache.get(0, CPU) is None and len(cache) == 0
+
+
+@pytest.mark.parametrize("how", ["", "raise SystemExit(3)", "1 / 0"], ids=["end", "exit", "error"])
+def test_a_process_that_forgets_to_close_leaves_no_file(tmp_path: Path, how: str):
+    program = (
+        "import sys, tempfile, torch; from pathlib import Path; tempfile.tempdir = sys.argv[1];"
+        "from MaskSAMCore.inference.embedding_cache import EmbeddingCache;"
+        "cache = EmbeddingCache(1); cache.put(0, torch.ones(9));"
+        "assert list(Path(sys.argv[1]).rglob('*.npy'));" + how
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,124 @@
+"""The engine with the real network, small and untrained."""
+
+import numpy as np
+import pytest
+import torch
+
+from MaskSAMCore.data import ChannelNormalization, Plan
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.modeling import MaskSAM, build_model
+from MaskSAMCore.models.bundle import save_bundle
+from Testing.helpers.threshold_model import GEOMETRIES, LABELS, matrix
+from Testing.modeling.masksam.test_adapters import small_config
+
+
+class DecidedMaskSAM(MaskSAM):
+    """An untrained network finds one class everywhere; this one has all, with masks that vary: each
+    query has a class, and its mask logits are spread."""
+
+    def run_decoder(self, *args, **kwargs):
+        prediction = super().run_decoder(*args, **kwargs)
+        queries = torch.arange(prediction.class_logits.shape[1]) % (self.config.num_classes + 1)
+        classes = torch.nn.functional.one_hot(queries, self.config.num_classes + 2) * 8.0
+        spread = prediction.mask_logits / prediction.mask_logits.std((2, 3, 4), keepdim=True) * 3
+        return prediction._replace(
+            class_logits=classes[None, :, None].expand_as(prediction.class_logits),
+            mask_logits=spread - spread.mean((2, 3, 4), keepdim=True),
+        )
+
+
+def small_model() -> MaskSAM:
+    torch.manual_seed(3)
+    return DecidedMaskSAM(small_config()).eval()
+
+
+def small_plan() -> Plan:
+    return Plan("RSA", (1.0, 1.0, 1.0), small_config().window, (ChannelNormalization(),), ("T1",))
+
+
+def noise(shape=(13, 23, 19), geometry="oblique") -> Volume:
+    values = np.random.default_rng(1).normal(50, 10, shape).astype(np.float32)
+    return Volume(values, GEOMETRIES[geometry])
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter(small_model(), small_plan(), LABELS, device="cpu")
+
+
+def test_one_window_gives_the_scores_of_the_network_itself(segmenter, monkeypatch):
+    # In single precision, whatever this processor could do.
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    model = segmenter._runner.model
+    window = model.config.window
+    values = np.random.default_rng(2).normal(0, 1, window).astype(np.float32)
+    # Voxels that lie as the plan wants them: depth to the right, rows superior, columns anterior.
+    volume = Volume(values, matrix(np.array([[0, 0, 1.0], [1.0, 0, 0], [0, 1.0, 0]])))
+    result = segmenter.segment(volume, probabilities=True)
+    image = torch.from_numpy((values - values.mean()) / values.std())[None, None]
+    with torch.inference_mode():
+        scores = model(image).semantic()[0]
+    np.testing.assert_allclose(
+        result.probabilities, (scores / scores.sum(0)).numpy(), atol=2e-4, rtol=1e-3
+    )
+    clear = scores.topk(2, dim=0).values
+    clear = (clear[0] - clear[1] > 1e-3).numpy()
+    np.testing.assert_array_equal(result.labelmap[clear], scores.argmax(0).numpy()[clear])
+
+
+def test_the_result_does_not_depend_on_how_many_windows_are_encoded_together(segmenter):
+    alone = segmenter.segment(noise(), probabilities=True)
+    segmenter._runner.batch = 3
+    together = segmenter.segment(noise(), probabilities=True)
+    segmenter._runner.batch = 1
+    np.testing.assert_allclose(alone.probabilities, together.probabilities, atol=1e-4)
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_a_box_confines_its_class_and_touches_no_other(segmenter, cache_bytes, name):
+    box = Box("Anterior", (4, 5, 3), (12, 15, 9))
+    with segmenter.open(noise(geometry=name), cache_bytes=cache_bytes) as session:
+        before = session.segment()
+        after = session.segment(boxes=[box])
+    outside = np.ones(after.labelmap.shape, dtype=bool)
+    outside[box.slices()] = False
+    assert (before.labelmap[outside] == 1).any()
+    assert not (after.labelmap[outside] == 1).any()
+    kept = (before.labelmap != 1) & (after.labelmap != 1)
+    np.testing.assert_array_equal(before.labelmap[kept], after.labelmap[kept])
+
+
+def test_mirrored_passes_and_boxes_work_together(segmenter):
+    box = Box("Posterior", (4, 5, 3), (12, 15, 9))
+    result = segmenter.segment(noise(), boxes=[box], tta="mirror")
+    outside = np.ones(result.labelmap.shape, dtype=bool)
+    outside[box.slices()] = False
+    assert not (result.labelmap[outside] == 2).any()
+
+
+def test_a_bundle_gives_a_segmenter_with_the_same_results(tmp_path):
+    model = build_model(small_config()).eval()
+    save_bundle(
+        tmp_path / "small",
+        "small",
+        "A small one",
+        model.state_dict(),
+        model.config,
+        small_plan(),
+        LABELS,
+        half=False,
+    )
+    loaded = Segmenter.from_model(tmp_path / "small", device="cpu")
+    assert loaded.name == "small"
+    by_hand = Segmenter(model, small_plan(), LABELS, device="cpu")
+    found = loaded.segment(noise(), probabilities=True).probabilities
+    expected = by_hand.segment(noise(), probabilities=True).probabilities
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_model_that_does_not_exist_is_a_clear_error():
+    with pytest.raises(MaskSAMError, match="no-such-model"):
+        Segmenter.from_model("no-such-model")

@@ -1,0 +1,112 @@
+"""The network's own boxes, in 3D and slice by slice, where the voxels are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from MaskSAMCore.inference.model_grid import PlanGrid
+from MaskSAMCore.inference.proposals import likely_boxes
+from MaskSAMCore.modeling.masksam.prompt_generator import mask_boxes
+from Testing.helpers.threshold_model import (
+    GEOMETRIES,
+    Embedding,
+    ThresholdModel,
+    threshold_segmenter,
+    two_blobs,
+    volume_of,
+)
+
+
+class BoxedPrediction(NamedTuple):
+    scores: Tensor
+    class_logits: Tensor
+    boxes: Tensor
+
+    def semantic(self) -> Tensor:
+        return self.scores
+
+
+class BoxingModel(ThresholdModel):
+    """Proposes the exact box of each class that a window shows, query by query in reverse."""
+
+    def decode(self, embedding: Embedding, prompts=None):
+        scores = super().decode(embedding, prompts).scores
+        masks = (scores[:, 1:] > 0.5).flip(1)
+        flat = masks.transpose(1, 2).flatten(0, 1)
+        boxes, present = mask_boxes(flat)
+        batch, classes, slices = masks.shape[:3]
+        boxes = boxes.unflatten(0, (batch, slices)).transpose(1, 2)
+        present = present.unflatten(0, (batch, slices)).transpose(1, 2)
+        logits = torch.full((batch, classes, slices, classes + 2), -4.0)
+        for query in range(classes):
+            logits[:, query, :, classes - query] = torch.where(present[:, query], 8.0, -8.0)
+            logits[:, query, :, -1] = torch.where(present[:, query], -8.0, 8.0)
+        return BoxedPrediction(scores, logits, boxes)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=list(GEOMETRIES))
+@pytest.mark.parametrize("tta", ["none", "mirror"])
+def test_a_class_s_box_is_around_its_voxels(geometry, tta):
+    array = two_blobs((11, 17, 23))
+    # Windows of the whole slice: each box is seen entire.
+    segmenter = threshold_segmenter(BoxingModel(window=(4, 24, 24)))
+    result = segmenter.segment(volume_of(array, GEOMETRIES[geometry]), tta=tta)
+    assert [instance.name for instance in result.instances] == ["Anterior", "Posterior"]
+    for instance in result.instances:
+        proposal = instance.proposal
+        assert proposal is not None
+        assert proposal.box.label == instance.name
+        assert np.allclose(proposal.box.lower, instance.box.lower, atol=1e-4)
+        assert np.allclose(proposal.box.upper, instance.box.upper, atol=1e-4)
+        assert proposal.score > 0.95
+
+
+def test_each_slice_has_its_own_box():
+    array = np.zeros((6, 20, 20), np.float32)
+    array[1, 2:6, 3:9] = 1
+    array[2, 4:10, 5:12] = 1
+    segmenter = threshold_segmenter(BoxingModel(window=(4, 24, 24)), orientation="SPL")
+    result = segmenter.segment(volume_of(array))
+    (found,) = result.instances
+    assert found.proposal is not None
+    slices = {(box.lower[2], box.upper[2]): box for box in found.proposal.slices}
+    assert set(slices) == {(1.0, 2.0), (2.0, 3.0)}
+    assert np.allclose(slices[1.0, 2.0].lower[:2], (3, 2), atol=1e-4)
+    assert np.allclose(slices[1.0, 2.0].upper[:2], (9, 6), atol=1e-4)
+    assert np.allclose(slices[2.0, 3.0].lower[:2], (5, 4), atol=1e-4)
+    assert np.allclose(slices[2.0, 3.0].upper[:2], (12, 10), atol=1e-4)
+    assert np.allclose(found.proposal.box.lower, (3, 2, 1), atol=1e-4)
+    assert np.allclose(found.proposal.box.upper, (12, 10, 3), atol=1e-4)
+
+
+def test_a_network_without_proposals_has_none():
+    result = threshold_segmenter().segment(volume_of(two_blobs()))
+    assert [instance.proposal for instance in result.instances] == [None, None]
+
+
+def test_the_box_of_a_class_is_that_of_its_likeliest_query():
+    logits = torch.zeros(1, 3, 2, 4)
+    logits[0, 2, 0, 1] = 9  # class 1 on the first slice: query 2
+    logits[0, 0, 1, 1] = 9  # and on the second: query 0
+    boxes = torch.rand(1, 3, 2, 4)
+    likely = likely_boxes(logits, boxes)
+    assert likely.shape == (1, 2, 2, 5)
+    assert torch.equal(likely[0, 0, 0, :4], boxes[0, 2, 0])
+    assert torch.equal(likely[0, 0, 1, :4], boxes[0, 0, 1])
+    assert likely[0, 0, :, 4].min() > 0.99
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=list(GEOMETRIES))
+def test_boxes_go_to_the_plan_and_back(geometry):
+    from MaskSAMCore.geometry import Box
+
+    volume = volume_of(np.zeros((9, 14, 20), np.float32), GEOMETRIES[geometry])
+    grid = PlanGrid.of(volume, Box("", (2, 1, 3), (19, 12, 8)), "RSA").resampled_to((7, 30, 5))
+    box = Box("one", (4.25, 3.5, 3.75), (15.0, 11.25, 7.5))
+    back = grid.from_plan(grid.to_plan(box), "one")
+    assert np.allclose([back.lower, back.upper], [box.lower, box.upper])

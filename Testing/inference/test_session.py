@@ -1,0 +1,298 @@
+import tempfile
+
+import numpy as np
+import pytest
+import torch
+
+from MaskSAMCore.errors import Cancelled, MaskSAMError
+from MaskSAMCore.geometry import Box
+from MaskSAMCore.inference import Segmenter
+from Testing.helpers.threshold_model import (
+    GEOMETRIES,
+    LABELS,
+    Prediction,
+    ThresholdModel,
+    plan_for,
+    threshold_segmenter,
+    two_blobs,
+    volume_of,
+)
+
+BOX = Box("Anterior", (4, 3, 2), (15, 12, 6))
+INSIDE = (slice(2, 6), slice(3, 12), slice(4, 15))
+
+
+def expected_with(inside=INSIDE):
+    """The blobs with class 1 in a box alone, except where class 2 is."""
+    expected = np.where(two_blobs() == 2, 2, 0)
+    expected[inside] = np.where(expected[inside] == 2, 2, 1)
+    return expected
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("orientation", ["SPL", "LIP", "ARS"])
+@pytest.mark.parametrize("finer", [1, 2])
+def test_a_box_ends_in_exactly_its_voxels(name, orientation, finer):
+    segmenter = threshold_segmenter(orientation=orientation, spacing=[1 / finer] * 3)
+    # The class 2 block is left out: its resampled edges are not exact, and not the point here.
+    blank = np.zeros((11, 17, 23), dtype=np.float32)
+    result = segmenter.segment(volume_of(blank, GEOMETRIES[name]), boxes=[BOX])
+    expected = np.zeros_like(blank)
+    expected[INSIDE] = 1
+    np.testing.assert_array_equal(result.labelmap, expected)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_a_box_reaches_the_right_voxels_through_an_roi(name):
+    roi = Box("", (2, 1, 1), (20, 15, 5))
+    segmenter = threshold_segmenter(orientation="LIP")
+    result = segmenter.segment(volume_of(two_blobs(), GEOMETRIES[name]), roi=roi, boxes=[BOX])
+    expected = np.zeros((11, 17, 23))
+    expected[1:5, 1:15, 2:20] = expected_with((slice(2, 5), *INSIDE[1:]))[1:5, 1:15, 2:20]
+    np.testing.assert_array_equal(result.labelmap, expected)
+
+
+def test_a_box_decodes_only_the_windows_that_it_touches_and_encodes_nothing():
+    model = ThresholdModel()
+    with threshold_segmenter(model).open(volume_of(two_blobs())) as session:
+        first = session.segment()
+        encoded, decoded = model.encoded, model.decoded
+        second = session.segment(boxes=[BOX])
+        assert model.encoded == encoded
+        assert 0 < model.decoded - decoded < decoded
+        np.testing.assert_array_equal(first.labelmap, two_blobs())
+        np.testing.assert_array_equal(second.labelmap, expected_with())
+
+
+def test_what_has_not_changed_is_not_computed_again():
+    model = ThresholdModel()
+    with threshold_segmenter(model).open(volume_of(two_blobs())) as session:
+        with_box = session.segment(boxes=[BOX])
+        decoded = model.decoded
+        automatic = session.segment()
+        again = session.segment(boxes=[BOX])
+        assert model.decoded == decoded
+    np.testing.assert_array_equal(automatic.labelmap, two_blobs())
+    np.testing.assert_array_equal(again.labelmap, with_box.labelmap)
+
+
+def test_moving_one_box_leaves_the_class_of_another_box_alone():
+    model = ThresholdModel()
+    other = Box("Posterior", (16, 13, 8), (21, 16, 10))
+    moved = Box("Anterior", (1, 1, 1), (5, 5, 3))
+    with threshold_segmenter(model).open(volume_of(two_blobs())) as session:
+        both = session.segment(boxes=[BOX, other])
+        decoded = model.decoded
+        after = session.segment(boxes=[other, moved])
+        assert model.decoded - decoded == window_count(moved)
+    np.testing.assert_array_equal(both.labelmap == 2, after.labelmap == 2)
+    assert not np.array_equal(both.labelmap == 1, after.labelmap == 1)
+
+
+def window_count(box):
+    """Windows of the threshold model that a box touches in the blobs' volume."""
+    model = ThresholdModel()
+    with threshold_segmenter(model).open(volume_of(two_blobs())) as session:
+        session.segment()
+        before = model.decoded
+        session.segment(boxes=[box])
+        return model.decoded - before
+
+
+@pytest.mark.parametrize("cache_bytes", [0, 5_000, 1 << 30])
+def test_embeddings_are_kept_in_memory_and_beyond_the_bound_on_disk(
+    cache_bytes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = ThresholdModel()
+    volume = volume_of(two_blobs())
+    with threshold_segmenter(model).open(volume, cache_bytes=cache_bytes) as session:
+        session.segment()
+        encoded = model.encoded
+        assert session._cache.used <= cache_bytes
+        assert bool(list(tmp_path.rglob("*.npy"))) == (cache_bytes == 5_000)
+        result = session.segment(boxes=[BOX])
+    assert model.encoded - encoded == (window_count(BOX) if cache_bytes == 0 else 0)
+    np.testing.assert_array_equal(result.labelmap, expected_with())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_box_is_mirrored_with_its_window():
+    volume = volume_of(two_blobs())
+    result = threshold_segmenter().segment(volume, boxes=[BOX], tta="mirror")
+    np.testing.assert_array_equal(result.labelmap, expected_with())
+
+
+def test_several_boxes_of_a_class_are_united_slice_by_slice():
+    blank = np.zeros((11, 17, 23), dtype=np.float32)
+    first, second = Box("Anterior", (2, 2, 1), (6, 6, 5)), Box("Anterior", (8, 4, 3), (12, 9, 8))
+    result = threshold_segmenter().segment(volume_of(blank), boxes=[first, second])
+    expected = np.zeros_like(blank)
+    expected[1:3, 2:6, 2:6] = 1
+    expected[3:5, 2:9, 2:12] = 1  # where both cross a slice: the smallest box around both
+    expected[5:8, 4:9, 8:12] = 1
+    np.testing.assert_array_equal(result.labelmap, expected)
+
+
+def test_a_stack_of_thin_boxes_is_a_box_for_each_slice():
+    blank = np.zeros((11, 17, 23), dtype=np.float32)
+    expected = np.zeros_like(blank)
+    boxes = []
+    for k in range(2, 9):
+        boxes.append(Box("Posterior", (k, 3, k), (k + 6, 14 - k // 2, k + 1)))
+        expected[k, 3 : 14 - k // 2, k : k + 6] = 2
+    result = threshold_segmenter().segment(volume_of(blank), boxes=boxes)
+    np.testing.assert_array_equal(result.labelmap, expected)
+
+
+def test_two_boxes_of_a_class_keep_both_parts_although_the_model_keeps_one_component():
+    blank = np.zeros((11, 17, 23), dtype=np.float32)
+    first, second = Box("Anterior", (2, 2, 1), (6, 6, 3)), Box("Anterior", (12, 9, 6), (20, 15, 9))
+    segmenter = Segmenter(ThresholdModel(), plan_for(), LABELS, device="cpu", largest_component=[1])
+    both = segmenter.segment(volume_of(blank), boxes=[first, second])
+    assert both.instances[0].voxel_count == 4 * 4 * 2 + 8 * 6 * 3
+
+
+def test_a_heavier_background_takes_what_is_nearly_its_own_without_encoding_again():
+    image = np.zeros((11, 17, 23), dtype=np.float32)
+    image[2:9, 3:12, 4:16] = 0.55
+    image[4:7, 5:9, 6:12] = 0.9
+    model = ThresholdModel()
+    with Segmenter(model, plan_for(), LABELS, device="cpu").open(volume_of(image)) as session:
+        wide = session.segment().labelmap
+        encoded = model.encoded
+        session.weigh_background(1.5)
+        narrow = session.segment().labelmap
+        session.weigh_background(1.0)
+        again = session.segment().labelmap
+    assert model.encoded == encoded
+    np.testing.assert_array_equal(wide, image > 0.5)
+    np.testing.assert_array_equal(narrow, image > 0.8)
+    np.testing.assert_array_equal(again, wide)
+    heavy = Segmenter(model, plan_for(), LABELS, device="cpu", background_weight=1.5)
+    np.testing.assert_array_equal(heavy.segment(volume_of(image)).labelmap, narrow)
+
+
+class FaintModel(ThresholdModel):
+    """Sure of no class, with boxes or without."""
+
+    share = 0.62
+
+    def decode(self, embedding, prompts=None):
+        scores = super().decode(embedding, prompts).scores
+        foreground = self.share * scores[:, 1:]
+        return Prediction(torch.cat([1 - foreground.sum(1, keepdim=True), foreground], 1))
+
+
+@pytest.mark.parametrize(("weight", "found"), [(1.0, True), (1.5, True), (1.8, False)])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_box_and_the_network_alone_weigh_the_background_alike(
+    weight: float, found: bool, overwrite: bool
+):
+    """A class of 0.62 beats a background of 0.38 that weighs 1.5 times as much, not 1.8."""
+    box = Box("Anterior", (4, 4, 3), (12, 10, 8))
+    inside = np.zeros((11, 17, 23), dtype=bool)
+    inside[3:8, 4:10, 4:12] = True
+    segmenter = Segmenter(FaintModel(), plan_for(), LABELS, device="cpu", background_weight=weight)
+    automatic = segmenter.segment(volume_of(inside.astype(np.float32))).labelmap
+    blank = volume_of(np.zeros(inside.shape, dtype=np.float32))
+    boxed = segmenter.segment(blank, boxes=[box], overwrite=overwrite).labelmap
+    np.testing.assert_array_equal(automatic, inside & found)
+    np.testing.assert_array_equal(boxed, inside & found)
+
+
+def test_a_box_partly_outside_is_clipped():
+    blank = np.zeros((11, 17, 23), dtype=np.float32)
+    box = Box("anterior ", (-5, -3, 8), (4, 3, 40))
+    result = threshold_segmenter().segment(volume_of(blank), boxes=[box])
+    expected = np.zeros_like(blank)
+    expected[8:, :3, :4] = 1
+    np.testing.assert_array_equal(result.labelmap, expected)
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        (Box("Spleen", (1, 1, 1), (4, 4, 4)), "'Spleen' names no class.*Anterior, Posterior"),
+        (Box("Anterior", (30, 1, 1), (40, 4, 4)), "'Anterior' lies outside the volume"),
+        (Box("Anterior", (0, 0, 7), (3, 3, 9)), "'Anterior' lies outside the ROI"),
+        (Box("Anterior", (5, 5, 5), (5, 9, 9)), "'Anterior' is empty"),
+        (Box("Anterior", (np.nan, 5, 5), (5, 9, 9)), "'Anterior' has corners that are not"),
+    ],
+)
+def test_a_box_that_cannot_be_used_is_refused_before_any_work(box, message):
+    model = ThresholdModel()
+    roi = Box("", (0, 0, 0), (23, 17, 6))
+    with pytest.raises(MaskSAMError, match=message):
+        threshold_segmenter(model).segment(volume_of(two_blobs()), roi=roi, boxes=[box])
+    assert model.encoded == 0
+
+
+def test_a_cancelled_session_can_be_used_again():
+    model = ThresholdModel()
+    with threshold_segmenter(model).open(volume_of(two_blobs())) as session:
+        with pytest.raises(Cancelled):
+            session.segment(cancelled=lambda: model.encoded >= 2)
+        np.testing.assert_array_equal(session.segment().labelmap, two_blobs())
+        decoded = model.decoded
+        with pytest.raises(Cancelled):
+            session.segment(boxes=[BOX], cancelled=lambda: model.decoded > decoded)
+        assert model.decoded == decoded + 1
+        np.testing.assert_array_equal(session.segment(boxes=[BOX]).labelmap, expected_with())
+
+
+def test_by_default_a_box_takes_nothing_from_a_class_without_one_and_gives_it_nothing():
+    # The box covers all of class 2; the model fills every box, so that class 1 would win there.
+    volume, everything = volume_of(two_blobs()), Box("Anterior", (0, 0, 0), (23, 17, 11))
+    with threshold_segmenter().open(volume) as session:
+        kept = session.segment(boxes=[everything])
+        taken = session.segment(boxes=[everything], overwrite=True)
+        left = session.segment(boxes=[Box("Anterior", (0, 0, 0), (1, 1, 1))])
+        automatic = session.segment()
+    np.testing.assert_array_equal(kept.labelmap, np.where(two_blobs() == 2, 2, 1))
+    # Where both are sure, the class that was there first stays; elsewhere the box wins.
+    assert (taken.labelmap == 1).sum() >= (kept.labelmap == 1).sum()
+    np.testing.assert_array_equal(left.labelmap == 2, two_blobs() == 2)
+    np.testing.assert_array_equal(automatic.labelmap, two_blobs())
+
+
+def test_an_edit_s_instances_are_those_of_its_labels():
+    for name in GEOMETRIES:
+        volume = volume_of(two_blobs(), GEOMETRIES[name])
+        result = threshold_segmenter(orientation="LIP").segment(volume, boxes=[BOX])
+        first, second = result.instances
+        assert (first.name, second.name) == ("Anterior", "Posterior")
+        assert first.voxel_count == (result.labelmap == 1).sum()
+        assert second.voxel_count == (result.labelmap == 2).sum()
+        (found,) = [np.argwhere(result.labelmap == 1)]
+        assert first.box.lower == tuple(found.min(0)[::-1])
+        assert first.box.upper == tuple(found.max(0)[::-1] + 1)
+        assert 0.5 < first.score <= 1
+
+
+def test_a_result_is_the_caller_s_own():
+    with threshold_segmenter().open(volume_of(two_blobs())) as session:
+        session.segment().labelmap[:] = 7
+        session.segment(boxes=[BOX]).labelmap[:] = 7
+        np.testing.assert_array_equal(session.segment().labelmap, two_blobs())
+        np.testing.assert_array_equal(session.segment(boxes=[BOX]).labelmap, expected_with())
+
+
+def test_progress_of_boxes_grows_to_one():
+    seen = []
+    boxes = [BOX, Box("Posterior", (16, 13, 8), (21, 16, 10))]
+    with threshold_segmenter().open(volume_of(two_blobs())) as session:
+        for _ in range(2):
+            seen.clear()
+            session.segment(boxes=boxes, progress=lambda *args: seen.append(args))
+            fractions = [fraction for _, fraction, _ in seen]
+            assert fractions == sorted(fractions)
+            assert fractions[-1] == 1
+            boxes[0] = Box("Anterior", (4, 3, 2), (14, 11, 6))
+
+
+def test_a_closed_session_is_refused():
+    session = threshold_segmenter().open(volume_of(two_blobs()))
+    session.close()
+    with pytest.raises(MaskSAMError, match="closed"):
+        session.segment()

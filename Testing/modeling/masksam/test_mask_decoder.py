@@ -1,0 +1,125 @@
+"""The adapted decoder against SAM's own: the same prompts and the same transformer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from MaskSAMCore.modeling import MaskSAM, build_model
+from Testing.modeling.masksam.test_adapters import small_config
+
+# 4 x 5 tokens of 4 pixels: rows and columns cannot be exchanged unnoticed.
+ROWS, COLUMNS = 16, 20
+
+
+@pytest.fixture
+def model() -> MaskSAM:
+    torch.manual_seed(0)
+    return build_model(small_config(window=(5, ROWS, COLUMNS))).eval()
+
+
+def some_boxes() -> Tensor:
+    """(1, 4, 5, 4), normalised, no two alike."""
+    corner, size = torch.rand(2, 1, 4, 5, 2)
+    return torch.cat([corner, corner + (1 - corner) * size], -1)
+
+
+@torch.no_grad()
+def test_box_prompts_are_sams_of_the_same_boxes(model: MaskSAM) -> None:
+    """Our boxes are edges; SAM takes pixel indices and adds half a pixel to reach their centres."""
+    boxes = some_boxes()
+    ours = model.decoder.box_tokens(model.sam.prompt_encoder, boxes)
+    edges = boxes.reshape(-1, 4) * torch.tensor([COLUMNS, ROWS, COLUMNS, ROWS])
+    theirs, _ = model.sam.prompt_encoder(points=None, boxes=edges - 0.5, masks=None)
+    assert ours.shape == (20, 2, 32)
+    assert torch.equal(ours, theirs)
+    shifted, _ = model.sam.prompt_encoder(points=None, boxes=edges, masks=None)
+    assert not torch.allclose(ours, shifted, atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_box_corner_in_the_middle_of_a_token_is_where_the_token_is(model: MaskSAM) -> None:
+    """Boxes and image embeddings share one system of positions."""
+    prompts = model.sam.prompt_encoder
+    row, column = 1, 3
+    x, y = (column + 0.5) / 5, (row + 0.5) / 4
+    box = torch.tensor([x, y, x, y]).expand(1, 1, 1, 4)
+    corners = model.decoder.box_tokens(prompts, box)[0]
+    place = prompts.get_dense_pe()[0, :, row, column]
+    for corner, kind in zip(corners, prompts.point_embeddings[2:], strict=True):
+        torch.testing.assert_close(corner - kind.weight[0], place, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_mask_prompts_are_sams_of_the_same_masks(model: MaskSAM) -> None:
+    prompts = model.sam.prompt_encoder
+    masks = 5 * torch.randn(1, 4, 5, 16, 20)
+    _, theirs = prompts(points=None, boxes=None, masks=masks.flatten(0, 2)[:, None])
+    expected = theirs.flatten(2).transpose(1, 2).unflatten(0, (1, 4, 5))
+    ours = model.decoder.dense_prompts(prompts, masks, None, some_boxes())
+    assert ours.shape == (1, 4, 5, 20, 32)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    without = torch.rand(1, 4, 5) > 0.5
+    some = model.decoder.dense_prompts(prompts, masks, without, some_boxes())
+    _, nothing = prompts(points=None, boxes=some_boxes().reshape(-1, 4), masks=None)
+    nothing = nothing.flatten(2).transpose(1, 2).unflatten(0, (1, 4, 5))
+    assert torch.equal(some[without], nothing[without])
+    assert torch.equal(some[~without], ours[~without])
+    none = model.decoder.dense_prompts(prompts, None, None, some_boxes())
+    assert torch.equal(none.expand_as(nothing), nothing)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kinds", [("depth_convolution", "depth_mlp"), ("plain", "plain")])
+def test_before_training_the_transformer_is_sams(kinds: tuple[str, str]) -> None:
+    torch.manual_seed(0)
+    model = build_model(small_config(encoder_adapter=kinds[0], decoder_adapter=kinds[1])).eval()
+    transformer = model.sam.mask_decoder.transformer
+    tokens, keys = torch.randn(4, 5, 8, 32), torch.randn(4, 5, 20, 32)
+    position = torch.randn(20, 32)
+    ours = model.decoder.transform(transformer, tokens, keys, position)
+
+    def image(x: Tensor) -> Tensor:
+        return x.transpose(1, 2).unflatten(2, (4, 5))
+
+    theirs = transformer(
+        image(keys.flatten(0, 1)), image(position.expand(20, -1, -1)), tokens.flatten(0, 1)
+    )
+    for mine, its in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine.flatten(0, 1), its, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_masks_come_from_the_embeddings_that_sam_would_upscale(model: MaskSAM) -> None:
+    decoder = model.sam.mask_decoder
+    keys, hyper = torch.randn(4, 5, 20, 32), torch.randn(4, 5, 4)
+    ours = model.decoder.upscaled_product(decoder, keys, hyper, [], 4)
+    source = keys.flatten(0, 1).transpose(1, 2).unflatten(2, (4, 5))
+    upscaled = decoder.output_upscaling(source)
+    expected = torch.einsum("pc,pcyx->pyx", hyper.flatten(0, 1), upscaled)
+    torch.testing.assert_close(ours.flatten(0, 1), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_changed_slice_of_a_prompt_reaches_only_its_neighbours_image(
+    model: MaskSAM, index: int
+) -> None:
+    """Through one of the two adapters of image embeddings, those of tokens being zero; the prompts
+    themselves never meet."""
+    decoder, transformer = model.decoder, model.sam.mask_decoder.transformer
+    torch.nn.init.normal_(decoder.after_image_to_token[index].up.weight, std=0.3)
+    tokens, keys, position = (
+        torch.randn(4, 5, 8, 32),
+        torch.randn(4, 5, 20, 32),
+        torch.randn(20, 32),
+    )
+    changed = keys.clone()
+    changed[1, 2] = torch.randn(20, 32)
+    before = decoder.transform(transformer, tokens, keys, position)
+    after = decoder.transform(transformer, tokens, changed, position)
+    for mine, its in zip(before, after, strict=True):
+        moved = (mine - its).abs().amax((2, 3)) > 1e-6
+        assert moved[1].tolist() == [False, True, True, True, False]
+        assert not moved[[0, 2, 3]].any()

@@ -1,0 +1,70 @@
+"""Masks' prototypes: what a mask claims tells what else it takes, whatever the contrast."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from MaskSAMCore.modeling import build_model
+from MaskSAMCore.modeling.masksam.voxel_embeddings import Prototypes, to_grid, with_detail
+from Testing.modeling.masksam.test_adapters import small_config
+from Testing.modeling.masksam.test_network import RESIDUAL
+
+
+def bright_inside(grey: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Where two structures are (T, H, W), embeddings of their voxels (1, T, 2, H, W), and coarse
+    masks of them (1, 2, T, h, w) whose border is two voxels off."""
+    inside = torch.zeros(3, 8, 16, dtype=torch.bool)
+    inside[..., 6:] = True
+    intensity = torch.where(inside, grey[1], grey[0])
+    voxels = torch.stack([intensity, torch.ones_like(intensity)], 1)[None]
+    masks = torch.full((1, 2, 3, 4, 8), -1.0)
+    masks[:, 0, ..., :4] = 1
+    masks[:, 1, ..., 4:] = 1
+    return inside, voxels, masks
+
+
+@pytest.mark.parametrize("grey", [(-2.0, 2.0), (2.0, -2.0), (1.0, 4.0)])
+def test_a_mask_takes_the_voxels_that_look_like_its_own(grey: tuple[float, float]) -> None:
+    inside, voxels, masks = bright_inside(grey)
+    before = to_grid(masks, (8, 16)).argmax(1)[0] == 1
+    assert int((before != inside).sum()) == 2 * 3 * 8
+    vectors = torch.zeros(1, 2, 3, 2)
+    found = Prototypes(2)(masks, vectors, voxels)
+    assert found.shape == (1, 2, 1, 2)
+    after = with_detail(masks, vectors + found, voxels).argmax(1)[0] == 1
+    assert torch.equal(after, inside)
+
+
+def test_prototypes_are_of_one_image_and_favour_no_mask() -> None:
+    _, voxels, masks = bright_inside((-2.0, 2.0))
+    _, other, _ = bright_inside((3.0, 0.5))
+    prototypes = Prototypes(2)
+    vectors = torch.zeros(2, 2, 3, 2)
+    with torch.no_grad():
+        both = prototypes(masks.repeat(2, 1, 1, 1, 1), vectors, torch.cat([voxels, other]))
+        alone = prototypes(masks, vectors[:1], other)
+    torch.testing.assert_close(both[1:], alone)
+    assert float((both[0] - both[1]).abs().max()) > 0.1
+    torch.testing.assert_close(both.sum(1), torch.zeros_like(both[:, 0]))
+
+
+def test_embeddings_have_their_width_and_a_constant() -> None:
+    config = small_config(**RESIDUAL, prototypes=5)
+    model = build_model(config).eval()
+    with torch.no_grad():
+        proposals = model.encode(torch.randn(2, 1, 5, 16, 20)).proposals
+    assert proposals.voxels.shape == (2, 5, 6, 16, 20)
+    assert torch.equal(proposals.voxels[:, :, -1], torch.ones(2, 5, 16, 20))
+    assert proposals.vectors.shape == (2, config.queries, 5, 6)
+
+
+@pytest.mark.parametrize("size", [(8, 16), (16, 20), (11, 7)])
+def test_masks_are_interpolated_bilinearly(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    masks = torch.randn(2, 3, 4, 8, 10)
+    known = torch.nn.functional.interpolate(masks.flatten(1, 2), size, mode="bilinear")
+    found = to_grid(masks, size)
+    torch.testing.assert_close(found, known.unflatten(1, (3, 4)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(to_grid(masks, size), found)

@@ -1,0 +1,194 @@
+"""SAM checkpoints brought by hand: read as tensors only, recorded, and told what does not fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from MaskSAMCore import Segmenter, models
+from MaskSAMCore.cli import main
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.modeling import SAM_CONFIGS
+from MaskSAMCore.modeling.sam.build import build_sam
+from MaskSAMCore.modeling.sam.predictor import checkpoint_config
+from MaskSAMCore.resources import resources
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MASKSAM_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def light_checkpoint(path: Path, name: str = "vit_b", **changes: object) -> Path:
+    """A SAM's names and shapes in a small file: one number, repeated, behind each tensor."""
+    with torch.device("meta"):
+        wanted = build_sam(SAM_CONFIGS[name], (64, 64)).state_dict()
+    state = {key: torch.zeros(1).expand(value.shape) for key, value in wanted.items()}
+    state = {**state, "pixel_mean": torch.zeros(3, 1, 1), **changes}  # type: ignore[dict-item]
+    torch.save({key: value for key, value in state.items() if value is not None}, path)
+    return path
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def files(home: Path) -> list[str]:
+    return sorted(str(p.relative_to(home)) for p in home.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
+def test_the_size_of_a_sam_is_told_by_its_tensors(tmp_path: Path, name: str):
+    assert checkpoint_config(light_checkpoint(tmp_path / "a.pth", name)) == SAM_CONFIGS[name]
+
+
+def test_a_file_is_taken_with_a_sha256_or_a_persons_word_and_never_without(
+    tmp_path: Path, home: Path, capfd: pytest.CaptureFixture[str]
+):
+    path = light_checkpoint(tmp_path / "medsam_vit_b.pth")
+    add = ["models", "add", str(path), "--name", "medsam"]
+    assert main(add) == 2
+    error = capfd.readouterr().err
+    assert sha256(path) in error and "--sha256" in error and "--unverified" in error
+    assert main([*add, "--sha256", "0" * 64]) == 2
+    assert f"its SHA-256 is {sha256(path)}" in capfd.readouterr().err
+    assert files(home) == []
+    for proof in (["--sha256", sha256(path).upper()], ["--unverified"]):
+        assert main([*add, *proof]) == 0
+        entry = models.find("medsam")
+        assert entry.sha256 == sha256(path) and models.installed(entry)
+        assert entry.preparation == "medsam" and entry.licence == "Apache-2.0"
+        assert files(home) == [
+            "checkpoints/medsam/checkpoint.json",
+            "checkpoints/medsam/checkpoint.pth",
+        ]
+        record = json.loads((entry.file.parent / "checkpoint.json").read_text(encoding="utf-8"))
+        assert record["verified"] is (proof[0] == "--sha256")
+    assert [e.name for e in models.catalog()].count("medsam") == 1
+    capfd.readouterr()
+    assert main(["models", "info", "medsam"]) == 0
+    out = capfd.readouterr().out
+    assert sha256(path) in out and "installed" in out and "--boxes" in out
+    assert main(["models", "remove", "medsam", "--yes"]) == 0
+    assert files(home) == []
+    assert not models.installed(models.find("medsam"))
+
+
+def test_a_checkpoint_of_ones_own_gets_a_name_of_ones_own(tmp_path: Path):
+    path = light_checkpoint(tmp_path / "tuned.pth", "vit_l")
+    entry = models.add_checkpoint(path, "livers", preparation="medsam", unverified=True)
+    assert entry.needs_boxes and entry.preparation == "medsam" and entry == models.find("livers")
+    assert models.open_checkpoint("livers") is not None
+    for name in ("hippocampus", "sam_vit_b"):
+        with pytest.raises(MaskSAMError, match=f"a model named '{name}' already"):
+            models.add_checkpoint(path, name, unverified=True)
+    for name in ("../x", "", "a b"):
+        with pytest.raises(MaskSAMError, match="cannot be a model's name"):
+            models.add_checkpoint(path, name, unverified=True)
+    with pytest.raises(MaskSAMError, match="unknown preparation 'sam2': choose sam or medsam"):
+        models.add_checkpoint(path, "other", preparation="sam2", unverified=True)
+
+
+def test_official_names_take_the_official_files_alone(
+    tmp_path: Path, home: Path, capfd: pytest.CaptureFixture[str]
+):
+    path = light_checkpoint(tmp_path / "sam_vit_b_01ec64.pth")
+    for arguments in ([], ["--name", "sam_vit_b"], ["--name", "sam_vit_b", "--unverified"]):
+        assert main(["models", "add", str(path), *arguments]) == 2
+        assert "is not sam_vit_b: its SHA-256 is another" in capfd.readouterr().err
+    assert files(home) == []
+    with pytest.raises(MaskSAMError, match="masksam models download sam_vit_b"):
+        Segmenter.from_model("sam_vit_b")
+
+
+def test_the_catalogs_file_is_a_model_once_it_verifies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As Meta's file is: the catalog is the shipped one with this file's SHA-256."""
+    path = light_checkpoint(tmp_path / "sam_vit_b_01ec64.pth")
+    values = json.loads((resources() / "Models/catalog.json").read_text(encoding="utf-8"))
+    values["entries"][0]["sha256"] = sha256(path)
+    (tmp_path / "Models").mkdir()
+    (tmp_path / "Models/catalog.json").write_text(json.dumps(values), encoding="utf-8")
+    module = sys.modules["MaskSAMCore.models.catalog"]
+    monkeypatch.setattr(module, "resources", lambda: tmp_path)
+    assert main(["models", "add", str(path)]) == 0
+    segmenter = Segmenter.from_model("sam_vit_b", device="cpu")
+    assert segmenter.needs_boxes and segmenter.name == "sam_vit_b" and segmenter.labels == ()
+    assert segmenter.channels == 1 and str(segmenter.device) == "cpu (as asked)"
+    kept = models.find("sam_vit_b").file
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    with pytest.raises(MaskSAMError, match="damaged or was exchanged"):
+        Segmenter.from_model("sam_vit_b")
+
+
+def test_everything_that_does_not_fit_is_named(tmp_path: Path, home: Path):
+    changes = {
+        "image_encoder.neck.0.weight": None,
+        "image_encoder.extra": torch.zeros(1),
+        "mask_decoder.iou_token.weight": torch.zeros(1, 7),
+    }
+    path = light_checkpoint(tmp_path / "a.pth", **changes)
+    with pytest.raises(MaskSAMError, match="does not fit SAM vit_b") as report:
+        models.add_checkpoint(path, "mine", unverified=True)
+    text = str(report.value)
+    assert "missing image_encoder.neck.0.weight" in text
+    assert "unexpected image_encoder.extra" in text
+    assert "mask_decoder.iou_token.weight has shape (1, 7), not (1, 256)" in text
+    assert "\n" not in text
+    narrow = light_checkpoint(
+        tmp_path / "b.pth", **{"image_encoder.pos_embed": torch.zeros(1, 64, 64, 160)}
+    )
+    with pytest.raises(MaskSAMError, match=r"no SAM of an official size .* 160 wide"):
+        models.add_checkpoint(narrow, "mine", unverified=True)
+    torch.save({"weight": torch.zeros(1)}, path)
+    with pytest.raises(MaskSAMError, match="it has no image encoder"):
+        models.add_checkpoint(path, "mine", unverified=True)
+    assert files(home) == []
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path, home: Path):
+    class Harmful:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "harmed",))
+
+    path = light_checkpoint(tmp_path / "a.pth", optimizer=Harmful())
+    with pytest.raises(MaskSAMError, match="not a readable SAM checkpoint"):
+        models.add_checkpoint(path, "mine", unverified=True)
+    assert not (tmp_path / "harmed").exists() and files(home) == []
+
+
+def test_what_holds_no_weights_says_what_to_do(
+    tmp_path: Path, home: Path, capfd: pytest.CaptureFixture[str]
+):
+    path = light_checkpoint(tmp_path / "mine.pth")
+    assert main(["models", "add", str(path)]) == 2
+    assert f"masksam models add {path} --name NAME" in capfd.readouterr().err
+    (tmp_path / "noise.pth").write_bytes(b"noise")
+    assert main(["models", "add", str(tmp_path / "noise.pth"), "--name", "x", "--unverified"]) == 2
+    assert "is not a readable SAM checkpoint" in capfd.readouterr().err
+    assert main(["models", "add", str(tmp_path / "none"), "--name", "x", "--unverified"]) == 2
+    assert "does not exist" in capfd.readouterr().err
+    assert main(["models", "download", "medsam"]) == 2
+    assert "get its file from https://github.com/bowang-lab/MedSAM" in capfd.readouterr().err
+    with pytest.raises(MaskSAMError, match=r"masksam models add .* --name medsam"):
+        models.add_file(models.find("medsam"), path)
+    assert files(home) == []
+
+
+def test_a_damaged_record_is_no_model(tmp_path: Path, home: Path):
+    path = light_checkpoint(tmp_path / "a.pth")
+    models.add_checkpoint(path, "mine", unverified=True)
+    record = home / "checkpoints" / "mine" / "checkpoint.json"
+    good = json.loads(record.read_text(encoding="utf-8"))
+    for bad in ({**good, "name": "sam_vit_b"}, {**good, "preparation": "x"}, {"name": "mine"}, []):
+        record.write_text(json.dumps(bad), encoding="utf-8")
+        with pytest.raises(MaskSAMError, match="no model named 'mine'"):
+            models.find("mine")
+        assert models.find("sam_vit_b").url

@@ -1,0 +1,67 @@
+"""The U-Net to compare with: its stages by nnU-Net's rules, and the interface of the others."""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from MaskSAMCore.modeling import UNetConfig, build_model, kept_names, preset
+from MaskSAMCore.training.losses.masksam import LossSettings, LossWeights
+from MaskSAMCore.training.losses.objective import training_loss
+from Testing.modeling.masksam.test_network import prompts_for
+
+
+def small_unet() -> UNetConfig:
+    return UNetConfig(2, features=4).on_grid((5, 16, 20), (1.0, 1.0, 1.0))
+
+
+def test_stages_of_an_isotropic_grid_are_nnunets_for_the_hippocampus() -> None:
+    """nnU-Net's plan for 35 x 50 x 36 voxels of 1 mm: patch 40 x 56 x 40, four stages."""
+    config = preset("unet").on_grid((35, 50, 36), (1.0, 1.0, 1.0))  # type: ignore[union-attr]
+    assert config.window == (40, 56, 40)
+    assert config.strides == ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
+    assert set(config.kernels) == {(3, 3, 3)}
+    assert config.stage_features == (32, 64, 128, 256)
+
+
+def test_coarse_slices_are_neither_halved_nor_mixed_at_first() -> None:
+    config = UNetConfig(1).on_grid((14, 256, 224), (10.0, 1.5, 1.5))
+    assert config.strides[1:3] == ((1, 2, 2), (1, 2, 2))
+    assert config.kernels[0] == (1, 3, 3) and config.kernels[-1] == (3, 3, 3)
+    assert config.window[1:] == (256, 224)
+
+
+def test_it_predicts_trains_with_deep_supervision_and_is_clipped_by_boxes() -> None:
+    torch.manual_seed(0)
+    config = small_unet()
+    model = build_model(config)
+    images = torch.randn(2, 1, *config.window)
+    labels = torch.randint(0, 3, (2, *config.window))
+    stages = model.supervised_logits(images)
+    assert tuple(stages[0].shape[2:]) == config.window
+    assert len(stages) == len(config.strides) - 1
+    weights = LossSettings(LossWeights(cross_entropy=1.0, dice=1.0))
+    loss, parts = training_loss(model, images, labels, weights)
+    loss.backward()
+    assert parts["cross_entropy"] > 0 and parts["dice"] > 0
+    with torch.no_grad():
+        embedding = model.eval().encode(images[:1])
+        free = model.decode(embedding).semantic()[0]
+        prompts = prompts_for(1, [0.25, 0.25, 0.75, 0.75], [1, 2], config.window[0])
+        held = model.decode(embedding, prompts).semantic()[0]
+    torch.testing.assert_close(free.sum(0), torch.ones(config.window))
+    assert float(held[1, [0, 3]].max()) == 0 and float(held[1, 1].max()) > 0
+    assert torch.equal(held[2], free[2])
+
+
+def test_its_weights_are_kept_once_and_come_back(tmp_path) -> None:
+    """The package's decoder holds its encoder too: every tensor has several names."""
+    model = build_model(small_unet())
+    names = kept_names(model)
+    assert len(names) < len(model.state_dict())
+    state = model.state_dict()
+    save_file({name: state[name].contiguous() for name in names}, tmp_path / "w.safetensors")
+    other = build_model(small_unet())
+    other.load_state_dict(load_file(tmp_path / "w.safetensors"), strict=False)
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, state[name]), name

@@ -1,0 +1,50 @@
+"""Pictures: outlines lie where the labels are, whatever the volume's axes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.labels import Label
+from MaskSAMCore.pictures import outline_picture
+from Testing.helpers.generated import generated_case
+
+LABELS = (Label(1, "Bright", (1.0, 0.0, 0.0)), Label(2, "Dark", (0.0, 0.0, 1.0)))
+
+
+def draw(path: Path, matrix: np.ndarray, label: np.ndarray, reference=None) -> np.ndarray:
+    image, _ = generated_case(0)
+    volume = Volume(image, matrix)
+    outline_picture([("case", volume, label, reference)], LABELS, path)
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path))).astype(int)
+
+
+@pytest.mark.parametrize("matrix", [np.diag([1.0, 1.0, 2.0, 1.0]), np.diag([-1.0, 1.0, 1.5, 1.0])])
+def test_both_classes_are_outlined_in_their_colours(tmp_path: Path, matrix: np.ndarray):
+    picture = draw(tmp_path / "a.png", matrix, generated_case(0)[1])
+    red = (picture[..., 0] > 200) & (picture[..., 1:3].max(-1) < 60)
+    blue = (picture[..., 2] > 200) & (picture[..., :2].max(-1) < 60)
+    assert red.sum() > 100
+    assert blue.sum() > 100
+
+
+def test_an_empty_result_is_a_picture_without_outlines(tmp_path: Path):
+    _, label = generated_case(0)
+    full = draw(tmp_path / "full.png", np.eye(4), label)
+    empty = draw(tmp_path / "empty.png", np.eye(4), np.zeros_like(label))
+
+    def red(picture: np.ndarray) -> int:
+        return int(((picture[..., 0] > 200) & (picture[..., 1:3].max(-1) < 60)).sum())
+
+    assert red(empty) < red(full) / 3
+
+
+def test_a_reference_is_drawn_beside_the_result(tmp_path: Path):
+    _, label = generated_case(0)
+    without = draw(tmp_path / "a.png", np.eye(4), label)
+    beside = draw(tmp_path / "b.png", np.eye(4), label, np.roll(label, 3, axis=2))
+    assert without.shape != beside.shape or (without != beside).any()

@@ -1,0 +1,105 @@
+"""Volumes of structures, and how far left and right differ."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from MaskSAMCore.cli import main
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io import read_volume
+from MaskSAMCore.labels import side_of
+from MaskSAMCore.volumetry import structure_volumes, volume_table, write_volume_table
+from Testing.helpers.generated import generated_case, write_image
+from Testing.helpers.small_bundle import small_bundle
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "structure"),
+    [
+        ("left hippocampus", "left", "hippocampus"),
+        ("Right-Hippocampus", "right", "hippocampus"),
+        ("Hippocampus, Left", "left", "hippocampus"),
+        ("left_lateral_ventricle", "left", "lateral ventricle"),
+        ("brain stem", "", "brain stem"),
+        ("cleft", "", "cleft"),
+        ("left and right lungs", "", "left and right lungs"),
+    ],
+)
+def test_the_side_in_a_name(name: str, side: str, structure: str):
+    assert side_of(name) == (side, structure)
+
+
+def test_volumes_and_asymmetry():
+    found = [
+        ("left caudate", 0.9, 3000),
+        ("Anterior", 0.8, 500),
+        ("right caudate", 0.7, 5000),
+        ("left thalamus", 0.6, 10),
+    ]
+    rows = structure_volumes(found, voxel_ml=0.002)
+    assert [row.name for row in rows] == [name for name, *_ in found]
+    assert [row.ml for row in rows] == pytest.approx([6.0, 1.0, 10.0, 0.02])
+    # (6 - 10) over their mean of 8.
+    assert rows[0].asymmetry == rows[2].asymmetry == pytest.approx(-50.0)
+    assert rows[1].asymmetry is None
+    assert rows[3].asymmetry is None, "its right side was not found"
+
+
+def test_equal_sides_have_no_asymmetry_and_empty_ones_none_at_all():
+    equal = structure_volumes([("left eye", 1.0, 7), ("right eye", 1.0, 7)], 1.0)
+    assert [row.asymmetry for row in equal] == [0.0, 0.0]
+    empty = structure_volumes([("left eye", 0.0, 0), ("right eye", 0.0, 0)], 1.0)
+    assert [row.asymmetry for row in empty] == [None, None]
+
+
+def test_the_table_reads_back_whatever_the_names_are():
+    rows = structure_volumes([('left "a", b', 0.5, 10), ("right a b", 0.25, 30)], 0.001)
+    for separator, case in ((",", ""), ("\t", ""), (",", "campus, 1")):
+        text = volume_table({case: rows}, separator)
+        read = list(csv.DictReader(io.StringIO(text), delimiter=separator))
+        assert [line["structure"] for line in read] == ['left "a", b', "right a b"]
+        assert [float(line["volume_ml"]) for line in read] == [0.01, 0.03]
+        assert [line["asymmetry_percent"] for line in read] == ["-100.00", "-100.00"]
+        assert all(line.get("case", "") == case for line in read)
+    three = volume_table({"one": rows, "none": [], "two": rows[:1]}).splitlines()
+    assert [line.split(",")[0] for line in three] == ["case", "one", "one", "none", "two"]
+    assert three[3] == "none,,,,"
+
+
+@pytest.mark.parametrize("name", ["campus", "häd"])
+def test_a_spreadsheet_reads_the_file_as_it_is_meant(name: str, tmp_path: Path):
+    path = tmp_path / "volumes.csv"
+    write_volume_table(path, {name: structure_volumes([("eye", 0.5, 10)], 0.001)})
+    # Excel takes a file without the mark for the system's own encoding.
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf") == (not name.isascii())
+    (line,) = csv.DictReader(path.open(encoding="utf-8-sig"))
+    assert line["case"] == name
+    with pytest.raises(MaskSAMError, match="exists"):
+        write_volume_table(path, {}, overwrite=False)
+
+
+def test_predict_writes_the_volumes_of_all_cases_and_keeps_a_file_that_exists(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    model = str(small_bundle(tmp_path / "small"))
+    for name in ("a", "b"):
+        write_image(generated_case(0)[0], tmp_path / "in" / f"{name}.nii.gz", spacing=(0.5, 1, 2))
+    target = tmp_path / "tables" / "volumes.csv"
+    arguments = ["predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", model]
+    assert main([*arguments, "--volumes", str(target)]) == 0
+    lines = list(csv.DictReader(target.open(encoding="utf-8")))
+    assert [line["case"] for line in lines] == ["a", "b"]
+    found = (read_volume(tmp_path / "out" / "a.nii.gz").array > 0).sum()
+    assert found > 0
+    assert float(lines[0]["volume_ml"]) == pytest.approx(found / 1000, abs=1e-4)
+    target.write_text("precious")
+    assert main([*arguments, "--volumes", str(target)]) == 2
+    assert "--overwrite" in capfd.readouterr().err
+    assert target.read_text() == "precious"
+    for taken in (tmp_path / "out" / "a.nii.gz", tmp_path):
+        assert main([*arguments, "--overwrite", "--volumes", str(taken)]) == 2
+        assert "a file of its own" in capfd.readouterr().err

@@ -1,0 +1,268 @@
+"""Matching and losses: invariants, and the defects that must not come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from MaskSAMCore.evaluation import dice_scores
+from MaskSAMCore.modeling import MaskSAM, build_model
+from MaskSAMCore.training.losses.masksam import (
+    LossSettings,
+    LossWeights,
+    classification_loss,
+    generator_loss,
+    masksam_loss,
+    prompted_prediction,
+    semantic_loss,
+    slice_targets,
+)
+from MaskSAMCore.training.losses.prompting import PromptSettings, jittered_boxes, prompted_classes
+from MaskSAMCore.training.matcher import Assignment, match, pairwise_box_costs, pairwise_mask_costs
+from Testing.modeling.masksam.test_adapters import small_config
+
+
+def example_labels() -> torch.Tensor:
+    labels = torch.zeros(1, 5, 16, 20, dtype=torch.long)
+    labels[0, 1:4, 4:8, 5:10] = 1
+    labels[0, 2:, 10:14, 5:18] = 2
+    return labels
+
+
+def test_targets_of_a_slice_are_its_classes_with_tight_boxes() -> None:
+    targets = slice_targets(example_labels(), 2)
+    assert targets.present.tolist() == [
+        [True, False, False],
+        [True, True, False],
+        [True, True, True],
+        [True, True, True],
+        [True, False, True],
+    ]
+    torch.testing.assert_close(targets.boxes[2, 1], torch.tensor([0.25, 0.25, 0.5, 0.5]))
+    torch.testing.assert_close(targets.masks.sum(1), torch.ones(5, 320))
+
+
+def test_padding_belongs_to_no_class() -> None:
+    labels = example_labels()
+    labels[:, :, :, 18:] = -1
+    targets = slice_targets(labels, 2)
+    covered = targets.masks.sum(1).view(5, 16, 20)
+    assert bool((covered[..., 18:] == 0).all()) and bool((covered[..., :18] == 1).all())
+    assert float(targets.boxes[0, 0, 2]) == pytest.approx(0.9)
+
+
+def test_mask_costs_take_one_sigmoid_of_logits() -> None:
+    """The public code took two of the auxiliary masks'."""
+    logits, masks = torch.randn(2, 3, 50), (torch.rand(2, 4, 50) > 0.5).float()
+    bce, dice = pairwise_mask_costs(logits, masks)
+    for s, n, k in ((0, 0, 0), (1, 2, 3), (0, 1, 2)):
+        expected = F.binary_cross_entropy_with_logits(logits[s, n], masks[s, k])
+        torch.testing.assert_close(bce[s, n, k], expected)
+        p = logits[s, n].sigmoid()
+        overlap = 2 * (p * masks[s, k]).sum() + 1
+        torch.testing.assert_close(dice[s, n, k], 1 - overlap / (p.sum() + masks[s, k].sum() + 1))
+
+
+def test_perfect_masks_cost_nothing_for_auxiliary_ones_too() -> None:
+    targets = slice_targets(example_labels(), 2)
+    logits = (targets.masks * 2 - 1) * 40
+    bce, dice = pairwise_mask_costs(logits, targets.masks)
+    assert float(bce.diagonal(dim1=1, dim2=2).max()) < 1e-6
+    assert float(dice.diagonal(dim1=1, dim2=2).max()) < 1e-6
+
+
+def test_box_costs_are_distance_and_generalised_iou() -> None:
+    a = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]]])
+    b = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]])
+    distance, giou = pairwise_box_costs(a, b)
+    torch.testing.assert_close(distance[0, 0], torch.tensor([0.0, 2.0]))
+    torch.testing.assert_close(giou[0, 0], torch.tensor([0.0, 1.5]))
+    assert bool(torch.isfinite(giou).all())
+
+
+def test_matching_finds_the_cheapest_pairs_of_present_classes() -> None:
+    cost = torch.tensor([[[5.0, 1.0, 0.0], [1.0, 5.0, 0.0], [9.0, 9.0, 0.0]]] * 2)
+    present = torch.tensor([[True, True, False], [False, False, False]])
+    found = match(cost, present)
+    assert sorted(zip(found.queries.tolist(), found.classes.tolist(), strict=True)) == [
+        (0, 1),
+        (1, 0),
+    ]
+    assert found.slices.tolist() == [0, 0]
+
+
+def test_too_few_queries_are_an_error_that_says_how_many() -> None:
+    with pytest.raises(ValueError, match="raise 'queries' to at least 3"):
+        match(torch.zeros(1, 2, 3), torch.ones(1, 3, dtype=torch.bool))
+
+
+def test_costs_that_are_not_finite_are_an_error_of_their_own() -> None:
+    cost = torch.zeros(1, 3, 2)
+    cost[0, 1, 1] = torch.nan
+    with pytest.raises(FloatingPointError, match="not finite"):
+        match(cost, torch.ones(1, 2, dtype=torch.bool))
+
+
+def test_unmatched_queries_are_no_object_at_a_lower_weight() -> None:
+    logits = torch.zeros(1, 2, 4)
+    logits[0, 1, 3] = 100.0
+    pairs = Assignment(torch.tensor([0]), torch.tensor([0]), torch.tensor([1]))
+    expected = torch.log(torch.tensor(4.0)) / 1.1
+    torch.testing.assert_close(classification_loss(logits, pairs, 0.1), expected)
+
+
+def test_the_semantic_loss_ignores_padding() -> None:
+    labels = example_labels()
+    classes = torch.full((1, 3, 5, 4), -20.0)
+    for k in range(3):
+        classes[0, k, :, k] = 20.0
+    targets = slice_targets(labels, 2)
+    masks = ((targets.masks * 2 - 1) * 20).view(5, 3, 16, 20).transpose(0, 1)[None]
+    assert float(semantic_loss(classes, masks, targets)) < 1e-3
+    padded = labels.clone()
+    padded[:, :, 12:] = -1
+    assert float(semantic_loss(classes, masks, slice_targets(padded, 2))) < 1e-3
+    assert float(semantic_loss(classes, -masks, targets)) > 1
+
+
+def test_drawn_boxes_are_tight_or_those_of_the_whole_window() -> None:
+    targets = slice_targets(example_labels(), 2)
+    loose = torch.tensor([[False, False, True]])
+    boxes = jittered_boxes(targets, 1, loose, 0.0, None)
+    torch.testing.assert_close(boxes[2, 1], targets.boxes[2, 1])
+    torch.testing.assert_close(boxes[4, 2], torch.tensor([0.25, 0.625, 0.9, 0.875]))
+    jittered = jittered_boxes(targets, 1, loose, 0.1, torch.Generator().manual_seed(0))
+    shift = (jittered - boxes)[2, 1].abs()
+    assert 0 < float(shift.max()) <= 0.1 * 0.25 + 1e-6
+
+
+def test_prompts_replace_the_proposal_of_their_class_only() -> None:
+    torch.manual_seed(0)
+    model = build_model(small_config())
+    targets = slice_targets(example_labels(), 2)
+    settings = LossSettings(prompts=PromptSettings(share=1, loose=0, drop_mask=0, jitter=0))
+    with torch.no_grad():
+        embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
+        prediction, _ = prompted_prediction(model, embedding, targets, settings, None)
+    changed = (prediction.boxes != embedding.proposals.boxes).any(-1)[0]
+    assert changed.sum(0).tolist() == [0, 1, 2, 2, 1]
+    query = int(changed[:, 1].nonzero()[0, 0])
+    torch.testing.assert_close(prediction.boxes[0, query, 1], targets.boxes[1, 1])
+
+
+def test_the_background_is_never_prompted_and_a_share_of_zero_prompts_nothing() -> None:
+    prompted, _, _ = prompted_classes(50, 3, PromptSettings(share=1), None)
+    assert not prompted[:, 0].any() and prompted[:, 1:].all()
+    assert not prompted_classes(50, 3, PromptSettings(share=0), None)[0].any()
+
+
+def test_the_loss_reaches_every_trained_parameter_and_reports_its_parts() -> None:
+    torch.manual_seed(0)
+    model = build_model(small_config())
+    settings = LossSettings(prompts=PromptSettings(share=1, drop_mask=0.5))
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randn(2, 1, 5, 16, 20)
+    labels = example_labels().expand(2, -1, -1, -1)
+    loss, parts = masksam_loss(model, images, labels, settings, generator)
+    loss.backward()
+    assert {name for name, p in model.trained_parameters().items() if p.grad is None} == set()
+    assert set(parts) == {"masks", "auxiliary", "classes", "semantic"}
+    weights = LossWeights()
+    total = parts["masks"] + parts["auxiliary"] + weights.classification * parts["classes"]
+    assert float(loss.detach()) == pytest.approx(
+        total + weights.semantic * parts["semantic"], rel=1e-5
+    )
+
+
+def test_a_few_steps_on_one_window_learn_it() -> None:
+    torch.manual_seed(0)
+    model = build_model(small_config(stem_pyramid=True, stem_channels=(8, 8, 16)))
+    images, labels, _ = after_a_few_steps(model, masksam_loss)
+    with torch.no_grad():
+        found = model.eval()(images).semantic().argmax(1)
+    assert min(dice_scores(found.numpy(), labels.numpy(), [1, 2])) > 0.9
+
+
+def after_a_few_steps(
+    model: MaskSAM, loss_of: Callable[..., tuple[torch.Tensor, dict[str, float]]]
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
+    """The window that was trained on, and the last step's parts of the loss."""
+    labels = example_labels()
+    images = (labels[:, None].float() - 1) + 0.1 * torch.randn(1, 1, 5, 16, 20)
+    optimizer = torch.optim.AdamW(model.trained_parameters().values(), lr=3e-3)
+    for _ in range(60):
+        loss, parts = loss_of(model, images, labels, LossSettings())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return images, labels, parts
+
+
+class GivenMasks(torch.nn.Module):
+    """Stands where the generator's masks come from."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.config = small_config()
+        self.logits = logits
+
+    def encode(self, _: torch.Tensor) -> SimpleNamespace:
+        boxes = torch.full((1, 4, 5, 4), 0.5)
+        return SimpleNamespace(proposals=SimpleNamespace(boxes=boxes))
+
+    def auxiliary_masks(self, _: object) -> torch.Tensor:
+        return self.logits
+
+
+@pytest.mark.parametrize("rarity", [0.5, 0.0])
+def test_the_generators_loss_is_that_of_its_first_queries_as_classes(rarity: float) -> None:
+    torch.manual_seed(0)
+    labels = example_labels()
+    labels[..., 18:] = -1
+    logits = torch.randn(1, 4, 5, 16, 20)
+    weights_of_parts = LossWeights(auxiliary_bce=0, box_l1=0, box_giou=0)
+    settings = LossSettings(weights_of_parts, rarity=rarity)
+    loss, _ = generator_loss(GivenMasks(logits), None, labels, settings)
+    shares = logits.sigmoid()[..., :18]
+    shares = (shares / shares.sum(1, keepdim=True))[0]
+    known = labels[0, ..., :18]
+    entropy, weights = 0.0, 0.0
+    dice = []
+    for k in range(3):
+        inside = known == k
+        weight = max(int(inside.sum()), 50) ** -rarity
+        entropy -= weight * float(shares[k][inside].log().sum())
+        weights += weight * int(inside.sum())
+        overlap, sizes = shares[k][inside].sum(), shares[k].sum() + inside.sum()
+        dice.append(float(1 - (2 * overlap + 1) / (sizes + 1)))
+    assert float(loss) == pytest.approx(entropy / weights + sum(dice[1:]) / 2, rel=1e-4)
+
+
+def test_the_generators_loss_is_low_only_for_the_right_masks() -> None:
+    labels = example_labels()
+    right = torch.full((1, 4, 5, 16, 20), -12.0)
+    right.scatter_(1, labels[:, None], 12.0)
+    settings = LossSettings(LossWeights(box_l1=0, box_giou=0))
+    assert float(generator_loss(GivenMasks(right), None, labels, settings)[0]) < 0.01
+    swapped = right[:, [0, 2, 1, 3]]
+    assert float(generator_loss(GivenMasks(swapped), None, labels, settings)[0]) > 1
+
+
+def test_the_generator_alone_learns_a_window_and_the_decoder_stays() -> None:
+    torch.manual_seed(0)
+    changes = {"stem_pyramid": True, "stem_channels": (8, 8, 16), "detail_channels": 6}
+    model = build_model(small_config(**changes, residual_masks=True))
+    images, labels, parts = after_a_few_steps(model, generator_loss)
+    assert set(parts) == {"semantic", "auxiliary", "boxes"}
+    assert all(p.grad is None for p in model.decoder.parameters())
+    with torch.no_grad():
+        proposals = model.eval().encode(images).proposals
+        found = model.auxiliary_masks(proposals)[:, :3].argmax(1)
+    assert min(dice_scores(found.numpy(), labels.numpy(), [1, 2])) > 0.9
+    known = slice_targets(labels, 2)
+    drawn = proposals.boxes[0].transpose(0, 1)[:, :3][known.present]
+    assert float((drawn - known.boxes[known.present]).abs().mean()) < 0.1
