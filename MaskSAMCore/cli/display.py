@@ -75,7 +75,7 @@ class ProgressDisplay:
 
 def volumes_of(result: Segmentation) -> list[StructureVolume]:
     """Volume and asymmetry of each class that was found."""
-    found = [(one.name, one.score, one.voxel_count) for one in result.instances]
+    found = [(one.name, one.confidence, one.voxel_count) for one in result.instances]
     return structure_volumes(found, result.volume.voxel_ml)
 
 

@@ -29,16 +29,16 @@ class Proposal:
 
     Attributes:
         box: around the boxes of its slices, in IJK voxel edges.
-        score: mean of the slices' scores, 0 to 1.
+        confidence: mean of the confidences of its slices, 0 to 1.
         slices: the boxes of the single slices, each one slice of the plan's grid thick, in IJK
             voxel edges; in order of depth.
-        slice_scores: the probability of the class on each of them.
+        slice_confidences: probability of the class on each of these slices.
     """
 
     box: Box
-    score: float
+    confidence: float
     slices: tuple[Box, ...]
-    slice_scores: tuple[float, ...]
+    slice_confidences: tuple[float, ...]
 
 
 def likely_boxes(class_logits: Tensor, boxes: Tensor) -> Tensor:

@@ -17,24 +17,29 @@ from MaskSAMCore.labels import Label
 
 @dataclass(frozen=True)
 class Instance:
-    """A class that was found.
+    """A class with at least one voxel in a segmentation.
 
     Attributes:
-        label: its value in the label map.
-        name: of the class.
-        score: mean probability of the class over its voxels, 0 to 1.
-        box: the smallest box around it, in IJK voxel edges of the input, labelled with the name.
+        value: integer of the class in the labelmap.
+        name: name of the class.
+        confidence: mean probability of the class over its voxels, 0 to 1.
+        box: bounding box of the class's voxels, in IJK voxel edges of the input; carries the name.
         voxel_count: number of voxels.
-        proposal: the network's own boxes of the class, in 3D and slice by slice; None for a network
-            that proposes none, or that proposed none for this class.
+        proposal: boxes that the network predicted for the class, in 3D and slice by slice; None if
+            the network predicts no boxes, or none for this class.
     """
 
-    label: int
+    value: int
     name: str
-    score: float
+    confidence: float
     box: Box
     voxel_count: int
     proposal: Proposal | None = None
+
+    @property
+    def score(self) -> float:
+        """Alias of :attr:`confidence`."""
+        return self.confidence
 
 
 @dataclass(frozen=True)

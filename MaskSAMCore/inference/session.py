@@ -251,7 +251,7 @@ class Session:
         """The automatic result with the classes that have boxes decided anew, and no other."""
         labels, values = self._task.labels, self._values
         labelmap = automatic.labelmap.copy()
-        instances = {one.label: one for one in automatic.instances}
+        instances = {one.value: one for one in automatic.instances}
         own = {int(values[index]) for index in edited}
         for value in own & set(instances):
             part = labelmap[instances.pop(value).box.slices()]
@@ -266,9 +266,9 @@ class Session:
             keep_largest_components(upright[region], own & self._task.largest_component - drawn)
             shares = [means.get(index, 0.0) for index in range(1, len(values))]
             for one in find_instances(upright[region], labels, shares, self._proposals):
-                if one.label in own:
+                if one.value in own:
                     box = self._grid.box_of_part(one.box, region, upright.shape)
-                    instances[one.label] = replace(one, box=box)
+                    instances[one.value] = replace(one, box=box)
         ordered = tuple(instances[lb.value] for lb in labels if lb.value in instances)
         return replace(automatic, labelmap=labelmap, instances=ordered)
 

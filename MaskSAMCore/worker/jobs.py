@@ -99,9 +99,9 @@ def segment(work: Work) -> dict[str, Any]:
 
 def _instance(one: Any) -> dict[str, Any]:
     found = {
-        "label": one.label,
+        "label": one.value,
         "name": one.name,
-        "score": one.score,
+        "score": one.confidence,
         "lower": list(one.box.lower),
         "upper": list(one.box.upper),
         "voxels": one.voxel_count,
@@ -112,7 +112,7 @@ def _instance(one: Any) -> dict[str, Any]:
         found["proposal"] = {
             "lower": list(box.lower),
             "upper": list(box.upper),
-            "score": one.proposal.score,
+            "score": one.proposal.confidence,
         }
     return found
 

@@ -59,7 +59,7 @@ class Heads:
         began = time.perf_counter()
         result = self.segmenter.segment(volume)
         seconds = time.perf_counter() - began
-        found = [(one.name, one.score, one.voxel_count) for one in result.instances]
+        found = [(one.name, one.confidence, one.voxel_count) for one in result.instances]
         rows = structure_volumes(found, volume.voxel_ml)
         print(f"{volume.name}: {len(rows)} of {len(self.segmenter.labels)}, {seconds:.1f} s")
         for row in rows:

@@ -63,7 +63,7 @@ def test_a_class_s_box_is_around_its_voxels(geometry, tta):
         assert proposal.box.label == instance.name
         assert np.allclose(proposal.box.lower, instance.box.lower, atol=1e-4)
         assert np.allclose(proposal.box.upper, instance.box.upper, atol=1e-4)
-        assert proposal.score > 0.95
+        assert proposal.confidence > 0.95
 
 
 def test_each_slice_has_its_own_box():

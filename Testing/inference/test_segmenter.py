@@ -4,7 +4,7 @@ import torch
 
 from MaskSAMCore.errors import Cancelled, MaskSAMError, OutOfMemory
 from MaskSAMCore.geometry import Box
-from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.inference import Instance, Segmenter
 from MaskSAMCore.labels import Label
 from Testing.helpers.threshold_model import (
     GEOMETRIES,
@@ -109,12 +109,17 @@ def test_each_class_found_is_described():
     result = threshold_segmenter().segment(volume_of(truth))
     assert [one.name for one in result.instances] == ["Anterior", "Posterior"]
     for one in result.instances:
-        k, j, i = np.nonzero(truth == one.label)
+        k, j, i = np.nonzero(truth == one.value)
         assert one.box == Box(
             one.name, (i.min(), j.min(), k.min()), (i.max() + 1, j.max() + 1, k.max() + 1)
         )
         assert one.voxel_count == len(k)
-        assert one.score == pytest.approx(1, abs=1e-5)
+        assert one.confidence == pytest.approx(1, abs=1e-5)
+
+
+def test_score_is_an_alias_of_an_instance_s_confidence():
+    instance = Instance(1, "Anterior", 0.75, Box("Anterior", (0, 0, 0), (1, 1, 1)), 1)
+    assert instance.score == instance.confidence == 0.75
 
 
 def test_label_values_are_those_of_the_model_not_its_class_numbers():
@@ -124,7 +129,7 @@ def test_label_values_are_those_of_the_model_not_its_class_numbers():
     result = segmenter.segment(volume_of(truth))
     assert result.labelmap.dtype == np.uint16
     np.testing.assert_array_equal(result.labelmap, np.array([0, 300, 7])[truth.astype(int)])
-    assert [one.label for one in result.instances] == [300, 7]
+    assert [one.value for one in result.instances] == [300, 7]
 
 
 def test_probabilities_sum_to_one_and_agree_with_the_labels():

@@ -267,7 +267,7 @@ def test_an_edit_s_instances_are_those_of_its_labels():
         (found,) = [np.argwhere(result.labelmap == 1)]
         assert first.box.lower == tuple(found.min(0)[::-1])
         assert first.box.upper == tuple(found.max(0)[::-1] + 1)
-        assert 0.5 < first.score <= 1
+        assert 0.5 < first.confidence <= 1
 
 
 def test_a_result_is_the_caller_s_own():

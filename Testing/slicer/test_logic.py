@@ -36,7 +36,7 @@ def assert_equals(node, volume, expected):
     assert segment_names(node) == names
     for instance in expected.instances:
         voxels = segment_voxels(node, instance.name, volume)
-        assert np.array_equal(voxels, expected.labelmap == instance.label)
+        assert np.array_equal(voxels, expected.labelmap == instance.value)
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=list(GRIDS))
@@ -60,8 +60,8 @@ def test_a_real_model_gives_what_the_engine_gives(logic, models_home):
     assert expected.instances
     for instance in expected.instances:
         voxels = segment_voxels(node, instance.name, volume)
-        assert np.array_equal(voxels, expected.labelmap == instance.label)
-        assert logic.run.outcome.found[0].score == pytest.approx(instance.score, abs=1e-4)
+        assert np.array_equal(voxels, expected.labelmap == instance.value)
+        assert logic.run.outcome.found[0].score == pytest.approx(instance.confidence, abs=1e-4)
 
 
 def test_a_linear_parent_transform_is_honoured(known):

@@ -106,7 +106,7 @@ def test_the_network_s_own_boxes_come_with_its_classes(tmp_path: Path):
             else:
                 assert told["proposal"]["lower"] == pytest.approx(one.proposal.box.lower)
                 assert told["proposal"]["upper"] == pytest.approx(one.proposal.box.upper)
-                assert told["proposal"]["score"] == pytest.approx(one.proposal.score)
+                assert told["proposal"]["score"] == pytest.approx(one.proposal.confidence)
     finally:
         client.close()
 

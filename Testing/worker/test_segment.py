@@ -84,8 +84,8 @@ def test_the_result_is_the_engines_own_voxel_for_voxel(
     assert heard.done == [result] and heard.errors == []
     assert job.done and job.result is result and job.error is None and job.seconds > 0
     for found, one in zip(result["instances"], expected.instances, strict=True):
-        assert (found["label"], found["name"]) == (one.label, one.name)
-        assert found["score"] == pytest.approx(one.score, abs=1e-9)
+        assert (found["label"], found["name"]) == (one.value, one.name)
+        assert found["score"] == pytest.approx(one.confidence, abs=1e-9)
         assert (tuple(found["lower"]), tuple(found["upper"])) == (one.box.lower, one.box.upper)
         assert found["voxels"] == one.voxel_count
     assert result["device"]["name"] == str(Segmenter.from_model(model).device.device)

@@ -150,7 +150,7 @@ class SamSession(Session):
         self._fill(work, overlay, report)
         report.stage("Writing the labels", until=1.0)
         instances = find_instances(labelmap, labels, overlay.scores(len(labels)).tolist())
-        found = {one.label for one in instances}
+        found = {one.value for one in instances}
         empty = [label.name for label in labels if label.value not in found]
         notes = [*self._runner.notes, *(f"nothing was found in the box '{n}'" for n in empty)]
         report.finish()

@@ -78,7 +78,7 @@ def test_each_name_is_one_segment_inside_its_boxes(segmenter: SamSegmenter):
     assert (first & a).any() and (first & c).any() and second.any()
     assert not (first | second)[a | b | c].all()
     assert [one.voxel_count for one in result.instances] == [first.sum(), second.sum()]
-    assert all(0.5 < one.score <= 1 for one in result.instances)
+    assert all(0.5 < one.confidence <= 1 for one in result.instances)
     assert result.volume is image
 
 
