@@ -9,7 +9,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from MaskSAMCore.modeling import SAM_CONFIGS
+from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.io import read_volume
+from MaskSAMCore.labels import Label
+from MaskSAMCore.modeling import SAM_CONFIGS, build_model
+from MaskSAMCore.training.run_folder import BEST, RunRecord, load_weights
 from Testing.helpers.generated import write_dataset
 
 SMALL = {
@@ -41,3 +45,25 @@ def write_gapped_dataset(folder: Path, cases: int = 3) -> Path:
     description["labels"] = {"background": 0, **VALUES}
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return folder
+
+
+def dice_of(run: Path, dataset: Path, train: bool = True) -> float:
+    """Return the mean Dice of the validation cases with a run's best weights.
+
+    Args:
+        run: folder of the run.
+        dataset: folder of the dataset, with images of one channel.
+        train: whether the best weights are used, instead of random ones.
+    """
+    record = RunRecord.load(run)
+    model = load_weights(record, run / BEST) if train else build_model(record.config)
+    labels = [Label(i + 1, name, (1, 1, 1)) for i, name in enumerate(record.classes)]
+    segmenter = Segmenter(model, record.plan, labels, device="cpu")
+    scores = []
+    for case in record.split["val"]:
+        found = segmenter.segment(read_volume(dataset / f"imagesTr/{case}_0000.nii.gz")).labelmap
+        truth = read_volume(dataset / f"labelsTr/{case}.nii.gz").array
+        for value in (1, 2):
+            a, b = found == value, truth == value
+            scores.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+    return float(sum(scores) / len(scores))

@@ -11,13 +11,13 @@ from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.models import save_bundle
 from MaskSAMCore.training.run_folder import own_weights
-from Testing.modeling.masksam.test_adapters import small_config
+from Testing.helpers.networks import small_masksam_config
 
 
 def small_bundle(folder: Path, channels: int = 1) -> Path:
     """A small random network that finds its two classes somewhere."""
     torch.manual_seed(1)
-    config = small_config(in_channels=channels)
+    config = small_masksam_config(in_channels=channels)
     model = build_model(config)
     with torch.no_grad():
         model.decoder.class_head.bias[1:3] += 3

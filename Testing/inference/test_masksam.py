@@ -10,8 +10,8 @@ from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.modeling import MaskSAM, build_model
 from MaskSAMCore.models.bundle import save_bundle
+from Testing.helpers.networks import small_masksam_config
 from Testing.helpers.threshold_model import GEOMETRIES, LABELS, matrix
-from Testing.modeling.masksam.test_adapters import small_config
 
 
 class DecidedMaskSAM(MaskSAM):
@@ -31,11 +31,13 @@ class DecidedMaskSAM(MaskSAM):
 
 def small_model() -> MaskSAM:
     torch.manual_seed(3)
-    return DecidedMaskSAM(small_config()).eval()
+    return DecidedMaskSAM(small_masksam_config()).eval()
 
 
 def small_plan() -> Plan:
-    return Plan("RSA", (1.0, 1.0, 1.0), small_config().window, (ChannelNormalization(),), ("T1",))
+    return Plan(
+        "RSA", (1.0, 1.0, 1.0), small_masksam_config().window, (ChannelNormalization(),), ("T1",)
+    )
 
 
 def noise(shape=(13, 23, 19), geometry="oblique") -> Volume:
@@ -100,7 +102,7 @@ def test_mirrored_passes_and_boxes_work_together(segmenter):
 
 
 def test_a_bundle_gives_a_segmenter_with_the_same_results(tmp_path):
-    model = build_model(small_config()).eval()
+    model = build_model(small_masksam_config()).eval()
     save_bundle(
         tmp_path / "small",
         "small",

@@ -8,7 +8,7 @@ import torch
 from MaskSAMCore.modeling import BoxPrompts, build_model
 from MaskSAMCore.modeling.box_prompts import apply_box_prompts, clipped_boxes
 from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
-from Testing.modeling.masksam.test_adapters import randomise_adapters, small_config
+from Testing.helpers.networks import randomize_adapters, small_masksam_config
 
 
 def proposed() -> tuple[torch.Tensor, Proposals]:
@@ -56,8 +56,8 @@ def test_a_box_beside_the_class_s_own_takes_its_place():
 @pytest.mark.parametrize("exact", [True, False])
 def test_decoding_one_class_gives_the_scores_of_decoding_all(label, exact):
     torch.manual_seed(0)
-    model = build_model(small_config()).eval()
-    randomise_adapters(model)
+    model = build_model(small_masksam_config()).eval()
+    randomize_adapters(model)
     boxes = torch.zeros(2, 3, 5, 4)
     present = torch.zeros(2, 3, 5, dtype=torch.bool)
     given = torch.zeros(2, 3, dtype=torch.bool)

@@ -26,7 +26,7 @@ from MaskSAMCore.models.bundle import DESCRIPTION, WEIGHTS, sha256
 from MaskSAMCore.models.catalog import Entry, read_catalog
 from MaskSAMCore.resources import resources
 from MaskSAMCore.training.run_folder import own_weights
-from Testing.modeling.masksam.test_adapters import SMALL_SAM, small_config
+from Testing.helpers.networks import SMALL_SAM, small_masksam_config
 
 PLAN = Plan("RSA", (1.0, 1.0, 1.0), (5, 16, 20), (ChannelNormalization(),), ("MR",))
 CODES = Terminology(Code("SCT", "123037004", "Anatomical Structure"), Code("SCT", "1", "One"))
@@ -42,7 +42,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def save(folder: Path, name: str = "small", **changes: object) -> tuple[models.Bundle, MaskSAM]:
     torch.manual_seed(0)
-    config = small_config(**changes)
+    config = small_masksam_config(**changes)
     model = build_model(config)
     bundle = models.save_bundle(
         folder, name, "A small one", own_weights(model), config, PLAN, LABELS, (1,), (0,)

@@ -11,7 +11,7 @@ from MaskSAMCore.modeling.masksam.adapters import DMLPAdapter, build_adapter
 from MaskSAMCore.modeling.presets import ABLATED
 from MaskSAMCore.research.ablations import ablations
 from MaskSAMCore.training.hyperparameters import SETTINGS
-from Testing.modeling.masksam.test_adapters import randomise_adapters, small_config
+from Testing.helpers.networks import randomize_adapters, small_masksam_config
 
 ADAPTERS = {"encoder_adapter", "decoder_adapter"}
 # What Table 4 changes from one line to the next.
@@ -94,9 +94,9 @@ def test_the_depth_mlp_sits_where_its_ablation_says() -> None:
 @pytest.mark.parametrize("name", [f"b{n}" for n in range(1, 10)])
 def test_every_ablation_predicts_and_trains(name: str) -> None:
     torch.manual_seed(0)
-    model = build_model(ablations("small", small_config())[f"small_{name}"])
+    model = build_model(ablations("small", small_masksam_config())[f"small_{name}"])
     assert isinstance(model, MaskSAM)
-    randomise_adapters(model)
+    randomize_adapters(model)
     prediction = model(torch.randn(1, 1, 5, 16, 20))
     (prediction.semantic().mean() + prediction.boxes.mean()).backward()
     adapters = [key for key in model.trained_parameters() if ".down." in key]

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from MaskSAMCore.modeling import UNetConfig, build_model, kept_names, preset
 from MaskSAMCore.training.losses.masksam import LossSettings, LossWeights
 from MaskSAMCore.training.losses.objective import training_loss
-from Testing.modeling.masksam.test_network import prompts_for
+from Testing.helpers.networks import class_box_prompts
 
 
 def small_unet() -> UNetConfig:
@@ -47,7 +47,7 @@ def test_it_predicts_trains_with_deep_supervision_and_is_clipped_by_boxes() -> N
     with torch.no_grad():
         embedding = model.eval().encode(images[:1])
         free = model.decode(embedding).semantic()[0]
-        prompts = prompts_for(1, [0.25, 0.25, 0.75, 0.75], [1, 2], config.window[0])
+        prompts = class_box_prompts(1, [0.25, 0.25, 0.75, 0.75], [1, 2], config.window[0])
         held = model.decode(embedding, prompts).semantic()[0]
     torch.testing.assert_close(free.sum(0), torch.ones(config.window))
     assert float(held[1, [0, 3]].max()) == 0 and float(held[1, 1].max()) > 0

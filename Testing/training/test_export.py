@@ -25,9 +25,9 @@ from MaskSAMCore.training.export import export_run
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.run_folder import BEST, RUN_FILE, RunRecord, load_weights
 from MaskSAMCore.training.validation import Evaluator
+from Testing.helpers.networks import SMALL_SAM, small_masksam_config
 from Testing.helpers.short_run import QUICK, SMALL, VALUES, write_gapped_dataset
 from Testing.helpers.threshold_model import ThresholdModel, plan_for, two_blobs, volume_of
-from Testing.modeling.masksam.test_adapters import SMALL_SAM, small_config
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_the_background_weighs_more_where_that_is_better(run: Path, tmp_path: Pa
 
 
 def test_a_bundle_takes_the_sam_it_was_trained_beside_only(tmp_path: Path):
-    config = small_config(sam=dataclasses.replace(SMALL_SAM, name="vit_b", frozen=True))
+    config = small_masksam_config(sam=dataclasses.replace(SMALL_SAM, name="vit_b", frozen=True))
     right, wrong = tmp_path / "sam.pth", tmp_path / "other.pth"
     for path in (right, wrong):
         torch.save(build_model(config).sam.state_dict(), path)

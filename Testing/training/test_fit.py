@@ -15,9 +15,6 @@ import torch
 
 from MaskSAMCore.cli import main
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.inference import Segmenter
-from MaskSAMCore.io import read_volume
-from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.training.averaging import AveragedWeights
 from MaskSAMCore.training.callbacks import SLOTS, newest_checkpoint
@@ -25,11 +22,11 @@ from MaskSAMCore.training.data import prepare_material
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.hyperparameters import SETTINGS, TrainSettings
 from MaskSAMCore.training.module import MaskSAMModule
-from MaskSAMCore.training.run_folder import BEST, RunRecord, load_weights
+from MaskSAMCore.training.run_folder import BEST, RunRecord
 from Testing.helpers.generated import write_dataset
+from Testing.helpers.networks import small_masksam_config
 from Testing.helpers.paths import ROOT
-from Testing.helpers.short_run import QUICK, SHORT, SMALL
-from Testing.modeling.masksam.test_adapters import small_config
+from Testing.helpers.short_run import QUICK, SHORT, SMALL, dice_of
 
 
 @pytest.fixture(scope="module")
@@ -45,22 +42,6 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     fit(options, lines.append, SMALL, QUICK)
     assert any("left" in line and "iteration" in line for line in lines)
     return run
-
-
-def dice_of(run: Path, dataset: Path, train: bool = True) -> float:
-    """Mean Dice over the validation cases, of the best weights or of random ones."""
-    record = RunRecord.load(run)
-    model = load_weights(record, run / BEST) if train else build_model(record.config)
-    labels = [Label(i + 1, name, (1, 1, 1)) for i, name in enumerate(record.classes)]
-    segmenter = Segmenter(model, record.plan, labels, device="cpu")
-    scores = []
-    for case in record.split["val"]:
-        found = segmenter.segment(read_volume(dataset / f"imagesTr/{case}_0000.nii.gz")).labelmap
-        truth = read_volume(dataset / f"labelsTr/{case}.nii.gz").array
-        for value in (1, 2):
-            a, b = found == value, truth == value
-            scores.append(2 * (a & b).sum() / (a.sum() + b.sum()))
-    return float(sum(scores) / len(scores))
 
 
 def test_training_reaches_a_dice_that_an_untrained_model_cannot(trained: Path, dataset: Path):
@@ -255,7 +236,7 @@ def test_settings_survive_json_and_name_what_they_do_not_know():
 
 
 def test_the_papers_recipes_are_presets():
-    model = build_model(small_config())
+    model = build_model(small_masksam_config())
 
     def optimizer(name: str) -> torch.optim.Optimizer:
         return MaskSAMModule(model, SETTINGS[name], None, 0).configure_optimizers()
@@ -291,13 +272,13 @@ def test_the_papers_recipes_are_presets():
 
 def test_the_decoder_joins_and_contrasts_become_random_as_the_training_goes_on():
     settings = TrainSettings(generator_first=0.7, contrast_ramp=0.5, common_contrasts=0.4)
-    module = MaskSAMModule(build_model(small_config()), settings, 100.0, 0)
+    module = MaskSAMModule(build_model(small_masksam_config()), settings, 100.0, 0)
     found = []
     for minutes in (0, 25, 50, 69, 75):
         module.minutes_before = float(minutes)
         found.append((round(module.common_contrasts, 2), module.generator_alone))
     assert found == [(1.0, True), (0.7, True), (0.4, True), (0.4, True), (0.4, False)]
-    usual = MaskSAMModule(build_model(small_config()), TrainSettings(), 100.0, 0)
+    usual = MaskSAMModule(build_model(small_masksam_config()), TrainSettings(), 100.0, 0)
     assert not usual.generator_alone and usual.common_contrasts == 0
 
 

@@ -25,10 +25,9 @@ from MaskSAMCore.training.losses.prompting import PromptSettings
 from MaskSAMCore.training.module import MaskSAMModule
 from MaskSAMCore.training.run_folder import BEST, RunRecord
 from Testing.helpers.generated import write_dataset
-from Testing.helpers.short_run import QUICK, SMALL
+from Testing.helpers.networks import FROZEN_SMALL_SAM, small_masam_config
+from Testing.helpers.short_run import QUICK, SMALL, dice_of
 from Testing.helpers.threshold_model import volume_of
-from Testing.modeling.masam.test_network import FROZEN, small_masam
-from Testing.training.test_fit import dice_of
 
 MASAM = {"window": (5, 28, 32), "sam": SMALL["sam"], "rank": 4, "adapter_dim": 16}
 UNET = {"window": (16, 32, 32), "features": 8}
@@ -148,7 +147,7 @@ def test_a_frozen_sam_is_not_changed_by_training_nor_kept_in_the_bundle(
 
 def test_the_schedule_of_masam_is_the_published_one():
     settings = SETTINGS["masam_b"]
-    model = build_model(small_masam(sam=FROZEN))
+    model = build_model(small_masam_config(sam=FROZEN_SMALL_SAM))
     module = MaskSAMModule(model, settings, None, 0)
     optimizer = module.configure_optimizers()
     assert isinstance(optimizer, torch.optim.AdamW)
@@ -194,7 +193,7 @@ def test_boxes_of_training_are_those_of_a_whole_stack():
 
 def test_the_loss_of_masam_weighs_and_orders_prompted_and_automatic_windows_alike():
     torch.manual_seed(0)
-    model = build_model(small_masam()).eval()
+    model = build_model(small_masam_config()).eval()
     images = torch.randn(3, 1, 5, 16, 20)
     labels = torch.zeros(3, 5, 16, 20, dtype=torch.long)
     labels[0, :, :4], labels[1, :, 8:], labels[2, :, :, 10:] = 1, 2, 1

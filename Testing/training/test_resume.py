@@ -30,8 +30,8 @@ from MaskSAMCore.training.hyperparameters import SETTINGS
 from MaskSAMCore.training.module import MaskSAMModule
 from MaskSAMCore.training.run_folder import BEST, LAST, RUN_FILE, RunRecord, best_dice
 from MaskSAMCore.training.validation import Scores
+from Testing.helpers.networks import small_masksam_config
 from Testing.helpers.short_run import FROZEN, SHORT, SMALL, write_gapped_dataset
-from Testing.modeling.masksam.test_adapters import small_config
 
 
 @dataclasses.dataclass
@@ -161,7 +161,7 @@ def test_a_worse_validation_leaves_the_best_weights_also_after_a_kill(tmp_path: 
         return (tmp_path / BEST).read_bytes()
 
     def module() -> MaskSAMModule:
-        return MaskSAMModule(build_model(small_config()), SETTINGS["tiny"], None, 0)
+        return MaskSAMModule(build_model(small_masksam_config()), SETTINGS["tiny"], None, 0)
 
     first = module()
     start = {"averaged": first.averaged.state_dict(), "minutes": 0, "restarts": 0, "best_dice": -1}

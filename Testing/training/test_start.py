@@ -18,9 +18,9 @@ from MaskSAMCore.training.losses.masksam import LossSettings, masksam_loss
 from MaskSAMCore.training.module import COMPILED, compile_steps, uncompiled
 from MaskSAMCore.training.run_folder import BEST, RunRecord
 from Testing.helpers.generated import write_dataset
+from Testing.helpers.networks import small_masksam_config
 from Testing.helpers.paths import ROOT
 from Testing.helpers.short_run import SHORT, SMALL
-from Testing.modeling.masksam.test_adapters import small_config
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_damaged_file_of_weights_is_refused(dataset: Path, tmp_path: Path):
 
 def test_compiled_steps_compute_the_same_and_step_aside_for_whole_volumes():
     torch.manual_seed(0)
-    model = build_model(small_config())
+    model = build_model(small_masksam_config())
     images = torch.randn(1, 1, *model.config.window)
     labels = torch.zeros(1, *model.config.window, dtype=torch.long)
     labels[:, 1:3, 4:12, 4:12] = 1

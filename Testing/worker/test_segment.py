@@ -20,10 +20,10 @@ from MaskSAMCore.modeling import build_model
 from MaskSAMCore.models import save_bundle
 from MaskSAMCore.training.run_folder import own_weights
 from Testing.helpers.generated import generated_case
+from Testing.helpers.networks import small_masksam_config
 from Testing.helpers.paths import KNOWN_WORKER_SCRIPT
 from Testing.helpers.threshold_model import GEOMETRIES, OBLIQUE, matrix, rotation, two_blobs
 from Testing.helpers.worker_tools import ROOT, Heard, WorkerClient, WorkerError, request, until
-from Testing.modeling.masksam.test_adapters import small_config
 
 KNOWN = (sys.executable, str(KNOWN_WORKER_SCRIPT))
 
@@ -31,7 +31,7 @@ KNOWN = (sys.executable, str(KNOWN_WORKER_SCRIPT))
 def bundle(folder: Path, name: str = "small", channels: int = 1) -> Path:
     """A small random network that finds something of everything."""
     torch.manual_seed(2)
-    config = small_config(in_channels=channels)
+    config = small_masksam_config(in_channels=channels)
     network = build_model(config)
     with torch.no_grad():
         network.decoder.class_head.weight.mul_(4)

@@ -19,22 +19,12 @@ from MaskSAMCore.modeling import (
 )
 from MaskSAMCore.modeling.masam.image_encoder import DepthAdapter, convolution_over_depth
 from MaskSAMCore.modeling.masam.network import stack_boxes
-from Testing.modeling.masksam.test_adapters import SMALL_SAM
-from Testing.modeling.masksam.test_network import prompts_for
-
-FROZEN = dataclasses.replace(SMALL_SAM, frozen=True)
-
-
-def small_masam(**changes: object) -> MASamConfig:
-    values = {
-        "num_classes": 2,
-        "window": (5, 16, 20),
-        "sam": SMALL_SAM,
-        "pixels": None,
-        "rank": 4,
-        "adapter_dim": 16,
-    }
-    return MASamConfig(**{**values, **changes})  # type: ignore[arg-type]
+from Testing.helpers.networks import (
+    FROZEN_SMALL_SAM,
+    SMALL_SAM,
+    class_box_prompts,
+    small_masam_config,
+)
 
 
 def randomised(model: MASam) -> MASam:
@@ -74,14 +64,14 @@ def test_the_presets_are_the_papers_and_a_small_one() -> None:
 def test_slices_smaller_than_the_wanted_pixels_are_enlarged_in_whole_tokens() -> None:
     config = preset("masam_b", window=(5, 256, 216))
     assert config.image_size == (512, 432) and config.grid == (32, 27)  # type: ignore[union-attr]
-    model = build_model(small_masam(pixels=40, window=(5, 13, 20)))
+    model = build_model(small_masam_config(pixels=40, window=(5, 13, 20)))
     assert model.config.image_size == (24, 40)
     assert model(torch.randn(1, 1, 5, 13, 20)).semantic().shape == (1, 3, 5, 13, 20)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_predictions_are_probabilities_for_any_number_of_channels(channels: int) -> None:
-    model = build_model(small_masam(in_channels=channels))
+    model = build_model(small_masam_config(in_channels=channels))
     scores = model(torch.randn(2, channels, 5, 16, 20)).semantic()
     assert scores.shape == (2, 3, 5, 16, 20)
     torch.testing.assert_close(scores.sum(1), torch.ones(2, 5, 16, 20))
@@ -91,14 +81,14 @@ def test_predictions_are_probabilities_for_any_number_of_channels(channels: int)
 @pytest.mark.parametrize("patch", [8, 16])
 def test_masks_come_out_at_the_resolution_of_sams_input(patch: int) -> None:
     sam = dataclasses.replace(SMALL_SAM, patch=patch)
-    model = build_model(small_masam(sam=sam, window=(2, 32, 48)))
+    model = build_model(small_masam_config(sam=sam, window=(2, 32, 48)))
     logits = model.decoder(model.sam, model.encode(torch.randn(1, 1, 2, 32, 48)).neck)
     assert logits.shape == (1, 3, 2, 32, 48)
 
 
 def test_a_fresh_model_leaves_sams_encoder_as_it_is() -> None:
     torch.manual_seed(0)
-    model = build_model(small_masam()).eval()
+    model = build_model(small_masam_config()).eval()
     encoder = model.sam.image_encoder
     for name, parameter in encoder.named_parameters():
         if "rel_pos" in name:
@@ -111,7 +101,7 @@ def test_a_fresh_model_leaves_sams_encoder_as_it_is() -> None:
 
 
 def test_fact_adds_to_queries_and_values_and_not_to_keys() -> None:
-    model = randomised(build_model(small_masam()))
+    model = randomised(build_model(small_masam_config()))
     dim = SMALL_SAM.embed_dim
     increment = model.encoder.fact(torch.randn(2, 4, 5, dim), 3)
     queries, keys, values = increment.detach().split(dim, -1)
@@ -131,7 +121,7 @@ def test_the_convolution_over_depth_equals_the_three_dimensional_one() -> None:
 def test_a_changed_slice_reaches_only_its_neighbours_in_every_adapter(index: int) -> None:
     """Windowed or global, and also where windows need padding (4 x 5 tokens, windows of 3)."""
     torch.manual_seed(0)
-    model = randomised(build_model(small_masam()))
+    model = randomised(build_model(small_masam_config()))
     block = model.sam.image_encoder.blocks[index]
     x = torch.randn(1, 5, 4, 5, 32)
     changed = x.clone()
@@ -148,7 +138,7 @@ def test_a_changed_slice_reaches_only_its_neighbours_in_every_adapter(index: int
 
 
 def test_of_a_frozen_sam_the_image_encoder_is_frozen_and_the_decoder_trained() -> None:
-    model = build_model(small_masam(sam=FROZEN))
+    model = build_model(small_masam_config(sam=FROZEN_SMALL_SAM))
     trained = model.trained_parameters()
     assert not [name for name in trained if name.startswith("sam.image_encoder.")]
     assert [name for name in trained if name.startswith("sam.mask_decoder.transformer.")]
@@ -166,12 +156,12 @@ def test_of_a_frozen_sam_the_image_encoder_is_frozen_and_the_decoder_trained() -
 
 def test_a_box_changes_its_class_and_bounds_it_in_plane_and_in_depth() -> None:
     torch.manual_seed(0)
-    model = randomised(build_model(small_masam()))
+    model = randomised(build_model(small_masam_config()))
     with torch.no_grad():
         embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
         automatic = model.decode(embedding).semantic()[0]
         box = [0.25, 0.25, 0.75, 0.75]
-        prompted = model.decode(embedding, prompts_for(1, box, [1, 2])).semantic()[0]
+        prompted = model.decode(embedding, class_box_prompts(1, box, [1, 2])).semantic()[0]
     inside = torch.zeros(5, 16, 20, dtype=torch.bool)
     inside[1:3, 4:12, 5:15] = True
     assert float(prompted[1][~inside].max()) == 0
@@ -182,7 +172,7 @@ def test_a_box_changes_its_class_and_bounds_it_in_plane_and_in_depth() -> None:
 
 def test_the_class_of_a_box_matters() -> None:
     torch.manual_seed(0)
-    model = randomised(build_model(small_masam()))
+    model = randomised(build_model(small_masam_config()))
     with torch.no_grad():
         embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
         box = torch.tensor([[0.2, 0.2, 0.7, 0.7]])
@@ -198,8 +188,8 @@ def test_a_stack_has_one_box_around_those_of_its_slices() -> None:
 
 def test_a_batch_equals_its_items_boxes_and_all() -> None:
     torch.manual_seed(0)
-    model = randomised(build_model(small_masam()))
-    prompts = prompts_for(2, [0.1, 0.2, 0.9, 0.8], [0, 3])
+    model = randomised(build_model(small_masam_config()))
+    prompts = class_box_prompts(2, [0.1, 0.2, 0.9, 0.8], [0, 3])
     both = type(prompts)(
         torch.cat([prompts.boxes, torch.zeros_like(prompts.boxes)]),
         torch.cat([prompts.given, torch.zeros_like(prompts.given)]),
@@ -214,7 +204,7 @@ def test_a_batch_equals_its_items_boxes_and_all() -> None:
 
 
 def test_descriptions_say_which_network_they_are_of() -> None:
-    config = small_masam()
+    config = small_masam_config()
     values = json.loads(json.dumps(config.to_dict()))
     assert values["network"] == "masam" and read_config(values) == config
     with pytest.raises(ValueError, match="unknown network 'mixer': choose one of masksam, masam"):
@@ -222,6 +212,6 @@ def test_descriptions_say_which_network_they_are_of() -> None:
     with pytest.raises(ValueError, match=r"unknown MASamConfig field\(s\): width"):
         read_config({**values, "width": 3})
     with pytest.raises(ValueError, match="multiple of the token size"):
-        small_masam(window=(5, 17, 20))
+        small_masam_config(window=(5, 17, 20))
     with pytest.raises(ValueError, match="cannot be changed so"):
         preset("masam_tiny", queries=3)

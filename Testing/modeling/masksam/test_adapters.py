@@ -7,48 +7,14 @@ import dataclasses
 import pytest
 import torch
 
-from MaskSAMCore.modeling import SAM_CONFIGS, MaskSAMConfig, SamConfig, build_model
+from MaskSAMCore.modeling import SAM_CONFIGS, build_model
 from MaskSAMCore.modeling.masksam.adapters import (
     DConvAdapter,
     DMLPAdapter,
     build_adapter,
     depthwise_convolution,
 )
-
-SMALL_SAM = SamConfig(
-    "small",
-    patch=4,
-    embed_dim=32,
-    depth=6,
-    heads=2,
-    window=3,
-    global_blocks=(1, 3, 4, 5),
-    prompt_dim=32,
-    decoder_mlp_dim=64,
-    decoder_heads=2,
-    frozen=False,
-)
-
-
-def small_config(**changes: object) -> MaskSAMConfig:
-    values = {
-        "num_classes": 2,
-        "window": (5, 16, 20),
-        "queries": 4,
-        "sam": SMALL_SAM,
-        "stem_channels": (8,),
-        "upsampling": 1,
-        "generator_channels": (16, 16, 8),
-        "head_channels": 16,
-    }
-    return MaskSAMConfig(**{**values, **changes})  # type: ignore[arg-type]
-
-
-def randomise_adapters(module: torch.nn.Module) -> None:
-    """Adapters start as the zero map; give them an effect."""
-    for name, parameter in module.named_parameters():
-        if ".up." in name:
-            torch.nn.init.normal_(parameter, std=0.3)
+from Testing.helpers.networks import SMALL_SAM, randomize_adapters, small_masksam_config
 
 
 @pytest.mark.parametrize("kind", ["plain", "depth_mlp", "depth_convolution"])
@@ -83,8 +49,8 @@ def test_the_depth_mlp_mixes_all_slices_and_refuses_another_depth() -> None:
 def test_a_changed_slice_reaches_only_its_neighbours_in_every_block(index: int) -> None:
     """Windowed or global, and also where windows need padding (4 x 5 tokens, windows of 3)."""
     torch.manual_seed(0)
-    model = build_model(small_config())
-    randomise_adapters(model.encoder)
+    model = build_model(small_masksam_config())
+    randomize_adapters(model.encoder)
     block = model.sam.image_encoder.blocks[index]
     x = torch.randn(1, 5, 4, 5, 32)
     changed = x.clone()
@@ -111,7 +77,7 @@ def test_a_changed_slice_reaches_only_its_neighbours_in_every_block(index: int) 
 def test_a_fresh_model_leaves_sams_encoder_as_it_is() -> None:
     """Adapters, depth position embedding and all: before training the encoder is SAM's own."""
     torch.manual_seed(0)
-    model = build_model(small_config())
+    model = build_model(small_masksam_config())
     encoder = model.sam.image_encoder
     for name, parameter in encoder.named_parameters():
         if "rel_pos" in name:
@@ -125,7 +91,7 @@ def test_a_fresh_model_leaves_sams_encoder_as_it_is() -> None:
 
 def test_everything_of_a_frozen_sam_stays_frozen() -> None:
     frozen = dataclasses.replace(SMALL_SAM, frozen=True)
-    model = build_model(small_config(sam=frozen))
+    model = build_model(small_masksam_config(sam=frozen))
     trained = model.trained_parameters()
     assert trained
     assert not [name for name in trained if name.startswith("sam.")]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from MaskSAMCore.modeling import build_model
-from Testing.modeling.masksam.test_adapters import SMALL_SAM, small_config
+from Testing.helpers.networks import SMALL_SAM, small_masksam_config
 
 UPSAMPLING = [
     # Tokens of 16 pixels: masks at 4 times the token grid, which is the window's own.
@@ -27,7 +27,7 @@ def test_the_papers_channel_adapter_gives_masks_on_the_windows_grid(
     sam = dataclasses.replace(SMALL_SAM, patch=patch)
     window = (5, 16, 20) if upsampling == 4 else (5, 16, 16)
     model = build_model(
-        small_config(
+        small_masksam_config(
             sam=sam, upsampling=upsampling, stem_channels=widths, in_channels=2, window=window
         )
     )
@@ -56,7 +56,7 @@ def ramps(rows: int, columns: int) -> torch.Tensor:
 @pytest.mark.parametrize("grid", [(64, 80), (16, 20), (8, 10)])
 def test_masks_of_any_grid_come_back_where_they_were(grid: tuple[int, int]) -> None:
     masks = ramps(*grid).half()[None, :, None].expand(1, 2, 5, *grid)
-    found = build_model(small_config()).to_window(masks)
+    found = build_model(small_masksam_config()).to_window(masks)
     assert found.dtype == torch.float32
     expected = ramps(16, 20)[None, :, None].expand(1, 2, 5, 16, 20)
     # A border of half a pixel of a coarser grid cannot be known.
@@ -66,7 +66,7 @@ def test_masks_of_any_grid_come_back_where_they_were(grid: tuple[int, int]) -> N
 
 def test_upsampling_keeps_every_voxel_in_its_place() -> None:
     torch.manual_seed(0)
-    model = build_model(small_config(upsampling=4, stem_channels=(8, 12)))
+    model = build_model(small_masksam_config(upsampling=4, stem_channels=(8, 12)))
     images = torch.randn(1, 1, 5, 16, 20)
     changed = images.clone()
     changed[0, 0, 2, 11, 4] += 10

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from MaskSAMCore.modeling import MaskSAM, build_model
-from Testing.modeling.masksam.test_adapters import small_config
+from Testing.helpers.networks import small_masksam_config
 
 # 4 x 5 tokens of 4 pixels: rows and columns cannot be exchanged unnoticed.
 ROWS, COLUMNS = 16, 20
@@ -16,7 +16,7 @@ ROWS, COLUMNS = 16, 20
 @pytest.fixture
 def model() -> MaskSAM:
     torch.manual_seed(0)
-    return build_model(small_config(window=(5, ROWS, COLUMNS))).eval()
+    return build_model(small_masksam_config(window=(5, ROWS, COLUMNS))).eval()
 
 
 def some_boxes() -> Tensor:
@@ -74,7 +74,9 @@ def test_mask_prompts_are_sams_of_the_same_masks(model: MaskSAM) -> None:
 @pytest.mark.parametrize("kinds", [("depth_convolution", "depth_mlp"), ("plain", "plain")])
 def test_before_training_the_transformer_is_sams(kinds: tuple[str, str]) -> None:
     torch.manual_seed(0)
-    model = build_model(small_config(encoder_adapter=kinds[0], decoder_adapter=kinds[1])).eval()
+    model = build_model(
+        small_masksam_config(encoder_adapter=kinds[0], decoder_adapter=kinds[1])
+    ).eval()
     transformer = model.sam.mask_decoder.transformer
     tokens, keys = torch.randn(4, 5, 8, 32), torch.randn(4, 5, 20, 32)
     position = torch.randn(20, 32)

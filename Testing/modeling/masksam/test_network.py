@@ -10,7 +10,6 @@ from torch import nn
 
 from MaskSAMCore.modeling import (
     PRESETS,
-    BoxPrompts,
     MaskSAMConfig,
     Prediction,
     build_model,
@@ -21,7 +20,12 @@ from MaskSAMCore.modeling import (
 )
 from MaskSAMCore.modeling.layers import Upsample, strided_convolution, transposed_convolution
 from MaskSAMCore.modeling.masksam.prompt_generator import fraction_boxes, mask_boxes
-from Testing.modeling.masksam.test_adapters import randomise_adapters, small_config
+from Testing.helpers.networks import (
+    RESIDUAL_MASKS,
+    class_box_prompts,
+    randomize_adapters,
+    small_masksam_config,
+)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,7 @@ def test_bad_configurations_say_what_is_wrong() -> None:
 @pytest.mark.parametrize("pyramid", [False, True])
 def test_every_form_of_the_generator_predicts_and_trains(form: str, pyramid: bool) -> None:
     changes = {"stem_pyramid": True, "stem_channels": (4, 8, 16)} if pyramid else {}
-    model = build_model(small_config(prompts=form, in_channels=2, **changes))
+    model = build_model(small_masksam_config(prompts=form, in_channels=2, **changes))
     prediction = model(torch.randn(1, 2, 5, 16, 20))
     assert prediction.class_logits.shape == (1, 4, 5, 4)
     assert prediction.mask_logits.shape == (1, 4, 5, 16, 20)
@@ -89,8 +93,8 @@ def test_every_form_of_the_generator_predicts_and_trains(form: str, pyramid: boo
 
 def test_a_batch_equals_its_items() -> None:
     torch.manual_seed(0)
-    model = build_model(small_config()).eval()
-    randomise_adapters(model)
+    model = build_model(small_masksam_config()).eval()
+    randomize_adapters(model)
     images = torch.randn(3, 1, 5, 16, 20)
     with torch.no_grad():
         together = model(images).mask_logits
@@ -100,7 +104,7 @@ def test_a_batch_equals_its_items() -> None:
 
 def test_a_window_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="expected windows of shape"):
-        build_model(small_config())(torch.randn(1, 1, 4, 16, 20))
+        build_model(small_masksam_config())(torch.randn(1, 1, 4, 16, 20))
 
 
 def test_final_masks_contain_no_auxiliary_logits() -> None:
@@ -108,8 +112,8 @@ def test_final_masks_contain_no_auxiliary_logits() -> None:
     mask prompt replaced by SAM's "no mask" the decoder's output does not know the auxiliary mask
     at all."""
     torch.manual_seed(0)
-    model = build_model(small_config()).eval()
-    randomise_adapters(model)
+    model = build_model(small_masksam_config()).eval()
+    randomize_adapters(model)
     with torch.no_grad():
         embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
         boxes, masks = embedding.proposals.boxes, embedding.proposals.masks
@@ -122,27 +126,19 @@ def test_final_masks_contain_no_auxiliary_logits() -> None:
 
 
 def test_the_decoder_receives_logits_and_no_gradient_flows_through_its_mask_prompts() -> None:
-    model = build_model(small_config())
+    model = build_model(small_masksam_config())
     embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
     prompt = model.mask_prompts(embedding.proposals.masks)
     assert prompt is not None and not prompt.requires_grad
     assert float(prompt.min()) < 0 or float(prompt.max()) > 1
-    binary = build_model(small_config(mask_prompt="binary")).mask_prompts(prompt)
+    binary = build_model(small_masksam_config(mask_prompt="binary")).mask_prompts(prompt)
     assert binary is not None and set(binary.unique().tolist()) <= {0.0, 1.0}
-
-
-RESIDUAL = {
-    "stem_pyramid": True,
-    "stem_channels": (4, 8, 16),
-    "detail_channels": 6,
-    "residual_masks": True,
-}
 
 
 @pytest.mark.parametrize("prototypes", [0, 5])
 def test_masks_added_to_the_prompts_begin_as_the_generators(prototypes: int) -> None:
     torch.manual_seed(0)
-    model = build_model(small_config(**RESIDUAL, prototypes=prototypes)).eval()
+    model = build_model(small_masksam_config(**RESIDUAL_MASKS, prototypes=prototypes)).eval()
     with torch.no_grad():
         embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
         proposals = embedding.proposals
@@ -158,7 +154,7 @@ def test_masks_added_to_the_prompts_begin_as_the_generators(prototypes: int) -> 
 
 def test_masks_added_to_the_prompts_train_the_generator() -> None:
     torch.manual_seed(0)
-    model = build_model(small_config(**RESIDUAL, prototypes=5))
+    model = build_model(small_masksam_config(**RESIDUAL_MASKS, prototypes=5))
     model(torch.randn(1, 1, 5, 16, 20)).mask_logits[:, 0].sum().backward()
     head = model.generator.mask_head.weight.grad
     assert head is not None and float(head.abs().max()) > 0
@@ -170,12 +166,12 @@ def test_masks_added_to_the_prompts_train_the_generator() -> None:
 @pytest.mark.parametrize("changes", [{"detail_channels": 0}, {"prompts": "boxes"}])
 def test_masks_cannot_be_added_to_what_is_not_there(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="residual_masks needs"):
-        small_config(**{**RESIDUAL, **changes})
+        small_masksam_config(**{**RESIDUAL_MASKS, **changes})
 
 
 def test_a_decoder_of_another_generator_is_silenced() -> None:
     torch.manual_seed(0)
-    model = build_model(small_config(**RESIDUAL)).eval()
+    model = build_model(small_masksam_config(**RESIDUAL_MASKS)).eval()
     hypernetwork = model.sam.mask_decoder.output_hypernetworks_mlps[0]
     with torch.no_grad():
         for last in (hypernetwork.layers[-1], model.decoder.detail[-1]):
@@ -189,13 +185,13 @@ def test_a_decoder_of_another_generator_is_silenced() -> None:
 
 def test_prototypes_need_the_generators_vectors() -> None:
     with pytest.raises(ValueError, match="prototypes needs residual_masks"):
-        small_config(prototypes=5)
+        small_masksam_config(prototypes=5)
 
 
 def test_a_changed_slice_reaches_the_other_slices_prompts() -> None:
     torch.manual_seed(0)
-    model = build_model(small_config()).eval()
-    randomise_adapters(model)
+    model = build_model(small_masksam_config()).eval()
+    randomize_adapters(model)
     images = torch.randn(1, 1, 5, 16, 20)
     changed = images.clone()
     changed[:, :, 0] += 1
@@ -217,7 +213,7 @@ def test_mask_boxes_are_voxel_edges() -> None:
 
 def test_an_empty_mask_leaves_the_learned_box_alone() -> None:
     """The public code halved the box towards the origin."""
-    model = build_model(small_config(prompts="average"))
+    model = build_model(small_masksam_config(prompts="average"))
     learned = torch.tensor([0.2, 0.4, 0.6, 0.8]).expand(1, 4, 5, 4)
     masks = torch.full((1, 4, 5, 16, 20), -1.0)
     masks[0, 0, 0, 4:8, 5:10] = 1.0
@@ -253,23 +249,13 @@ def test_semantic_scores_are_classes_times_masks() -> None:
     assert float(scores[0, [0, 2]].max()) < 1e-6
 
 
-def prompts_for(label: int, box: list[float], slices: list[int], depth: int = 5) -> BoxPrompts:
-    boxes = torch.zeros(1, 3, depth, 4)
-    present = torch.zeros(1, 3, depth, dtype=torch.bool)
-    given = torch.zeros(1, 3, dtype=torch.bool)
-    given[0, label] = True
-    boxes[0, label, slices] = torch.tensor(box)
-    present[0, label, slices] = True
-    return BoxPrompts(boxes, given, present)
-
-
 def decoded(box: list[float] | None) -> Prediction:
     torch.manual_seed(0)
-    model = build_model(small_config()).eval()
-    randomise_adapters(model)
+    model = build_model(small_masksam_config()).eval()
+    randomize_adapters(model)
     with torch.no_grad():
         embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
-        prompts = None if box is None else prompts_for(1, box, [1, 2])
+        prompts = None if box is None else class_box_prompts(1, box, [1, 2])
         return model.decode(embedding, prompts)
 
 

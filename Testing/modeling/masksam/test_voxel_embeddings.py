@@ -7,8 +7,7 @@ import torch
 
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.modeling.masksam.voxel_embeddings import Prototypes, to_grid, with_detail
-from Testing.modeling.masksam.test_adapters import small_config
-from Testing.modeling.masksam.test_network import RESIDUAL
+from Testing.helpers.networks import RESIDUAL_MASKS, small_masksam_config
 
 
 def bright_inside(grey: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -50,7 +49,7 @@ def test_prototypes_are_of_one_image_and_favour_no_mask() -> None:
 
 
 def test_embeddings_have_their_width_and_a_constant() -> None:
-    config = small_config(**RESIDUAL, prototypes=5)
+    config = small_masksam_config(**RESIDUAL_MASKS, prototypes=5)
     model = build_model(config).eval()
     with torch.no_grad():
         proposals = model.encode(torch.randn(2, 1, 5, 16, 20)).proposals

@@ -23,7 +23,7 @@ from MaskSAMCore.training.losses.masksam import (
 )
 from MaskSAMCore.training.losses.prompting import PromptSettings, jittered_boxes, prompted_classes
 from MaskSAMCore.training.matcher import Assignment, match, pairwise_box_costs, pairwise_mask_costs
-from Testing.modeling.masksam.test_adapters import small_config
+from Testing.helpers.networks import small_masksam_config
 
 
 def example_labels() -> torch.Tensor:
@@ -142,7 +142,7 @@ def test_drawn_boxes_are_tight_or_those_of_the_whole_window() -> None:
 
 def test_prompts_replace_the_proposal_of_their_class_only() -> None:
     torch.manual_seed(0)
-    model = build_model(small_config())
+    model = build_model(small_masksam_config())
     targets = slice_targets(example_labels(), 2)
     settings = LossSettings(prompts=PromptSettings(share=1, loose=0, drop_mask=0, jitter=0))
     with torch.no_grad():
@@ -162,7 +162,7 @@ def test_the_background_is_never_prompted_and_a_share_of_zero_prompts_nothing() 
 
 def test_the_loss_reaches_every_trained_parameter_and_reports_its_parts() -> None:
     torch.manual_seed(0)
-    model = build_model(small_config())
+    model = build_model(small_masksam_config())
     settings = LossSettings(prompts=PromptSettings(share=1, drop_mask=0.5))
     generator = torch.Generator().manual_seed(3)
     images = torch.randn(2, 1, 5, 16, 20)
@@ -180,7 +180,7 @@ def test_the_loss_reaches_every_trained_parameter_and_reports_its_parts() -> Non
 
 def test_a_few_steps_on_one_window_learn_it() -> None:
     torch.manual_seed(0)
-    model = build_model(small_config(stem_pyramid=True, stem_channels=(8, 8, 16)))
+    model = build_model(small_masksam_config(stem_pyramid=True, stem_channels=(8, 8, 16)))
     images, labels, _ = after_a_few_steps(model, masksam_loss)
     with torch.no_grad():
         found = model.eval()(images).semantic().argmax(1)
@@ -207,7 +207,7 @@ class GivenMasks(torch.nn.Module):
 
     def __init__(self, logits: torch.Tensor) -> None:
         super().__init__()
-        self.config = small_config()
+        self.config = small_masksam_config()
         self.logits = logits
 
     def encode(self, _: torch.Tensor) -> SimpleNamespace:
@@ -255,7 +255,7 @@ def test_the_generators_loss_is_low_only_for_the_right_masks() -> None:
 def test_the_generator_alone_learns_a_window_and_the_decoder_stays() -> None:
     torch.manual_seed(0)
     changes = {"stem_pyramid": True, "stem_channels": (8, 8, 16), "detail_channels": 6}
-    model = build_model(small_config(**changes, residual_masks=True))
+    model = build_model(small_masksam_config(**changes, residual_masks=True))
     images, labels, parts = after_a_few_steps(model, generator_loss)
     assert set(parts) == {"semantic", "auxiliary", "boxes"}
     assert all(p.grad is None for p in model.decoder.parameters())
