@@ -83,11 +83,11 @@ class Box:
     """A box of a class, or a region of interest, in voxel edges of a volume.
 
     Attributes:
-        label: the class's name; empty for a region of interest.
+        class_name: name of the class; empty for a region of interest.
         lower, upper: (i, j, k) edges, fractions allowed.
     """
 
-    label: str
+    class_name: str
     lower: tuple[float, float, float]
     upper: tuple[float, float, float]
 
@@ -122,13 +122,13 @@ class RasBox:
     """A box anywhere in space, as a person draws it.
 
     Attributes:
-        label: the class's name or empty.
+        class_name: name of the class; may be empty.
         center: RAS mm.
         axes: 3 x 3; columns are the RAS unit vectors of its own axes.
         size: mm along its own axes.
     """
 
-    label: str
+    class_name: str
     center: tuple[float, float, float]
     axes: NDArray[np.float64]
     size: tuple[float, float, float]
@@ -140,7 +140,7 @@ def box_on_grid(box: RasBox, volume: Volume) -> Box:
     turned = _corners(-half, half) @ np.asarray(box.axes, dtype=np.float64).T
     corners: NDArray[np.float64] = np.array(box.center, dtype=np.float64) + turned
     edges = _transform(np.linalg.inv(volume.ijk_to_ras), corners) + 0.5
-    return Box(box.label, _triple(edges.min(0)), _triple(edges.max(0)))
+    return Box(box.class_name, _triple(edges.min(0)), _triple(edges.max(0)))
 
 
 def box_in_space(box: Box, volume: Volume) -> RasBox:
@@ -148,7 +148,7 @@ def box_in_space(box: Box, volume: Volume) -> RasBox:
     lower, upper = np.asarray(box.lower), np.asarray(box.upper)
     center = _transform(volume.ijk_to_ras, (lower + upper)[None] / 2 - 0.5)[0]
     size = (upper - lower) * np.asarray(volume.spacing)
-    return RasBox(box.label, _triple(center), volume.directions, _triple(size))
+    return RasBox(box.class_name, _triple(center), volume.directions, _triple(size))
 
 
 def crop(volume: Volume, box: Box) -> Volume:

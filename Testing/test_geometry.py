@@ -110,7 +110,7 @@ def test_a_box_is_rounded_outward_but_not_for_an_error_of_files() -> None:
 
 def test_a_clipped_box_lies_in_the_volume_and_may_be_empty() -> None:
     inside = Box("a", (-3, 2, 1), (99, 4, 9)).clipped((4, 5, 6))
-    assert (inside.label, inside.lower, inside.upper) == ("a", (0, 2, 1), (6, 4, 4))
+    assert (inside.class_name, inside.lower, inside.upper) == ("a", (0, 2, 1), (6, 4, 4))
     assert not inside.empty
     assert Box("", (-5, -5, -5), (-1, -1, -1)).clipped((4, 5, 6)).empty
 
@@ -119,7 +119,7 @@ def test_a_clipped_box_lies_in_the_volume_and_may_be_empty() -> None:
 def test_a_box_keeps_its_edges_through_space(volume: Volume) -> None:
     box = Box("Anterior", (1, 2.25, 0), (4, 5, 3.5))
     again = box_on_grid(box_in_space(box, volume), volume)
-    assert again.label == "Anterior"
+    assert again.class_name == "Anterior"
     assert np.allclose(again.lower, box.lower)
     assert np.allclose(again.upper, box.upper)
 

@@ -77,17 +77,18 @@ class PlanGrid:
         Raises:
             MaskSAMError: the box is empty, or outside the volume or the region.
         """
+        name = box.class_name
         if not np.isfinite([*box.lower, *box.upper]).all():
-            raise MaskSAMError(f"the box '{box.label}' has corners that are not numbers")
+            raise MaskSAMError(f"the box '{name}' has corners that are not numbers")
         if box.empty:
-            raise MaskSAMError(f"the box '{box.label}' is empty: give it a size along each axis")
+            raise MaskSAMError(f"the box '{name}' is empty: give it a size along each axis")
         if box.clipped(self.volume_shape).empty:
-            raise MaskSAMError(f"the box '{box.label}' lies outside the volume: move it inside")
+            raise MaskSAMError(f"the box '{name}' lies outside the volume: move it inside")
         i0, j0, k0 = map(max, box.lower, self.region.lower)
         i1, j1, k1 = map(min, box.upper, self.region.upper)
         inside = replace(box, lower=(i0, j0, k0), upper=(i1, j1, k1))
         if inside.empty:
-            raise MaskSAMError(f"the box '{box.label}' lies outside the ROI: move or enlarge one")
+            raise MaskSAMError(f"the box '{name}' lies outside the ROI: move or enlarge one")
         return inside
 
     def to_plan(self, box: Box) -> NDArray[np.float64]:
@@ -117,7 +118,7 @@ class PlanGrid:
         """
         first = np.array([axis.start for axis in part])
         edges = np.array([box.lower[::-1], box.upper[::-1]]) + first
-        found = self.resampled_to(shape).from_plan(edges, box.label)
+        found = self.resampled_to(shape).from_plan(edges, box.class_name)
         i0, j0, k0 = (float(round(edge)) for edge in found.lower)
         i1, j1, k1 = (float(round(edge)) for edge in found.upper)
         return replace(found, lower=(i0, j0, k0), upper=(i1, j1, k1))

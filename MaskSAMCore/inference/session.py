@@ -183,11 +183,12 @@ class Session:
         names = {label.name.casefold(): i for i, label in enumerate(self._task.labels, start=1)}
         found: dict[int, list[Box]] = {}
         for box in boxes:
-            index = names.get(box.label.strip().casefold())
+            index = names.get(box.class_name.strip().casefold())
             if index is None:
                 known = ", ".join(label.name for label in self._task.labels)
                 raise MaskSAMError(
-                    f"the box '{box.label}' names no class of this model: choose one of {known}"
+                    f"the box '{box.class_name}' names no class of this model: "
+                    f"choose one of {known}"
                 )
             found.setdefault(index, []).append(self._grid.clipped(box))
         return found

@@ -103,7 +103,7 @@ def _markup(box: RasBox) -> dict[str, Any]:
     axes = np.asarray(box.axes, dtype=float)
     if np.linalg.det(axes) < 0:  # Slicer's ROIs turn, they do not mirror; the box is the same
         axes = axes * [1, 1, -1]
-    name = box.label or "ROI"
+    name = box.class_name or "ROI"
     center = (flip @ np.array(box.center)).tolist()
     orientation = (flip @ axes).ravel().tolist()
     point = {"id": "1", "label": f"{name}-1", "position": center, "positionStatus": "defined"}

@@ -133,7 +133,7 @@ class Run:
             choice.device,
             session=uuid.uuid4().hex,
             roi=None if roi is None else (list(roi.lower), list(roi.upper)),
-            edited=sorted({box.label for box in boxes}),
+            edited=sorted({box.class_name for box in boxes}),
         )
         self._part = "" if choice.roi is None else choice.roi.GetName()
         self._ids = {"volume": choice.volumes[0].GetID()}

@@ -63,7 +63,7 @@ class Update(Run):
         volumes = [volume_from_node(one) for one in choice.volumes]
         boxes = [box_from_roi(one, volumes[0], class_of(one)) for one in choice.boxes]
         self._ids = {"volume": choice.volumes[0].GetID(), "output": node.GetID()}
-        self._boxed = sorted({box.label for box in boxes})
+        self._boxed = sorted({box.class_name for box in boxes})
         roi = self._record.roi
         request = SegmentRequest(
             arrays=[volume.array for volume in volumes],

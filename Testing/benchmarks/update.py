@@ -46,7 +46,7 @@ def moved(box: Box, step: int) -> Box:
     """Shifted along two axes and a bit larger along the third."""
     i, j, k = box.lower
     a, b, c = box.upper
-    return Box(box.label, (i + step, j - step, k), (a + step, b - step, c + 1))
+    return Box(box.class_name, (i + step, j - step, k), (a + step, b - step, c + 1))
 
 
 def in_the_engine(segmenter: Segmenter, volume: Volume, repetitions: int) -> tuple[Clock, Clock]:

@@ -60,7 +60,7 @@ def test_a_class_s_box_is_around_its_voxels(geometry, tta):
     for instance in result.instances:
         proposal = instance.proposal
         assert proposal is not None
-        assert proposal.box.label == instance.name
+        assert proposal.box.class_name == instance.name
         assert np.allclose(proposal.box.lower, instance.box.lower, atol=1e-4)
         assert np.allclose(proposal.box.upper, instance.box.upper, atol=1e-4)
         assert proposal.confidence > 0.95

@@ -47,7 +47,7 @@ def _named(label: str) -> dict[str, Any]:
 
 def test_an_roi_that_slicer_saved_is_read_where_it_was(tmp_path: Path) -> None:
     (box,) = read_boxes(_file(tmp_path))
-    assert box.label == "Anterior left"
+    assert box.class_name == "Anterior left"
     assert np.allclose(box.center, (10, 20, 30))
     assert np.allclose(box.axes, _AXES)
     assert box.size == (4, 6, 8)
@@ -72,7 +72,7 @@ def test_a_file_may_hold_several_rois_each_in_its_own_coordinate_system(tmp_path
     path = tmp_path / "Zwei Büchsen 海马.mrk.json"
     path.write_text(json.dumps({"markups": markups}), encoding="utf-8")
     first, second = read_boxes(path)
-    assert (first.label, second.label) == ("Anterior left", "Posterior")
+    assert (first.class_name, second.class_name) == ("Anterior left", "Posterior")
     assert np.allclose(first.center, (10, 20, 30))
     assert np.allclose(second.center, (1, 2, 3))
     assert np.allclose(second.axes, np.eye(3))
@@ -95,7 +95,7 @@ def test_the_class_of_a_box_is_found_where_slicer_leaves_it(
 ) -> None:
     path = _file(tmp_path, f"{name}.mrk.json", **changes)
     (box,) = read_boxes(path, classes=["Anterior", "Posterior", "Lobe-2"])
-    assert box.label == expected
+    assert box.class_name == expected
 
 
 def test_boxes_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_boxes_come_back_as_they_were_written(tmp_path: Path) -> None:
     ]
     write_boxes(boxes, tmp_path / "b.mrk.json")
     for box, again in zip(boxes, read_boxes(tmp_path / "b.mrk.json"), strict=True):
-        assert again.label == box.label
+        assert again.class_name == box.class_name
         assert again.size == box.size
         assert np.allclose(again.center, box.center)
         assert np.allclose(again.axes, box.axes)

@@ -339,7 +339,7 @@ def test_boxes_are_saved_loaded_and_used_again(person, scene, tmp_path):
     host.messages.answers.append(str(tmp_path / "mine"))
     person.click(person.ui.saveBoxesButton)
     (saved,) = read_boxes(tmp_path / "mine.mrk.json")
-    assert saved.label == "Anterior"
+    assert saved.class_name == "Anterior"
     choose(person, "Anterior")
     person.click(person.ui.resetBoxButton)
     person.wait()

@@ -72,7 +72,7 @@ def test_boxes_of_the_reference_hold_its_classes_tightly(geometry: str):
     label[2, 4:6, 1:3] = 10
     reference = volume_of(label, GEOMETRIES[geometry])
     (box,) = reference_boxes(reference, ["A", "B"], [10, 20], "box", 0)
-    assert (box.label, box.lower, box.upper) == ("A", (1, 2, 1), (6, 6, 4))
+    assert (box.class_name, box.lower, box.upper) == ("A", (1, 2, 1), (6, 6, 4))
     for axis in range(3):
         boxes = reference_boxes(reference, ["A", "B"], [10, 20], "boxes", axis)
         covered = np.zeros(label.shape, bool)

@@ -217,7 +217,7 @@ def test_the_shell_gives_the_same_voxels_from_the_same_file(
     else:
         file = str(tmp_path / f"{name}.mrk.json")
         assert slicer.util.saveNode(roi, file)
-    assert in_world(roi).label == name
+    assert in_world(roi).class_name == name
     folder = str(models_home / "models" / "small")
     assert main(["predict", image, "-o", out, "-m", folder, "--boxes", file]) == 0
     labels = read_volume(out).array

@@ -110,7 +110,10 @@ def test_a_region_and_boxes_reach_the_engine(client: WorkerClient, model: Path):
     boxes = [Box("därk", (5.0, 6.0, 2.0), (15.0, 16.5, 9.25))]
     ask = request(array, model, OBLIQUE, roi=roi, boxes=boxes, tta="mirror")
     result = client.wait(client.segment(ask))
-    as_dicts = request(array, model, OBLIQUE, roi=vars(roi), boxes=[vars(boxes[0])], tta="mirror")
+    region, box = (
+        {"label": b.class_name, "lower": b.lower, "upper": b.upper} for b in (roi, *boxes)
+    )
+    as_dicts = request(array, model, OBLIQUE, roi=region, boxes=[box], tta="mirror")
     again = client.wait(client.segment(as_dicts))
     expected = Segmenter.from_model(model).segment(
         Volume(array, OBLIQUE), roi=roi, boxes=boxes, tta="mirror"

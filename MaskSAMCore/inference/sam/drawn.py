@@ -23,8 +23,8 @@ def by_name(boxes: Sequence[Box]) -> dict[str, list[Box]]:
     """
     spelled: dict[str, str] = {}
     found: dict[str, list[Box]] = {}
-    for box in sorted(boxes, key=lambda box: (box.label.strip(), box.lower, box.upper)):
-        name = box.label.strip()
+    for box in sorted(boxes, key=lambda box: (box.class_name.strip(), box.lower, box.upper)):
+        name = box.class_name.strip()
         if not name:
             raise MaskSAMError("a box has no name: name it like what it is drawn around")
         name = spelled.setdefault(name.casefold(), name)

@@ -134,7 +134,7 @@ def put_in_world(node: vtkMRMLMarkupsROINode, box: RasBox) -> None:
             )
         )
     size = np.asarray(box.size) * lengths
-    put(node, RasBox(box.label, tuple(center.tolist()), axes, tuple(size.tolist())))
+    put(node, RasBox(box.class_name, tuple(center.tolist()), axes, tuple(size.tolist())))
 
 
 def in_world(node: vtkMRMLMarkupsROINode) -> RasBox:

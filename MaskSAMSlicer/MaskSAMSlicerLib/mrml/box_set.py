@@ -194,20 +194,20 @@ class BoxSet:
         names = [] if self.row.needs_boxes else self.names
         boxes = read_boxes(path, names)
         for box in boxes:
-            if not box.label or (names and box.label not in names):
+            if not box.class_name or (names and box.class_name not in names):
                 raise ValueError(
                     _(
                         "The box '{box}' of the file is named like no class: name it {names}."
-                    ).format(box=box.label, names=_one_of(names))
+                    ).format(box=box.class_name, names=_one_of(names))
                 )
-        for name in dict.fromkeys(box.label for box in boxes):
+        for name in dict.fromkeys(box.class_name for box in boxes):
             for node in self.nodes_of(name):
                 slicer.mrmlScene.RemoveNode(node)
         for box in boxes:
-            node = self.add(box.label)
+            node = self.add(box.class_name)
             boxnodes.put_in_world(node, box)
             boxnodes.set_edited(node, True)
-        return list(dict.fromkeys(box.label for box in boxes))
+        return list(dict.fromkeys(box.class_name for box in boxes))
 
     def _automatic(self, node: vtkMRMLMarkupsROINode, name: str) -> None:
         boxnodes.place_box(node, _box(name, self.record.proposals[name]), self.volume)

@@ -104,7 +104,7 @@ def _box(box: Any) -> dict[str, Any]:
     if isinstance(box, dict):
         label, lower, upper = box.get("label"), box["lower"], box["upper"]
     else:
-        label, lower, upper = getattr(box, "label", ""), box.lower, box.upper
+        label, lower, upper = box.class_name, box.lower, box.upper
     return {
         "label": str(label or ""),
         "lower": [float(edge) for edge in lower],

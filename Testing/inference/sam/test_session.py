@@ -288,7 +288,7 @@ def test_a_name_without_any_voxel_is_told(segmenter: SamSegmenter):
     result = segmenter.segment(volume(), boxes=boxes)
     found = {one.name for one in result.instances}
     assert 0 < len(found) < len(boxes)
-    missing = {box.label for box in boxes} - found
+    missing = {box.class_name for box in boxes} - found
     assert set(result.notes) == {f"nothing was found in the box '{name}'" for name in missing}
 
 
