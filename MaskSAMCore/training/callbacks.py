@@ -1,9 +1,10 @@
-"""What happens beside the steps: stopping, resumable checkpoints, validation, progress."""
+"""Lightning callbacks: time budget, resumable checkpoints, validation and progress reports."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,63 +12,71 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from MaskSAMCore.modeling import Network
 from MaskSAMCore.training.module import MaskSAMModule, uncompiled
+from MaskSAMCore.training.plots import draw_curves
+from MaskSAMCore.training.run_folder import BEST, LAST, VALIDATION, save_weights, write_json
 from MaskSAMCore.training.validation import Scores
 
-SLOTS = ("resume-a.ckpt", "resume-b.ckpt")
+CHECKPOINTS = ("resume-a.ckpt", "resume-b.ckpt")
 
 
 class Budget(Callback):
-    """Ends the training when its time or its iterations are over, after a last full step."""
+    """Stops the training after the step in which its time or its iterations run out."""
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
     ) -> None:
-        """All processes stop at the same step."""
+        """Stop all processes at the same step."""
         over = module.progress >= 1
         if trainer.strategy.reduce_boolean_decision(over, all=False):
             trainer.should_stop = True
 
 
 class ResumableCheckpoints(Callback):
-    """A checkpoint every so many seconds, in two slots used in turn.
+    """Saves checkpoints at intervals, alternating between two files.
 
-    A kill while one is written leaves the other; files are written beside and renamed, so that a
-    slot is whole or absent.
+    A process killed while it writes one file leaves the other. Each file is written under another
+    name and then renamed, so that it is complete or absent.
+
+    Args:
+        folder: folder of the training.
+        seconds: time between two checkpoints in seconds.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
         self.folder = folder
         self.seconds = seconds
         self._last = time.monotonic()
-        self._slot = 0
+        self._next = 0
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
     ) -> None:
-        """Saves when the time has come; all processes agree on it."""
+        """Save a checkpoint when one is due in any process."""
         due = time.monotonic() - self._last >= self.seconds
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             self.save(trainer)
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """So that a finished run can be prolonged."""
+        """Save a last checkpoint, from which a finished run can be continued."""
         self.save(trainer)
 
     def save(self, trainer: lightning.Trainer) -> None:
-        """Writes the older slot."""
-        target = self.folder / SLOTS[self._slot]
-        self._slot = 1 - self._slot
-        beside = target.with_suffix(".part")
-        trainer.save_checkpoint(beside)
+        """Replace the older of the two checkpoints. All processes must call this."""
+        target = self.folder / CHECKPOINTS[self._next]
+        self._next = 1 - self._next
+        # A fixed name: what a killed process leaves is overwritten by the next checkpoint.
+        temporary = target.with_suffix(".part")
+        trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
-            beside.replace(target)
+            temporary.replace(target)
         self._last = time.monotonic()
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest slot that can be read, or None. Read without unpickling anything."""
-    found = [folder / slot for slot in SLOTS if (folder / slot).is_file()]
+    """Return the newest readable checkpoint of a run, or None. Nothing is unpickled."""
+    found = [folder / name for name in CHECKPOINTS if (folder / name).is_file()]
     for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -77,35 +86,75 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+@dataclass
+class BestWeightsSaver:
+    """Writes the weights, scores and curves of a validation. It can be sent to spawned processes.
+
+    Attributes:
+        run: folder of the training.
+        report: function that receives lines of text for the user.
+    """
+
+    run: Path
+    report: Callable[[str], None]
+
+    def save(self, module: MaskSAMModule, scores: Scores, best: bool) -> None:
+        """Save the module's present weights as the last ones, and as the best if they are.
+
+        Args:
+            module: module of the training, its averaged weights in place.
+            scores: scores of these weights.
+            best: True if these weights score higher than all earlier ones of the run.
+        """
+        dice = scores.mean
+        facts = {"val_dice": f"{dice:.6f}", "iteration": str(module.global_step)}
+        save_weights(module.model, self.run / LAST, facts)
+        if best:
+            save_weights(module.model, self.run / BEST, facts)
+            values = {
+                "dice": dice,
+                "classes": scores.dice,
+                "largest_component": list(scores.largest_component),
+                "background_weight": scores.background_weight,
+                "iteration": module.global_step,
+                "minutes": module.minutes,
+            }
+            write_json(self.run / VALIDATION, values)
+        for logger in module.loggers:
+            logger.save()
+        draw_curves(self.run)
+        self.report(f"validation Dice {dice:.4f}{' (best so far)' if best else ''}")
+
+
 class Validation(Callback):
-    """Whole validation cases through the inference engine, with the averaged weights, every so many
-    minutes and at the end. Only the first process works; the others wait.
+    """Validates the averaged weights on whole cases, at intervals and at the end.
+
+    Only the first process works; the others wait.
 
     Args:
-        minutes: between two validations.
-        evaluate: gives the scores on the validation cases.
-        keep: called with the scores and whether they are the best so far, averaged weights in
-            place.
-        checkpoints: saved before each validation, which may take long; the end has its own.
+        minutes: time between two validations in minutes.
+        evaluate: function that scores a network on a kind of device.
+        saver: writer of the weights and scores.
+        checkpoints: saved before each validation but the last, as a validation may take long.
     """
 
     def __init__(
         self,
         minutes: float,
-        evaluate: Callable[[MaskSAMModule], Scores],
-        keep: Callable[[MaskSAMModule, Scores, bool], None],
+        evaluate: Callable[[Network, str], Scores],
+        saver: BestWeightsSaver,
         checkpoints: ResumableCheckpoints,
     ) -> None:
         self.minutes = minutes
         self.evaluate = evaluate
-        self.keep = keep
+        self.saver = saver
         self.checkpoints = checkpoints
         self._last = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
     ) -> None:
-        """Validates when the time has come."""
+        """Validate when it is due in any process."""
         if module.generator_alone:
             self._last = time.monotonic()
         due = time.monotonic() - self._last >= 60 * self.minutes
@@ -114,19 +163,19 @@ class Validation(Callback):
             self.run(trainer, module)
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """The last weights are always validated."""
+        """Validate the last weights."""
         self.run(trainer, module)
 
     def run(self, trainer: lightning.Trainer, module: MaskSAMModule) -> None:
-        """One validation."""
+        """Validate once, save and log the outcome."""
         if trainer.is_global_zero:
             training = module.model.training
             module.model.eval()
             with module.averaged.applied(module.model), uncompiled(module.model):
-                scores = self.evaluate(module)
+                scores = self.evaluate(module.model, module.device.type)
                 best = scores.mean > module.best_dice
                 module.best_dice = max(scores.mean, module.best_dice)
-                self.keep(module, scores, best)
+                self.saver.save(module, scores, best)
             module.model.train(training)
             values = {f"val_dice_{name}": score for name, score in scores.dice.items()}
             values.update(val_dice=scores.mean, minutes=module.minutes)
@@ -136,12 +185,12 @@ class Validation(Callback):
         self._last = time.monotonic()
 
 
-class Progress(Callback):
-    """Tells how far the training is and how much time is left.
+class ProgressLogger(Callback):
+    """Reports the progress, the loss and the time left at intervals.
 
     Args:
-        report: receives a line of text.
-        seconds: between two lines.
+        report: function that receives lines of text for the user.
+        seconds: time between two lines in seconds.
     """
 
     def __init__(self, report: Callable[[str], None], seconds: float) -> None:
@@ -149,34 +198,34 @@ class Progress(Callback):
         self.seconds = seconds
         self._last = time.monotonic()
         self._loss: float | None = None
-        self._began: tuple[float, float] | None = None
+        self._start: tuple[float, float] | None = None
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: Any, **__: Any
     ) -> None:
-        """A line every ``seconds``, with the loss averaged over the last steps."""
+        """Report when it is due, with a running average of the loss."""
         if not trainer.is_global_zero:
             return
         loss = float(outputs["loss"])
         self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
-        if self._began is None:
-            self._began = (time.monotonic(), module.progress)
+        if self._start is None:
+            self._start = (time.monotonic(), module.progress)
         if time.monotonic() - self._last < self.seconds:
             return
         self._last = time.monotonic()
-        begun, share = self._began
-        done = module.progress - share
-        left = (1 - module.progress) * (self._last - begun) / done if done > 0 else float("nan")
+        start_time, start_progress = self._start
+        done = module.progress - start_progress
+        left = (1 - module.progress) * (self._last - start_time) / done if done > 0 else None
         best = f", best validation Dice {module.best_dice:.4f}" if module.best_dice >= 0 else ""
         self.report(
             f"{module.progress:4.0%}  iteration {trainer.global_step}, loss {self._loss:.3f}"
-            f"{best}, {duration(left)} left"
+            f"{best}, {format_duration(left)} left"
         )
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them: "45 s", "12 min", "3 h 05 min"."""
-    if seconds != seconds:
+def format_duration(seconds: float | None) -> str:
+    """Return a duration in words, such as "45 s", "12 min" or "3 h 05 min"."""
+    if seconds is None:
         return "unknown time"
     if seconds < 90:
         return f"{seconds:.0f} s"

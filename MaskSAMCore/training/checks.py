@@ -15,7 +15,7 @@ from MaskSAMCore.modeling.sam.build import build_sam
 from MaskSAMCore.models.backbone import check_backbone
 from MaskSAMCore.training.callbacks import newest_checkpoint
 from MaskSAMCore.training.data import preset_config
-from MaskSAMCore.training.run_folder import RUN_FILE, RunRecord
+from MaskSAMCore.training.run_folder import RUN_FILE, TrainingRecord
 
 if TYPE_CHECKING:
     from MaskSAMCore.training.fit import FitOptions
@@ -40,13 +40,13 @@ def last_checkpoint(options: FitOptions) -> Path | None:
     return None
 
 
-def known_record(options: FitOptions) -> RunRecord:
+def known_record(options: FitOptions) -> TrainingRecord:
     """The record of a run to go on with.
 
     Raises:
         MaskSAMError: it is damaged, or of another dataset.
     """
-    record = RunRecord.load(options.run)
+    record = TrainingRecord.load(options.run)
     name = options.dataset.resolve().name
     if name != record.dataset:
         raise MaskSAMError(
@@ -56,7 +56,9 @@ def known_record(options: FitOptions) -> RunRecord:
     return record
 
 
-def check_sam(options: FitOptions, known: RunRecord | None, changes: dict[str, Any]) -> str | None:
+def check_sam(
+    options: FitOptions, known: TrainingRecord | None, changes: dict[str, Any]
+) -> str | None:
     """The SHA-256 of the frozen SAM's file, checked before a dataset is read; None without one.
 
     Raises:

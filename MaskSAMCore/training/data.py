@@ -31,7 +31,7 @@ from MaskSAMCore.modeling import MaskSAMConfig, NetworkConfig, UNetConfig, prese
 from MaskSAMCore.training.hyperparameters import FIXED, SETTINGS, TrainSettings
 
 if TYPE_CHECKING:
-    from MaskSAMCore.training.run_folder import RunRecord
+    from MaskSAMCore.training.run_folder import TrainingRecord
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Material:
     scheme: LabelScheme | None = None
 
     def loader(
-        self, record: RunRecord, workers: int, restarts: int, device: str = "cpu"
+        self, record: TrainingRecord, workers: int, restarts: int, device: str = "cpu"
     ) -> DataLoader[Any]:
         """Batches of windows, without end; a GPU synthesises its own."""
         settings = record.settings
@@ -78,7 +78,7 @@ class Material:
         )
 
     def windows(
-        self, record: RunRecord, restarts: int = 0, device: str = "cpu"
+        self, record: TrainingRecord, restarts: int = 0, device: str = "cpu"
     ) -> IterableDataset[Any]:
         """Windows one by one."""
         settings = record.settings
@@ -107,7 +107,7 @@ class Material:
 def prepare_material(
     folder: Path,
     splits: Path | dict[str, list[str]] | None,
-    preset_or_record: str | RunRecord,
+    preset_or_record: str | TrainingRecord,
     report: Callable[[str], None],
     config_changes: dict[str, Any] | None = None,
     targets: Path | None = None,
@@ -186,7 +186,7 @@ def preset_config(name: str, changes: dict[str, Any]) -> NetworkConfig:
         raise MaskSAMError(str(error)) from error
 
 
-def _check_same(record: RunRecord, dataset: Dataset) -> None:
+def _check_same(record: TrainingRecord, dataset: Dataset) -> None:
     """A dataset of the same name may have been changed since the run began."""
     for what, now, then in (
         ("classes", dataset.classes, record.classes),

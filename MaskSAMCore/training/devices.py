@@ -1,4 +1,4 @@
-"""What a training runs on, how precisely, and how several processes work together."""
+"""Accelerator, numerical precision and multi-process strategy of a training."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from lightning.pytorch.strategies import DDPStrategy
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference.device import cpu_has_bfloat16
 
-# Processes wait for the first one while it validates, hours with many large cases.
-PATIENCE = timedelta(days=2)
+# All processes wait while the first one validates, which takes hours with many large cases.
+COLLECTIVE_TIMEOUT = timedelta(days=2)
 
 
 def accelerator(device: str, devices: int = 1) -> str:
-    """ "cuda", "mps" or "cpu"; "auto" takes the first there is.
+    """Return the kind of device to train on: "cuda", "mps" or "cpu".
+
+    Args:
+        device: "auto", "cuda", "mps" or "cpu"; "auto" takes the first one that is available.
+        devices: number of devices to train on; on a CPU, the number of processes.
 
     Raises:
-        MaskSAMError: a device that is not there, or more of them than there are.
+        MaskSAMError: the device is not available, or there are fewer of them than asked for.
     """
     available = {
         "cuda": torch.cuda.is_available(),
@@ -27,12 +31,12 @@ def accelerator(device: str, devices: int = 1) -> str:
         "cpu": True,
     }
     if device == "auto":
-        kind = next(kind for kind, there in available.items() if there)
+        kind = next(kind for kind, usable in available.items() if usable)
     else:
         kind = device.split(":")[0]
     if not available.get(kind, False):
-        there = ", ".join(k for k, yes in available.items() if yes)
-        raise MaskSAMError(f"device '{device}' is not available here: choose auto or {there}")
+        choices = ", ".join(kind for kind, usable in available.items() if usable)
+        raise MaskSAMError(f"device '{device}' is not available here: choose auto or {choices}")
     count = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind)
     if count is not None and devices > count:
         raise MaskSAMError(f"there are no {devices} devices '{kind}' here, only {count}")
@@ -40,29 +44,31 @@ def accelerator(device: str, devices: int = 1) -> str:
 
 
 def precision(kind: str) -> Any:
-    """Lightning's precision for a device: mixed where the device computes it natively. A CPU
-    without bf16 instructions would emulate them, many times slower."""
+    """Return Lightning's precision for a kind of device: mixed where the hardware supports it.
+
+    A CPU without bfloat16 instructions would emulate them and be many times slower.
+    """
     if kind == "cuda":
-        return "bf16-mixed" if _gpu_bf16() else "16-mixed"
+        return "bf16-mixed" if _gpu_has_bfloat16() else "16-mixed"
     if kind == "cpu" and cpu_has_bfloat16():
         return "bf16-mixed"
     return "32-true"
 
 
-def _gpu_bf16() -> bool:
+def _gpu_has_bfloat16() -> bool:
     try:
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    except TypeError:  # older versions of PyTorch never counted emulation
+    except TypeError:  # Older versions of PyTorch lack the argument and never count emulation.
         return torch.cuda.is_bf16_supported()
 
 
 def strategy(kind: str, devices: int) -> Any:
-    """Lightning's strategy: processes of their own for several devices."""
+    """Return Lightning's strategy: one process for each of several devices."""
     if devices == 1:
         return "auto"
     return DDPStrategy(
         start_method="spawn",
         process_group_backend="nccl" if kind == "cuda" else "gloo",
         find_unused_parameters=True,
-        timeout=PATIENCE,
+        timeout=COLLECTIVE_TIMEOUT,
     )

@@ -1,4 +1,4 @@
-"""A finished training becomes a bundle."""
+"""Export of a finished training as a model bundle."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from typing import Any
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.labels import Label
 from MaskSAMCore.models.bundle import Bundle, check_background_weight, save_bundle
+from MaskSAMCore.training.run_folder import (
+    BEST,
+    TrainingRecord,
+    load_weights,
+    own_weights,
+    read_validation,
+)
 
-# Slicer's first colours for generic segments: distinct, and good on grey.
+# Slicer's first colours for generic segments: distinct, and easy to see on grey.
 _COLORS = (
     (0.50, 0.68, 0.50),
     (0.95, 0.84, 0.57),
@@ -25,40 +32,27 @@ _COLORS = (
 def export_run(
     run: Path, folder: Path, card: dict[str, Any] | None = None, overwrite: bool = False
 ) -> Bundle:
-    """Writes the best weights of a training run as a bundle.
+    """Write the best weights of a training run as a model bundle.
 
     Args:
-        run: the run's folder.
-        folder: of the bundle; its name is the model's, unless the card has one.
-        card: ``name``, ``title``, ``labels`` (name to display name, colour and terminology),
-            ``largest_component`` and ``background_weight`` (else what helped in validation), and
-            what people should know of the model.
+        run: folder of the training.
+        folder: folder of the new bundle, whose name becomes the model's unless the card has one.
+        card: "name", "title", "labels" (display name, colour and terminology of each class name),
+            "largest_component" and "background_weight" (by default those found in validation),
+            and any other information about the model.
+        overwrite: replace a bundle that exists.
 
     Raises:
-        MaskSAMError: the run has no weights yet, or the bundle cannot be written.
+        MaskSAMError: the run has no weights yet, the card cannot be used, or the bundle cannot be
+            written.
     """
-    from MaskSAMCore.training.run_folder import (
-        BEST,
-        RunRecord,
-        load_weights,
-        own_weights,
-        read_validation,
-    )
-
-    record = RunRecord.load(run)
+    record = TrainingRecord.load(run)
     model = load_weights(record, run / BEST)
     card = dict(card or {})
-    described = card.pop("labels", {})
-    unknown = sorted(set(described) - set(record.classes))
-    if unknown:
-        raise MaskSAMError(f"the card describes classes that the run has not: {unknown}")
-    labels = []
-    for index, (name, value) in enumerate(zip(record.classes, record.values, strict=True)):
-        values = {"name": name, "color": _COLORS[index % len(_COLORS)], **described.get(name, {})}
-        labels.append(Label.from_json({**values, "value": value}))
-    helps = {"largest_component": [], "background_weight": 1.0, **read_validation(run)}
+    labels = _labels(record, card.pop("labels", {}))
+    found = {"largest_component": [], "background_weight": 1.0, **read_validation(run)}
     try:
-        weight = check_background_weight(card.pop("background_weight", helps["background_weight"]))
+        weight = check_background_weight(card.pop("background_weight", found["background_weight"]))
     except ValueError as error:
         raise MaskSAMError(f"the card cannot be used: {error}") from error
     name = str(card.pop("name", folder.name))
@@ -69,11 +63,23 @@ def export_run(
         own_weights(model),
         record.config,
         record.plan,
-        tuple(labels),
-        tuple(card.pop("largest_component", helps["largest_component"])),
+        labels,
+        tuple(card.pop("largest_component", found["largest_component"])),
         record.settings.mirror,
         {"training": {"preset": record.preset, "seed": record.seed, **record.facts}, **card},
         overwrite=overwrite,
         sam_sha256=record.facts.get("sam_sha256"),
         background_weight=weight,
     )
+
+
+def _labels(record: TrainingRecord, described: dict[str, Any]) -> tuple[Label, ...]:
+    """Return the labels of a run's classes, with what a card says about them."""
+    unknown = sorted(set(described) - set(record.classes))
+    if unknown:
+        raise MaskSAMError(f"the card describes classes that the run does not have: {unknown}")
+    labels = []
+    for index, (name, value) in enumerate(zip(record.classes, record.values, strict=True)):
+        values = {"name": name, "color": _COLORS[index % len(_COLORS)], **described.get(name, {})}
+        labels.append(Label.from_json({**values, "value": value}))
+    return tuple(labels)

@@ -18,27 +18,28 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from MaskSAMCore.data.synthesis.patches import SynthesizedWindows
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import Network, UNet, build_model, load_sam_checkpoint
-from MaskSAMCore.training.callbacks import Budget, Progress, ResumableCheckpoints, Validation
+from MaskSAMCore.training.callbacks import (
+    BestWeightsSaver,
+    Budget,
+    ProgressLogger,
+    ResumableCheckpoints,
+    Validation,
+)
 from MaskSAMCore.training.checks import check_sam, known_record, last_checkpoint, told
 from MaskSAMCore.training.data import Material, prepare_material
 from MaskSAMCore.training.devices import accelerator, precision, strategy
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.module import MaskSAMModule
-from MaskSAMCore.training.plots import draw_curves
 from MaskSAMCore.training.preview import contact_sheet
 from MaskSAMCore.training.run_folder import (
-    BEST,
     FINGERPRINT,
-    LAST,
     PREVIEW,
-    VALIDATION,
-    RunRecord,
+    TrainingRecord,
     best_dice,
-    save_weights,
+    load_initial_weights,
     write_json,
 )
-from MaskSAMCore.training.start import start_from
-from MaskSAMCore.training.validation import Evaluator, Scores
+from MaskSAMCore.training.validation import Evaluator
 
 
 @dataclass(frozen=True)
@@ -179,36 +180,7 @@ def preview(
     return path
 
 
-@dataclass
-class Keeper:
-    """Keeps what a validation found: weights, figures and curves. It travels to other processes."""
-
-    run: Path
-    report: Callable[[str], None]
-
-    def __call__(self, module: MaskSAMModule, scores: Scores, best: bool) -> None:
-        """The averaged weights are in place while this is called."""
-        dice = scores.mean
-        facts = {"val_dice": f"{dice:.6f}", "iteration": str(module.global_step)}
-        save_weights(module.model, self.run / LAST, facts)
-        if best:
-            save_weights(module.model, self.run / BEST, facts)
-            values = {
-                "dice": dice,
-                "classes": scores.dice,
-                "largest_component": list(scores.largest_component),
-                "background_weight": scores.background_weight,
-                "iteration": module.global_step,
-                "minutes": module.minutes,
-            }
-            write_json(self.run / VALIDATION, values)
-        for logger in module.loggers:
-            logger.save()
-        draw_curves(self.run)
-        self.report(f"validation Dice {dice:.4f}{' (best so far)' if best else ''}")
-
-
-def _first_model(options: FitOptions, record: RunRecord, new: bool) -> Network:
+def _first_model(options: FitOptions, record: TrainingRecord, new: bool) -> Network:
     """The network as a training begins with it."""
     model = build_model(record.config)
     sam = None if isinstance(model, UNet) else model.sam
@@ -216,11 +188,11 @@ def _first_model(options: FitOptions, record: RunRecord, new: bool) -> Network:
     if options.sam_checkpoint is not None and frozen and sam is not None:
         load_sam_checkpoint(sam, options.sam_checkpoint)
     if options.weights is not None and new:
-        start_from(model, options.weights)
+        load_initial_weights(model, options.weights)
     return model
 
 
-def _budget(record: RunRecord) -> str:
+def _budget(record: TrainingRecord) -> str:
     if record.max_minutes is None:
         return f"{record.settings.iterations} iterations"
     return f"{record.max_minutes:g} minutes"
@@ -235,13 +207,13 @@ def _restarts(checkpoint: Path | None) -> int:
 
 def _new_record(
     options: FitOptions, material: Material, settings: TrainSettings, sam: str | None
-) -> RunRecord:
+) -> TrainingRecord:
     kind = accelerator(options.device)
     if material.scheme is not None and settings.contrast > 0:
         raise MaskSAMError(
             "images synthesised from label maps have random contrast: leave --contrast out"
         )
-    return RunRecord(
+    return TrainingRecord(
         config=material.config,
         plan=material.plan,
         classes=material.classes,
@@ -266,7 +238,7 @@ def _new_record(
 
 
 def _trainer(
-    options: FitOptions, record: RunRecord, material: Material, report: Callable[[str], None]
+    options: FitOptions, record: TrainingRecord, material: Material, report: Callable[[str], None]
 ) -> lightning.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     kind = accelerator(options.device)
@@ -275,8 +247,8 @@ def _trainer(
     checkpoints = ResumableCheckpoints(options.run, options.checkpoint_seconds)
     validation = Validation(
         options.validation_minutes,
-        Evaluator(material.validation, material.classes, record.values, record.plan),
-        Keeper(options.run, report),
+        Evaluator(material.validation, material.classes, record.values, record.plan).score,
+        BestWeightsSaver(options.run, report),
         checkpoints,
     )
     return lightning.Trainer(
@@ -296,7 +268,7 @@ def _trainer(
             Budget(),
             checkpoints,
             validation,
-            Progress(report, options.report_seconds),
+            ProgressLogger(report, options.report_seconds),
         ],
         enable_checkpointing=False,
         enable_progress_bar=False,

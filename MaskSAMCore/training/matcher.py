@@ -1,7 +1,8 @@
-"""Which query shows which class of a slice: costs of all pairs, and the Hungarian assignment.
+"""Hungarian matching of queries to the classes of each slice.
 
-Costs equal losses (paper, Equation 1): classification, final masks, auxiliary masks and boxes, all
-at once for every slice; one ground-truth mask a class present in the slice, background included.
+The costs are the losses (paper, Equation 1): classification, final masks, auxiliary masks and
+boxes, computed for all slices at once. Every class present in a slice, background included, has one
+ground-truth mask.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Targets:
-    """Ground truth of S slices, one row a class 0..K (0 is the background).
+    """Ground truth of S slices: one mask and one box for each class 0..K (0 is the background).
 
     Attributes:
-        masks: float (S, K + 1, H W), binary.
-        boxes: (S, K + 1, 4), tight, normalised x1 y1 x2 y2.
-        present: bool (S, K + 1).
+        masks: binary masks, float (S, K + 1, H * W).
+        boxes: tight bounding boxes, float (S, K + 1, 4), normalised x1 y1 x2 y2.
+        present: classes that occur in each slice, bool (S, K + 1).
     """
 
     masks: Tensor
@@ -32,8 +33,14 @@ class Targets:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Matched pairs over S slices: query ``queries[i]`` of slice ``slices[i]`` shows class
-    ``classes[i]``."""
+    """Matched pairs of all slices: query ``queries[i]`` of slice ``slices[i]`` is matched to class
+    ``classes[i]``.
+
+    Attributes:
+        slices: slice index of each pair, long (M,).
+        queries: query index of each pair, long (M,).
+        classes: class index of each pair, long (M,).
+    """
 
     slices: Tensor
     queries: Tensor
@@ -41,16 +48,16 @@ class Assignment:
 
 
 def pairwise_mask_costs(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy and Dice loss of all pairs, as matrix products.
+    """Return the binary cross-entropy and the Dice loss of every query with every class.
 
     Args:
-        logits: (S, N, P) mask logits. Logits, not probabilities: the sigmoid is taken here, once.
-        masks: (S, K + 1, P) binary.
+        logits: mask logits (S, N, P), not probabilities: the sigmoid is applied here.
+        masks: binary masks (S, K + 1, P).
 
     Returns:
-        Two (S, N, K + 1).
+        Two tensors (S, N, K + 1): cross-entropy and Dice loss.
     """
-    # Where automatic mixed precision would round sums over thousands of voxels.
+    # Mixed precision would round these sums over thousands of voxels.
     with torch.autocast(logits.device.type, enabled=False):
         logits, masks = logits.float(), masks.float()
         targets = masks.transpose(1, 2)
@@ -62,8 +69,15 @@ def pairwise_mask_costs(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pairwise_box_costs(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """L1 distance and 1 - generalised IoU of all pairs: (S, N, 4) and (S, K + 1, 4) to two
-    (S, N, K + 1)."""
+    """Return the L1 distance and 1 - generalised IoU of every predicted box with every target box.
+
+    Args:
+        boxes: predicted boxes (S, N, 4), x1 y1 x2 y2.
+        targets: ground-truth boxes (S, K + 1, 4), x1 y1 x2 y2.
+
+    Returns:
+        Two tensors (S, N, K + 1): L1 distance and 1 - generalised IoU.
+    """
     a, b = boxes.float()[:, :, None], targets.float()[:, None]
     distance = (a - b).abs().sum(-1)
     overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(
@@ -77,11 +91,11 @@ def pairwise_box_costs(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def match(cost: Tensor, present: Tensor) -> Assignment:
-    """Optimal one-to-one assignment of the present classes of each slice to its queries.
+    """Assign the classes present in each slice to its queries, one to one, at the lowest cost.
 
     Args:
-        cost: (S, N, K + 1); only differences matter.
-        present: bool (S, K + 1).
+        cost: cost of each pair (S, N, K + 1); only differences between pairs matter.
+        present: classes that occur in each slice, bool (S, K + 1).
 
     Raises:
         ValueError: fewer queries than classes present in a slice.
@@ -90,19 +104,19 @@ def match(cost: Tensor, present: Tensor) -> Assignment:
     most = int(present.sum(1).max()) if len(present) else 0
     if most > cost.shape[1]:
         raise ValueError(
-            f"a slice shows {most} classes (background included) but the model has only"
+            f"a slice contains {most} classes (background included) but the model has only"
             f" {cost.shape[1]} queries: raise 'queries' to at least {most}"
         )
-    costs, shown = cost.detach().float().cpu().numpy(), present.cpu().numpy()
+    costs, occurs = cost.detach().float().cpu().numpy(), present.cpu().numpy()
     if not np.isfinite(costs).all():
-        raise FloatingPointError("the costs of the matching are not finite")
+        raise FloatingPointError("the matching costs are not finite")
     slices, queries, classes = [], [], []
     for index in range(len(costs)):
-        labels = np.flatnonzero(shown[index])
-        rows, columns = linear_sum_assignment(costs[index][:, labels])
+        candidates = np.flatnonzero(occurs[index])
+        rows, columns = linear_sum_assignment(costs[index][:, candidates])
         slices.append(np.full(len(rows), index))
         queries.append(rows)
-        classes.append(labels[columns])
+        classes.append(candidates[columns])
     parts = (slices, queries, classes)
     pieces = [np.concatenate(part) if part else np.empty(0, np.int64) for part in parts]
     return Assignment(*(torch.as_tensor(p, dtype=torch.long, device=cost.device) for p in pieces))

@@ -1,4 +1,4 @@
-"""The curves of a training as a picture, from its CSV logs."""
+"""Training curves, drawn from a run's CSV logs."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
+from MaskSAMCore.io import atomic_path
+
+CURVES = "curves.png"
+
 
 def read_logs(run: Path) -> dict[str, list[tuple[float, float]]]:
-    """Every logged value of a run, its resumed parts one after the other: name to (minutes,
-    value)."""
+    """Return the logged series of a run, all its resumed parts together.
+
+    Args:
+        run: folder of the training.
+
+    Returns:
+        Points (minutes, value) of each logged quantity, in the order they were written.
+    """
     series: dict[str, list[tuple[float, float]]] = {}
     files = (run / "logs").glob("csv/version_*/metrics.csv")
     for path in sorted(files, key=lambda p: int(p.parent.name.split("_")[1])):
@@ -25,15 +35,15 @@ def read_logs(run: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def draw_curves(run: Path) -> Path:
-    """Writes ``curves.png`` into the run: losses on the left, validation Dice on the right."""
+    """Draw the losses and the validation Dice of a run to ``curves.png`` in its folder."""
+    # Matplotlib takes a second to import, and inference does not need it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    series = read_logs(run)
     figure = Figure(figsize=(11, 4), layout="constrained")
     FigureCanvasAgg(figure)
     losses, dice = figure.subplots(1, 2)
-    for name, points in series.items():
+    for name, points in read_logs(run).items():
         minutes, values = np.array(points).T
         if name.startswith("loss"):
             window = min(20, len(values))
@@ -48,8 +58,7 @@ def draw_curves(run: Path) -> Path:
         plot.grid(alpha=0.3)
         if plot.get_legend_handles_labels()[0]:
             plot.legend()
-    target = run / "curves.png"
-    beside = run / "curves.part.png"
-    figure.savefig(beside, dpi=110)
-    beside.replace(target)
+    target = run / CURVES
+    with atomic_path(target) as temporary:
+        figure.savefig(temporary, dpi=110)
     return target

@@ -1,4 +1,4 @@
-"""What a training would see: a contact sheet of its windows with the outlines of the classes."""
+"""Contact sheet of training windows with the outlines of their classes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from MaskSAMCore.io import atomic_path
 
-# Pixels of the sheet for each voxel, and between tiles.
-ZOOM, GAP = 2, 6
+# Pixels of the sheet for each voxel.
+ZOOM = 2
+# Pixels between two tiles.
+GAP = 6
 
 Picture = NDArray[np.uint8]
 
@@ -28,24 +30,25 @@ def contact_sheet(
     path: Path,
     across: int = 4,
 ) -> None:
-    """Draws windows: each as its three middle slices without outlines, and with them beside.
+    """Write a picture of windows, each with its three middle slices without and with outlines.
+
+    Superior and anterior point up, and right is on the left.
 
     Args:
-        windows: pairs of images (C, T, H, W), of which the first channel is shown, and classes
+        windows: pairs of an image (C, T, H, W), whose first channel is drawn, and class indices
             (T, H, W).
-        count: how many.
-        classes: K, for the colours.
-        orientation: of the windows, three letters: superior and anterior are shown upwards, right
-            on the left.
-        path: a PNG file; complete or absent.
-        across: windows in a row.
+        count: number of windows to draw.
+        classes: number of classes K, background not counted.
+        orientation: three letters for the directions of depth, rows and columns, such as "SAR".
+        path: PNG file to write; it is complete or absent.
+        across: number of windows in a row.
     """
     tiles = [
         window_tile(image[0].cpu().numpy(), labels.cpu().numpy(), classes, orientation)
         for image, labels in islice(windows, count)
     ]
-    lines = [_joined(tiles[i : i + across], 1) for i in range(0, len(tiles), across)]
-    sheet = _joined(lines, 0)
+    rows = [_join(tiles[i : i + across], 1) for i in range(0, len(tiles), across)]
+    sheet = _join(rows, 0)
     with atomic_path(path) as temporary:
         sitk.WriteImage(sitk.GetImageFromArray(sheet, isVector=True), str(temporary))
 
@@ -53,33 +56,33 @@ def contact_sheet(
 def window_tile(
     image: NDArray[np.floating], labels: NDArray[np.integer], classes: int, orientation: str
 ) -> Picture:
-    """The three middle slices of a window one below another, and again with outlines beside."""
+    """Draw the three middle slices of a window, one below another, plain and outlined."""
     low, high = np.percentile(image, (1, 99.5))
     grey = (np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
     plain, outlined = [], []
     for axis in range(3):
         middle = labels.shape[axis] // 2
-        codes = [code for other, code in enumerate(orientation) if other != axis]
-        turned = [codes[0] in "SA", codes[1] in "RA"]
-        flips = tuple(slice(None, None, -1 if turn else 1) for turn in turned)
-        part = _zoomed(np.take(grey, middle, axis)[flips])
-        plain.append(np.repeat(part[..., None], 3, -1))
-        outlined.append(
-            _outlined(plain[-1], _zoomed(np.take(labels, middle, axis)[flips]), classes)
+        row_code, column_code = (code for other, code in enumerate(orientation) if other != axis)
+        flips = (
+            slice(None, None, -1 if row_code in "SA" else 1),
+            slice(None, None, -1 if column_code in "RA" else 1),
         )
-    return _joined([_joined(plain, 0), _joined(outlined, 0)], 1)
+        part = _zoom(np.take(grey, middle, axis)[flips])
+        plain.append(np.repeat(part[..., None], 3, -1))
+        outlined.append(_outline(plain[-1], _zoom(np.take(labels, middle, axis)[flips]), classes))
+    return _join([_join(plain, 0), _join(outlined, 0)], 1)
 
 
 def class_colors(classes: int) -> Picture:
-    """(K + 1, 3): colours that neighbours in number do not share; black for the background."""
-    # Steps of the golden ratio around the circle of hues.
+    """Return distinct colours for K classes, uint8 (K + 1, 3); the background's is black."""
+    # Steps of the golden ratio around the circle of hues keep neighbouring classes apart.
     hues = [(0.618034 * k) % 1 for k in range(classes)]
     colors = [colorsys.hsv_to_rgb(hue, 0.85, 1.0) for hue in hues]
     return np.round(np.array([(0.0, 0.0, 0.0), *colors]) * 255).astype(np.uint8)
 
 
-def _outlined(picture: Picture, labels: NDArray[np.integer], classes: int) -> Picture:
-    """Pixels of a class beside another class or the background take its colour."""
+def _outline(picture: Picture, labels: NDArray[np.integer], classes: int) -> Picture:
+    """Colour the pixels of each class that touch another class or the background."""
     edge = np.zeros(labels.shape, bool)
     for axis in range(2):
         different = np.diff(labels, axis=axis) != 0
@@ -93,12 +96,12 @@ def _outlined(picture: Picture, labels: NDArray[np.integer], classes: int) -> Pi
     return result
 
 
-def _zoomed(part: NDArray[np.integer]) -> NDArray[np.integer]:
+def _zoom(part: NDArray[np.integer]) -> NDArray[np.integer]:
     return part.repeat(ZOOM, 0).repeat(ZOOM, 1)
 
 
-def _joined(pictures: Sequence[Picture], axis: int) -> Picture:
-    """Pictures beside (1) or below (0) each other, on black."""
+def _join(pictures: Sequence[Picture], axis: int) -> Picture:
+    """Join pictures below (axis 0) or beside (axis 1) each other, on black."""
     other = max(picture.shape[1 - axis] for picture in pictures)
     padded = []
     for number, picture in enumerate(pictures):

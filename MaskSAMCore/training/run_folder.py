@@ -1,16 +1,16 @@
-"""The folder of a training: what is in it, and how it is read back.
+"""Files of a training's folder, written and read.
 
-``run.json``: configuration, plan, classes, settings, seed, split, versions, device.
-``best.safetensors``, ``last.safetensors``: averaged weights (with a frozen SAM, without SAM's own).
-``resume-a.ckpt``, ``resume-b.ckpt``: to continue after a stop or a kill. ``logs/``: CSV and
-TensorBoard. ``curves.png``: the curves. ``fingerprint.json``: the training cases in figures.
-``validation.json``: Dice of the best weights, and where the largest component alone is better.
+``run.json``: configuration, plan, classes, settings, seed, split, versions and device.
+``best.safetensors``, ``last.safetensors``: averaged weights, without those of a frozen SAM.
+``resume-a.ckpt``, ``resume-b.ckpt``: checkpoints to continue from after a stop or a kill.
+``logs/``: CSV and TensorBoard logs. ``curves.png``: training curves.
+``fingerprint.json``: statistics of the training cases.
+``validation.json``: Dice of the best weights, and the post-processing that raises it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ from torch import Tensor
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io import atomic_path, write_text
 from MaskSAMCore.modeling import Network, NetworkConfig, build_model, kept_names, read_config
+from MaskSAMCore.modeling.sam.build import mismatches
+from MaskSAMCore.models.bundle import WEIGHTS
 from MaskSAMCore.training.hyperparameters import TrainSettings
 
 RUN_FILE, VALIDATION, FINGERPRINT = "run.json", "validation.json", "fingerprint.json"
@@ -30,22 +33,22 @@ PREVIEW = "preview.png"
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """What a run was started with.
+class TrainingRecord:
+    """Record of everything a training was started with, saved as ``run.json``.
 
     Attributes:
-        config: the network.
-        plan: the preprocessing.
+        config: configuration of the network.
+        plan: preprocessing.
         classes: names of the classes 1 to K, in order.
-        values: their values in the dataset's labelmaps, which predictions carry too.
-        settings: the hyperparameters.
-        seed: of everything that is drawn.
+        values: values of the classes 1 to K in the dataset's labelmaps and in predictions.
+        settings: hyperparameters.
+        seed: seed of all random numbers.
         split: case names under "train" and "val".
-        preset: the preset it started from.
-        dataset: the dataset's name.
-        facts: versions, device and the like, for people; "max_minutes", the time budget or None;
-            "sam_sha256", of the file with the frozen SAM.
-        label_maps: what is known of the labels where images are synthesised from them, else None.
+        preset: name of the preset.
+        dataset: name of the dataset.
+        facts: versions, device and the like; "max_minutes" is the time budget or None, and
+            "sam_sha256" the SHA-256 of the frozen SAM's file.
+        label_maps: description of the labels if images are synthesised from labelmaps, else None.
     """
 
     config: NetworkConfig
@@ -62,15 +65,15 @@ class RunRecord:
 
     @property
     def max_minutes(self) -> float | None:
-        """The time budget over all parts of the training, or None."""
+        """Time budget over all parts of the training in minutes, or None."""
         return self.facts.get("max_minutes")
 
-    def with_facts(self, **facts: Any) -> RunRecord:
-        """A copy with some facts changed."""
+    def with_facts(self, **facts: Any) -> TrainingRecord:
+        """Return a copy with some facts changed."""
         return replace(self, facts={**self.facts, **facts})
 
     def save(self, run: Path) -> None:
-        """Writes ``run.json``, complete or not at all."""
+        """Write ``run.json`` into a run's folder."""
         values = {
             "config": self.config.to_dict(),
             "plan": self.plan.to_dict(),
@@ -87,24 +90,24 @@ class RunRecord:
         write_json(run / RUN_FILE, values)
 
     @classmethod
-    def load(cls, run: Path) -> RunRecord:
-        """Reads ``run.json``.
+    def load(cls, run: Path) -> TrainingRecord:
+        """Read ``run.json`` from a run's folder.
 
         Raises:
-            MaskSAMError: the folder is no run.
+            MaskSAMError: the folder holds no training, or its record is damaged.
         """
         path = run / RUN_FILE
         if not path.is_file():
             raise MaskSAMError(f"{run} is not a training run: it has no {RUN_FILE}")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            # Records from before the values were written down had none but these.
-            plain = range(1, len(values["classes"]) + 1)
+            # Records of older versions have no values: their labelmaps held 1 to K.
+            consecutive = range(1, len(values["classes"]) + 1)
             return cls(
                 config=read_config(values["config"]),
                 plan=Plan.from_dict(values["plan"]),
                 classes=tuple(values["classes"]),
-                values=tuple(int(v) for v in values.get("values", plain)),
+                values=tuple(int(v) for v in values.get("values", consecutive)),
                 settings=TrainSettings.from_dict(values["settings"]),
                 seed=values["seed"],
                 split=values["split"],
@@ -118,17 +121,15 @@ class RunRecord:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes a JSON file beside and renames it."""
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    """Write a JSON file, complete or not at all."""
+    write_text(path, json.dumps(values, indent=1) + "\n")
 
 
 def read_validation(run: Path) -> dict[str, Any]:
-    """``validation.json``; empty before the first validation.
+    """Return the content of ``validation.json``; empty before the first validation.
 
     Raises:
-        MaskSAMError: it is damaged.
+        MaskSAMError: the file is damaged.
     """
     path = run / VALIDATION
     if not path.is_file():
@@ -141,8 +142,11 @@ def read_validation(run: Path) -> dict[str, Any]:
 
 
 def best_dice(run: Path) -> float:
-    """The Dice of the best weights in a run, or -1. A kill may come between the weights and
-    ``validation.json``: the weights' own note counts too."""
+    """Return the Dice of the best weights in a run, or -1 if there are none.
+
+    The weights' own metadata counts too, as a process may be killed after it wrote the weights and
+    before it wrote ``validation.json``.
+    """
     if not (run / BEST).is_file():
         return -1.0
     try:
@@ -154,23 +158,28 @@ def best_dice(run: Path) -> float:
 
 
 def own_weights(model: Network) -> dict[str, Tensor]:
-    """The state to keep: everything, but for what is frozen of a SAM."""
+    """Return a network's state without the weights of a frozen SAM."""
     state = model.state_dict()
     return {name: state[name].detach().contiguous() for name in kept_names(model)}
 
 
 def save_weights(model: Network, path: Path, facts: dict[str, str]) -> None:
-    """Writes a model's own weights as safetensors, complete or not at all."""
-    beside = path.with_suffix(".part")
-    save_file(own_weights(model), beside, metadata=facts)
-    os.replace(beside, path)
+    """Write a network's own weights as safetensors, complete or not at all.
+
+    Args:
+        model: network to save; the weights of a frozen SAM are left out.
+        path: file to write.
+        facts: metadata of the file.
+    """
+    with atomic_path(path) as temporary:
+        save_file(own_weights(model), temporary, metadata=facts)
 
 
-def load_weights(record: RunRecord, path: Path) -> Network:
-    """The model of a run with weights of the run; a frozen SAM's own are left random.
+def load_weights(record: TrainingRecord, path: Path) -> Network:
+    """Build the network of a run and load weights of the run; a frozen SAM's stay random.
 
     Raises:
-        MaskSAMError: the weights are absent or do not fit.
+        MaskSAMError: the file does not exist or does not fit the network.
     """
     if not path.is_file():
         raise MaskSAMError(f"{path} does not exist yet: train until the first validation")
@@ -181,3 +190,33 @@ def load_weights(record: RunRecord, path: Path) -> Network:
     if missing or found.unexpected_keys:
         raise MaskSAMError(f"{path} does not fit the run's network: {missing[:3]}")
     return model.eval()
+
+
+def load_initial_weights(model: Network, folder: Path) -> None:
+    """Load the trained weights of a model or of another run into a new network.
+
+    Args:
+        model: network to initialise.
+        folder: folder of a model bundle, or of a run, whose best weights are taken.
+
+    Raises:
+        MaskSAMError: the folder holds no weights, or those of another network.
+    """
+    for name in (WEIGHTS, BEST, LAST):
+        if (folder / name).is_file():
+            break
+    else:
+        raise MaskSAMError(f"{folder} holds no weights to start from: give a model or a run")
+    try:
+        found = load_file(folder / name)
+    except (SafetensorError, OSError) as error:
+        raise MaskSAMError(f"{folder / name} cannot be read: {error}") from error
+    state = model.state_dict()
+    wrong = mismatches(found, {name: state[name] for name in kept_names(model)})
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise MaskSAMError(
+            f"{folder} holds the weights of another network: {'; '.join(wrong[:3])}{more}:"
+            " start from a model of the same preset, window and number of classes"
+        )
+    model.load_state_dict(found, strict=False)

@@ -1,11 +1,10 @@
-"""Whole validation cases through the one inference engine."""
+"""Validation: segment whole cases with the inference engine and score the result."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +17,20 @@ from MaskSAMCore.inference.postprocessing import keep_largest_components
 from MaskSAMCore.inference.runner import SegmentationModel
 from MaskSAMCore.labels import Label
 
-if TYPE_CHECKING:
-    from MaskSAMCore.training.module import MaskSAMModule
-
-
-# The first changes nothing, and is the one that trainings are compared by.
+# Background weights to try. The first one changes nothing, and trainings are compared with it.
 BACKGROUND_WEIGHTS = (1.0, 1.2, 1.5, 1.8)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a validation found.
+    """Dice scores of a validation, and the post-processing that would raise them.
 
     Attributes:
-        dice: of each class that occurs, averaged over the cases.
-        largest_component: values of the classes whose Dice is higher when only their largest
-            component is kept (nnU-Net's rule).
-        background_weight: of the tried weights of the background the one with the highest Dice.
+        dice: Dice of each class name that occurs, averaged over the cases, without
+            post-processing.
+        largest_component: labelmap values of the classes whose Dice is higher when only their
+            largest component is kept (nnU-Net's rule).
+        background_weight: weight of the background, among those tried, with the highest Dice.
     """
 
     dice: dict[str, float]
@@ -48,37 +44,33 @@ class Scores:
 
 
 class Evaluator:
-    """Scores a training's present weights. It travels to other processes.
+    """Scorer of networks on the validation cases. It can be sent to spawned processes.
 
     Args:
-        cases: with labels 0 to K.
-        classes: names of the classes 1 to K.
-        values: their values in the dataset.
-        plan: of the network.
+        cases: validation cases whose labelmaps hold class indices 0 to K.
+        class_names: names of the classes 1 to K.
+        values: values of the classes 1 to K in the dataset's labelmaps.
+        plan: preprocessing of the network.
     """
 
     def __init__(
         self,
         cases: Sequence[LabelledCase],
-        classes: Sequence[str],
+        class_names: Sequence[str],
         values: Sequence[int],
         plan: Plan,
     ) -> None:
         self.cases = cases
-        self.classes = classes
+        self.class_names = class_names
         self.values = values
         self.plan = plan
 
-    def __call__(self, module: MaskSAMModule) -> Scores:
-        """Validates on the module's own device."""
-        return self.score(module.model, module.device.type)
-
     def score(self, model: SegmentationModel, device: str) -> Scores:
-        """The Dice of a network on all cases."""
-        labels = [Label(i + 1, name, (1.0, 1.0, 1.0)) for i, name in enumerate(self.classes)]
+        """Segment all cases with a network and return its scores."""
+        labels = [Label(i + 1, name, (1.0, 1.0, 1.0)) for i, name in enumerate(self.class_names)]
         segmenter = Segmenter(model, self.plan, labels, device=device)
-        plain, cleaned = _Table(len(labels)), _Table(len(labels))
-        weighted = {weight: _Table(len(labels)) for weight in BACKGROUND_WEIGHTS[1:]}
+        plain, cleaned = _DiceTable(len(labels)), _DiceTable(len(labels))
+        reweighted = {weight: _DiceTable(len(labels)) for weight in BACKGROUND_WEIGHTS[1:]}
         for case in self.cases:
             with segmenter.open(case.channels, cache_bytes=0) as session:
                 found = session.segment().labelmap
@@ -86,38 +78,38 @@ class Evaluator:
                 largest = found.copy()
                 keep_largest_components(largest, range(1, len(labels) + 1))
                 cleaned.add(largest, case.label)
-                for weight, table in weighted.items():
+                for weight, table in reweighted.items():
                     session.weigh_background(weight)
                     table.add(session.segment().labelmap, case.label)
-        means = plain.means()
-        better = tuple(
-            value
-            for index, value in enumerate(self.values)
-            if index in means and cleaned.means()[index] > means[index]
+        means, cleaned_means = plain.means(), cleaned.means()
+        tables = {BACKGROUND_WEIGHTS[0]: plain, **reweighted}
+        return Scores(
+            dice={self.class_names[index]: dice for index, dice in means.items()},
+            largest_component=tuple(
+                self.values[index] for index in means if cleaned_means[index] > means[index]
+            ),
+            background_weight=max(tables, key=lambda weight: tables[weight].mean()),
         )
-        weighted = {BACKGROUND_WEIGHTS[0]: plain, **weighted}
-        weight = max(weighted, key=lambda one: weighted[one].mean())
-        return Scores({self.classes[index]: dice for index, dice in means.items()}, better, weight)
 
 
-class _Table:
+class _DiceTable:
     """Dice scores of the classes 1 to K, case by case."""
 
     def __init__(self, classes: int) -> None:
         self._scores: list[list[float]] = [[] for _ in range(classes)]
 
-    def add(self, found: NDArray[np.integer], known: NDArray[np.integer]) -> None:
-        """A case; a class that is in neither labelmap has no score."""
-        dice = dice_scores(found, known, range(1, len(self._scores) + 1))
+    def add(self, found: NDArray[np.integer], reference: NDArray[np.integer]) -> None:
+        """Add a case; a class that neither labelmap contains gets no score."""
+        dice = dice_scores(found, reference, range(1, len(self._scores) + 1))
         for scores, score in zip(self._scores, dice, strict=True):
             if not math.isnan(score):
                 scores.append(score)
 
     def means(self) -> dict[int, float]:
-        """Of the classes, counted from 0, that have scores."""
+        """Return the mean score of each class that has one, by its index from 0."""
         return {i: float(np.mean(scores)) for i, scores in enumerate(self._scores) if scores}
 
     def mean(self) -> float:
-        """Over the classes."""
+        """Return the mean over the classes."""
         means = self.means()
         return sum(means.values()) / max(len(means), 1)

@@ -13,7 +13,7 @@ from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.io import read_volume
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import SAM_CONFIGS, build_model
-from MaskSAMCore.training.run_folder import BEST, RunRecord, load_weights
+from MaskSAMCore.training.run_folder import BEST, TrainingRecord, load_weights
 from Testing.helpers.generated import write_dataset
 
 SMALL = {
@@ -55,7 +55,7 @@ def dice_of(run: Path, dataset: Path, train: bool = True) -> float:
         dataset: folder of the dataset, with images of one channel.
         train: whether the best weights are used, instead of random ones.
     """
-    record = RunRecord.load(run)
+    record = TrainingRecord.load(run)
     model = load_weights(record, run / BEST) if train else build_model(record.config)
     labels = [Label(i + 1, name, (1, 1, 1)) for i, name in enumerate(record.classes)]
     segmenter = Segmenter(model, record.plan, labels, device="cpu")

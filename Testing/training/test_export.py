@@ -23,7 +23,7 @@ from MaskSAMCore.models.backbone import sha256
 from MaskSAMCore.models.bundle import DESCRIPTION
 from MaskSAMCore.training.export import export_run
 from MaskSAMCore.training.fit import FitOptions, fit
-from MaskSAMCore.training.run_folder import BEST, RUN_FILE, RunRecord, load_weights
+from MaskSAMCore.training.run_folder import BEST, RUN_FILE, TrainingRecord, load_weights
 from MaskSAMCore.training.validation import Evaluator
 from Testing.helpers.networks import SMALL_SAM, small_masksam_config
 from Testing.helpers.short_run import QUICK, SMALL, VALUES, write_gapped_dataset
@@ -60,11 +60,11 @@ def helped(run: Path, values: list[int] | None) -> None:
 
 
 def test_a_run_knows_its_datasets_values_and_figures(trained: Path):
-    assert RunRecord.load(trained).values == tuple(VALUES.values())
+    assert TrainingRecord.load(trained).values == tuple(VALUES.values())
     validation = json.loads((trained / "validation.json").read_text(encoding="utf-8"))
     assert set(validation["largest_component"]) <= set(VALUES.values())
     figures = json.loads((trained / "fingerprint.json").read_text(encoding="utf-8"))
-    assert set(figures["cases"]) == set(RunRecord.load(trained).split["train"])
+    assert set(figures["cases"]) == set(TrainingRecord.load(trained).split["train"])
     assert figures["foreground_intensities"]["MR0"]["max"] > 100
 
 
@@ -75,7 +75,7 @@ def test_a_bundle_finds_what_the_runs_weights_find_with_the_datasets_values(
     bundle = export_run(run, tmp_path / "model")
     assert bundle.largest_component == (300,)
     assert [(label.name, label.value) for label in bundle.labels] == list(VALUES.items())
-    record = RunRecord.load(run)
+    record = TrainingRecord.load(run)
     model = load_weights(record, run / BEST)
     with torch.no_grad():
         # As they are stored: matrices in half precision.

@@ -17,12 +17,12 @@ from MaskSAMCore.cli import main
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.training.averaging import AveragedWeights
-from MaskSAMCore.training.callbacks import SLOTS, newest_checkpoint
+from MaskSAMCore.training.callbacks import CHECKPOINTS, newest_checkpoint
 from MaskSAMCore.training.data import prepare_material
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.hyperparameters import SETTINGS, TrainSettings
 from MaskSAMCore.training.module import MaskSAMModule
-from MaskSAMCore.training.run_folder import BEST, RunRecord
+from MaskSAMCore.training.run_folder import BEST, TrainingRecord
 from Testing.helpers.generated import write_dataset
 from Testing.helpers.networks import small_masksam_config
 from Testing.helpers.paths import ROOT
@@ -51,7 +51,7 @@ def test_training_reaches_a_dice_that_an_untrained_model_cannot(trained: Path, d
 
 
 def test_a_run_leaves_its_record_its_logs_and_its_curves(trained: Path):
-    record = RunRecord.load(trained)
+    record = TrainingRecord.load(trained)
     assert record.classes == ("Bright", "Dark")
     assert record.seed == 0
     assert record.settings.iterations == 160
@@ -128,7 +128,7 @@ def test_training_goes_on_after_a_kill(dataset: Path, tmp_path: Path):
     )
     try:
         deadline = time.monotonic() + 600
-        while not all((run / slot).is_file() for slot in SLOTS):
+        while not all((run / slot).is_file() for slot in CHECKPOINTS):
             assert process.poll() is None, "the training ended by itself"
             assert time.monotonic() < deadline, "no checkpoint was written"
             time.sleep(0.1)
@@ -151,11 +151,11 @@ def test_training_goes_on_after_a_kill(dataset: Path, tmp_path: Path):
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_other_one(tmp_path: Path):
-    torch.save({"a": torch.ones(3)}, tmp_path / SLOTS[0])
-    (tmp_path / SLOTS[1]).write_bytes((tmp_path / SLOTS[0]).read_bytes()[:200])
-    os.utime(tmp_path / SLOTS[0], (1, 1))
-    assert newest_checkpoint(tmp_path) == tmp_path / SLOTS[0]
-    (tmp_path / SLOTS[0]).write_bytes(b"")
+    torch.save({"a": torch.ones(3)}, tmp_path / CHECKPOINTS[0])
+    (tmp_path / CHECKPOINTS[1]).write_bytes((tmp_path / CHECKPOINTS[0]).read_bytes()[:200])
+    os.utime(tmp_path / CHECKPOINTS[0], (1, 1))
+    assert newest_checkpoint(tmp_path) == tmp_path / CHECKPOINTS[0]
+    (tmp_path / CHECKPOINTS[0]).write_bytes(b"")
     assert newest_checkpoint(tmp_path) is None
 
 

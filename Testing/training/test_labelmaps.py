@@ -17,7 +17,7 @@ from MaskSAMCore.training.data import Material, prepare_material
 from MaskSAMCore.training.export import export_run
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.preview import contact_sheet
-from MaskSAMCore.training.run_folder import BEST, RunRecord, load_weights
+from MaskSAMCore.training.run_folder import BEST, TrainingRecord, load_weights
 from MaskSAMCore.training.validation import Evaluator
 from Testing.helpers.labelled_heads import DESCRIPTION, write_label_maps
 
@@ -62,8 +62,8 @@ def trained(dataset: Path, targets: Path, tmp_path_factory: pytest.TempPathFacto
     return run
 
 
-def prepared(dataset: Path, run: Path) -> tuple[RunRecord, Material]:
-    record = RunRecord.load(run)
+def prepared(dataset: Path, run: Path) -> tuple[TrainingRecord, Material]:
+    record = TrainingRecord.load(run)
     return record, prepare_material(dataset, record.split, record, lambda _: None)
 
 

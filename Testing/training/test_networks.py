@@ -23,7 +23,7 @@ from MaskSAMCore.training.losses.masksam import LossSettings
 from MaskSAMCore.training.losses.objective import entropy_and_dice, masam_loss, stack_prompts
 from MaskSAMCore.training.losses.prompting import PromptSettings
 from MaskSAMCore.training.module import MaskSAMModule
-from MaskSAMCore.training.run_folder import BEST, RunRecord
+from MaskSAMCore.training.run_folder import BEST, TrainingRecord
 from Testing.helpers.generated import write_dataset
 from Testing.helpers.networks import FROZEN_SMALL_SAM, small_masam_config
 from Testing.helpers.short_run import QUICK, SMALL, dice_of
@@ -65,7 +65,7 @@ def test_training_reaches_a_dice_that_an_untrained_model_cannot(
 
 
 def test_a_masam_run_keeps_its_five_slices_and_its_network(masam: Path):
-    record = RunRecord.load(masam)
+    record = TrainingRecord.load(masam)
     assert isinstance(record.config, MASamConfig)
     assert record.config.num_classes == 2 and record.config.window[0] == 5
     assert record.plan.window == record.config.window
@@ -73,9 +73,9 @@ def test_a_masam_run_keeps_its_five_slices_and_its_network(masam: Path):
 
 
 def test_a_unet_run_fits_its_stages_to_the_dataset(unet: Path):
-    config = RunRecord.load(unet).config
+    config = TrainingRecord.load(unet).config
     assert isinstance(config, UNetConfig)
-    assert config.window == RunRecord.load(unet).plan.window
+    assert config.window == TrainingRecord.load(unet).plan.window
     assert len(config.strides) >= 3
 
 
@@ -85,9 +85,9 @@ def test_an_exported_model_of_another_kind_is_picked_like_any(
 ):
     run = request.getfixturevalue(system)
     bundle = export_run(run, tmp_path / "model")
-    assert bundle.config == RunRecord.load(run).config
+    assert bundle.config == TrainingRecord.load(run).config
     segmenter = Segmenter.from_model(tmp_path / "model", device="cpu")
-    case = RunRecord.load(run).split["val"][0]
+    case = TrainingRecord.load(run).split["val"][0]
     volume = read_volume(dataset / f"imagesTr/{case}_0000.nii.gz")
     truth = read_volume(dataset / f"labelsTr/{case}.nii.gz").array
     with segmenter.open(volume) as session:
@@ -114,7 +114,7 @@ def test_a_masam_training_goes_on(masam: Path, dataset: Path, tmp_path: Path):
     values["settings"]["iterations"] += 2
     (run / "run.json").write_text(json.dumps(values))
     fit(FitOptions(dataset, run, resume=True, device="cpu", workers=0), lambda _: None)
-    assert RunRecord.load(run).preset == "masam_tiny"
+    assert TrainingRecord.load(run).preset == "masam_tiny"
 
 
 def test_a_frozen_sam_is_not_changed_by_training_nor_kept_in_the_bundle(

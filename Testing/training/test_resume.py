@@ -19,16 +19,17 @@ from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.sam.build import build_sam
 from MaskSAMCore.models.backbone import sha256
 from MaskSAMCore.training.callbacks import (
-    SLOTS,
+    CHECKPOINTS,
+    BestWeightsSaver,
     ResumableCheckpoints,
     Validation,
     newest_checkpoint,
 )
 from MaskSAMCore.training.devices import strategy
-from MaskSAMCore.training.fit import FitOptions, Keeper, fit
+from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.hyperparameters import SETTINGS
 from MaskSAMCore.training.module import MaskSAMModule
-from MaskSAMCore.training.run_folder import BEST, LAST, RUN_FILE, RunRecord, best_dice
+from MaskSAMCore.training.run_folder import BEST, LAST, RUN_FILE, TrainingRecord, best_dice
 from MaskSAMCore.training.validation import Scores
 from Testing.helpers.networks import small_masksam_config
 from Testing.helpers.short_run import FROZEN, SHORT, SMALL, write_gapped_dataset
@@ -98,7 +99,7 @@ def test_processes_wait_for_each_other_through_long_validations():
 def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again_with_its_own_seed(
     short: Short, copied: Path
 ):
-    for slot in SLOTS:
+    for slot in CHECKPOINTS:
         (copied / slot).unlink(missing_ok=True)
     go_on(short, copied, seed=77)
     assert losses(copied, 0)
@@ -106,11 +107,11 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_again_with_it
 
 
 def test_a_budget_given_on_resuming_is_kept_and_the_next_resume_has_it(short: Short, copied: Path):
-    assert RunRecord.load(copied).facts["max_minutes"] is None
+    assert TrainingRecord.load(copied).facts["max_minutes"] is None
     # Long over: one step, and the end.
     lines = go_on(short, copied, max_minutes=0.001)
     assert any("seed 5, 0.001 minutes" in line for line in lines)
-    assert RunRecord.load(copied).facts["max_minutes"] == 0.001
+    assert TrainingRecord.load(copied).facts["max_minutes"] == 0.001
     assert any("seed 5, 0.001 minutes" in line for line in go_on(short, copied))
 
 
@@ -150,8 +151,8 @@ def test_a_worse_validation_leaves_the_best_weights_also_after_a_kill(tmp_path: 
     def validate(dice: float, module: MaskSAMModule) -> bytes:
         validation = Validation(
             1,
-            lambda _: Scores({"One": dice}),
-            Keeper(tmp_path, lambda _: None),
+            lambda *_: Scores({"One": dice}),
+            BestWeightsSaver(tmp_path, lambda _: None),
             ResumableCheckpoints(tmp_path, 1),
         )
         with torch.no_grad():
@@ -187,7 +188,7 @@ def test_a_run_beside_a_frozen_sam_goes_on_with_the_same_weights_only(short: Sho
     run = tmp_path / "run"
     options = FitOptions(short.dataset, run, device="cpu", workers=0, sam_checkpoint=right)
     fit(options, lambda _: None, FROZEN, {**SHORT, "iterations": 1})
-    assert RunRecord.load(run).facts["sam_sha256"] == sha256(right)
+    assert TrainingRecord.load(run).facts["sam_sha256"] == sha256(right)
     again = dataclasses.replace(options, resume=True)
     with pytest.raises(MaskSAMError, match=f"{sha256(wrong)}.* must be {sha256(right)}"):
         fit(dataclasses.replace(again, sam_checkpoint=wrong))
@@ -196,4 +197,4 @@ def test_a_run_beside_a_frozen_sam_goes_on_with_the_same_weights_only(short: Sho
     del values["facts"]["sam_sha256"]
     (run / RUN_FILE).write_text(json.dumps(values), encoding="utf-8")
     fit(dataclasses.replace(again, max_minutes=0.001), lambda _: None)
-    assert RunRecord.load(run).facts["sam_sha256"] == sha256(right)
+    assert TrainingRecord.load(run).facts["sam_sha256"] == sha256(right)

@@ -16,7 +16,7 @@ from MaskSAMCore.modeling import build_model
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.losses.masksam import LossSettings, masksam_loss
 from MaskSAMCore.training.module import COMPILED, compile_steps, uncompiled
-from MaskSAMCore.training.run_folder import BEST, RunRecord
+from MaskSAMCore.training.run_folder import BEST, TrainingRecord
 from Testing.helpers.generated import write_dataset
 from Testing.helpers.networks import small_masksam_config
 from Testing.helpers.paths import ROOT
@@ -47,7 +47,7 @@ def test_a_training_starts_from_the_weights_of_another(
     assert before.keys() == after.keys()
     for name, value in before.items():
         torch.testing.assert_close(after[name], value)
-    assert RunRecord.load(tmp_path / "run").facts["started_from"] == "first"
+    assert TrainingRecord.load(tmp_path / "run").facts["started_from"] == "first"
 
 
 def test_weights_of_another_network_are_refused(dataset: Path, trained: Path, tmp_path: Path):

@@ -19,7 +19,7 @@ from MaskSAMCore.research.comparison.folder import Folder, read_json, write_json
 from MaskSAMCore.research.comparison.statistics import Row, compared_pairs, make_row
 from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS, System, Training, find_systems
 from MaskSAMCore.research.comparison.tables import write_tables
-from MaskSAMCore.training.run_folder import RunRecord
+from MaskSAMCore.training.run_folder import TrainingRecord
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def check_given(training: Training, dataset: Dataset, cases: list[str]) -> None:
         MaskSAMError: it does not.
     """
     assert training.given is not None
-    record = RunRecord.load(training.given)
+    record = TrainingRecord.load(training.given)
     if record.values != dataset.values:
         raise MaskSAMError(
             f"the run '{training.name}' has the classes {', '.join(record.classes)}, the dataset"

@@ -15,7 +15,7 @@ from MaskSAMCore.data.dataset import Dataset
 from MaskSAMCore.evaluation import read_summary
 from MaskSAMCore.research.comparison.folder import Folder, read_json
 from MaskSAMCore.research.comparison.systems import System, Training
-from MaskSAMCore.training.run_folder import RunRecord, read_validation
+from MaskSAMCore.training.run_folder import TrainingRecord, read_validation
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _training_facts(folder: Folder, training: Training | None) -> tuple[float, f
         return 0.0, 0.0
     run = folder.run(training.name) if training.given is None else training.given
     found = read_validation(run)
-    minutes = RunRecord.load(run).max_minutes
+    minutes = TrainingRecord.load(run).max_minutes
     return (
         float(found.get("minutes", math.nan if minutes is None else minutes)),
         float(found.get("iteration", math.nan)),
