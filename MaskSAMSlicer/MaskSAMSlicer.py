@@ -33,7 +33,7 @@ class MaskSAMSlicer(ScriptedLoadableModule):
         )
         self.parent.acknowledgementText = _(
             "MaskSAM: B. Xie et al., ICCV 2025 (arXiv:2403.14103). The model 'brain' was trained on"
-            " label maps of SynthSeg (B. Billot et al., 2023, Apache-2.0), the model 'hippocampus'"
+            " labelmaps of SynthSeg (B. Billot et al., 2023, Apache-2.0), the model 'hippocampus'"
             " on the Medical Segmentation Decathlon (Task04, CC-BY-SA 4.0)."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)

@@ -32,7 +32,7 @@ def train(
     dataset: Path = typer.Argument(
         ...,
         help="nnU-Net dataset folder: imagesTr, labelsTr, dataset.json; without imagesTr, images"
-        " are synthesised from the label maps.",
+        " are synthesised from the labelmaps.",
     ),
     output: Path = typer.Option(..., "-o", "--output", help="The run's folder."),
     preset: str = typer.Option(
@@ -45,7 +45,7 @@ def train(
     ),
     targets: Path | None = typer.Option(
         None,
-        help="JSON file on the labels of label maps without images: which are segmented, where"
+        help="JSON file on the labels of labelmaps without images: which are segmented, where"
         " dataset.json does not say it.",
     ),
     orientation: str | None = typer.Option(

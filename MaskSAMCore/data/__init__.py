@@ -1,6 +1,9 @@
-"""Datasets, plans, preprocessing and augmentation. What inference needs imports numpy and scipy."""
+"""Datasets, plans, preprocessing, augmentation and synthesis.
+
+The names exported here need only numpy and scipy; inference uses them without the extra ``train``.
+"""
 
 from MaskSAMCore.data.planning import ChannelNormalization, Plan
-from MaskSAMCore.data.preprocessing import Prepared, preprocess, repeat_edge_slices
+from MaskSAMCore.data.preprocessing import PreparedCase, preprocess, repeat_edge_slices
 
-__all__ = ["ChannelNormalization", "Plan", "Prepared", "preprocess", "repeat_edge_slices"]
+__all__ = ["ChannelNormalization", "Plan", "PreparedCase", "preprocess", "repeat_edge_slices"]

@@ -1,8 +1,8 @@
-"""Augmented windows out of cases, by ``batchgeneratorsv2``.
+"""Augmentation of training windows with ``batchgeneratorsv2``.
 
-Intensities change with nnU-Net's ranges and probabilities. Windows are turned, scaled and deformed
-more often than nnU-Net's: there are few cases, and they are trained on for minutes, not for days.
-A share of the windows gets the contrast of some other scanner, where a model is to work on them.
+Intensities change with nnU-Net's ranges and probabilities. Rotation, scaling and deformation are
+more frequent than nnU-Net's, for trainings of minutes on few cases. A share of the windows can get
+the contrast of another scanner.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from MaskSAMCore.data.planning import coarse_axis
 
 
 class Augmentation:
-    """Takes windows out of cases: turned, scaled, deformed, with other intensities, mirrored.
+    """Windows cut from cases and rotated, scaled, deformed, mirrored and changed in intensity.
 
-    It draws from the global generators of NumPy and torch, as its library does.
+    The random numbers are those of the global generators of NumPy and torch, which the library
+    uses.
 
     Args:
-        window: (T, H, W).
-        spacing: of the plan; where depth is the coarse axis, nothing moves from slice to slice.
-        strength: multiplies probabilities; 0 leaves only the cut, and mirrors nothing.
-        mirror: mirrored axes of the window.
-        contrast: probability of another contrast, whatever the strength.
+        window: (T, H, W) in voxels.
+        spacing: the plan's spacing in mm; with thick slices nothing moves between slices.
+        strength: factor of all probabilities; 0 only cuts windows and does not mirror them.
+        mirror: axes of the window that are mirrored at random.
+        contrast: probability of another scanner's contrast, independent of the strength.
     """
 
     def __init__(
@@ -50,54 +51,55 @@ class Augmentation:
         mirror: tuple[int, ...],
         contrast: float = 0.0,
     ) -> None:
-        flat = coarse_axis(spacing) == 0
+        thick_slices = coarse_axis(spacing) == 0
         self.window = window
-        self._spatial = _spatial(window, flat, strength)
+        self._spatial = _spatial_transform(window, thick_slices, strength)
+        intensity = _intensity_transforms(thick_slices) if strength > 0 else []
         transforms = [
             RandomTransform(transform, min(1.0, probability * strength))
-            for transform, probability in (_intensity(flat) if strength > 0 else [])
+            for transform, probability in intensity
         ]
         if contrast > 0:
-            transforms.append(RandomTransform(OtherContrast(), contrast))
+            transforms.append(RandomTransform(RandomContrastCurve(), contrast))
         if mirror and strength > 0:
             transforms.append(MirrorTransform(mirror))
-        self._others = ComposeTransforms(transforms)
+        self._intensity = ComposeTransforms(transforms)
 
     def __call__(
         self,
         image: NDArray[np.float32],
-        label: NDArray[np.integer],
+        labelmap: NDArray[np.integer],
         centre: Sequence[int],
         lowest: Sequence[float],
     ) -> tuple[Tensor, Tensor]:
-        """A window.
+        """Return a random window.
 
         Args:
-            image: (C, D, R, Cc), a whole case.
-            label: (D, R, Cc), its labels.
-            centre: the window's middle in the case.
-            lowest: intensity of what lies outside the case, for each channel.
+            image: float32 (C, D, R, W), image of a whole case.
+            labelmap: (D, R, W), labelmap of the case.
+            centre: voxel of the case at the window's centre.
+            lowest: intensity of each channel outside the case.
 
         Returns:
-            Float32 (C, T, H, W) and int64 (T, H, W); what lies outside the case has label 0.
+            The image, float32 (C, T, H, W), and the classes, int64 (T, H, W), 0 outside the case.
         """
         parameters = self._spatial.get_parameters(image=torch.empty(1, *self.window))
         size: NDArray[np.intp] = np.array(self.window)
         grid = parameters["grid"]
         if grid is not None:
-            # Samples in half windows from the middle, columns first. The cut holds all of them:
-            # a smaller one would put the case's border into the middle of windows.
+            # The grid's positions are in half windows from the centre, columns first. The cut
+            # covers all of them: a smaller one would show the case's border within windows.
             reach = grid.abs().amax(dim=(0, 1, 2)).numpy()[::-1]
             size = size + 2 * np.ceil(np.maximum(reach - 1, 0) * size / 2 + 1).astype(int)
             shrink = (np.array(self.window) / size)[::-1].copy()
             parameters["grid"] = grid * torch.from_numpy(shrink).float()
         parameters["center_location_in_pixels"] = size / 2
-        # The library fills with 0.
+        # The library fills the outside with 0, so the lowest intensity has to be 0 meanwhile.
         channels = [
             cut(channel, centre, size, low) - np.float32(low)
             for channel, low in zip(image, lowest, strict=True)
         ]
-        labels = cut(label, centre, size, 0).astype(np.int16)
+        labels = cut(labelmap, centre, size, 0).astype(np.int16)
         moved = self._spatial.apply(
             {
                 "image": torch.from_numpy(np.stack(channels)),
@@ -106,23 +108,32 @@ class Augmentation:
             **parameters,
         )
         moved["image"] += torch.tensor(lowest, dtype=torch.float32)[:, None, None, None]
-        result = self._others(**moved)
+        result = self._intensity(**moved)
         return result["image"].float(), result["segmentation"][0].long()
 
 
-class OtherContrast(ImageOnlyTransform):  # type: ignore[misc]
-    """Intensities through a random increasing curve, with another mean and spread: some tissues
-    come closer and others part, as between two scanners or sequences of one kind."""
+class RandomContrastCurve(ImageOnlyTransform):  # type: ignore[misc]
+    """A random increasing curve for the intensities, with another mean and standard deviation.
+
+    It changes the contrast between tissues, as another scanner or sequence of one kind does.
+
+    Attributes:
+        quantiles: quantiles of the intensities at which the slope of the curve changes.
+        slope: standard deviation of the logarithm of each piece's slope.
+        shift: standard deviation of the change of the mean, in standard deviations of the image.
+        scale: standard deviation of the logarithm of the change of the standard deviation.
+    """
 
     quantiles = (0.0, 0.02, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 0.98, 1.0)
-    # Spread of the logarithm of a piece's slope, and of the mean and spread of all.
-    slope, shift, scale = 0.8, 0.3, 0.25
+    slope = 0.8
+    shift = 0.3
+    scale = 0.25
 
     def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
-        """(C, T, H, W) to the same, each channel by a curve of its own."""
-        return torch.stack([self._changed(channel) for channel in img])
+        """Change each channel of (C, T, H, W) by a curve of its own."""
+        return torch.stack([self._change(channel) for channel in img])
 
-    def _changed(self, x: Tensor) -> Tensor:
+    def _change(self, x: Tensor) -> Tensor:
         knots = np.quantile(x.numpy(), self.quantiles)
         rises = np.diff(knots) * np.exp(np.random.normal(0, self.slope, len(knots) - 1))
         values = np.concatenate([[0.0], np.cumsum(rises)])
@@ -140,7 +151,14 @@ def cut(
     size: Sequence[int] | NDArray[np.intp],
     fill: float,
 ) -> NDArray[Any]:
-    """The part of ``array`` of a given size around a voxel, filled where it reaches outside."""
+    """Return the part of an array of a given size around a voxel.
+
+    Args:
+        array: any array with 3 axes.
+        centre: index of the voxel at the centre.
+        size: size of the part along each axis.
+        fill: value outside the array.
+    """
     result = np.full(tuple(size), fill, dtype=array.dtype)
     source, target = [], []
     for middle, length, extent in zip(centre, size, array.shape, strict=True):
@@ -152,19 +170,21 @@ def cut(
     return result
 
 
-def _spatial(window: tuple[int, int, int], flat: bool, strength: float) -> SpatialTransform:
-    """The library asks for each axis of the window, from depth on."""
-    turn = np.pi if flat else np.pi / 6
+def _spatial_transform(
+    window: tuple[int, int, int], thick_slices: bool, strength: float
+) -> SpatialTransform:
+    """Return the rotation, scaling and deformation; the functions get each axis from depth on."""
+    largest = np.pi if thick_slices else np.pi / 6
 
     def rotation(dim: int, **_: Any) -> float:
-        # The first is the turn within slices.
-        return float(np.random.uniform(-turn, turn)) if dim == 0 or not flat else 0.0
+        # Axis 0 rotates within slices.
+        return float(np.random.uniform(-largest, largest)) if dim == 0 or not thick_slices else 0.0
 
     def scaling(dim: int | None, **_: Any) -> float:
-        return 1.0 if dim == 0 and flat else float(np.random.uniform(0.75, 1.35))
+        return 1.0 if dim == 0 and thick_slices else float(np.random.uniform(0.75, 1.35))
 
     def magnitude(dim: int, **_: Any) -> float:
-        return 0.0 if dim == 0 and flat else float(np.random.uniform(0.5, 2.5))
+        return 0.0 if dim == 0 and thick_slices else float(np.random.uniform(0.5, 2.5))
 
     return SpatialTransform(
         window,
@@ -177,13 +197,13 @@ def _spatial(window: tuple[int, int, int], flat: bool, strength: float) -> Spati
         rotation=rotation,
         p_scaling=min(1.0, 0.4 * strength),
         scaling=scaling,
-        p_synchronize_scaling_across_axes=0 if flat else 0.5,
+        p_synchronize_scaling_across_axes=0 if thick_slices else 0.5,
         mode_seg="bilinear",
     )
 
 
-def _intensity(flat: bool) -> list[tuple[Any, float]]:
-    """Transforms and their probabilities."""
+def _intensity_transforms(thick_slices: bool) -> list[tuple[Any, float]]:
+    """Return the transforms of intensities with their probabilities."""
 
     def gamma(invert: int) -> GammaTransform:
         return GammaTransform(
@@ -198,7 +218,7 @@ def _intensity(flat: bool) -> list[tuple[Any, float]]:
         scale=(0.5, 1),
         synchronize_channels=False,
         synchronize_axes=True,
-        ignore_axes=(0,) if flat else (),
+        ignore_axes=(0,) if thick_slices else (),
         allowed_channels=None,
         p_per_channel=0.5,
     )

@@ -13,65 +13,70 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from MaskSAMCore.data.augmentation import Augmentation
 from MaskSAMCore.data.planning import Plan
-from MaskSAMCore.data.preprocessing import Prepared
+from MaskSAMCore.data.preprocessing import PreparedCase
 
-_VOXELS_A_CLASS = 10_000
+_VOXELS_PER_CLASS = 10_000
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A case and what would take long to find for each window.
+class _IndexedCase:
+    """A prepared case with voxels of each class, on which windows are centred.
 
     Attributes:
-        image: (C, D, R, Cc).
-        label: (D, R, Cc).
-        lowest: intensity of each channel.
-        foreground: for each class present, voxels (M, 3), a sample of at most 10,000.
+        image: float32 (C, D, R, W).
+        labelmap: (D, R, W).
+        lowest: lowest intensity of each channel.
+        foreground: for each class present, int (M, 3), at most 10,000 of its voxels.
     """
 
     image: NDArray[np.float32]
-    label: NDArray[np.integer]
+    labelmap: NDArray[np.integer]
     lowest: tuple[float, ...]
     foreground: tuple[NDArray[np.intp], ...]
 
     @classmethod
-    def of(cls, case: Prepared) -> _Source:
-        assert case.label is not None
-        foreground = sample_voxels(case.label, _VOXELS_A_CLASS)
+    def from_case(cls, case: PreparedCase) -> _IndexedCase:
+        assert case.labelmap is not None
+        foreground = sample_voxels(case.labelmap, _VOXELS_PER_CLASS)
         lowest = tuple(float(channel.min()) for channel in case.image)
-        return cls(case.image, case.label, lowest, foreground)
+        return cls(case.image, case.labelmap, lowest, foreground)
 
 
-def sample_voxels(classes: NDArray[np.integer], most: int) -> tuple[NDArray[np.intp], ...]:
-    """For each class present, 0 left out, some of its voxels (M, 3), always the same ones.
+def sample_voxels(labelmap: NDArray[np.integer], limit: int) -> tuple[NDArray[np.intp], ...]:
+    """Return a fixed sample of the voxels of each class present, 0 left out.
 
     Args:
-        classes: (D, R, C).
-        most: voxels of a class.
+        labelmap: (D, R, W).
+        limit: most voxels to return of one class.
+
+    Returns:
+        One array (M, 3) of voxel indices for each class, in the order of their values.
     """
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     samples = []
-    for value in np.unique(classes[classes > 0]):
-        inside = np.flatnonzero(classes == value)
-        chosen = random.choice(inside, min(most, inside.size), replace=False)
-        samples.append(np.stack(np.unravel_index(chosen, classes.shape), -1))
+    for value in np.unique(labelmap[labelmap > 0]):
+        inside = np.flatnonzero(labelmap == value)
+        chosen = rng.choice(inside, min(limit, inside.size), replace=False)
+        samples.append(np.stack(np.unravel_index(chosen, labelmap.shape), -1))
     return tuple(samples)
 
 
 class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
-    """Random augmented windows, without end; each worker and each process draws its own.
+    """Random augmented windows without end, different in every worker and every training process.
 
     Args:
-        cases: with labels.
-        plan: gives the window.
-        strength, mirror, contrast: of the augmentation.
-        foreground_share: share of windows centred on a voxel of a class drawn at random.
-        seed: of everything that is drawn; another one after a restart.
+        cases: prepared cases with labelmaps.
+        plan: plan with the window's size and spacing.
+        strength: strength of the augmentation; 0 for none.
+        mirror: axes of the window that are mirrored at random.
+        foreground_share: share of windows centred on a voxel of a random class.
+        seed: seed of all random numbers; a resumed training passes another one.
+        contrast: share of windows with the contrast of another scanner.
     """
 
     def __init__(
         self,
-        cases: Sequence[Prepared],
+        cases: Sequence[PreparedCase],
         plan: Plan,
         strength: float,
         mirror: tuple[int, ...],
@@ -86,44 +91,44 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         self.mirror = mirror
         self.foreground_share = foreground_share
         self.seed = seed
-        self._sources = [_Source.of(case) for case in cases]
+        self._cases = [_IndexedCase.from_case(case) for case in cases]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs of float32 (C, T, H, W) and int64 (T, H, W)."""
+        """Yield images, float32 (C, T, H, W), with their classes, int64 (T, H, W)."""
         sequence = np.random.SeedSequence([self.seed, process_seed()])
         state = sequence.generate_state(2)
-        # The augmentation library draws from these two global generators. Without worker processes
-        # torch's is the training's own, which is left alone; it draws nothing else from NumPy.
+        # The augmentation library uses these two global generators. Without worker processes
+        # torch's belongs to the training, which alone may seed it; nothing else uses NumPy's.
         np.random.seed(state[0])
         if get_worker_info() is not None:
             torch.manual_seed(int(state[1]))
             torch.set_num_threads(1)
-        random = np.random.default_rng(sequence)
+        rng = np.random.default_rng(sequence)
         augmentation = Augmentation(
             self.plan.window, self.plan.spacing, self.strength, self.mirror, self.contrast
         )
         while True:
-            source = self._sources[random.integers(len(self._sources))]
-            centre = self._centre(source, random)
-            yield augmentation(source.image, source.label, centre, source.lowest)
+            case = self._cases[rng.integers(len(self._cases))]
+            centre = self._random_centre(case, rng)
+            yield augmentation(case.image, case.labelmap, centre, case.lowest)
 
-    def _centre(self, source: _Source, random: np.random.Generator) -> tuple[int, ...]:
-        """The middle of a window: such that it lies in the case, or hangs over by a tenth."""
-        shape, window = np.array(source.label.shape), np.array(self.plan.window)
+    def _random_centre(self, case: _IndexedCase, rng: np.random.Generator) -> tuple[int, ...]:
+        """Return a window's centre in voxels; at most a tenth of the window lies outside."""
+        shape, window = np.array(case.labelmap.shape), np.array(self.plan.window)
         slack = window // 10
         low = np.minimum(window // 2, shape // 2) - slack
         high = np.maximum(shape - window // 2, shape // 2) + slack
-        if source.foreground and random.random() < self.foreground_share:
-            voxels = source.foreground[random.integers(len(source.foreground))]
-            middle = voxels[random.integers(len(voxels))]
-            return tuple(int(v) for v in np.clip(middle, low, high))
-        return tuple(int(v) for v in random.integers(low, high + 1))
+        if case.foreground and rng.random() < self.foreground_share:
+            voxels = case.foreground[rng.integers(len(case.foreground))]
+            voxel = voxels[rng.integers(len(voxels))]
+            return tuple(int(v) for v in np.clip(voxel, low, high))
+        return tuple(int(v) for v in rng.integers(low, high + 1))
 
 
 def process_seed() -> int:
-    """Different in each worker and in each of several processes that train together."""
+    """Return a number that differs between the workers, and between the processes of a training."""
     if get_worker_info() is not None:
-        # Torch seeds the workers of a loader apart, and Lightning those of each process.
+        # Torch seeds the workers of a loader differently, and Lightning those of each process.
         return torch.initial_seed()
-    together = distributed.is_available() and distributed.is_initialized()
-    return distributed.get_rank() if together else 0
+    parallel = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_rank() if parallel else 0

@@ -1,6 +1,6 @@
-"""The plan: how volumes reach the network, chosen from a fingerprint of the training cases.
+"""Plans: grid and intensities of a network's input, chosen from the training cases.
 
-The rules are nnU-Net's where it has one (spacing, normalisation): its users know what to expect.
+Spacing and normalisation follow nnU-Net's rules, so that its users know what to expect.
 """
 
 from __future__ import annotations
@@ -16,15 +16,22 @@ from MaskSAMCore.geometry import Volume, axis_mapping
 
 # Ratio above which an axis counts as much coarser than the others.
 ANISOTROPY = 3.0
+# Foreground voxels of a case that its fingerprint keeps.
+_FOREGROUND_SAMPLE = 10_000
 
 
 @dataclass(frozen=True)
 class ChannelNormalization:
-    """How a channel's intensities are normalised.
+    """Normalisation of a channel's intensities.
 
     Attributes:
-        kind: "zscore", by each case's own mean and standard deviation; or "ct", clipped to
-            ``lower`` and ``upper``, then by ``mean`` and ``std`` of the training foreground.
+        kind: "zscore" for the mean and standard deviation of each case; "ct" for clipping to
+            ``lower`` and ``upper``, then the mean and standard deviation of the training
+            foreground.
+        mean: mean of the training foreground, for "ct".
+        std: standard deviation of the training foreground, for "ct".
+        lower: lowest intensity after clipping, for "ct".
+        upper: highest intensity after clipping, for "ct".
     """
 
     kind: Literal["zscore", "ct"] = "zscore"
@@ -39,11 +46,11 @@ class Plan:
     """The grid and the intensities that a network expects.
 
     Attributes:
-        orientation: where depth, rows and columns of a window point, for example "RSA" for
-            sagittal slices (depth to the right, rows to superior, columns to anterior).
+        orientation: directions of depth, rows and columns, for example "RSA" for sagittal slices
+            (depth towards right, rows towards superior, columns towards anterior).
         spacing: mm along depth, rows, columns.
-        window: (T, H, W) voxels.
-        normalization: one a channel.
+        window: (T, H, W) in voxels.
+        normalization: normalisation of each channel.
         channels: names of the channels.
     """
 
@@ -54,12 +61,16 @@ class Plan:
     channels: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types only, for JSON."""
+        """Return the plan in plain types for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
-        """Inverse of :meth:`to_dict`; an unknown or missing key is a ValueError that names it."""
+        """Return the plan that :meth:`to_dict` described.
+
+        Raises:
+            ValueError: a key is unknown or missing.
+        """
         names = {field.name for field in fields(cls)}
         if names != set(values):
             raise ValueError(f"a plan needs exactly {sorted(names)}, not {sorted(values)}")
@@ -73,13 +84,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class CaseFingerprint:
-    """What planning needs to know of a case.
+    """Grid and foreground intensities of a case.
 
     Attributes:
-        shape: voxels [K, J, I].
+        shape: voxels along K, J, I.
         spacing: mm along K, J, I.
-        ijk_to_ras: 4 x 4.
-        foreground: a sample of foreground intensities, one row a channel.
+        ijk_to_ras: (4, 4), voxel indices to RAS in mm.
+        foreground: (C, N), a sample of foreground intensities of each channel.
     """
 
     shape: tuple[int, int, int]
@@ -88,11 +99,20 @@ class CaseFingerprint:
     foreground: np.ndarray
 
 
-def case_fingerprint(channels: Sequence[Volume], label: np.ndarray, seed: int) -> CaseFingerprint:
-    """The fingerprint of a case; of the foreground at most 10,000 voxels are kept."""
+def case_fingerprint(
+    channels: Sequence[Volume], labelmap: np.ndarray, seed: int
+) -> CaseFingerprint:
+    """Return the fingerprint of a case.
+
+    Args:
+        channels: one volume for each channel.
+        labelmap: [K, J, I], 0 for the background.
+        seed: seed of the sample of foreground voxels.
+    """
     first = channels[0]
-    inside = np.flatnonzero(label > 0)
-    chosen = np.random.default_rng(seed).choice(inside, min(10_000, inside.size), replace=False)
+    inside = np.flatnonzero(labelmap > 0)
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(inside, min(_FOREGROUND_SAMPLE, inside.size), replace=False)
     foreground = np.stack([volume.array.reshape(-1)[chosen] for volume in channels])
     i, j, k = first.spacing
     return CaseFingerprint(first.shape, (k, j, i), first.ijk_to_ras, foreground)
@@ -101,21 +121,22 @@ def case_fingerprint(channels: Sequence[Volume], label: np.ndarray, seed: int) -
 def make_plan(
     cases: Sequence[CaseFingerprint],
     channels: Sequence[str],
-    tokens: int,
+    token_voxels: int,
     window: tuple[int, int, int],
     orientation: str | None = None,
     spacing: tuple[float, float, float] | None = None,
 ) -> Plan:
-    """The plan for a dataset.
+    """Return the plan for a dataset.
 
     Args:
-        cases: fingerprints of the training cases, and of no others.
-        channels: their names; "CT" asks for CT normalisation.
-        tokens: edge of a token in voxels: H and W are multiples of it.
-        window: the preset's (T, H, W), made smaller along an axis where the largest case is: T to
-            its slices, H and W to whole tokens.
-        orientation: fixed, or None: depth is the coarsest axis, slices lie as they were acquired.
-        spacing: fixed, mm along depth, rows, columns, or None.
+        cases: fingerprints of the training cases only.
+        channels: names of the channels; a channel "CT" gets CT normalisation.
+        token_voxels: edge of a token in voxels; H and W become multiples of it.
+        window: the preset's (T, H, W), which shrinks to the largest case along each axis: T to its
+            number of slices, H and W to whole tokens.
+        orientation: required orientation; None puts depth along the coarsest axis, so that slices
+            are those that were acquired.
+        spacing: required mm along depth, rows, columns; None applies nnU-Net's rule.
 
     Raises:
         MaskSAMError: there is no case.
@@ -123,17 +144,15 @@ def make_plan(
     if not cases:
         raise MaskSAMError("no training case to plan from")
     orientation = orientation or _orientation(cases)
-    turned = [axis_mapping(case.ijk_to_ras, orientation)[0] for case in cases]
-    spacings = np.array(
-        [[c.spacing[a] for a in axes] for c, axes in zip(cases, turned, strict=True)]
-    )
-    shapes = np.array([[c.shape[a] for a in axes] for c, axes in zip(cases, turned, strict=True)])
+    axes = [axis_mapping(case.ijk_to_ras, orientation)[0] for case in cases]
+    spacings = np.array([[c.spacing[a] for a in each] for c, each in zip(cases, axes, strict=True)])
+    shapes = np.array([[c.shape[a] for a in each] for c, each in zip(cases, axes, strict=True)])
     target = target_spacing(spacings, shapes) if spacing is None else np.array(spacing)
-    # Rounded first: 12 slices of 0.7 mm are 12, not 13.
+    # Rounding before ceil keeps 12 slices of 0.7 mm 12 slices, not 13.
     extent = np.ceil(((shapes * spacings).max(0) / target).round(3)).astype(int)
     depth = min(window[0], int(extent[0]))
     height, width = (
-        min(size, int(np.ceil(need / tokens)) * tokens)
+        min(size, int(np.ceil(need / token_voxels)) * token_voxels)
         for size, need in zip(window[1:], extent[1:], strict=True)
     )
     foreground = [
@@ -147,14 +166,19 @@ def make_plan(
 def summarize(
     names: Sequence[str], cases: Sequence[CaseFingerprint], channels: Sequence[str]
 ) -> dict[str, Any]:
-    """The fingerprint of a dataset for people, with nnU-Net's figures, in plain types for JSON.
+    """Return the fingerprint of a dataset in plain types for JSON, with nnU-Net's statistics.
+
+    Args:
+        names: names of the cases.
+        cases: their fingerprints.
+        channels: names of the channels.
 
     Returns:
-        "cases": voxels and mm of each, along K, J, I; "foreground_intensities": of each channel
-        (a sample of at most 10,000 voxels a case), None where no case has foreground.
+        "cases": shape and spacing of each case along K, J, I; "foreground_intensities": statistics
+        of each channel, None without any foreground.
     """
     intensities = {
-        channel: _figures(np.concatenate([case.foreground[index] for case in cases]))
+        channel: _statistics(np.concatenate([case.foreground[index] for case in cases]))
         for index, channel in enumerate(channels)
     }
     return {
@@ -169,25 +193,26 @@ def summarize(
 def with_ct_window(
     plan: Plan, cases: Sequence[CaseFingerprint], window: tuple[float, float]
 ) -> Plan:
-    """The plan with CT channels clipped to a window in Hounsfield units, then normalised by the
-    foreground's mean and standard deviation within it; other channels are as they were.
+    """Return a plan that clips CT channels to a window in Hounsfield units.
+
+    Mean and standard deviation are those of the clipped foreground. Other channels are unchanged.
 
     Args:
-        plan: of the same cases.
+        plan: a plan made from the same cases.
         cases: fingerprints of the training cases.
-        window: lowest and highest value.
+        window: lowest and highest value in HU.
     """
-    kinds = list(plan.normalization)
-    for index, how in enumerate(kinds):
+    normalization = list(plan.normalization)
+    for index, channel in enumerate(normalization):
         values = np.concatenate([case.foreground[index] for case in cases]).astype(np.float64)
-        if how.kind == "ct" and values.size:
+        if channel.kind == "ct" and values.size:
             values = np.clip(values, *window)
             std = max(float(values.std()), 1e-8)
-            kinds[index] = ChannelNormalization("ct", float(values.mean()), std, *window)
-    return replace(plan, normalization=tuple(kinds))
+            normalization[index] = ChannelNormalization("ct", float(values.mean()), std, *window)
+    return replace(plan, normalization=tuple(normalization))
 
 
-def _figures(values: np.ndarray) -> dict[str, float] | None:
+def _statistics(values: np.ndarray) -> dict[str, float] | None:
     if not values.size:
         return None
     values = values.astype(np.float64)
@@ -197,11 +222,14 @@ def _figures(values: np.ndarray) -> dict[str, float] | None:
 
 
 def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> np.ndarray:
-    """nnU-Net's rule: the median of each axis; where the coarsest axis has more than 3 times the
-    spacing and less than a third of the size of the others, its 10th percentile.
+    """Return a dataset's spacing by nnU-Net's rule.
+
+    It is the median along each axis, except for a coarsest axis with more than 3 times the spacing
+    and less than a third of the size of the others, which gets the 10th percentile.
 
     Args:
-        spacings, shapes: (cases, 3).
+        spacings: (cases, 3) in mm.
+        shapes: (cases, 3) in voxels.
     """
     spacing: np.ndarray = np.median(spacings, 0)
     size = np.median(shapes, 0)
@@ -216,7 +244,7 @@ def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> np.ndarray:
 
 
 def coarse_axis(spacing: Sequence[float]) -> int | None:
-    """The one axis that is more than 3 times coarser than the finest, if there is one."""
+    """Return the one axis that is more than 3 times coarser than the finest, or None."""
     finest, middle, worst = sorted(spacing)
     if worst <= ANISOTROPY * finest or worst - middle < 1e-3 * worst:
         return None
@@ -224,13 +252,15 @@ def coarse_axis(spacing: Sequence[float]) -> int | None:
 
 
 def _orientation(cases: Sequence[CaseFingerprint]) -> str:
-    """Depth along the axis that is coarsest in most cases; where axes are alike, superior before
-    anterior before right."""
+    """Return an orientation with depth along the axis of the largest median spacing.
+
+    Of equal axes, superior comes before anterior and anterior before right.
+    """
     spacings = []
     for case in cases:
         axes, _ = axis_mapping(case.ijk_to_ras, "SAR")
         spacings.append([case.spacing[axis] for axis in axes])
-    # The first of equal ones, to a thousandth of a millimetre.
+    # Axes count as equal within a thousandth of a millimetre; argmax takes the first.
     depth = "SAR"[int(np.median(spacings, 0).round(3).argmax())]
     return depth + "".join(code for code in "SAR" if code != depth)
 

@@ -1,4 +1,4 @@
-"""From volumes to the network's grid and intensities."""
+"""Preprocessing: volumes on a plan's grid with normalised intensities."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from scipy import ndimage
 from MaskSAMCore.data.planning import ChannelNormalization, Plan, coarse_axis
 from MaskSAMCore.geometry import Volume, axis_mapping, turn
 
-# nnU-Net's rule: statistics come from the non-zero region where that is much smaller.
-_CROP_SHARE = 0.75
+# As in nnU-Net, a non-zero region below this share of the image alone gives mean and deviation.
+_NONZERO_SHARE = 0.75
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedCase:
     """A case on the plan's grid.
 
     Attributes:
         image: float32 (C, D, R, W): channels, depth, rows, columns.
-        label: uint8 or uint16 (D, R, W), or None.
+        labelmap: uint8 or uint16 (D, R, W), or None.
     """
 
     image: NDArray[np.float32]
-    label: NDArray[np.integer] | None = None
+    labelmap: NDArray[np.integer] | None = None
 
 
 def preprocess(
-    volumes: Sequence[Volume], plan: Plan, label: NDArray[np.integer] | None = None
-) -> Prepared:
-    """Turns, normalises and resamples a case.
+    volumes: Sequence[Volume], plan: Plan, labelmap: NDArray[np.integer] | None = None
+) -> PreparedCase:
+    """Reorient, normalise and resample a case.
 
     Args:
-        volumes: one a channel, all on one grid.
-        plan: of the network.
-        label: [K, J, I] on the same grid, or None.
+        volumes: one volume for each channel, all on the same grid.
+        plan: plan of the network.
+        labelmap: [K, J, I] on the same grid, or None.
     """
     axes, flips = axis_mapping(volumes[0].ijk_to_ras, plan.orientation)
     spacing = [volumes[0].spacing[2 - axis] for axis in axes]
@@ -47,25 +47,34 @@ def preprocess(
     if coarse is None:
         coarse = coarse_axis(plan.spacing)
     images = []
-    for volume, how in zip(volumes, plan.normalization, strict=True):
+    for volume, normalization in zip(volumes, plan.normalization, strict=True):
         array = np.ascontiguousarray(turn(volume.array, axes, flips), dtype=np.float32)
-        # Normalised first: interpolation would leave traces in zeros that do not count.
-        images.append(resample(normalize(array, how), shape, coarse))
-    turned = None
-    if label is not None:
-        turned = resample_labels(np.ascontiguousarray(turn(label, axes, flips)), shape, coarse)
-    return Prepared(np.stack(images), turned)
+        # Interpolation would blur the zeros that normalisation ignores, so it comes second.
+        images.append(resample(normalize(array, normalization), shape, coarse))
+    resampled = None
+    if labelmap is not None:
+        turned = np.ascontiguousarray(turn(labelmap, axes, flips))
+        resampled = resample_labelmap(turned, shape, coarse)
+    return PreparedCase(np.stack(images), resampled)
 
 
-def repeat_edge_slices(case: Prepared, count: int) -> Prepared:
-    """A case with its first and last slice repeated ``count`` times, in depth."""
-    ends = (count, count), (0, 0), (0, 0)
-    label = None if case.label is None else np.pad(case.label, ends, mode="edge")
-    return Prepared(np.pad(case.image, ((0, 0), *ends), mode="edge"), label)
+def repeat_edge_slices(case: PreparedCase, count: int) -> PreparedCase:
+    """Pad a case along depth with ``count`` copies of its first and of its last slice."""
+    padding = (count, count), (0, 0), (0, 0)
+    labelmap = None if case.labelmap is None else np.pad(case.labelmap, padding, mode="edge")
+    return PreparedCase(np.pad(case.image, ((0, 0), *padding), mode="edge"), labelmap)
 
 
 def plan_shape(shape: Sequence[int], spacing: Sequence[float], plan: Plan) -> tuple[int, int, int]:
-    """Voxels on the plan's grid; an axis whose spacing agrees within 0.1 % keeps its own."""
+    """Return the shape of a volume on the plan's grid.
+
+    An axis whose spacing agrees with the plan's within 0.1 % keeps its size.
+
+    Args:
+        shape: voxels along the plan's axes.
+        spacing: mm along the plan's axes.
+        plan: plan of the network.
+    """
     d, r, w = (
         size if abs(mm / wanted - 1) < 1e-3 else max(1, round(size * mm / wanted))
         for size, mm, wanted in zip(shape, spacing, plan.spacing, strict=True)
@@ -79,14 +88,14 @@ def resample(
     coarse: int | None,
     order: Literal[1, 3] = 3,
 ) -> NDArray[np.float32]:
-    """The array on another grid over the same extent.
+    """Resample an array to another grid over the same extent.
 
     Args:
-        array: with 3 axes.
-        shape: of the result.
-        coarse: an axis along which the nearest slice is taken, for what lies between slices far
-            apart is not known; or None.
-        order: of the splines along the other axes.
+        array: any array with 3 axes.
+        shape: shape of the result.
+        coarse: axis along which the nearest slice is taken, because slices far apart tell nothing
+            about the tissue between them; None interpolates along every axis.
+        order: order of the interpolating splines.
     """
     if array.shape == shape:
         return array
@@ -99,35 +108,48 @@ def resample(
     return np.ascontiguousarray(np.moveaxis(zoomed[nearest], 0, coarse))
 
 
-def resample_labels(
-    label: NDArray[np.integer], shape: tuple[int, int, int], coarse: int | None = None
+def resample_labelmap(
+    labelmap: NDArray[np.integer], shape: tuple[int, int, int], coarse: int | None = None
 ) -> NDArray[np.integer]:
-    """Labels on another grid: the class with the largest linearly interpolated share; arguments as
-    for :func:`resample`."""
-    if label.shape == shape:
-        return label
+    """Resample a labelmap: each voxel gets the label with the largest linearly interpolated share.
+
+    Args:
+        labelmap: any array with 3 axes.
+        shape: shape of the result.
+        coarse: axis along which the nearest slice is taken, or None.
+    """
+    if labelmap.shape == shape:
+        return labelmap
     best = np.zeros(shape, np.float32)
-    result = np.zeros(shape, label.dtype)
-    for value in np.unique(label):
-        share = resample((label == value).astype(np.float32), shape, coarse, order=1)
+    result = np.zeros(shape, labelmap.dtype)
+    for value in np.unique(labelmap):
+        share = resample((labelmap == value).astype(np.float32), shape, coarse, order=1)
         wins = share > best
         result[wins] = value
         best[wins] = share[wins]
     return result
 
 
-def normalize(image: NDArray[np.float32], how: ChannelNormalization) -> NDArray[np.float32]:
-    """Intensities of a channel; a constant image becomes zeros."""
-    if how.kind == "ct":
-        clipped = np.clip(image, how.lower, how.upper)
-        return ((clipped - how.mean) / max(how.std, 1e-8)).astype(np.float32)
+def normalize(
+    image: NDArray[np.float32], normalization: ChannelNormalization
+) -> NDArray[np.float32]:
+    """Normalise the intensities of a channel; a constant image becomes zeros.
+
+    Args:
+        image: any array with 3 axes.
+        normalization: the plan's normalisation of the channel.
+    """
+    if normalization.kind == "ct":
+        clipped = np.clip(image, normalization.lower, normalization.upper)
+        scaled = (clipped - normalization.mean) / max(normalization.std, 1e-8)
+        return scaled.astype(np.float32)
     inside = image[image != 0]
-    masked = 0 < inside.size < _CROP_SHARE * image.size and float(image.min()) >= 0
+    masked = 0 < inside.size < _NONZERO_SHARE * image.size and float(image.min()) >= 0
     values = inside if masked and inside.min() < inside.max() else image
-    # In double precision, for large intensities would lose the mean in single; plane by plane, for
-    # a copy of a large volume in double precision would be the peak of a whole segmentation.
+    # Large intensities need double precision. Parts of the volume keep the peak of memory low: a
+    # whole copy in double precision would be the largest array of a segmentation.
     mean = values.mean(dtype=np.float64)
-    squares = sum(float(np.square(part - mean).sum()) for part in _planes(values))
+    squares = sum(float(np.square(part - mean).sum()) for part in _parts(values))
     std = np.sqrt(squares / values.size)
     normalized = np.zeros_like(image)
     if std >= 1e-8 * max(1.0, abs(mean)):
@@ -136,13 +158,14 @@ def normalize(image: NDArray[np.float32], how: ChannelNormalization) -> NDArray[
     return normalized
 
 
-def _planes(values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Parts of about a million values."""
+def _parts(values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Split an array into parts of about a million values."""
     flat = values.reshape(-1)
     return np.array_split(flat, max(1, flat.size >> 20))
 
 
 def _nearest_index(old: int, new: int) -> NDArray[np.intp]:
+    """Return for each of ``new`` slices the nearest of ``old`` slices over the same extent."""
     centres = (np.arange(new) + 0.5) * old / new
     return np.clip(centres.astype(np.intp), 0, old - 1)
 
@@ -150,10 +173,10 @@ def _nearest_index(old: int, new: int) -> NDArray[np.intp]:
 def _zoom(
     array: NDArray[np.float32], shape: Sequence[int], order: Literal[1, 3]
 ) -> NDArray[np.float32]:
-    """Interpolation between voxel centres over the same extent, edges repeated."""
+    """Interpolate between voxel centres over the same extent; edge voxels continue outside."""
     factors = [new / old for new, old in zip(shape, array.shape, strict=True)]
     zoomed: NDArray[np.float32] = ndimage.zoom(
         array, factors, order=order, mode="nearest", grid_mode=True
     )
-    # Splines overshoot at edges; intensities that were never there must not appear.
+    # Splines overshoot at edges: clipping keeps intensities within their old range.
     return np.clip(zoomed, array.min(), array.max(), out=zoomed)

@@ -1,4 +1,4 @@
-"""Clean-up of a label map after the network."""
+"""Clean-up of a labelmap after the network."""
 
 from __future__ import annotations
 

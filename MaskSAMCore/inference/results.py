@@ -50,7 +50,7 @@ class Segmentation:
         labelmap: uint8 or uint16 [K, J, I], label values; 0 is background.
         labels: all classes of the model.
         instances: one for each class found, in the order of the labels.
-        volume: the input (its first channel), whose geometry the label map shares.
+        volume: the input (its first channel), whose geometry the labelmap shares.
         probabilities: float32 [classes + 1, K, J, I] that sum to one, background first; None unless
             asked for.
         notes: remarks for the person, such as a change of device for lack of memory.
@@ -70,7 +70,7 @@ def find_instances(
     scores: Iterable[float],
     proposals: Sequence[Proposal | None] | None = None,
 ) -> tuple[Instance, ...]:
-    """The classes present in a label map.
+    """The classes present in a labelmap.
 
     Args:
         labelmap: integer [K, J, I].

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
 
-from MaskSAMCore.data import Plan, Prepared, preprocess, repeat_edge_slices
+from MaskSAMCore.data import Plan, PreparedCase, preprocess, repeat_edge_slices
 from MaskSAMCore.data.dataset import Dataset, LabelledCase, examine_dataset, load_cases
+from MaskSAMCore.data.label_scheme import LabelScheme
 from MaskSAMCore.data.patches import WindowDataset
 from MaskSAMCore.data.planning import (
     CaseFingerprint,
@@ -22,9 +23,12 @@ from MaskSAMCore.data.planning import (
     with_ct_window,
 )
 from MaskSAMCore.data.splits import find_split
-from MaskSAMCore.data.synthesis.generator import Ranges
-from MaskSAMCore.data.synthesis.label_scheme import LabelScheme
-from MaskSAMCore.data.synthesis.patches import Source, SynthesizedWindows, synthesized_case
+from MaskSAMCore.data.synthesis.generator import SynthesisRanges
+from MaskSAMCore.data.synthesis.patches import (
+    IndexedLabelmap,
+    SynthesizedWindows,
+    synthesized_case,
+)
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import axis_mapping
 from MaskSAMCore.modeling import MaskSAMConfig, NetworkConfig, UNetConfig, preset
@@ -42,7 +46,7 @@ class Material:
         classes: names of the classes 1 to K.
         values: their values in the dataset's labelmaps.
         split: names of the cases under "train" and "val".
-        train: prepared training cases; where there are no images, their label maps.
+        train: prepared training cases; where there are no images, their labelmaps.
         validation: validation cases as they are, for whole-volume inference.
         plan, config, settings: what the preset became for this dataset.
         fingerprint: the training cases in figures; empty where a run goes on.
@@ -52,7 +56,7 @@ class Material:
     classes: tuple[str, ...]
     values: tuple[int, ...]
     split: dict[str, list[str]]
-    train: list[Prepared] | list[Source]
+    train: list[PreparedCase] | list[IndexedLabelmap]
     validation: list[LabelledCase]
     plan: Plan
     config: NetworkConfig
@@ -85,16 +89,18 @@ class Material:
         seed = record.seed + 15_485_863 * restarts
         if self.scheme is not None:
             return SynthesizedWindows(
-                cast("list[Source]", self.train),
+                cast("list[IndexedLabelmap]", self.train),
                 self.scheme,
                 record.plan,
                 settings.foreground_share,
                 seed,
-                Ranges(common=settings.common_contrasts).scaled(settings.augmentation),
+                SynthesisRanges(common_contrasts=settings.common_contrasts).scaled(
+                    settings.augmentation
+                ),
                 device,
             )
         return WindowDataset(
-            cast("list[Prepared]", self.train),
+            cast("list[PreparedCase]", self.train),
             record.plan,
             settings.augmentation,
             settings.mirror,
@@ -120,7 +126,7 @@ def prepare_material(
         preset_or_record: a preset to adapt to the dataset, or the record of a run to go on with.
         report: receives lines for people.
         config_changes: fields of the preset's network to change.
-        targets: a JSON file on the labels of label maps without images, or None.
+        targets: a JSON file on the labels of labelmaps without images, or None.
 
     Raises:
         MaskSAMError: problems of the dataset, all of them named.
@@ -134,11 +140,11 @@ def prepare_material(
         report(note)
     if not isinstance(preset_or_record, str) and not problems:
         _check_same(preset_or_record, dataset)
-    loaded = load_cases(dataset, names, known=[*problems, *wrong])
+    loaded = load_cases(dataset, names, known_problems=[*problems, *wrong])
     train, validation = loaded[: len(split["train"])], loaded[len(split["train"]) :]
     fingerprint: dict[str, Any] = {}
     if isinstance(preset_or_record, str):
-        prints = [case_fingerprint(c.channels, c.label, seed) for seed, c in enumerate(train)]
+        prints = [case_fingerprint(c.channels, c.labelmap, seed) for seed, c in enumerate(train)]
         plan, config = _adapt(preset_or_record, dataset, prints, config_changes or {})
         settings = SETTINGS[preset_or_record]
         fingerprint = summarize([case.name for case in train], prints, dataset.channels)
@@ -146,13 +152,13 @@ def prepare_material(
         record = preset_or_record
         plan, config, settings = record.plan, record.config, record.settings
     scheme = dataset.scheme
-    prepared: list[Prepared] | list[Source]
+    prepared: list[PreparedCase] | list[IndexedLabelmap]
     if scheme is None:
-        prepared = [preprocess(case.channels, plan, case.label) for case in train]
+        prepared = [preprocess(case.channels, plan, case.labelmap) for case in train]
         if config.every_slice:
             prepared = [repeat_edge_slices(case, plan.window[0] // 2) for case in prepared]
     else:
-        prepared = [Source.of(case, scheme, plan.orientation) for case in train]
+        prepared = [IndexedLabelmap.from_case(case, scheme, plan.orientation) for case in train]
         validation = [synthesized_case(c, scheme, seed) for seed, c in enumerate(validation)]
     return Material(
         dataset.classes,

@@ -51,7 +51,7 @@ class FitOptions:
         run: the folder of the training; a new one, unless ``resume``.
         preset: network and hyperparameters to start from.
         splits: a JSON file with the cases to train on and to validate on, or None.
-        targets: a JSON file on the labels of label maps without images, or None.
+        targets: a JSON file on the labels of labelmaps without images, or None.
         max_minutes: time budget over all parts of the training; None goes by iterations, or by
             the budget that a resumed run has.
         resume: continue the training in ``run``, with its own preset, split and seed.
@@ -145,7 +145,7 @@ def fit(
     trainer = _trainer(options, record, material, report)
     loader = material.loader(record, options.workers, _restarts(checkpoint), kind)
     if isinstance(loader.dataset, SynthesizedWindows):
-        module.common = loader.dataset.common
+        module.common = loader.dataset.common_contrasts
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -211,7 +211,7 @@ def _new_record(
     kind = accelerator(options.device)
     if material.scheme is not None and settings.contrast > 0:
         raise MaskSAMError(
-            "images synthesised from label maps have random contrast: leave --contrast out"
+            "images synthesised from labelmaps have random contrast: leave --contrast out"
         )
     return TrainingRecord(
         config=material.config,

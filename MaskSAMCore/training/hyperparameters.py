@@ -35,7 +35,7 @@ class TrainSettings:
         generator_first: share of the training, its beginning, in which the encoder and the prompt
             generator alone learn, query k to show class k: with many classes the decoder costs four
             fifths of a step, and has nothing to learn from before there are masks.
-        common_contrasts: share of synthesised images with one of the contrasts that the label maps'
+        common_contrasts: share of synthesised images with one of the contrasts that the labelmaps'
             description names; the others' are random.
         contrast_ramp: share of the training, its beginning, over which that share falls from all:
             what is where is learned many times faster so.

@@ -74,13 +74,13 @@ class Evaluator:
         for case in self.cases:
             with segmenter.open(case.channels, cache_bytes=0) as session:
                 found = session.segment().labelmap
-                plain.add(found, case.label)
+                plain.add(found, case.labelmap)
                 largest = found.copy()
                 keep_largest_components(largest, range(1, len(labels) + 1))
-                cleaned.add(largest, case.label)
+                cleaned.add(largest, case.labelmap)
                 for weight, table in reweighted.items():
                     session.weigh_background(weight)
-                    table.add(session.segment().labelmap, case.label)
+                    table.add(session.segment().labelmap, case.labelmap)
         means, cleaned_means = plain.means(), cleaned.means()
         tables = {BACKGROUND_WEIGHTS[0]: plain, **reweighted}
         return Scores(

@@ -62,7 +62,7 @@ def signature(value: Mapping[str, Any]) -> tuple[object, ...]:
 def write_labelmap(
     labelmap: NDArray[Any], path: Path, check: Callable[[], None]
 ) -> dict[str, object]:
-    """Write a label map's voxels, beside first and then renamed; how the protocol describes them.
+    """Write a labelmap's voxels, beside first and then renamed; how the protocol describes them.
 
     Args:
         labelmap: [K, J, I].

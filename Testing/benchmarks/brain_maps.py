@@ -1,9 +1,9 @@
-"""Dice of a whole-head model on images of random contrast, synthesised from validation label maps.
+"""Dice of a whole-head model on images of random contrast, synthesised from validation labelmaps.
 
     python -m Testing.benchmarks.brain_maps DATASET --targets Docs/brain/labels.json \
         --splits Docs/brain/splits.json -o summary.json
 
-Every image has the label map's own grid, and goes through the same engine as ``masksam predict``.
+Every image has the labelmap's own grid, and goes through the same engine as ``masksam predict``.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
             began = time.perf_counter()
             found = segmenter.segment(image.channels).labelmap.astype(int)
             seconds = time.perf_counter() - began
-            truth = table[image.label]
+            truth = table[image.labelmap]
             scores.append(dice_scores(found, truth, values))
             mean = float(np.nanmean(scores[-1]))
             lines.append({"case": case.name, "image": number, "dice": mean, "seconds": seconds})

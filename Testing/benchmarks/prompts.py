@@ -86,7 +86,7 @@ def whole_boxes(case: LabelledCase, names: list[str], shift: float = 0.0) -> lis
     """The tight box of each class over the whole case, moved by ``shift`` voxels in all axes."""
     boxes = []
     for value, name in enumerate(names, start=1):
-        found = np.argwhere(case.label == value)[:, ::-1]
+        found = np.argwhere(case.labelmap == value)[:, ::-1]
         if len(found):
             boxes.append(_box(name, found, shift, (0, 1, 2)))
     return boxes
@@ -101,7 +101,7 @@ def slice_boxes(
     others = tuple(a for a in range(3) if a != axis)
     boxes = []
     for value, name in enumerate(names, start=1):
-        voxels = np.argwhere(case.label == value)[:, ::-1]
+        voxels = np.argwhere(case.labelmap == value)[:, ::-1]
         for index in np.unique(voxels[:, axis]):
             boxes.append(_box(name, voxels[voxels[:, axis] == index], shift, others))
     return boxes
@@ -130,10 +130,10 @@ def measure(
     for case in cases:
         with segmenter.open(case.channels) as session:
             for mode, draw in draws.items():
-                boxes = None if draw is None else inside(draw(case), case.label.shape)
+                boxes = None if draw is None else inside(draw(case), case.labelmap.shape)
                 found = session.segment(boxes=boxes).labelmap
                 values = range(1, len(segmenter.labels) + 1)
-                rows[mode].append(dice_scores(found, case.label, values))
+                rows[mode].append(dice_scores(found, case.labelmap, values))
     return {mode: np.array(scores) for mode, scores in rows.items()}
 
 

@@ -1,4 +1,4 @@
-"""Processor seconds and memory of training from label maps: synthesis, and a step of a preset.
+"""Processor seconds and memory of training from labelmaps: synthesis, and a step of a preset.
 
     python -m Testing.benchmarks.synthesis DATASET --targets Docs/brain/labels.json
 
@@ -18,7 +18,7 @@ import torch
 
 from MaskSAMCore.data.dataset import examine_dataset, load_cases
 from MaskSAMCore.data.planning import case_fingerprint, make_plan
-from MaskSAMCore.data.synthesis.patches import Source, SynthesizedWindows
+from MaskSAMCore.data.synthesis.patches import IndexedLabelmap, SynthesizedWindows
 from MaskSAMCore.modeling import build_model, preset
 from MaskSAMCore.training.devices import precision
 from MaskSAMCore.training.hyperparameters import FIXED, SETTINGS
@@ -50,7 +50,7 @@ def main() -> None:
     config, settings = preset(options.preset), SETTINGS[options.preset]
     config = config.replace(num_classes=len(dataset.classes))
     fixed = FIXED.get(options.preset, {})
-    prints = [case_fingerprint(case.channels, case.label, 0)]
+    prints = [case_fingerprint(case.channels, case.labelmap, 0)]
     plan = make_plan(
         prints,
         dataset.channels,
@@ -59,7 +59,7 @@ def main() -> None:
         fixed.get("orientation"),
         fixed.get("spacing"),
     )
-    sources = [Source.of(case, dataset.scheme, plan.orientation)]
+    sources = [IndexedLabelmap.from_case(case, dataset.scheme, plan.orientation)]
     windows = iter(SynthesizedWindows(sources, dataset.scheme, plan, settings.foreground_share, 0))
     one = seconds(lambda: next(windows), 4 * options.repeats)
     voxels = plan.window[0] * plan.window[1] * plan.window[2]

@@ -1,4 +1,4 @@
-"""What a moved box costs: from the call to the new label map, against the full run.
+"""What a moved box costs: from the call to the new labelmap, against the full run.
 
     python Testing/benchmarks/update.py DATASET --case hippocampus_007 -m hippocampus
 
@@ -63,7 +63,7 @@ def in_the_engine(segmenter: Segmenter, volume: Volume, repetitions: int) -> tup
 
 
 def through_the_worker(model: str, volume: Volume, repetitions: int) -> tuple[Clock, Clock]:
-    """The same as Slicer does it: the volume handed over, the label map read back."""
+    """The same as Slicer does it: the volume handed over, the labelmap read back."""
     sys.path.insert(0, str(ROOT / "MaskSAMSlicer"))
     from MaskSAMSlicerLib.worker.client import SegmentRequest, WorkerClient
 

@@ -137,9 +137,9 @@ def mean_dice(segmenter: Segmenter, cases: list[LabelledCase], draw=None) -> flo
     rows = []
     for case in cases:
         boxes: list[Box] = [] if draw is None else draw(case)
-        inside = [box for box in boxes if not box.clipped(case.label.shape).empty]
+        inside = [box for box in boxes if not box.clipped(case.labelmap.shape).empty]
         found = segmenter.segment(case.channels, boxes=inside).labelmap
-        rows.append(dice_scores(found, case.label, [1, 2]))
+        rows.append(dice_scores(found, case.labelmap, [1, 2]))
     return float(np.mean(rows))
 
 

@@ -1,4 +1,4 @@
-"""nnU-Net dataset folders: read as they are, all problems in one report, nnU-Net's folds."""
+"""Reading of nnU-Net dataset folders, with all problems in one report."""
 
 from __future__ import annotations
 
@@ -10,39 +10,34 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from MaskSAMCore.data import preprocess
-from MaskSAMCore.data.dataset import Dataset, load_cases, open_dataset
-from MaskSAMCore.data.planning import case_fingerprint, make_plan
-from MaskSAMCore.data.splits import split_cases
+from MaskSAMCore.data.dataset import Dataset, examine_dataset, load_cases, open_dataset
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.training.data import prepare_material
-from Testing.helpers.generated import generated_case, write_dataset, write_image
-from Testing.helpers.paths import SHARED_DATA
-
-
-def describe(folder: Path, **changes: Any) -> None:
-    """Changes ``dataset.json``; None removes a key."""
-    path = folder / "dataset.json"
-    description = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({k: v for k, v in description.items() if v is not None}))
+from MaskSAMCore.geometry import reorient
+from Testing.helpers.generated import (
+    change_description,
+    generated_case,
+    write_dataset,
+    write_image,
+)
+from Testing.helpers.labelled_heads import DESCRIPTION, LABELS, head, write_labelmaps
 
 
 def names_of(dataset: Dataset) -> list[str]:
     return [case.name for case in dataset.cases]
 
 
-def test_a_dataset_folder_is_read_as_it_is(tmp_path: Path):
+def test_a_dataset_has_the_channels_classes_and_cases_of_its_folder(tmp_path: Path):
     dataset = open_dataset(write_dataset(tmp_path, cases=3, channels=2))
     assert dataset.channels == ("MR0", "MR1")
     assert dataset.classes == ("Bright", "Dark")
     assert names_of(dataset) == ["case_00", "case_01", "case_02"]
     case = load_cases(dataset, ["case_01"])[0]
     assert len(case.channels) == 2
-    assert set(np.unique(case.label)) == {0, 1, 2}
+    assert set(np.unique(case.labelmap)) == {0, 1, 2}
     assert case.channels[0].spacing == pytest.approx((1, 1, 2))
 
 
-def test_all_problems_come_in_one_report_before_work_begins(tmp_path: Path):
+def test_one_report_names_the_problems_of_all_cases(tmp_path: Path):
     folder = write_dataset(tmp_path, cases=8)
     (folder / "imagesTr/case_00_0000.nii.gz").unlink()
     (folder / "imagesTr/case_01_0000.nii.gz").write_bytes(b"no image at all")
@@ -62,8 +57,8 @@ def test_all_problems_come_in_one_report_before_work_begins(tmp_path: Path):
         "imagesTr/case_00_0000.nii.gz is missing",
         "case_01_0000.nii.gz",
         "labelsTr/case_02.nii.gz is not on the grid of case_02_0000.nii.gz",
-        "labelsTr/case_03.nii.gz holds labels [3, 4, 5] that are in no class",
-        "labelsTr/case_04.nii.gz holds values that are no integers",
+        "labelsTr/case_03.nii.gz has values [3, 4, 5] that are in no class",
+        "labelsTr/case_04.nii.gz has values that are not integers",
         "labelsTr/case_05.nii.gz is missing",
         "labelsTr/case_06.nii.gz is not on the grid of case_06_0000.nii.gz",
     ):
@@ -83,33 +78,12 @@ def test_a_long_report_is_complete(tmp_path: Path):
         assert f"imagesTr/{name}_0000.nii.gz is missing" in str(report.value)
 
 
-def test_problems_of_the_description_the_split_and_the_cases_are_told_together(tmp_path: Path):
-    folder = write_dataset(tmp_path / "data", cases=4)
-    describe(folder, labels={"background": 0, "a": [1, 2]})
-    (folder / "imagesTr/case_03_0000.nii.gz").unlink()
-    file = tmp_path / "splits.json"
-    split = {"train": ["case_00", "case_01", "nobody"], "val": ["case_01", "case_03", "noone"]}
-    file.write_text(json.dumps(split))
-    with pytest.raises(MaskSAMError, match=r"4 problem.*nothing was started") as report:
-        prepare_material(folder, file, "tiny", lambda _: None)
-    for part in (
-        "regions are not supported",
-        "['case_01'] stand on both sides (train and val)",
-        "not in the dataset: ['nobody', 'noone']",
-        "imagesTr/case_03_0000.nii.gz is missing",
-    ):
-        assert part in str(report.value)
-
-
-def test_another_number_of_cases_than_announced_is_noted_but_no_problem(tmp_path: Path):
+def test_a_number_of_cases_that_differs_from_the_announced_one_is_noted(tmp_path: Path):
     folder = write_dataset(tmp_path, cases=3)
     assert open_dataset(folder).notes == ()
-    describe(folder, numTraining=7)
+    change_description(folder, numTraining=7)
     (note,) = open_dataset(folder).notes
-    assert "numTraining 7, labelsTr holds 3 cases" in note
-    lines: list[str] = []
-    prepare_material(folder, None, "tiny", lines.append)
-    assert note in lines
+    assert "numTraining 7, labelsTr has 3 cases" in note
 
 
 @pytest.mark.parametrize(
@@ -128,123 +102,94 @@ def test_another_number_of_cases_than_announced_is_noted_but_no_problem(tmp_path
         ({"channel_names": {}}, "names no channel"),
     ],
 )
-def test_a_wrong_dataset_json_is_told_in_words(tmp_path: Path, change: dict, message: str):
+def test_each_problem_of_dataset_json_has_a_message(
+    tmp_path: Path, change: dict[str, Any], message: str
+):
     folder = write_dataset(tmp_path, cases=2)
-    describe(folder, **change)
+    change_description(folder, **change)
     with pytest.raises(MaskSAMError, match=message):
         open_dataset(folder)
 
 
-def test_a_folder_that_is_no_dataset_says_so(tmp_path: Path):
-    with pytest.raises(MaskSAMError, match="no dataset folder"):
+def test_a_folder_without_a_readable_dataset_json_is_refused(tmp_path: Path):
+    with pytest.raises(MaskSAMError, match="not a dataset folder"):
         open_dataset(tmp_path)
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(MaskSAMError, match="cannot be read as JSON"):
         open_dataset(tmp_path)
 
 
-def test_label_values_of_a_dataset_become_consecutive_classes(tmp_path: Path):
+def test_values_with_gaps_become_consecutive_class_indices(tmp_path: Path):
     folder = write_dataset(tmp_path, cases=2)
     _, label = generated_case(0)
     write_image(label.astype(np.float32) * 10, folder / "labelsTr/case_00.nii.gz")
     write_image(label * np.uint8(10), folder / "labelsTr/case_01.nii.gz", spacing=(1, 1, 2))
-    describe(folder, labels={"Dark": 20, "background": 0, "Bright": 10, "Nowhere": 999})
+    change_description(folder, labels={"Dark": 20, "background": 0, "Bright": 10, "Nowhere": 999})
     dataset = open_dataset(folder)
     assert dataset.classes == ("Bright", "Dark", "Nowhere")
-    np.testing.assert_array_equal(load_cases(dataset, ["case_00"])[0].label, label)
+    np.testing.assert_array_equal(load_cases(dataset, ["case_00"])[0].labelmap, label)
 
 
-def test_hidden_files_of_an_archive_from_macos_are_no_cases(tmp_path: Path):
+def test_hidden_files_of_a_macos_archive_are_ignored(tmp_path: Path):
     folder = write_dataset(tmp_path, cases=2)
     (folder / "labelsTr/._case_00.nii.gz").write_bytes(b"resource fork")
     (folder / "imagesTr/._case_00_0000.nii.gz").write_bytes(b"resource fork")
     assert names_of(open_dataset(folder)) == ["case_00", "case_01"]
 
 
-def test_a_case_that_is_not_there_is_named(tmp_path: Path):
+def test_an_unknown_case_is_named_in_the_error(tmp_path: Path):
     dataset = open_dataset(write_dataset(tmp_path, cases=2))
     with pytest.raises(MaskSAMError, match="no case nobody"):
         load_cases(dataset, ["case_00", "nobody"])
 
 
-# Splits
+# Labelmap datasets: no images.
 
 
-def test_without_a_file_the_folds_are_nnunets(tmp_path: Path):
-    dataset = open_dataset(write_dataset(tmp_path, cases=6))
-    # KFold(5, shuffle=True, random_state=12345) of scikit-learn on six cases.
-    assert split_cases(dataset, None)["val"] == ["case_03", "case_05"]
-    assert split_cases(dataset, None, 1)["val"] == ["case_04"]
-    validated = [name for fold in range(5) for name in split_cases(dataset, None, fold)["val"]]
-    assert sorted(validated) == names_of(dataset)
-    for fold in range(5):
-        split = split_cases(dataset, None, fold)
-        assert sorted(split["train"] + split["val"]) == names_of(dataset)
-    with pytest.raises(MaskSAMError, match="no fold 5: choose 0 to 4"):
-        split_cases(dataset, None, 5)
+def test_a_labelmap_dataset_has_all_labels_as_a_channel_and_the_classes(tmp_path: Path):
+    dataset = open_dataset(write_labelmaps(tmp_path, 2, DESCRIPTION))
+    assert dataset.classes == ("left side", "middle", "right side") and dataset.scheme is not None
+    for number, case in enumerate(load_cases(dataset, ["head_00", "head_01"])):
+        indices = reorient(case.channels[0], "SAR").array
+        np.testing.assert_array_equal(np.array(dataset.scheme.values)[indices], head(number))
+        assert set(np.unique(case.labelmap)) == {0, 1, 2, 3}
 
 
-def test_few_cases_make_few_folds_and_one_makes_none(tmp_path: Path):
-    dataset = open_dataset(write_dataset(tmp_path / "two", cases=2))
-    assert len(split_cases(dataset, None)["val"]) == 1
-    with pytest.raises(MaskSAMError, match="at least two"):
-        split_cases(open_dataset(write_dataset(tmp_path / "one", cases=1)), None)
+def test_a_targets_file_replaces_a_missing_dataset_json(tmp_path: Path):
+    folder = write_labelmaps(tmp_path / "maps", 2)
+    with pytest.raises(MaskSAMError, match=r"no dataset.json: write one .* or give .* --targets"):
+        open_dataset(folder)
+    file = tmp_path / "labels.json"
+    file.write_text(json.dumps(DESCRIPTION), encoding="utf-8")
+    dataset, problems = examine_dataset(folder, file)
+    assert not problems and len(dataset.cases) == 2
+    (note,) = dataset.notes
+    assert "no images: 3 classes are learned on images synthesised from 6 labels" in note
 
 
-def test_splits_come_from_a_file_where_there_is_one(tmp_path: Path):
-    folder = write_dataset(tmp_path / "data", cases=6)
+def test_a_targets_file_for_a_dataset_with_images_is_refused(tmp_path: Path):
+    folder = write_dataset(tmp_path / "images", 2)
+    with pytest.raises(MaskSAMError, match="--targets is for labelmaps without images"):
+        examine_dataset(folder, tmp_path / "labels.json")
+
+
+def test_a_dataset_with_an_empty_image_folder_is_not_a_labelmap_dataset(tmp_path: Path):
+    folder = write_dataset(tmp_path, 2)
+    for path in (folder / "imagesTr").iterdir():
+        path.unlink()
     dataset = open_dataset(folder)
-    file = tmp_path / "splits.json"
-    file.write_text(json.dumps({"train": ["case_00"], "val": ["case_01"], "test": ["case_02"]}))
-    assert split_cases(dataset, file) == {"train": ["case_00"], "val": ["case_01"]}
-    folds = [
-        {"train": ["case_03"], "val": ["case_04"]},
-        {"train": ["case_04"], "val": ["case_05"]},
-    ]
-    (folder / "splits_final.json").write_text(json.dumps(folds))
-    assert split_cases(dataset, None)["train"] == ["case_03"]
-    assert split_cases(dataset, None, 1)["val"] == ["case_05"]
-    with pytest.raises(MaskSAMError, match="no fold 2: choose 0 to 1"):
-        split_cases(dataset, None, 2)
+    assert dataset.scheme is None
+    with pytest.raises(MaskSAMError, match="is missing"):
+        load_cases(dataset, ["case_00"])
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"train": ["case_00"]}, "needs lists"),
-        ([["case_00"]], "needs lists"),
-        ("case_00", "needs lists"),
-        ({"train": ["case_00"], "val": ["nobody"]}, "not in the dataset"),
-        ({"train": ["case_00"], "val": ["case_00"]}, "both sides"),
-        ({"train": ["case_00"], "val": ["case_01"], "test": ["case_00"]}, "train and test"),
-        ({"train": [], "val": ["case_00"]}, "empty"),
-    ],
-)
-def test_a_wrong_split_is_refused(tmp_path: Path, content: Any, message: str):
-    dataset = open_dataset(write_dataset(tmp_path / "data", cases=2))
-    file = tmp_path / "splits.json"
-    file.write_text(json.dumps(content))
-    with pytest.raises(MaskSAMError, match=message):
-        split_cases(dataset, file)
-
-
-def test_the_hippocampus_data_are_planned_from_their_training_cases():
-    folder = SHARED_DATA / "Dataset004_Hippocampus"
-    if not folder.is_dir():
-        pytest.skip("the hippocampus data are not beside this checkout")
-    dataset = open_dataset(folder)
-    split = split_cases(dataset, folder / "splits.json")
-    assert (len(split["train"]), len(split["val"])) == (165, 18)
-    cases = load_cases(dataset, split["train"][:8])
-    prints = [case_fingerprint(c.channels, c.label, n) for n, c in enumerate(cases)]
-    plan = make_plan(prints, dataset.channels, 4, (16, 40, 56), "RSA")
-    assert plan.spacing == pytest.approx((1, 1, 1))
-    assert plan.window == (16, 40, 52)
-    for case in cases:
-        prepared = preprocess(case.channels, plan, case.label)
-        assert prepared.label is not None
-        assert prepared.image.shape[1:] == prepared.label.shape
-        assert abs(float(prepared.image.mean())) < 0.5
-        # Depth towards right, rows superior, columns anterior: the head lies before the body.
-        head, body = (np.argwhere(prepared.label == value).mean(0) for value in (1, 2))
-        assert head[2] > body[2]
+def test_missing_labelmaps_and_unknown_values_are_reported(tmp_path: Path):
+    folder = tmp_path / "none"
+    (folder / "labelsTr").mkdir(parents=True)
+    (folder / "dataset.json").write_text(json.dumps(DESCRIPTION), encoding="utf-8")
+    with pytest.raises(MaskSAMError, match="no labelmap: labelsTr has no"):
+        open_dataset(folder)
+    fewer = {name: value for name, value in LABELS.items() if name != "skin"}
+    other = write_labelmaps(tmp_path / "few", 1, {"labels": fewer})
+    with pytest.raises(MaskSAMError, match=r"has values \[90\] that are in no class"):
+        load_cases(open_dataset(other), ["head_00"])

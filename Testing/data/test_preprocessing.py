@@ -1,4 +1,4 @@
-"""Preprocessing: cases on the plan's grid, whatever their directions, spacings and intensities."""
+"""Preprocessing of cases with any directions, spacings and intensities."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from MaskSAMCore.data import ChannelNormalization, Plan, preprocess
 from MaskSAMCore.data.planning import coarse_axis
-from MaskSAMCore.data.preprocessing import normalize, resample_labels
+from MaskSAMCore.data.preprocessing import normalize, resample_labelmap
 from MaskSAMCore.geometry import Volume, axis_mapping, reorient
 from Testing.helpers.generated import generated_case
 
@@ -50,15 +50,15 @@ def native(volume: Volume, orientation: str) -> tuple[float, ...]:
 
 
 def points_of(shape: tuple[int, int, int], matrix: np.ndarray) -> np.ndarray:
-    """RAS of all voxels, (K, J, I, 3)."""
+    """Return the RAS positions of all voxels in mm, (K, J, I, 3)."""
     k, j, i = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
     return np.stack([i, j, k], -1) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 @pytest.mark.parametrize("matrix", MATRICES.values(), ids=MATRICES)
 @pytest.mark.parametrize("orientation", ["SAR", "RSA", "LIP"])
-def test_volumes_are_turned_to_the_plans_axes(matrix: np.ndarray, orientation: str):
-    """A ramp towards the direction of a plan's axis rises along it."""
+def test_volumes_are_reoriented_to_the_plans_axes(matrix: np.ndarray, orientation: str):
+    """An intensity that rises in the direction of an axis of the plan rises along that axis."""
     points = points_of((10, 12, 14), matrix)
     directions = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
     for axis, code in enumerate(orientation):
@@ -69,32 +69,32 @@ def test_volumes_are_turned_to_the_plans_axes(matrix: np.ndarray, orientation: s
 
 
 @pytest.mark.parametrize("matrix", MATRICES.values(), ids=MATRICES)
-def test_a_body_stays_where_it_is_in_space(matrix: np.ndarray):
+def test_a_body_keeps_its_position_in_space(matrix: np.ndarray):
     points = points_of((20, 40, 44), matrix)
     centre = points.reshape(-1, 3).mean(0) + np.array([1.5, -1.0, 2.0])
     distance = np.linalg.norm(points - centre, axis=-1)
     volume = Volume(np.clip(12 - distance, 0, 5).astype(np.float32), matrix)
     label = (distance < 9).astype(np.uint8)
     prepared = preprocess([volume], plan_of((1.3, 0.9, 1.1), "RSA"), label)
-    assert prepared.label is not None
+    assert prepared.labelmap is not None
     upright = reorient(volume, "RSA")
-    scale = np.array(upright.shape) / prepared.label.shape
-    for body in (prepared.label == 1, prepared.image[0] > np.median(prepared.image[0]) + 1):
+    scale = np.array(upright.shape) / prepared.labelmap.shape
+    for body in (prepared.labelmap == 1, prepared.image[0] > np.median(prepared.image[0]) + 1):
         index = (np.argwhere(body).mean(0) + 0.5) * scale - 0.5
         found = upright.ijk_to_ras @ [*index[::-1], 1]
         assert found[:3] == pytest.approx(centre, abs=0.6)
 
 
-def test_resampling_keeps_bodies_as_large_as_they_are():
+def test_resampling_keeps_the_volume_of_bodies():
     image, label = generated_case(0, (20, 40, 44))
     volume = Volume(image, np.diag([1.0, 1.0, 2.0, 1.0]))
     prepared = preprocess([volume], plan_of((1.0, 1.5, 1.5)), label)
-    assert prepared.label is not None
+    assert prepared.labelmap is not None
     assert prepared.image.dtype == np.float32
     assert prepared.image.shape == (1, 40, 27, 29)
-    assert prepared.label.shape == (40, 27, 29)
+    assert prepared.labelmap.shape == (40, 27, 29)
     for value in (1, 2):
-        before, after = (label == value).sum(), (prepared.label == value).sum()
+        before, after = (label == value).sum(), (prepared.labelmap == value).sum()
         assert after * 2.25 == pytest.approx(before * 2, rel=0.1)
 
 
@@ -103,10 +103,10 @@ def test_a_spacing_that_agrees_within_a_thousandth_changes_no_voxel():
     volume = Volume(image, np.diag([1.0004, 0.9996, 1.0, 1.0]))
     prepared = preprocess([volume], plan_of(), label)
     np.testing.assert_array_equal(prepared.image[0], normalize(image, ChannelNormalization()))
-    np.testing.assert_array_equal(prepared.label, label)
+    np.testing.assert_array_equal(prepared.labelmap, label)
 
 
-def test_channels_stay_apart_and_in_order():
+def test_channels_are_preprocessed_independently_and_in_order():
     image, _ = generated_case(0)
     other = np.random.default_rng(1).normal(7, 3, image.shape).astype(np.float32)
     matrix = oblique()
@@ -117,41 +117,41 @@ def test_channels_stay_apart_and_in_order():
         np.testing.assert_array_equal(channel, alone)
 
 
-# Coarse axes
+# Thick slices
 
 
-def test_between_slices_far_apart_the_nearest_one_is_taken_for_image_and_labels_alike():
+def test_thick_slices_are_repeated_in_image_and_labelmap_alike():
     label = np.zeros((5, 8, 8), np.uint8)
     label[2:4, 2:6, 2:6] = 1
     label[4] = 2
     volume = Volume(label * 10.0, np.diag([1.0, 1.0, 5.0, 1.0]))
     prepared = preprocess([volume], plan_of(), label)
-    assert prepared.label is not None
+    assert prepared.labelmap is not None
     assert prepared.image.shape == (1, 25, 8, 8)
-    np.testing.assert_array_equal(prepared.label, np.repeat(label, 5, axis=0))
+    np.testing.assert_array_equal(prepared.labelmap, np.repeat(label, 5, axis=0))
     for value in (0, 1, 2):
-        assert np.ptp(prepared.image[0][prepared.label == value]) < 1e-5
-    # To a number of slices that is no multiple: both still change at the same places.
+        assert np.ptp(prepared.image[0][prepared.labelmap == value]) < 1e-5
+    # Image and labelmap change at the same slices even if their number is not a multiple.
     prepared = preprocess([volume], plan_of((3.0, 1.0, 1.0)), label)
-    assert prepared.label is not None
-    assert prepared.label.shape == (8, 8, 8)
+    assert prepared.labelmap is not None
+    assert prepared.labelmap.shape == (8, 8, 8)
     for value in (0, 1, 2):
-        assert np.ptp(prepared.image[0][prepared.label == value]) < 1e-5
+        assert np.ptp(prepared.image[0][prepared.labelmap == value]) < 1e-5
 
 
-def test_only_a_single_axis_can_be_the_coarse_one():
+def test_only_a_single_axis_can_be_coarse():
     assert coarse_axis((1.0, 1.0, 3.5)) == 2
     assert coarse_axis((6.0, 1.2, 1.0)) == 0
     assert coarse_axis((1.0, 1.0, 3.0)) is None
     assert coarse_axis((0.24, 1.25, 1.25)) is None
 
 
-def test_resampled_labels_have_no_new_values():
+def test_a_resampled_labelmap_has_no_new_values():
     label = np.zeros((6, 6, 6), np.uint8)
     label[2:4, 2:4, 2:4] = 7
     label[4:, :, :] = 3
     for coarse in (None, 0, 2):
-        resampled = resample_labels(label, (11, 9, 13), coarse)
+        resampled = resample_labelmap(label, (11, 9, 13), coarse)
         assert resampled.shape == (11, 9, 13)
         assert set(np.unique(resampled)) == {0, 3, 7}
 
@@ -159,7 +159,7 @@ def test_resampled_labels_have_no_new_values():
 # Intensities
 
 
-def test_intensities_are_normalised_by_case_and_constants_become_zero():
+def test_intensities_get_mean_0_and_deviation_1_and_constants_become_0():
     image = np.random.default_rng(0).normal(1.7e6, 1e4, (8, 8, 8)).astype(np.float32)
     normalised = normalize(image, ChannelNormalization())
     assert float(normalised.mean()) == pytest.approx(0, abs=1e-3)
@@ -169,7 +169,7 @@ def test_intensities_are_normalised_by_case_and_constants_become_zero():
         assert not preprocess([volume], plan_of()).image.any()
 
 
-def test_zeros_around_a_head_do_not_count_also_on_another_grid():
+def test_zeros_around_a_head_are_ignored_on_any_grid():
     image = np.zeros((20, 20, 20), np.float32)
     texture = np.random.default_rng(0).normal(1000, 200, (8, 8, 8))
     image[6:14, 6:14, 6:14] = texture
@@ -177,14 +177,14 @@ def test_zeros_around_a_head_do_not_count_also_on_another_grid():
     same = preprocess([volume], plan_of()).image[0, 6:14, 6:14, 6:14]
     assert float(same.mean()) == pytest.approx(0, abs=1e-3)
     assert float(same.std()) == pytest.approx(1, abs=1e-3)
-    # Twice as fine: its middle, away from the border, has the same intensities.
+    # On a grid twice as fine the interior has the same intensities.
     finer = preprocess([volume], plan_of((0.5, 0.5, 0.5))).image[0]
     assert float(finer[16:24, 16:24, 16:24].mean()) == pytest.approx(
         float(same[2:6, 2:6, 2:6].mean()), abs=0.2
     )
 
 
-def test_zero_is_an_intensity_like_others_where_there_are_negative_ones():
+def test_zeros_count_in_an_image_with_negative_intensities():
     image = np.zeros((10, 10, 10), np.float32)
     image[:2] = -1000
     image[8:] = 1000

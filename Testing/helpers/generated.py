@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -60,3 +61,11 @@ def write_dataset(folder: Path, cases: int = 8, channels: int = 1) -> Path:
     }
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return folder
+
+
+def change_description(folder: Path, **changes: Any) -> None:
+    """Change keys of a folder's ``dataset.json``; None removes a key."""
+    path = folder / "dataset.json"
+    description = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    kept = {key: value for key, value in description.items() if value is not None}
+    path.write_text(json.dumps(kept), encoding="utf-8")

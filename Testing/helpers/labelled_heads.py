@@ -1,4 +1,4 @@
-"""Generated label maps of a lopsided body: a shell around two halves with a core each."""
+"""Generated labelmaps of a lopsided body: a shell around two halves with a core each."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def head(seed: int = 0, shape: tuple[int, int, int] = (30, 36, 40)) -> np.ndarra
     return values
 
 
-def write_label_maps(
+def write_labelmaps(
     folder: Path, cases: int = 4, description: dict[str, Any] | None = None
 ) -> Path:
     """A dataset folder without images; every other map lies in another direction on disk."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from MaskSAMCore.data import Prepared, repeat_edge_slices
+from MaskSAMCore.data import PreparedCase, repeat_edge_slices
 from MaskSAMCore.inference.device import choose_device
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache
 from MaskSAMCore.inference.progress import Progress
@@ -50,10 +50,10 @@ def test_windows_at_the_ends_show_the_edge_slices_again():
 def test_training_repeats_the_same_slices_with_their_labels():
     image = np.random.default_rng(0).normal(size=(1, 4, 3, 3)).astype(np.float32)
     label = np.arange(36, dtype=np.uint8).reshape(4, 3, 3)
-    repeated = repeat_edge_slices(Prepared(image, label), 2)
+    repeated = repeat_edge_slices(PreparedCase(image, label), 2)
     order = [0, 0, 0, 1, 2, 3, 3, 3]
     np.testing.assert_array_equal(repeated.image, image[:, order])
-    np.testing.assert_array_equal(repeated.label, label[order])
+    np.testing.assert_array_equal(repeated.labelmap, label[order])
 
 
 class PlaceModel(nn.Module):

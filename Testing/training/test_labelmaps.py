@@ -1,4 +1,4 @@
-"""Training from label maps alone, from the folder to a model that finds what it never saw."""
+"""Training from labelmaps alone, from the folder to a model that finds what it never saw."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.preview import contact_sheet
 from MaskSAMCore.training.run_folder import BEST, TrainingRecord, load_weights
 from MaskSAMCore.training.validation import Evaluator
-from Testing.helpers.labelled_heads import DESCRIPTION, write_label_maps
+from Testing.helpers.labelled_heads import DESCRIPTION, write_labelmaps
 
 SMALL = {
     "window": (8, 24, 24),
@@ -44,7 +44,7 @@ QUICK = {
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_label_maps(tmp_path_factory.mktemp("heads"), 5)
+    return write_labelmaps(tmp_path_factory.mktemp("heads"), 5)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_an_unknown_target_is_one_clear_line(dataset: Path, tmp_path: Path, caps
     words = [str(dataset), "-o", str(tmp_path / "run"), "--targets", str(file)]
     assert main(["train", *words]) == 2
     error = capsys.readouterr().err.strip()
-    assert "'targets' names no label of 'labels': nose" in " ".join(error.split())
+    assert "'targets' has names that are not in 'labels': nose" in " ".join(error.split())
     assert not (tmp_path / "run").exists()
 
 

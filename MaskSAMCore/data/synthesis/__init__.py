@@ -1,1 +1,1 @@
-"""Synthesis of training images from label maps."""
+"""Training images synthesised from labelmaps."""

@@ -1,4 +1,4 @@
-"""Where a window lies in a label map: an affine map and a smooth deformation as one B-spline."""
+"""The spatial transform from a window to a labelmap, as one cubic B-spline."""
 
 from __future__ import annotations
 
@@ -6,113 +6,105 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from MaskSAMCore.data.synthesis.random_source import Draw
+from MaskSAMCore.data.synthesis.labelmap import Labelmap
+from MaskSAMCore.data.synthesis.random_source import RandomSource
 
-Three = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class LabelMap:
-    """A label map ready for windows to be cut from.
-
-    Attributes:
-        labels: uint8 (D, R, C), label indices, turned to the plan's orientation, cropped to what is
-            not background and framed by one voxel of it.
-        spacing: mm along its axes.
-    """
-
-    labels: Tensor
-    spacing: Three
-
-    @classmethod
-    def of(cls, labels: NDArray[np.integer], spacing: Three) -> LabelMap:
-        """From whole (D, R, C) label indices."""
-        inside = np.argwhere(labels > 0) if labels.any() else np.zeros((1, 3), int)
-        cut = tuple(
-            slice(low, high + 1) for low, high in zip(inside.min(0), inside.max(0), strict=True)
-        )
-        framed = np.pad(labels[cut].astype(np.uint8), 1)
-        return cls(torch.from_numpy(framed), spacing)
-
-    def to(self, device: torch.device) -> LabelMap:
-        """The map on a device."""
-        return LabelMap(self.labels.to(device), self.spacing)
-
-    @property
-    def extent(self) -> Three:
-        """Millimetres along its axes."""
-        d, r, c = (n * mm for n, mm in zip(self.labels.shape, self.spacing, strict=True))
-        return d, r, c
+# Uniform shifts between plus and minus this value have a standard deviation of about 1.
+_UNIT_SHIFT = 1.7
 
 
 @dataclass(frozen=True)
-class Mapping:
-    """From a window to a label map, by control points of a cubic B-spline.
+class BSplineTransform:
+    """A map from positions in a window to positions in a labelmap.
 
     Attributes:
-        control: (3, a, b, c), positions in the label map in mm.
-        gaps: mm between control points in the window.
-        extent: of the window, mm.
+        control: (3, a, b, c), positions of the control points in the labelmap in mm.
+        knot_spacing: distance of control points along each axis of the window in mm.
+        extent: size of the window along each axis in mm.
     """
 
     control: Tensor
-    gaps: Sequence[float]
+    knot_spacing: Sequence[float]
     extent: Sequence[float]
 
     @classmethod
-    def of(
+    def random(
         cls,
         matrix: Tensor,
         centre: Sequence[float],
         extent: Sequence[float],
-        knots: float,
+        knot_spacing: float,
         strength: float,
-        draw: Draw,
-    ) -> Mapping:
-        """An affine map about the window's middle, and shifts of its control points in mm."""
-        gaps = [length / max(1, round(length / knots)) for length in extent]
+        rng: RandomSource,
+    ) -> BSplineTransform:
+        """Compose an affine map with a random smooth deformation.
+
+        Args:
+            matrix: (3, 3), linear part of the affine map about the window's centre.
+            centre: position in the labelmap of the window's centre in mm.
+            extent: size of the window along each axis in mm.
+            knot_spacing: approximate distance of control points in mm.
+            strength: standard deviation of the control points' shifts in mm.
+            rng: random numbers.
+        """
+        spacings = [length / max(1, round(length / knot_spacing)) for length in extent]
         axes = [
             torch.arange(-1, round(length / gap) + 2) * gap - length / 2
-            for length, gap in zip(extent, gaps, strict=True)
+            for length, gap in zip(extent, spacings, strict=True)
         ]
         points = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-        # Splines reproduce what is linear, so the affine map goes into the control points.
-        moved = torch.einsum("ab,bxyz->axyz", matrix, points)
-        moved += torch.tensor(list(centre), dtype=torch.float32)[:, None, None, None]
-        shifts = draw.uniforms(moved.numel(), -1.7, 1.7).reshape(moved.shape)
-        return cls(moved + strength * shifts, gaps, extent)
+        # Splines reproduce linear functions, so the affine map goes into the control points.
+        control = torch.einsum("ab,bxyz->axyz", matrix, points)
+        control += torch.tensor(list(centre), dtype=torch.float32)[:, None, None, None]
+        shifts = rng.uniform_tensor(-_UNIT_SHIFT, _UNIT_SHIFT, control.numel())
+        return cls(control + strength * shifts.reshape(control.shape), spacings, extent)
 
     @classmethod
-    def identity(cls, source: LabelMap) -> Mapping:
-        """The whole label map as it is."""
-        extent = source.extent
+    def identity(cls, labelmap: Labelmap) -> BSplineTransform:
+        """Return the transform from a window that covers a labelmap to that labelmap."""
+        extent = labelmap.extent
         axes = [torch.arange(-1.0, 3.0) * length for length in extent]
         return cls(torch.stack(torch.meshgrid(*axes, indexing="ij")), extent, extent)
 
-    def sample(self, source: LabelMap, shape: Sequence[int], spacing: Sequence[float]) -> Tensor:
-        """Labels, uint8 of ``shape``, at the centres of voxels of ``spacing`` in the window; the
-        background outside the map."""
-        device = source.labels.device
+    def sample(self, labelmap: Labelmap, shape: Sequence[int], spacing: Sequence[float]) -> Tensor:
+        """Return the nearest label at each voxel of a grid in the window.
+
+        Args:
+            labelmap: the labelmap to read.
+            shape: voxels of the grid along each axis.
+            spacing: mm of the grid's voxels along each axis.
+
+        Returns:
+            Uint8 of ``shape``; positions outside the labelmap get its outermost voxels.
+        """
+        device = labelmap.indices.device
         bases = [
             spline_basis(voxel_centres(length, mm) + length / 2, gap, length)[:count].to(device)
-            for length, mm, gap, count in zip(self.extent, spacing, self.gaps, shape, strict=True)
+            for length, mm, gap, count in zip(
+                self.extent, spacing, self.knot_spacing, shape, strict=True
+            )
         ]
         index: Tensor | None = None
-        for axis, (size, mm) in enumerate(zip(source.labels.shape, source.spacing, strict=True)):
-            place = along_axes((self.control[axis] / mm).to(device), bases)
-            voxel = place.clamp_(0, size - 1).int()
+        sizes = zip(labelmap.indices.shape, labelmap.spacing, strict=True)
+        for axis, (size, mm) in enumerate(sizes):
+            position = along_axes((self.control[axis] / mm).to(device), bases)
+            voxel = position.clamp_(0, size - 1).int()
             index = voxel if index is None else index.mul_(size).add_(voxel)
         assert index is not None
-        return source.labels.flatten().index_select(0, index.flatten()).reshape(index.shape)
+        return labelmap.indices.flatten().index_select(0, index.flatten()).reshape(index.shape)
 
 
 def along_axes(volume: Tensor, matrices: Sequence[Tensor]) -> Tensor:
-    """A matrix (new, old) applied along each axis of (D, R, C); where it shrinks, first."""
+    """Multiply a volume by one matrix along each of its axes.
+
+    Args:
+        volume: (D, R, C).
+        matrices: three matrices (new size, old size), one for each axis.
+    """
+    # Axes that shrink come first: the others then have less to do.
     order = sorted(range(3), key=lambda axis: matrices[axis].shape[0] / matrices[axis].shape[1])
     for axis in order:
         matrix = matrices[axis]
@@ -126,29 +118,44 @@ def along_axes(volume: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     return volume
 
 
-def spline_basis(at: Tensor, gap: float, length: float) -> Tensor:
-    """(positions, control points): cubic B-splines at positions from 0 to ``length``, whose control
-    points lie at -gap, 0, gap, …, length + gap."""
-    count = round(length / gap) + 3
-    distance = (at[:, None] / gap - torch.arange(-1, count - 1)).abs()
+def spline_basis(positions: Tensor, knot_spacing: float, length: float) -> Tensor:
+    """Return the values of cubic B-spline basis functions.
+
+    Args:
+        positions: (P,), from 0 to ``length``.
+        knot_spacing: distance of control points; they lie at -knot_spacing, 0, knot_spacing, …,
+            length + knot_spacing.
+        length: length of the axis.
+
+    Returns:
+        Float32 (P, control points).
+    """
+    count = round(length / knot_spacing) + 3
+    distance = (positions[:, None] / knot_spacing - torch.arange(-1, count - 1)).abs()
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = (2 - distance).clamp(min=0) ** 3 / 6
     return torch.where(distance < 1, near, far).float()
 
 
-def voxel_centres(length: float, size: float, start: float = 0.0) -> Tensor:
-    """Voxel centres within a length, about its middle; with ``start`` the grid is shifted."""
+def voxel_centres(length: float, size: float, shift: float = 0.0) -> Tensor:
+    """Return the centres of voxels of a given size along an axis, about the axis' middle.
+
+    Args:
+        length: length of the axis in mm.
+        size: voxel size in mm.
+        shift: offset of the whole grid in mm.
+    """
     count = max(1, round(length / size))
-    return (torch.arange(count) - (count - 1) / 2) * size + start
+    return (torch.arange(count) - (count - 1) / 2) * size + shift
 
 
 def rotation_matrix(angles: Sequence[float]) -> Tensor:
-    """3 x 3, turns by angles in radians about the axes in order."""
+    """Return the 3 x 3 matrix of rotations about the three axes in order, angles in radians."""
     matrix = torch.eye(3)
     for axis, angle in enumerate(angles):
-        turned = torch.eye(3)
+        rotation = torch.eye(3)
         a, b = [other for other in range(3) if other != axis]
-        turned[a, a] = turned[b, b] = math.cos(angle)
-        turned[a, b], turned[b, a] = -math.sin(angle), math.sin(angle)
-        matrix = matrix @ turned
+        rotation[a, a] = rotation[b, b] = math.cos(angle)
+        rotation[a, b], rotation[b, a] = -math.sin(angle), math.sin(angle)
+        matrix = matrix @ rotation
     return matrix

@@ -1,16 +1,17 @@
-"""Images of random contrast, resolution and quality out of label maps.
+"""Images of random contrast, resolution and quality, generated from labelmaps.
 
-The generative model of SynthSeg (Billot et al., Medical Image Analysis 86, 2023): a network that
-has seen only such images segments real ones of any contrast. A window is made, never a whole head:
+This is the generative model of SynthSeg (Billot et al., Medical Image Analysis 86, 2023): a network
+trained only on such images segments real ones of any contrast. Only the window is generated, never
+the whole head:
 
-1. affine map, smooth deformation and left-right flip: one map from window to label map, a cubic
-   B-spline whose control points hold all three, and one nearest-label look-up;
-2. a Gaussian for each tissue, on a grid as fine as the label map's;
-3. blur and acquisition: a matrix an axis, whose rows are slice profiles;
-4. bias field, gamma and noise on the acquired voxels;
-5. the network's grid: again a matrix an axis, interpolating as the inference does.
+1. Affine map, smooth deformation and left-right flip form one cubic B-spline from window to
+   labelmap, so that labels are looked up once.
+2. Intensities of each label follow a Gaussian, on a grid as fine as the labelmap's.
+3. Blur and acquisition are one matrix for each axis, whose rows are slice profiles.
+4. Bias field, noise and gamma are applied to the acquired voxels.
+5. One interpolation matrix for each axis resamples to the network's grid, as inference does.
 
-Everything is in torch, on any device, and drawn from one generator.
+All steps are in torch, run on any device and take their random numbers from one `RandomSource`.
 """
 
 from __future__ import annotations
@@ -22,268 +23,305 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from MaskSAMCore.data.label_scheme import LabelScheme
 from MaskSAMCore.data.planning import ANISOTROPY
 from MaskSAMCore.data.synthesis.deformation import (
-    LabelMap,
-    Mapping,
-    Three,
+    BSplineTransform,
     along_axes,
     rotation_matrix,
     spline_basis,
     voxel_centres,
 )
-from MaskSAMCore.data.synthesis.label_scheme import LabelScheme
-from MaskSAMCore.data.synthesis.random_source import Draw
+from MaskSAMCore.data.synthesis.labelmap import Labelmap
+from MaskSAMCore.data.synthesis.random_source import RandomSource
 
-# Width at half the height of a Gaussian, in standard deviations.
+# Full width at half maximum of a Gaussian, in standard deviations.
 _FWHM = 2.3548
-# Its multiples, less whole numbers, are spread evenly over 0 to 1.
+# Golden ratio: the fractional parts of its multiples fill [0, 1) evenly.
 _GOLDEN = 0.6180340
-# Of grey values of one tissue from one another, at most.
-_DIFFERENCE = 0.06
+# Largest difference between mean intensities of labels that share a tissue.
+_TISSUE_DIFFERENCE = 0.06
+# Largest mean and standard deviation of a dark background.
+_DARK_MEAN, _DARK_SPREAD = 0.06, 0.02
+# Uniform numbers between plus and minus this value have a standard deviation of about 1.
+_UNIT_RANGE = 1.7
+# Control points of the bias field are at least this many mm apart.
+_BIAS_KNOT_SPACING = 40.0
 
 
 @dataclass(frozen=True)
-class Ranges:
-    """What images vary in: largest values of ranges, and probabilities.
+class SynthesisRanges:
+    """Ranges and probabilities of the random changes. Intensities lie between 0 and 1.
 
     Attributes:
-        rotation: degrees about each axis.
-        scale: as a factor, up and down.
-        shear: of each axis with each other.
-        deformation: standard deviation in mm of the control points' shifts.
-        knots: mm between control points.
-        flip: probability of a left-right flip, where labels have sides.
-        common: probability of one of the labels' well-known contrasts; the rest are random.
-        spread: largest standard deviation within a tissue; means lie between 0 and 1.
-        alike: probability that labels of one tissue have nearly one mean.
-        dark_air: probability that the background is dark, as air is.
-        strip: probability that the surroundings are taken away.
-        crop: probability that the image ends within the window, along each axis.
-        bias: standard deviation of the bias field's logarithm.
+        rotation: largest rotation about each axis in degrees.
+        scale: largest change of scale along each axis, as a fraction.
+        shear: largest shear of each axis along each other.
+        deformation: largest standard deviation of the control points' shifts in mm.
+        knot_spacing: distance of the deformation's control points in mm.
+        flip: probability of a left-right flip, for labels that have sides.
+        common_contrasts: probability that the contrast is one of the label scheme's, not random.
+        spread: largest standard deviation of intensities within a label.
+        shared_means: probability that labels of one tissue get nearly the same mean intensity.
+        dark_background: probability that the background is dark, as air is.
+        strip: probability that the surroundings are removed.
+        crop: probability that the image ends within the window, for each axis.
+        bias: largest standard deviation of the bias field's logarithm.
         gamma: standard deviation of the logarithm of gamma.
-        noise: largest standard deviation.
-        thick: probability of thick slices along one axis.
-        thickness: largest slice thickness, mm.
-        in_plane: largest voxel size along the other axes, mm.
+        noise: largest standard deviation of the noise.
+        thick_slices: probability of thick slices along one axis.
+        slice_thickness: largest slice thickness in mm.
+        in_plane_spacing: largest voxel size along the other axes in mm.
     """
 
     rotation: float = 15.0
     scale: float = 0.15
     shear: float = 0.08
     deformation: float = 3.0
-    knots: float = 32.0
+    knot_spacing: float = 32.0
     flip: float = 0.5
-    common: float = 0.0
+    common_contrasts: float = 0.0
     spread: float = 0.1
-    alike: float = 0.5
-    dark_air: float = 0.85
+    shared_means: float = 0.5
+    dark_background: float = 0.85
     strip: float = 0.25
     crop: float = 0.1
     bias: float = 0.3
     gamma: float = 0.3
     noise: float = 0.08
-    thick: float = 0.5
-    thickness: float = 6.0
-    in_plane: float = 2.0
+    thick_slices: float = 0.5
+    slice_thickness: float = 6.0
+    in_plane_spacing: float = 2.0
 
-    def scaled(self, strength: float) -> Ranges:
-        """With distortions of shape and intensity that many times as strong; contrast, resolution
-        and probabilities stay."""
-        names = ("rotation", "scale", "shear", "deformation", "bias", "gamma", "noise")
-        return replace(self, **{name: strength * getattr(self, name) for name in names})
+    def scaled(self, strength: float) -> SynthesisRanges:
+        """Multiply the distortions of shape and intensity by a factor; contrast, resolution and
+        probabilities stay."""
+        return replace(
+            self,
+            rotation=strength * self.rotation,
+            scale=strength * self.scale,
+            shear=strength * self.shear,
+            deformation=strength * self.deformation,
+            bias=strength * self.bias,
+            gamma=strength * self.gamma,
+            noise=strength * self.noise,
+        )
 
 
-class Synthesis:
-    """Makes windows, image and classes, out of label maps.
+class ImageGenerator:
+    """Generator of windows, each an image and its classes, from labelmaps.
 
     Args:
-        scheme: what the labels are.
-        window: (T, H, W) voxels.
-        spacing: mm of the window's voxels.
-        lateral: the window's axis from left to right.
-        ranges: what images vary in.
+        scheme: meaning of the labels.
+        window: (T, H, W) in voxels.
+        spacing: mm of the window's voxels along each axis.
+        lateral: axis of the window that runs between left and right.
+        ranges: ranges of the random changes.
     """
 
     def __init__(
         self,
         scheme: LabelScheme,
         window: tuple[int, int, int],
-        spacing: Three,
+        spacing: tuple[float, float, float],
         lateral: int,
-        ranges: Ranges | None = None,
+        ranges: SynthesisRanges | None = None,
     ) -> None:
         self.scheme = scheme
         self.window = window
         self.spacing = spacing
         self.lateral = lateral
-        self.ranges = ranges or Ranges()
-        # Where no contrast is known, any that tells the tissues apart.
-        apart = (torch.tensor(scheme.tissues) * _GOLDEN + 0.3) % 1
-        self.contrasts = [torch.tensor(kind) for kind in scheme.contrasts] or [apart]
+        self.ranges = ranges or SynthesisRanges()
+        # A scheme without contrasts gets one that separates the tissues.
+        distinct = (torch.tensor(scheme.tissues) * _GOLDEN + 0.3) % 1
+        self._contrasts = [torch.tensor(kind) for kind in scheme.contrasts] or [distinct]
 
-    def __call__(
-        self, source: LabelMap, centre: Sequence[float], draw: Draw
+    def generate_window(
+        self, labelmap: Labelmap, centre: Sequence[float], rng: RandomSource
     ) -> tuple[Tensor, Tensor]:
-        """A window.
+        """Return a random window.
 
         Args:
-            source: on the device of ``draw``.
-            centre: of the window in the label map, mm from its corner.
-            draw: the source of all random numbers.
+            labelmap: on the device of ``rng``.
+            centre: position of the window's centre in mm from the labelmap's corner.
+            rng: random numbers.
 
         Returns:
-            Float32 (1, T, H, W) and int64 (T, H, W).
+            The image, float32 (1, T, H, W) with mean 0 and standard deviation 1, and the classes,
+            int64 (T, H, W).
         """
-        flipped = self.scheme.paired and draw.chance(self.ranges.flip)
-        where = self._mapping(source, centre, flipped, draw)
-        image = self._image(source, where, draw)
-        table = torch.tensor(self.scheme.targets)
+        flipped = self.scheme.paired and rng.bernoulli(self.ranges.flip)
+        transform = self._transform(centre, flipped, rng)
+        image = self._image(labelmap, transform, rng)
+        class_of_label = torch.tensor(self.scheme.targets)
         if flipped:
-            table = table[torch.tensor(self.scheme.mirrored)]
-        coarse = where.sample(source, self.window, self.spacing)
-        classes = table.to(draw.device).index_select(0, coarse.int().flatten())
+            class_of_label = class_of_label[torch.tensor(self.scheme.mirrored)]
+        labels = transform.sample(labelmap, self.window, self.spacing)
+        classes = class_of_label.to(rng.device).index_select(0, labels.int().flatten())
         classes = classes.reshape(self.window)
-        image, classes = self._cropped(image, classes, draw)
-        return normalized(image)[None], classes
+        image, classes = self._cropped(image, classes, rng)
+        return _standardized(image)[None], classes
 
-    def whole(self, source: LabelMap, draw: Draw) -> Tensor:
-        """An image of a whole label map, whose grid the window's is, undeformed: float32
-        (D, R, C)."""
-        return self._image(source, Mapping.identity(source), draw)
+    def generate_image(self, labelmap: Labelmap, rng: RandomSource) -> Tensor:
+        """Return an image of a whole labelmap without deformation or cropping.
 
-    def _mapping(
-        self, source: LabelMap, centre: Sequence[float], flipped: bool, draw: Draw
-    ) -> Mapping:
+        Args:
+            labelmap: a labelmap whose grid equals the window's.
+            rng: random numbers.
+
+        Returns:
+            Float32 (D, R, C), intensities of about 0 to 1.
+        """
+        return self._image(labelmap, BSplineTransform.identity(labelmap), rng)
+
+    def _transform(
+        self, centre: Sequence[float], flipped: bool, rng: RandomSource
+    ) -> BSplineTransform:
         ranges = self.ranges
-        angles = [math.radians(draw.uniform(-ranges.rotation, ranges.rotation)) for _ in range(3)]
-        matrix = rotation_matrix(angles) @ torch.diag(
-            (draw.uniforms(3, -1, 1) * math.log1p(ranges.scale)).exp()
-        )
-        shear = draw.uniforms(9, -ranges.shear, ranges.shear).reshape(3, 3)
+        angles = [math.radians(rng.uniform(-ranges.rotation, ranges.rotation)) for _ in range(3)]
+        scales = (rng.uniform_tensor(-1, 1, 3) * math.log1p(ranges.scale)).exp()
+        matrix = rotation_matrix(angles) @ torch.diag(scales)
+        shear = rng.uniform_tensor(-ranges.shear, ranges.shear, 9).reshape(3, 3)
         matrix = matrix @ (torch.eye(3) + shear * (1 - torch.eye(3)))
         if flipped:
             matrix[:, self.lateral] *= -1
-        extent = [n * mm for n, mm in zip(self.window, self.spacing, strict=True)]
-        strength = draw.uniform(0, ranges.deformation)
-        return Mapping.of(matrix, centre, extent, ranges.knots, strength, draw)
+        strength = rng.uniform(0, ranges.deformation)
+        return BSplineTransform.random(
+            matrix, centre, self._extent, ranges.knot_spacing, strength, rng
+        )
 
-    def _image(self, source: LabelMap, where: Mapping, draw: Draw) -> Tensor:
-        """The network's image (T, H, W), intensities about 0 to 1."""
-        ranges, device = self.ranges, draw.device
-        # As fine as the label map, in whole parts of the network's voxels.
+    @property
+    def _extent(self) -> list[float]:
+        """Size of the window along each axis in mm."""
+        return [n * mm for n, mm in zip(self.window, self.spacing, strict=True)]
+
+    def _image(self, labelmap: Labelmap, transform: BSplineTransform, rng: RandomSource) -> Tensor:
+        """Return the image on the network's grid, (T, H, W), intensities of about 0 to 1."""
+        ranges, device, extent = self.ranges, rng.device, self._extent
+        # The fine grid divides the network's voxels into whole parts of about the labelmap's size.
         parts = [
-            max(1, round(mm / own)) for mm, own in zip(self.spacing, source.spacing, strict=True)
+            max(1, round(mm / own)) for mm, own in zip(self.spacing, labelmap.spacing, strict=True)
         ]
         shape = [n * part for n, part in zip(self.window, parts, strict=True)]
         fine = [mm / part for mm, part in zip(self.spacing, parts, strict=True)]
-        labels = where.sample(source, shape, fine).int().flatten()
-        means, spreads, stripped = self._tissues(draw)
-        image = draw.normals([labels.numel()])
+        labels = transform.sample(labelmap, shape, fine).int().flatten()
+        means, spreads, stripped = self._label_intensities(rng)
+        image = rng.normal_tensor([labels.numel()])
         image.mul_(spreads.to(device).index_select(0, labels))
         image.add_(means.to(device).index_select(0, labels))
         image = image.reshape(shape)
-        extent = [n * mm for n, mm in zip(self.window, self.spacing, strict=True)]
-        voxels = self._acquisition(fine, draw)
-        starts = [draw.uniform(-0.5, 0.5) * size for size in voxels]
+
+        acquired = self._acquired_spacing(fine, rng)
+        shifts = [rng.uniform(-0.5, 0.5) * size for size in acquired]
         centres = [
-            voxel_centres(length, size, start)
-            for length, size, start in zip(extent, voxels, starts, strict=True)
+            voxel_centres(length, size, shift)
+            for length, size, shift in zip(extent, acquired, shifts, strict=True)
         ]
         profiles = [
-            _profile(voxel_centres(length, mm), at, max(size * draw.uniform(0.7, 1.0), mm))
-            for length, mm, at, size in zip(extent, fine, centres, voxels, strict=True)
+            _slice_profiles(voxel_centres(length, mm), at, max(size * rng.uniform(0.7, 1.0), mm))
+            for length, mm, at, size in zip(extent, fine, centres, acquired, strict=True)
         ]
-        image = along_axes(image, [p.to(device) for p in profiles])
-        image *= self._bias(centres, extent, draw).to(device)
+        image = along_axes(image, [profile.to(device) for profile in profiles])
+
+        image *= self._bias_field(centres, rng).to(device)
         signal = image.clamp_(min=0)
-        noise = draw.normals(image.shape) * draw.uniform(0, ranges.noise)
+        noise = rng.normal_tensor(image.shape) * rng.uniform(0, ranges.noise)
         # A stripped image is exactly 0 outside.
-        noised = torch.where(signal > 1e-3, signal + noise, signal) if stripped else signal + noise
-        gamma = math.exp(draw.normal(ranges.gamma))
-        image = noised.abs().pow_(gamma)
-        coarsest = max(range(3), key=lambda axis: voxels[axis])
-        nearest = voxels[coarsest] > ANISOTROPY * min(voxels)
-        backs = [
-            _interpolation(at, voxel_centres(length, mm), nearest and axis == coarsest)
+        noisy = torch.where(signal > 1e-3, signal + noise, signal) if stripped else signal + noise
+        image = noisy.abs().pow_(math.exp(rng.normal(ranges.gamma)))
+
+        coarsest = max(range(3), key=lambda axis: acquired[axis])
+        anisotropic = acquired[coarsest] > ANISOTROPY * min(acquired)
+        resampling = [
+            _interpolation(at, voxel_centres(length, mm), anisotropic and axis == coarsest)
             for axis, (at, length, mm) in enumerate(zip(centres, extent, self.spacing, strict=True))
         ]
-        return along_axes(image, [back.to(device) for back in backs])
+        return along_axes(image, [matrix.to(device) for matrix in resampling])
 
-    def _tissues(self, draw: Draw) -> tuple[Tensor, Tensor, bool]:
-        """Mean and standard deviation of each label, and whether surroundings are gone."""
+    def _label_intensities(self, rng: RandomSource) -> tuple[Tensor, Tensor, bool]:
+        """Return the mean and standard deviation of each label, both (labels,), and whether the
+        surroundings are removed."""
         ranges, count = self.ranges, len(self.scheme.names)
         tissue = torch.tensor(self.scheme.tissues)
         sides = torch.minimum(torch.arange(count), torch.tensor(self.scheme.mirrored))
-        means, spreads = draw.uniforms(count, 0, 1), draw.uniforms(count, 0, ranges.spread)
-        if draw.chance(ranges.alike):
-            means = means[tissue] + _DIFFERENCE * draw.uniforms(count, -1, 1)
+        means = rng.uniform_tensor(0, 1, count)
+        spreads = rng.uniform_tensor(0, ranges.spread, count)
+        if rng.bernoulli(ranges.shared_means):
+            means = means[tissue] + _TISSUE_DIFFERENCE * rng.uniform_tensor(-1, 1, count)
             spreads = spreads[tissue]
-        common = draw.chance(ranges.common)
+        common = rng.bernoulli(ranges.common_contrasts)
         if common:
-            known = self.contrasts[draw.whole(len(self.contrasts))]
-            known = known + _DIFFERENCE * draw.uniforms(count, -1, 1)
+            known = self._contrasts[rng.randint(len(self._contrasts))]
+            known = known + _TISSUE_DIFFERENCE * rng.uniform_tensor(-1, 1, count)
             means = torch.where(known.isnan(), means, known)
         means, spreads = means[sides].clamp(min=0.02), spreads[sides]
-        if draw.chance(1.0 if common else ranges.dark_air):
-            means[0], spreads[0] = draw.uniform(0, 0.06), draw.uniform(0, 0.02)
-        stripped = bool(self.scheme.surroundings) and draw.chance(ranges.strip)
+        if rng.bernoulli(1.0 if common else ranges.dark_background):
+            means[0], spreads[0] = rng.uniform(0, _DARK_MEAN), rng.uniform(0, _DARK_SPREAD)
+        stripped = bool(self.scheme.surroundings) and rng.bernoulli(ranges.strip)
         if stripped:
-            gone = [0, *self.scheme.surroundings]
-            means[gone], spreads[gone] = 0.0, 0.0
+            removed = [0, *self.scheme.surroundings]
+            means[removed], spreads[removed] = 0.0, 0.0
         return means, spreads, stripped
 
-    def _acquisition(self, fine: Sequence[float], draw: Draw) -> list[float]:
-        """Voxel size of the scanner along each axis, mm; never finer than the label map's."""
+    def _acquired_spacing(self, fine: Sequence[float], rng: RandomSource) -> list[float]:
+        """Return the scanner's voxel size along each axis in mm, at least that of ``fine``."""
         ranges = self.ranges
-        size = draw.uniform(0, ranges.in_plane)
-        voxels = [max(mm, size) for mm in fine]
-        if draw.chance(ranges.thick):
-            axis = draw.whole(3)
-            voxels[axis] = max(fine[axis], draw.uniform(2.0, ranges.thickness))
-        return voxels
+        size = rng.uniform(0, ranges.in_plane_spacing)
+        spacing = [max(mm, size) for mm in fine]
+        if rng.bernoulli(ranges.thick_slices):
+            axis = rng.randint(3)
+            spacing[axis] = max(fine[axis], rng.uniform(2.0, ranges.slice_thickness))
+        return spacing
 
-    def _bias(self, centres: Sequence[Tensor], extent: Sequence[float], draw: Draw) -> Tensor:
-        """A smooth factor at voxel centres."""
-        knots = [max(length / 3, 40.0) for length in extent]
+    def _bias_field(self, centres: Sequence[Tensor], rng: RandomSource) -> Tensor:
+        """Return a smooth multiplicative field at voxel centres given for each axis."""
         bases = [
-            spline_basis(at + length / 2, gap, length)
-            for at, gap, length in zip(centres, knots, extent, strict=True)
+            spline_basis(at + length / 2, max(length / 3, _BIAS_KNOT_SPACING), length)
+            for at, length in zip(centres, self._extent, strict=True)
         ]
-        strength = draw.uniform(0, self.ranges.bias)
-        control = draw.uniforms(math.prod(b.shape[1] for b in bases), -1.7, 1.7) * strength
-        return along_axes(control.reshape([b.shape[1] for b in bases]), bases).exp_()
+        shape = [basis.shape[1] for basis in bases]
+        strength = rng.uniform(0, self.ranges.bias)
+        control = rng.uniform_tensor(-_UNIT_RANGE, _UNIT_RANGE, math.prod(shape)) * strength
+        return along_axes(control.reshape(shape), bases).exp_()
 
-    def _cropped(self, image: Tensor, classes: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
-        """Where the image ends, nothing is known any more, as beyond a volume's faces."""
+    def _cropped(self, image: Tensor, classes: Tensor, rng: RandomSource) -> tuple[Tensor, Tensor]:
+        """Blank one end of the window along random axes, as beyond the faces of a volume."""
         for axis, length in enumerate(self.window):
-            if not draw.chance(self.ranges.crop):
+            if not rng.bernoulli(self.ranges.crop):
                 continue
-            lost = draw.whole(max(1, length // 3))
-            at = 0 if draw.chance(0.5) else length - lost
-            image.narrow(axis, at, lost).fill_(float(image.min()))
-            classes.narrow(axis, at, lost).fill_(0)
+            blank = rng.randint(max(1, length // 3))
+            start = 0 if rng.bernoulli(0.5) else length - blank
+            image.narrow(axis, start, blank).fill_(float(image.min()))
+            classes.narrow(axis, start, blank).fill_(0)
         return image, classes
 
 
-def normalized(image: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1."""
+def _standardized(image: Tensor) -> Tensor:
+    """Return an image with mean 0 and standard deviation 1."""
     return (image - image.mean()) / image.std().clamp(min=1e-6)
 
 
-def _profile(fine: Tensor, at: Tensor, thickness: float) -> Tensor:
-    """(acquired, fine): Gaussian slice profiles, each row summing to one."""
-    weights = torch.exp(-0.5 * ((fine - at[:, None]) * _FWHM / thickness) ** 2)
+def _slice_profiles(fine: Tensor, centres: Tensor, thickness: float) -> Tensor:
+    """Return Gaussian slice profiles, (acquired, fine); each row sums to 1."""
+    weights = torch.exp(-0.5 * ((fine - centres[:, None]) * _FWHM / thickness) ** 2)
     total = weights.sum(1, keepdim=True)
     return weights / total.clamp(min=1e-12)
 
 
-def _interpolation(at: Tensor, wanted: Tensor, nearest: bool) -> Tensor:
-    """(wanted, acquired): linear interpolation between evenly spaced centres, edges repeated; or
-    the nearest one."""
-    if len(at) == 1:
+def _interpolation(centres: Tensor, wanted: Tensor, nearest: bool) -> Tensor:
+    """Return weights that resample evenly spaced voxels, linearly or to the nearest.
+
+    Args:
+        centres: (acquired,), centres of the acquired voxels in mm.
+        wanted: (wanted,), positions to interpolate at in mm; outside, the edge voxel counts.
+        nearest: take the nearest voxel instead of interpolating.
+
+    Returns:
+        (wanted, acquired).
+    """
+    if len(centres) == 1:
         return torch.ones(len(wanted), 1)
-    place = ((wanted - at[0]) / (at[1] - at[0])).clamp(0, len(at) - 1)
+    position = ((wanted - centres[0]) / (centres[1] - centres[0])).clamp(0, len(centres) - 1)
     if nearest:
-        place = place.round()
-    return (1 - (place[:, None] - torch.arange(len(at))).abs()).clamp(min=0)
+        position = position.round()
+    return (1 - (position[:, None] - torch.arange(len(centres))).abs()).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Endless training windows synthesised from label maps, and whole heads to validate on."""
+"""Endless training windows synthesised from labelmaps, and whole images for validation."""
 
 from __future__ import annotations
 
@@ -12,132 +12,145 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from MaskSAMCore.data.dataset import LabelledCase
+from MaskSAMCore.data.label_scheme import LabelScheme
 from MaskSAMCore.data.patches import process_seed, sample_voxels
 from MaskSAMCore.data.planning import Plan
-from MaskSAMCore.data.synthesis.deformation import LabelMap
-from MaskSAMCore.data.synthesis.generator import Ranges, Synthesis
-from MaskSAMCore.data.synthesis.label_scheme import LabelScheme
-from MaskSAMCore.data.synthesis.random_source import Draw
+from MaskSAMCore.data.synthesis.generator import ImageGenerator, SynthesisRanges
+from MaskSAMCore.data.synthesis.labelmap import Labelmap
+from MaskSAMCore.data.synthesis.random_source import RandomSource
 from MaskSAMCore.geometry import Box, Volume, axis_mapping, crop, turn, turn_back
 
-_VOXELS_A_CLASS = 2_000
+_VOXELS_PER_CLASS = 2_000
 # Voxels of background around a validation image.
-MARGIN = 8
+_MARGIN = 8
 
 
 @dataclass(frozen=True)
-class Source:
-    """A label map, and for each class that it shows some of its voxels (M, 3)."""
+class IndexedLabelmap:
+    """A labelmap with voxels of each class, on which windows are centred.
 
-    labels: LabelMap
-    voxels: tuple[NDArray[np.intp], ...]
+    Attributes:
+        labelmap: label indices along the plan's axes.
+        foreground: for each class present, int (M, 3), at most 2,000 of its voxels.
+    """
+
+    labelmap: Labelmap
+    foreground: tuple[NDArray[np.intp], ...]
 
     @classmethod
-    def of(cls, case: LabelledCase, scheme: LabelScheme, orientation: str) -> Source:
-        """From a case whose channel holds label indices."""
-        labels = label_map(case, orientation)
-        classes = scheme.classes_of(labels.labels.numpy())
-        return cls(labels, sample_voxels(classes, _VOXELS_A_CLASS))
-
-
-def label_map(case: LabelledCase, orientation: str) -> LabelMap:
-    """The label indices of a case, turned to the plan's orientation."""
-    volume = case.channels[0]
-    axes, flips = axis_mapping(volume.ijk_to_ras, orientation)
-    a, b, c = (volume.spacing[2 - axis] for axis in axes)
-    return LabelMap.of(turn(volume.array, axes, flips), (a, b, c))
-
-
-def lateral_axis(orientation: str) -> int:
-    """Which axis of a window runs from left to right."""
-    return next(axis for axis, code in enumerate(orientation) if code in "LR")
+    def from_case(
+        cls, case: LabelledCase, scheme: LabelScheme, orientation: str
+    ) -> IndexedLabelmap:
+        """Prepare a case whose one channel holds label indices."""
+        labelmap = Labelmap.from_volume(case.channels[0], orientation)
+        classes = scheme.classes_of(labelmap.indices.numpy())
+        return cls(labelmap, sample_voxels(classes, _VOXELS_PER_CLASS))
 
 
 class SynthesizedWindows(IterableDataset[tuple[Tensor, Tensor]]):
-    """Synthesised windows, without end; each worker and each process draws its own.
+    """Synthesised windows without end, different in every worker and every training process.
 
     Args:
-        sources: label maps.
-        scheme: what their labels are.
-        plan: gives the window.
-        foreground_share: share of windows centred on a voxel of a class drawn at random.
-        seed: of everything that is drawn; another one after a restart.
-        ranges: what images vary in.
-        device: where they are made; other than the CPU's only without worker processes.
+        labelmaps: labelmaps to synthesise from.
+        scheme: meaning of their labels.
+        plan: plan with the window's size, spacing and orientation.
+        foreground_share: share of windows centred on a voxel of a random class.
+        seed: seed of all random numbers; a resumed training passes another one.
+        ranges: ranges of the random changes.
+        device: device that generates the windows; any other than "cpu" excludes worker processes.
+
+    Attributes:
+        common_contrasts: float32 (1,), the share of windows with a common contrast. It lies in
+            shared memory: the training may change it while worker processes run.
     """
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        labelmaps: Sequence[IndexedLabelmap],
         scheme: LabelScheme,
         plan: Plan,
         foreground_share: float,
         seed: int,
-        ranges: Ranges | None = None,
+        ranges: SynthesisRanges | None = None,
         device: str = "cpu",
     ) -> None:
         super().__init__()
-        self.sources = list(sources)
+        self.labelmaps = list(labelmaps)
         self.plan = plan
         self.foreground_share = foreground_share
         self.seed = seed
         self.device = device
         lateral = lateral_axis(plan.orientation)
-        self.synthesis = Synthesis(scheme, plan.window, plan.spacing, lateral, ranges)
-        # Read for each window, and written by the training: shared with worker processes.
-        self.common = torch.full((1,), self.synthesis.ranges.common).share_memory_()
+        self.generator = ImageGenerator(scheme, plan.window, plan.spacing, lateral, ranges)
+        share = self.generator.ranges.common_contrasts
+        self.common_contrasts = torch.full((1,), share).share_memory_()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pairs of float32 (1, T, H, W) and int64 (T, H, W)."""
+        """Yield images, float32 (1, T, H, W), with their classes, int64 (T, H, W)."""
         sequence = np.random.SeedSequence([self.seed, process_seed()])
         if get_worker_info() is not None:
             torch.set_num_threads(1)
         device = torch.device(self.device)
-        draw = Draw(int(sequence.generate_state(1)[0]), device)
-        maps = [source.labels.to(device) for source in self.sources]
+        rng = RandomSource(int(sequence.generate_state(1)[0]), device)
+        on_device = [source.labelmap.to(device) for source in self.labelmaps]
         while True:
-            self.synthesis.ranges = replace(self.synthesis.ranges, common=float(self.common))
-            number = draw.whole(len(maps))
-            yield self.synthesis(maps[number], self._centre(self.sources[number], draw), draw)
+            self.generator.ranges = replace(
+                self.generator.ranges, common_contrasts=float(self.common_contrasts)
+            )
+            index = rng.randint(len(on_device))
+            centre = self._random_centre(self.labelmaps[index], rng)
+            yield self.generator.generate_window(on_device[index], centre, rng)
 
-    def _centre(self, source: Source, draw: Draw) -> list[float]:
-        """The middle of a window in mm, such that the window lies in the map or hangs over it by a
-        tenth."""
-        extent = source.labels.extent
+    def _random_centre(self, source: IndexedLabelmap, rng: RandomSource) -> list[float]:
+        """Return a window's centre in mm; at most a tenth of the window lies outside."""
+        extent = source.labelmap.extent
         size = [n * mm for n, mm in zip(self.plan.window, self.plan.spacing, strict=True)]
         low = [min(s, e) / 2 - s / 10 for s, e in zip(size, extent, strict=True)]
         high = [max(e - s / 2, e / 2) + s / 10 for s, e in zip(size, extent, strict=True)]
-        if source.voxels and draw.chance(self.foreground_share):
-            voxels = source.voxels[draw.whole(len(source.voxels))]
-            voxel = voxels[draw.whole(len(voxels))]
-            middle = [(v + 0.5) * mm for v, mm in zip(voxel, source.labels.spacing, strict=True)]
+        if source.foreground and rng.bernoulli(self.foreground_share):
+            voxels = source.foreground[rng.randint(len(source.foreground))]
+            voxel = voxels[rng.randint(len(voxels))]
+            spacing = source.labelmap.spacing
+            middle = [(v + 0.5) * mm for v, mm in zip(voxel, spacing, strict=True)]
             return [min(max(m, a), b) for m, a, b in zip(middle, low, high, strict=True)]
-        return [draw.uniform(a, b) for a, b in zip(low, high, strict=True)]
+        return [rng.uniform(a, b) for a, b in zip(low, high, strict=True)]
 
 
 def synthesized_case(
-    case: LabelledCase, scheme: LabelScheme, seed: int, ranges: Ranges | None = None
+    case: LabelledCase, scheme: LabelScheme, seed: int, ranges: SynthesisRanges | None = None
 ) -> LabelledCase:
-    """A whole label map with an image of random contrast, always the same for a seed.
+    """Return a case whose image of random contrast is synthesised from its whole labelmap.
 
-    The image has the map's own grid, cropped to what is not background and a margin.
+    Args:
+        case: case whose one channel holds label indices.
+        scheme: meaning of the labels.
+        seed: seed of the image; the same seed gives the same image.
+        ranges: ranges of the random changes; shape and position never change.
+
+    Returns:
+        The case on its own grid, cropped to the labels and a margin of 8 voxels.
     """
-    code = "SAR"
-    volume, inside = case.channels[0], np.argwhere(case.channels[0].array > 0)
+    orientation = "SAR"
+    volume = case.channels[0]
+    inside = np.argwhere(volume.array > 0)
     low, high = inside.min(0), inside.max(0) + 1
-    i, j, k = (float(v) for v in low[::-1] - MARGIN)
-    p, q, r = (float(v) for v in high[::-1] + MARGIN)
-    box = Box("", (i, j, k), (p, q, r)).clipped(volume.shape)
+    i0, j0, k0 = (float(v) for v in low[::-1] - _MARGIN)
+    i1, j1, k1 = (float(v) for v in high[::-1] + _MARGIN)
+    box = Box("", (i0, j0, k0), (i1, j1, k1)).clipped(volume.shape)
     volume = crop(volume, box)
-    case = replace(case, label=case.label[box.slices()])
-    axes, flips = axis_mapping(volume.ijk_to_ras, code)
-    spacing = [volume.spacing[2 - axis] for axis in axes]
-    labels = turn(volume.array, axes, flips)
-    source = LabelMap(torch.from_numpy(labels.copy()), (spacing[0], spacing[1], spacing[2]))
-    shape = source.labels.shape
-    synthesis = Synthesis(
-        scheme, (shape[0], shape[1], shape[2]), source.spacing, lateral_axis(code), ranges
-    )
-    image = synthesis.whole(source, Draw(seed, torch.device("cpu"))).numpy()
+    axes, flips = axis_mapping(volume.ijk_to_ras, orientation)
+    d, r, c = (volume.spacing[2 - axis] for axis in axes)
+    indices = torch.from_numpy(turn(volume.array, axes, flips).copy())
+    labelmap = Labelmap(indices, (d, r, c))
+    depth, rows, columns = indices.shape
+    lateral = lateral_axis(orientation)
+    generator = ImageGenerator(scheme, (depth, rows, columns), labelmap.spacing, lateral, ranges)
+    image = generator.generate_image(labelmap, RandomSource(seed, torch.device("cpu"))).numpy()
     array = np.ascontiguousarray(turn_back(image, axes, flips))
-    return replace(case, channels=(Volume(array, volume.ijk_to_ras, case.name),))
+    synthesized = Volume(array, volume.ijk_to_ras, case.name)
+    return replace(case, channels=(synthesized,), labelmap=case.labelmap[box.slices()])
+
+
+def lateral_axis(orientation: str) -> int:
+    """Return the axis of a window that runs between left and right."""
+    return next(axis for axis, code in enumerate(orientation) if code in "LR")

@@ -1,4 +1,4 @@
-"""Random numbers of which a seed decides all, on any device."""
+"""Seeded random numbers, reproducible on any device."""
 
 from __future__ import annotations
 
@@ -8,34 +8,42 @@ import torch
 from torch import Tensor
 
 
-class Draw:
-    """Random numbers from one seed: single ones without waiting for a device, tensors on it."""
+class RandomSource:
+    """Random numbers from one seed, by two generators.
+
+    Numbers that steer the synthesis come from the CPU, so that they are the same on every device
+    and need no transfer. The voxels' noise is generated on the device itself.
+
+    Args:
+        seed: seed of both generators.
+        device: device of the tensors of :meth:`normal_tensor`.
+    """
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.device = device
-        self._single = torch.Generator().manual_seed(seed)
-        self._many = torch.Generator(device).manual_seed(seed)
+        self._cpu = torch.Generator().manual_seed(seed)
+        self._on_device = torch.Generator(device).manual_seed(seed)
 
     def uniform(self, low: float, high: float) -> float:
-        """A number."""
-        return low + (high - low) * float(torch.rand((), generator=self._single))
+        """Return a uniform number from ``low`` to ``high``."""
+        return low + (high - low) * float(torch.rand((), generator=self._cpu))
+
+    def uniform_tensor(self, low: float, high: float, count: int) -> Tensor:
+        """Return uniform numbers from ``low`` to ``high``, float32 (count,) on the CPU."""
+        return low + (high - low) * torch.rand(count, generator=self._cpu)
 
     def normal(self, std: float) -> float:
-        """A number around 0."""
-        return std * float(torch.randn((), generator=self._single))
+        """Return a normal number with mean 0 and standard deviation ``std``."""
+        return std * float(torch.randn((), generator=self._cpu))
 
-    def chance(self, probability: float) -> bool:
-        """True with a probability."""
+    def normal_tensor(self, shape: Sequence[int]) -> Tensor:
+        """Return standard normal numbers, float32 of ``shape`` on the device."""
+        return torch.randn(tuple(shape), generator=self._on_device, device=self.device)
+
+    def bernoulli(self, probability: float) -> bool:
+        """Return True with the given probability."""
         return self.uniform(0, 1) < probability
 
-    def whole(self, below: int) -> int:
-        """An integer from 0."""
-        return int(torch.randint(below, (), generator=self._single))
-
-    def uniforms(self, count: int, low: float, high: float) -> Tensor:
-        """(count,) on the CPU."""
-        return low + (high - low) * torch.rand(count, generator=self._single)
-
-    def normals(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal numbers on the device."""
-        return torch.randn(tuple(shape), generator=self._many, device=self.device)
+    def randint(self, high: int) -> int:
+        """Return an integer from 0 to ``high`` - 1."""
+        return int(torch.randint(high, (), generator=self._cpu))

@@ -1,4 +1,4 @@
-"""Masks of many boxes written into one label map."""
+"""Masks of many boxes written into one labelmap."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Overlay:
 
         Args:
             value: the label.
-            place: the index in the label map of what the logits cover, at most three axes.
+            place: the index in the labelmap of what the logits cover, at most three axes.
             logits: float16; above 0 is inside.
         """
         a, b, c = (

@@ -78,7 +78,7 @@ def compare(options: CompareOptions, report: Callable[[str], None] = print) -> l
     device = choose_device(options.device).device.type
     dataset = open_dataset(options.dataset)
     split = split_cases(dataset, options.splits)
-    test = held_out_cases(options.splits, dataset)
+    test = held_out_cases(dataset, options.splits)
     cases = test or split["val"]
     for training in trainings.values():
         if training.given is not None:

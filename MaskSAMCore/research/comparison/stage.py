@@ -64,7 +64,7 @@ def segment(job: dict[str, Any]) -> None:
         volumes = [read_volume(image) for image in case.images]
         boxes = None
         if system["prompt"] != "none":
-            reference = read_volume(case.label)
+            reference = read_volume(case.labelmap)
             axis = slice_axis(reference, orientation)
             boxes = reference_boxes(
                 reference, dataset.classes, dataset.values, system["prompt"], axis

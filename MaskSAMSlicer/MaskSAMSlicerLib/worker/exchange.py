@@ -15,7 +15,7 @@ Event = Callable[[], None]
 
 
 class Exchange:
-    """Writes volumes, reads label maps and removes files in the background.
+    """Writes volumes, reads labelmaps and removes files in the background.
 
     Attributes:
         events: what is to be done on the caller's thread, next time it polls.
@@ -58,13 +58,13 @@ class Exchange:
         on_done: Callable[[Job, dict[str, Any]], None],
         on_error: Callable[[Job, WorkerError], None],
     ) -> None:
-        """Read a result's label map into memory."""
+        """Read a result's labelmap into memory."""
 
         def work() -> None:
             try:
                 whole = {**result, "labelmap": self.files.read_labelmap(result["labelmap"])}
             except Exception as error:
-                failure = _as_worker_error(error, "the label map cannot be read")
+                failure = _as_worker_error(error, "the labelmap cannot be read")
                 self.events.put(lambda: on_error(job, failure))
             else:
                 self.events.put(lambda: on_done(job, whole))

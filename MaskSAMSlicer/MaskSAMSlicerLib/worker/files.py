@@ -1,4 +1,4 @@
-"""The private folder through which volumes go to the worker and label maps come back."""
+"""The private folder through which volumes go to the worker and labelmaps come back."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class SharedFiles:
         return {"images": images, "output": str(output)}
 
     def read_labelmap(self, described: dict[str, Any]) -> np.ndarray:
-        """A label map in memory.
+        """A labelmap in memory.
 
         Raises:
             WorkerError: the file is not what the worker said.
@@ -94,7 +94,7 @@ class SharedFiles:
             return values.reshape([int(n) for n in described["shape"]])
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise WorkerError(
-                "internal", f"the label map that was computed cannot be read: {error}"
+                "internal", f"the labelmap that was computed cannot be read: {error}"
             ) from error
 
     def forget_session(self, session: str) -> None:

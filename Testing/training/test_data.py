@@ -1,0 +1,54 @@
+"""Preparation of a dataset for training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.modeling.presets import PRESETS
+from MaskSAMCore.training.data import prepare_material, query_count
+from Testing.helpers.generated import change_description, write_dataset
+
+
+def test_one_report_names_the_problems_of_description_split_and_cases(tmp_path: Path):
+    folder = write_dataset(tmp_path / "data", cases=4)
+    change_description(folder, labels={"background": 0, "a": [1, 2]})
+    (folder / "imagesTr/case_03_0000.nii.gz").unlink()
+    file = tmp_path / "splits.json"
+    split = {"train": ["case_00", "case_01", "nobody"], "val": ["case_01", "case_03", "noone"]}
+    file.write_text(json.dumps(split))
+    with pytest.raises(MaskSAMError, match=r"4 problem.*nothing was started") as report:
+        prepare_material(folder, file, "tiny", lambda _: None)
+    for part in (
+        "regions are not supported",
+        "['case_01'] are in both train and val",
+        "not in the dataset: ['nobody', 'noone']",
+        "imagesTr/case_03_0000.nii.gz is missing",
+    ):
+        assert part in str(report.value)
+
+
+def test_notes_on_the_dataset_are_reported(tmp_path: Path):
+    folder = write_dataset(tmp_path, cases=3)
+    change_description(folder, numTraining=7)
+    lines: list[str] = []
+    prepare_material(folder, None, "tiny", lines.append)
+    assert any("numTraining 7" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("tiny", {1: 4, 2: 4, 3: 5, 5: 8}),
+        ("acdc", {1: 8, 3: 8, 4: 8, 7: 11}),
+        ("synapse", {4: 8, 8: 24, 13: 20}),
+        ("amos", {4: 8, 15: 24, 16: 24}),
+    ],
+)
+def test_the_number_of_queries_follows_the_number_of_classes(name: str, counts: dict[int, int]):
+    assert {classes: query_count(classes, PRESETS[name]) for classes in counts} == counts
+    # Every class and the background may be in one slice.
+    assert all(query_count(classes, PRESETS[name]) > classes for classes in range(1, 40))
