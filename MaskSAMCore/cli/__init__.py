@@ -1,8 +1,12 @@
-"""The shell command ``masksam``: one file a command; errors are one line on stderr, status 2."""
+"""The shell command ``masksam``, with one file for each command.
+
+Errors are one line on stderr, with exit status 2.
+"""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 
@@ -22,8 +26,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from MaskSAMCore import __version__
 
         typer.echo(f"masksam {__version__}")
@@ -36,7 +40,7 @@ def _options(
         False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
     ),
 ) -> None:
-    """Options before the command."""
+    """Accept the options that come before the command."""
 
 
 for command in (predict, evaluate, train, compare, export, models, demo, benchmark):
@@ -44,20 +48,25 @@ for command in (predict, evaluate, train, compare, export, models, demo, benchma
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs ``masksam``; returns the exit status: 0, 2 after an error, 130 after Ctrl-C."""
+    """Run ``masksam`` and return its exit status: 0, 2 after an error, 130 after Ctrl-C.
+
+    Args:
+        arguments: command line without the program's name; by default that of the process.
+    """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        # Replaced streams, such as those of a notebook, may have no encoding to change.
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
     status = _run(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.stdout.flush()
     except OSError as error:
-        # Otherwise Python tries again as it ends, and fails in lines of its own.
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        # Python flushes again as it exits, and would print a traceback of its own.
+        with open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), sys.stdout.fileno())
         if error.errno == errno.EPIPE:
-            return status or 1  # the reader has seen enough
-        return status or _failed(_in_words(error), 2)
+            return status or 1  # The reader of a pipe, such as `head`, has closed it.
+        return status or _fail(_describe(error), 2)
     return status
 
 
@@ -72,29 +81,29 @@ def _run(arguments: list[str]) -> int:
     except typer.Exit as finished:
         return finished.exit_code
     except (typer.Abort, KeyboardInterrupt, Cancelled):
-        return _failed("stopped; nothing was half-written", 130)
+        return _fail("stopped; nothing was half-written", 130)
     except MaskSAMError as error:
-        return _failed(str(error), 2)
+        return _fail(str(error), 2)
     except MemoryError:
-        return _failed("the memory ran out: close other programs, or give a smaller volume", 2)
+        return _fail("the memory ran out: close other programs, or give a smaller volume", 2)
     except OSError as error:
-        return _failed(_in_words(error), 2)
+        return _fail(_describe(error), 2)
     except Exception as error:
-        # Usage errors: their class is click's or typer's own, by the version of typer.
-        usage = getattr(error, "format_message", None)
-        if usage is None:
+        # The class of usage errors is click's or typer's own, depending on the version of typer.
+        format_message = getattr(error, "format_message", None)
+        if format_message is None:
             raise
-        return _failed(usage(), 2)
+        return _fail(format_message(), 2)
 
 
-def _in_words(error: OSError) -> str:
-    """Which file, and what is wrong with it in the system's words, without numbers."""
+def _describe(error: OSError) -> str:
+    """Return the files of an error and the system's message, without error numbers."""
     reason = (error.strerror or str(error) or type(error).__name__).lower()
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     return f"{' and '.join(names)}: {reason}" if names else reason
 
 
-def _failed(message: str, status: int) -> int:
+def _fail(message: str, status: int) -> int:
     line = " ".join(message.split())
     print(f"masksam: error: {line}", file=sys.stderr)
     return status

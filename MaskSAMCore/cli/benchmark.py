@@ -1,4 +1,4 @@
-"""``masksam benchmark``: how long a model takes on this machine."""
+"""``masksam benchmark``: time a model on this machine."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from rich.console import Console
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command to the app."""
     app.command("benchmark")(benchmark)
 
 
 def benchmark(
     model: str = typer.Option("hippocampus", "-m", "--model", help="Name or path of a bundle."),
-    shape: str = typer.Option("36x50x35", help="Voxels of the volume, K x J x I."),
-    repeats: int = typer.Option(5, min=1, help="Timed runs, after one that is not."),
+    shape: str = typer.Option("36x50x35", help="Size of the volume in voxels, K x J x I."),
+    repeats: int = typer.Option(5, min=1, help="Timed runs, after an untimed one."),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
 ) -> None:
-    """Times segmentation of a noise volume at the model's own spacing: median and spread.
+    """Time the segmentation of a noise volume at the model's own spacing: median and range.
 
-    For SAM and MedSAM, of one box on its middle slice.
+    For SAM and MedSAM, one box on its middle slice is segmented.
     """
     import numpy as np
 
@@ -50,9 +50,9 @@ def benchmark(
         start = time.perf_counter()
         segmenter.segment(volume, boxes=boxes)
         seconds.append(time.perf_counter() - start)
-    what = "one slice of " if boxes else ""
+    part = "one slice of " if boxes else ""
     Console().print(
-        f"{model} on {segmenter.device}: {what}{k} x {j} x {i} voxels in"
+        f"{model} on {segmenter.device}: {part}{k} x {j} x {i} voxels in"
         f" {statistics.median(seconds):.2f} s (median of {repeats},"
         f" {min(seconds):.2f} to {max(seconds):.2f} s)",
         highlight=False,

@@ -1,4 +1,4 @@
-"""Which cases the paths on a command line are, and where their results go."""
+"""Cases to segment, found from the paths of a command line."""
 
 from __future__ import annotations
 
@@ -9,59 +9,59 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io import IMAGE_SUFFIXES, image_stem
 
-IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+# Formats of segmentations in a folder.
 OUTPUT_FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "mha")
-_WRITTEN = (".nii.gz", ".nii", ".nrrd", ".mha")
-# What a person means as the name of a file, unlike the dots in "model-1.5mm".
+# Suffixes of files that segmentations can be written to.
+_OUTPUT_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+# Suffix of a file name, as opposed to the dot in a folder name such as "model-1.5mm".
 _FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}$")
 _CHANNEL = re.compile(r"_(\d{4})$")
 
 
 @dataclass(frozen=True)
-class Case:
-    """A case to segment: its name, one path a channel, and where its labelmap goes."""
+class PredictionCase:
+    """A case to segment.
+
+    Attributes:
+        name: name of the case.
+        channels: image of each channel, a file or a DICOM series folder.
+        output: file to write the labelmap to.
+    """
 
     name: str
     channels: tuple[Path, ...]
     output: Path
 
 
-def stem(path: Path) -> str:
-    """A file's name without its image suffix."""
-    for suffix in (".seg.nrrd", *IMAGE_SUFFIXES):
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.stem
-
-
 def find_cases(
     inputs: Sequence[Path], output: Path, channels: int, image_format: str
-) -> list[Case]:
-    """The cases of a ``masksam predict``.
+) -> list[PredictionCase]:
+    """Find the cases of a ``masksam predict``.
 
     Args:
         inputs: image files, DICOM series folders, or folders of cases. Files named
-            ``{case}_0000``, ``{case}_0001`` … are the channels of one case.
+            ``{case}_0000``, ``{case}_0001`` and so on are the channels of one case.
         output: a file for one case, else a folder.
-        channels: how many images a case of the model has.
-        image_format: one of ``OUTPUT_FORMATS``, for results in a folder.
+        channels: number of images of a case.
+        image_format: format of results in a folder, one of ``OUTPUT_FORMATS``.
 
     Raises:
-        MaskSAMError: a path that is absent or holds no image, a case with too few or too many
-            channels, two cases of one name, one output file for several cases, or an output file
-            of a format that is not written.
+        MaskSAMError: a path does not exist or holds no image, a case has too few or too many
+            channels, two cases have the same name, several cases would go into one file, or the
+            output file has a format that cannot be written.
     """
     single = _is_file_name(output)
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in inputs:
         for found in _images(path):
             if channels == 1 and not path.is_dir():
-                groups[stem(found)].append(found)
+                groups[image_stem(found)].append(found)
             else:
-                groups[_CHANNEL.sub("", stem(found))].append(found)
+                groups[_CHANNEL.sub("", image_stem(found))].append(found)
     if len(groups) == channels > 1 and all(len(g) == 1 for g in groups.values()):
-        # Files with names of their own: the channels of one case, in the order given.
+        # Files with different names are the channels of one case, in the order given.
         groups = {next(iter(groups)): [group[0] for group in groups.values()]}
     if single and len(groups) > 1:
         raise MaskSAMError(
@@ -77,17 +77,17 @@ def find_cases(
             )
         target = output if single else output / f"{name}.{image_format}"
         order = paths if len(groups) == 1 else sorted(paths)
-        cases.append(Case(name, tuple(order), target))
+        cases.append(PredictionCase(name, tuple(order), target))
     return cases
 
 
 def _require_different(name: str, paths: list[Path], channels: int) -> None:
-    """Raise where two images of a case can only be two cases of one name."""
-    stems = [stem(path) for path in paths]
-    for path, own in zip(paths, stems, strict=True):
-        # T1/x and T2/x may be the channels of x, but never T1/x_0000 and T2/x_0000.
-        if stems.count(own) > 1 and (len(paths) != channels or _CHANNEL.search(own)):
-            other = paths[stems.index(own, stems.index(own) + 1)]
+    """Raise an error if two images of a case must be two cases of the same name."""
+    stems = [image_stem(path) for path in paths]
+    for path, stem in zip(paths, stems, strict=True):
+        # T1/x and T2/x may be the channels of x, but T1/x_0000 and T2/x_0000 may not.
+        if stems.count(stem) > 1 and (len(paths) != channels or _CHANNEL.search(stem)):
+            other = paths[stems.index(stem, stems.index(stem) + 1)]
             raise MaskSAMError(
                 f"two cases are named '{name}' ({path} and {other}): rename one, or segment them"
                 " one by one"
@@ -103,14 +103,14 @@ def _images(path: Path) -> list[Path]:
     if images:
         return images
     if any(p.is_file() for p in path.iterdir()):
-        return [path]  # a DICOM series: reading it says if it is none
+        return [path]  # A DICOM series; reading it fails if it is none.
     raise MaskSAMError(f"{path} is an empty folder")
 
 
 def _is_file_name(path: Path) -> bool:
     if path.is_dir():
         return False
-    if path.name.lower().endswith(_WRITTEN):
+    if path.name.lower().endswith(_OUTPUT_SUFFIXES):
         return True
     if _FILE_SUFFIX.search(path.name):
         raise MaskSAMError(

@@ -1,4 +1,4 @@
-"""``masksam compare``: several systems on one dataset, split, budget and device."""
+"""``masksam compare``: compare systems on one dataset, split, time budget and device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from MaskSAMCore.errors import MaskSAMError
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command to the app."""
     app.command("compare")(compare)
 
 
@@ -21,40 +21,47 @@ def compare(
         ..., help="nnU-Net dataset folder: imagesTr, labelsTr, dataset.json."
     ),
     output: Path = typer.Option(
-        ..., "-o", "--output", help="The comparison's folder; one that was stopped is gone on with."
+        ..., "-o", "--output", help="Folder of the comparison; one that was stopped is continued."
     ),
     systems: str | None = typer.Option(
         None,
-        help="Of masksam, masam, unet, any preset, the NAME of a --run, sam, medsam; with -box or"
-        " -boxes behind it where it is told boxes of the reference, in space or on each slice."
-        " By default those of the papers.",
+        help="Comma-separated: masksam, masam, unet, a preset, the NAME of a --run, sam or medsam."
+        " Append -box or -boxes to prompt a system with the reference's boxes, one in space or one"
+        " on each slice. By default the systems of the papers.",
     ),
     run: list[str] = typer.Option(
-        [], metavar="NAME=FOLDER", help="A finished training instead of a new one; repeatable."
+        [], metavar="NAME=FOLDER", help="Finished training to use instead of a new one; repeatable."
     ),
     preset: list[str] = typer.Option(
-        [], metavar="NAME=PRESET", help="Another preset for masksam, masam or unet; repeatable."
+        [], metavar="NAME=PRESET", help="Preset of masksam, masam or unet; repeatable."
     ),
     splits: Path | None = typer.Option(
-        None, help='JSON file with "train", "val" and "test" cases; else one case in five.'
+        None,
+        help='JSON file with "train", "val" and "test" cases; by default one case in five is held'
+        " out.",
     ),
     max_minutes: float = typer.Option(60.0, min=0.01, help="Time budget of each training."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
     workers: int = typer.Option(1, min=0, help="Processes that augment windows."),
-    seed: int = typer.Option(0, help="Of each training."),
+    seed: int = typer.Option(0, help="Seed of each training."),
     orientation: str | None = typer.Option(
-        None, help="Where depth, rows and columns of the slices point, such as RSA."
+        None, help="Directions of depth, rows and columns of the slices, such as RSA."
     ),
     sam_checkpoint: Path | None = typer.Option(
-        None, help="Official SAM weights, for presets that keep SAM frozen."
+        None, help="Official SAM weights, for presets with a frozen SAM."
     ),
 ) -> None:
-    """Trains or takes several systems, measures them alike, and writes tables with statistics."""
+    """Train or reuse systems, evaluate them alike, and write tables with statistics."""
     try:
         from MaskSAMCore.research.comparison.compare import CompareOptions
         from MaskSAMCore.research.comparison.compare import compare as run_comparison
         from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS
     except ImportError as error:
+        if (error.name or "").startswith("MaskSAMCore"):
+            raise MaskSAMError(
+                "'masksam compare' is not part of the 3D Slicer extension: install the Python"
+                " package masksam[train]"
+            ) from error
         raise MaskSAMError(f"comparing needs '{error.name}': pip install masksam[train]") from error
 
     names: tuple[str, ...] = DEFAULT_SYSTEMS
@@ -77,7 +84,7 @@ def compare(
             sam_checkpoint=sam_checkpoint,
             command=shlex.join(["masksam", *sys.argv[1:]]),
         ),
-        _say,
+        _print_line,
     )
 
 
@@ -91,5 +98,5 @@ def _pairs(values: list[str], form: str) -> dict[str, str]:
     return found
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)

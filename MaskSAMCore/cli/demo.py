@@ -1,4 +1,4 @@
-"""``masksam demo``: the structures of the MNI152 head, without any prompt."""
+"""``masksam demo``: segment the MNI152 head without any prompt."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from MaskSAMCore.inference import Segmenter
     from MaskSAMCore.labels import Label
 
+# ROI of the hippocampus on each side.
 _SIDES = {"left": "hippocampus-left.mrk.json", "right": "hippocampus-right.mrk.json"}
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command to the app."""
     app.command("demo")(demo)
 
 
@@ -36,8 +37,10 @@ def demo(
     output: Path = typer.Option(Path("masksam-demo"), "-o", "--output", help="Folder of results."),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
 ) -> None:
-    """Segments the MNI152 T1 head, whole, and then both hippocampi in regions of interest:
-    labelmaps, .seg.nrrd, pictures, volumes."""
+    """Segment the whole MNI152 T1 head, and both hippocampi in regions of interest.
+
+    Writes labelmaps, .seg.nrrd files and pictures, and prints volumes.
+    """
     from MaskSAMCore.io import read_volume, write_volume
 
     console = Console()
@@ -57,7 +60,7 @@ def demo(
 
 
 def _whole_head(volume: Volume, output: Path, device: str, console: Console) -> None:
-    """All structures of the head."""
+    """Segment all structures of the head."""
     from MaskSAMCore.pictures import outline_picture
 
     segmenter = _segmenter(DEFAULT_MODEL, device, console)
@@ -71,7 +74,7 @@ def _whole_head(volume: Volume, output: Path, device: str, console: Console) -> 
 
 
 def _hippocampi(volume: Volume, output: Path, device: str, console: Console) -> None:
-    """Head and body of each hippocampus, each side in a region of its own."""
+    """Segment head and body of each hippocampus, one ROI a side."""
     from MaskSAMCore.geometry import box_on_grid
     from MaskSAMCore.io import read_boxes
     from MaskSAMCore.pictures import outline_picture
@@ -110,7 +113,7 @@ def _segmenter(model: str, device: str, console: Console) -> Segmenter:
 def _write(
     labelmap: NDArray[np.integer], volume: Volume, path: Path, labels: Sequence[Label]
 ) -> None:
-    """As a plain labelmap and as what Slicer opens."""
+    """Write a segmentation as ``.nii.gz`` and as Slicer's ``.seg.nrrd``."""
     from MaskSAMCore.io import write_labelmap
 
     for ending in (".nii.gz", ".seg.nrrd"):
@@ -118,7 +121,7 @@ def _write(
 
 
 def _template() -> Path:
-    """The T1-weighted MNI152 head that nilearn ships."""
+    """Return the file of the T1-weighted MNI152 head that nilearn includes."""
     try:
         from nilearn.datasets.struct import MNI152_FILE_PATH
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What a person sees in the shell while work goes on, and after it."""
+"""Progress bar and result tables of the shell."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 
 class ProgressDisplay:
-    """A bar with the stage and the time left of a case; results below it as they come.
+    """Progress bar of the present case, with the results of the finished ones above it.
 
-    Where stderr is no terminal, only the results are printed.
+    If stderr is not a terminal, only the results are printed.
+
+    Args:
+        cases: number of cases.
+        device: device that the model runs on.
     """
 
     def __init__(self, cases: int, device: DeviceChoice) -> None:
@@ -27,6 +31,7 @@ class ProgressDisplay:
         self.errors = Console(stderr=True)
         self.cases = cases
         self.done = 0
+        self.name = ""
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -52,20 +57,26 @@ class ProgressDisplay:
         self.bar.stop()
 
     def started(self, name: str) -> None:
-        """A case begins."""
+        """Show that a case is being read."""
         count = f" ({self.done + 1} of {self.cases})" if self.cases > 1 else ""
         self.name = f"{name}{count}"
         self.bar.update(self.task, completed=0, description=f"{self.name}: reading", left="")
 
     def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None:
-        """The callback of the engine."""
+        """Show the progress of the case; the progress callback of a segmenter."""
         left = "" if seconds_left is None else f"{seconds_left:.0f} s left"
         self.bar.update(
             self.task, completed=fraction, description=f"{self.name}: {stage}", left=left
         )
 
     def finished(self, name: str, table: Table, notes: Sequence[str]) -> None:
-        """A case's results."""
+        """Print the results of a case.
+
+        Args:
+            name: name of the case.
+            table: classes found.
+            notes: remarks for the user.
+        """
         self.done += 1
         table.title = name
         self.out.print(table)
@@ -74,13 +85,13 @@ class ProgressDisplay:
 
 
 def volumes_of(result: Segmentation) -> list[StructureVolume]:
-    """Volume and asymmetry of each class that was found."""
-    found = [(one.name, one.confidence, one.voxel_count) for one in result.instances]
+    """Return the volume and the asymmetry of each class that was found."""
+    found = [(found.name, found.confidence, found.voxel_count) for found in result.instances]
     return structure_volumes(found, result.volume.voxel_ml)
 
 
 def results_table(rows: Sequence[StructureVolume]) -> Table:
-    """The classes found, with volume in ml, asymmetry where there are two sides, and score."""
+    """Return a table of the classes found: volume in ml, asymmetry of paired ones, and score."""
     table = Table(title_justify="left")
     sides = any(row.asymmetry is not None for row in rows)
     table.add_column("class")

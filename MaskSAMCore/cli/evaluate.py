@@ -1,4 +1,4 @@
-"""``masksam evaluate``: predictions against references."""
+"""``masksam evaluate``: compare predictions with references."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command to the app."""
     app.command("evaluate")(evaluate)
 
 
@@ -21,14 +21,12 @@ def evaluate(
         None, "-o", "--output", help="summary.json, in nnU-Net's form."
     ),
     labels: str | None = typer.Option(
-        None, help="Values to compare, such as 1,2; else all in the references."
+        None, help="Labelmap values to compare, such as 1,2; by default all in the references."
     ),
-    every: bool = typer.Option(
-        False, "--all", help="Refuse to go on where a reference has no prediction."
-    ),
+    every: bool = typer.Option(False, "--all", help="Fail if a reference has no prediction."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a summary that exists."),
 ) -> None:
-    """Dice and IoU as nnU-Net defines them, surface Dice at 1 mm, 95 % Hausdorff distance."""
+    """Print Dice and IoU as in nnU-Net, surface Dice at 1 mm and the 95 % Hausdorff distance."""
     from MaskSAMCore import evaluation
     from MaskSAMCore.errors import MaskSAMError
 
@@ -52,12 +50,13 @@ def evaluate(
     if output is not None:
         evaluation.write_summary(summary, output, overwrite)
     console = Console()
-    headings = ["Dice", "IoU", *(("surface_dice_1mm", "hd95_mm") if surfaces else ())]
-    table = Table("label", *(f"{h} (sd)" for h in headings))
-    for label, metrics in summary["mean"].items():
-        cells = [f"{metrics[h]:.4f} ({evaluation.spread(summary, label, h):.4f})" for h in headings]
-        table.add_row(label, *cells)
-    table.add_row("mean", *(f"{summary['foreground_mean'][h]:.4f}" for h in headings))
+    shown = ["Dice", "IoU", *(evaluation.SURFACE_METRICS if surfaces else ())]
+    table = Table("label", *(f"{metric} (sd)" for metric in shown))
+    for value, means in summary["mean"].items():
+        spreads = [evaluation.spread(summary, value, metric) for metric in shown]
+        cells = (f"{means[m]:.4f} ({sd:.4f})" for m, sd in zip(shown, spreads, strict=True))
+        table.add_row(value, *cells)
+    table.add_row("mean", *(f"{summary['foreground_mean'][metric]:.4f}" for metric in shown))
     console.print(f"{len(summary['metric_per_case'])} case(s)")
     console.print(table)
     if not surfaces:

@@ -1,4 +1,4 @@
-"""``masksam export``: a trained run becomes a model bundle."""
+"""``masksam export``: write a training run as a model bundle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from MaskSAMCore.errors import MaskSAMError
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command to the app."""
     app.command("export")(export)
 
 
@@ -24,7 +24,7 @@ def export(
     ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a bundle that exists."),
 ) -> None:
-    """Writes the best weights of a run as a bundle that Slicer and the shell can use."""
+    """Write the best weights of a run as a model bundle for Slicer and the shell."""
     from MaskSAMCore.training.export import export_run
 
     values: dict[str, Any] = {}

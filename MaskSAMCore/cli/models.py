@@ -1,4 +1,4 @@
-"""``masksam models``: what there is, and getting, checking and removing it."""
+"""``masksam models``: list, show, download, add, verify and remove models."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ models = typer.Typer(no_args_is_help=True, help="List, show, download, add, veri
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands."""
+    """Add the commands to the app."""
     app.add_typer(models, name="models")
 
 
 @models.command("list")
 def list_models() -> None:
-    """All models and backbones, and which are installed."""
+    """List all models and backbones, and which are installed."""
     from MaskSAMCore.models import catalog, installed
 
-    table = Table("name", "what it is", "kind", "size", "licence", "installed")
+    table = Table("name", "title", "kind", "size", "licence", "installed")
     for entry in catalog():
-        there = "yes" if installed(entry) else "no"
+        present = "yes" if installed(entry) else "no"
         size = f"{entry.size / 1e6:.0f} MB"
-        table.add_row(entry.name, entry.title, entry.kind, size, entry.licence, there)
+        table.add_row(entry.name, entry.title, entry.kind, size, entry.licence, present)
     Console().print(table)
 
 
 @models.command()
 def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.")) -> None:
-    """Everything that is known of a model."""
+    """Show the details of a model."""
     from MaskSAMCore.models import find, load_bundle
 
     console = Console()
     path = Path(model)
     entry = None if path.exists() else find(model)
     if entry is not None and (entry.folder is None or entry.needs_boxes):
-        typer.echo(_what_it_is(entry))
+        typer.echo(_description(entry))
         return
     bundle = load_bundle(path if entry is None or entry.folder is None else entry.folder)
     console.print(f"{bundle.name}: {bundle.title}", highlight=False)
@@ -71,8 +71,8 @@ def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.
     console.print_json(json.dumps(bundle.card))
 
 
-def _what_it_is(entry: Entry) -> str:
-    """What a person decides on before a download."""
+def _description(entry: Entry) -> str:
+    """Return what the user needs to know before a download: source, size and licence."""
     from MaskSAMCore.models import how_to_get, installed
 
     lines = [f"{entry.name}: {entry.title}, {entry.size / 1e6:.0f} MB, licence {entry.licence}"]
@@ -83,20 +83,20 @@ def _what_it_is(entry: Entry) -> str:
     lines.append("installed" if installed(entry) else how_to_get(entry))
     if entry.needs_boxes:
         use = f"masksam predict VOLUME --boxes FILE.mrk.json -m {entry.name} -o OUT"
-        lines.append(f"segments what boxes of any names are drawn around: {use}")
+        lines.append(f"segments the object in each box; boxes may have any name: {use}")
     return "\n".join(lines)
 
 
 @models.command()
 def download(name: str = typer.Argument(..., help="A name of 'masksam models list'.")) -> None:
-    """Downloads a model or backbone and verifies it."""
+    """Download a model or backbone and verify it."""
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn
 
     from MaskSAMCore import models as store
 
     entry = store.find(name)
     if entry.url:
-        typer.echo(_what_it_is(entry), err=True)
+        typer.echo(_description(entry), err=True)
     columns = (*Progress.get_default_columns(), DownloadColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True))
     with bar:
@@ -111,19 +111,19 @@ def download(name: str = typer.Argument(..., help="A name of 'masksam models lis
 def add(
     path: Path = typer.Argument(..., help="A bundle (folder or zip), or the weights of a SAM."),
     name: str | None = typer.Option(
-        None, help="Of weights: sam_vit_b, sam_vit_l, sam_vit_h, medsam, or a name of your own."
+        None, help="Name of weights: sam_vit_b, sam_vit_l, sam_vit_h, medsam, or one of your own."
     ),
     sha256: str | None = typer.Option(
-        None, "--sha256", help="Of weights that are not in the catalog, as their source says."
+        None, "--sha256", help="SHA-256 that the source of weights outside the catalog gives."
     ),
     unverified: bool = typer.Option(
-        False, "--unverified", help="Trust weights although nothing vouches for them."
+        False, "--unverified", help="Accept weights that cannot be verified."
     ),
     like: Preparation | None = typer.Option(
-        None, help="How weights of your own want their slices: as SAM or as MedSAM."
+        None, help="Preprocessing of slices for your own weights: as for SAM or for MedSAM."
     ),
 ) -> None:
-    """Verifies a model that was brought by hand, and keeps a copy."""
+    """Verify a model from a file or folder, and keep a copy."""
     from MaskSAMCore import models as store
 
     for entry in store.catalog():
@@ -147,7 +147,7 @@ def add(
 
 @models.command()
 def verify(name: str = typer.Argument(..., help="A name of 'masksam models list'.")) -> None:
-    """Checks the files of an installed model."""
+    """Verify the files of an installed model."""
     from MaskSAMCore import models as store
 
     typer.echo(store.verify(name))
@@ -158,7 +158,7 @@ def remove(
     name: str = typer.Argument(..., help="A name of 'masksam models list'."),
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
 ) -> None:
-    """Removes a download or an added model from this machine."""
+    """Remove a downloaded or added model from this machine."""
     from MaskSAMCore import models as store
 
     entry = store.find(name)

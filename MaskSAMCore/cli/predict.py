@@ -1,4 +1,4 @@
-"""``masksam predict``: segments images."""
+"""``masksam predict``: segment images."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from MaskSAMCore.cli.cases import OUTPUT_FORMATS, Case, find_cases
+from MaskSAMCore.cli.cases import OUTPUT_FORMATS, PredictionCase, find_cases
 from MaskSAMCore.cli.display import ProgressDisplay, results_table, volumes_of
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import box_on_grid
+from MaskSAMCore.io import (
+    image_stem,
+    read_boxes,
+    read_volume,
+    write_labelmap,
+    write_probabilities,
+)
 from MaskSAMCore.models.catalog import DEFAULT_MODEL
 from MaskSAMCore.volumetry import StructureVolume, write_volume_table
 
@@ -21,15 +29,15 @@ if TYPE_CHECKING:
 Format = Enum("Format", {name: name for name in OUTPUT_FORMATS}, type=str)  # type: ignore[misc]
 
 
-class Passes(str, Enum):
-    """One pass, or the mirrored passes of the paper as well."""
+class TTA(str, Enum):
+    """Test-time augmentation: none, or the average of the paper's mirrored passes."""
 
     none = "none"
     mirror = "mirror"
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command to the app."""
     app.command("predict")(predict)
 
 
@@ -44,22 +52,22 @@ def predict(
         DEFAULT_MODEL, "-m", "--model", help="A model's name or the path of its bundle."
     ),
     roi: Path | None = typer.Option(
-        None, help="Slicer ROI markup (.mrk.json): only what lies inside is segmented."
+        None, help="Slicer ROI markup (.mrk.json); only its inside is segmented."
     ),
     boxes: Path | None = typer.Option(
         None,
-        help="Slicer ROI markups (.mrk.json), named like classes, in place of proposals; named as"
-        " you like for SAM and MedSAM, which need them.",
+        help="Slicer ROI markups (.mrk.json) that prompt the classes they are named after, in place"
+        " of the model's own prompts. SAM and MedSAM need boxes, of any names.",
     ),
     boxes_overwrite: bool = typer.Option(
         False,
         "--boxes-overwrite",
-        help="Classes with boxes may take voxels of classes without (else these stay as they are).",
+        help="Let classes with boxes overwrite classes without; by default these do not change.",
     ),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
-    tta: Passes = typer.Option(Passes.none, help="mirror: average mirrored passes (slower)."),
+    tta: TTA = typer.Option(TTA.none, help="mirror: average mirrored passes (slower)."),
     image_format: Format = typer.Option(
-        OUTPUT_FORMATS[0], "--format", help="Of results in a folder."
+        OUTPUT_FORMATS[0], "--format", help="File format of results in a folder."
     ),
     probabilities: bool = typer.Option(
         False, "--probabilities", help="Also write the probability of every class."
@@ -69,13 +77,13 @@ def predict(
     ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace outputs that exist."),
 ) -> None:
-    """Segments images into named classes, each on its own grid."""
+    """Segment images into named classes, each on its own grid."""
     from MaskSAMCore.inference import Segmenter
 
     if boxes is None and needs_boxes(model):
         raise MaskSAMError(
-            f"'{model}' segments what boxes are drawn around: draw ROIs in Slicer, save them and"
-            " add --boxes FILE.mrk.json"
+            f"'{model}' segments the objects in boxes: draw ROIs in Slicer, save them and add"
+            " --boxes FILE.mrk.json"
         )
     segmenter = Segmenter.from_model(model, device=device)
     cases = find_cases(inputs, output, segmenter.channels, image_format.value)
@@ -87,7 +95,7 @@ def predict(
     existing = [path for path in wanted if path.exists()]
     if existing and not overwrite:
         raise MaskSAMError(f"{existing[0]} exists: add --overwrite to replace it")
-    # Before the work, so that a folder that cannot be written to costs no time.
+    # Checked before the work, so that a folder that cannot be written to costs no time.
     for folder in {path.parent for path in wanted}:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -98,32 +106,34 @@ def predict(
             result = segment_case(
                 segmenter, case, roi, boxes, boxes_overwrite, tta.value, probabilities, display
             )
-            write_case(result, case, probabilities, overwrite)
+            write_case(result, case, overwrite)
             found[case.name] = volumes_of(result)
             if volumes is not None:
-                # After every case: what is interrupted has the volumes of what is done.
+                # Written after every case, so that an interrupted command leaves finished ones.
                 write_volume_table(volumes, found)
             display.finished(case.name, results_table(found[case.name]), result.notes)
 
 
 def needs_boxes(model: str) -> bool:
-    """Whether a model of the catalog segments nothing without boxes; known before it is loaded."""
+    """Return whether a model of the catalog needs boxes, without loading it."""
     from MaskSAMCore.models import catalog
 
     return any(entry.needs_boxes for entry in catalog() if entry.name == model)
 
 
-def outputs(case: Case, probabilities: bool) -> list[Path]:
-    """The files that a case gives."""
-    from MaskSAMCore.cli.cases import stem
+def outputs(case: PredictionCase, probabilities: bool) -> list[Path]:
+    """Return the files to write for a case."""
+    return [case.output, probabilities_path(case)] if probabilities else [case.output]
 
-    further = case.output.with_name(f"{stem(case.output)}_probabilities.nrrd")
-    return [case.output, further] if probabilities else [case.output]
+
+def probabilities_path(case: PredictionCase) -> Path:
+    """Return the file for the class probabilities of a case."""
+    return case.output.with_name(f"{image_stem(case.output)}_probabilities.nrrd")
 
 
 def segment_case(
     segmenter: Segmenter,
-    case: Case,
+    case: PredictionCase,
     roi: Path | None,
     boxes: Path | None,
     boxes_overwrite: bool,
@@ -131,10 +141,18 @@ def segment_case(
     probabilities: bool,
     display: ProgressDisplay,
 ) -> Segmentation:
-    """Reads and segments a case."""
-    from MaskSAMCore.geometry import box_on_grid
-    from MaskSAMCore.io import read_boxes, read_volume
+    """Read and segment a case.
 
+    Args:
+        segmenter: model.
+        case: case to segment.
+        roi: file with one ROI, or None for the whole volume.
+        boxes: file with the boxes that prompt the classes, or None.
+        boxes_overwrite: let classes with boxes overwrite classes without.
+        tta: test-time augmentation, "none" or "mirror".
+        probabilities: return class probabilities too.
+        display: display of the progress.
+    """
     display.started(case.name)
     volumes = [read_volume(path) for path in case.channels]
     region = None
@@ -143,14 +161,14 @@ def segment_case(
         if len(found) != 1:
             raise MaskSAMError(f"{roi} holds {len(found)} ROIs: --roi takes exactly one")
         region = box_on_grid(found[0], volumes[0])
-    drawn = None
+    prompts = None
     if boxes is not None:
         classes = [label.name for label in segmenter.labels]
-        drawn = [box_on_grid(box, volumes[0]) for box in read_boxes(boxes, classes)]
+        prompts = [box_on_grid(box, volumes[0]) for box in read_boxes(boxes, classes)]
     return segmenter.segment(
         volumes,
         roi=region,
-        boxes=drawn,
+        boxes=prompts,
         overwrite=boxes_overwrite,
         progress=display.progress,
         tta="mirror" if tta == "mirror" else "none",
@@ -158,12 +176,11 @@ def segment_case(
     )
 
 
-def write_case(result: Segmentation, case: Case, probabilities: bool, overwrite: bool) -> None:
-    """Writes a case's files, each complete or absent."""
-    from MaskSAMCore.io import write_labelmap, write_probabilities
-
+def write_case(result: Segmentation, case: PredictionCase, overwrite: bool) -> None:
+    """Write the files of a case, each complete or absent."""
     labels = list(result.labels)
     write_labelmap(result.labelmap, result.volume, case.output, labels, overwrite=overwrite)
-    if probabilities and result.probabilities is not None:
-        path = outputs(case, True)[1]
-        write_probabilities(result.probabilities, result.volume, path, overwrite=overwrite)
+    if result.probabilities is not None:
+        write_probabilities(
+            result.probabilities, result.volume, probabilities_path(case), overwrite=overwrite
+        )

@@ -1,4 +1,4 @@
-"""Measuring predictions against references."""
+"""Evaluation of segmentations against references, with metrics as in nnU-Net."""
 
 from MaskSAMCore.evaluation.evaluate import (
     evaluate,
@@ -8,9 +8,16 @@ from MaskSAMCore.evaluation.evaluate import (
     without_prediction,
     write_summary,
 )
-from MaskSAMCore.evaluation.metrics import dice_scores, overlap_metrics, summarize, surface_metrics
+from MaskSAMCore.evaluation.metrics import (
+    SURFACE_METRICS,
+    dice_scores,
+    overlap_metrics,
+    summarize,
+    surface_metrics,
+)
 
 __all__ = [
+    "SURFACE_METRICS",
     "dice_scores",
     "evaluate",
     "overlap_metrics",

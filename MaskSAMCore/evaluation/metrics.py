@@ -1,4 +1,4 @@
-"""How well a labelmap agrees with a reference: overlap as nnU-Net defines it, and surfaces."""
+"""Overlap metrics as nnU-Net defines them, and surface metrics by MONAI."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Millimetres within which two surfaces count as one.
+# Distance in mm within which two surfaces count as one.
 SURFACE_TOLERANCE = 1.0
 
-OVERLAP = ("Dice", "IoU", "TP", "FP", "FN", "TN", "n_pred", "n_ref")
-SURFACE = ("surface_dice_1mm", "hd95_mm")
+SURFACE_METRICS = ("surface_dice_1mm", "hd95_mm")
 
 
 def overlap_metrics(
     prediction: NDArray[np.bool_], reference: NDArray[np.bool_]
 ) -> dict[str, float]:
-    """nnU-Net's metrics of one class. Dice and IoU are NaN where both masks are empty."""
+    """Return nnU-Net's metrics of one class. Dice and IoU are NaN if both masks are empty."""
     tp = int(np.count_nonzero(prediction & reference))
     n_pred, n_ref = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
     fp, fn = n_pred - tp, n_ref - tp
@@ -39,12 +38,21 @@ def overlap_metrics(
 def dice_scores(
     prediction: NDArray[np.integer], reference: NDArray[np.integer], values: Sequence[int]
 ) -> list[float]:
-    """Dice of each value of two labelmaps, in one pass; NaN where neither has it."""
-    top = max(values) + 1
+    """Return the Dice of each of some values, computed in one pass over two labelmaps.
+
+    Args:
+        prediction: labelmap.
+        reference: labelmap of the same shape.
+        values: labelmap values to compare.
+
+    Returns:
+        Dice of each value, in the order given; NaN for one that neither labelmap contains.
+    """
+    end = max(values) + 1
     same = prediction[prediction == reference]
     both, found, known = (
-        np.bincount(labels[labels < top].ravel(), minlength=top)
-        for labels in (same, prediction, reference)
+        np.bincount(voxels[voxels < end].ravel(), minlength=end)
+        for voxels in (same, prediction, reference)
     )
     return [
         2 * int(both[v]) / size if (size := int(found[v] + known[v])) else math.nan for v in values
@@ -54,14 +62,16 @@ def dice_scores(
 def surface_metrics(
     prediction: NDArray[np.bool_], reference: NDArray[np.bool_], spacing: Sequence[float]
 ) -> dict[str, float]:
-    """Surface Dice at 1 mm and the 95 % Hausdorff distance in mm, by MONAI.
+    """Return the surface Dice at 1 mm and the 95 % Hausdorff distance in mm.
 
     Args:
-        prediction, reference: bool, of one shape.
-        spacing: mm along the arrays' axes.
+        prediction: mask, bool.
+        reference: mask of the same shape, bool.
+        spacing: voxel size along the arrays' axes in mm.
 
     Returns:
-        NaN for both where both masks are empty; where one is, 0 and infinity.
+        Value of each of ``SURFACE_METRICS``: NaN if both masks are empty; 0 and infinity if only
+        one is.
 
     Raises:
         ImportError: MONAI is not installed.
@@ -72,11 +82,11 @@ def surface_metrics(
 
     some = prediction.any(), reference.any()
     if not any(some):
-        return dict.fromkeys(SURFACE, math.nan)
+        return dict.fromkeys(SURFACE_METRICS, math.nan)
     if not all(some):
-        return {SURFACE[0]: 0.0, SURFACE[1]: math.inf}
-    window = _around(prediction | reference)
-    a, b = (torch.from_numpy(mask[window])[None, None].float() for mask in (prediction, reference))
+        return dict(zip(SURFACE_METRICS, (0.0, math.inf), strict=True))
+    region = _bounding_region(prediction | reference)
+    a, b = (torch.from_numpy(mask[region])[None, None].float() for mask in (prediction, reference))
     steps = [float(mm) for mm in spacing]
     dice = compute_surface_dice(
         a, b, [SURFACE_TOLERANCE], include_background=True, spacing=steps, use_subvoxels=True
@@ -84,11 +94,11 @@ def surface_metrics(
     distance = compute_hausdorff_distance(
         a, b, include_background=True, percentile=95, spacing=steps
     )
-    return {SURFACE[0]: float(dice), SURFACE[1]: float(distance)}
+    return dict(zip(SURFACE_METRICS, (float(dice), float(distance)), strict=True))
 
 
-def _around(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The part of a volume with a mask in it and two voxels more: surfaces need no others."""
+def _bounding_region(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
+    """Return the bounding box of a mask with two voxels around it, all that its surface needs."""
     spans = []
     for axis in range(mask.ndim):
         used = np.flatnonzero(mask.any(tuple(a for a in range(mask.ndim) if a != axis)))
@@ -97,7 +107,7 @@ def _around(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
 
 
 def mean_metrics(cases: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The mean of each metric over cases, those that are NaN left out, as nnU-Net does."""
+    """Return the mean of each metric over the cases, without NaN, as nnU-Net computes it."""
     means = {}
     for key in cases[0] if cases else ():
         values = np.array([case[key] for case in cases], dtype=float)
@@ -106,14 +116,14 @@ def mean_metrics(cases: Sequence[dict[str, float]]) -> dict[str, float]:
     return means
 
 
-def summarize(per_case: list[dict[str, Any]], labels: Sequence[str]) -> dict[str, Any]:
-    """nnU-Net's ``summary.json``: every case, the mean of each label, the mean over labels.
+def summarize(per_case: list[dict[str, Any]], values: Sequence[str]) -> dict[str, Any]:
+    """Return nnU-Net's summary: all cases, the mean of each class, the mean over the classes.
 
     Args:
-        per_case: each with "metrics", a mapping of label to its metrics.
-        labels: the foreground's.
+        per_case: one dictionary for each case; "metrics" maps each labelmap value to its metrics.
+        values: labelmap values of the foreground, as keys of "metrics".
     """
-    mean = {label: mean_metrics([case["metrics"][label] for case in per_case]) for label in labels}
+    mean = {value: mean_metrics([case["metrics"][value] for case in per_case]) for value in values}
     return {
         "foreground_mean": mean_metrics(list(mean.values())),
         "mean": mean,

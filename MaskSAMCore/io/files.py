@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from MaskSAMCore.errors import MaskSAMError
+
+# Suffixes of the image files that can be read, apart from DICOM.
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 @contextmanager
@@ -48,3 +53,16 @@ def write_text(path: Path, text: str, overwrite: bool = True) -> None:
 def reason(error: OSError) -> str:
     """What went wrong, in the system's words, without numbers and paths."""
     return (error.strerror or str(error)).lower()
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values as JSON, complete or not at all; see :func:`atomic_path`."""
+    write_text(path, json.dumps(values, indent=1) + "\n")
+
+
+def image_stem(path: Path) -> str:
+    """Return a file's name without its image suffix."""
+    for suffix in (".seg.nrrd", *IMAGE_SUFFIXES):
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.stem

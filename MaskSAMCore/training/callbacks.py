@@ -12,10 +12,11 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from MaskSAMCore.io import write_json
 from MaskSAMCore.modeling import Network
 from MaskSAMCore.training.module import MaskSAMModule, uncompiled
 from MaskSAMCore.training.plots import draw_curves
-from MaskSAMCore.training.run_folder import BEST, LAST, VALIDATION, save_weights, write_json
+from MaskSAMCore.training.run_folder import BEST, LAST, VALIDATION, save_weights
 from MaskSAMCore.training.validation import Scores
 
 CHECKPOINTS = ("resume-a.ckpt", "resume-b.ckpt")

@@ -17,6 +17,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from MaskSAMCore.data.synthesis.patches import SynthesizedWindows
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io import write_json
 from MaskSAMCore.modeling import Network, UNet, build_model, load_sam_checkpoint
 from MaskSAMCore.training.callbacks import (
     BestWeightsSaver,
@@ -37,7 +38,6 @@ from MaskSAMCore.training.run_folder import (
     TrainingRecord,
     best_dice,
     load_initial_weights,
-    write_json,
 )
 from MaskSAMCore.training.validation import Evaluator
 

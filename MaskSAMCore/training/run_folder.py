@@ -21,7 +21,7 @@ from torch import Tensor
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io import atomic_path, write_text
+from MaskSAMCore.io import atomic_path, write_json
 from MaskSAMCore.modeling import Network, NetworkConfig, build_model, kept_names, read_config
 from MaskSAMCore.modeling.sam.build import mismatches
 from MaskSAMCore.models.bundle import WEIGHTS
@@ -118,11 +118,6 @@ class TrainingRecord:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise MaskSAMError(f"{path} is damaged: {error}") from error
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write a JSON file, complete or not at all."""
-    write_text(path, json.dumps(values, indent=1) + "\n")
 
 
 def read_validation(run: Path) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def test_without_boxes_or_names_the_shell_says_what_to_do(
     target = tmp_path / "out.nii.gz"
     arguments = ["predict", str(image), "-m", model, "-o", str(target)]
     assert main(arguments) == 2
-    assert re.search(r"error: 'mine' segments what boxes are drawn .* --boxes", errors(capfd))
+    assert re.search(r"error: 'mine' segments the objects in boxes.* --boxes", errors(capfd))
     boxes = write_markups(image, tmp_path / "boxes.mrk.json")
     text = boxes.read_text(encoding="utf-8").replace("tumour 1", "ROI")
     unnamed = tmp_path / "R.mrk.json"
