@@ -37,13 +37,13 @@ def benchmark(
     segmenter = Segmenter.from_model(model, device=device)
     noise = np.random.default_rng(0).normal(size=(k, j, i)).astype(np.float32)
     boxes = None
-    if segmenter.needs_boxes:
+    plan = segmenter.plan
+    if plan is None:
         volume = Volume(noise, np.diag([1.0, 1.0, 2.0, 1.0]))
         boxes = [Box("Middle", (i / 4, j / 4, k // 2), (i * 3 / 4, j * 3 / 4, k // 2 + 1))]
     else:
-        spacing = segmenter.plan.spacing
-        matrix = np.diag([spacing[2], spacing[1], spacing[0], 1.0])
-        volume = reorient(Volume(noise, matrix), segmenter.plan.orientation)
+        matrix = np.diag([*plan.spacing[::-1], 1.0])
+        volume = reorient(Volume(noise, matrix), plan.orientation)
     segmenter.segment(volume, boxes=boxes)
     seconds = []
     for _ in range(repeats):

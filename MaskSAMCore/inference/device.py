@@ -1,15 +1,17 @@
-"""Where the network runs: the choice, its reason in words, and what to do when memory runs out."""
+"""Device of a network, its precision, and the fallback when its memory runs out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError, OutOfMemory
 
+Result = TypeVar("Result")
 KINDS = ("auto", "cpu", "cuda", "mps")
 
 
@@ -97,9 +99,81 @@ def cpu_has_bfloat16() -> bool:
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
+class MemoryFallback:
+    """Repeats work in smaller batches, and then on the CPU, while memory runs out.
+
+    Args:
+        choice: device to begin with.
+        move: called with a device; moves the network there.
+        unit: name of one item of a batch in messages, such as "window".
+        batch_size: items that are processed together on the first device.
+
+    Attributes:
+        choice: device in use and the reason for it.
+        batch_size: items to process together now; 1 once the CPU took over.
+        notes: messages about the changes so far.
+    """
+
+    def __init__(
+        self,
+        choice: DeviceChoice,
+        move: Callable[[torch.device], object],
+        unit: str,
+        batch_size: int = 1,
+    ) -> None:
+        self.choice = choice
+        self.batch_size = batch_size
+        self.notes: list[str] = []
+        self._move = move
+        self._unit = unit
+        move(choice.device)
+
+    def run(
+        self, work: Callable[[], Result], notify: Callable[[str], None] | None = None
+    ) -> Result:
+        """Return the result of `work`, which is called again after each change.
+
+        Args:
+            work: uses `choice` and `batch_size` as they are when it is called.
+            notify: called with the message about each change.
+
+        Raises:
+            OutOfMemory: one item on the CPU is already too much.
+        """
+        while True:
+            try:
+                return work()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside the handler, whose exception keeps the failed attempt's tensors alive.
+            self.notes.append(self._reduce())
+            if notify is not None:
+                notify(self.notes[-1])
+
+    def _reduce(self) -> str:
+        """Halve the batches or move to the CPU, and return the message about it."""
+        device = self.choice.device
+        if self.batch_size > 1:
+            self.batch_size //= 2
+            change = f"with {self.batch_size} {self._unit}(s) at a time"
+        elif device.type != "cpu":
+            self.choice = DeviceChoice(torch.device("cpu"), f"{device} ran out of memory")
+            self._move(self.choice.device)
+            change = "on the CPU"
+        else:
+            raise OutOfMemory(
+                f"this computer's memory is too small for one {self._unit} of this model: close"
+                " other programs or choose a smaller model"
+            )
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return f"{device} ran out of memory: continuing {change}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of PyTorch means that a device's memory ran out."""
-    if isinstance(error, torch.cuda.OutOfMemoryError):
+    """Return True if an exception means that the memory of a device ran out."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     # Apple GPUs and the CPU allocator raise a bare RuntimeError.
     messages = ("out of memory", "can't allocate memory", "not enough memory")

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Memory of a session for embeddings; further ones go to files.
+CACHE_BYTES = 1 << 30
 SPILL_PREFIX = "masksam-embeddings-"
 # Embeddings are a convenience: a disk that is nearly full is left alone, and none is filled.
 _DISK_TO_LEAVE = 2 << 30

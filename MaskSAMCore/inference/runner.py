@@ -1,16 +1,14 @@
-"""A model on its device: batches that shrink, and the CPU, where memory runs out."""
+"""A network on its device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from MaskSAMCore.errors import MaskSAMError, OutOfMemory
-from MaskSAMCore.inference.device import DeviceChoice, mixed_precision
+from MaskSAMCore.inference.device import DeviceChoice, MemoryFallback, mixed_precision
 from MaskSAMCore.inference.embedding_cache import map_tensors
 from MaskSAMCore.inference.proposals import likely_boxes
 from MaskSAMCore.modeling.box_prompts import BoxPrompts
@@ -35,6 +33,14 @@ class SegmentationModel(Protocol):
     def config(self) -> Any:
         """Has `window` (T, H, W), `in_channels` and `num_classes` (K foreground classes); where it
         has `every_slice`, windows are centred on every slice."""
+        ...
+
+    def eval(self) -> Any:
+        """Switch to inference, as `torch.nn.Module.eval` does."""
+        ...
+
+    def to(self, device: torch.device) -> Any:
+        """Move to a device, as `torch.nn.Module.to` does."""
         ...
 
     def encode(self, images: Tensor) -> Any:
@@ -65,20 +71,28 @@ class AutomaticScores:
 class Runner:
     """Runs a network on a device.
 
+    Args:
+        model: the network.
+        choice: device to begin with.
+        batch_size: windows that are encoded together; None for 4 on a GPU and 1 on the CPU.
+
     Attributes:
-        choice: the device in use and why; it changes where the GPU's memory runs out.
-        batch: windows that are encoded together.
+        model: the network.
+        memory: device and batch size in use, which change when memory runs out.
     """
 
-    def __init__(self, model: SegmentationModel, choice: DeviceChoice) -> None:
+    def __init__(
+        self, model: SegmentationModel, choice: DeviceChoice, batch_size: int | None = None
+    ) -> None:
+        if batch_size is None:
+            batch_size = CPU_BATCH if choice.device.type == "cpu" else GPU_BATCH
         self.model = model
-        self._use(choice)
+        self.memory = MemoryFallback(choice, model.eval().to, "window", batch_size)
 
-    def _use(self, choice: DeviceChoice) -> None:
-        self.choice = choice
-        self.batch = CPU_BATCH if choice.device.type == "cpu" else GPU_BATCH
-        if isinstance(self.model, torch.nn.Module):
-            self.model.eval().to(choice.device)
+    @property
+    def device(self) -> torch.device:
+        """Device in use."""
+        return self.memory.choice.device
 
     @property
     def window(self) -> tuple[int, int, int]:
@@ -92,7 +106,7 @@ class Runner:
         Encoding is the heavy part and runs in mixed precision where the device has it; what it
         yields is float32, so that decoding never rounds a box.
         """
-        device = self.choice.device
+        device = self.device
         with mixed_precision(device):
             embedding = self.model.encode(images.to(device))
         return map_tensors(embedding, lambda t: t.float() if t.is_floating_point() else t)
@@ -110,7 +124,7 @@ class Runner:
             class_logits: of :meth:`automatic` on the same windows; with them, a network that can
                 (`decode_class`) decodes only what shows the class.
         """
-        device = self.choice.device
+        device = self.device
         prompts = map_tensors(prompts, lambda t: t.to(device))
         model: Any = self.model
         if class_logits is not None and hasattr(model, "decode_class"):
@@ -128,36 +142,3 @@ class Runner:
             return AutomaticScores(scores)
         boxes = likely_boxes(prediction.class_logits, prediction.boxes).cpu()
         return AutomaticScores(scores, boxes, prediction.class_logits.cpu())
-
-    def shrink(self) -> str:
-        """After memory ran out: smaller batches, then the CPU. Returns the change in words.
-
-        Raises:
-            OutOfMemory: one window on the CPU is already too much.
-        """
-        device = self.choice.device
-        if self.batch > 1:
-            self.batch //= 2
-            note = f"{device} ran out of memory: continuing with {self.batch} window(s) at a time"
-        elif device.type != "cpu":
-            self._use(DeviceChoice(torch.device("cpu"), f"{device} ran out of memory"))
-            note = f"{device} ran out of memory: continuing on the CPU"
-        else:
-            raise OutOfMemory(
-                "this computer's memory is too small for one window of this model: close other"
-                " programs or choose a smaller model"
-            )
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        return note
-
-
-def check_model(model: SegmentationModel, labels: Sequence[object]) -> None:
-    """Refuse labels that do not fit the network.
-
-    Raises:
-        MaskSAMError: their number differs from the network's classes.
-    """
-    classes = model.config.num_classes
-    if classes != len(labels):
-        raise MaskSAMError(f"the model has {classes} classes, but {len(labels)} labels are given")

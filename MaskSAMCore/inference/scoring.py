@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -14,25 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from MaskSAMCore.inference.box_prompts import ClassPrompt, window_prompt
-from MaskSAMCore.inference.device import is_out_of_memory
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache, item
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.proposals import ProposalSum
 from MaskSAMCore.inference.runner import Runner
+from MaskSAMCore.inference.settings import Flips
 from MaskSAMCore.inference.sliding_window import Window, accumulate, extract, hull, plan_windows
 
 # Score volumes beyond this size are kept in float16. The scores are means of numbers between 0 and
 # about 1, so that a rounding of 5e-4 decides only between classes that are equally likely.
 FLOAT32_LIMIT = 512 << 20
-
-Flips = tuple[int, ...]
-ONE_PASS: tuple[Flips, ...] = ((),)
-
-
-def mirrored_passes(axes: Sequence[int]) -> tuple[Flips, ...]:
-    """All combinations of mirrored axes of (T, H, W), the unmirrored pass first: the paper's eight
-    for three axes."""
-    return tuple(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))
 
 
 @dataclass(frozen=True)
@@ -91,7 +81,6 @@ class Scorer:
         self.image = image
         self.cache = cache
         self._fill = torch.from_numpy(image.min((1, 2, 3)))
-        self.notes: list[str] = []
         every_slice = getattr(runner.model.config, "every_slice", False)
         windows = plan_windows(image.shape[1:], runner.window, every_slice)
         self.flips = flips
@@ -151,7 +140,7 @@ class Scorer:
         return EditedScores(region, total[0]).cropped(prompt.extent(self.image.shape[1:]))
 
     def _embedding(self, one: _Pass) -> Any:
-        kept = self.cache.get((one.index, one.flips), self.runner.choice.device)
+        kept = self.cache.get((one.index, one.flips), self.runner.device)
         return self.runner.encode(self._view(one)[None]) if kept is None else kept
 
     def _view(self, one: _Pass) -> Tensor:
@@ -175,23 +164,16 @@ class Scorer:
         progress: Progress,
         at_once: int | None = None,
     ) -> None:
-        """Process all passes, in batches that shrink where memory runs out."""
+        """Process all passes, in batches that become smaller when memory runs out."""
+        memory = self.runner.memory
         waiting = deque(passes)
-        while waiting:
+
+        def next_batch() -> int:
             progress.step(len(passes) - len(waiting), len(passes))
-            count = min(at_once or self.runner.batch, len(waiting))
-            try:
-                process([waiting[i] for i in range(count)])
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                out_of_memory = True
-            else:
-                out_of_memory = False
-            if out_of_memory:
-                # Outside the handler: its exception would keep the failed batch's tensors alive.
-                self.notes.append(self.runner.shrink())
-                progress.say(self.notes[-1])
-                continue
-            for _ in range(count):
+            count = min(at_once or memory.batch_size, len(waiting))
+            process([waiting[i] for i in range(count)])
+            return count
+
+        while waiting:
+            for _ in range(memory.run(next_batch, progress.say)):
                 waiting.popleft()

@@ -1,111 +1,37 @@
-"""A volume held open: its scores and embeddings are kept, so that a box costs a decode only."""
+"""Interface of an open volume, which can be segmented again with other boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
-
-from MaskSAMCore.data import Plan, preprocess
-from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Box, Volume
-from MaskSAMCore.inference.box_prompts import class_prompt
-from MaskSAMCore.inference.checks import check_numbers
-from MaskSAMCore.inference.editing import edit_labels
-from MaskSAMCore.inference.embedding_cache import EmbeddingCache
-from MaskSAMCore.inference.export import export
-from MaskSAMCore.inference.model_grid import PlanGrid
-from MaskSAMCore.inference.postprocessing import keep_largest_components
-from MaskSAMCore.inference.progress import CancelledCallback, Progress, ProgressCallback
-from MaskSAMCore.inference.proposals import Proposal
-from MaskSAMCore.inference.results import Segmentation, find_instances
-from MaskSAMCore.inference.runner import Runner
-from MaskSAMCore.inference.scoring import EditedScores, Flips, Scorer
-from MaskSAMCore.labels import Label
+from MaskSAMCore.geometry import Box
+from MaskSAMCore.inference.progress import CancelledCallback, ProgressCallback
+from MaskSAMCore.inference.results import Segmentation
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a session works on.
-
-    Attributes:
-        runner: the network.
-        plan: how it wants its images.
-        labels: its classes 1 to K in order.
-        volumes: the channels, all on one grid.
-        roi: the part of the volume to process, in IJK voxel edges; None for all of it.
-        flips: the passes to average, each the axes of (T, H, W) along which it is mirrored.
-        largest_component: label values of which only the largest component is kept.
-        cache_bytes: memory for embeddings; what does not fit goes to files. 0 keeps none.
-        background_weight: what the background's scores are multiplied with.
-    """
-
-    runner: Runner
-    plan: Plan
-    labels: tuple[Label, ...]
-    volumes: tuple[Volume, ...]
-    roi: Box | None
-    flips: tuple[Flips, ...]
-    largest_component: frozenset[int]
-    cache_bytes: int
-    background_weight: float = 1.0
-
-
-class Session:
-    """Segments one volume, again and again as a person moves boxes.
+class Session(Protocol):
+    """An open volume with its embeddings, so that a changed box costs a decode only.
 
     Example:
         >>> with segmenter.open(volume) as session:
         ...     first = session.segment()
         ...     second = session.segment(boxes=[Box("Anterior", (10, 12, 8), (30, 31, 20))])
-
-    Raises:
-        MaskSAMError: the ROI is empty or outside the volume, or voxels are not numbers.
     """
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._grid = PlanGrid.of(task.volumes[0], task.roi, task.plan.orientation)
-        for volume in task.volumes:
-            check_numbers(volume, self._grid)
-        self._cache = EmbeddingCache(task.cache_bytes)
-        self._scorer: Scorer | None = None
-        self._scores: Tensor | None = None
-        self._proposals: tuple[Proposal | None, ...] = ()
-        self._automatic: Segmentation | None = None
-        self._before_postprocessing: NDArray[Any] | None = None
-        self._edited: dict[int, tuple[list[Box], EditedScores]] = {}
-        self._background_weight = task.background_weight
-        self._closed = False
-
-    def __enter__(self) -> Session:
-        return self
+    def __enter__(self) -> Session: ...
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    ) -> None: ...
 
     def close(self) -> None:
-        """Let go of embeddings and scores."""
-        self._cache.clear()
-        self._scorer = self._scores = self._automatic = self._before_postprocessing = None
-        self._edited.clear()
-        self._closed = True
-
-    def weigh_background(self, weight: float) -> None:
-        """Another weight of the background from the next :meth:`segment` on, which costs no window
-        again."""
-        self._background_weight = weight
-        self._automatic = None
+        """Free the embeddings and scores; the session cannot be used afterwards."""
+        ...
 
     def segment(
         self,
@@ -119,162 +45,14 @@ class Session:
         """Segment the volume.
 
         Args:
-            boxes: all boxes that a person gave, in IJK voxel edges, each labelled with a class's
-                name. A class with boxes is decoded from them and lies inside them; the others keep
-                their automatic scores. Several boxes of a class are united slice by slice. A box in
-                space bounds its class; one that is no thicker than a slice is the class's own box
-                on that slice.
-            overwrite: whether a class with boxes may take voxels that belong to a class without
-                (and give up voxels to it); else only classes with boxes change.
+            boxes: all boxes of the user, in IJK voxel edges, each with the name of a class.
+            overwrite: True lets a class with boxes take voxels of a class without boxes.
             progress: called with (stage, fraction done, seconds left or None).
-            cancelled: asked before each channel is prepared and before each window (on a GPU, each
-                batch of them); True ends the run.
-            probabilities: also return the probabilities of all classes.
+            cancelled: polled before each step; True stops the run.
+            probabilities: True adds the probabilities of all classes to the result.
 
         Raises:
-            MaskSAMError: a box names no class, or lies outside the volume or the ROI.
-            Cancelled: the caller wished to stop.
+            MaskSAMError: the session is closed, or a box cannot be used.
+            Cancelled: `cancelled` returned True.
         """
-        if self._closed:
-            raise MaskSAMError("this session is closed: open the volume again")
-        clipped = self._by_class(boxes or ())
-        report = Progress(progress, cancelled)
-        scorer = self._prepared(report)
-        scorer.notes.clear()
-        if self._scores is None:
-            report.stage("Segmenting", until=0.8 if clipped else 0.9)
-            self._scores = scorer.automatic(report)
-            names = [label.name for label in self._task.labels]
-            self._proposals = scorer.proposed.proposals(names, self._grid)
-        if self._automatic is None:
-            report.stage("Writing the labels", until=0.85 if clipped else 1.0)
-            self._automatic = self._write(self._scores, {}, set(), False, report)
-        edited = self._edit(clipped, scorer, report)
-        report.stage("Writing the labels", until=1.0)
-        # A person who draws two boxes of a class wants both parts, whatever their size.
-        drawn = {self._task.labels[i - 1].value for i, parts in clipped.items() if len(parts) > 1}
-        if edited and not overwrite:
-            result = self._rewrite(self._automatic, self._scores, edited, drawn)
-        else:
-            result = replace(self._automatic, labelmap=self._automatic.labelmap.copy())
-        if probabilities or (edited and overwrite):
-            whole = self._write(self._scores, edited, drawn, probabilities, report)
-            result = whole if overwrite else replace(result, probabilities=whole.probabilities)
-        report.finish()
-        return replace(result, notes=tuple(scorer.notes))
-
-    def _prepared(self, report: Progress) -> Scorer:
-        if self._scorer is None:
-            report.stage("Preparing the image", until=0.05)
-            task = self._task
-            channels = []
-            # One channel at a time: each may take seconds, and a cancel waits for no more than one.
-            for volume, how in zip(task.volumes, task.plan.normalization, strict=True):
-                report.check()
-                plan = replace(task.plan, normalization=(how,))
-                channels.append(preprocess([self._grid.crop(volume)], plan).image)
-            image = channels[0] if len(channels) == 1 else np.concatenate(channels)
-            self._grid = self._grid.resampled_to(image.shape[1:])
-            self._scorer = Scorer(task.runner, image, task.flips, self._cache)
-        return self._scorer
-
-    def _by_class(self, boxes: Sequence[Box]) -> dict[int, list[Box]]:
-        """The boxes by class index, clipped to what is processed."""
-        names = {label.name.casefold(): i for i, label in enumerate(self._task.labels, start=1)}
-        found: dict[int, list[Box]] = {}
-        for box in boxes:
-            index = names.get(box.class_name.strip().casefold())
-            if index is None:
-                known = ", ".join(label.name for label in self._task.labels)
-                raise MaskSAMError(
-                    f"the box '{box.class_name}' names no class of this model: "
-                    f"choose one of {known}"
-                )
-            found.setdefault(index, []).append(self._grid.clipped(box))
-        return found
-
-    def _edit(
-        self, boxes: dict[int, list[Box]], scorer: Scorer, report: Progress
-    ) -> dict[int, EditedScores]:
-        """New scores of the classes with boxes; where the boxes are as before, the scores are."""
-        depth = scorer.image.shape[1]
-        edited = {}
-        for done, (index, parts) in enumerate(sorted(boxes.items()), start=1):
-            if index not in self._edited or self._edited[index][0] != parts:
-                name = self._task.labels[index - 1].name
-                report.stage(f"Decoding {name} from its box", 0.85 + 0.1 * done / len(boxes))
-                edges = map(self._grid.to_plan, parts)
-                prompt = class_prompt(index, edges, depth, self._grid.slice_thickness)
-                self._edited[index] = parts, scorer.edited(prompt, report)
-            edited[index] = self._edited[index][1]
-        return edited
-
-    def _write(
-        self,
-        scores: Tensor,
-        edited: dict[int, EditedScores],
-        drawn: set[int],
-        with_probabilities: bool,
-        report: Progress,
-    ) -> Segmentation:
-        """Everything on the input's grid; `drawn` labels keep all of their components."""
-        labels, volume = self._task.labels, self._task.volumes[0]
-        shape = volume.array.shape
-        values = self._values
-        labelmap = np.zeros(shape, dtype=values.dtype)
-        probabilities = None
-        if with_probabilities:
-            probabilities = np.zeros((len(scores), *shape), dtype=np.float32)
-            probabilities[0] = 1  # outside the ROI
-        class_scores = export(
-            scores,
-            edited,
-            values,
-            self._grid.upright(labelmap),
-            None if probabilities is None else [self._grid.upright(p) for p in probabilities],
-            report,
-            self._background_weight,
-        )
-        before = labelmap.copy() if self._task.largest_component and not edited else None
-        keep_largest_components(labelmap, self._task.largest_component - drawn)
-        if not edited:
-            self._before_postprocessing = before
-        instances = find_instances(labelmap, labels, class_scores[1:], self._proposals)
-        return Segmentation(labelmap, labels, instances, volume, probabilities)
-
-    def _rewrite(
-        self,
-        automatic: Segmentation,
-        scores: Tensor,
-        edited: dict[int, EditedScores],
-        drawn: set[int],
-    ) -> Segmentation:
-        """The automatic result with the classes that have boxes decided anew, and no other."""
-        labels, values = self._task.labels, self._values
-        labelmap = automatic.labelmap.copy()
-        instances = {one.value: one for one in automatic.instances}
-        own = {int(values[index]) for index in edited}
-        for value in own & set(instances):
-            part = labelmap[instances.pop(value).box.slices()]
-            part[part == value] = 0
-        before = self._before_postprocessing
-        before = automatic.labelmap if before is None else before
-        upright = self._grid.upright(labelmap)
-        kept = self._grid.upright(before)
-        weight = self._background_weight
-        means, region = edit_labels(scores, edited, values, kept, upright, weight)
-        if region is not None:
-            keep_largest_components(upright[region], own & self._task.largest_component - drawn)
-            shares = [means.get(index, 0.0) for index in range(1, len(values))]
-            for one in find_instances(upright[region], labels, shares, self._proposals):
-                if one.value in own:
-                    box = self._grid.box_of_part(one.box, region, upright.shape)
-                    instances[one.value] = replace(one, box=box)
-        ordered = tuple(instances[lb.value] for lb in labels if lb.value in instances)
-        return replace(automatic, labelmap=labelmap, instances=ordered)
-
-    @property
-    def _values(self) -> NDArray[Any]:
-        """(K + 1,): the label value of each class, background first."""
-        values = np.array([0, *(label.value for label in self._task.labels)])
-        return values.astype(np.uint8 if values.max() < 256 else np.uint16)
+        ...

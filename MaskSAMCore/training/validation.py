@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from MaskSAMCore.data import Plan
 from MaskSAMCore.data.dataset import LabelledCase
 from MaskSAMCore.evaluation import dice_scores
-from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.inference.postprocessing import keep_largest_components
 from MaskSAMCore.inference.runner import SegmentationModel
 from MaskSAMCore.labels import Label
@@ -68,7 +68,7 @@ class Evaluator:
     def score(self, model: SegmentationModel, device: str) -> Scores:
         """Segment all cases with a network and return its scores."""
         labels = [Label(i + 1, name, (1.0, 1.0, 1.0)) for i, name in enumerate(self.class_names)]
-        segmenter = Segmenter(model, self.plan, labels, device=device)
+        segmenter = MaskSegmenter(model, self.plan, labels, device=device)
         plain, cleaned = _DiceTable(len(labels)), _DiceTable(len(labels))
         reweighted = {weight: _DiceTable(len(labels)) for weight in BACKGROUND_WEIGHTS[1:]}
         for case in self.cases:

@@ -68,7 +68,7 @@ class Warm:
     ) -> tuple[Session, bool]:
         """The session of a key, and whether it had to be opened: because there is none, or because
         anything but the boxes is another."""
-        from MaskSAMCore.inference.segmenter import CACHE_BYTES
+        from MaskSAMCore.inference.embedding_cache import CACHE_BYTES
 
         held = self._sessions.get(key)
         if held is not None and held.signature == signature and held.segmenter is segmenter:

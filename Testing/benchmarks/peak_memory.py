@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from MaskSAMCore.data import ChannelNormalization, Plan
 from MaskSAMCore.geometry import Volume
-from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.labels import Label
 
 WINDOWS = ((16, 40, 56), (16, 128, 128), (32, 256, 256), (9, 512, 512))
@@ -77,7 +77,7 @@ def measure(
     normalization = (ChannelNormalization("zscore"),)
     plan = Plan("SPL", spacing, window, normalization, ("MR",))
     labels = [Label(n + 1, f"class {n + 1}", (1.0, 0.0, 0.0)) for n in range(classes)]
-    segmenter = Segmenter(OneConvolution(window, classes), plan, labels, device="cpu")
+    segmenter = MaskSegmenter(OneConvolution(window, classes), plan, labels, device="cpu")
     segmenter.segment(Volume(np.zeros(window, dtype=np.int16), np.eye(4)))
     loaded = psutil.Process().memory_info().rss
     random = np.random.default_rng(0)

@@ -18,18 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.geometry import Box, axis_mapping
-from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.modeling.box_prompts import apply_box_prompts
 
 
-class AuxiliaryOnly:
+class AuxiliaryOnly(nn.Module):
     """A model whose final masks are the prompt generator's."""
 
     def __init__(self, model: Any) -> None:
+        super().__init__()
         self.model = model
         self.config = model.config
 
@@ -42,13 +44,14 @@ class AuxiliaryOnly:
         return prediction._replace(mask_logits=masks)
 
 
-class NotHeld:
+class NotHeld(nn.Module):
     """A model whose decoder gets its prompts from boxes as always, and whose result stays as the
     decoder made it: no class is forced on a query, held to a box or forbidden outside."""
 
     with_masks = True
 
     def __init__(self, model: Any) -> None:
+        super().__init__()
         self.model = model
         self.config = model.config
 
@@ -70,15 +73,15 @@ class BoxTokensAlone(NotHeld):
     with_masks = False
 
 
-def engine_of(segmenter: Segmenter, wrapper: Callable[[Any], Any]) -> Segmenter:
+def engine_of(segmenter: MaskSegmenter, wrapper: Callable[[Any], Any]) -> MaskSegmenter:
     """The same engine, post-processing included, around a changed network."""
-    return Segmenter(
-        wrapper(segmenter._runner.model),
+    return MaskSegmenter(
+        wrapper(segmenter.model),
         segmenter.plan,
         segmenter.labels,
         device=str(segmenter.device.device),
-        largest_component=sorted(segmenter._largest_component),
-        background_weight=segmenter._background_weight,
+        largest_component=sorted(segmenter.settings.largest_component),
+        background_weight=segmenter.settings.background_weight,
     )
 
 
@@ -121,7 +124,7 @@ def inside(boxes: list[Box], shape: tuple[int, int, int]) -> list[Box]:
 
 
 def measure(
-    segmenter: Segmenter,
+    segmenter: MaskSegmenter,
     cases: list[LabelledCase],
     draws: dict[str, Callable[[LabelledCase], list[Box]] | None],
 ) -> dict[str, np.ndarray]:
@@ -147,7 +150,7 @@ def main() -> None:
     options = parser.parse_args()
     names = json.loads(options.splits.read_text(encoding="utf-8"))[options.side]
     cases = load_cases(open_dataset(options.dataset), names)
-    segmenter = Segmenter.from_model(options.model)
+    segmenter = MaskSegmenter.from_model(options.model)
     auxiliary = engine_of(segmenter, AuxiliaryOnly)
     free, tokens = engine_of(segmenter, NotHeld), engine_of(segmenter, BoxTokensAlone)
     classes = [label.name for label in segmenter.labels]

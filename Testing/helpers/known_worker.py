@@ -20,7 +20,7 @@ def segmenter_of(path: str | Path, device: str = "auto"):
 
     import torch
 
-    from MaskSAMCore.inference import Segmenter
+    from MaskSAMCore.inference import MaskSegmenter
     from Testing.helpers.threshold_model import LABELS, SIDES, ThresholdModel, plan_for
 
     name = Path(path).name
@@ -44,7 +44,7 @@ def segmenter_of(path: str | Path, device: str = "auto"):
                 torch.zeros(1 << 50)
             return super().encode(images)
 
-    class Known(Segmenter):
+    class Known(MaskSegmenter):
         def open(self, volume, **how):
             if name == "echo":
                 volumes = volume if isinstance(volume, list) else [volume]

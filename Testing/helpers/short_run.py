@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.io import read_volume
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import SAM_CONFIGS, build_model
@@ -58,7 +58,7 @@ def dice_of(run: Path, dataset: Path, train: bool = True) -> float:
     record = TrainingRecord.load(run)
     model = load_weights(record, run / BEST) if train else build_model(record.config)
     labels = [Label(i + 1, name, (1, 1, 1)) for i, name in enumerate(record.classes)]
-    segmenter = Segmenter(model, record.plan, labels, device="cpu")
+    segmenter = MaskSegmenter(model, record.plan, labels, device="cpu")
     scores = []
     for case in record.split["val"]:
         found = segmenter.segment(read_volume(dataset / f"imagesTr/{case}_0000.nii.gz")).labelmap

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from MaskSAMCore.data import ChannelNormalization, Plan
 from MaskSAMCore.geometry import Volume
-from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import BoxPrompts
 from MaskSAMCore.modeling.box_prompts import inside_boxes
@@ -79,10 +79,10 @@ LABELS = (Label(1, "Anterior", (1.0, 0.0, 0.0)), Label(2, "Posterior", (0.0, 1.0
 SIDES = (Label(1, "left blob", (1.0, 0.0, 0.0)), Label(2, "right blob", (0.0, 1.0, 0.0)))
 
 
-def threshold_segmenter(model: nn.Module | None = None, **plan: object) -> Segmenter:
+def threshold_segmenter(model: nn.Module | None = None, **plan: object) -> MaskSegmenter:
     """A segmenter with the threshold model on the CPU."""
     model = ThresholdModel() if model is None else model
-    return Segmenter(model, plan_for(window=model.config.window, **plan), LABELS, device="cpu")
+    return MaskSegmenter(model, plan_for(window=model.config.window, **plan), LABELS, device="cpu")
 
 
 def two_blobs(shape: Sequence[int] = (11, 17, 23)) -> np.ndarray:

@@ -7,7 +7,7 @@ import torch
 from MaskSAMCore.data import ChannelNormalization, Plan
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
-from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.inference import MaskSegmenter, Segmenter
 from MaskSAMCore.modeling import MaskSAM, build_model
 from MaskSAMCore.models.bundle import save_bundle
 from Testing.helpers.networks import small_masksam_config
@@ -46,14 +46,14 @@ def noise(shape=(13, 23, 19), geometry="oblique") -> Volume:
 
 
 @pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    return Segmenter(small_model(), small_plan(), LABELS, device="cpu")
+def segmenter() -> MaskSegmenter:
+    return MaskSegmenter(small_model(), small_plan(), LABELS, device="cpu")
 
 
 def test_one_window_gives_the_scores_of_the_network_itself(segmenter, monkeypatch):
     # In single precision, whatever this processor could do.
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    model = segmenter._runner.model
+    model = segmenter.model
     window = model.config.window
     values = np.random.default_rng(2).normal(0, 1, window).astype(np.float32)
     # Voxels that lie as the plan wants them: depth to the right, rows superior, columns anterior.
@@ -72,9 +72,8 @@ def test_one_window_gives_the_scores_of_the_network_itself(segmenter, monkeypatc
 
 def test_the_result_does_not_depend_on_how_many_windows_are_encoded_together(segmenter):
     alone = segmenter.segment(noise(), probabilities=True)
-    segmenter._runner.batch = 3
-    together = segmenter.segment(noise(), probabilities=True)
-    segmenter._runner.batch = 1
+    by_threes = MaskSegmenter(segmenter.model, small_plan(), LABELS, device="cpu", batch_size=3)
+    together = by_threes.segment(noise(), probabilities=True)
     np.testing.assert_allclose(alone.probabilities, together.probabilities, atol=1e-4)
 
 
@@ -115,7 +114,7 @@ def test_a_bundle_gives_a_segmenter_with_the_same_results(tmp_path):
     )
     loaded = Segmenter.from_model(tmp_path / "small", device="cpu")
     assert loaded.name == "small"
-    by_hand = Segmenter(model, small_plan(), LABELS, device="cpu")
+    by_hand = MaskSegmenter(model, small_plan(), LABELS, device="cpu")
     found = loaded.segment(noise(), probabilities=True).probabilities
     expected = by_hand.segment(noise(), probabilities=True).probabilities
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -1,54 +1,11 @@
 import numpy as np
-import pytest
 import torch
 
-from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.inference.device import choose_device, is_out_of_memory, mixed_precision
 from MaskSAMCore.inference.embedding_cache import item, map_tensors, size_in_bytes
 from MaskSAMCore.inference.postprocessing import keep_largest_components
 from MaskSAMCore.modeling import BoxPrompts
 from MaskSAMCore.modeling.masksam.network import Embedding
 from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
-
-
-def test_auto_takes_a_device_that_works_and_says_why():
-    choice = choose_device()
-    torch.zeros(1, device=choice.device)
-    assert choice.reason
-    assert choice.reason in str(choice)
-    assert choose_device("cpu").device == torch.device("cpu")
-
-
-@pytest.mark.parametrize("wanted", ["gpu", "cpu:1", "cuda:x", ""])
-def test_an_unknown_device_is_refused_with_the_known_ones(wanted):
-    with pytest.raises(MaskSAMError, match="choose one of auto, cpu, cuda, mps"):
-        choose_device(wanted)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_an_absent_gpu_is_refused_with_the_reason():
-    with pytest.raises(MaskSAMError, match=r"'cuda' cannot be used: .*GPU.*choose auto or cpu"):
-        choose_device("cuda")
-
-
-@pytest.mark.parametrize(
-    ("capabilities", "kind"),
-    [({}, torch.float32), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
-)
-def test_a_cpu_computes_in_half_precision_only_where_it_can(monkeypatch, capabilities, kind):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    with mixed_precision(torch.device("cpu")):
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == kind
-
-
-def test_running_out_of_memory_is_told_from_other_faults():
-    assert is_out_of_memory(torch.cuda.OutOfMemoryError("x"))
-    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 3 GB)"))
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(1 << 60)
-    assert is_out_of_memory(caught.value)
-    assert not is_out_of_memory(RuntimeError("sizes do not match"))
-    assert not is_out_of_memory(ValueError("out of memory"))
 
 
 def some_embedding(batch):

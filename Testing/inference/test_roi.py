@@ -4,7 +4,7 @@ import pytest
 from MaskSAMCore.data import ChannelNormalization
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, RasBox, box_on_grid
-from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.inference import MaskSegmenter
 from Testing.helpers.threshold_model import (
     GEOMETRIES,
     LABELS,
@@ -81,7 +81,7 @@ def test_intensities_are_normalised_within_the_roi_alone():
     plan = type(plan)(**{**vars(plan), "normalization": (ChannelNormalization("zscore"),)})
     around = np.full((12, 14, 16), 5000, dtype=np.float32)
     around[3:9, 4:12, 5:13] = inside
-    Segmenter(model, plan, LABELS, device="cpu").segment(
+    MaskSegmenter(model, plan, LABELS, device="cpu").segment(
         volume_of(around), roi=Box("", (5, 4, 3), (13, 12, 9))
     )
     assert abs(float(seen[0].mean())) < 1e-3

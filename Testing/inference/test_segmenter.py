@@ -4,7 +4,7 @@ import torch
 
 from MaskSAMCore.errors import Cancelled, MaskSAMError, OutOfMemory
 from MaskSAMCore.geometry import Box
-from MaskSAMCore.inference import Instance, Segmenter
+from MaskSAMCore.inference import Instance, MaskSegmenter
 from MaskSAMCore.labels import Label
 from Testing.helpers.threshold_model import (
     GEOMETRIES,
@@ -52,9 +52,9 @@ def test_the_network_sees_the_anatomical_directions_of_its_plan(name, axis):
     k, j, i = np.indices((6, 5, 7))
     superior = np.einsum("x,xkji->kji", ijk_to_ras[2, :3], np.stack([i, j, k])).astype(np.float32)
     orientation = ["SPL", "LSA", "ALS"][axis]
-    rising = Segmenter(RisingModel(axis), plan_for(orientation), LABELS, device="cpu")
+    rising = MaskSegmenter(RisingModel(axis), plan_for(orientation), LABELS, device="cpu")
     assert (rising.segment(volume_of(superior, ijk_to_ras)).labelmap == 1).all()
-    falling = Segmenter(
+    falling = MaskSegmenter(
         RisingModel(axis), plan_for(orientation.replace("S", "I")), LABELS, device="cpu"
     )
     assert (falling.segment(volume_of(superior, ijk_to_ras)).labelmap == 0).all()
@@ -124,7 +124,7 @@ def test_score_is_an_alias_of_an_instance_s_confidence():
 
 def test_label_values_are_those_of_the_model_not_its_class_numbers():
     labels = (Label(300, "Anterior", (1, 0, 0)), Label(7, "Posterior", (0, 1, 0)))
-    segmenter = Segmenter(ThresholdModel(), plan_for(), labels, device="cpu")
+    segmenter = MaskSegmenter(ThresholdModel(), plan_for(), labels, device="cpu")
     truth = two_blobs()
     result = segmenter.segment(volume_of(truth))
     assert result.labelmap.dtype == np.uint16
@@ -161,7 +161,9 @@ def test_only_the_largest_component_is_kept_where_the_model_says_so():
     values[4:7, 8:12, 8:12] = 1
     values[1:3, 10:12, 1:3] = 2
     values[5:6, 1:3, 1:3] = 2
-    segmenter = Segmenter(ThresholdModel(), plan_for(), LABELS, device="cpu", largest_component=[1])
+    segmenter = MaskSegmenter(
+        ThresholdModel(), plan_for(), LABELS, device="cpu", largest_component=[1]
+    )
     result = segmenter.segment(volume_of(values))
     expected = values.copy()
     expected[1:3, 1:3, 1:3] = 0
@@ -184,7 +186,7 @@ def two_channel_segmenter():
     plan = type(plan)(
         **{**vars(plan), "normalization": plan.normalization * 2, "channels": ("T1", "T2")}
     )
-    return Segmenter(TwoChannelModel(), plan, LABELS, device="cpu")
+    return MaskSegmenter(TwoChannelModel(), plan, LABELS, device="cpu")
 
 
 def test_several_channels_are_taken_in_order_on_one_grid():
@@ -205,7 +207,7 @@ def test_a_wrong_number_of_channels_or_unequal_grids_are_refused():
 
 def test_labels_that_do_not_fit_the_network_are_refused():
     with pytest.raises(MaskSAMError, match="2 classes, but 1 labels"):
-        Segmenter(ThresholdModel(), plan_for(), LABELS[:1], device="cpu")
+        MaskSegmenter(ThresholdModel(), plan_for(), LABELS[:1], device="cpu")
 
 
 def test_progress_grows_to_one_and_tells_the_time_left():
@@ -257,18 +259,17 @@ class HungryModel(ThresholdModel):
         return super().encode(images)
 
 
-def test_when_memory_runs_out_batches_shrink_and_the_person_is_told():
+def test_when_memory_runs_out_batches_become_smaller_and_the_notes_say_so():
     model = HungryModel(most=1)
-    segmenter = threshold_segmenter(model)
-    segmenter._runner.batch = 4  # what a GPU starts with
+    segmenter = MaskSegmenter(model, plan_for(), LABELS, device="cpu", batch_size=4)
     seen = []
     truth = two_blobs()
     result = segmenter.segment(volume_of(truth), progress=lambda *args: seen.append(args))
     np.testing.assert_array_equal(result.labelmap, truth)
-    assert [note[-25:] for note in result.notes] == [
-        "2 window(s) at a time",
-        "1 window(s) at a time",
-    ] or len(result.notes) == 2
+    assert result.notes == (
+        "cpu ran out of memory: continuing with 2 window(s) at a time",
+        "cpu ran out of memory: continuing with 1 window(s) at a time",
+    )
     assert set(result.notes) <= {stage for stage, _, _ in seen}
 
 

@@ -6,7 +6,7 @@ import torch
 
 from MaskSAMCore.errors import Cancelled, MaskSAMError
 from MaskSAMCore.geometry import Box
-from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.inference import MaskSegmenter
 from Testing.helpers.threshold_model import (
     GEOMETRIES,
     LABELS,
@@ -148,7 +148,9 @@ def test_a_stack_of_thin_boxes_is_a_box_for_each_slice():
 def test_two_boxes_of_a_class_keep_both_parts_although_the_model_keeps_one_component():
     blank = np.zeros((11, 17, 23), dtype=np.float32)
     first, second = Box("Anterior", (2, 2, 1), (6, 6, 3)), Box("Anterior", (12, 9, 6), (20, 15, 9))
-    segmenter = Segmenter(ThresholdModel(), plan_for(), LABELS, device="cpu", largest_component=[1])
+    segmenter = MaskSegmenter(
+        ThresholdModel(), plan_for(), LABELS, device="cpu", largest_component=[1]
+    )
     both = segmenter.segment(volume_of(blank), boxes=[first, second])
     assert both.instances[0].voxel_count == 4 * 4 * 2 + 8 * 6 * 3
 
@@ -158,7 +160,7 @@ def test_a_heavier_background_takes_what_is_nearly_its_own_without_encoding_agai
     image[2:9, 3:12, 4:16] = 0.55
     image[4:7, 5:9, 6:12] = 0.9
     model = ThresholdModel()
-    with Segmenter(model, plan_for(), LABELS, device="cpu").open(volume_of(image)) as session:
+    with MaskSegmenter(model, plan_for(), LABELS, device="cpu").open(volume_of(image)) as session:
         wide = session.segment().labelmap
         encoded = model.encoded
         session.weigh_background(1.5)
@@ -169,7 +171,7 @@ def test_a_heavier_background_takes_what_is_nearly_its_own_without_encoding_agai
     np.testing.assert_array_equal(wide, image > 0.5)
     np.testing.assert_array_equal(narrow, image > 0.8)
     np.testing.assert_array_equal(again, wide)
-    heavy = Segmenter(model, plan_for(), LABELS, device="cpu", background_weight=1.5)
+    heavy = MaskSegmenter(model, plan_for(), LABELS, device="cpu", background_weight=1.5)
     np.testing.assert_array_equal(heavy.segment(volume_of(image)).labelmap, narrow)
 
 
@@ -193,7 +195,9 @@ def test_a_box_and_the_network_alone_weigh_the_background_alike(
     box = Box("Anterior", (4, 4, 3), (12, 10, 8))
     inside = np.zeros((11, 17, 23), dtype=bool)
     inside[3:8, 4:10, 4:12] = True
-    segmenter = Segmenter(FaintModel(), plan_for(), LABELS, device="cpu", background_weight=weight)
+    segmenter = MaskSegmenter(
+        FaintModel(), plan_for(), LABELS, device="cpu", background_weight=weight
+    )
     automatic = segmenter.segment(volume_of(inside.astype(np.float32))).labelmap
     blank = volume_of(np.zeros(inside.shape, dtype=np.float32))
     boxed = segmenter.segment(blank, boxes=[box], overwrite=overwrite).labelmap

@@ -15,7 +15,7 @@ from MaskSAMCore import models
 from MaskSAMCore.data.dataset import LabelledCase
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
-from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.inference import MaskSegmenter, Segmenter
 from MaskSAMCore.io import read_volume
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import build_model
@@ -88,7 +88,7 @@ def test_a_bundle_finds_what_the_runs_weights_find_with_the_datasets_values(
 
     def found(largest: tuple[int, ...]) -> np.ndarray:
         labels = [Label(value, name, (1, 1, 1)) for name, value in VALUES.items()]
-        segmenter = Segmenter(
+        segmenter = MaskSegmenter(
             model,
             record.plan,
             labels,
@@ -161,7 +161,7 @@ def test_the_background_weighs_more_where_that_is_better(run: Path, tmp_path: Pa
     path.write_text(json.dumps({**known, "background_weight": 1.5}), encoding="utf-8")
     export_run(run, tmp_path / "model")
     assert models.load_bundle(tmp_path / "model").background_weight == 1.5
-    assert Segmenter.from_model(tmp_path / "model", device="cpu")._background_weight == 1.5
+    assert Segmenter.from_model(tmp_path / "model", device="cpu").settings.background_weight == 1.5
     export_run(run, tmp_path / "other", {"background_weight": 1.2})
     assert models.load_bundle(tmp_path / "other").background_weight == 1.2
     for wrong in (0, None, "big", float("nan")):

@@ -112,7 +112,7 @@ def test_the_network_s_own_boxes_come_with_its_classes(tmp_path: Path):
 
 
 SMALL_MEMORY = (
-    "from MaskSAMCore.inference import segmenter; segmenter.CACHE_BYTES = 1;"
+    "from MaskSAMCore.inference import embedding_cache; embedding_cache.CACHE_BYTES = 1;"
     "from Testing.helpers import known_worker; known_worker.main()"
 )
 

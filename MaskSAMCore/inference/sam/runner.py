@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from MaskSAMCore.errors import OutOfMemory
-from MaskSAMCore.inference.device import DeviceChoice, is_out_of_memory, mixed_precision
+from MaskSAMCore.inference.device import DeviceChoice, MemoryFallback, mixed_precision
 from MaskSAMCore.inference.sam.preprocessing import PREPARATIONS
 from MaskSAMCore.modeling.sam.predictor import BlockCallback, PlainSam
 
-Result = TypeVar("Result")
-
 
 class SamRunner:
-    """Runs a SAM slice by slice; on a GPU whose memory runs out, it goes on on the CPU.
-
-    Attributes:
-        choice: the device in use and why.
-        notes: what changed, for people.
-        blocks: of the image encoder.
+    """Runs a SAM on a device, slice by slice.
 
     Args:
         model: the SAM.
-        preparation: "sam" or "medsam".
-        choice: the device to begin with.
+        preparation: "sam" or "medsam", the checkpoint's own preprocessing of slices.
+        choice: device to begin with.
+
+    Attributes:
+        model: the SAM.
+        memory: device in use, which becomes the CPU when a GPU's memory runs out.
+        blocks: number of blocks of the image encoder.
     """
 
     def __init__(self, model: PlainSam, preparation: str, choice: DeviceChoice) -> None:
         self.model = model
-        self.choice = choice
-        self.notes: list[str] = []
+        self.memory = MemoryFallback(choice, model.eval().to, "slice")
         self.blocks = model.config.depth
         self._preparation = PREPARATIONS[preparation]
-        model.eval().to(choice.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Device in use."""
+        return self.memory.choice.device
 
     @torch.inference_mode()
     def encode(self, grey: NDArray[np.uint8], each_block: BlockCallback) -> Tensor:
@@ -51,11 +48,11 @@ class SamRunner:
         image = self._preparation.image(grey, self.model.image_size)
 
         def work() -> Tensor:
-            device = self.choice.device
+            device = self.device
             with mixed_precision(device):
                 return self.model.encode(image.to(device), each_block).float()
 
-        return self._with_memory(work)
+        return self.memory.run(work)
 
     @torch.inference_mode()
     def logits(
@@ -67,29 +64,9 @@ class SamRunner:
         prompts = self._preparation.boxes(boxes, shape, size)
 
         def work() -> Tensor:
-            device = self.choice.device
+            device = self.device
             masks = self.model.decode(embedding.to(device), prompts.to(device))
             return self._preparation.logits(masks, shape, size).cpu()
 
-        logits: NDArray[np.float32] = self._with_memory(work).numpy()
+        logits: NDArray[np.float32] = self.memory.run(work).numpy()
         return logits
-
-    def _with_memory(self, work: Callable[[], Result]) -> Result:
-        try:
-            return work()
-        except (RuntimeError, MemoryError) as error:
-            if not (isinstance(error, MemoryError) or is_out_of_memory(error)):
-                raise
-        # Outside the handler, which would hold on to what the failed try allocated.
-        device = self.choice.device
-        if device.type == "cpu":
-            raise OutOfMemory(
-                "this computer's memory is too small for one slice of this model: close other"
-                " programs or choose a smaller model"
-            )
-        self.choice = DeviceChoice(torch.device("cpu"), f"{device} ran out of memory")
-        self.model.to(self.choice.device)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        self.notes.append(f"{device} ran out of memory: continuing on the CPU")
-        return self._with_memory(work)

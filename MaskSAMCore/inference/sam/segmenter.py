@@ -1,54 +1,100 @@
-"""A SAM or MedSAM checkpoint as a model of the product: one segment for each name of a box."""
+"""Segmenter of a SAM or MedSAM checkpoint: one segment per name of a box."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.device import DeviceChoice, choose_device
+from MaskSAMCore.inference.embedding_cache import CACHE_BYTES
+from MaskSAMCore.inference.progress import CancelledCallback, ProgressCallback
+from MaskSAMCore.inference.results import Segmentation
 from MaskSAMCore.inference.sam.runner import SamRunner
 from MaskSAMCore.inference.sam.session import SamSession
-from MaskSAMCore.inference.segmenter import CACHE_BYTES, Segmenter, TestTimeAugmentation
+from MaskSAMCore.inference.settings import TestTimeAugmentation
+from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling.sam.predictor import PlainSam
+from MaskSAMCore.models import open_checkpoint
 
 
-class SamSegmenter(Segmenter):
-    """Segments anything by a box; it has no classes of its own. What differs from other models:
-    :meth:`open`, and :meth:`SamSession.segment`.
+class SamSegmenter:
+    """A SAM on its device, which segments anything by a box, see :class:`Segmenter`.
 
     Example:
-        >>> segmenter = Segmenter.from_model("sam_vit_b")
+        >>> segmenter = SamSegmenter.from_model("sam_vit_b")
         >>> result = segmenter.segment(volume, boxes=[Box("Tumour", (10, 12, 8), (30, 31, 20))])
 
     Args:
         model: the SAM.
-        preparation: "sam" or "medsam": how the checkpoint wants its slices.
+        preparation: "sam" or "medsam", the checkpoint's own preprocessing of slices.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        name: of the model, for people.
+        name: name of the model.
+
+    Attributes:
+        model: the SAM.
+        name: name of the model.
+        labels: empty, because a SAM has no classes.
+        plan: None, because slices are used as they are in the volume.
+        channels: 1.
 
     Raises:
         MaskSAMError: the device cannot be used.
     """
 
     needs_boxes = True
+    labels: tuple[Label, ...] = ()
+    plan = None
+    channels = 1
 
     def __init__(
         self, model: PlainSam, preparation: str = "sam", *, device: str = "auto", name: str = ""
     ) -> None:
-        self.labels = ()
+        self.model = model
         self.name = name
-        self._sam = SamRunner(model, preparation, choose_device(device))
+        self._runner = SamRunner(model, preparation, choose_device(device))
 
-    @property
-    def channels(self) -> int:
-        """SAM looks at one image."""
-        return 1
+    @staticmethod
+    def from_model(name_or_path: str | Path, device: str = "auto") -> SamSegmenter:
+        """Load a checkpoint by its name in the catalog.
+
+        Raises:
+            MaskSAMError: it is no checkpoint of a SAM, not installed or damaged, or the device is
+                unusable.
+        """
+        checkpoint = open_checkpoint(str(name_or_path))
+        if checkpoint is None:
+            raise MaskSAMError(f"'{name_or_path}' is no checkpoint of a SAM")
+        name, preparation = checkpoint.entry.name, checkpoint.entry.preparation
+        return SamSegmenter(checkpoint.build(), preparation, device=device, name=name)
 
     @property
     def device(self) -> DeviceChoice:
-        """The device in use and why; it becomes the CPU where a GPU's memory ran out."""
-        return self._sam.choice
+        """Device in use and the reason for it; the CPU once a GPU's memory ran out."""
+        return self._runner.memory.choice
+
+    def segment(
+        self,
+        volume: Volume | Sequence[Volume],
+        *,
+        roi: Box | None = None,
+        boxes: Sequence[Box] | None = None,
+        overwrite: bool = False,
+        progress: ProgressCallback | None = None,
+        cancelled: CancelledCallback | None = None,
+        tta: TestTimeAugmentation = "none",
+        probabilities: bool = False,
+    ) -> Segmentation:
+        """Segment a volume once, see :meth:`Segmenter.segment`."""
+        with self.open(volume, roi=roi, tta=tta, cache_bytes=0) as session:
+            return session.segment(
+                boxes,
+                overwrite=overwrite,
+                progress=progress,
+                cancelled=cancelled,
+                probabilities=probabilities,
+            )
 
     def open(
         self,
@@ -58,18 +104,19 @@ class SamSegmenter(Segmenter):
         tta: TestTimeAugmentation = "none",
         cache_bytes: int = CACHE_BYTES,
     ) -> SamSession:
-        """Hold a volume open, so that boxes cost a decode only.
+        """Open a volume to segment it several times.
 
         Args:
             volume: the image.
-            roi: the part that SAM is shown, in IJK voxel edges: what is outside it is neither seen
-                nor segmented, and what is inside is seen larger.
-            tta: must be "none".
-            cache_bytes: see :meth:`Segmenter.open`.
+            roi: region that the SAM sees, in IJK voxel edges: the smaller it is, the larger its
+                content is in the SAM's input. Nothing is segmented outside.
+            tta: "none"; there are no mirrored passes.
+            cache_bytes: memory for embeddings; further ones go to files until the session is
+                closed. 0 keeps none.
         """
         if tta != "none":
             raise MaskSAMError("mirrored passes are for models without boxes: choose none")
         volumes = (volume,) if isinstance(volume, Volume) else tuple(volume)
         if len(volumes) != 1:
             raise MaskSAMError(f"this model takes one image, but {len(volumes)} are given")
-        return SamSession(self._sam, volumes[0], roi, cache_bytes)
+        return SamSession(self._runner, volumes[0], roi, cache_bytes)

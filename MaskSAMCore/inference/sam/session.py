@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,6 @@ from MaskSAMCore.inference.sam.intensities import (
 )
 from MaskSAMCore.inference.sam.overlay import Overlay
 from MaskSAMCore.inference.sam.runner import SamRunner
-from MaskSAMCore.inference.session import Session
 from MaskSAMCore.inference.sliding_window import hull
 
 # The upright array: slices across its three axes are axial, coronal and sagittal as radiologists
@@ -61,8 +61,8 @@ class _Work:
     logits: NDArray[np.float16] | None = None
 
 
-class SamSession(Session):
-    """Segments what boxes are drawn around, again and again as a person moves them.
+class SamSession:
+    """An open volume of a SAM, see :class:`Session`.
 
     Each box is segmented slice by slice along its best axis (`box_slices.best_axis`); the segment
     holds voxels whose centre lies in one of its boxes, and no others.
@@ -95,8 +95,19 @@ class SamSession(Session):
         self._limits: Limits | None = None
         self._closed = False
 
+    def __enter__(self) -> SamSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Let go of embeddings and masks."""
+        """Free the embeddings and masks; the session cannot be used afterwards."""
         self._cache.clear()
         self._done.clear()
         self._encoded.clear()
@@ -143,7 +154,7 @@ class SamSession(Session):
             for box in map(self._grid.clipped, parts)
         ]
         report = Progress(progress, cancelled)
-        self._runner.notes.clear()
+        self._runner.memory.notes.clear()
         dtype = np.uint8 if len(labels) < 256 else np.uint16
         labelmap = np.zeros(self._volume.shape, dtype=dtype)
         overlay = Overlay(self._grid.upright(labelmap), hull([w.slices.place for w in work]))
@@ -152,7 +163,10 @@ class SamSession(Session):
         instances = find_instances(labelmap, labels, overlay.scores(len(labels)).tolist())
         found = {one.value for one in instances}
         empty = [label.name for label in labels if label.value not in found]
-        notes = [*self._runner.notes, *(f"nothing was found in the box '{n}'" for n in empty)]
+        notes = [
+            *self._runner.memory.notes,
+            *(f"nothing was found in the box '{n}'" for n in empty),
+        ]
         report.finish()
         return Segmentation(labelmap, labels, instances, self._volume, notes=tuple(notes))
 
@@ -215,7 +229,7 @@ class SamSession(Session):
                 self._put(one, key[2], logits, overlay)
 
     def _embedding(self, key: _SliceKey, each_block: Any) -> Tensor:
-        kept: Tensor | None = self._cache.get(key, self._runner.choice.device)
+        kept: Tensor | None = self._cache.get(key, self._runner.device)
         if kept is not None:
             return kept
         limits, axis, index = key

@@ -11,11 +11,14 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.research.comparison.folder import Folder, read_json, write_json
 from MaskSAMCore.research.comparison.prompts import reference_boxes, slice_axis
+
+if TYPE_CHECKING:
+    from MaskSAMCore.inference import Segmenter
 
 
 def train(job: dict[str, Any]) -> None:
@@ -52,7 +55,7 @@ def segment(job: dict[str, Any]) -> None:
     system = job["system"]
     dataset = open_dataset(Path(job["dataset"]))
     segmenter, facts = _load(folder, job)
-    orientation = None if system["checkpoint"] else segmenter.plan.orientation
+    orientation = None if segmenter.plan is None else segmenter.plan.orientation
     path = folder.facts(system["name"])
     known = read_json(path)
     seconds: dict[str, float] = dict(known.get("seconds", {}))
@@ -105,25 +108,19 @@ def peak_memory(device: str) -> float:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _load(folder: Folder, job: dict[str, Any]) -> tuple[Any, dict[str, float]]:
+def _load(folder: Folder, job: dict[str, Any]) -> tuple[Segmenter, dict[str, float]]:
     """The segmenter of a system, and how many parameters it has."""
     import torch
 
-    from MaskSAMCore.inference import Segmenter
-    from MaskSAMCore.inference.sam.segmenter import SamSegmenter
+    from MaskSAMCore.inference import MaskSegmenter, SamSegmenter
     from MaskSAMCore.modeling import build_model
-    from MaskSAMCore.models import open_checkpoint, open_model
+    from MaskSAMCore.models import open_model
     from MaskSAMCore.training.export import export_run
 
     system, device = job["system"], job["device"]
     if system["checkpoint"]:
-        checkpoint = open_checkpoint(system["checkpoint"])
-        if checkpoint is None:
-            raise MaskSAMError(f"'{system['checkpoint']}' is no checkpoint of a SAM")
-        sam = checkpoint.build()
-        how = checkpoint.entry.preparation
-        boxed = SamSegmenter(sam, how, device=device, name=system["checkpoint"])
-        return boxed, {"tunable": 0, "total": sum(p.numel() for p in sam.parameters())}
+        boxed = SamSegmenter.from_model(system["checkpoint"], device)
+        return boxed, {"tunable": 0, "total": sum(p.numel() for p in boxed.model.parameters())}
     given = job["training"]["given"]
     name = str(job["training"]["name"])
     run = folder.run(name) if given is None else Path(given)
@@ -131,7 +128,7 @@ def _load(folder: Folder, job: dict[str, Any]) -> tuple[Any, dict[str, float]]:
     bundle, installed = open_model(folder.model(name))
     file = job["sam_checkpoint"]
     sam_checkpoint = installed if file is None else Path(file)
-    segmenter = Segmenter.from_bundle(bundle, sam_checkpoint, device)
+    segmenter = MaskSegmenter.from_bundle(bundle, sam_checkpoint, device)
     with torch.device("meta"):
         model = build_model(bundle.config)
     tunable = sum(p.numel() for p in model.trained_parameters().values())

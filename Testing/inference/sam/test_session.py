@@ -40,7 +40,7 @@ def segmenter() -> SamSegmenter:
 @pytest.fixture
 def calls(segmenter: SamSegmenter) -> dict[str, int]:
     """How many slices were encoded and boxes decoded."""
-    model, counted = segmenter._sam.model, {"encoded": 0, "decoded": 0}
+    model, counted = segmenter.model, {"encoded": 0, "decoded": 0}
     encode, decode = model.encode, model.decode
 
     def encoding(*arguments: Any) -> torch.Tensor:
@@ -170,7 +170,7 @@ def test_an_roi_shows_sam_nothing_else(segmenter: SamSegmenter):
 
 def test_sam_sees_ct_in_a_window_and_everything_else_between_percentiles(segmenter: SamSegmenter):
     image = volume()
-    model, seen = segmenter._sam.model, []
+    model, seen = segmenter.model, []
     encode = model.encode
     model.encode = lambda image, *a: seen.append(image) or encode(image, *a)  # type: ignore
     roi = Box("", (2.0, 2.0, 1.0), (30.0, 24.0, 8.0))
@@ -252,7 +252,7 @@ def test_a_cancel_acts_within_a_slice_and_leaves_nothing_half_done(segmenter: Sa
     image = volume()
     expected = segmenter.segment(image, boxes=[A, B]).labelmap
     blocks = 0
-    block = segmenter._sam.model.sam.image_encoder.blocks[1]
+    block = segmenter.model.sam.image_encoder.blocks[1]
     hook = block.norm1.register_forward_hook(lambda *_: count())
 
     def count() -> None:

@@ -80,7 +80,7 @@ def test_a_box_in_an_oblique_volume_gets_the_predictors_own_mask(
     volume = Volume(array, matrix)
     segmenter = Segmenter.from_model(added, device="cpu")
     assert isinstance(segmenter, SamSegmenter) and segmenter.needs_boxes
-    model = segmenter._sam.model
+    model = segmenter.model
     embeddings: list[torch.Tensor] = []
 
     def encode(*arguments: Any) -> torch.Tensor:

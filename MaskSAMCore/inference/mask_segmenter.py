@@ -1,0 +1,182 @@
+"""Segmenter of networks with classes, such as MaskSAM and MA-SAM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from MaskSAMCore.data import Plan
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.inference.device import DeviceChoice, choose_device
+from MaskSAMCore.inference.embedding_cache import CACHE_BYTES
+from MaskSAMCore.inference.mask_session import MaskSession
+from MaskSAMCore.inference.progress import CancelledCallback, ProgressCallback
+from MaskSAMCore.inference.results import Segmentation
+from MaskSAMCore.inference.runner import Runner, SegmentationModel
+from MaskSAMCore.inference.settings import InferenceSettings, TestTimeAugmentation
+from MaskSAMCore.labels import Label
+from MaskSAMCore.models import Bundle, open_model
+
+
+class MaskSegmenter:
+    """A network with classes on its device, see :class:`Segmenter`.
+
+    Args:
+        model: network that encodes and decodes windows.
+        plan: orientation, spacing and intensities of the network's input.
+        labels: classes 1 to K in order.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        largest_component: values of the labels of which only the largest component is kept.
+        background_weight: factor of the background's scores.
+        mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
+        name: name of the model.
+        batch_size: windows that are encoded together; None for 4 on a GPU and 1 on the CPU.
+
+    Attributes:
+        model: the network.
+        settings: all of the above that does not depend on the device.
+        name: name of the model.
+
+    Raises:
+        MaskSAMError: the device cannot be used, or the labels do not fit the network.
+    """
+
+    needs_boxes = False
+
+    def __init__(
+        self,
+        model: SegmentationModel,
+        plan: Plan,
+        labels: Sequence[Label],
+        *,
+        device: str = "auto",
+        largest_component: Sequence[int] = (),
+        background_weight: float = 1.0,
+        mirror: Sequence[int] = (0, 1, 2),
+        name: str = "",
+        batch_size: int | None = None,
+    ) -> None:
+        classes = model.config.num_classes
+        if classes != len(labels):
+            raise MaskSAMError(
+                f"the model has {classes} classes, but {len(labels)} labels are given"
+            )
+        self.model = model
+        self.settings = InferenceSettings(
+            plan, tuple(labels), frozenset(largest_component), background_weight, tuple(mirror)
+        )
+        self.name = name
+        self._runner = Runner(model, choose_device(device), batch_size)
+
+    @staticmethod
+    def from_model(name_or_path: str | Path, device: str = "auto") -> MaskSegmenter:
+        """Load a model by its name in the catalog or the path of its bundle (a folder or a zip).
+
+        Raises:
+            MaskSAMError: there is no such model, its files are damaged, or the device is unusable.
+        """
+        bundle, sam_checkpoint = open_model(name_or_path)
+        return MaskSegmenter.from_bundle(bundle, sam_checkpoint, device)
+
+    @staticmethod
+    def from_bundle(
+        bundle: Bundle, sam_checkpoint: Path | None = None, device: str = "auto"
+    ) -> MaskSegmenter:
+        """Load the model of a bundle.
+
+        Args:
+            bundle: an open bundle.
+            sam_checkpoint: weights of the frozen SAM, see :meth:`Bundle.build`.
+            device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+
+        Raises:
+            MaskSAMError: the weights do not fit, or the device is unusable.
+        """
+        return MaskSegmenter(
+            bundle.build(sam_checkpoint),
+            bundle.plan,
+            bundle.labels,
+            device=device,
+            largest_component=bundle.largest_component,
+            background_weight=bundle.background_weight,
+            mirror=bundle.mirror,
+            name=bundle.name,
+        )
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """Classes 1 to K in order."""
+        return self.settings.labels
+
+    @property
+    def plan(self) -> Plan:
+        """Preprocessing of the network's input."""
+        return self.settings.plan
+
+    @property
+    def channels(self) -> int:
+        """Number of images per case."""
+        return len(self.plan.channels)
+
+    @property
+    def device(self) -> DeviceChoice:
+        """Device in use and the reason for it; the CPU once a GPU's memory ran out."""
+        return self._runner.memory.choice
+
+    def segment(
+        self,
+        volume: Volume | Sequence[Volume],
+        *,
+        roi: Box | None = None,
+        boxes: Sequence[Box] | None = None,
+        overwrite: bool = False,
+        progress: ProgressCallback | None = None,
+        cancelled: CancelledCallback | None = None,
+        tta: TestTimeAugmentation = "none",
+        probabilities: bool = False,
+    ) -> Segmentation:
+        """Segment a volume once, see :meth:`Segmenter.segment`."""
+        # With boxes the embeddings are used twice: the volume is first segmented without them.
+        cache_bytes = CACHE_BYTES if boxes else 0
+        with self.open(volume, roi=roi, tta=tta, cache_bytes=cache_bytes) as session:
+            return session.segment(
+                boxes,
+                overwrite=overwrite,
+                progress=progress,
+                cancelled=cancelled,
+                probabilities=probabilities,
+            )
+
+    def open(
+        self,
+        volume: Volume | Sequence[Volume],
+        *,
+        roi: Box | None = None,
+        tta: TestTimeAugmentation = "none",
+        cache_bytes: int = CACHE_BYTES,
+    ) -> MaskSession:
+        """Open a volume to segment it several times, see :meth:`Segmenter.open`."""
+        if tta not in ("none", "mirror"):
+            raise MaskSAMError(f"unknown test-time augmentation '{tta}': choose none or mirror")
+        volumes = (volume,) if isinstance(volume, Volume) else tuple(volume)
+        self._check_channels(volumes)
+        return MaskSession(
+            self._runner, self.settings, volumes, roi=roi, tta=tta, cache_bytes=cache_bytes
+        )
+
+    def _check_channels(self, volumes: Sequence[Volume]) -> None:
+        expected = self.model.config.in_channels
+        if len(volumes) != expected:
+            names = ", ".join(self.plan.channels)
+            raise MaskSAMError(
+                f"this model takes {expected} image(s) a case ({names}), but {len(volumes)} are"
+                " given"
+            )
+        first = volumes[0]
+        for other in volumes[1:]:
+            if not first.same_grid(other):
+                raise MaskSAMError(
+                    "the channels of a case must share one grid: resample them to the same size,"
+                    " spacing, origin and directions"
+                )

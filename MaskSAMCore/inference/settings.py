@@ -1,0 +1,46 @@
+"""Settings that a segmenter and its sessions share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations
+from typing import Literal
+
+from MaskSAMCore.data import Plan
+from MaskSAMCore.labels import Label
+
+TestTimeAugmentation = Literal["none", "mirror"]
+# Axes of a window (T, H, W) along which it is mirrored.
+Flips = tuple[int, ...]
+UNMIRRORED: tuple[Flips, ...] = ((),)
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """Settings of a network with classes, all of them fixed when it was trained.
+
+    Attributes:
+        plan: orientation, spacing and intensities of the network's input.
+        labels: classes 1 to K in order.
+        largest_component: values of the labels of which only the largest component is kept,
+            because that raised the validation Dice.
+        background_weight: factor of the background's scores, above 1 where that raised the
+            validation Dice: masks trained with a Dice loss come out too large.
+        mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
+    """
+
+    plan: Plan
+    labels: tuple[Label, ...]
+    largest_component: frozenset[int] = frozenset()
+    background_weight: float = 1.0
+    mirror: tuple[int, ...] = (0, 1, 2)
+
+    def passes(self, tta: TestTimeAugmentation) -> tuple[Flips, ...]:
+        """Return the passes whose scores are averaged, the unmirrored one first."""
+        return mirrored_passes(self.mirror) if tta == "mirror" else UNMIRRORED
+
+
+def mirrored_passes(axes: Sequence[int]) -> tuple[Flips, ...]:
+    """Return all combinations of mirrored axes, eight for three axes as in the paper."""
+    return tuple(chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1)))

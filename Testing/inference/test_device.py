@@ -1,0 +1,94 @@
+import pytest
+import torch
+
+from MaskSAMCore.errors import MaskSAMError, OutOfMemory
+from MaskSAMCore.inference.device import (
+    DeviceChoice,
+    MemoryFallback,
+    choose_device,
+    is_out_of_memory,
+    mixed_precision,
+)
+
+
+def test_auto_chooses_a_device_that_works_and_gives_the_reason():
+    choice = choose_device()
+    torch.zeros(1, device=choice.device)
+    assert choice.reason
+    assert choice.reason in str(choice)
+    assert choose_device("cpu").device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("wanted", ["gpu", "cpu:1", "cuda:x", ""])
+def test_an_unknown_device_is_refused_with_the_known_ones(wanted):
+    with pytest.raises(MaskSAMError, match="choose one of auto, cpu, cuda, mps"):
+        choose_device(wanted)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_an_absent_gpu_is_refused_with_the_reason():
+    with pytest.raises(MaskSAMError, match=r"'cuda' cannot be used: .*GPU.*choose auto or cpu"):
+        choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [({}, torch.float32), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
+)
+def test_a_cpu_computes_in_bfloat16_only_if_it_has_the_units(monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    with mixed_precision(torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+def test_out_of_memory_is_distinguished_from_other_errors():
+    assert is_out_of_memory(torch.cuda.OutOfMemoryError("x"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 3 GB)"))
+    assert is_out_of_memory(MemoryError())
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("sizes do not match"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_memory_fallback_halves_the_batches_then_moves_to_the_cpu_and_then_gives_up():
+    moved: list[str] = []
+    memory = MemoryFallback(
+        DeviceChoice(torch.device("mps"), "Apple GPU"),
+        lambda device: moved.append(device.type),
+        "window",
+        batch_size=4,
+    )
+    attempts: list[tuple[str, int]] = []
+    notified: list[str] = []
+
+    def work(most: int) -> str:
+        attempts.append((memory.choice.device.type, memory.batch_size))
+        if len(attempts) < most:
+            raise RuntimeError("MPS backend out of memory")
+        return "done"
+
+    assert memory.run(lambda: work(most=4), notified.append) == "done"
+    assert attempts == [("mps", 4), ("mps", 2), ("mps", 1), ("cpu", 1)]
+    assert moved == ["mps", "cpu"]
+    assert str(memory.choice) == "cpu (mps ran out of memory)"
+    assert notified == memory.notes
+    assert memory.notes == [
+        "mps ran out of memory: continuing with 2 window(s) at a time",
+        "mps ran out of memory: continuing with 1 window(s) at a time",
+        "mps ran out of memory: continuing on the CPU",
+    ]
+    with pytest.raises(OutOfMemory, match="too small for one window of this model"):
+        memory.run(lambda: work(most=9))
+
+
+def test_memory_fallback_passes_other_errors_on():
+    memory = MemoryFallback(choose_device("cpu"), lambda device: None, "slice")
+
+    def fail() -> None:
+        raise RuntimeError("sizes do not match")
+
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        memory.run(fail)
+    assert memory.notes == []
