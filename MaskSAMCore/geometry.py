@@ -1,7 +1,7 @@
 """Volumes and boxes in space.
 
 Arrays are [K, J, I]. The matrix of a volume maps voxel indices (i, j, k), integers at voxel
-centres, to RAS millimetres. Boxes are voxel edges: edge 0 is the outer face of the first voxel, so
+centres, to RAS mm. Boxes are given by voxel edges: edge 0 is the outer face of the first voxel, so
 that an integer box covers ``array[k0:k1, j0:j1, i0:i1]`` and the centre of voxel n lies at n + 0.5.
 """
 
@@ -17,20 +17,23 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 
-# Corners that went through files come back off by about 1e-6 voxel; they must not add a voxel.
+# Voxels. Box corners read from files are off by about 1e-6, which must not add a voxel to the box.
 EDGE_TOLERANCE = 1e-3
+# Hounsfield units. MR images have no values below it; CT images with air in them do.
+CT_AIR = -500
 
+# Index of the RAS axis, and sign along it.
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 
 
 @dataclass(frozen=True)
 class Volume:
-    """An image on its grid.
+    """A 3D image with its place in space.
 
     Attributes:
-        array: [K, J, I].
-        ijk_to_ras: 4 x 4, float64.
-        name: shown to people.
+        array: voxels [K, J, I].
+        ijk_to_ras: float64 (4, 4), from voxel indices (i, j, k, 1) to RAS mm.
+        name: name shown to the user.
     """
 
     array: NDArray[Any]
@@ -39,7 +42,7 @@ class Volume:
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
-            raise MaskSAMError(f"a volume needs 3 axes, this array has {self.array.ndim}")
+            raise MaskSAMError(f"a volume must have 3 axes, this array has {self.array.ndim}")
         matrix = np.asarray(self.ijk_to_ras, dtype=np.float64)
         if matrix.shape != (4, 4) or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
             raise MaskSAMError("ijk_to_ras must be an invertible 4 x 4 matrix")
@@ -47,29 +50,29 @@ class Volume:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Voxels along K, J, I."""
+        """Number of voxels along K, J, I."""
         k, j, i = self.array.shape
         return k, j, i
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Millimetres along I, J, K."""
+        """Voxel size along I, J, K in mm."""
         i, j, k = np.linalg.norm(self.ijk_to_ras[:3, :3], axis=0)
         return float(i), float(j), float(k)
 
     @property
     def voxel_ml(self) -> float:
-        """Volume of a voxel in millilitres."""
+        """Volume of a voxel in ml."""
         return abs(float(np.linalg.det(self.ijk_to_ras[:3, :3]))) / 1000
 
     @cached_property
     def directions(self) -> NDArray[np.float64]:
-        """3 x 3; columns are the RAS unit vectors of I, J, K."""
+        """RAS unit vectors of I, J, K as columns, float64 (3, 3)."""
         directions: NDArray[np.float64] = self.ijk_to_ras[:3, :3] / np.asarray(self.spacing)
         return directions
 
     def same_grid(self, other: Volume, tolerance_mm: float = 1e-3) -> bool:
-        """Whether both have the same shape and all corners lie within ``tolerance_mm``."""
+        """Return whether both shapes are equal and all corners lie within ``tolerance_mm``."""
         if self.shape != other.shape:
             return False
         corners = _corners(np.zeros(3), np.array(self.shape[::-1], dtype=float))
@@ -80,11 +83,12 @@ class Volume:
 
 @dataclass(frozen=True)
 class Box:
-    """A box of a class, or a region of interest, in voxel edges of a volume.
+    """A bounding box of a class, or a region of interest, on the grid of a volume.
 
     Attributes:
         class_name: name of the class; empty for a region of interest.
-        lower, upper: (i, j, k) edges, fractions allowed.
+        lower: lower edges (i, j, k) in voxels, possibly fractional.
+        upper: upper edges (i, j, k) in voxels, possibly fractional.
     """
 
     class_name: str
@@ -92,26 +96,26 @@ class Box:
     upper: tuple[float, float, float]
 
     def clipped(self, shape: tuple[int, int, int]) -> Box:
-        """The part inside a volume of ``shape`` [K, J, I]; may be empty."""
+        """Return the part inside a volume of ``shape`` (K, J, I), which may be empty."""
         size = np.array(shape[::-1], dtype=float)
         lower = np.clip(self.lower, 0, size)
         upper = np.clip(self.upper, lower, size)
         return replace(self, lower=_triple(lower), upper=_triple(upper))
 
     def rounded(self) -> Box:
-        """Grown to whole voxels; an edge within 1e-3 of a whole one is that one."""
+        """Return the box rounded outward to whole voxels, with ``EDGE_TOLERANCE``."""
         lower = np.floor(np.asarray(self.lower) + EDGE_TOLERANCE)
         upper = np.ceil(np.asarray(self.upper) - EDGE_TOLERANCE)
         return replace(self, lower=_triple(lower), upper=_triple(upper))
 
     @property
     def empty(self) -> bool:
-        """Whether it contains nothing."""
+        """Whether the box has no extent along an axis."""
         sizes = np.asarray(self.upper) - np.asarray(self.lower)
         return bool((sizes <= EDGE_TOLERANCE).any())
 
     def slices(self) -> tuple[slice, slice, slice]:
-        """The [K, J, I] index of its voxels, rounded outward."""
+        """Return the index of the box in an array [K, J, I], rounded outward."""
         box = self.rounded()
         i, j, k = (slice(int(a), int(b)) for a, b in zip(box.lower, box.upper, strict=True))
         return k, j, i
@@ -119,13 +123,13 @@ class Box:
 
 @dataclass(frozen=True)
 class RasBox:
-    """A box anywhere in space, as a person draws it.
+    """A box in space with axes of its own, as the user draws it.
 
     Attributes:
         class_name: name of the class; may be empty.
-        center: RAS mm.
-        axes: 3 x 3; columns are the RAS unit vectors of its own axes.
-        size: mm along its own axes.
+        center: centre in RAS mm.
+        axes: RAS unit vectors of the box's axes as columns, (3, 3).
+        size: lengths along the box's axes in mm.
     """
 
     class_name: str
@@ -135,16 +139,16 @@ class RasBox:
 
 
 def box_on_grid(box: RasBox, volume: Volume) -> Box:
-    """The smallest box in voxel edges of ``volume`` around all eight corners of ``box``."""
+    """Return the bounding box, on the grid of ``volume``, of the eight corners of ``box``."""
     half = np.array(box.size, dtype=np.float64) / 2
-    turned = _corners(-half, half) @ np.asarray(box.axes, dtype=np.float64).T
-    corners: NDArray[np.float64] = np.array(box.center, dtype=np.float64) + turned
+    offsets = _corners(-half, half) @ np.asarray(box.axes, dtype=np.float64).T
+    corners: NDArray[np.float64] = np.array(box.center, dtype=np.float64) + offsets
     edges = _transform(np.linalg.inv(volume.ijk_to_ras), corners) + 0.5
     return Box(box.class_name, _triple(edges.min(0)), _triple(edges.max(0)))
 
 
 def box_in_space(box: Box, volume: Volume) -> RasBox:
-    """The box, in voxel edges of ``volume``, as a box in space along the volume's axes."""
+    """Return ``box``, which lies on the grid of ``volume``, as a box in space."""
     lower, upper = np.asarray(box.lower), np.asarray(box.upper)
     center = _transform(volume.ijk_to_ras, (lower + upper)[None] / 2 - 0.5)[0]
     size = (upper - lower) * np.asarray(volume.spacing)
@@ -152,43 +156,35 @@ def box_in_space(box: Box, volume: Volume) -> RasBox:
 
 
 def crop(volume: Volume, box: Box) -> Volume:
-    """The voxels inside ``box`` (rounded outward and clipped), where they were in space.
+    """Return the part of a volume inside ``box``, rounded outward, at its place in space.
 
     Raises:
-        MaskSAMError: nothing of the volume lies in the box.
+        MaskSAMError: the box lies outside the volume.
     """
     inside = box.clipped(volume.shape)
     if inside.empty:
-        raise MaskSAMError("the region of interest contains nothing of the volume: move it over it")
+        raise MaskSAMError("the region of interest lies outside the volume: move it inside")
     k, j, i = inside.slices()
     matrix = volume.ijk_to_ras.copy()
     matrix[:3, 3] = _transform(matrix, np.array([[i.start, j.start, k.start]], dtype=float))[0]
     return replace(volume, array=volume.array[k, j, i], ijk_to_ras=matrix)
 
 
-def axis_codes(ijk_to_ras: NDArray[np.float64]) -> str:
-    """Where the array axes K, J, I point most nearly, for example "SAR"."""
-    axes = np.asarray(ijk_to_ras)[:3, :3]
-    best = axis_mapping(ijk_to_ras, "SAR")
-    codes = [""] * 3
-    for letters, axis in zip(("SI", "AP", "RL"), best[0], strict=True):
-        world = _DIRECTIONS[letters[0]][0]
-        codes[axis] = letters[0] if axes[world, 2 - axis] >= 0 else letters[1]
-    return "".join(codes)
-
-
 def axis_mapping(
     ijk_to_ras: NDArray[np.float64], code: str
 ) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """How an array [K, J, I] is turned to point its axes to ``code``, by permutation and flips.
+    """Return the permutation and flips that orient an array [K, J, I] to ``code``.
 
     Args:
-        ijk_to_ras: 4 x 4; may be oblique, the nearest axes are taken, each once.
-        code: three letters of RLAPSI, the direction of each axis of the turned array.
+        ijk_to_ras: (4, 4); in an oblique volume each direction gets the nearest axis.
+        code: three letters of RLAPSI, the direction of each axis of the reoriented array.
 
     Returns:
-        For each axis of the turned array: the axis of [K, J, I] it comes from, and whether it is
-        flipped.
+        For each axis of the reoriented array, the axis of [K, J, I] that it comes from; and for
+        each, whether it is flipped.
+
+    Raises:
+        MaskSAMError: the code does not name each direction once.
     """
     if sorted(_DIRECTIONS[c][0] if c in _DIRECTIONS else -1 for c in code) != [0, 1, 2]:
         raise MaskSAMError(f"orientation '{code}' must name one of R/L, one of A/P and one of S/I")
@@ -209,20 +205,22 @@ def axis_mapping(
     return (axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2])
 
 
-def turn(array: NDArray[Any], axes: tuple[int, ...], flips: tuple[bool, ...]) -> NDArray[Any]:
-    """``array`` turned as :func:`axis_mapping` says; a view."""
-    turned = array.transpose(axes)
-    return turned[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
+def apply_axes(array: NDArray[Any], axes: tuple[int, ...], flips: tuple[bool, ...]) -> NDArray[Any]:
+    """Return a view of an array, permuted and flipped as :func:`axis_mapping` returned."""
+    permuted = array.transpose(axes)
+    return permuted[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
 
 
-def turn_back(array: NDArray[Any], axes: tuple[int, ...], flips: tuple[bool, ...]) -> NDArray[Any]:
-    """Inverse of :func:`turn`; a view."""
+def invert_axes(
+    array: NDArray[Any], axes: tuple[int, ...], flips: tuple[bool, ...]
+) -> NDArray[Any]:
+    """Return a view of an array with :func:`apply_axes` undone."""
     unflipped = array[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
     return unflipped.transpose(tuple(int(a) for a in np.argsort(axes)))
 
 
 def reorient(volume: Volume, code: str) -> Volume:
-    """The same voxels in space with array axes towards ``code``, by permutation and flips only."""
+    """Return the volume with its array axes oriented to ``code``, each voxel at its place."""
     axes, flips = axis_mapping(volume.ijk_to_ras, code)
     step = np.zeros((4, 4))
     step[3, 3] = 1
@@ -230,16 +228,17 @@ def reorient(volume: Volume, code: str) -> Volume:
         step[2 - old, 2 - new] = -1 if flip else 1
         step[2 - old, 3] = volume.array.shape[old] - 1 if flip else 0
     return replace(
-        volume, array=turn(volume.array, axes, flips), ijk_to_ras=volume.ijk_to_ras @ step
+        volume, array=apply_axes(volume.array, axes, flips), ijk_to_ras=volume.ijk_to_ras @ step
     )
 
 
 def _corners(lower: NDArray[Any], upper: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the eight corners of a box, (8, 3)."""
     return np.array([[(lower, upper)[(n >> a) & 1][a] for a in range(3)] for n in range(8)])
 
 
 def _transform(matrix: NDArray[Any], points: NDArray[Any]) -> NDArray[np.float64]:
-    """4 x 4 times points (M, 3)."""
+    """Apply a (4, 4) matrix to points (M, 3)."""
     moved: NDArray[np.float64] = points @ matrix[:3, :3].T + matrix[:3, 3]
     return moved
 

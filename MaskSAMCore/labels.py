@@ -1,13 +1,15 @@
-"""What the classes of a model are called, how they look, and their codes."""
+"""Classes of a model or labelmap: names, colours and terminology codes."""
 
 from __future__ import annotations
 
+import colorsys
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
 _SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
-_BACKGROUND_HINT = "value 0 is the background"
+# Golden ratio: the fractional parts of its multiples fill [0, 1) evenly.
+_GOLDEN_RATIO = 0.6180339887
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Terminology:
-    """DICOM segment terminology: category and type, where it helps a modifier and a region."""
+    """DICOM terminology of a segment: category and type, optionally a modifier and a region."""
 
     category: Code
     type: Code
@@ -35,10 +37,10 @@ class Label:
     """A class of a labelmap.
 
     Attributes:
-        value: its voxels' value, 1 or more.
-        name: shown to people.
-        color: red, green and blue, 0 to 1.
-        terminology: its codes, if there are any.
+        value: integer of its voxels in the labelmap, 1 or more.
+        name: class name shown to the user.
+        color: red, green and blue, each 0 to 1.
+        terminology: DICOM codes, or None.
     """
 
     value: int
@@ -48,15 +50,17 @@ class Label:
 
     def __post_init__(self) -> None:
         if self.value < 1:
-            raise ValueError(f"label '{self.name}' has value {self.value}: {_BACKGROUND_HINT}")
+            raise ValueError(
+                f"label '{self.name}' has value {self.value}: use 1 or more, as 0 is the background"
+            )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain types only."""
+        """Return the label as a dictionary of plain types."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Label:
-        """Inverse of :meth:`to_json`."""
+        """Return the label of a dictionary that :meth:`to_json` made."""
         terminology = values.get("terminology")
         if terminology is not None:
             codes: dict[str, Any] = {
@@ -67,9 +71,31 @@ class Label:
         return cls(int(values["value"]), str(values["name"]), (red, green, blue), terminology)
 
 
+def default_colors(count: int) -> list[tuple[float, float, float]]:
+    """Return distinct colours, those of neighbouring classes far apart.
+
+    Args:
+        count: number of colours; the first ones do not depend on it.
+
+    Returns:
+        Red, green and blue of each colour, each 0 to 1.
+    """
+    colors = []
+    for index in range(count):
+        hue = (0.09 + _GOLDEN_RATIO * index) % 1
+        # Three levels of brightness keep close hues apart when there are many classes.
+        brightness = (0.95, 0.75, 0.6)[index % 3]
+        red, green, blue = (round(v, 3) for v in colorsys.hsv_to_rgb(hue, 0.65, brightness))
+        colors.append((red, green, blue))
+    return colors
+
+
 def terminology_entry(label: Label) -> str:
-    """Slicer's TerminologyEntry of a segment: context, category, type, modifier and region, joined
-    by ``~``, codes joined by ``^``. Empty where the label has no terminology."""
+    """Return Slicer's TerminologyEntry of a segment, empty for a label without terminology.
+
+    The entry joins context, category, type, modifier and region with ``~``, the parts of a code
+    with ``^``.
+    """
     if label.terminology is None:
         return ""
 
@@ -91,9 +117,15 @@ def terminology_entry(label: Label) -> str:
 
 
 def side_of(name: str) -> tuple[str, str]:
-    """ "left", "right" or nothing, and the name without it, fit for comparing."""
+    """Split a class name into its side and the structure.
+
+    Returns:
+        "left", "right" or "" if the name has no side or several, and the name of the structure: in
+        lower case, without side and punctuation, so that both sides have the same one. A name
+        without a side is returned unchanged.
+    """
     sides = _SIDE.findall(name)
     if len(sides) != 1:
         return "", name
-    rest = re.sub(r"[\W_]+", " ", _SIDE.sub(" ", name)).strip().lower()
-    return sides[0].lower(), rest
+    structure = re.sub(r"[\W_]+", " ", _SIDE.sub(" ", name)).strip().lower()
+    return sides[0].lower(), structure

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume, reorient
-from MaskSAMCore.io import atomic_path
+from MaskSAMCore.io import atomic_file
 from MaskSAMCore.labels import Label
 
 _VIEWS = ("axial", "coronal", "sagittal")
@@ -62,7 +62,7 @@ def outline_picture(
         labelcolor="white",
         frameon=False,
     )
-    with atomic_path(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
 
 

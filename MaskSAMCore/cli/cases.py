@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io import IMAGE_SUFFIXES, image_stem
+from MaskSAMCore.io.files import WRITTEN_SUFFIXES, image_stem, is_image_name
 
 # Formats of segmentations in a folder.
 OUTPUT_FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "mha")
 # Suffixes of files that segmentations can be written to.
-_OUTPUT_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 # Suffix of a file name, as opposed to the dot in a folder name such as "model-1.5mm".
 _FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}$")
 _CHANNEL = re.compile(r"_(\d{4})$")
@@ -99,7 +98,7 @@ def _images(path: Path) -> list[Path]:
         raise MaskSAMError(f"{path} does not exist")
     if not path.is_dir():
         return [path]
-    images = sorted(p for p in path.iterdir() if p.name.lower().endswith(IMAGE_SUFFIXES))
+    images = sorted(p for p in path.iterdir() if is_image_name(p))
     if images:
         return images
     if any(p.is_file() for p in path.iterdir()):
@@ -110,7 +109,7 @@ def _images(path: Path) -> list[Path]:
 def _is_file_name(path: Path) -> bool:
     if path.is_dir():
         return False
-    if path.name.lower().endswith(_OUTPUT_SUFFIXES):
+    if path.name.lower().endswith(WRITTEN_SUFFIXES):
         return True
     if _FILE_SUFFIX.search(path.name):
         raise MaskSAMError(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import read_json
 
 
 def register(app: typer.Typer) -> None:
@@ -27,12 +26,7 @@ def export(
     """Write the best weights of a run as a model bundle for Slicer and the shell."""
     from MaskSAMCore.training.export import export_run
 
-    values: dict[str, Any] = {}
-    if card is not None:
-        try:
-            values = json.loads(card.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise MaskSAMError(f"{card} cannot be read as JSON: {error}") from error
+    values: dict[str, Any] = {} if card is None else read_json(card)
     bundle = export_run(run, output, values, overwrite=overwrite)
     size = sum(p.stat().st_size for p in output.iterdir()) / 1e6
     typer.echo(f"{output}: {bundle.name}, {len(bundle.labels)} classes, {size:.1f} MB")

@@ -6,7 +6,6 @@ labelmap dataset, whose images are synthesised.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from MaskSAMCore.data.label_scheme import (
 )
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
-from MaskSAMCore.io import read_volume
+from MaskSAMCore.io import read_json, read_volume
 
 # Name of the only channel of a labelmap dataset.
 _SYNTHETIC = "synthetic"
@@ -138,7 +137,7 @@ def examine_dataset(
     path = folder / "dataset.json"
     if not path.is_file():
         raise MaskSAMError(f"{folder} is not a dataset folder: it has no dataset.json")
-    description = _read_json(path)
+    description = read_json(path)
     format_problems, label_problems = _description_problems(description)
     problems = [f"{path}: {problem}" for problem in (*format_problems, *label_problems)]
     if format_problems:
@@ -251,18 +250,11 @@ def _labelmap_description(folder: Path, targets: Path | Mapping[str, Any] | None
             ' labels ("labels": name to value), or give such a file with --targets'
         )
     for file in files:
-        values = _read_json(file)
+        values = read_json(file)
         if not isinstance(values, dict):
             raise MaskSAMError(f"{file} must contain one JSON object")
         given.append(values)
     return {key: values[key] for values in given for key in KEYS if key in values}
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MaskSAMError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def _notes(description: dict[str, Any], found: int) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from MaskSAMCore.data.planning import ChannelNormalization, Plan, coarse_axis
-from MaskSAMCore.geometry import Volume, axis_mapping, turn
+from MaskSAMCore.geometry import Volume, apply_axes, axis_mapping
 
 # As in nnU-Net, a non-zero region below this share of the image alone gives mean and deviation.
 _NONZERO_SHARE = 0.75
@@ -48,12 +48,12 @@ def preprocess(
         coarse = coarse_axis(plan.spacing)
     images = []
     for volume, normalization in zip(volumes, plan.normalization, strict=True):
-        array = np.ascontiguousarray(turn(volume.array, axes, flips), dtype=np.float32)
+        array = np.ascontiguousarray(apply_axes(volume.array, axes, flips), dtype=np.float32)
         # Interpolation would blur the zeros that normalisation ignores, so it comes second.
         images.append(resample(normalize(array, normalization), shape, coarse))
     resampled = None
     if labelmap is not None:
-        turned = np.ascontiguousarray(turn(labelmap, axes, flips))
+        turned = np.ascontiguousarray(apply_axes(labelmap, axes, flips))
         resampled = resample_labelmap(turned, shape, coarse)
     return PreparedCase(np.stack(images), resampled)
 

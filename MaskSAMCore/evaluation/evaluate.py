@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.evaluation.metrics import overlap_metrics, summarize, surface_metrics
-from MaskSAMCore.io import IMAGE_SUFFIXES, image_stem, read_volume, write_text
+from MaskSAMCore.io import read_volume
+from MaskSAMCore.io.files import image_stem, is_image_name, read_json, write_json
 
 
 def surfaces_available() -> bool:
@@ -160,18 +160,18 @@ def _labelmaps(folder: Path) -> list[Path]:
     return sorted(
         p
         for p in folder.iterdir()
-        if p.name.lower().endswith(IMAGE_SUFFIXES) and not image_stem(p).endswith("_probabilities")
+        if is_image_name(p) and not image_stem(p).endswith("_probabilities")
     )
 
 
 def write_summary(summary: dict[str, Any], path: Path, overwrite: bool = True) -> None:
     """Write ``summary.json``; NaN and infinity, which JSON lacks, are written as by nnU-Net."""
-    write_text(path, json.dumps(summary, indent=1) + "\n", overwrite)
+    write_json(path, summary, overwrite)
 
 
 def read_summary(path: Path) -> dict[str, Any]:
     """Read a ``summary.json`` of ours or of nnU-Net."""
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    values: dict[str, Any] = read_json(path)
     return values
 
 

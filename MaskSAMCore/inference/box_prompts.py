@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from MaskSAMCore.geometry import EDGE_TOLERANCE
 from MaskSAMCore.inference.sliding_window import Window
 from MaskSAMCore.modeling.box_prompts import BoxPrompts
 
-# Less than this much of a voxel is a rounding error of a stored box, not a part of a window.
-EDGE_TOLERANCE = 1e-3
 # Flips of a window are named by the axes of (T, H, W).
 DEPTH, ROWS, COLUMNS = 0, 1, 2
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Box, Volume, axis_mapping, crop, turn
+from MaskSAMCore.geometry import Box, Volume, apply_axes, axis_mapping, crop
 from MaskSAMCore.inference.sliding_window import Shape
 
 
@@ -69,7 +69,7 @@ class PlanGrid:
 
     def upright(self, array: NDArray[Any]) -> NDArray[Any]:
         """A view of the region of [K, J, I] as (depth, rows, columns) of the plan."""
-        return turn(array[self.region.slices()], self.axes, self.flips)
+        return apply_axes(array[self.region.slices()], self.axes, self.flips)
 
     def clipped(self, box: Box) -> Box:
         """The part of a person's box that lies in the region.

@@ -1,4 +1,4 @@
-"""A folder with one DICOM series."""
+"""Reading of a folder that holds one DICOM series."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 
-# Positions of slices are written with few digits; what is left out or tilted is off by far more.
-POSITION_TOLERANCE = 0.1  # of the distance of two slices
+# Fraction of the slice distance. Positions are stored with few digits; missing or tilted slices are
+# off by far more.
+POSITION_TOLERANCE = 0.1
 
 
 def read_series(folder: Path) -> sitk.Image:
-    """The image of the only DICOM series in ``folder``.
+    """Return the image of the only DICOM series in a folder.
 
     Raises:
-        MaskSAMError: no series or several, slices missing or unevenly spaced, a tilted gantry.
+        MaskSAMError: the folder holds no series or several, or the slices of the series are
+            missing, unevenly spaced or tilted.
     """
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if not series:
         raise MaskSAMError(f"{folder} holds no DICOM series and no image file")
     if len(series) > 1:
         raise MaskSAMError(
-            f"{folder} holds {len(series)} DICOM series: put the one to segment in its own folder"
+            f"{folder} holds {len(series)} DICOM series: put the one to segment into its own folder"
         )
     names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-    if len(names) == 1:  # a multi-frame file holds its own geometry
+    if len(names) == 1:  # a multi-frame file has its own geometry
         return sitk.ReadImage(names[0])
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(names)
     image = reader.Execute()
-    # SimpleITK takes even spacing along the normal for granted; it would put voxels elsewhere.
+    # SimpleITK assumes even spacing along the normal and would misplace the slices otherwise.
     _check_positions(folder, image, np.array([_position(name) for name in names]))
     return image
 
@@ -46,7 +48,16 @@ def _position(name: str) -> tuple[float, ...]:
 
 
 def _check_positions(folder: Path, image: sitk.Image, positions: NDArray[np.float64]) -> None:
-    """``positions``: (slices, 3), LPS mm of each slice's first voxel."""
+    """Check that the slices of a series are evenly spaced along its normal.
+
+    Args:
+        folder: folder of the series, for the message.
+        image: image that SimpleITK made of the series.
+        positions: (slices, 3), first voxel of each slice in LPS mm.
+
+    Raises:
+        MaskSAMError: a slice is not where the image has it.
+    """
     spacing = image.GetSpacing()[2]
     normal = np.array(image.GetDirection()).reshape(3, 3)[:, 2]
     expected = positions[0] + np.arange(len(positions))[:, None] * spacing * normal
@@ -54,5 +65,5 @@ def _check_positions(folder: Path, image: sitk.Image, positions: NDArray[np.floa
     if wrong.any():
         raise MaskSAMError(
             f"{folder} holds a DICOM series with slices missing, unevenly spaced or tilted: load it"
-            " in 3D Slicer, which evens it out, and save it as .nrrd"
+            " in 3D Slicer, which resamples it, and save it as .nrrd"
         )

@@ -1,68 +1,181 @@
-"""Outputs that are complete or absent."""
+"""Files that are complete or absent, JSON, checksums, and the names of image files."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from MaskSAMCore.errors import MaskSAMError
 
-# Suffixes of the image files that can be read, apart from DICOM.
-IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+# Longer suffixes come before those they end in.
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
+WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+
+_TEMPORARY_PREFIX = ".masksam-"
 
 
-@contextmanager
-def atomic_path(path: Path, overwrite: bool = True) -> Iterator[Path]:
-    """A path to write to that becomes ``path`` when the block ends well, and vanishes otherwise.
-
-    It lies in a folder of its own beside ``path`` and has the same name, so that writers which go
-    by suffixes, or add files of their own, work as usual.
-
-    Raises:
-        MaskSAMError: ``path`` exists and must not be replaced, or cannot be written (no such
-            folder, no permission, disk full).
-    """
-    if path.exists() and not overwrite:
-        raise MaskSAMError(f"{path} exists: choose another name, or replace it with --overwrite")
-    try:
-        folder = tempfile.TemporaryDirectory(prefix=".masksam-", dir=path.parent)
-    except OSError as error:
-        raise MaskSAMError(f"cannot write {path}: {reason(error)}") from error
-    with folder as name:
-        beside = Path(name) / path.name
-        try:
-            yield beside
-            with open(beside, "rb+") as stream:
-                os.fsync(stream.fileno())
-            os.replace(beside, path)
-        except OSError as error:
-            raise MaskSAMError(f"cannot write {path}: {reason(error)}") from error
-
-
-def write_text(path: Path, text: str, overwrite: bool = True) -> None:
-    """Writes a text file, complete or not at all; see :func:`atomic_path`."""
-    with atomic_path(path, overwrite) as beside:
-        beside.write_text(text, encoding="utf-8")
-
-
-def reason(error: OSError) -> str:
-    """What went wrong, in the system's words, without numbers and paths."""
-    return (error.strerror or str(error)).lower()
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write values as JSON, complete or not at all; see :func:`atomic_path`."""
-    write_text(path, json.dumps(values, indent=1) + "\n")
+def is_image_name(path: Path) -> bool:
+    """Return whether the file name has the suffix of an image format that can be read."""
+    return path.name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def image_stem(path: Path) -> str:
-    """Return a file's name without its image suffix."""
-    for suffix in (".seg.nrrd", *IMAGE_SUFFIXES):
+    """Return the file name without its image suffix, else without its last suffix."""
+    for suffix in IMAGE_SUFFIXES:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
     return path.stem
+
+
+@contextmanager
+def atomic_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
+    """Yield a temporary path whose file becomes ``path`` when the block ends without an error.
+
+    The temporary file has the name of ``path`` and lies in a folder of its own beside it, so that
+    writers which choose a format by suffix, or write further files, work as usual. After an error
+    nothing is left, and an existing ``path`` is unchanged.
+
+    Raises:
+        MaskSAMError: ``path`` exists and must not be replaced, or it cannot be written (missing
+            folder, no permission, full disk).
+    """
+    _check_free(path, overwrite)
+    with temporary_folder(path) as folder:
+        temporary = folder / path.name
+        try:
+            yield temporary
+            with open(temporary, "rb+") as stream:
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+
+
+@contextmanager
+def atomic_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
+    """Yield a new, empty folder that becomes ``path`` when the block ends without an error.
+
+    After an error nothing is left, and an existing ``path`` is unchanged.
+
+    Raises:
+        MaskSAMError: ``path`` exists and must not be replaced, or it cannot be written.
+    """
+    _check_free(path, overwrite)
+    with temporary_folder(path) as folder:
+        new = folder / "new"
+        try:
+            new.mkdir()
+            yield new
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        replace_folder(new, path)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder on the same disk as ``path``, removed when the block ends.
+
+    Raises:
+        MaskSAMError: the folder of ``path`` is missing or cannot be written to.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=_TEMPORARY_PREFIX, dir=path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    with folder as name:
+        yield Path(name)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Move the folder ``new`` to ``path``; an old folder there is kept until the move succeeded.
+
+    Args:
+        new: folder inside a :func:`temporary_folder` of ``path``, with which the old one goes.
+        path: final place of the folder.
+
+    Raises:
+        MaskSAMError: ``path`` cannot be replaced.
+    """
+    old = new.with_name("old")
+    try:
+        if path.exists():
+            path.replace(old)
+        new.replace(path)
+    except OSError as error:
+        if old.exists() and not path.exists():
+            old.replace(path)
+        raise _cannot_write(path, error) from error
+
+
+def remove_abandoned(folder: Path, min_age_seconds: float) -> None:
+    """Remove temporary folders that killed processes left in ``folder``.
+
+    Args:
+        folder: folder that :func:`atomic_file` or :func:`atomic_folder` wrote to.
+        min_age_seconds: younger ones stay, since another process may still write to them.
+    """
+    for path in folder.glob(f"{_TEMPORARY_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime >= min_age_seconds:
+                shutil.rmtree(path)
+
+
+def write_text(path: Path, text: str, overwrite: bool = True) -> None:
+    """Write a text file in UTF-8, complete or not at all; see :func:`atomic_file`."""
+    with atomic_file(path, overwrite) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(
+    path: Path, values: Any, overwrite: bool = True, *, ensure_ascii: bool = True
+) -> None:
+    """Write a JSON file in UTF-8, complete or not at all; see :func:`atomic_file`.
+
+    Args:
+        path: file to write.
+        values: content of plain types; NaN and infinity are written as nnU-Net does.
+        overwrite: whether an existing file may be replaced.
+        ensure_ascii: whether other characters are escaped. File names may hold bytes that are not
+            UTF-8, which only escapes can store.
+    """
+    text = json.dumps(values, indent=1, ensure_ascii=ensure_ascii) + "\n"
+    write_text(path, text, overwrite)
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file in UTF-8.
+
+    Raises:
+        MaskSAMError: the file cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MaskSAMError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise MaskSAMError(f"{path} exists: choose another name, or replace it with --overwrite")
+
+
+def _cannot_write(path: Path, error: OSError) -> MaskSAMError:
+    # The system's description, without error numbers and temporary paths.
+    return MaskSAMError(f"cannot write {path}: {(error.strerror or str(error)).lower()}")

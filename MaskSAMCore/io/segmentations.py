@@ -1,4 +1,4 @@
-"""The metadata by which 3D Slicer reads a ``.seg.nrrd`` as named, coloured segments."""
+"""Metadata that makes a ``.seg.nrrd`` file a segmentation with named, coloured segments."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from MaskSAMCore.labels import Label, terminology_entry
 
 
 def segment_metadata(labelmap: NDArray[np.integer], labels: Sequence[Label]) -> dict[str, str]:
-    """NRRD fields of a segmentation with one layer, every label a segment.
+    """Return the NRRD fields of a segmentation with one layer and a segment for each label.
 
     Args:
-        labelmap: [K, J, I].
-        labels: its classes; those without a voxel become empty segments.
+        labelmap: integers [K, J, I].
+        labels: classes of the labelmap; those without a voxel become empty segments.
     """
     k, j, i = labelmap.shape
     fields = {

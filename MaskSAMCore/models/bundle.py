@@ -1,14 +1,12 @@
-"""A trained model as files: ``masksam.json`` and ``weights.safetensors`` in a folder or a zip.
+"""Model bundles: ``masksam.json`` and ``weights.safetensors`` in a folder or a zip of it.
 
-Nothing is unpickled, and nothing is loaded whose SHA-256 does not agree with what is written in
-``masksam.json``.
+Nothing is unpickled, and weights are loaded only if they have the SHA-256 that ``masksam.json``
+records.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-import tempfile
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -21,6 +19,7 @@ from torch import Tensor
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import atomic_folder, read_json, sha256, write_json
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import (
     Network,
@@ -31,31 +30,32 @@ from MaskSAMCore.modeling import (
     load_sam_checkpoint,
     read_config,
 )
-from MaskSAMCore.models.backbone import check_backbone, sha256
 
 DESCRIPTION, WEIGHTS = "masksam.json", "weights.safetensors"
 FORMAT_VERSION = 1
-# A bundle is a description of kilobytes and at most some gigabytes of weights.
-_LARGEST_DESCRIPTION = 2**20
-_LARGEST_WEIGHTS = 8 * 2**30
+# Larger files in an archive are not unpacked.
+_MAX_DESCRIPTION_BYTES = 2**20
+_MAX_WEIGHTS_BYTES = 8 * 2**30
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified model on disk.
+    """A verified model bundle on disk.
 
     Attributes:
-        folder: where its two files are.
-        name, title: for commands, and for people.
-        config, plan: the network and its preprocessing.
-        labels: classes 1 to K.
-        largest_component: values of labels of which only the largest component is kept.
-        background_weight: what the background's scores are multiplied with.
-        mirror: axes of a window that mirrored passes may flip.
-        card: everything else that people should know: modality, spacing range, training data with
-            licence and attribution, test figures, citation.
-        sam_sha256: of the file with the frozen SAM it was trained beside; None without one, and in
-            bundles from before it was written down.
+        folder: folder of the two files.
+        name: model name for commands and scripts.
+        title: one line that describes the model to the user.
+        config: configuration of the network.
+        plan: preprocessing of volumes.
+        labels: labels of the classes 1 to K.
+        largest_component: values of the labels of which only the largest component is kept.
+        mirror: axes of a window that may be flipped at test time.
+        card: further facts for the user: modality, spacing range, training data with licence and
+            attribution, test figures, citation.
+        sam_sha256: SHA-256 of the frozen SAM's checkpoint; None without a frozen SAM, and in
+            bundles of versions that did not record it.
+        background_weight: factor on the scores of the background.
     """
 
     folder: Path
@@ -71,14 +71,14 @@ class Bundle:
     background_weight: float = 1.0
 
     def build(self, sam_checkpoint: Path | None = None) -> Network:
-        """The network with its weights, ready for inference.
+        """Build the network with its weights, ready for inference.
 
         Args:
-            sam_checkpoint: official weights of the frozen SAM; needed where the bundle has none.
+            sam_checkpoint: checkpoint of the frozen SAM, which a bundle does not include.
 
         Raises:
-            MaskSAMError: the weights do not fit, or the SAM is needed and absent, or another one
-                than the model was trained beside.
+            MaskSAMError: the weights do not fit the network, or the checkpoint of the frozen SAM is
+                missing or not the one that the model was trained with.
         """
         try:
             model = build_model(self.config)
@@ -88,8 +88,8 @@ class Bundle:
         if sam is not None and not isinstance(model, UNet):
             if sam_checkpoint is None:
                 raise MaskSAMError(
-                    f"model '{self.name}' works on top of SAM {sam.name}, which is not"
-                    f" installed: masksam models download sam_{sam.name}"
+                    f"model '{self.name}' needs SAM {sam.name}, which is not installed:"
+                    f" masksam models download sam_{sam.name}"
                 )
             check_backbone(sam_checkpoint, self.sam_sha256, f"model '{self.name}'")
             try:
@@ -106,18 +106,13 @@ class Bundle:
             raise MaskSAMError(f"the weights of model '{self.name}' do not fit: {'; '.join(wrong)}")
         return model.eval().requires_grad_(False)
 
-    @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return sum((self.folder / name).stat().st_size for name in (DESCRIPTION, WEIGHTS))
-
 
 def load_bundle(folder: Path) -> Bundle:
-    """Reads and verifies a bundle folder.
+    """Read and verify a bundle folder.
 
     Raises:
-        MaskSAMError: a file is absent, the description is damaged or of a newer version, or the
-            weights are not those it was written with.
+        MaskSAMError: a file is missing, the description is damaged or of a newer version, or the
+            weights have another SHA-256 than recorded.
     """
     values = _read_description(folder)
     weights = folder / WEIGHTS
@@ -125,8 +120,8 @@ def load_bundle(folder: Path) -> Bundle:
         raise MaskSAMError(f"{folder} is no complete model: {WEIGHTS} is missing")
     if sha256(weights) != values["weights_sha256"]:
         raise MaskSAMError(
-            f"{weights} is damaged or was exchanged (its SHA-256 is not the recorded one):"
-            " install the model again"
+            f"{weights} is damaged or was replaced (its SHA-256 is not the recorded one): install"
+            " the model again"
         )
     return _bundle(folder, values)
 
@@ -150,18 +145,21 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
     except (KeyError, TypeError, ValueError) as error:
         raise MaskSAMError(f"{folder / DESCRIPTION} is damaged: {error}") from error
     if len(labels) != bundle.config.num_classes:
-        raise MaskSAMError(f"{folder / DESCRIPTION}: labels and network disagree in number")
+        raise MaskSAMError(
+            f"{folder / DESCRIPTION}: it has {len(labels)} labels for"
+            f" {bundle.config.num_classes} classes of the network"
+        )
     return bundle
 
 
 def check_background_weight(value: Any) -> float:
-    """A weight of the background as a number.
+    """Return the factor on the scores of the background as a float.
 
     Raises:
-        ValueError: it is none, or not between 0.01 and 100.
+        ValueError: the value is not a number between 0.01 and 100.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value <= 100:
-        raise ValueError(f"background_weight {value!r} is no number between 0.01 and 100")
+        raise ValueError(f"background_weight {value!r} is not a number between 0.01 and 100")
     return float(value)
 
 
@@ -169,18 +167,15 @@ def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
         raise MaskSAMError(f"{folder} is no model bundle: it has no {DESCRIPTION}")
-    if path.stat().st_size > _LARGEST_DESCRIPTION:
-        raise MaskSAMError(f"{path} is far too large for a model's description")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MaskSAMError(f"{path} cannot be read as JSON: {error}") from error
+    if path.stat().st_size > _MAX_DESCRIPTION_BYTES:
+        raise MaskSAMError(f"{path} is too large for the description of a model")
+    values = read_json(path)
     if not isinstance(values, dict) or not isinstance(values.get("format_version"), int):
         raise MaskSAMError(f"{path} is no description of a MaskSAM model")
     if values["format_version"] > FORMAT_VERSION:
         raise MaskSAMError(f"{folder} was made by a newer MaskSAM: update this one to use it")
     if not isinstance(values.get("weights_sha256"), str):
-        raise MaskSAMError(f"{path} does not say the SHA-256 of its weights")
+        raise MaskSAMError(f"{path} does not record the SHA-256 of the weights")
     return values
 
 
@@ -208,22 +203,22 @@ def save_bundle(
     sam_sha256: str | None = None,
     background_weight: float = 1.0,
 ) -> Bundle:
-    """Writes a bundle folder, complete or not at all.
+    """Write a bundle folder, complete or not at all.
 
     Args:
-        state: the network's own weights (without a frozen SAM's).
-        half: store matrices as float16, half the size; they are float32 again in memory.
-        sam_sha256: of the file with the frozen SAM, where there is one.
+        folder: folder to write.
+        name, title, config, plan, labels, largest_component, mirror, card: see :class:`Bundle`.
+        state: weights of the network, without those of a frozen SAM.
+        half: whether matrices are stored as float16, at half the size; in memory they are float32.
+        overwrite: whether an existing folder may be replaced.
+        sam_sha256: SHA-256 of the frozen SAM's checkpoint, or None.
+        background_weight: factor on the scores of the background.
 
     Raises:
         MaskSAMError: the folder exists, or cannot be written.
     """
-    if folder.exists() and not overwrite:
-        raise MaskSAMError(f"{folder} exists: choose another folder, or add --overwrite")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".masksam-", dir=folder.parent) as beside:
-        new = Path(beside) / "bundle"
-        new.mkdir()
+    with atomic_folder(folder, overwrite) as new:
         small = {
             key: value.half() if half and value.dtype == torch.float32 and value.ndim > 1 else value
             for key, value in state.items()
@@ -244,34 +239,51 @@ def save_bundle(
         }
         if sam_sha256 is not None:
             values["sam_sha256"] = sam_sha256
-        text = json.dumps(values, indent=1, ensure_ascii=False)
-        (new / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        write_json(new / DESCRIPTION, values, ensure_ascii=False)
+        # safetensors creates files that only their owner can read.
         (new / WEIGHTS).chmod(0o644)
-        replace_folder(new, folder)
     return load_bundle(folder)
 
 
-def replace_folder(new: Path, folder: Path) -> None:
-    """Moves ``new`` to where ``folder`` is; an old one is removed once the new one is in place."""
-    old = new.with_name("old")
-    if folder.exists():
-        folder.replace(old)
+def check_backbone(checkpoint: Path, expected: str | None, owner: str) -> str:
+    """Return the SHA-256 of a frozen SAM's checkpoint, after comparing it with the expected one.
+
+    Adapters are worthless on other weights than those they were trained with.
+
+    Args:
+        checkpoint: checkpoint file of the frozen SAM.
+        expected: SHA-256 that the file must have; None if it was not recorded.
+        owner: model or training that needs the SAM, for the message.
+
+    Raises:
+        MaskSAMError: the file cannot be read, or has another SHA-256.
+    """
     try:
-        new.replace(folder)
+        found = sha256(checkpoint)
     except OSError as error:
-        if old.exists():
-            old.replace(folder)
-        raise MaskSAMError(f"cannot write {folder}: {error.strerror}") from error
+        raise MaskSAMError(
+            f"the SAM checkpoint {checkpoint} cannot be read: {error.strerror}"
+        ) from error
+    if expected is not None and found != expected:
+        raise MaskSAMError(
+            f"{owner} was trained with another SAM than {checkpoint}: the SHA-256 is {found}, and"
+            f" must be {expected}"
+        )
+    return found
 
 
 def unpack_bundle(archive: Path, target: Path) -> Bundle:
-    """Unpacks a bundle's zip into the new folder ``target`` and verifies it there.
+    """Unpack the zip of a bundle into a new folder and verify the bundle there.
 
-    Only the two files of a bundle are taken, under their own names, from the archive's top or from
-    one folder in it; no path of the archive is ever used to write.
+    Only the two files of a bundle are unpacked, under their own names, from the top of the archive
+    or from one folder in it. No path of the archive is used for writing.
+
+    Args:
+        archive: zip file.
+        target: folder to create.
 
     Raises:
-        MaskSAMError: not a zip, not a bundle, too large, or damaged.
+        MaskSAMError: the archive is no zip, holds no bundle, is too large or is damaged.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -290,14 +302,14 @@ def unpack_bundle(archive: Path, target: Path) -> Bundle:
 
 
 def _members(opened: zipfile.ZipFile, archive: Path) -> dict[str, zipfile.ZipInfo]:
-    limits = {DESCRIPTION: _LARGEST_DESCRIPTION, WEIGHTS: _LARGEST_WEIGHTS}
+    limits = {DESCRIPTION: _MAX_DESCRIPTION_BYTES, WEIGHTS: _MAX_WEIGHTS_BYTES}
     found: dict[str, zipfile.ZipInfo] = {}
     for member in opened.infolist():
         path = PurePosixPath(member.filename)
         if path.name not in limits or len(path.parts) > 2 or ".." in path.parts:
             continue
         if path.is_absolute() or path.name in found or member.file_size > limits[path.name]:
-            raise MaskSAMError(f"{archive} is no proper model archive: see '{member.filename}'")
+            raise MaskSAMError(f"{archive} is no model archive, because of its '{member.filename}'")
         found[path.name] = member
     if set(found) != set(limits):
         raise MaskSAMError(f"{archive} holds no model: {DESCRIPTION} and {WEIGHTS} are not in it")

@@ -1,8 +1,7 @@
-"""What models exist: those that ship, those that can be downloaded, and those a person added."""
+"""Catalog of models: shipped, downloadable, and added by the user."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -10,33 +9,33 @@ from pathlib import Path
 from typing import Any, Literal
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import read_json
 from MaskSAMCore.resources import resources
 
-# What segments where nothing else is asked for.
 DEFAULT_MODEL = "brain"
 Kind = Literal["model", "backbone"]
-# How a SAM checkpoint wants its slices.
+# Names of the preprocessing that a SAM checkpoint was trained with.
 PREPARATIONS = ("sam", "medsam")
-# A checkpoint that was brought by hand, in a folder of its own.
+# Files in the folder of a checkpoint that the user added.
 CHECKPOINT_RECORD, CHECKPOINT_WEIGHTS = "checkpoint.json", "checkpoint.pth"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the catalog.
+    """An entry of the catalog.
 
     Attributes:
-        name: for commands.
-        title: for people.
-        kind: "model" (a bundle), or "backbone" (SAM weights: what models are trained on, and by
-            themselves a model that segments what boxes are drawn around).
-        licence: of what is downloaded.
-        size: bytes.
-        url, sha256: where it is downloaded from; empty for what ships. The SHA-256 of a backbone
-            that was brought by hand is the one it came with.
-        folder: where a model's bundle, or a backbone brought by hand, is once it is installed.
-        preparation: of a backbone, one of PREPARATIONS.
-        page: where people get what cannot be downloaded from here.
+        name: model name for commands and scripts.
+        title: one line that describes the model to the user.
+        kind: "model" (a bundle) or "backbone" (a SAM checkpoint: the base of models, and by itself
+            a model that segments the content of boxes).
+        licence: licence of the files.
+        size: size in bytes.
+        url: address of the download, empty if there is none.
+        sha256: SHA-256 of the download, or of the checkpoint that the user added.
+        folder: folder of an installed bundle or of a checkpoint that the user added, else None.
+        preparation: preprocessing of a backbone, one of PREPARATIONS.
+        page: web page that offers a file which cannot be downloaded directly.
     """
 
     name: str
@@ -52,20 +51,22 @@ class Entry:
 
     @property
     def file(self) -> Path:
-        """Where a download, or a backbone brought by hand, is kept."""
+        """Path of the download, or of the checkpoint that the user added."""
         if self.url:
             return user_folder() / "downloads" / Path(self.url).name
         return user_folder() / "checkpoints" / self.name / CHECKPOINT_WEIGHTS
 
     @property
     def needs_boxes(self) -> bool:
-        """Whether it segments what boxes of any names are drawn around, and nothing without."""
+        """Whether the model segments the content of boxes, and nothing without a box."""
         return self.kind == "backbone"
 
 
 def user_folder() -> Path:
-    """Where downloads and added models are kept: MASKSAM_HOME, else the system's place for data of
-    applications."""
+    """Return the folder of downloads and added models.
+
+    It is the environment variable MASKSAM_HOME, else the system's folder for application data.
+    """
     home = os.environ.get("MASKSAM_HOME")
     if home:
         return Path(home)
@@ -79,7 +80,7 @@ def user_folder() -> Path:
 
 
 def catalog() -> list[Entry]:
-    """All entries: shipped models first, then a person's own, then what can be downloaded."""
+    """Return all entries: shipped models first, then added ones, then those not yet installed."""
     shipped = _folders(resources() / "Models")
     own = [*_folders(user_folder() / "models"), *_checkpoints(user_folder() / "checkpoints")]
     listed = read_catalog(resources() / "Models" / "catalog.json")
@@ -88,26 +89,26 @@ def catalog() -> list[Entry]:
 
 
 def find(name: str) -> Entry:
-    """The entry of a name.
+    """Return the entry of a name.
 
     Raises:
-        MaskSAMError: there is none; the message lists those there are.
+        MaskSAMError: no entry has this name; the message lists the models.
     """
     entries = catalog()
     for entry in entries:
         if entry.name == name:
             return entry
     known = ", ".join(entry.name for entry in entries if entry.kind == "model")
-    raise MaskSAMError(f"no model named '{name}': there are {known}; or give a bundle's path")
+    raise MaskSAMError(f"no model named '{name}': choose {known}, or give the path of a bundle")
 
 
 def installed(entry: Entry) -> bool:
-    """Whether it can be used now."""
+    """Return whether the files of an entry are installed."""
     return entry.folder is not None or (bool(entry.url) and entry.file.is_file())
 
 
 def how_to_get(entry: Entry) -> str:
-    """What a person does to install an entry, in one line."""
+    """Return one line that tells the user how to install an entry."""
     if entry.url:
         return f"'{entry.name}' is not installed: masksam models download {entry.name}"
     return (
@@ -117,8 +118,10 @@ def how_to_get(entry: Entry) -> str:
 
 
 def describe(entry: Entry) -> dict[str, Any]:
-    """What an installed model says of itself (``masksam.json``: labels, plan, card); empty for what
-    is not installed, and for a backbone. The weights are neither read nor verified.
+    """Return the description of an installed model (``masksam.json``: labels, plan, card).
+
+    It is empty for a backbone and for a model that is not installed. The weights are neither read
+    nor verified.
 
     Raises:
         MaskSAMError: the description cannot be read.
@@ -126,25 +129,21 @@ def describe(entry: Entry) -> dict[str, Any]:
     if entry.folder is None or entry.kind == "backbone":
         return {}
     path = entry.folder / "masksam.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MaskSAMError(f"{path} cannot be read: {error}") from error
+    values = read_json(path)
     if not isinstance(values, dict):
-        raise MaskSAMError(f"{path} is no model description")
+        raise MaskSAMError(f"{path} is not the description of a model")
     return values
 
 
 def read_catalog(path: Path) -> list[Entry]:
-    """The downloadable entries of a catalog file.
+    """Return the entries of a catalog file.
 
     Raises:
-        MaskSAMError: it is damaged; the message says where.
+        MaskSAMError: the file is damaged; the message says where.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return [_entry(value) for value in values["entries"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [_entry(value) for value in read_json(path)["entries"]]
+    except (ValueError, KeyError, TypeError) as error:
         raise MaskSAMError(f"{path} is no usable catalog: {error}") from error
 
 
@@ -172,26 +171,26 @@ def _entry(value: dict[str, Any]) -> Entry:
 
 
 def _folders(parent: Path) -> list[Entry]:
-    """Bundles that lie in a folder, by their description alone (they are verified when used)."""
+    """Return the bundles in a folder from their descriptions; they are verified when opened."""
     entries = []
     for path in sorted(parent.glob("*/masksam.json")):
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
             licence = str(values.get("card", {}).get("licence", "not stated"))
             size = sum(p.stat().st_size for p in path.parent.iterdir() if p.is_file())
             name, title = str(values["name"]), str(values["title"])
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
         entries.append(Entry(name, title, "model", licence, size, folder=path.parent))
     return entries
 
 
 def _checkpoints(parent: Path) -> list[Entry]:
-    """Backbones brought by hand, by their records alone (they are verified when used)."""
+    """Return the checkpoints that the user added; they are verified when opened."""
     entries = []
     for path in sorted(parent.glob(f"*/{CHECKPOINT_RECORD}")):
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
             size = (path.parent / CHECKPOINT_WEIGHTS).stat().st_size
             name, title, licence, sha256, preparation, page = (
                 str(values[key])

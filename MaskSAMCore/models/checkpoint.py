@@ -1,21 +1,18 @@
-"""SAM and MedSAM checkpoints as models: found, verified, and brought by hand.
+"""SAM and MedSAM checkpoints as models that segment the content of boxes.
 
-An official file lies where its download does and must have the SHA-256 of the catalog. Any other
-lies in a folder of its own beside ``checkpoint.json``, which records the SHA-256 it came with.
+An official checkpoint is kept with the downloads and must have the SHA-256 of the catalog. One that
+the user adds has a folder of its own with ``checkpoint.json``, which records its SHA-256.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import atomic_folder, sha256, write_json
 from MaskSAMCore.modeling.sam.predictor import PlainSam, checkpoint_config
-from MaskSAMCore.models.backbone import sha256
-from MaskSAMCore.models.bundle import replace_folder
 from MaskSAMCore.models.catalog import (
     CHECKPOINT_RECORD,
     CHECKPOINT_WEIGHTS,
@@ -33,18 +30,18 @@ class Checkpoint:
     """A verified checkpoint on disk.
 
     Attributes:
-        entry: of the catalog.
-        file: the weights.
+        entry: entry of the catalog.
+        file: checkpoint file.
     """
 
     entry: Entry
     file: Path
 
     def build(self) -> PlainSam:
-        """The SAM with its weights, ready for inference.
+        """Build the SAM with its weights, ready for inference.
 
         Raises:
-            MaskSAMError: the weights do not fit; all that does not is named.
+            MaskSAMError: some weights do not fit; the message names all of them.
         """
         try:
             return PlainSam.from_checkpoint(self.file, checkpoint_config(self.file))
@@ -53,10 +50,10 @@ class Checkpoint:
 
 
 def open_checkpoint(name: str) -> Checkpoint | None:
-    """The verified checkpoint of a catalog name; None where the name is no checkpoint's.
+    """Open and verify a checkpoint by its name; None if no checkpoint has this name.
 
     Raises:
-        MaskSAMError: it is not installed, or another file than the one it was.
+        MaskSAMError: the checkpoint is not installed, or has another SHA-256 than recorded.
     """
     entry = next((e for e in catalog() if e.name == name and e.needs_boxes), None)
     if entry is None:
@@ -70,8 +67,8 @@ def open_checkpoint(name: str) -> Checkpoint | None:
 def _check(entry: Entry) -> None:
     if sha256(entry.file) != entry.sha256:
         raise MaskSAMError(
-            f"{entry.file} is damaged or was exchanged (its SHA-256 is not the recorded one):"
-            f" masksam models remove {entry.name}, and get it again"
+            f"{entry.file} is damaged or was replaced (its SHA-256 is not the recorded one):"
+            f" masksam models remove {entry.name}, then install it again"
         )
 
 
@@ -83,22 +80,22 @@ def add_checkpoint(
     expected_sha256: str | None = None,
     unverified: bool = False,
 ) -> Entry:
-    """Takes a checkpoint of which the catalog knows no SHA-256: MedSAM's, or a person's own.
+    """Install a checkpoint whose SHA-256 is not in the catalog: MedSAM's, or one of the user's own.
 
     The file is read as tensors only, and must have exactly the names and shapes of a SAM of an
-    official size. Its SHA-256 is recorded, and every later use verifies it.
+    official size. Its SHA-256 is recorded and verified whenever the checkpoint is opened.
 
     Args:
-        path: the file; MedSAM's training files, which wrap the weights, are accepted.
-        name: "medsam", or one of the person's own.
-        preparation: "sam" or "medsam": how it wants its slices. None for that of the catalog's
-            entry of this name, else "sam".
-        expected_sha256: what the place it comes from says.
-        unverified: the person knows that nothing vouches for the file.
+        path: checkpoint file, which is copied; MedSAM's training checkpoints are accepted too.
+        name: "medsam", or a new name.
+        preparation: preprocessing that the checkpoint was trained with, "sam" or "medsam"; None
+            takes that of the catalog, else "sam".
+        expected_sha256: SHA-256 that the source of the file states.
+        unverified: whether the file is accepted without an expected SHA-256.
 
     Raises:
-        MaskSAMError: neither of the two is given, the SHA-256 is another, the name is taken, or
-            something in the file does not fit; all that does not is named.
+        MaskSAMError: the file has another SHA-256 or none was given, the name is taken, or some
+            weights do not fit; the message names all of them.
     """
     listed = _by_hand(name)
     how = preparation or (listed.preparation if listed else "sam")
@@ -108,13 +105,12 @@ def add_checkpoint(
         raise MaskSAMError(f"{path} does not exist")
     if expected_sha256 is None and not unverified:
         raise MaskSAMError(
-            f"nothing vouches for {path}, whose SHA-256 is {sha256(path)}: compare it with what"
-            " the file's source says and add --sha256, or add --unverified to trust the file as"
-            " it is"
+            f"the SHA-256 of {path} is {sha256(path)}: compare it with the one that its source"
+            " states and add --sha256, or add --unverified to accept the file without it"
         )
     found = sha256(path)
     if expected_sha256 is not None and found != expected_sha256.strip().lower():
-        raise MaskSAMError(f"{path} is another file than was meant: its SHA-256 is {found}")
+        raise MaskSAMError(f"{path} has another SHA-256 than expected: its SHA-256 is {found}")
     try:
         config = checkpoint_config(path)
     except ValueError as error:
@@ -122,7 +118,7 @@ def add_checkpoint(
     record = {
         "format_version": 1,
         "name": name,
-        "title": listed.title if listed else f"{name}: what you draw boxes around",
+        "title": listed.title if listed else f"{name}: segments the content of boxes",
         "licence": listed.licence if listed else "not stated",
         "page": listed.page if listed else "",
         "architecture": config.name,
@@ -132,27 +128,23 @@ def add_checkpoint(
     }
     folder = user_folder() / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".masksam-", dir=folder) as beside:
-        new = Path(beside) / name
-        new.mkdir()
+    with atomic_folder(folder / name) as new:
         shutil.copyfile(path, new / CHECKPOINT_WEIGHTS)
-        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-        (new / CHECKPOINT_RECORD).write_text(text, encoding="utf-8")
+        write_json(new / CHECKPOINT_RECORD, record, ensure_ascii=False)
         if sha256(new / CHECKPOINT_WEIGHTS) != found:
             raise MaskSAMError(f"{path} changed while it was copied: try again")
-        replace_folder(new, folder / name)
     return find(name)
 
 
 def _by_hand(name: str) -> Entry | None:
-    """The entry of a name whose file people bring by hand; None for a new name.
+    """Return the entry of a checkpoint that cannot be downloaded; None for a new name.
 
     Raises:
-        MaskSAMError: the name is unusable, or means another model.
+        MaskSAMError: the name is not allowed, or another model has it.
     """
     if not name or not all(c.isalnum() or c in "-_" for c in name):
         raise MaskSAMError(f"'{name}' cannot be a model's name: use letters, digits, - and _")
     entry = next((e for e in catalog() if e.name == name), None)
     if entry is not None and (entry.url or not entry.needs_boxes):
-        raise MaskSAMError(f"there is a model named '{name}' already: give yours another name")
+        raise MaskSAMError(f"a model named '{name}' exists already: choose another name")
     return entry

@@ -1,27 +1,31 @@
-"""Getting models: downloading what the catalog lists, adding and removing one's own."""
+"""Installing, verifying and removing of models."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from MaskSAMCore.errors import Cancelled, MaskSAMError
-from MaskSAMCore.models.backbone import sha256
-from MaskSAMCore.models.bundle import Bundle, load_bundle, replace_folder, unpack_bundle
+from MaskSAMCore.io.files import atomic_file, replace_folder, sha256, temporary_folder
+from MaskSAMCore.models.bundle import Bundle, load_bundle, unpack_bundle
 from MaskSAMCore.models.catalog import Entry, catalog, find, how_to_get, installed, user_folder
 
 ProgressCallback = Callable[[int, int], None]
 
 
 def open_model(name_or_path: str | Path) -> tuple[Bundle, Path | None]:
-    """The verified bundle of a catalog name, a folder or a zip, and the weights of its frozen SAM
-    (None where it has none, or where they are not installed).
+    """Open and verify a model.
+
+    Args:
+        name_or_path: name in the catalog, or path of a bundle (folder or zip).
+
+    Returns:
+        Bundle, and the checkpoint of its frozen SAM: None without a frozen SAM, or if the
+        checkpoint is not installed.
 
     Raises:
-        MaskSAMError: there is no such model, or it is damaged.
+        MaskSAMError: the model does not exist, is not installed or is damaged.
     """
     path = Path(name_or_path)
     if path.is_dir():
@@ -43,12 +47,12 @@ def _backbone(bundle: Bundle) -> Path | None:
     if sam is None:
         return None
     wanted = f"sam_{sam.name}"
-    there = [e for e in catalog() if e.kind == "backbone" and e.file.is_file()]
-    for entry in there:
+    present = [e for e in catalog() if e.kind == "backbone" and e.file.is_file()]
+    for entry in present:
         if entry.sha256 == bundle.sam_sha256:
             return entry.file
-    # Of another file than the model's, building tells.
-    return next((entry.file for entry in there if entry.name == wanted), None)
+    # Building the model refuses the file with a clear message if it is not the recorded one.
+    return next((entry.file for entry in present if entry.name == wanted), None)
 
 
 def download(
@@ -56,18 +60,19 @@ def download(
     progress: ProgressCallback | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Path:
-    """Downloads an entry, verifies it and installs it. Only ever called for a person who asked.
+    """Download, verify and install an entry. Call it only on the user's request.
 
     Args:
-        progress: called with bytes done and bytes in all.
-        cancelled: asked as data come in; True stops and leaves nothing.
+        entry: entry of the catalog.
+        progress: called with the bytes received so far and the size in bytes.
+        cancelled: called as data arrive; if it returns True, the download is stopped and removed.
 
     Returns:
-        The file of a backbone, or the folder of a model.
+        File of a backbone, or folder of a model.
 
     Raises:
-        MaskSAMError: no connection, or other content than the catalog promises.
-        Cancelled: the caller wished to stop.
+        MaskSAMError: the entry cannot be downloaded, or the content has another SHA-256.
+        Cancelled: ``cancelled`` returned True.
     """
     if not entry.url and entry.folder is None:
         raise MaskSAMError(how_to_get(entry))
@@ -93,7 +98,7 @@ def _fetch(
     import requests
 
     class Bar:
-        """What pooch takes for a tqdm bar."""
+        """Progress bar with the part of tqdm's interface that pooch uses."""
 
         total = entry.size
         done = 0
@@ -112,71 +117,79 @@ def _fetch(
             pass
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".masksam-", dir=target.parent) as beside:
+    with atomic_file(target) as temporary:
         try:
             pooch.get_logger().setLevel("ERROR")
-            got = pooch.retrieve(
+            pooch.retrieve(
                 entry.url,
                 known_hash=f"sha256:{entry.sha256}",
-                fname=target.name,
-                path=beside,
+                fname=temporary.name,
+                path=temporary.parent,
                 downloader=pooch.HTTPDownloader(progressbar=Bar(), timeout=30),
             )
         except ValueError as error:
             raise MaskSAMError(
-                f"what came from {entry.url} is not what the catalog promises (another SHA-256):"
-                " it was thrown away; try again later"
+                f"the file from {entry.url} was deleted, as it has another SHA-256 than in the"
+                " catalog: try again later"
             ) from error
         except (OSError, requests.RequestException) as error:
             raise MaskSAMError(
                 f"cannot download {entry.url} ({type(error).__name__}): check the connection or"
-                " the proxy, or download it elsewhere and add the file by hand"
+                " the proxy, or download the file elsewhere and add it with masksam models add"
             ) from error
-        os.replace(got, target)
 
 
 def add_file(entry: Entry, path: Path) -> Path:
-    """Takes a backbone's file that was downloaded by hand.
+    """Install the file of a backbone that the user downloaded.
+
+    Args:
+        entry: entry of the catalog.
+        path: downloaded file, which is copied.
+
+    Returns:
+        Path of the installed file.
 
     Raises:
-        MaskSAMError: it is not the file that the catalog means, or the catalog knows no SHA-256.
+        MaskSAMError: the file has another SHA-256 than in the catalog, or the catalog has none.
     """
     if not entry.url:
         raise MaskSAMError(
-            f"nothing vouches for {path}: masksam models add {path} --name {entry.name}"
+            f"the catalog has no SHA-256 of {entry.name} to verify {path} with: masksam models add"
+            f" {path} --name {entry.name}"
         )
     if not path.is_file():
         raise MaskSAMError(f"{path} does not exist")
     if sha256(path) != entry.sha256:
-        raise MaskSAMError(f"{path} is not {entry.name}: its SHA-256 is another")
+        raise MaskSAMError(f"{path} is not {entry.name}: it has another SHA-256")
     entry.file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".masksam-", dir=entry.file.parent) as beside:
-        copy = Path(beside) / entry.file.name
-        shutil.copyfile(path, copy)
-        os.replace(copy, entry.file)
+    with atomic_file(entry.file) as temporary:
+        shutil.copyfile(path, temporary)
     return entry.file
 
 
 def add_model(path: Path, keep: bool = True) -> Bundle:
-    """Verifies a bundle (folder or zip) and copies it to a person's own models.
+    """Verify a bundle and copy it into the user's folder.
 
     Args:
-        keep: False only unpacks a zip, into the cache of unpacked archives.
+        path: folder or zip of the bundle.
+        keep: whether the bundle is added to the catalog; otherwise it only goes into the cache of
+            unpacked archives.
 
     Raises:
-        MaskSAMError: it is damaged, or a model of its name ships with MaskSAM.
+        MaskSAMError: the bundle is damaged, or a shipped model has its name.
     """
     models = user_folder() / ("models" if keep else "unpacked")
     models.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".masksam-", dir=models) as beside:
-        new = Path(beside) / "bundle"
+    # The name, and with it the final folder, is known once the bundle is unpacked.
+    with temporary_folder(models / path.name) as folder:
+        new = folder / "bundle"
         if path.is_dir():
             load_bundle(path)
             shutil.copytree(path, new)
             bundle = load_bundle(new)
         elif path.suffix in (".pth", ".pt") and path.is_file():
             raise MaskSAMError(
-                f"{path} is no model with classes: if it holds the weights of a SAM, name it:"
+                f"{path} is not a bundle: if it is a SAM checkpoint, name it:"
                 f" masksam models add {path} --name NAME"
             )
         elif path.is_file():
@@ -194,14 +207,14 @@ def _check_name(name: str, keep: bool) -> None:
         raise MaskSAMError(f"'{name}' cannot be a model's name: use letters, digits, - and _")
     own = user_folder() / "models"
     if keep and any(e.name == name and e.folder and e.folder.parent != own for e in catalog()):
-        raise MaskSAMError(f"a model named '{name}' ships with MaskSAM: give yours another name")
+        raise MaskSAMError(f"a model named '{name}' ships with MaskSAM: choose another name")
 
 
 def remove(name: str) -> None:
-    """Removes a download or a person's own model.
+    """Remove a downloaded or added model.
 
     Raises:
-        MaskSAMError: there is none, or it ships with MaskSAM.
+        MaskSAMError: the model is not installed, or it ships with MaskSAM.
     """
     entry = find(name)
     own = (user_folder() / "models", user_folder() / "checkpoints")
@@ -216,18 +229,18 @@ def remove(name: str) -> None:
 
 
 def verify(name: str) -> str:
-    """Checks an installed entry; what was checked, in words.
+    """Verify an installed model and return one line that says what was verified.
 
     Raises:
-        MaskSAMError: it is absent or damaged.
+        MaskSAMError: the model is not installed or is damaged.
     """
     entry = find(name)
     if entry.folder is not None and entry.kind == "model":
         bundle = load_bundle(entry.folder)
         bundle.build(_backbone(bundle))
-        return f"{name}: weights agree with their SHA-256 and fit the network"
+        return f"{name}: the weights have the recorded SHA-256 and fit the network"
     if not installed(entry):
         raise MaskSAMError(how_to_get(entry))
     if sha256(entry.file) != entry.sha256:
         raise MaskSAMError(f"{entry.file} is damaged: masksam models remove {name}")
-    return f"{name}: the file agrees with its SHA-256"
+    return f"{name}: the file has the recorded SHA-256"

@@ -12,7 +12,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import UNetConfig, load_sam_checkpoint
 from MaskSAMCore.modeling.sam.build import build_sam
-from MaskSAMCore.models.backbone import check_backbone
+from MaskSAMCore.models.bundle import check_backbone
 from MaskSAMCore.training.callbacks import newest_checkpoint
 from MaskSAMCore.training.data import preset_config
 from MaskSAMCore.training.run_folder import RUN_FILE, TrainingRecord

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.labels import Label
+from MaskSAMCore.labels import Label, default_colors
 from MaskSAMCore.models.bundle import Bundle, check_background_weight, save_bundle
 from MaskSAMCore.training.run_folder import (
     BEST,
@@ -14,18 +14,6 @@ from MaskSAMCore.training.run_folder import (
     load_weights,
     own_weights,
     read_validation,
-)
-
-# Slicer's first colours for generic segments: distinct, and easy to see on grey.
-_COLORS = (
-    (0.50, 0.68, 0.50),
-    (0.95, 0.84, 0.57),
-    (0.69, 0.48, 0.40),
-    (0.44, 0.72, 0.82),
-    (0.85, 0.40, 0.31),
-    (0.87, 0.51, 0.40),
-    (0.56, 0.93, 0.56),
-    (0.75, 0.40, 0.34),
 )
 
 
@@ -79,7 +67,8 @@ def _labels(record: TrainingRecord, described: dict[str, Any]) -> tuple[Label, .
     if unknown:
         raise MaskSAMError(f"the card describes classes that the run does not have: {unknown}")
     labels = []
-    for index, (name, value) in enumerate(zip(record.classes, record.values, strict=True)):
-        values = {"name": name, "color": _COLORS[index % len(_COLORS)], **described.get(name, {})}
+    colors = default_colors(len(record.classes))
+    for name, value, color in zip(record.classes, record.values, colors, strict=True):
+        values = {"name": name, "color": color, **described.get(name, {})}
         labels.append(Label.from_json({**values, "value": value}))
     return tuple(labels)

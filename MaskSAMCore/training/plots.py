@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from MaskSAMCore.io import atomic_path
+from MaskSAMCore.io import atomic_file
 
 CURVES = "curves.png"
 
@@ -59,6 +59,6 @@ def draw_curves(run: Path) -> Path:
         if plot.get_legend_handles_labels()[0]:
             plot.legend()
     target = run / CURVES
-    with atomic_path(target) as temporary:
+    with atomic_file(target) as temporary:
         figure.savefig(temporary, dpi=110)
     return target

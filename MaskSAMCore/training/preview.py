@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from torch import Tensor
 
-from MaskSAMCore.io import atomic_path
+from MaskSAMCore.io import atomic_file
+from MaskSAMCore.labels import default_colors
 
 # Pixels of the sheet for each voxel.
 ZOOM = 2
@@ -49,7 +49,7 @@ def contact_sheet(
     ]
     rows = [_join(tiles[i : i + across], 1) for i in range(0, len(tiles), across)]
     sheet = _join(rows, 0)
-    with atomic_path(path) as temporary:
+    with atomic_file(path) as temporary:
         sitk.WriteImage(sitk.GetImageFromArray(sheet, isVector=True), str(temporary))
 
 
@@ -75,10 +75,7 @@ def window_tile(
 
 def class_colors(classes: int) -> Picture:
     """Return distinct colours for K classes, uint8 (K + 1, 3); the background's is black."""
-    # Steps of the golden ratio around the circle of hues keep neighbouring classes apart.
-    hues = [(0.618034 * k) % 1 for k in range(classes)]
-    colors = [colorsys.hsv_to_rgb(hue, 0.85, 1.0) for hue in hues]
-    return np.round(np.array([(0.0, 0.0, 0.0), *colors]) * 255).astype(np.uint8)
+    return np.round(np.array([(0.0, 0.0, 0.0), *default_colors(classes)]) * 255).astype(np.uint8)
 
 
 def _outline(picture: Picture, labels: NDArray[np.integer], classes: int) -> Picture:

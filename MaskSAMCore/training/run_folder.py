@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io import atomic_path, write_json
+from MaskSAMCore.io.files import atomic_file, read_json, write_json
 from MaskSAMCore.modeling import Network, NetworkConfig, build_model, kept_names, read_config
 from MaskSAMCore.modeling.sam.build import mismatches
 from MaskSAMCore.models.bundle import WEIGHTS
@@ -99,8 +98,8 @@ class TrainingRecord:
         path = run / RUN_FILE
         if not path.is_file():
             raise MaskSAMError(f"{run} is not a training run: it has no {RUN_FILE}")
+        values = read_json(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
             # Records of older versions have no values: their labelmaps held 1 to K.
             consecutive = range(1, len(values["classes"]) + 1)
             return cls(
@@ -129,10 +128,10 @@ def read_validation(run: Path) -> dict[str, Any]:
     path = run / VALIDATION
     if not path.is_file():
         return {}
+    values = read_json(path)
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return {**values, "dice": float(values["dice"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise MaskSAMError(f"{path} is damaged: {error}") from error
 
 
@@ -166,7 +165,7 @@ def save_weights(model: Network, path: Path, facts: dict[str, str]) -> None:
         path: file to write.
         facts: metadata of the file.
     """
-    with atomic_path(path) as temporary:
+    with atomic_file(path) as temporary:
         save_file(own_weights(model), temporary, metadata=facts)
 
 

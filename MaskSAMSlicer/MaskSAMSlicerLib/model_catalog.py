@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 
 from MaskSAMCore import models as core_models
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import CT_AIR
 from MaskSAMCore.labels import Label
 
 DEFAULT_MODEL = core_models.DEFAULT_MODEL
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode
 
     from MaskSAMCore.geometry import Volume
-
-# Below this no MR image goes, and every CT image with air in it does.
-_CT_AIR = -500
 
 
 @dataclass(frozen=True)
@@ -192,4 +190,4 @@ def _modality(node: vtkMRMLScalarVolumeNode, array: np.ndarray) -> str:
     if stated:
         return str(stated)
     # A sample is enough to see air, and quick on a large volume.
-    return "CT" if array[::8, ::8, ::8].min() <= _CT_AIR else ""
+    return "CT" if array[::8, ::8, ::8].min() <= CT_AIR else ""

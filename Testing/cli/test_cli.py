@@ -240,9 +240,9 @@ def test_images_that_are_no_volumes_are_told(
     bad[0, 0, 0] = np.nan
     for image, message in (
         (flat, "2D image"),
-        (colour, "3 values a voxel"),
+        (colour, "3 values per voxel"),
         (moving, "4D image"),
-        (sitk.GetImageFromArray(bad), "no finite numbers"),
+        (sitk.GetImageFromArray(bad), "NaN or infinite"),
     ):
         path = tmp_path / "in.mha"
         sitk.WriteImage(image, str(path))

@@ -12,7 +12,7 @@ import pytest
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
-from MaskSAMCore.io import atomic_path, read_volume, write_labelmap, write_volume
+from MaskSAMCore.io import atomic_file, read_volume, write_labelmap, write_volume
 from MaskSAMCore.labels import Label
 
 _LABELS = [Label(1, "Anterior", (1.0, 0.5, 0.25))]
@@ -82,7 +82,7 @@ def test_a_labelmap_of_another_grid_is_refused(tmp_path: Path) -> None:
 
 
 def _write_half(path: Path) -> None:
-    with atomic_path(path) as beside:
+    with atomic_file(path) as beside:
         beside.write_text("half")
         raise KeyError
 
@@ -93,7 +93,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         _write_half(tmp_path / "old.txt")
     assert [p.name for p in tmp_path.iterdir()] == ["old.txt"]
     assert (tmp_path / "old.txt").read_text() == "old"
-    with atomic_path(tmp_path / "old.txt") as beside:
+    with atomic_file(tmp_path / "old.txt") as beside:
         assert beside.suffix == ".txt"
         beside.write_text("new")
     assert [p.name for p in tmp_path.iterdir()] == ["old.txt"]

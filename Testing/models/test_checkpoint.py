@@ -86,7 +86,7 @@ def test_a_checkpoint_of_ones_own_gets_a_name_of_ones_own(tmp_path: Path):
     assert entry.needs_boxes and entry.preparation == "medsam" and entry == models.find("livers")
     assert models.open_checkpoint("livers") is not None
     for name in ("hippocampus", "sam_vit_b"):
-        with pytest.raises(MaskSAMError, match=f"a model named '{name}' already"):
+        with pytest.raises(MaskSAMError, match=f"a model named '{name}' exists already"):
             models.add_checkpoint(path, name, unverified=True)
     for name in ("../x", "", "a b"):
         with pytest.raises(MaskSAMError, match="cannot be a model's name"):
@@ -101,7 +101,7 @@ def test_official_names_take_the_official_files_alone(
     path = light_checkpoint(tmp_path / "sam_vit_b_01ec64.pth")
     for arguments in ([], ["--name", "sam_vit_b"], ["--name", "sam_vit_b", "--unverified"]):
         assert main(["models", "add", str(path), *arguments]) == 2
-        assert "is not sam_vit_b: its SHA-256 is another" in capfd.readouterr().err
+        assert "is not sam_vit_b: it has another SHA-256" in capfd.readouterr().err
     assert files(home) == []
     with pytest.raises(MaskSAMError, match="masksam models download sam_vit_b"):
         Segmenter.from_model("sam_vit_b")
@@ -124,7 +124,7 @@ def test_the_catalogs_file_is_a_model_once_it_verifies(
     assert segmenter.channels == 1 and str(segmenter.device) == "cpu (as asked)"
     kept = models.find("sam_vit_b").file
     kept.write_bytes(kept.read_bytes()[:-1] + b"x")
-    with pytest.raises(MaskSAMError, match="damaged or was exchanged"):
+    with pytest.raises(MaskSAMError, match="damaged or was replaced"):
         Segmenter.from_model("sam_vit_b")
 
 

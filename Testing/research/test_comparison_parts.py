@@ -13,7 +13,7 @@ import pytest
 from MaskSAMCore import models
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import read_volume
-from MaskSAMCore.research.comparison.folder import Folder, read_json
+from MaskSAMCore.research.comparison.folder import Folder, read_record
 from MaskSAMCore.research.comparison.prompts import reference_boxes, slice_axis
 from MaskSAMCore.research.comparison.stage import segment
 from MaskSAMCore.research.comparison.statistics import Row, compared_pairs, holm
@@ -198,6 +198,6 @@ def test_a_sam_as_it_is_gives_its_masks_the_datasets_values(
                 assert inside[k, j, i].all()
         found |= set(np.unique(mask.array).tolist())
     assert found <= {0, *VALUES.values()} and len(found) > 1
-    facts = read_json(folder.facts("sam-boxes"))
+    facts = read_record(folder.facts("sam-boxes"))
     assert facts["tunable"] == 0 and facts["total"] > 0
     assert set(facts["seconds"]) == set(job["cases"])

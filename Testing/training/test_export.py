@@ -17,9 +17,9 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.inference import MaskSegmenter, Segmenter
 from MaskSAMCore.io import read_volume
+from MaskSAMCore.io.files import sha256
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import build_model
-from MaskSAMCore.models.backbone import sha256
 from MaskSAMCore.models.bundle import DESCRIPTION
 from MaskSAMCore.training.export import export_run
 from MaskSAMCore.training.fit import FitOptions, fit

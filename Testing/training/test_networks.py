@@ -141,7 +141,7 @@ def test_a_frozen_sam_is_not_changed_by_training_nor_kept_in_the_bundle(
     assert any(
         not torch.equal(value.half(), before[name].half()) for name, value in decoder.items()
     )
-    with pytest.raises(MaskSAMError, match="works on top of SAM vit_b"):
+    with pytest.raises(MaskSAMError, match="needs SAM vit_b"):
         bundle.build()
 
 

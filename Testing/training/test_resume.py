@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import sha256
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.sam.build import build_sam
-from MaskSAMCore.models.backbone import sha256
 from MaskSAMCore.training.callbacks import (
     CHECKPOINTS,
     BestWeightsSaver,

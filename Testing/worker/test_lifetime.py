@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import pytest
 
-from MaskSAMCore.models.bundle import sha256
+from MaskSAMCore.io.files import sha256
 from MaskSAMCore.models.catalog import Entry
 from MaskSAMSlicerLib.worker.files import process_began, remove_abandoned
 from Testing.helpers.generated import generated_case

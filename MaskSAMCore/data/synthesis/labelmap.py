@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from MaskSAMCore.geometry import Volume, axis_mapping, turn
+from MaskSAMCore.geometry import Volume, apply_axes, axis_mapping
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Labelmap:
         everything outside the labelmap.
         """
         axes, flips = axis_mapping(volume.ijk_to_ras, orientation)
-        indices = turn(volume.array, axes, flips)
+        indices = apply_axes(volume.array, axes, flips)
         inside = np.argwhere(indices > 0) if indices.any() else np.zeros((1, 3), int)
         cropped = tuple(
             slice(low, high + 1) for low, high in zip(inside.min(0), inside.max(0), strict=True)

@@ -18,7 +18,7 @@ from MaskSAMCore.data.planning import Plan
 from MaskSAMCore.data.synthesis.generator import ImageGenerator, SynthesisRanges
 from MaskSAMCore.data.synthesis.labelmap import Labelmap
 from MaskSAMCore.data.synthesis.random_source import RandomSource
-from MaskSAMCore.geometry import Box, Volume, axis_mapping, crop, turn, turn_back
+from MaskSAMCore.geometry import Box, Volume, apply_axes, axis_mapping, crop, invert_axes
 
 _VOXELS_PER_CLASS = 2_000
 # Voxels of background around a validation image.
@@ -140,13 +140,13 @@ def synthesized_case(
     volume = crop(volume, box)
     axes, flips = axis_mapping(volume.ijk_to_ras, orientation)
     d, r, c = (volume.spacing[2 - axis] for axis in axes)
-    indices = torch.from_numpy(turn(volume.array, axes, flips).copy())
+    indices = torch.from_numpy(apply_axes(volume.array, axes, flips).copy())
     labelmap = Labelmap(indices, (d, r, c))
     depth, rows, columns = indices.shape
     lateral = lateral_axis(orientation)
     generator = ImageGenerator(scheme, (depth, rows, columns), labelmap.spacing, lateral, ranges)
     image = generator.generate_image(labelmap, RandomSource(seed, torch.device("cpu"))).numpy()
-    array = np.ascontiguousarray(turn_back(image, axes, flips))
+    array = np.ascontiguousarray(invert_axes(image, axes, flips))
     synthesized = Volume(array, volume.ijk_to_ras, case.name)
     return replace(case, channels=(synthesized,), labelmap=case.labelmap[box.slices()])
 

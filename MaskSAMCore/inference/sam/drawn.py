@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box
-from MaskSAMCore.labels import Label
-
-# The golden ratio spreads hues, so that neighbours in the list are far apart in colour.
-_HUE_STEP = 0.6180339887
+from MaskSAMCore.labels import Label, default_colors
 
 
 def by_name(boxes: Sequence[Box]) -> dict[str, list[Box]]:
@@ -34,11 +30,5 @@ def by_name(boxes: Sequence[Box]) -> dict[str, list[Box]]:
 
 def labels_of(names: Sequence[str]) -> tuple[Label, ...]:
     """Labels 1, 2, … of names, each with a colour of its own."""
-    labels = []
-    for index, name in enumerate(names):
-        # Three rings of brightness, so that close hues differ too.
-        brightness = (0.95, 0.75, 0.6)[index % 3]
-        hue = (0.09 + _HUE_STEP * index) % 1
-        red, green, blue = (round(v, 3) for v in colorsys.hsv_to_rgb(hue, 0.65, brightness))
-        labels.append(Label(index + 1, name, (red, green, blue)))
-    return tuple(labels)
+    colors = default_colors(len(names))
+    return tuple(Label(value, name, colors[value - 1]) for value, name in enumerate(names, start=1))

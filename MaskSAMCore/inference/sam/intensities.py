@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from MaskSAMCore.geometry import CT_AIR
+
 # Level and width in Hounsfield units, those that MedSAM's training images were shown in.
 CT_WINDOWS = {"soft tissue": (40, 400), "lung": (-160, 1500), "bone": (300, 1800)}
-# Below this no MR image goes, and every CT image with air in it does.
-_CT_AIR = -500
 # Medians of a box's voxels below and above which lung and bone are what it is drawn around.
 _LUNG_BELOW, _BONE_ABOVE = -400, 200
 # Percentiles are of a sample: those of all voxels of a large CT would need a copy of them.
@@ -25,7 +25,7 @@ Limits = tuple[float, float]
 
 def is_ct(array: NDArray[Any]) -> bool:
     """Whether voxels look like Hounsfield units: there is air among them."""
-    return bool(_sample(array).min() <= _CT_AIR)
+    return bool(_sample(array).min() <= CT_AIR)
 
 
 def percentile_limits(array: NDArray[Any]) -> Limits:

@@ -15,7 +15,7 @@ from MaskSAMCore.data.splits import held_out_cases, split_cases
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.evaluation import evaluate, surfaces_available, write_summary
 from MaskSAMCore.inference.device import choose_device
-from MaskSAMCore.research.comparison.folder import Folder, read_json, write_json
+from MaskSAMCore.research.comparison.folder import Folder, read_record, write_record
 from MaskSAMCore.research.comparison.statistics import Row, compared_pairs, make_row
 from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS, System, Training, find_systems
 from MaskSAMCore.research.comparison.tables import write_tables
@@ -95,7 +95,7 @@ def compare(options: CompareOptions, report: Callable[[str], None] = print) -> l
             "orientation": options.orientation,
         }
     )
-    write_json(folder.root / "split.json", {**split, "test": test})
+    write_record(folder.root / "split.json", {**split, "test": test})
     common = {
         "folder": str(folder.root.resolve()),
         "dataset": str(options.dataset.resolve()),
@@ -179,7 +179,7 @@ def _segmented(
     report: Callable[[str], None],
 ) -> str:
     """Segments what is to be segmented; what went wrong, or nothing."""
-    done = set(read_json(folder.facts(system.name)).get("seconds", {}))
+    done = set(read_record(folder.facts(system.name)).get("seconds", {}))
     there = (folder.predictions(system.name) / f"{name}.nii.gz" for name in common["cases"])
     if done >= set(common["cases"]) and all(path.is_file() for path in there):
         return ""
@@ -191,14 +191,14 @@ def _segmented(
 
 def _run(path: Path, job: dict[str, Any]) -> str:
     """A stage in a process of its own; what went wrong, or nothing."""
-    write_json(path, job)
+    write_record(path, job)
     error = path.with_suffix(".error")
     error.unlink(missing_ok=True)
     command = [sys.executable, "-m", "MaskSAMCore.research.comparison.stage", str(path)]
     status = subprocess.run(command, check=False).returncode
     if status == 0:
         return ""
-    told = str(read_json(error).get("error", ""))
+    told = str(read_record(error).get("error", ""))
     if told:
         return told
     if status < 0:
@@ -222,5 +222,5 @@ def _measured(folder: Folder, system: System, dataset: Dataset, cases: list[str]
 
 
 def _device(folder: Folder, systems: list[System], kind: str) -> str:
-    found = [read_json(folder.facts(system.name)).get("device") for system in systems]
+    found = [read_record(folder.facts(system.name)).get("device") for system in systems]
     return next((str(device) for device in found if device), kind)

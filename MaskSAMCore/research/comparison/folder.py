@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io import write_text
+from MaskSAMCore.io.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Folder:
             if self.root.is_dir() and any(self.root.iterdir()):
                 raise MaskSAMError(f"{self.root} is not empty: choose a new folder as -o")
             self.root.mkdir(parents=True, exist_ok=True)
-            write_json(path, terms)
+            write_record(path, terms)
             return
-        known = read_json(path)
+        known = read_record(path)
         changed = [key for key in terms if known.get(key) != json.loads(json.dumps(terms[key]))]
         if changed:
             raise MaskSAMError(
@@ -69,14 +69,14 @@ class Folder:
             )
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Writes a JSON file, complete or not at all."""
+def write_record(path: Path, values: Any) -> None:
+    """Write a JSON file of the comparison, with the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(values, indent=1) + "\n")
+    write_json(path, values)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file; empty where there is none.
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file of the comparison, empty if there is no such file.
 
     Raises:
         MaskSAMError: it is damaged.
@@ -84,9 +84,9 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MaskSAMError(f"{path} is damaged ({error}): remove it and run again") from error
+        values = read_json(path)
+    except MaskSAMError as error:
+        raise MaskSAMError(f"{error}: remove it and run again") from error
     if not isinstance(values, dict):
         raise MaskSAMError(f"{path} is damaged: remove it and run again")
     return values

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.research.comparison.folder import Folder, read_json, write_json
+from MaskSAMCore.research.comparison.folder import Folder, read_record, write_record
 from MaskSAMCore.research.comparison.prompts import reference_boxes, slice_axis
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def train(job: dict[str, Any]) -> None:
     )
     orientation = job["orientation"]
     best = fit(options, _say, {} if orientation is None else {"orientation": orientation})
-    write_json(folder.finished(name), {"best_validation_dice": best})
+    write_record(folder.finished(name), {"best_validation_dice": best})
 
 
 def segment(job: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ def segment(job: dict[str, Any]) -> None:
     segmenter, facts = _load(folder, job)
     orientation = None if segmenter.plan is None else segmenter.plan.orientation
     path = folder.facts(system["name"])
-    known = read_json(path)
+    known = read_record(path)
     seconds: dict[str, float] = dict(known.get("seconds", {}))
     by_name = dict(zip(dataset.classes, dataset.values, strict=True))
     for number, case in enumerate(dataset.select(job["cases"]), start=1):
@@ -83,7 +83,7 @@ def segment(job: dict[str, Any]) -> None:
         write_labelmap(labelmap, volumes[0], target, list(segmenter.labels), overwrite=True)
         peak = max(float(known.get("peak_memory", 0)), peak_memory(segmenter.device.device.type))
         known = {**facts, "seconds": seconds, "peak_memory": peak, "device": str(segmenter.device)}
-        write_json(path, known)
+        write_record(path, known)
         _say(f"{system['name']}: {case.name}, {number} of {len(job['cases'])}")
 
 
@@ -142,18 +142,18 @@ def _say(line: str) -> None:
 def main(arguments: list[str]) -> int:
     """Does a job; what went wrong is written beside it for the process that waits."""
     job_file = Path(arguments[0])
-    job = read_json(job_file)
+    job = read_record(job_file)
     try:
         (train if job["stage"] == "train" else segment)(job)
     except MaskSAMError as error:
-        write_json(job_file.with_suffix(".error"), {"error": str(error)})
+        write_record(job_file.with_suffix(".error"), {"error": str(error)})
         return 2
     except MemoryError:
-        write_json(job_file.with_suffix(".error"), {"error": "the memory ran out"})
+        write_record(job_file.with_suffix(".error"), {"error": "the memory ran out"})
         return 2
     except ImportError as error:
         told = f"training needs '{error.name}': pip install masksam[train]"
-        write_json(job_file.with_suffix(".error"), {"error": told})
+        write_record(job_file.with_suffix(".error"), {"error": told})
         return 2
     return 0
 

@@ -13,7 +13,7 @@ from scipy.stats import wilcoxon
 
 from MaskSAMCore.data.dataset import Dataset
 from MaskSAMCore.evaluation import read_summary
-from MaskSAMCore.research.comparison.folder import Folder, read_json
+from MaskSAMCore.research.comparison.folder import Folder, read_record
 from MaskSAMCore.research.comparison.systems import System, Training
 from MaskSAMCore.training.run_folder import TrainingRecord, read_validation
 
@@ -83,7 +83,7 @@ def make_row(
     if problem:
         return Row(system.name, network, problem=problem)
     summary = read_summary(folder.summary(system.name))
-    facts = read_json(folder.facts(system.name))
+    facts = read_record(folder.facts(system.name))
     per_case = {
         case["prediction_file"].removesuffix(".nii.gz"): mean_of(
             [metrics["Dice"] for metrics in case["metrics"].values()]

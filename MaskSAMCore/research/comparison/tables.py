@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from MaskSAMCore.io import atomic_path, write_text
+from MaskSAMCore.io import atomic_file, write_text
 from MaskSAMCore.research.comparison.statistics import Pair, Row
 
 NOTES = (
@@ -177,8 +177,8 @@ def draw(rows: Sequence[Row], classes: Sequence[str], facts: Mapping[str, str], 
     table.set_fontsize(9)
     table.scale(1, 1.25)
     table.auto_set_column_width(list(range(len(heading))))
-    with atomic_path(path, True) as beside_path:
-        figure.savefig(beside_path, dpi=130, format="png")
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
 
 
 def _markdown_table(heading: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

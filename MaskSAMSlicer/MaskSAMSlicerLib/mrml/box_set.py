@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MaskSAMCore.geometry import Box
+from MaskSAMCore.labels import default_colors
 from MaskSAMSlicerLib.model_catalog import ModelRow
 from MaskSAMSlicerLib.mrml import box_nodes as boxnodes
 from MaskSAMSlicerLib.mrml.run_record import RunRecord, volumes_of
@@ -114,7 +115,7 @@ class BoxSet:
         for label in self.row.labels:
             if label.name == name:
                 return label.color
-        return _COLORS[len(self.names) % len(_COLORS)]
+        return default_colors(len(self.names) + 1)[-1]
 
     def show(self) -> None:
         """Make the boxes that are lacking, and show all."""
@@ -212,10 +213,6 @@ class BoxSet:
     def _automatic(self, node: vtkMRMLMarkupsROINode, name: str) -> None:
         boxnodes.place_box(node, _box(name, self.record.proposals[name]), self.volume)
         boxnodes.set_edited(node, False)
-
-
-# Of boxes that are drawn for models without classes, until their segments have colors.
-_COLORS = ((0.93, 0.56, 0.24), (0.25, 0.62, 0.85), (0.47, 0.75, 0.3), (0.8, 0.4, 0.75))
 
 
 def _box(name: str, edges: Sequence[Sequence[float]]) -> Box:

@@ -23,10 +23,10 @@ from MaskSAMCore.geometry import reorient
 from MaskSAMCore.inference.sam.intensities import percentile_limits, to_grey
 from MaskSAMCore.inference.sam.preprocessing import PREPARATIONS
 from MaskSAMCore.inference.sam.segmenter import SamSegmenter
+from MaskSAMCore.io.files import sha256
 from MaskSAMCore.modeling.sam.build import segment_anything
 from MaskSAMCore.modeling.sam.predictor import PlainSam, checkpoint_config
 from MaskSAMCore.models import find, open_checkpoint, verify
-from MaskSAMCore.models.backbone import sha256
 from Testing.helpers.sam_reference import photograph, predictor, randomize
 
 # Sagittal slices 3 mm apart, oblique and left-handed; I runs up, J forward.
@@ -68,7 +68,7 @@ def test_the_file_is_kept_with_the_sha256_it_came_with(
     assert record["sha256"] == sha256(official[1]) == sha256(folder / "checkpoint.pth")
     assert record["architecture"] == "vit_b" and record["preparation"] == "sam"
     assert record["verified"] is True
-    assert find(added).needs_boxes and "agrees with its SHA-256" in verify(added)
+    assert find(added).needs_boxes and "has the recorded SHA-256" in verify(added)
 
 
 def test_a_box_in_an_oblique_volume_gets_the_predictors_own_mask(
@@ -151,7 +151,7 @@ def test_an_exchanged_file_is_not_loaded(home: Path, official: tuple[Any, Path])
     with entry.file.open("r+b") as stream:
         stream.seek(200_000_000)
         stream.write(b"x")
-    with pytest.raises(MaskSAMError, match="damaged or was exchanged"):
+    with pytest.raises(MaskSAMError, match="damaged or was replaced"):
         Segmenter.from_model("medsam")
     assert main(["models", "verify", "medsam"]) == 2
     assert main(["models", "remove", "medsam", "--yes"]) == 0
