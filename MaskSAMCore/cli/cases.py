@@ -13,7 +13,6 @@ from MaskSAMCore.io.files import WRITTEN_SUFFIXES, image_stem, is_image_name
 
 # Formats of segmentations in a folder.
 OUTPUT_FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "mha")
-# Suffixes of files that segmentations can be written to.
 # Suffix of a file name, as opposed to the dot in a folder name such as "model-1.5mm".
 _FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}$")
 _CHANNEL = re.compile(r"_(\d{4})$")

@@ -1,4 +1,4 @@
-"""Metrics against SimpleITK's and against what can be calculated by hand."""
+"""Metrics compared with SimpleITK's and with values calculated by hand."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_overlap_equals_simpleitks(seed: int):
     assert (ours["n_pred"], ours["n_ref"]) == (a.sum(), b.sum())
 
 
-def test_empty_masks_are_nan_when_both_and_zero_when_one_is():
+def test_dice_is_nan_for_two_empty_masks_and_zero_for_one():
     empty, full = np.zeros((4, 4, 4), bool), np.ones((4, 4, 4), bool)
     assert math.isnan(overlap_metrics(empty, empty)["Dice"])
     assert overlap_metrics(empty, full)["Dice"] == 0
@@ -51,7 +51,7 @@ def test_empty_masks_are_nan_when_both_and_zero_when_one_is():
     assert one_sided == {"surface_dice_1mm": 0.0, "hd95_mm": math.inf}
 
 
-def test_the_dice_of_all_values_is_that_of_each_mask():
+def test_the_dice_of_all_values_equals_that_of_each_mask():
     random = np.random.default_rng(0)
     found, known = random.choice([0, 1, 3, 7, 300], (2, 9, 11, 13)).astype(np.uint16)
     known[known == 7] = 0
@@ -68,21 +68,21 @@ def block(shift: int = 0) -> np.ndarray:
 
 
 def test_distances_are_in_millimetres_on_anisotropic_grids():
-    """A block moved by two slices of 2.5 mm."""
+    # The block is moved by two slices of 2.5 mm.
     moved = surface_metrics(block(2), block(), (2.5, 1.0, 0.5))
     assert moved["hd95_mm"] == pytest.approx(5.0)
     same = surface_metrics(block(), block(), (2.5, 1.0, 0.5))
     assert same == {"surface_dice_1mm": pytest.approx(1.0), "hd95_mm": pytest.approx(0.0)}
 
 
-def test_surface_dice_tolerates_a_millimetre_and_no_more():
+def test_surface_dice_tolerates_at_most_one_millimetre():
     near = surface_metrics(block(1), block(), (0.9, 1.0, 1.0))["surface_dice_1mm"]
     far = surface_metrics(block(1), block(), (3.0, 1.0, 1.0))["surface_dice_1mm"]
     assert near == pytest.approx(1.0)
     assert far < 0.9
 
 
-def test_a_summary_has_nnunets_form_and_leaves_nan_out_of_means(tmp_path: Path):
+def test_a_summary_has_the_form_of_nnunet_and_means_without_nan(tmp_path: Path):
     cases = [
         {"metrics": {"1": {"Dice": 0.5}, "2": {"Dice": math.nan}}},
         {"metrics": {"1": {"Dice": 0.7}, "2": {"Dice": 0.9}}},
@@ -118,8 +118,8 @@ def test_folders_are_compared_by_case_name(tmp_path: Path):
     json.dumps(summary)
 
 
-def test_a_label_that_only_some_cases_have_is_measured_in_all(tmp_path: Path):
-    """Also where a case lacks it in both files, or in the reference alone."""
+def test_a_value_that_only_some_cases_have_is_measured_in_all(tmp_path: Path):
+    """One case lacks value 44 in both files, and another one in the reference only."""
     with_one = np.zeros((4, 5, 6), np.uint8)
     with_one[1:3, 1:3, 1:3] = 1
     with_both = with_one.copy()
@@ -159,14 +159,14 @@ def test_memory_does_not_grow_with_the_number_of_cases(tmp_path: Path):
         finally:
             tracemalloc.stop()
 
-    peak(1)  # whatever is imported on the way
+    peak(1)  # Modules that are imported on the way take memory too.
     few, many = peak(2), peak(8)
     assert many < few + label.size
-    # Two maps of a byte a voxel, as read and as compared, and masks.
+    # Two labelmaps with one byte a voxel, as read and as compared, and their masks.
     assert many < 12 * label.size
 
 
-def test_what_is_no_labelmap_is_told(tmp_path: Path):
+def test_a_file_with_negative_values_is_no_labelmap(tmp_path: Path):
     label = generated_case(0)[1].astype(np.float32)
     write_image(label, tmp_path / "a.nii.gz")
     write_image(label + np.float32(1e-3), tmp_path / "nearly.nii.gz")
@@ -177,7 +177,7 @@ def test_what_is_no_labelmap_is_told(tmp_path: Path):
         evaluate(tmp_path / "negative.nii.gz", tmp_path / "a.nii.gz")
 
 
-def test_what_cannot_be_compared_is_told(tmp_path: Path):
+def test_files_that_cannot_be_compared_are_refused(tmp_path: Path):
     write_pair(tmp_path, "a")
     predictions, references = tmp_path / "predictions", tmp_path / "references"
     write_image(generated_case(0)[1], references / "a.nii.gz", spacing=(1.0, 1.0, 3.0))

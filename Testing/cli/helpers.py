@@ -1,0 +1,37 @@
+"""Helpers to run the shell command in tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from MaskSAMCore.cli import main
+from Testing.helpers.paths import ROOT
+
+
+def error_line(capfd: pytest.CaptureFixture[str]) -> str:
+    """Return the one line of error that a command printed."""
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("masksam:")]
+    assert len(lines) == 1
+    assert lines[0].startswith("masksam: error: ")
+    return lines[0]
+
+
+def error_of(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """Run a command that must fail and return its error."""
+    assert main(arguments) == 2
+    return error_line(capfd)
+
+
+def run_process(arguments: list[str], **how: object) -> subprocess.CompletedProcess[str]:
+    """Run the shell command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "MaskSAMCore.cli", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        text=True,
+        timeout=600,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how},
+    )

@@ -1,0 +1,90 @@
+"""Exit status and errors of the shell command, whatever the subcommand."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from Testing.cli.helpers import error_of, run_process
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "IMAGE", "-o", "FILE/result.nii.gz", "-m", "MODEL"], "FILE"),
+        (["predict", "IMAGE", "-o", "FILE/results", "-m", "MODEL"], "FILE"),
+        (["predict", "IMAGE", "-o", f"{'long' * 99}/a.mha", "-m", "MODEL"], "longlong"),
+        (["predict", "IMAGE", "-o", "LOCKED/result.nii.gz", "-m", "MODEL"], "LOCKED"),
+        (["predict", "IMAGE", "-o", "LOCKED/results", "-m", "MODEL"], "LOCKED"),
+        (["predict", "IMAGE", "-o", "name.png", "-m", "MODEL"], "not written as '.png'"),
+        (["predict", "IMAGE", "-o", "name.mhd", "-m", "MODEL"], "not written as '.mhd'"),
+        (["predict", "IMAGE", "IMAGE", "-o", "out", "-m", "MODEL"], "two cases are named 'bräin'"),
+        (["evaluate", "IMAGE", "IMAGE", "-o", "FILE/summary.json"], "FILE"),
+        (["demo", "-o", "FILE/results"], "FILE"),
+        (["demo", "-o", "LOCKED/results"], "LOCKED"),
+        (["benchmark", "-m", "MODEL", "--shape", "90000x90000x90000"], "the memory ran out"),
+    ],
+)
+def test_a_common_mistake_gives_one_line_of_error_and_no_output(
+    arguments: list[str],
+    message: str,
+    image: Path,
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_bytes(b"in the way")
+    (tmp_path / "LOCKED").mkdir(mode=0o555)
+    if "LOCKED" in message and os.access(tmp_path / "LOCKED", os.W_OK):
+        if not sys.platform.startswith("linux"):
+            pytest.skip("this user may write everywhere")
+        # Not even the root user can create folders in /proc.
+        arguments = [a.replace("LOCKED", "/proc/LOCKED") for a in arguments]
+    before = sorted(tmp_path.rglob("*"))
+    names = {"IMAGE": str(image), "MODEL": model}
+    error = error_of(capfd, [names.get(a, a) for a in arguments])
+    assert message in error
+    assert "Errno" not in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_usage_error_gives_one_line_of_error(image: Path, capfd: pytest.CaptureFixture[str]):
+    error_of(capfd, ["predict", str(image)])
+    error_of(capfd, ["fly"])
+
+
+def test_the_process_exits_with_two_after_an_error():
+    failed = run_process(["models", "info", "nobody"])
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("masksam: error: no model named 'nobody'")
+    assert failed.stderr.count("\n") == 1
+    assert failed.stdout == ""
+
+
+def test_the_process_prints_its_version():
+    assert run_process(["--version"]).stdout.startswith("masksam 0.")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_output_to_a_full_disk_gives_one_line_of_error():
+    with open("/dev/full", "w") as full:
+        failed = run_process(["models", "list"], stdout=full)
+    assert failed.returncode == 2
+    assert failed.stderr == "masksam: error: no space left on device\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
+def test_a_closed_pipe_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = run_process(["models", "list"], stdout=writing)
+    finally:
+        os.close(writing)
+    assert done.returncode == 1
+    assert done.stderr == ""

@@ -1,0 +1,50 @@
+"""``masksam models``: list, show, download, add, verify and remove models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from MaskSAMCore.cli import main
+from MaskSAMCore.models import find
+from Testing.cli.helpers import error_of
+
+
+def test_a_model_is_added_listed_shown_verified_and_removed(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("MASKSAM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["models", "add", model]) == 0
+    assert main(["models", "list"]) == 0
+    listed = capfd.readouterr().out
+    assert "small" in listed
+    assert "sam_vit_b" in listed
+    assert main(["models", "info", "small"]) == 0
+    assert "Bright" in capfd.readouterr().out
+    assert main(["models", "verify", "small"]) == 0
+    assert main(["models", "remove", "small", "--yes"]) == 0
+    assert "no model named" in error_of(capfd, ["models", "verify", "small"])
+
+
+def test_a_download_first_prints_its_source_size_and_licence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    """The catalog is the real one; a proxy that does not exist keeps it from being downloaded."""
+    monkeypatch.setenv("MASKSAM_HOME", str(tmp_path / "home"))
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["models", "download", "sam_vit_b"]) == 2
+    printed, _, error = capfd.readouterr().err.partition("masksam: error: ")
+    entry = find("sam_vit_b")
+    assert "127.0.0.1" not in printed and "cannot download" in error
+    for fact in (entry.title, "375 MB", "Apache-2.0", entry.url, f"SHA-256 {entry.sha256}"):
+        assert fact in printed
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+
+
+def test_a_bundled_model_is_not_downloaded(capfd: pytest.CaptureFixture[str]):
+    assert "installed already" in error_of(capfd, ["models", "download", "hippocampus"])

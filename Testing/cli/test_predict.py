@@ -1,0 +1,179 @@
+"""``masksam predict``: outputs are complete or absent, and lie on the image's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MaskSAMCore.cli import main
+from MaskSAMCore.geometry import RasBox, box_on_grid
+from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.io import read_boxes, read_volume, write_boxes
+from Testing.cli.helpers import error_of
+from Testing.helpers.generated import write_image
+from Testing.helpers.small_bundle import small_bundle
+
+
+def test_one_image_becomes_one_segmentation_on_its_own_grid(
+    image: Path, model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    target = tmp_path / "out" / "result.seg.nrrd"
+    assert main(["predict", str(image), "-o", str(target), "-m", model]) == 0
+    assert "volume (ml)" in capfd.readouterr().out
+    found, given = sitk.ReadImage(str(target)), sitk.ReadImage(str(image))
+    assert found.GetSize() == given.GetSize()
+    assert found.GetOrigin() == pytest.approx(given.GetOrigin())
+    assert found.GetDirection() == pytest.approx(given.GetDirection())
+    assert found.GetMetaData("Segment0_Name") == "Bright"
+    assert [p.name for p in target.parent.iterdir()] == ["result.seg.nrrd"]
+
+
+def test_a_single_slice_is_a_volume_too(model: str, tmp_path: Path):
+    path, target = tmp_path / "slice.nii.gz", tmp_path / "result.nii.gz"
+    write_image(np.zeros((1, 20, 20), np.float32), path)
+    assert main(["predict", str(path), "-o", str(target), "-m", model]) == 0
+    assert read_volume(target).shape == (1, 20, 20)
+
+
+def test_a_folder_of_cases_becomes_a_folder_of_labelmaps(model: str, tmp_path: Path):
+    for name in ("a", "b"):
+        write_image(np.zeros((6, 16, 20), np.float32), tmp_path / "in" / f"{name}_0000.nii.gz")
+    out = tmp_path / "out"
+    arguments = ["predict", str(tmp_path / "in"), "-o", str(out), "-m", model, "--format", "mha"]
+    assert main(arguments) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["a.mha", "b.mha"]
+
+
+def test_numbered_channels_make_one_case(tmp_path: Path):
+    two = str(small_bundle(tmp_path / "two", channels=2))
+    for channel in range(2):
+        path = tmp_path / "in" / f"a_{channel:04d}.nii.gz"
+        write_image(np.zeros((6, 16, 20), np.float32), path)
+    assert main(["predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", two]) == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+
+
+def test_an_existing_output_is_kept_without_overwrite(
+    image: Path, model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    target = tmp_path / "result.nii.gz"
+    target.write_bytes(b"precious")
+    arguments = ["predict", str(image), "-o", str(target), "-m", model]
+    assert "--overwrite" in error_of(capfd, arguments)
+    assert target.read_bytes() == b"precious"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert read_volume(target).shape == (8, 18, 22)
+
+
+def test_nothing_is_found_outside_the_roi(image: Path, model: str, tmp_path: Path):
+    volume = read_volume(image)
+    centre = (volume.ijk_to_ras @ np.array([10.5, 8.5, 3.5, 1]))[:3]
+    roi = tmp_path / "roi.mrk.json"
+    write_boxes([RasBox("ROI", tuple(centre), np.eye(3), (14.0, 12.0, 12.0))], roi)
+    target = tmp_path / "result.nii.gz"
+    arguments = ["predict", str(image), "-o", str(target), "-m", model, "--roi", str(roi)]
+    assert main(arguments) == 0
+    found = np.argwhere(read_volume(target).array > 0)
+    assert len(found)
+    assert (np.abs(found[:, ::-1] - [10.5, 8.5, 3.5]) <= [7, 6, 3]).all()
+
+
+def test_a_box_bounds_its_class(image: Path, model: str, tmp_path: Path):
+    volume = read_volume(image)
+    centre = (volume.ijk_to_ras @ np.array([7.5, 6.5, 3.5, 1]))[:3]
+    boxes = tmp_path / "boxes.mrk.json"
+    write_boxes([RasBox("Bright", tuple(centre), np.eye(3), (8.0, 6.0, 8.0))], boxes)
+    target = tmp_path / "result.nii.gz"
+    arguments = ["predict", str(image), "-o", str(target), "-m", model, "--boxes", str(boxes)]
+    assert main(arguments) == 0
+    found = np.argwhere(read_volume(target).array == 1)
+    assert (np.abs(found[:, ::-1] - [7.5, 6.5, 3.5]) <= [4, 3, 2]).all()
+
+
+def test_boxes_change_other_classes_only_if_they_may_overwrite(
+    image: Path, model: str, tmp_path: Path
+):
+    volume = read_volume(image)
+    shape = np.array(volume.shape[::-1])
+    centre = (volume.ijk_to_ras @ [*(shape / 2 - 0.5), 1])[:3]
+    boxes, target = tmp_path / "boxes.mrk.json", tmp_path / "result.nii.gz"
+    write_boxes([RasBox("Bright", tuple(centre), np.eye(3), tuple(shape * volume.spacing))], boxes)
+    found = {}
+    for name, more in (
+        ("automatic", []),
+        ("kept", ["--boxes", str(boxes)]),
+        ("overwritten", ["--boxes", str(boxes), "--boxes-overwrite"]),
+    ):
+        arguments = ["predict", str(image), "-o", str(target), "-m", model, "--overwrite", *more]
+        assert main(arguments) == 0
+        found[name] = read_volume(target).array
+    assert (found["automatic"] == 2).any()
+    np.testing.assert_array_equal(found["kept"] == 2, found["automatic"] == 2)
+    box = box_on_grid(read_boxes(boxes)[0], volume)
+    expected = Segmenter.from_model(model).segment(volume, boxes=[box], overwrite=True)
+    np.testing.assert_array_equal(found["overwritten"], expected.labelmap)
+
+
+def test_probabilities_come_as_one_image_that_sums_to_one(image: Path, model: str, tmp_path: Path):
+    target = tmp_path / "result.nii.gz"
+    arguments = ["predict", str(image), "-o", str(target), "-m", model, "--probabilities"]
+    assert main(arguments) == 0
+    path = tmp_path / "result_probabilities.nrrd"
+    probabilities = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    assert probabilities.shape == (8, 18, 22, 3)
+    np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-3)
+    labelmap = read_volume(target).array
+    assert (probabilities.argmax(-1) == labelmap).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.write_bytes(b"not an image"), "cannot be read as an image"),
+        (lambda path: path.write_bytes(b""), "empty file"),
+    ],
+)
+def test_an_unreadable_image_gives_one_line_of_error_and_no_output(
+    prepare: Callable[[Path], None],
+    message: str,
+    model: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+):
+    path, target = tmp_path / "in.nii.gz", tmp_path / "result.nii.gz"
+    prepare(path)
+    assert message in error_of(capfd, ["predict", str(path), "-o", str(target), "-m", model])
+    assert not target.exists()
+
+
+def test_an_image_that_is_no_scalar_volume_is_refused(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    flat = sitk.GetImageFromArray(np.zeros((20, 20), np.float32))
+    colour = sitk.GetImageFromArray(np.zeros((8, 20, 20, 3), np.uint8), isVector=True)
+    moving = sitk.JoinSeries([sitk.GetImageFromArray(np.zeros((8, 20, 20), np.float32))] * 3)
+    infinite = np.zeros((8, 20, 20), np.float32)
+    infinite[0, 0, 0] = np.nan
+    for image, message in (
+        (flat, "2D image"),
+        (colour, "3 values per voxel"),
+        (moving, "4D image"),
+        (sitk.GetImageFromArray(infinite), "NaN or infinite"),
+    ):
+        path = tmp_path / "in.mha"
+        sitk.WriteImage(image, str(path))
+        arguments = ["predict", str(path), "-o", str(tmp_path / "out.nii.gz"), "-m", model]
+        assert message in error_of(capfd, arguments)
+
+
+def test_an_unknown_model_or_device_is_refused(
+    image: Path, model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    arguments = ["predict", str(image), "-o", str(tmp_path / "o.mha"), "-m"]
+    assert "no model named 'nobody'" in error_of(capfd, [*arguments, "nobody"])
+    assert "device" in error_of(capfd, [*arguments, model, "--device", "warp"])

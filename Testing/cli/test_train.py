@@ -1,0 +1,44 @@
+"""``masksam train``: mistakes that are reported before anything is read or written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from Testing.cli.helpers import error_of
+
+
+def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    for folder in ("none", "."):
+        arguments = ["train", str(tmp_path / folder), "-o", str(tmp_path / "run")]
+        assert "dataset" in error_of(capfd, arguments)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--preset", "nonsense"], "unknown preset 'nonsense': choose one of tiny, brain"),
+        (["--preset", "acdc"], "beside a frozen SAM: give its official weights with --sam-check"),
+        (["--preset", "acdc", "--sam-checkpoint", "absent.pth"], "cannot be read"),
+        (["--preset", "acdc", "--sam-checkpoint", "bad.pth"], "not a readable SAM checkpoint"),
+        (["--preset", "acdc", "--sam-checkpoint", "another.pth"], "does not fit"),
+        (["--orientation", "RRA"], "orientation 'RRA' must name"),
+        (["--device", "warp"], "device 'warp' is not available"),
+    ],
+)
+def test_a_wrong_option_is_reported_before_the_dataset_is_read(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    """There is no dataset, and yet the first error is that of the option."""
+    monkeypatch.chdir(tmp_path)
+    Path("bad.pth").write_bytes(b"no checkpoint at all")
+    torch.save({"some.weight": torch.ones(3)}, "another.pth")
+    assert message in error_of(capfd, ["train", "none", "-o", "run", *options])
+    assert not Path("run").exists()
