@@ -87,7 +87,7 @@ def test_predict_writes_the_volumes_of_all_cases_and_keeps_a_file_that_exists(
 ):
     model = str(small_bundle(tmp_path / "small"))
     for name in ("a", "b"):
-        write_image(generated_case(0)[0], tmp_path / "in" / f"{name}.nii.gz", spacing=(0.5, 1, 2))
+        write_image(generated_case(0)[0], tmp_path / "in" / f"{name}.nii.gz", spacing=(1, 1, 2))
     target = tmp_path / "tables" / "volumes.csv"
     arguments = ["predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", model]
     assert main([*arguments, "--volumes", str(target)]) == 0
@@ -95,7 +95,7 @@ def test_predict_writes_the_volumes_of_all_cases_and_keeps_a_file_that_exists(
     assert [line["case"] for line in lines] == ["a", "b"]
     found = (read_volume(tmp_path / "out" / "a.nii.gz").array > 0).sum()
     assert found > 0
-    assert float(lines[0]["volume_ml"]) == pytest.approx(found / 1000, abs=1e-4)
+    assert float(lines[0]["volume_ml"]) == pytest.approx(2 * found / 1000, abs=1e-4)
     target.write_text("precious")
     assert main([*arguments, "--volumes", str(target)]) == 2
     assert "--overwrite" in capfd.readouterr().err

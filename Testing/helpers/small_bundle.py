@@ -1,4 +1,4 @@
-"""A bundle that is written and run in no time."""
+"""A bundle that is written and run in milliseconds."""
 
 from __future__ import annotations
 
@@ -14,20 +14,30 @@ from MaskSAMCore.training.run_folder import own_weights
 from Testing.helpers.networks import small_masksam_config
 
 
-def small_bundle(folder: Path, channels: int = 1) -> Path:
-    """A small random network that finds its two classes somewhere."""
-    torch.manual_seed(1)
+def small_bundle(
+    folder: Path,
+    name: str = "small",
+    channels: int = 1,
+    class_names: tuple[str, str] = ("Bright", "Dark"),
+) -> Path:
+    """Write a bundle of a small random network that predicts both of its classes somewhere."""
+    torch.manual_seed(2)
     config = small_masksam_config(in_channels=channels)
     model = build_model(config)
     with torch.no_grad():
-        model.decoder.class_head.bias[1:3] += 3
+        model.decoder.class_head.weight.mul_(4)
+        model.decoder.class_head.bias[1:3] += 2
         for parameter in (
             model.sam.mask_decoder.output_hypernetworks_mlps[0].layers[-1].parameters()
         ):
             parameter.mul_(5)
-    how = (ChannelNormalization(),) * channels
-    names = tuple(f"MR{c}" for c in range(channels))
-    plan = Plan("SAR", (2.0, 1.0, 1.0), config.window, how, names)
-    labels = (Label(1, "Bright", (1.0, 0.8, 0.1)), Label(2, "Dark", (0.1, 0.4, 0.9)))
-    save_bundle(folder, "small", "Small", own_weights(model), config, plan, labels, (), (0,))
+    normalization = (ChannelNormalization(),) * channels
+    channel_names = tuple(f"MR{c}" for c in range(channels))
+    plan = Plan("SAR", (2.0, 1.0, 1.0), config.window, normalization, channel_names)
+    colors = (1.0, 0.8, 0.1), (0.1, 0.4, 0.9)
+    labels = tuple(
+        Label(value, class_name, color)
+        for value, (class_name, color) in enumerate(zip(class_names, colors, strict=True), 1)
+    )
+    save_bundle(folder, name, "Small", own_weights(model), config, plan, labels, (), (0,))
     return folder

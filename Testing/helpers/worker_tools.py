@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -17,6 +18,8 @@ __all__ = ["ROOT", "SegmentRequest", "WorkerClient", "WorkerError"]
 
 # A loaded machine may take long over anything; no test waits so long when all is well.
 LONG = 300.0
+# Class names outside ASCII.
+UNICODE_NAMES = ("Bright 明", "Därk")
 
 
 class WorkerClient(worker_client.WorkerClient):
@@ -52,6 +55,12 @@ def fails(client: WorkerClient, job, heard: Heard) -> WorkerError:
     assert job.error is failure.value and job.result is None
     assert "\n" not in str(failure.value)
     return failure.value
+
+
+def known_model(folder: Path, name: str) -> Path:
+    """Return the folder of a model that the known worker runs by its name, such as "slow"."""
+    (folder / name).mkdir(exist_ok=True)
+    return folder / name
 
 
 def request(array: np.ndarray, model: object, matrix: np.ndarray | None = None, **more: object):

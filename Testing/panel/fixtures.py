@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from Testing import host
-from Testing.slicer.fixtures import KNOWN_WORKER
+from Testing.helpers.paths import KNOWN_WORKER
 from Testing.slicer.module_tools import MODULE, add_volume
 
 # A loaded machine may take long over anything; no test waits so long when all is well.

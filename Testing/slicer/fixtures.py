@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-from Testing.helpers.paths import KNOWN_WORKER_SCRIPT
+from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.small_bundle import small_bundle
 from Testing.helpers.threshold_model import LABELS, SIDES
 from Testing.slicer import module_tools  # noqa: F401  (puts the module's library on the path)
-
-KNOWN_WORKER = [sys.executable, str(KNOWN_WORKER_SCRIPT)]
 
 
 @pytest.fixture(scope="session")

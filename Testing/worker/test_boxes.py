@@ -12,10 +12,10 @@ import pytest
 
 from MaskSAMCore import Box, Segmenter, Volume
 from Testing.helpers.generated import generated_case
+from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.small_bundle import small_bundle
 from Testing.helpers.threshold_model import OBLIQUE, threshold_segmenter, two_blobs, volume_of
 from Testing.helpers.worker_tools import ROOT, WorkerClient, request, until
-from Testing.worker.test_segment import KNOWN
 
 BOX = Box("Anterior", (4, 3, 2), (15, 12, 6))
 WHOLE = Box("Anterior", (0, 0, 0), (23, 17, 11))
@@ -23,7 +23,7 @@ WHOLE = Box("Anterior", (0, 0, 0), (23, 17, 11))
 
 @pytest.fixture(scope="module")
 def known():
-    client = WorkerClient(core_folder=ROOT, command=KNOWN)
+    client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER)
     yield client
     client.close()
 
@@ -78,7 +78,7 @@ def test_of_many_sessions_the_oldest_is_let_go(known, model):
 
 
 def test_a_killed_worker_costs_a_run_and_nothing_else(model):
-    client = WorkerClient(core_folder=ROOT, command=KNOWN)
+    client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER)
     try:
         first = run(client, model, session="kept")
         expected = run(client, model, session="kept", boxes=[BOX], resume=True)

@@ -12,6 +12,8 @@ import numpy as np
 import psutil
 import pytest
 
+from Testing.helpers.paths import KNOWN_WORKER
+from Testing.helpers.small_bundle import small_bundle
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.worker_tools import (
     ROOT,
@@ -20,23 +22,23 @@ from Testing.helpers.worker_tools import (
     WorkerError,
     end_of,
     fails,
+    known_model,
     request,
     until,
 )
-from Testing.worker.test_segment import KNOWN, bundle, named
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits are POSIX's")
 
 
 @pytest.fixture
 def known():
-    one = WorkerClient(core_folder=ROOT, command=KNOWN)
+    one = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER)
     yield one
     one.close()
 
 
 def works(client: WorkerClient, folder: Path) -> None:
-    result = client.wait(client.segment(request(two_blobs(), named(folder, "threshold"))))
+    result = client.wait(client.segment(request(two_blobs(), known_model(folder, "threshold"))))
     np.testing.assert_array_equal(result["labelmap"], two_blobs())
 
 
@@ -60,7 +62,7 @@ def started(client: WorkerClient, array, model, stage: str):
 def test_cancel_ends_a_run_wherever_it_is(
     known: WorkerClient, tmp_path: Path, model: str, stage: str
 ):
-    job, heard = started(known, two_blobs(), named(tmp_path, model), stage)
+    job, heard = started(known, two_blobs(), known_model(tmp_path, model), stage)
     known.cancel()
     assert fails(known, job, heard).kind == "cancelled"
     reports = len(heard.progress)
@@ -71,7 +73,7 @@ def test_cancel_ends_a_run_wherever_it_is(
 def test_a_worker_that_obeys_a_cancel_stays_warm(known: WorkerClient, tmp_path: Path):
     works(known, tmp_path)
     pid = known.pid
-    job, heard = started(known, two_blobs(), named(tmp_path, "slow"), "Segmenting")
+    job, heard = started(known, two_blobs(), known_model(tmp_path, "slow"), "Segmenting")
     known.cancel()
     known._kill_at = float("inf")  # a loaded machine may need longer than a person should wait
     assert fails(known, job, heard).kind == "cancelled"
@@ -80,10 +82,10 @@ def test_a_worker_that_obeys_a_cancel_stays_warm(known: WorkerClient, tmp_path: 
 
 
 def test_cancel_while_labels_are_written(tmp_path: Path):
-    client = WorkerClient(core_folder=ROOT, command=(*KNOWN, "--small-slabs"))
+    client = WorkerClient(core_folder=ROOT, command=(*KNOWN_WORKER, "--small-slabs"))
     try:
         long = np.zeros((3000, 8, 8), dtype=np.float32)
-        job, heard = started(client, long, named(tmp_path, "threshold"), "Writing the labels")
+        job, heard = started(client, long, known_model(tmp_path, "threshold"), "Writing the labels")
         client.cancel()
         assert fails(client, job, heard).kind == "cancelled"
         works(client, tmp_path)
@@ -93,7 +95,7 @@ def test_cancel_while_labels_are_written(tmp_path: Path):
 
 def test_cancel_before_anything_was_sent(known: WorkerClient, tmp_path: Path):
     heard = [Heard() for _ in range(3)]
-    model = named(tmp_path, "threshold")
+    model = known_model(tmp_path, "threshold")
     jobs = [known.segment(request(two_blobs(), model), **one()) for one in heard]
     known.cancel()
     known.cancel()
@@ -103,17 +105,17 @@ def test_cancel_before_anything_was_sent(known: WorkerClient, tmp_path: Path):
 
 
 def test_a_run_asked_for_after_a_cancel_is_not_lost_with_it(known: WorkerClient, tmp_path: Path):
-    job, heard = started(known, two_blobs(), named(tmp_path, "deaf"), "Segmenting")
+    job, heard = started(known, two_blobs(), known_model(tmp_path, "deaf"), "Segmenting")
     known.cancel()
     after = Heard()
-    second = known.segment(request(two_blobs(), named(tmp_path, "threshold")), **after())
+    second = known.segment(request(two_blobs(), known_model(tmp_path, "threshold")), **after())
     assert fails(known, job, heard).kind == "cancelled"
     np.testing.assert_array_equal(known.wait(second)["labelmap"], two_blobs())
     assert after.errors == [] and len(after.done) == 1
 
 
 def test_waiting_with_a_time_limit_cancels(known: WorkerClient, tmp_path: Path):
-    job, heard = started(known, two_blobs(), named(tmp_path, "slow"), "Segmenting")
+    job, heard = started(known, two_blobs(), known_model(tmp_path, "slow"), "Segmenting")
     with pytest.raises(WorkerError) as failure:
         known.wait(job, timeout=0.1)
     assert failure.value.kind == "cancelled"
@@ -121,7 +123,7 @@ def test_waiting_with_a_time_limit_cancels(known: WorkerClient, tmp_path: Path):
 
 
 def test_a_killed_worker_is_told_and_replaced(known: WorkerClient, tmp_path: Path):
-    job, heard = started(known, two_blobs(), named(tmp_path, "deaf"), "Segmenting")
+    job, heard = started(known, two_blobs(), known_model(tmp_path, "deaf"), "Segmenting")
     pid = known.pid
     os.kill(pid, signal.SIGKILL)
     error = fails(known, job, heard)
@@ -133,7 +135,7 @@ def test_a_killed_worker_is_told_and_replaced(known: WorkerClient, tmp_path: Pat
 
 def test_a_fault_in_a_library_is_a_crash(known: WorkerClient, tmp_path: Path):
     heard = Heard()
-    job = known.segment(request(two_blobs(), named(tmp_path, "deadly")), **heard())
+    job = known.segment(request(two_blobs(), known_model(tmp_path, "deadly")), **heard())
     error = fails(known, job, heard)
     assert error.kind == "crashed" and "crashed" in str(error)
     works(known, tmp_path)
@@ -155,7 +157,7 @@ def test_an_error_of_ours_is_told_with_its_traceback(known: WorkerClient, tmp_pa
     works(known, tmp_path)
     pid = known.pid
     heard = Heard()
-    job = known.segment(request(two_blobs(), named(tmp_path, "broken")), **heard())
+    job = known.segment(request(two_blobs(), known_model(tmp_path, "broken")), **heard())
     error = fails(known, job, heard)
     assert error.kind == "internal"
     assert "RuntimeError: a genuine fault" in str(error)
@@ -168,7 +170,7 @@ def test_an_error_of_ours_is_told_with_its_traceback(known: WorkerClient, tmp_pa
 @pytest.mark.parametrize("model", ["hungry", "greedy"])
 def test_too_little_memory_is_told_with_advice(known: WorkerClient, tmp_path: Path, model: str):
     heard = Heard()
-    job = known.segment(request(two_blobs(), named(tmp_path, model)), **heard())
+    job = known.segment(request(two_blobs(), known_model(tmp_path, model)), **heard())
     error = fails(known, job, heard)
     assert error.kind == "memory"
     assert "close other programs" in str(error) and "smaller" in str(error)
@@ -190,7 +192,7 @@ def test_a_process_that_may_not_have_the_memory_says_so(tmp_path: Path):
     )
     if not Path("/proc/self/statm").exists():
         pytest.skip("needs Linux's /proc")
-    model = bundle(tmp_path / "small")
+    model = small_bundle(tmp_path / "small")
     client = WorkerClient(core_folder=ROOT, command=[sys.executable, str(wrapper)])
     try:
         heard = Heard()
@@ -211,16 +213,16 @@ def test_no_room_for_the_volume_is_told(known: WorkerClient, tmp_path: Path):
     folder.rmdir()
     folder.write_text("in the way")
     heard = Heard()
-    job = known.segment(request(two_blobs(), named(tmp_path, "threshold")), **heard())
+    job = known.segment(request(two_blobs(), known_model(tmp_path, "threshold")), **heard())
     assert fails(known, job, heard).kind == "refused"
     folder.unlink()
     works(known, tmp_path)  # makes the folder again
 
 
 def test_a_worker_stopped_in_its_tracks_does_not_stop_the_panel(tmp_path: Path):
-    client = WorkerClient(core_folder=ROOT, command=KNOWN)
+    client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER)
     try:
-        job, heard = started(client, two_blobs(), named(tmp_path, "deaf"), "Segmenting")
+        job, heard = started(client, two_blobs(), known_model(tmp_path, "deaf"), "Segmenting")
         client._connection._hang_seconds = 3.0  # not from the start, which may take longer
         ended = end_of(client.pid)
         psutil.Process(client.pid).suspend()

@@ -25,27 +25,30 @@ from MaskSAMCore.io.files import sha256
 from MaskSAMCore.models.catalog import Entry
 from MaskSAMSlicerLib.worker.files import process_began, remove_abandoned
 from Testing.helpers.generated import generated_case
+from Testing.helpers.paths import KNOWN_WORKER
+from Testing.helpers.small_bundle import small_bundle
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.worker_tools import (
     LONG,
     ROOT,
+    UNICODE_NAMES,
     Heard,
     WorkerClient,
     WorkerError,
     end_of,
+    known_model,
     request,
     until,
 )
-from Testing.worker.test_segment import KNOWN, bundle, named
 
 _PARENT = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = [{root!r}, {root!r} + "/MaskSAMSlicer"]
-from Testing.worker.test_segment import KNOWN
+from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.worker_tools import ROOT, WorkerClient, request
 from Testing.helpers.threshold_model import two_blobs
-client = WorkerClient(core_folder=ROOT, command=KNOWN)
+client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER)
 seen = []
 client.segment(request(two_blobs(), {model!r}), on_progress=lambda *told: seen.append(told))
 while not any(stage == "Segmenting" for stage, _, _ in seen):
@@ -60,7 +63,7 @@ def parent(tmp_path: Path, model: str, then: str) -> tuple[subprocess.Popen, Pat
     """A program that has a worker in the middle of a run, and its folder for temporary files."""
     temporary = tmp_path / "témp"
     temporary.mkdir()
-    model = str(named(tmp_path, model))
+    model = str(known_model(tmp_path, model))
     process = subprocess.Popen(
         [sys.executable, "-c", _PARENT.format(root=str(ROOT), model=model, then=then)],
         stdout=subprocess.PIPE,
@@ -93,8 +96,8 @@ def test_a_program_that_just_ends_leaves_nothing(tmp_path: Path):
 
 def test_closing_in_the_middle_of_a_run_leaves_nothing(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    model = named(tmp_path, "deaf")
-    client = WorkerClient(core_folder=ROOT, command=KNOWN)
+    model = known_model(tmp_path, "deaf")
+    client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER)
     heard = Heard()
     job = client.segment(request(two_blobs(), model), **heard())
     until(lambda: heard.progress, client, "progress", heard)
@@ -107,7 +110,7 @@ def test_closing_in_the_middle_of_a_run_leaves_nothing(tmp_path: Path, monkeypat
     until(ended, what="the worker's end")
     assert list(tmp_path.iterdir()) == [model]
     # It can be used again.
-    works = client.segment(request(two_blobs(), named(tmp_path, "threshold")))
+    works = client.segment(request(two_blobs(), known_model(tmp_path, "threshold")))
     np.testing.assert_array_equal(client.wait(works)["labelmap"], two_blobs())
     client.close()
 
@@ -164,11 +167,11 @@ def test_the_next_start_removes_what_a_crash_left(tmp_path: Path, monkeypatch):
 
 
 def test_a_worker_that_left_for_idleness_is_replaced_unnoticed(tmp_path: Path):
-    client = WorkerClient(core_folder=ROOT, command=(*KNOWN, "--idle-minutes", "0.05"))
+    client = WorkerClient(core_folder=ROOT, command=(*KNOWN_WORKER, "--idle-minutes", "0.05"))
     try:
         pids = set()
         for _ in range(2):
-            job = client.segment(request(two_blobs(), named(tmp_path, "threshold")))
+            job = client.segment(request(two_blobs(), known_model(tmp_path, "threshold")))
             np.testing.assert_array_equal(client.wait(job)["labelmap"], two_blobs())
             pid = client.pid
             pids.add(pid)
@@ -179,9 +182,9 @@ def test_a_worker_that_left_for_idleness_is_replaced_unnoticed(tmp_path: Path):
 
 
 def test_models_and_sessions_stay_within_their_memory(tmp_path: Path):
-    client = WorkerClient(core_folder=ROOT, command=(*KNOWN, "--memory-gib", "0.00001"))
+    client = WorkerClient(core_folder=ROOT, command=(*KNOWN_WORKER, "--memory-gib", "0.00001"))
     try:
-        model = named(tmp_path, "threshold")
+        model = known_model(tmp_path, "threshold")
         notes = [
             client.wait(client.segment(request(two_blobs(), model, session="one")))["notes"]
             for _ in range(2)
@@ -199,7 +202,7 @@ def home(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_model_is_added_used_and_removed(tmp_path: Path, home: dict[str, str]):
-    folder = bundle(tmp_path / "new", "brandnew")
+    folder = small_bundle(tmp_path / "new", "brandnew", class_names=UNICODE_NAMES)
     client = WorkerClient(core_folder=ROOT, environment=home)
     try:
         added = client.wait(client.add_model(folder))
@@ -217,17 +220,19 @@ def test_a_model_is_added_used_and_removed(tmp_path: Path, home: dict[str, str])
 
 
 def test_a_model_that_was_exchanged_is_loaded_again(tmp_path: Path):
-    folder = bundle(tmp_path / "one")
+    folder = small_bundle(tmp_path / "one", class_names=UNICODE_NAMES)
     client = WorkerClient(core_folder=ROOT)
     try:
         ask = request(generated_case(1)[0], folder)
         names = {one["name"] for one in client.wait(client.segment(ask))["instances"]}
         shutil.rmtree(folder)
-        bundle(folder)
+        small_bundle(folder, class_names=UNICODE_NAMES)
         path = folder / "masksam.json"
-        path.write_text(path.read_text(encoding="utf-8").replace("Bright 明", "Other"), "utf-8")
+        path.write_text(
+            path.read_text(encoding="utf-8").replace(UNICODE_NAMES[0], "Other"), "utf-8"
+        )
         again = {one["name"] for one in client.wait(client.segment(ask))["instances"]}
-        assert "Bright 明" in names and "Other" in again
+        assert UNICODE_NAMES[0] in names and "Other" in again
     finally:
         client.close()
 
@@ -280,7 +285,7 @@ def shop(tmp_path: Path):
 def test_a_download_reports_and_is_verified(
     tmp_path: Path, home: dict[str, str], shop: dict[str, str]
 ):
-    client = WorkerClient(core_folder=ROOT, command=KNOWN, environment={**home, **shop})
+    client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER, environment={**home, **shop})
     try:
         left = Path(home["MASKSAM_HOME"]) / "downloads" / ".masksam-killed"
         young = left.with_name(".masksam-at-work")
@@ -307,7 +312,7 @@ def test_a_download_reports_and_is_verified(
 
 def test_a_download_is_cancelled(tmp_path: Path, home: dict[str, str], shop: dict[str, str]):
     Shop.half_way = threading.Event()
-    client = WorkerClient(core_folder=ROOT, command=KNOWN, environment={**home, **shop})
+    client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER, environment={**home, **shop})
     try:
         heard = Heard()
         job = client.download("sam_small", **heard())

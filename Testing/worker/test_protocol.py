@@ -17,15 +17,15 @@ import pytest
 import MaskSAMCore
 from MaskSAMCore.errors import MaskSAMError, OutOfMemory
 from MaskSAMCore.worker.protocol import OUT_OF_MEMORY, REFUSED, as_request_error
+from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.threshold_model import two_blobs
-from Testing.helpers.worker_tools import LONG, ROOT
-from Testing.worker.test_segment import KNOWN, named
+from Testing.helpers.worker_tools import LONG, ROOT, known_model
 
 
 class Worker:
     """A worker process and both ends of its pipe."""
 
-    def __init__(self, command: Sequence[str] = KNOWN, options: Sequence[str] = ()) -> None:
+    def __init__(self, command: Sequence[str] = KNOWN_WORKER, options: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
             [*command, *options],
             stdin=subprocess.PIPE,
@@ -97,7 +97,7 @@ def segment(worker: Worker, number: object, folder: Path, model: str, **changes:
     output = folder / f"out {number}.raw"
     params = {
         "images": changes.pop("images", None) or [image(folder, two_blobs())],
-        "model": str(named(folder, model)),
+        "model": str(known_model(folder, model)),
         "roi": None,
         "boxes": [],
         "device": "auto",

@@ -11,43 +11,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from MaskSAMCore import Box, Segmenter, Volume
-from MaskSAMCore.data import ChannelNormalization, Plan
-from MaskSAMCore.labels import Label
-from MaskSAMCore.modeling import build_model
-from MaskSAMCore.models import save_bundle
-from MaskSAMCore.training.run_folder import own_weights
 from Testing.helpers.generated import generated_case
-from Testing.helpers.networks import small_masksam_config
-from Testing.helpers.paths import KNOWN_WORKER_SCRIPT
+from Testing.helpers.paths import KNOWN_WORKER
+from Testing.helpers.small_bundle import small_bundle
 from Testing.helpers.threshold_model import GEOMETRIES, OBLIQUE, matrix, rotation, two_blobs
-from Testing.helpers.worker_tools import ROOT, Heard, WorkerClient, WorkerError, request, until
-
-KNOWN = (sys.executable, str(KNOWN_WORKER_SCRIPT))
-
-
-def bundle(folder: Path, name: str = "small", channels: int = 1) -> Path:
-    """A small random network that finds something of everything."""
-    torch.manual_seed(2)
-    config = small_masksam_config(in_channels=channels)
-    network = build_model(config)
-    with torch.no_grad():
-        network.decoder.class_head.weight.mul_(4)
-        network.decoder.class_head.bias[1:3] += 2
-        for part in network.sam.mask_decoder.output_hypernetworks_mlps[0].layers[-1].parameters():
-            part.mul_(5)
-    how = (ChannelNormalization(),) * channels
-    plan = Plan("SAR", (2.0, 1.0, 1.0), config.window, how, ("T1", "T2")[:channels])
-    labels = (Label(1, "Bright 明", (1.0, 0.8, 0.1)), Label(2, "Därk", (0.1, 0.4, 0.9)))
-    save_bundle(folder, name, "Small", own_weights(network), config, plan, labels, (), (0,))
-    return folder
+from Testing.helpers.worker_tools import (
+    ROOT,
+    UNICODE_NAMES,
+    Heard,
+    WorkerClient,
+    WorkerError,
+    known_model,
+    request,
+    until,
+)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundle(tmp_path_factory.mktemp("mödels 模型") / "klein ü 小")
+    return small_bundle(
+        tmp_path_factory.mktemp("mödels 模型") / "klein ü 小", class_names=UNICODE_NAMES
+    )
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +45,9 @@ def client():
 
 @pytest.fixture(scope="module")
 def known():
-    one = WorkerClient(core_folder=ROOT, command=KNOWN)
+    one = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER)
     yield one
     one.close()
-
-
-def named(folder: Path, name: str) -> Path:
-    (folder / name).mkdir(exist_ok=True)
-    return folder / name
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -124,7 +105,7 @@ def test_a_region_and_boxes_reach_the_engine(client: WorkerClient, model: Path):
 
 
 def test_several_channels_keep_their_order(client: WorkerClient, tmp_path: Path):
-    two = bundle(tmp_path / "two", "two", channels=2)
+    two = small_bundle(tmp_path / "two", "two", channels=2, class_names=UNICODE_NAMES)
     first, second = generated_case(1)[0], -generated_case(2)[0]
     ask = request(first, two, OBLIQUE)
     ask.arrays.append(second)
@@ -139,16 +120,18 @@ def test_several_channels_keep_their_order(client: WorkerClient, tmp_path: Path)
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_matrices_travel_exactly(known: WorkerClient, tmp_path: Path, geometry: str):
     sent = GEOMETRIES[geometry] @ matrix(rotation(1 / 3, 0), (0.1, 1 / 3, np.pi), (1e-7, -1e5, 0.1))
-    ask = request(two_blobs(), named(tmp_path, "echo"), sent)
+    ask = request(two_blobs(), known_model(tmp_path, "echo"), sent)
     notes = known.wait(known.segment(ask))["notes"]
     np.testing.assert_array_equal(np.array(json.loads(notes[-1])[0]), sent)
 
 
 def test_progress_grows_to_one_and_names_the_first_steps(tmp_path: Path):
     heard = Heard()
-    client = WorkerClient(core_folder=ROOT, command=KNOWN)
+    client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER)
     try:
-        client.wait(client.segment(request(two_blobs()[:4], named(tmp_path, "slow")), **heard()))
+        client.wait(
+            client.segment(request(two_blobs()[:4], known_model(tmp_path, "slow")), **heard())
+        )
     finally:
         client.close()
     stages = [stage for stage, _, _ in heard.progress]
@@ -163,9 +146,9 @@ def test_what_a_library_prints_disturbs_nothing(tmp_path: Path, monkeypatch):
     # As on a machine where nothing was set to make Python, and C's stdio, speak at once.
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     log: list[str] = []
-    client = WorkerClient(core_folder=ROOT, command=KNOWN, on_log=log.append)
+    client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER, on_log=log.append)
     try:
-        result = client.wait(client.segment(request(two_blobs(), named(tmp_path, "noisy"))))
+        result = client.wait(client.segment(request(two_blobs(), known_model(tmp_path, "noisy"))))
         np.testing.assert_array_equal(result["labelmap"], two_blobs())
         until(lambda: "put by a library" in log, client)
         assert "printed" in log
@@ -174,7 +157,7 @@ def test_what_a_library_prints_disturbs_nothing(tmp_path: Path, monkeypatch):
 
 
 def test_a_session_decodes_again_only_what_its_boxes_ask(known: WorkerClient, tmp_path: Path):
-    model = named(tmp_path, "threshold")
+    model = known_model(tmp_path, "threshold")
     array = two_blobs()
 
     def counts(**more):
@@ -205,7 +188,7 @@ def test_a_session_decodes_again_only_what_its_boxes_ask(known: WorkerClient, tm
 
 def test_requests_are_served_in_order(known: WorkerClient, tmp_path: Path):
     order: list[int] = []
-    model = named(tmp_path, "threshold")
+    model = known_model(tmp_path, "threshold")
     jobs = [
         known.segment(request(two_blobs()[: 11 - n], model), on_done=lambda _, n=n: order.append(n))
         for n in range(3)
@@ -253,7 +236,7 @@ def test_folders_with_letters_of_any_script_work(model: Path, tmp_path: Path, mo
         ask = request(generated_case(1)[0], model, session="ключ ü")
         ask.names = ["Kopf – 頭"]
         result = client.wait(client.segment(ask))
-        assert {one["name"] for one in result["instances"]} <= {"Bright 明", "Därk"}
+        assert {one["name"] for one in result["instances"]} <= set(UNICODE_NAMES)
         assert result["instances"]
         assert [path.parent for path in strange.rglob("*.raw")]
     finally:
@@ -262,7 +245,7 @@ def test_folders_with_letters_of_any_script_work(model: Path, tmp_path: Path, mo
 
 
 def test_files_go_when_they_are_no_longer_needed(known: WorkerClient, tmp_path: Path):
-    model = named(tmp_path, "threshold")
+    model = known_model(tmp_path, "threshold")
     known.wait(known.segment(request(two_blobs(), model)))
     folder = known._exchange.files.folder
     known.wait(known.segment(request(two_blobs(), model, session="kept")))

@@ -11,9 +11,17 @@ import pytest
 
 from MaskSAMSlicerLib.worker.jobs import Job
 from MaskSAMSlicerLib.worker.patience import Patience
+from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.threshold_model import two_blobs
-from Testing.helpers.worker_tools import ROOT, Heard, WorkerClient, fails, request, until
-from Testing.worker.test_segment import KNOWN, named
+from Testing.helpers.worker_tools import (
+    ROOT,
+    Heard,
+    WorkerClient,
+    fails,
+    known_model,
+    request,
+    until,
+)
 
 
 def remarks(heard: Heard) -> list[tuple[str, float, float | None]]:
@@ -24,10 +32,12 @@ def remarks(heard: Heard) -> list[tuple[str, float, float | None]]:
 @pytest.mark.skipif(sys.platform == "win32", reason="the known worker needs POSIX's limits")
 def test_a_job_that_hangs_while_the_worker_answers_is_told_and_can_be_cancelled(tmp_path: Path):
     log: list[str] = []
-    client = WorkerClient(core_folder=ROOT, command=KNOWN, on_log=log.append, stalled_seconds=2.0)
+    client = WorkerClient(
+        core_folder=ROOT, command=KNOWN_WORKER, on_log=log.append, stalled_seconds=2.0
+    )
     try:
         heard = Heard()
-        job = client.segment(request(two_blobs(), named(tmp_path, "deaf")), **heard())
+        job = client.segment(request(two_blobs(), known_model(tmp_path, "deaf")), **heard())
         until(lambda: len(remarks(heard)) >= 2, client, "a remark", heard)
         pinged: list[dict] = []
         take = client._take
@@ -42,7 +52,9 @@ def test_a_job_that_hangs_while_the_worker_answers_is_told_and_can_be_cancelled(
         assert not job.done
         client.cancel()
         assert fails(client, job, heard).kind == "cancelled"
-        result = client.wait(client.segment(request(two_blobs(), named(tmp_path, "threshold"))))
+        result = client.wait(
+            client.segment(request(two_blobs(), known_model(tmp_path, "threshold")))
+        )
         np.testing.assert_array_equal(result["labelmap"], two_blobs())
     finally:
         client.close()
