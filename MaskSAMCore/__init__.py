@@ -1,11 +1,11 @@
-"""MaskSAM: named, editable segments from volumes without any prompt.
+"""MaskSAM: class-labelled, editable segments of 3D volumes without any prompt.
 
 Example:
     >>> from MaskSAMCore import Segmenter, read_volume
     >>> segmenter = Segmenter.from_model("hippocampus")
     >>> result = segmenter.segment(read_volume("brain.nii.gz"))
 
-Nothing heavy is imported before it is used.
+PyTorch and SimpleITK are imported with the first name that needs them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_PUBLIC = {
+_HOMES = {
     "Box": "geometry",
     "Cancelled": "errors",
     "Instance": "inference",
@@ -24,12 +24,12 @@ _PUBLIC = {
     "Segmentation": "inference",
     "Segmenter": "inference",
     "Volume": "geometry",
-    "read_boxes": "io",
-    "read_volume": "io",
-    "write_labelmap": "io",
+    "read_boxes": "io.roi_markups",
+    "read_volume": "io.images",
+    "write_labelmap": "io.images",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from MaskSAMCore.errors import Cancelled, MaskSAMError
@@ -40,6 +40,6 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

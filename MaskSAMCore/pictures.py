@@ -1,4 +1,4 @@
-"""Pictures of segmentations for people to look at: slices with the outlines of the classes."""
+"""Pictures of segmentations: slices with the outlines of the classes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from MaskSAMCore.io import atomic_file
 from MaskSAMCore.labels import Label
 
 _VIEWS = ("axial", "coronal", "sagittal")
-# Characters below the pictures, a line.
-_LINE = 120
+# Characters in a line of the legend.
+_LEGEND_WIDTH = 120
 
 
 def outline_picture(
@@ -26,14 +26,16 @@ def outline_picture(
     path: Path,
     margin_mm: float = 18.0,
 ) -> None:
-    """One row a case: axial, coronal and sagittal slices through the middle of what was found.
+    """Write a picture with axial, coronal and sagittal slices of each case.
+
+    On each axis the slice with most voxels of the classes is shown. Outlines of the labelmap are
+    solid, those of the reference are dashed and white.
 
     Args:
-        rows: title, volume, labelmap [K, J, I] on its grid (filled lines), and the reference
-            labelmap or None (dashed white lines).
-        labels: names and colours.
-        path: a PNG file; complete or absent.
-        margin_mm: what is shown around the classes.
+        rows: title, volume, labelmap [K, J, I] and reference labelmap or None of each case.
+        labels: names and colours of the classes.
+        path: PNG file to write, complete or not at all.
+        margin_mm: margin around the classes in mm.
 
     Raises:
         MaskSAMError: matplotlib is not installed.
@@ -43,12 +45,12 @@ def outline_picture(
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
     except ImportError as error:
-        raise MaskSAMError("pictures need matplotlib: pip install masksam[demo]") from error
+        raise MaskSAMError("pictures need matplotlib: pip install 'masksam[demo]'") from error
     keys = [Line2D([], [], color=label.color, label=label.name) for label in labels]
     if any(row[3] is not None for row in rows):
         keys.append(Line2D([], [], color="white", linestyle="--", label="reference"))
     longest = max((len(str(key.get_label())) for key in keys), default=0)
-    columns = max(1, min(len(keys), _LINE // (longest + 6), 5))
+    columns = max(1, min(len(keys), _LEGEND_WIDTH // (longest + 6), 5))
     height = 3.5 * len(rows) + 0.2 + 0.22 * math.ceil(len(keys) / columns)
     figure = Figure(figsize=(10.5, height), facecolor="black", layout="constrained")
     FigureCanvasAgg(figure)
@@ -75,9 +77,9 @@ def _draw_row(
     labels: Sequence[Label],
     margin_mm: float,
 ) -> None:
-    image, spacing = _upright(volume, volume.array)
-    found, _ = _upright(volume, labelmap)
-    known = None if reference is None else _upright(volume, reference)[0]
+    image, spacing = _oriented(volume, volume.array)
+    found, _ = _oriented(volume, labelmap)
+    known = None if reference is None else _oriented(volume, reference)[0]
     shown = found if found.any() or known is None else known
     centre, window = _region(shown, spacing, margin_mm)
     values = image[window]
@@ -110,17 +112,17 @@ def _outline(plot: Any, mask: NDArray[np.bool_], color: Any, style: str) -> None
         plot.contour(mask, levels=[0.5], colors=[color], linewidths=width, linestyles=style)
 
 
-def _upright(volume: Volume, array: NDArray[Any]) -> tuple[NDArray[Any], tuple[float, ...]]:
-    """The array with axes towards superior, anterior and left (as radiologists look), and its
-    spacing along them in mm."""
-    turned = reorient(Volume(array, volume.ijk_to_ras), "SAL")
-    return turned.array, tuple(reversed(turned.spacing))
+def _oriented(volume: Volume, array: NDArray[Any]) -> tuple[NDArray[Any], tuple[float, ...]]:
+    """Return an array on the volume's grid with axes to superior, anterior and left, the
+    radiological view, and its spacing along these axes in mm."""
+    oriented = reorient(Volume(array, volume.ijk_to_ras), "SAL")
+    return oriented.array, tuple(reversed(oriented.spacing))
 
 
 def _region(
     labelmap: NDArray[Any], spacing: Sequence[float], margin_mm: float
 ) -> tuple[tuple[int, ...], tuple[slice, ...]]:
-    """The slice of each axis with most of the classes, and the window around all of them."""
+    """Return the slice index with most labelled voxels on each axis, and the region around all."""
     mask = labelmap > 0
     if not mask.any():
         centre = tuple(size // 2 for size in mask.shape)

@@ -1,4 +1,4 @@
-"""Where the files that ship with the code are: models, sample ROIs, the icon."""
+"""Location of the files that ship with the code: models and sample ROIs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from MaskSAMCore.errors import MaskSAMError
 
 
 def resources() -> Path:
-    """The Resources folder: inside an installed package, or beside it in a source checkout.
+    """Return the Resources folder, inside an installed package or beside a source checkout.
 
     Raises:
-        MaskSAMError: it is in neither place.
+        MaskSAMError: the folder is in neither place.
     """
     here = Path(__file__).resolve().parent
     for folder in (here / "_resources", here.parent / "Resources"):

@@ -1,4 +1,4 @@
-"""Volumes of what was found, with the asymmetry of left and right, as a table."""
+"""Tables of structure volumes, with the asymmetry of paired structures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from MaskSAMCore.io.files import write_text
 from MaskSAMCore.labels import side_of
 
 COLUMNS = ("structure", "score", "volume_ml", "asymmetry_percent")
@@ -15,18 +16,18 @@ COLUMNS = ("structure", "score", "volume_ml", "asymmetry_percent")
 
 @dataclass(frozen=True)
 class StructureVolume:
-    """One line of the table.
+    """A row of the table: the volume of one class.
 
     Attributes:
-        name: of the class.
-        score: mean probability over its voxels, 0 to 1.
-        ml: its volume in millilitres.
-        asymmetry: left minus right over their mean, in percent: 0 where both are alike, more than 0
-            where the left is larger. None where there is no other side.
+        name: class name.
+        confidence: mean probability over the voxels of the class, 0 to 1.
+        ml: volume in ml.
+        asymmetry: difference of left and right relative to their mean in percent, positive if the
+            left side is larger; None for a class that is not one of two sides.
     """
 
     name: str
-    score: float
+    confidence: float
     ml: float
     asymmetry: float | None = None
 
@@ -34,17 +35,17 @@ class StructureVolume:
 def structure_volumes(
     found: Sequence[tuple[str, float, int]], voxel_ml: float
 ) -> list[StructureVolume]:
-    """The table of a result.
+    """Return the volume and asymmetry of each class.
 
-    Two classes are the sides of one structure where their names differ in the word "left" or
-    "right" alone, as in "left hippocampus" and "Right-Hippocampus".
+    Two classes are the sides of one structure if their names differ only in the word "left" or
+    "right", as in "left hippocampus" and "Right-Hippocampus".
 
     Args:
-        found: name, score and number of voxels of each class.
-        voxel_ml: volume of a voxel in millilitres.
+        found: class name, confidence and number of voxels of each class.
+        voxel_ml: volume of a voxel in ml.
 
     Returns:
-        One line a class, in the same order; both sides of a structure have the same asymmetry.
+        One row per class, in the same order; both sides of a structure have the same asymmetry.
     """
     sides: dict[str, dict[str, float]] = {}
     for name, _, voxels in found:
@@ -52,22 +53,22 @@ def structure_volumes(
         if side:
             sides.setdefault(structure, {})[side] = voxels * voxel_ml
     rows = []
-    for name, score, voxels in found:
+    for name, confidence, voxels in found:
         both = sides.get(side_of(name)[1], {})
         asymmetry = None
         if side_of(name)[0] and len(both) == 2 and sum(both.values()) > 0:
             asymmetry = 200 * (both["left"] - both["right"]) / (both["left"] + both["right"])
-        rows.append(StructureVolume(name, score, voxels * voxel_ml, asymmetry))
+        rows.append(StructureVolume(name, confidence, voxels * voxel_ml, asymmetry))
     return rows
 
 
 def volume_table(cases: Mapping[str, Sequence[StructureVolume]], separator: str = ",") -> str:
-    """Lines of text with a heading, for a spreadsheet.
+    """Return a table for a spreadsheet, with a heading.
 
     Args:
-        cases: the table of each case by its name; a single one may go without a name, which leaves
-            out the column of names. One in which nothing was found has an empty line.
-        separator: between columns.
+        cases: rows of each case by case name. A single case with an empty name gives a table
+            without the column of case names; a case without rows gives a row of empty cells.
+        separator: separator of the columns.
     """
     named = set(cases) != {""}
     text = io.StringIO()
@@ -78,7 +79,7 @@ def volume_table(cases: Mapping[str, Sequence[StructureVolume]], separator: str 
             writer.writerow([case, *("" for _ in COLUMNS)])
         for row in rows:
             asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:.2f}"
-            values = [row.name, f"{row.score:.4f}", f"{row.ml:.4f}", asymmetry]
+            values = [row.name, f"{row.confidence:.4f}", f"{row.ml:.4f}", asymmetry]
             writer.writerow([case, *values] if named else values)
     return text.getvalue()
 
@@ -86,13 +87,11 @@ def volume_table(cases: Mapping[str, Sequence[StructureVolume]], separator: str 
 def write_volume_table(
     path: Path, cases: Mapping[str, Sequence[StructureVolume]], overwrite: bool = True
 ) -> None:
-    """Writes :func:`volume_table` as a CSV file in UTF-8, complete or not at all.
+    """Write :func:`volume_table` as a CSV file in UTF-8, complete or not at all.
 
     Raises:
-        MaskSAMError: it cannot be written, or exists and must not be replaced.
+        MaskSAMError: the file cannot be written, or exists and must not be replaced.
     """
-    from MaskSAMCore.io.files import write_text
-
     text = volume_table(cases)
-    # Without the mark, Excel takes what is not plain ASCII for another encoding.
+    # Without a byte order mark, Excel reads text beyond ASCII in another encoding.
     write_text(path, text if text.isascii() else "\ufeff" + text, overwrite)

@@ -95,7 +95,7 @@ def _hippocampi(volume: Volume, output: Path, device: str, console: Console) -> 
             name = f"{side.capitalize()} {label.name.lower()}"
             labels.append(dataclasses.replace(label, value=value, name=name))
         for found in volumes_of(result):
-            table.add_row(side, found.name, f"{found.ml:.2f}", f"{found.score:.2f}")
+            table.add_row(side, found.name, f"{found.ml:.2f}", f"{found.confidence:.2f}")
         rows.append((f"{side} hippocampus", volume, result.labelmap, None))
     _write(labelmap, volume, output / "hippocampi", labels)
     outline_picture(rows, result.labels, output / "hippocampi.png")

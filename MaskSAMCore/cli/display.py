@@ -100,7 +100,7 @@ def results_table(rows: Sequence[StructureVolume]) -> Table:
     for row in rows:
         asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:+.1f}"
         table.add_row(
-            row.name, f"{row.ml:.2f}", *([asymmetry] if sides else []), f"{row.score:.2f}"
+            row.name, f"{row.ml:.2f}", *([asymmetry] if sides else []), f"{row.confidence:.2f}"
         )
     if not rows:
         table.add_row("nothing was found", "", "")

@@ -103,7 +103,8 @@ class ResultsView:
             name.setData(qt.Qt.UserRole, segment_id)
             table.setItem(index, 0, name)
             asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:+.1f}"
-            for column, text in ((1, f"{row.score:.2f}"), (2, f"{row.ml:.2f}"), (3, asymmetry)):
+            texts = (f"{row.confidence:.2f}", f"{row.ml:.2f}", asymmetry)
+            for column, text in enumerate(texts, start=1):
                 cell = qt.QTableWidgetItem(text)
                 cell.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
                 table.setItem(index, column, cell)
