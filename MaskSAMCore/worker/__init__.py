@@ -1,5 +1,5 @@
-"""The process that Slicer talks to: JSON-RPC 2.0 on stdin and stdout, one message a line.
+"""Worker process of Slicer's module: JSON-RPC 2.0 on stdin and stdout, one message per line.
 
-Run it as ``python -m MaskSAMCore.worker``. The messages are those of `protocol` and `jobs`;
-`MaskSAMSlicerLib.worker.client` is the other end.
+Run it as ``python -m MaskSAMCore.worker``. `protocol` holds the messages;
+`MaskSAMSlicerLib.worker.client` is the other end of the pipe.
 """

@@ -1,4 +1,4 @@
-"""``python -m MaskSAMCore.worker``."""
+"""Command line of the worker: ``python -m MaskSAMCore.worker``."""
 
 from __future__ import annotations
 

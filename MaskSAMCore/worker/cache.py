@@ -1,4 +1,4 @@
-"""What is kept between requests: models that are loaded, and volumes that are held open."""
+"""Models and open volumes that are kept between requests."""
 
 from __future__ import annotations
 
@@ -12,43 +12,41 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.worker.protocol import MAX_SESSIONS
 
 if TYPE_CHECKING:
     from MaskSAMCore.inference import Segmenter, Session
 
 
-# Volumes that are held open at once; the client keeps as many on disk.
-SESSIONS = 3
-
-
 @dataclass(frozen=True)
-class _Held:
-    signature: Hashable
+class _OpenSession:
+    key: Hashable
     session: Session
     segmenter: Segmenter
 
 
-class Warm:
-    """Segmenters and sessions, least recently used let go first.
+class ModelCache:
+    """Least-recently-used cache of segmenters and sessions.
 
     Args:
-        limit: bytes that both may hold together; the model used last is always kept.
+        limit: bytes that segmenters and sessions together may use between requests; the segmenter
+            used last is kept in any case.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._segmenters: OrderedDict[tuple[str, int, str], tuple[Segmenter, str]] = OrderedDict()
-        self._sessions: OrderedDict[str, _Held] = OrderedDict()
+        self._sessions: OrderedDict[str, _OpenSession] = OrderedDict()
 
     def segmenter(self, model: str, device: str) -> Segmenter:
-        """The model on the device, loaded where it is not warm.
+        """Return the segmenter of a model on a device; load it if it is not in the cache.
 
         Raises:
             MaskSAMError: there is no such model, it is damaged, or the device is unusable.
         """
         from MaskSAMCore.inference import Segmenter
 
-        key = model, _changed(model), device
+        key = model, _time_changed(model), device
         if key in self._segmenters:
             self._segmenters.move_to_end(key)
             return self._segmenters[key][0]
@@ -59,37 +57,56 @@ class Warm:
 
     def session(
         self,
-        key: str,
-        signature: Hashable,
+        name: str,
+        files: Hashable,
         segmenter: Segmenter,
         volumes: list[Volume],
         roi: Box | None,
         tta: Literal["none", "mirror"],
     ) -> tuple[Session, bool]:
-        """The session of a key, and whether it had to be opened: because there is none, or because
-        anything but the boxes is another."""
+        """Return the session of a name, and whether it had to be opened.
+
+        Args:
+            name: name that the client gave the session.
+            files: key of the files' content.
+            segmenter: segmenter that opens the session.
+            volumes: channels of the volume, all on one grid.
+            roi: region to process, in IJK voxel edges; None for the whole volume.
+            tta: test-time augmentation.
+        """
         from MaskSAMCore.inference.embedding_cache import CACHE_BYTES
 
-        held = self._sessions.get(key)
-        if held is not None and held.signature == signature and held.segmenter is segmenter:
-            self._sessions.move_to_end(key)
-            return held.session, False
-        self.close_session(key)
+        key, kept = (files, roi, tta), self._sessions.get(name)
+        if kept is not None and kept.key == key and kept.segmenter is segmenter:
+            self._sessions.move_to_end(name)
+            return kept.session, False
+        self.close_session(name)
         cache = min(CACHE_BYTES, self.limit // 2)
         session = segmenter.open(volumes, roi=roi, tta=tta, cache_bytes=cache)
-        self._sessions[key] = _Held(signature, session, segmenter)
-        while len(self._sessions) > SESSIONS:
+        self._sessions[name] = _OpenSession(key, session, segmenter)
+        while len(self._sessions) > MAX_SESSIONS:
             self.close_session(next(iter(self._sessions)))
         return session, True
 
-    def close_session(self, key: str) -> None:
-        """Let go of a session, if there is one of that key."""
-        held = self._sessions.pop(key, None)
-        if held is not None:
-            held.session.close()
+    def close_session(self, name: str) -> None:
+        """Close a session, if it exists."""
+        kept = self._sessions.pop(name, None)
+        if kept is not None:
+            kept.session.close()
+
+    def close_sessions(self) -> None:
+        """Close all sessions."""
+        for name in list(self._sessions):
+            self.close_session(name)
+
+    def clear(self) -> None:
+        """Close all sessions and drop all segmenters."""
+        self.close_sessions()
+        self._segmenters.clear()
+        _empty_gpu_cache()
 
     def trim(self) -> None:
-        """Let go of what exceeds the bound, and of models that fled from their GPU."""
+        """Drop what exceeds the limit, and models that fell back from their GPU to the CPU."""
         for key, (segmenter, device) in list(self._segmenters.items()):
             if str(segmenter.device.device) != device:
                 self._drop(key)  # the next run tries the GPU again
@@ -98,41 +115,30 @@ class Warm:
         while len(self._segmenters) > 1 and self.used > self.limit:
             self._drop(next(iter(self._segmenters)))
         if self._sessions and self.used > self.limit:
-            self.forget_sessions()
+            self.close_sessions()
         _empty_gpu_cache()
-
-    def forget(self) -> None:
-        """Let go of everything."""
-        self.forget_sessions()
-        self._segmenters.clear()
-        _empty_gpu_cache()
-
-    def forget_sessions(self) -> None:
-        """Let go of all sessions."""
-        for key in list(self._sessions):
-            self.close_session(key)
 
     @property
     def used(self) -> int:
-        """Bytes held, not counting files that are mapped."""
+        """Bytes in memory, without files that are mapped."""
         seen: set[int] = set()
         return sum(
             _bytes_held(one, seen)
             for one in (
-                *(held.session for held in self._sessions.values()),
+                *(kept.session for kept in self._sessions.values()),
                 *(segmenter for segmenter, _ in self._segmenters.values()),
             )
         )
 
     def _drop(self, key: tuple[str, int, str]) -> None:
         segmenter, _ = self._segmenters.pop(key)
-        for name, held in list(self._sessions.items()):
-            if held.segmenter is segmenter:
+        for name, kept in list(self._sessions.items()):
+            if kept.segmenter is segmenter:
                 self.close_session(name)
 
 
-def _changed(model: str) -> int:
-    """When a model's files last changed, in nanoseconds."""
+def _time_changed(model: str) -> int:
+    """Return the time of the last change of a model's files, in nanoseconds."""
     from MaskSAMCore.models import find
 
     path = Path(model)

@@ -1,22 +1,41 @@
-"""The requests that take time: they run one after another on the job thread."""
+"""Requests that take time: their jobs run one after another on the job thread."""
 
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from MaskSAMCore.errors import Cancelled
-from MaskSAMCore.geometry import Box, Volume
-from MaskSAMCore.worker.cache import Warm
-from MaskSAMCore.worker.protocol import INVALID_PARAMS, Channel, Request, RequestError
-from MaskSAMCore.worker.shared_files import open_image, signature, write_labelmap
+from MaskSAMCore.worker import protocol
+from MaskSAMCore.worker.cache import ModelCache
+from MaskSAMCore.worker.protocol import (
+    AddModelParams,
+    AddModelResult,
+    AvailableDevice,
+    DevicesResult,
+    DeviceUsed,
+    InstanceMessage,
+    LogMessage,
+    ModelParams,
+    ProgressMessage,
+    ProposalMessage,
+    Request,
+    SegmentParams,
+    SegmentResult,
+    SessionParams,
+)
+from MaskSAMCore.worker.shared_files import file_state, open_image, write_labelmap
 
-# Progress within a stage is said when so much time has passed, or so much of the work.
+if TYPE_CHECKING:
+    from MaskSAMCore.inference import Instance
+
+# Within a stage, progress is reported once either this time has passed or this share was done.
 _SECONDS_BETWEEN_REPORTS = 0.05
 _SHARE_BETWEEN_REPORTS = 0.01
 SESSION_LOST = (
@@ -25,150 +44,122 @@ SESSION_LOST = (
 )
 _SECONDS_TO_ABANDON = 2 * 24 * 3600
 
+Notify = Callable[["ProgressMessage | LogMessage"], None]
 
-class Work:
-    """One request being worked on.
+
+class JobContext:
+    """One request while its job waits or runs.
+
+    Args:
+        request: request with an id.
+        models: models and sessions that are kept between requests.
+        notify: sends a notification to the client.
 
     Attributes:
-        params: of the request.
-        warm: what is kept between requests.
+        params: parameters of the request.
+        models: models and sessions that are kept between requests.
+        stop: set once the client has cancelled the request.
     """
 
-    def __init__(self, request: Request, channel: Channel, warm: Warm) -> None:
+    def __init__(self, request: Request, models: ModelCache, notify: Notify) -> None:
+        assert request.id is not None
+        self.id = request.id
+        self.method = request.method
         self.params = request.params
-        self.warm = warm
-        self._request = request
-        self._channel = channel
-        self._stage, self._fraction, self._said = "", 0.0, 0.0
+        self.models = models
+        self.stop = threading.Event()
+        self._notify = notify
+        self._stage, self._fraction, self._reported_at = "", 0.0, 0.0
 
-    def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None:
-        """Tell the client how far the work is."""
+    def progress(self, stage: str, fraction: float, seconds_left: float | None = None) -> None:
+        """Report progress, unless the last report of the same stage is recent."""
         now = time.monotonic()
-        due = now - self._said >= _SECONDS_BETWEEN_REPORTS
+        due = now - self._reported_at >= _SECONDS_BETWEEN_REPORTS
         grown = fraction - self._fraction >= _SHARE_BETWEEN_REPORTS or fraction >= 1
         if due or grown or stage != self._stage:
-            self._stage, self._fraction, self._said = stage, fraction, now
-            number = self._request.id
-            report = {"id": number, "stage": stage, "fraction": round(float(fraction), 4)}
-            self._channel.notify("progress", **report, seconds_left=seconds_left)
+            self._stage, self._fraction, self._reported_at = stage, fraction, now
+            rounded = round(float(fraction), 4)
+            self._notify(ProgressMessage(self.id, stage, rounded, seconds_left))
 
-    def log(self, text: str, level: str = "info") -> None:
-        """Say something for the log."""
-        self._channel.notify("log", level=level, text=text)
+    def log(self, text: str) -> None:
+        """Send a line for the log."""
+        self._notify(LogMessage(text))
 
     def cancelled(self) -> bool:
-        """Whether the client wishes to stop."""
-        return self._request.stop.is_set()
+        """Return whether the client has cancelled the request."""
+        return self.stop.is_set()
 
     def check(self) -> None:
-        """Raise Cancelled where the client wishes to stop."""
+        """Raise Cancelled if the client has cancelled the request."""
         if self.cancelled():
             raise Cancelled
 
-    def text(self, name: str, default: str | None = None) -> str:
-        """A parameter that is a text."""
-        value = self.params.get(name, default)
-        if not isinstance(value, str) or not value:
-            raise RequestError(INVALID_PARAMS, f"the parameter '{name}' must be a text")
-        return value
 
-
-def segment(work: Work) -> dict[str, Any]:
-    """``segment``: a volume to a file of labels, and what was found."""
+def segment(job: JobContext) -> dict[str, Any]:
+    """Segment a volume, and write its labelmap to the file that the client asked for."""
     began = time.monotonic()
-    images = work.params.get("images")
-    if not isinstance(images, list) or not images:
-        raise RequestError(INVALID_PARAMS, "the parameter 'images' must be a list of images")
-    volumes = [open_image(value) for value in images]
-    roi = None if work.params.get("roi") is None else _box(work.params["roi"])
-    boxes = [_box(value) for value in work.params.get("boxes") or []]
-    output = Path(work.text("output"))
-    segmenter = _loaded(work)
-    result = _segmented(work, segmenter, volumes, roi, boxes)
-    work.check()
-    device = segmenter.device
-    return {
-        "labelmap": write_labelmap(result.labelmap, output, work.check),
-        "labels": [label.to_json() for label in result.labels],
-        "instances": [_instance(one) for one in result.instances],
-        "device": {"name": str(device.device), "reason": device.reason},
-        "notes": list(result.notes),
-        "seconds": time.monotonic() - began,
-    }
-
-
-def _instance(one: Any) -> dict[str, Any]:
-    found = {
-        "label": one.value,
-        "name": one.name,
-        "score": one.confidence,
-        "lower": list(one.box.lower),
-        "upper": list(one.box.upper),
-        "voxels": one.voxel_count,
-        "proposal": None,
-    }
-    if one.proposal is not None:
-        box = one.proposal.box
-        found["proposal"] = {
-            "lower": list(box.lower),
-            "upper": list(box.upper),
-            "score": one.proposal.confidence,
-        }
-    return found
-
-
-def _loaded(work: Work) -> Any:
-    work.check()
-    work.progress("Starting PyTorch", 0, None)
+    params = SegmentParams.from_json(job.params)
+    volumes = [open_image(image) for image in params.images]
+    job.check()
+    job.progress("Starting PyTorch", 0)
     import torch
 
-    work.check()
-    work.progress("Loading the model", 0, None)
-    began = time.monotonic()
-    segmenter = work.warm.segmenter(work.text("model"), work.text("device", "auto"))
-    seconds = time.monotonic() - began
-    work.log(f"PyTorch {torch.__version__}, on {segmenter.device}, ready in {seconds:.1f} s")
-    work.check()
-    return segmenter
-
-
-def _segmented(
-    work: Work, segmenter: Any, volumes: list[Volume], roi: Box | None, boxes: list[Box]
-) -> Any:
-    tta: Any = work.text("tta", "none")
-    key = work.params.get("session")
-    how: dict[str, Any] = {
-        "overwrite": bool(work.params.get("overwrite", False)),
-        "progress": work.progress,
-        "cancelled": work.cancelled,
+    job.check()
+    job.progress("Loading the model", 0)
+    loading_began = time.monotonic()
+    segmenter = job.models.segmenter(params.model, params.device)
+    seconds = time.monotonic() - loading_began
+    job.log(f"PyTorch {torch.__version__}, on {segmenter.device}, ready in {seconds:.1f} s")
+    job.check()
+    tta: Any = params.tta
+    options: dict[str, Any] = {
+        "overwrite": params.overwrite,
+        "progress": job.progress,
+        "cancelled": job.cancelled,
     }
-    if key is None:
-        return segmenter.segment(volumes, roi=roi, boxes=boxes, tta=tta, **how)
-    images = tuple(signature(value) for value in work.params["images"])
-    session, opened = work.warm.session(str(key), (images, roi, tta), segmenter, volumes, roi, tta)
-    result = session.segment(boxes, **how)
-    if opened and work.params.get("resume"):
-        return replace(result, notes=(SESSION_LOST, *result.notes))
-    return result
+    if params.session is None:
+        result = segmenter.segment(volumes, roi=params.roi, boxes=params.boxes, tta=tta, **options)
+    else:
+        files = tuple(file_state(image) for image in params.images)
+        session, opened = job.models.session(
+            params.session, files, segmenter, volumes, params.roi, tta
+        )
+        result = session.segment(params.boxes, **options)
+        if opened and params.resume:
+            result = replace(result, notes=(SESSION_LOST, *result.notes))
+    job.check()
+    return SegmentResult(
+        labelmap_file=write_labelmap(result.labelmap, Path(params.output), job.check),
+        labels=result.labels,
+        instances=tuple(_message(instance) for instance in result.instances),
+        device=DeviceUsed(str(segmenter.device.device), segmenter.device.reason),
+        notes=result.notes,
+        seconds=time.monotonic() - began,
+    ).to_json()
 
 
-def _box(value: Any) -> Box:
-    try:
-        (a, b, c), (d, e, f) = value["lower"], value["upper"]
-        lower, upper = (float(a), float(b), float(c)), (float(d), float(e), float(f))
-        return Box(str(value.get("label") or ""), lower, upper)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RequestError(INVALID_PARAMS, f"a box is not described well: {error!r}") from error
+def _message(instance: Instance) -> InstanceMessage:
+    proposal = None
+    if instance.proposal is not None:
+        proposal = ProposalMessage(instance.proposal.box, instance.proposal.confidence)
+    return InstanceMessage(
+        instance.value,
+        instance.name,
+        instance.confidence,
+        instance.box,
+        instance.voxel_count,
+        proposal,
+    )
 
 
-def close_session(work: Work) -> dict[str, Any]:
-    """``close_session``: let go of a session."""
-    work.warm.close_session(work.text("session"))
+def close_session(job: JobContext) -> dict[str, Any]:
+    """Close a session, if it exists."""
+    job.models.close_session(SessionParams.from_json(job.params).session)
     return {}
 
 
-def devices(work: Work) -> dict[str, Any]:
-    """``devices``: where the network can run, and which of them "auto" is and why."""
+def devices(job: JobContext) -> dict[str, Any]:
+    """List the devices that the network can run on, and say which of them "auto" means."""
     import torch
 
     from MaskSAMCore.inference import choose_device
@@ -176,67 +167,40 @@ def devices(work: Work) -> dict[str, Any]:
     auto = choose_device("auto")
     name, reason = str(auto.device), auto.reason
     threads = torch.get_num_threads()
-    choices = [
-        {
-            "name": "cpu",
-            "description": f"processor, {threads} thread{'s' if threads > 1 else ''}",
-            "reason": reason if name == "cpu" else "",
-        }
-    ]
+    description = f"processor, {threads} thread{'s' if threads > 1 else ''}"
+    choices = [AvailableDevice("cpu", description, reason if name == "cpu" else "")]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
             size = properties.total_memory / 2**30
-            description = f"{properties.name}, {size:.0f} GiB"
-            choices.append({"name": f"cuda:{index}", "description": description, "reason": ""})
+            choices.append(AvailableDevice(f"cuda:{index}", f"{properties.name}, {size:.0f} GiB"))
     if torch.backends.mps.is_available():
-        choices.append({"name": "mps", "description": "Apple GPU", "reason": ""})
-    return {"choices": choices, "auto": {"name": name, "reason": reason}}
+        choices.append(AvailableDevice("mps", "Apple GPU"))
+    return DevicesResult(tuple(choices), DeviceUsed(name, reason)).to_json()
 
 
-def models(work: Work) -> dict[str, Any]:
-    """``models``: the catalog."""
-    from MaskSAMCore.models import catalog, installed
-
-    return {
-        "models": [
-            {
-                "name": entry.name,
-                "title": entry.title,
-                "kind": entry.kind,
-                "licence": entry.licence,
-                "size": entry.size,
-                "url": entry.url,
-                "folder": None if entry.folder is None else str(entry.folder),
-                "installed": installed(entry),
-            }
-            for entry in catalog()
-        ]
-    }
-
-
-def download(work: Work) -> dict[str, Any]:
-    """``download``: an entry of the catalog, verified."""
+def download(job: JobContext) -> dict[str, Any]:
+    """Download a model of the catalog, and verify it."""
     from MaskSAMCore.models import download as download_entry
     from MaskSAMCore.models import find
 
-    entry = find(work.text("name"))
+    entry = find(ModelParams.from_json(job.params).name)
     stage, began = f"Downloading {entry.title}", time.monotonic()
 
     def report(done: int, total: int) -> None:
         share = min(1.0, done / max(total, 1))
         elapsed = time.monotonic() - began
-        work.progress(stage, share, elapsed / share * (1 - share) if share else None)
+        job.progress(stage, share, elapsed / share * (1 - share) if share else None)
 
-    work.progress(stage, 0, None)
-    _remove_abandoned()
-    download_entry(entry, report, work.cancelled)
-    work.warm.forget()
+    job.progress(stage, 0)
+    _remove_abandoned_downloads()
+    download_entry(entry, report, job.cancelled)
+    job.models.clear()
     return {}
 
 
-def _remove_abandoned() -> None:
-    """Remove half a download of days ago, left by a process that was killed."""
+def _remove_abandoned_downloads() -> None:
+    """Remove unfinished downloads that are days old, because their process was killed."""
     from MaskSAMCore.models import user_folder
 
     for folder in user_folder().glob("*/.masksam-*"):
@@ -245,38 +209,37 @@ def _remove_abandoned() -> None:
                 shutil.rmtree(folder)
 
 
-def add_model(work: Work) -> dict[str, Any]:
-    """``add_model``: a bundle, or SAM's official weights, that a person brought."""
+def add_model(job: JobContext) -> dict[str, Any]:
+    """Verify a bundle or official SAM weights from disk, and keep a copy."""
     from MaskSAMCore.models import add_file, catalog
     from MaskSAMCore.models import add_model as add_bundle
 
-    path = Path(work.text("path"))
-    work.progress(f"Verifying {path.name}", 0, None)
+    path = Path(AddModelParams.from_json(job.params).path)
+    job.progress(f"Verifying {path.name}", 0)
     for entry in catalog():
         if entry.kind == "backbone" and path.name == entry.file.name:
             add_file(entry, path)
-            return {"name": entry.name, "title": entry.title}
+            return AddModelResult(entry.name, entry.title).to_json()
     bundle = add_bundle(path)
-    work.warm.forget()
-    return {"name": bundle.name, "title": bundle.title}
+    job.models.clear()
+    return AddModelResult(bundle.name, bundle.title).to_json()
 
 
-def remove_model(work: Work) -> dict[str, Any]:
-    """``remove_model``: a download or a model that a person added."""
+def remove_model(job: JobContext) -> dict[str, Any]:
+    """Remove a model that the user downloaded or added."""
     from MaskSAMCore.models import remove
 
-    name = work.text("name")
-    work.warm.forget()
+    name = ModelParams.from_json(job.params).name
+    job.models.clear()
     remove(name)
     return {}
 
 
-JOBS: Mapping[str, Callable[[Work], dict[str, Any]]] = {
-    "segment": segment,
-    "close_session": close_session,
-    "devices": devices,
-    "models": models,
-    "download": download,
-    "add_model": add_model,
-    "remove_model": remove_model,
+JOBS: Mapping[str, Callable[[JobContext], dict[str, Any]]] = {
+    protocol.SEGMENT: segment,
+    protocol.CLOSE_SESSION: close_session,
+    protocol.DEVICES: devices,
+    protocol.DOWNLOAD: download,
+    protocol.ADD_MODEL: add_model,
+    protocol.REMOVE_MODEL: remove_model,
 }

@@ -1,159 +1,656 @@
-"""The messages, one JSON-RPC 2.0 object a line in UTF-8, and what errors are called in them."""
+"""Messages between Slicer and its segmentation process, imported at both ends of the pipe.
+
+Every message is a JSON-RPC 2.0 object on a line of its own, in UTF-8. Each class below is the
+content of one message; `to_json` and `from_json` hold the field names of the pipe, and `from_json`
+raises a ProtocolError where a field is missing or of a wrong type. Slicer's own process imports
+this module, so it imports neither PyTorch nor SciPy.
+"""
 
 from __future__ import annotations
 
-import errno
 import json
-import sys
-import threading
-import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from typing import Any, ClassVar
 
-from MaskSAMCore.errors import Cancelled, MaskSAMError, OutOfMemory
+from MaskSAMCore.geometry import Box
+from MaskSAMCore.labels import Label
 
-# Raised whenever an old client could misread what is said.
-PROTOCOL = 1
+# Increased whenever an older program at the other end could misread a message.
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 16 << 20
+# Volumes that the worker holds open, and whose files the client keeps, at the same time.
+MAX_SESSIONS = 3
 
-PARSE_ERROR = -32700
-INVALID_REQUEST = -32600
-METHOD_NOT_FOUND = -32601
-INVALID_PARAMS = -32602
-INTERNAL_ERROR = -32603
-REFUSED = -32000
-OTHER_PROTOCOL = -32001
-CANCELLED = -32002
-OUT_OF_MEMORY = -32003
+# Methods that are answered at once, whatever job runs.
+INITIALIZE, PING, CANCEL, SHUTDOWN = "initialize", "ping", "cancel", "shutdown"
+# Methods whose jobs run one after another.
+SEGMENT, CLOSE_SESSION, DEVICES = "segment", "close_session", "devices"
+DOWNLOAD, ADD_MODEL, REMOVE_MODEL = "download", "add_model", "remove_model"
+# Notifications that the worker sends.
+PROGRESS, LOG = "progress", "log"
 
-MEMORY_ADVICE = (
-    "the memory ran out: draw a smaller region of interest (ROI), close other programs, or choose"
-    " a smaller model"
-)
-_MEMORY_WORDS = ("cannot allocate memory", "bad_alloc", "not enough memory", "paging file")
+# Arguments: stage in words, fraction done (0 to 1), seconds left (None if unknown).
+ProgressCallback = Callable[[str, float, "float | None"], None]
+
+
+class ErrorCode(IntEnum):
+    """Codes of error answers: JSON-RPC's own, and from -32000 on those of this protocol."""
+
+    PARSE_ERROR = -32700
+    INVALID_REQUEST = -32600
+    METHOD_NOT_FOUND = -32601
+    INVALID_PARAMS = -32602
+    INTERNAL_ERROR = -32603
+    REFUSED = -32000
+    OTHER_PROTOCOL = -32001
+    CANCELLED = -32002
+    OUT_OF_MEMORY = -32003
+
+
+class ProtocolError(Exception):
+    """A message whose fields are missing or of a wrong type."""
 
 
 class RequestError(Exception):
-    """An answer that is an error.
+    """An error that answers a request.
 
     Attributes:
-        code: of JSON-RPC, or one of this module's.
-        message: one line.
-        data: for the log.
+        code: an `ErrorCode`, or an unknown number from another version.
+        message: one line for the user.
+        traceback: traceback for the log; empty if there is none.
     """
 
-    def __init__(self, code: int, message: str, data: dict[str, Any] | None = None) -> None:
+    def __init__(self, code: int, message: str, traceback: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.data = data
+        self.traceback = traceback
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `error` object of an answer."""
+        value: dict[str, Any] = {"code": int(self.code), "message": self.message}
+        if self.traceback:
+            value["data"] = {"traceback": self.traceback}
+        return value
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RequestError:
+        """Return the error of an answer; unknown or missing fields are no reason to fail."""
+        code, data = value.get("code"), value.get("data")
+        traceback = str(data.get("traceback", "")) if isinstance(data, dict) else ""
+        return cls(code if isinstance(code, int) else 0, str(value.get("message") or ""), traceback)
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request, or a notification where it has no id."""
+    """A request, or a notification if it has no id."""
 
     method: str
     params: Mapping[str, Any]
     id: int | str | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the message."""
+        message: dict[str, Any] = {"method": self.method, "params": dict(self.params)}
+        return message if self.id is None else {"id": self.id, **message}
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Request:
+        """Read a request from its line.
+
+        Raises:
+            RequestError: the line holds no request.
+        """
+        try:
+            message = json.loads(line.decode("utf-8"))
+        except ValueError as error:
+            text = f"this line is not JSON: {error}"
+            raise RequestError(ErrorCode.PARSE_ERROR, text) from error
+        if not isinstance(message, dict) or not isinstance(message.get("method"), str):
+            text = "a message must be an object with a method"
+            raise RequestError(ErrorCode.INVALID_REQUEST, text)
+        params, number = message.get("params", {}), message.get("id")
+        if not isinstance(params, dict):
+            raise RequestError(ErrorCode.INVALID_PARAMS, "params must be an object")
+        if number is not None and not isinstance(number, (int, str)):
+            raise RequestError(ErrorCode.INVALID_REQUEST, "an id must be a number or a string")
+        return cls(message["method"], params, number)
 
 
-def read_request(line: bytes) -> Request:
-    """The request of a line.
+def encode_line(message: Mapping[str, Any]) -> bytes:
+    """Return a message as one line of UTF-8."""
+    line = json.dumps({"jsonrpc": "2.0", **message}, ensure_ascii=False) + "\n"
+    return line.encode("utf-8", "backslashreplace")
 
-    Raises:
-        RequestError: it is none.
+
+@dataclass(frozen=True)
+class InitializeParams:
+    """First message of a client.
+
+    Attributes:
+        folder: private folder of the client for shared files; None if it has none.
+        protocol: protocol version of the client, which may be of any type in another version.
+        client: name of the client.
     """
+
+    folder: str | None
+    protocol: object = PROTOCOL_VERSION
+    client: str = "MaskSAMSlicer"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `params` of ``initialize``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> InitializeParams:
+        """Read the `params` of ``initialize``."""
+        folder = value.get("folder")
+        return cls(
+            str(folder) if folder else None, value.get("protocol"), str(value.get("client", ""))
+        )
+
+
+@dataclass(frozen=True)
+class InitializeResult:
+    """Answer to the first message.
+
+    Attributes:
+        protocol: protocol version of the worker, which may be of any type in another version.
+        version: version of MaskSAM.
+        pid: process number of the worker itself, not of its launcher; None if unknown.
+    """
+
+    protocol: object
+    version: str = ""
+    pid: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `result` of ``initialize``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> InitializeResult:
+        """Read the `result` of ``initialize``."""
+        pid = value.get("pid")
+        return cls(
+            value.get("protocol"),
+            str(value.get("version", "")),
+            pid if isinstance(pid, int) else None,
+        )
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A raw file with the voxels of an image.
+
+    Attributes:
+        path: absolute path.
+        shape: number of voxels along K, J, I.
+        dtype: NumPy's code of the voxel type, such as "<i2".
+        ijk_to_ras: rows of the 4 x 4 matrix from voxel indices to RAS in mm.
+        name: name shown to the user.
+    """
+
+    path: str
+    shape: tuple[int, int, int]
+    dtype: str
+    ijk_to_ras: tuple[tuple[float, ...], ...]
+    name: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object on the pipe."""
+        return {
+            "path": self.path,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "ijk_to_ras": [list(row) for row in self.ijk_to_ras],
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> ImageFile:
+        """Read the object on the pipe."""
+        with _reading("an image"):
+            k, j, i = (int(n) for n in value["shape"])
+            rows = tuple(tuple(float(x) for x in row) for row in value["ijk_to_ras"])
+            name = str(value.get("name", ""))
+            return cls(str(value["path"]), (k, j, i), str(value["dtype"]), rows, name)
+
+
+@dataclass(frozen=True)
+class LabelmapFile:
+    """A raw file with the voxels of a labelmap.
+
+    Attributes:
+        path: absolute path.
+        shape: number of voxels along K, J, I.
+        dtype: NumPy's code of the voxel type, such as "|u1".
+    """
+
+    path: str
+    shape: tuple[int, int, int]
+    dtype: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object on the pipe."""
+        return {"path": self.path, "shape": list(self.shape), "dtype": self.dtype}
+
+    @classmethod
+    def from_json(cls, value: Any) -> LabelmapFile:
+        """Read the object on the pipe."""
+        with _reading("a labelmap"):
+            k, j, i = (int(n) for n in value["shape"])
+            return cls(str(value["path"]), (k, j, i), str(value["dtype"]))
+
+
+def box_to_json(box: Box) -> dict[str, Any]:
+    """Return a box as the object on the pipe; edges are (i, j, k)."""
+    return {"label": box.class_name, **_edges_to_json(box)}
+
+
+def box_from_json(value: Any) -> Box:
+    """Read a box from the object on the pipe."""
+    with _reading("a box"):
+        return _box(str(value.get("label") or ""), value)
+
+
+@dataclass(frozen=True)
+class SegmentParams:
+    """Request to segment a volume.
+
+    Attributes:
+        images: channels of the volume, all on one grid.
+        model: name in the catalog, or path of a bundle.
+        output: path of the raw file for the labelmap.
+        roi: region to process, in IJK voxel edges; None for the whole volume.
+        boxes: boxes of classes, in IJK voxel edges.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        tta: test-time augmentation, "none" or "mirror".
+        session: key under which the worker holds the volume open; None to close it at once.
+        resume: whether the session should exist already; the result notes if it did not.
+        overwrite: whether classes with boxes may take voxels of classes without.
+    """
+
+    images: tuple[ImageFile, ...]
+    model: str
+    output: str
+    roi: Box | None = None
+    boxes: tuple[Box, ...] = ()
+    device: str = "auto"
+    tta: str = "none"
+    session: str | None = None
+    resume: bool = False
+    overwrite: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `params` of ``segment``."""
+        return {
+            "images": [image.to_json() for image in self.images],
+            "model": self.model,
+            "output": self.output,
+            "roi": None if self.roi is None else box_to_json(self.roi),
+            "boxes": [box_to_json(box) for box in self.boxes],
+            "device": self.device,
+            "tta": self.tta,
+            "session": self.session,
+            "resume": self.resume,
+            "overwrite": self.overwrite,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SegmentParams:
+        """Read the `params` of ``segment``."""
+        images, roi, session = value.get("images"), value.get("roi"), value.get("session")
+        if not isinstance(images, list) or not images:
+            raise ProtocolError("the parameter 'images' must be a list of images")
+        with _reading("the list of boxes"):
+            boxes = tuple(box_from_json(box) for box in value.get("boxes") or ())
+        return cls(
+            images=tuple(ImageFile.from_json(image) for image in images),
+            model=_text(value, "model"),
+            output=_text(value, "output"),
+            roi=None if roi is None else box_from_json(roi),
+            boxes=boxes,
+            device=_text(value, "device", "auto"),
+            tta=_text(value, "tta", "none"),
+            session=None if session is None else str(session),
+            resume=bool(value.get("resume", False)),
+            overwrite=bool(value.get("overwrite", False)),
+        )
+
+
+@dataclass(frozen=True)
+class ProposalMessage:
+    """Bounding box that the network predicted for a class.
+
+    Attributes:
+        box: box in IJK voxel edges, with the name of the class.
+        confidence: mean probability of the class over the slices of the box, 0 to 1.
+    """
+
+    box: Box
+    confidence: float
+
+
+@dataclass(frozen=True)
+class InstanceMessage:
+    """A class with at least one voxel in a segmentation.
+
+    Attributes:
+        value: integer of the class in the labelmap.
+        name: name of the class.
+        confidence: mean probability of the class over its voxels, 0 to 1.
+        box: bounding box of the class's voxels, in IJK voxel edges.
+        voxel_count: number of voxels.
+        proposal: bounding box that the network predicted; None if it predicted none.
+    """
+
+    value: int
+    name: str
+    confidence: float
+    box: Box
+    voxel_count: int
+    proposal: ProposalMessage | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object on the pipe."""
+        proposal = None
+        if self.proposal is not None:
+            score = self.proposal.confidence
+            proposal = {**_edges_to_json(self.proposal.box), "score": score}
+        return {
+            "label": self.value,
+            "name": self.name,
+            "score": self.confidence,
+            **_edges_to_json(self.box),
+            "voxels": self.voxel_count,
+            "proposal": proposal,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> InstanceMessage:
+        """Read the object on the pipe."""
+        with _reading("an instance"):
+            name, proposal = str(value["name"]), None
+            if value.get("proposal") is not None:
+                box = _box(name, value["proposal"])
+                proposal = ProposalMessage(box, float(value["proposal"]["score"]))
+            return cls(
+                int(value["label"]),
+                name,
+                float(value["score"]),
+                _box(name, value),
+                int(value["voxels"]),
+                proposal,
+            )
+
+
+@dataclass(frozen=True)
+class DeviceUsed:
+    """Device of a computation.
+
+    Attributes:
+        name: PyTorch's name of the device, such as "cuda:0".
+        reason: why it was chosen, in words.
+    """
+
+    name: str
+    reason: str
+
+    @classmethod
+    def from_json(cls, value: Any) -> DeviceUsed:
+        """Read the object on the pipe."""
+        with _reading("a device"):
+            return cls(str(value["name"]), str(value["reason"]))
+
+
+@dataclass(frozen=True)
+class SegmentResult:
+    """Answer to a request to segment a volume.
+
+    Attributes:
+        labelmap_file: file of the labelmap, on the grid of the first image.
+        labels: classes of the model, or of the boxes if the model has none.
+        instances: classes with at least one voxel, in the order of the labels.
+        device: device that the network ran on.
+        notes: remarks for the user.
+        seconds: duration of the work.
+    """
+
+    labelmap_file: LabelmapFile
+    labels: tuple[Label, ...]
+    instances: tuple[InstanceMessage, ...]
+    device: DeviceUsed
+    notes: tuple[str, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `result` of ``segment``."""
+        return {
+            "labelmap": self.labelmap_file.to_json(),
+            "labels": [label.to_json() for label in self.labels],
+            "instances": [instance.to_json() for instance in self.instances],
+            "device": asdict(self.device),
+            "notes": list(self.notes),
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SegmentResult:
+        """Read the `result` of ``segment``."""
+        with _reading("the result"):
+            return cls(
+                LabelmapFile.from_json(value["labelmap"]),
+                tuple(Label.from_json(label) for label in value["labels"]),
+                tuple(InstanceMessage.from_json(instance) for instance in value["instances"]),
+                DeviceUsed.from_json(value["device"]),
+                tuple(str(note) for note in value.get("notes", ())),
+                float(value["seconds"]),
+            )
+
+
+@dataclass(frozen=True)
+class SessionParams:
+    """Request to close a session.
+
+    Attributes:
+        session: key of the session.
+    """
+
+    session: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `params` of ``close_session``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SessionParams:
+        """Read the `params` of ``close_session``."""
+        return cls(_text(value, "session"))
+
+
+@dataclass(frozen=True)
+class AvailableDevice:
+    """A device that the network can run on.
+
+    Attributes:
+        name: PyTorch's name of the device, such as "cuda:0".
+        description: description for the user.
+        reason: why "auto" means this device; empty for the others.
+    """
+
+    name: str
+    description: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class DevicesResult:
+    """Answer to a request for the devices.
+
+    Attributes:
+        choices: devices that the network can run on, the CPU first.
+        auto: device that "auto" means.
+    """
+
+    choices: tuple[AvailableDevice, ...]
+    auto: DeviceUsed
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `result` of ``devices``."""
+        return {"choices": [asdict(choice) for choice in self.choices], "auto": asdict(self.auto)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> DevicesResult:
+        """Read the `result` of ``devices``."""
+        with _reading("the list of devices"):
+            choices = tuple(
+                AvailableDevice(
+                    str(one["name"]), str(one.get("description", "")), str(one.get("reason", ""))
+                )
+                for one in value["choices"]
+            )
+            return cls(choices, DeviceUsed.from_json(value["auto"]))
+
+
+@dataclass(frozen=True)
+class ModelParams:
+    """Request to download or remove a model.
+
+    Attributes:
+        name: name of the model in the catalog.
+    """
+
+    name: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `params` of ``download`` and ``remove_model``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ModelParams:
+        """Read the `params` of ``download`` and ``remove_model``."""
+        return cls(_text(value, "name"))
+
+
+@dataclass(frozen=True)
+class AddModelParams:
+    """Request to add a model from disk.
+
+    Attributes:
+        path: absolute path of a bundle, or of official SAM weights.
+    """
+
+    path: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `params` of ``add_model``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> AddModelParams:
+        """Read the `params` of ``add_model``."""
+        return cls(_text(value, "path"))
+
+
+@dataclass(frozen=True)
+class AddModelResult:
+    """Answer to a request to add a model.
+
+    Attributes:
+        name: name of the model in the catalog.
+        title: title of the model for the user.
+    """
+
+    name: str
+    title: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `result` of ``add_model``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> AddModelResult:
+        """Read the `result` of ``add_model``."""
+        return cls(_text(value, "name"), _text(value, "title"))
+
+
+@dataclass(frozen=True)
+class ProgressMessage:
+    """Notification of a job's progress.
+
+    Attributes:
+        id: id of the job's request.
+        stage: current stage, in words.
+        fraction: fraction of the job that is done, 0 to 1.
+        seconds_left: estimated seconds until the end; None if unknown.
+    """
+
+    method: ClassVar[str] = PROGRESS
+    id: int | str
+    stage: str
+    fraction: float
+    seconds_left: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `params` of ``progress``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ProgressMessage:
+        """Read the `params` of ``progress``."""
+        with _reading("a progress report"):
+            left = value.get("seconds_left")
+            left = None if left is None else float(left)
+            return cls(value["id"], str(value.get("stage", "")), float(value["fraction"]), left)
+
+
+@dataclass(frozen=True)
+class LogMessage:
+    """Notification with text for the log.
+
+    Attributes:
+        text: text, of one line or more.
+        level: "info" or "error".
+    """
+
+    method: ClassVar[str] = LOG
+    text: str
+    level: str = "info"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `params` of ``log``."""
+        return {"level": self.level, "text": self.text}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> LogMessage:
+        """Read the `params` of ``log``."""
+        return cls(str(value.get("text", "")), str(value.get("level", "info")))
+
+
+def _edges_to_json(box: Box) -> dict[str, list[float]]:
+    return {"lower": [float(x) for x in box.lower], "upper": [float(x) for x in box.upper]}
+
+
+def _box(class_name: str, value: Mapping[str, Sequence[Any]]) -> Box:
+    (a, b, c), (d, e, f) = value["lower"], value["upper"]
+    return Box(class_name, (float(a), float(b), float(c)), (float(d), float(e), float(f)))
+
+
+def _text(value: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    text = value.get(name, default)
+    if not isinstance(text, str) or not text:
+        raise ProtocolError(f"the parameter '{name}' must be a non-empty string")
+    return text
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Raise a ProtocolError where a field is missing or of a wrong type."""
     try:
-        message = json.loads(line.decode("utf-8"))
-    except ValueError as error:
-        raise RequestError(PARSE_ERROR, f"this line is no JSON: {error}") from error
-    if not isinstance(message, dict) or not isinstance(message.get("method"), str):
-        raise RequestError(INVALID_REQUEST, "a message must be an object with a method")
-    params, number = message.get("params", {}), message.get("id")
-    if not isinstance(params, dict):
-        raise RequestError(INVALID_PARAMS, "params must be an object")
-    if number is not None and not isinstance(number, (int, str)):
-        raise RequestError(INVALID_REQUEST, "an id must be a number or a text")
-    return Request(message["method"], params, number)
-
-
-class Channel:
-    """The way out: whole messages, from any thread."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-
-    def notify(self, method: str, **params: Any) -> None:
-        """Say something that needs no answer."""
-        self._send({"method": method, "params": params})
-
-    def answer(self, number: int | str, result: Mapping[str, Any]) -> None:
-        """Answer a request."""
-        self._send({"id": number, "result": result})
-
-    def fail(self, number: int | str | None, error: RequestError) -> None:
-        """Answer a request by an error."""
-        value: dict[str, Any] = {"code": error.code, "message": error.message}
-        if error.data is not None:
-            value["data"] = error.data
-        self._send({"id": number, "error": value})
-
-    def _send(self, message: dict[str, Any]) -> None:
-        line = json.dumps({"jsonrpc": "2.0", **message}, ensure_ascii=False) + "\n"
-        with self._lock:
-            try:
-                self._stream.write(line.encode("utf-8", "backslashreplace"))
-                self._stream.flush()
-            except OSError:
-                # Nobody listens any more; the reading thread sees that too, and ends the process.
-                return
-
-
-def as_request_error(error: BaseException) -> RequestError:
-    """What a person, and the log, are told of an exception."""
-    if isinstance(error, RequestError):
-        return error
-    if isinstance(error, Cancelled):
-        return RequestError(CANCELLED, "cancelled")
-    if _is_out_of_memory(error):
-        return RequestError(OUT_OF_MEMORY, MEMORY_ADVICE, _traceback(error))
-    if isinstance(error, MaskSAMError):
-        # The engine says itself what to do where not even one window fits.
-        code = OUT_OF_MEMORY if isinstance(error, OutOfMemory) else REFUSED
-        return RequestError(code, _one_line(str(error)))
-    if isinstance(error, ModuleNotFoundError):
-        text = f"the Python package '{error.name}' is missing: install what MaskSAM needs"
-        return RequestError(REFUSED, text, _traceback(error))
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return RequestError(REFUSED, f"the disk is full: free some space ({error.filename})")
-    what = _one_line(f"{type(error).__name__}: {error}")
-    return RequestError(INTERNAL_ERROR, f"an error inside MaskSAM ({what})", _traceback(error))
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MaskSAMError):
-        return False
-    if isinstance(error, MemoryError):
-        return True
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return True
-    if any(words in str(error).casefold() for words in _MEMORY_WORDS):
-        return True  # also what a library says that could not be mapped when it was imported
-    if "torch" not in sys.modules:
-        return False
-    try:
-        from MaskSAMCore.inference.device import is_out_of_memory
-    except ImportError:
-        return False
-    return is_out_of_memory(error)
-
-
-def _traceback(error: BaseException) -> dict[str, Any]:
-    return {"traceback": "".join(traceback.format_exception(error))}
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ProtocolError(f"{what} is not described correctly: {error!r}") from error

@@ -1,4 +1,4 @@
-"""The worker's two threads: one reads and is always responsive, the other works."""
+"""Server of the worker process: one thread reads and answers at once, another runs the jobs."""
 
 from __future__ import annotations
 
@@ -9,40 +9,70 @@ import queue
 import sys
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from MaskSAMCore import __version__
-from MaskSAMCore.worker import shared_files as sharing
-from MaskSAMCore.worker.cache import Warm
-from MaskSAMCore.worker.jobs import JOBS, Work
+from MaskSAMCore.worker import protocol, shared_files
+from MaskSAMCore.worker.cache import ModelCache
+from MaskSAMCore.worker.failures import as_request_error
+from MaskSAMCore.worker.jobs import JOBS, JobContext
 from MaskSAMCore.worker.protocol import (
-    CANCELLED,
-    INTERNAL_ERROR,
-    INVALID_REQUEST,
-    METHOD_NOT_FOUND,
-    OTHER_PROTOCOL,
-    OUT_OF_MEMORY,
-    PROTOCOL,
-    Channel,
+    PROTOCOL_VERSION,
+    ErrorCode,
+    InitializeParams,
+    InitializeResult,
+    LogMessage,
+    ProgressMessage,
     Request,
     RequestError,
-    as_request_error,
-    read_request,
+    encode_line,
 )
 
-# What a job gets to tidy up its own files once the client is gone.
-_SECONDS_TO_TIDY = 0.5
+# Time for a job to remove its own files, once the client is gone.
+_SECONDS_TO_CLEAN_UP = 0.5
+
+
+class Channel:
+    """Output of the worker: whole messages, from any thread."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def notify(self, message: ProgressMessage | LogMessage) -> None:
+        """Send a notification."""
+        self._send({"method": message.method, "params": message.to_json()})
+
+    def answer(self, number: int | str, result: Mapping[str, Any]) -> None:
+        """Answer a request."""
+        self._send({"id": number, "result": result})
+
+    def fail(self, number: int | str | None, error: RequestError) -> None:
+        """Answer a request with an error."""
+        self._send({"id": number, "error": error.to_json()})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        line = encode_line(message)
+        with self._lock:
+            try:
+                self._stream.write(line)
+                self._stream.flush()
+            except OSError:
+                # The client has closed the pipe; the reading thread sees that too, and ends the
+                # process.
+                return
 
 
 class Server:
-    """Serves one client, until it is gone or has been silent for long.
+    """Server of one client; ends the process when the client is gone or idle for long.
 
     Args:
-        reader: the client's messages.
-        channel: the way back.
-        idle_seconds: without any job for so long the process ends.
-        memory: bytes that models and sessions may hold between requests.
+        reader: stream of the client's messages.
+        channel: output for answers and notifications.
+        idle_seconds: seconds without a job after which the process ends.
+        memory: bytes that models and sessions may use between requests.
     """
 
     def __init__(
@@ -51,161 +81,167 @@ class Server:
         self._reader = reader
         self._channel = channel
         self._idle_seconds = idle_seconds
-        self._warm = Warm(memory)
+        self._models = ModelCache(memory)
         self._folder: Path | None = None
-        self._waiting: queue.Queue[Request] = queue.Queue()
+        self._waiting: queue.Queue[JobContext] = queue.Queue()
         self._lock = threading.Lock()
-        self._pending: dict[int | str, Request] = {}
-        self._spoilt = False
-        self._running: Request | None = None
+        self._pending: dict[int | str, JobContext] = {}
+        self._restart_needed = False
+        self._running: JobContext | None = None
         self._idle = threading.Event()
-        self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
+        self._job_thread = threading.Thread(target=self._run_jobs, name="jobs", daemon=True)
 
     def serve(self) -> None:
-        """Read until the client closes its end; then end the process."""
-        self._worker.start()
+        """Read messages until the client closes its end; then end the process."""
+        self._job_thread.start()
         for line in self._reader:
             if line.strip():
                 self._receive(line)
-        # Closed without a goodbye: the client crashed, and with it went the owner of its folder.
-        self._leave(self._folder)
+        # Closed without a shutdown request: the client crashed and cannot remove its folder.
+        self._exit(self._folder)
 
     def _receive(self, line: bytes) -> None:
         number = None
         try:
-            request = read_request(line)
+            request = Request.from_line(line)
             number = request.id
             self._dispatch(request)
-        except RequestError as error:
-            self._channel.fail(number, error)
         except Exception as error:
             self._channel.fail(number, as_request_error(error))
 
     def _dispatch(self, request: Request) -> None:
-        if request.method == "cancel":
+        if request.method == protocol.CANCEL:
             self._cancel(request.params.get("id"))
         elif request.id is None:
-            return  # a notification that is not known: from a newer client, of no consequence
-        elif request.method == "ping":
+            return  # an unknown notification, from a newer client, needs no answer
+        elif request.method == protocol.PING:
             self._channel.answer(request.id, {})
-        elif request.method == "initialize":
-            self._channel.answer(request.id, self._initialized(request.params))
-        elif request.method == "shutdown":
+        elif request.method == protocol.INITIALIZE:
+            result = self._initialize(InitializeParams.from_json(request.params))
+            self._channel.answer(request.id, result.to_json())
+        elif request.method == protocol.SHUTDOWN:
             self._channel.answer(request.id, {})
-            self._leave()
+            self._exit()
         elif request.method in JOBS:
+            job = JobContext(request, self._models, self._channel.notify)
             with self._lock:
-                if request.id in self._pending:
-                    raise RequestError(INVALID_REQUEST, f"the id {request.id} is in use")
-                self._pending[request.id] = request
-            self._waiting.put(request)
+                if job.id in self._pending:
+                    text = f"the id {job.id} is in use"
+                    raise RequestError(ErrorCode.INVALID_REQUEST, text)
+                self._pending[job.id] = job
+            self._waiting.put(job)
         else:
-            raise RequestError(METHOD_NOT_FOUND, f"there is no method '{request.method}'")
+            text = f"there is no method '{request.method}'"
+            raise RequestError(ErrorCode.METHOD_NOT_FOUND, text)
 
-    def _initialized(self, params: Any) -> dict[str, Any]:
-        if params.get("protocol") != PROTOCOL:
+    def _initialize(self, params: InitializeParams) -> InitializeResult:
+        if params.protocol != PROTOCOL_VERSION:
             raise RequestError(
-                OTHER_PROTOCOL,
-                f"MaskSAM {__version__} speaks protocol {PROTOCOL}, its caller protocol"
-                f" {params.get('protocol')}: update the older of the two",
+                ErrorCode.OTHER_PROTOCOL,
+                f"MaskSAM {__version__} speaks protocol {PROTOCOL_VERSION}, its caller protocol"
+                f" {params.protocol}: update the older of the two",
             )
-        if params.get("folder"):
-            self._folder = Path(str(params["folder"]))
+        if params.folder is not None:
+            self._folder = Path(params.folder)
             if self._folder.is_dir():
-                # Embeddings that exceed the memory: private, and gone when the client is.
+                # Embeddings that exceed the memory go to the client's folder: it is private, and
+                # removed with the client.
                 tempfile.tempdir = str(self._folder)
-                sharing.remove_embeddings(self._folder)
-        return {"protocol": PROTOCOL, "version": __version__, "pid": os.getpid()}
+                shared_files.remove_embeddings(self._folder)
+        return InitializeResult(PROTOCOL_VERSION, __version__, os.getpid())
 
     def _cancel(self, number: Any) -> None:
         with self._lock:
-            request = self._pending.get(number)
-            if request is None:
+            job = self._pending.get(number)
+            if job is None:
                 return
-            request.stop.set()
-            waits = request is not self._running
-            if waits:
+            job.stop.set()
+            waiting = job is not self._running
+            if waiting:
                 del self._pending[number]
-        if waits:
-            self._channel.fail(number, RequestError(CANCELLED, "cancelled"))
+        if waiting:
+            self._channel.fail(number, RequestError(ErrorCode.CANCELLED, "cancelled"))
 
-    def _work(self) -> None:
-        while True:
+    def _run_jobs(self) -> None:
+        while not self._restart_needed:
             try:
-                request = self._waiting.get(timeout=self._idle_seconds)
+                job = self._waiting.get(timeout=self._idle_seconds)
             except queue.Empty:
-                self._leave()
-                return
+                break
             with self._lock:
-                if request.id is None or self._pending.get(request.id) is not request:
-                    continue  # cancelled while it waited; its id may be another's by now
-                self._running = request
+                if self._pending.get(job.id) is not job:
+                    continue  # cancelled while it waited; another job may have its id by now
+                self._running = job
                 self._idle.clear()
-            failure = None
-            try:
-                result = JOBS[request.method](Work(request, self._channel, self._warm))
-            except BaseException as error:
-                failure = as_request_error(error)
-            try:
-                self._tidy(failure)
-            except Exception as error:
-                # A device in a bad state can refuse even that: the answer must go out all the same,
-                # and the next job needs another process.
-                self._channel.notify("log", level="error", text=f"cannot tidy up: {error}")
-                self._spoilt = True
-            # Before the answer, so that a request sent upon it may use the same id.
-            with self._lock:
-                self._running = None
-                self._pending.pop(request.id, None)
-            self._idle.set()
-            if failure is not None and failure.data is not None:
-                text = str(failure.data.get("traceback", ""))
-                self._channel.notify("log", level="error", text=text)
-            if failure is None:
-                self._channel.answer(request.id, result)
-            else:
-                self._channel.fail(request.id, failure)
-            if self._spoilt:
-                self._leave()
-                return
+            self._run(job)
+        self._exit()
 
-    def _tidy(self, failure: RequestError | None) -> None:
-        """Keep within the bound; after memory ran out, keep nothing."""
-        if failure is not None and failure.code == OUT_OF_MEMORY:
-            self._warm.forget()
-        elif failure is not None and failure.code == INTERNAL_ERROR:
-            self._warm.forget_sessions()  # they may be in any state
+    def _run(self, job: JobContext) -> None:
+        failure = None
+        try:
+            result = JOBS[job.method](job)
+        except BaseException as error:
+            failure = as_request_error(error)
+        try:
+            self._free_memory(failure)
+        except Exception as error:
+            # A device in a bad state can refuse even that: the answer is sent all the same, and the
+            # next job needs another process.
+            self._channel.notify(LogMessage(f"cannot free memory: {error}", "error"))
+            self._restart_needed = True
+        # Before the answer, so that a request sent upon it may use the same id.
+        with self._lock:
+            self._running = None
+            self._pending.pop(job.id, None)
+        self._idle.set()
+        if failure is None:
+            self._channel.answer(job.id, result)
+        else:
+            if failure.traceback:
+                self._channel.notify(LogMessage(failure.traceback, "error"))
+            self._channel.fail(job.id, failure)
+
+    def _free_memory(self, failure: RequestError | None) -> None:
+        """Keep to the memory limit after a job; keep nothing after the memory ran out."""
+        if failure is not None and failure.code == ErrorCode.OUT_OF_MEMORY:
+            self._models.clear()
+        elif failure is not None and failure.code == ErrorCode.INTERNAL_ERROR:
+            self._models.close_sessions()  # they may be in any state
         elif "torch" in sys.modules:
-            self._warm.trim()
+            self._models.trim()
         if failure is not None:
-            gc.collect()  # frames of the traceback hold volumes, and these their files
+            gc.collect()  # the traceback's frames hold volumes, and these their files
 
-    def _leave(self, folder: Path | None = None) -> None:
-        """End the process, with nothing half-written left."""
+    def _exit(self, folder: Path | None = None) -> None:
+        """End the process, and leave no unfinished file.
+
+        Args:
+            folder: folder of a client that cannot remove it.
+        """
         with self._lock:
             running = self._running
         if running is not None:
             running.stop.set()
-            self._idle.wait(_SECONDS_TO_TIDY)
-        sharing.discard_unfinished()
+            self._idle.wait(_SECONDS_TO_CLEAN_UP)
+        shared_files.remove_unfinished()
         if self._folder is not None:
-            sharing.remove_embeddings(self._folder)
+            shared_files.remove_embeddings(self._folder)
         if folder is not None:
-            sharing.remove_folder(folder)
+            shared_files.remove_client_folder(folder)
         os._exit(0)
 
 
 def take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Private copies of stdin and stdout.
+    """Return private copies of stdin and stdout, and redirect the standard ones.
 
-    What anything else reads from stdin is then empty, and what it prints goes to stderr. On Windows
-    this also keeps libraries that look at stdin from waiting for the thread that reads it.
+    Any other reader of stdin then finds it empty, and what libraries print goes to stderr. On
+    Windows this also keeps libraries that look at stdin from waiting for the thread that reads it.
     """
     sys.stdout.flush()
     reader, writer = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     return reader, writer
@@ -218,7 +254,7 @@ def main() -> None:
     parser.add_argument("--memory-gib", type=float, default=4.0)
     options = parser.parse_args()
     reader, writer = take_pipes()
-    # Windows cannot remove the folder that a process stands in.
+    # Windows cannot remove a folder that is the current folder of a process.
     os.chdir(Path(sys.executable).anchor)
     memory = int(options.memory_gib * 2**30)
     Server(reader, Channel(writer), options.idle_minutes * 60, memory).serve()

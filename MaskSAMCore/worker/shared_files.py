@@ -1,11 +1,11 @@
-"""Volumes that both processes see: raw files, mapped when read, complete or absent when written."""
+"""Raw files that both processes read: images from the client, labelmaps from the worker."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -14,85 +14,84 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
-from MaskSAMCore.worker.protocol import INVALID_PARAMS, RequestError
+from MaskSAMCore.worker.protocol import ImageFile, LabelmapFile, ProtocolError
 
-# What is written between two looks at the wish to stop.
+# Bytes that are written between two checks for a cancel.
 _PIECE_BYTES = 16 << 20
 
-# Of the folders that embeddings are in (`inference.embeddings`, which would import PyTorch here).
+# Prefix of `inference.embedding_cache`, repeated because importing it would import PyTorch.
 SPILL_PREFIX = "masksam-embeddings-"
 
 _unfinished: set[Path] = set()
 _lock = threading.Lock()
 
 
-def open_image(value: Any) -> Volume:
-    """The volume of an image file as the protocol describes it; its voxels stay on disk.
+def open_image(image: ImageFile) -> Volume:
+    """Return the volume of an image file; its voxels are mapped, not read.
 
     Raises:
-        RequestError: the description, or the file, is not as it must be.
+        ProtocolError: the file is not as described.
+        MaskSAMError: the matrix is not invertible.
     """
+    path, shape = Path(image.path), image.shape
     try:
-        path, name = Path(value["path"]), str(value.get("name", ""))
-        k, j, i = (int(n) for n in value["shape"])
-        dtype = np.dtype(str(value["dtype"]))
-        matrix = np.array(value["ijk_to_ras"], dtype=np.float64)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RequestError(INVALID_PARAMS, f"an image is not described well: {error!r}") from error
-    if min(k, j, i) < 1 or dtype.kind not in "biuf":
-        raise RequestError(INVALID_PARAMS, f"no image is of shape {(k, j, i)} and type {dtype}")
+        dtype = np.dtype(image.dtype)
+        matrix = np.array(image.ijk_to_ras, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"an image is not described correctly: {error!r}") from error
+    if min(shape) < 1 or dtype.kind not in "biuf":
+        raise ProtocolError(f"an image cannot have shape {shape} and type {dtype}")
     try:
         size = path.stat().st_size
     except OSError as error:
-        raise RequestError(INVALID_PARAMS, f"{path} cannot be read: {error.strerror}") from error
-    if size != k * j * i * dtype.itemsize:
-        raise RequestError(INVALID_PARAMS, f"{path} has {size} bytes, not those of its shape")
-    voxels = np.memmap(path, dtype=dtype, mode="r", shape=(k, j, i))
-    return Volume(np.asarray(voxels), matrix, name)
+        raise ProtocolError(f"{path} cannot be read: {error.strerror}") from error
+    expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if size != expected:
+        raise ProtocolError(f"{path} has {size} bytes instead of {expected}")
+    voxels = np.memmap(path, dtype=dtype, mode="r", shape=shape)
+    return Volume(np.asarray(voxels), matrix, image.name)
 
 
-def signature(value: Mapping[str, Any]) -> tuple[object, ...]:
-    """What changes whenever the content of an image file may have."""
-    state = os.stat(value["path"])
-    matrix = np.array(value["ijk_to_ras"], dtype=np.float64).tobytes()
-    shape = tuple(value["shape"])
-    return str(value["path"]), state.st_mtime_ns, state.st_size, shape, value["dtype"], matrix
+def file_state(image: ImageFile) -> Hashable:
+    """Return a key that changes whenever the content of an image file may have changed."""
+    state = os.stat(image.path)
+    described = image.path, image.shape, image.dtype, image.ijk_to_ras
+    return described, state.st_mtime_ns, state.st_size
 
 
-def write_labelmap(
-    labelmap: NDArray[Any], path: Path, check: Callable[[], None]
-) -> dict[str, object]:
-    """Write a labelmap's voxels, beside first and then renamed; how the protocol describes them.
+def write_labelmap(labelmap: NDArray[Any], path: Path, check: Callable[[], None]) -> LabelmapFile:
+    """Write a labelmap's voxels to a temporary file, and rename it once it is complete.
 
     Args:
-        labelmap: [K, J, I].
-        path: where.
-        check: called between pieces; raises to stop.
+        labelmap: integers [K, J, I].
+        path: path of the file.
+        check: called between pieces; raises an exception to stop.
 
     Raises:
-        MaskSAMError: it cannot be written.
+        MaskSAMError: the file cannot be written.
     """
-    beside = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.part")
     with _lock:
-        _unfinished.add(beside)
+        _unfinished.add(temporary)
     slices = max(1, _PIECE_BYTES // max(1, labelmap[0].nbytes))
     try:
-        with beside.open("wb") as stream:
+        with temporary.open("wb") as stream:
             for first in range(0, len(labelmap), slices):
                 check()
                 stream.write(np.ascontiguousarray(labelmap[first : first + slices]).data)
-        os.replace(beside, path)
+        os.replace(temporary, path)
     except OSError as error:
         raise MaskSAMError(f"cannot write {path}: {error.strerror}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         with _lock:
-            _unfinished.discard(beside)
-    return {"path": str(path), "shape": list(labelmap.shape), "dtype": labelmap.dtype.str}
+            _unfinished.discard(temporary)
+    k, j, i = labelmap.shape
+    return LabelmapFile(str(path), (k, j, i), labelmap.dtype.str)
 
 
-def discard_unfinished() -> None:
-    """Remove what is half written, before the process ends."""
+def remove_unfinished() -> None:
+    """Remove temporary files, before the process ends."""
     with _lock:
         for path in _unfinished:
             try:
@@ -102,12 +101,12 @@ def discard_unfinished() -> None:
 
 
 def remove_embeddings(folder: Path) -> None:
-    """Remove what sessions wrote to disk, of this worker or of one that was killed."""
+    """Remove the embeddings that this worker, or one that was killed, wrote into a folder."""
     for part in folder.glob(f"{SPILL_PREFIX}*"):
         shutil.rmtree(part, ignore_errors=True)
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove the private folder of a client that is gone."""
+def remove_client_folder(folder: Path) -> None:
+    """Remove the private folder of a client that has ended without removing it."""
     if folder.name.startswith("masksam-"):
         shutil.rmtree(folder, ignore_errors=True)

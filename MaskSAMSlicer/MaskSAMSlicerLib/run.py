@@ -12,7 +12,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MaskSAMCore.geometry import Volume
-from MaskSAMCore.labels import Label
+from MaskSAMCore.worker.protocol import InstanceMessage
 from MaskSAMSlicerLib.model_catalog import ModelRow
 from MaskSAMSlicerLib.mrml.box_nodes import class_of
 from MaskSAMSlicerLib.mrml.run_record import RunRecord, checksum
@@ -24,7 +24,13 @@ from MaskSAMSlicerLib.mrml.segments import (
 )
 from MaskSAMSlicerLib.mrml.undo import UndoStep
 from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
-from MaskSAMSlicerLib.worker.client import Job, SegmentRequest, WorkerClient, WorkerError
+from MaskSAMSlicerLib.worker.client import (
+    Job,
+    SegmentedVolume,
+    SegmentRequest,
+    WorkerClient,
+    WorkerError,
+)
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
@@ -140,9 +146,7 @@ class Run:
         if choice.output is not None:
             self._ids["output"] = choice.output.GetID()
         request = SegmentRequest(
-            arrays=[volume.array for volume in volumes],
-            matrices=[volume.ijk_to_ras for volume in volumes],
-            names=[volume.name for volume in volumes],
+            volumes=volumes,
             model=choice.row.name,
             roi=roi,
             boxes=boxes,
@@ -165,7 +169,7 @@ class Run:
         self._let_go()
         self.on_error(error)
 
-    def _done(self, result: dict[str, Any]) -> None:
+    def _done(self, result: SegmentedVolume) -> None:
         try:
             self.outcome = self._write(result)
             self._let_go()
@@ -174,7 +178,7 @@ class Run:
             return
         self.on_done(self.outcome)
 
-    def _write(self, result: dict[str, Any]) -> Outcome:
+    def _write(self, result: SegmentedVolume) -> Outcome:
         started = time.monotonic()
         volume_node = slicer.mrmlScene.GetNodeByID(self._ids["volume"])
         if volume_node is None or volume_node is not self.choice.volumes[0]:
@@ -184,7 +188,7 @@ class Run:
             output = slicer.mrmlScene.GetNodeByID(self._ids["output"])
             if output is None:
                 raise ValueError(_("The output was removed meanwhile; nothing was changed."))
-        labelmap = result["labelmap"]
+        labelmap = result.labelmap
         volume = volume_from_node(volume_node)
         if tuple(labelmap.shape) != tuple(volume.shape):
             raise ValueError(_("The volume changed its size meanwhile; nothing was changed."))
@@ -200,7 +204,7 @@ class Run:
             raise
         names = [item.label.name for item in found]
         self._record.segment_ids = dict(zip(names, ids, strict=True))
-        self._record.proposals = _proposals(result["instances"])
+        self._record.proposals = _proposals(result.instances)
         self._record.written = {
             item.label.name: checksum(labelmap, item.label.value, item.lower, item.upper)
             for item in found
@@ -214,46 +218,44 @@ class Run:
         found: list[FoundClass],
         segment_ids: list[str],
         undo: UndoStep,
-        result: dict[str, Any],
+        result: SegmentedVolume,
         started: float,
         volume: Volume,
     ) -> Outcome:
-        device = result["device"]
         return Outcome(
             node=node,
             found=found,
             segment_ids=segment_ids,
             undo=undo,
-            device=f"{device['name']} ({device['reason']})",
-            notes=list(result.get("notes", ())),
-            seconds=float(result["seconds"]),
+            device=f"{result.device.name} ({result.device.reason})",
+            notes=list(result.notes),
+            seconds=result.seconds,
             import_seconds=time.monotonic() - started,
             voxel_ml=volume.voxel_ml,
             volume_name=volume.name,
         )
 
-    def _found(self, result: dict[str, Any]) -> list[FoundClass]:
-        labels = {label.value: label for label in self._labels(result)}
+    def _found(self, result: SegmentedVolume) -> list[FoundClass]:
+        labels = {label.value: label for label in result.labels}
         return [
             FoundClass(
-                labels[int(item["label"])],
-                float(item["score"]),
-                tuple(int(value) for value in item["lower"]),
-                tuple(int(value) for value in item["upper"]),
-                int(item["voxels"]),
+                labels[instance.value],
+                instance.confidence,
+                tuple(int(edge) for edge in instance.box.lower),
+                tuple(int(edge) for edge in instance.box.upper),
+                instance.voxel_count,
             )
-            for item in result["instances"]
+            for instance in result.instances
         ]
 
-    def _labels(self, result: dict[str, Any]) -> list[Label]:
-        """The classes: the model's own, or those that boxes were named."""
-        return [Label.from_json(value) for value in result["labels"]]
 
-
-def _proposals(instances: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The network's own box of each class; of a network that proposes none, the found voxels'."""
-    boxes = {item["name"]: item.get("proposal") or item for item in instances}
-    return {name: (list(box["lower"]), list(box["upper"])) for name, box in boxes.items()}
+def _proposals(instances: Sequence[InstanceMessage]) -> dict[str, Any]:
+    """Return the box that the network predicted for each class; without one, its bounding box."""
+    boxes = {
+        instance.name: instance.box if instance.proposal is None else instance.proposal.box
+        for instance in instances
+    }
+    return {name: (list(box.lower), list(box.upper)) for name, box in boxes.items()}
 
 
 def _needs_boxes(row: ModelRow) -> str:

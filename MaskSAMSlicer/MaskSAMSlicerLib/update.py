@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import slicer
 from slicer.i18n import tr as _
@@ -21,7 +21,7 @@ from MaskSAMSlicerLib.mrml.segments import replace_voxels
 from MaskSAMSlicerLib.mrml.undo import UndoStep
 from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
 from MaskSAMSlicerLib.run import Outcome, Run
-from MaskSAMSlicerLib.worker.client import SegmentRequest, WorkerClient
+from MaskSAMSlicerLib.worker.client import SegmentedVolume, SegmentRequest, WorkerClient
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
@@ -66,9 +66,7 @@ class Update(Run):
         self._boxed = sorted({box.class_name for box in boxes})
         roi = self._record.roi
         request = SegmentRequest(
-            arrays=[volume.array for volume in volumes],
-            matrices=[volume.ijk_to_ras for volume in volumes],
-            names=[volume.name for volume in volumes],
+            volumes=volumes,
             model=choice.row.name,
             roi=None if roi is None else Box("", tuple(roi[0]), tuple(roi[1])),
             boxes=boxes,
@@ -81,14 +79,14 @@ class Update(Run):
             request, on_progress=self.on_progress, on_done=self._done, on_error=self._failed
         )
 
-    def _write(self, result: dict[str, Any]) -> Outcome:
+    def _write(self, result: SegmentedVolume) -> Outcome:
         started = time.monotonic()
         volume_node, node = (slicer.mrmlScene.GetNodeByID(i) for i in self._ids.values())
         if volume_node is None or volume_node is not self.choice.volumes[0]:
             raise ValueError(_("The volume was removed meanwhile; nothing was changed."))
         if node is None or node is not self.choice.output:
             raise ValueError(_("The segmentation was removed meanwhile; nothing was changed."))
-        labelmap, volume = result["labelmap"], volume_from_node(volume_node)
+        labelmap, volume = result.labelmap, volume_from_node(volume_node)
         if tuple(labelmap.shape) != tuple(volume.shape):
             raise ValueError(_("The volume changed its size meanwhile; nothing was changed."))
         record = record_of(node)
@@ -96,7 +94,7 @@ class Update(Run):
         everything = self.choice.overwrite or self.choice.row.needs_boxes
         concerned = {name.casefold() for name in (*self._boxed, *record.edited)}
         classes, sums = [], {}
-        labels = self._labels(result)
+        labels = list(result.labels)
         # Of models without classes: names that no box has any more.
         gone = {*record.edited} - {label.name for label in labels}
         labels += [Label(1, name, (0.5, 0.5, 0.5)) for name in sorted(gone)]

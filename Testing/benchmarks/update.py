@@ -70,10 +70,7 @@ def through_the_worker(model: str, volume: Volume, repetitions: int) -> tuple[Cl
     client, full, update = WorkerClient(core_folder=ROOT), Clock(), Clock()
 
     def run(boxes: list[Box], **more: object):
-        request = SegmentRequest([volume.array], [volume.ijk_to_ras], [""], model, boxes=boxes)
-        request.session = "benchmark"
-        for name, value in more.items():
-            setattr(request, name, value)
+        request = SegmentRequest([volume], model, boxes=boxes, session="benchmark", **more)
         return client.wait(client.segment(request))
 
     try:
@@ -81,9 +78,8 @@ def through_the_worker(model: str, volume: Volume, repetitions: int) -> tuple[Cl
         for repetition in range(repetitions):
             client.close_session("benchmark")
             first = full.time(run, [])
-            for one in first["instances"]:
-                place = one["proposal"] or one
-                box = Box(one["name"], tuple(place["lower"]), tuple(place["upper"]))
+            for one in first.instances:
+                box = one.box if one.proposal is None else one.proposal.box
                 update.time(run, [moved(box, 1 + repetition % 3)], resume=True)
     finally:
         client.close()

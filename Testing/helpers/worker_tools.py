@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
+from MaskSAMCore.geometry import Volume
 from MaskSAMSlicerLib.worker import client as worker_client
 from MaskSAMSlicerLib.worker.client import SegmentRequest, WorkerError
 from Testing.helpers.paths import ROOT
@@ -65,7 +66,7 @@ def known_model(folder: Path, name: str) -> Path:
 
 def request(array: np.ndarray, model: object, matrix: np.ndarray | None = None, **more: object):
     matrix = np.diag([-1.0, -1.0, 2.0, 1.0]) if matrix is None else matrix
-    return SegmentRequest([array], [matrix], ["MR häd"], str(model), **more)
+    return SegmentRequest([Volume(array, matrix, "MR häd")], str(model), **more)
 
 
 def until(

@@ -39,7 +39,7 @@ def run(client: WorkerClient, model: Path, **more):
 
 
 def lost(result) -> bool:
-    return any("whole run was done again" in note for note in result["notes"])
+    return any("whole run was done again" in note for note in result.notes)
 
 
 def test_boxes_give_what_the_engine_gives_with_either_rule(known, model):
@@ -48,8 +48,8 @@ def test_boxes_give_what_the_engine_gives_with_either_rule(known, model):
         found = run(known, model, session="rule", boxes=[WHOLE], overwrite=overwrite)
         plan = threshold_segmenter()
         expected = plan.segment(volume, boxes=[WHOLE], overwrite=overwrite)
-        np.testing.assert_array_equal(found["labelmap"], expected.labelmap)
-        names = [label["name"] for label in found["labels"]]
+        np.testing.assert_array_equal(found.labelmap, expected.labelmap)
+        names = [label.name for label in found.labels]
         assert names == [label.name for label in expected.labels]
 
 
@@ -87,8 +87,8 @@ def test_a_killed_worker_costs_a_run_and_nothing_else(model):
         until(lambda: not client.running, client, "its end")
         again = run(client, model, session="kept", boxes=[BOX], resume=True)
         assert lost(again)
-        np.testing.assert_array_equal(again["labelmap"], expected["labelmap"])
-        assert not np.array_equal(again["labelmap"], first["labelmap"])
+        np.testing.assert_array_equal(again.labelmap, expected.labelmap)
+        assert not np.array_equal(again.labelmap, first.labelmap)
     finally:
         client.close()
 
@@ -100,13 +100,12 @@ def test_the_network_s_own_boxes_come_with_its_classes(tmp_path: Path):
         found = run(client, folder, array=array, matrix=OBLIQUE, session="own")
         result = Segmenter.from_model(folder).segment(Volume(array, OBLIQUE))
         assert result.instances and any(one.proposal for one in result.instances)
-        for told, one in zip(found["instances"], result.instances, strict=True):
+        for message, one in zip(found.instances, result.instances, strict=True):
             if one.proposal is None:
-                assert told["proposal"] is None
+                assert message.proposal is None
             else:
-                assert told["proposal"]["lower"] == pytest.approx(one.proposal.box.lower)
-                assert told["proposal"]["upper"] == pytest.approx(one.proposal.box.upper)
-                assert told["proposal"]["score"] == pytest.approx(one.proposal.confidence)
+                assert message.proposal.box == one.proposal.box
+                assert message.proposal.confidence == pytest.approx(one.proposal.confidence)
     finally:
         client.close()
 
@@ -124,12 +123,12 @@ def test_embeddings_beyond_the_memory_are_files_in_the_client_s_folder_and_go_wi
     client = WorkerClient(core_folder=ROOT, command=[sys.executable, "-c", SMALL_MEMORY])
     try:
         run(client, model, session="one")
-        folder = client._exchange.files.folder
+        folder = client.folder
         (first,) = folder.glob("masksam-embeddings-*")
         assert list(first.glob("*.npy"))
         edited = run(client, model, session="one", boxes=[BOX], resume=True)
         assert not lost(edited)
-        np.testing.assert_array_equal(edited["labelmap"] == 1, expected_box())
+        np.testing.assert_array_equal(edited.labelmap == 1, expected_box())
         # Another session, then one whose worker is killed: the next worker tidies up.
         os.kill(client.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
         until(lambda: not client.running, client, "its end")

@@ -12,6 +12,7 @@ import pytest
 
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.worker_tools import (
+    LONG,
     ROOT,
     Heard,
     WorkerClient,
@@ -68,18 +69,18 @@ def test_a_program_that_is_no_worker_is_told_apart(tmp_path: Path, monkeypatch, 
     program, kind, message = FAKES[name]
     script = tmp_path / "fälscher.py"
     script.write_text(program, encoding="utf-8")
-    hang = 1.0 if name == "hangs" else 120.0
+    hang = 1.0 if name.startswith("hangs") else LONG
+    start = 1.0 if name == "hangs" else LONG
     # As on a machine where nothing was set to make Python speak at once.
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    client = WorkerClient(command=[sys.executable, str(script)], hang_seconds=hang)
+    client = WorkerClient(
+        command=[sys.executable, str(script)], hang_seconds=hang, start_seconds=start
+    )
     try:
         for _ in range(2):
             heard = Heard()
             job = client.segment(request(two_blobs(), "any"), **heard())
             ended = end_of(client.pid)
-            if name == "hangs later":
-                until(lambda: client._connection.ready, client, "its greeting", heard)
-                client._connection._hang_seconds = 1.0
             error = fails(client, job, heard)
             assert error.kind == kind
             assert message in str(error)
@@ -134,7 +135,7 @@ def test_the_last_words_of_a_worker_are_heard_before_it_is_judged(tmp_path: Path
         "import sys\n"
         "for n in range(300): print('line', n, file=sys.stderr)\n"
         'print(\'{"id": "initialize", "result": {"protocol": 1}}\')\n'
-        'print(\'{"id": 1, "result": {"choices": 7}}\')\n'
+        'print(\'{"id": 1, "result": {"choices": [], "auto": {"name": "x", "reason": "y"}}}\')\n'
         "sys.exit(3)\n",
         encoding="utf-8",
     )
@@ -149,7 +150,7 @@ def test_the_last_words_of_a_worker_are_heard_before_it_is_judged(tmp_path: Path
     until(end_of(client.pid))
     try:
         # It was ended before the question went out, and yet the answer is there: take it.
-        assert client.wait(job) == {"choices": 7}
+        assert client.wait(job).auto.name == "x"
         said = [f"line {n}" for n in range(300)]
         until(lambda: [line for line in log if line.startswith("line")] == said, client)
     finally:
@@ -159,10 +160,9 @@ def test_the_last_words_of_a_worker_are_heard_before_it_is_judged(tmp_path: Path
 @pytest.mark.parametrize("python", ["/no/such/python", "/etc/passwd"])
 def test_an_interpreter_that_cannot_run_is_told(python: str):
     client = WorkerClient(python=python, core_folder=ROOT)
-    client.start()
-    assert not client.running and client.pid is None
     heard = Heard()
     job = client.segment(request(two_blobs(), "any"), **heard())
+    assert not client.running and client.pid is None
     assert not job.done  # callbacks come out of poll alone
     error = fails(client, job, heard)
     assert error.kind == "start" and python in str(error)

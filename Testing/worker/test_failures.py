@@ -16,6 +16,7 @@ from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.small_bundle import small_bundle
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.worker_tools import (
+    LONG,
     ROOT,
     Heard,
     WorkerClient,
@@ -39,7 +40,7 @@ def known():
 
 def works(client: WorkerClient, folder: Path) -> None:
     result = client.wait(client.segment(request(two_blobs(), known_model(folder, "threshold"))))
-    np.testing.assert_array_equal(result["labelmap"], two_blobs())
+    np.testing.assert_array_equal(result.labelmap, two_blobs())
 
 
 def started(client: WorkerClient, array, model, stage: str):
@@ -70,15 +71,16 @@ def test_cancel_ends_a_run_wherever_it_is(
     assert len(heard.progress) == reports
 
 
-def test_a_worker_that_obeys_a_cancel_stays_warm(known: WorkerClient, tmp_path: Path):
+def test_a_worker_that_obeys_a_cancel_stays_warm(tmp_path: Path):
+    known = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER, cancel_seconds=LONG)
     works(known, tmp_path)
     pid = known.pid
     job, heard = started(known, two_blobs(), known_model(tmp_path, "slow"), "Segmenting")
     known.cancel()
-    known._kill_at = float("inf")  # a loaded machine may need longer than a person should wait
     assert fails(known, job, heard).kind == "cancelled"
     works(known, tmp_path)
     assert known.pid == pid
+    known.close()
 
 
 def test_cancel_while_labels_are_written(tmp_path: Path):
@@ -110,7 +112,7 @@ def test_a_run_asked_for_after_a_cancel_is_not_lost_with_it(known: WorkerClient,
     after = Heard()
     second = known.segment(request(two_blobs(), known_model(tmp_path, "threshold")), **after())
     assert fails(known, job, heard).kind == "cancelled"
-    np.testing.assert_array_equal(known.wait(second)["labelmap"], two_blobs())
+    np.testing.assert_array_equal(known.wait(second).labelmap, two_blobs())
     assert after.errors == [] and len(after.done) == 1
 
 
@@ -151,9 +153,9 @@ def test_a_worker_that_died_unnoticed_is_replaced(known: WorkerClient, tmp_path:
     assert known.pid != pid
 
 
-def test_an_error_of_ours_is_told_with_its_traceback(known: WorkerClient, tmp_path: Path):
+def test_an_error_of_ours_is_told_with_its_traceback(tmp_path: Path):
     log: list[str] = []
-    known._on_log = log.append
+    known = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER, on_log=log.append)
     works(known, tmp_path)
     pid = known.pid
     heard = Heard()
@@ -165,6 +167,7 @@ def test_an_error_of_ours_is_told_with_its_traceback(known: WorkerClient, tmp_pa
     assert error.details in log
     works(known, tmp_path)
     assert known.pid == pid
+    known.close()
 
 
 @pytest.mark.parametrize("model", ["hungry", "greedy"])
@@ -208,7 +211,7 @@ def test_a_process_that_may_not_have_the_memory_says_so(tmp_path: Path):
 
 def test_no_room_for_the_volume_is_told(known: WorkerClient, tmp_path: Path):
     works(known, tmp_path)
-    folder = known._exchange.files.folder
+    folder = known.folder
     until(lambda: not list(folder.iterdir()), known)
     folder.rmdir()
     folder.write_text("in the way")
@@ -220,10 +223,11 @@ def test_no_room_for_the_volume_is_told(known: WorkerClient, tmp_path: Path):
 
 
 def test_a_worker_stopped_in_its_tracks_does_not_stop_the_panel(tmp_path: Path):
-    client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER)
+    client = WorkerClient(
+        core_folder=ROOT, command=KNOWN_WORKER, hang_seconds=3.0, start_seconds=LONG
+    )
     try:
         job, heard = started(client, two_blobs(), known_model(tmp_path, "deaf"), "Segmenting")
-        client._connection._hang_seconds = 3.0  # not from the start, which may take longer
         ended = end_of(client.pid)
         psutil.Process(client.pid).suspend()
         polls: list[float] = []

@@ -23,7 +23,8 @@ import pytest
 
 from MaskSAMCore.io.files import sha256
 from MaskSAMCore.models.catalog import Entry
-from MaskSAMSlicerLib.worker.files import process_began, remove_abandoned
+from MaskSAMCore.worker.protocol import AddModelResult
+from MaskSAMSlicerLib.worker.private_folder import process_start, remove_abandoned
 from Testing.helpers.generated import generated_case
 from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.small_bundle import small_bundle
@@ -111,7 +112,7 @@ def test_closing_in_the_middle_of_a_run_leaves_nothing(tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == [model]
     # It can be used again.
     works = client.segment(request(two_blobs(), known_model(tmp_path, "threshold")))
-    np.testing.assert_array_equal(client.wait(works)["labelmap"], two_blobs())
+    np.testing.assert_array_equal(client.wait(works).labelmap, two_blobs())
     client.close()
 
 
@@ -126,7 +127,7 @@ def test_folders_of_dead_processes_are_removed_and_no_others(tmp_path: Path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     host = socket.gethostname().replace("-", "_").replace(".", "_")
-    me, began = os.getpid(), process_began(os.getpid())
+    me, began = os.getpid(), process_start(os.getpid())
     gone = [f"masksam-{host}-{dead.pid}-{began + 900}-x", f"masksam-{host}-{me}-{began + 900}-x"]
     kept = [
         f"masksam-{host}-{me}-{began}-x",
@@ -147,9 +148,9 @@ def test_the_time_a_process_began_does_not_move_with_the_clock():
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         after = time.clock_gettime(time.CLOCK_BOOTTIME)
-        assert before - 2 < process_began(process.pid) < after + 2
+        assert before - 2 < process_start(process.pid) < after + 2
         process.stdin.close()
-    assert process_began(process.pid) is None
+    assert process_start(process.pid) is None
 
 
 def test_the_next_start_removes_what_a_crash_left(tmp_path: Path, monkeypatch):
@@ -160,7 +161,7 @@ def test_the_next_start_removes_what_a_crash_left(tmp_path: Path, monkeypatch):
     left.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     client = WorkerClient(core_folder=ROOT)
-    client.start()
+    client.devices()
     until(lambda: not left.exists(), client)
     client.close()
     assert list(tmp_path.iterdir()) == []
@@ -172,7 +173,7 @@ def test_a_worker_that_left_for_idleness_is_replaced_unnoticed(tmp_path: Path):
         pids = set()
         for _ in range(2):
             job = client.segment(request(two_blobs(), known_model(tmp_path, "threshold")))
-            np.testing.assert_array_equal(client.wait(job)["labelmap"], two_blobs())
+            np.testing.assert_array_equal(client.wait(job).labelmap, two_blobs())
             pid = client.pid
             pids.add(pid)
             until(end_of(pid), what="its end")  # not polled meanwhile
@@ -186,7 +187,7 @@ def test_models_and_sessions_stay_within_their_memory(tmp_path: Path):
     try:
         model = known_model(tmp_path, "threshold")
         notes = [
-            client.wait(client.segment(request(two_blobs(), model, session="one")))["notes"]
+            client.wait(client.segment(request(two_blobs(), model, session="one"))).notes
             for _ in range(2)
         ]
         # The session was too large to be kept, the model was kept: it counts on.
@@ -206,9 +207,9 @@ def test_a_model_is_added_used_and_removed(tmp_path: Path, home: dict[str, str])
     client = WorkerClient(core_folder=ROOT, environment=home)
     try:
         added = client.wait(client.add_model(folder))
-        assert added == {"name": "brandnew", "title": "Small"}
+        assert added == AddModelResult("brandnew", "Small")
         ask = request(generated_case(1)[0], "brandnew")
-        assert client.wait(client.segment(ask))["instances"]
+        assert client.wait(client.segment(ask)).instances
         assert client.wait(client.remove_model("brandnew")) == {}
         with pytest.raises(WorkerError, match="no model named 'brandnew'") as failure:
             client.wait(client.segment(ask))
@@ -224,14 +225,14 @@ def test_a_model_that_was_exchanged_is_loaded_again(tmp_path: Path):
     client = WorkerClient(core_folder=ROOT)
     try:
         ask = request(generated_case(1)[0], folder)
-        names = {one["name"] for one in client.wait(client.segment(ask))["instances"]}
+        names = {one.name for one in client.wait(client.segment(ask)).instances}
         shutil.rmtree(folder)
         small_bundle(folder, class_names=UNICODE_NAMES)
         path = folder / "masksam.json"
         path.write_text(
             path.read_text(encoding="utf-8").replace(UNICODE_NAMES[0], "Other"), "utf-8"
         )
-        again = {one["name"] for one in client.wait(client.segment(ask))["instances"]}
+        again = {one.name for one in client.wait(client.segment(ask)).instances}
         assert UNICODE_NAMES[0] in names and "Other" in again
     finally:
         client.close()

@@ -16,7 +16,8 @@ import pytest
 
 import MaskSAMCore
 from MaskSAMCore.errors import MaskSAMError, OutOfMemory
-from MaskSAMCore.worker.protocol import OUT_OF_MEMORY, REFUSED, as_request_error
+from MaskSAMCore.worker.failures import as_request_error
+from MaskSAMCore.worker.protocol import ErrorCode
 from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.worker_tools import LONG, ROOT, known_model
@@ -270,5 +271,10 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path):
 
 def test_memory_that_ran_out_is_known_by_its_class_and_never_by_its_words():
     told = as_request_error(OutOfMemory("nothing fits: close\nother programs"))
-    assert (told.code, told.message) == (OUT_OF_MEMORY, "nothing fits: close other programs")
-    assert as_request_error(MaskSAMError("its memory is too small a part")).code == REFUSED
+    assert (told.code, told.message) == (
+        ErrorCode.OUT_OF_MEMORY,
+        "nothing fits: close other programs",
+    )
+    assert (
+        as_request_error(MaskSAMError("its memory is too small a part")).code == ErrorCode.REFUSED
+    )

@@ -16,11 +16,19 @@ from MaskSAMCore import Box, Segmenter, Volume
 from Testing.helpers.generated import generated_case
 from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.small_bundle import small_bundle
-from Testing.helpers.threshold_model import GEOMETRIES, OBLIQUE, matrix, rotation, two_blobs
+from Testing.helpers.threshold_model import (
+    GEOMETRIES,
+    OBLIQUE,
+    matrix,
+    rotation,
+    two_blobs,
+    volume_of,
+)
 from Testing.helpers.worker_tools import (
     ROOT,
     UNICODE_NAMES,
     Heard,
+    SegmentRequest,
     WorkerClient,
     WorkerError,
     known_model,
@@ -60,17 +68,16 @@ def test_the_result_is_the_engines_own_voxel_for_voxel(
     result = client.wait(job)
     expected = Segmenter.from_model(model).segment(Volume(array, ijk_to_ras))
     assert len(np.unique(expected.labelmap)) > 1
-    np.testing.assert_array_equal(result["labelmap"], expected.labelmap)
-    assert result["labelmap"].dtype == expected.labelmap.dtype
+    np.testing.assert_array_equal(result.labelmap, expected.labelmap)
+    assert result.labelmap.dtype == expected.labelmap.dtype
     assert heard.done == [result] and heard.errors == []
     assert job.done and job.result is result and job.error is None and job.seconds > 0
-    for found, one in zip(result["instances"], expected.instances, strict=True):
-        assert (found["label"], found["name"]) == (one.value, one.name)
-        assert found["score"] == pytest.approx(one.confidence, abs=1e-9)
-        assert (tuple(found["lower"]), tuple(found["upper"])) == (one.box.lower, one.box.upper)
-        assert found["voxels"] == one.voxel_count
-    assert result["device"]["name"] == str(Segmenter.from_model(model).device.device)
-    assert result["device"]["reason"]
+    for found, one in zip(result.instances, expected.instances, strict=True):
+        assert (found.value, found.name) == (one.value, one.name)
+        assert found.confidence == pytest.approx(one.confidence, abs=1e-9)
+        assert (found.box, found.voxel_count) == (one.box, one.voxel_count)
+    assert result.device.name == str(Segmenter.from_model(model).device.device)
+    assert result.device.reason
 
 
 @pytest.mark.parametrize("dtype", ["<i2", ">i2", "u1", "f8", "?", ">f4"])
@@ -82,7 +89,7 @@ def test_every_type_of_voxels_and_any_order_in_memory_is_taken(
     native = np.ascontiguousarray(array).astype(np.dtype(dtype).newbyteorder("="))
     volume = Volume(native, np.diag([-1.0, -1.0, 2.0, 1.0]))
     expected = Segmenter.from_model(model).segment(volume)
-    np.testing.assert_array_equal(result["labelmap"], expected.labelmap)
+    np.testing.assert_array_equal(result.labelmap, expected.labelmap)
 
 
 def test_a_region_and_boxes_reach_the_engine(client: WorkerClient, model: Path):
@@ -91,37 +98,27 @@ def test_a_region_and_boxes_reach_the_engine(client: WorkerClient, model: Path):
     boxes = [Box("därk", (5.0, 6.0, 2.0), (15.0, 16.5, 9.25))]
     ask = request(array, model, OBLIQUE, roi=roi, boxes=boxes, tta="mirror")
     result = client.wait(client.segment(ask))
-    region, box = (
-        {"label": b.class_name, "lower": b.lower, "upper": b.upper} for b in (roi, *boxes)
-    )
-    as_dicts = request(array, model, OBLIQUE, roi=region, boxes=[box], tta="mirror")
-    again = client.wait(client.segment(as_dicts))
     expected = Segmenter.from_model(model).segment(
         Volume(array, OBLIQUE), roi=roi, boxes=boxes, tta="mirror"
     )
-    np.testing.assert_array_equal(result["labelmap"], expected.labelmap)
-    np.testing.assert_array_equal(again["labelmap"], expected.labelmap)
-    assert not result["labelmap"][12:].any()
+    np.testing.assert_array_equal(result.labelmap, expected.labelmap)
+    assert not result.labelmap[12:].any()
 
 
 def test_several_channels_keep_their_order(client: WorkerClient, tmp_path: Path):
     two = small_bundle(tmp_path / "two", "two", channels=2, class_names=UNICODE_NAMES)
     first, second = generated_case(1)[0], -generated_case(2)[0]
-    ask = request(first, two, OBLIQUE)
-    ask.arrays.append(second)
-    ask.matrices.append(OBLIQUE)
-    ask.names.append("T2")
-    result = client.wait(client.segment(ask))
-    volumes = [Volume(first, OBLIQUE), Volume(second, OBLIQUE)]
+    volumes = [Volume(first, OBLIQUE, "T1"), Volume(second, OBLIQUE, "T2")]
+    result = client.wait(client.segment(SegmentRequest(volumes, str(two))))
     expected = Segmenter.from_model(two).segment(volumes)
-    np.testing.assert_array_equal(result["labelmap"], expected.labelmap)
+    np.testing.assert_array_equal(result.labelmap, expected.labelmap)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_matrices_travel_exactly(known: WorkerClient, tmp_path: Path, geometry: str):
     sent = GEOMETRIES[geometry] @ matrix(rotation(1 / 3, 0), (0.1, 1 / 3, np.pi), (1e-7, -1e5, 0.1))
     ask = request(two_blobs(), known_model(tmp_path, "echo"), sent)
-    notes = known.wait(known.segment(ask))["notes"]
+    notes = known.wait(known.segment(ask)).notes
     np.testing.assert_array_equal(np.array(json.loads(notes[-1])[0]), sent)
 
 
@@ -149,7 +146,7 @@ def test_what_a_library_prints_disturbs_nothing(tmp_path: Path, monkeypatch):
     client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER, on_log=log.append)
     try:
         result = client.wait(client.segment(request(two_blobs(), known_model(tmp_path, "noisy"))))
-        np.testing.assert_array_equal(result["labelmap"], two_blobs())
+        np.testing.assert_array_equal(result.labelmap, two_blobs())
         until(lambda: "put by a library" in log, client)
         assert "printed" in log
     finally:
@@ -162,16 +159,16 @@ def test_a_session_decodes_again_only_what_its_boxes_ask(known: WorkerClient, tm
 
     def counts(**more):
         ask = request(more.pop("array", array), more.pop("model", model), **more)
-        notes = known.wait(known.segment(ask))["notes"]
+        notes = known.wait(known.segment(ask)).notes
         return int(notes[0].split()[1]), int(notes[1].split()[1])
 
-    box = {"label": "Anterior", "lower": [4, 3, 2], "upper": [8, 8, 6]}
+    box = Box("Anterior", (4, 3, 2), (8, 8, 6))
     encoded, decoded = counts(session="one")
     edited = counts(session="one", boxes=[box])
     assert edited[0] == encoded and decoded < edited[1] < 2 * decoded
     # The same content in other memory is the same volume.
     assert counts(session="one", array=array.copy()) == edited
-    roi = {"lower": [0, 0, 0], "upper": [8, 8, 4]}
+    roi = Box("", (0, 0, 0), (8, 8, 4))
     inside = counts(session="one", roi=roi)
     assert inside[0] > encoded
     changed = array.copy()
@@ -194,7 +191,7 @@ def test_requests_are_served_in_order(known: WorkerClient, tmp_path: Path):
         for n in range(3)
     ]
     for n, job in enumerate(reversed(jobs)):
-        assert len(known.wait(job)["labelmap"]) == 9 + n
+        assert len(known.wait(job).labelmap) == 9 + n
     assert order == [0, 1, 2]
 
 
@@ -206,10 +203,10 @@ def test_requests_are_served_in_order(known: WorkerClient, tmp_path: Path):
         ({"roi": Box("", (90, 90, 90), (95, 95, 95))}, "refused", "ROI lies outside the volume"),
         ({"device": "toaster"}, "refused", "unknown device 'toaster'"),
         ({"tta": "sideways"}, "refused", "unknown test-time augmentation"),
-        ({"arrays": [np.zeros((3, 4))]}, "refused", "three axes"),
-        ({"arrays": [np.full((3, 4, 5), np.nan)]}, "refused", "not numbers"),
-        ({"arrays": [np.array([[["a"]]])]}, "refused", "three axes of numbers"),
-        ({"matrices": [np.zeros((4, 4))]}, "refused", "invertible"),
+        ({"volumes": []}, "refused", "no volume"),
+        ({"volumes": [volume_of(np.zeros((3, 0, 5)))]}, "refused", "three axes"),
+        ({"volumes": [volume_of(np.full((3, 4, 5), np.nan))]}, "refused", "not numbers"),
+        ({"volumes": [volume_of(np.array([[["a"]]]))]}, "refused", "three axes of numbers"),
     ],
 )
 def test_what_a_person_can_put_right_is_said_in_one_line(
@@ -224,7 +221,7 @@ def test_what_a_person_can_put_right_is_said_in_one_line(
     assert failure.value.kind == kind
     assert "\n" not in str(failure.value)
     assert heard.errors == [failure.value] and heard.done == []
-    assert client.wait(client.segment(request(generated_case(1)[0], model)))["instances"]
+    assert client.wait(client.segment(request(generated_case(1)[0], model))).instances
 
 
 def test_folders_with_letters_of_any_script_work(model: Path, tmp_path: Path, monkeypatch):
@@ -234,10 +231,9 @@ def test_folders_with_letters_of_any_script_work(model: Path, tmp_path: Path, mo
     client = WorkerClient(core_folder=ROOT)
     try:
         ask = request(generated_case(1)[0], model, session="ключ ü")
-        ask.names = ["Kopf – 頭"]
         result = client.wait(client.segment(ask))
-        assert {one["name"] for one in result["instances"]} <= set(UNICODE_NAMES)
-        assert result["instances"]
+        assert {one.name for one in result.instances} <= set(UNICODE_NAMES)
+        assert result.instances
         assert [path.parent for path in strange.rglob("*.raw")]
     finally:
         client.close()
@@ -247,7 +243,7 @@ def test_folders_with_letters_of_any_script_work(model: Path, tmp_path: Path, mo
 def test_files_go_when_they_are_no_longer_needed(known: WorkerClient, tmp_path: Path):
     model = known_model(tmp_path, "threshold")
     known.wait(known.segment(request(two_blobs(), model)))
-    folder = known._exchange.files.folder
+    folder = known.folder
     known.wait(known.segment(request(two_blobs(), model, session="kept")))
     changed = two_blobs() * 2
     known.wait(known.segment(request(changed, model, session="kept")))
@@ -268,10 +264,8 @@ def test_files_go_when_they_are_no_longer_needed(known: WorkerClient, tmp_path: 
 
 def test_the_devices_and_the_catalog_are_told(client: WorkerClient):
     found = client.wait(client.devices())
-    assert found["choices"][0]["name"] == "cpu"
-    assert found["auto"]["name"] and found["auto"]["reason"]
-    models = {entry["name"]: entry for entry in client.wait(client.models())["models"]}
-    assert models["hippocampus"]["installed"] and models["sam_vit_b"]["kind"] == "backbone"
+    assert found.choices[0].name == "cpu"
+    assert found.auto.name and found.auto.reason
 
 
 def test_starting_a_worker_loads_nothing_heavy():
@@ -291,4 +285,4 @@ def test_the_client_needs_nothing_but_numpy():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     tops = {name.split(".")[0] for name in done.stdout.split()}
-    assert tops - set(sys.stdlib_module_names) == {"MaskSAMSlicerLib", "numpy"}
+    assert tops - set(sys.stdlib_module_names) == {"MaskSAMCore", "MaskSAMSlicerLib", "numpy"}

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MaskSAMCore.worker.protocol import ProgressMessage
+from MaskSAMSlicerLib.worker.connection import StallMonitor
 from MaskSAMSlicerLib.worker.jobs import Job
-from MaskSAMSlicerLib.worker.patience import Patience
 from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.worker_tools import (
@@ -39,11 +40,6 @@ def test_a_job_that_hangs_while_the_worker_answers_is_told_and_can_be_cancelled(
         heard = Heard()
         job = client.segment(request(two_blobs(), known_model(tmp_path, "deaf")), **heard())
         until(lambda: len(remarks(heard)) >= 2, client, "a remark", heard)
-        pinged: list[dict] = []
-        take = client._take
-        client._take = lambda message: (pinged.append(message), take(message))
-        client._connection.send("ping", {}, "asked")
-        until(lambda: any(said.get("id") == "asked" for said in pinged), client, "an answer")
         for (_, reached, _), told in itertools.pairwise(heard.progress):
             if told in remarks(heard):
                 text, fraction, left = told
@@ -55,26 +51,26 @@ def test_a_job_that_hangs_while_the_worker_answers_is_told_and_can_be_cancelled(
         result = client.wait(
             client.segment(request(two_blobs(), known_model(tmp_path, "threshold")))
         )
-        np.testing.assert_array_equal(result["labelmap"], two_blobs())
+        np.testing.assert_array_equal(result.labelmap, two_blobs())
     finally:
         client.close()
 
 
-def said(patience: Patience, job: Job | None, times: list[float]) -> list[float]:
+def said(patience: StallMonitor, job: Job | None, times: list[float]) -> list[float]:
     """When, of some times, a person is told something."""
-    return [now for now in times if patience.look(job, now) is not None]
+    return [now for now in times if patience.check(job, now) is not None]
 
 
 def test_a_person_is_told_each_time_that_patience_runs_out():
     times = [1000 + n / 2 for n in range(60)]
-    assert said(Patience(10), Job(1, "segment", {}), times) == [1010, 1020]
+    assert said(StallMonitor(10), Job(1, "segment", {}), times) == [1010, 1020]
 
 
 def test_progress_and_another_job_begin_anew():
-    patience, job = Patience(10), Job(1, "segment", {})
+    patience, job = StallMonitor(10), Job(1, "segment", {})
     times = [n / 2 for n in range(19)]
     assert said(patience, job, times) == []
-    job.report({"stage": "Segmenting", "fraction": 0.5})
+    job.report(ProgressMessage(1, "Segmenting", 0.5))
     assert said(patience, job, [9 + time for time in times]) == []
     assert said(patience, Job(2, "segment", {}), [18 + time for time in times]) == []
     assert said(patience, None, [27 + time for time in times]) == []
@@ -82,14 +78,14 @@ def test_progress_and_another_job_begin_anew():
 
 
 def test_a_break_of_the_machine_is_not_the_workers():
-    patience, job = Patience(10), Job(1, "segment", {})
+    patience, job = StallMonitor(10), Job(1, "segment", {})
     assert said(patience, job, [0, 1, 50_000, 50_001, 50_002]) == []
 
 
 def test_the_words_name_the_stage_and_the_time():
-    patience, job = Patience(200), Job(1, "segment", {})
-    job.report({"stage": "Loading the model", "fraction": 0})
-    told = [patience.look(job, now) for now in range(250)]
+    patience, job = StallMonitor(200), Job(1, "segment", {})
+    job.report(ProgressMessage(1, "Loading the model", 0))
+    told = [patience.check(job, now) for now in range(250)]
     assert [text for text in told if text] == [
         "Loading the model: no progress for 3 min: wait, or cancel"
     ]

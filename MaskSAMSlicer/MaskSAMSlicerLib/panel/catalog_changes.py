@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from slicer.i18n import tr as _
 
+from MaskSAMCore.worker.protocol import AddModelResult
 from MaskSAMSlicerLib.logic import SegmentationLogic
 from MaskSAMSlicerLib.worker.client import WorkerError
 
@@ -58,5 +58,5 @@ class CatalogChanges:
             name, on_done=lambda _result: self._on_done(""), on_error=self._on_error
         )
 
-    def _added(self, result: dict[str, Any]) -> None:
-        self._on_done(result["name"])
+    def _added(self, result: AddModelResult) -> None:
+        self._on_done(result.name)

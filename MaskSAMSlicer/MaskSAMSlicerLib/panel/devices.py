@@ -6,6 +6,8 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from MaskSAMCore.worker.protocol import DevicesResult
+
 
 class DevicesView:
     """The selector of devices and the line below it.
@@ -25,10 +27,12 @@ class DevicesView:
             ui.deviceSelector.addItem(text, device)
         ui.deviceInfo.text = _("Which device is used is shown here.")
 
-    def known(self, result: dict[str, Any]) -> None:
+    def known(self, result: DevicesResult) -> None:
         """What the worker found."""
-        self._ui.deviceInfo.text = _("Automatic means {name} ({reason}).").format(**result["auto"])
-        present = {choice["name"].split(":")[0] for choice in result["choices"]}
+        self._ui.deviceInfo.text = _("Automatic means {name} ({reason}).").format(
+            name=result.auto.name, reason=result.auto.reason
+        )
+        present = {choice.name.split(":")[0] for choice in result.choices}
         selector = self._ui.deviceSelector
         for index in range(selector.count):
             device = selector.itemData(index)

@@ -1,11 +1,11 @@
-"""Talks to the process that segments, without ever blocking the one that shows.
+"""Client of the segmentation process; it never blocks the application.
 
 Example:
     >>> client = WorkerClient(core_folder=Path("SlicerMaskSAM"))
-    >>> job = client.segment(SegmentRequest([array], [ijk_to_ras], ["MR head"], "hippocampus"))
-    >>> labelmap = client.wait(job)["labelmap"]
+    >>> job = client.segment(SegmentRequest([volume], "hippocampus"))
+    >>> labelmap = client.wait(job).labelmap
 
-A panel calls `poll` every 50 ms instead of `wait`, and gets its callbacks from there.
+A panel calls `poll` every 50 ms instead of `wait`; the callbacks are called from there.
 """
 
 from __future__ import annotations
@@ -18,47 +18,57 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from MaskSAMSlicerLib.worker.connection import Connection
-from MaskSAMSlicerLib.worker.exchange import Event, Exchange, run_events
+from MaskSAMCore.worker import protocol
+from MaskSAMCore.worker.protocol import (
+    AddModelParams,
+    AddModelResult,
+    DevicesResult,
+    LogMessage,
+    ModelParams,
+    ProgressCallback,
+    ProgressMessage,
+    ProtocolError,
+    RequestError,
+    SegmentResult,
+    SessionParams,
+)
+from MaskSAMSlicerLib.worker.connection import Connection, StallMonitor
 from MaskSAMSlicerLib.worker.jobs import (
     DoneCallback,
     ErrorCallback,
     Job,
-    ProgressCallback,
+    SegmentedVolume,
     SegmentRequest,
     WorkerError,
-    cancelled,
-    error_of,
 )
-from MaskSAMSlicerLib.worker.patience import Patience
-from MaskSAMSlicerLib.worker.process import why_it_ended, worker_environment
-from MaskSAMSlicerLib.worker.requests import Requests
+from MaskSAMSlicerLib.worker.process import describe_exit, worker_environment
+from MaskSAMSlicerLib.worker.volume_transfer import Event, VolumeTransfer, run_events
 
-__all__ = ["Job", "SegmentRequest", "WorkerClient", "WorkerError"]
+__all__ = ["Job", "SegmentRequest", "SegmentedVolume", "WorkerClient", "WorkerError"]
 
-# What the worker gets to stop by itself after a cancel.
-CANCEL_SECONDS = 0.7
-# `poll` leaves what comes later to the next one.
+# `poll` leaves what would take longer to the next call.
 POLL_SECONDS = 0.004
-# A job that a worker never took up is given to so many fresh ones.
-_RESTARTS = 2
+# Number of fresh workers that a job is given to, if none of them has started it.
+_MAX_RESTARTS = 2
 
 
-class WorkerClient(Requests):
-    """One worker process, started when it is needed and again when it ended.
+class WorkerClient:
+    """Client of one worker process, which is started when needed and again after it has ended.
 
-    All methods are for one thread, and callbacks come on that thread, out of `poll` or `wait`.
+    All methods are for one thread. Callbacks are called on that thread, from `poll` or `wait`.
 
     Args:
-        python: the interpreter: Slicer's PythonSlicer, or this one.
-        core_folder: where the package MaskSAMCore lies, if it is not installed.
-        environment: variables to add to this process's.
+        python: interpreter, such as Slicer's PythonSlicer; None for the running one.
+        core_folder: folder that holds the package MaskSAMCore; None if it is installed.
+        environment: environment variables in addition to this process's.
         on_log: receives lines for the log.
-        command: what to run in place of the interpreter with the worker.
-        hang_seconds: without any word for so long, the worker is taken for hung. Importing PyTorch
-            from a slow disk keeps it silent for a while.
-        stalled_seconds: without progress for so long, though the worker answers, the log and the
-            job's `on_progress` are told.
+        command: command line of the worker, instead of the interpreter with the package.
+        hang_seconds: longest silence of a worker, after which it is ended. PyTorch, imported from a
+            slow disk, keeps a worker silent for a while.
+        start_seconds: longest silence of a worker that starts; None for `hang_seconds`.
+        stalled_seconds: time without progress of a worker that answers pings, after which the log
+            and the job's `on_progress` receive a notice.
+        cancel_seconds: time for the worker to stop a cancelled job, after which it is ended.
     """
 
     def __init__(
@@ -70,36 +80,38 @@ class WorkerClient(Requests):
         *,
         command: Sequence[str] | None = None,
         hang_seconds: float = 120.0,
+        start_seconds: float | None = None,
         stalled_seconds: float = 180.0,
+        cancel_seconds: float = 0.7,
     ) -> None:
         self._command = list(command or (str(python or sys.executable), "-m", "MaskSAMCore.worker"))
         self._environment = worker_environment(core_folder, environment)
         self._on_log = on_log
         self._hang_seconds = hang_seconds
-        self._patience = Patience(stalled_seconds)
+        self._start_seconds = hang_seconds if start_seconds is None else start_seconds
+        self._cancel_seconds = cancel_seconds
+        self._stalls = StallMonitor(stalled_seconds)
         self._jobs: dict[int, Job] = {}
         self._number = 0
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._exchange: Exchange | None = None
+        self._transfer: VolumeTransfer | None = None
         self._connection: Connection | None = None
         self._kill_at: float | None = None
 
     @property
     def running(self) -> bool:
-        """Whether there is a worker."""
+        """Whether a worker is running."""
         return self._connection is not None and self._connection.running
 
     @property
     def pid(self) -> int | None:
-        """The worker's process number, until `poll` has seen its end; None without one."""
+        """Process number of the worker, until `poll` has seen its end; None without a worker."""
         return None if self._connection is None else self._connection.pid
 
-    def start(self) -> None:
-        """Start the worker where there is none. Where that fails, the next job says so too."""
-        try:
-            self._connect()
-        except WorkerError as error:
-            self._log(str(error))
+    @property
+    def folder(self) -> Path | None:
+        """Private folder for shared files; None before the first job and after `close`."""
+        return None if self._transfer is None else self._transfer.files.folder
 
     def segment(
         self,
@@ -108,71 +120,145 @@ class WorkerClient(Requests):
         on_done: DoneCallback | None = None,
         on_error: ErrorCallback | None = None,
     ) -> Job:
-        """Segment a volume; returns at once. The result's `labelmap` is an array [K, J, I].
+        """Segment a volume; return at once. The result is a `SegmentedVolume`.
 
-        The arrays must not change until the first progress is reported: they are copied meanwhile.
+        The volume's voxels must not change until the first progress report: they are copied
+        meanwhile.
         """
-        job = self._ask("segment", request.params(), on_progress, on_done, on_error)
-        if self._exchange is not None:
-            self._exchange.share(job, request, self._fail)
+        job = self._submit(
+            protocol.SEGMENT, None, SegmentResult.from_json, on_progress, on_done, on_error
+        )
+        if self._transfer is not None:
+            self._transfer.send(job, request, self._fail)
         return job
 
     def close_session(self, session: str) -> None:
-        """Let go of a volume that is held open."""
+        """Close a session of the worker, and remove its files."""
         if self.running:
-            self._ask("close_session", {"session": session})
-        if self._exchange is not None:
-            self._exchange.forget_session(session)
+            self._submit(protocol.CLOSE_SESSION, SessionParams(session).to_json())
+        if self._transfer is not None:
+            self._transfer.forget_session(session)
+
+    def devices(
+        self, on_done: DoneCallback | None = None, on_error: ErrorCallback | None = None
+    ) -> Job:
+        """List the devices that the network can run on. The result is a `DevicesResult`."""
+        return self._submit(protocol.DEVICES, {}, DevicesResult.from_json, None, on_done, on_error)
+
+    def download(
+        self,
+        name: str,
+        on_progress: ProgressCallback | None = None,
+        on_done: DoneCallback | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Job:
+        """Download a model of the catalog; to be called only when the user asked for it."""
+        params = ModelParams(name).to_json()
+        return self._submit(protocol.DOWNLOAD, params, dict, on_progress, on_done, on_error)
+
+    def add_model(
+        self,
+        path: str | Path,
+        on_progress: ProgressCallback | None = None,
+        on_done: DoneCallback | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Job:
+        """Verify a bundle or SAM weights and keep a copy. The result is an `AddModelResult`."""
+        params = AddModelParams(str(Path(path).absolute())).to_json()
+        return self._submit(
+            protocol.ADD_MODEL, params, AddModelResult.from_json, on_progress, on_done, on_error
+        )
+
+    def remove_model(
+        self,
+        name: str,
+        on_progress: ProgressCallback | None = None,
+        on_done: DoneCallback | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Job:
+        """Remove a model that the user downloaded or added."""
+        params = ModelParams(name).to_json()
+        return self._submit(protocol.REMOVE_MODEL, params, dict, on_progress, on_done, on_error)
 
     def cancel(self) -> None:
-        """Stop everything that runs or waits; each ends in a WorkerError "cancelled"."""
+        """Cancel all jobs; each ends with a WorkerError of the kind "cancelled"."""
         for job in self._jobs.values():
             if job.cancelling:
                 continue
             job.cancelling = True
             if job.sent and self._connection is not None:
-                self._connection.send("cancel", {"id": job.id})
-                self._kill_at = time.monotonic() + CANCEL_SECONDS
+                self._connection.send(protocol.CANCEL, {"id": job.id})
+                self._kill_at = time.monotonic() + self._cancel_seconds
             else:
-                self._later(job, cancelled())
+                self._fail_later(job, WorkerError.cancelled())
 
     def poll(self) -> None:
-        """Take in what has come, call back, and see after the worker; never blocks."""
+        """Read what has arrived, call the callbacks and check the worker; never block."""
         until = time.monotonic() + POLL_SECONDS
         run_events(self._events, until)
-        if self._exchange is not None:
-            run_events(self._exchange.events, until)
+        if self._transfer is not None:
+            run_events(self._transfer.events, until)
         connection = self._connection
         if connection is not None:
-            self._listen(connection, until)
-        # A callback may have ended it.
+            self._read(connection, until)
+        # A callback may have closed the client.
         if connection is not None and self._connection is connection:
-            self._send_what_is_ready(connection)
-            self._look_after(connection)
+            self._send_ready_jobs(connection)
+            self._check(connection)
+
+    def wait(
+        self,
+        job: Job,
+        timeout: float | None = None,
+        on_idle: Callable[[], None] | None = None,
+    ) -> Any:
+        """Poll until a job has ended, and return its result.
+
+        Args:
+            job: job to wait for.
+            timeout: seconds after which all jobs are cancelled; None to wait for ever.
+            on_idle: called between polls, to keep the application responsive.
+
+        Raises:
+            WorkerError: the job failed or was cancelled.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while not job.done:
+            self.poll()
+            if until is not None and time.monotonic() > until:
+                self.cancel()
+            if on_idle is not None:
+                on_idle()
+            if not job.done:
+                time.sleep(0.01)
+        if job.error is not None:
+            raise job.error
+        return job.result
 
     def close(self) -> None:
-        """End the worker and remove the private folder; jobs end silently as cancelled."""
+        """End the worker and remove the private folder; jobs end as cancelled, without a call."""
         atexit.unregister(self.close)
         for job in list(self._jobs.values()):
-            job.fail(cancelled(), silently=True)
+            job.fail(WorkerError.cancelled(), silently=True)
         self._jobs.clear()
         connection = self._disconnect()
         if connection is not None:
             connection.close(1.0)
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.close()
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            transfer.close()
 
-    def _ask(
+    def _submit(
         self,
         method: str,
-        params: dict[str, Any],
+        params: dict[str, Any] | None,
+        read_result: Callable[[dict[str, Any]], Any] = dict,
         on_progress: ProgressCallback | None = None,
         on_done: DoneCallback | None = None,
         on_error: ErrorCallback | None = None,
     ) -> Job:
         self._number += 1
-        job = Job(self._number, method, params, on_progress, on_done, on_error)
+        job = Job(self._number, method, params, read_result, on_progress, on_done, on_error)
         self._jobs[job.id] = job
         self._connect_for([job])
         return job
@@ -181,27 +267,29 @@ class WorkerClient(Requests):
         if self._connection is not None:
             return
         try:
-            if self._exchange is None:
-                self._exchange = Exchange()
+            if self._transfer is None:
+                self._transfer = VolumeTransfer()
                 atexit.register(self.close)
-            folder = self._exchange.files.made()
+            folder = self._transfer.files.ensure_folder()
         except OSError as error:
             text = f"there is no place for temporary files: {error.strerror or error}"
             raise WorkerError("start", text) from error
-        self._connection = Connection(self._command, self._environment, folder, self._hang_seconds)
+        self._connection = Connection(
+            self._command, self._environment, folder, self._start_seconds, self._hang_seconds
+        )
 
     def _connect_for(self, jobs: list[Job]) -> None:
         try:
             self._connect()
         except WorkerError as error:
             for job in jobs:
-                self._later(job, error)
+                self._fail_later(job, error)
 
     def _disconnect(self) -> Connection | None:
         connection, self._connection, self._kill_at = self._connection, None, None
         return connection
 
-    def _listen(self, connection: Connection, until: float) -> None:
+    def _read(self, connection: Connection, until: float) -> None:
         while time.monotonic() < until:
             line = connection.next_line()
             if line is None:
@@ -211,93 +299,102 @@ class WorkerClient(Requests):
             try:
                 message = connection.next_message()
             except WorkerError as error:
-                self._give_up(connection, error)
+                self._abandon(connection, error)
                 return
             if message is None:
                 return
-            self._take(message)
+            self._handle(connection, message)
             if time.monotonic() > until:
                 return
 
-    def _take(self, message: dict[str, Any]) -> None:
-        params = message.get("params")
-        job = self._jobs.get(message["id"]) if isinstance(message.get("id"), int) else None
-        if message.get("method") == "progress" and isinstance(params, dict):
-            reported = self._jobs.get(params.get("id", 0))
-            if reported is not None:
-                reported.report(params)
-        elif message.get("method") == "log" and isinstance(params, dict):
-            self._log(str(params.get("text", "")))
-        elif job is not None:
-            self._take_answer(job, message.get("result"), message.get("error"))
+    def _handle(self, connection: Connection, message: dict[str, Any]) -> None:
+        method, number, params = message.get("method"), message.get("id"), message.get("params")
+        if method == protocol.PROGRESS and isinstance(params, dict):
+            try:
+                progress = ProgressMessage.from_json(params)
+            except ProtocolError as error:
+                self._abandon(connection, WorkerError("protocol", str(error), connection.tail))
+                return
+            if isinstance(progress.id, int) and progress.id in self._jobs:
+                self._jobs[progress.id].report(progress)
+        elif method == protocol.LOG and isinstance(params, dict):
+            self._log(LogMessage.from_json(params).text)
+        elif isinstance(number, int) and number in self._jobs:
+            self._handle_answer(self._jobs[number], message.get("result"), message.get("error"))
 
-    def _take_answer(self, job: Job, result: Any, error: Any) -> None:
+    def _handle_answer(self, job: Job, result: Any, error: Any) -> None:
         job.answered = True
         if isinstance(error, dict):
-            self._fail(job, error_of(error))
-        elif not isinstance(result, dict):
-            self._fail(job, WorkerError("protocol", "the segmentation process gave no result"))
-        elif job.method == "segment" and self._exchange is not None:
-            self._exchange.read_back(job, result, self._succeed, self._fail)
+            self._fail(job, WorkerError.from_answer(RequestError.from_json(error)))
+            return
+        try:
+            if not isinstance(result, dict):
+                raise ProtocolError("the segmentation process gave no result")
+            result = job.read_result(result)
+        except ProtocolError as wrong:
+            self._fail(job, WorkerError("protocol", str(wrong)))
+            return
+        if job.method == protocol.SEGMENT and self._transfer is not None:
+            self._transfer.receive(job, result, self._succeed, self._fail)
         else:
             self._succeed(job, result)
 
-    def _send_what_is_ready(self, connection: Connection) -> None:
-        """In the order of asking; nothing to one that has ended, so that no job is lost with it."""
+    def _send_ready_jobs(self, connection: Connection) -> None:
+        """Send jobs in their order; none to a worker that has ended, as it would be lost."""
         if not connection.running:
             return
         for job in self._jobs.values():
-            if not (connection.ready and job.ready):
+            if not connection.ready or job.params is None:
                 return
             if not (job.sent or job.cancelling):
                 job.sent = True
                 connection.send(job.method, job.params, job.id)
 
-    def _look_after(self, connection: Connection) -> None:
-        owed = [job for job in self._jobs.values() if job.sent and not job.answered]
+    def _check(self, connection: Connection) -> None:
+        unanswered = [job for job in self._jobs.values() if job.sent and not job.answered]
         try:
-            status = connection.look_after(expecting=bool(owed))
+            status = connection.check(expecting=bool(unanswered))
         except WorkerError as error:
-            self._give_up(connection, error)
+            self._abandon(connection, error)
             return
         if status is not None:
-            why = why_it_ended(status)
+            reason = describe_exit(status)
             if status != 0:
-                self._log(why)
-            # What it never took up is given to the next: it ended, for idleness or otherwise, just
-            # when it was wanted again.
-            lost = [job for job in owed if job.heard or job.cancelling]
-            self._replace(connection, lost, WorkerError("crashed", why, connection.tail))
+                self._log(reason)
+            # The next worker is given the jobs that this one has not started: it may have ended,
+            # for idleness or otherwise, just when they were sent.
+            lost = [job for job in unanswered if job.started or job.cancelling]
+            self._replace(connection, lost, WorkerError("crashed", reason, connection.tail))
         elif self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._kill_at = None
-            lost = [job for job in owed if job.cancelling]
+            lost = [job for job in unanswered if job.cancelling]
             if lost:
-                self._replace(connection, lost, cancelled())
+                self._replace(connection, lost, WorkerError.cancelled())
         else:
-            self._look_for_progress(owed[0] if owed else None)
+            self._check_progress(unanswered[0] if unanswered else None)
 
-    def _look_for_progress(self, job: Job | None) -> None:
-        remark = self._patience.look(job, time.monotonic())
-        if job is not None and remark is not None:
-            self._log(remark)
-            job.remark(remark)
+    def _check_progress(self, job: Job | None) -> None:
+        notice = self._stalls.check(job, time.monotonic())
+        if job is not None and notice is not None:
+            self._log(notice)
+            job.remark(notice)
 
     def _replace(self, connection: Connection, lost: list[Job], error: WorkerError) -> None:
-        """End a worker; a fresh one takes over the jobs that are not lost with it."""
+        """End a worker, fail the lost jobs, and give the other jobs to a fresh worker."""
         self._disconnect()
         connection.kill()
         kept = [job for job in self._jobs.values() if not job.answered and job not in lost]
         for job in kept:
-            job.sent, job.heard, job.restarts = False, False, job.restarts + 1
-        lost = lost + [job for job in kept if job.restarts > _RESTARTS]
-        kept = [job for job in kept if job.restarts <= _RESTARTS]
+            job.sent, job.started, job.restarts = False, False, job.restarts + 1
+        lost = lost + [job for job in kept if job.restarts > _MAX_RESTARTS]
+        kept = [job for job in kept if job.restarts <= _MAX_RESTARTS]
         if kept:
             self._connect_for(kept)
         for job in lost:
             self._fail(job, error)
 
-    def _give_up(self, connection: Connection, error: WorkerError) -> None:
-        """End a worker that is of no use, and with it all jobs."""
+    def _abandon(self, connection: Connection, error: WorkerError) -> None:
+        """End a worker that does not work, and fail all jobs."""
         self._disconnect()
         connection.kill()
         self._log(str(error))
@@ -305,25 +402,25 @@ class WorkerClient(Requests):
             if not job.answered:
                 self._fail(job, error)
 
-    def _later(self, job: Job, error: WorkerError) -> None:
-        """Callbacks come out of `poll` alone."""
+    def _fail_later(self, job: Job, error: WorkerError) -> None:
+        """Fail a job from `poll`, as callbacks are called from there only."""
         self._events.put(lambda: self._fail(job, error))
 
-    def _succeed(self, job: Job, result: dict[str, Any]) -> None:
+    def _succeed(self, job: Job, result: Any) -> None:
         if job.cancelling:
-            self._fail(job, cancelled())
-        elif self._forget(job):
+            self._fail(job, WorkerError.cancelled())
+        elif self._remove(job):
             job.succeed(result)
 
     def _fail(self, job: Job, error: WorkerError) -> None:
-        if self._forget(job):
-            job.fail(cancelled() if job.cancelling else error)
+        if self._remove(job):
+            job.fail(WorkerError.cancelled() if job.cancelling else error)
 
-    def _forget(self, job: Job) -> bool:
+    def _remove(self, job: Job) -> bool:
         if self._jobs.pop(job.id, None) is None:
             return False
-        if job.method == "segment" and self._exchange is not None:
-            self._exchange.release(job)
+        if job.method == protocol.SEGMENT and self._transfer is not None:
+            self._transfer.release(job)
         return True
 
     def _log(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""A worker as one that is greeted, listened to and looked after, so that no failure goes unseen."""
+"""Connection to one worker process: handshake, messages, and checks that it is alive."""
 
 from __future__ import annotations
 
@@ -8,28 +8,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from MaskSAMSlicerLib.worker.jobs import WorkerError, error_of
+from MaskSAMCore.worker import protocol
+from MaskSAMCore.worker.protocol import (
+    PROTOCOL_VERSION,
+    InitializeParams,
+    InitializeResult,
+    Request,
+    RequestError,
+)
+from MaskSAMSlicerLib.worker.jobs import Job, WorkerError
 from MaskSAMSlicerLib.worker.process import WorkerProcess, last_line
 
-PROTOCOL = 1
-# After so long without a word the worker is asked whether it is there.
+# A worker that has been silent for this long is pinged.
 PING_SECONDS = 5.0
+# Longest time between two looks that counts as the worker's silence: a longer one is a pause of
+# this program or of the machine.
+_LONGEST_LOOK_SECONDS = 1.0
 
 
 class Connection:
-    """One worker from its start to its end; nothing here ever waits, but `close`.
+    """Connection to one worker, from its start to its end; only `close` waits.
 
     Args:
-        command: starts it.
-        environment: for it.
-        folder: of this client alone; the worker removes it when this program crashes.
-        hang_seconds: without any word for so long, it is taken for hung.
+        command: command line of the worker.
+        environment: environment variables of the worker.
+        folder: private folder of this client; the worker removes it if this program crashes.
+        start_seconds: longest silence of a worker that starts, after which it counts as hung.
+        hang_seconds: longest silence of a worker that has started, after which it counts as hung.
 
     Attributes:
-        ready: it has answered the greeting.
+        ready: whether the worker has answered the handshake.
 
     Raises:
-        WorkerError: it cannot be started.
+        WorkerError: the process cannot be started.
     """
 
     def __init__(
@@ -37,23 +48,23 @@ class Connection:
         command: Sequence[str],
         environment: dict[str, str],
         folder: Path,
+        start_seconds: float,
         hang_seconds: float,
     ) -> None:
         try:
             self._process = WorkerProcess(command, environment, folder)
         except OSError as error:
             reason = f"{command[0]}: {error.strerror or error}"
-            raise WorkerError(
-                "start", f"the segmentation process cannot start: {reason}"
-            ) from error
+            text = f"the segmentation process cannot start: {reason}"
+            raise WorkerError("start", text) from error
         self.ready = False
         self._pid = self._process.pid
+        self._start_seconds = start_seconds
         self._hang_seconds = hang_seconds
-        self._silent = 0.0
+        self._silent_seconds = 0.0
         self._pinged = False
-        self._looked_at = time.monotonic()
-        hello = {"protocol": PROTOCOL, "client": "MaskSAMSlicer", "folder": str(folder)}
-        self.send("initialize", hello, "initialize")
+        self._checked_at = time.monotonic()
+        self.send(protocol.INITIALIZE, InitializeParams(str(folder)).to_json(), "initialize")
 
     @property
     def running(self) -> bool:
@@ -62,28 +73,27 @@ class Connection:
 
     @property
     def pid(self) -> int:
-        """Of the worker itself, once it has said it; a launcher's until then."""
+        """Process number of the worker; until the handshake, that of its launcher."""
         return self._pid
 
     @property
     def tail(self) -> str:
-        """The last lines of its stderr."""
+        """Last lines of the worker's stderr."""
         return self._process.tail
 
     def send(self, method: str, params: dict[str, Any], number: int | str | None = None) -> None:
         """Send a request, or without a number a notification."""
-        message: dict[str, Any] = {"method": method, "params": params}
-        self._process.send(message if number is None else {"id": number, **message})
+        self._process.send(Request(method, params, number).to_json())
 
     def next_line(self) -> str | None:
-        """The next line of its stderr, if there is one."""
+        """Return the next line of the worker's stderr; None if there is none yet."""
         return self._process.log.popleft() if self._process.log else None
 
     def next_message(self) -> dict[str, Any] | None:
-        """The next message, if there is one.
+        """Return the next message; None if there is none yet.
 
         Raises:
-            WorkerError: it says what is no message, or it is of another version.
+            WorkerError: the output is not a message, or the worker is of another version.
         """
         while True:
             try:
@@ -91,26 +101,26 @@ class Connection:
             except queue.Empty:
                 return None
             if message is None:
-                said = self._process.rubbish
-                text = f"the segmentation process says what is no message: '{said}'"
+                line = self._process.invalid_line
+                text = f"the segmentation process printed what is not a message: '{line}'"
                 raise WorkerError("protocol", text, self.tail)
-            self._silent, self._pinged = 0.0, False
+            self._silent_seconds, self._pinged = 0.0, False
             if message.get("id") == "initialize":
-                self._greeted(message)
+                self._finish_handshake(message)
             elif message.get("id") != "ping":
                 return message
 
-    def look_after(self, expecting: bool) -> int | None:
-        """Its exit status, once it has ended.
+    def check(self, expecting: bool) -> int | None:
+        """Return the exit status once the process has ended, else None; ping a silent worker.
 
         Args:
-            expecting: whether it owes an answer.
+            expecting: whether the worker owes an answer.
 
         Raises:
-            WorkerError: it could not start, or hangs.
+            WorkerError: the worker could not start, or hangs.
         """
         now = time.monotonic()
-        passed, self._looked_at = now - self._looked_at, now
+        passed, self._checked_at = now - self._checked_at, now
         status = self._process.status
         if status is not None and not self.ready:
             reason = last_line(self.tail) or f"it ended at once with status {status}"
@@ -119,38 +129,80 @@ class Connection:
         if status is not None:
             return status
         if self.ready and not expecting:
-            self._silent = 0.0
+            self._silent_seconds = 0.0
             return None
-        # A break of this program, or of the machine, is not the worker's silence.
-        self._silent += min(passed, 1.0)
-        if self._silent > self._hang_seconds:
+        self._silent_seconds += min(passed, _LONGEST_LOOK_SECONDS)
+        if self._silent_seconds > (self._hang_seconds if self.ready else self._start_seconds):
             kind = "crashed" if self.ready else "start"
-            text = f"the segmentation process has not answered for {self._silent:.0f} seconds"
-            raise WorkerError(kind, f"{text} and was ended: try again", self.tail)
-        if self.ready and self._silent > PING_SECONDS and not self._pinged:
+            silent = f"has not answered for {self._silent_seconds:.0f} seconds"
+            text = f"the segmentation process {silent} and was ended: try again"
+            raise WorkerError(kind, text, self.tail)
+        if self.ready and self._silent_seconds > PING_SECONDS and not self._pinged:
             self._pinged = True
-            self.send("ping", {}, "ping")
+            self.send(protocol.PING, {}, "ping")
         return None
 
     def kill(self) -> None:
-        """End it and all its children; returns at once."""
+        """End the process and all its children; return at once."""
         self._process.kill()
 
     def close(self, seconds: float) -> None:
-        """Say goodbye, and kill what is left after some seconds."""
+        """Ask the process to end, and kill what is left after some seconds."""
         self._process.close(seconds)
 
-    def _greeted(self, message: dict[str, Any]) -> None:
+    def _finish_handshake(self, message: dict[str, Any]) -> None:
         error, result = message.get("error"), message.get("result")
         if isinstance(error, dict):
-            raise error_of(error)
-        other = result.get("protocol") if isinstance(result, dict) else None
-        if not isinstance(result, dict) or other != PROTOCOL:
+            raise WorkerError.from_answer(RequestError.from_json(error))
+        answer = InitializeResult.from_json(result if isinstance(result, dict) else {})
+        if answer.protocol != PROTOCOL_VERSION:
             raise WorkerError(
                 "protocol",
-                f"the segmentation process speaks protocol {other}, this module protocol {PROTOCOL}"
-                ": update the older of the two",
+                f"the segmentation process speaks protocol {answer.protocol}, this module protocol"
+                f" {PROTOCOL_VERSION}: update the older of the two",
                 self.tail,
             )
         self.ready = True
-        self._pid = int(result.get("pid") or self._pid)
+        self._pid = answer.pid or self._pid
+
+
+class StallMonitor:
+    """Monitor of the running job's progress, for a worker that answers pings.
+
+    It only gives notice: a large model on a slow machine may be busy all the time, and the user can
+    cancel.
+
+    Args:
+        seconds: time without progress after which, and after each multiple of which, a notice is
+            due.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last: tuple[int, int] | None = None
+        self._idle_seconds = 0.0
+        self._due = seconds
+        self._checked_at = 0.0
+
+    def check(self, job: Job | None, now: float) -> str | None:
+        """Return the notice for the user that is due now, if any.
+
+        Args:
+            job: running job; None while the worker is idle.
+            now: time in seconds, of a clock that never goes back.
+        """
+        passed, self._checked_at = now - self._checked_at, now
+        current = None if job is None else (job.id, job.reports)
+        if job is None or current != self._last:
+            self._last, self._idle_seconds, self._due = current, 0.0, self._seconds
+            return None
+        self._idle_seconds += min(passed, _LONGEST_LOOK_SECONDS)
+        if self._idle_seconds < self._due:
+            return None
+        self._due += self._seconds
+        duration = _duration(self._idle_seconds)
+        return f"{job.stage or job.method}: no progress for {duration}: wait, or cancel"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

@@ -1,37 +1,42 @@
-"""What is asked of the worker, and what comes of it."""
+"""Requests to the worker, their results and errors."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-# Stage in words, fraction done, seconds left or None.
-ProgressCallback = Callable[[str, float, "float | None"], None]
-DoneCallback = Callable[["dict[str, Any]"], None]
+from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.worker.protocol import (
+    ErrorCode,
+    ProgressCallback,
+    ProgressMessage,
+    RequestError,
+    SegmentResult,
+)
+
+DoneCallback = Callable[[Any], None]
 ErrorCallback = Callable[["WorkerError"], None]
 
-KINDS = ("refused", "cancelled", "memory", "protocol", "crashed", "internal", "start")
-_KIND_OF_CODE = {
-    -32000: "refused",
-    -32001: "protocol",
-    -32002: "cancelled",
-    -32003: "memory",
-    -32603: "internal",
+_KINDS = {
+    ErrorCode.REFUSED: "refused",
+    ErrorCode.OTHER_PROTOCOL: "protocol",
+    ErrorCode.CANCELLED: "cancelled",
+    ErrorCode.OUT_OF_MEMORY: "memory",
+    ErrorCode.INTERNAL_ERROR: "internal",
 }
 
 
 class WorkerError(Exception):
-    """Why there is no result; the text is one line for the person.
+    """Reason why there is no result, in one line for the user.
 
     Attributes:
-        kind: "refused" (the person can put it right), "cancelled", "memory", "protocol" (another
-            version, or no MaskSAM at all), "crashed", "internal" (an error of ours) or "start".
-        details: for the log: a traceback, or the last lines of the process.
+        kind: "refused" (the user can correct it), "cancelled", "memory", "protocol" (another
+            version, or not MaskSAM at all), "crashed", "internal" (a fault of MaskSAM) or "start".
+        details: text for the log: a traceback, or the last lines of the process.
     """
 
     def __init__(self, kind: str, message: str, details: str = "") -> None:
@@ -39,19 +44,17 @@ class WorkerError(Exception):
         self.kind = kind
         self.details = details
 
+    @classmethod
+    def cancelled(cls) -> WorkerError:
+        """Return the error of a cancelled job."""
+        return cls("cancelled", "cancelled")
 
-def cancelled() -> WorkerError:
-    """What a job ends in that was no longer wanted."""
-    return WorkerError("cancelled", "cancelled")
-
-
-def error_of(answer: dict[str, Any]) -> WorkerError:
-    """The error of a JSON-RPC answer."""
-    # The other codes are JSON-RPC's own: the two programs do not understand one another.
-    kind = _KIND_OF_CODE.get(answer.get("code", 0), "protocol")
-    data = answer.get("data")
-    details = str(data.get("traceback", "")) if isinstance(data, dict) else ""
-    return WorkerError(kind, str(answer.get("message", "")) or "no reason was given", details)
+    @classmethod
+    def from_answer(cls, error: RequestError) -> WorkerError:
+        """Return the error that the worker answered."""
+        # The remaining codes are JSON-RPC's own: the two programs do not understand each other.
+        kind = next((kind for code, kind in _KINDS.items() if code == error.code), "protocol")
+        return cls(kind, error.message or "no reason was given", error.traceback)
 
 
 @dataclass
@@ -59,77 +62,73 @@ class SegmentRequest:
     """A volume to segment.
 
     Attributes:
-        arrays: the channels, each [K, J, I], all on one grid.
-        matrices: IJK to RAS of each, 4 x 4.
-        names: of each, for people.
-        model: a name of the catalog or the path of a bundle.
-        roi: what to process: an object or dict with `lower` and `upper`, (i, j, k) in voxel edges.
-        boxes: the same with a `label`, the class's name.
+        volumes: channels of the volume, all on one grid.
+        model: name in the catalog, or path of a bundle.
+        roi: region to process, in IJK voxel edges; None for the whole volume.
+        boxes: boxes of classes, in IJK voxel edges.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        tta: "none" or "mirror".
-        session: under this key the volume stays open in the worker, so that other boxes on the same
-            arrays cost a decode only.
-        resume: the session is expected to be there: the result notes where it was not.
-        overwrite: classes with boxes may take voxels of classes without.
+        tta: test-time augmentation, "none" or "mirror".
+        session: key under which the worker holds the volume open, so that other boxes on the same
+            volume cost only a decode; None to close it at once.
+        resume: whether the session should exist already; the result notes if it did not.
+        overwrite: whether classes with boxes may take voxels of classes without.
     """
 
-    arrays: list[np.ndarray]
-    matrices: list[Any]
-    names: list[str]
+    volumes: Sequence[Volume]
     model: str
-    roi: Any = None
-    boxes: list[Any] = field(default_factory=list)
+    roi: Box | None = None
+    boxes: Sequence[Box] = ()
     device: str = "auto"
     tta: str = "none"
     session: str | None = None
     resume: bool = False
     overwrite: bool = False
 
-    def params(self) -> dict[str, Any]:
-        """What the worker is told, but for the images and the output."""
-        path = Path(self.model)
-        return {
-            "model": str(path.absolute() if path.exists() else self.model),
-            "roi": None if self.roi is None else _box(self.roi),
-            "boxes": [_box(box) for box in self.boxes or ()],
-            "device": self.device,
-            "tta": self.tta,
-            "session": self.session,
-            "resume": self.resume,
-            "overwrite": self.overwrite,
-        }
 
+@dataclass(frozen=True)
+class SegmentedVolume(SegmentResult):
+    """Result of a segmentation, with its voxels in memory.
 
-def _box(box: Any) -> dict[str, Any]:
-    if isinstance(box, dict):
-        label, lower, upper = box.get("label"), box["lower"], box["upper"]
-    else:
-        label, lower, upper = box.class_name, box.lower, box.upper
-    return {
-        "label": str(label or ""),
-        "lower": [float(edge) for edge in lower],
-        "upper": [float(edge) for edge in upper],
-    }
+    Attributes:
+        labelmap: integers [K, J, I], on the grid of the first channel.
+    """
+
+    labelmap: np.ndarray
 
 
 class Job:
-    """A request on its way.
+    """A request, from the call of the client to its result or error.
+
+    Args:
+        number: id of the request.
+        method: method of the request.
+        params: parameters of the request, as JSON; None while its files are being written.
+        read_result: converts the `result` of the answer.
+        on_progress: receives stage, fraction done and seconds left.
+        on_done: receives the result.
+        on_error: receives the WorkerError.
 
     Attributes:
-        id: of the request.
-        done: whether it has ended, one way or another.
-        result: of the worker, once it is there; of a segmentation `labelmap` is the array.
-        error: the WorkerError it ended in, if it did.
-        stage: what the worker said last that it does, in words.
-        reports: how often it has said how far it is.
-        seconds: since it was asked for; once it is done, how long it took.
+        id: id of the request.
+        params: parameters of the request, as JSON; None while its files are being written.
+        done: whether the job has ended, with a result or an error.
+        result: result of the worker; for a segmentation, a `SegmentedVolume`.
+        error: error that the job ended with; None if it has not failed.
+        stage: stage of the last progress report, in words.
+        reports: number of progress reports.
+        sent: whether the request was sent to the current worker.
+        started: whether the current worker has reported progress.
+        answered: whether the worker has answered.
+        cancelling: whether the job is being cancelled.
+        restarts: number of workers that ended before they started the job.
     """
 
     def __init__(
         self,
         number: int,
         method: str,
-        params: dict[str, Any],
+        params: dict[str, Any] | None,
+        read_result: Callable[[dict[str, Any]], Any] = dict,
         on_progress: ProgressCallback | None = None,
         on_done: DoneCallback | None = None,
         on_error: ErrorCallback | None = None,
@@ -137,59 +136,64 @@ class Job:
         self.id = number
         self.method = method
         self.params = params
+        self.read_result = read_result
         self.done = False
-        self.result: dict[str, Any] | None = None
+        self.result: Any = None
         self.error: WorkerError | None = None
-        self.ready = True  # False while its files are being written
-        self.sent = False
-        self.heard = False  # the worker has said something about it
-        self.answered = False  # the worker is done with it
-        self.restarts = 0
         self.stage = ""
         self.reports = 0
-        self._fraction = 0.0
+        self.sent = False
+        self.started = False
+        self.answered = False
         self.cancelling = False
-        self.on_progress = on_progress
-        self.on_done = on_done
-        self.on_error = on_error
+        self.restarts = 0
+        self._on_progress = on_progress
+        self._on_done = on_done
+        self._on_error = on_error
+        self._fraction = 0.0
         self._began = time.monotonic()
         self._seconds: float | None = None
 
     @property
+    def ready(self) -> bool:
+        """Whether the request can be sent."""
+        return self.params is not None
+
+    @property
     def seconds(self) -> float:
-        """Since it was asked for; once it is done, how long it took."""
+        """Seconds from the call of the client until the end, or until now."""
         return time.monotonic() - self._began if self._seconds is None else self._seconds
 
-    def report(self, progress: dict[str, Any]) -> None:
-        """Hand on how far the worker is."""
-        self.heard = True
+    def report(self, progress: ProgressMessage) -> None:
+        """Pass a progress report on to the caller."""
+        self.started = True
         self.reports += 1
-        self.stage, self._fraction = str(progress.get("stage", "")), float(progress["fraction"])
-        self._tell(self.stage, progress.get("seconds_left"))
+        self.stage, self._fraction = progress.stage, progress.fraction
+        self._call_on_progress(self.stage, progress.seconds_left)
 
     def remark(self, text: str) -> None:
-        """Tell the caller something in place of the stage."""
-        self._tell(text, None)
+        """Report a remark to the caller, in place of the stage."""
+        self._call_on_progress(text, None)
 
-    def _tell(self, text: str, seconds_left: float | None) -> None:
-        if self.on_progress is not None and not self.done and not self.cancelling:
-            self.on_progress(text, self._fraction, seconds_left)
-
-    def succeed(self, result: dict[str, Any]) -> None:
-        """End with a result; said to the caller, once."""
+    def succeed(self, result: Any) -> None:
+        """End the job with a result, and report it to the caller."""
         if not self.done:
             self._end()
             self.result = result
-            if self.on_done is not None:
-                self.on_done(result)
+            if self._on_done is not None:
+                self._on_done(result)
 
     def fail(self, error: WorkerError, silently: bool = False) -> None:
-        """End with an error; said to the caller, once."""
+        """End the job with an error, and report it to the caller unless `silently`."""
         if not self.done:
             self._end()
             self.error = error
-            if self.on_error is not None and not silently:
-                self.on_error(error)
+            if self._on_error is not None and not silently:
+                self._on_error(error)
+
+    def _call_on_progress(self, text: str, seconds_left: float | None) -> None:
+        if self._on_progress is not None and not self.done and not self.cancelling:
+            self._on_progress(text, self._fraction, seconds_left)
 
     def _end(self) -> None:
         self.done = True

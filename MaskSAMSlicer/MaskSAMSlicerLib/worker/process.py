@@ -1,4 +1,4 @@
-"""A running worker: its pipes, read and written by threads, and how all of it is ended."""
+"""Worker process: pipes read and written by threads, exit status, and ending its process tree."""
 
 from __future__ import annotations
 
@@ -16,50 +16,58 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# No message is longer: a line beyond is rubbish.
-_LONGEST_MESSAGE = 16 << 20
+from MaskSAMCore.worker import protocol
+from MaskSAMCore.worker.protocol import MAX_MESSAGE_BYTES, Request, encode_line
+
 _LINES_KEPT = 400
-# After the process's end its last words are waited for no longer than this. A pause of this program
-# counts as one look only: it is no proof that the threads that read had their turn.
-_SECONDS_FOR_LAST_WORDS = 2.0
-_SECONDS_OF_A_LOOK = 0.1
+# Longest wait for the last output of a process that has ended. A pause of this program counts as
+# one look only, because the reading threads may not have run meanwhile.
+_SECONDS_FOR_LAST_OUTPUT = 2.0
+_LONGEST_LOOK_SECONDS = 0.1
 _WINDOWS_FAULTS = (0xC0000005, 0xC000001D, 0xC00000FD, 0xC0000374, 0xC0000409)
 
 
 class WorkerProcess:
-    """A worker that has been started; nothing here ever waits, but `close`.
+    """A worker process and its pipes; only `close` waits.
+
+    Args:
+        command: command line.
+        environment: environment variables.
+        folder: current folder of the process.
 
     Attributes:
-        messages: what came in: objects, or None for a line that is no message.
-        log: lines of stderr, not yet shown.
+        pid: process number; that of the launcher, if the command is one.
+        messages: messages received; None stands for a line that is not a message.
+        log: lines of stderr that were not shown yet.
+        invalid_line: beginning of the line that is not a message; empty if there is none.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the process cannot be started.
     """
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], folder: Path) -> None:
         self.messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.log: deque[str] = deque(maxlen=_LINES_KEPT)
-        self.rubbish = ""
+        self.invalid_line = ""
         self._tail: deque[str] = deque(maxlen=_LINES_KEPT)
         self._outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._ended = False
-        self._looked_at = 0.0
-        self._waited = 0.0
+        self._checked_at = 0.0
+        self._waited_seconds = 0.0
         self._killed = False
-        how: dict[str, Any] = (
+        options: dict[str, Any] = (
             {"creationflags": subprocess.CREATE_NO_WINDOW}
             if sys.platform == "win32"
-            else {"start_new_session": True}  # a process group of its own, to be ended together
+            else {"start_new_session": True}  # its own process group, so that children end with it
         )
         self._process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=str(folder),  # nothing lies there that Python could import by mistake
+            cwd=str(folder),  # it holds nothing that Python could import by mistake
             env=environment,
-            **how,
+            **options,
         )
         self.pid = self._process.pid
         self._reader = self._start(self._read)
@@ -67,45 +75,44 @@ class WorkerProcess:
         self._start(self._write)
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a message, some time soon."""
-        line = json.dumps({"jsonrpc": "2.0", **message}, ensure_ascii=False) + "\n"
-        self._outgoing.put(line.encode("utf-8", "backslashreplace"))
+        """Queue a message for the writing thread."""
+        self._outgoing.put(encode_line(message))
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process has not ended."""
         return self._poll() is None
 
     @property
     def status(self) -> int | None:
-        """The exit status, once it has ended and all it said was taken from the queues."""
+        """Exit status, once the process has ended and all its output was taken from the queues."""
         status = self._poll()
         if status is None:
             return None
         now = time.monotonic()
-        self._waited += min(now - self._looked_at, _SECONDS_OF_A_LOOK)
-        self._looked_at = now
-        speaks = self._reader.is_alive() or self._logger.is_alive()
-        # A child of it may hold the pipes open for ever, and write to them.
-        if (speaks or self.log) and self._waited < _SECONDS_FOR_LAST_WORDS:
+        self._waited_seconds += min(now - self._checked_at, _LONGEST_LOOK_SECONDS)
+        self._checked_at = now
+        reading = self._reader.is_alive() or self._logger.is_alive()
+        # A child of the process may hold the pipes open for ever, and write to them.
+        if (reading or self.log) and self._waited_seconds < _SECONDS_FOR_LAST_OUTPUT:
             return None
         return status if self.messages.empty() else None
 
     @property
     def tail(self) -> str:
-        """The last lines of stderr."""
+        """Last lines of stderr."""
         return "\n".join(list(self._tail))
 
     def kill(self) -> None:
-        """End it and all its children; returns at once."""
+        """End the process and all its children; return at once."""
         if not self._killed:
             self._killed = True
             self._outgoing.put(None)
             self._start(self._kill)
 
     def close(self, seconds: float) -> None:
-        """Say goodbye, and kill what is left after some seconds."""
-        self.send({"id": 0, "method": "shutdown", "params": {}})
+        """Ask the process to end, and kill what is left after some seconds."""
+        self.send(Request(protocol.SHUTDOWN, {}, 0).to_json())
         self._outgoing.put(None)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
@@ -116,8 +123,8 @@ class WorkerProcess:
         status = self._process.poll()
         if status is not None and not self._ended:
             self._ended = True
-            self._looked_at = time.monotonic()
-            # At once: later its number may be another process's.
+            self._checked_at = time.monotonic()
+            # At once, because the number may belong to another process later.
             _kill_group(self.pid)
         return status
 
@@ -131,7 +138,7 @@ class WorkerProcess:
         assert stream is not None
         while True:
             try:
-                line = stream.readline(_LONGEST_MESSAGE)
+                line = stream.readline(MAX_MESSAGE_BYTES)
             except (OSError, ValueError):
                 break
             if not line:
@@ -141,12 +148,12 @@ class WorkerProcess:
             except ValueError:
                 message = None
             if not isinstance(message, dict):
-                self.rubbish = line[:200].decode("utf-8", "replace").strip()
+                self.invalid_line = line[:200].decode("utf-8", "replace").strip()
                 message = None
             self.messages.put(message)
             if message is None:
                 break
-        # What comes after rubbish is thrown away, so that the process never waits for us.
+        # Further output is discarded, so that the process never waits for a reader.
         with contextlib.suppress(OSError, ValueError), stream:
             while stream.read(1 << 16):
                 pass
@@ -184,7 +191,7 @@ class WorkerProcess:
 
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that runs, and its children: PythonSlicer only launches the real one."""
+    """Kill a running process and its children; PythonSlicer is only a launcher of the worker."""
     try:
         import psutil
     except ImportError:
@@ -212,38 +219,42 @@ def kill_tree(process: subprocess.Popen[bytes]) -> None:
 
 
 def _kill_group(pid: int) -> None:
-    """Kill what a process started and left, where the system knows groups of processes."""
+    """Kill the process group of a process; do nothing on Windows, which has none."""
     if sys.platform != "win32":
         with contextlib.suppress(OSError):
             os.killpg(pid, signal.SIGKILL)
 
 
-def why_it_ended(status: int) -> str:
-    """What a person is told of an exit status."""
+def describe_exit(status: int) -> str:
+    """Return one line for the user about an exit status."""
     # A launcher reports a signal as 128 and more, Windows a fault as a large number.
     number = -status if status < 0 else status - 128
     if number == 9:
-        why = "was ended by the system, often because the memory ran out"
+        reason = "was ended by the system, often because the memory ran out"
     elif number in (4, 6, 7, 8, 11) or status in _WINDOWS_FAULTS:
-        why = "crashed"
+        reason = "crashed"
     else:
-        why = f"ended unexpectedly (status {status})"
+        reason = f"ended unexpectedly (status {status})"
     return (
-        f"the segmentation process {why}: nothing was changed; try again, with a smaller region of"
-        " interest (ROI) or fewer other programs if it happens again"
+        f"the segmentation process {reason}: nothing was changed; try again, with a smaller region"
+        " of interest (ROI) or fewer other programs if it happens again"
     )
 
 
 def last_line(text: str) -> str:
-    """The last line with anything on it: of a Python error, what it says."""
+    """Return the last line that is not blank; of a Python traceback, the error's message."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
 
 def worker_environment(core_folder: Path | None, extra: dict[str, str] | None) -> dict[str, str]:
-    """The environment of a worker: this process's, and where MaskSAMCore is.
+    """Return the environment variables of a worker: this process's, with MaskSAMCore importable.
 
-    What it, and a library in it, prints comes at once, not in blocks of which the last is lost.
+    Output is unbuffered, because the last block of a buffered output is lost in a crash.
+
+    Args:
+        core_folder: folder that holds the package MaskSAMCore; None if it is installed.
+        extra: further variables.
     """
     environment = {
         **os.environ,

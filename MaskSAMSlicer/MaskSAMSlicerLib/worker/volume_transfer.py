@@ -1,4 +1,4 @@
-"""The slow part of handing volumes over, on threads, so that the caller is never kept waiting."""
+"""Background transfer of volumes to the worker and of labelmaps back."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
-from MaskSAMSlicerLib.worker.files import SharedFiles, remove_abandoned
-from MaskSAMSlicerLib.worker.jobs import Job, SegmentRequest, WorkerError
+from MaskSAMCore.worker.protocol import SegmentResult
+from MaskSAMSlicerLib.worker.jobs import Job, SegmentedVolume, SegmentRequest, WorkerError
+from MaskSAMSlicerLib.worker.private_folder import remove_abandoned
+from MaskSAMSlicerLib.worker.shared_files import SharedFiles
 
 Event = Callable[[], None]
 
 
-class Exchange:
-    """Writes volumes, reads labelmaps and removes files in the background.
+class VolumeTransfer:
+    """Threads that write volumes, read labelmaps and remove files.
 
     Attributes:
-        events: what is to be done on the caller's thread, next time it polls.
+        files: files of the client's private folder.
+        events: callbacks for the client's thread, which calls them when it polls.
 
     Raises:
-        OSError: there is no place for files.
+        OSError: there is no place for temporary files.
     """
 
     def __init__(self) -> None:
@@ -31,38 +33,37 @@ class Exchange:
         self._closed = False
         self._in_thread(remove_abandoned)
 
-    def share(
+    def send(
         self, job: Job, request: SegmentRequest, on_error: Callable[[Job, WorkerError], None]
     ) -> None:
-        """Write a job's volumes; it is then ready to be sent."""
+        """Write the volumes of a request; its job is ready once they are complete."""
 
         def work() -> None:
             try:
-                shared = self.files.share(job.id, request, lambda: job.done or job.cancelling)
+                params = self.files.share(job.id, request, lambda: job.done or job.cancelling)
             except Exception as error:
-                failure = _as_worker_error(error, "this volume cannot be handed over")
+                failure = _as_worker_error(error, "this volume cannot be passed on")
                 self.events.put(lambda: on_error(job, failure))
             else:
-                job.params.update(shared)
-                job.ready = True
+                job.params = params.to_json()
             if job.done:
                 self.files.release(job.id)
 
-        job.ready = False
         self._in_thread(work)
 
-    def read_back(
+    def receive(
         self,
         job: Job,
-        result: dict[str, Any],
-        on_done: Callable[[Job, dict[str, Any]], None],
+        result: SegmentResult,
+        on_done: Callable[[Job, SegmentedVolume], None],
         on_error: Callable[[Job, WorkerError], None],
     ) -> None:
-        """Read a result's labelmap into memory."""
+        """Read the labelmap of a result into memory."""
 
         def work() -> None:
             try:
-                whole = {**result, "labelmap": self.files.read_labelmap(result["labelmap"])}
+                labelmap = self.files.read_labelmap(result.labelmap_file)
+                whole = SegmentedVolume(**vars(result), labelmap=labelmap)
             except Exception as error:
                 failure = _as_worker_error(error, "the labelmap cannot be read")
                 self.events.put(lambda: on_error(job, failure))
@@ -72,7 +73,7 @@ class Exchange:
         self._in_thread(work)
 
     def release(self, job: Job) -> None:
-        """Remove the files of a job that has ended, but for a session's."""
+        """Remove the files of a job that has ended, except those of a session."""
         self._in_thread(lambda: self.files.release(job.id))
 
     def forget_session(self, session: str) -> None:
@@ -80,7 +81,7 @@ class Exchange:
         self._in_thread(lambda: self.files.forget_session(session))
 
     def close(self) -> None:
-        """Wait for what runs, for a short time, and remove everything."""
+        """Wait a short time for the threads, and remove all files."""
         self._closed = True
         for thread in self._threads:
             thread.join(2.0)
@@ -91,7 +92,7 @@ class Exchange:
         def run() -> None:
             work()
             if self._closed:
-                self.files.remove()  # again: it may have written meanwhile
+                self.files.remove()  # again, because it may have written meanwhile
 
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = threading.Thread(target=run, name="masksam files", daemon=True)
@@ -100,7 +101,7 @@ class Exchange:
 
 
 def run_events(events: queue.SimpleQueue[Event], until: float) -> None:
-    """Do what is to be done, as far as the time allows."""
+    """Call the waiting callbacks, until a time of the monotonic clock."""
     while time.monotonic() < until:
         try:
             event = events.get_nowait()

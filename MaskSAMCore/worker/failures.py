@@ -1,0 +1,67 @@
+"""Translation of exceptions into error answers."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+
+from MaskSAMCore.errors import Cancelled, MaskSAMError, OutOfMemory
+from MaskSAMCore.worker.protocol import ErrorCode, ProtocolError, RequestError
+
+MEMORY_ADVICE = (
+    "the memory ran out: draw a smaller region of interest (ROI), close other programs, or choose"
+    " a smaller model"
+)
+_MEMORY_WORDS = ("cannot allocate memory", "bad_alloc", "not enough memory", "paging file")
+
+
+def as_request_error(error: BaseException) -> RequestError:
+    """Return the error answer for an exception, with a line for the user and one for the log."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, ProtocolError):
+        return RequestError(ErrorCode.INVALID_PARAMS, _one_line(str(error)))
+    if isinstance(error, Cancelled):
+        return RequestError(ErrorCode.CANCELLED, "cancelled")
+    if _is_out_of_memory(error):
+        return RequestError(ErrorCode.OUT_OF_MEMORY, MEMORY_ADVICE, _traceback(error))
+    if isinstance(error, MaskSAMError):
+        # An OutOfMemory of the engine says itself what to do, so its text is kept.
+        code = ErrorCode.OUT_OF_MEMORY if isinstance(error, OutOfMemory) else ErrorCode.REFUSED
+        return RequestError(code, _one_line(str(error)))
+    if isinstance(error, ModuleNotFoundError):
+        text = f"the Python package '{error.name}' is missing: install MaskSAM's packages"
+        return RequestError(ErrorCode.REFUSED, text, _traceback(error))
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        text = f"the disk is full: free some space ({error.filename})"
+        return RequestError(ErrorCode.REFUSED, text)
+    text = f"an error inside MaskSAM ({_one_line(f'{type(error).__name__}: {error}')})"
+    return RequestError(ErrorCode.INTERNAL_ERROR, text, _traceback(error))
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MaskSAMError):
+        return False
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    # An import error has these words too, where a library could not be mapped into memory.
+    if any(words in str(error).casefold() for words in _MEMORY_WORDS):
+        return True
+    if "torch" not in sys.modules:
+        return False
+    try:
+        from MaskSAMCore.inference.device import is_out_of_memory
+    except ImportError:
+        return False
+    return is_out_of_memory(error)
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
