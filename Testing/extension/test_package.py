@@ -1,4 +1,4 @@
-"""What the Extension Manager would install: configured with CMake against a stand-in for Slicer."""
+"""Files of the packed extension, configured with CMake against a stand-in for Slicer."""
 
 from __future__ import annotations
 
@@ -15,27 +15,40 @@ import SimpleITK as sitk
 
 from Testing.helpers.paths import ROOT
 
-# The one of the test extra, whether or not its folder is on the path.
+# CMake of the test extra, even if its folder is not on the path.
 CMAKE = shutil.which("cmake", path=str(Path(sys.executable).parent)) or "cmake"
 SCRIPTS = Path("lib/Slicer-5.12/qt-scripted-modules")
 
 
-def tracked(*folders: str) -> list[str]:
+def shipped() -> set[str]:
+    """Return the files that the extension must ship, relative to the folder of scripted modules."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *folders],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+    files = set()
+    for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.splitlines()):
+        top, _, rest = name.partition("/")
+        if top == "MaskSAMSlicer" and name.endswith((".py", ".ui", ".png")):
+            files.add(rest)
+        elif top == "MaskSAMCore" and name.endswith(".py"):
+            files.add(name)
+        elif name.startswith(("Resources/Models/", "Resources/SampleData/")):
+            files.add(f"MaskSAMCore/_resources/{rest}")
+    return files
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tree of the packed component."""
-    build, target = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("installed")
-    # The extension compiles nothing: no compiler is needed to see what it installs.
+def build_and_install(source: Path, folder: Path) -> tuple[Path, Path]:
+    """Configure a CMake project against the stand-in for Slicer and install what would be packed.
+
+    Returns:
+        Build tree and installed tree.
+    """
+    build, target = folder / "build", folder / "installed"
+    # The extension compiles nothing, so the test needs no compiler.
     compilers = [
         f"-DCMAKE_{language}_COMPILER{setting}"
         for language in ("C", "CXX")
@@ -44,7 +57,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     configure = [
         CMAKE,
         "-S",
-        str(ROOT),
+        str(source),
         "-B",
         str(build),
         f"-DSlicer_DIR={ROOT / 'Testing' / 'extension' / 'cmake'}",
@@ -55,33 +68,55 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     install = [CMAKE, "--install", str(build), "--prefix", str(target)]
     install += ["--component", "RuntimeLibraries"]
     subprocess.run(install, check=True, capture_output=True, text=True)
-    (target / "described.txt").write_text((build / "described.txt").read_text())
-    return target
+    return build, target
 
 
-def test_every_module_file_is_installed(installed: Path):
-    wanted = {
-        Path(name).relative_to("MaskSAMSlicer")
-        for name in tracked("MaskSAMSlicer")
-        if name.endswith((".py", ".ui", ".png"))
-    }
-    assert Path("MaskSAMSlicer.py") in wanted
-    missing = [str(name) for name in wanted if not (installed / SCRIPTS / name).is_file()]
-    assert missing == []
+def files_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_every_core_file_and_model_is_installed(installed: Path):
-    core = [name for name in tracked("MaskSAMCore") if name.endswith(".py")]
-    resources = tracked("Resources/Models", "Resources/SampleData")
-    assert "MaskSAMCore/geometry.py" in core
-    assert "Resources/Models/hippocampus/weights.safetensors" in resources
-    wanted = [*core, *(n.replace("Resources/", "MaskSAMCore/_resources/", 1) for n in resources)]
-    assert [name for name in wanted if not (installed / SCRIPTS / name).is_file()] == []
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Build tree and installed tree of the extension."""
+    return build_and_install(ROOT, tmp_path_factory.mktemp("extension"))
 
 
-def test_no_test_and_nothing_else_of_the_repository_is_installed(installed: Path):
-    top = {path.name for path in (installed / SCRIPTS).iterdir()}
-    assert top == {"MaskSAMSlicer.py", "MaskSAMSlicerLib", "Resources", "MaskSAMCore"}
+@pytest.fixture(scope="module")
+def installed(trees: tuple[Path, Path]) -> Path:
+    return trees[1]
+
+
+@pytest.fixture(scope="module")
+def described(trees: tuple[Path, Path]) -> dict[str, str]:
+    """The extension's description in its CMakeLists.txt."""
+    lines = (trees[0] / "described.txt").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_exactly_the_files_of_the_module_the_core_and_the_models_ship(trees: tuple[Path, Path]):
+    expected = shipped()
+    assert {
+        "MaskSAMSlicer.py",
+        "MaskSAMSlicerLib/panel/panel.py",
+        "Resources/UI/MaskSAMSlicer.ui",
+        "MaskSAMCore/geometry.py",
+        "MaskSAMCore/_resources/Models/hippocampus/weights.safetensors",
+    } <= expected
+    for tree in trees:
+        assert files_below(tree / SCRIPTS) == expected
+
+
+def test_a_custom_application_that_bundles_the_extension_ships_the_same_files(tmp_path: Path):
+    """As in an application built with SlicerCustomAppTemplate, the top project is another one."""
+    source = tmp_path / "application"
+    source.mkdir()
+    (source / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.16.3)\n"
+        "project(CustomApplication)\n"
+        f'add_subdirectory("{ROOT.as_posix()}" MaskSAM)\n'
+    )
+    for tree in build_and_install(source, tmp_path):
+        assert files_below(tree / SCRIPTS) == shipped()
 
 
 def test_the_installed_tree_segments_by_itself(installed: Path, tmp_path: Path):
@@ -106,13 +141,13 @@ def test_the_installed_tree_segments_by_itself(installed: Path, tmp_path: Path):
 
 
 def test_the_installed_module_segments_by_itself(installed: Path, tmp_path: Path):
-    """Panel, library, worker and core, all from the installed tree."""
+    """Panel, library, worker and core come from the installed tree."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[2]); from Testing import host; host.start();"
         "sys.path.remove(sys.argv[2]); import numpy as np, slicer;"
         "host.load_module(sys.argv[1] + '/MaskSAMSlicer.py'); host.select_module('MaskSAMSlicer');"
         "voxels = np.random.default_rng(0).normal(300, 30, (36, 52, 38)).astype(np.float32);"
-        "volume = slicer.util.addVolumeFromArray(voxels, np.eye(4), 'made-up');"
+        "volume = slicer.util.addVolumeFromArray(voxels, np.eye(4), 'generated');"
         "logic = slicer.util.getModuleLogic('MaskSAMSlicer'); node = logic.segment(volume);"
         "import MaskSAMSlicerLib, MaskSAMCore;"
         "print(MaskSAMSlicerLib.__file__, MaskSAMCore.__file__, node.GetClassName(), sep='\\n');"
@@ -134,11 +169,9 @@ def test_the_installed_module_segments_by_itself(installed: Path, tmp_path: Path
     ]
 
 
-def test_the_catalogue_entry_and_cmake_agree(installed: Path):
-    lines = (installed / "described.txt").read_text().splitlines()
-    described = dict(line.split("=", 1) for line in lines)
+def test_the_catalogue_entry_and_cmake_agree(described: dict[str, str]):
     entry = json.loads((ROOT / "MaskSAM.json").read_text(encoding="utf-8"))
-    assert described["name"] == "MaskSAM"  # the name of the file
+    assert described["name"] == "MaskSAM"  # as the file of the entry
     assert entry["category"] == "Segmentation"
     assert entry["scm_url"] == described["HOMEPAGE"] + ".git"
     assert entry["build_dependencies"] == described["DEPENDS"].split()
@@ -155,9 +188,7 @@ def test_the_catalogue_entry_and_cmake_agree(installed: Path):
     assert 1 <= entry["tier"] <= 5
 
 
-def test_the_pictures_of_the_catalogue_are_in_the_repository(installed: Path):
-    lines = (installed / "described.txt").read_text().splitlines()
-    described = dict(line.split("=", 1) for line in lines)
+def test_the_pictures_of_the_catalogue_are_in_the_repository(described: dict[str, str]):
     addresses = [described["ICONURL"], *described["SCREENSHOTURLS"].split()]
     assert len(addresses) >= 2
     for address in addresses:

@@ -1,1 +1,1 @@
-# Slicer packs here; the test installs the component that it would pack.
+# Slicer packs the extension here; the test installs the component that would be packed.

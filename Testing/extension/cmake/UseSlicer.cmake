@@ -1,5 +1,5 @@
-# As Slicer's macro: every listed file must exist, and goes to the build tree and the installed one
-# under its relative path.
+# Like Slicer's macro, requires every listed file and copies it under its relative path into the
+# build tree and the installed tree.
 macro(slicerMacroBuildScriptedModule)
   cmake_parse_arguments(MODULE "WITH_GENERIC_TESTS;WITH_SUBDIR" "NAME" "SCRIPTS;RESOURCES" ${ARGN})
   if(MODULE_UNPARSED_ARGUMENTS)
