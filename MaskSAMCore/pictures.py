@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from MaskSAMCore.labels import Label
 _VIEWS = ("axial", "coronal", "sagittal")
 # Characters in a line of the legend.
 _LEGEND_WIDTH = 120
+# Colours of a PNG file whose pixels have one byte.
+_PALETTE = 256
 
 
 def outline_picture(
@@ -44,6 +47,7 @@ def outline_picture(
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
         from matplotlib.lines import Line2D
+        from PIL import Image  # a dependency of matplotlib
     except ImportError as error:
         raise MaskSAMError("pictures need matplotlib: pip install 'masksam[demo]'") from error
     keys = [Line2D([], [], color=label.color, label=label.name) for label in labels]
@@ -64,8 +68,42 @@ def outline_picture(
         labelcolor="white",
         frameon=False,
     )
+    drawn = BytesIO()
+    figure.savefig(drawn, dpi=100, format="png")
+    picture = Image.open(drawn).convert("RGB")
+    picture = _with_palette(picture, [label.color for label in labels])
     with atomic_file(path) as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
+        picture.save(temporary, format="png", optimize=True)
+
+
+def _with_palette(picture: Any, colors: Sequence[Sequence[float]]) -> Any:
+    """Return the picture with a palette, a third of the file's size, that holds given colours.
+
+    An adaptive palette alone would merge similar labels with few pixels.
+
+    Args:
+        picture: RGB image of Pillow.
+        colors: colours that stay exact, each with R, G and B from 0 to 1; more than half a palette
+            of them leaves the picture as it is.
+    """
+    from PIL import Image
+
+    count = _PALETTE - len(colors)
+    if count < _PALETTE // 2:
+        return picture
+    exact = [[round(255 * part) for part in color] for color in colors]
+    adaptive = picture.quantize(count).getpalette()[: 3 * count]
+    values = [part for color in exact for part in color] + adaptive
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(values)
+    nearest = np.array(picture.quantize(palette=palette, dither=Image.Dither.NONE))
+    # Pillow takes nearly equal colours for equal ones.
+    pixels = np.asarray(picture)
+    for index, color in enumerate(exact):
+        nearest[(pixels == color).all(-1)] = index
+    result = Image.fromarray(nearest)
+    result.putpalette(values)
+    return result
 
 
 def _draw_row(

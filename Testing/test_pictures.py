@@ -32,6 +32,21 @@ def test_both_classes_are_outlined_in_their_colours(tmp_path: Path, matrix: np.n
     assert blue.sum() > 100
 
 
+def test_similar_colours_of_many_classes_survive_saving(tmp_path: Path):
+    """A palette chosen by frequency would give a small class the colour of a similar larger one."""
+    labels = [
+        Label(n + 1, f"class {n}", (0.9, 0.55 + 0.01 * n, 0.13 + 0.02 * n)) for n in range(29)
+    ]
+    labelmap = np.repeat(np.arange(1, 30), 4)[:100].reshape(1, 10, 10).repeat(8, 0).repeat(4, 1)
+    array = np.random.default_rng(0).normal(0, 1, labelmap.shape).astype(np.float32)
+    outline_picture([("", Volume(array, np.eye(4)), labelmap, None)], labels, tmp_path / "a.png")
+    image = sitk.ReadImage(str(tmp_path / "a.png"))
+    picture = sitk.GetArrayFromImage(image).reshape(-1, 3)
+    for label in labels:
+        color = np.round(255 * np.array(label.color))
+        assert (picture == color).all(-1).sum() > 5, label.name
+
+
 def test_an_empty_result_is_a_picture_without_outlines(tmp_path: Path):
     _, label = generated_case(0)
     full = draw(tmp_path / "full.png", np.eye(4), label)

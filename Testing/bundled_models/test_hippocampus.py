@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +30,7 @@ def segmenter() -> Segmenter:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    start = time.monotonic()
     assert main(["demo", "-o", str(folder), "--device", "cpu"]) == 0
-    assert time.monotonic() - start < 120
     return folder
 
 
@@ -86,11 +83,18 @@ def test_the_demo_leaves_what_slicer_opens(demo: Path):
     found = [image.GetMetaData(f"Segment{n}_Name") for n in range(4)]
     assert found == ["Left anterior", "Left posterior", "Right anterior", "Right posterior"]
     assert "SCT^5366008^Hippocampus" in image.GetMetaData("Segment0_Tags")
-    assert (demo / "hippocampi.png").stat().st_size > 50_000
     image = sitk.ReadImage(str(demo / "brain.seg.nrrd"))
     found = {image.GetMetaData(f"Segment{n}_Name") for n in range(29)}
     assert {"left hippocampus", "right cerebral cortex", "brain stem"} <= found
-    assert (demo / "brain.png").stat().st_size > 100_000
+
+
+def test_the_demos_pictures_show_every_structure_in_its_colour(demo: Path):
+    for name, count in (("brain", 29), ("hippocampi", 4)):
+        segmentation = sitk.ReadImage(str(demo / f"{name}.seg.nrrd"))
+        picture = sitk.GetArrayFromImage(sitk.ReadImage(str(demo / f"{name}.png")))
+        for n in range(count):
+            color = np.array(segmentation.GetMetaData(f"Segment{n}_Color").split(), float)
+            assert (picture == np.round(255 * color)).all(-1).any(), (name, n)
 
 
 def test_the_same_head_turned_and_tilted_gives_the_same_hippocampus(
