@@ -1,33 +1,114 @@
-"""A few slices of the output: scores interpolated to its voxels, and the choice of a class."""
+"""Decision rule: from class scores on the plan's grid to labels on the input's.
+
+Scores are interpolated linearly to the voxels of the input, and each voxel gets the class with the
+largest score, where the score of the background counts with a weight w. Boxes of the user change
+this as follows:
+
+- What a class with boxes gains over its automatic score it gains from the background. Against the
+  background it wins above one half, or above w / (1 + w), as without boxes.
+- A voxel that a class with boxes leaves goes to the background, unless another class had more than
+  `REASSIGN_RATIO` of the score that was lost: noise below the old score claims nothing.
+- Among classes with boxes, the first keeps a voxel unless another exceeds it by `TIE_TOLERANCE`,
+  because the rounding of equal scores differs between processors.
+- With `overwrite`, all classes compete. So a voxel of a class without boxes may go to a class with
+  boxes, but never to another class without boxes or to the background.
+- Without `overwrite`, classes without boxes keep exactly their automatic voxels. Elsewhere only
+  classes with boxes and the background compete, so that nothing outside the neighbourhood of the
+  boxes depends on them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.scoring import EditedScores
-from MaskSAMCore.inference.sliding_window import Shape
+from MaskSAMCore.inference.sliding_window import Region, Shape, hull
 
-# A voxel that a class with boxes leaves goes to another class only where that one had more than
+# A class without boxes takes a voxel that a class with boxes left only if its score is more than
 # this share of the score that was lost.
-SECOND_PLACE = 0.5
+REASSIGN_RATIO = 0.5
+# Scores of classes with boxes, between 0 and about 1, that differ by less are equal.
+TIE_TOLERANCE = 1e-5
+# Voxels that are decided together, counted on the larger grid: 32 MiB for each float32 array.
+SLAB_VOXELS = 1 << 23
 
 
-class Slab:
-    """Some slices of the output grid.
+class GridSampler:
+    """Trilinear interpolation from the plan's grid to a region of the output's grid.
 
     Both grids cover the same box of space: voxel edges 0 and n coincide along each axis.
 
     Args:
-        scores: (K + 1, depth, rows, columns) on the plan's grid.
-        edited: new scores by class index, on regions of the same grid.
-        shape: of the output grid (the input's voxels in the plan's orientation).
-        part: the slices of the output grid.
-        background_weight: what the background is multiplied with, after what classes with boxes
-            take from it.
+        source_shape: (depth, rows, columns) of the plan's grid.
+        target_shape: (depth, rows, columns) of the output's grid.
+        region: voxels of the output's grid.
+
+    Attributes:
+        source: region of the plan's grid that the values in the region depend on.
+    """
+
+    def __init__(
+        self, source_shape: Sequence[int], target_shape: Sequence[int], region: Region
+    ) -> None:
+        self._axes: list[tuple[Tensor, Tensor, Tensor] | None] = []
+        self._plane: tuple[int, int] | None = None
+        parts = []
+        for n, m, part in zip(source_shape, target_shape, region, strict=True):
+            if n == m:
+                self._axes.append(None)
+                parts.append(part)
+                continue
+            centres = (torch.arange(part.start, part.stop) + 0.5) * (n / m) - 0.5
+            centres = centres.clamp(0, n - 1)
+            below, above = centres.floor().long(), centres.ceil().long()
+            first = int(below[0])
+            parts.append(slice(first, int(above[-1]) + 1))
+            self._axes.append((below - first, above - first, (centres - below).float()))
+        if region[1:] == (slice(0, target_shape[1]), slice(0, target_shape[2])):
+            # Whole planes have a kernel of their own in PyTorch, which is several times faster.
+            self._axes[1:] = [None, None]
+            self._plane = target_shape[1], target_shape[2]
+            parts[1:] = [slice(0, source_shape[1]), slice(0, source_shape[2])]
+        self.source: Region = (parts[0], parts[1], parts[2])
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Interpolate values.
+
+        Args:
+            values: (depth, rows, columns) of the region `source` of the plan's grid.
+
+        Returns:
+            float32 (depth, rows, columns) of the region of the output's grid.
+        """
+        values = values.float()
+        for axis, interpolation in enumerate(self._axes):
+            if interpolation is not None:
+                below, above, fraction = interpolation
+                weights = fraction.view([-1 if a == axis else 1 for a in range(3)])
+                lower = values.index_select(axis, below)
+                values = lower.lerp_(values.index_select(axis, above), weights)
+        if self._plane is not None and tuple(values.shape[1:]) != self._plane:
+            values = F.interpolate(values[None], self._plane, mode="bilinear")[0]
+        return values
+
+
+class RegionScores:
+    """Scores of all classes at the voxels of a region of the output's grid.
+
+    Args:
+        scores: (K + 1, depth, rows, columns), automatic scores on the plan's grid.
+        edited: new scores of the classes with boxes, by class index.
+        shape: (depth, rows, columns) of the output's grid.
+        region: voxels of the output's grid.
+        background_weight: factor of the background's scores.
     """
 
     def __init__(
@@ -35,92 +116,223 @@ class Slab:
         scores: Tensor,
         edited: Mapping[int, EditedScores],
         shape: Shape,
-        part: slice,
+        region: Region,
         background_weight: float = 1.0,
     ) -> None:
-        self._all = scores
+        self._sample = GridSampler(scores.shape[1:], shape, region)
+        depth, rows, columns = self._sample.source
+        self._scores = scores[:, depth, rows, columns]
+        self._edited = {
+            index: self._sample(_placed(change, self._sample.source))
+            for index, change in sorted(edited.items())
+        }
         self._weight = background_weight
-        self._edited = edited
-        self._shape = shape
-        depth = scores.shape[1]
-        centres = (torch.arange(part.start, part.stop) + 0.5) * (depth / shape[0]) - 0.5
-        centres = centres.clamp(0, depth - 1)
-        below = centres.floor().long()
-        above = centres.ceil().long()
-        self._source = slice(int(below[0]), int(above[-1]) + 1)
-        self._below, self._above = below - self._source.start, above - self._source.start
-        self._share = (centres - below).float()[:, None, None]
-        self._background = self.score(0)
+        self._background = self._automatic(0)
         self._gain: Tensor | None = None
         if edited:
-            self._weigh_changes()
+            self._gain = torch.zeros_like(self._background)
+            for index, score in self._edited.items():
+                change = score - self._automatic(index)
+                torch.maximum(self._gain, change, out=self._gain)
+                torch.maximum(self._background, -REASSIGN_RATIO * change, out=self._background)
 
-    def _weigh_changes(self) -> None:
-        """What the background gets from and gives to the classes with boxes."""
-        gain = torch.zeros_like(self._background)
-        for index in self._edited:
-            change = self.new_score(index) - self.score(index)
-            torch.maximum(gain, change, out=gain)
-            torch.maximum(self._background, -SECOND_PLACE * change, out=self._background)
-        self._gain = gain
+    def decide(self, overwrite: bool = True) -> tuple[Tensor, Tensor]:
+        """Apply the decision rule.
 
-    def score(self, index: int) -> Tensor:
-        """(slices, rows, columns) float32: the automatic score of a class."""
-        return self._interpolated(self._all[index, self._source].float())
+        Args:
+            overwrite: False lets only the background and classes with boxes compete.
 
-    def new_score(self, index: int) -> Tensor:
-        """The same from the class's boxes."""
-        change = self._edited[index]
-        source = torch.zeros(self._source.stop - self._source.start, *self._all.shape[2:])
-        depth, rows, columns = change.region
-        first, last = max(depth.start, self._source.start), min(depth.stop, self._source.stop)
-        if first < last:
-            place = slice(first - self._source.start, last - self._source.start)
-            source[place, rows, columns] = change.scores[first - depth.start : last - depth.start]
-        return self._interpolated(source)
-
-    def decide(self) -> tuple[Tensor, Tensor]:
-        """Class indices (int32) and their probabilities, both (slices, rows, columns)."""
-        best = self._weight * self._background
-        total = best.clone()
-        label = torch.zeros(best.shape, dtype=torch.int32)
-        for index in range(1, len(self._all)):
-            if index not in self._edited:
-                challenge(best, total, label, index, self.score(index))
-        if self._gain is not None:
-            left = self._weight * (self._background - self._gain).clamp_(min=0)
-            total += left - self._weight * self._background
-            best = torch.where(label == 0, left, best)
-            for index in sorted(self._edited):
-                challenge(best, total, label, index, self.new_score(index))
-        return label, best / total.clamp_(min=torch.finfo(total.dtype).tiny)
+        Returns:
+            int32 class indices and float32 probabilities of these classes, both (depth, rows,
+            columns).
+        """
+        if overwrite:
+            best, total, winner = self._decide_without_boxes()
+            if self._edited:
+                remaining = self._remaining_background()
+                total += remaining - self._weight * self._background
+                best = torch.where(winner == 0, remaining, best)
+        else:
+            best = self._remaining_background()
+            total = best + self._sum_without_boxes()
+            winner = torch.zeros(best.shape, dtype=torch.int32)
+        boxed = torch.zeros(best.shape, dtype=torch.bool)
+        for index, score in self._edited.items():
+            boxed |= update_argmax(best, total, winner, index, score, TIE_TOLERANCE * boxed)
+        return winner, best / total.clamp_(min=torch.finfo(total.dtype).tiny)
 
     def probabilities(self) -> Iterator[Tensor]:
-        """For each class, background first, its share of the sum of all."""
+        """Yield the probabilities of each class, background first, as (depth, rows, columns)."""
         total = sum(self._final_scores(), torch.zeros_like(self._background))
         nothing = total <= 0
         total[nothing] = 1
         for index, score in enumerate(self._final_scores()):
             yield torch.where(nothing, float(index == 0), score / total)
 
+    def _automatic(self, index: int) -> Tensor:
+        return self._sample(self._scores[index])
+
+    def _remaining_background(self) -> Tensor:
+        """Return the weighted background less what classes with boxes gained from it."""
+        if self._gain is None:
+            return self._weight * self._background
+        return self._weight * (self._background - self._gain).clamp_(min=0)
+
+    def _decide_without_boxes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the best scores, their sums and the class indices among the other classes."""
+        best = self._weight * self._background
+        total = best.clone()
+        winner = torch.zeros(best.shape, dtype=torch.int32)
+        for index in range(1, len(self._scores)):
+            if index not in self._edited:
+                update_argmax(best, total, winner, index, self._automatic(index))
+        return best, total, winner
+
+    def _sum_without_boxes(self) -> Tensor:
+        """Return the sum of the foreground scores without boxes, for one interpolation in all."""
+        boxes = sum(self._scores[index].float() for index in self._edited)
+        return self._sample(self._scores[1:].sum(0, dtype=torch.float32) - boxes)
+
     def _final_scores(self) -> Iterator[Tensor]:
-        background = self._background
-        left = background if self._gain is None else (background - self._gain).clamp_(min=0)
-        yield self._weight * left
-        for index in range(1, len(self._all)):
-            yield self.new_score(index) if index in self._edited else self.score(index)
-
-    def _interpolated(self, source: Tensor) -> Tensor:
-        """Source slices (n, rows, columns) to the slab's voxels, linearly."""
-        if self._all.shape[1] != self._shape[0]:
-            source = torch.lerp(source[self._below], source[self._above], self._share)
-        if source.shape[1:] != self._shape[1:]:
-            source = F.interpolate(source[None], self._shape[1:], mode="bilinear")[0]
-        return source
+        yield self._remaining_background()
+        for index in range(1, len(self._scores)):
+            yield self._edited[index] if index in self._edited else self._automatic(index)
 
 
-def challenge(best: Tensor, total: Tensor, label: Tensor, index: int, score: Tensor) -> None:
-    """Let a class take the voxels where its score beats the best so far, in place."""
+def update_argmax(
+    best: Tensor,
+    total: Tensor,
+    winner: Tensor,
+    index: int,
+    score: Tensor,
+    margin: Tensor | None = None,
+) -> Tensor:
+    """Let a class take the voxels where its score exceeds the best one so far.
+
+    Args:
+        best: largest scores so far, updated in place.
+        total: sums of the scores so far, updated in place.
+        winner: class indices of the largest scores, updated in place.
+        index: the class.
+        score: its scores.
+        margin: least differences by which they must exceed `best`.
+
+    Returns:
+        bool, the voxels that it takes.
+    """
     total += score
-    label[score > best] = index
+    wins = score > (best if margin is None else best + margin)
+    winner[wins] = index
     torch.maximum(best, score, out=best)
+    return wins
+
+
+def affected_region(
+    edited: Mapping[int, EditedScores], source_shape: Sequence[int], target_shape: Sequence[int]
+) -> Region | None:
+    """Return the voxels of the output that new scores may give to their classes.
+
+    Args:
+        edited: new scores of the classes with boxes.
+        source_shape: (depth, rows, columns) of the plan's grid.
+        target_shape: (depth, rows, columns) of the output's grid.
+
+    Returns:
+        None if no box holds a voxel.
+    """
+    regions = [change.region for change in edited.values() if change.scores.numel()]
+    if not regions:
+        return None
+    parts = []
+    for part, n, m in zip(hull(regions), source_shape, target_shape, strict=True):
+        first = int(np.floor((part.start - 0.5) * m / n - 0.5))
+        last = int(np.ceil((part.stop + 0.5) * m / n - 0.5))
+        parts.append(slice(max(first, 0), min(last + 1, m)))
+    return parts[0], parts[1], parts[2]
+
+
+def write_labels(
+    scores: Tensor,
+    values: NDArray[Any],
+    labelmap: NDArray[Any],
+    progress: Progress,
+    *,
+    edited: Mapping[int, EditedScores] | None = None,
+    background_weight: float = 1.0,
+    kept: NDArray[Any] | None = None,
+    region: Region | None = None,
+    probabilities: Sequence[NDArray[np.float32]] | None = None,
+) -> NDArray[np.float64]:
+    """Decide all voxels of a region and write their labels.
+
+    Only a few slices are interpolated at a time, and of these only the best score and its class are
+    kept, so that the peak memory does not grow with the number of classes.
+
+    Args:
+        scores: (K + 1, depth, rows, columns), automatic scores on the plan's grid.
+        values: (K + 1,), value of each class in the labelmap, background first.
+        labelmap: (depth, rows, columns) of the output's grid, written. With `kept`, voxels of
+            classes with boxes must be background in it, and no others are written.
+        progress: receives the number of slices done.
+        edited: new scores of the classes with boxes, by class index.
+        background_weight: factor of the background's scores.
+        kept: automatic labels before post-processing, whose classes without boxes keep their
+            voxels; None for `overwrite`.
+        region: voxels to decide; None for all.
+        probabilities: K + 1 arrays like `labelmap`, written; None if they are not needed.
+
+    Returns:
+        (K + 1,), mean probability of each class over its voxels, 0 for a class without voxels.
+    """
+    edited = {} if edited is None else edited
+    count, shape = len(scores), (labelmap.shape[0], labelmap.shape[1], labelmap.shape[2])
+    depth, rows, columns = region or (slice(0, n) for n in shape)
+    contested = values[[0, *sorted(edited)]]
+    sums, voxels = np.zeros(count), np.zeros(count)
+    for part in _slabs(depth, rows, columns, scores.shape[1:], shape, len(edited)):
+        progress.step(part.start - depth.start, depth.stop - depth.start)
+        slab = part, rows, columns
+        decided = RegionScores(scores, edited, shape, slab, background_weight)
+        winner, probability = decided.decide(overwrite=kept is None)
+        if kept is None:
+            labelmap[slab] = values[winner.numpy()]
+        else:
+            winner[torch.from_numpy(~np.isin(kept[slab], contested))] = 0
+            found = winner.numpy()
+            labelmap[slab][found > 0] = values[found[found > 0]]
+        flat = winner.flatten()
+        voxels += torch.bincount(flat, minlength=count).numpy()
+        sums += torch.bincount(flat, probability.flatten(), minlength=count).numpy()
+        if probabilities is not None:
+            for target, share in zip(probabilities, decided.probabilities(), strict=True):
+                target[slab] = share.numpy()
+    return sums / np.maximum(voxels, 1)
+
+
+def _slabs(
+    depth: slice,
+    rows: slice,
+    columns: slice,
+    source_shape: Sequence[int],
+    target_shape: Shape,
+    boxes: int,
+) -> Iterator[slice]:
+    """Split slices so that the arrays of each part, one per class with boxes, stay small."""
+    plane = (rows.stop - rows.start) * (columns.stop - columns.start)
+    shrinking = source_shape[1] * source_shape[2] / (target_shape[1] * target_shape[2])
+    step = max(1, int(SLAB_VOXELS // (plane * max(1.0, shrinking) * max(1, boxes))))
+    for first in range(depth.start, depth.stop, step):
+        yield slice(first, min(first + step, depth.stop))
+
+
+def _placed(change: EditedScores, region: Region) -> Tensor:
+    """Return new scores on a region of the plan's grid, 0 where they have none."""
+    values = torch.zeros([part.stop - part.start for part in region])
+    inside = change.cropped(region)
+    if inside.scores.numel():
+        depth, rows, columns = (
+            slice(a.start - b.start, a.stop - b.start)
+            for a, b in zip(inside.region, region, strict=True)
+        )
+        values[depth, rows, columns] = inside.scores
+    return values

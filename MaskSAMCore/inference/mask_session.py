@@ -16,9 +16,8 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.box_prompts import class_prompt
 from MaskSAMCore.inference.checks import check_numbers
-from MaskSAMCore.inference.editing import edit_labels
+from MaskSAMCore.inference.decision import affected_region, write_labels
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
-from MaskSAMCore.inference.export import export
 from MaskSAMCore.inference.model_grid import PlanGrid
 from MaskSAMCore.inference.postprocessing import keep_largest_components
 from MaskSAMCore.inference.progress import CancelledCallback, Progress, ProgressCallback
@@ -136,16 +135,17 @@ class MaskSession:
             report.stage("Writing the labels", until=0.85 if clipped else 1.0)
             self._automatic = self._write(self._scores, {}, set(), False, report)
         edited = self._edit(clipped, scorer, report)
-        report.stage("Writing the labels", until=1.0)
+        report.stage("Writing the labels", until=0.97)
         # A person who draws two boxes of a class wants both parts, whatever their size.
         drawn = {
             self._settings.labels[i - 1].value for i, parts in clipped.items() if len(parts) > 1
         }
         if edited and not overwrite:
-            result = self._rewrite(self._automatic, self._scores, edited, drawn)
+            result = self._rewrite(self._automatic, self._scores, edited, drawn, report)
         else:
             result = replace(self._automatic, labelmap=self._automatic.labelmap.copy())
         if probabilities or (edited and overwrite):
+            report.stage("Writing the labels", until=1.0)
             whole = self._write(self._scores, edited, drawn, probabilities, report)
             result = whole if overwrite else replace(result, probabilities=whole.probabilities)
         report.finish()
@@ -214,20 +214,22 @@ class MaskSession:
         if with_probabilities:
             probabilities = np.zeros((len(scores), *shape), dtype=np.float32)
             probabilities[0] = 1  # outside the ROI
-        class_scores = export(
+        confidences = write_labels(
             scores,
-            edited,
             values,
             self._grid.upright(labelmap),
-            None if probabilities is None else [self._grid.upright(p) for p in probabilities],
             report,
-            self._settings.background_weight,
+            edited=edited,
+            background_weight=self._settings.background_weight,
+            probabilities=(
+                None if probabilities is None else [self._grid.upright(p) for p in probabilities]
+            ),
         )
         before = labelmap.copy() if self._settings.largest_component and not edited else None
         keep_largest_components(labelmap, self._settings.largest_component - drawn)
         if not edited:
             self._before_postprocessing = before
-        instances = find_instances(labelmap, labels, class_scores[1:], self._proposals)
+        instances = find_instances(labelmap, labels, confidences[1:], self._proposals)
         return Segmentation(labelmap, labels, instances, volume, probabilities)
 
     def _rewrite(
@@ -236,6 +238,7 @@ class MaskSession:
         scores: Tensor,
         edited: dict[int, EditedScores],
         drawn: set[int],
+        report: Progress,
     ) -> Segmentation:
         """The automatic result with the classes that have boxes decided anew, and no other."""
         labels, values = self._settings.labels, self._values
@@ -249,12 +252,20 @@ class MaskSession:
         before = automatic.labelmap if before is None else before
         upright = self._grid.upright(labelmap)
         kept = self._grid.upright(before)
-        weight = self._settings.background_weight
-        means, region = edit_labels(scores, edited, values, kept, upright, weight)
+        region = affected_region(edited, scores.shape[1:], upright.shape)
         if region is not None:
+            confidences = write_labels(
+                scores,
+                values,
+                upright,
+                report,
+                edited=edited,
+                background_weight=self._settings.background_weight,
+                kept=kept,
+                region=region,
+            )
             keep_largest_components(upright[region], own & self._settings.largest_component - drawn)
-            shares = [means.get(index, 0.0) for index in range(1, len(values))]
-            for one in find_instances(upright[region], labels, shares, self._proposals):
+            for one in find_instances(upright[region], labels, confidences[1:], self._proposals):
                 if one.value in own:
                     box = self._grid.box_of_part(one.box, region, upright.shape)
                     instances[one.value] = replace(one, box=box)

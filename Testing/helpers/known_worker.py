@@ -81,12 +81,12 @@ def main() -> None:
     """A worker, changed in nothing but its networks."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     import MaskSAMCore.inference as inference
-    import MaskSAMCore.inference.export as export
+    from MaskSAMCore.inference import decision
     from MaskSAMCore.worker import server
 
     if "--small-slabs" in sys.argv:
         sys.argv.remove("--small-slabs")
-        export.SLAB_VOXELS = 1
+        decision.SLAB_VOXELS = 1
     if "--largest-file" in sys.argv:
         import resource
 

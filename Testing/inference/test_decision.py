@@ -1,103 +1,296 @@
+"""The decision rule, against the same rule written down voxel by voxel for whole volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from MaskSAMCore.inference import export as export_module
-from MaskSAMCore.inference.export import export
+from MaskSAMCore.inference import decision
+from MaskSAMCore.inference.decision import (
+    TIE_TOLERANCE,
+    GridSampler,
+    affected_region,
+    write_labels,
+)
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.scoring import EditedScores
 
+# (depth, rows, columns) of the scores, and of outputs that are equal, finer, coarser and flat.
+SOURCE = (6, 8, 9)
+TARGETS = [(6, 8, 9), (9, 6, 13), (3, 20, 4), (1, 1, 1)]
+VALUES = np.array([0, 4, 7, 9, 11], dtype=np.uint8)
 
-def run(scores, edited, shape, probabilities=False):
+
+def interpolated(scores: torch.Tensor, shape: Sequence[int]) -> np.ndarray:
+    """Scores (K, depth, rows, columns) on the output's voxels."""
+    return F.interpolate(scores[None], shape, mode="trilinear", align_corners=False)[0].numpy()
+
+
+def random_scores(rng: torch.Generator, classes: int = 4) -> torch.Tensor:
+    return torch.rand(classes + 1, *SOURCE, generator=rng) ** 2
+
+
+def random_edits(rng: torch.Generator, classes: Sequence[int]) -> dict[int, EditedScores]:
+    edited = {}
+    for index in classes:
+        starts = [int(torch.randint(0, n - 1, (1,), generator=rng)) for n in SOURCE]
+        depth, rows, columns = (
+            slice(a, min(a + 4, n)) for a, n in zip(starts, SOURCE, strict=True)
+        )
+        size = [part.stop - part.start for part in (depth, rows, columns)]
+        scores = torch.rand(size, generator=rng) ** 0.5
+        edited[index] = EditedScores((depth, rows, columns), scores)
+    return edited
+
+
+def everywhere(scores: torch.Tensor) -> EditedScores:
+    depth, rows, columns = (slice(0, n) for n in scores.shape)
+    return EditedScores((depth, rows, columns), scores)
+
+
+def automatic_labels(scores: torch.Tensor, shape: Sequence[int], weight: float = 1.0) -> np.ndarray:
     labelmap = np.zeros(shape, dtype=np.uint8)
-    values = np.arange(len(scores), dtype=np.uint8)
-    shares = np.zeros((len(scores), *shape), dtype=np.float32) if probabilities else None
-    means = export(scores, edited, values, labelmap, shares, Progress())
-    return labelmap, shares, means
+    write_labels(scores, VALUES, labelmap, Progress(), background_weight=weight)
+    return labelmap
 
 
-def everywhere(scores):
-    return EditedScores(tuple(slice(0, n) for n in scores.shape), scores)
+def overwriting_labels(
+    scores: torch.Tensor,
+    edited: Mapping[int, EditedScores],
+    shape: Sequence[int],
+    weight: float = 1.0,
+) -> np.ndarray:
+    labelmap = np.zeros(shape, dtype=np.uint8)
+    write_labels(scores, VALUES, labelmap, Progress(), edited=edited, background_weight=weight)
+    return labelmap
+
+
+def keeping_labels(
+    scores: torch.Tensor,
+    edited: Mapping[int, EditedScores],
+    shape: Sequence[int],
+    weight: float = 1.0,
+    region: tuple[slice, slice, slice] | None = None,
+) -> np.ndarray:
+    """Labels where classes without boxes keep their voxels, decided in a region."""
+    kept = automatic_labels(scores, shape, weight)
+    labelmap = kept.copy()
+    labelmap[np.isin(labelmap, VALUES[list(edited)])] = 0
+    write_labels(
+        scores,
+        VALUES,
+        labelmap,
+        Progress(),
+        edited=edited,
+        background_weight=weight,
+        kept=kept,
+        region=region,
+    )
+    return labelmap
+
+
+def labels_by_the_rule(
+    scores: torch.Tensor, edited: Mapping[int, EditedScores], shape: Sequence[int], weight: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels where classes without boxes keep their voxels, and the margins of the decisions."""
+    automatic = interpolated(scores, shape)
+    automatic[0] *= weight
+    kept = VALUES[automatic.argmax(0)]
+    background = automatic[0] / weight
+    gain = np.zeros_like(background)
+    new = {}
+    for index, change in edited.items():
+        whole = torch.zeros(scores.shape[1:])
+        whole[change.region] = change.scores
+        new[index] = interpolated(whole[None], shape)[0]
+        gain = np.maximum(gain, new[index] - automatic[index])
+        background = np.maximum(background, (automatic[index] - new[index]) / 2)
+    best = weight * np.maximum(background - gain, 0)
+    labelmap = np.zeros(shape, dtype=np.uint8)
+    margin = np.diff(np.sort(automatic, axis=0)[-2:], axis=0)[0]
+    for index, score in new.items():
+        margin = np.minimum(margin, abs(score - best))
+        labelmap[score > best] = VALUES[index]
+        best = np.maximum(best, score)
+    others = ~np.isin(kept, VALUES[[0, *edited]])
+    return np.where(others, kept, labelmap), margin
+
+
+@pytest.mark.parametrize("shape", TARGETS)
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("classes", [(1,), (2, 3), (1, 2, 4)])
+@pytest.mark.parametrize("weight", [1.0, 1.5])
+def test_labels_are_those_of_the_rule_and_differ_near_the_boxes_only(shape, seed, classes, weight):
+    rng = torch.Generator().manual_seed(seed)
+    scores, edited = random_scores(rng), random_edits(rng, classes)
+    region = affected_region(edited, SOURCE, shape)
+    labelmap = keeping_labels(scores, edited, shape, weight, region)
+    expected, margin = labels_by_the_rule(scores, edited, shape, weight)
+    clear = margin > 1e-4
+    assert clear.mean() > 0.9 or clear.size == 1
+    np.testing.assert_array_equal(labelmap[clear], expected[clear])
+    outside = np.ones(shape, dtype=bool)
+    outside[region] = False
+    assert not np.isin(labelmap[outside], VALUES[list(classes)]).any()
+
+
+@pytest.mark.parametrize("shape", TARGETS)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("classes", [(1,), (2, 3), (1, 2, 4)])
+@pytest.mark.parametrize("weight", [1.0, 1.5])
+@pytest.mark.parametrize("slab_voxels", [1, 1 << 23])
+def test_deciding_the_whole_volume_and_the_boxes_neighbourhood_agree_voxel_for_voxel(
+    shape, seed, classes, weight, slab_voxels, monkeypatch
+):
+    monkeypatch.setattr(decision, "SLAB_VOXELS", slab_voxels)
+    rng = torch.Generator().manual_seed(seed)
+    scores, edited = random_scores(rng), random_edits(rng, classes)
+    automatic = automatic_labels(scores, shape, weight)
+    overwriting = overwriting_labels(scores, edited, shape, weight)
+    whole = keeping_labels(scores, edited, shape, weight)
+    near = keeping_labels(scores, edited, shape, weight, affected_region(edited, SOURCE, shape))
+    np.testing.assert_array_equal(near, whole)
+    contested = VALUES[[0, *classes]]
+    # Both are defined where no class without boxes has, or would get, the voxel.
+    both = np.isin(automatic, contested) & np.isin(overwriting, contested)
+    assert both.any() or both.size == 1
+    np.testing.assert_array_equal(near[both], overwriting[both])
+    others = ~np.isin(automatic, contested)
+    np.testing.assert_array_equal(near[others], automatic[others])
+    taken = np.isin(overwriting, VALUES[list(classes)])
+    np.testing.assert_array_equal(overwriting[others & ~taken], automatic[others & ~taken])
+
+
+@pytest.mark.parametrize("shape", TARGETS)
+def test_a_sampler_interpolates_a_region_as_it_would_the_whole_grid(shape):
+    values = torch.rand(*SOURCE, generator=torch.Generator().manual_seed(1))
+    whole = interpolated(values[None], shape)[0]
+    for region in (
+        tuple(slice(n // 3, n) for n in shape),
+        (slice(shape[0] // 2, shape[0]), slice(0, shape[1]), slice(0, shape[2])),
+    ):
+        sampler = GridSampler(SOURCE, shape, region)
+        found = sampler(values[sampler.source])
+        np.testing.assert_allclose(found.numpy(), whole[region], atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", TARGETS)
+def test_no_voxel_outside_the_affected_region_depends_on_the_new_scores(shape):
+    values = torch.zeros(SOURCE)
+    part = (slice(2, 4), slice(0, 3), slice(5, 9))
+    values[part] = 1
+    outside = np.ones(shape, dtype=bool)
+    outside[affected_region({1: EditedScores(part, values[part])}, SOURCE, shape)] = False
+    assert not interpolated(values[None], shape)[0][outside].any()
+
+
+def test_boxes_without_any_voxel_affect_nothing():
+    nothing = EditedScores((slice(0, 0),) * 3, torch.zeros(0, 0, 0))
+    assert affected_region({1: nothing, 2: nothing}, SOURCE, SOURCE) is None
 
 
 @pytest.mark.parametrize("shape", [(9, 12, 7), (20, 24, 14), (4, 7, 5), (9, 20, 7), (1, 1, 1)])
 @pytest.mark.parametrize("slab_voxels", [1, 300, 1 << 23])
-def test_slabs_give_the_largest_of_the_linearly_interpolated_scores(
+def test_automatic_labels_are_the_largest_of_the_linearly_interpolated_scores(
     shape, slab_voxels, monkeypatch
 ):
-    monkeypatch.setattr(export_module, "SLAB_VOXELS", slab_voxels)
+    monkeypatch.setattr(decision, "SLAB_VOXELS", slab_voxels)
     scores = torch.rand(4, 9, 12, 7, generator=torch.Generator().manual_seed(1))
-    whole = F.interpolate(scores[None], shape, mode="trilinear", align_corners=False)[0]
-    labelmap, shares, means = run(scores, {}, shape, probabilities=True)
-    best = whole.argmax(0).numpy()
-    # The order of additions differs: where two classes tie to the last digits, either may win.
-    top = whole.topk(2, dim=0).values
-    clear = (top[0] - top[1] > 1e-5).numpy()
-    np.testing.assert_array_equal(labelmap[clear], best[clear])
-    share = (whole / whole.sum(0)).numpy()
-    np.testing.assert_allclose(shares, share, atol=1e-5)
+    whole = interpolated(scores, shape)
+    labelmap = np.zeros(shape, dtype=np.uint8)
+    shares = np.zeros((4, *shape), dtype=np.float32)
+    means = write_labels(scores, np.arange(4), labelmap, Progress(), probabilities=shares)
+    # The order of additions differs: of classes that tie to the last digits, either may win.
+    top = np.sort(whole, axis=0)
+    clear = top[-1] - top[-2] > 1e-5
+    np.testing.assert_array_equal(labelmap[clear], whole.argmax(0)[clear])
+    expected = whole / whole.sum(0)
+    np.testing.assert_allclose(shares, expected, atol=1e-5)
     for index in range(4):
-        if (labelmap == index).any():
-            assert means[index] == pytest.approx(share[index][labelmap == index].mean(), abs=1e-4)
+        mine = labelmap == index
+        mean = expected[index][mine].mean() if mine.any() else 0
+        assert means[index] == pytest.approx(mean, abs=1e-4)
 
 
-def test_without_resampling_the_first_of_equal_classes_wins_and_nothing_is_background():
+def test_without_resampling_the_first_of_equal_classes_wins_and_no_score_is_background():
     scores = torch.zeros(3, 2, 2, 2)
     scores[1:, 0] = 0.5
-    labelmap, shares, _ = run(scores, {}, (2, 2, 2), probabilities=True)
+    labelmap = np.zeros((2, 2, 2), dtype=np.uint8)
+    shares = np.zeros((3, 2, 2, 2), dtype=np.float32)
+    write_labels(scores, np.arange(3), labelmap, Progress(), probabilities=shares)
     assert (labelmap[0] == 1).all()
     assert (labelmap[1] == 0).all()
     np.testing.assert_array_equal(shares[:, 1, 0, 0], [1, 0, 0])
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("shape", [(6, 8, 8), (9, 6, 11)])
+@pytest.mark.parametrize("shape", [(6, 8, 9), (9, 6, 11)])
 def test_a_box_of_one_class_never_moves_the_border_between_others(seed, shape):
-    random = torch.Generator().manual_seed(seed)
-    scores = torch.rand(4, 6, 8, 8, generator=random) ** 2
-    new = torch.rand(6, 8, 8, generator=random) ** 2
-    before, _, _ = run(scores, {}, shape)
-    after, shares, _ = run(scores, {2: everywhere(new)}, shape, probabilities=True)
-    kept = (before != 2) & (after != 2)
+    rng = torch.Generator().manual_seed(seed)
+    scores = random_scores(rng, classes=3)
+    edited = {2: everywhere(torch.rand(*SOURCE, generator=rng) ** 2)}
+    before = automatic_labels(scores, shape)
+    after = np.zeros(shape, dtype=np.uint8)
+    shares = np.zeros((4, *shape), dtype=np.float32)
+    write_labels(scores, VALUES, after, Progress(), edited=edited, probabilities=shares)
+    mine = VALUES[2]
+    kept = (before != mine) & (after != mine)
     np.testing.assert_array_equal(before[kept], after[kept])
     assert kept.any()
-    assert ((before != 2) & (after == 2)).any()
-    assert ((before == 2) & (after == 0)).any()
-    assert ((before == 2) & (after == 3)).any()
+    assert ((before != mine) & (after == mine)).any()
+    assert ((before == mine) & (after == 0)).any()
+    assert ((before == mine) & (after == VALUES[3])).any()
     np.testing.assert_allclose(shares.sum(0), 1, atol=1e-5)
 
 
-def one_voxel(background, first, second, new_first):
-    scores = torch.tensor([background, first, second])[:, None, None, None]
-    edited = {1: everywhere(torch.full((1, 1, 1), new_first))}
-    labelmap, _, means = run(scores, edited, (1, 1, 1))
-    return labelmap.item(), means
-
-
 @pytest.mark.parametrize(
-    ("background", "first", "second", "new_first", "label"),
+    ("background", "first", "second", "new_first", "expected"),
     [
         (0.99, 0.0, 0.0, 0.6, 1),  # gained from certain background: above one half it wins
         (0.99, 0.0, 0.0, 0.4, 0),
-        (0.05, 0.90, 0.06, 0.0, 0),  # left: what was noise below it claims nothing
+        (0.05, 0.90, 0.06, 0.0, 0),  # left: noise below the old score claims nothing
         (0.05, 0.50, 0.45, 0.0, 2),  # left: a close second takes it
         (0.05, 0.30, 0.60, 0.7, 1),  # another class is overcome by a higher score
         (0.05, 0.30, 0.60, 0.5, 2),
     ],
 )
-def test_the_rules_for_a_class_with_a_box(background, first, second, new_first, label):
-    found, means = one_voxel(background, first, second, new_first)
-    assert found == label
-    assert 0 < means[label] <= 1
+def test_a_class_with_a_box_gains_from_and_gives_to_the_background(
+    background, first, second, new_first, expected
+):
+    scores = torch.tensor([background, first, second])[:, None, None, None]
+    edited = {1: everywhere(torch.full((1, 1, 1), new_first))}
+    labelmap = np.zeros((1, 1, 1), dtype=np.uint8)
+    means = write_labels(scores, np.arange(3), labelmap, Progress(), edited=edited)
+    assert labelmap.item() == expected
+    assert 0 < means[expected] <= 1
 
 
-def test_new_scores_count_in_their_region_only_and_are_zero_elsewhere():
-    scores = torch.zeros(3, 4, 5, 6)
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("difference", "expected"), [(-0.1, 4), (0.0, 4), (TIE_TOLERANCE / 2, 4), (0.01, 7)]
+)
+def test_of_classes_with_boxes_the_first_keeps_a_voxel_that_another_has_with_equal_score(
+    overwrite, difference, expected
+):
+    scores = torch.zeros(5, 2, 2, 2)
+    scores[0] = 1
+    new = torch.full((2, 2, 2), 0.8)
+    edited = {2: everywhere(new + difference), 1: everywhere(new)}
+    decide = overwriting_labels if overwrite else keeping_labels
+    assert (decide(scores, edited, (2, 2, 2)) == expected).all()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_new_scores_count_in_their_region_and_are_zero_elsewhere(overwrite):
+    scores = torch.zeros(5, 4, 5, 6)
     scores[1] = 0.9
     region = (slice(1, 3), slice(2, 5), slice(0, 4))
     edited = {1: EditedScores(region, torch.full((2, 3, 4), 0.8))}
-    labelmap, _, _ = run(scores, edited, (4, 5, 6))
     expected = np.zeros((4, 5, 6))
-    expected[region] = 1
-    np.testing.assert_array_equal(labelmap, expected)
+    expected[region] = 4
+    decide = overwriting_labels if overwrite else keeping_labels
+    np.testing.assert_array_equal(decide(scores, edited, (4, 5, 6)), expected)

@@ -282,13 +282,18 @@ def test_a_result_is_the_caller_s_own():
         np.testing.assert_array_equal(session.segment(boxes=[BOX]).labelmap, expected_with())
 
 
-def test_progress_of_boxes_grows_to_one():
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_progress_of_boxes_grows_to_one(probabilities):
     seen = []
     boxes = [BOX, Box("Posterior", (16, 13, 8), (21, 16, 10))]
     with threshold_segmenter().open(volume_of(two_blobs())) as session:
         for _ in range(2):
             seen.clear()
-            session.segment(boxes=boxes, progress=lambda *args: seen.append(args))
+            session.segment(
+                boxes=boxes,
+                probabilities=probabilities,
+                progress=lambda *args: seen.append(args),
+            )
             fractions = [fraction for _, fraction, _ in seen]
             assert fractions == sorted(fractions)
             assert fractions[-1] == 1

@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Place = tuple[slice, slice, slice]
+# Logits that differ by less than this, or by less than this share of them, are equal: float16
+# rounds to 1 / 2048 of a value, and the rounding of equal boxes differs between processors.
+TIE_TOLERANCE = 2e-3
 
 
 class Overlay:
-    """Where masks of boxes overlap, the higher logit wins, and of equal ones the lower label.
+    """Labels of overlapping masks: the highest logit wins, and of equal ones the lowest label.
 
-    The order in which masks are added changes nothing. Only the smallest box around all that will
-    be added is held: two bytes a voxel for the logits.
+    The order in which masks are added does not matter. The only memory needed is two bytes for each
+    voxel of the region, for the highest logit.
 
     Args:
         labelmap: written, [any axes]: all 0 to begin with.
@@ -39,9 +42,11 @@ class Overlay:
             for part, start in zip(place, self._origin, strict=True)
         )
         best, labels = self._best[a, b, c], self._labels[a, b, c]
-        wins = (logits > best) | ((logits == best) & (logits > 0) & (labels > value))
-        best[wins] = logits[wins]
+        difference = logits.astype(np.float32) - best
+        tie = abs(difference) <= TIE_TOLERANCE * np.maximum(best, np.float32(1))
+        wins = (logits > 0) & np.where(tie, (labels > value) | (labels == 0), difference > 0)
         labels[wins] = value
+        np.maximum(best, logits, out=best)
 
     def scores(self, count: int) -> NDArray[np.float64]:
         """(count,): for labels 1 to count the mean probability over their voxels, else 0."""

@@ -245,10 +245,17 @@ class SamSession:
     ) -> Iterator[tuple[_Work, NDArray[np.float32]]]:
         rows, columns = in_plane(axis)
         shape = self._grid.shape[rows], self._grid.shape[columns]
-        for first in range(0, len(crossing), _BOXES_AT_ONCE):
-            some = crossing[first : first + _BOXES_AT_ONCE]
-            boxes = np.array([one.slices.rectangle for one in some])
-            yield from zip(some, self._runner.logits(embedding, boxes, shape), strict=True)
+        # Equal boxes share a mask: decoded apart, they would differ in their last digits.
+        equal: dict[tuple[float, float, float, float], list[_Work]] = {}
+        for one in crossing:
+            equal.setdefault(one.slices.rectangle, []).append(one)
+        rectangles = list(equal)
+        for first in range(0, len(rectangles), _BOXES_AT_ONCE):
+            some = rectangles[first : first + _BOXES_AT_ONCE]
+            masks = self._runner.logits(embedding, np.array(some), shape)
+            for rectangle, logits in zip(some, masks, strict=True):
+                for one in equal[rectangle]:
+                    yield one, logits
 
     def _put(self, one: _Work, index: int, logits: NDArray[np.float32], overlay: Overlay) -> None:
         axis, place = one.slices.axis, list(one.slices.place)

@@ -154,6 +154,19 @@ def test_an_overlay_holds_the_highest_logit_in_any_order():
         assert np.array_equal(other, labelmap) and np.array_equal(again, scores)
 
 
+def test_of_equal_logits_the_lowest_label_keeps_the_voxel_in_any_order():
+    place = (slice(0, 1), slice(0, 1), slice(0, 6))
+    first = np.array([[[-1, -1, 0.5, 0.5, 8, 8]]], np.float16)
+    # Neighbours in float16 are equal, because processors round equal boxes differently.
+    second = np.array([[[-2, 0.5, 0.5005, 0.6, 8.008, 8.1]]], np.float16)
+    for order in ((1, 2), (2, 1)):
+        labelmap = np.zeros((1, 1, 6), np.uint8)
+        overlay = Overlay(labelmap, place)
+        for value in order:
+            overlay.add(value, place, first if value == 1 else second)
+        assert labelmap[0, 0].tolist() == [0, 2, 1, 2, 1, 2]
+
+
 # Memory
 
 
