@@ -1,4 +1,4 @@
-"""The scripted module MaskSAM: metadata, the panel's host, the logic for scripts, a self-test."""
+"""The scripted module MaskSAM: metadata, widget, logic for scripts, and self-test."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ from slicer.util import VTKObservationMixin
 
 
 class MaskSAMSlicer(ScriptedLoadableModule):
-    """What the application shows of the module."""
+    """The module's metadata."""
 
     def __init__(self, parent):
         ScriptedLoadableModule.__init__(self, parent)
@@ -28,8 +28,8 @@ class MaskSAMSlicer(ScriptedLoadableModule):
         self.parent.contributors = ["The MaskSAM authors"]
         self.parent.helpText = _(
             "Named, editable segments with one click and without any prompt: MaskSAM, a Segment"
-            " Anything Model that proposes its own masks and boxes and gives each of them its"
-            " class. For research only, not for diagnosis; nothing leaves this computer."
+            " Anything Model that proposes its own masks and boxes and classifies each of them."
+            " For research only, not for diagnosis. Images never leave this computer."
         )
         self.parent.acknowledgementText = _(
             "MaskSAM: B. Xie et al., ICCV 2025 (arXiv:2403.14103). The model 'brain' was trained on"
@@ -40,7 +40,7 @@ class MaskSAMSlicer(ScriptedLoadableModule):
 
 
 def registerSampleData():
-    """The head that the tutorial segments, in the Sample Data module."""
+    """Add the head of the tutorial to the Sample Data module."""
     import SampleData
 
     logic = SampleData.SampleDataLogic
@@ -48,7 +48,7 @@ def registerSampleData():
     if hasattr(logic, "registerCustomSampleDataCategory"):  # Slicer 5.11 and later
         logic.registerCustomSampleDataCategory(category, title=_("MaskSAM"))
     icons = os.path.join(os.path.dirname(__file__), "Resources", "Icons")
-    # The head that comes with Slicer itself, from where Slicer takes it too.
+    # This is Slicer's own sample head, at Slicer's own address.
     checksum = "cc211f0dfd9a05ca3841ce1141b292898b2dd2d3f08286affadf823a7e58df93"
     logic.registerCustomSampleDataSource(
         category=category,
@@ -62,7 +62,7 @@ def registerSampleData():
 
 
 class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """Keeps the panel and the scene's parameter node together."""
+    """The widget that connects the panel with the scene's parameter node."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -75,7 +75,8 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._update_pending = False
 
     def setup(self):
-        """Build the panel; nothing here depends on what may have to be installed."""
+        """Build the panel; no package that may be missing is imported."""
+        # Imported late: Slicer reads this file before it knows the nodes of Markups.
         from MaskSAMSlicerLib.panel.panel import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -86,17 +87,17 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = MaskSAMSlicerLogic()
         self.panel = Panel(self.ui, self.logic.segmentation)
         scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self._scene_start_close)
-        self.addObserver(scene, scene.EndCloseEvent, self._scene_changed)
-        self.addObserver(scene, scene.EndImportEvent, self._scene_changed)
-        self.addObserver(scene, scene.NodeRemovedEvent, self._node_removed)
-        slicer.app.connect("aboutToQuit()", self._quit)
-        self._take_parameters()
+        self.addObserver(scene, scene.StartCloseEvent, self._on_scene_start_close)
+        self.addObserver(scene, scene.EndCloseEvent, self._on_scene_changed)
+        self.addObserver(scene, scene.EndImportEvent, self._on_scene_changed)
+        self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
+        slicer.app.connect("aboutToQuit()", self._on_quit)
+        self._connect_parameters()
 
     def cleanup(self):
-        """The widget is destroyed: at the end, or before a reload."""
+        """Close the panel and end the worker, before Slicer quits or reloads the module."""
         try:
-            slicer.app.disconnect("aboutToQuit()", self._quit)
+            slicer.app.disconnect("aboutToQuit()", self._on_quit)
             self._set_parameters(None)
         finally:
             self.removeObservers()
@@ -106,34 +107,34 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.logic.close()
 
     def onReload(self):
-        """Reload the library too: by itself the application reloads only this file."""
-        for name in [n for n in sys.modules if n.split(".")[0] in ("MaskSAMSlicerLib",)]:
+        """Reload the library too; Slicer itself reloads only this file."""
+        for name in [n for n in sys.modules if n.split(".")[0] == "MaskSAMSlicerLib"]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
 
     def enter(self):
-        """The person opens the module."""
+        """Connect the parameter node when the user opens the module."""
         self.panel.check_packages()
-        self._take_parameters()
+        self._connect_parameters()
         self.panel.ask_devices()
 
     def exit(self):
-        """The person opens another module: the parameters are not watched meanwhile."""
+        """Disconnect the parameter node when the user opens another module."""
         self._set_parameters(None)
 
-    def _quit(self):
+    def _on_quit(self):
         self.logic.close()
 
-    def _scene_start_close(self, _caller, _event):
-        self.panel.scene_closing()
+    def _on_scene_start_close(self, _caller, _event):
         self._set_parameters(None)
+        self.panel.scene_closing()
 
-    def _scene_changed(self, _caller, _event):
+    def _on_scene_changed(self, _caller, _event):
         if self.parent.isEntered:
-            self._take_parameters()
+            self._connect_parameters()
 
-    def _node_removed(self, _caller, _event):
-        # Once, however many nodes go.
+    def _on_node_removed(self, _caller, _event):
+        # The panel is updated once, however many nodes are removed at a time.
         if not self._update_pending:
             self._update_pending = True
             qt.QTimer.singleShot(0, self._update_later)
@@ -143,7 +144,7 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameters is not None:
             self.panel.update()
 
-    def _take_parameters(self):
+    def _connect_parameters(self):
         self._set_parameters(self.logic.getParameterNode())
         if not self._parameters.inputVolume:
             first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
@@ -155,20 +156,23 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameters is not None:
             self._parameters.disconnectGui(self._gui_tag)
             self._gui_tag = None
-            self.removeObserver(self._parameters, modified, self._parameters_modified)
+            self.removeObserver(self._parameters, modified, self._on_parameters_modified)
         self._parameters = parameters
         if parameters is not None:
             self._gui_tag = parameters.connectGui(self.ui)
-            self.addObserver(parameters, modified, self._parameters_modified)
+            self.addObserver(parameters, modified, self._on_parameters_modified)
         if self.panel is not None:
             self.panel.set_parameters(parameters)
 
-    def _parameters_modified(self, _caller=None, _event=None):
+    def _on_parameters_modified(self, _caller=None, _event=None):
         self.panel.update()
 
 
 class MaskSAMSlicerLogic(ScriptedLoadableModuleLogic):
-    """The module for scripts.
+    """The logic for scripts.
+
+    Args:
+        segmentation: runs models; None for one with a worker of its own.
 
     Example:
         >>> logic = slicer.util.getModuleLogic("MaskSAMSlicer")
@@ -176,62 +180,76 @@ class MaskSAMSlicerLogic(ScriptedLoadableModuleLogic):
         >>> segmentation = logic.segment(volumeNode, model="hippocampus", roiNode=roi)
     """
 
-    def __init__(self):
+    def __init__(self, segmentation=None):
         ScriptedLoadableModuleLogic.__init__(self)
         from MaskSAMSlicerLib.logic import SegmentationLogic
 
-        self.segmentation = SegmentationLogic()
+        self.segmentation = segmentation or SegmentationLogic()
 
     def getParameterNode(self):
-        """The typed parameters of the scene."""
+        """Return the wrapper of the scene's parameter node."""
         from MaskSAMSlicerLib.parameters import Parameters
 
         return Parameters(super().getParameterNode())
 
-    def segment(self, volumeNode, **choices):
-        """Segments a volume and waits; see ``SegmentationLogic.segment`` for the choices (model,
-        roiNode, boxNodes, segmentationNode, device, rule, progress, overwrite)."""
-        return self.segmentation.segment(volumeNode, **choices)
+    def segment(self, volumeNode, **options):
+        """Segment a volume and wait for the result.
 
-    def update(self, segmentationNode, **choices):
-        """Segments again from changed boxes and waits; see ``SegmentationLogic.update`` for the
-        choices (boxNodes, overwrite, progress)."""
-        return self.segmentation.update(segmentationNode, **choices)
+        Args:
+            volumeNode: the volume.
+            options: see ``SegmentationLogic.segment`` (model, roiNode, boxNodes, segmentationNode,
+                device, rule, progress, overwrite).
+
+        Returns:
+            The segmentation node.
+        """
+        return self.segmentation.segment(volumeNode, **options)
+
+    def update(self, segmentationNode, **options):
+        """Segment again from changed boxes and wait for the result.
+
+        Args:
+            segmentationNode: result of an earlier run.
+            options: see ``SegmentationLogic.update`` (boxNodes, overwrite, progress).
+
+        Returns:
+            The segmentation node.
+        """
+        return self.segmentation.update(segmentationNode, **options)
 
     def close(self):
-        """Ends the worker process."""
+        """End the worker."""
         self.segmentation.close()
 
 
 class MaskSAMSlicerTest(ScriptedLoadableModuleTest):
-    """A run on a made-up head, for Slicer's own self-test module."""
+    """Self-test: a run on a synthetic head."""
 
     def setUp(self):
-        """An empty scene."""
+        """Clear the scene."""
         slicer.mrmlScene.Clear(0)
 
     def runTest(self):
-        """All tests."""
+        """Run all tests."""
         self.setUp()
-        self.test_a_volume_gets_segments_with_the_model_s_names()
+        self.test_segments_have_the_names_of_the_model_s_classes()
 
-    def test_a_volume_gets_segments_with_the_model_s_names(self):
-        """The whole way: volume, worker, model, segments."""
+    def test_segments_have_the_names_of_the_model_s_classes(self):
+        """Segment a synthetic volume with a bundled model."""
         import numpy as np
 
         from MaskSAMSlicerLib import installer
 
-        lacking = installer.missing()
-        if lacking:
-            # A build machine: the panel says the same to a person.
-            self.delayDisplay(_("Not run, for packages are missing: {0}").format(lacking))
+        missing = installer.missing()
+        if missing:  # as on the machines that build Slicer's extensions
+            self.delayDisplay(_("Not run because packages are missing: {0}").format(missing))
             return
-        self.delayDisplay(_("Segmenting a made-up volume"))
-        random = np.random.default_rng(0)
-        voxels = random.normal(300, 30, (36, 52, 38)).astype(np.float32)
+        self.delayDisplay(_("Segmenting a synthetic volume"))
+        rng = np.random.default_rng(0)
+        voxels = rng.normal(300, 30, (36, 52, 38)).astype(np.float32)
         k, j, i = np.ogrid[:36, :52, :38]
         voxels[((k - 18) / 7) ** 2 + ((j - 26) / 14) ** 2 + ((i - 19) / 8) ** 2 < 1] += 300
-        volume = slicer.util.addVolumeFromArray(voxels, np.eye(4), "made-up")
+        volume = slicer.util.addVolumeFromArray(voxels, np.eye(4), "synthetic")
         logic = MaskSAMSlicerLogic()
         try:
             node = logic.segment(volume, model="hippocampus")

@@ -2,5 +2,5 @@
 
 from MaskSAMSlicerLib.core_path import make_core_importable
 
-# Before anything else of the library is imported: its other parts import MaskSAMCore.
+# This comes first because all other parts of the library import MaskSAMCore.
 make_core_importable()

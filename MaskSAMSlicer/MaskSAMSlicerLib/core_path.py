@@ -1,6 +1,6 @@
-"""Where MaskSAMCore is, and what runs it.
+"""Location of MaskSAMCore, and the Python interpreter that runs it.
 
-In an installed extension the package lies beside this module; in a checkout, one folder up.
+In an installed extension the package lies beside the module; in a checkout, one folder up.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ MODULE_FOLDER = Path(__file__).resolve().parent.parent
 
 
 def core_folder() -> Path:
-    """The folder that holds the package MaskSAMCore.
+    """Return the folder that contains the package MaskSAMCore.
 
     Raises:
-        RuntimeError: it is nowhere.
+        RuntimeError: the package is not installed.
     """
     for folder in (MODULE_FOLDER, MODULE_FOLDER.parent):
         if (folder / "MaskSAMCore" / "__init__.py").is_file():
@@ -25,12 +25,12 @@ def core_folder() -> Path:
 
 
 def make_core_importable() -> None:
-    """Put MaskSAMCore on the path; its light parts (catalog, geometry, labels) then import."""
+    """Append the folder of MaskSAMCore to ``sys.path``."""
     folder = str(core_folder())
     if folder not in sys.path:
         sys.path.append(folder)
 
 
 def worker_python() -> str:
-    """The interpreter for the worker: Slicer's own PythonSlicer, or the running one outside it."""
+    """Return the worker's Python interpreter: PythonSlicer, or outside Slicer the running one."""
     return shutil.which("PythonSlicer") or sys.executable

@@ -1,4 +1,4 @@
-"""What the worker needs in Slicer's Python: what is missing, and installing it on request."""
+"""Python packages that the worker needs: detection and installation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from importlib import metadata
 import slicer
 from slicer.i18n import tr as _
 
-# Floors, never pins: other extensions share this Python. SimpleITK, numpy and requests are Slicer's
-# own and are never replaced.
+# Minimum versions only, because other extensions share Slicer's Python.
 TORCH = "torch>=2.1"
 REQUIREMENTS = (
     "segment-anything>=1.0",
@@ -18,23 +17,23 @@ REQUIREMENTS = (
     "pooch>=1.7",
     "psutil>=5.9",
 )
-_SLICERS_OWN = ("SimpleITK", "numpy", "requests")
+# Packages that belong to Slicer and must not be replaced.
+_SLICER_PACKAGES = ("SimpleITK", "numpy", "requests")
 
 
 def missing() -> list[str]:
-    """The requirements that are not installed, or too old. Imports none of them."""
+    """Return the requirements that are not installed or too old, without importing any."""
     return [text for text in (TORCH, *REQUIREMENTS) if not _satisfied(text)]
 
 
 def install(log: Callable[[str], None]) -> None:
-    """Installs what is missing, after a person asked for it. Runs on the main thread, as Slicer's
-    own installer does.
+    """Install the missing packages, on the main thread as Slicer's own installer does.
 
     Args:
-        log: receives lines for the person.
+        log: receives progress messages for the user.
 
     Raises:
-        RuntimeError: it could not be installed; the message says what to do.
+        RuntimeError: the installation failed; the message says what to do.
     """
     wanted = missing()
     if TORCH in wanted:
@@ -47,18 +46,18 @@ def install(log: Callable[[str], None]) -> None:
         except Exception as error:
             raise RuntimeError(
                 _(
-                    "{packages} could not be installed: {error}. If you did not decline, check the"
-                    " network and the proxy, then try again."
+                    "{packages} could not be installed: {error}. Unless you declined, check the"
+                    " network and the proxy settings, then try again."
                 ).format(packages=", ".join(wanted), error=error)
             ) from error
-    left = missing()
-    if left:
+    still_missing = missing()
+    if still_missing:
         raise RuntimeError(
             _("Still missing: {packages}. Restart Slicer and try again.").format(
-                packages=", ".join(left)
+                packages=", ".join(still_missing)
             )
         )
-    log(_("Everything that MaskSAM needs is installed."))
+    log(_("All packages that MaskSAM needs are installed."))
 
 
 def _install_torch(log: Callable[[str], None]) -> None:
@@ -95,7 +94,10 @@ def _install_packages(requirements: list[str]) -> None:
             slicer.util.pip_install(requirement)
         return
     packaging.pip_ensure(
-        requirements, skip_packages=list(_SLICERS_OWN), requester="MaskSAM", skip_in_testing=False
+        requirements,
+        skip_packages=list(_SLICER_PACKAGES),
+        requester="MaskSAM",
+        skip_in_testing=False,
     )
 
 
@@ -105,12 +107,12 @@ def _satisfied(requirement: str) -> bool:
         version = metadata.version(name)
     except metadata.PackageNotFoundError:
         return False
-    # What a failed removal leaves behind has no version.
+    # The version is None where a failed removal has left files behind.
     return bool(version) and _numbers(version) >= _numbers(floor)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version: "2.13.0+cpu" gives (2, 13, 0)."""
+    """Return the leading numbers of a version: (2, 13, 0) for "2.13.0+cpu"."""
     numbers = []
     for part in version.split("+")[0].split("."):
         if not part.isdigit():

@@ -1,4 +1,4 @@
-"""What the module does, with or without a panel."""
+"""Segmentation for scripts and for the panel."""
 
 from __future__ import annotations
 
@@ -8,26 +8,42 @@ from typing import TYPE_CHECKING, TypeVar
 import slicer
 from slicer.i18n import tr as _
 
+from MaskSAMCore.worker.protocol import ProgressCallback
 from MaskSAMSlicerLib import installer
 from MaskSAMSlicerLib.core_path import core_folder, worker_python
-from MaskSAMSlicerLib.model_catalog import DEFAULT_MODEL, find_row
+from MaskSAMSlicerLib.model_catalog import DEFAULT_MODEL, find_model
 from MaskSAMSlicerLib.mrml.box_nodes import boxes_of, is_edited
+from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord
 from MaskSAMSlicerLib.mrml.segments import ADD, REPLACE
-from MaskSAMSlicerLib.mrml.undo import UndoStep
-from MaskSAMSlicerLib.run import Choice, Outcome, Run
-from MaskSAMSlicerLib.update import Update, record_of
+from MaskSAMSlicerLib.mrml.undo import UndoHistory
+from MaskSAMSlicerLib.run import Run, RunCallbacks, RunRequest, Update
 from MaskSAMSlicerLib.worker.client import WorkerClient, WorkerError
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
+
 _Run = TypeVar("_Run", bound=Run)
+LogCallback = Callable[[str], None]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
+def new_client(on_log: LogCallback) -> WorkerClient:
+    """Return a client whose worker runs MaskSAMCore with Slicer's Python."""
+    return WorkerClient(python=worker_python(), core_folder=core_folder(), on_log=on_log)
+
+
 class SegmentationLogic:
-    """Runs models over one worker process.
+    """Runs of models in one worker process.
+
+    Args:
+        client_factory: makes the client of the worker; receives a function for log lines.
+
+    Attributes:
+        run: the latest run; None before the first one.
+        on_log: called with each line for the log.
+        on_change: called when a script's run begins and ends.
 
     Example:
         >>> logic = slicer.util.getModuleLogic("MaskSAMSlicer")
@@ -35,21 +51,19 @@ class SegmentationLogic:
         >>> segmentation = logic.segment(volumeNode, model="hippocampus", roiNode=roi)
     """
 
-    def __init__(self) -> None:
-        self.on_log: Callable[[str], None] = lambda _text: None
-        # Called when a script's run begins and ends, for a panel that is open meanwhile.
+    def __init__(self, client_factory: Callable[[LogCallback], WorkerClient] = new_client) -> None:
+        self.run: Run | None = None
+        self.on_log: LogCallback = lambda _text: None
         self.on_change: Callable[[], None] = lambda: None
+        self._client_factory = client_factory
         self._client: WorkerClient | None = None
         self._sessions: set[str] = set()
-        self.run: Run | None = None
 
     @property
     def client(self) -> WorkerClient:
-        """The worker's client; the process starts with the first run."""
+        """Client of the worker; the process starts with the first request."""
         if self._client is None:
-            self._client = WorkerClient(
-                python=worker_python(), core_folder=core_folder(), on_log=self._log
-            )
+            self._client = self._client_factory(self._log)
         return self._client
 
     @property
@@ -57,56 +71,40 @@ class SegmentationLogic:
         """Whether a run is under way."""
         return self.run is not None and not self.run.finished
 
-    def forget(self) -> None:
-        """Let go of the last run's result, and of the volumes that the worker holds open."""
-        if not self.busy:
-            self.run = None
-        if self._client is not None:
-            for session in self._sessions:
-                self._client.close_session(session)
-        self._sessions.clear()
-
-    def start(
-        self,
-        choice: Choice,
-        on_progress: Callable[[str, float, float | None], None],
-        on_done: Callable[[Outcome], None],
-        on_error: Callable[[WorkerError], None],
-    ) -> Run:
-        """Starts a run and returns at once; :meth:`poll` carries it on.
+    def start(self, request: RunRequest, callbacks: RunCallbacks | None = None) -> Run:
+        """Start a run and return at once; :meth:`poll` carries it on.
 
         Raises:
-            ValueError: something cannot work; the message says what to do.
+            ValueError: the request cannot work; the message says what to do.
         """
-        return self._started(Run(choice, on_progress, on_done, on_error))
+        return self._start(Run(request, callbacks))
 
     def start_update(
         self,
-        choice: Choice,
-        on_progress: Callable[[str, float, float | None], None],
-        on_done: Callable[[Outcome], None],
-        on_error: Callable[[WorkerError], None],
-        step: UndoStep | None = None,
+        request: RunRequest,
+        callbacks: RunCallbacks | None = None,
+        history: UndoHistory | None = None,
     ) -> Update:
-        """Starts another run on the result of an earlier one (`choice.output`), from the boxes of
-        the choice; :meth:`poll` carries it on.
+        """Start to segment again from boxes and return at once; :meth:`poll` carries it on.
 
         Args:
-            step: the undo steps of the segmentation so far.
+            request: the request; its output is the segmentation of an earlier run.
+            callbacks: functions that the run calls.
+            history: undo history of the segmentation, to be continued.
 
         Raises:
-            ValueError: something cannot work; the message says what to do.
+            ValueError: the request cannot work; the message says what to do.
         """
-        return self._started(Update(choice, on_progress, on_done, on_error, step=step))
+        return self._start(Update(request, callbacks, history))
 
-    def _started(self, run: _Run) -> _Run:
+    def _start(self, run: _Run) -> _Run:
         if self.busy:
             raise ValueError(_("A run is under way: wait for its end, or cancel it."))
-        lacking = installer.missing()
-        if lacking:
+        missing = installer.missing()
+        if missing:
             raise ValueError(
                 _("Python packages are missing ({packages}): press Install.").format(
-                    packages=", ".join(lacking)
+                    packages=", ".join(missing)
                 )
             )
         run.start(self.client)
@@ -115,14 +113,23 @@ class SegmentationLogic:
         return run
 
     def poll(self) -> None:
-        """Hands out what the worker has said; never waits."""
+        """Handle the worker's messages without waiting for more."""
         if self._client is not None:
             self._client.poll()
 
     def cancel(self) -> None:
-        """Ends the run; the scene stays as it is."""
+        """Cancel the run; the scene stays as it is."""
         if self.busy:
             self.client.cancel()
+
+    def forget(self) -> None:
+        """Drop the result of the last run, and the volumes that the worker holds open."""
+        if not self.busy:
+            self.run = None
+        if self._client is not None:
+            for session in self._sessions:
+                self._client.close_session(session)
+        self._sessions.clear()
 
     def segment(
         self,
@@ -133,22 +140,22 @@ class SegmentationLogic:
         segmentationNode: vtkMRMLSegmentationNode | None = None,
         device: str = "auto",
         rule: str = REPLACE,
-        progress: Callable[[str, float, float | None], None] | None = None,
+        progress: ProgressCallback | None = None,
         overwrite: bool = False,
     ) -> vtkMRMLSegmentationNode:
-        """Segments a volume and waits for the result; the application stays responsive.
+        """Segment a volume and wait for the result; the application stays responsive.
 
         Args:
-            volumeNode: the image, or one for each channel of the model.
-            model: name in the catalog.
-            roiNode: the part to segment; None for the whole volume.
-            boxNodes: ROIs named like classes; each bounds its class. Of models that need boxes
-                (SAM, MedSAM): named like what they are drawn around.
-            segmentationNode: where segments go; None for a new one.
+            volumeNode: the volume, or one volume for each channel of the model.
+            model: name of the model in the catalog.
+            roiNode: part to segment; None for the whole volume.
+            boxNodes: ROIs named like classes, which they bound. For models that need boxes (SAM,
+                MedSAM): ROIs named like the structures that they surround.
+            segmentationNode: segmentation to write to; None for a new one.
             device: "auto", "cpu", "cuda" or "mps".
-            rule: "replace" puts a class into the segment of its name, "add" gives new segments.
-            progress: called with (stage, fraction done, seconds left or None).
-            overwrite: whether classes with boxes may take voxels of classes without.
+            rule: "replace" writes a class into the segment of its name, "add" makes new segments.
+            progress: called with the stage, the fraction done and the seconds left or None.
+            overwrite: let classes with boxes take voxels from classes without.
 
         Returns:
             The segmentation.
@@ -165,36 +172,35 @@ class SegmentationLogic:
                     device=device, known=", ".join(DEVICES)
                 )
             )
-        volumes = volumeNode if isinstance(volumeNode, (list, tuple)) else [volumeNode]
-        choice = Choice(
-            volumes,
-            find_row(model),
-            roiNode,
-            boxNodes or (),
-            segmentationNode,
-            rule,
-            device,
-            overwrite,
+        request = RunRequest(
+            volumes=volumeNode if isinstance(volumeNode, (list, tuple)) else [volumeNode],
+            model=find_model(model),
+            roi=roiNode,
+            boxes=boxNodes or (),
+            output=segmentationNode,
+            rule=rule,
+            device=device,
+            overwrite=overwrite,
         )
-        run = self.start(choice, progress or _ignore, _ignore, _ignore)
-        return self._waited_for(run)
+        return self._wait(self.start(request, _callbacks(progress)))
 
     def update(
         self,
         segmentationNode: vtkMRMLSegmentationNode,
         boxNodes: Sequence[vtkMRMLMarkupsROINode] | None = None,
         overwrite: bool = False,
-        progress: Callable[[str, float, float | None], None] | None = None,
+        progress: ProgressCallback | None = None,
     ) -> vtkMRMLSegmentationNode:
-        """Segments again what boxes were changed of, and waits: a decode only, as long as the
-        worker holds the volume open.
+        """Segment again from changed boxes and wait for the result.
+
+        Only a decode is needed as long as the worker holds the volume open.
 
         Args:
-            segmentationNode: the result of an earlier run.
-            boxNodes: all boxes that count, named like classes; None for those that a person moved
-                or drew in the panel. A class without one gets its automatic voxels back.
-            overwrite: whether classes with boxes may take voxels of classes without.
-            progress: called with (stage, fraction done, seconds left or None).
+            segmentationNode: result of an earlier run.
+            boxNodes: all boxes to use, named like classes; None for those that the user moved or
+                drew in the panel. A class without a box gets its automatic voxels back.
+            overwrite: let classes with boxes take voxels from classes without.
+            progress: called with the stage, the fraction done and the seconds left or None.
 
         Returns:
             The segmentation.
@@ -203,28 +209,27 @@ class SegmentationLogic:
             ValueError: an argument cannot work; the message says what to do.
             RuntimeError: the run failed or was cancelled; the scene is as before.
         """
-        record = record_of(segmentationNode)
+        record = SegmentationRecord.require(segmentationNode)
         if boxNodes is None:
             boxNodes = [box for box in boxes_of(segmentationNode) if is_edited(box)]
-        choice = Choice(
-            (),
-            find_row(record.model),
+        request = RunRequest(
+            volumes=(),
+            model=find_model(record.model),
             boxes=boxNodes,
             output=segmentationNode,
             device=record.device,
             overwrite=overwrite,
         )
-        run = self.start_update(choice, progress or _ignore, _ignore, _ignore)
-        return self._waited_for(run)
+        return self._wait(self.start_update(request, _callbacks(progress)))
 
-    def _waited_for(self, run: Run) -> vtkMRMLSegmentationNode:
+    def _wait(self, run: Run) -> vtkMRMLSegmentationNode:
         self.on_change()
         try:
             self.client.wait(run.job, on_idle=slicer.app.processEvents)
         except WorkerError as error:
             raise RuntimeError(str(error)) from error
         except BaseException:
-            # The caller's progress failed, or the person pressed Ctrl+C: nobody waits any more.
+            # The script's progress function failed, or the user pressed Ctrl+C.
             self.client.close()
             self.run = None
             raise
@@ -235,7 +240,7 @@ class SegmentationLogic:
         return run.outcome.node
 
     def close(self) -> None:
-        """Ends the worker; called when the application quits and before a reload."""
+        """End the worker."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -245,5 +250,5 @@ class SegmentationLogic:
         self.on_log(text)
 
 
-def _ignore(*_arguments: object) -> None:
-    """Nobody wants to know."""
+def _callbacks(progress: ProgressCallback | None) -> RunCallbacks:
+    return RunCallbacks() if progress is None else RunCallbacks(on_progress=progress)

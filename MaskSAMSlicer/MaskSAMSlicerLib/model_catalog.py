@@ -1,4 +1,4 @@
-"""What the model picker shows, and whether a volume suits a model."""
+"""Models that the panel offers, and checks whether a volume suits a model."""
 
 from __future__ import annotations
 
@@ -22,27 +22,33 @@ if TYPE_CHECKING:
 
     from MaskSAMCore.geometry import Volume
 
+# Tolerance of the voxel sizes that a model is made for, in mm.
+_SPACING_TOLERANCE = 1e-3
+
 
 @dataclass(frozen=True)
-class ModelRow:
-    """A line of the picker.
+class ModelInfo:
+    """Description of a model.
 
     Attributes:
-        name, title: for scripts, and for people.
-        kind: "model", or "backbone" (weights of SAM and MedSAM).
-        installed: whether it can be used now.
-        own: whether a person added or downloaded it, so that it can be removed.
-        modality: "MR", "CT" or empty where it is not stated.
-        labels: the classes; empty for what is not installed.
-        spacing_mm: smallest and largest voxel size it was made for; None where not stated.
-        needs_roi: whether it was trained on crops, so that it wants an ROI.
-        licence, size, description, sha256, url: as in the catalog.
-        needs_boxes: whether it has no classes, and segments what boxes are drawn around.
+        name: name in scripts.
+        title: name in the panel.
+        installed: whether the model can be run.
+        own: whether the user added or downloaded the model, so that it can be removed.
+        modality: "MR", "CT", or empty if not stated.
+        labels: classes; empty for models that are not installed.
+        spacing_mm: smallest and largest voxel size that the model is made for; None if not stated.
+        needs_roi: whether the model was trained on crops, so that it needs an ROI.
+        licence: licence of the weights.
+        size: size of the files in bytes.
+        description: one or two sentences.
+        sha256: checksum of the download.
+        url: address of the download; empty if there is none.
+        needs_boxes: whether the model has no classes and segments what the user's boxes surround.
     """
 
     name: str
     title: str
-    kind: str
     installed: bool
     own: bool
     modality: str
@@ -56,20 +62,15 @@ class ModelRow:
     url: str
     needs_boxes: bool = False
 
-    @property
-    def usable(self) -> bool:
-        """Whether Segment can run it."""
-        return self.installed
-
     def matches(self, text: str) -> bool:
-        """Whether all words of a search occur in what is known of the model."""
+        """Return whether all words of a search text occur in the description."""
         classes = " ".join(label.name for label in self.labels)
         known = f"{self.name} {self.title} {self.modality} {classes} {self.licence}".casefold()
         return all(word in known for word in text.casefold().split())
 
     def details(self) -> str:
-        """Rich text for people."""
-        # Escaped: a bundle from somewhere must not load pictures or links into the panel.
+        """Return the description as rich text."""
+        # The texts are escaped so that a bundle cannot load pictures or links into the panel.
         lines = [f"<b>{escape(self.title)}</b>", escape(self.description)]
         if self.labels:
             names = ", ".join(label.name for label in self.labels)
@@ -84,7 +85,7 @@ class ModelRow:
         if not self.installed and not self.url:
             lines.append(
                 _(
-                    "Nothing vouches for its file, so that it is brought by hand, in a shell:"
+                    "Its authors publish no checksum, so its file is added by hand, in a shell:"
                     " masksam models add FILE --name {name}"
                 ).format(name=self.name)
             )
@@ -95,33 +96,33 @@ class ModelRow:
 
 
 def readable_size(size: int) -> str:
-    """Bytes in MB or GB."""
+    """Return a number of bytes in MB or GB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
-def model_rows() -> list[ModelRow]:
-    """All models of the catalog; those that can be used come first."""
-    rows = [_row(entry) for entry in core_models.catalog()]
-    return sorted(rows, key=lambda row: (not row.usable, not row.installed))
+def list_models() -> list[ModelInfo]:
+    """Return all models of the catalog, installed ones first."""
+    models = [_describe(entry) for entry in core_models.catalog()]
+    return sorted(models, key=lambda model: not model.installed)
 
 
-def find_row(name: str) -> ModelRow:
-    """The row of a name.
+def find_model(name: str) -> ModelInfo:
+    """Return the model of a name.
 
     Raises:
-        ValueError: there is none; the message lists those there are.
+        ValueError: there is no such model; the message lists the installed ones.
     """
-    rows = model_rows()
-    for row in rows:
-        if row.name == name:
-            return row
-    known = ", ".join(row.name for row in rows if row.usable)
+    models = list_models()
+    for model in models:
+        if model.name == name:
+            return model
+    known = ", ".join(model.name for model in models if model.installed)
     raise ValueError(
         _("There is no model '{name}': choose one of {known}.").format(name=name, known=known)
     )
 
 
-def _row(entry: core_models.Entry) -> ModelRow:
+def _describe(entry: core_models.Entry) -> ModelInfo:
     try:
         values = core_models.describe(entry)
         labels = tuple(Label.from_json(value) for value in values.get("labels", ()))
@@ -130,14 +131,13 @@ def _row(entry: core_models.Entry) -> ModelRow:
         limits = (float(spacing[0]), float(spacing[1])) if spacing else None
     except (MaskSAMError, KeyError, TypeError, ValueError, IndexError):
         labels, card, limits = (), {}, None
-    user_folder = core_models.user_folder()
-    own = entry.folder is None or user_folder in entry.folder.parents
-    return ModelRow(
+    installed = core_models.installed(entry)
+    shipped = entry.folder is not None and core_models.user_folder() not in entry.folder.parents
+    return ModelInfo(
         name=entry.name,
         title=entry.title,
-        kind=entry.kind,
-        installed=core_models.installed(entry),
-        own=own and core_models.installed(entry),
+        installed=installed,
+        own=installed and not shipped,
         modality=str(card.get("modality", "")),
         labels=labels,
         spacing_mm=limits,
@@ -151,43 +151,47 @@ def _row(entry: core_models.Entry) -> ModelRow:
     )
 
 
-def doubts(
-    row: ModelRow, node: vtkMRMLScalarVolumeNode, volume: Volume, has_roi: bool
+def suitability_warnings(
+    model: ModelInfo, node: vtkMRMLScalarVolumeNode, volume: Volume, has_roi: bool
 ) -> list[str]:
-    """Why a model may do badly on a volume; warnings, not walls.
+    """Return reasons why a model may perform badly on a volume.
 
     Args:
-        volume: the node's voxels and matrix.
+        model: the model.
+        node: the volume node.
+        volume: voxels and matrix of the node.
+        has_roi: whether an ROI is chosen.
     """
-    found = []
+    warnings = []
     modality = _modality(node, volume.array)
-    if row.modality and modality and modality != row.modality:
-        found.append(
+    if model.modality and modality and modality != model.modality:
+        warnings.append(
             _("This model is made for {wanted}, and the volume looks like {found}.").format(
-                wanted=row.modality, found=modality
+                wanted=model.modality, found=modality
             )
         )
-    if row.spacing_mm:
-        low, high = row.spacing_mm
-        if min(volume.spacing) < low - 1e-3 or max(volume.spacing) > high + 1e-3:
+    if model.spacing_mm:
+        low, high = model.spacing_mm
+        smallest, largest = min(volume.spacing), max(volume.spacing)
+        if smallest < low - _SPACING_TOLERANCE or largest > high + _SPACING_TOLERANCE:
             spacing = " x ".join(f"{value:.2g}" for value in volume.spacing)
-            found.append(
+            warnings.append(
                 _(
-                    "This model is made for voxels of {low:g} to {high:g} mm; these are"
-                    " {spacing} mm."
+                    "This model is made for voxels of {low:g} to {high:g} mm; the volume has voxels"
+                    " of {spacing} mm."
                 ).format(low=low, high=high, spacing=spacing)
             )
-    if row.needs_roi and not has_roi:
-        found.append(_("This model expects an ROI around the structure: draw or choose one."))
-    return found
+    if model.needs_roi and not has_roi:
+        warnings.append(_("This model needs an ROI around the structure: draw or choose one."))
+    return warnings
 
 
 def _modality(node: vtkMRMLScalarVolumeNode, array: np.ndarray) -> str:
-    """From DICOM where the subject hierarchy knows it, else CT where the voxels say so."""
+    """Return the modality that DICOM states, else "CT" if the volume has voxels of air, else ""."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     item = hierarchy.GetItemByDataNode(node)
     stated = hierarchy.GetItemAttribute(item, "DICOM.Modality") if item else ""
     if stated:
         return str(stated)
-    # A sample is enough to see air, and quick on a large volume.
+    # A sample of the voxels is enough to find air, and fast on a large volume.
     return "CT" if array[::8, ::8, ::8].min() <= CT_AIR else ""

@@ -1,4 +1,4 @@
-"""The panel's choices, kept in the scene and saved with it."""
+"""The panel's settings, kept in the scene and saved with it."""
 
 from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import parameterNodeWrapper
@@ -8,18 +8,18 @@ from MaskSAMSlicerLib.model_catalog import DEFAULT_MODEL
 
 @parameterNodeWrapper
 class Parameters:
-    """What the next run does.
+    """Settings of the next run.
 
     Attributes:
-        inputVolume: the image.
+        inputVolume: volume to segment.
         model: name of the model in the catalog.
-        roi: the part to segment; none for the whole volume.
-        outputSegmentation: where segments go; none for a new one.
-        rule: "replace" or "add" (see ``segments.write_segments``).
+        roi: part to segment; None for the whole volume.
+        outputSegmentation: segmentation to write to; None for a new one.
+        rule: "replace" or "add", see ``segments.write_segments``.
         device: "auto", "cpu", "cuda" or "mps".
-        boxSegmentation: the result whose boxes are shown.
-        boxLive: whether a dragged box is used as soon as the drag ends.
-        boxOverwrite: whether a class with a changed box may take voxels of the others.
+        boxSegmentation: result whose boxes are shown.
+        boxLive: segment again whenever the user has dragged a box.
+        boxOverwrite: let classes with a changed box take voxels from the others.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode

@@ -1,28 +1,33 @@
-"""One run: from the nodes that a person chose to segments, with nothing changed until the end."""
+"""Runs of a model: from a request on MRML nodes to segments in the scene.
+
+The scene changes once, when the complete result is there.
+"""
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
-from MaskSAMCore.geometry import Volume
-from MaskSAMCore.worker.protocol import InstanceMessage
-from MaskSAMSlicerLib.model_catalog import ModelRow
+from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.labels import Label
+from MaskSAMCore.worker.protocol import InstanceMessage, ProgressCallback
+from MaskSAMSlicerLib.model_catalog import ModelInfo
 from MaskSAMSlicerLib.mrml.box_nodes import class_of
-from MaskSAMSlicerLib.mrml.run_record import RunRecord, checksum
+from MaskSAMSlicerLib.mrml.run_record import Edges, SegmentationRecord, checksum, volumes_of
 from MaskSAMSlicerLib.mrml.segments import (
     FoundClass,
     check_target,
     new_segmentation,
+    replace_voxels,
     write_segments,
 )
-from MaskSAMSlicerLib.mrml.undo import UndoStep
+from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
 from MaskSAMSlicerLib.worker.client import (
     Job,
@@ -36,24 +41,24 @@ if TYPE_CHECKING:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
 
-@dataclass
-class Choice:
-    """What to segment, with what, and where the result goes.
+@dataclass(frozen=True)
+class RunRequest:
+    """A volume to segment, a model, and the place of the result.
 
     Attributes:
-        volumes: one for each channel of the model; the first gives the geometry.
-        row: the model.
-        roi: the part to segment; None for the whole volume.
-        boxes: ROI nodes, each named like a class that it bounds; of a model that needs boxes, each
-            named like what it is drawn around.
-        output: None for a new segmentation.
-        rule: "replace" or "add".
+        volumes: a volume for each channel of the model; the first gives the geometry.
+        model: the model.
+        roi: part to segment; None for the whole volume.
+        boxes: ROI nodes named like classes, which they bound; for a model that needs boxes, named
+            like the structures that they surround.
+        output: segmentation to write to; None for a new one.
+        rule: "replace" or "add", see ``segments.write_segments``.
         device: "auto", "cpu", "cuda" or "mps".
-        overwrite: whether classes with boxes may take voxels of classes without.
+        overwrite: let classes with boxes take voxels from classes without.
     """
 
     volumes: Sequence[vtkMRMLScalarVolumeNode]
-    row: ModelRow
+    model: ModelInfo
     roi: vtkMRMLMarkupsROINode | None = None
     boxes: Sequence[vtkMRMLMarkupsROINode] = ()
     output: vtkMRMLSegmentationNode | None = None
@@ -62,195 +67,310 @@ class Choice:
     overwrite: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
-    """What a run gave.
+    """Result of a run as it was written into the scene.
 
     Attributes:
         node: the segmentation.
-        found: the classes, with their segments' IDs at the same places in ``segment_ids``.
-        device: where it ran, and why there.
-        notes: remarks for the person.
-        seconds, import_seconds: of the worker, and of the import into the scene.
+        found: classes that were found.
+        segment_ids: segment IDs of these classes, in the same order.
+        changed: names of the classes whose segments were written.
+        undo: undo history of the segmentation.
+        device: device that was used, and why.
+        notes: remarks for the user.
+        seconds: duration of the run in the worker.
         voxel_ml: volume of a voxel in ml.
-        volume_name: of what was segmented.
+        volume_name: name of the segmented volume.
     """
 
     node: vtkMRMLSegmentationNode
     found: list[FoundClass]
     segment_ids: list[str]
-    undo: UndoStep
+    changed: list[str]
+    undo: UndoHistory
     device: str
     notes: list[str]
     seconds: float
-    import_seconds: float
     voxel_ml: float
     volume_name: str
 
 
-@dataclass
-class Run:
-    """A run under way. The scene is touched once, when the whole result is there.
+def _ignore(*_arguments: object) -> None:
+    """Do nothing."""
 
-    Nodes are remembered by their IDs: they may vanish while the worker is busy.
+
+@dataclass(frozen=True)
+class RunCallbacks:
+    """Functions that a run calls; each is called on the main thread, out of ``poll``.
+
+    Attributes:
+        on_progress: receives the stage, the fraction done and the seconds left or None.
+        on_done: receives the outcome.
+        on_error: receives the error; the scene is unchanged.
     """
 
-    choice: Choice
-    on_progress: Callable[[str, float, float | None], None] = lambda *_arguments: None
-    on_done: Callable[[Outcome], None] = lambda _outcome: None
-    on_error: Callable[[WorkerError], None] = lambda _error: None
-    job: Job | None = None
-    outcome: Outcome | None = None
-    error: Exception | None = None
-    _record: RunRecord = field(default_factory=lambda: RunRecord(""))
-    _ids: dict[str, str] = field(default_factory=dict)
-    _part: str = ""
+    on_progress: ProgressCallback = _ignore
+    on_done: Callable[[Outcome], None] = _ignore
+    on_error: Callable[[WorkerError], None] = _ignore
+
+
+class Run:
+    """A run of a model on a volume.
+
+    Attributes:
+        request: the request; it is emptied of nodes when the run has finished.
+        job: the worker's job, once the run has started.
+        outcome: the result, once the run has succeeded.
+        error: the error, once the run has failed.
+    """
+
+    def __init__(self, request: RunRequest, callbacks: RunCallbacks | None = None) -> None:
+        self.request = request
+        self.job: Job | None = None
+        self.outcome: Outcome | None = None
+        self.error: WorkerError | None = None
+        self._callbacks = callbacks or RunCallbacks()
+        self._record = SegmentationRecord("")
 
     @property
     def session(self) -> str:
-        """Under which the worker holds the volume open."""
+        """Key under which the worker holds the volume open."""
         return self._record.session
 
     @property
     def finished(self) -> bool:
-        """Whether it ended, well or not."""
+        """Whether the run has succeeded or failed."""
         return self.outcome is not None or self.error is not None
 
     def start(self, client: WorkerClient) -> None:
-        """Checks everything that can be checked at once, and sends the work off.
+        """Check the request and send it to the worker.
 
         Raises:
-            ValueError: a choice cannot work; the message says what to do. Nothing was started.
+            ValueError: the request cannot work; the message says what to do. Nothing was started.
         """
-        choice = self.choice
-        if not choice.volumes:
-            raise ValueError(_("Choose a volume first: load one with the Add Data dialog."))
-        if not choice.row.usable:
-            raise ValueError(_not_usable(choice.row))
-        volumes = [volume_from_node(node) for node in choice.volumes]
-        first = volumes[0]
-        check_target(choice.output, choice.volumes[0])
-        if choice.row.needs_boxes and not choice.boxes:
-            raise ValueError(_needs_boxes(choice.row))
-        roi = None if choice.roi is None else box_from_roi(choice.roi, first)
-        boxes = [box_from_roi(node, first, class_of(node)) for node in choice.boxes]
-        self._record = RunRecord(
-            choice.row.name,
-            choice.device,
-            session=uuid.uuid4().hex,
-            roi=None if roi is None else (list(roi.lower), list(roi.upper)),
-            edited=sorted({box.class_name for box in boxes}),
-        )
-        self._part = "" if choice.roi is None else choice.roi.GetName()
-        self._ids = {"volume": choice.volumes[0].GetID()}
-        if choice.output is not None:
-            self._ids["output"] = choice.output.GetID()
-        request = SegmentRequest(
-            volumes=volumes,
-            model=choice.row.name,
-            roi=roi,
-            boxes=boxes,
-            device=choice.device,
-            session=self._record.session,
-            overwrite=choice.overwrite,
-        )
         self.job = client.segment(
-            request, on_progress=self.on_progress, on_done=self._done, on_error=self._failed
+            self._prepare(),
+            on_progress=self._callbacks.on_progress,
+            on_done=self._on_result,
+            on_error=self._fail,
         )
 
-    def _let_go(self) -> None:
-        """Of the volumes and the labelmap: a finished run must not keep them in memory."""
-        self.choice = replace(self.choice, volumes=(), roi=None, boxes=(), output=None)
+    def _prepare(self) -> SegmentRequest:
+        """Check the request, create the record and return the request for the worker."""
+        request = self.request
+        if not request.volumes:
+            raise ValueError(_("Choose a volume first: load one with the Add Data dialog."))
+        if not request.model.installed:
+            raise ValueError(
+                _("The model '{title}' is not installed: press Download first.").format(
+                    title=request.model.title
+                )
+            )
+        volumes = [volume_from_node(node) for node in request.volumes]
+        check_target(request.output, request.volumes[0])
+        if request.model.needs_boxes and not request.boxes:
+            raise ValueError(
+                _(
+                    "'{title}' segments what boxes surround: draw a box under Boxes, and name it."
+                ).format(title=request.model.title)
+            )
+        roi = None if request.roi is None else box_from_roi(request.roi, volumes[0])
+        boxes = self._boxes(volumes[0])
+        self._record = SegmentationRecord(
+            request.model.name,
+            request.device,
+            session=uuid.uuid4().hex,
+            roi=None if roi is None else (list(roi.lower), list(roi.upper)),
+            edited=_class_names(boxes),
+        )
+        return self._worker_request(volumes, roi, boxes)
+
+    def _boxes(self, volume: Volume) -> list[Box]:
+        return [box_from_roi(node, volume, class_of(node)) for node in self.request.boxes]
+
+    def _worker_request(
+        self, volumes: list[Volume], roi: Box | None, boxes: list[Box], resume: bool = False
+    ) -> SegmentRequest:
+        return SegmentRequest(
+            volumes=volumes,
+            model=self.request.model.name,
+            roi=roi,
+            boxes=boxes,
+            device=self.request.device,
+            session=self._record.session,
+            resume=resume,
+            overwrite=self.request.overwrite,
+        )
+
+    def _on_result(self, result: SegmentedVolume) -> None:
+        try:
+            outcome = self._write(result, self._volume_still_there(result))
+        except Exception as error:
+            self._fail(WorkerError("refused", str(error)))
+            return
+        self.outcome = outcome
+        self._release()
+        self._callbacks.on_done(outcome)
+
+    def _fail(self, error: WorkerError) -> None:
+        self.error = error
+        self._release()
+        self._callbacks.on_error(error)
+
+    def _release(self) -> None:
+        """Drop the nodes and the labelmap, so that a finished run does not keep them in memory."""
+        self.request = replace(self.request, volumes=(), roi=None, boxes=(), output=None)
         if self.job is not None:
             self.job.result = None
 
-    def _failed(self, error: WorkerError) -> None:
-        self.error = error
-        self._let_go()
-        self.on_error(error)
+    def _volume_still_there(self, result: SegmentedVolume) -> Volume:
+        """Return the segmented volume, after a check that it and the output are still in the scene.
 
-    def _done(self, result: SegmentedVolume) -> None:
-        try:
-            self.outcome = self._write(result)
-            self._let_go()
-        except Exception as error:
-            self._failed(WorkerError("refused", str(error)))
-            return
-        self.on_done(self.outcome)
-
-    def _write(self, result: SegmentedVolume) -> Outcome:
-        started = time.monotonic()
-        volume_node = slicer.mrmlScene.GetNodeByID(self._ids["volume"])
-        if volume_node is None or volume_node is not self.choice.volumes[0]:
+        Raises:
+            ValueError: a node was removed during the run, or the volume has another size now.
+        """
+        node, output = self.request.volumes[0], self.request.output
+        if not slicer.mrmlScene.IsNodePresent(node):
             raise ValueError(_("The volume was removed meanwhile; nothing was changed."))
-        output = None
-        if "output" in self._ids:
-            output = slicer.mrmlScene.GetNodeByID(self._ids["output"])
-            if output is None:
-                raise ValueError(_("The output was removed meanwhile; nothing was changed."))
-        labelmap = result.labelmap
-        volume = volume_from_node(volume_node)
-        if tuple(labelmap.shape) != tuple(volume.shape):
+        if output is not None and not slicer.mrmlScene.IsNodePresent(output):
+            raise ValueError(_("The output was removed meanwhile; nothing was changed."))
+        volume = volume_from_node(node)
+        if tuple(result.labelmap.shape) != tuple(volume.shape):
             raise ValueError(_("The volume changed its size meanwhile; nothing was changed."))
-        found = self._found(result)
-        node = output if output is not None else new_segmentation(volume_node, self._part)
+        return volume
+
+    def _write(self, result: SegmentedVolume, volume: Volume) -> Outcome:
+        """Write the result into the scene.
+
+        Args:
+            result: the worker's result.
+            volume: the segmented volume.
+        """
+        request, labelmap = self.request, result.labelmap
+        volume_node, roi = request.volumes[0], request.roi
+        found = _found_classes(result)
+        node = request.output
+        if node is None:
+            node = new_segmentation(volume_node, "" if roi is None else roi.GetName())
         try:
             undo, ids = write_segments(
-                node, volume_node, labelmap, found, self.choice.rule, self.choice.row.name
+                node, volume_node, labelmap, found, request.rule, request.model.name
             )
         except Exception:
-            if output is None:
+            if request.output is None:
                 slicer.mrmlScene.RemoveNode(node)
             raise
         names = [item.label.name for item in found]
         self._record.segment_ids = dict(zip(names, ids, strict=True))
         self._record.proposals = _proposals(result.instances)
-        self._record.written = {
-            item.label.name: checksum(labelmap, item.label.value, item.lower, item.upper)
-            for item in found
-        }
-        self._record.save(node, self.choice.volumes)
-        return self._outcome(node, found, ids, undo, result, started, volume)
+        self._record.written = {item.label.name: _checksum(labelmap, item) for item in found}
+        self._record.save(node, request.volumes)
+        return _outcome(node, found, ids, names, undo, result, volume)
 
-    def _outcome(
+
+class Update(Run):
+    """A run that segments again from changed boxes, into the segmentation of an earlier run.
+
+    Only classes whose voxels change are written, into their own segments and in one step: whatever
+    the user has painted into other segments stays. The request's boxes are all active boxes: a
+    class without one gets its automatic voxels back.
+
+    Args:
+        request: the request; its output is the segmentation, its volumes are ignored.
+        callbacks: functions that the run calls.
+        history: undo history of the segmentation, to be continued.
+    """
+
+    def __init__(
         self,
-        node: vtkMRMLSegmentationNode,
-        found: list[FoundClass],
-        segment_ids: list[str],
-        undo: UndoStep,
-        result: SegmentedVolume,
-        started: float,
-        volume: Volume,
-    ) -> Outcome:
-        return Outcome(
-            node=node,
-            found=found,
-            segment_ids=segment_ids,
-            undo=undo,
-            device=f"{result.device.name} ({result.device.reason})",
-            notes=list(result.notes),
-            seconds=result.seconds,
-            import_seconds=time.monotonic() - started,
-            voxel_ml=volume.voxel_ml,
-            volume_name=volume.name,
+        request: RunRequest,
+        callbacks: RunCallbacks | None = None,
+        history: UndoHistory | None = None,
+    ) -> None:
+        super().__init__(request, callbacks)
+        self._history = history
+        self._boxed: list[str] = []
+
+    def _prepare(self) -> SegmentRequest:
+        node = self.request.output
+        self._record = SegmentationRecord.require(node)
+        self.request = replace(self.request, volumes=volumes_of(node))
+        volumes = [volume_from_node(one) for one in self.request.volumes]
+        boxes = self._boxes(volumes[0])
+        self._boxed = _class_names(boxes)
+        edges = self._record.roi
+        roi = None if edges is None else Box("", tuple(edges[0]), tuple(edges[1]))
+        return self._worker_request(volumes, roi, boxes, resume=True)
+
+    def _write(self, result: SegmentedVolume, volume: Volume) -> Outcome:
+        node, volume_node, labelmap = (
+            self.request.output,
+            self.request.volumes[0],
+            result.labelmap,
         )
-
-    def _found(self, result: SegmentedVolume) -> list[FoundClass]:
-        labels = {label.value: label for label in result.labels}
-        return [
-            FoundClass(
-                labels[instance.value],
-                instance.confidence,
-                tuple(int(edge) for edge in instance.box.lower),
-                tuple(int(edge) for edge in instance.box.upper),
-                instance.voxel_count,
+        record = SegmentationRecord.require(node)  # an undo may have changed it meanwhile
+        found = {item.label.name: item for item in _found_classes(result)}
+        classes, sums = [], {}
+        for label in self._labels_to_compare(record, result):
+            item = found.get(label.name)
+            segment_id = record.segment_ids.get(label.name, "")
+            segment = node.GetSegmentation().GetSegment(segment_id) if segment_id else None
+            total = 0 if item is None else _checksum(labelmap, item)
+            if record.written.get(label.name, 0) != total or (item and segment is None):
+                classes.append((label, item))
+                sums[label.name] = total
+        undo = self._history
+        if classes or undo is None:
+            undo, ids = replace_voxels(
+                node, volume_node, labelmap, classes, record.segment_ids, record.model, undo
             )
-            for instance in result.instances
-        ]
+            record.segment_ids.update(ids)
+        record.written.update(sums)
+        record.edited = self._boxed
+        record.save(node)
+        ids = [record.segment_ids.get(name, "") for name in found]
+        changed = [label.name for label, _item in classes]
+        return _outcome(node, list(found.values()), ids, changed, undo, result, volume)
+
+    def _labels_to_compare(
+        self, record: SegmentationRecord, result: SegmentedVolume
+    ) -> list[Label]:
+        """Return the labels of all classes whose voxels the boxes may have changed."""
+        labels = list(result.labels)
+        # Names of a model without classes that no longer have a box: their segments are emptied.
+        removed = {*record.edited} - {label.name for label in labels}
+        labels += [Label(1, name, (0.5, 0.5, 0.5)) for name in sorted(removed)]
+        if self.request.overwrite or self.request.model.needs_boxes:
+            return labels
+        boxed = {name.casefold() for name in (*self._boxed, *record.edited)}
+        return [label for label in labels if label.name.casefold() in boxed]
 
 
-def _proposals(instances: Sequence[InstanceMessage]) -> dict[str, Any]:
-    """Return the box that the network predicted for each class; without one, its bounding box."""
+def _class_names(boxes: Sequence[Box]) -> list[str]:
+    return sorted({box.class_name for box in boxes})
+
+
+def _checksum(labelmap: np.ndarray, item: FoundClass) -> int:
+    return checksum(labelmap, item.label.value, item.lower, item.upper)
+
+
+def _found_classes(result: SegmentedVolume) -> list[FoundClass]:
+    labels = {label.value: label for label in result.labels}
+    return [
+        FoundClass(
+            labels[instance.value],
+            instance.confidence,
+            tuple(int(edge) for edge in instance.box.lower),
+            tuple(int(edge) for edge in instance.box.upper),
+            instance.voxel_count,
+        )
+        for instance in result.instances
+    ]
+
+
+def _proposals(instances: Sequence[InstanceMessage]) -> dict[str, Edges]:
+    """Return the box that the network proposed for each class; without one, its bounding box."""
     boxes = {
         instance.name: instance.box if instance.proposal is None else instance.proposal.box
         for instance in instances
@@ -258,11 +378,24 @@ def _proposals(instances: Sequence[InstanceMessage]) -> dict[str, Any]:
     return {name: (list(box.lower), list(box.upper)) for name, box in boxes.items()}
 
 
-def _needs_boxes(row: ModelRow) -> str:
-    return _(
-        "'{title}' segments what boxes are drawn around: draw a box under Boxes, and name it."
-    ).format(title=row.title)
-
-
-def _not_usable(row: ModelRow) -> str:
-    return _("The model '{title}' is not installed: press Download first.").format(title=row.title)
+def _outcome(
+    node: vtkMRMLSegmentationNode,
+    found: list[FoundClass],
+    segment_ids: list[str],
+    changed: list[str],
+    undo: UndoHistory,
+    result: SegmentedVolume,
+    volume: Volume,
+) -> Outcome:
+    return Outcome(
+        node=node,
+        found=found,
+        segment_ids=segment_ids,
+        changed=changed,
+        undo=undo,
+        device=f"{result.device.name} ({result.device.reason})",
+        notes=list(result.notes),
+        seconds=result.seconds,
+        voxel_ml=volume.voxel_ml,
+        volume_name=volume.name,
+    )

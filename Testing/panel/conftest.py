@@ -1,5 +1,11 @@
 from Testing.host.fixtures import application, ignored_without_slicer, scene  # noqa: F401
-from Testing.panel.fixtures import panel, person  # noqa: F401
-from Testing.slicer.fixtures import known, logic, models_home  # noqa: F401
+from Testing.panel.fixtures import open_panel, user, user_of_real_models, views  # noqa: F401
+from Testing.slicer.fixtures import (  # noqa: F401
+    known,
+    known_client,
+    models_home,
+    own_client,
+    real_client,
+)
 
 collect_ignore_glob = ignored_without_slicer()

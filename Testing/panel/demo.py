@@ -1,8 +1,8 @@
-"""The second half of ``make demo``: a person's clicks on the real panel, without Slicer.
+"""The second half of ``make demo``: a user's clicks in the real panel, without Slicer.
 
-It loads the head of ``masksam demo``, clicks Segment for the whole head and then, with the model of
-the hippocampus, for each of two ROIs, moves a box and clicks Update, and saves the scene and
-pictures of the window.
+The head of ``masksam demo`` is segmented, first as a whole and then, with the model of the
+hippocampus, inside each of two ROIs. One box is moved and its class segmented again. The scene and
+pictures of the window are saved.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ import time
 from pathlib import Path
 
 from Testing import host
-from Testing.panel.fixtures import Person
+from Testing.panel.helpers import User, segmentations
 from Testing.panel.pictures import save_light_and_dark
-from Testing.slicer.module_tools import MODULE, ROOT
+from Testing.slicer.helpers import MODULE, ROOT
 
 SIDES = ("left", "right")
 SAMPLES = ROOT / "Resources/SampleData"
 
 
 def main() -> None:
-    """Drive the panel and save what came of it."""
+    """Operate the panel and save the scene and pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="of masksam demo; the results go there too")
+    parser.add_argument(
+        "folder", type=Path, help="folder of masksam demo; the results are saved there too"
+    )
     folder = parser.parse_args().folder.resolve()
     head = folder / "mni152_t1.nii.gz"
     if not head.is_file():
@@ -39,21 +41,21 @@ def main() -> None:
     try:
         volume = slicer.util.loadVolume(str(head), {"name": "MNI152 T1"})
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
-        person = Person(panel)
-        person.choose_volume(volume)
-        segment(person)
+        user = User(panel)
+        user.choose_volume(volume)
+        segment(user)
         show(panel, 1.0)
         save_light_and_dark(window, folder)
         hide_results()
-        person.choose_model("hippocampus")
+        user.choose_model("hippocampus")
         for side in SIDES:
             roi = slicer.util.loadMarkups(str(SAMPLES / f"hippocampus-{side}.mrk.json"))
             panel.ui.roiSelector.setCurrentNode(roi)
-            segment(person)
+            segment(user)
             roi.GetDisplayNode().SetVisibility(False)
         show(panel, 0.6)
         slicer.util.saveScene(str(folder / "scene.mrb"))
-        move_a_box(application, person)
+        move_a_box(application, user)
         window.save(folder / "boxes.png")
     finally:
         panel.cleanup()
@@ -66,32 +68,34 @@ def main() -> None:
     )
 
 
-def segment(person: Person) -> None:
-    """Click Segment, wait, click Show in 3D."""
-    person.click(person.ui.segmentButton)
-    person.wait()
-    print(person.status)
-    if person.ui.show3DButton.enabled and not person.ui.show3DButton.checked:
-        person.click(person.ui.show3DButton)
+def segment(user: User) -> None:
+    """Segment the chosen volume and show the result in 3D."""
+    user.click(user.ui.segmentButton)
+    user.wait()
+    print(user.status)
+    if user.ui.show3DButton.enabled and not user.ui.show3DButton.checked:
+        user.click(user.ui.show3DButton)
 
 
 def hide_results() -> None:
-    """Make room for the next ones."""
+    """Hide all segmentations."""
     import slicer
 
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         node.GetDisplayNode().SetVisibility(False)
 
 
-def move_a_box(application, person: Person) -> None:
-    """Show the boxes of the last run, move one by the mouse in the axial view, click Update."""
+def move_a_box(application, user: User) -> None:
+    """Show the boxes of the last run, drag one in the axial view, click Segment again."""
     import numpy as np
     import slicer
 
-    for section in (person.ui.inputsButton, person.ui.modelButton, person.ui.outputButton):
+    from MaskSAMSlicerLib.mrml.box_nodes import boxes_of
+
+    for section in (user.ui.inputsButton, user.ui.modelButton, user.ui.outputButton):
         section.collapsed = True
-    person.click(person.ui.showBoxesButton)
-    box = person.widget.panel.boxes.boxes.nodes[0]
+    user.click(user.ui.showBoxesButton)
+    (box, *_others) = boxes_of(segmentations(slicer.mrmlScene)[-1])
     center = [0.0, 0.0, 0.0]
     box.GetCenterWorld(center)
     centered = slicer.vtkMRMLSliceNode.CenteredJumpSlice
@@ -102,15 +106,18 @@ def move_a_box(application, person: Person) -> None:
     to_pixel = np.linalg.inv(slicer.util.arrayFromVTKMatrix(view.node.GetXYToRAS()))
     x, y = ((to_pixel @ [*center, 1])[:2]).round().astype(int).tolist()
     view.drag((x, y), (x + 6, y + 12))
-    person.click(person.ui.updateButton)
-    person.wait()
-    print(person.status)
+    user.segment_again()
+    print(user.status)
     application.processEvents()
 
 
 def show(panel, part: float) -> None:
-    """Go to the first class, with a part of the field of view, and look at the surfaces from the
-    front."""
+    """Jump to the first class and show the surfaces from the front.
+
+    Args:
+        panel: the module's widget.
+        part: fraction of the field of view of slice views to show.
+    """
     import slicer
 
     panel.ui.resultsTable.cellClicked.emit(0, 0)

@@ -1,4 +1,4 @@
-"""Pictures of the window."""
+"""Pictures of the window in Slicer's light and dark style."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def save_light_and_dark(window, folder: Path) -> tuple[Path, Path]:
-    """The window in the colors of Slicer's two styles: panel.png and panel-dark.png."""
+    """Save pictures of the window in both styles, as panel.png and panel-dark.png."""
     import qt
 
     application = qt.QApplication.instance()
@@ -21,7 +21,7 @@ def save_light_and_dark(window, folder: Path) -> tuple[Path, Path]:
 
 
 def dark_palette():
-    """The colors of Slicer's dark style."""
+    """Return the colors of Slicer's dark style."""
     import qt
 
     palette = qt.QPalette()

@@ -1,5 +1,11 @@
 from Testing.host.fixtures import application, ignored_without_slicer, scene  # noqa: F401
-from Testing.slicer.fixtures import known, logic, models_home  # noqa: F401
+from Testing.slicer.fixtures import (  # noqa: F401
+    known,
+    known_client,
+    logic,
+    models_home,
+    real_client,
+)
 from Testing.slicer.small_module import panel, small_path, volume  # noqa: F401
 
 collect_ignore_glob = ignored_without_slicer()

@@ -1,56 +1,76 @@
-"""Fixtures of the module's tests: a person's models, the logic over real worker processes."""
+"""Fixtures for tests of the module: the user's models, and logic over real worker processes."""
 
 from __future__ import annotations
 
-import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from Testing.helpers.paths import KNOWN_WORKER
-from Testing.helpers.small_bundle import small_bundle
-from Testing.helpers.threshold_model import LABELS, SIDES
-from Testing.slicer import module_tools  # noqa: F401  (puts the module's library on the path)
+from Testing.helpers.paths import KNOWN_WORKER, ROOT
+from Testing.slicer import helpers  # noqa: F401  (puts the module's library on the path)
+from Testing.slicer.models import write_models
 
 
 @pytest.fixture(scope="session")
 def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A person's own folder of models, with the small one in it; a name with an umlaut."""
+    """The user's folder of models, with umlauts in its name; see ``write_models``."""
     home = tmp_path_factory.mktemp("hömé")
-    small_bundle(home / "models" / "small")
-    names = ("threshold", "sided", "coarse", "echo", "slow", "lazy", "deaf", "deadly", "greedy")
-    for name in names:
-        folder = home / "models" / name
-        folder.mkdir()
-        labels = [label.to_json() for label in (SIDES if name == "sided" else LABELS)]
-        described = {"name": name, "title": name.title(), "labels": labels}
-        (folder / "masksam.json").write_text(json.dumps(described))
-    # Of boxes alone; the worker of the tests has a small SAM in its place.
-    checkpoint = home / "checkpoints" / "anything"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / "checkpoint.pth").write_bytes(b"not read")
-    described = {"name": "anything", "title": "Anything", "licence": "none", "sha256": "0" * 64}
-    described |= {"format_version": 1, "architecture": "vit_b", "preparation": "sam", "page": ""}
-    (checkpoint / "checkpoint.json").write_text(json.dumps(described))
+    write_models(home)
     return home
 
 
+@pytest.fixture(scope="session")
+def known_client(application, models_home: Path) -> Iterator:
+    """A client of a worker whose networks have known answers, one for all tests."""
+    from Testing.slicer.shared_client import SharedClient
+
+    client = SharedClient(models_home, command=KNOWN_WORKER)
+    yield client
+    client.end()
+
+
+@pytest.fixture(scope="session")
+def real_client(application, models_home: Path) -> Iterator:
+    """A client of a worker as it ships, one for all tests."""
+    from Testing.slicer.shared_client import SharedClient
+
+    client = SharedClient(models_home, python=sys.executable, core_folder=ROOT)
+    yield client
+    client.end()
+
+
 @pytest.fixture
-def logic(application, scene, models_home, monkeypatch):
-    """The module's logic over a real worker."""
-    monkeypatch.setenv("MASKSAM_HOME", str(models_home))
+def own_client(application, models_home: Path):
+    """Factory of clients of this test alone; takes options of ``WorkerClient``."""
+    from MaskSAMSlicerLib.worker.client import WorkerClient
+    from Testing.slicer.shared_client import HANG_SECONDS
+
+    def factory_for(**options: object):
+        return lambda on_log: WorkerClient(
+            command=KNOWN_WORKER, on_log=on_log, hang_seconds=HANG_SECONDS, **options
+        )
+
+    return factory_for
+
+
+@pytest.fixture
+def logic(scene, models_home: Path, real_client, monkeypatch):
+    """The module's logic over a worker as it ships."""
+    yield from _logic(real_client, models_home, monkeypatch)
+
+
+@pytest.fixture
+def known(scene, models_home: Path, known_client, monkeypatch):
+    """The module's logic over a worker whose networks have known answers."""
+    yield from _logic(known_client, models_home, monkeypatch)
+
+
+def _logic(client, models_home: Path, monkeypatch):
     from MaskSAMSlicerLib.logic import SegmentationLogic
 
-    logic = SegmentationLogic()
+    monkeypatch.setenv("MASKSAM_HOME", str(models_home))
+    logic = SegmentationLogic(client.for_logic)
     yield logic
     logic.close()
-
-
-@pytest.fixture
-def known(logic):
-    """The same over a real worker with networks whose answers are known."""
-    from MaskSAMSlicerLib.worker.client import WorkerClient
-
-    # It imports PyTorch before it greets, which on a loaded machine takes long.
-    logic._client = WorkerClient(command=KNOWN_WORKER, hang_seconds=300.0)
-    return logic

@@ -1,4 +1,4 @@
-"""The module for scripts: real scene, real worker process, a small real model."""
+"""``logic.segment``: results in a real scene, arguments, and errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from Testing.helpers.generated import generated_case
 from Testing.helpers.threshold_model import threshold_segmenter, two_blobs
-from Testing.slicer.module_tools import (
+from Testing.slicer.helpers import (
     GRIDS,
     add_roi,
     add_transform,
@@ -30,7 +30,7 @@ def engine(array, ijk_to_world, roi=None):
 
 
 def assert_equals(node, volume, expected):
-    """The segments are the engine's labelmap, voxel for voxel."""
+    """Assert that the segments equal the engine's labelmap, voxel for voxel."""
     names = [instance.name for instance in expected.instances]
     assert names == ["Anterior", "Posterior"]
     assert segment_names(node) == names
@@ -61,13 +61,13 @@ def test_a_real_model_gives_what_the_engine_gives(logic, models_home):
     for instance in expected.instances:
         voxels = segment_voxels(node, instance.name, volume)
         assert np.array_equal(voxels, expected.labelmap == instance.value)
-        assert logic.run.outcome.found[0].score == pytest.approx(instance.confidence, abs=1e-4)
+        assert logic.run.outcome.found[0].confidence == pytest.approx(instance.confidence, abs=1e-4)
 
 
-def test_a_linear_parent_transform_is_honoured(known):
+def test_the_model_sees_the_volume_under_its_parent_transform(known):
     array = two_blobs()
     volume = add_volume(array, GRIDS["LPS"])
-    # What was sagittal is axial now: the model must see the volume as the person does.
+    # The transform turns sagittal slices into axial ones; the model must see what the user sees.
     to_world = matrix(turn((0, 90, 0)), (1, 1, 1))
     add_transform(to_world, volume)
     node = known.segment(volume, model="echo")
@@ -94,10 +94,10 @@ def test_an_roi_is_mapped_with_all_its_corners(known):
     assert 0 < expected.labelmap.astype(bool).sum() < whole.labelmap.astype(bool).sum()
 
 
-def test_existing_segments_and_nodes_are_kept(logic, scene):
+def test_existing_segments_and_nodes_are_kept(known, scene):
     import slicer
 
-    array = generated_case(4)[0]
+    array = two_blobs()
     volume = add_volume(array, GRIDS["oblique"])
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
@@ -105,32 +105,31 @@ def test_existing_segments_and_nodes_are_kept(logic, scene):
     segment_id = node.GetSegmentation().AddEmptySegment("", "Lesion", (1, 0, 0))
     slicer.util.updateSegmentBinaryLabelmapFromArray(mine, node, segment_id, volume)
     before = scene.GetNumberOfNodes()
-    given = logic.segment(volume, model="small", segmentationNode=node)
-    assert given is node
+    assert known.segment(volume, model="threshold", segmentationNode=node) is node
     assert scene.GetNumberOfNodes() == before
-    assert segment_names(node)[0] == "Lesion"
+    assert segment_names(node) == ["Lesion", "Anterior", "Posterior"]
     assert np.array_equal(segment_voxels(node, "Lesion", volume), mine > 0)
 
 
-def test_two_runs_in_a_row_use_one_worker_and_replace_one_another(logic):
-    volume = add_volume(generated_case(5)[0], GRIDS["LPS"])
-    node = logic.segment(volume, model="small")
-    first, names = logic.client.pid, segment_names(node)
-    assert logic.segment(volume, model="small", segmentationNode=node) is node
-    assert logic.client.pid == first
+def test_two_runs_use_one_worker_and_the_second_follows_the_rule(known):
+    volume = add_volume(two_blobs(), GRIDS["LPS"])
+    node = known.segment(volume, model="threshold")
+    pid, names = known.client.pid, segment_names(node)
+    assert known.segment(volume, model="threshold", segmentationNode=node) is node
+    assert known.client.pid == pid
     assert segment_names(node) == names
-    logic.segment(volume, model="small", segmentationNode=node, rule="add")
+    known.segment(volume, model="threshold", segmentationNode=node, rule="add")
     assert segment_names(node) == [*names, *(f"{name} 2" for name in names)]
 
 
-def test_progress_is_told(logic):
-    told = []
-    volume = add_volume(generated_case(6)[0], GRIDS["LPS"])
-    logic.segment(volume, model="small", progress=lambda *what: told.append(what))
-    fractions = [fraction for _, fraction, _ in told]
+def test_progress_grows_up_to_the_end(known):
+    reports = []
+    volume = add_volume(two_blobs(), GRIDS["LPS"])
+    known.segment(volume, model="threshold", progress=lambda *report: reports.append(report))
+    fractions = [fraction for _, fraction, _ in reports]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
-    assert any("egment" in stage for stage, _, _ in told)
+    assert any("egment" in stage for stage, _, _ in reports)
 
 
 def test_a_dicom_series_is_segmented(known, tmp_path):
@@ -149,76 +148,76 @@ def test_a_dicom_series_is_segmented(known, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("case", "message"),
     [
-        ("nothing", "Choose a volume"),
-        ("empty", "has no voxels"),
-        ("color", "scalar volume"),
-        ("flat", "single slice"),
-        ("warped", "Harden"),
-        ("model", "choose one of"),
-        ("backbone", "not installed"),
-        ("rule", "choose add or replace"),
-        ("device", "choose one of auto"),
-        ("roi outside", "outside the volume"),
-        ("roi empty", "has no size"),
+        ("no volume", "Choose a volume"),
+        ("empty volume", "has no voxels"),
+        ("color volume", "scalar volume"),
+        ("single slice", "single slice"),
+        ("warped volume", "Harden"),
+        ("unknown model", "choose one of"),
+        ("model not installed", "not installed"),
+        ("unknown rule", "choose add or replace"),
+        ("unknown device", "choose one of auto"),
+        ("ROI outside", "outside the volume"),
+        ("ROI without size", "has no size"),
     ],
 )
-def test_what_cannot_work_says_what_to_do(logic, scene, what, message):
+def test_arguments_that_cannot_work_are_refused(known, scene, case, message):
     import slicer
 
-    array = generated_case(8)[0]
+    array = two_blobs()
     volume = add_volume(array, GRIDS["LPS"])
-    choices = {"model": "small"}
-    if what == "nothing":
+    options = {"model": "threshold"}
+    if case == "no volume":
         volume = None
-    elif what == "empty":
+    elif case == "empty volume":
         volume = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
-    elif what == "color":
+    elif case == "color volume":
         colors = np.zeros((*array.shape, 3), np.uint8)
         volume = slicer.util.addVolumeFromArray(
             colors, GRIDS["LPS"], nodeClassName="vtkMRMLVectorVolumeNode"
         )
-    elif what == "flat":
+    elif case == "single slice":
         volume = add_volume(array[:1], GRIDS["LPS"])
-    elif what == "warped":
+    elif case == "warped volume":
         add_warp(volume)
-    elif what == "model":
-        choices["model"] = "nonesuch"
-    elif what == "backbone":
-        choices["model"] = "sam_vit_b"
-    elif what == "rule":
-        choices["rule"] = "merge"
-    elif what == "device":
-        choices["device"] = "quantum"
-    elif what == "roi outside":
-        choices["roiNode"] = add_roi((90, 90, 90), (99, 99, 99), GRIDS["LPS"])
-    elif what == "roi empty":
-        choices["roiNode"] = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "later")
+    elif case == "unknown model":
+        options["model"] = "nonesuch"
+    elif case == "model not installed":
+        options["model"] = "sam_vit_b"
+    elif case == "unknown rule":
+        options["rule"] = "merge"
+    elif case == "unknown device":
+        options["device"] = "quantum"
+    elif case == "ROI outside":
+        options["roiNode"] = add_roi((90, 90, 90), (99, 99, 99), GRIDS["LPS"])
+    elif case == "ROI without size":
+        options["roiNode"] = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "later")
     nodes = scene.GetNumberOfNodes()
     with pytest.raises(ValueError, match=message):
-        logic.segment(volume, **choices)
+        known.segment(volume, **options)
     assert scene.GetNumberOfNodes() == nodes
-    assert not logic.busy
+    assert not known.busy
 
 
-def test_what_the_engine_refuses_leaves_the_scene_alone(logic, scene):
-    array = generated_case(9)[0].copy()
+def test_a_volume_that_the_engine_refuses_leaves_the_scene_alone(known, scene):
+    array = two_blobs()
     array[3, 4, 5] = np.nan
     volume = add_volume(array, GRIDS["LPS"])
     nodes = scene.GetNumberOfNodes()
     with pytest.raises(RuntimeError, match="not numbers"):
-        logic.segment(volume, model="small")
+        known.segment(volume, model="threshold")
     assert scene.GetNumberOfNodes() == nodes
-    array[3, 4, 5] = 0
-    assert segment_names(logic.segment(add_volume(array, GRIDS["LPS"]), model="small"))
+    volume = add_volume(two_blobs(), GRIDS["LPS"])
+    assert segment_names(known.segment(volume, model="threshold"))
 
 
-def test_nothing_heavy_is_imported_by_the_module(application):
+def test_the_module_imports_no_heavy_package(application):
     import subprocess
     import sys
 
-    from Testing.slicer.module_tools import ROOT
+    from Testing.slicer.helpers import ROOT
 
     code = (
         "import sys; sys.path[:0] = [{0!r}, {0!r} + '/MaskSAMSlicer'];"

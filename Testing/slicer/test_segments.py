@@ -1,11 +1,11 @@
-"""Labelmaps become segments where they belong, and nothing else of a segmentation changes."""
+"""Writing labelmaps into segmentations: place, names, colors, undo, and what stays untouched."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from Testing.slicer.module_tools import (
+from Testing.slicer.helpers import (
     GRIDS,
     add_transform,
     add_volume,
@@ -26,7 +26,7 @@ def segments(scene):
     return segments
 
 
-def a_label(value: int, name: str, color=(0.9, 0.5, 0.2)):
+def label_of(value: int, name: str, color=(0.9, 0.5, 0.2)):
     from MaskSAMCore.labels import Code, Label, Terminology
 
     codes = Terminology(
@@ -41,7 +41,7 @@ def found_in(segments, labelmap: np.ndarray, names: dict[int, str]):
         k, j, i = (axis for axis in np.nonzero(labelmap == value))
         lower = (int(i.min()), int(j.min()), int(k.min()))
         upper = (int(i.max()) + 1, int(j.max()) + 1, int(k.max()) + 1)
-        label = a_label(value, name, (0.1 * value, 0.5, 0.25))
+        label = label_of(value, name, (0.1 * value, 0.5, 0.25))
         found.append(segments.FoundClass(label, 0.9, lower, upper, int((labelmap == value).sum())))
     return found
 
@@ -64,17 +64,21 @@ def two_blocks() -> np.ndarray:
 NAMES = {1: "Anterior", 2: "Posterior"}
 
 
+def write(segments, node, volume, labelmap, rule="replace"):
+    """Write both classes of a labelmap; return the undo history and the segment IDs."""
+    found = found_in(segments, labelmap, NAMES)
+    return segments.write_segments(node, volume, labelmap, found, rule, "m")
+
+
 @pytest.mark.parametrize("grid", GRIDS, ids=list(GRIDS))
-@pytest.mark.parametrize("moved", [False, True], ids=["still", "transformed"])
-def test_segments_hold_the_voxels_of_their_label(segments, grid, moved):
+@pytest.mark.parametrize("moved", [False, True], ids=["untransformed", "transformed"])
+def test_segments_contain_the_voxels_of_their_class(segments, grid, moved):
     volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS[grid])
     if moved:
         add_transform(matrix(turn((-8, 40, 12)), (1, 1, 1)), volume)
     labelmap = two_blocks()
     node = segments.new_segmentation(volume)
-    segments.write_segments(
-        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
-    )
+    write(segments, node, volume, labelmap)
     assert segment_names(node) == ["Anterior", "Posterior"]
     for value, name in NAMES.items():
         assert np.array_equal(segment_voxels(node, name, volume), labelmap == value)
@@ -87,14 +91,12 @@ def test_a_segment_lies_where_its_voxels_are_in_the_world(segments):
     add_transform(to_world, volume)
     labelmap = two_blocks()
     node = segments.new_segmentation(volume)
-    segments.write_segments(
-        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
-    )
+    write(segments, node, volume, labelmap)
     segment_id = node.GetSegmentation().GetSegmentIdBySegmentName("Anterior")
     center = np.array(node.GetSegmentCenterRAS(segment_id))
     ijk = np.argwhere(labelmap == 1).mean(0)[::-1]
     expected = (to_world @ GRIDS["oblique"] @ [*ijk, 1])[:3]
-    # Slicer gives the nearest voxel's middle.
+    # Slicer returns the center of the nearest voxel.
     assert np.abs(center - expected).max() < 2.0
 
 
@@ -126,7 +128,8 @@ def test_a_new_segmentation_has_the_volume_s_geometry_transform_and_folder(segme
 
 
 def existing_segmentation(volume):
-    """One with a lesion that overlaps the first class, and an old Anterior, in one layer."""
+    """Return a segmentation with a lesion that overlaps the first class and an older Anterior, both
+    in one layer, and its labelmap."""
     import slicer
 
     from MaskSAMSlicerLib.mrml import segments
@@ -142,14 +145,12 @@ def existing_segmentation(volume):
     return node, old
 
 
-def test_replacing_touches_only_segments_of_the_same_name(segments):
+def test_replacing_changes_only_segments_of_the_same_name(segments):
     volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["oblique"])
     node, old = existing_segmentation(volume)
     old_id = node.GetSegmentation().GetSegmentIdBySegmentName("Anterior")
     labelmap = two_blocks()
-    segments.write_segments(
-        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
-    )
+    write(segments, node, volume, labelmap)
     assert segment_names(node) == ["Lesion", "Anterior", "Posterior"]
     assert np.array_equal(segment_voxels(node, "Lesion", volume), old == 1)
     assert np.array_equal(segment_voxels(node, "Anterior", volume), labelmap == 1)
@@ -157,45 +158,41 @@ def test_replacing_touches_only_segments_of_the_same_name(segments):
     assert node.GetSegmentation().GetSegmentIdBySegmentName("Anterior") == old_id
 
 
-def test_adding_touches_nothing_and_numbers_the_names(segments):
+def test_adding_changes_no_segment_and_numbers_the_names(segments):
     volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["left-handed"])
     node, old = existing_segmentation(volume)
     labelmap = two_blocks()
-    segments.write_segments(node, volume, labelmap, found_in(segments, labelmap, NAMES), "add", "m")
+    write(segments, node, volume, labelmap, "add")
     assert segment_names(node) == ["Lesion", "Anterior", "Anterior 2", "Posterior"]
     assert np.array_equal(segment_voxels(node, "Lesion", volume), old == 1)
     assert np.array_equal(segment_voxels(node, "Anterior", volume), old == 2)
     assert np.array_equal(segment_voxels(node, "Anterior 2", volume), labelmap == 1)
 
 
-def test_a_run_is_undone_and_done_again_in_one_step(segments):
+def test_written_segments_are_undone_and_redone_in_one_step(segments):
     volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["sagittal"])
     node, old = existing_segmentation(volume)
     labelmap = two_blocks()
-    step, _ = segments.write_segments(
-        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
-    )
-    assert step.can_undo and not step.can_redo
-    step.undo()
+    history, _ = write(segments, node, volume, labelmap)
+    assert history.can_undo and not history.can_redo
+    history.undo()
     assert segment_names(node) == ["Lesion", "Anterior"]
     assert np.array_equal(segment_voxels(node, "Lesion", volume), old == 1)
     assert np.array_equal(segment_voxels(node, "Anterior", volume), old == 2)
-    assert step.can_redo
-    step.redo()
+    assert history.can_redo
+    history.redo()
     assert np.array_equal(segment_voxels(node, "Anterior", volume), labelmap == 1)
     assert np.array_equal(segment_voxels(node, "Posterior", volume), labelmap == 2)
 
 
-def test_segments_go_to_the_same_place_under_another_transform(segments):
+def test_segments_keep_their_place_under_another_transform(segments):
     volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["LPS"])
     node = segments.new_segmentation(volume)
     add_transform(matrix(turn((0, 0, 90)), (1, 1, 1)), node)
     labelmap = two_blocks()
     segments.check_target(node, volume)
-    segments.write_segments(
-        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
-    )
-    # The reference volume brings its own place in the world along.
+    write(segments, node, volume, labelmap)
+    # The voxels are read on the reference volume's own grid in the world.
     assert np.array_equal(segment_voxels(node, "Anterior", volume), labelmap == 1)
 
 
@@ -216,16 +213,14 @@ def test_an_output_of_surfaces_is_refused(segments):
         segments.check_target(node, volume)
 
 
-def test_surfaces_that_are_shown_are_made_of_the_new_voxels(segments):
+def test_existing_surfaces_are_updated(segments):
     import vtk
 
     volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["axis-aligned"])
     node, _ = existing_segmentation(volume)
     node.CreateClosedSurfaceRepresentation()
     labelmap = two_blocks()
-    _, ids = segments.write_segments(
-        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
-    )
+    _, ids = write(segments, node, volume, labelmap)
     surface = vtk.vtkPolyData()
     assert node.GetClosedSurfaceRepresentation(ids[0], surface)
     properties = vtk.vtkMassProperties()
@@ -240,9 +235,7 @@ def test_segments_survive_saving_and_loading(segments, scene, tmp_path, suffix):
     volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["oblique"], "head")
     node = segments.new_segmentation(volume)
     labelmap = two_blocks()
-    segments.write_segments(
-        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
-    )
+    write(segments, node, volume, labelmap)
     path = str(tmp_path / f"säved{suffix}")
     if suffix == ".mrb":
         assert slicer.util.saveScene(path)
@@ -263,7 +256,7 @@ def test_segments_survive_saving_and_loading(segments, scene, tmp_path, suffix):
     assert np.allclose(segment.GetColor(), (0.1, 0.5, 0.25), atol=1e-3)
 
 
-def test_a_run_that_found_nothing_leaves_everything(segments):
+def test_writing_no_class_changes_nothing(segments):
     volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["LPS"])
     node, old = existing_segmentation(volume)
     segments.write_segments(node, volume, np.zeros(SHAPE, np.uint8), [], "replace", "m")
@@ -271,7 +264,7 @@ def test_a_run_that_found_nothing_leaves_everything(segments):
     assert np.array_equal(segment_voxels(node, "Anterior", volume), old == 2)
 
 
-def test_names_that_differ_in_case_are_other_segments(segments):
+def test_names_that_differ_in_case_are_different_segments(segments):
     volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["LPS"])
     node = segments.new_segmentation(volume)
     mine = np.zeros(SHAPE, np.uint8)
@@ -279,9 +272,7 @@ def test_names_that_differ_in_case_are_other_segments(segments):
     found = found_in(segments, mine, {1: "anterior"})
     segments.write_segments(node, volume, mine, found, "replace", "mine")
     labelmap = two_blocks()
-    segments.write_segments(
-        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "m"
-    )
+    write(segments, node, volume, labelmap)
     assert segment_names(node) == ["anterior", "Anterior", "Posterior"]
     import slicer
 

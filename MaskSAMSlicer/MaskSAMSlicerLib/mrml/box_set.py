@@ -1,4 +1,4 @@
-"""All boxes that belong together: those of a result, or of a volume for models without classes."""
+"""The boxes of a segmentation, or of a volume for models that have no classes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from slicer.i18n import tr as _
 
 from MaskSAMCore.geometry import Box
 from MaskSAMCore.labels import default_colors
-from MaskSAMSlicerLib.model_catalog import ModelRow
-from MaskSAMSlicerLib.mrml import box_nodes as boxnodes
-from MaskSAMSlicerLib.mrml.run_record import RunRecord, volumes_of
+from MaskSAMSlicerLib.model_catalog import ModelInfo
+from MaskSAMSlicerLib.mrml import box_nodes
+from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, volumes_of
 
 if TYPE_CHECKING:
     from slicer import (
@@ -27,192 +27,220 @@ AUTOMATIC, EDITED, DRAWN, NONE = "automatic", "changed", "drawn", "none"
 
 
 class BoxSet:
-    """The boxes of a result and what its run knows of them.
+    """The boxes that the user can edit for a model and a volume.
 
     Args:
-        row: the model.
-        volume: the image.
-        segmentation: the result; None where there is none yet.
+        model: the model.
+        volume: the volume.
+        segmentation: result of a run of the model on the volume; None before the first run.
+
+    Attributes:
+        record: record of the run that made the segmentation.
     """
 
     def __init__(
         self,
-        row: ModelRow,
+        model: ModelInfo,
         volume: vtkMRMLScalarVolumeNode,
         segmentation: vtkMRMLSegmentationNode | None,
     ) -> None:
-        self.row = row
+        self.model = model
         self.volume = volume
         self.segmentation = segmentation
-        self.record = RunRecord.of(segmentation) or RunRecord(row.name)
+        self.record = SegmentationRecord.load(segmentation) or SegmentationRecord(model.name)
 
     @classmethod
     def of(
         cls,
-        row: ModelRow | None,
+        model: ModelInfo | None,
         volume: vtkMRMLScalarVolumeNode | None,
         segmentation: vtkMRMLSegmentationNode | None,
     ) -> BoxSet | None:
-        """The boxes that a person can work on; None where there is no result yet, and the model
-        needs one. The result must be of this volume and model."""
-        if row is None or volume is None or not row.usable:
+        """Return the boxes for a model and a volume.
+
+        Args:
+            model: the chosen model.
+            volume: the chosen volume.
+            segmentation: the latest result; ignored unless it is of this model and volume.
+
+        Returns:
+            The boxes; None before the first run of a model that proposes its own boxes.
+        """
+        if model is None or volume is None or not model.installed:
             return None
-        record = RunRecord.of(segmentation)
-        if record is not None and record.model == row.name:
+        record = SegmentationRecord.load(segmentation)
+        if record is not None and record.model == model.name:
             try:
-                fits = volumes_of(segmentation)[0] is volume
+                of_this_volume = volumes_of(segmentation)[0] is volume
             except ValueError:
-                fits = False
-            if fits:
-                return cls(row, volume, segmentation)
-        return cls(row, volume, None) if row.needs_boxes else None
+                of_this_volume = False
+            if of_this_volume:
+                return cls(model, volume, segmentation)
+        return cls(model, volume, None) if model.needs_boxes else None
 
     @property
     def owner(self) -> vtkMRMLNode:
-        """What the box nodes refer to."""
-        return self.volume if self.row.needs_boxes else self.segmentation
+        """Node that the box nodes refer to: the volume for models that need boxes, else the
+        segmentation."""
+        return self.volume if self.model.needs_boxes else self.segmentation
 
     @property
     def nodes(self) -> list[vtkMRMLMarkupsROINode]:
-        """All boxes."""
-        return boxnodes.boxes_of(self.owner)
+        """All box nodes."""
+        return box_nodes.boxes_of(self.owner)
 
     @property
-    def counting(self) -> list[vtkMRMLMarkupsROINode]:
-        """The boxes that an update takes: those that a person changed or drew."""
-        return [n for n in self.nodes if boxnodes.has_size(n) and boxnodes.is_edited(n)]
+    def active_boxes(self) -> list[vtkMRMLMarkupsROINode]:
+        """Box nodes that the user changed or drew; a run uses these."""
+        return [n for n in self.nodes if box_nodes.has_size(n) and box_nodes.is_edited(n)]
 
     @property
     def changed(self) -> bool:
-        """Whether an update may give something else than what there is."""
-        return bool(self.counting or self.record.edited)
+        """Whether segmenting again may change the result."""
+        return bool(self.active_boxes or self.record.edited)
 
     @property
     def names(self) -> list[str]:
-        """The classes that can have a box, or the names that boxes have."""
-        if not self.row.needs_boxes:
-            return [label.name for label in self.row.labels]
-        return list(dict.fromkeys(boxnodes.class_of(node) for node in self.nodes))
+        """Classes of the model; for models without classes, names of the boxes."""
+        if not self.model.needs_boxes:
+            return [label.name for label in self.model.labels]
+        return list(dict.fromkeys(box_nodes.class_of(node) for node in self.nodes))
 
     def nodes_of(self, name: str) -> list[vtkMRMLMarkupsROINode]:
-        """The boxes of a class."""
-        return [node for node in self.nodes if boxnodes.class_of(node) == name]
+        """Return the box nodes of a class."""
+        return [node for node in self.nodes if box_nodes.class_of(node) == name]
 
     def state(self, name: str) -> str:
-        """AUTOMATIC, EDITED, DRAWN or NONE."""
-        nodes = [node for node in self.nodes_of(name) if boxnodes.has_size(node)]
-        if any(boxnodes.is_edited(node) for node in nodes):
+        """Return the state of a class's boxes: AUTOMATIC, EDITED, DRAWN or NONE."""
+        nodes = [node for node in self.nodes_of(name) if box_nodes.has_size(node)]
+        if any(box_nodes.is_edited(node) for node in nodes):
             return EDITED if name in self.record.proposals else DRAWN
         return AUTOMATIC if name in self.record.proposals else NONE
 
     def color(self, name: str) -> tuple[float, float, float]:
-        """Of the class's segment, or else of its label."""
+        """Return the color of a class: its segment's, else its label's, else a new one."""
         if self.segmentation is not None:
             segment_id = self.record.segment_ids.get(name, "")
             segment = self.segmentation.GetSegmentation().GetSegment(segment_id)
             if segment is not None:
                 return segment.GetColor()
-        for label in self.row.labels:
+        for label in self.model.labels:
             if label.name == name:
                 return label.color
         return default_colors(len(self.names) + 1)[-1]
 
     def show(self) -> None:
-        """Make the boxes that are lacking, and show all."""
-        for name in self.record.proposals if not self.row.needs_boxes else ():
+        """Show all boxes, after adding the automatic ones that are missing."""
+        for name in self.record.proposals if not self.model.needs_boxes else ():
             if not self.nodes_of(name):
-                self._automatic(self.add(name), name)
+                self._place_automatic(self.add(name), name)
         for node in self.nodes:
             node.SetDisplayVisibility(True)
 
     def hide(self) -> None:
-        """Hide all boxes; nothing of them is lost."""
+        """Hide all boxes."""
         for node in self.nodes:
             node.SetDisplayVisibility(False)
 
     def renew(self) -> None:
-        """After another run: boxes that nobody changed go where the network now sees the class."""
+        """Move the boxes that the user did not edit to the proposals of the latest run."""
         for node in self.nodes:
-            if not boxnodes.is_edited(node):
-                name = boxnodes.class_of(node)
+            if not box_nodes.is_edited(node):
+                name = box_nodes.class_of(node)
                 if name in self.record.proposals:
-                    self._automatic(node, name)
+                    self._place_automatic(node, name)
                 else:
                     slicer.mrmlScene.RemoveNode(node)
 
     def add(self, name: str) -> vtkMRMLMarkupsROINode:
-        """A box without a place yet."""
-        return boxnodes.add_box(self.owner, self.volume, name, self.color(name))
+        """Add a box without a place for a class."""
+        return box_nodes.add_box(self.owner, self.volume, name, self.color(name))
 
-    def to_draw(self, name: str) -> vtkMRMLMarkupsROINode:
-        """The box of a class that a person is going to draw, in place of what it has. Names of
-        models without classes may have several boxes."""
-        nodes = [] if self.row.needs_boxes else self.nodes_of(name)
+    def node_to_draw(self, name: str) -> vtkMRMLMarkupsROINode:
+        """Return the node for a box that the user is about to draw.
+
+        A class has one box, which is drawn anew; a name of a model without classes may have
+        several, so that each call adds one.
+        """
+        nodes = [] if self.model.needs_boxes else self.nodes_of(name)
         for node in nodes[1:]:
             slicer.mrmlScene.RemoveNode(node)
         return nodes[0] if nodes else self.add(name)
 
     def reset(self, name: str) -> None:
-        """The automatic box again; a box of a class that has none goes."""
+        """Restore the automatic box of a class; remove the boxes of a class that has none."""
         nodes = self.nodes_of(name)
-        automatic = name in self.record.proposals and not self.row.needs_boxes
+        automatic = name in self.record.proposals and not self.model.needs_boxes
         for node in nodes[1 if automatic else 0 :]:
             slicer.mrmlScene.RemoveNode(node)
         if automatic and nodes:
-            self._automatic(nodes[0], name)
+            self._place_automatic(nodes[0], name)
 
     def note_change(self, node: vtkMRMLMarkupsROINode) -> None:
-        """A box was moved, by a person or otherwise."""
-        if not boxnodes.has_size(node):
+        """Note whether a box that was moved still is the automatic one."""
+        if not box_nodes.has_size(node):
             return
-        name = boxnodes.class_of(node)
-        own = None if self.row.needs_boxes else self.record.proposals.get(name)
-        edited = own is None or boxnodes.differs(node, _box(name, own), self.volume)
-        boxnodes.set_edited(node, edited)
+        name = box_nodes.class_of(node)
+        proposal = None if self.model.needs_boxes else self.record.proposals.get(name)
+        edited = proposal is None or box_nodes.differs(node, _box(name, proposal), self.volume)
+        box_nodes.set_edited(node, edited)
 
     def save(self, path: str) -> int:
-        """Write the boxes that count to a file, and give their number.
+        """Write the active boxes to a markup file.
+
+        Args:
+            path: the .mrk.json file; an existing one is replaced.
+
+        Returns:
+            Number of boxes.
 
         Raises:
-            ValueError: there is none, or the file cannot be written.
+            ValueError: there are no active boxes, or the file cannot be written.
         """
-        from MaskSAMCore.io.roi_markups import write_boxes
+        from MaskSAMCore.io.roi_markups import write_boxes  # imports SimpleITK, which is slow
 
-        boxes = [boxnodes.in_world(node) for node in self.counting]
+        boxes = [box_nodes.box_in_world(node) for node in self.active_boxes]
         if not boxes:
             raise ValueError(_("No box was changed or drawn: there is nothing to save."))
         write_boxes(boxes, Path(path), overwrite=True)
         return len(boxes)
 
     def load(self, path: str) -> list[str]:
-        """Boxes of a file in place of those of the same classes; gives the classes.
+        """Replace the boxes of all classes that a markup file has boxes of.
+
+        Args:
+            path: the .mrk.json file.
+
+        Returns:
+            Names of these classes.
 
         Raises:
-            ValueError: the file holds no boxes, or one that is named like no class of the model.
+            ValueError: the file has no boxes, or one whose name is not a class of the model.
         """
-        from MaskSAMCore.io.roi_markups import read_boxes
+        from MaskSAMCore.io.roi_markups import read_boxes  # imports SimpleITK, which is slow
 
-        names = [] if self.row.needs_boxes else self.names
+        names = [] if self.model.needs_boxes else self.names
         boxes = read_boxes(path, names)
         for box in boxes:
             if not box.class_name or (names and box.class_name not in names):
                 raise ValueError(
                     _(
-                        "The box '{box}' of the file is named like no class: name it {names}."
+                        "The box '{box}' of the file has the name of no class: name it {names}."
                     ).format(box=box.class_name, names=_one_of(names))
                 )
-        for name in dict.fromkeys(box.class_name for box in boxes):
+        loaded = list(dict.fromkeys(box.class_name for box in boxes))
+        for name in loaded:
             for node in self.nodes_of(name):
                 slicer.mrmlScene.RemoveNode(node)
         for box in boxes:
             node = self.add(box.class_name)
-            boxnodes.put_in_world(node, box)
-            boxnodes.set_edited(node, True)
-        return list(dict.fromkeys(box.class_name for box in boxes))
+            box_nodes.place_in_world(node, box)
+            box_nodes.set_edited(node, True)
+        return loaded
 
-    def _automatic(self, node: vtkMRMLMarkupsROINode, name: str) -> None:
-        boxnodes.place_box(node, _box(name, self.record.proposals[name]), self.volume)
-        boxnodes.set_edited(node, False)
+    def _place_automatic(self, node: vtkMRMLMarkupsROINode, name: str) -> None:
+        box_nodes.place_box(node, _box(name, self.record.proposals[name]), self.volume)
+        box_nodes.set_edited(node, False)
 
 
 def _box(name: str, edges: Sequence[Sequence[float]]) -> Box:
@@ -221,4 +249,4 @@ def _box(name: str, edges: Sequence[Sequence[float]]) -> Box:
 
 
 def _one_of(names: Sequence[str]) -> str:
-    return _(" or ").join(names) if names else _("like what it is drawn around")
+    return _(" or ").join(names) if names else _("like the structure inside it")

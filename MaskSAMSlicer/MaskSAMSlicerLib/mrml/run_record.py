@@ -1,7 +1,7 @@
-"""What a segmentation remembers of the run that made it, so that boxes can be changed later on.
+"""Record of the run that made a segmentation, so that its boxes can be changed later.
 
-It is kept in the node itself, as an attribute and as references to the volumes, and so it is saved
-with the scene.
+The record is an attribute of the segmentation node, with references to the volumes, so that it is
+saved with the scene.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import slicer
 from slicer.i18n import tr as _
 
 if TYPE_CHECKING:
@@ -21,23 +20,25 @@ if TYPE_CHECKING:
 
 _ATTRIBUTE = "MaskSAM.Run"
 _VOLUME = "MaskSAM.Volume"
+# No class has this checksum.
+_UNKNOWN_CHECKSUM = -1
 
 Edges = tuple[list[float], list[float]]
 
 
 @dataclass
-class RunRecord:
-    """A run, as far as later updates need it.
+class SegmentationRecord:
+    """The run that made a segmentation, as far as a later update needs it.
 
     Attributes:
-        model: name in the catalog.
-        device: that was asked for.
-        session: under which the worker may still hold the volume open.
-        roi: the part that was segmented, voxel edges (i, j, k) of the volume; None for all of it.
-        proposals: the network's own box of each class that it found, in voxel edges.
-        segment_ids: of each class's segment.
-        written: a checksum of the voxels that each class was given last.
-        edited: classes whose voxels now come from boxes.
+        model: name of the model in the catalog.
+        device: device that the user asked for.
+        session: key under which the worker may still hold the volume open.
+        roi: segmented part in voxel edges (i, j, k) of the volume; None for the whole volume.
+        proposals: the network's box of each class that it found, in voxel edges (i, j, k).
+        segment_ids: segment ID of each class.
+        written: checksum of the voxels last written for each class.
+        edited: classes whose voxels come from the user's boxes.
     """
 
     model: str
@@ -54,7 +55,12 @@ class RunRecord:
         node: vtkMRMLSegmentationNode,
         volumes: Sequence[vtkMRMLScalarVolumeNode] = (),
     ) -> None:
-        """Keep it in a segmentation; with volumes, these too."""
+        """Save the record in a segmentation node.
+
+        Args:
+            node: the segmentation.
+            volumes: the segmented volumes; without any, the node keeps the references it has.
+        """
         node.SetAttribute(_ATTRIBUTE, json.dumps(asdict(self)))
         if volumes:
             node.RemoveNodeReferenceIDs(_VOLUME)
@@ -62,8 +68,8 @@ class RunRecord:
                 node.AddNodeReferenceID(_VOLUME, volume.GetID())
 
     @classmethod
-    def of(cls, node: vtkMRMLSegmentationNode | None) -> RunRecord | None:
-        """The record of a segmentation; None where it has none, or one of another version."""
+    def load(cls, node: vtkMRMLSegmentationNode | None) -> SegmentationRecord | None:
+        """Return the record of a segmentation; None without a record that this version reads."""
         text = None if node is None else node.GetAttribute(_ATTRIBUTE)
         if not text:
             return None
@@ -72,12 +78,24 @@ class RunRecord:
         except (TypeError, ValueError):
             return None
 
+    @classmethod
+    def require(cls, node: vtkMRMLSegmentationNode | None) -> SegmentationRecord:
+        """Return the record of a segmentation.
+
+        Raises:
+            ValueError: the segmentation was not made by MaskSAM.
+        """
+        record = cls.load(node)
+        if record is None:
+            raise ValueError(_("Segment a volume first: boxes change the result of a run."))
+        return record
+
 
 def volumes_of(node: vtkMRMLSegmentationNode) -> list[vtkMRMLScalarVolumeNode]:
-    """The volumes that a segmentation was made from.
+    """Return the volumes that a segmentation was made from.
 
     Raises:
-        ValueError: one of them has left the scene.
+        ValueError: one of them is no longer in the scene.
     """
     count = node.GetNumberOfNodeReferences(_VOLUME)
     found = [node.GetNthNodeReference(_VOLUME, index) for index in range(count)]
@@ -90,22 +108,24 @@ def volumes_of(node: vtkMRMLSegmentationNode) -> list[vtkMRMLScalarVolumeNode]:
     return found
 
 
-def segmentations_with_record() -> list[vtkMRMLSegmentationNode]:
-    """All segmentations of the scene that MaskSAM made and knows of."""
-    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    return [node for node in nodes if RunRecord.of(node) is not None]
-
-
-def forget_written(node: vtkMRMLSegmentationNode | None) -> None:
-    """Segments were taken back or done again: the next update writes them whatever they were."""
-    record = RunRecord.of(node)
+def forget_checksums(node: vtkMRMLSegmentationNode | None) -> None:
+    """Make the next update write all segments: an undo or redo has changed their voxels."""
+    record = SegmentationRecord.load(node)
     if record is not None:
-        record.written = dict.fromkeys(record.segment_ids, -1)
+        record.written = dict.fromkeys(record.segment_ids, _UNKNOWN_CHECKSUM)
         record.save(node)
 
 
-def checksum(labelmap: np.ndarray, value: int, lower: Any, upper: Any) -> int:
-    """Of the voxels of a class that lies within voxel edges (i, j, k)."""
+def checksum(
+    labelmap: np.ndarray, value: int, lower: Sequence[float], upper: Sequence[float]
+) -> int:
+    """Return a checksum of the voxels of a class and of their place.
+
+    Args:
+        labelmap: integers [K, J, I].
+        value: value of the class in the labelmap.
+        lower, upper: voxel edges (i, j, k) of a box around the class.
+    """
     (i0, j0, k0), (i1, j1, k1) = (tuple(int(edge) for edge in edges) for edges in (lower, upper))
     voxels = labelmap[k0:k1, j0:j1, i0:i1] == value
     place = repr((i0, j0, k0, i1, j1, k1)).encode()

@@ -1,8 +1,9 @@
-"""From a labelmap to named, coloured segments, in one step that can be undone."""
+"""Segments with names, colors and codes from a labelmap, written in one undoable step."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
 from MaskSAMCore.labels import Label, terminology_entry
-from MaskSAMSlicerLib.mrml.undo import UndoStep
-from MaskSAMSlicerLib.mrml.volumes import transform_to_world, volume_from_node
+from MaskSAMSlicerLib.mrml.undo import UndoHistory
+from MaskSAMSlicerLib.mrml.volumes import is_orthogonal, transform_to_world, volume_from_node
 
 if TYPE_CHECKING:
     from slicer import (
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     )
 
 ADD, REPLACE = "add", "replace"
-# Marks segments that a model made, with its name.
+# Segment tag with the name of the model that made the segment.
 MODEL_TAG = "MaskSAM.Model"
 
 
@@ -35,26 +36,30 @@ class FoundClass:
 
     Attributes:
         label: name, color, codes and value in the labelmap.
-        score: mean probability over its voxels, 0 to 1.
-        lower, upper: voxel edges (i, j, k) of the smallest box around it.
-        voxels: how many there are.
+        confidence: mean probability of the class's voxels, 0 to 1.
+        lower, upper: voxel edges (i, j, k) of the smallest box around the class.
+        voxels: number of voxels.
     """
 
     label: Label
-    score: float
+    confidence: float
     lower: tuple[int, int, int]
     upper: tuple[int, int, int]
     voxels: int
 
 
 def new_segmentation(
-    volume_node: vtkMRMLScalarVolumeNode, part: str = ""
+    volume_node: vtkMRMLScalarVolumeNode, roi_name: str = ""
 ) -> vtkMRMLSegmentationNode:
-    """An empty segmentation with the volume's geometry and transform, in the folder of the volume
-    in the subject hierarchy; ``part`` names the ROI, where only that was segmented."""
+    """Add an empty segmentation with a volume's geometry, transform and folder.
+
+    Args:
+        volume_node: the volume.
+        roi_name: name of the ROI that is segmented; empty for the whole volume.
+    """
     scene = slicer.mrmlScene
-    of_what = f"{volume_node.GetName()} {part}".strip()
-    name = scene.GenerateUniqueName(_("{volume} segmentation").format(volume=of_what))
+    segmented = f"{volume_node.GetName()} {roi_name}".strip()
+    name = scene.GenerateUniqueName(_("{volume} segmentation").format(volume=segmented))
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
@@ -70,10 +75,14 @@ def new_segmentation(
 def check_target(
     node: vtkMRMLSegmentationNode | None, volume_node: vtkMRMLScalarVolumeNode
 ) -> None:
-    """Whether segments of a volume can go into a segmentation.
+    """Check that segments of a volume can be written into a segmentation.
+
+    Args:
+        node: the segmentation; None for a new one.
+        volume_node: the volume.
 
     Raises:
-        ValueError: their parent transforms do not fit, or it holds no binary labelmaps.
+        ValueError: the parent transforms do not fit, or the segmentation is made of surfaces.
     """
     # A new segmentation gets the volume's own transform: only the volume itself can be sheared.
     target = volume_node if node is None else node
@@ -82,7 +91,7 @@ def check_target(
     except ValueError as error:
         if node is None:
             raise
-        raise ValueError(_("The output cannot be used: {reason}").format(reason=error)) from error
+        raise ValueError(_("The output cannot be used. {reason}").format(reason=error)) from error
     if node is None:
         return
     segmentation = node.GetSegmentation()
@@ -104,28 +113,29 @@ def write_segments(
     found: Sequence[FoundClass],
     rule: str,
     model: str,
-) -> tuple[UndoStep, list[str]]:
-    """Puts the classes of a labelmap into a segmentation; nothing else of it changes.
+) -> tuple[UndoHistory, list[str]]:
+    """Write the classes of a labelmap into a segmentation; other segments stay as they are.
 
     Args:
-        labelmap: [K, J, I] on the volume's grid.
-        rule: "add" gives new segments, with numbered names where a name is taken; "replace" puts
-            a class into the segment of its name, if there is one.
-        model: noted in the segments.
+        node: the segmentation.
+        volume_node: the segmented volume.
+        labelmap: integers [K, J, I] on the volume's grid.
+        found: classes to write.
+        rule: "add" makes new segments, with a number where the name is taken; "replace" writes a
+            class into the segment of its name, if there is one.
+        model: name of the model, noted in the segments.
 
     Returns:
-        The step, to undo it, and the segments' IDs in the order of ``found``.
+        Undo history of the segmentation, and the segment IDs in the order of ``found``.
     """
     segmentation = node.GetSegmentation()
-    step = UndoStep(node)
-    surfaces = segmentation.ContainsRepresentation(_closed_surface())
+    history = UndoHistory(node)
     if segmentation.GetNumberOfSegments() == 0:
         segmentation.SetSourceRepresentationName(_binary_labelmap())
-    # Voxels of other segments stay: a segment's layer is its own until it is put into it.
+    # Voxels of other segments stay because the new segments do not share their layer.
     image = _oriented_image(labelmap, found, _image_to_segmentation(node, volume_node))
     ids = []
-    was_modifying = node.StartModify()
-    try:
+    with _segments_changed(node):
         for item in found:
             segment_id = _segment_named(segmentation, item.label.name) if rule == REPLACE else ""
             if segment_id:
@@ -136,18 +146,12 @@ def write_segments(
             else:
                 segment_id = _add_segment(segmentation, item.label, image, model)
             ids.append(segment_id)
-    finally:
-        node.EndModify(was_modifying)
-    segmentation.InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
-    if surfaces:
-        # Anew for all: without being told so, it makes none for segments that lack one.
-        segmentation.CreateRepresentation(_closed_surface(), True)
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
     for segment_id in ids:
         node.GetDisplayNode().SetSegmentVisibility(segment_id, True)
-    step.watch()
-    return step, ids
+    history.watch()
+    return history, ids
 
 
 def replace_voxels(
@@ -157,56 +161,65 @@ def replace_voxels(
     classes: Sequence[tuple[Label, FoundClass | None]],
     segment_ids: Mapping[str, str],
     model: str,
-    step: UndoStep | None = None,
-) -> tuple[UndoStep, dict[str, str]]:
-    """Gives some classes other voxels; no other segment changes, nor names and colors.
+    history: UndoHistory | None = None,
+) -> tuple[UndoHistory, dict[str, str]]:
+    """Replace the voxels of some classes; their names and colors, and other segments, stay.
 
     Args:
-        labelmap: [K, J, I] on the volume's grid.
-        classes: with what was found of each; None leaves its segment without voxels.
-        segment_ids: the segment of each class by name; a class without one, or whose segment was
-            deleted, gets a new one.
-        model: noted in new segments.
-        step: an earlier step of the same segmentation, to be continued.
+        node: the segmentation.
+        volume_node: the segmented volume.
+        labelmap: integers [K, J, I] on the volume's grid.
+        classes: label of each class, and its find; None empties the class's segment.
+        segment_ids: segment ID of each class by name; a class without a segment gets a new one.
+        model: name of the model, noted in new segments.
+        history: undo history to continue; None for a new one.
 
     Returns:
-        The step, to undo it, and the segments of these classes.
+        Undo history of the segmentation, and the segment IDs of these classes by name.
     """
     segmentation = node.GetSegmentation()
     matrix = _image_to_segmentation(node, volume_node)
-    surfaces = segmentation.ContainsRepresentation(_closed_surface())
-    if step is None:
-        step = UndoStep(node)
+    if history is None:
+        history = UndoHistory(node)
     else:
-        step.save()
+        history.save()
     ids = {}
     nothing = np.zeros((1, 1, 1), labelmap.dtype)
-    with step.own_change():
-        was_modifying = node.StartModify()
-        try:
-            for label, found in classes:
-                segment_id = segment_ids.get(label.name, "")
-                segment = segmentation.GetSegment(segment_id) if segment_id else None
-                voxels, places = (nothing, []) if found is None else (labelmap, [found])
-                image = _oriented_image(voxels, places, matrix)
-                if segment is None:
-                    if found is None:
-                        continue
-                    segment_id = _add_segment(segmentation, label, image, model)
-                else:
-                    segmentation.SeparateSegmentLabelmap(segment_id)
-                    segment.RemoveAllRepresentations()
-                    segment.AddRepresentation(_binary_labelmap(), image)
-                    if found is not None:
-                        segment.SetLabelValue(label.value)
-                ids[label.name] = segment_id
-        finally:
-            node.EndModify(was_modifying)
-        segmentation.InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
-        if surfaces:
-            segmentation.CreateRepresentation(_closed_surface(), True)
-    step.watch()
-    return step, ids
+    with history.own_change(), _segments_changed(node):
+        for label, found in classes:
+            segment_id = segment_ids.get(label.name, "")
+            segment = segmentation.GetSegment(segment_id) if segment_id else None
+            voxels, places = (nothing, []) if found is None else (labelmap, [found])
+            image = _oriented_image(voxels, places, matrix)
+            if segment is None:
+                if found is None:
+                    continue
+                segment_id = _add_segment(segmentation, label, image, model)
+            else:
+                segmentation.SeparateSegmentLabelmap(segment_id)
+                segment.RemoveAllRepresentations()
+                segment.AddRepresentation(_binary_labelmap(), image)
+                if found is not None:
+                    segment.SetLabelValue(label.value)
+            ids[label.name] = segment_id
+    history.watch()
+    return history, ids
+
+
+@contextmanager
+def _segments_changed(node: vtkMRMLSegmentationNode) -> Iterator[None]:
+    """Announce all changes inside the ``with`` block at once, and renew existing surfaces."""
+    segmentation = node.GetSegmentation()
+    has_surfaces = segmentation.ContainsRepresentation(_closed_surface())
+    was_modifying = node.StartModify()
+    try:
+        yield
+    finally:
+        node.EndModify(was_modifying)
+    segmentation.InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
+    if has_surfaces:
+        # Forced, because Slicer else adds no surface to segments that lack one.
+        segmentation.CreateRepresentation(_closed_surface(), True)
 
 
 def _add_segment(segmentation: Any, label: Label, image: Any, model: str) -> str:
@@ -231,14 +244,13 @@ def _fill(segment: vtkSegment, label: Label, image: Any, model: str) -> None:
 def _image_to_segmentation(
     node: vtkMRMLTransformableNode, volume_node: vtkMRMLScalarVolumeNode
 ) -> np.ndarray:
-    """From the volume's IJK to the segmentation's own coordinates."""
+    """Return the 4 x 4 matrix from the volume's IJK to the segmentation's own coordinates."""
     ijk_to_world = volume_from_node(volume_node).ijk_to_ras
     matrix = np.linalg.inv(transform_to_world(node)) @ ijk_to_world
-    axes = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
-    if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-4:
+    if not is_orthogonal(matrix[:3, :3]):
         raise ValueError(
             _(
-                "the volume's axes are not at right angles in '{name}': harden the transforms, or"
+                "The volume's axes are not at right angles in '{name}': harden the transforms, or"
                 " resample the volume with the Resample Scalar/Vector/DWI Volume module."
             ).format(name=node.GetName())
         )
@@ -246,7 +258,7 @@ def _image_to_segmentation(
 
 
 def _oriented_image(labelmap: np.ndarray, found: Sequence[FoundClass], matrix: np.ndarray) -> Any:
-    """The part of a labelmap that is not empty, as an image that all its segments share."""
+    """Return the part of a labelmap that has classes, as one image for all its segments."""
     lower = (
         np.min([item.lower for item in found], axis=0).astype(int) if found else np.zeros(3, int)
     )
@@ -263,7 +275,7 @@ def _oriented_image(labelmap: np.ndarray, found: Sequence[FoundClass], matrix: n
 
 
 def _segment_named(segmentation: Any, name: str) -> str:
-    """The ID of the segment of exactly this name; Slicer's own search ignores case."""
+    """Return the ID of the segment of exactly this name; Slicer's own search ignores case."""
     for segment_id in segmentation.GetSegmentIDs():
         if segmentation.GetSegment(segment_id).GetName() == name:
             return segment_id

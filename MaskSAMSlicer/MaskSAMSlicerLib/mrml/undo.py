@@ -1,4 +1,4 @@
-"""Taking back, and doing again, what was done to a segmentation's segments."""
+"""Undo and redo of changes to a segmentation's segments."""
 
 from __future__ import annotations
 
@@ -11,35 +11,40 @@ import slicer
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
 
-# States kept: so many changes can be taken back.
-_STATES = 20
+_MAX_STATES = 20
 
 
-class UndoStep:
-    """Takes back, and does again, changes of a segmentation's segments, one by one.
+class UndoHistory:
+    """Earlier states of a segmentation's segments.
 
-    Once the segments were changed by something else, it can do neither: that would lose the change.
+    Once anything else has changed the segments, nothing can be undone or redone: that would lose
+    the other change.
+
+    Attributes:
+        node_id: ID of the segmentation node.
     """
 
-    # Of the class too: the segmentation may still tell of changes while the garbage collector has
-    # taken a step apart that nobody closed.
-    _busy = True
+    # Class attributes too: events may still arrive while the garbage collector takes apart a
+    # history that was never closed.
+    _ignore_changes = True
     _outdated = True
 
     def __init__(self, node: vtkMRMLSegmentationNode) -> None:
         self._segmentation = node.GetSegmentation()
         self._history = slicer.vtkSegmentationHistory()
-        self._history.SetMaximumNumberOfStates(_STATES)
+        self._history.SetMaximumNumberOfStates(_MAX_STATES)
         self._history.SetSegmentation(self._segmentation)
         self._history.SaveState()
-        self._observed: list[int] = []
-        self._busy = False
+        self._observer_tags: list[int] = []
+        self._ignore_changes = False
         self._outdated = False
         self.node_id = node.GetID()
 
     def save(self) -> None:
-        """Keep the present state too, before another change. Where something else has changed the
-        segments, the present state is the earliest that can be brought back."""
+        """Save the present state before another change.
+
+        If anything else has changed the segments, earlier states are dropped.
+        """
         if self._outdated:
             self._history.RemoveAllStates()
             self._outdated = False
@@ -47,52 +52,55 @@ class UndoStep:
 
     @contextmanager
     def own_change(self) -> Iterator[None]:
-        """What is changed in here is no change by something else."""
-        busy, self._busy = self._busy, True
+        """Treat changes inside the ``with`` block as part of this history."""
+        before, self._ignore_changes = self._ignore_changes, True
         try:
             yield
         finally:
-            self._busy = busy
+            self._ignore_changes = before
 
     def watch(self) -> None:
-        """From now on, changes are somebody else's."""
-        if self._observed:
+        """Notice all further changes by anything else."""
+        if self._observer_tags:
             return
-        kind = slicer.vtkSegmentation
-        for event in (kind.SourceRepresentationModified, kind.SegmentAdded, kind.SegmentRemoved):
-            tag = self._segmentation.AddObserver(event, self._changed)
-            self._observed.append(tag)
+        segmentation = slicer.vtkSegmentation
+        for event in (
+            segmentation.SourceRepresentationModified,
+            segmentation.SegmentAdded,
+            segmentation.SegmentRemoved,
+        ):
+            self._observer_tags.append(self._segmentation.AddObserver(event, self._on_change))
 
     def close(self) -> None:
-        """Stop watching, and let go of the states."""
-        for tag in self._observed:
+        """Stop watching and drop all states."""
+        for tag in self._observer_tags:
             self._segmentation.RemoveObserver(tag)
-        self._observed.clear()
+        self._observer_tags.clear()
         self._history.RemoveAllStates()
         self._outdated = True
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is a state before this one, and nothing was changed since."""
+        """Whether an earlier state can be restored."""
         return not self._outdated and bool(self._history.IsRestorePreviousStateAvailable())
 
     @property
     def can_redo(self) -> bool:
-        """Whether a state after this one was taken back, and nothing was changed since."""
+        """Whether an undone state can be restored."""
         return not self._outdated and bool(self._history.IsRestoreNextStateAvailable())
 
     def undo(self) -> None:
-        """Back to the state before."""
+        """Restore the previous state."""
         self._restore(self._history.RestorePreviousState)
 
     def redo(self) -> None:
-        """Forward again."""
+        """Restore the next state."""
         self._restore(self._history.RestoreNextState)
 
-    def _restore(self, how: Callable[[], object]) -> None:
+    def _restore(self, restore: Callable[[], object]) -> None:
         with self.own_change():
-            how()
+            restore()
 
-    def _changed(self, *_event: object) -> None:
-        if not self._busy:
+    def _on_change(self, *_event: object) -> None:
+        if not self._ignore_changes:
             self._outdated = True

@@ -1,7 +1,8 @@
-"""From MRML volumes and ROIs to arrays, matrices and voxel boxes."""
+"""Arrays, matrices and voxel boxes of MRML volumes and ROIs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,28 +15,31 @@ from MaskSAMCore.geometry import Box, RasBox, Volume, box_on_grid
 if TYPE_CHECKING:
     from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLTransformableNode
 
+# Largest cosine of the angle between two axes that count as orthogonal.
+_ORTHOGONALITY_TOLERANCE = 1e-4
+
 
 def volume_from_node(node: vtkMRMLScalarVolumeNode | None) -> Volume:
-    """A volume node's voxels and where they are in the world.
+    """Return the voxels of a volume node and their place in the world.
 
-    The array is a view of the node's own voxels, not a copy. A linear parent transform is part of
-    the matrix: what the person sees is what the model gets.
+    The array is a view of the node's voxels, not a copy. The matrix includes linear parent
+    transforms, so that the model gets the volume as the user sees it.
 
     Raises:
-        ValueError: it is no 3D scalar image, or its parent transform is not linear.
+        ValueError: the node is not a 3D scalar image, or a parent transform is not linear.
     """
     if node is None:
         raise ValueError(_("Choose a volume first: load one with the Add Data dialog."))
     if not hasattr(node, "IsA") or not node.IsA("vtkMRMLScalarVolumeNode"):
-        raise ValueError(_("{what!r} is no volume node: choose one.").format(what=node))
+        raise ValueError(_("{what!r} is not a volume node: choose one.").format(what=node))
     image = node.GetImageData()
     if image is None or image.GetPointData() is None or image.GetPointData().GetScalars() is None:
         raise ValueError(_("The volume '{name}' has no voxels.").format(name=node.GetName()))
     if image.GetNumberOfScalarComponents() != 1:
         raise ValueError(
             _(
-                "The volume '{name}' has several values a voxel (color or vectors): choose a scalar"
-                " volume, or convert it with the Vector to Scalar Volume module."
+                "The volume '{name}' has several values per voxel (colors or vectors): choose a"
+                " scalar volume, or convert it with the Vector to Scalar Volume module."
             ).format(name=node.GetName())
         )
     if min(image.GetDimensions()) < 2:
@@ -44,17 +48,21 @@ def volume_from_node(node: vtkMRMLScalarVolumeNode | None) -> Volume:
                 name=node.GetName()
             )
         )
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
-    ijk_to_world = transform_to_world(node) @ slicer.util.arrayFromVTKMatrix(matrix)
+    ijk_to_world = transform_to_world(node) @ ijk_to_node(node)
     return Volume(slicer.util.arrayFromVolume(node), ijk_to_world, node.GetName())
 
 
+def ijk_to_node(node: vtkMRMLScalarVolumeNode) -> np.ndarray:
+    """Return the 4 x 4 matrix from voxel indices (i, j, k) to the volume's own RAS coordinates,
+    without parent transforms."""
+    return _filled_matrix(node.GetIJKToRASMatrix)
+
+
 def transform_to_world(node: vtkMRMLTransformableNode) -> np.ndarray:
-    """4 x 4 matrix of all parent transforms of a node.
+    """Return the 4 x 4 matrix of all parent transforms of a node.
 
     Raises:
-        ValueError: they are not linear.
+        ValueError: a parent transform is not linear.
     """
     parent = node.GetParentTransformNode()
     if parent is None:
@@ -66,34 +74,47 @@ def transform_to_world(node: vtkMRMLTransformableNode) -> np.ndarray:
                 " transform in the Data module, Harden transform) and try again."
             ).format(name=node.GetName(), transform=parent.GetName())
         )
-    matrix = vtk.vtkMatrix4x4()
-    parent.GetMatrixTransformToWorld(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
+    return _filled_matrix(parent.GetMatrixTransformToWorld)
 
 
-def box_from_roi(roi: vtkMRMLMarkupsROINode, volume: Volume, label: str = "") -> Box:
-    """The smallest box in voxel edges of ``volume`` around all eight corners of an ROI.
+def roi_to_world(roi: vtkMRMLMarkupsROINode) -> np.ndarray:
+    """Return the 4 x 4 matrix from an ROI's axes and center to the world."""
+    return slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
+
+
+def box_from_roi(roi: vtkMRMLMarkupsROINode, volume: Volume, class_name: str = "") -> Box:
+    """Return the smallest box in voxel edges of a volume around all eight corners of an ROI.
 
     Raises:
-        ValueError: the ROI has no size yet, or lies wholly outside the volume.
+        ValueError: the ROI has no size yet, or lies outside the volume.
     """
     if not hasattr(roi, "IsA") or not roi.IsA("vtkMRMLMarkupsROINode"):
-        raise ValueError(_("{what!r} is no ROI node: choose one.").format(what=roi))
+        raise ValueError(_("{what!r} is not an ROI node: choose one.").format(what=roi))
     size = np.array(roi.GetSize(), dtype=float)
     if roi.GetNumberOfDefinedControlPoints() < 1 or (size <= 0).any():
         raise ValueError(
             _("The ROI '{name}' has no size: draw it in a slice view.").format(name=roi.GetName())
         )
-    matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy(roi.GetObjectToWorldMatrix())
-    to_world = slicer.util.arrayFromVTKMatrix(matrix)
+    to_world = roi_to_world(roi)
     center = tuple(float(value) for value in to_world[:3, 3])
-    box = box_on_grid(RasBox(label, center, to_world[:3, :3], tuple(size.tolist())), volume)
+    box = box_on_grid(RasBox(class_name, center, to_world[:3, :3], tuple(size.tolist())), volume)
     inside = box.clipped(volume.shape)
     if inside.empty:
         raise ValueError(
-            _("The ROI '{roi}' lies outside the volume '{volume}': move it over it.").format(
-                roi=roi.GetName(), volume=volume.name
-            )
+            _(
+                "The ROI '{roi}' lies outside the volume '{volume}': move it over the volume."
+            ).format(roi=roi.GetName(), volume=volume.name)
         )
     return inside
+
+
+def is_orthogonal(axes: np.ndarray) -> bool:
+    """Return whether the columns of a 3 x 3 matrix are at right angles."""
+    unit = axes / np.linalg.norm(axes, axis=0)
+    return bool(np.abs(unit.T @ unit - np.eye(3)).max() <= _ORTHOGONALITY_TOLERANCE)
+
+
+def _filled_matrix(fill: Callable[[vtk.vtkMatrix4x4], object]) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    fill(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)

@@ -1,1 +1,1 @@
-"""The module's panel."""
+"""Widgets of the module's panel and their controllers."""

@@ -1,50 +1,154 @@
-"""The section of the panel with the boxes: shown, drawn, reset, saved, and used again."""
+"""The panel's section of boxes: showing, drawing, resetting and saving them, segmenting again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from MaskSAMSlicerLib.mrml import box_nodes as boxnodes
+from MaskSAMSlicerLib.logic import SegmentationLogic
+from MaskSAMSlicerLib.mrml import box_nodes
 from MaskSAMSlicerLib.mrml.box_set import AUTOMATIC, DRAWN, EDITED, BoxSet
-from MaskSAMSlicerLib.panel.dialogs import ask_save_path
+from MaskSAMSlicerLib.panel.dialogs import ask_save_path, show_swatch
+from MaskSAMSlicerLib.panel.model_picker import ModelPicker
+from MaskSAMSlicerLib.panel.progress import ProgressView, WorkerTask
+from MaskSAMSlicerLib.panel.results import ResultsView
+from MaskSAMSlicerLib.run import Outcome, RunCallbacks, RunRequest
+from MaskSAMSlicerLib.worker.client import WorkerError
 
-_FILTER = "ROI (*.mrk.json)"
+if TYPE_CHECKING:
+    from slicer import vtkMRMLMarkupsROINode
+
+_FILE_FILTER = "ROI (*.mrk.json)"
+
+
+class BoxUpdates:
+    """Runs that segment again from the boxes, one at a time.
+
+    Args:
+        logic: runs models.
+        task: shows the progress of runs.
+        progress: shows errors.
+        picker: knows the chosen model.
+        results: shows outcomes and holds the undo history that runs continue.
+
+    Attributes:
+        parameters: wrapper of the parameter node; None while a scene closes.
+    """
+
+    def __init__(
+        self,
+        logic: SegmentationLogic,
+        task: WorkerTask,
+        progress: ProgressView,
+        picker: ModelPicker,
+        results: ResultsView,
+    ) -> None:
+        self.parameters: Any = None
+        self._logic = logic
+        self._task = task
+        self._progress = progress
+        self._picker = picker
+        self._results = results
+        self._after_drag = False  # whether a drag, not a click, started the current run
+        self._dragged_again = False  # whether a drag has ended during the current run
+
+    def boxes(self) -> BoxSet | None:
+        """Return the boxes for the chosen model and volume; None if there cannot be any."""
+        if self.parameters is None:
+            return None
+        return BoxSet.of(
+            self._picker.model, self.parameters.inputVolume, self.parameters.boxSegmentation
+        )
+
+    def boxes_of_first_run(self) -> list[vtkMRMLMarkupsROINode]:
+        """Return the active boxes for a first run; none unless the model needs boxes."""
+        boxes = self.boxes()
+        return boxes.active_boxes if boxes is not None and boxes.model.needs_boxes else []
+
+    def start(self, after_drag: bool = False) -> None:
+        """Segment again from the boxes.
+
+        Args:
+            after_drag: whether the user has dragged a box and not clicked a button. Errors are
+                then shown in the status line only, and if the worker is busy, one run follows the
+                current one, however many drags end meanwhile.
+        """
+        if self._task.busy:
+            self._dragged_again = self._dragged_again or after_drag
+            return
+        boxes = self.boxes()
+        if boxes is None or boxes.segmentation is None:
+            return
+        self._after_drag, self._dragged_again = after_drag, False
+        request = RunRequest(
+            volumes=(),
+            model=boxes.model,
+            boxes=boxes.active_boxes,
+            output=boxes.segmentation,
+            device=self.parameters.device,
+            overwrite=self.parameters.boxOverwrite,
+        )
+        try:
+            self._logic.start_update(
+                request,
+                RunCallbacks(self._task.advance, self._on_done, self._on_error),
+                self._results.history_of(boxes.segmentation),
+            )
+        except ValueError as error:
+            if after_drag:
+                self._progress.show_status(str(error))
+            else:
+                self._progress.show_error(error)
+            return
+        self._task.begin(_("Segmenting again"))
+
+    def _on_done(self, outcome: Outcome) -> None:
+        changed = ", ".join(outcome.changed) or _("nothing")
+        self._task.end(
+            _("Segmented again in {seconds:.2f} s; changed: {changed}.").format(
+                changed=changed, seconds=outcome.seconds
+            )
+        )
+        self._results.show(outcome)
+        if self._dragged_again:
+            self.start(after_drag=True)
+
+    def _on_error(self, error: WorkerError) -> None:
+        self._dragged_again = False
+        self._task.fail(error, show=not self._after_drag)
 
 
 class BoxesView(VTKObservationMixin):
-    """Shows what boxes there are, and asks for updates.
+    """The table of boxes and the buttons below.
 
     Args:
         ui: the panel's widgets.
-        on_update: starts an update; called with whether the person waits for it, or it is a live
-            one.
-        on_message: a line for the person.
-        on_error: something cannot be done.
-        on_change: there are other boxes than before.
+        updates: segments again from the boxes.
+        task: knows whether the worker is busy.
+        progress: shows messages and errors.
+        on_change: called when the user has added, changed or removed a box.
     """
 
     def __init__(
         self,
         ui: Any,
-        on_update: Callable[[bool], None],
-        on_message: Callable[[str], None],
-        on_error: Callable[[Exception], None],
+        updates: BoxUpdates,
+        task: WorkerTask,
+        progress: ProgressView,
         on_change: Callable[[], None],
     ) -> None:
         VTKObservationMixin.__init__(self)
         self._ui = ui
-        self._on_update = on_update
-        self._on_message = on_message
-        self._on_error = on_error
+        self._updates = updates
+        self._task = task
+        self._progress = progress
         self._on_change = on_change
-        self._busy = False
-        self.boxes: BoxSet | None = None
+        self._boxes: BoxSet | None = None
         header = ui.boxesTable.horizontalHeader()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
@@ -52,27 +156,22 @@ class BoxesView(VTKObservationMixin):
         ui.boxesTable.connect("cellClicked(int,int)", self._jump)
         ui.boxesTable.connect("itemSelectionChanged()", self._update_buttons)
         ui.boxName.connect("textChanged(QString)", lambda _text: self._update_buttons())
-        ui.showBoxesButton.connect("toggled(bool)", self._toggled)
+        ui.showBoxesButton.connect("toggled(bool)", self._toggle)
         ui.drawBoxButton.connect("clicked(bool)", self._draw)
         ui.resetBoxButton.connect("clicked(bool)", self._reset)
-        ui.updateButton.connect("clicked(bool)", lambda _checked=False: self._on_update(False))
+        ui.updateButton.connect("clicked(bool)", lambda _checked=False: self._updates.start())
         ui.saveBoxesButton.connect("clicked(bool)", self._save)
         ui.loadBoxesButton.connect("clicked(bool)", self._load)
 
-    @property
-    def live(self) -> bool:
-        """Whether boxes are used as soon as a drag ends."""
-        return self._ui.liveCheckBox.checked
-
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop observing the boxes."""
         self.removeObservers()
-        self.boxes = None
+        self._boxes = None
 
-    def refresh(self, boxes: BoxSet | None, busy: bool) -> None:
-        """Bring the section up to date with the scene."""
-        self.boxes, self._busy = boxes, busy
-        self._watch()
+    def refresh(self) -> None:
+        """Show the boxes for the chosen model and volume."""
+        boxes = self._boxes = self._updates.boxes()
+        self._observe()
         self._ui.boxesButton.visible = boxes is not None
         if boxes is None:
             return
@@ -80,161 +179,160 @@ class BoxesView(VTKObservationMixin):
         blocked = self._ui.showBoxesButton.blockSignals(True)
         self._ui.showBoxesButton.checked = shown
         self._ui.showBoxesButton.blockSignals(blocked)
-        self._ui.boxName.visible = boxes.row.needs_boxes
-        self._ui.overwriteCheckBox.visible = not boxes.row.needs_boxes
+        self._ui.boxName.visible = boxes.model.needs_boxes
+        self._ui.overwriteCheckBox.visible = not boxes.model.needs_boxes
         self._ui.boxesInfo.text = self._advice()
-        self._fill()
+        self._fill_table()
         self._update_buttons()
 
-    def renewed(self, boxes: BoxSet | None) -> None:
-        """A run has ended: automatic boxes move to where the network now sees the classes."""
-        if boxes is not None and boxes.nodes and not boxes.row.needs_boxes:
+    def renew(self) -> None:
+        """Move automatic boxes to the proposals of the run that has just ended."""
+        boxes = self._updates.boxes()
+        if boxes is not None and boxes.nodes and not boxes.model.needs_boxes:
             boxes.renew()
             if self._ui.showBoxesButton.checked:
                 boxes.show()
 
     def _advice(self) -> str:
-        if self.boxes.row.needs_boxes:
+        if self._boxes.model.needs_boxes:
             return _(
-                "This model segments what boxes are drawn around: name a box, draw it, press"
-                " Segment. Boxes of one name make one segment."
+                "This model segments what boxes surround: name a box, draw it, press Segment."
+                " Boxes of the same name make one segment."
             )
-        return _("Drag a box, or draw one; Update then segments that class again, within its box.")
+        return _(
+            "Drag a box, or draw one, then press Segment again: the class is segmented anew inside"
+            " its box."
+        )
 
-    def _watch(self) -> None:
+    def _observe(self) -> None:
         self.removeObservers()
-        kind = slicer.vtkMRMLMarkupsNode
-        for node in [] if self.boxes is None else self.boxes.nodes:
-            self.addObserver(node, kind.PointModifiedEvent, self._moved)
-            self.addObserver(node, kind.PointEndInteractionEvent, self._dragged)
-            self.addObserver(node, kind.PointPositionDefinedEvent, self._dragged)
+        events = slicer.vtkMRMLMarkupsNode
+        for node in [] if self._boxes is None else self._boxes.nodes:
+            self.addObserver(node, events.PointModifiedEvent, self._on_move)
+            self.addObserver(node, events.PointEndInteractionEvent, self._on_drag_end)
+            self.addObserver(node, events.PointPositionDefinedEvent, self._on_drag_end)
 
-    def _fill(self) -> None:
-        table, boxes = self._ui.boxesTable, self.boxes
-        # Something is always chosen: the buttons below then say what they would do.
-        chosen = self._chosen() or next(iter(boxes.names), "")
+    def _fill_table(self) -> None:
+        table, boxes = self._ui.boxesTable, self._boxes
+        # A row is always selected, so that the buttons below act on something visible.
+        selected = self._selected_name() or next(iter(boxes.names), "")
         blocked = table.blockSignals(True)
         table.setRowCount(len(boxes.names))
-        words = {
-            AUTOMATIC: _("automatic"),
-            EDITED: _("changed"),
-            DRAWN: _("drawn"),
-        }
+        texts = {AUTOMATIC: _("automatic"), EDITED: _("changed"), DRAWN: _("drawn")}
         for row, name in enumerate(boxes.names):
             item = qt.QTableWidgetItem(name)
-            pixmap = qt.QPixmap(14, 14)
-            pixmap.fill(qt.QColor.fromRgbF(*boxes.color(name)))
-            item.setIcon(qt.QIcon(pixmap))
+            show_swatch(item, boxes.color(name))
             table.setItem(row, 0, item)
-            table.setItem(row, 1, qt.QTableWidgetItem(words.get(boxes.state(name), _("none"))))
-            if name == chosen:
+            table.setItem(row, 1, qt.QTableWidgetItem(texts.get(boxes.state(name), _("none"))))
+            if name == selected:
                 table.selectRow(row)
         table.blockSignals(blocked)
 
-    def _chosen(self) -> str:
+    def _selected_name(self) -> str:
         table = self._ui.boxesTable
         row = table.currentRow()
         item = table.item(row, 0) if 0 <= row < table.rowCount else None
         return "" if item is None else item.text()
 
-    def _update_buttons(self) -> None:
-        boxes, ui = self.boxes, self._ui
-        if boxes is None:
-            return
-        free, chosen = not self._busy, self._chosen()
-        named = bool(self._name_to_draw())
-        ui.drawBoxButton.enabled = free and named
-        ui.resetBoxButton.enabled = free and bool(chosen and boxes.nodes_of(chosen))
-        ui.resetBoxButton.text = _("Remove") if boxes.row.needs_boxes else _("Reset")
-        ui.updateButton.enabled = free and boxes.segmentation is not None and boxes.changed
-        ui.saveBoxesButton.enabled = bool(boxes.counting)
-        ui.loadBoxesButton.enabled = free
+    def _select(self, name: str) -> None:
+        table = self._ui.boxesTable
+        for row in range(table.rowCount):
+            if table.item(row, 0).text() == name and table.currentRow() != row:
+                table.selectRow(row)
 
     def _name_to_draw(self) -> str:
-        if self.boxes.row.needs_boxes:
+        if self._boxes.model.needs_boxes:
             return self._ui.boxName.text.strip()
-        return self._chosen()
+        return self._selected_name()
 
-    def _toggled(self, shown: bool) -> None:
-        if self.boxes is None:
+    def _update_buttons(self) -> None:
+        boxes, ui = self._boxes, self._ui
+        if boxes is None:
+            return
+        idle, selected = not self._task.busy, self._selected_name()
+        ui.drawBoxButton.enabled = idle and bool(self._name_to_draw())
+        ui.resetBoxButton.enabled = idle and bool(selected and boxes.nodes_of(selected))
+        ui.resetBoxButton.text = _("Remove") if boxes.model.needs_boxes else _("Reset")
+        ui.updateButton.enabled = idle and boxes.segmentation is not None and boxes.changed
+        ui.saveBoxesButton.enabled = bool(boxes.active_boxes)
+        ui.loadBoxesButton.enabled = idle
+
+    def _changed(self) -> None:
+        self.refresh()
+        self._on_change()
+
+    def _toggle(self, shown: bool) -> None:
+        if self._boxes is None:
             return
         try:
-            self.boxes.show() if shown else self.boxes.hide()
+            self._boxes.show() if shown else self._boxes.hide()
         except ValueError as error:
-            self._on_error(error)
+            self._progress.show_error(error)
         self._changed()
 
     def _draw(self, _checked: bool = False) -> None:
         name = self._name_to_draw()
-        boxnodes.draw(self.boxes.to_draw(name))
+        box_nodes.draw(self._boxes.node_to_draw(name))
         self._changed()
-        self._on_message(
+        self._progress.show_status(
             _("Draw the box '{name}': click two opposite corners in a slice view.").format(
                 name=name
             )
         )
 
     def _reset(self, _checked: bool = False) -> None:
-        name = self._chosen()
-        self.boxes.reset(name)
-        needed = name in self.boxes.record.edited and self.boxes.segmentation is not None
+        name, boxes = self._selected_name(), self._boxes
+        boxes.reset(name)
+        segment_changes = name in boxes.record.edited and boxes.segmentation is not None
         self._changed()
-        if needed and not self.boxes.row.needs_boxes:
-            self._on_update(False)
+        if segment_changes and not boxes.model.needs_boxes:
+            self._updates.start()
 
     def _jump(self, row: int, _column: int) -> None:
-        for node in self.boxes.nodes_of(self._ui.boxesTable.item(row, 0).text()):
-            if boxnodes.has_size(node):
-                center = boxnodes.in_world(node).center
+        for node in self._boxes.nodes_of(self._ui.boxesTable.item(row, 0).text()):
+            if box_nodes.has_size(node):
+                center = box_nodes.box_in_world(node).center
                 mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
                 slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, mode)
                 return
 
-    def _choose(self, name: str) -> None:
-        table = self._ui.boxesTable
-        for row in range(table.rowCount):
-            if table.item(row, 0).text() == name and table.currentRow() != row:
-                table.selectRow(row)
-
-    def _moved(self, node: Any, _event: Any) -> None:
-        name = boxnodes.class_of(node)
-        before = self.boxes.state(name)
-        self._choose(name)
-        self.boxes.note_change(node)
-        if self.boxes.state(name) != before:
+    def _on_move(self, node: Any, _event: Any) -> None:
+        name = box_nodes.class_of(node)
+        before = self._boxes.state(name)
+        self._select(name)
+        self._boxes.note_change(node)
+        if self._boxes.state(name) != before:
             self._changed()
 
-    def _changed(self) -> None:
-        self.refresh(self.boxes, self._busy)
-        self._on_change()
-
-    def _dragged(self, node: Any, event: Any) -> None:
-        self._moved(node, event)
-        drawn = boxnodes.has_size(node) and boxnodes.is_edited(node)
-        if self.live and drawn and self.boxes.segmentation is not None:
-            self._on_update(True)
+    def _on_drag_end(self, node: Any, event: Any) -> None:
+        self._on_move(node, event)
+        edited = box_nodes.has_size(node) and box_nodes.is_edited(node)
+        if self._ui.liveCheckBox.checked and edited and self._boxes.segmentation is not None:
+            self._updates.start(after_drag=True)
 
     def _save(self, _checked: bool = False) -> None:
-        path = ask_save_path(_("Save boxes"), _("boxes"), ".mrk.json", _FILTER)
+        path = ask_save_path(_("Save boxes"), _("boxes"), ".mrk.json", _FILE_FILTER)
         if path is None:
             return
         try:
-            count = self.boxes.save(str(path))
+            count = self._boxes.save(str(path))
         except ValueError as error:
-            self._on_error(error)
+            self._progress.show_error(error)
             return
-        self._on_message(_("{count} boxes saved in {path}.").format(count=count, path=path))
+        self._progress.show_status(
+            _("{count} boxes saved in {path}.").format(count=count, path=path)
+        )
 
     def _load(self, _checked: bool = False) -> None:
         path = qt.QFileDialog.getOpenFileName(
-            slicer.util.mainWindow(), _("Load boxes"), "", _FILTER
+            slicer.util.mainWindow(), _("Load boxes"), "", _FILE_FILTER
         )
         if not path:
             return
         try:
-            names = self.boxes.load(path)
+            names = self._boxes.load(path)
         except ValueError as error:
-            self._on_error(error)
+            self._progress.show_error(error)
             return
         self._changed()
-        self._on_message(_("Boxes of {names} loaded.").format(names=", ".join(names)))
+        self._progress.show_status(_("Boxes of {names} loaded.").format(names=", ".join(names)))

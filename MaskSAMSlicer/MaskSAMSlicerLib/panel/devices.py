@@ -1,4 +1,4 @@
-"""The choice of a device, and what "Automatic" means on this computer."""
+"""The choice of a device, and the device that "Automatic" means on this computer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from MaskSAMCore.worker.protocol import DevicesResult
+from MaskSAMSlicerLib.logic import SegmentationLogic
+from MaskSAMSlicerLib.panel.progress import WorkerTask
 
 
 class DevicesView:
@@ -14,10 +16,15 @@ class DevicesView:
 
     Args:
         ui: the panel's widgets.
+        logic: runs models.
+        task: polls the worker.
     """
 
-    def __init__(self, ui: Any) -> None:
+    def __init__(self, ui: Any, logic: SegmentationLogic, task: WorkerTask) -> None:
         self._ui = ui
+        self._logic = logic
+        self._task = task
+        self._asked = False
         for device, text in (
             ("auto", _("Automatic")),
             ("cpu", _("CPU")),
@@ -25,10 +32,20 @@ class DevicesView:
             ("mps", _("Apple GPU (Metal)")),
         ):
             ui.deviceSelector.addItem(text, device)
-        ui.deviceInfo.text = _("Which device is used is shown here.")
+        ui.deviceInfo.text = _("The device in use is shown here.")
 
-    def known(self, result: DevicesResult) -> None:
-        """What the worker found."""
+    def ask(self) -> None:
+        """Ask the worker, once, which devices this computer has."""
+        if not self._asked:
+            self._asked = True
+            job = self._logic.client.devices(self._show_available, lambda _error: None)
+            self._task.poll_until_done(job)
+
+    def show_used(self, device: str) -> None:
+        """Show the device that a run used."""
+        self._ui.deviceInfo.text = _("Ran on {device}.").format(device=device)
+
+    def _show_available(self, result: DevicesResult) -> None:
         self._ui.deviceInfo.text = _("Automatic means {name} ({reason}).").format(
             name=result.auto.name, reason=result.auto.reason
         )
@@ -39,7 +56,3 @@ class DevicesView:
             if device not in {"auto", *present}:
                 absent = _("{device} - not usable here").format(device=selector.itemText(index))
                 selector.setItemText(index, absent)
-
-    def used(self, device: str) -> None:
-        """Where a run was."""
-        self._ui.deviceInfo.text = _("Ran on {device}.").format(device=device)

@@ -1,4 +1,4 @@
-"""Where a person wants to save something."""
+"""Dialogs that several parts of the panel use."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-# What some system does not take in a file's name.
+# Characters that some operating system does not allow in a file name.
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]+')
 
 
-def ask_save_path(title: str, name: str, suffix: str, kinds: str) -> Path | None:
-    """Asks for a file; None where the person thinks better of it.
+def ask_save_path(title: str, name: str, suffix: str, file_filter: str) -> Path | None:
+    """Ask the user for a file to save.
 
     Args:
-        title: of the dialog.
-        name: proposed, without suffix; may come from a node.
-        suffix: added where it is missing. A file that exists under the full name is replaced only
-            if the person says so: the dialog asked for the name without it.
-        kinds: the dialog's filter.
+        title: title of the dialog.
+        name: proposed name without suffix; characters that a file name cannot have are replaced.
+        suffix: suffix of the file; added if the user leaves it out. A file that exists under the
+            full name is replaced only if the user confirms it, because the file dialog has asked
+            for the name without suffix.
+        file_filter: filter of the file dialog.
+
+    Returns:
+        The path; None if the user cancelled.
     """
     proposed = _FORBIDDEN.sub("_", name).strip(" .") + suffix
-    chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, proposed, kinds)
+    chosen = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, proposed, file_filter)
     if not chosen:
         return None
     if chosen.lower().endswith(suffix):
@@ -34,3 +38,10 @@ def ask_save_path(title: str, name: str, suffix: str, kinds: str) -> Path | None
     if path.exists() and not slicer.util.confirmYesNoDisplay(question, windowTitle=title):
         return None
     return path
+
+
+def show_swatch(item: qt.QTableWidgetItem, color: tuple[float, float, float]) -> None:
+    """Show a color (RGB, 0 to 1) as the icon of a table's cell."""
+    pixmap = qt.QPixmap(14, 14)
+    pixmap.fill(qt.QColor.fromRgbF(*color))
+    item.setIcon(qt.QIcon(pixmap))

@@ -1,4 +1,4 @@
-"""The searchable list of models, with what can be done to them."""
+"""The searchable list of models: choosing, downloading, adding and removing them."""
 
 from __future__ import annotations
 
@@ -10,85 +10,83 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MaskSAMSlicerLib.model_catalog import ModelRow, model_rows, readable_size
+from MaskSAMCore.worker.protocol import AddModelResult
+from MaskSAMSlicerLib.logic import SegmentationLogic
+from MaskSAMSlicerLib.model_catalog import ModelInfo, list_models, readable_size
+from MaskSAMSlicerLib.panel.progress import WorkerTask
 
-# Pixels; the licence, last, may need a scroll.
+# Width of the first column in pixels, chosen so that most columns fit without scrolling.
 _TITLE_WIDTH = 190
 
 
 class ModelPicker:
-    """Shows the catalog and lets a person choose, add, download and remove models.
+    """The list of models, the description of the chosen one, and the buttons below.
 
     Args:
         ui: the panel's widgets.
-        on_choice: called with the name of the model that a person chose.
-        on_download, on_import, on_remove: start the work; they are called once the person agreed,
-            with a name or a path.
+        logic: has the worker's client, which changes the catalog.
+        task: shows the progress of changes.
+        on_choice: called with the name of the model that the user chose or added.
     """
 
     def __init__(
         self,
         ui: Any,
+        logic: SegmentationLogic,
+        task: WorkerTask,
         on_choice: Callable[[str], None],
-        on_download: Callable[[str], None],
-        on_import: Callable[[str], None],
-        on_remove: Callable[[str], None],
     ) -> None:
         self._ui = ui
+        self._logic = logic
+        self._task = task
         self._on_choice = on_choice
-        self._on_download = on_download
-        self._on_import = on_import
-        self._on_remove = on_remove
-        self._rows: list[ModelRow] = []
+        self._models: list[ModelInfo] = []
         self._chosen = ""
-        self._enabled = True
         header = ui.modelTree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(0, qt.QHeaderView.Interactive)
         ui.modelTree.setColumnWidth(0, _TITLE_WIDTH)
-        ui.modelTree.connect("itemSelectionChanged()", self._selection_changed)
+        ui.modelTree.connect("itemSelectionChanged()", self._on_selection)
         ui.modelSearch.connect("textChanged(QString)", self._search)
         ui.downloadButton.connect("clicked(bool)", self._download)
         ui.importButton.connect("clicked(bool)", self._import)
         ui.removeButton.connect("clicked(bool)", self._remove)
+        self._read_catalog()
 
     @property
-    def row(self) -> ModelRow | None:
-        """The chosen model."""
-        return next((row for row in self._rows if row.name == self._chosen), None)
+    def model(self) -> ModelInfo | None:
+        """The chosen model; None if it is not in the catalog."""
+        return next((model for model in self._models if model.name == self._chosen), None)
 
-    def refresh(self) -> None:
-        """Reads the catalog again."""
-        self._rows = model_rows()
-        self._search(self._ui.modelSearch.text)
+    def refresh(self, name: str | None) -> None:
+        """Enable the widgets while the worker is idle, and show a model as the chosen one.
 
-    def choose(self, name: str) -> None:
-        """Show a model as the chosen one."""
-        if name != self._chosen:
+        Args:
+            name: name of the model; None to leave the choice as it is.
+        """
+        self._ui.modelTree.enabled = self._ui.modelSearch.enabled = not self._task.busy
+        if name is not None and name != self._chosen:
             self._chosen = name
-            self._mark_chosen()
-            self._show_details()
-
-    def set_enabled(self, enabled: bool) -> None:
-        """Whether models can be chosen and changed now."""
-        self._enabled = enabled
-        self._ui.modelTree.enabled = enabled
-        self._ui.modelSearch.enabled = enabled
+            self._select_chosen()
         self._show_details()
+
+    def _read_catalog(self) -> None:
+        self._models = list_models()
+        self._search(self._ui.modelSearch.text)
 
     def _search(self, text: str) -> None:
         tree = self._ui.modelTree
         blocked = tree.blockSignals(True)
         tree.clear()
-        for row in self._rows:
-            if row.matches(text) or row.name == self._chosen:
-                tree.addTopLevelItem(_item(row))
+        for model in self._models:
+            if model.matches(text) or model.name == self._chosen:
+                tree.addTopLevelItem(_tree_item(model))
         tree.blockSignals(blocked)
-        self._mark_chosen()
+        self._select_chosen()
         self._show_details()
 
-    def _mark_chosen(self) -> None:
+    def _select_chosen(self) -> None:
         tree = self._ui.modelTree
         blocked = tree.blockSignals(True)
         for index in range(tree.topLevelItemCount):
@@ -99,7 +97,7 @@ class ModelPicker:
                 tree.scrollToItem(item)
         tree.blockSignals(blocked)
 
-    def _selection_changed(self) -> None:
+    def _on_selection(self) -> None:
         items = self._ui.modelTree.selectedItems()
         if items:
             self._chosen = items[0].data(0, qt.Qt.UserRole)
@@ -107,33 +105,39 @@ class ModelPicker:
             self._on_choice(self._chosen)
 
     def _show_details(self) -> None:
-        row = self.row
-        self._ui.modelDetails.text = row.details() if row else _("Choose a model.")
-        offered = bool(row and row.url and not row.installed)
-        self._ui.downloadButton.enabled = bool(self._enabled and offered)
+        model, idle = self.model, not self._task.busy
+        self._ui.modelDetails.text = model.details() if model else _("Choose a model.")
+        can_download = bool(model and model.url and not model.installed)
+        self._ui.downloadButton.enabled = idle and can_download
         self._ui.downloadButton.toolTip = (
-            _("Download {size} and verify it.").format(size=readable_size(row.size))
-            if offered
-            else _("The chosen model is installed, or is brought by hand.")
+            _("Download {size} and verify the checksum.").format(size=readable_size(model.size))
+            if can_download
+            else _("The chosen model is installed already, or has to be added by hand.")
         )
-        self._ui.importButton.enabled = self._enabled
-        self._ui.removeButton.enabled = bool(self._enabled and row and row.own)
+        self._ui.importButton.enabled = idle
+        self._ui.removeButton.enabled = bool(idle and model and model.own)
 
     def _download(self, _checked: bool = False) -> None:
-        row = self.row
-        if row is None:
+        model = self.model
+        if model is None:
             return
         question = _(
             "Download {title}?\n\nFrom: {url}\nSize: {size}\nLicence: {licence}\nSHA-256: {sha256}"
         ).format(
-            title=row.title,
-            url=row.url,
-            size=readable_size(row.size),
-            licence=row.licence,
-            sha256=row.sha256,
+            title=model.title,
+            url=model.url,
+            size=readable_size(model.size),
+            licence=model.licence,
+            sha256=model.sha256,
         )
         if slicer.util.confirmOkCancelDisplay(question, _("Download a model")):
-            self._on_download(row.name)
+            self._task.begin(_("Downloading"))
+            self._logic.client.download(
+                model.name,
+                on_progress=self._task.advance,
+                on_done=self._on_downloaded,
+                on_error=self._task.fail,
+            )
 
     def _import(self, _checked: bool = False) -> None:
         path = qt.QFileDialog.getOpenFileName(
@@ -144,29 +148,51 @@ class ModelPicker:
         )
         if path:
             chosen = Path(path)
-            self._on_import(str(chosen.parent if chosen.name == "masksam.json" else chosen))
+            self._task.begin(_("Adding the model"))
+            self._logic.client.add_model(
+                chosen.parent if chosen.name == "masksam.json" else chosen,
+                on_done=self._on_added,
+                on_error=self._task.fail,
+            )
 
     def _remove(self, _checked: bool = False) -> None:
-        row = self.row
-        if row is None:
+        model = self.model
+        if model is None:
             return
         question = _("Delete the files of {title} ({size}) from this computer?").format(
-            title=row.title, size=readable_size(row.size)
+            title=model.title, size=readable_size(model.size)
         )
         if slicer.util.confirmOkCancelDisplay(question, _("Remove a model")):
-            self._on_remove(row.name)
+            self._task.begin(_("Removing the model"))
+            self._logic.client.remove_model(
+                model.name, on_done=self._on_removed, on_error=self._task.fail
+            )
+
+    def _on_added(self, result: AddModelResult) -> None:
+        self._read_catalog()
+        self._on_choice(result.name)
+        self._task.end(_("The model was added."))
+
+    def _on_removed(self, _result: dict[str, Any]) -> None:
+        self._read_catalog()
+        self._task.end(_("The model was removed."))
+
+    def _on_downloaded(self, _result: dict[str, Any]) -> None:
+        self._read_catalog()
+        self._task.end(_("The model was downloaded."))
 
 
-def _item(row: ModelRow) -> Any:
+def _tree_item(model: ModelInfo) -> Any:
     item = qt.QTreeWidgetItem()
-    state = _("download") if row.url else _("by hand")
-    if row.installed:
+    state = _("download") if model.url else _("add by hand")
+    if model.installed:
         state = _("installed")
-    classes = str(len(row.labels)) if row.labels else ""
-    texts = (row.title, state, row.modality, classes, readable_size(row.size), row.licence)
-    tip = f"{row.title}: {', '.join(label.name for label in row.labels)}".removesuffix(": ")
+    classes = str(len(model.labels)) if model.labels else ""
+    size = readable_size(model.size)
+    texts = (model.title, state, model.modality, classes, size, model.licence)
+    names = ", ".join(label.name for label in model.labels)
     for column, text in enumerate(texts):
         item.setText(column, text)
-        item.setToolTip(column, tip)
-    item.setData(0, qt.Qt.UserRole, row.name)
+        item.setToolTip(column, f"{model.title}: {names}" if names else model.title)
+    item.setData(0, qt.Qt.UserRole, model.name)
     return item

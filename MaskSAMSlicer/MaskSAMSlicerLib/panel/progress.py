@@ -1,15 +1,23 @@
-"""What a person sees while the worker is busy: the bar, the stage, the time left, the log."""
+"""Progress of the worker's current task: bar, status line, log, and cancelling."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
+import qt
+import slicer
 from slicer.i18n import tr as _
+
+from MaskSAMSlicerLib.logic import SegmentationLogic
+from MaskSAMSlicerLib.worker.client import Job, WorkerError
+
+_POLL_MS = 50
 
 
 class ProgressView:
-    """The bar, the line below it and the log.
+    """The progress bar, the status line below it, and the log.
 
     Args:
         ui: the panel's widgets.
@@ -20,34 +28,145 @@ class ProgressView:
         ui.progressBar.visible = False
 
     def begin(self, task: str) -> None:
-        """Something starts, and cannot say yet how long it will take."""
+        """Show that a task has begun whose duration is not known yet."""
         self._ui.progressBar.setRange(0, 0)
         self._ui.progressBar.visible = True
-        self.say(task)
+        self.show_status(task)
 
     def advance(self, stage: str, fraction: float, seconds_left: float | None) -> None:
-        """How far it is."""
+        """Show the stage and the fraction done of a task, and the time left if it is known."""
         self._ui.progressBar.setRange(0, 1000)
         self._ui.progressBar.value = round(1000 * fraction)
-        self.say(stage + _time_left(seconds_left))
+        self.show_status(stage + _time_left(seconds_left))
 
     def end(self, message: str) -> None:
-        """It is over, one way or another."""
+        """Hide the bar and show how a task has ended."""
         self._ui.progressBar.visible = False
-        self.say(message)
+        self.show_status(message)
         self.log(message)
 
-    def say(self, text: str) -> None:
-        """The line below the bar."""
+    def show_status(self, text: str) -> None:
+        """Show a text in the status line."""
         self._ui.statusLabel.text = text
 
+    def show_error(self, error: Exception) -> None:
+        """Show an error in a dialog and in the log."""
+        self.log(str(error))
+        slicer.util.errorDisplay(str(error), windowTitle=_("MaskSAM"))
+
     def log(self, text: str) -> None:
-        """A line of the log."""
+        """Add a line to the log."""
         self._ui.logText.appendPlainText(f"{time.strftime('%H:%M:%S')}  {text}")
 
     def open_log(self) -> None:
-        """Something went wrong that the log tells more of."""
+        """Expand the log."""
         self._ui.logButton.collapsed = False
+
+
+class WorkerTask:
+    """The one task that the worker does at a time for the panel.
+
+    Args:
+        logic: runs models.
+        progress: shows the task.
+        on_change: called when a task begins, is being cancelled, or ends.
+    """
+
+    def __init__(
+        self, logic: SegmentationLogic, progress: ProgressView, on_change: Callable[[], None]
+    ) -> None:
+        self._logic = logic
+        self._progress = progress
+        self._on_change = on_change
+        self._under_way = False
+        self._cancelling = False
+        self._background_jobs: list[Job] = []
+        self._timer = qt.QTimer()
+        self._timer.interval = _POLL_MS
+        self._timer.connect("timeout()", self._poll)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the worker has a task, of the panel or of a script."""
+        return self._under_way or self._logic.busy
+
+    @property
+    def cancelling(self) -> bool:
+        """Whether the task is being cancelled."""
+        return self._cancelling and self.busy
+
+    def begin(self, name: str) -> None:
+        """Note that a task was started.
+
+        Args:
+            name: status text until the first progress.
+        """
+        self._under_way, self._cancelling = True, False
+        self._progress.begin(name)
+        self._timer.start()
+        self._on_change()
+
+    def advance(self, stage: str, fraction: float, seconds_left: float | None) -> None:
+        """Show the task's progress."""
+        if not self._cancelling:
+            self._progress.advance(stage, fraction, seconds_left)
+
+    def end(self, message: str) -> None:
+        """Note that the task has ended.
+
+        Args:
+            message: status text that says how.
+        """
+        self._under_way = self._cancelling = False
+        self._progress.end(message)
+        self._on_change()
+
+    def fail(self, error: WorkerError, show: bool = True) -> None:
+        """Note that the task has failed or was cancelled.
+
+        Args:
+            error: the error.
+            show: show a dialog, unless the task was cancelled.
+        """
+        cancelled = self._cancelling or error.kind == "cancelled"
+        if error.details:
+            self._progress.log(error.details)
+        if cancelled:
+            self.end(_("Cancelled; nothing was changed."))
+            return
+        self.end(_("Failed: {reason}").format(reason=error))
+        if show:
+            self._progress.open_log()
+            self._progress.show_error(error)
+
+    def cancel(self) -> None:
+        """Cancel the task, whoever started it."""
+        if self.busy and not self._cancelling:
+            self._cancelling = True
+            self._progress.show_status(_("Cancelling ..."))
+            self._logic.client.cancel()
+            self._on_change()
+
+    def forget_cancelled(self) -> None:
+        """Make the next run of a script cancellable after a cancelled one has ended."""
+        if not self.busy:
+            self._cancelling = False
+
+    def poll_until_done(self, job: Job) -> None:
+        """Poll the worker until a job is done that the user does not wait for."""
+        self._background_jobs.append(job)
+        self._timer.start()
+
+    def close(self) -> None:
+        """Stop polling the worker."""
+        self._timer.stop()
+        self._under_way = False
+
+    def _poll(self) -> None:
+        self._logic.poll()
+        self._background_jobs = [job for job in self._background_jobs if not job.done]
+        if not self._under_way and not self._background_jobs:
+            self._timer.stop()
 
 
 def _time_left(seconds: float | None) -> str:

@@ -1,9 +1,8 @@
-"""The table of the classes that a run found."""
+"""The panel's section of results: classes with confidence, volume and asymmetry; undo; export."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
@@ -16,36 +15,35 @@ from MaskSAMCore.volumetry import (
     volume_table,
     write_volume_table,
 )
-from MaskSAMSlicerLib.mrml.run_record import forget_written
-from MaskSAMSlicerLib.panel.dialogs import ask_save_path
+from MaskSAMSlicerLib.mrml.run_record import forget_checksums
+from MaskSAMSlicerLib.mrml.undo import UndoHistory
+from MaskSAMSlicerLib.panel.dialogs import ask_save_path, show_swatch
+from MaskSAMSlicerLib.panel.progress import ProgressView
 from MaskSAMSlicerLib.run import Outcome
 
-_ASYMMETRY = 3
+if TYPE_CHECKING:
+    from slicer import vtkMRMLSegmentationNode
+
+_ASYMMETRY_COLUMN = 3
 
 
 class ResultsView:
-    """Shows classes, their scores and volumes; hides, shows and finds them; takes a run back.
+    """The table of classes that a run has found, and the buttons below.
 
     Args:
         ui: the panel's widgets.
-        on_message, on_error: told what was done, and what could not be.
+        progress: shows messages and errors.
     """
 
-    def __init__(
-        self,
-        ui: Any,
-        on_message: Callable[[str], None] = lambda _text: None,
-        on_error: Callable[[Exception], None] = lambda _error: None,
-    ) -> None:
+    def __init__(self, ui: Any, progress: ProgressView) -> None:
         self._ui = ui
-        self._on_message = on_message
-        self._on_error = on_error
+        self._progress = progress
         self._outcome: Outcome | None = None
         header = ui.resultsTable.horizontalHeader()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
-        ui.resultsTable.connect("itemChanged(QTableWidgetItem*)", self._toggled)
+        ui.resultsTable.connect("itemChanged(QTableWidgetItem*)", self._toggle)
         ui.resultsTable.connect("cellClicked(int,int)", self._jump)
         ui.show3DButton.connect("toggled(bool)", self._show_surfaces)
         ui.undoButton.connect("clicked(bool)", self._undo)
@@ -55,7 +53,7 @@ class ResultsView:
         self.clear()
 
     def clear(self) -> None:
-        """Nothing to show."""
+        """Hide the section and drop the outcome with its undo history."""
         if self._outcome is not None:
             self._outcome.undo.close()
         self._outcome = None
@@ -64,15 +62,15 @@ class ResultsView:
         self._ui.resultsButton.visible = False
         self._update_buttons()
 
-    def step_of(self, node: Any) -> Any:
-        """The undo steps of what is shown, if it is of this segmentation."""
-        mine = self._outcome is not None and self._node() is node
-        return self._outcome.undo if mine else None
+    def history_of(self, node: vtkMRMLSegmentationNode) -> UndoHistory | None:
+        """Return the undo history of a segmentation; None if another one is shown."""
+        shown = self._outcome is not None and self._node() is node
+        return self._outcome.undo if shown else None
 
     def show(self, outcome: Outcome) -> None:
-        """The result of a run, or of an update that goes on with its undo steps."""
+        """Show the outcome of a run."""
         if self._outcome is not None and self._outcome.undo is outcome.undo:
-            self._outcome = None
+            self._outcome = None  # its undo history goes on and must not be closed
         self.clear()
         self._outcome = outcome
         self._ui.resultsButton.visible = True
@@ -82,7 +80,7 @@ class ResultsView:
         self._fill()
 
     def refresh(self) -> None:
-        """Clears the table when its segmentation has left the scene, and knows of edits."""
+        """Clear the table if its segmentation has left the scene, and update the buttons."""
         if self._outcome is not None and self._node() is None:
             self.clear()
         self._update_buttons()
@@ -99,7 +97,7 @@ class ResultsView:
             name = qt.QTableWidgetItem(item.label.name)
             name.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
             name.setCheckState(qt.Qt.Checked if self._visible(segment_id) else qt.Qt.Unchecked)
-            name.setIcon(_swatch(item.label.color))
+            show_swatch(name, item.label.color)
             name.setData(qt.Qt.UserRole, segment_id)
             table.setItem(index, 0, name)
             asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:+.1f}"
@@ -108,7 +106,7 @@ class ResultsView:
                 cell = qt.QTableWidgetItem(text)
                 cell.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
                 table.setItem(index, column, cell)
-        table.setColumnHidden(_ASYMMETRY, all(row.asymmetry is None for row in rows))
+        table.setColumnHidden(_ASYMMETRY_COLUMN, all(row.asymmetry is None for row in rows))
         table.blockSignals(blocked)
         lines = [
             _("{count} classes in {seconds:.1f} s on {device}.").format(
@@ -124,13 +122,13 @@ class ResultsView:
         outcome = self._outcome
         if outcome is None:
             return []
-        found = [(item.label.name, item.score, item.voxels) for item in outcome.found]
+        found = [(item.label.name, item.confidence, item.voxels) for item in outcome.found]
         return structure_volumes(found, outcome.voxel_ml)
 
     def _copy(self, _checked: bool = False) -> None:
         text = volume_table({"": self._volumes()}, "\t")
         qt.QApplication.clipboard().setText(text)
-        self._on_message(_("The table is on the clipboard."))
+        self._progress.show_status(_("The table was copied to the clipboard."))
 
     def _export(self, _checked: bool = False) -> None:
         name = self._outcome.volume_name
@@ -141,15 +139,15 @@ class ResultsView:
         try:
             write_volume_table(path, {name: self._volumes()})
         except MaskSAMError as error:
-            self._on_error(error)
+            self._progress.show_error(error)
             return
-        self._on_message(_("Volumes saved in {path}.").format(path=path))
+        self._progress.show_status(_("Volumes saved in {path}.").format(path=path))
 
     def _node(self) -> Any:
-        return None if self._outcome is None else slicer.mrmlScene.GetNodeByID(self._node_id())
-
-    def _node_id(self) -> str:
-        return self._outcome.undo.node_id
+        """Return the shown segmentation; None if it has left the scene."""
+        if self._outcome is None:
+            return None
+        return slicer.mrmlScene.GetNodeByID(self._outcome.undo.node_id)
 
     def _visible(self, segment_id: str) -> bool:
         node = self._node()
@@ -157,7 +155,7 @@ class ResultsView:
         display = node.GetDisplayNode() if present else None
         return display is not None and bool(display.GetSegmentVisibility(segment_id))
 
-    def _toggled(self, item: Any) -> None:
+    def _toggle(self, item: Any) -> None:
         node = self._node()
         segment_id = item.data(qt.Qt.UserRole)
         if node is not None and node.GetDisplayNode() is not None and segment_id:
@@ -186,31 +184,25 @@ class ResultsView:
     def _undo(self, _checked: bool = False) -> None:
         if self._outcome.undo.can_undo:
             self._outcome.undo.undo()
-            forget_written(self._node())
+            forget_checksums(self._node())
         self._update_buttons()
 
     def _redo(self, _checked: bool = False) -> None:
         if self._outcome.undo.can_redo:
             self._outcome.undo.redo()
-            forget_written(self._node())
+            forget_checksums(self._node())
         self._update_buttons()
 
     def _update_buttons(self) -> None:
         undo = self._outcome.undo if self._outcome is not None else None
         self._ui.undoButton.enabled = undo is not None and undo.can_undo
         self._ui.redoButton.enabled = undo is not None and undo.can_redo
-        # Not while the run is taken back: the table shows what is not there.
-        shown = undo is not None and bool(self._outcome.found) and not undo.can_redo
+        # After an undo the table shows classes that are not in the segmentation.
+        valid = undo is not None and bool(self._outcome.found) and not undo.can_redo
         for button in (self._ui.copyButton, self._ui.exportButton):
-            button.enabled = shown
+            button.enabled = valid
 
 
 def _has_surfaces(node: Any) -> bool:
     name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
     return bool(node.GetSegmentation().ContainsRepresentation(name))
-
-
-def _swatch(color: tuple[float, float, float]) -> Any:
-    pixmap = qt.QPixmap(14, 14)
-    pixmap.fill(qt.QColor.fromRgbF(*color))
-    return qt.QIcon(pixmap)

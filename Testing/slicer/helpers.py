@@ -1,4 +1,7 @@
-"""What the tests of the module share: its library on the path, volumes as scanners make them."""
+"""Helpers for tests of the module: volumes on clinical grids, transforms, ROIs, segments.
+
+Importing this module puts the module's library on the path.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from MaskSAMCore import Box
 from Testing.helpers.paths import ROOT
 
 MODULE = ROOT / "MaskSAMSlicer" / "MaskSAMSlicer.py"
@@ -15,7 +19,7 @@ if str(MODULE.parent) not in sys.path:
 
 
 def turn(degrees: tuple[float, float, float]) -> np.ndarray:
-    """Turns about the three axes, one after the other."""
+    """Return the rotation about the three axes, one after the other."""
     result = np.eye(3)
     for axis, angle in enumerate(np.deg2rad(degrees)):
         i, j = [n for n in range(3) if n != axis]
@@ -33,7 +37,7 @@ def matrix(axes: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
     return result
 
 
-# IJK to RAS, as NIfTI, DICOM and the scanner's table give them.
+# IJK-to-RAS matrices of the kinds that NIfTI and DICOM files have.
 GRIDS = {
     "axis-aligned": matrix(np.eye(3), (1.0, 1.0, 1.0)),
     "LPS": matrix(np.diag([-1.0, -1.0, 1.0]), (0.9, 0.9, 2.0)),
@@ -50,7 +54,7 @@ def add_volume(array: np.ndarray, ijk_to_ras: np.ndarray, name: str = "MR häd")
 
 
 def add_transform(matrix_to_world: np.ndarray, *nodes):
-    """A linear transform with nodes under it."""
+    """Add a linear transform and put nodes under it."""
     import slicer
 
     transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "moved")
@@ -61,7 +65,7 @@ def add_transform(matrix_to_world: np.ndarray, *nodes):
 
 
 def add_warp(*nodes):
-    """A transform that is not linear, with nodes under it."""
+    """Add a nonlinear transform and put nodes under it."""
     import slicer
     import vtk
 
@@ -83,7 +87,7 @@ def add_warp(*nodes):
 
 
 def add_roi(lower, upper, ijk_to_world: np.ndarray, name: str = "ROI"):
-    """An ROI along a volume's axes, around voxel edges (i, j, k)."""
+    """Add an ROI around voxel edges (i, j, k), along a volume's axes."""
     import slicer
 
     lower, upper = np.asarray(lower, float), np.asarray(upper, float)
@@ -112,7 +116,7 @@ def segment_voxels(node, name: str, volume) -> np.ndarray:
 
 
 def write_dicom_series(folder: Path, array: np.ndarray, ijk_to_ras: np.ndarray) -> list[str]:
-    """A series of one slice a file, as a scanner stores it; the files in order."""
+    """Write a series with one slice per file, as scanners do; return the files in order."""
     import SimpleITK as sitk
 
     to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ijk_to_ras
@@ -141,3 +145,26 @@ def write_dicom_series(folder: Path, array: np.ndarray, ijk_to_ras: np.ndarray) 
         writer.SetFileName(names[-1])
         writer.Execute(image)
     return names
+
+
+def to_world_of(node) -> np.ndarray:
+    """Return the 4 x 4 matrix of a node's parent transforms."""
+    import slicer
+    import vtk
+
+    to_world = vtk.vtkMatrix4x4()
+    if node.GetParentTransformNode() is not None:
+        node.GetParentTransformNode().GetMatrixTransformToWorld(to_world)
+    return slicer.util.arrayFromVTKMatrix(to_world)
+
+
+def smallest_box(roi, ijk_to_world: np.ndarray, class_name: str) -> Box:
+    """Return the smallest box in voxel edges (i, j, k) around an ROI, computed from its corners."""
+    import slicer
+
+    half = np.array(roi.GetSize()) / 2
+    signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+    corners = np.c_[signs * half, np.ones(8)].T
+    to_node = slicer.util.arrayFromVTKMatrix(roi.GetObjectToNodeMatrix())
+    edges = (np.linalg.inv(ijk_to_world) @ to_world_of(roi) @ to_node @ corners)[:3].T + 0.5
+    return Box(class_name, tuple(edges.min(0)), tuple(edges.max(0)))

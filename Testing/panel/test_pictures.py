@@ -1,4 +1,4 @@
-"""What the panel looks like: pictures are kept in build/pictures, for people to look at."""
+"""Pictures of the panel, kept in build/pictures for reviewers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from Testing import host
-from Testing.panel.fixtures import Person, blobs_volume
+from Testing.panel.helpers import blobs_volume
 from Testing.panel.pictures import save_light_and_dark
-from Testing.slicer.module_tools import GRIDS
+from Testing.slicer.helpers import GRIDS
 
 BUILD = Path(__file__).parents[2] / "build"
 PICTURES = Path(os.environ.get("MASKSAM_PICTURES", BUILD / "pictures"))
 
 
 @pytest.fixture
-def window(panel):
+def window(user):
     window = host.open_window("MaskSAMSlicer", (1400, 1000))
     yield window
     window.close()
@@ -30,33 +30,30 @@ def pixels(path: Path) -> np.ndarray:
     return imread(path)[..., :3]
 
 
-def test_the_window_shows_the_result_in_light_and_dark(panel, window, scene):
+def test_the_window_shows_the_result_in_light_and_dark(user, window, scene):
     import slicer
 
     PICTURES.mkdir(parents=True, exist_ok=True)
-    person = Person(panel)
-    person.use_known_worker()
     volume = blobs_volume(GRIDS["oblique"])
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
-    person.segment(volume)
-    person.click(person.ui.show3DButton)
-    person.ui.resultsTable.cellClicked.emit(0, 0)
+    user.segment(volume)
+    user.click(user.ui.show3DButton)
+    user.ui.resultsTable.cellClicked.emit(0, 0)
     light, dark = map(pixels, save_light_and_dark(window, PICTURES))
     panel_width = light.shape[1] // 3
     assert light[:, :panel_width].mean() > 0.7
     assert dark[:, :panel_width].mean() < 0.4
-    # The views show the first class in its red, in a slice and in 3D.
+    # The first class is red in a slice view and in the 3D view.
     red = (light[..., 0] > light[..., 1] + 0.2) & (light[..., 0] > light[..., 2] + 0.2)
     for rows in (slice(40, 480), slice(520, 960)):
         assert red[rows, panel_width + 40 :].sum() > 200
 
 
-def test_every_text_of_the_panel_fits(panel, window, scene):
-    person = Person(panel)
-    person.choose_model("hippocampus")
-    person.choose_volume(blobs_volume())
+def test_the_texts_of_buttons_fit(user, window, scene):
+    user.choose_model("hippocampus")
+    user.choose_volume(blobs_volume())
     window.refresh()
     for name in ("segmentButton", "downloadButton", "importButton", "removeButton", "undoButton"):
-        button = getattr(person.ui, name)
+        button = getattr(user.ui, name)
         needed = button.fontMetrics().horizontalAdvance(button.text)
         assert button.width >= needed, f"{name} cuts '{button.text}'"

@@ -1,0 +1,186 @@
+"""The panel's user, and the volume that most tests segment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import psutil
+
+from MaskSAMCore.geometry import Box
+from Testing.helpers.threshold_model import two_blobs
+from Testing.slicer.helpers import GRIDS, add_volume
+
+# A busy machine may be slow; no test waits so long when all is well.
+LONG = 300.0
+
+
+class User:
+    """Operates the panel as a user does.
+
+    Args:
+        widget: the module's widget.
+    """
+
+    def __init__(self, widget: Any) -> None:
+        self.widget = widget
+        self.ui = widget.ui
+
+    @property
+    def busy(self) -> bool:
+        """Whether the panel shows that the worker is busy."""
+        return self.widget.panel.busy
+
+    @property
+    def worker(self) -> psutil.Process:
+        """The worker process."""
+        pid = self.widget.logic.segmentation.client.pid
+        assert pid is not None  # psutil would take None for this process
+        return psutil.Process(pid)
+
+    @property
+    def status(self) -> str:
+        """Text of the status line."""
+        return self.ui.statusLabel.text
+
+    @property
+    def table(self) -> list[list[str]]:
+        """Class, confidence and volume of each row of the results."""
+        table = self.ui.resultsTable
+        return [[table.item(r, c).text() for c in range(3)] for r in range(table.rowCount)]
+
+    @property
+    def found(self) -> list[str]:
+        """Names of the classes in the table of results."""
+        return [row[0] for row in self.table]
+
+    @property
+    def shown_models(self) -> list[str]:
+        """Names of the models in the list of models."""
+        import qt
+
+        tree = self.ui.modelTree
+        items = [tree.topLevelItem(index) for index in range(tree.topLevelItemCount)]
+        return [item.data(0, qt.Qt.UserRole) for item in items]
+
+    @property
+    def box_states(self) -> dict[str, str]:
+        """State of each row of the table of boxes."""
+        table = self.ui.boxesTable
+        return {table.item(r, 0).text(): table.item(r, 1).text() for r in range(table.rowCount)}
+
+    def choose_volume(self, node: Any) -> None:
+        """Choose a volume."""
+        self.ui.volumeSelector.setCurrentNode(node)
+
+    def choose_model(self, name: str) -> None:
+        """Choose a model of the list of models."""
+        import qt
+
+        tree = self.ui.modelTree
+        for index in range(tree.topLevelItemCount):
+            item = tree.topLevelItem(index)
+            if item.data(0, qt.Qt.UserRole) == name:
+                tree.clearSelection()
+                item.setSelected(True)
+                return
+        raise AssertionError(f"the list has no model '{name}'")
+
+    def choose_rule(self, rule: str) -> None:
+        """Choose what happens if a segment of a class's name exists."""
+        self.ui.ruleSelector.currentIndex = self.ui.ruleSelector.findData(rule)
+
+    def choose_box(self, name: str) -> None:
+        """Choose a row of the table of boxes."""
+        table = self.ui.boxesTable
+        for row in range(table.rowCount):
+            if table.item(row, 0).text() == name:
+                table.selectRow(row)
+                return
+        raise AssertionError(f"the table of boxes has no row '{name}'")
+
+    def click(self, button: Any) -> None:
+        """Click a button, which must be enabled."""
+        assert button.enabled, f"'{button.text}' is disabled: {button.toolTip}"
+        button.click()
+
+    def wait(
+        self, condition: Callable[[], bool] | None = None, what: str = "the end of the run"
+    ) -> float:
+        """Process events until a condition holds, by default the end of the run.
+
+        Returns:
+            Duration in seconds.
+        """
+        import slicer
+
+        condition = condition or (lambda: not self.busy)
+        began = time.monotonic()
+        while not condition():
+            assert time.monotonic() - began < LONG, f"{what} did not come: {self.status}"
+            slicer.app.processEvents()
+            time.sleep(0.002)
+        return time.monotonic() - began
+
+    def wait_for_progress(self) -> None:
+        """Process events until the worker reports progress."""
+        self.wait(lambda: self.ui.progressBar.maximum > 0, "progress")
+
+    def start(self, node: Any, model: str) -> None:
+        """Choose a volume and a model, and click Segment."""
+        self.choose_volume(node)
+        self.choose_model(model)
+        self.click(self.ui.segmentButton)
+
+    def segment(self, node: Any, model: str = "threshold") -> None:
+        """Segment a volume and wait for the result."""
+        self.start(node, model)
+        self.wait()
+
+    def segment_again(self) -> None:
+        """Click Segment again and wait for the result."""
+        self.click(self.ui.updateButton)
+        self.wait()
+
+
+def blobs_volume(
+    grid: np.ndarray | None = None,
+    name: str = "MR häd",
+    shape: tuple[int, int, int] = (11, 17, 23),
+):
+    """Add a volume whose right segments are known: the voxels of value 1, and those of value 2."""
+    return add_volume(two_blobs(shape), GRIDS["LPS"] if grid is None else grid, name)
+
+
+def segmentations(scene: Any) -> list:
+    """Return all segmentations of the scene."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
+    return [scene.GetNthNodeByClass(n, "vtkMRMLSegmentationNode") for n in range(count)]
+
+
+def box_node(name: str):
+    """Return the one box node of a class."""
+    import slicer
+
+    from MaskSAMSlicerLib.mrml.box_nodes import class_of
+
+    nodes = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
+    (found,) = [node for node in nodes if class_of(node) == name]
+    return found
+
+
+def move_box(node: Any, lower: tuple, upper: tuple, volume: Any) -> None:
+    """Move a box node to voxel edges (i, j, k) of a volume."""
+    from MaskSAMSlicerLib.mrml.box_nodes import class_of, place_box
+
+    place_box(node, Box(class_of(node), lower, upper), volume)
+
+
+def edges_of(node: Any, volume: Any) -> Box:
+    """Return the box of a node in voxel edges of a volume."""
+    from MaskSAMSlicerLib.mrml.box_nodes import class_of
+    from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
+
+    return box_from_roi(node, volume_from_node(volume), class_of(node))

@@ -1,0 +1,295 @@
+"""Boxes in the panel: moving, drawing, resetting, saving and loading them, segmenting again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from MaskSAMCore import read_boxes
+from Testing import host
+from Testing.helpers.threshold_model import threshold_segmenter, two_blobs
+from Testing.panel.helpers import blobs_volume, box_node, edges_of, move_box
+from Testing.slicer.helpers import (
+    GRIDS,
+    add_transform,
+    add_volume,
+    matrix,
+    segment_names,
+    segment_voxels,
+    turn,
+)
+
+
+def segmentation(scene):
+    return scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+
+
+def segmented(user, grid="LPS"):
+    """Return a volume that was segmented, with its boxes shown."""
+    import slicer
+
+    volume = blobs_volume(GRIDS[grid])
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    user.segment(volume)
+    user.click(user.ui.showBoxesButton)
+    return volume
+
+
+def expected(volume_node, *boxes, overwrite=False):
+    """Return the labelmap that the engine gives for the boxes of ROI nodes."""
+    from MaskSAMSlicerLib.mrml.volumes import volume_from_node
+
+    volume = volume_from_node(volume_node)
+    edges = [edges_of(node, volume_node) for node in boxes]
+    return threshold_segmenter().segment(volume, boxes=edges, overwrite=overwrite).labelmap
+
+
+def show_slice_through(views, name, node):
+    """Show the slice through the center of a box in a slice view; return the view and the pixel."""
+    import slicer
+
+    view, center = views[name], [0.0, 0.0, 0.0]
+    node.GetCenterWorld(center)
+    mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
+    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, mode)
+    slicer.app.processEvents()
+    view.window.Render()
+    to_pixel = np.linalg.inv(slicer.util.arrayFromVTKMatrix(view.node.GetXYToRAS()))
+    return view, tuple(int(v) for v in (to_pixel @ [*center, 1])[:2].round())
+
+
+def drag(views, node, across, up):
+    """Drag a box in the axial view by a number of pixels."""
+    view, (x, y) = show_slice_through(views, "Red", node)
+    view.drag((x, y), (x + across, y + up))
+
+
+def test_boxes_are_shown_named_and_colored_like_their_segments(user, scene):
+    import slicer
+
+    volume = segmented(user, "oblique")
+    node = segmentation(scene)
+    array = expected(volume)
+    for value, name in ((1, "Anterior"), (2, "Posterior")):
+        box = box_node(name)
+        assert box.GetName() == name
+        segment = node.GetSegmentation().GetSegment(
+            node.GetSegmentation().GetSegmentIdBySegmentName(name)
+        )
+        np.testing.assert_allclose(box.GetDisplayNode().GetSelectedColor(), segment.GetColor())
+        found = np.argwhere(array == value)[:, ::-1]
+        edges = edges_of(box, volume)
+        np.testing.assert_allclose(edges.lower, found.min(0), atol=1e-6)
+        np.testing.assert_allclose(edges.upper, found.max(0) + 1, atol=1e-6)
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        places = [hierarchy.GetItemParent(hierarchy.GetItemByDataNode(n)) for n in (box, volume)]
+        assert places[0] == places[1]
+    assert user.box_states == {"Anterior": "automatic", "Posterior": "automatic"}
+    assert not user.ui.updateButton.enabled
+    user.click(user.ui.showBoxesButton)
+    assert not box_node("Anterior").GetDisplayVisibility()
+
+
+def test_a_dragged_box_changes_its_segment_alone_and_can_be_undone_and_reset(user, scene, views):
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    before = {name: segment_voxels(node, name, volume) for name in ("Anterior", "Posterior")}
+    drag(views, box, 50, -40)
+    assert user.box_states["Anterior"] == "changed"
+    user.segment_again()
+    assert user.status.endswith("changed: Anterior.")
+    after = segment_voxels(node, "Anterior", volume)
+    assert np.array_equal(after, expected(volume, box) == 1)
+    assert after.any() and not np.array_equal(after, before["Anterior"])
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), before["Posterior"])
+    user.click(user.ui.undoButton)
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), before["Anterior"])
+    user.click(user.ui.redoButton)
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), after)
+    user.choose_box("Anterior")
+    user.click(user.ui.resetBoxButton)
+    user.wait()
+    assert user.box_states["Anterior"] == "automatic"
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), before["Anterior"])
+    assert not host.messages.texts("error")
+
+
+def test_a_segment_is_written_again_after_an_undo(user, scene, views):
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    drag(views, box, 50, 0)
+    for _ in range(2):
+        user.segment_again()
+        assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume, box) == 1)
+        user.click(user.ui.undoButton)
+        assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume) == 1)
+
+
+def test_several_updates_are_undone_one_by_one(user, scene, views):
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    seen = [segment_voxels(node, "Anterior", volume)]
+    for step in (45, 30):
+        drag(views, box, step, 0)
+        user.segment_again()
+        seen.append(segment_voxels(node, "Anterior", volume))
+    for earlier in (1, 0):
+        user.click(user.ui.undoButton)
+        assert np.array_equal(segment_voxels(node, "Anterior", volume), seen[earlier])
+    user.click(user.ui.undoButton)  # undoes the first run
+    assert segment_names(node) == []
+
+
+def test_segment_while_dragging_runs_when_a_drag_ends(user, scene, views):
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    user.ui.liveCheckBox.click()
+    view, (x, y) = show_slice_through(views, "Red", box)
+    view.event("MouseMoveEvent", x, y)
+    view.event("LeftButtonPressEvent", x, y)
+    view.event("MouseMoveEvent", x + 45, y)
+    assert not user.busy
+    view.event("LeftButtonReleaseEvent", x + 45, y)
+    assert user.busy
+    view.drag((x + 45, y), (x + 60, y + 25))  # during the first run
+    user.wait()
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume, box) == 1)
+    assert not host.messages.texts("error")
+
+
+def test_a_class_that_was_not_found_is_segmented_in_a_box_drawn_with_two_clicks(user, scene, views):
+    import slicer
+
+    # Without voxels of 2, which resampling would blur into voxels of 1.
+    array = (two_blobs() == 1).astype(np.float32)
+    volume = add_volume(array, GRIDS["oblique"], "MR")
+    slicer.util.setSliceViewerLayers(background=volume, fit=True)
+    user.segment(volume)
+    assert user.box_states == {"Anterior": "automatic", "Posterior": "none"}
+    user.choose_box("Posterior")
+    user.click(user.ui.drawBoxButton)
+    assert "click two opposite corners" in user.status
+    view = views["Red"]
+    view.window.Render()
+    view.click(170, 130)
+    view.click(225, 165)
+    box = box_node("Posterior")
+    assert user.box_states["Posterior"] == "drawn"
+    user.segment_again()
+    labels = expected(volume, box)
+    node = segmentation(scene)
+    assert (labels == 2).any()
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), labels == 2)
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume) == 1)
+    assert user.found == ["Anterior", "Posterior"]
+    user.choose_box("Posterior")
+    user.click(user.ui.resetBoxButton)
+    user.wait()
+    assert not segment_voxels(node, "Posterior", volume).any()
+    assert user.box_states["Posterior"] == "none"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_box_takes_voxels_of_other_classes_only_if_the_user_allows_it(user, scene, overwrite):
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    move_box(box, (0, 0, 0), (23, 17, 11), volume)
+    if overwrite:
+        user.ui.overwriteCheckBox.click()
+    user.segment_again()
+    labels = expected(volume, box, overwrite=overwrite)
+    for value, name in ((1, "Anterior"), (2, "Posterior")):
+        assert np.array_equal(segment_voxels(node, name, volume), labels == value)
+    if not overwrite:
+        assert np.array_equal(segment_voxels(node, "Posterior", volume), expected(volume) == 2)
+
+
+def test_voxels_painted_into_another_segment_stay(user, scene):
+    import slicer
+
+    volume = segmented(user)
+    node = segmentation(scene)
+    painted = np.zeros(two_blobs().shape, np.uint8)
+    painted[1:3, 1:3, 1:3] = 1
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName("Posterior")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(painted, node, segment_id, volume)
+    move_box(box_node("Anterior"), (3, 3, 2), (9, 9, 5), volume)
+    user.segment_again()
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), painted > 0)
+    user.click(user.ui.undoButton)
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), painted > 0)
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume) == 1)
+
+
+def test_boxes_and_their_states_are_restored_with_the_scene(user, scene, tmp_path):
+    import slicer
+
+    volume = segmented(user, "oblique")
+    moved = matrix(turn((5, 9, -14)), (1, 1, 1))
+    transform = add_transform(moved, volume, segmentation(scene))
+    for name in ("Anterior", "Posterior"):
+        box_node(name).SetAndObserveTransformNodeID(transform.GetID())
+    move_box(box_node("Anterior"), (3, 3, 2), (9, 9, 5), volume)
+    path = str(tmp_path / "scene.mrb")
+    assert slicer.util.saveScene(path)
+    host.close_scene()
+    slicer.util.loadScene(path)
+    slicer.app.processEvents()
+    assert user.box_states == {"Anterior": "changed", "Posterior": "automatic"}
+    volume = scene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+    node, box = segmentation(scene), box_node("Anterior")
+    np.testing.assert_allclose(edges_of(box, volume).lower, (3, 3, 2), atol=1e-4)
+    user.segment_again()
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume, box) == 1)
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), expected(volume) == 2)
+    assert not host.messages.texts("error")
+
+
+def test_after_the_worker_s_end_the_whole_run_is_repeated_and_noted(user, scene):
+    volume = segmented(user)
+    process = user.worker
+    process.kill()
+    process.wait(30)
+    box = box_node("Anterior")
+    move_box(box, (3, 3, 2), (9, 9, 5), volume)
+    user.segment_again()
+    assert "whole run was done again" in user.ui.resultsInfo.text
+    node = segmentation(scene)
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume, box) == 1)
+
+
+def test_a_box_outside_the_volume_is_refused(user, scene):
+    volume = segmented(user)
+    move_box(box_node("Anterior"), (90, 90, 90), (95, 95, 95), volume)
+    user.click(user.ui.updateButton)
+    (message,) = host.messages.texts("error")
+    assert "outside the volume" in message
+    assert not user.busy
+
+
+def test_boxes_are_saved_and_loaded(user, scene, tmp_path):
+    volume = segmented(user, "oblique")
+    node, box = segmentation(scene), box_node("Anterior")
+    assert not user.ui.saveBoxesButton.enabled
+    move_box(box, (3, 3, 2), (9, 9, 5), volume)
+    user.segment_again()
+    wanted = segment_voxels(node, "Anterior", volume)
+    host.messages.answers.append(str(tmp_path / "mine"))
+    user.click(user.ui.saveBoxesButton)
+    (saved,) = read_boxes(tmp_path / "mine.mrk.json")
+    assert saved.class_name == "Anterior"
+    user.choose_box("Anterior")
+    user.click(user.ui.resetBoxButton)
+    user.wait()
+    assert not np.array_equal(segment_voxels(node, "Anterior", volume), wanted)
+    host.messages.answers.append(str(tmp_path / "mine.mrk.json"))
+    user.click(user.ui.loadBoxesButton)
+    assert user.box_states["Anterior"] == "changed"
+    user.segment_again()
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), wanted)
+    assert not host.messages.texts("error")
+    (tmp_path / "mine.mrk.json").write_text("{}")
+    host.messages.answers.append(str(tmp_path / "mine.mrk.json"))
+    user.click(user.ui.loadBoxesButton)
+    (message,) = host.messages.texts("error")
+    assert "no Slicer markup file" in message

@@ -1,0 +1,144 @@
+"""The table of results: visibility, jumping, undo, asymmetry, clipboard and file."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+from Testing import host
+from Testing.helpers.threshold_model import two_blobs
+from Testing.panel.helpers import blobs_volume, segmentations
+from Testing.slicer.helpers import GRIDS, segment_names
+
+# On this grid the model resamples nothing.
+GRID = GRIDS["axis-aligned"]
+ASYMMETRY = 3
+
+
+def test_classes_can_be_hidden_shown_and_jumped_to(user, scene):
+    import qt
+    import slicer
+
+    user.segment(blobs_volume(GRIDS["oblique"]))
+    (node,) = segmentations(scene)
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName("Posterior")
+    user.ui.resultsTable.item(1, 0).setCheckState(qt.Qt.Unchecked)
+    assert not node.GetDisplayNode().GetSegmentVisibility(segment_id)
+    user.ui.resultsTable.item(1, 0).setCheckState(qt.Qt.Checked)
+    assert node.GetDisplayNode().GetSegmentVisibility(segment_id)
+    user.click(user.ui.show3DButton)
+    assert node.GetSegmentation().ContainsRepresentation("Closed surface")
+    user.click(user.ui.show3DButton)
+    assert not node.GetSegmentation().ContainsRepresentation("Closed surface")
+    slice_node = scene.AddNewNodeByClass("vtkMRMLSliceNode")
+    slice_node.SetLayoutName("Red")
+    user.ui.resultsTable.cellClicked.emit(0, 0)
+    center = np.array(node.GetSegmentCenterRAS("Anterior"))
+    to_ras = slicer.util.arrayFromVTKMatrix(slice_node.GetSliceToRAS())
+    assert abs((center - to_ras[:3, 3]) @ to_ras[:3, 2]) < 1e-3
+
+
+def test_a_run_is_undone_and_redone_and_only_a_present_result_is_exported(user, scene):
+    user.segment(blobs_volume(GRID))
+    (node,) = segmentations(scene)
+    user.click(user.ui.undoButton)
+    assert segment_names(node) == []
+    assert not user.ui.exportButton.enabled
+    assert not user.ui.copyButton.enabled
+    user.click(user.ui.redoButton)
+    assert segment_names(node) == ["Anterior", "Posterior"]
+    assert user.ui.exportButton.enabled
+
+
+def test_nothing_is_undone_after_the_segments_were_edited(user, scene):
+    import slicer
+
+    volume = blobs_volume()
+    user.segment(volume)
+    (node,) = segmentations(scene)
+    assert user.ui.undoButton.enabled
+    segment_id = node.GetSegmentation().GetNthSegmentID(0)
+    painted = np.zeros(two_blobs().shape, np.uint8)
+    painted[2:4, 3:6, 3:6] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(painted, node, segment_id, volume)
+    user.click(user.ui.undoButton)  # before the event loop has disabled it
+    kept = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume)
+    assert np.array_equal(kept, painted)
+    assert not user.ui.undoButton.enabled
+
+
+def test_asymmetry_is_shown_for_models_with_two_sides(user):
+    table = user.ui.resultsTable
+    user.segment(blobs_volume(GRID), "sided")
+    left, right = ((two_blobs() == value).sum() for value in (1, 2))
+    asymmetry = f"{200 * (left - right) / (left + right):+.1f}"
+    assert left != right
+    assert user.found == ["left blob", "right blob"]
+    assert [table.item(row, ASYMMETRY).text() for row in range(2)] == [asymmetry, asymmetry]
+    assert not table.isColumnHidden(ASYMMETRY)
+    user.segment(blobs_volume(GRID), "threshold")
+    assert table.isColumnHidden(ASYMMETRY)
+
+
+def test_the_table_is_copied_and_exported(user, tmp_path):
+    import qt
+
+    assert not user.ui.copyButton.enabled
+    assert not user.ui.exportButton.enabled
+    user.segment(blobs_volume(GRID, name="MR häd"), "sided")
+    user.click(user.ui.copyButton)
+    copied = qt.QApplication.clipboard().text()
+    assert copied.splitlines()[0].split("\t")[0] == "structure"
+    target = tmp_path / "völumes"
+    host.messages.answers.append(str(target))
+    user.click(user.ui.exportButton)
+    assert "völumes.csv" in user.status
+    text = target.with_suffix(".csv").read_text(encoding="utf-8-sig")
+    for lines, separator in ((copied, "\t"), (text, ",")):
+        rows = list(csv.DictReader(io.StringIO(lines), delimiter=separator))
+        assert [row["structure"] for row in rows] == ["left blob", "right blob"]
+        expected = [(two_blobs() == value).sum() / 1000 for value in (1, 2)]
+        assert [float(row["volume_ml"]) for row in rows] == pytest.approx(expected, abs=1e-4)
+    # The file names the case, so that files of several volumes can be joined.
+    assert {row["case"] for row in rows} == {"MR häd"}
+
+
+def test_a_cancelled_export_writes_nothing_and_a_failed_one_is_reported(user, tmp_path):
+    user.segment(blobs_volume(GRID), "sided")
+    host.messages.answers.append("")
+    user.click(user.ui.exportButton)
+    assert list(tmp_path.iterdir()) == []
+    host.messages.answers.append(str(tmp_path / "nowhere" / "volumes.csv"))
+    user.click(user.ui.exportButton)
+    assert "cannot write" in host.messages.texts("error")[-1]
+
+
+def test_a_file_is_replaced_only_if_the_user_confirms_it(user, tmp_path):
+    """The file dialog asks for the name that was typed, to which the suffix is added."""
+    user.segment(blobs_volume(GRID), "sided")
+    target = tmp_path / "volumes.csv"
+    target.write_text("precious")
+    host.messages.answers.extend([str(tmp_path / "volumes"), False])
+    user.click(user.ui.exportButton)
+    assert target.read_text() == "precious"
+    assert "Replace it?" in host.messages[-1].text
+    host.messages.answers.extend([str(tmp_path / "volumes"), True])
+    user.click(user.ui.exportButton)
+    assert "left blob" in target.read_text(encoding="utf-8-sig")
+
+
+def test_the_proposed_file_name_is_valid_on_every_system(user, monkeypatch):
+    import qt
+
+    proposed = []
+    monkeypatch.setattr(
+        qt.QFileDialog,
+        "getSaveFileName",
+        staticmethod(lambda _parent, _title, name, _kinds: proposed.append(name) or ""),
+    )
+    user.segment(blobs_volume(GRID, name='5: T1/FLAIR "x"?'), "sided")
+    user.click(user.ui.exportButton)
+    assert proposed == ["5_ T1_FLAIR _x_-volumes.csv"]

@@ -1,0 +1,217 @@
+"""Segmenting from the panel: results, cancelling, errors, nodes that vanish during a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from Testing import host
+from Testing.helpers.threshold_model import two_blobs
+from Testing.panel.helpers import blobs_volume, segmentations
+from Testing.slicer.helpers import GRIDS, add_volume, add_warp, segment_names, segment_voxels
+
+# Of this shape the slow model takes about a second.
+SLOW_SHAPE = (6, 10, 12)
+
+
+def test_a_volume_of_a_file_becomes_named_segments(user, scene, tmp_path):
+    import slicer
+
+    path = str(tmp_path / "köpf.nrrd")
+    stored = blobs_volume(GRIDS["axis-aligned"])
+    assert slicer.util.saveNode(stored, path)
+    scene.RemoveNode(stored)
+    volume = slicer.util.loadVolume(path)
+    user.choose_volume(volume)
+    user.choose_model("threshold")
+    assert user.ui.segmentButton.text == "Segment"
+    user.click(user.ui.segmentButton)
+    assert user.ui.segmentButton.text == "Cancel"
+    assert user.ui.progressBar.isVisibleTo(user.ui.progressBar.parent())
+    user.wait()
+    (node,) = segmentations(scene)
+    assert segment_names(node) == ["Anterior", "Posterior"]
+    array = two_blobs()
+    for value, name in ((1, "Anterior"), (2, "Posterior")):
+        assert np.array_equal(segment_voxels(node, name, volume), array == value)
+    millilitres = [f"{(array == value).sum() / 1000:.2f}" for value in (1, 2)]
+    assert [[row[0], row[2]] for row in user.table] == [
+        ["Anterior", millilitres[0]],
+        ["Posterior", millilitres[1]],
+    ]
+    assert "cpu" in user.ui.deviceInfo.text
+    assert user.status.startswith("Done: 2 classes")
+    assert not host.messages.texts("error")
+
+
+@pytest.mark.parametrize("model", ["lazy", "slow", "deaf"], ids=["loading", "encoding", "hung"])
+def test_cancel_leaves_the_scene_alone_and_the_next_run_works(user, scene, model):
+    volume = blobs_volume()
+    nodes = scene.GetNumberOfNodes()
+    user.start(volume, model)
+    user.wait_for_progress()
+    user.click(user.ui.segmentButton)
+    user.wait()
+    assert user.status == "Cancelled; nothing was changed."
+    assert scene.GetNumberOfNodes() == nodes
+    assert not host.messages.texts("error")
+    user.segment(volume)
+    assert user.found == ["Anterior", "Posterior"]
+
+
+def test_a_run_without_progress_is_reported_and_can_be_cancelled(open_panel, own_client, scene):
+    user = open_panel(own_client(stalled_seconds=0.5))
+    volume = blobs_volume()
+    nodes = scene.GetNumberOfNodes()
+    user.start(volume, "deaf")
+    user.wait(lambda: "no progress for" in user.status, "a remark")
+    assert "cancel" in user.status and user.status in user.ui.logText.plainText
+    assert user.ui.segmentButton.text == "Cancel"
+    user.click(user.ui.segmentButton)
+    user.wait()
+    assert user.status == "Cancelled; nothing was changed."
+    assert scene.GetNumberOfNodes() == nodes
+
+
+@pytest.mark.parametrize("model", ["deadly", "greedy"], ids=["crash", "memory"])
+def test_a_failed_run_is_reported_and_the_next_one_works(user, scene, model):
+    volume = blobs_volume()
+    nodes = scene.GetNumberOfNodes()
+    user.segment(volume, model)
+    (message,) = host.messages.texts("error")
+    assert "\n" not in message.strip()
+    assert user.status == f"Failed: {message}"
+    assert scene.GetNumberOfNodes() == nodes
+    host.messages.clear()
+    user.segment(volume)
+    assert user.found == ["Anterior", "Posterior"]
+
+
+def test_a_worker_killed_during_a_run_is_reported_and_the_next_run_works(user, scene):
+    volume = blobs_volume()
+    nodes = scene.GetNumberOfNodes()
+    user.start(volume, "deaf")
+    user.wait_for_progress()
+    user.worker.kill()
+    user.wait()
+    assert len(host.messages.texts("error")) == 1
+    assert scene.GetNumberOfNodes() == nodes
+    user.segment(volume)
+    assert user.found == ["Anterior", "Posterior"]
+
+
+def test_a_scene_closed_during_a_run_stays_empty(user, scene):
+    user.start(blobs_volume(), "slow")
+    user.wait_for_progress()
+    host.close_scene()
+    user.wait()
+    assert segmentations(scene) == []
+    assert not host.messages.texts("error")
+    user.segment(blobs_volume())
+    assert len(segmentations(scene)) == 1
+
+
+@pytest.mark.parametrize("removed", ["volume", "output"])
+def test_a_node_removed_during_a_run_changes_nothing(user, scene, removed):
+    volume = blobs_volume(shape=SLOW_SHAPE)
+    output = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "output")
+    user.choose_volume(volume)
+    user.ui.outputSelector.setCurrentNode(output)
+    user.start(volume, "slow")
+    user.wait_for_progress()
+    scene.RemoveNode(volume if removed == "volume" else output)
+    user.wait()
+    assert f"The {removed} was removed" in user.status
+    assert all(segment_names(node) == [] for node in segmentations(scene))
+    assert len(segmentations(scene)) == (1 if removed == "volume" else 0)
+
+
+def test_an_existing_output_is_written_by_the_chosen_rule(user, scene):
+    volume = blobs_volume()
+    user.segment(volume)
+    (node,) = segmentations(scene)
+    user.ui.outputSelector.setCurrentNode(node)
+    user.choose_rule("add")
+    user.click(user.ui.segmentButton)
+    user.wait()
+    assert segmentations(scene) == [node]
+    assert segment_names(node) == ["Anterior", "Posterior", "Anterior 2", "Posterior 2"]
+
+
+def test_an_output_without_a_display_gets_one(user, scene):
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "bare")
+    assert node.GetDisplayNode() is None
+    volume = blobs_volume()
+    user.choose_volume(volume)
+    user.ui.outputSelector.setCurrentNode(node)
+    user.segment(volume)
+    assert segment_names(node) == ["Anterior", "Posterior"]
+    assert node.GetDisplayNode() is not None
+    assert user.found == ["Anterior", "Posterior"]
+
+
+def test_the_event_loop_goes_on_during_a_run(user, scene):
+    import qt
+
+    under_way = []
+    timer = qt.QTimer()
+    timer.interval = 0
+    timer.connect("timeout()", lambda: under_way.append(user.ui.progressBar.maximum > 0))
+    user.start(blobs_volume(shape=SLOW_SHAPE), "slow")
+    timer.start()
+    user.wait()
+    timer.stop()
+    # A run in the panel's own thread would let the timer tick between its stages only.
+    assert under_way.count(True) > 20
+
+
+def test_a_finished_run_keeps_no_voxels(user, scene):
+    import gc
+    import weakref
+
+    volume = add_volume(two_blobs(), GRIDS["LPS"])
+    user.segment(volume)
+    logic = user.widget.logic.segmentation
+    assert logic.run.job.result is None
+    assert logic.run.request.volumes == ()
+    reference = weakref.ref(volume)
+    del volume
+    host.close_scene()
+    gc.collect()
+    assert reference() is None or reference().GetScene() is None
+    assert logic.run is None
+
+
+def test_a_sheared_volume_is_refused(user, scene):
+    sheared = GRIDS["LPS"].copy()
+    sheared[0, 1] = 0.6
+    volume = blobs_volume()
+    volume.SetIJKToRASDirections(
+        *(sheared[:3, :3] / np.linalg.norm(sheared[:3, :3], axis=0)).ravel()
+    )
+    nodes = scene.GetNumberOfNodes()
+    user.start(volume, "threshold")
+    (message,) = host.messages.texts("error")
+    assert "right angles" in message
+    assert scene.GetNumberOfNodes() == nodes
+
+
+def test_a_warped_volume_is_refused(user, scene):
+    volume = blobs_volume()
+    add_warp(volume)
+    user.start(volume, "threshold")
+    (message,) = host.messages.texts("error")
+    assert "Harden" in message
+    assert not user.busy
+    assert user.ui.segmentButton.text == "Segment"
+
+
+def test_a_new_roi_is_drawn_at_once(user, scene, application):
+    roi = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R")
+    user.ui.roiSelector.nodeAddedByUser.emit(roi)
+    interaction = application.applicationLogic().GetInteractionNode()
+    selection = application.applicationLogic().GetSelectionNode()
+    assert interaction.GetCurrentInteractionMode() == interaction.Place
+    assert selection.GetActivePlaceNodeID() == roi.GetID()
+    assert "slice view" in user.status
+    interaction.SwitchToViewTransformMode()

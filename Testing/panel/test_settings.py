@@ -1,0 +1,59 @@
+"""The panel before a run: the Segment button, warnings, and the device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from Testing.panel.helpers import blobs_volume
+from Testing.slicer.helpers import add_roi, add_volume, add_warp
+
+
+def test_segment_is_enabled_for_a_volume_and_an_installed_model(user):
+    assert not user.ui.segmentButton.enabled
+    assert "volume" in user.ui.segmentButton.toolTip
+    user.choose_volume(blobs_volume())
+    user.choose_model("sam_vit_b")
+    assert not user.ui.segmentButton.enabled
+    assert "installed" in user.ui.segmentButton.toolTip
+    user.choose_model("small")
+    assert user.ui.segmentButton.enabled
+
+
+@pytest.mark.parametrize(
+    ("case", "warning"),
+    [
+        ("suitable", ""),
+        ("no ROI", "needs an ROI"),
+        ("coarse", "made for voxels of 0.7 to 1.5 mm"),
+        ("CT", "looks like CT"),
+        ("warped", "Harden"),
+    ],
+)
+def test_an_unsuitable_volume_is_warned_about_but_can_be_segmented(user, case, warning):
+    array = np.full((20, 22, 24), 300.0, np.float32)
+    if case == "CT":
+        array[:10] = -1000
+    spacing = 4.0 if case == "coarse" else 1.0
+    grid = np.diag([spacing, spacing, spacing, 1.0])
+    volume = add_volume(array, grid)
+    if case == "warped":
+        add_warp(volume)
+    user.choose_volume(volume)
+    user.choose_model("hippocampus")
+    if case != "no ROI":
+        user.ui.roiSelector.setCurrentNode(add_roi((2, 2, 2), (18, 18, 18), grid))
+    label = user.ui.warningLabel
+    assert warning in label.text
+    assert bool(label.text) == (case != "suitable")
+    assert label.isVisibleTo(label.parent()) == (case != "suitable")
+    assert user.ui.segmentButton.enabled
+
+
+def test_the_automatic_device_is_shown_before_the_first_run(user):
+    user.wait(lambda: "Automatic means" in user.ui.deviceInfo.text, "the device")
+    assert "cpu (" in user.ui.deviceInfo.text
+    selector = user.ui.deviceSelector
+    texts = {selector.itemData(n): selector.itemText(n) for n in range(selector.count)}
+    assert texts["auto"] == "Automatic"
+    assert "not usable here" in texts["mps"]

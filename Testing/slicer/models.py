@@ -1,0 +1,42 @@
+"""The user's models in tests of the module, and the worker that knows them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from Testing.helpers.small_bundle import small_bundle
+from Testing.helpers.threshold_model import LABELS, SIDES
+
+KNOWN_MODELS = (
+    "threshold",
+    "sided",
+    "coarse",
+    "echo",
+    "slow",
+    "lazy",
+    "deaf",
+    "deadly",
+    "greedy",
+)
+
+
+def write_models(home: Path) -> None:
+    """Write the user's models into a folder.
+
+    These are a real small bundle ("small"), descriptions of the models of the known worker, and a
+    model without classes ("anything"), in whose place the known worker has a small SAM.
+    """
+    small_bundle(home / "models" / "small")
+    for name in KNOWN_MODELS:
+        folder = home / "models" / name
+        folder.mkdir()
+        labels = [label.to_json() for label in (SIDES if name == "sided" else LABELS)]
+        described = {"name": name, "title": name.title(), "labels": labels}
+        (folder / "masksam.json").write_text(json.dumps(described))
+    checkpoint = home / "checkpoints" / "anything"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "checkpoint.pth").write_bytes(b"not read")
+    described = {"name": "anything", "title": "Anything", "licence": "none", "sha256": "0" * 64}
+    described |= {"format_version": 1, "architecture": "vit_b", "preparation": "sam", "page": ""}
+    (checkpoint / "checkpoint.json").write_text(json.dumps(described))
