@@ -1,0 +1,41 @@
+"""Volumes, labelmaps and labels that the tests of reading and writing share."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.labels import Code, Label, Terminology
+
+LABELS = [
+    Label(
+        1,
+        "Anterior",
+        (1.0, 0.5, 0.25),
+        Terminology(
+            Code("SCT", "123037004", "Anatomical Structure"), Code("SCT", "4958002", "Amygdala")
+        ),
+    ),
+    Label(2, "Postérieur", (0.0, 1.0, 0.0)),
+    Label(300, "Rare", (0.0, 0.0, 1.0)),
+]
+
+
+def oblique_volume(mirrored: bool = False) -> Volume:
+    """Return an oblique, anisotropic volume; its axes are left-handed if mirrored."""
+    matrix = np.eye(4)
+    rotation = Rotation.from_euler("xyz", [20, 30, 10], degrees=True).as_matrix()
+    matrix[:3, :3] = rotation @ np.diag([-0.7 if mirrored else 0.7, 0.8, 2.5])
+    matrix[:3, 3] = 11, -22, 33
+    array = np.random.default_rng(0).normal(size=(9, 11, 13)).astype(np.float32)
+    return Volume(array, matrix, "case")
+
+
+def labelmap_on(volume: Volume) -> np.ndarray:
+    """Return a labelmap on the grid of :func:`oblique_volume` with all values of LABELS."""
+    labelmap = np.zeros(volume.shape, dtype=np.int64)
+    labelmap[2:4, 3:7, 5:9] = 1
+    labelmap[5, 5, 5] = 2
+    labelmap[6, 6, 6] = 300
+    return labelmap
