@@ -1,4 +1,4 @@
-"""Volumes and boxes in space: oblique, left-handed and anisotropic grids included."""
+"""Volumes and boxes in space, on oblique, left-handed and anisotropic grids too."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _CODES += ["LIP", "SAR", "IPL", "PRS", "ASL"]
 
 def _volume(angles: tuple[float, float, float] = (0, 0, 0), mirrored: bool = False) -> Volume:
     matrix = np.eye(4)
-    turned = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
-    matrix[:3, :3] = turned @ np.diag([-0.5 if mirrored else 0.5, 1.0, 3.0])
+    rotation = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    matrix[:3, :3] = rotation @ np.diag([-0.5 if mirrored else 0.5, 1.0, 3.0])
     matrix[:3, 3] = 11, -22, 33
     array = np.arange(4 * 5 * 6).reshape(4, 5, 6)
     return Volume(array, matrix, "case")
@@ -44,7 +44,7 @@ _VOLUMES = [
 
 
 def _place(volume: Volume, value: int) -> np.ndarray:
-    """RAS of the voxel that has ``value``."""
+    """Return the homogeneous RAS position of the voxel that has ``value``."""
     k, j, i = np.argwhere(volume.array == value)[0]
     return volume.ijk_to_ras @ [i, j, k, 1]
 
@@ -58,23 +58,23 @@ def test_spacing_and_directions_are_those_of_the_axes_i_j_k() -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (2, 3, 4, 5)])
-def test_a_volume_has_three_axes(shape: tuple[int, ...]) -> None:
+def test_an_array_without_three_axes_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(MaskSAMError, match="3 axes"):
         Volume(np.zeros(shape), np.eye(4))
 
 
-def test_a_volume_needs_a_matrix_that_can_be_inverted() -> None:
+def test_a_matrix_that_cannot_be_inverted_is_refused() -> None:
     with pytest.raises(MaskSAMError, match="invertible"):
         Volume(np.zeros((2, 3, 4)), np.diag([1.0, 0, 1, 1]))
 
 
 @pytest.mark.parametrize("code", _CODES)
 @pytest.mark.parametrize("volume", _VOLUMES, ids=["plain", "mirrored", "oblique", "both"])
-def test_a_reoriented_volume_has_every_voxel_where_it_was(volume: Volume, code: str) -> None:
-    turned = reorient(volume, code)
-    assert axis_mapping(turned.ijk_to_ras, code) == ((0, 1, 2), (False, False, False))
+def test_every_voxel_of_a_reoriented_volume_stays_at_its_place(volume: Volume, code: str) -> None:
+    oriented = reorient(volume, code)
+    assert axis_mapping(oriented.ijk_to_ras, code) == ((0, 1, 2), (False, False, False))
     for value in (0, 7, 64, 119):
-        assert np.allclose(_place(turned, value), _place(volume, value))
+        assert np.allclose(_place(oriented, value), _place(volume, value))
 
 
 @pytest.mark.parametrize("code", _CODES)
@@ -86,22 +86,22 @@ def test_inverted_axes_give_the_array_back_without_a_copy(code: str) -> None:
     assert np.shares_memory(oriented, volume.array)
 
 
-def test_axes_at_45_degrees_are_each_taken_once() -> None:
+def test_each_axis_is_used_once_even_at_45_degrees() -> None:
     volume = _volume((45, 45, 45))
     assert sorted(axis_mapping(volume.ijk_to_ras, "RAS")[0]) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("code", ["RAX", "RLS", "RA", "RASS"])
-def test_an_orientation_names_each_direction_once(code: str) -> None:
+def test_an_orientation_must_name_each_direction_once(code: str) -> None:
     with pytest.raises(MaskSAMError, match="orientation"):
         axis_mapping(np.eye(4), code)
 
 
-def test_a_box_of_whole_edges_is_the_slices_of_the_array() -> None:
+def test_a_box_of_integer_edges_gives_the_slices_of_the_array() -> None:
     assert Box("", (1, 2, 3), (4, 5, 6)).slices() == (slice(3, 6), slice(2, 5), slice(1, 4))
 
 
-def test_a_box_is_rounded_outward_but_not_for_an_error_of_files() -> None:
+def test_a_box_is_rounded_outward_except_for_rounding_errors_of_files() -> None:
     grown = Box("", (1.2, 2 - 1.5e-6, 2.9), (3.1, 4 + 1.5e-6, 5)).rounded()
     assert grown.lower == (1, 2, 2)
     assert grown.upper == (4, 4, 5)
@@ -131,7 +131,7 @@ def test_the_box_around_one_voxel_is_centred_on_it() -> None:
 
 
 @pytest.mark.parametrize("volume", _VOLUMES, ids=["plain", "mirrored", "oblique", "both"])
-def test_a_turned_box_is_covered_with_all_its_corners(volume: Volume) -> None:
+def test_the_box_on_a_grid_covers_all_corners_of_a_rotated_box(volume: Volume) -> None:
     axes = Rotation.from_euler("zx", [35, 50], degrees=True).as_matrix()
     box = RasBox("", (12.0, -20.0, 36.0), axes, (2.0, 5.0, 7.0))
     found = box_on_grid(box, volume)
@@ -144,19 +144,19 @@ def test_a_turned_box_is_covered_with_all_its_corners(volume: Volume) -> None:
 
 
 @pytest.mark.parametrize("volume", _VOLUMES, ids=["plain", "mirrored", "oblique", "both"])
-def test_a_crop_has_its_voxels_where_they_were(volume: Volume) -> None:
+def test_the_voxels_of_a_crop_stay_at_their_place(volume: Volume) -> None:
     part = crop(volume, Box("", (1.5, 1, -4), (4, 3, 2.5)))
     assert part.shape == (3, 2, 3)
     for value in (part.array[0, 0, 0], part.array[-1, -1, -1]):
         assert np.allclose(_place(part, value), _place(volume, value))
 
 
-def test_a_crop_of_nothing_is_told() -> None:
+def test_a_crop_outside_the_volume_is_refused() -> None:
     with pytest.raises(MaskSAMError, match="region of interest"):
         crop(_volume(), Box("", (20, 20, 20), (30, 30, 30)))
 
 
-def test_grids_are_the_same_to_a_thousandth_of_a_millimetre() -> None:
+def test_grids_are_compared_to_a_thousandth_of_a_millimetre() -> None:
     volume = _volume((20, 30, 10))
     shifted, moved = volume.ijk_to_ras.copy(), volume.ijk_to_ras.copy()
     shifted[0, 3] += 5e-4

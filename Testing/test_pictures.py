@@ -1,4 +1,4 @@
-"""Pictures: outlines lie where the labels are, whatever the volume's axes."""
+"""Pictures of segmentations, for volumes with different axes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from Testing.helpers.generated import generated_case
 LABELS = (Label(1, "Bright", (1.0, 0.0, 0.0)), Label(2, "Dark", (0.0, 0.0, 1.0)))
 
 
-def draw(path: Path, matrix: np.ndarray, label: np.ndarray, reference=None) -> np.ndarray:
+def draw(path: Path, matrix: np.ndarray, labelmap: np.ndarray, reference=None) -> np.ndarray:
     image, _ = generated_case(0)
     volume = Volume(image, matrix)
-    outline_picture([("case", volume, label, reference)], LABELS, path)
+    outline_picture([("case", volume, labelmap, reference)], LABELS, path)
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path))).astype(int)
 
 
 @pytest.mark.parametrize("matrix", [np.diag([1.0, 1.0, 2.0, 1.0]), np.diag([-1.0, 1.0, 1.5, 1.0])])
-def test_both_classes_are_outlined_in_their_colours(tmp_path: Path, matrix: np.ndarray):
+def test_each_class_is_outlined_in_its_colour(tmp_path: Path, matrix: np.ndarray):
     picture = draw(tmp_path / "a.png", matrix, generated_case(0)[1])
     red = (picture[..., 0] > 200) & (picture[..., 1:3].max(-1) < 60)
     blue = (picture[..., 2] > 200) & (picture[..., :2].max(-1) < 60)
@@ -47,10 +47,10 @@ def test_similar_colours_of_many_classes_survive_saving(tmp_path: Path):
         assert (picture == color).all(-1).sum() > 5, label.name
 
 
-def test_an_empty_result_is_a_picture_without_outlines(tmp_path: Path):
-    _, label = generated_case(0)
-    full = draw(tmp_path / "full.png", np.eye(4), label)
-    empty = draw(tmp_path / "empty.png", np.eye(4), np.zeros_like(label))
+def test_an_empty_labelmap_gives_a_picture_without_outlines(tmp_path: Path):
+    _, labelmap = generated_case(0)
+    full = draw(tmp_path / "full.png", np.eye(4), labelmap)
+    empty = draw(tmp_path / "empty.png", np.eye(4), np.zeros_like(labelmap))
 
     def red(picture: np.ndarray) -> int:
         return int(((picture[..., 0] > 200) & (picture[..., 1:3].max(-1) < 60)).sum())
@@ -58,8 +58,8 @@ def test_an_empty_result_is_a_picture_without_outlines(tmp_path: Path):
     assert red(empty) < red(full) / 3
 
 
-def test_a_reference_is_drawn_beside_the_result(tmp_path: Path):
-    _, label = generated_case(0)
-    without = draw(tmp_path / "a.png", np.eye(4), label)
-    beside = draw(tmp_path / "b.png", np.eye(4), label, np.roll(label, 3, axis=2))
+def test_a_reference_adds_outlines(tmp_path: Path):
+    _, labelmap = generated_case(0)
+    without = draw(tmp_path / "a.png", np.eye(4), labelmap)
+    beside = draw(tmp_path / "b.png", np.eye(4), labelmap, np.roll(labelmap, 3, axis=2))
     assert without.shape != beside.shape or (without != beside).any()

@@ -1,4 +1,4 @@
-"""Volumes of structures, and how far left and right differ."""
+"""Tables of structure volumes and of the asymmetry of paired structures."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from Testing.helpers.small_bundle import small_bundle
         ("left and right lungs", "", "left and right lungs"),
     ],
 )
-def test_the_side_in_a_name(name: str, side: str, structure: str):
+def test_a_class_name_is_split_into_side_and_structure(name: str, side: str, structure: str):
     assert side_of(name) == (side, structure)
 
 
-def test_volumes_and_asymmetry():
+def test_volumes_are_in_ml_and_asymmetry_is_relative_to_the_mean_of_both_sides():
     found = [
         ("left caudate", 0.9, 3000),
         ("Anterior", 0.8, 500),
@@ -49,14 +49,14 @@ def test_volumes_and_asymmetry():
     assert rows[3].asymmetry is None, "its right side was not found"
 
 
-def test_equal_sides_have_no_asymmetry_and_empty_ones_none_at_all():
+def test_equal_sides_have_an_asymmetry_of_zero_and_empty_sides_have_none():
     equal = structure_volumes([("left eye", 1.0, 7), ("right eye", 1.0, 7)], 1.0)
     assert [row.asymmetry for row in equal] == [0.0, 0.0]
     empty = structure_volumes([("left eye", 0.0, 0), ("right eye", 0.0, 0)], 1.0)
     assert [row.asymmetry for row in empty] == [None, None]
 
 
-def test_the_table_reads_back_whatever_the_names_are():
+def test_the_table_can_be_read_back_with_quotes_and_separators_in_names():
     rows = structure_volumes([('left "a", b', 0.5, 10), ("right a b", 0.25, 30)], 0.001)
     for separator, case in ((",", ""), ("\t", ""), (",", "campus, 1")):
         text = volume_table({case: rows}, separator)
@@ -71,7 +71,7 @@ def test_the_table_reads_back_whatever_the_names_are():
 
 
 @pytest.mark.parametrize("name", ["campus", "häd"])
-def test_a_spreadsheet_reads_the_file_as_it_is_meant(name: str, tmp_path: Path):
+def test_the_file_has_a_byte_order_mark_only_if_it_is_not_ascii(name: str, tmp_path: Path):
     path = tmp_path / "volumes.csv"
     write_volume_table(path, {name: structure_volumes([("eye", 0.5, 10)], 0.001)})
     # Excel takes a file without the mark for the system's own encoding.

@@ -84,8 +84,8 @@ def _read_file(path: Path) -> sitk.Image:
                 f"{path} has sheared axes: resample it to a rectangular grid"
             ) from error
         raise MaskSAMError(
-            f"{path} cannot be read as NIfTI, NRRD, MetaImage or DICOM: it may be damaged,"
-            " incomplete or in another format"
+            f"{path} cannot be read as an image (NIfTI, NRRD, MetaImage or DICOM): it may be"
+            " damaged, incomplete or in another format"
         ) from error
 
 

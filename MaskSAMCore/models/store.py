@@ -7,9 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from MaskSAMCore.errors import Cancelled, MaskSAMError
-from MaskSAMCore.io.files import atomic_file, replace_folder, sha256, temporary_folder
+from MaskSAMCore.io.files import (
+    atomic_file,
+    remove_abandoned,
+    replace_folder,
+    sha256,
+    temporary_folder,
+)
 from MaskSAMCore.models.bundle import Bundle, load_bundle, unpack_bundle
 from MaskSAMCore.models.catalog import Entry, catalog, find, how_to_get, installed, user_folder
+
+# Temporary folders this old belong to processes that were killed.
+_ABANDONED_SECONDS = 2 * 24 * 3600
 
 ProgressCallback = Callable[[int, int], None]
 
@@ -78,14 +87,16 @@ def download(
         raise MaskSAMError(how_to_get(entry))
     if not entry.url:
         raise MaskSAMError(f"'{entry.name}' is installed already")
+    for folder in user_folder().glob("*"):
+        remove_abandoned(folder, _ABANDONED_SECONDS)
     target = entry.file
     if not (target.is_file() and sha256(target) == entry.sha256):
         _fetch(entry, target, progress, cancelled)
     if entry.kind == "backbone":
         return target
-    folder = add_model(target, keep=True).folder
+    bundle = add_model(target, keep=True)
     target.unlink()
-    return folder
+    return bundle.folder
 
 
 def _fetch(

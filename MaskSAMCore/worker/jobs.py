@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +40,6 @@ SESSION_LOST = (
     "what was kept of the earlier run was gone, or the volume, the ROI or the model has changed:"
     " the whole run was done again"
 )
-_SECONDS_TO_ABANDON = 2 * 24 * 3600
 
 Notify = Callable[["ProgressMessage | LogMessage"], None]
 
@@ -193,20 +190,9 @@ def download(job: JobContext) -> dict[str, Any]:
         job.progress(stage, share, elapsed / share * (1 - share) if share else None)
 
     job.progress(stage, 0)
-    _remove_abandoned_downloads()
     download_entry(entry, report, job.cancelled)
     job.models.clear()
     return {}
-
-
-def _remove_abandoned_downloads() -> None:
-    """Remove unfinished downloads that are days old, because their process was killed."""
-    from MaskSAMCore.models import user_folder
-
-    for folder in user_folder().glob("*/.masksam-*"):
-        with suppress(OSError):
-            if time.time() - folder.stat().st_mtime > _SECONDS_TO_ABANDON:
-                shutil.rmtree(folder)
 
 
 def add_model(job: JobContext) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Boxes in Slicer's own files: where they are, and of what class."""
+"""Boxes in Slicer's markup files: their place in space and their class names."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import RasBox
 from MaskSAMCore.io import read_boxes, write_boxes
 
-# What Slicer 5.12 saved for an ROI named "Anterior left", moved to (10, 20, 30) RAS and turned by
-# RotateZ(30), RotateX(20): the name itself is not in the file.
+# Slicer 5.12 saved this for an ROI named "Anterior left", moved to (10, 20, 30) RAS and rotated by
+# RotateZ(30), RotateX(20). The name itself is not in the file.
 _SAVED: dict[str, Any] = {
     "type": "ROI",
     "coordinateSystem": "LPS",
@@ -45,7 +45,7 @@ def _named(label: str) -> dict[str, Any]:
     return {"controlPoints": [{"label": label}]}
 
 
-def test_an_roi_that_slicer_saved_is_read_where_it_was(tmp_path: Path) -> None:
+def test_an_roi_that_slicer_saved_is_read_at_its_place(tmp_path: Path) -> None:
     (box,) = read_boxes(_file(tmp_path))
     assert box.class_name == "Anterior left"
     assert np.allclose(box.center, (10, 20, 30))
@@ -53,7 +53,7 @@ def test_an_roi_that_slicer_saved_is_read_where_it_was(tmp_path: Path) -> None:
     assert box.size == (4, 6, 8)
 
 
-def test_a_file_in_ras_is_read_as_it_is(tmp_path: Path) -> None:
+def test_a_file_in_ras_is_read_without_flips(tmp_path: Path) -> None:
     orientation = _AXES.ravel().tolist()
     path = _file(tmp_path, coordinateSystem="RAS", center=[10, 20, 30], orientation=orientation)
     (box,) = read_boxes(path)
@@ -90,7 +90,7 @@ def test_a_file_may_hold_several_rois_each_in_its_own_coordinate_system(tmp_path
         ("boxes", _named("R-1"), "boxes"),
     ],
 )
-def test_the_class_of_a_box_is_found_where_slicer_leaves_it(
+def test_the_class_name_comes_from_the_markup_its_control_point_or_the_file_name(
     tmp_path: Path, name: str, changes: dict[str, Any], expected: str
 ) -> None:
     path = _file(tmp_path, f"{name}.mrk.json", **changes)
@@ -111,7 +111,7 @@ def test_boxes_come_back_as_they_were_written(tmp_path: Path) -> None:
         assert np.allclose(again.axes, box.axes)
 
 
-def test_a_box_with_left_handed_axes_is_written_turned_not_mirrored(tmp_path: Path) -> None:
+def test_a_box_with_left_handed_axes_is_written_with_right_handed_ones(tmp_path: Path) -> None:
     box = RasBox("Anterior", (0, 0, 0), _AXES * [1, 1, -1], (4, 5, 6))
     write_boxes([box], tmp_path / "b.mrk.json")
     (again,) = read_boxes(tmp_path / "b.mrk.json")
@@ -119,7 +119,7 @@ def test_a_box_with_left_handed_axes_is_written_turned_not_mirrored(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("{", "no Slicer markup file"),
         ("[]", "no Slicer markup file"),
@@ -131,19 +131,19 @@ def test_a_box_with_left_handed_axes_is_written_turned_not_mirrored(tmp_path: Pa
         (json.dumps({"markups": [_SAVED | {"coordinateSystem": "IJK"}]}), "no Slicer markup file"),
     ],
 )
-def test_a_file_without_a_usable_roi_is_told(tmp_path: Path, content: str, told: str) -> None:
+def test_a_file_without_a_usable_roi_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "b.mrk.json").write_text(content, encoding="utf-8")
-    with pytest.raises(MaskSAMError, match=told) as caught:
+    with pytest.raises(MaskSAMError, match=message) as caught:
         read_boxes(tmp_path / "b.mrk.json")
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MaskSAMError, match="does not exist"):
         read_boxes(tmp_path / "b.mrk.json")
 
 
-def test_a_folder_is_told(tmp_path: Path) -> None:
+def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MaskSAMError, match="is a folder"):
         read_boxes(tmp_path)
 

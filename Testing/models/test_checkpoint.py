@@ -1,8 +1,7 @@
-"""SAM checkpoints brought by hand: read as tensors only, recorded, and told what does not fit."""
+"""SAM checkpoints that the user adds: read as tensors only, recorded and verified."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -13,20 +12,15 @@ import torch
 from MaskSAMCore import Segmenter, models
 from MaskSAMCore.cli import main
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import sha256
 from MaskSAMCore.modeling import SAM_CONFIGS
 from MaskSAMCore.modeling.sam.build import build_sam
 from MaskSAMCore.modeling.sam.predictor import checkpoint_config
 from MaskSAMCore.resources import resources
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("MASKSAM_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def light_checkpoint(path: Path, name: str = "vit_b", **changes: object) -> Path:
-    """A SAM's names and shapes in a small file: one number, repeated, behind each tensor."""
+    """Write a checkpoint with the names and shapes of a SAM; each tensor repeats one number."""
     with torch.device("meta"):
         wanted = build_sam(SAM_CONFIGS[name], (64, 64)).state_dict()
     state = {key: torch.zeros(1).expand(value.shape) for key, value in wanted.items()}
@@ -35,20 +29,16 @@ def light_checkpoint(path: Path, name: str = "vit_b", **changes: object) -> Path
     return path
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def files(home: Path) -> list[str]:
     return sorted(str(p.relative_to(home)) for p in home.rglob("*") if p.is_file())
 
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
-def test_the_size_of_a_sam_is_told_by_its_tensors(tmp_path: Path, name: str):
+def test_the_size_of_a_sam_is_read_from_its_tensors(tmp_path: Path, name: str):
     assert checkpoint_config(light_checkpoint(tmp_path / "a.pth", name)) == SAM_CONFIGS[name]
 
 
-def test_a_file_is_taken_with_a_sha256_or_a_persons_word_and_never_without(
+def test_a_checkpoint_needs_a_sha256_or_the_users_consent(
     tmp_path: Path, home: Path, capfd: pytest.CaptureFixture[str]
 ):
     path = light_checkpoint(tmp_path / "medsam_vit_b.pth")
@@ -80,7 +70,7 @@ def test_a_file_is_taken_with_a_sha256_or_a_persons_word_and_never_without(
     assert not models.installed(models.find("medsam"))
 
 
-def test_a_checkpoint_of_ones_own_gets_a_name_of_ones_own(tmp_path: Path):
+def test_a_checkpoint_of_the_user_needs_a_new_name(tmp_path: Path):
     path = light_checkpoint(tmp_path / "tuned.pth", "vit_l")
     entry = models.add_checkpoint(path, "livers", preparation="medsam", unverified=True)
     assert entry.needs_boxes and entry.preparation == "medsam" and entry == models.find("livers")
@@ -95,7 +85,7 @@ def test_a_checkpoint_of_ones_own_gets_a_name_of_ones_own(tmp_path: Path):
         models.add_checkpoint(path, "other", preparation="sam2", unverified=True)
 
 
-def test_official_names_take_the_official_files_alone(
+def test_official_names_accept_only_the_official_files(
     tmp_path: Path, home: Path, capfd: pytest.CaptureFixture[str]
 ):
     path = light_checkpoint(tmp_path / "sam_vit_b_01ec64.pth")
@@ -107,10 +97,10 @@ def test_official_names_take_the_official_files_alone(
         Segmenter.from_model("sam_vit_b")
 
 
-def test_the_catalogs_file_is_a_model_once_it_verifies(
+def test_an_official_checkpoint_is_a_model_once_it_is_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """As Meta's file is: the catalog is the shipped one with this file's SHA-256."""
+    """The catalog is the shipped one with the SHA-256 of this file in place of Meta's."""
     path = light_checkpoint(tmp_path / "sam_vit_b_01ec64.pth")
     values = json.loads((resources() / "Models/catalog.json").read_text(encoding="utf-8"))
     values["entries"][0]["sha256"] = sha256(path)
@@ -128,7 +118,7 @@ def test_the_catalogs_file_is_a_model_once_it_verifies(
         Segmenter.from_model("sam_vit_b")
 
 
-def test_everything_that_does_not_fit_is_named(tmp_path: Path, home: Path):
+def test_all_weights_that_do_not_fit_are_named(tmp_path: Path, home: Path):
     changes = {
         "image_encoder.neck.0.weight": None,
         "image_encoder.extra": torch.zeros(1),
@@ -164,7 +154,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, home: Path):
     assert not (tmp_path / "harmed").exists() and files(home) == []
 
 
-def test_what_holds_no_weights_says_what_to_do(
+def test_an_unusable_file_or_command_is_refused_with_what_to_do(
     tmp_path: Path, home: Path, capfd: pytest.CaptureFixture[str]
 ):
     path = light_checkpoint(tmp_path / "mine.pth")
@@ -182,7 +172,7 @@ def test_what_holds_no_weights_says_what_to_do(
     assert files(home) == []
 
 
-def test_a_damaged_record_is_no_model(tmp_path: Path, home: Path):
+def test_a_checkpoint_with_a_damaged_record_is_not_listed(tmp_path: Path, home: Path):
     path = light_checkpoint(tmp_path / "a.pth")
     models.add_checkpoint(path, "mine", unverified=True)
     record = home / "checkpoints" / "mine" / "checkpoint.json"

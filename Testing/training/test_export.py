@@ -171,7 +171,7 @@ def test_the_background_weighs_more_where_that_is_better(run: Path, tmp_path: Pa
     described = tmp_path / "other" / "masksam.json"
     values = json.loads(described.read_text(encoding="utf-8"))
     described.write_text(json.dumps({**values, "background_weight": 0}), encoding="utf-8")
-    with pytest.raises(MaskSAMError, match="background_weight 0 is no number"):
+    with pytest.raises(MaskSAMError, match="background_weight 0 is not a number"):
         models.load_bundle(tmp_path / "other")
 
 

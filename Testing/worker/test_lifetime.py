@@ -288,14 +288,8 @@ def test_a_download_reports_and_is_verified(
 ):
     client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER, environment={**home, **shop})
     try:
-        left = Path(home["MASKSAM_HOME"]) / "downloads" / ".masksam-killed"
-        young = left.with_name(".masksam-at-work")
-        for folder in (left, young):
-            folder.mkdir(parents=True)
-        os.utime(left, (0, 0))
         heard = Heard()
         assert client.wait(client.download("sam_small", **heard())) == {}
-        assert young.exists() and not left.exists()
         file = Path(home["MASKSAM_HOME"]) / "downloads" / "sam_small.pth"
         assert file.read_bytes() == Shop.content
         fractions = [fraction for _, fraction, _ in heard.progress]

@@ -1,0 +1,119 @@
+"""Bundles: verified when read, complete when written, and never unpickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from MaskSAMCore import models
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import sha256
+from MaskSAMCore.models.bundle import DESCRIPTION, WEIGHTS
+from Testing.helpers.networks import SMALL_SAM
+from Testing.models.helpers import LABELS, PLAN, save
+
+
+def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path):
+    bundle, model = save(tmp_path / "small")
+    again = models.load_bundle(tmp_path / "small")
+    assert again == bundle
+    assert again.labels == LABELS
+    assert again.plan == PLAN
+    assert again.largest_component == (1,)
+    assert again.mirror == (0,)
+    images = torch.randn(1, 1, 5, 16, 20)
+    with torch.no_grad():
+        expected = model.eval()(images).mask_logits
+        found = again.build()(images).mask_logits
+    # Weights are stored in half precision.
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
+    assert not any(p.requires_grad for p in again.build().parameters())
+
+
+def test_a_bundle_is_not_written_over_another(tmp_path: Path):
+    save(tmp_path / "small")
+    with pytest.raises(MaskSAMError, match="exists"):
+        save(tmp_path / "small")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["small"]
+
+
+def test_replaced_weights_are_refused(tmp_path: Path):
+    save(tmp_path / "small")
+    path = tmp_path / "small" / WEIGHTS
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(MaskSAMError, match="damaged or was replaced"):
+        models.load_bundle(tmp_path / "small")
+
+
+def test_a_pickle_in_place_of_weights_is_never_opened(tmp_path: Path):
+    class Harmful:
+        def __reduce__(self) -> tuple:
+            return (Path.touch, (tmp_path / "harmed",))
+
+    save(tmp_path / "small")
+    path = tmp_path / "small" / WEIGHTS
+    path.write_bytes(pickle.dumps(Harmful()))
+    description = json.loads((tmp_path / "small" / DESCRIPTION).read_text(encoding="utf-8"))
+    description["weights_sha256"] = sha256(path)
+    (tmp_path / "small" / DESCRIPTION).write_text(json.dumps(description))
+    with pytest.raises(MaskSAMError, match="safetensors"):
+        models.load_bundle(tmp_path / "small").build()
+    assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 99}, "newer MaskSAM"),
+        ({"format_version": None}, "no description of a MaskSAM model"),
+        ({"weights_sha256": None}, "does not record the SHA-256"),
+        ({"labels": []}, "0 labels for 2 classes"),
+        ({"plan": {}}, "damaged"),
+        ({"architecture": {"sam": {}}}, "damaged"),
+    ],
+)
+def test_a_damaged_description_is_refused_in_one_line(tmp_path: Path, change: dict, message: str):
+    save(tmp_path / "small")
+    path = tmp_path / "small" / DESCRIPTION
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **change}))
+    with pytest.raises(MaskSAMError, match=message) as report:
+        models.load_bundle(tmp_path / "small")
+    assert "\n" not in str(report.value)
+
+
+def test_weights_that_do_not_fit_the_network_are_named(tmp_path: Path):
+    bundle, _ = save(tmp_path / "small")
+    other = dataclasses.replace(bundle, config=bundle.config.replace(depth_position=False))
+    with pytest.raises(MaskSAMError, match=r"unexpected encoder\.depth_position"):
+        other.build()
+
+
+def test_a_bundle_with_a_frozen_sam_does_not_include_it_and_needs_its_checkpoint(tmp_path: Path):
+    frozen = dataclasses.replace(SMALL_SAM, name="vit_b", frozen=True)
+    bundle, model = save(tmp_path / "adapters", "adapters", sam=frozen)
+    with pytest.raises(MaskSAMError, match="masksam models download sam_vit_b"):
+        bundle.build()
+    checkpoint = tmp_path / "sam.pth"
+    torch.save(model.sam.state_dict(), checkpoint)
+    built = bundle.build(checkpoint)
+    assert torch.equal(built.sam.image_encoder.pos_embed, model.sam.image_encoder.pos_embed)
+    whole, _ = save(tmp_path / "whole", "whole")
+    assert (bundle.folder / WEIGHTS).stat().st_size < (whole.folder / WEIGHTS).stat().st_size
+
+
+def test_an_incomplete_bundle_is_refused(tmp_path: Path):
+    bundle, _ = save(tmp_path / "small")
+    (bundle.folder / WEIGHTS).unlink()
+    with pytest.raises(MaskSAMError, match=r"weights\.safetensors is missing"):
+        models.load_bundle(bundle.folder)
+    shutil.rmtree(bundle.folder)
+    with pytest.raises(MaskSAMError, match="no model named"):
+        models.open_model(bundle.folder)
