@@ -1,23 +1,22 @@
-"""The parts of a comparison: names of systems, boxes of the reference, statistics, tables."""
+"""Parts of a comparison: systems, boxes of the reference, statistics and tables."""
 
 from __future__ import annotations
 
 import csv
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from MaskSAMCore import models
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.inference import SamSegmenter
 from MaskSAMCore.io import read_volume
 from MaskSAMCore.research.comparison.folder import Folder, read_record
 from MaskSAMCore.research.comparison.prompts import reference_boxes, slice_axis
-from MaskSAMCore.research.comparison.stage import segment
+from MaskSAMCore.research.comparison.stage import Job, segment
 from MaskSAMCore.research.comparison.statistics import Row, compared_pairs, holm
-from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS, find_systems
+from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS, System, find_systems
 from MaskSAMCore.research.comparison.tables import write_tables
 from Testing.helpers.sam_reference import small_sam
 from Testing.helpers.short_run import VALUES, write_gapped_dataset
@@ -54,19 +53,19 @@ def test_presets_and_given_runs_are_systems_too():
     [
         (["nnunet"], {}, {}, "unknown system 'nnunet': choose masksam, masam, unet, sam"),
         (["sam"], {}, {}, "needs boxes: compare sam-box or sam-boxes"),
-        (["unet", "unet"], {}, {}, "'unet' stands there twice"),
+        (["unet", "unet"], {}, {}, "'unet' occurs twice"),
         ([], {}, {}, "no system to compare"),
-        (["unet"], {"mine": Path("x")}, {}, "--run mine=… is of no system"),
-        (["unet"], {}, {"masam": "masam_b"}, "--preset masam=… is of no system"),
+        (["unet"], {"mine": Path("x")}, {}, "--run mine=… belongs to no system"),
+        (["unet"], {}, {"masam": "masam_b"}, "--preset masam=… belongs to no system"),
     ],
 )
-def test_names_that_cannot_work_are_told(names, runs, presets, message: str):
+def test_invalid_names_are_refused(names, runs, presets, message: str):
     with pytest.raises(MaskSAMError, match=message):
         find_systems(names, runs, presets)
 
 
 @pytest.mark.parametrize("geometry", sorted(GEOMETRIES))
-def test_boxes_of_the_reference_hold_its_classes_tightly(geometry: str):
+def test_boxes_of_the_reference_enclose_its_classes_tightly(geometry: str):
     label = np.zeros((6, 7, 8), np.uint8)
     label[1:4, 2, 3:6] = 10
     label[2, 4:6, 1:3] = 10
@@ -89,29 +88,29 @@ def test_boxes_of_the_reference_hold_its_classes_tightly(geometry: str):
         assert len(boxes) == used.sum()
 
 
-def test_slices_are_those_of_the_plan_or_the_coarsest():
+def test_slices_are_across_the_plans_depth_or_the_coarsest_axis():
     reference = volume_of(np.zeros((4, 5, 6)), np.diag([-1.0, -3.0, 1.0, 1.0]))
     assert slice_axis(reference, "RSA") == 2
     assert slice_axis(reference, None) == 1
     assert slice_axis(volume_of(np.zeros((4, 5, 6))), None) == 0
 
 
-def row(name: str, values: list[float], **more: object) -> Row:
+def row_of(name: str, values: list[float], **more: object) -> Row:
     cases = {f"case_{i}": v for i, v in enumerate(values)}
     mean = float(np.nanmean(values))
     return Row(name, "tiny", {"A": (mean, 0.1)}, mean, 0.1, per_case=cases, **more)
 
 
-def test_wilcoxon_is_paired_over_cases_and_corrected():
-    random = np.random.default_rng(0)
-    base = random.uniform(0.6, 0.9, 20)
+def test_pairs_are_tested_over_cases_with_correction():
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.6, 0.9, 20)
     rows = [
-        row("a", list(base)),
-        row("b", list(base - random.uniform(0.01, 0.03, 20))),
-        row("same", list(base)),
+        row_of("a", list(base)),
+        row_of("b", list(base - rng.uniform(0.01, 0.03, 20))),
+        row_of("same", list(base)),
     ]
     pairs = {(p.first, p.second): p for p in compared_pairs(rows)}
-    # All 20 differences have one sign: 2 / 2^20.
+    # With 20 differences of one sign, p is 2 / 2^20.
     assert pairs["a", "b"].p == pytest.approx(2 / 2**20, rel=0.5)
     assert 0.01 < pairs["a", "b"].difference < 0.03
     assert pairs["a", "b"].p_holm > pairs["a", "b"].p
@@ -119,20 +118,20 @@ def test_wilcoxon_is_paired_over_cases_and_corrected():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
 
 
-def test_cases_without_a_figure_and_systems_that_failed_are_not_tested():
+def test_cases_without_a_figure_and_failed_systems_are_not_tested():
     rows = [
-        row("a", [0.5, math.nan, 0.7]),
-        row("b", [0.4, 0.5, 0.6]),
+        row_of("a", [0.5, math.nan, 0.7]),
+        row_of("b", [0.4, 0.5, 0.6]),
         Row("c", "unet", problem="no luck"),
     ]
     (pair,) = compared_pairs(rows)
     assert (pair.first, pair.second, pair.cases) == ("a", "b", 2)
 
 
-def test_tables_are_written_for_people_and_programs(tmp_path: Path):
+def test_tables_are_written_as_markdown_csv_and_figure(tmp_path: Path):
     rows = [
-        row("masksam", [0.8, 0.9], tunable=2e6, total=3e6, seconds=1.25, memory=2.0**30),
-        row("unet", [0.7, 0.9], hd95=math.inf),
+        row_of("masksam", [0.8, 0.9], tunable=2e6, total=3e6, seconds=1.25, memory=2.0**30),
+        row_of("unet", [0.7, 0.9], hd95=math.inf),
         Row("sam-boxes", "sam_vit_b", problem="'sam_vit_b' is not\ninstalled | yet"),
     ]
     facts = {"dataset": "Generated", "command": "masksam compare data -o out"}
@@ -153,7 +152,7 @@ def test_tables_are_written_for_people_and_programs(tmp_path: Path):
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
 
 
-def test_a_folder_goes_on_under_its_own_terms_only(tmp_path: Path):
+def test_a_comparison_continues_under_its_own_terms_only(tmp_path: Path):
     folder = Folder(tmp_path / "out")
     terms = {"dataset": "Generated", "cases": ["a"], "max_minutes": 1.0}
     folder.begin(terms)
@@ -167,25 +166,22 @@ def test_a_folder_goes_on_under_its_own_terms_only(tmp_path: Path):
 
 
 @pytest.mark.parametrize("prompt", ["box", "boxes"])
-def test_a_sam_as_it_is_gives_its_masks_the_datasets_values(
+def test_masks_of_a_sam_checkpoint_get_the_values_of_the_dataset(
     prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Its own labels go by the names of boxes, 1, 2, … in their order."""
+    # SAM itself numbers the class names of the boxes from 1.
     dataset = write_gapped_dataset(tmp_path / "data", 2)
-    checkpoint = SimpleNamespace(entry=SimpleNamespace(preparation="sam"), build=small_sam)
-    monkeypatch.setattr(models, "open_checkpoint", lambda _: checkpoint)
-    system = {"name": "sam-boxes", "training": "", "checkpoint": "sam_vit_b", "prompt": prompt}
-    job = {
-        "folder": str(tmp_path / "out"),
-        "dataset": str(dataset),
-        "system": system,
-        "device": "cpu",
-        "cases": ["case_00", "case_01"],
-    }
-    segment(job)
+
+    def load_small_sam(name: str, device: str) -> SamSegmenter:
+        return SamSegmenter(small_sam(), device=device, name=name)
+
+    monkeypatch.setattr(SamSegmenter, "from_model", staticmethod(load_small_sam))
+    cases = ("case_00", "case_01")
+    system = System("sam-boxes", "", "sam_vit_b", prompt)
+    segment(Job("segment", tmp_path / "out", dataset, cases, "cpu", system=system))
     folder = Folder(tmp_path / "out")
     found = set()
-    for case in job["cases"]:
+    for case in cases:
         truth = read_volume(dataset / f"labelsTr/{case}.nii.gz")
         mask = read_volume(folder.predictions("sam-boxes") / f"{case}.nii.gz")
         assert mask.same_grid(truth)
@@ -200,4 +196,4 @@ def test_a_sam_as_it_is_gives_its_masks_the_datasets_values(
     assert found <= {0, *VALUES.values()} and len(found) > 1
     facts = read_record(folder.facts("sam-boxes"))
     assert facts["tunable"] == 0 and facts["total"] > 0
-    assert set(facts["seconds"]) == set(job["cases"])
+    assert set(facts["seconds"]) == set(cases)

@@ -1,4 +1,4 @@
-"""Several systems on one dataset, split, budget and device, measured by the same code.
+"""Comparison of several systems on one dataset with the same split, time budget and device.
 
-Nothing is imported here: each stage is a process of its own, and starts with what it needs.
+Nothing is imported here: each stage runs in a process of its own and imports only its own needs.
 """

@@ -1,4 +1,4 @@
-"""Trains, segments, measures and tabulates; what is done already is not done again."""
+"""The comparison as a whole: train, segment, evaluate, tabulate; finished parts are kept."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from MaskSAMCore.data.dataset import Dataset, open_dataset
 from MaskSAMCore.data.splits import held_out_cases, split_cases
@@ -16,6 +15,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.evaluation import evaluate, surfaces_available, write_summary
 from MaskSAMCore.inference.device import choose_device
 from MaskSAMCore.research.comparison.folder import Folder, read_record, write_record
+from MaskSAMCore.research.comparison.stage import Job
 from MaskSAMCore.research.comparison.statistics import Row, compared_pairs, make_row
 from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS, System, Training, find_systems
 from MaskSAMCore.research.comparison.tables import write_tables
@@ -24,23 +24,23 @@ from MaskSAMCore.training.run_folder import TrainingRecord
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """What a person decides about a comparison.
+    """The user's choices for a comparison.
 
     Attributes:
         dataset: an nnU-Net dataset folder.
-        output: the comparison's folder; an earlier one is gone on with.
-        systems: names, see `systems.find_systems`.
-        splits: a JSON file with "train" and "val", and "test" to measure on other cases than those
-            that weights are chosen on; None as in training.
+        output: the comparison's folder; an earlier comparison in it is continued.
+        systems: names of systems, see `systems.find_systems`.
+        splits: JSON file with "train" and "val", and "test" for an evaluation on cases that no
+            training chose its weights on; None splits as a training does.
         max_minutes: time budget of each training.
         device: "auto", "cpu", "cuda" or "mps".
-        workers: processes that draw windows, in each training.
-        seed: of each training.
-        orientation: of all plans, or None.
-        runs: finished trainings by name.
-        presets: other presets for trainings by name.
+        workers: processes that augment windows in each training.
+        seed: seed of each training.
+        orientation: orientation of all plans, or None.
+        runs: folders of finished trainings by name.
+        presets: presets by name of the training, for trainings with another than their own.
         sam_checkpoint: weights of a frozen SAM, for presets with one.
-        command: the shell command, for the table.
+        command: the shell command, to be shown with the results.
     """
 
     dataset: Path
@@ -58,19 +58,30 @@ class CompareOptions:
     command: str = ""
 
 
-def compare(options: CompareOptions, report: Callable[[str], None] = print) -> list[Row]:
-    """Compares systems and writes the tables.
+def run_process(job_file: Path) -> int:
+    """Do the job of a file in a process of its own and return the exit status."""
+    command = [sys.executable, "-m", "MaskSAMCore.research.comparison.stage", str(job_file)]
+    return subprocess.run(command, check=False).returncode
 
-    A system that fails, whose training fails, or whose checkpoint is not there, has a line with the
-    reason; the others go on.
+
+def compare(
+    options: CompareOptions,
+    report: Callable[[str], None] = print,
+    run_stage: Callable[[Path], int] = run_process,
+) -> list[Row]:
+    """Compare systems and write the tables.
+
+    A system that fails, whose training fails, or whose checkpoint is not installed gets a row with
+    the reason; the comparison continues with the others.
 
     Args:
-        options: what, where and how long.
-        report: receives lines for people.
+        options: the user's choices.
+        report: receives progress messages, one line each.
+        run_stage: does the job of a file and returns the exit status.
 
     Raises:
-        MaskSAMError: an option cannot work, a given run has seen the cases, the folder holds a
-            comparison under other terms, or no system at all could be measured.
+        MaskSAMError: an option is invalid, a given run was trained on the cases, the folder has a
+            comparison under other terms, or no system could be evaluated.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise MaskSAMError("the tables need matplotlib: pip install masksam[train]")
@@ -96,41 +107,40 @@ def compare(options: CompareOptions, report: Callable[[str], None] = print) -> l
         }
     )
     write_record(folder.root / "split.json", {**split, "test": test})
-    common = {
-        "folder": str(folder.root.resolve()),
-        "dataset": str(options.dataset.resolve()),
-        "max_minutes": options.max_minutes,
-        "device": device,
-        "workers": options.workers,
-        "seed": options.seed,
-        "orientation": options.orientation,
-        "sam_checkpoint": options.sam_checkpoint and str(options.sam_checkpoint.resolve()),
-        "cases": cases,
-    }
-    failed = {
-        name: problem
-        for name, training in trainings.items()
-        if (problem := _trained(folder, training, common, report))
-    }
+    file = options.sam_checkpoint
+    job = Job(
+        stage="train",
+        folder=folder.root.resolve(),
+        dataset=options.dataset.resolve(),
+        cases=tuple(cases),
+        device=device,
+        max_minutes=options.max_minutes,
+        workers=options.workers,
+        seed=options.seed,
+        orientation=options.orientation,
+        sam_checkpoint=None if file is None else file.resolve(),
+    )
+    stages = _Stages(folder, job, report, run_stage)
+    problems = {name: stages.train(training) for name, training in trainings.items()}
     rows = []
     for system in systems:
-        problem = failed.get(system.training, "")
-        problem = problem or _segmented(
-            folder, system, trainings.get(system.training), common, report
+        training_of_system = trainings.get(system.training)
+        problem = (
+            problems.get(system.training, "")
+            or stages.segment(system, training_of_system)
+            or _evaluate(folder, system, dataset, cases)
         )
-        if not problem:
-            problem = _measured(folder, system, dataset, cases)
         if problem:
             report(f"{system.name} is left out: {problem}")
-        rows.append(make_row(folder, system, trainings.get(system.training), dataset, problem))
+        rows.append(make_row(folder, system, training_of_system, dataset, problem))
     if all(row.problem for row in rows):
-        raise MaskSAMError(f"no system could be measured: {rows[0].problem}")
+        raise MaskSAMError(f"no system could be evaluated: {rows[0].problem}")
     facts = {
         "dataset": dataset.name,
         "cases": f"{len(cases)} {'test' if test else 'validation'} cases",
         "training cases": str(len(split["train"])),
         "budget": f"{options.max_minutes:g} minutes of training each",
-        "device": _device(folder, systems, device),
+        "device": _device_name(folder, systems, device),
         "seed": str(options.seed),
         "command": options.command,
     }
@@ -140,87 +150,91 @@ def compare(options: CompareOptions, report: Callable[[str], None] = print) -> l
 
 
 def check_given(training: Training, dataset: Dataset, cases: list[str]) -> None:
-    """A run that was trained before must know the dataset's classes and not its cases.
+    """Check that a given run has the dataset's classes and was not trained on the cases.
 
     Raises:
-        MaskSAMError: it does not.
+        MaskSAMError: a check fails.
     """
     assert training.given is not None
     record = TrainingRecord.load(training.given)
     if record.values != dataset.values:
         raise MaskSAMError(
-            f"the run '{training.name}' has the classes {', '.join(record.classes)}, the dataset"
-            f" {', '.join(dataset.classes)}"
+            f"the run '{training.name}' has the classes {', '.join(record.classes)}, but the"
+            f" dataset has {', '.join(dataset.classes)}"
         )
     seen = sorted(set(cases) & set(record.split["train"]))
     if seen:
         raise MaskSAMError(
-            f"the run '{training.name}' was trained on cases that it would be measured on"
-            f" ({', '.join(seen[:3])}): compare on its own --splits"
+            f"the run '{training.name}' was trained on cases of the comparison"
+            f" ({', '.join(seen[:3])}): compare with the run's own --splits"
         )
 
 
-def _trained(
-    folder: Folder, training: Training, common: dict[str, Any], report: Callable[[str], None]
-) -> str:
-    """Trains where that is to be done; what went wrong, or nothing."""
-    if training.given is not None or folder.finished(training.name).is_file():
-        return ""
-    report(f"training {training.name} (preset {training.preset})")
-    job = {"stage": "train", "training": training.to_dict(), **common}
-    return _run(folder.root / "jobs" / f"train-{training.name}.json", job)
+@dataclass(frozen=True)
+class _Stages:
+    """The stages that are not finished yet; both methods return a problem, or an empty string.
+
+    Attributes:
+        folder: the comparison's folder.
+        job: the part of a job that all stages share.
+        report: receives progress messages, one line each.
+        run: does the job of a file and returns the exit status.
+    """
+
+    folder: Folder
+    job: Job
+    report: Callable[[str], None]
+    run: Callable[[Path], int]
+
+    def train(self, training: Training) -> str:
+        """Train, unless the training is given or finished."""
+        if training.given is not None or self.folder.finished(training.name).is_file():
+            return ""
+        self.report(f"training {training.name} (preset {training.preset})")
+        return self._do(f"train-{training.name}", replace(self.job, training=training))
+
+    def segment(self, system: System, training: Training | None) -> str:
+        """Segment all cases, unless their predictions exist."""
+        done = set(read_record(self.folder.facts(system.name)).get("seconds", {}))
+        predictions = self.folder.predictions(system.name)
+        files = [predictions / f"{name}.nii.gz" for name in self.job.cases]
+        if done >= set(self.job.cases) and all(path.is_file() for path in files):
+            return ""
+        self.report(f"segmenting {len(self.job.cases)} cases with {system.name}")
+        job = replace(self.job, stage="segment", system=system, training=training)
+        return self._do(f"segment-{system.name}", job)
+
+    def _do(self, name: str, job: Job) -> str:
+        path = self.folder.job(name)
+        write_record(path, job.to_dict())
+        error = path.with_suffix(".error")
+        error.unlink(missing_ok=True)
+        status = self.run(path)
+        if status == 0:
+            return ""
+        problem = str(read_record(error).get("error", ""))
+        if problem:
+            return problem
+        if status < 0:
+            return f"its process was ended by signal {-status}; the memory may be exhausted"
+        return f"its process failed with status {status}; see its output above"
 
 
-def _segmented(
-    folder: Folder,
-    system: System,
-    training: Training | None,
-    common: dict[str, Any],
-    report: Callable[[str], None],
-) -> str:
-    """Segments what is to be segmented; what went wrong, or nothing."""
-    done = set(read_record(folder.facts(system.name)).get("seconds", {}))
-    there = (folder.predictions(system.name) / f"{name}.nii.gz" for name in common["cases"])
-    if done >= set(common["cases"]) and all(path.is_file() for path in there):
-        return ""
-    report(f"segmenting {len(common['cases'])} cases with {system.name}")
-    of_training = None if training is None else training.to_dict()
-    job = {"stage": "segment", "system": asdict(system), "training": of_training, **common}
-    return _run(folder.root / "jobs" / f"segment-{system.name}.json", job)
-
-
-def _run(path: Path, job: dict[str, Any]) -> str:
-    """A stage in a process of its own; what went wrong, or nothing."""
-    write_record(path, job)
-    error = path.with_suffix(".error")
-    error.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "MaskSAMCore.research.comparison.stage", str(path)]
-    status = subprocess.run(command, check=False).returncode
-    if status == 0:
-        return ""
-    told = str(read_record(error).get("error", ""))
-    if told:
-        return told
-    if status < 0:
-        return f"its process was ended by signal {-status}; perhaps the memory ran out"
-    return f"its process failed with status {status}; what it said stands above"
-
-
-def _measured(folder: Folder, system: System, dataset: Dataset, cases: list[str]) -> str:
-    """Metrics of a system by the same code for all; what went wrong, or nothing."""
-    references = dataset.folder / "labelsTr"
+def _evaluate(folder: Folder, system: System, dataset: Dataset, cases: list[str]) -> str:
+    """Compute and save the metrics of a system; return a problem, or an empty string."""
+    predictions = folder.predictions(system.name)
     try:
         summary = evaluate(
-            folder.predictions(system.name), references, dataset.values, surfaces_available()
+            predictions, dataset.folder / "labelsTr", dataset.values, surfaces_available()
         )
     except MaskSAMError as error:
         return str(error)
     if len(summary["metric_per_case"]) != len(cases):
-        return f"{folder.predictions(system.name)} holds other files than the cases' labelmaps"
+        return f"{predictions} has other files than the labelmaps of the cases"
     write_summary(summary, folder.summary(system.name))
     return ""
 
 
-def _device(folder: Folder, systems: list[System], kind: str) -> str:
+def _device_name(folder: Folder, systems: list[System], kind: str) -> str:
     found = [read_record(folder.facts(system.name)).get("device") for system in systems]
     return next((str(device) for device in found if device), kind)

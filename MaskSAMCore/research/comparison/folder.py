@@ -1,9 +1,13 @@
-"""The folder of a comparison: what is in it, and that it goes on with what it began with.
+"""The folder of a comparison.
 
-``comparison.json``: under which terms. ``split.json``: the cases. ``runs/NAME``: trainings, and
-``runs/NAME.json`` once one is finished. ``models/NAME``: their bundles. ``systems/NAME``:
-predictions, ``cases.json`` (times, memory, parameters), ``summary.json``. ``comparison.md``,
-``.csv``, ``.png``; ``cases.csv``, ``tests.csv``: the results. ``jobs``: what stages were told.
+- ``comparison.json``: the terms that all systems share; ``split.json``: the cases.
+- ``runs/NAME``: a training; ``runs/NAME.json``: present once the training has finished.
+- ``models/NAME``: the bundle of a training.
+- ``systems/NAME``: ``predictions``; ``cases.json`` with times, memory and parameters;
+  ``summary.json`` with the metrics.
+- ``comparison.md``, ``comparison.csv``, ``comparison.png``, ``cases.csv``, ``tests.csv``: the
+  results.
+- ``jobs``: the stages' jobs and their errors.
 """
 
 from __future__ import annotations
@@ -19,39 +23,47 @@ from MaskSAMCore.io.files import read_json, write_json
 
 @dataclass(frozen=True)
 class Folder:
-    """Paths of a comparison."""
+    """Paths of a comparison.
+
+    Attributes:
+        root: the comparison's folder.
+    """
 
     root: Path
 
     def run(self, training: str) -> Path:
-        """Of a training."""
+        """Return the run folder of a training."""
         return self.root / "runs" / training
 
     def finished(self, training: str) -> Path:
-        """A file that is there once a training is finished."""
+        """Return the file that exists once a training has finished."""
         return self.root / "runs" / f"{training}.json"
 
     def model(self, training: str) -> Path:
-        """Of its bundle."""
+        """Return the bundle of a training."""
         return self.root / "models" / training
 
     def predictions(self, system: str) -> Path:
-        """Of a system's labelmaps."""
+        """Return the folder of a system's labelmaps."""
         return self.root / "systems" / system / "predictions"
 
     def facts(self, system: str) -> Path:
-        """Of what was measured while it segmented."""
+        """Return the file with a system's times, memory and parameters."""
         return self.root / "systems" / system / "cases.json"
 
     def summary(self, system: str) -> Path:
-        """Of its metrics."""
+        """Return the file with a system's metrics."""
         return self.root / "systems" / system / "summary.json"
 
+    def job(self, name: str) -> Path:
+        """Return the file of a stage's job."""
+        return self.root / "jobs" / f"{name}.json"
+
     def begin(self, terms: dict[str, Any]) -> None:
-        """Writes down under which terms systems are compared.
+        """Record the terms that all systems share.
 
         Raises:
-            MaskSAMError: the folder holds a comparison under other terms.
+            MaskSAMError: the folder has a comparison under other terms, or other files.
         """
         path = self.root / "comparison.json"
         if not path.is_file():
@@ -64,8 +76,8 @@ class Folder:
         changed = [key for key in terms if known.get(key) != json.loads(json.dumps(terms[key]))]
         if changed:
             raise MaskSAMError(
-                f"{self.root} holds a comparison with another {' and '.join(changed)}: choose"
-                " another folder, for only alike is comparable"
+                f"{self.root} has a comparison with another {' and '.join(changed)}: choose"
+                " another folder, because its systems could not be compared"
             )
 
 
@@ -79,7 +91,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file of the comparison, empty if there is no such file.
 
     Raises:
-        MaskSAMError: it is damaged.
+        MaskSAMError: the file is damaged.
     """
     if not path.is_file():
         return {}

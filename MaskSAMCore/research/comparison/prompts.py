@@ -1,4 +1,4 @@
-"""Boxes that the reference gives, for systems that are told where things are."""
+"""Box prompts from the reference, for systems that need or accept them."""
 
 from __future__ import annotations
 
@@ -18,36 +18,39 @@ def reference_boxes(
     prompt: Prompt,
     axis: int,
 ) -> list[Box]:
-    """Tight boxes around the classes of a reference, in IJK voxel edges.
+    """Return tight boxes around the classes of a reference, in IJK voxel edges.
 
     Args:
-        reference: the labelmap.
-        names, values: of the classes; those that are absent have no box.
-        prompt: "box" for one in space around each class, "boxes" for one on each slice of it.
-        axis: of [K, J, I] that slices are across.
+        reference: the reference labelmap.
+        names: names of the classes.
+        values: values of the classes in the labelmap; an absent class gets no box.
+        prompt: "box" for one box in space around each class, "boxes" for one box on each of its
+            slices, "none" for no box.
+        axis: axis of [K, J, I] across the slices.
     """
     boxes: list[Box] = []
     for name, value in zip(names, values, strict=True):
         mask = reference.array == value
         if prompt == "box" and mask.any():
-            boxes.append(_tight(name, mask, (0, 0, 0)))
+            boxes.append(_tight_box(name, mask, (0, 0, 0)))
         elif prompt == "boxes":
             others = tuple(other for other in range(3) if other != axis)
             for index in np.flatnonzero(mask.any(others)).tolist():
                 start = [0, 0, 0]
                 start[axis] = index
                 part = np.take(mask, [index], axis)
-                boxes.append(_tight(name, part, (start[0], start[1], start[2])))
+                boxes.append(_tight_box(name, part, (start[0], start[1], start[2])))
     return boxes
 
 
 def slice_axis(reference: Volume, orientation: str | None) -> int:
-    """The axis of [K, J, I] that a system's slices are across.
+    """Return the axis of [K, J, I] across a system's slices.
 
     Args:
-        reference: on the volume's grid.
-        orientation: of the system's plan; None for the coarsest axis, of equal ones the one nearest
-            to superior, before anterior, before right.
+        reference: the reference labelmap.
+        orientation: orientation of the system's plan; None for a system without a plan, whose
+            slices are across the coarsest axis. Of equal axes, superior comes before anterior and
+            anterior before right.
     """
     if orientation is not None:
         return axis_mapping(reference.ijk_to_ras, orientation)[0][0]
@@ -56,8 +59,8 @@ def slice_axis(reference: Volume, orientation: str | None) -> int:
     return max(axes, key=lambda axis: (round(spacing[axis], 3), -axes.index(axis)))
 
 
-def _tight(name: str, mask: NDArray[np.bool_], start: tuple[int, int, int]) -> Box:
-    """The box of a part of a volume that begins at a voxel [k, j, i]."""
+def _tight_box(name: str, mask: NDArray[np.bool_], start: tuple[int, int, int]) -> Box:
+    """Return the box of a mask that begins at the voxel ``start`` [K, J, I] of its volume."""
     spans = []
     for axis in range(3):
         used = np.flatnonzero(mask.any(tuple(other for other in range(3) if other != axis)))

@@ -1,77 +1,148 @@
-"""One stage of a comparison, in a process of its own: a training, or a system on all cases.
+"""One stage of a comparison: a training, or the segmentation of all cases by one system.
 
     python -m MaskSAMCore.research.comparison.stage JOB.json
 
-A process of its own, so that one that fails, or is killed for want of memory, loses no other, and
-so that its peak memory is its own.
+Each stage runs in a process of its own. A stage that fails or exhausts the memory thus does not
+stop the others, and its peak memory can be measured.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.research.comparison.folder import Folder, read_record, write_record
 from MaskSAMCore.research.comparison.prompts import reference_boxes, slice_axis
+from MaskSAMCore.research.comparison.systems import System, Training
 
 if TYPE_CHECKING:
     from MaskSAMCore.inference import Segmenter
 
 
-def train(job: dict[str, Any]) -> None:
-    """Trains, or goes on with a training that was stopped."""
+@dataclass(frozen=True)
+class Job:
+    """Everything that a stage needs to know.
+
+    Attributes:
+        stage: "train" or "segment".
+        folder: the comparison's folder.
+        dataset: the dataset's folder.
+        cases: names of the cases to segment.
+        device: "cpu", "cuda" or "mps".
+        training: the training; None for a checkpoint.
+        system: the system that segments; None for a training.
+        max_minutes: time budget of the training.
+        workers: processes that augment windows.
+        seed: seed of the training.
+        orientation: orientation of the plan, or None.
+        sam_checkpoint: weights of a frozen SAM, or None.
+    """
+
+    stage: Literal["train", "segment"]
+    folder: Path
+    dataset: Path
+    cases: tuple[str, ...]
+    device: str
+    training: Training | None = None
+    system: System | None = None
+    max_minutes: float = 60.0
+    workers: int = 1
+    seed: int = 0
+    orientation: str | None = None
+    sam_checkpoint: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the job in plain types for JSON."""
+        file = self.sam_checkpoint
+        return {
+            "stage": self.stage,
+            "folder": str(self.folder),
+            "dataset": str(self.dataset),
+            "cases": list(self.cases),
+            "device": self.device,
+            "training": None if self.training is None else self.training.to_dict(),
+            "system": None if self.system is None else asdict(self.system),
+            "max_minutes": self.max_minutes,
+            "workers": self.workers,
+            "seed": self.seed,
+            "orientation": self.orientation,
+            "sam_checkpoint": None if file is None else str(file),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Job:
+        """Return the job that :meth:`to_dict` described."""
+        training, system, file = values["training"], values["system"], values["sam_checkpoint"]
+        return cls(
+            stage=values["stage"],
+            folder=Path(values["folder"]),
+            dataset=Path(values["dataset"]),
+            cases=tuple(values["cases"]),
+            device=values["device"],
+            training=None if training is None else Training.from_dict(training),
+            system=None if system is None else System(**system),
+            max_minutes=values["max_minutes"],
+            workers=values["workers"],
+            seed=values["seed"],
+            orientation=values["orientation"],
+            sam_checkpoint=None if file is None else Path(file),
+        )
+
+
+def train(job: Job) -> None:
+    """Train, or continue a training that was stopped."""
     from MaskSAMCore.training.fit import FitOptions, fit
 
-    folder = Folder(Path(job["folder"]))
-    name = str(job["training"]["name"])
-    run = folder.run(name)
+    assert job.training is not None
+    folder = Folder(job.folder)
+    run = folder.run(job.training.name)
     run.parent.mkdir(parents=True, exist_ok=True)
     options = FitOptions(
-        dataset=Path(job["dataset"]),
+        dataset=job.dataset,
         run=run,
-        preset=job["training"]["preset"],
+        preset=job.training.preset,
         splits=folder.root / "split.json",
-        max_minutes=job["max_minutes"],
+        max_minutes=job.max_minutes,
         resume=(run / "run.json").exists(),
-        device=job["device"],
-        workers=job["workers"],
-        seed=job["seed"],
-        sam_checkpoint=None if job["sam_checkpoint"] is None else Path(job["sam_checkpoint"]),
+        device=job.device,
+        workers=job.workers,
+        seed=job.seed,
+        sam_checkpoint=job.sam_checkpoint,
     )
-    orientation = job["orientation"]
-    best = fit(options, _say, {} if orientation is None else {"orientation": orientation})
-    write_record(folder.finished(name), {"best_validation_dice": best})
+    orientation = job.orientation
+    best = fit(options, _print_line, {} if orientation is None else {"orientation": orientation})
+    write_record(folder.finished(job.training.name), {"best_validation_dice": best})
 
 
-def segment(job: dict[str, Any]) -> None:
-    """Segments the cases that were not segmented yet, and measures it."""
+def segment(job: Job) -> None:
+    """Segment the cases that are not segmented yet, and measure time and memory."""
     from MaskSAMCore.data.dataset import open_dataset
     from MaskSAMCore.io import read_volume, write_labelmap
 
-    folder = Folder(Path(job["folder"]))
-    system = job["system"]
-    dataset = open_dataset(Path(job["dataset"]))
-    segmenter, facts = _load(folder, job)
+    assert job.system is not None
+    folder, system = Folder(job.folder), job.system
+    dataset = open_dataset(job.dataset)
+    segmenter, facts = _load(folder, job, system)
     orientation = None if segmenter.plan is None else segmenter.plan.orientation
-    path = folder.facts(system["name"])
+    path = folder.facts(system.name)
     known = read_record(path)
     seconds: dict[str, float] = dict(known.get("seconds", {}))
     by_name = dict(zip(dataset.classes, dataset.values, strict=True))
-    for number, case in enumerate(dataset.select(job["cases"]), start=1):
-        target = folder.predictions(system["name"]) / f"{case.name}.nii.gz"
+    for number, case in enumerate(dataset.select(job.cases), start=1):
+        target = folder.predictions(system.name) / f"{case.name}.nii.gz"
         if target.is_file() and case.name in seconds:
             continue
         volumes = [read_volume(image) for image in case.images]
         boxes = None
-        if system["prompt"] != "none":
+        if system.prompt != "none":
             reference = read_volume(case.labelmap)
             axis = slice_axis(reference, orientation)
-            boxes = reference_boxes(
-                reference, dataset.classes, dataset.values, system["prompt"], axis
-            )
+            boxes = reference_boxes(reference, dataset.classes, dataset.values, system.prompt, axis)
         start = time.monotonic()
         found = segmenter.segment(volumes, boxes=boxes) if boxes != [] else None
         seconds[case.name] = time.monotonic() - start
@@ -84,19 +155,22 @@ def segment(job: dict[str, Any]) -> None:
         peak = max(float(known.get("peak_memory", 0)), peak_memory(segmenter.device.device.type))
         known = {**facts, "seconds": seconds, "peak_memory": peak, "device": str(segmenter.device)}
         write_record(path, known)
-        _say(f"{system['name']}: {case.name}, {number} of {len(job['cases'])}")
+        _print_line(f"{system.name}: {case.name}, {number} of {len(job.cases)}")
 
 
 def peak_memory(device: str) -> float:
-    """Most bytes that this process held: of the GPU where it works on one, else resident; 0 where
-    the system does not tell."""
+    """Return the peak memory of this process in bytes, or 0 if the system does not report it.
+
+    Args:
+        device: "cuda" for the GPU's memory; any other for resident memory.
+    """
     if device == "cuda":
         import torch
 
         return float(torch.cuda.max_memory_allocated())
     status = Path("/proc/self/status")
     if status.is_file():
-        # Not getrusage's: that one remembers the process which started this one.
+        # The figure of getrusage would include the process that started this one.
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return 1024.0 * float(line.split()[1])
@@ -108,8 +182,8 @@ def peak_memory(device: str) -> float:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _load(folder: Folder, job: dict[str, Any]) -> tuple[Segmenter, dict[str, float]]:
-    """The segmenter of a system, and how many parameters it has."""
+def _load(folder: Folder, job: Job, system: System) -> tuple[Segmenter, dict[str, float]]:
+    """Return the segmenter of a system, and its numbers of parameters by name."""
     import torch
 
     from MaskSAMCore.inference import MaskSegmenter, SamSegmenter
@@ -117,45 +191,41 @@ def _load(folder: Folder, job: dict[str, Any]) -> tuple[Segmenter, dict[str, flo
     from MaskSAMCore.models import open_model
     from MaskSAMCore.training.export import export_run
 
-    system, device = job["system"], job["device"]
-    if system["checkpoint"]:
-        boxed = SamSegmenter.from_model(system["checkpoint"], device)
-        return boxed, {"tunable": 0, "total": sum(p.numel() for p in boxed.model.parameters())}
-    given = job["training"]["given"]
-    name = str(job["training"]["name"])
-    run = folder.run(name) if given is None else Path(given)
+    if job.training is None:
+        sam = SamSegmenter.from_model(system.checkpoint, job.device)
+        return sam, {"tunable": 0, "total": sum(p.numel() for p in sam.model.parameters())}
+    given, name = job.training.given, job.training.name
+    run = folder.run(name) if given is None else given
     export_run(run, folder.model(name), overwrite=True)
     bundle, installed = open_model(folder.model(name))
-    file = job["sam_checkpoint"]
-    sam_checkpoint = installed if file is None else Path(file)
-    segmenter = MaskSegmenter.from_bundle(bundle, sam_checkpoint, device)
+    sam_checkpoint = job.sam_checkpoint or installed
+    segmenter = MaskSegmenter.from_bundle(bundle, sam_checkpoint, job.device)
     with torch.device("meta"):
         model = build_model(bundle.config)
     tunable = sum(p.numel() for p in model.trained_parameters().values())
     return segmenter, {"tunable": tunable, "total": sum(p.numel() for p in model.parameters())}
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)
 
 
 def main(arguments: list[str]) -> int:
-    """Does a job; what went wrong is written beside it for the process that waits."""
+    """Do the job of a file and return the exit status; an error is written beside the job."""
     job_file = Path(arguments[0])
-    job = read_record(job_file)
     try:
-        (train if job["stage"] == "train" else segment)(job)
+        job = Job.from_dict(read_record(job_file))
+        (train if job.stage == "train" else segment)(job)
     except MaskSAMError as error:
-        write_record(job_file.with_suffix(".error"), {"error": str(error)})
-        return 2
+        problem = str(error)
     except MemoryError:
-        write_record(job_file.with_suffix(".error"), {"error": "the memory ran out"})
-        return 2
+        problem = "the memory is exhausted"
     except ImportError as error:
-        told = f"training needs '{error.name}': pip install masksam[train]"
-        write_record(job_file.with_suffix(".error"), {"error": told})
-        return 2
-    return 0
+        problem = f"training needs '{error.name}': pip install masksam[train]"
+    else:
+        return 0
+    write_record(job_file.with_suffix(".error"), {"error": problem})
+    return 2
 
 
 if __name__ == "__main__":

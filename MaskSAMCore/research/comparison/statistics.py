@@ -1,4 +1,4 @@
-"""What a comparison says of its systems, and whether two of them differ by more than chance."""
+"""Figures of each system, and tests of the differences between systems."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ from MaskSAMCore.training.run_folder import TrainingRecord, read_validation
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; figures are NaN where they are not known.
+    """A row of the table; unknown figures are NaN.
 
     Attributes:
-        system: its name.
-        network: the preset, the run that was given, or the checkpoint.
-        dice: of each class, mean and standard deviation over the cases.
-        mean, spread: mean and standard deviation over the cases of the mean over the classes.
-        surface_dice, hd95: at 1 mm, and in mm: means over cases and classes.
-        tunable, total: parameters that are trained, and all of them.
-        seconds: a volume, mean.
-        memory: peak, in bytes.
-        minutes, iterations: of the training until its best weights.
-        per_case: case to the mean Dice over its classes.
-        problem: why there are no figures; empty where there are.
+        system: name of the system.
+        network: the system's preset, given run, or checkpoint.
+        dice: mean and standard deviation over the cases of the Dice of each class.
+        mean: mean over the cases of the mean Dice over the classes.
+        spread: standard deviation of the same.
+        surface_dice: mean surface Dice at 1 mm over cases and classes.
+        hd95: mean 95 % Hausdorff distance over cases and classes in mm.
+        tunable: number of trained parameters.
+        total: number of all parameters.
+        seconds: mean time per volume.
+        memory: peak memory in bytes.
+        minutes: training time until the best weights.
+        iterations: training iterations until the best weights.
+        per_case: mean Dice over the classes of each case.
+        problem: reason for a row without figures, else empty.
     """
 
     system: str
@@ -55,14 +59,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two systems on the same cases.
+    """A comparison of two systems on the same cases.
 
     Attributes:
-        first, second: their names.
-        cases: how many both have.
-        difference: mean of the first's Dice less the second's.
-        p: of Wilcoxon's signed-rank test, two-sided; 1 where all cases are alike.
-        p_holm: the same, corrected for the number of pairs (Holm).
+        first: name of the first system.
+        second: name of the second system.
+        cases: number of cases with a figure for both.
+        difference: mean over the cases of the first Dice minus the second.
+        p: p-value of Wilcoxon's signed-rank test, two-sided; 1 if no case differs.
+        p_holm: p-value corrected for the number of pairs by Holm's method.
     """
 
     first: str
@@ -76,7 +81,15 @@ class Pair:
 def make_row(
     folder: Folder, system: System, training: Training | None, dataset: Dataset, problem: str
 ) -> Row:
-    """The line of a system, from what its stages left in the folder."""
+    """Return the row of a system from the files of its stages.
+
+    Args:
+        folder: the comparison's folder.
+        system: the system.
+        training: the system's training, None for a checkpoint.
+        dataset: dataset with the classes.
+        problem: reason for a row without figures, or empty.
+    """
     network = system.checkpoint
     if training is not None:
         network = training.preset or str(training.given)
@@ -116,6 +129,7 @@ def make_row(
 
 
 def _training_facts(folder: Folder, training: Training | None) -> tuple[float, float]:
+    """Return the minutes and the iterations of a training until its best weights."""
     if training is None:
         return 0.0, 0.0
     run = folder.run(training.name) if training.given is None else training.given
@@ -128,7 +142,7 @@ def _training_facts(folder: Folder, training: Training | None) -> tuple[float, f
 
 
 def compared_pairs(rows: Sequence[Row]) -> list[Pair]:
-    """Every pair of systems with figures, by Wilcoxon's signed-rank test over their cases."""
+    """Test every pair of systems with figures by Wilcoxon's signed-rank test over their cases."""
     found = []
     for one, other in combinations([row for row in rows if not row.problem], 2):
         both = [
@@ -146,7 +160,7 @@ def compared_pairs(rows: Sequence[Row]) -> list[Pair]:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Holm's correction of p-values of several tests."""
+    """Return p-values corrected by Holm's method."""
     order = sorted(range(len(values)), key=lambda index: values[index])
     corrected = [0.0] * len(values)
     largest = 0.0
@@ -157,12 +171,12 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def mean_of(values: Sequence[float]) -> float:
-    """The mean of those that are numbers; NaN where none is."""
+    """Return the mean of the values that are not NaN, or NaN if there are none."""
     known = [value for value in values if not math.isnan(value)]
     return float(np.mean(known)) if known else math.nan
 
 
 def spread_of(values: Sequence[float]) -> float:
-    """The standard deviation (n - 1) of those that are finite; NaN where fewer than two are."""
+    """Return the sample standard deviation of the finite values, or NaN for fewer than two."""
     known = [value for value in values if math.isfinite(value)]
     return float(np.std(known, ddof=1)) if len(known) > 1 else math.nan

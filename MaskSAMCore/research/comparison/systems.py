@@ -1,4 +1,4 @@
-"""What can be compared, by name."""
+"""Systems of a comparison and the trainings that they share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from MaskSAMCore.models import catalog
 
 Prompt = Literal["none", "box", "boxes"]
 
-# The systems of the papers by their own names, and the presets that stand for them.
+# Trainings and checkpoints with names of their own; values are presets and catalog names.
 TRAININGS = {"masksam": "tiny", "masam": "masam_tiny", "unet": "unet"}
 CHECKPOINTS = {"sam": "sam_vit_b", "medsam": "medsam"}
 DEFAULT_SYSTEMS = (
@@ -30,14 +30,14 @@ DEFAULT_SYSTEMS = (
 
 @dataclass(frozen=True)
 class System:
-    """A line of the comparison.
+    """A system of the comparison: a model, and the prompts it receives.
 
     Attributes:
-        name: as it was asked for.
-        training: of a system that is trained, the name of its run; else empty.
-        checkpoint: of a SAM as it is, its name in the catalog; else empty.
-        prompt: what it is given of the reference: "none", a "box" in space around each class, or
-            "boxes" of each class on each slice.
+        name: name that the user gave.
+        training: name of the system's training; empty for a SAM checkpoint.
+        checkpoint: name of a SAM checkpoint in the catalog; empty for a trained system.
+        prompt: boxes of the reference that the system receives: "none", one "box" in space around
+            each class, or "boxes" around each class on each slice.
     """
 
     name: str
@@ -48,12 +48,12 @@ class System:
 
 @dataclass(frozen=True)
 class Training:
-    """A run that systems share.
+    """A training that one or several systems share.
 
     Attributes:
-        name: of the run.
-        preset: what is trained; empty for a run that was given.
-        given: the folder of a run that was trained before, or None.
+        name: name of the training.
+        preset: name of the preset; empty for a given run.
+        given: run folder of an earlier training, or None.
     """
 
     name: str
@@ -61,35 +61,41 @@ class Training:
     given: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types only, for JSON."""
+        """Return the training in plain types for JSON."""
         return {
             "name": self.name,
             "preset": self.preset,
             "given": None if self.given is None else str(self.given),
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Training:
+        """Return the training that :meth:`to_dict` described."""
+        given = values["given"]
+        return cls(values["name"], values["preset"], None if given is None else Path(given))
+
 
 def find_systems(
     names: Sequence[str], runs: Mapping[str, Path], presets: Mapping[str, str]
 ) -> tuple[list[System], dict[str, Training]]:
-    """The systems of some names, and the trainings they need.
+    """Return the systems with the given names, and the trainings they need by name.
 
     Args:
-        names: each of a training ("masksam", "masam", "unet", any preset, or a name in ``runs``) or
-            of a checkpoint ("sam", "medsam", or its name in the catalog), with "-box" or "-boxes"
-            behind it where it is given boxes of the reference.
-        runs: folders of finished trainings, by name.
-        presets: other presets for some of the trainings.
+        names: names of trainings ("masksam", "masam", "unet", any preset, or a name in ``runs``)
+            or checkpoints ("sam", "medsam", or a name in the catalog), followed by "-box" or
+            "-boxes" for a system that receives boxes of the reference.
+        runs: folders of finished trainings by name.
+        presets: presets by name of the training, for trainings with another than their own.
 
     Raises:
-        MaskSAMError: a name is unknown, stands there twice, or is a checkpoint without boxes.
+        MaskSAMError: a name is unknown, occurs twice, or is a checkpoint without boxes.
     """
     systems: list[System] = []
     trainings: dict[str, Training] = {}
     for name in names:
-        base, prompt = _parted(name)
+        base, prompt = _split_name(name)
         if any(system.name == name for system in systems):
-            raise MaskSAMError(f"system '{name}' stands there twice")
+            raise MaskSAMError(f"system '{name}' occurs twice")
         checkpoint = "" if base in runs else _checkpoint(base)
         if checkpoint:
             if prompt == "none":
@@ -113,11 +119,12 @@ def find_systems(
     for given, kind in ((runs, "--run"), (presets, "--preset")):
         unused = sorted(set(given) - set(trainings))
         if unused:
-            raise MaskSAMError(f"{kind} {unused[0]}=… is of no system that is compared")
+            raise MaskSAMError(f"{kind} {unused[0]}=… belongs to no system of the comparison")
     return systems, trainings
 
 
-def _parted(name: str) -> tuple[str, Prompt]:
+def _split_name(name: str) -> tuple[str, Prompt]:
+    """Return the name of the training or checkpoint, and the prompt."""
     if name.endswith("-boxes"):
         return name.removesuffix("-boxes"), "boxes"
     if name.endswith("-box"):
@@ -126,5 +133,6 @@ def _parted(name: str) -> tuple[str, Prompt]:
 
 
 def _checkpoint(base: str) -> str:
+    """Return the catalog name of a checkpoint, or an empty string."""
     wanted = CHECKPOINTS.get(base, base)
     return next((e.name for e in catalog() if e.name == wanted and e.kind == "backbone"), "")

@@ -1,4 +1,4 @@
-"""The results for people and for programs: Markdown, CSV and a picture."""
+"""Results of a comparison as Markdown, CSV and a figure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from MaskSAMCore.research.comparison.statistics import Pair, Row
 NOTES = (
     'Dice: mean (standard deviation) over the cases; "mean" first averages the classes of each'
     " case. Surface Dice at 1 mm and the 95 % Hausdorff distance (HD95) are means over cases and"
-    " classes; HD95 is infinite where a class was missed altogether. Parameters in millions."
-    ' "minutes" and "iterations" are those of the best weights. Time is that of one volume from'
-    " memory to labels, memory the peak of the process that segments."
-    ' "-box": told one box in space around each class of the reference; "-boxes": one on each'
-    " slice.\n"
+    " classes; HD95 is infinite if a class was missed. Parameters are in millions."
+    ' "minutes" and "iterations" are those until the best weights. The time is that of one volume'
+    " from memory to labelmap, the memory is the peak of the segmenting process."
+    ' "-box" systems receive one box in space around each class of the reference, "-boxes" systems'
+    " one on each slice.\n"
 )
 
 
@@ -33,16 +33,16 @@ def write_tables(
     facts: Mapping[str, str],
     held_out: bool,
 ) -> None:
-    """Writes ``comparison.md``, ``comparison.csv``, ``cases.csv``, ``tests.csv`` and
+    """Write ``comparison.md``, ``comparison.csv``, ``cases.csv``, ``tests.csv`` and
     ``comparison.png``, each complete or not at all.
 
     Args:
-        folder: where.
-        rows: the systems, in order.
-        pairs: of systems.
-        classes: names, in order.
-        facts: under which terms, for people.
-        held_out: the cases are none that weights were chosen on.
+        folder: the comparison's folder.
+        rows: one row for each system, in order.
+        pairs: tests of the pairs of systems.
+        classes: names of the classes, in order.
+        facts: the terms of the comparison in words, by name.
+        held_out: True if no training chose its weights on the cases.
     """
     write_text(folder / "comparison.md", markdown(rows, pairs, classes, facts, held_out))
     heading, lines = plain_table(rows, classes)
@@ -77,13 +77,13 @@ def markdown(
     facts: Mapping[str, str],
     held_out: bool,
 ) -> str:
-    """The whole report."""
+    """Return the report; arguments as for :func:`write_tables`."""
     parts = ["# Comparison\n"]
     parts.append("\n".join(f"- {name}: {text}" for name, text in facts.items() if text) + "\n")
     if not held_out:
         parts.append(
-            "The cases are those that each training chose its best weights on: figures are a little"
-            ' high for trained systems. A split file with "test" cases avoids that.\n'
+            "Each training chose its best weights on these cases, so figures of trained systems"
+            ' are slightly too high. A split file with "test" cases avoids that.\n'
         )
     parts.append(_markdown_table(*shown_table(rows, classes)))
     parts.append(NOTES)
@@ -98,14 +98,14 @@ def markdown(
         heading = ["first", "second", "cases", "mean difference", "p", "p (Holm)"]
         parts.append("## Differences of mean Dice\n")
         parts.append(
-            "First less second, on the same cases; Wilcoxon's signed-rank test, two-sided.\n"
+            "First minus second on the same cases; Wilcoxon's signed-rank test, two-sided.\n"
         )
         parts.append(_markdown_table(heading, lines))
     return "\n".join(parts)
 
 
 def shown_table(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Heading and lines as people read them."""
+    """Return the heading and the lines of the table with rounded figures."""
     heading = ["system", "network", *classes, "mean", "surface Dice", "HD95 mm"]
     heading += ["tunable M", "total M", "minutes", "iterations", "s a volume", "memory GiB"]
     lines = []
@@ -131,7 +131,7 @@ def shown_table(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[str],
 
 
 def plain_table(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[Any], list[list[Any]]]:
-    """Heading and lines for programs: full precision, empty where a figure is not known."""
+    """Return the heading and the lines of the table in full precision, unknown figures empty."""
     heading: list[Any] = ["system", "network"]
     for name in classes:
         heading += [f"dice {name}", f"dice {name} sd"]
@@ -150,7 +150,7 @@ def plain_table(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[Any],
 
 
 def draw(rows: Sequence[Row], classes: Sequence[str], facts: Mapping[str, str], path: Path) -> None:
-    """The Dice of every case, system by system, above the table."""
+    """Draw the Dice of every case for each system, with the table below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -159,13 +159,13 @@ def draw(rows: Sequence[Row], classes: Sequence[str], facts: Mapping[str, str], 
     figure = Figure(figsize=(width, 4.2 + 0.32 * (len(rows) + 1)), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, height_ratios=[3.4, 0.3 * (len(rows) + 1)])
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for place, row in enumerate(rows):
         values = np.array([v for v in row.per_case.values() if math.isfinite(v)])
         if values.size:
             above.boxplot(values, positions=[place], widths=0.55, showfliers=False)
-            beside = place + random.uniform(-0.16, 0.16, values.size)
-            above.plot(beside, values, ".", alpha=0.6, markersize=5)
+            jittered = place + rng.uniform(-0.16, 0.16, values.size)
+            above.plot(jittered, values, ".", alpha=0.6, markersize=5)
     above.set_xticks(range(len(rows)), [row.system for row in rows], rotation=15)
     above.set_xlim(-0.6, len(rows) - 0.4)
     above.set(ylabel="Dice of a case, mean over classes")
