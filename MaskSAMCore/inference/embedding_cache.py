@@ -41,8 +41,8 @@ def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def item(embedding: Any, index: int) -> Any:
-    """One window of a batch as a batch of one: a copy on the CPU that outlives the batch."""
+def copy_window(embedding: Any, index: int) -> Any:
+    """Copy the embedding of one window of a batch to the CPU, as a batch of one."""
     return map_tensors(embedding, lambda t: t[index : index + 1].detach().to("cpu", copy=True))
 
 

@@ -15,14 +15,12 @@ from MaskSAMCore.data import preprocess
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.box_prompts import class_prompt
-from MaskSAMCore.inference.checks import check_numbers
 from MaskSAMCore.inference.decision import affected_region, write_labels
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
-from MaskSAMCore.inference.model_grid import PlanGrid
-from MaskSAMCore.inference.postprocessing import keep_largest_components
+from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.progress import CancelledCallback, Progress, ProgressCallback
 from MaskSAMCore.inference.proposals import Proposal
-from MaskSAMCore.inference.results import Segmentation, find_instances
+from MaskSAMCore.inference.results import Segmentation, find_instances, keep_largest_components
 from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.scoring import EditedScores, Scorer
 from MaskSAMCore.inference.settings import InferenceSettings, TestTimeAugmentation
@@ -57,9 +55,9 @@ class MaskSession:
         self._settings = settings
         self._volumes = tuple(volumes)
         self._passes = settings.passes(tta)
-        self._grid = PlanGrid.of(volumes[0], roi, settings.plan.orientation)
+        self._grid = ModelGrid.of(volumes[0], roi, settings.plan.orientation)
         for volume in volumes:
-            check_numbers(volume, self._grid)
+            self._grid.check_finite(volume)
         self._cache = EmbeddingCache(cache_bytes)
         self._scorer: Scorer | None = None
         self._scores: Tensor | None = None
@@ -217,12 +215,14 @@ class MaskSession:
         confidences = write_labels(
             scores,
             values,
-            self._grid.upright(labelmap),
+            self._grid.to_plan_axes(labelmap),
             report,
             edited=edited,
             background_weight=self._settings.background_weight,
             probabilities=(
-                None if probabilities is None else [self._grid.upright(p) for p in probabilities]
+                None
+                if probabilities is None
+                else [self._grid.to_plan_axes(p) for p in probabilities]
             ),
         )
         before = labelmap.copy() if self._settings.largest_component and not edited else None
@@ -250,8 +250,8 @@ class MaskSession:
             part[part == value] = 0
         before = self._before_postprocessing
         before = automatic.labelmap if before is None else before
-        upright = self._grid.upright(labelmap)
-        kept = self._grid.upright(before)
+        upright = self._grid.to_plan_axes(labelmap)
+        kept = self._grid.to_plan_axes(before)
         region = affected_region(edited, scores.shape[1:], upright.shape)
         if region is not None:
             confidences = write_labels(

@@ -1,4 +1,4 @@
-"""From the input's voxels to the plan's grid and back: the crop, the orientation, the spacing."""
+"""Geometry between the input's voxels and the plan's grid: crop, orientation and spacing."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume, apply_axes, axis_mapping, crop
-from MaskSAMCore.inference.sliding_window import Shape
+from MaskSAMCore.inference.sliding_window import Region, Shape
 
 
 @dataclass(frozen=True)
-class PlanGrid:
-    """How the part of a volume that is processed lies on the plan's grid.
+class ModelGrid:
+    """Grid that a model works on, and its place in a volume.
 
-    Both cover the same box of space, so voxel edges map linearly, end to end.
+    The grid and the processed region of the volume cover the same box of space, so that voxel edges
+    map linearly, end to end.
 
     Attributes:
-        volume_shape: [K, J, I] of the input.
-        region: the part processed, in whole IJK voxel edges of the input.
-        axes: for depth, rows and columns of the plan, the input's array axis (of [K, J, I]).
-        flips: for the same, whether it runs against the input's axis.
-        shape: (depth, rows, columns) of the plan's grid; of the region before it is resampled.
+        volume_shape: [K, J, I] of the volume.
+        region: processed part of the volume, in whole IJK voxel edges.
+        axes: array axis of [K, J, I] that depth, rows and columns of the grid run along.
+        flips: True for each of these that runs against the array axis.
+        shape: (depth, rows, columns) of the grid.
     """
 
     volume_shape: Shape
@@ -35,44 +36,58 @@ class PlanGrid:
     shape: Shape
 
     @classmethod
-    def of(cls, volume: Volume, roi: Box | None, orientation: str) -> PlanGrid:
-        """The grid of a volume, before any resampling.
+    def of(cls, volume: Volume, roi: Box | None, orientation: str) -> ModelGrid:
+        """Build the grid of a volume with the volume's own spacing.
 
         Args:
             volume: the input.
-            roi: the part to process, in IJK voxel edges; None for all.
-            orientation: the plan's, three letters of LRAPSI.
+            roi: region to process, in IJK voxel edges; None for the whole volume.
+            orientation: directions of depth, rows and columns, three letters of RLAPSI.
 
         Raises:
             MaskSAMError: the ROI is empty or outside the volume.
         """
-        region = _whole_voxels(volume, roi)
+        region = _touched_voxels(volume, roi)
         axes, flips = axis_mapping(volume.ijk_to_ras, orientation)
         extent = [part.stop - part.start for part in region.slices()]
         depth, rows, columns = (extent[axis] for axis in axes)
         return cls(volume.shape, region, axes, flips, (depth, rows, columns))
 
-    def resampled_to(self, shape: Sequence[int]) -> PlanGrid:
-        """The same box of space with another number of voxels."""
+    def resampled_to(self, shape: Sequence[int]) -> ModelGrid:
+        """Return the grid of the same box of space with another number of voxels."""
         depth, rows, columns = shape
         return replace(self, shape=(depth, rows, columns))
 
     @property
     def slice_thickness(self) -> float:
-        """Of the input's slices along the plan's depth, in slices of the plan's grid."""
+        """Thickness of the volume's slices along the depth of the grid, in slices of the grid."""
         part = self.region.slices()[self.axes[0]]
         return self.shape[0] / (part.stop - part.start)
 
     def crop(self, volume: Volume) -> Volume:
-        """The region of a volume, with its geometry."""
+        """Return the region of a volume, with its geometry."""
         return crop(volume, self.region)
 
-    def upright(self, array: NDArray[Any]) -> NDArray[Any]:
-        """A view of the region of [K, J, I] as (depth, rows, columns) of the plan."""
+    def to_plan_axes(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a view (depth, rows, columns) of the region of an array [K, J, I]."""
         return apply_axes(array[self.region.slices()], self.axes, self.flips)
 
+    def check_finite(self, volume: Volume) -> None:
+        """Check the voxels of a volume in the region.
+
+        Raises:
+            MaskSAMError: a voxel is NaN or infinite.
+        """
+        for plane in self.to_plan_axes(volume.array):
+            if not np.isfinite(plane).all():
+                name = f" '{volume.name}'" if volume.name else ""
+                raise MaskSAMError(
+                    f"the volume{name} has voxels that are not numbers (NaN or infinite): replace"
+                    " them, for example by 0, and try again"
+                )
+
     def clipped(self, box: Box) -> Box:
-        """The part of a person's box that lies in the region.
+        """Return the part of a box of the user that lies in the region.
 
         Raises:
             MaskSAMError: the box is empty, or outside the volume or the region.
@@ -92,29 +107,39 @@ class PlanGrid:
         return inside
 
     def to_plan(self, box: Box) -> NDArray[np.float64]:
-        """(2, 3): lower and upper edges (depth, row, column) on the plan's grid, exact."""
-        low, high = np.array(self.region.lower), np.array(self.region.upper)
-        edges = (np.array([box.lower, box.upper]) - low) / (high - low)
-        turned = edges[:, ::-1][:, list(self.axes)]
-        turned = np.where(self.flips, 1 - turned[::-1], turned)
-        return turned * np.array(self.shape)
-
-    def from_plan(self, edges: NDArray[np.float64], label: str = "") -> Box:
-        """Inverse of :meth:`to_plan`: the box in IJK voxel edges of the input."""
-        turned = np.asarray(edges, dtype=np.float64) / np.array(self.shape)
-        turned = np.where(self.flips, 1 - turned[::-1], turned)
-        kji = np.empty((2, 3))
-        kji[:, list(self.axes)] = turned
-        low, high = np.array(self.region.lower), np.array(self.region.upper)
-        i, j, k = (low + kji[:, ::-1] * (high - low)).T.tolist()
-        return Box(label, (i[0], j[0], k[0]), (i[1], j[1], k[1]))
-
-    def box_of_part(self, box: Box, part: Sequence[slice], shape: Sequence[int]) -> Box:
-        """A box of whole voxels found in a part of :meth:`upright`, in IJK edges of the input.
+        """Return the lower and upper edges (2, 3) of a box, as (depth, row, column) of the grid.
 
         Args:
-            box: its edges are (column, row, depth), counted from where the part begins.
-            part: of the upright array, whose shape is `shape`.
+            box: in IJK voxel edges of the volume.
+        """
+        low, high = np.array(self.region.lower), np.array(self.region.upper)
+        fractions = (np.array([box.lower, box.upper]) - low) / (high - low)
+        mapped = fractions[:, ::-1][:, list(self.axes)]
+        mapped = np.where(self.flips, 1 - mapped[::-1], mapped)
+        return mapped * np.array(self.shape)
+
+    def from_plan(self, edges: NDArray[np.float64], class_name: str = "") -> Box:
+        """Return the box of edges on the grid, the inverse of :meth:`to_plan`.
+
+        Args:
+            edges: (2, 3), lower and upper edges as (depth, row, column) of the grid.
+            class_name: class of the box.
+        """
+        mapped = np.asarray(edges, dtype=np.float64) / np.array(self.shape)
+        mapped = np.where(self.flips, 1 - mapped[::-1], mapped)
+        fractions = np.empty((2, 3))
+        fractions[:, list(self.axes)] = mapped
+        low, high = np.array(self.region.lower), np.array(self.region.upper)
+        i, j, k = (low + fractions[:, ::-1] * (high - low)).T.tolist()
+        return Box(class_name, (i[0], j[0], k[0]), (i[1], j[1], k[1]))
+
+    def box_of_part(self, box: Box, part: Region, shape: Shape) -> Box:
+        """Return a bounding box in part of a labelmap as a box of the volume, in whole voxels.
+
+        Args:
+            box: edges (column, row, depth), counted from the start of the part.
+            part: index of the part in the result of :meth:`to_plan_axes`.
+            shape: shape of that result.
         """
         first = np.array([axis.start for axis in part])
         edges = np.array([box.lower[::-1], box.upper[::-1]]) + first
@@ -124,8 +149,8 @@ class PlanGrid:
         return replace(found, lower=(i0, j0, k0), upper=(i1, j1, k1))
 
 
-def _whole_voxels(volume: Volume, roi: Box | None) -> Box:
-    """The voxels that an ROI touches, within the volume."""
+def _touched_voxels(volume: Volume, roi: Box | None) -> Box:
+    """Return the box of the voxels that an ROI touches, clipped to the volume."""
     if roi is None:
         i, j, k = (float(size) for size in volume.shape[::-1])
         return Box("", (0.0, 0.0, 0.0), (i, j, k))

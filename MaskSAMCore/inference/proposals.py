@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from MaskSAMCore.geometry import Box
-from MaskSAMCore.inference.model_grid import PlanGrid
+from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.sliding_window import Window
 
 # A class is on a slice where it is more likely than not.
@@ -92,11 +92,11 @@ class ProposalSum:
         self._chance[:, covered] += weight * chance
         self._edges[:, covered] += (weight * chance)[..., None] * (edges[:, inside] + start)
 
-    def proposals(self, names: Sequence[str], grid: PlanGrid) -> tuple[Proposal | None, ...]:
+    def proposals(self, names: Sequence[str], grid: ModelGrid) -> tuple[Proposal | None, ...]:
         """One for each class, None where no slice shows it."""
         return tuple(self._proposal(index, name, grid) for index, name in enumerate(names))
 
-    def _proposal(self, index: int, name: str, grid: PlanGrid) -> Proposal | None:
+    def _proposal(self, index: int, name: str, grid: ModelGrid) -> Proposal | None:
         score = self._chance[index] / np.maximum(self._weight[index], 1e-12)
         shown = np.flatnonzero(score > _PRESENT)
         if shown.size == 0:

@@ -1,4 +1,4 @@
-"""What a segmentation is."""
+"""Result of a segmentation: labelmap, instances and their clean-up."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from scipy import ndimage
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.proposals import Proposal
 from MaskSAMCore.labels import Label
+
+# Voxels that share a face, an edge or a corner are connected, as in nnU-Net.
+CONNECTIVITY = np.ones((3, 3, 3), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,16 @@ class Instance:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """The result for a volume, on the volume's own grid.
+    """Result for a volume, on the volume's own grid.
 
     Attributes:
-        labelmap: uint8 or uint16 [K, J, I], label values; 0 is background.
+        labelmap: uint8 or uint16 [K, J, I], values of the labels; 0 is the background.
         labels: all classes of the model.
-        instances: one for each class found, in the order of the labels.
-        volume: the input (its first channel), whose geometry the labelmap shares.
-        probabilities: float32 [classes + 1, K, J, I] that sum to one, background first; None unless
-            asked for.
-        notes: remarks for the person, such as a change of device for lack of memory.
+        instances: one per class with voxels, in the order of the labels.
+        volume: the input (its first channel), whose geometry the labelmap has.
+        probabilities: float32 (classes + 1, K, J, I), background first, with a sum of 1; None
+            unless they were requested.
+        notes: messages for the user, such as a change of device because memory ran out.
     """
 
     labelmap: NDArray[Any]
@@ -67,32 +70,60 @@ class Segmentation:
 def find_instances(
     labelmap: NDArray[Any],
     labels: Sequence[Label],
-    scores: Iterable[float],
+    confidences: Iterable[float],
     proposals: Sequence[Proposal | None] | None = None,
 ) -> tuple[Instance, ...]:
-    """The classes present in a labelmap.
+    """Return the classes that have voxels in a labelmap.
 
     Args:
         labelmap: integer [K, J, I].
-        labels: the model's classes.
-        scores: mean probability of each of them.
-        proposals: the network's boxes of each of them.
+        labels: classes of the model.
+        confidences: mean probability of each class over its voxels.
+        proposals: boxes that the network predicted for each class; None if it predicts none.
     """
     highest = max(label.value for label in labels)
     counts = np.zeros(highest + 1, dtype=np.int64)
-    for plane in labelmap:  # plane by plane: bincount works on 64-bit copies
+    for plane in labelmap:  # plane by plane, because bincount makes a 64-bit copy
         counts += np.bincount(plane.ravel(), minlength=highest + 1)
-    places = ndimage.find_objects(labelmap, highest)
-    instances = []
+    regions = ndimage.find_objects(labelmap, highest)
     proposals = proposals or [None] * len(labels)
-    for label, score, proposal in zip(labels, scores, proposals, strict=True):
-        place = places[label.value - 1]
-        if place is not None:
-            k, j, i = place
-            lower = (float(i.start), float(j.start), float(k.start))
-            upper = (float(i.stop), float(j.stop), float(k.stop))
-            box = Box(label.name, lower, upper)
-            count = int(counts[label.value])
-            found = Instance(label.value, label.name, float(score), box, count, proposal)
-            instances.append(found)
+    instances = []
+    for label, confidence, proposal in zip(labels, confidences, proposals, strict=True):
+        region = regions[label.value - 1]
+        if region is None:
+            continue
+        k, j, i = region
+        box = Box(
+            label.name,
+            (float(i.start), float(j.start), float(k.start)),
+            (float(i.stop), float(j.stop), float(k.stop)),
+        )
+        count = int(counts[label.value])
+        instances.append(Instance(label.value, label.name, float(confidence), box, count, proposal))
     return tuple(instances)
+
+
+def keep_largest_components(labelmap: NDArray[Any], values: Iterable[int]) -> None:
+    """Set all but the largest connected component of some labels to background, in place.
+
+    Args:
+        labelmap: integer [K, J, I].
+        values: values of the labels; one without voxels is ignored. Of two components of equal
+            size, the first in array order remains.
+    """
+    wanted = set(values)
+    if not wanted:
+        return
+    for value, region in enumerate(ndimage.find_objects(labelmap), start=1):
+        if region is None or value not in wanted:
+            continue
+        part = labelmap[region]
+        mask = part == value
+        components, count = ndimage.label(mask, CONNECTIVITY)
+        if count > 1:
+            # Plane by plane, because bincount makes a 64-bit copy, which would double the memory.
+            sizes = np.zeros(count + 1, dtype=np.int64)
+            for plane in components:
+                sizes += np.bincount(plane.ravel(), minlength=count + 1)
+            sizes[0] = 0
+            part[mask & (components != sizes.argmax())] = 0

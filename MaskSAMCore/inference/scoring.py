@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from MaskSAMCore.inference.box_prompts import ClassPrompt, window_prompt
-from MaskSAMCore.inference.embedding_cache import EmbeddingCache, item
+from MaskSAMCore.inference.embedding_cache import EmbeddingCache, copy_window
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.proposals import ProposalSum
 from MaskSAMCore.inference.runner import Runner
@@ -107,7 +107,7 @@ class Scorer:
                 if found.class_logits is not None:
                     self._class_logits[one.index, one.flips] = found.class_logits[i, None].clone()
                 if self.cache.limit:
-                    self.cache.put((one.index, one.flips), item(embedding, i))
+                    self.cache.put((one.index, one.flips), copy_window(embedding, i))
 
         self._work(self.passes, process, progress)
         self.proposed = proposed

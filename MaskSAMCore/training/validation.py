@@ -13,7 +13,7 @@ from MaskSAMCore.data import Plan
 from MaskSAMCore.data.dataset import LabelledCase
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.inference import MaskSegmenter
-from MaskSAMCore.inference.postprocessing import keep_largest_components
+from MaskSAMCore.inference.results import keep_largest_components
 from MaskSAMCore.inference.runner import SegmentationModel
 from MaskSAMCore.labels import Label
 

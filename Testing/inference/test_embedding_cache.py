@@ -13,7 +13,13 @@ import pytest
 import torch
 
 from MaskSAMCore.inference import embedding_cache as embeddings
-from MaskSAMCore.inference.embedding_cache import EmbeddingCache
+from MaskSAMCore.inference.embedding_cache import (
+    EmbeddingCache,
+    copy_window,
+    map_tensors,
+    size_in_bytes,
+)
+from MaskSAMCore.modeling import BoxPrompts
 from MaskSAMCore.modeling.masksam.network import Embedding
 from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
 from Testing.helpers.paths import ROOT
@@ -82,7 +88,7 @@ def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch):
 
 
 def test_files_grow_to_a_limit(tmp_path: Path, monkeypatch):
-    size = embeddings.size_in_bytes(some_embedding())
+    size = size_in_bytes(some_embedding())
     monkeypatch.setattr(embeddings, "SPILL_LIMIT", 2 * size)
     cache = EmbeddingCache(limit=1)
     for key in range(3):
@@ -116,3 +122,28 @@ def test_a_process_that_forgets_to_close_leaves_no_file(tmp_path: Path, how: str
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def batch_embedding(batch):
+    features = [torch.rand(batch, 3), torch.rand(batch, 2)]
+    proposals = Proposals(torch.rand(batch, 1), torch.rand(batch, 4), torch.rand(batch, 5))
+    return Embedding(features, proposals)
+
+
+def test_one_window_of_a_batch_is_copied_whatever_the_structure():
+    whole = batch_embedding(3)
+    one = copy_window(whole, 1)
+    assert isinstance(one, Embedding)
+    torch.testing.assert_close(one.features[1], whole.features[1][1:2])
+    torch.testing.assert_close(one.proposals.boxes, whole.proposals.boxes[1:2])
+    whole.proposals.boxes.zero_()
+    assert one.proposals.boxes.any()
+    assert size_in_bytes(one) == 4 * (3 + 2 + 1 + 4 + 5)
+
+
+def test_named_tuples_mappings_and_other_values_keep_their_form():
+    prompts = BoxPrompts(torch.ones(1, 2), torch.ones(1), torch.ones(1))
+    doubled = map_tensors({"a": prompts, "b": (None, "text", 3)}, lambda t: 2 * t)
+    assert isinstance(doubled["a"], BoxPrompts)
+    assert doubled["a"].boxes.sum() == 4
+    assert doubled["b"] == (None, "text", 3)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from MaskSAMCore.inference.model_grid import PlanGrid
+from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.proposals import likely_boxes
 from MaskSAMCore.modeling.masksam.prompt_generator import mask_boxes
 from Testing.helpers.threshold_model import (
@@ -106,7 +106,7 @@ def test_boxes_go_to_the_plan_and_back(geometry):
     from MaskSAMCore.geometry import Box
 
     volume = volume_of(np.zeros((9, 14, 20), np.float32), GEOMETRIES[geometry])
-    grid = PlanGrid.of(volume, Box("", (2, 1, 3), (19, 12, 8)), "RSA").resampled_to((7, 30, 5))
+    grid = ModelGrid.of(volume, Box("", (2, 1, 3), (19, 12, 8)), "RSA").resampled_to((7, 30, 5))
     box = Box("one", (4.25, 3.5, 3.75), (15.0, 11.25, 7.5))
     back = grid.from_plan(grid.to_plan(box), "one")
     assert np.allclose([back.lower, back.upper], [box.lower, box.upper])

@@ -1,4 +1,4 @@
-"""Which slices a box is segmented on, and where it lies on each of them."""
+"""Slices that a box is segmented on, and its rectangle on each of them."""
 
 from __future__ import annotations
 
@@ -9,42 +9,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore.inference.box_prompts import crossed_slices
+from MaskSAMCore.inference.sliding_window import Region, Shape
 
-# Beyond this ratio of voxel sizes, a slice across the coarse axis shows steps, not anatomy.
-_ANISOTROPIC = 1.5
-# An axis must show a box so much larger than the axial one: else dragging a face by a voxel would
-# change the axis, and with it every slice that has been encoded.
-_CLEARLY_LARGER = 1.5
-# Slices whose shorter side is a smaller part of the best slices' are strips without context.
-_NOT_A_STRIP = 0.25
+# Beyond this ratio of voxel sizes, slices across any other axis show steps instead of anatomy.
+_ANISOTROPIC_RATIO = 1.5
+# A box must appear this much larger than on axial slices for another axis to be used: otherwise a
+# face dragged by one voxel could change the axis and with it all slices to encode.
+_LARGER_RATIO = 1.5
+# Slices whose shorter side is a smaller share of the best slices' are strips without context.
+_STRIP_RATIO = 0.25
 
 
 @dataclass(frozen=True)
 class BoxSlices:
-    """A box on the slices of one axis.
+    """A box on the slices across one axis.
 
     Attributes:
-        axis: 0, 1 or 2 of the upright array (see `sam_session.ORIENTATION`) that slices are across.
-        slices: indices along it.
+        axis: axis of the image (0 axial, 1 coronal, 2 sagittal) that the slices are across.
+        slices: indices of the slices along this axis.
         rectangle: x1 y1 x2 y2 on each slice, in pixel edges (columns, rows).
-        place: the index of the box's voxels, those whose centre lies in it, in the upright array.
+        place: index of the voxels whose centre lies in the box.
     """
 
     axis: int
     slices: range
     rectangle: tuple[float, float, float, float]
-    place: tuple[slice, slice, slice]
+    place: Region
 
 
 def box_slices(
-    edges: NDArray[np.float64], shape: tuple[int, int, int], spacing: tuple[float, float, float]
+    edges: NDArray[np.float64], shape: Shape, spacing: tuple[float, float, float]
 ) -> BoxSlices:
-    """The slices of a box along its best axis.
+    """Return the slices of a box across its best axis.
 
     Args:
-        edges: (2, 3), lower and upper edges along the axes of the upright array.
-        shape: of that array.
-        spacing: mm along its axes.
+        edges: (2, 3), lower and upper edges along the axes of the image, in voxels.
+        shape: shape of the image.
+        spacing: mm along the axes of the image.
     """
     axis = best_axis(edges[1] - edges[0], shape, spacing)
     rows, columns = in_plane(axis)
@@ -55,39 +56,37 @@ def box_slices(
     return BoxSlices(axis, slices, (x1, y1, x2, y2), place)
 
 
-def best_axis(
-    size: NDArray[Any], shape: tuple[int, int, int], spacing: tuple[float, float, float]
-) -> int:
-    """The axis that a box's slices are across.
+def best_axis(size: NDArray[Any], shape: Shape, spacing: tuple[float, float, float]) -> int:
+    """Choose the axis that the slices of a box are across.
 
-    Where voxels are more than 1.5 times as long along one axis as along another, slices are across
-    the longest: that is how the volume was acquired, and every other slice would show steps. Else
-    it is the axis whose slices show the box largest in SAM's input, because SAM sees what is large
-    best; that is also the one with the fewest slices to encode. The axial one is kept unless
-    another shows the box more than 1.5 times as large: so a face that is dragged a little does not
-    change the axis, and MedSAM saw mostly axial slices. Axes whose slices are narrow strips (of a
-    volume of few slices, whatever their spacing) are left out.
+    If voxels are more than 1.5 times as long along one axis as along another, it is the longest
+    one: the volume was acquired in such slices, and all others would show steps. Otherwise it is
+    the axis whose slices show the box largest in SAM's input, because SAM segments large objects
+    best; it is also the one with the fewest slices to encode. Axial slices, of which MedSAM saw
+    most, are kept unless others show the box more than 1.5 times as large, so that a small change
+    of the box does not change the axis. Axes whose slices are narrow strips, in a volume of few
+    slices, are excluded.
 
     Args:
-        size: of the box in voxels along the axes of the upright array, axial first.
-        shape: of that array; SAM's input shows its longest side in 1024 pixels.
-        spacing: mm along its axes.
+        size: voxels of the box along the axes of the image, axial first.
+        shape: shape of the image; SAM's input shows the longest side of a slice in 1024 pixels.
+        spacing: mm along the axes of the image.
     """
     shorter = [min(shape[a] for a in in_plane(axis)) for axis in (0, 1, 2)]
-    candidates = [a for a in (0, 1, 2) if shorter[a] >= _NOT_A_STRIP * max(shorter)]
+    candidates = [a for a in (0, 1, 2) if shorter[a] >= _STRIP_RATIO * max(shorter)]
     longest = max(spacing[a] for a in candidates)
-    if longest > _ANISOTROPIC * min(spacing):
-        candidates = [a for a in candidates if spacing[a] > longest / _ANISOTROPIC]
+    if longest > _ANISOTROPIC_RATIO * min(spacing):
+        candidates = [a for a in candidates if spacing[a] > longest / _ANISOTROPIC_RATIO]
     areas = {}
     for axis in candidates:
         rows, columns = in_plane(axis)
         areas[axis] = size[rows] * size[columns] / max(shape[rows], shape[columns]) ** 2
     largest = max(candidates, key=lambda axis: (areas[axis], -axis))
     first = candidates[0]
-    return largest if areas[largest] > _CLEARLY_LARGER * areas[first] else first
+    return largest if areas[largest] > _LARGER_RATIO * areas[first] else first
 
 
 def in_plane(axis: int) -> tuple[int, int]:
-    """Rows and columns of the slices across an axis."""
+    """Return the axes of the rows and columns of slices across an axis."""
     rows, columns = (a for a in (0, 1, 2) if a != axis)
     return rows, columns

@@ -1,4 +1,4 @@
-"""Masks of many boxes written into one labelmap."""
+"""Overlapping masks of boxes in one labelmap."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Place = tuple[slice, slice, slice]
+from MaskSAMCore.inference.sliding_window import Region
+
 # Logits that differ by less than this, or by less than this share of them, are equal: float16
 # rounds to 1 / 2048 of a value, and the rounding of equal boxes differs between processors.
 TIE_TOLERANCE = 2e-3
 
 
 class Overlay:
-    """Labels of overlapping masks: the highest logit wins, and of equal ones the lowest label.
+    """Labelmap of overlapping masks: the highest logit wins, and of equal ones the lowest label.
 
     The order in which masks are added does not matter. The only memory needed is two bytes for each
     voxel of the region, for the highest logit.
 
     Args:
-        labelmap: written, [any axes]: all 0 to begin with.
-        region: the index of the part that masks may lie in.
+        labelmap: written; 0 everywhere at the beginning, with any axes.
+        region: part of the labelmap that masks may lie in.
     """
 
-    def __init__(self, labelmap: NDArray[Any], region: Place) -> None:
+    def __init__(self, labelmap: NDArray[Any], region: Region) -> None:
         self._labels = labelmap[region]
         self._origin = tuple(part.start for part in region)
         self._best: NDArray[np.float16] = np.zeros(self._labels.shape, dtype=np.float16)
 
-    def add(self, value: int, place: Place, logits: NDArray[np.float16]) -> None:
+    def add(self, value: int, place: Region, logits: NDArray[np.float16]) -> None:
         """Write a label where its logits are above 0 and win.
 
         Args:
-            value: the label.
-            place: the index in the labelmap of what the logits cover, at most three axes.
-            logits: float16; above 0 is inside.
+            value: value of the label.
+            place: part of the labelmap that the logits cover.
+            logits: above 0 inside the mask.
         """
         a, b, c = (
             slice(part.start - start, part.stop - start)
@@ -48,8 +49,15 @@ class Overlay:
         labels[wins] = value
         np.maximum(best, logits, out=best)
 
-    def scores(self, count: int) -> NDArray[np.float64]:
-        """(count,): for labels 1 to count the mean probability over their voxels, else 0."""
+    def confidences(self, count: int) -> NDArray[np.float64]:
+        """Return the mean probability of each label over its voxels.
+
+        Args:
+            count: number of labels, whose values are 1 to `count`.
+
+        Returns:
+            (count,), 0 for a label without voxels.
+        """
         sums, voxels = np.zeros(count + 1), np.zeros(count + 1)
         for labels, best in zip(self._labels, self._best, strict=True):
             flat = labels.ravel()

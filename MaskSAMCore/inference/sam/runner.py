@@ -1,4 +1,4 @@
-"""A SAM on its device: a slice to its embedding, boxes on it to masks."""
+"""A SAM on its device: from a slice to its embedding, and from boxes to masks."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class SamRunner:
 
     @torch.inference_mode()
     def encode(self, grey: NDArray[np.uint8], each_block: BlockCallback) -> Tensor:
-        """The embedding (1, C, h, w) of a slice (rows, columns), float32 on the device.
+        """Return the embedding (1, C, h, w) of a slice, float32 on the device.
 
         Args:
-            grey: the slice.
+            grey: (rows, columns) grey values of the slice.
             each_block: called before each block of the encoder; it may raise to stop.
         """
         image = self._preparation.image(grey, self.model.image_size)
@@ -58,8 +58,16 @@ class SamRunner:
     def logits(
         self, embedding: Tensor, boxes: NDArray[np.float64], shape: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """Mask logits (N, rows, columns) of boxes (N, 4), x1 y1 x2 y2 in pixels of the slice, on
-        its ``shape``; above 0 is inside. Always in float32: decoding never rounds a box."""
+        """Return the mask logits of boxes, computed in float32, which does not round the boxes.
+
+        Args:
+            embedding: (1, C, h, w) of the slice.
+            boxes: (N, 4), x1 y1 x2 y2 in pixels of the slice.
+            shape: (rows, columns) of the slice.
+
+        Returns:
+            (N, rows, columns), above 0 inside the mask.
+        """
         size = self.model.image_size
         prompts = self._preparation.boxes(boxes, shape, size)
 

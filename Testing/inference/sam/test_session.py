@@ -1,4 +1,4 @@
-"""Volumes held open for SAM: boxes of any names, on any grid, encoded once."""
+"""Open volumes of a SAM: boxes of any names, on any grid, with each slice encoded once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from MaskSAMCore import Box, Cancelled, Volume
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import box_in_space, box_on_grid, crop, reorient
 from MaskSAMCore.inference import embedding_cache as spilling
-from MaskSAMCore.inference.sam.intensities import percentile_limits, to_grey
-from MaskSAMCore.inference.sam.preprocessing import PREPARATIONS
+from MaskSAMCore.inference.sam.preprocessing import PREPARATIONS, percentile_limits, to_grey
 from MaskSAMCore.inference.sam.segmenter import SamSegmenter
+from MaskSAMCore.inference.sam.session import group_by_name
 from Testing.helpers.sam_reference import photograph, small_sam
 
 # Oblique, left-handed, slices 3 mm apart.
@@ -39,7 +39,7 @@ def segmenter() -> SamSegmenter:
 
 @pytest.fixture
 def calls(segmenter: SamSegmenter) -> dict[str, int]:
-    """How many slices were encoded and boxes decoded."""
+    """Numbers of encoded slices and decoded boxes."""
     model, counted = segmenter.model, {"encoded": 0, "decoded": 0}
     encode, decode = model.encode, model.decode
 
@@ -56,7 +56,7 @@ def calls(segmenter: SamSegmenter) -> dict[str, int]:
 
 
 def covered(box: Box, shape: tuple[int, int, int]) -> np.ndarray:
-    """The voxels whose centre lies in a box."""
+    """Return the voxels whose centre lies in a box."""
     axes = [np.arange(size) + 0.5 for size in shape]
     inside = [
         (low < axis) & (axis < high)
@@ -82,7 +82,7 @@ def test_each_name_is_one_segment_inside_its_boxes(segmenter: SamSegmenter):
     assert result.volume is image
 
 
-def test_the_order_of_boxes_changes_nothing(segmenter: SamSegmenter):
+def test_the_order_of_boxes_does_not_matter(segmenter: SamSegmenter):
     with segmenter.open(volume()) as session:
         expected = session.segment([A, B])
         found = session.segment([B, A])
@@ -90,6 +90,19 @@ def test_the_order_of_boxes_changes_nothing(segmenter: SamSegmenter):
     for result in (found, other):
         assert np.array_equal(result.labelmap, expected.labelmap)
         assert result.labels == expected.labels and result.instances == expected.instances
+
+
+def test_names_that_differ_in_case_or_spaces_are_equal():
+    boxes = [
+        Box(name, (n, 0, 0), (n + 1, 1, 1)) for n, name in enumerate(["b", "A ", " a", "Ö", "B"])
+    ]
+    for order in (boxes, boxes[::-1]):
+        found = group_by_name(order)
+        assert [(name, len(parts)) for name, parts in found.items()] == [
+            ("A", 2),
+            ("B", 2),
+            ("Ö", 1),
+        ]
 
 
 def test_where_names_overlap_the_higher_logit_wins(segmenter: SamSegmenter):
@@ -104,15 +117,17 @@ def test_where_names_overlap_the_higher_logit_wins(segmenter: SamSegmenter):
 
 
 @pytest.mark.parametrize("code", ["RPS", "IPL", "LAI", "ARS", "SLA"])
-def test_the_same_body_stored_otherwise_gives_the_same_segments(code: str):
-    """Voxel for voxel in space: SAM always sees slices as radiologists do."""
+def test_segments_do_not_depend_on_the_axes_that_a_volume_is_stored_along(code: str):
+    """They are equal voxel for voxel, because slices are always viewed as radiologists do."""
     segmenter = SamSegmenter(small_sam(), device="cpu")
     image = volume()
-    turned = reorient(image, code)
-    assert turned.array.shape != image.array.shape or not np.array_equal(turned.array, image.array)
+    reoriented = reorient(image, code)
+    assert reoriented.array.shape != image.array.shape or not np.array_equal(
+        reoriented.array, image.array
+    )
     expected = segmenter.segment(image, boxes=[A, B]).labelmap
-    boxes = [box_on_grid(box_in_space(box, image), turned) for box in (A, B)]
-    found = segmenter.segment(turned, boxes=boxes).labelmap
+    boxes = [box_on_grid(box_in_space(box, image), reoriented) for box in (A, B)]
+    found = segmenter.segment(reoriented, boxes=boxes).labelmap
     back = reorient(Volume(expected, image.ijk_to_ras), code).array
     assert expected.any()
     assert np.array_equal(found, back)
@@ -154,7 +169,7 @@ def test_embeddings_beyond_the_bound_of_memory_come_back_from_disk(
     assert found.labelmap.any() and np.array_equal(found.labelmap, expected.labelmap)
 
 
-def test_an_roi_shows_sam_nothing_else(segmenter: SamSegmenter):
+def test_sam_sees_nothing_outside_the_roi(segmenter: SamSegmenter):
     image, roi = volume(), Box("", (3.0, 4.0, 1.0), (30.0, 24.0, 8.0))
     result = segmenter.segment(image, roi=roi, boxes=[A])
     part = crop(image, roi)
@@ -168,7 +183,7 @@ def test_an_roi_shows_sam_nothing_else(segmenter: SamSegmenter):
     assert not np.array_equal(segmenter.segment(image, boxes=[A]).labelmap, result.labelmap)
 
 
-def test_sam_sees_ct_in_a_window_and_everything_else_between_percentiles(segmenter: SamSegmenter):
+def test_sam_sees_ct_in_a_window_and_other_images_between_percentiles(segmenter: SamSegmenter):
     image = volume()
     model, seen = segmenter.model, []
     encode = model.encode
@@ -209,7 +224,7 @@ def test_a_box_partly_outside_is_clipped(segmenter: SamSegmenter):
         ([A], {"probabilities": True}, "not class probabilities"),
     ],
 )
-def test_what_cannot_work_is_said_in_one_line(
+def test_unusable_input_is_refused_with_one_line(
     segmenter: SamSegmenter, calls: dict[str, int], boxes: Any, choices: dict, message: str
 ):
     with pytest.raises(MaskSAMError, match=message) as report:
@@ -233,7 +248,7 @@ def test_voxels_that_are_not_numbers_and_a_second_image_are_refused(segmenter: S
         session.segment([A])
 
 
-def test_progress_grows_to_the_end_and_says_what_is_done(segmenter: SamSegmenter):
+def test_progress_grows_to_one_and_names_the_stages(segmenter: SamSegmenter):
     seen: list[tuple[str, float, float | None]] = []
     with segmenter.open(volume()) as session:
         session.segment([A, B], progress=lambda *report: seen.append(report))
@@ -248,7 +263,7 @@ def test_progress_grows_to_the_end_and_says_what_is_done(segmenter: SamSegmenter
         assert seen[0][0] == "Decoding the boxes"
 
 
-def test_a_cancel_acts_within_a_slice_and_leaves_nothing_half_done(segmenter: SamSegmenter):
+def test_cancelling_stops_within_a_slice_and_leaves_no_incomplete_mask(segmenter: SamSegmenter):
     image = volume()
     expected = segmenter.segment(image, boxes=[A, B]).labelmap
     blocks = 0
@@ -271,7 +286,7 @@ def test_a_cancel_acts_within_a_slice_and_leaves_nothing_half_done(segmenter: Sa
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_what_the_cpu_gives(segmenter: SamSegmenter):
+def test_a_gpu_gives_the_labels_of_the_cpu(segmenter: SamSegmenter):
     expected = segmenter.segment(volume(), boxes=[A, B])
     faster = SamSegmenter(small_sam(), device="cuda")
     with faster.open(volume()) as session:
@@ -280,7 +295,7 @@ def test_a_gpu_gives_what_the_cpu_gives(segmenter: SamSegmenter):
     assert (found[0].labelmap == expected.labelmap).mean() > 0.98  # it encodes in bfloat16
 
 
-def test_a_name_without_any_voxel_is_told(segmenter: SamSegmenter):
+def test_a_note_names_each_box_without_voxels(segmenter: SamSegmenter):
     boxes = [
         Box(f"b{n}", (i, j, 2.0), (i + 2.0, j + 2.0, 3.0))
         for n, (i, j) in enumerate(itertools.product(range(0, 30, 5), range(0, 24, 5)))

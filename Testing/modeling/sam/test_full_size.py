@@ -20,8 +20,7 @@ from MaskSAMCore import Box, Segmenter, Volume
 from MaskSAMCore.cli import main
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import reorient
-from MaskSAMCore.inference.sam.intensities import percentile_limits, to_grey
-from MaskSAMCore.inference.sam.preprocessing import PREPARATIONS
+from MaskSAMCore.inference.sam.preprocessing import PREPARATIONS, percentile_limits, to_grey
 from MaskSAMCore.inference.sam.segmenter import SamSegmenter
 from MaskSAMCore.io.files import sha256
 from MaskSAMCore.modeling.sam.build import segment_anything

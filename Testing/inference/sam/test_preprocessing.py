@@ -1,4 +1,4 @@
-"""SAM by boxes: the same as its own predictor does, and as MedSAM's own script does."""
+"""Preprocessing of slices, against SAM's own predictor and MedSAM's own script."""
 
 from __future__ import annotations
 
@@ -8,27 +8,35 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from MaskSAMCore.inference.sam.preprocessing import PREPARATIONS, resize_bilinear, resize_cubic
+from MaskSAMCore.inference.sam.preprocessing import (
+    PREPARATIONS,
+    ct_limits,
+    is_ct,
+    percentile_limits,
+    resize_bilinear,
+    resize_cubic,
+    to_grey,
+)
 from Testing.helpers.sam_reference import photograph, predictor, small_sam
 
-# The last one is not resized by equal factors: its short side is rounded.
+# The last shape is not resized by equal factors, because its short side is rounded.
 SHAPES = [(48, 64), (64, 48), (64, 64), (24, 32), (96, 128), (10, 40), (14, 50)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("size", [64, 96])
-def test_a_box_gives_the_logits_of_sams_own_predictor(shape: tuple[int, int], size: int):
+def test_a_box_has_the_logits_of_sams_own_predictor(shape: tuple[int, int], size: int):
     model, grey = small_sam(size), photograph(*shape)
     box = np.array([shape[1] * 0.3, shape[0] * 0.2, shape[1] * 0.85, shape[0] * 0.7])
     reference = predictor(model.sam, size)
     reference.set_image(np.repeat(grey[..., None], 3, -1))
     expected, _, low = reference.predict(box=box, multimask_output=False, return_logits=True)
-    how = PREPARATIONS["sam"]
+    preparation = PREPARATIONS["sam"]
     with torch.inference_mode():
-        embedding = model.encode(how.image(grey, size))
+        embedding = model.encode(preparation.image(grey, size))
         torch.testing.assert_close(embedding, reference.features, atol=1e-4, rtol=0)
-        masks = model.decode(embedding, how.boxes(box[None], shape, size))
-        found = how.logits(masks, shape, size)
+        masks = model.decode(embedding, preparation.boxes(box[None], shape, size))
+        found = preparation.logits(masks, shape, size)
     assert low.std() > 0.05 and abs(expected).max() > 0.1
     np.testing.assert_allclose(masks[0].numpy(), low[0], atol=1e-4)
     np.testing.assert_allclose(found[0].numpy(), expected[0], atol=1e-4)
@@ -36,13 +44,13 @@ def test_a_box_gives_the_logits_of_sams_own_predictor(shape: tuple[int, int], si
 
 def test_boxes_decoded_together_are_as_each_alone():
     model, grey = small_sam(), photograph(48, 64)
-    how = PREPARATIONS["sam"]
-    random = np.random.default_rng(0)
-    low = random.uniform(0, 30, (37, 2))
-    boxes = np.concatenate([low, low + random.uniform(4, 18, (37, 2))], 1)
+    preparation = PREPARATIONS["sam"]
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 30, (37, 2))
+    boxes = np.concatenate([low, low + rng.uniform(4, 18, (37, 2))], 1)
     with torch.inference_mode():
-        embedding = model.encode(how.image(grey, 64))
-        prompts = how.boxes(boxes, (48, 64), 64)
+        embedding = model.encode(preparation.image(grey, 64))
+        prompts = preparation.boxes(boxes, (48, 64), 64)
         together = model.decode(embedding, prompts)
         for index in (0, 15, 16, 36):
             alone = model.decode(embedding, prompts[index : index + 1])
@@ -50,8 +58,8 @@ def test_boxes_decoded_together_are_as_each_alone():
 
 
 @pytest.mark.parametrize("shape", [(48, 64), (90, 50), (64, 64), (200, 150)])
-def test_a_box_gives_the_mask_of_medsams_own_script(shape: tuple[int, int]):
-    """Written after what MedSAM_Inference.py does, with scikit-image, for an input of 64."""
+def test_a_box_has_the_mask_of_medsams_own_script(shape: tuple[int, int]):
+    """MedSAM_Inference.py resizes with scikit-image; here to an input of 64 pixels."""
     transform = pytest.importorskip("skimage.transform")
     model, grey, size = small_sam(), photograph(*shape), 64
     rows, columns = shape
@@ -74,15 +82,15 @@ def test_a_box_gives_the_mask_of_medsams_own_script(shape: tuple[int, int]):
             multimask_output=False,
         )
         expected = F.interpolate(low.sigmoid(), shape, mode="bilinear", align_corners=False)[0, 0]
-        how = PREPARATIONS["medsam"]
-        torch.testing.assert_close(how.image(grey, size), image, atol=1e-6, rtol=0)
-        embedding = model.encode(how.image(grey, size))
-        masks = model.decode(embedding, how.boxes(box, shape, size))
-        found = how.logits(masks, shape, size)[0]
+        preparation = PREPARATIONS["medsam"]
+        torch.testing.assert_close(preparation.image(grey, size), image, atol=1e-6, rtol=0)
+        embedding = model.encode(preparation.image(grey, size))
+        masks = model.decode(embedding, preparation.boxes(box, shape, size))
+        found = preparation.logits(masks, shape, size)[0]
     assert low.std() > 0.05
     torch.testing.assert_close(found.sigmoid(), expected, atol=1e-4, rtol=0)
-    sure = abs(expected - 0.5) > 1e-4
-    assert torch.equal((found > 0)[sure], (expected > 0.5)[sure]) and sure.float().mean() > 0.99
+    clear = abs(expected - 0.5) > 1e-4
+    assert torch.equal((found > 0)[clear], (expected > 0.5)[clear]) and clear.float().mean() > 0.99
 
 
 @pytest.mark.parametrize(
@@ -96,7 +104,7 @@ def test_images_are_resized_as_pillow_does(shape: tuple[int, int], target: tuple
 
 
 def test_an_uneven_reduction_differs_from_pillow_by_a_grey_value_at_most():
-    """Versions of Pillow differ in whether rows or columns come first."""
+    """Whether rows or columns are resized first depends on the version of Pillow."""
     grey = np.random.default_rng(0).integers(0, 256, (1500, 700)).astype(np.uint8)
     expected = np.array(Image.fromarray(grey).resize((478, 1024), Image.Resampling.BILINEAR))
     difference = resize_bilinear(grey, (1024, 478)).astype(int) - expected
@@ -111,8 +119,8 @@ def test_images_are_resized_as_scikit_image_does(shape: tuple[int, int]):
     np.testing.assert_allclose(resize_cubic(grey, (64, 64)), expected, atol=1e-9)
 
 
-def test_medsams_resizing_has_these_grey_values():
-    """Of scikit-image 0.26; they hold where it is not installed."""
+def test_cubic_resizing_gives_known_grey_values():
+    """The values are those of scikit-image 0.26, for machines without it."""
     grey = np.array([[0, 50, 200], [255, 10, 90]], np.uint8)
     expected = [
         [18.3248, 19.1285, 111.8596, 187.4029],
@@ -121,3 +129,37 @@ def test_medsams_resizing_has_these_grey_values():
     ]
     np.testing.assert_allclose(resize_cubic(grey, (3, 4)), expected, atol=1e-3)
     np.testing.assert_allclose(resize_cubic(grey, (1, 2)), [[111.6068, 127.5921]], atol=1e-3)
+
+
+def test_mr_is_shown_between_percentiles_of_voxels_that_are_not_background():
+    array = np.zeros((20, 50, 50), np.float32)
+    array[:10] = np.linspace(100, 300, 25000).reshape(10, 50, 50)
+    array[0, 0, 0] = 1e6
+    low, high = percentile_limits(array)
+    assert low == pytest.approx(101, abs=0.5) and high == pytest.approx(299, abs=0.5)
+    grey = to_grey(np.array([[0.0, 101.0, 200.0, 299.0, 1e6]]), (low, high))
+    assert grey.tolist() == [[0, 0, pytest.approx(127, abs=1), pytest.approx(254, abs=1), 255]]
+
+
+def test_percentiles_of_a_large_volume_are_those_of_a_sample():
+    random = np.random.default_rng(0)
+    array = random.normal(500, 50, (100, 256, 256)).astype(np.int16)
+    whole = np.percentile(array, (0.5, 99.5))
+    assert percentile_limits(array) == pytest.approx(whole, abs=2)
+
+
+@pytest.mark.parametrize("value", [0, 7])
+def test_a_constant_volume_has_one_grey_value(value: int):
+    array = np.full((4, 5, 6), value, np.int16)
+    grey = to_grey(array[0], percentile_limits(array))
+    assert grey.dtype == np.uint8 and len(np.unique(grey)) == 1
+
+
+def test_ct_is_shown_in_the_window_that_suits_the_content_of_the_box():
+    array = np.full((10, 20, 20), 40, np.int16)
+    assert not is_ct(array)
+    array[0, :8, :8] = -1000
+    assert is_ct(array)
+    assert ct_limits(array[2:]) == (-160, 240)
+    assert ct_limits(np.full((3, 3, 3), -800)) == (-910, 590)
+    assert ct_limits(np.full((3, 3, 3), 700)) == (-600, 1200)
