@@ -90,6 +90,7 @@ def train(
 ) -> None:
     """Trains a model; stop it at any time and go on with --resume."""
     try:
+        from MaskSAMCore.presets import find_preset
         from MaskSAMCore.training.fit import FitOptions, fit, preview
     except ImportError as error:
         raise MaskSAMError(f"training needs '{error.name}': pip install masksam[train]") from error
@@ -103,7 +104,8 @@ def train(
     options = FitOptions(
         dataset=dataset,
         run=output,
-        preset=preset,
+        preset=find_preset(preset),
+        orientation=None if orientation is None else orientation.upper(),
         splits=splits,
         targets=targets,
         max_minutes=max_minutes,
@@ -118,9 +120,8 @@ def train(
         validation_minutes=validation_minutes,
     )
     report = Report(time.monotonic())
-    network = {} if orientation is None else {"orientation": orientation.upper()}
     settings = {name: value for name, value in chosen.items() if value is not None}
     if preview_windows is None:
-        fit(options, report, network, settings)
+        fit(options, report, settings_changes=settings)
     else:
-        preview(options, preview_windows, report, network, settings)
+        preview(options, preview_windows, report, settings_changes=settings)

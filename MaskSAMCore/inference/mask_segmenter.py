@@ -13,9 +13,10 @@ from MaskSAMCore.inference.embedding_cache import CACHE_BYTES
 from MaskSAMCore.inference.mask_session import MaskSession
 from MaskSAMCore.inference.progress import CancelledCallback, ProgressCallback
 from MaskSAMCore.inference.results import Segmentation
-from MaskSAMCore.inference.runner import Runner, SegmentationModel
+from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.settings import InferenceSettings, TestTimeAugmentation
 from MaskSAMCore.labels import Label
+from MaskSAMCore.modeling import Network
 from MaskSAMCore.models import Bundle, open_model
 
 
@@ -46,7 +47,7 @@ class MaskSegmenter:
 
     def __init__(
         self,
-        model: SegmentationModel,
+        model: Network,
         plan: Plan,
         labels: Sequence[Label],
         *,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,45 +11,11 @@ from torch import Tensor
 from MaskSAMCore.inference.device import DeviceChoice, MemoryFallback, mixed_precision
 from MaskSAMCore.inference.embedding_cache import map_tensors
 from MaskSAMCore.inference.proposals import likely_boxes
-from MaskSAMCore.modeling.box_prompts import BoxPrompts
+from MaskSAMCore.modeling import BoxPrompts, Network
 
 # Windows at a time. On a CPU one keeps the caches warm and a cancel quick.
 GPU_BATCH = 4
 CPU_BATCH = 1
-
-
-class SemanticPrediction(Protocol):
-    """What a decoder returns."""
-
-    def semantic(self) -> Tensor:
-        """(B, K + 1, T, H, W) scores >= 0, background first; their sum may be any."""
-        ...
-
-
-class SegmentationModel(Protocol):
-    """What the engine asks of a network: MaskSAM and any other with this interface."""
-
-    @property
-    def config(self) -> Any:
-        """Has `window` (T, H, W), `in_channels` and `num_classes` (K foreground classes); where it
-        has `every_slice`, windows are centred on every slice."""
-        ...
-
-    def eval(self) -> Any:
-        """Switch to inference, as `torch.nn.Module.eval` does."""
-        ...
-
-    def to(self, device: torch.device) -> Any:
-        """Move to a device, as `torch.nn.Module.to` does."""
-        ...
-
-    def encode(self, images: Tensor) -> Any:
-        """(B, C, T, H, W) to an embedding, whose tensors have the batch first."""
-        ...
-
-    def decode(self, embedding: Any, prompts: BoxPrompts | None = None) -> SemanticPrediction:
-        """A prediction, with a person's boxes where there are any."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -81,9 +47,7 @@ class Runner:
         memory: device and batch size in use, which change when memory runs out.
     """
 
-    def __init__(
-        self, model: SegmentationModel, choice: DeviceChoice, batch_size: int | None = None
-    ) -> None:
+    def __init__(self, model: Network, choice: DeviceChoice, batch_size: int | None = None) -> None:
         if batch_size is None:
             batch_size = CPU_BATCH if choice.device.type == "cpu" else GPU_BATCH
         self.model = model
@@ -97,7 +61,7 @@ class Runner:
     @property
     def window(self) -> tuple[int, int, int]:
         """(T, H, W) of the network's windows."""
-        return tuple(self.model.config.window)
+        return self.model.config.window
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Any:
@@ -121,24 +85,21 @@ class Runner:
             embedding: of the windows.
             prompts: boxes, of this class at least.
             label: the class, 1 to K.
-            class_logits: of :meth:`automatic` on the same windows; with them, a network that can
-                (`decode_class`) decodes only what shows the class.
+            class_logits: of :meth:`automatic` on the same windows; with them a network with
+                queries decodes only those that show the class.
         """
         device = self.device
         prompts = map_tensors(prompts, lambda t: t.to(device))
-        model: Any = self.model
-        if class_logits is not None and hasattr(model, "decode_class"):
-            scores = model.decode_class(embedding, class_logits.to(device), prompts, label)
-        else:
-            scores = model.decode(embedding, prompts).semantic()[:, label]
-        return scores.float().cpu()  # type: ignore[no-any-return]
+        if class_logits is not None:
+            class_logits = class_logits.to(device)
+        return self.model.decode_class(embedding, class_logits, prompts, label).float().cpu()
 
     @torch.inference_mode()
     def automatic(self, embedding: Any) -> AutomaticScores:
         """What the network says without any box from a person."""
-        prediction: Any = self.model.decode(embedding)
+        prediction = self.model.decode(embedding)
         scores = prediction.semantic().float().cpu()
-        if not (hasattr(prediction, "boxes") and hasattr(prediction, "class_logits")):
+        if prediction.boxes is None or prediction.class_logits is None:
             return AutomaticScores(scores)
         boxes = likely_boxes(prediction.class_logits, prediction.boxes).cpu()
         return AutomaticScores(scores, boxes, prediction.class_logits.cpu())

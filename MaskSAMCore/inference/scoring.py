@@ -81,7 +81,7 @@ class Scorer:
         self.image = image
         self.cache = cache
         self._fill = torch.from_numpy(image.min((1, 2, 3)))
-        every_slice = getattr(runner.model.config, "every_slice", False)
+        every_slice = runner.model.config.every_slice
         windows = plan_windows(image.shape[1:], runner.window, every_slice)
         self.flips = flips
         self.passes = [_Pass(i, w, f) for i, w in enumerate(windows) for f in self.flips]

@@ -1,20 +1,22 @@
-"""Small layers shared by the channel adapter and the prompt generator."""
+"""Layers shared by the networks."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# Below this, windows are thin enough for what Convolution3d avoids.
+# The oneDNN defect that Convolution3d avoids occurs in windows with fewer slices than this.
 _FEW_SLICES = 16
 
 
 class Convolution3d(nn.Conv3d):
-    """``nn.Conv3d``, safe to train with windows of few, large slices on a CPU.
+    """``nn.Conv3d`` that can be trained on a CPU with windows of few, large slices.
 
-    There oneDNN's bfloat16 gradient of the weights (AMX, as in PyTorch 2.13) writes beyond its
-    buffers, and the process dies of it ("double free or corruption"). With depth and rows exchanged
-    the result is the same, right, and no slower.
+    For such windows oneDNN's bfloat16 gradient of the weights (AMX, in PyTorch 2.13) writes beyond
+    its buffers, and the process ends with "double free or corruption". With depth and rows
+    exchanged the result is the same and no slower.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -26,7 +28,7 @@ class Convolution3d(nn.Conv3d):
             (rows, depth, columns)
             for depth, rows, columns in (self.stride, self.padding, self.dilation)
         )
-        turned = nn.functional.conv3d(
+        exchanged = nn.functional.conv3d(
             input.transpose(2, 3),
             weight.transpose(2, 3),
             bias,
@@ -35,12 +37,14 @@ class Convolution3d(nn.Conv3d):
             dilation,
             self.groups,
         )
-        return turned.transpose(2, 3)
+        return exchanged.transpose(2, 3)
 
 
 class ConvolutionBlock(nn.Sequential):
-    """Convolution, instance normalisation, LeakyReLU: (B, C, T, H, W) to the same grid, or half of
-    it in-plane with ``stride`` 2."""
+    """Convolution, instance normalisation and LeakyReLU on (B, C, T, H, W).
+
+    With ``stride`` 2 the output has half the resolution in-plane.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         convolution = Convolution3d(
@@ -52,9 +56,9 @@ class ConvolutionBlock(nn.Sequential):
 
 
 class Upsample(nn.Module):
-    """A transposed convolution of kernel and stride (1, 2, 2), written as a linear layer.
+    """Transposed convolution with kernel and stride (1, 2, 2), written as a linear layer.
 
-    Equal to it and faster on a CPU: kernels that do not overlap are a matrix product a token.
+    Kernels that do not overlap are one matrix product, which is faster on a CPU.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -63,12 +67,13 @@ class Upsample(nn.Module):
         self.linear = nn.Linear(inputs, 4 * outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, H, W, inputs) to (B, T, 2H, 2W, outputs)."""
+        """Return (B, T, 2H, 2W, outputs) for x (B, T, H, W, inputs)."""
         return unfold_pixels(self.linear(x), self.outputs)
 
 
 def unfold_pixels(x: Tensor, channels: int) -> Tensor:
-    """(..., H, W, 4 channels) to (..., 2H, 2W, channels); the four are (row, column) offsets."""
+    """Return (..., 2H, 2W, channels) for x (..., H, W, 4 channels), whose four groups of channels
+    are (row, column) offsets."""
     *lead, height, width, _ = x.shape
     x = x.reshape(*lead, height, width, 2, 2, channels)
     order = [*range(len(lead)), *(len(lead) + i for i in (0, 2, 1, 3, 4))]
@@ -76,25 +81,25 @@ def unfold_pixels(x: Tensor, channels: int) -> Tensor:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """(B, C, T, H, W) to (B, T, H, W, C), without a copy."""
+    """Return (B, C, T, H, W) as (B, T, H, W, C), without a copy."""
     return x.permute(0, 2, 3, 4, 1)
 
 
 def channels_first(x: Tensor) -> Tensor:
-    """(B, T, H, W, C) to (B, C, T, H, W), without a copy."""
+    """Return (B, T, H, W, C) as (B, C, T, H, W), without a copy."""
     return x.permute(0, 4, 1, 2, 3)
 
 
 def transposed_convolution(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """SAM's 2 x 2, stride 2 transposed convolution on channels-last (..., H, W, C)."""
+    """Apply SAM's 2 x 2 transposed convolution with stride 2 to channels-last x (..., H, W, C)."""
     weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)
     bias = None if layer.bias is None else layer.bias.repeat(4)
     return unfold_pixels(nn.functional.linear(x, weight, bias), layer.out_channels)
 
 
 def strided_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """SAM's k x k, stride k convolution (patch embedding, mask downscaling) on channels-last
-    (..., H, W, C)."""
+    """Apply SAM's k x k convolution with stride k (patch embedding, mask downscaling) to
+    channels-last x (..., H, W, C)."""
     *lead, height, width, channels = x.shape
     k = layer.kernel_size[0]
     x = x.reshape(*lead, height // k, k, width // k, k, channels)
@@ -105,26 +110,43 @@ def strided_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def layer_norm_2d(norm: nn.Module, x: Tensor) -> Tensor:
-    """SAM's LayerNorm2d on channels-last (..., C)."""
+    """Apply SAM's LayerNorm2d to channels-last x (..., C)."""
     weight, bias, eps = norm.weight, norm.bias, norm.eps
     assert isinstance(weight, Tensor) and isinstance(bias, Tensor) and isinstance(eps, float)
     return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
 
 
-def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Attention on (B, heads, tokens, c), softmax(q k^T scale) v.
+def apply_neck(layers: Any, x: Tensor) -> Tensor:
+    """Apply the neck of SAM's image encoder, channels-last.
 
-    ``scaled_dot_product_attention``, except while training on a CPU, where its backward pass is
-    several times slower than the three operations written out.
+    Args:
+        layers: ``image_encoder.neck``.
+        x: (B, T, h, w, D) output of the last transformer block.
+
+    Returns:
+        (B, T, h, w, C) image embedding.
+    """
+    x = nn.functional.linear(x, layers[0].weight.flatten(1))
+    x = layer_norm_2d(layers[1], x)
+    batch, slices = x.shape[:2]
+    x = layers[2](x.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return layer_norm_2d(layers[3], x.unflatten(0, (batch, slices)))
+
+
+def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Return softmax(q k^T scale) v for q, k and v of shape (B, heads, tokens, c).
+
+    ``scaled_dot_product_attention`` does it, except in training on a CPU, where its backward pass
+    is several times slower than the three operations written out.
     """
     if q.device.type == "cpu" and torch.is_grad_enabled():
         scores = (q * scale) @ k.transpose(-1, -2)
-        # Mixed precision would write float32 and round it right after.
+        # Under mixed precision softmax would write float32, which is rounded right after.
         with torch.autocast("cpu", enabled=False):
             weights = torch.softmax(scores, -1)
         return weights.to(v.dtype) @ v
     padding = q.shape[-1] - v.shape[-1]
-    # Kernels want keys and values of one width; the padding is cut off again.
+    # The kernels need keys and values of one width; the padding is cut off again.
     out = nn.functional.scaled_dot_product_attention(
         q, k, nn.functional.pad(v, (0, padding)), scale=scale
     )

@@ -1,64 +1,71 @@
-"""All networks of the product, by what their descriptions say: one place that knows them."""
+"""Lookup of networks by name.
+
+A network is a package of ``MaskSAMCore.modeling`` or ``MaskSAMCore.research`` that has a module
+``network`` and whose ``__init__`` exports
+
+- ``Config``, a subclass of :class:`~MaskSAMCore.modeling.base.NetworkConfig` whose ``kind`` is the
+  name of the package, and
+- ``Network``, a subclass of :class:`~MaskSAMCore.modeling.base.Network`.
+
+A new network is a new package: nothing else has to be edited. Its loss is found in the same way,
+see :mod:`MaskSAMCore.training.losses`.
+"""
 
 from __future__ import annotations
 
-from typing import Any, overload
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Mapping
+from importlib.machinery import PathFinder
+from types import ModuleType
+from typing import Any
 
-from MaskSAMCore.modeling.masam.config import MASamConfig
-from MaskSAMCore.modeling.masam.network import MASam
-from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
-from MaskSAMCore.modeling.masksam.network import MaskSAM
-from MaskSAMCore.research.unet.config import UNetConfig
-from MaskSAMCore.research.unet.network import UNet
+from MaskSAMCore.modeling.base import Network, NetworkConfig
 
-NetworkConfig = MaskSAMConfig | MASamConfig | UNetConfig
-Network = MaskSAM | MASam | UNet
-
-# What "network" says in a description; MaskSAM's own has no such key.
-_CONFIGS: dict[str, Any] = {"masksam": MaskSAMConfig, "masam": MASamConfig, "unet": UNetConfig}
+# Found by name, not imported: research is not part of every installation.
+_PARENTS = ("MaskSAMCore.modeling", "MaskSAMCore.research")
+# Descriptions from before there was a second network do not name theirs.
+_DEFAULT_KIND = "masksam"
 
 
-def read_config(values: dict[str, Any]) -> NetworkConfig:
-    """The configuration of a network from plain types, as its ``to_dict`` gave them.
+def network_packages() -> dict[str, str]:
+    """Return the full names of the networks' packages by kind."""
+    found = {}
+    for parent in filter(importlib.util.find_spec, _PARENTS):
+        for module in pkgutil.iter_modules(importlib.import_module(parent).__path__):
+            name = f"{parent}.{module.name}"
+            spec = importlib.util.find_spec(name)
+            folder = None if spec is None else spec.submodule_search_locations
+            if folder is not None and PathFinder.find_spec("network", list(folder)) is not None:
+                found[module.name] = name
+    return found
+
+
+def network_package(kind: str) -> ModuleType:
+    """Return the package of a network.
 
     Raises:
-        ValueError: the network is of an unknown kind, or a key is unknown.
+        ValueError: there is no such network.
     """
-    kind = values.get("network", "masksam")
-    if kind not in _CONFIGS:
-        raise ValueError(f"unknown network '{kind}': choose one of {', '.join(_CONFIGS)}")
-    config: NetworkConfig = _CONFIGS[kind].from_dict(values)
+    packages = network_packages()
+    if kind not in packages:
+        raise ValueError(f"unknown network '{kind}': choose one of {', '.join(packages)}")
+    return importlib.import_module(packages[kind])
+
+
+def read_config(values: Mapping[str, Any]) -> NetworkConfig:
+    """Build the configuration of a network from the plain types of its ``to_dict``.
+
+    Raises:
+        ValueError: the network or a key is unknown.
+    """
+    package = network_package(values.get("network", _DEFAULT_KIND))
+    config: NetworkConfig = package.Config.from_dict(values)
     return config
 
 
-@overload
-def build_model(config: MaskSAMConfig) -> MaskSAM: ...
-
-
-@overload
-def build_model(config: MASamConfig) -> MASam: ...
-
-
-@overload
-def build_model(config: UNetConfig) -> UNet: ...
-
-
 def build_model(config: NetworkConfig) -> Network:
-    """A network of this configuration, randomly initialised (SAM included)."""
-    if isinstance(config, MASamConfig):
-        return MASam(config)
-    if isinstance(config, UNetConfig):
-        return UNet(config)
-    return MaskSAM(config)
-
-
-def kept_names(model: Network) -> list[str]:
-    """Names of the state to keep with a model: all of it, each tensor once, but for what the file
-    of a frozen SAM gives."""
-    state = set(model.state_dict())
-    names = [name for name, _ in model.named_parameters()]
-    names += [name for name, _ in model.named_buffers()]
-    if model.config.frozen_sam is not None:
-        trained = model.trained_parameters()
-        names = [name for name in names if not name.startswith("sam.") or name in trained]
-    return [name for name in names if name in state]
+    """Build a randomly initialised network, its SAM included."""
+    network: Network = network_package(config.kind).Network(config)
+    return network

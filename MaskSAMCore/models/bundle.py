@@ -24,9 +24,7 @@ from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import (
     Network,
     NetworkConfig,
-    UNet,
     build_model,
-    kept_names,
     load_sam_checkpoint,
     read_config,
 )
@@ -85,7 +83,7 @@ class Bundle:
         except ValueError as error:
             raise MaskSAMError(f"model '{self.name}' cannot be built: {error}") from error
         sam = self.config.frozen_sam
-        if sam is not None and not isinstance(model, UNet):
+        if sam is not None and model.sam is not None:
             if sam_checkpoint is None:
                 raise MaskSAMError(
                     f"model '{self.name}' needs SAM {sam.name}, which is not installed:"
@@ -98,7 +96,7 @@ class Bundle:
                 raise MaskSAMError(str(error)) from error
         state = _read_weights(self.folder / WEIGHTS)
         found = model.load_state_dict(state, strict=False)
-        kept = set(kept_names(model))
+        kept = set(model.kept_names())
         missing = [key for key in found.missing_keys if key in kept]
         wrong = [f"missing {key}" for key in missing]
         wrong += [f"unexpected {key}" for key in found.unexpected_keys]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import atomic_folder, sha256, write_json
-from MaskSAMCore.modeling.sam.predictor import PlainSam, checkpoint_config
+from MaskSAMCore.modeling.sam.checkpoint import checkpoint_config
+from MaskSAMCore.modeling.sam.predictor import PlainSam
 from MaskSAMCore.models.catalog import (
     CHECKPOINT_RECORD,
     CHECKPOINT_WEIGHTS,

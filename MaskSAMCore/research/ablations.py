@@ -1,14 +1,15 @@
-"""The paper's ablations B1 to B9 (Table 4): the whole network with parts of it taken back.
+"""Ablations B1 to B9 of the paper's Table 4: MaskSAM with parts of it taken back.
 
-The generator has its heads for masks and for boxes in every one of them; its form decides what the
+The prompt generator has its heads for masks and for boxes in all of them; its form decides what the
 prompt encoder receives.
 """
 
 from __future__ import annotations
 
-from MaskSAMCore.modeling.masksam.config import AdapterKind, MaskSAMConfig, PromptForm
+from MaskSAMCore.modeling import NetworkConfig
+from MaskSAMCore.modeling.masksam.config import AdapterKind, PromptForm
 
-# Form of the generator, adapter of image and of prompt embeddings, depth position embeddings.
+# Form of the prompt generator, adapters for image and for prompt embeddings, depth positions.
 _TABLE: dict[str, tuple[PromptForm, AdapterKind, AdapterKind, bool]] = {
     "b1": ("masks", "plain", "plain", False),
     "b2": ("boxes", "plain", "plain", False),
@@ -22,14 +23,14 @@ _TABLE: dict[str, tuple[PromptForm, AdapterKind, AdapterKind, bool]] = {
 }
 
 
-def ablations(prefix: str, base: MaskSAMConfig) -> dict[str, MaskSAMConfig]:
-    """``{prefix}_b1`` to ``{prefix}_b9`` on the sizes of another configuration."""
+def ablations(base: NetworkConfig) -> dict[str, NetworkConfig]:
+    """Return the configurations "b1" to "b9" with the sizes of a MaskSAM configuration."""
     return {
-        f"{prefix}_{name}": base.replace(
+        name: base.replace(
             prompts=prompts,
-            encoder_adapter=images,
-            decoder_adapter=tokens,
+            encoder_adapter=encoder_adapter,
+            decoder_adapter=decoder_adapter,
             depth_position=depth_position,
         )
-        for name, (prompts, images, tokens, depth_position) in _TABLE.items()
+        for name, (prompts, encoder_adapter, decoder_adapter, depth_position) in _TABLE.items()
     }

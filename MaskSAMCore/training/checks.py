@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.modeling import UNetConfig, load_sam_checkpoint
-from MaskSAMCore.modeling.sam.build import build_sam
+from MaskSAMCore.geometry import axis_mapping
+from MaskSAMCore.modeling import build_model, load_sam_checkpoint
 from MaskSAMCore.models.bundle import check_backbone
 from MaskSAMCore.training.callbacks import newest_checkpoint
-from MaskSAMCore.training.data import preset_config
+from MaskSAMCore.training.preset import Preset
 from MaskSAMCore.training.run_folder import RUN_FILE, TrainingRecord
 
 if TYPE_CHECKING:
@@ -56,8 +59,34 @@ def known_record(options: FitOptions) -> TrainingRecord:
     return record
 
 
+def chosen_preset(options: FitOptions, changes: Mapping[str, Any]) -> Preset:
+    """Return the preset of a new training with the user's changes.
+
+    Args:
+        options: options of the training.
+        changes: fields of the network to change.
+
+    Raises:
+        MaskSAMError: there is no preset, or a change does not fit it.
+    """
+    preset = options.preset
+    if preset is None:
+        raise MaskSAMError("a new training needs a preset")
+    constraints: dict[str, Any] = {}
+    if options.orientation is not None:
+        axis_mapping(np.eye(4), options.orientation)
+        constraints["orientation"] = options.orientation
+    if options.spacing is not None:
+        constraints["spacing"] = options.spacing
+    try:
+        network = preset.network.replace(**changes)
+    except (TypeError, ValueError) as error:
+        raise MaskSAMError(f"preset '{preset.name}' cannot be changed so: {error}") from error
+    return replace(preset, network=network, plan=preset.plan.replace(**constraints))
+
+
 def check_sam(
-    options: FitOptions, known: TrainingRecord | None, changes: dict[str, Any]
+    options: FitOptions, known: TrainingRecord | None, preset: Preset | None
 ) -> str | None:
     """The SHA-256 of the frozen SAM's file, checked before a dataset is read; None without one.
 
@@ -65,12 +94,12 @@ def check_sam(
         MaskSAMError: there is no such preset, or the file is absent, no weights of its SAM, or
             other ones than the run began with.
     """
-    if known is None:
-        config, name = preset_config(options.preset, changes), options.preset
-    else:
+    if known is not None:
         config, name = known.config, known.preset
-    sam = config.frozen_sam
-    if sam is None or isinstance(config, UNetConfig):
+    else:
+        assert preset is not None
+        config, name = preset.network, preset.name
+    if config.frozen_sam is None:
         return None
     file = options.sam_checkpoint
     if file is None:
@@ -84,7 +113,9 @@ def check_sam(
         # On the meta device nothing is computed or kept: only names and shapes are compared.
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            load_sam_checkpoint(build_sam(sam, config.grid), file)
+            model = build_model(config)
+            assert model.sam is not None
+            load_sam_checkpoint(model.sam, file)
     except ValueError as error:
         raise MaskSAMError(str(error)) from error
     return found

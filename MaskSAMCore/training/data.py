@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 from torch.utils.data import DataLoader, IterableDataset
 
 from MaskSAMCore.data import Plan, PreparedCase, preprocess, repeat_edge_slices
@@ -30,9 +28,9 @@ from MaskSAMCore.data.synthesis.patches import (
     synthesized_case,
 )
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import axis_mapping
-from MaskSAMCore.modeling import MaskSAMConfig, NetworkConfig, UNetConfig, preset
-from MaskSAMCore.training.hyperparameters import FIXED, SETTINGS, TrainSettings
+from MaskSAMCore.modeling import NetworkConfig
+from MaskSAMCore.training.hyperparameters import TrainSettings
+from MaskSAMCore.training.preset import Preset
 
 if TYPE_CHECKING:
     from MaskSAMCore.training.run_folder import TrainingRecord
@@ -113,9 +111,11 @@ class Material:
 def prepare_material(
     folder: Path,
     splits: Path | dict[str, list[str]] | None,
-    preset_or_record: str | TrainingRecord,
     report: Callable[[str], None],
-    config_changes: dict[str, Any] | None = None,
+    *,
+    preset: Preset | None = None,
+    record: TrainingRecord | None = None,
+    chosen: Collection[str] = (),
     targets: Path | None = None,
 ) -> Material:
     """Reads, checks, plans and prepares a dataset.
@@ -123,34 +123,36 @@ def prepare_material(
     Args:
         folder: an nnU-Net dataset folder.
         splits: a JSON file, the split itself, or None.
-        preset_or_record: a preset to adapt to the dataset, or the record of a run to go on with.
         report: receives lines for people.
-        config_changes: fields of the preset's network to change.
+        preset: a preset to adapt to the dataset, for a new run.
+        record: the record of a run to go on with.
+        chosen: names of the network's fields that the user has chosen and that are not adapted.
         targets: a JSON file on the labels of labelmaps without images, or None.
 
     Raises:
         MaskSAMError: problems of the dataset, all of them named.
     """
-    kept = None if isinstance(preset_or_record, str) else preset_or_record.label_maps
+    kept = None if record is None else record.label_maps
     dataset, problems = examine_dataset(folder, kept or targets)
     split, wrong = find_split(dataset, splits)
     names = [*split["train"], *split["val"]]
     report(f"reading and checking {len(names)} cases of {dataset.name}")
     for note in dataset.notes:
         report(note)
-    if not isinstance(preset_or_record, str) and not problems:
-        _check_same(preset_or_record, dataset)
+    if record is not None and not problems:
+        _check_same(record, dataset)
     loaded = load_cases(dataset, names, known_problems=[*problems, *wrong])
     train, validation = loaded[: len(split["train"])], loaded[len(split["train"]) :]
     fingerprint: dict[str, Any] = {}
-    if isinstance(preset_or_record, str):
+    if record is not None:
+        plan, config, settings = record.plan, record.config, record.settings
+    elif preset is not None:
         prints = [case_fingerprint(c.channels, c.labelmap, seed) for seed, c in enumerate(train)]
-        plan, config = _adapt(preset_or_record, dataset, prints, config_changes or {})
-        settings = SETTINGS[preset_or_record]
+        plan, config = _adapt(preset, dataset, prints, chosen)
+        settings = preset.training
         fingerprint = summarize([case.name for case in train], prints, dataset.channels)
     else:
-        record = preset_or_record
-        plan, config, settings = record.plan, record.config, record.settings
+        raise ValueError("a new run needs a preset, and a resumed one its record")
     scheme = dataset.scheme
     prepared: list[PreparedCase] | list[IndexedLabelmap]
     if scheme is None:
@@ -174,24 +176,6 @@ def prepare_material(
     )
 
 
-def preset_config(name: str, changes: dict[str, Any]) -> NetworkConfig:
-    """The network of a preset, with some fields changed, before it meets a dataset.
-
-    Raises:
-        MaskSAMError: there is no such preset, or a change does not fit; also the wanted
-            "orientation" is checked here, and "spacing" left to the plan.
-    """
-    changes = dict(changes)
-    orientation = changes.pop("orientation", None)
-    changes.pop("spacing", None)
-    if orientation is not None:
-        axis_mapping(np.eye(4), orientation)
-    try:
-        return preset(name, **changes)
-    except ValueError as error:
-        raise MaskSAMError(str(error)) from error
-
-
 def _check_same(record: TrainingRecord, dataset: Dataset) -> None:
     """A dataset of the same name may have been changed since the run began."""
     for what, now, then in (
@@ -206,39 +190,21 @@ def _check_same(record: TrainingRecord, dataset: Dataset) -> None:
 
 
 def _adapt(
-    name: str, dataset: Dataset, prints: list[CaseFingerprint], changes: dict[str, Any]
+    preset: Preset, dataset: Dataset, prints: list[CaseFingerprint], chosen: Collection[str]
 ) -> tuple[Plan, NetworkConfig]:
-    """A preset for this dataset: its classes, channels and grid."""
-    start = preset_config(name, changes)
-    fixed = {**FIXED.get(name, {}), **changes}
+    """Return the plan and the network of a preset for a dataset."""
+    start, fixed = preset.network, preset.plan
     plan = make_plan(
         prints,
         dataset.channels,
         start.token_voxels,
         start.window,
-        fixed.get("orientation"),
-        fixed.get("spacing"),
+        fixed.orientation,
+        fixed.spacing,
     )
-    classes = len(dataset.classes)
-    if "ct_window" in fixed:
-        plan = with_ct_window(plan, prints, fixed["ct_window"])
-    known: dict[str, Any] = {"num_classes": classes, "in_channels": len(dataset.channels)}
-    config: NetworkConfig
-    if isinstance(start, UNetConfig):
-        config = start.on_grid(plan.window, plan.spacing, **known)
-    elif start.every_slice:
-        config = start.replace(window=(start.window[0], *plan.window[1:]), **known)
-    else:
-        if isinstance(start, MaskSAMConfig) and "queries" not in changes:
-            known["queries"] = query_count(classes, start)
-        config = start.replace(window=plan.window, **known)
+    if fixed.ct_window is not None:
+        plan = with_ct_window(plan, prints, fixed.ct_window)
+    config = start.adapted(
+        plan.window, plan.spacing, len(dataset.classes), len(dataset.channels), chosen
+    )
     return replace(plan, window=config.window), config
-
-
-def query_count(classes: int, start: MaskSAMConfig) -> int:
-    """How many queries N: the preset's own for its own number of classes (8 for ACDC, 24 for
-    Synapse and AMOS); else 1.5 a class, and at least 8, or 4 for ``tiny``, which is meant for
-    ordinary computers. That always leaves one for each class and one for the background."""
-    if classes == start.num_classes:
-        return start.queries
-    return max(min(8, start.queries), math.ceil(1.5 * classes))

@@ -18,7 +18,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from MaskSAMCore.data.synthesis.patches import SynthesizedWindows
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import write_json
-from MaskSAMCore.modeling import Network, UNet, build_model, load_sam_checkpoint
+from MaskSAMCore.modeling import Network, build_model, load_sam_checkpoint
 from MaskSAMCore.training.callbacks import (
     BestWeightsSaver,
     Budget,
@@ -26,11 +26,18 @@ from MaskSAMCore.training.callbacks import (
     ResumableCheckpoints,
     Validation,
 )
-from MaskSAMCore.training.checks import check_sam, known_record, last_checkpoint, told
+from MaskSAMCore.training.checks import (
+    check_sam,
+    chosen_preset,
+    known_record,
+    last_checkpoint,
+    told,
+)
 from MaskSAMCore.training.data import Material, prepare_material
 from MaskSAMCore.training.devices import accelerator, precision, strategy
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.module import MaskSAMModule
+from MaskSAMCore.training.preset import Preset
 from MaskSAMCore.training.preview import contact_sheet
 from MaskSAMCore.training.run_folder import (
     FINGERPRINT,
@@ -49,9 +56,13 @@ class FitOptions:
     Attributes:
         dataset: an nnU-Net dataset folder.
         run: the folder of the training; a new one, unless ``resume``.
-        preset: network and hyperparameters to start from.
+        preset: network, hyperparameters and plan constraints of a new training; None with
+            ``resume``.
         splits: a JSON file with the cases to train on and to validate on, or None.
         targets: a JSON file on the labels of labelmaps without images, or None.
+        orientation: directions of depth, rows and columns, for example "RSA"; None leaves it to the
+            preset and the plan.
+        spacing: mm along depth, rows and columns; None leaves it to the preset and the plan.
         max_minutes: time budget over all parts of the training; None goes by iterations, or by
             the budget that a resumed run has.
         resume: continue the training in ``run``, with its own preset, split and seed.
@@ -67,9 +78,11 @@ class FitOptions:
 
     dataset: Path
     run: Path
-    preset: str = "tiny"
+    preset: Preset | None = None
     splits: Path | None = None
     targets: Path | None = None
+    orientation: str | None = None
+    spacing: tuple[float, float, float] | None = None
     max_minutes: float | None = None
     resume: bool = False
     device: str = "auto"
@@ -108,25 +121,29 @@ def fit(
     kind = accelerator(options.device, options.devices)
     checkpoint = last_checkpoint(options)
     known = known_record(options) if options.resume else None
-    sam = check_sam(options, known, config_changes or {})
+    preset = None if known is not None else chosen_preset(options, config_changes or {})
+    sam = check_sam(options, known, preset)
     seed = options.seed if known is None else known.seed
     lightning.seed_everything(seed, workers=True, verbose=False)
     material = prepare_material(
         options.dataset,
         options.splits if known is None else known.split,
-        options.preset if known is None else known,
         report,
-        config_changes,
-        options.targets,
+        preset=preset,
+        record=known,
+        chosen=config_changes or (),
+        targets=options.targets,
     )
-    record = known
-    if record is None:
+    if preset is not None:
         settings = material.settings.replace(**(settings_changes or {}))
-        record = _new_record(options, material, settings, sam)
-    elif options.max_minutes is not None:
-        record = record.with_facts(max_minutes=options.max_minutes)
-    if known is not None and sam is not None:
-        record = record.with_facts(sam_sha256=sam)
+        record = _new_record(options, preset.name, material, settings, sam)
+    else:
+        assert known is not None
+        record = known
+        if options.max_minutes is not None:
+            record = record.with_facts(max_minutes=options.max_minutes)
+        if sam is not None:
+            record = record.with_facts(sam_sha256=sam)
     model = _first_model(options, record, known is None)
     options.run.mkdir(parents=True, exist_ok=True)
     if record != known:
@@ -166,11 +183,17 @@ def preview(
 ) -> Path:
     """Draws ``count`` windows that a training would see to ``preview.png`` in its folder; arguments
     and errors as for :func:`fit`. Nothing is trained."""
+    preset = chosen_preset(options, config_changes or {})
     material = prepare_material(
-        options.dataset, options.splits, options.preset, report, config_changes, options.targets
+        options.dataset,
+        options.splits,
+        report,
+        preset=preset,
+        chosen=config_changes or (),
+        targets=options.targets,
     )
     settings = material.settings.replace(**(settings_changes or {}))
-    record = _new_record(options, material, settings, None)
+    record = _new_record(options, preset.name, material, settings, None)
     lightning.seed_everything(options.seed, verbose=False)
     windows = material.windows(record)
     options.run.mkdir(parents=True, exist_ok=True)
@@ -183,10 +206,9 @@ def preview(
 def _first_model(options: FitOptions, record: TrainingRecord, new: bool) -> Network:
     """The network as a training begins with it."""
     model = build_model(record.config)
-    sam = None if isinstance(model, UNet) else model.sam
     frozen = record.config.frozen_sam is not None
-    if options.sam_checkpoint is not None and frozen and sam is not None:
-        load_sam_checkpoint(sam, options.sam_checkpoint)
+    if options.sam_checkpoint is not None and frozen and model.sam is not None:
+        load_sam_checkpoint(model.sam, options.sam_checkpoint)
     if options.weights is not None and new:
         load_initial_weights(model, options.weights)
     return model
@@ -206,7 +228,11 @@ def _restarts(checkpoint: Path | None) -> int:
 
 
 def _new_record(
-    options: FitOptions, material: Material, settings: TrainSettings, sam: str | None
+    options: FitOptions,
+    preset: str,
+    material: Material,
+    settings: TrainSettings,
+    sam: str | None,
 ) -> TrainingRecord:
     kind = accelerator(options.device)
     if material.scheme is not None and settings.contrast > 0:
@@ -221,7 +247,7 @@ def _new_record(
         settings=settings,
         seed=options.seed,
         split=material.split,
-        preset=options.preset,
+        preset=preset,
         dataset=options.dataset.resolve().name,
         facts={
             "torch": torch.__version__,

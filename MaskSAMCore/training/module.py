@@ -13,14 +13,10 @@ import torch
 from torch import Tensor
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.modeling import MaskSAM, Network
+from MaskSAMCore.modeling import Network
 from MaskSAMCore.training.averaging import AveragedWeights
 from MaskSAMCore.training.hyperparameters import TrainSettings
-from MaskSAMCore.training.losses.masksam import generator_loss
-from MaskSAMCore.training.losses.objective import training_loss
-
-# What a training step spends its time in.
-COMPILED = ("encode", "run_decoder", "supervised_logits")
+from MaskSAMCore.training.losses import find_loss
 
 
 class MaskSAMModule(lightning.LightningModule):
@@ -50,7 +46,8 @@ class MaskSAMModule(lightning.LightningModule):
         # The step at which the decoder joined.
         self.joined: int | None = None
         self._started = time.monotonic()
-        self._prompts: torch.Generator | None = None
+        self._loss = find_loss(model.config.kind)
+        self._rng: torch.Generator | None = None
 
     @property
     def minutes(self) -> float:
@@ -81,7 +78,7 @@ class MaskSAMModule(lightning.LightningModule):
         """The clock starts here, not while data were prepared."""
         self._started = time.monotonic()
         seed = self.seed + 7919 * self.restarts + 104729 * self.global_rank
-        self._prompts = torch.Generator().manual_seed(seed)
+        self._rng = torch.Generator().manual_seed(seed)
         self.averaged.to(self.device)
         if self.compiled:
             compile_steps(self.model)
@@ -105,8 +102,12 @@ class MaskSAMModule(lightning.LightningModule):
         trained = list(self.model.trained_parameters().values())
         parts = [(0.0, trained)]
         if self.settings.generator_first:
-            assert isinstance(self.model, MaskSAM)
             late = self.model.decoder_parameters()
+            if not late:
+                raise MaskSAMError(
+                    f"the network '{self.model.config.kind}' has no prompt generator to train"
+                    " first: set generator_first to 0"
+                )
             known = {id(p) for p in late}
             parts = [(0.0, [p for p in trained if id(p) not in known])]
             parts.append((self.settings.generator_first, late))
@@ -128,8 +129,7 @@ class MaskSAMModule(lightning.LightningModule):
             self.joined = self.global_step
             if self.joined:
                 # What it learned with another generator, whose weights this training began with.
-                if isinstance(self.model, MaskSAM) and self.model.config.residual_masks:
-                    self.model.silence_decoder()
+                self.model.reset_decoder()
                 self.averaged.restart(self.model)
         rate = self.learning_rate()
         for group in self.trainer.optimizers[0].param_groups:
@@ -140,11 +140,12 @@ class MaskSAMModule(lightning.LightningModule):
         images, labels = batch
         try:
             if alone:
-                assert isinstance(self.model, MaskSAM)
-                loss, parts = generator_loss(self.model, images, labels, self.settings.loss)
+                loss, parts = self._loss.generator_loss(
+                    self.model, images, labels, self.settings.loss
+                )
             else:
-                loss, parts = training_loss(
-                    self.model, images, labels, self.settings.loss, self._prompts
+                loss, parts = self._loss.training_loss(
+                    self.model, images, labels, self.settings.loss, self._rng
                 )
             if not torch.isfinite(loss):
                 raise FloatingPointError
@@ -194,7 +195,7 @@ class MaskSAMModule(lightning.LightningModule):
 
 def compile_steps(model: Network, backend: str = "inductor") -> None:
     """Compiles what a training step spends its time in, with one of torch.compile's backends."""
-    for name in (name for name in COMPILED if hasattr(model, name)):
+    for name in model.training_methods:
         setattr(model, name, torch.compile(getattr(model, name), dynamic=False, backend=backend))
 
 
@@ -202,7 +203,8 @@ def compile_steps(model: Network, backend: str = "inductor") -> None:
 def uncompiled(model: Network) -> Iterator[None]:
     """The model as it was, for as long as the block lasts: whole volumes come in other shapes,
     each of which would be compiled anew."""
-    kept = {name: model.__dict__.pop(name) for name in COMPILED if name in model.__dict__}
+    compiled = [name for name in model.training_methods if name in model.__dict__]
+    kept = {name: model.__dict__.pop(name) for name in compiled}
     try:
         yield
     finally:

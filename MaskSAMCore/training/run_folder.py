@@ -21,8 +21,8 @@ from torch import Tensor
 from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import atomic_file, read_json, write_json
-from MaskSAMCore.modeling import Network, NetworkConfig, build_model, kept_names, read_config
-from MaskSAMCore.modeling.sam.build import mismatches
+from MaskSAMCore.modeling import Network, NetworkConfig, build_model, read_config
+from MaskSAMCore.modeling.sam.checkpoint import state_mismatches
 from MaskSAMCore.models.bundle import WEIGHTS
 from MaskSAMCore.training.hyperparameters import TrainSettings
 
@@ -102,12 +102,13 @@ class TrainingRecord:
         try:
             # Records of older versions have no values: their labelmaps held 1 to K.
             consecutive = range(1, len(values["classes"]) + 1)
+            config = read_config(values["config"])
             return cls(
-                config=read_config(values["config"]),
+                config=config,
                 plan=Plan.from_dict(values["plan"]),
                 classes=tuple(values["classes"]),
                 values=tuple(int(v) for v in values.get("values", consecutive)),
-                settings=TrainSettings.from_dict(values["settings"]),
+                settings=TrainSettings.from_dict(values["settings"], config.kind),
                 seed=values["seed"],
                 split=values["split"],
                 preset=values["preset"],
@@ -154,7 +155,7 @@ def best_dice(run: Path) -> float:
 def own_weights(model: Network) -> dict[str, Tensor]:
     """Return a network's state without the weights of a frozen SAM."""
     state = model.state_dict()
-    return {name: state[name].detach().contiguous() for name in kept_names(model)}
+    return {name: state[name].detach().contiguous() for name in model.kept_names()}
 
 
 def save_weights(model: Network, path: Path, facts: dict[str, str]) -> None:
@@ -179,7 +180,7 @@ def load_weights(record: TrainingRecord, path: Path) -> Network:
         raise MaskSAMError(f"{path} does not exist yet: train until the first validation")
     model = build_model(record.config)
     found = model.load_state_dict(load_file(path), strict=False)
-    own = set(kept_names(model))
+    own = set(model.kept_names())
     missing = [name for name in found.missing_keys if name in own]
     if missing or found.unexpected_keys:
         raise MaskSAMError(f"{path} does not fit the run's network: {missing[:3]}")
@@ -206,7 +207,7 @@ def load_initial_weights(model: Network, folder: Path) -> None:
     except (SafetensorError, OSError) as error:
         raise MaskSAMError(f"{folder / name} cannot be read: {error}") from error
     state = model.state_dict()
-    wrong = mismatches(found, {name: state[name] for name in kept_names(model)})
+    wrong = state_mismatches(found, {name: state[name] for name in model.kept_names()})
     if wrong:
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise MaskSAMError(

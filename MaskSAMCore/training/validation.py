@@ -14,8 +14,8 @@ from MaskSAMCore.data.dataset import LabelledCase
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.inference.results import keep_largest_components
-from MaskSAMCore.inference.runner import SegmentationModel
 from MaskSAMCore.labels import Label
+from MaskSAMCore.modeling import Network
 
 # Background weights to try. The first one changes nothing, and trainings are compared with it.
 BACKGROUND_WEIGHTS = (1.0, 1.2, 1.5, 1.8)
@@ -65,7 +65,7 @@ class Evaluator:
         self.values = values
         self.plan = plan
 
-    def score(self, model: SegmentationModel, device: str) -> Scores:
+    def score(self, model: Network, device: str) -> Scores:
         """Segment all cases with a network and return its scores."""
         labels = [Label(i + 1, name, (1.0, 1.0, 1.0)) for i, name in enumerate(self.class_names)]
         segmenter = MaskSegmenter(model, self.plan, labels, device=device)

@@ -14,8 +14,6 @@ import json
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -26,34 +24,25 @@ from MaskSAMCore.data import ChannelNormalization, Plan
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.labels import Label
+from MaskSAMCore.modeling import ClassScores, Network, NetworkConfig
 
 WINDOWS = ((16, 40, 56), (16, 128, 128), (32, 256, 256), (9, 512, 512))
 # The plan's spacing for a volume of 1 mm: kept, coarser, finer along one axis.
 SPACINGS = ((1.0, 1.0, 1.0), (1.5, 1.5, 1.5), (0.8, 1.0, 1.0))
 
 
-class Scores(NamedTuple):
-    """A prediction that is its scores."""
-
-    scores: Tensor
-
-    def semantic(self) -> Tensor:
-        return self.scores
-
-
-class OneConvolution(nn.Module):
+class OneConvolution(Network):
     """The smallest network with the interface of the others."""
 
     def __init__(self, window: tuple[int, int, int], classes: int) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(window=window, in_channels=1, num_classes=classes)
+        super().__init__(NetworkConfig(classes, window=window))
         self.convolution = nn.Conv3d(1, classes + 1, 1)
 
     def encode(self, images: Tensor) -> Tensor:
         return images
 
-    def decode(self, embedding: Tensor, prompts: object = None) -> Scores:
-        return Scores(self.convolution(embedding).softmax(1))
+    def decode(self, embedding: Tensor, prompts: object = None) -> ClassScores:
+        return ClassScores(self.convolution(embedding).softmax(1))
 
 
 def peak_bytes() -> int:

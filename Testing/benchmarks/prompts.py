@@ -18,22 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.geometry import Box, axis_mapping
 from MaskSAMCore.inference import MaskSegmenter
-from MaskSAMCore.modeling.box_prompts import apply_box_prompts
+from MaskSAMCore.modeling import Network
+from MaskSAMCore.modeling.masksam.box_prompts import apply_box_prompts
 
 
-class AuxiliaryOnly(nn.Module):
+class AuxiliaryOnly(Network):
     """A model whose final masks are the prompt generator's."""
 
     def __init__(self, model: Any) -> None:
-        super().__init__()
+        super().__init__(model.config)
         self.model = model
-        self.config = model.config
 
     def encode(self, images: Any) -> Any:
         return self.model.encode(images)
@@ -41,19 +40,18 @@ class AuxiliaryOnly(nn.Module):
     def decode(self, embedding: Any, prompts: Any = None) -> Any:
         prediction = self.model.decode(embedding, prompts)
         masks = self.model.to_window(prediction.auxiliary_logits)
-        return prediction._replace(mask_logits=masks)
+        return dataclasses.replace(prediction, mask_logits=masks)
 
 
-class NotHeld(nn.Module):
+class NotHeld(Network):
     """A model whose decoder gets its prompts from boxes as always, and whose result stays as the
     decoder made it: no class is forced on a query, held to a box or forbidden outside."""
 
     with_masks = True
 
     def __init__(self, model: Any) -> None:
-        super().__init__()
+        super().__init__(model.config)
         self.model = model
-        self.config = model.config
 
     def encode(self, images: Any) -> Any:
         return self.model.encode(images)
@@ -63,7 +61,7 @@ class NotHeld(nn.Module):
         if prompts is None:
             return prediction
         changed = apply_box_prompts(prediction.class_logits, embedding.proposals, prompts)
-        without = None if self.with_masks else changed.forced >= 0
+        without = None if self.with_masks else changed.class_index >= 0
         return self.model.run_decoder(embedding, changed.boxes, changed.masks, without)
 
 

@@ -26,7 +26,7 @@ from Testing.benchmarks.peak_memory import peak_bytes
 
 # The widths of decoder and embedding are SAM's.
 NARROW = dataclasses.replace(
-    SAM_CONFIGS["vit_b"], name="narrow", embed_dim=32, depth=1, heads=1, global_blocks=()
+    SAM_CONFIGS["vit_b"], name="narrow", embed_dim=32, depth=1, num_heads=1, global_attn_indexes=()
 )
 MOVES = 9
 

@@ -8,7 +8,6 @@ Seconds are the processor's, of one thread, so that other work on the machine di
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -19,10 +18,10 @@ import torch
 from MaskSAMCore.data.dataset import examine_dataset, load_cases
 from MaskSAMCore.data.planning import case_fingerprint, make_plan
 from MaskSAMCore.data.synthesis.patches import IndexedLabelmap, SynthesizedWindows
-from MaskSAMCore.modeling import build_model, preset
+from MaskSAMCore.modeling import build_model
+from MaskSAMCore.presets import find_preset
 from MaskSAMCore.training.devices import precision
-from MaskSAMCore.training.hyperparameters import FIXED, SETTINGS
-from MaskSAMCore.training.losses.masksam import masksam_loss
+from MaskSAMCore.training.losses.masksam import training_loss
 from Testing.benchmarks.peak_memory import peak_bytes
 
 
@@ -47,17 +46,17 @@ def main() -> None:
     dataset, _ = examine_dataset(options.dataset, options.targets)
     assert dataset.scheme is not None
     (case,) = load_cases(dataset, [dataset.cases[0].name])
-    config, settings = preset(options.preset), SETTINGS[options.preset]
-    config = config.replace(num_classes=len(dataset.classes))
-    fixed = FIXED.get(options.preset, {})
+    preset = find_preset(options.preset)
+    config = preset.network.replace(num_classes=len(dataset.classes))
+    settings = preset.training
     prints = [case_fingerprint(case.channels, case.labelmap, 0)]
     plan = make_plan(
         prints,
         dataset.channels,
-        config.sam.patch,
+        config.token_voxels,
         config.window,
-        fixed.get("orientation"),
-        fixed.get("spacing"),
+        preset.plan.orientation,
+        preset.plan.spacing,
     )
     sources = [IndexedLabelmap.from_case(case, dataset.scheme, plan.orientation)]
     windows = iter(SynthesizedWindows(sources, dataset.scheme, plan, settings.foreground_share, 0))
@@ -65,14 +64,14 @@ def main() -> None:
     voxels = plan.window[0] * plan.window[1] * plan.window[2]
     print(f"window {plan.window} at {plan.spacing} mm")
     print(f"synthesis: {one:.3f} s a window, {voxels / one:,.0f} voxels a second")
-    model = build_model(dataclasses.replace(config, window=plan.window)).train()
+    model = build_model(config.replace(window=plan.window)).train()
     batch = [torch.stack(part) for part in zip(*islice(windows, settings.batch), strict=True)]
     optimizer = torch.optim.AdamW(model.trained_parameters().values(), 1e-4)
     bf16 = precision("cpu") == "bf16-mixed"
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss, _ = masksam_loss(model, batch[0], batch[1], settings.loss)
+            loss, _ = training_loss(model, batch[0], batch[1], settings.loss)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

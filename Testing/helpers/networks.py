@@ -10,12 +10,12 @@ from MaskSAMCore.modeling import BoxPrompts, MASamConfig, MaskSAMConfig, SamConf
 
 SMALL_SAM = SamConfig(
     "small",
-    patch=4,
+    patch_size=4,
     embed_dim=32,
     depth=6,
-    heads=2,
-    window=3,
-    global_blocks=(1, 3, 4, 5),
+    num_heads=2,
+    window_size=3,
+    global_attn_indexes=(1, 3, 4, 5),
     prompt_dim=32,
     decoder_mlp_dim=64,
     decoder_heads=2,

@@ -13,11 +13,11 @@ from PIL import Image
 from torch import nn
 
 from MaskSAMCore.modeling import SamConfig
-from MaskSAMCore.modeling.sam.build import segment_anything
+from MaskSAMCore.modeling.sam.package import segment_anything
 from MaskSAMCore.modeling.sam.predictor import PlainSam
 
 SMALL = SamConfig(
-    "small", 16, 32, 4, 2, window=3, global_blocks=(1, 3), prompt_dim=32, decoder_heads=2
+    "small", 16, 32, 4, 2, window_size=3, global_attn_indexes=(1, 3), prompt_dim=32, decoder_heads=2
 )
 
 

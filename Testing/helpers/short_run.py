@@ -22,7 +22,7 @@ SMALL = {
     "generator_channels": (32, 16, 8),
     "head_channels": 32,
     "sam": dataclasses.replace(
-        SAM_CONFIGS["vit_t"], embed_dim=48, heads=2, prompt_dim=48, decoder_mlp_dim=64
+        SAM_CONFIGS["vit_t"], embed_dim=48, num_heads=2, prompt_dim=48, decoder_mlp_dim=64
     ),
 }
 FROZEN = {**SMALL, "sam": dataclasses.replace(SMALL["sam"], frozen=True)}

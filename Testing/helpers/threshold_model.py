@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -14,8 +13,8 @@ from MaskSAMCore.data import ChannelNormalization, Plan
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.labels import Label
-from MaskSAMCore.modeling import BoxPrompts
-from MaskSAMCore.modeling.box_prompts import inside_boxes
+from MaskSAMCore.modeling import BoxPrompts, ClassScores, Network, NetworkConfig
+from MaskSAMCore.modeling.boxes import inside_boxes
 
 AS_IT_IS = ChannelNormalization("ct", mean=0.0, std=1.0, lower=-1e6, upper=1e6)
 
@@ -25,20 +24,11 @@ class Embedding:
     images: Tensor
 
 
-@dataclass
-class Prediction:
-    scores: Tensor
-
-    def semantic(self) -> Tensor:
-        return self.scores
-
-
-class ThresholdModel(nn.Module):
+class ThresholdModel(Network):
     """Class k where the intensity is nearest to k; a class with a box fills exactly its box."""
 
     def __init__(self, window: tuple[int, int, int] = (4, 8, 8), classes: int = 2) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(window=window, in_channels=1, num_classes=classes)
+        super().__init__(NetworkConfig(classes, window=window))
         self.encoded = 0
         self.decoded = 0
 
@@ -47,7 +37,7 @@ class ThresholdModel(nn.Module):
         self.encoded += len(images)
         return Embedding(images)
 
-    def decode(self, embedding: Embedding, prompts: BoxPrompts | None = None) -> Prediction:
+    def decode(self, embedding: Embedding, prompts: BoxPrompts | None = None) -> ClassScores:
         self.decoded += len(embedding.images)
         values = embedding.images[:, 0]
         classes = torch.arange(self.config.num_classes + 1.0)[:, None, None, None]
@@ -57,7 +47,7 @@ class ThresholdModel(nn.Module):
             boxes = boxes.unflatten(0, prompts.present.shape) & prompts.present[..., None, None]
             given = prompts.given[..., None, None, None]
             scores = torch.where(given, boxes.to(scores), scores)
-        return Prediction(scores)
+        return ClassScores(scores)
 
 
 def plan_for(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from MaskSAMCore.data import PreparedCase, repeat_edge_slices
 from MaskSAMCore.inference.device import choose_device
@@ -16,7 +14,7 @@ from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.scoring import Scorer
 from MaskSAMCore.inference.sliding_window import extract, plan_windows
-from MaskSAMCore.modeling.masam.network import ClassScores
+from MaskSAMCore.modeling import ClassScores, Network, NetworkConfig
 
 
 @pytest.mark.parametrize("depth", [1, 3, 5, 12])
@@ -56,14 +54,15 @@ def test_training_repeats_the_same_slices_with_their_labels():
     np.testing.assert_array_equal(repeated.labelmap, label[order])
 
 
-class PlaceModel(nn.Module):
+class EverySliceConfig(NetworkConfig):
+    every_slice = True
+
+
+class PlaceModel(Network):
     """Says of each slice at which place of the window it saw it, and what it saw."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(
-            window=(5, 4, 4), in_channels=1, num_classes=1, every_slice=True
-        )
+        super().__init__(EverySliceConfig(1, window=(5, 4, 4)))
 
     def encode(self, images: Tensor) -> Tensor:
         return images

@@ -1,5 +1,7 @@
 """The engine with the real network, small and untrained."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,8 @@ class DecidedMaskSAM(MaskSAM):
         queries = torch.arange(prediction.class_logits.shape[1]) % (self.config.num_classes + 1)
         classes = torch.nn.functional.one_hot(queries, self.config.num_classes + 2) * 8.0
         spread = prediction.mask_logits / prediction.mask_logits.std((2, 3, 4), keepdim=True) * 3
-        return prediction._replace(
+        return dataclasses.replace(
+            prediction,
             class_logits=classes[None, :, None].expand_as(prediction.class_logits),
             mask_logits=spread - spread.mean((2, 3, 4), keepdim=True),
         )

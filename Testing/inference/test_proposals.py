@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.proposals import likely_boxes
-from MaskSAMCore.modeling.masksam.prompt_generator import mask_boxes
+from MaskSAMCore.modeling import WindowPrediction
+from MaskSAMCore.modeling.boxes import mask_boxes
 from Testing.helpers.threshold_model import (
     GEOMETRIES,
     Embedding,
@@ -22,7 +23,8 @@ from Testing.helpers.threshold_model import (
 )
 
 
-class BoxedPrediction(NamedTuple):
+@dataclass
+class BoxedPrediction(WindowPrediction):
     scores: Tensor
     class_logits: Tensor
     boxes: Tensor

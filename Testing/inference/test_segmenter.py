@@ -6,10 +6,10 @@ from MaskSAMCore.errors import Cancelled, MaskSAMError, OutOfMemory
 from MaskSAMCore.geometry import Box
 from MaskSAMCore.inference import Instance, MaskSegmenter
 from MaskSAMCore.labels import Label
+from MaskSAMCore.modeling import ClassScores
 from Testing.helpers.threshold_model import (
     GEOMETRIES,
     LABELS,
-    Prediction,
     ThresholdModel,
     matrix,
     plan_for,
@@ -42,7 +42,7 @@ class RisingModel(ThresholdModel):
         scores = torch.zeros(len(rises), 3, 4, 4, 4)
         scores[:, 1] = rises[:, None, None, None]
         scores[:, 0] = 1 - scores[:, 1]
-        return Prediction(scores)
+        return ClassScores(scores)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)

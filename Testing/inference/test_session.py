@@ -7,10 +7,10 @@ import torch
 from MaskSAMCore.errors import Cancelled, MaskSAMError
 from MaskSAMCore.geometry import Box
 from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.modeling import ClassScores
 from Testing.helpers.threshold_model import (
     GEOMETRIES,
     LABELS,
-    Prediction,
     ThresholdModel,
     plan_for,
     threshold_segmenter,
@@ -183,7 +183,7 @@ class FaintModel(ThresholdModel):
     def decode(self, embedding, prompts=None):
         scores = super().decode(embedding, prompts).scores
         foreground = self.share * scores[:, 1:]
-        return Prediction(torch.cat([1 - foreground.sum(1, keepdim=True), foreground], 1))
+        return ClassScores(torch.cat([1 - foreground.sum(1, keepdim=True), foreground], 1))
 
 
 @pytest.mark.parametrize(("weight", "found"), [(1.0, True), (1.5, True), (1.8, False)])

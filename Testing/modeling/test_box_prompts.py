@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from MaskSAMCore.modeling import BoxPrompts, build_model
-from MaskSAMCore.modeling.box_prompts import apply_box_prompts, clipped_boxes
+from MaskSAMCore.modeling.boxes import clip_boxes
+from MaskSAMCore.modeling.masksam.box_prompts import apply_box_prompts
 from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
 from Testing.helpers.networks import randomize_adapters, small_masksam_config
 
@@ -38,7 +39,7 @@ def test_a_box_in_space_clips_the_class_s_own_and_stands_in_where_there_is_none(
     box = [0.4, 0.1, 0.9, 0.5]
     changed = apply_box_prompts(*proposed(), prompt(box, False))
     torch.testing.assert_close(changed.boxes[0, 0, 0], torch.tensor([0.4, 0.2, 0.6, 0.5]))
-    query = int((changed.forced[0, :, 1] == 1).nonzero()[0, 0])
+    query = int((changed.class_index[0, :, 1] == 1).nonzero()[0, 0])
     torch.testing.assert_close(changed.boxes[0, query, 1], torch.tensor(box))
     # The mask prompt is cut to the person's box, and that alone bounds the result.
     torch.testing.assert_close(changed.bounds[0, 0, 0], torch.tensor(box))
@@ -49,7 +50,7 @@ def test_a_box_in_space_clips_the_class_s_own_and_stands_in_where_there_is_none(
 
 def test_a_box_beside_the_class_s_own_takes_its_place():
     own, beside = torch.tensor([[0.1, 0.1, 0.3, 0.3]]), torch.tensor([[0.5, 0.5, 0.8, 0.9]])
-    torch.testing.assert_close(clipped_boxes(own, beside), beside)
+    torch.testing.assert_close(clip_boxes(own, beside), beside)
 
 
 @pytest.mark.parametrize("label", [1, 2])

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from MaskSAMCore.modeling import build_model, preset
+from MaskSAMCore.modeling import build_model
 from MaskSAMCore.modeling.layers import Convolution3d
+from MaskSAMCore.presets import find_preset
 
 # A step of training with windows of few, large slices, in the precision that a CPU trains in.
 THIN = """
@@ -71,7 +72,7 @@ def test_thin_windows_can_be_trained_in_mixed_precision():
 @pytest.mark.parametrize("name", ["tiny", "acdc", "unet"])
 def test_networks_convolve_so_that_thin_windows_can_be_trained(name: str):
     with torch.device("meta"):
-        model = build_model(preset(name))
+        model = build_model(find_preset(name).network)
     plain = [
         key
         for key, module in model.named_modules()

@@ -15,7 +15,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import sha256
 from MaskSAMCore.modeling import SAM_CONFIGS
 from MaskSAMCore.modeling.sam.build import build_sam
-from MaskSAMCore.modeling.sam.predictor import checkpoint_config
+from MaskSAMCore.modeling.sam.checkpoint import checkpoint_config
 from MaskSAMCore.resources import resources
 
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from MaskSAMCore.modeling import MaskSAM, build_model, preset
+from MaskSAMCore.modeling import MaskSAM, build_model
 from MaskSAMCore.modeling.masksam.adapters import DMLPAdapter, build_adapter
-from MaskSAMCore.modeling.presets import ABLATED
+from MaskSAMCore.presets import find_preset
 from MaskSAMCore.research.ablations import ablations
-from MaskSAMCore.training.hyperparameters import SETTINGS
 from Testing.helpers.networks import randomize_adapters, small_masksam_config
 
+# Presets that the ablations change, by the prefix of the ablations' names.
+ABLATED = {"ablation": "tiny", "acdc_ablation": "acdc"}
 ADAPTERS = {"encoder_adapter", "decoder_adapter"}
 # What Table 4 changes from one line to the next.
 STEPS = {
@@ -30,23 +31,23 @@ STEPS = {
 def shapes(name: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of what is trained."""
     with torch.device("meta"):
-        model = build_model(preset(name))
+        model = build_model(find_preset(name).network)
     return {key: tuple(p.shape) for key, p in model.trained_parameters().items()}
 
 
 @pytest.mark.parametrize("prefix", ABLATED)
 @pytest.mark.parametrize(("before", "after"), STEPS)
 def test_an_ablation_changes_what_table_4_says(prefix: str, before: str, after: str) -> None:
-    one = preset(f"{prefix}_{before}").to_dict()
-    other = preset(f"{prefix}_{after}").to_dict()
+    one = find_preset(f"{prefix}_{before}").network.to_dict()
+    other = find_preset(f"{prefix}_{after}").network.to_dict()
     assert {key for key in one if one[key] != other[key]} == STEPS[before, after]
-    assert SETTINGS[f"{prefix}_{before}"] == SETTINGS[f"{prefix}_{after}"]
+    assert find_preset(f"{prefix}_{before}").training == find_preset(f"{prefix}_{after}").training
 
 
 @pytest.mark.parametrize("prefix", ABLATED)
 def test_the_last_ablation_is_the_whole_network(prefix: str) -> None:
-    assert preset(f"{prefix}_b9") == preset(ABLATED[prefix])
-    assert SETTINGS[f"{prefix}_b9"] == SETTINGS[ABLATED[prefix]]
+    assert find_preset(f"{prefix}_b9").network == find_preset(ABLATED[prefix]).network
+    assert find_preset(f"{prefix}_b9").training == find_preset(ABLATED[prefix]).training
 
 
 @pytest.mark.parametrize("prefix", ABLATED)
@@ -94,7 +95,7 @@ def test_the_depth_mlp_sits_where_its_ablation_says() -> None:
 @pytest.mark.parametrize("name", [f"b{n}" for n in range(1, 10)])
 def test_every_ablation_predicts_and_trains(name: str) -> None:
     torch.manual_seed(0)
-    model = build_model(ablations("small", small_masksam_config())[f"small_{name}"])
+    model = build_model(ablations(small_masksam_config())[name])
     assert isinstance(model, MaskSAM)
     randomize_adapters(model)
     prediction = model(torch.randn(1, 1, 5, 16, 20))

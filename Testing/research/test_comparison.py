@@ -18,6 +18,7 @@ import pytest
 from MaskSAMCore.cli import main
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import read_volume
+from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.research.comparison import stage
 from MaskSAMCore.research.comparison.compare import CompareOptions, compare
 from MaskSAMCore.training.fit import FitOptions, fit
@@ -44,7 +45,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run") / "run"
-    options = FitOptions(dataset, run, splits=dataset / "splits.json", device="cpu", workers=0)
+    splits = dataset / "splits.json"
+    options = FitOptions(dataset, run, TINY, splits=splits, device="cpu", workers=0)
     fit(options, lambda _: None, SMALL, VERY_QUICK)
     return run
 

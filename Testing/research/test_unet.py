@@ -5,19 +5,20 @@ from __future__ import annotations
 import torch
 from safetensors.torch import load_file, save_file
 
-from MaskSAMCore.modeling import UNetConfig, build_model, kept_names, preset
-from MaskSAMCore.training.losses.masksam import LossSettings, LossWeights
-from MaskSAMCore.training.losses.objective import training_loss
+from MaskSAMCore.modeling import build_model
+from MaskSAMCore.research.presets import UNET
+from MaskSAMCore.research.unet.config import UNetConfig
+from MaskSAMCore.research.unet.loss import LossSettings, training_loss
 from Testing.helpers.networks import class_box_prompts
 
 
 def small_unet() -> UNetConfig:
-    return UNetConfig(2, features=4).on_grid((5, 16, 20), (1.0, 1.0, 1.0))
+    return UNetConfig(2, features=4).adapted((5, 16, 20), (1.0, 1.0, 1.0), 2, 1)
 
 
 def test_stages_of_an_isotropic_grid_are_nnunets_for_the_hippocampus() -> None:
     """nnU-Net's plan for 35 x 50 x 36 voxels of 1 mm: patch 40 x 56 x 40, four stages."""
-    config = preset("unet").on_grid((35, 50, 36), (1.0, 1.0, 1.0))  # type: ignore[union-attr]
+    config = UNET.network.adapted((35, 50, 36), (1.0, 1.0, 1.0), 2, 1)
     assert config.window == (40, 56, 40)
     assert config.strides == ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
     assert set(config.kernels) == {(3, 3, 3)}
@@ -25,7 +26,7 @@ def test_stages_of_an_isotropic_grid_are_nnunets_for_the_hippocampus() -> None:
 
 
 def test_coarse_slices_are_neither_halved_nor_mixed_at_first() -> None:
-    config = UNetConfig(1).on_grid((14, 256, 224), (10.0, 1.5, 1.5))
+    config = UNetConfig(1).adapted((14, 256, 224), (10.0, 1.5, 1.5), 1, 1)
     assert config.strides[1:3] == ((1, 2, 2), (1, 2, 2))
     assert config.kernels[0] == (1, 3, 3) and config.kernels[-1] == (3, 3, 3)
     assert config.window[1:] == (256, 224)
@@ -40,8 +41,7 @@ def test_it_predicts_trains_with_deep_supervision_and_is_clipped_by_boxes() -> N
     stages = model.supervised_logits(images)
     assert tuple(stages[0].shape[2:]) == config.window
     assert len(stages) == len(config.strides) - 1
-    weights = LossSettings(LossWeights(cross_entropy=1.0, dice=1.0))
-    loss, parts = training_loss(model, images, labels, weights)
+    loss, parts = training_loss(model, images, labels, LossSettings())
     loss.backward()
     assert parts["cross_entropy"] > 0 and parts["dice"] > 0
     with torch.no_grad():
@@ -57,7 +57,7 @@ def test_it_predicts_trains_with_deep_supervision_and_is_clipped_by_boxes() -> N
 def test_its_weights_are_kept_once_and_come_back(tmp_path) -> None:
     """The package's decoder holds its encoder too: every tensor has several names."""
     model = build_model(small_unet())
-    names = kept_names(model)
+    names = model.kept_names()
     assert len(names) < len(model.state_dict())
     state = model.state_dict()
     save_file({name: state[name].contiguous() for name in names}, tmp_path / "w.safetensors")

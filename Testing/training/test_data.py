@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.modeling.presets import PRESETS
-from MaskSAMCore.training.data import prepare_material, query_count
+from MaskSAMCore.presets.small import TINY
+from MaskSAMCore.training.data import prepare_material
 from Testing.helpers.generated import change_description, write_dataset
 
 
@@ -21,7 +21,7 @@ def test_one_report_names_the_problems_of_description_split_and_cases(tmp_path: 
     split = {"train": ["case_00", "case_01", "nobody"], "val": ["case_01", "case_03", "noone"]}
     file.write_text(json.dumps(split))
     with pytest.raises(MaskSAMError, match=r"4 problem.*nothing was started") as report:
-        prepare_material(folder, file, "tiny", lambda _: None)
+        prepare_material(folder, file, lambda _: None, preset=TINY)
     for part in (
         "regions are not supported",
         "['case_01'] are in both train and val",
@@ -35,20 +35,5 @@ def test_notes_on_the_dataset_are_reported(tmp_path: Path):
     folder = write_dataset(tmp_path, cases=3)
     change_description(folder, numTraining=7)
     lines: list[str] = []
-    prepare_material(folder, None, "tiny", lines.append)
+    prepare_material(folder, None, lines.append, preset=TINY)
     assert any("numTraining 7" in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("name", "counts"),
-    [
-        ("tiny", {1: 4, 2: 4, 3: 5, 5: 8}),
-        ("acdc", {1: 8, 3: 8, 4: 8, 7: 11}),
-        ("synapse", {4: 8, 8: 24, 13: 20}),
-        ("amos", {4: 8, 15: 24, 16: 24}),
-    ],
-)
-def test_the_number_of_queries_follows_the_number_of_classes(name: str, counts: dict[int, int]):
-    assert {classes: query_count(classes, PRESETS[name]) for classes in counts} == counts
-    # Every class and the background may be in one slice.
-    assert all(query_count(classes, PRESETS[name]) > classes for classes in range(1, 40))

@@ -21,6 +21,7 @@ from MaskSAMCore.io.files import sha256
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.models.bundle import DESCRIPTION
+from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.export import export_run
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.run_folder import BEST, RUN_FILE, TrainingRecord, load_weights
@@ -39,7 +40,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose weights find both classes."""
     run = tmp_path_factory.mktemp("run") / "run"
-    options = FitOptions(dataset, run, device="cpu", workers=0)
+    options = FitOptions(dataset, run, TINY, device="cpu", workers=0)
     fit(options, lambda _: None, SMALL, QUICK)
     return run
 

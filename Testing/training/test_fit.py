@@ -16,11 +16,12 @@ import torch
 from MaskSAMCore.cli import main
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import build_model
+from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.averaging import AveragedWeights
 from MaskSAMCore.training.callbacks import CHECKPOINTS, newest_checkpoint
 from MaskSAMCore.training.data import prepare_material
 from MaskSAMCore.training.fit import FitOptions, fit
-from MaskSAMCore.training.hyperparameters import SETTINGS, TrainSettings
+from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.module import MaskSAMModule
 from MaskSAMCore.training.run_folder import BEST, TrainingRecord
 from Testing.helpers.generated import write_dataset
@@ -37,7 +38,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run") / "run"
-    options = FitOptions(dataset, run, device="cpu", workers=0, report_seconds=2)
+    options = FitOptions(dataset, run, TINY, device="cpu", workers=0, report_seconds=2)
     lines: list[str] = []
     fit(options, lines.append, SMALL, QUICK)
     assert any("left" in line and "iteration" in line for line in lines)
@@ -67,7 +68,7 @@ def test_an_existing_run_is_neither_overwritten_nor_resumed_from_nothing(
     trained: Path, dataset: Path, tmp_path: Path
 ):
     with pytest.raises(MaskSAMError, match="already holds a training: add --resume"):
-        fit(FitOptions(dataset, trained))
+        fit(FitOptions(dataset, trained, TINY))
     with pytest.raises(MaskSAMError, match="holds no training to resume"):
         fit(FitOptions(dataset, tmp_path / "none", resume=True))
 
@@ -98,7 +99,7 @@ def test_what_cannot_work_is_told_before_the_dataset_is_read(
 
 
 def test_a_loss_that_is_no_longer_finite_is_told_in_words(dataset: Path, tmp_path: Path):
-    options = FitOptions(dataset, tmp_path / "run", device="cpu", workers=0)
+    options = FitOptions(dataset, tmp_path / "run", TINY, device="cpu", workers=0)
     with pytest.raises(MaskSAMError, match=r"the loss is not finite at iteration [1-5]") as report:
         fit(options, lambda _: None, SMALL, {**SHORT, "learning_rate": 1e30, "warm_up": 0})
     assert "\n" not in str(report.value)
@@ -111,10 +112,11 @@ def test_training_goes_on_after_a_kill(dataset: Path, tmp_path: Path):
     script.write_text(
         "import sys\n"
         "from pathlib import Path\n"
+        "from MaskSAMCore.presets.small import TINY\n"
         "from MaskSAMCore.training.fit import FitOptions, fit\n"
         "from Testing.helpers.short_run import QUICK, SMALL\n"
         "if __name__ == '__main__':\n"
-        "    fit(FitOptions(Path(sys.argv[1]), Path(sys.argv[2]), device='cpu', workers=0,"
+        "    fit(FitOptions(Path(sys.argv[1]), Path(sys.argv[2]), TINY, device='cpu', workers=0,"
         " checkpoint_seconds=0.5), config_changes=SMALL,"
         " settings_changes={**QUICK, 'iterations': 100000})\n",
         encoding="utf-8",
@@ -166,6 +168,7 @@ def test_two_processes_train_together_and_stay_alike(dataset: Path, tmp_path: Pa
         "import hashlib, json, sys, time\n"
         "from pathlib import Path\n"
         "from MaskSAMCore.cli.train import Report\n"
+        "from MaskSAMCore.presets.small import TINY\n"
         "from MaskSAMCore.training.fit import FitOptions, fit\n"
         "from MaskSAMCore.training.module import MaskSAMModule\n"
         "from Testing.helpers.short_run import SHORT, SMALL\n"
@@ -185,8 +188,8 @@ def test_two_processes_train_together_and_stay_alike(dataset: Path, tmp_path: Pa
         "    path.write_text(json.dumps(values))\n"
         "MaskSAMModule.training_step, MaskSAMModule.on_train_end = step, end\n"
         "if __name__ == '__main__':\n"
-        "    options = FitOptions(Path(sys.argv[1]), Path(sys.argv[2]), device='cpu', devices=2,"
-        " workers=0)\n"
+        "    options = FitOptions(Path(sys.argv[1]), Path(sys.argv[2]), TINY, device='cpu',"
+        " devices=2, workers=0)\n"
         "    fit(options, Report(time.monotonic()), SMALL, SHORT)\n",
         encoding="utf-8",
     )
@@ -207,7 +210,7 @@ def test_two_processes_train_together_and_stay_alike(dataset: Path, tmp_path: Pa
 
 
 def test_an_error_in_one_of_two_processes_is_told_in_words(dataset: Path, tmp_path: Path):
-    options = FitOptions(dataset, tmp_path / "run", device="cpu", devices=2, workers=0)
+    options = FitOptions(dataset, tmp_path / "run", TINY, device="cpu", devices=2, workers=0)
     with pytest.raises(MaskSAMError, match="the loss is not finite at iteration") as report:
         fit(options, str, SMALL, {**SHORT, "learning_rate": 1e30, "warm_up": 0})
     assert "\n" not in str(report.value)
@@ -216,7 +219,7 @@ def test_an_error_in_one_of_two_processes_is_told_in_words(dataset: Path, tmp_pa
 def test_the_same_seed_gives_the_same_losses_and_another_one_others(dataset: Path, tmp_path: Path):
     def losses(name: str, seed: int) -> list[str]:
         run = tmp_path / name
-        options = FitOptions(dataset, run, device="cpu", workers=0, seed=seed)
+        options = FitOptions(dataset, run, TINY, device="cpu", workers=0, seed=seed)
         fit(options, lambda _: None, SMALL, {**QUICK, "iterations": 10})
         rows = csv.DictReader((run / "logs/csv/version_0/metrics.csv").open())
         return [row["loss"] for row in rows if row.get("loss")]
@@ -225,49 +228,6 @@ def test_the_same_seed_gives_the_same_losses_and_another_one_others(dataset: Pat
     assert first
     assert first == losses("two", 3)
     assert first != losses("three", 4)
-
-
-def test_settings_survive_json_and_name_what_they_do_not_know():
-    for settings in SETTINGS.values():
-        copy = TrainSettings.from_dict(json.loads(json.dumps(settings.to_dict())))
-        assert copy == settings
-    with pytest.raises(ValueError, match=r"unknown training setting\(s\): speed"):
-        TrainSettings.from_dict({**SETTINGS["tiny"].to_dict(), "speed": 1})
-
-
-def test_the_papers_recipes_are_presets():
-    model = build_model(small_masksam_config())
-
-    def optimizer(name: str) -> torch.optim.Optimizer:
-        return MaskSAMModule(model, SETTINGS[name], None, 0).configure_optimizers()
-
-    for name in ("acdc", "synapse"):
-        found = optimizer(name)
-        assert isinstance(found, torch.optim.SGD)
-        assert all(group["momentum"] == 0.99 and group["nesterov"] for group in found.param_groups)
-        weights = SETTINGS[name].loss.weights
-        assert (weights.mask_bce, weights.mask_dice) == (1.5, 1.5)
-    for name, epsilon in (("amos", 1e-4), ("tiny", 1e-6)):
-        found = optimizer(name)
-        assert isinstance(found, torch.optim.AdamW)
-        assert {group["eps"] for group in found.param_groups} == {epsilon}
-    for name in ("acdc", "synapse", "amos"):
-        weights = SETTINGS[name].loss.weights
-        assert weights.classification == 0.2
-        assert (weights.auxiliary_bce, weights.auxiliary_dice) == (0.5, 0.5)
-        assert (weights.box_l1, weights.box_giou, weights.no_object) == (0.5, 0.2, 0.1)
-        assert SETTINGS[name].clip == 12
-        assert SETTINGS[name].schedule == "poly"
-    assert SETTINGS["tiny"].loss.weights.classification == 2.0
-    assert SETTINGS["amos"].loss.weights.mask_dice == 1.2
-    assert (SETTINGS["amos"].learning_rate, SETTINGS["amos"].weight_decay) == (1e-3, 3e-5)
-    assert SETTINGS["acdc"].optimizer == "sgd"
-    assert SETTINGS["acdc"].learning_rate == 1e-3
-    assert SETTINGS["acdc"].weight_decay == 3e-5
-    assert SETTINGS["acdc"].iterations == 250 * 500
-    assert SETTINGS["amos"].optimizer == "adamw"
-    assert SETTINGS["amos"].loss.weights.mask_bce == 1.2
-    assert SETTINGS["synapse"].iterations == SETTINGS["amos"].iterations == 250 * 1000
 
 
 def test_the_decoder_joins_and_contrasts_become_random_as_the_training_goes_on():
@@ -301,7 +261,7 @@ def test_preparing_names_every_problem_of_a_dataset_at_once(tmp_path: Path):
     (folder / "imagesTr/case_00_0000.nii.gz").unlink()
     (folder / "imagesTr/case_01_0000.nii.gz").write_bytes(b"damaged")
     with pytest.raises(MaskSAMError, match=r"2 problem\(s\)") as report:
-        prepare_material(folder, None, "tiny", lambda _: None)
+        prepare_material(folder, None, lambda _: None, preset=TINY)
     message = str(report.value)
     assert "case_00_0000.nii.gz is missing" in message
     assert "case_01_0000.nii.gz" in message

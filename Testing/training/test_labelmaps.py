@@ -13,6 +13,7 @@ import torch
 
 from MaskSAMCore.cli import main
 from MaskSAMCore.modeling import SAM_CONFIGS
+from MaskSAMCore.presets.small import BRAIN
 from MaskSAMCore.training.data import Material, prepare_material
 from MaskSAMCore.training.export import export_run
 from MaskSAMCore.training.fit import FitOptions, fit
@@ -28,7 +29,12 @@ SMALL = {
     "generator_channels": (32, 16, 8),
     "head_channels": 32,
     "sam": dataclasses.replace(
-        SAM_CONFIGS["vit_t"], patch=8, embed_dim=48, heads=2, prompt_dim=48, decoder_mlp_dim=64
+        SAM_CONFIGS["vit_t"],
+        patch_size=8,
+        embed_dim=48,
+        num_heads=2,
+        prompt_dim=48,
+        decoder_mlp_dim=64,
     ),
 }
 QUICK = {
@@ -57,14 +63,14 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(dataset: Path, targets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run") / "run"
-    options = FitOptions(dataset, run, "brain", targets=targets, device="cpu", workers=0)
+    options = FitOptions(dataset, run, BRAIN, targets=targets, device="cpu", workers=0)
     fit(options, lambda _: None, SMALL, QUICK)
     return run
 
 
 def prepared(dataset: Path, run: Path) -> tuple[TrainingRecord, Material]:
     record = TrainingRecord.load(run)
-    return record, prepare_material(dataset, record.split, record, lambda _: None)
+    return record, prepare_material(dataset, record.split, lambda _: None, record=record)
 
 
 def test_it_learns_from_synthesised_images_alone(trained: Path, dataset: Path):
@@ -75,7 +81,7 @@ def test_it_learns_from_synthesised_images_alone(trained: Path, dataset: Path):
     learned = evaluator.score(load_weights(record, trained / BEST).eval(), "cpu")
     torch.manual_seed(1)
     start = trained.parent / "untrained"
-    options = FitOptions(dataset, start, "brain", device="cpu", workers=0)
+    options = FitOptions(dataset, start, BRAIN, device="cpu", workers=0)
     targets = trained.parent / "labels.json"
     targets.write_text(json.dumps(DESCRIPTION), encoding="utf-8")
     fit(dataclasses.replace(options, targets=targets), lambda _: None, SMALL, {"iterations": 1})

@@ -15,13 +15,14 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box
 from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.io import read_volume
-from MaskSAMCore.modeling import MASam, MASamConfig, UNetConfig, build_model
+from MaskSAMCore.modeling import MASam, MASamConfig, build_model
+from MaskSAMCore.presets.masam import MASAM_B, MASAM_TINY
+from MaskSAMCore.research.presets import UNET
+from MaskSAMCore.research.unet.config import UNetConfig
 from MaskSAMCore.training.export import export_run
 from MaskSAMCore.training.fit import FitOptions, fit
-from MaskSAMCore.training.hyperparameters import SETTINGS
-from MaskSAMCore.training.losses.masksam import LossSettings
-from MaskSAMCore.training.losses.objective import entropy_and_dice, masam_loss, stack_prompts
-from MaskSAMCore.training.losses.prompting import PromptSettings
+from MaskSAMCore.training.losses.common import cross_entropy_and_dice
+from MaskSAMCore.training.losses.masam import LossSettings, sample_boxes, training_loss
 from MaskSAMCore.training.module import MaskSAMModule
 from MaskSAMCore.training.run_folder import BEST, TrainingRecord
 from Testing.helpers.generated import write_dataset
@@ -30,7 +31,7 @@ from Testing.helpers.short_run import QUICK, SMALL, dice_of
 from Testing.helpers.threshold_model import volume_of
 
 MASAM = {"window": (5, 28, 32), "sam": SMALL["sam"], "rank": 4, "adapter_dim": 16}
-UNET = {"window": (16, 32, 32), "features": 8}
+SMALL_UNET = {"window": (16, 32, 32), "features": 8}
 SHORT = {**QUICK, "iterations": 3}
 
 
@@ -42,7 +43,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def masam(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("masam") / "run"
-    options = FitOptions(dataset, run, preset="masam_tiny", device="cpu", workers=0)
+    options = FitOptions(dataset, run, preset=MASAM_TINY, device="cpu", workers=0)
     fit(options, lambda _: None, MASAM, QUICK)
     return run
 
@@ -50,8 +51,8 @@ def masam(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def unet(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("unet") / "run"
-    options = FitOptions(dataset, run, preset="unet", device="cpu", workers=0)
-    fit(options, lambda _: None, UNET, {"iterations": 300, "augmentation": 0.3})
+    options = FitOptions(dataset, run, preset=UNET, device="cpu", workers=0)
+    fit(options, lambda _: None, SMALL_UNET, {"iterations": 300, "augmentation": 0.3})
     return run
 
 
@@ -128,7 +129,7 @@ def test_a_frozen_sam_is_not_changed_by_training_nor_kept_in_the_bundle(
     torch.save(sam.state_dict(), checkpoint)
     run = tmp_path / "run"
     options = FitOptions(
-        dataset, run, preset="masam_tiny", device="cpu", workers=0, sam_checkpoint=checkpoint
+        dataset, run, preset=MASAM_TINY, device="cpu", workers=0, sam_checkpoint=checkpoint
     )
     fit(options, lambda _: None, changes, {**SHORT, "learning_rate": 0.01, "warm_up": 0})
     bundle = export_run(run, tmp_path / "model")
@@ -146,14 +147,14 @@ def test_a_frozen_sam_is_not_changed_by_training_nor_kept_in_the_bundle(
 
 
 def test_the_schedule_of_masam_is_the_published_one():
-    settings = SETTINGS["masam_b"]
+    settings = MASAM_B.training
     model = build_model(small_masam_config(sam=FROZEN_SMALL_SAM))
     module = MaskSAMModule(model, settings, None, 0)
     optimizer = module.configure_optimizers()
     assert isinstance(optimizer, torch.optim.AdamW)
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
-    assert settings.warm_up == 250 and settings.loss.weights.cross_entropy == 0.2
-    assert settings.loss.weights.dice == 0.8
+    assert settings.warm_up == 250 and settings.loss.cross_entropy == 0.2
+    assert settings.loss.dice == 0.8
     module = MaskSAMModule(model, settings.replace(warm_up=0, iterations=1000), None, 0)
     type(module).global_step = property(lambda _: 500)  # type: ignore[method-assign]
     try:
@@ -183,12 +184,12 @@ def test_boxes_of_training_are_those_of_a_whole_stack():
     labels = torch.zeros(2, 5, 10, 20, dtype=torch.long)
     labels[0, 1, 2:4, 4:8] = 2
     labels[0, 3, 5:6, 10:12] = 2
-    settings = LossSettings(prompts=PromptSettings(share=1.0, jitter=0.0))
-    boxes, drawn = stack_prompts(labels, 2, settings, torch.Generator().manual_seed(0))
+    settings = LossSettings(box_share=1.0, box_jitter=0.0)
+    boxes, drawn = sample_boxes(labels, 2, settings, torch.Generator().manual_seed(0))
     assert drawn.tolist() == [2, 0]  # nothing to draw a box around in the second
     torch.testing.assert_close(boxes[0], torch.tensor([0.2, 0.2, 0.6, 0.6]))
-    never = LossSettings(prompts=PromptSettings(share=0.0))
-    assert stack_prompts(labels, 2, never, None)[1].tolist() == [0, 0]
+    never = LossSettings(box_share=0.0)
+    assert sample_boxes(labels, 2, never, None)[1].tolist() == [0, 0]
 
 
 def test_the_loss_of_masam_weighs_and_orders_prompted_and_automatic_windows_alike():
@@ -197,34 +198,41 @@ def test_the_loss_of_masam_weighs_and_orders_prompted_and_automatic_windows_alik
     images = torch.randn(3, 1, 5, 16, 20)
     labels = torch.zeros(3, 5, 16, 20, dtype=torch.long)
     labels[0, :, :4], labels[1, :, 8:], labels[2, :, :, 10:] = 1, 2, 1
-    settings = LossSettings(prompts=PromptSettings(share=0.5, jitter=0.0))
+    settings = LossSettings(box_share=0.5, box_jitter=0.0)
     with torch.no_grad():
         for seed in range(4):
-            loss, _ = masam_loss(
+            loss, _ = training_loss(
                 model, images, labels, settings, torch.Generator().manual_seed(seed)
             )
-            boxes, drawn = stack_prompts(labels, 2, settings, torch.Generator().manual_seed(seed))
+            boxes, drawn = sample_boxes(labels, 2, settings, torch.Generator().manual_seed(seed))
             embedding = model.encode(images)
             logits = model.run_decoder(embedding)
             for b in (drawn > 0).nonzero()[:, 0].tolist():
                 one = type(embedding)(embedding.neck[b : b + 1])
                 logits[b] = model.run_decoder(one, boxes[b : b + 1], drawn[b : b + 1])[0]
-            entropy, dice = entropy_and_dice(logits, labels)
+            entropy, dice = cross_entropy_and_dice(logits, labels)
             assert float(loss) == pytest.approx(0.2 * float(entropy) + 0.8 * float(dice), abs=1e-5)
 
 
 def test_perfect_logits_cost_nothing_and_padding_does_not_count():
     labels = torch.randint(0, 3, (1, 2, 6, 6))
     logits = 50.0 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).float()
-    entropy, dice = entropy_and_dice(logits, labels)
+    entropy, dice = cross_entropy_and_dice(logits, labels)
     assert float(entropy) < 1e-6 and float(dice) < 1e-3
     padded = labels.clone()
     padded[:, 0] = -1
     wrong = logits.clone()
     wrong[:, :, 0] = logits[:, :, 0].flip(1)
-    entropy, dice = entropy_and_dice(wrong, padded)
+    entropy, dice = cross_entropy_and_dice(wrong, padded)
     assert float(entropy) < 1e-6 and float(dice) < 1e-3
-    assert float(entropy_and_dice(wrong, labels)[0]) > 1
+    assert float(cross_entropy_and_dice(wrong, labels)[0]) > 1
+
+
+def test_a_change_that_does_not_fit_the_network_is_refused(tmp_path: Path):
+    options = FitOptions(tmp_path / "data", tmp_path / "run", MASAM_TINY, device="cpu")
+    with pytest.raises(MaskSAMError, match="preset 'masam_tiny' cannot be changed so"):
+        fit(options, lambda _: None, {"queries": 3})
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_of_a_network_whose_package_is_absent_is_told(

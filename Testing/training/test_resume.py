@@ -18,6 +18,7 @@ from MaskSAMCore.io.files import sha256
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.sam.build import build_sam
+from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.callbacks import (
     CHECKPOINTS,
     BestWeightsSaver,
@@ -27,7 +28,6 @@ from MaskSAMCore.training.callbacks import (
 )
 from MaskSAMCore.training.devices import strategy
 from MaskSAMCore.training.fit import FitOptions, fit
-from MaskSAMCore.training.hyperparameters import SETTINGS
 from MaskSAMCore.training.module import MaskSAMModule
 from MaskSAMCore.training.run_folder import BEST, LAST, RUN_FILE, TrainingRecord, best_dice
 from MaskSAMCore.training.validation import Scores
@@ -58,6 +58,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Short:
     options = FitOptions(
         made.dataset,
         made.run,
+        TINY,
         device="cpu",
         workers=0,
         seed=5,
@@ -162,7 +163,7 @@ def test_a_worse_validation_leaves_the_best_weights_also_after_a_kill(tmp_path: 
         return (tmp_path / BEST).read_bytes()
 
     def module() -> MaskSAMModule:
-        return MaskSAMModule(build_model(small_masksam_config()), SETTINGS["tiny"], None, 0)
+        return MaskSAMModule(build_model(small_masksam_config()), TINY.training, None, 0)
 
     first = module()
     start = {"averaged": first.averaged.state_dict(), "minutes": 0, "restarts": 0, "best_dice": -1}
@@ -186,7 +187,7 @@ def test_a_run_beside_a_frozen_sam_goes_on_with_the_same_weights_only(short: Sho
     torch.save(build_sam(shape.sam, shape.grid).state_dict(), right)
     torch.save(build_sam(shape.sam, shape.grid).state_dict(), wrong)
     run = tmp_path / "run"
-    options = FitOptions(short.dataset, run, device="cpu", workers=0, sam_checkpoint=right)
+    options = FitOptions(short.dataset, run, TINY, device="cpu", workers=0, sam_checkpoint=right)
     fit(options, lambda _: None, FROZEN, {**SHORT, "iterations": 1})
     assert TrainingRecord.load(run).facts["sam_sha256"] == sha256(right)
     again = dataclasses.replace(options, resume=True)

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import build_model
+from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.fit import FitOptions, fit
-from MaskSAMCore.training.losses.masksam import LossSettings, masksam_loss
-from MaskSAMCore.training.module import COMPILED, compile_steps, uncompiled
+from MaskSAMCore.training.losses.masksam import LossSettings, training_loss
+from MaskSAMCore.training.module import compile_steps, uncompiled
 from MaskSAMCore.training.run_folder import BEST, TrainingRecord
 from Testing.helpers.generated import write_dataset
 from Testing.helpers.networks import small_masksam_config
@@ -31,7 +32,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run") / "first"
-    fit(FitOptions(dataset, run, device="cpu", workers=0), lambda _: None, SMALL, SHORT)
+    fit(FitOptions(dataset, run, TINY, device="cpu", workers=0), lambda _: None, SMALL, SHORT)
     return run
 
 
@@ -40,7 +41,7 @@ def test_a_training_starts_from_the_weights_of_another(
 ):
     """With a learning rate of 0 they stay what they were."""
     options = FitOptions(
-        dataset, tmp_path / "run", device="cpu", workers=0, seed=5, weights=trained
+        dataset, tmp_path / "run", TINY, device="cpu", workers=0, seed=5, weights=trained
     )
     fit(options, lambda _: None, SMALL, {**SHORT, "learning_rate": 0.0})
     before, after = load_file(trained / BEST), load_file(tmp_path / "run" / BEST)
@@ -52,10 +53,10 @@ def test_a_training_starts_from_the_weights_of_another(
 
 def test_weights_of_another_network_are_refused(dataset: Path, trained: Path, tmp_path: Path):
     wider = {**SMALL, "head_channels": 40}
-    options = FitOptions(dataset, tmp_path / "run", device="cpu", workers=0, weights=trained)
+    options = FitOptions(dataset, tmp_path / "run", TINY, device="cpu", workers=0, weights=trained)
     with pytest.raises(MaskSAMError, match=r"weights of another network: generator\.box_head"):
         fit(options, lambda _: None, wider, SHORT)
-    empty = FitOptions(dataset, tmp_path / "other", device="cpu", workers=0, weights=tmp_path)
+    empty = FitOptions(dataset, tmp_path / "other", TINY, device="cpu", workers=0, weights=tmp_path)
     with pytest.raises(MaskSAMError, match="holds no weights to start from"):
         fit(empty, lambda _: None, SMALL, SHORT)
     assert not (tmp_path / "run").exists() and not (tmp_path / "other").exists()
@@ -63,7 +64,7 @@ def test_weights_of_another_network_are_refused(dataset: Path, trained: Path, tm
 
 def test_a_damaged_file_of_weights_is_refused(dataset: Path, tmp_path: Path):
     (tmp_path / "weights.safetensors").write_bytes(b"no weights at all")
-    options = FitOptions(dataset, tmp_path / "run", device="cpu", workers=0, weights=tmp_path)
+    options = FitOptions(dataset, tmp_path / "run", TINY, device="cpu", workers=0, weights=tmp_path)
     with pytest.raises(MaskSAMError, match=r"weights\.safetensors cannot be read"):
         fit(options, lambda _: None, SMALL, SHORT)
 
@@ -77,7 +78,7 @@ def test_compiled_steps_compute_the_same_and_step_aside_for_whole_volumes():
 
     def loss() -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
-        return masksam_loss(model, images, labels, LossSettings(), generator)[0]
+        return training_loss(model, images, labels, LossSettings(), generator)[0]
 
     expected = loss()
     expected.backward()
@@ -91,7 +92,7 @@ def test_compiled_steps_compute_the_same_and_step_aside_for_whole_volumes():
         (p for p in model.parameters() if p.grad is not None), gradients, strict=True
     ):
         torch.testing.assert_close(p.grad, gradient, rtol=1e-2, atol=1e-4)
-    compiled = {name for name in COMPILED if name in model.__dict__}
+    compiled = {name for name in model.training_methods if name in model.__dict__}
     assert compiled == {"encode", "run_decoder"}
     with uncompiled(model):
         assert not compiled & set(model.__dict__)
@@ -103,9 +104,10 @@ def test_a_machine_that_cannot_compile_is_told_what_to_do(dataset: Path, tmp_pat
     program = (
         "import sys; from pathlib import Path\n"
         "from MaskSAMCore.errors import MaskSAMError\n"
+        "from MaskSAMCore.presets.small import TINY\n"
         "from MaskSAMCore.training.fit import FitOptions, fit\n"
         "from Testing.helpers.short_run import SHORT, SMALL\n"
-        "options = FitOptions(Path(sys.argv[1]), Path(sys.argv[2]), device='cpu', workers=0,"
+        "options = FitOptions(Path(sys.argv[1]), Path(sys.argv[2]), TINY, device='cpu', workers=0,"
         " compiled=True)\n"
         "try: fit(options, lambda _: None, SMALL, SHORT)\n"
         "except MaskSAMError as error: print(error)\n"

@@ -1,1 +1,6 @@
-"""MA-SAM: SAM with low-rank updates and 3D adapters."""
+"""MA-SAM: SAM with FacT increments and 3D adapters, one mask token for each class."""
+
+from MaskSAMCore.modeling.masam.config import MASamConfig as Config
+from MaskSAMCore.modeling.masam.network import MASam as Network
+
+__all__ = ["Config", "Network"]

@@ -1,4 +1,4 @@
-"""MA-SAM's image encoder: SAM's own, with FacT increments and 3D adapters in every block."""
+"""MA-SAM's image encoder: SAM's encoder with FacT increments and 3D adapters in each block."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from MaskSAMCore.modeling.layers import strided_convolution
+from MaskSAMCore.modeling.layers import apply_neck, strided_convolution
 from MaskSAMCore.modeling.masam.config import MASamConfig
-from MaskSAMCore.modeling.masksam.image_encoder import neck
-from MaskSAMCore.modeling.sam.build import attend_in_windows
+from MaskSAMCore.modeling.sam.attention import attend_in_windows
 
 
 class FacT(nn.Module):
-    """Increments of queries and values in Tensor-Train form (Jie and Deng's FacT).
+    """Increments of queries and values in Tensor-Train form (FacT, Jie and Deng).
 
     U (D to r) and V (r to D) are shared by all blocks; each block has an r x r matrix for queries
-    and one for values. V is zero at the start, and with it every increment.
+    and one for values. V is initialised to zero, so that all increments are zero before training.
     """
 
     def __init__(self, config: MASamConfig) -> None:
@@ -33,7 +32,12 @@ class FacT(nn.Module):
         nn.init.zeros_(self.v.weight)
 
     def forward(self, x: Tensor, index: int) -> Tensor:
-        """What a block adds to the queries, keys and values (..., 3 D) of tokens (..., D)."""
+        """Return what a block adds to the queries, keys and values (..., 3 D) of its tokens.
+
+        Args:
+            x: (..., D) tokens.
+            index: index of the block.
+        """
         shared = self.u(x)
         queries = self.v(self.dropout(self.queries[index](shared)))
         values = self.v(self.dropout(self.values[index](shared)))
@@ -41,8 +45,10 @@ class FacT(nn.Module):
 
 
 class DepthAdapter(nn.Module):
-    """A 3D adapter: down, a full convolution over three neighbouring slices, GELU, up, and a skip
-    connection. It sees whole slices, never attention windows, and is the identity at the start."""
+    """3D adapter: down, a convolution over three neighbouring slices, GELU, up, skip connection.
+
+    It works on whole slices, never on attention windows, and is initialised as the identity.
+    """
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -53,14 +59,16 @@ class DepthAdapter(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Args and result: (B, T, h, w, D)."""
+        """Return the adapted embeddings (B, T, h, w, D) of x (B, T, h, w, D)."""
         hidden = self.down(self.norm(x))
         return x + self.up(F.gelu(convolution_over_depth(self.convolution, hidden)))
 
 
 def convolution_over_depth(layer: nn.Conv3d, x: Tensor) -> Tensor:
-    """A (3, 1, 1) convolution with padding 1 on channels-last (B, T, h, w, C), as one matrix
-    product of each voxel and its two neighbours."""
+    """Apply a (3, 1, 1) convolution with padding 1 to channels-last x (B, T, h, w, C).
+
+    It is one matrix product of each voxel and its two neighbours.
+    """
     before = F.pad(x[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
     after = F.pad(x[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1))
     weight = layer.weight[..., 0, 0].permute(0, 2, 1).flatten(1)
@@ -68,7 +76,8 @@ def convolution_over_depth(layer: nn.Conv3d, x: Tensor) -> Tensor:
 
 
 class MASamEncoder(nn.Module):
-    """Runs the blocks of a SAM image encoder (which it does not own) with what MA-SAM adds."""
+    """Increments and adapters of an image encoder; the SAM that has the encoder is an argument of
+    ``forward``."""
 
     def __init__(self, config: MASamConfig) -> None:
         super().__init__()
@@ -84,22 +93,19 @@ class MASamEncoder(nn.Module):
         self.before_mlp = adapters()
 
     def forward(self, encoder: Any, images: Tensor) -> Tensor:
-        """The image embedding.
+        """Return the image embeddings (B, T, h, w, C) of windows.
 
         Args:
-            encoder: the SAM image encoder.
-            images: (B, T, rows, columns, 3).
-
-        Returns:
-            (B, T, h, w, C).
+            encoder: image encoder of SAM.
+            images: (B, T, rows, columns, 3) slices.
         """
         x = strided_convolution(encoder.patch_embed.proj, images) + encoder.pos_embed[:, None]
         for index, block in enumerate(encoder.blocks):
             x = self.block(index, block, x)
-        return neck(encoder.neck, x)
+        return apply_neck(encoder.neck, x)
 
     def block(self, index: int, block: Any, x: Tensor) -> Tensor:
-        """One block on (B, T, h, w, D)."""
+        """Apply a transformer block with its adapters to tokens (B, T, h, w, D)."""
         x = self.before_attention[index](x)
         attended = attend_in_windows(
             block, block.norm1(x).flatten(0, 1), lambda tokens: self.fact(tokens, index)

@@ -1,4 +1,4 @@
-"""MA-SAM's mask decoder: a mask token for each class, and masks at SAM's input resolution."""
+"""MA-SAM's mask decoder: one mask token for each class, masks at the resolution of SAM's input."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from MaskSAMCore.modeling.layers import layer_norm_2d
 from MaskSAMCore.modeling.masam.config import MASamConfig
-from MaskSAMCore.modeling.sam.build import segment_anything
+from MaskSAMCore.modeling.sam.package import segment_anything
 
 
 class UpscalingStage(nn.Module):
-    """Twice the resolution and half the channels: transposed convolution, LayerNorm, GELU."""
+    """Transposed convolution, LayerNorm and GELU: twice the resolution, half the channels."""
 
     def __init__(self, inputs: int, last: bool) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class UpscalingStage(nn.Module):
         self.norm = None if last else segment_anything("modeling.common").LayerNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(M, C, h, w) to (M, C / 2, 2 h, 2 w)."""
+        """Return (M, C / 2, 2 h, 2 w) for x (M, C, h, w)."""
         x = self.convolution(x)
         if self.norm is not None:
             x = layer_norm_2d(self.norm, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -31,25 +31,24 @@ class UpscalingStage(nn.Module):
 
 
 class MASamDecoder(nn.Module):
-    """Runs a SAM prompt encoder and mask decoder (which it does not own, but which are trained)
-    with K + 1 mask tokens, background first, slice by slice.
+    """Mask tokens, upscaling and hypernetworks of MA-SAM; slices are decoded one by one.
 
-    SAM's upscaling ends at 4 times the token grid; further stages lead up to SAM's input. A box
-    comes with the class it was drawn for: its two corner tokens carry the class's embedding, which
-    is zero at the start, so that a fresh decoder takes SAM's own box tokens.
+    The SAM with the prompt encoder and the mask decoder, which are trained, is an argument of
+    ``forward``. The first of the K + 1 mask tokens is the background's. SAM's upscaling ends at 4
+    times the token grid; further stages lead up to the resolution of SAM's input. The two corner
+    tokens of a box also carry the embedding of its class, which is initialised to zero.
     """
 
     def __init__(self, config: MASamConfig) -> None:
         super().__init__()
         dim = config.sam.prompt_dim
         count = config.num_classes + 1
-        self.image_size = config.image_size
         self.mask_tokens = nn.Embedding(count, dim)
         self.box_class = nn.Embedding(config.num_classes, dim)
         nn.init.zeros_(self.box_class.weight)
         widths = []
         scale, width = 4, dim // 8
-        while scale < config.sam.patch:
+        while scale < config.sam.patch_size:
             widths.append(width)
             scale, width = 2 * scale, width // 2
         self.further = nn.Sequential(
@@ -59,26 +58,22 @@ class MASamDecoder(nn.Module):
         self.hypernetworks = nn.ModuleList(mlp(dim, dim, width, 3) for _ in range(count))
 
     def forward(
-        self, sam: Any, neck: Tensor, boxes: Tensor | None = None, label: Tensor | None = None
+        self, sam: Any, neck: Tensor, boxes: Tensor | None = None, classes: Tensor | None = None
     ) -> Tensor:
-        """Decodes windows.
+        """Return the class logits (B, K + 1, T, rows, columns) at the resolution of SAM's input.
 
         Args:
-            sam: the SAM whose prompt encoder and mask decoder work here.
+            sam: SAM with the prompt encoder and the mask decoder.
             neck: (B, T, h, w, C) image embedding.
-            boxes: (B, 4), one box for all slices of each window, normalised x1 y1 x2 y2; or None.
-            label: (B,), the class of each box, 1 to K.
-
-        Returns:
-            Logits (B, K + 1, T, rows, columns) at SAM's input resolution.
+            boxes: (B, 4), one box for all slices of each window, normalised x1 y1 x2 y2, or None.
+            classes: (B,) class index of each box, 1 to K, or None.
         """
         decoder = sam.mask_decoder
         batch, slices, _, _, dim = neck.shape
         tokens = torch.cat([decoder.iou_token.weight, self.mask_tokens.weight])
         tokens = tokens.expand(batch, -1, -1)
-        if boxes is not None and label is not None:
-            corners = self.box_tokens(sam.prompt_encoder, boxes)
-            corners = corners + self.box_class(label - 1)[:, None]
+        if boxes is not None and classes is not None:
+            corners = sam.embed_boxes(boxes) + self.box_class(classes - 1)[:, None]
             tokens = torch.cat([tokens, corners.to(tokens.dtype)], 1)
         tokens = tokens.repeat_interleave(slices, 0)
         nothing = sam.prompt_encoder.no_mask_embed.weight[0]
@@ -93,12 +88,3 @@ class MASamDecoder(nn.Module):
         )
         logits = (hyper @ image.flatten(2)).unflatten(2, image.shape[-2:])
         return logits.unflatten(0, (batch, slices)).transpose(1, 2)
-
-    def box_tokens(self, prompt_encoder: Any, boxes: Tensor) -> Tensor:
-        """SAM's box corner tokens (B, 2, C). Our boxes are pixel edges; SAM adds half a pixel to
-        the pixel centres it expects, which is taken off first."""
-        rows, columns = self.image_size
-        with torch.autocast(boxes.device.type, enabled=False):
-            size = boxes.new_tensor([columns, rows, columns, rows], dtype=torch.float32)
-            tokens: Tensor = prompt_encoder._embed_boxes(boxes.float() * size - 0.5)
-        return tokens

@@ -4,44 +4,47 @@ for 3D Medical Image Segmentation")."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from MaskSAMCore.modeling.box_prompts import BoxPrompts, inside_boxes
+from MaskSAMCore.modeling.base import ClassScores, Network
+from MaskSAMCore.modeling.box_prompts import BoxPrompts
+from MaskSAMCore.modeling.boxes import inside_boxes
 from MaskSAMCore.modeling.layers import channels_last
 from MaskSAMCore.modeling.masam.config import MASamConfig
 from MaskSAMCore.modeling.masam.image_encoder import MASamEncoder
 from MaskSAMCore.modeling.masam.mask_decoder import MASamDecoder
-from MaskSAMCore.modeling.sam.build import build_sam
-
-
-class ClassScores(NamedTuple):
-    """A prediction that is its class probabilities (B, K + 1, T, H, W)."""
-
-    scores: Tensor
-
-    def semantic(self) -> Tensor:
-        """(B, K + 1, T, H, W), background first."""
-        return self.scores
+from MaskSAMCore.modeling.sam.build import Sam, build_sam
 
 
 @dataclass
 class MASamEmbedding:
-    """An encoded window: (B, T, h, w, C)."""
+    """Encoded windows.
+
+    Attributes:
+        neck: (B, T, h, w, C) image embedding of SAM.
+    """
 
     neck: Tensor
 
 
-class MASam(nn.Module):
-    """The network. ``sam`` holds SAM with its official parameter names; of a frozen one only the
-    image encoder is frozen, and its prompt encoder and mask decoder are trained."""
+class MASam(Network):
+    """MA-SAM.
+
+    If SAM is frozen, only its image encoder is; the trained parameters are FacT, the 3D adapters,
+    the prompt encoder and the mask decoder.
+    """
+
+    training_methods: ClassVar[tuple[str, ...]] = ("encode", "run_decoder")
+
+    config: MASamConfig
+    sam: Sam
 
     def __init__(self, config: MASamConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.sam = build_sam(config.sam, config.grid)
         self.to_rgb: nn.Linear | None = None
         if config.in_channels not in (1, 3):
@@ -49,34 +52,24 @@ class MASam(nn.Module):
         self.encoder = MASamEncoder(config)
         self.decoder = MASamDecoder(config)
         self.sam.image_encoder.requires_grad_(not config.sam.frozen)
-        for part in self.unused_parts():
+        for part in self._unused_parts():
             part.requires_grad_(False)
 
-    def unused_parts(self) -> list[nn.Module]:
-        """Parts of SAM that MA-SAM never runs: its own mask tokens and their networks, mask
-        quality, mask and point prompts."""
+    def _unused_parts(self) -> list[nn.Module]:
+        """Return the parts of SAM that MA-SAM never runs: its own mask tokens and their networks,
+        mask quality, mask and point prompts."""
         decoder, prompts = self.sam.mask_decoder, self.sam.prompt_encoder
         masks = [decoder.mask_tokens, decoder.output_hypernetworks_mlps, prompts.mask_downscaling]
         points = [prompts.point_embeddings[0], prompts.point_embeddings[1]]
         return [*masks, *points, prompts.not_a_point_embed, decoder.iou_prediction_head]
 
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Every trained parameter by name. With a frozen SAM: FacT, 3D adapters, prompt encoder and
-        mask decoder."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
     def encode(self, images: Tensor) -> MASamEmbedding:
-        """Images (B, C, T, H, W), normalised as the plan says, to what decoding needs."""
-        expected = (self.config.in_channels, *self.config.window)
-        if tuple(images.shape[1:]) != expected:
-            raise ValueError(
-                f"expected windows of shape (channels, T, H, W) = {expected},"
-                f" not {tuple(images.shape[1:])}"
-            )
+        """Return the embedding of windows (B, C, T, H, W)."""
+        self.check_window(images)
         return MASamEmbedding(self.encoder(self.sam.image_encoder, self.slices(images)))
 
     def slices(self, images: Tensor) -> Tensor:
-        """Images (B, C, T, H, W) as SAM's input (B, T, rows, columns, 3)."""
+        """Return images (B, C, T, H, W) as SAM's input (B, T, rows, columns, 3)."""
         x = channels_last(images)
         x = x.expand(*x.shape[:-1], 3) if x.shape[-1] == 1 else x
         x = x if self.to_rgb is None else self.to_rgb(x)
@@ -87,16 +80,19 @@ class MASam(nn.Module):
         return flat.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
     def run_decoder(
-        self, embedding: MASamEmbedding, boxes: Tensor | None = None, label: Tensor | None = None
+        self,
+        embedding: MASamEmbedding,
+        boxes: Tensor | None = None,
+        classes: Tensor | None = None,
     ) -> Tensor:
-        """Class logits (B, K + 1, T, H, W) on the window's grid, float32.
+        """Return the class logits (B, K + 1, T, H, W) on the window's grid, float32.
 
         Args:
-            embedding: of the windows.
-            boxes: (B, 4), one box for all slices of each window, normalised x1 y1 x2 y2; or None.
-            label: (B,), the class of each box, 1 to K.
+            embedding: encoded windows.
+            boxes: (B, 4), one box for all slices of each window, normalised x1 y1 x2 y2, or None.
+            classes: (B,) class index of each box, 1 to K, or None.
         """
-        logits = self.decoder(self.sam, embedding.neck, boxes, label).float()
+        logits = self.decoder(self.sam, embedding.neck, boxes, classes).float()
         size = self.config.window[1:]
         if logits.shape[-2:] == size:
             return logits
@@ -104,9 +100,9 @@ class MASam(nn.Module):
         return flat.unflatten(1, logits.shape[1:3])
 
     def decode(self, embedding: MASamEmbedding, prompts: BoxPrompts | None = None) -> ClassScores:
-        """Class probabilities of an encoded window.
+        """Return the class probabilities of encoded windows.
 
-        A class with a box is decoded with it: one box for the window, the smallest around those of
+        A class with a box is decoded with one box for the window, the smallest around the boxes of
         its slices. Nothing of the class is left outside its box, and nothing on slices that the box
         does not cross.
         """
@@ -114,35 +110,31 @@ class MASam(nn.Module):
         if prompts is None:
             return ClassScores(scores)
         scores = scores.clone()
-        for label in range(1, prompts.given.shape[1]):
-            given = prompts.given[:, label]
+        for class_index in range(1, prompts.given.shape[1]):
+            given = prompts.given[:, class_index]
             if not given.any():
                 continue
-            present = prompts.present[:, label] & given[:, None]
-            scores[given, label] = 0
+            present = prompts.present[:, class_index] & given[:, None]
+            scores[given, class_index] = 0
             active = present.any(1)
             if not active.any():
                 continue
-            boxes = prompts.boxes[active, label].float()
-            one = stack_boxes(boxes, present[active])
-            which = torch.full((len(one),), label, device=one.device)
-            found = self.run_decoder(MASamEmbedding(embedding.neck[active]), one, which)
+            boxes = prompts.boxes[active, class_index].float()
+            one = enclosing_boxes(boxes, present[active])
+            classes = torch.full((len(one),), class_index, device=one.device)
+            found = self.run_decoder(MASamEmbedding(embedding.neck[active]), one, classes)
             inside = inside_boxes(boxes.flatten(0, 1), *scores.shape[-2:])
             inside = inside.unflatten(0, boxes.shape[:2]) & present[active][..., None, None]
-            scores[active, label] = found.softmax(1)[:, label] * inside
+            scores[active, class_index] = found.softmax(1)[:, class_index] * inside
         return ClassScores(scores)
 
-    def forward(self, images: Tensor) -> ClassScores:
-        """Images (B, C, T, H, W) to a prediction, without any prompt from a person."""
-        return self.decode(self.encode(images))
 
-
-def stack_boxes(boxes: Tensor, present: Tensor) -> Tensor:
-    """The smallest box around those of a stack's slices.
+def enclosing_boxes(boxes: Tensor, present: Tensor) -> Tensor:
+    """Return the smallest box around the boxes of each window's slices.
 
     Args:
         boxes: (B, T, 4), x1 y1 x2 y2.
-        present: bool (B, T), slices that have a box; at least one of each stack.
+        present: bool (B, T), true on slices that have a box, at least one in each window.
 
     Returns:
         (B, 4).

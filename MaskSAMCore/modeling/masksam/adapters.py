@@ -1,7 +1,7 @@
-"""The adapters: small trained bottlenecks inside a frozen SAM (paper section 2.5, Figure 3).
+"""Adapters: small trained bottlenecks inside a SAM (paper, section 2.5, Figure 3).
 
-Each maps channels-last embeddings to an increment of the same shape, and starts as the zero map, so
-that a freshly adapted SAM is exactly SAM.
+Each maps channels-last embeddings to an increment of the same shape and is initialised as the zero
+map, so that an adapted SAM is exactly SAM before training.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ from torch import Tensor, nn
 
 from MaskSAMCore.modeling.masksam.config import AdapterKind
 
-Place = Literal["before", "middle", "after"]
+Position = Literal["before", "middle", "after"]
 
 
 class Adapter(nn.Module):
-    """The plain adapter: down, GELU, up (the baseline of the paper's ablations B1 to B5)."""
+    """Plain adapter: down, GELU, up (baseline of the paper's ablations B1 to B5).
+
+    Args:
+        dim: width of the embeddings.
+        ratio: width of the bottleneck over that of the embeddings.
+    """
 
     def __init__(self, dim: int, ratio: float = 0.25) -> None:
         super().__init__()
@@ -29,20 +34,20 @@ class Adapter(nn.Module):
         nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Args and result: (..., dim)."""
+        """Return the increment (..., dim) of embeddings (..., dim)."""
         hidden = F.gelu(self.down(x))
         return self.up(hidden + self.mix(hidden))
 
     def mix(self, hidden: Tensor) -> Tensor:
-        """What is added to the hidden embedding: here nothing."""
+        """Return what is added to the hidden embeddings (..., hidden); here zero."""
         return torch.zeros((), dtype=hidden.dtype, device=hidden.device)
 
 
 class DConvAdapter(Adapter):
-    """For image embeddings: a depthwise 3 x 3 x 3 convolution over (T, H, W) in the bottleneck.
+    """Adapter for image embeddings with a depthwise 3 x 3 x 3 convolution over (T, H, W).
 
-    The convolution sees whole slices in anatomical order, never attention windows: slice k reaches
-    exactly slices k - 1, k and k + 1.
+    The convolution works on whole slices in anatomical order, never on attention windows: slice k
+    reaches exactly slices k - 1, k and k + 1.
     """
 
     def __init__(self, dim: int, ratio: float = 0.25) -> None:
@@ -53,15 +58,15 @@ class DConvAdapter(Adapter):
         self.norm = nn.LayerNorm(self.hidden)
 
     def mix(self, hidden: Tensor) -> Tensor:
-        """hidden: (B, T, H, W, hidden)."""
+        """Return what is added to the hidden embeddings (B, T, H, W, hidden)."""
         return F.gelu(self.norm(depthwise_convolution(self.convolution, hidden)))
 
 
 def depthwise_convolution(layer: nn.Conv3d, x: Tensor) -> Tensor:
-    """A depthwise 3 x 3 x 3 convolution with padding 1 on channels-last (B, T, H, W, C).
+    """Apply a depthwise 3 x 3 x 3 convolution with padding 1 to channels-last x (B, T, H, W, C).
 
-    Written as three in-plane ones whose results are shifted by a slice and summed: the same
-    numbers, and many times faster to differentiate than the three-dimensional kernels.
+    It is written as three in-plane convolutions whose results are shifted by a slice and summed,
+    which is many times faster to differentiate than the three-dimensional kernels.
     """
     slices = x.flatten(0, 1).permute(0, 3, 1, 2)
     before, here, after = (
@@ -77,40 +82,45 @@ def depthwise_convolution(layer: nn.Conv3d, x: Tensor) -> Tensor:
 
 
 class DMLPAdapter(Adapter):
-    """For prompt embeddings: an inverted bottleneck (T to 4T to T) over the depth axis.
-
-    T is fixed by the weights: another number of slices raises ValueError.
+    """Adapter for prompt embeddings with an inverted bottleneck (T to 4T to T) over depth.
 
     Args:
-        dim, ratio: of the adapter.
-        slices: T.
-        place: where the depth MLP and its skip connection are: in the "middle" of the bottleneck,
-            or, as in the paper's ablations, "before" the layer down (B7) or "after" the layer up
-            (B6).
+        dim: width of the embeddings.
+        slices: T, which the weights fix.
+        ratio: width of the bottleneck over that of the embeddings.
+        position: position of the depth MLP and its skip connection, in the "middle" of the
+            bottleneck or, as in the paper's ablations, "before" the layer down (B7) or "after" the
+            layer up (B6).
     """
 
-    def __init__(self, dim: int, slices: int, ratio: float = 0.25, place: Place = "middle") -> None:
+    def __init__(
+        self, dim: int, slices: int, ratio: float = 0.25, position: Position = "middle"
+    ) -> None:
         super().__init__(dim, ratio)
         self.slices = slices
-        self.place = place
+        self.position = position
         self.expand = nn.Linear(slices, 4 * slices)
         self.contract = nn.Linear(4 * slices, slices)
-        if place == "after":
-            # Nothing follows that is zero at the start.
+        if position == "after":
+            # The last layer must be zero for the adapter to be the zero map.
             nn.init.zeros_(self.contract.weight)
             nn.init.zeros_(self.contract.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Args and result: (B, T, ..., dim): depth on axis 1."""
-        if self.place == "before":
+        """Return the increment (B, T, ..., dim) of embeddings (B, T, ..., dim).
+
+        Raises:
+            ValueError: the number of slices is not that of the weights.
+        """
+        if self.position == "before":
             return self.up(F.gelu(self.down(x + self.mix(x))))
-        if self.place == "after":
+        if self.position == "after":
             increment = self.up(F.gelu(self.down(x)))
             return increment + self.mix(increment)
         return super().forward(x)
 
     def mix(self, hidden: Tensor) -> Tensor:
-        """hidden: (B, T, ..., channels): depth on axis 1."""
+        """Return what the depth MLP adds to embeddings (B, T, ..., channels)."""
         if hidden.shape[1] != self.slices:
             raise ValueError(
                 f"this DMLPAdapter was built for {self.slices} slices, not {hidden.shape[1]}:"
@@ -121,7 +131,14 @@ class DMLPAdapter(Adapter):
 
 
 def build_adapter(kind: AdapterKind, dim: int, slices: int, ratio: float) -> Adapter:
-    """The adapter of a configuration's word for it."""
+    """Build an adapter of a given kind.
+
+    Args:
+        kind: kind of the adapter.
+        dim: width of the embeddings.
+        slices: T, the number of slices in a window.
+        ratio: width of the bottleneck over that of the embeddings.
+    """
     if kind == "plain":
         return Adapter(dim, ratio)
     if kind == "depth_mlp":

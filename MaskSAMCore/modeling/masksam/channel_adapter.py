@@ -1,4 +1,4 @@
-"""The channel adapter: a window of any number of channels becomes SAM's 3-channel slices."""
+"""Channel adapters: windows of any number of channels become SAM's three-channel slices."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 
 
 class ChannelAdapter(nn.Module):
-    """The paper's channel adapter: 3 x 3 x 3 convolutions to 3 channels, where asked 4 times larger
-    in-plane by two transposed convolutions (ACDC; AMOS and Synapse go without)."""
+    """Channel adapter of the paper: 3 x 3 x 3 convolutions to three channels.
+
+    With ``upsampling`` 4, as for ACDC, two transposed convolutions enlarge the slices 4 times.
+    """
 
     def __init__(self, config: MaskSAMConfig) -> None:
         super().__init__()
@@ -36,7 +38,7 @@ class ChannelAdapter(nn.Module):
         self.activation = nn.GELU()
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images (B, C, T, H, W) to ((B, T, rows, columns, 3), no finer maps)."""
+        """Return slices (B, T, rows, columns, 3) of images (B, C, T, H, W), and no finer maps."""
         x = self.first(images)
         for index in range(0, len(self.upsampling), 2):
             x = channels_first(self.upsampling[index](channels_last(x)))
@@ -44,10 +46,12 @@ class ChannelAdapter(nn.Module):
         return channels_last(self.last(self.refine(x))), []
 
 
-class StemPyramid(nn.Module):
-    """The channel adapter of a SAM that is trained from nothing: convolutions at full, half and
-    quarter resolution, and at an eighth for a SAM with 8-pixel tokens. Early convolutions stand in
-    for what a pretrained SAM already knows."""
+class ConvPyramid(nn.Module):
+    """Channel adapter for a SAM that is trained from scratch.
+
+    Convolutions at full, half and quarter resolution, and at an eighth for a SAM with 8-pixel
+    tokens, learn the low-level features that a pretrained SAM already has.
+    """
 
     def __init__(self, config: MaskSAMConfig) -> None:
         super().__init__()
@@ -69,7 +73,8 @@ class StemPyramid(nn.Module):
         self.last = nn.Linear(full, 3)
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images (B, C, T, H, W) to (B, T, H, W, 3) and maps (B, T, h, w, C), fine first."""
+        """Return slices (B, T, H, W, 3) of images (B, C, T, H, W), and the maps (B, T, h, w, C) of
+        all levels, fine to coarse."""
         full = self.level_full(images)
         half = self.level_half(full)
         quarter = self.level_quarter(half)
@@ -80,6 +85,6 @@ class StemPyramid(nn.Module):
         return self.last(maps[0]), maps
 
 
-def build_stem(config: MaskSAMConfig) -> nn.Module:
-    """The channel adapter that the configuration asks for."""
-    return StemPyramid(config) if config.stem_pyramid else ChannelAdapter(config)
+def build_channel_adapter(config: MaskSAMConfig) -> nn.Module:
+    """Build the channel adapter of a configuration."""
+    return ConvPyramid(config) if config.stem_pyramid else ChannelAdapter(config)

@@ -1,4 +1,4 @@
-"""SAM's image encoder with an adapter after every attention and beside every MLP (Figure 4 a)."""
+"""SAM's image encoder with adapters after each attention and beside each MLP (Figure 4 a)."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from MaskSAMCore.modeling.layers import layer_norm_2d, strided_convolution
+from MaskSAMCore.modeling.layers import apply_neck, strided_convolution
 from MaskSAMCore.modeling.masksam.adapters import build_adapter
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
-from MaskSAMCore.modeling.sam.build import attend_in_windows
+from MaskSAMCore.modeling.sam.attention import attend_in_windows
 
 
 @dataclass
 class ImageFeatures:
-    """What a window looks like to the network; all tensors channels-last.
+    """Features of encoded windows, all of them channels-last.
 
     Attributes:
-        neck: (B, T, h, w, C), SAM's image embedding.
-        taps: four (B, T, h, w, D), the outputs of the tapped blocks, shallow to deep.
-        maps: the channel adapter's finer maps, fine to coarse; empty in the paper's forms.
+        neck: (B, T, h, w, C) image embedding of SAM.
+        taps: four (B, T, h, w, D) outputs of transformer blocks, shallow to deep.
+        maps: maps of the channel adapter, fine to coarse; empty for the paper's channel adapter.
     """
 
     neck: Tensor
@@ -30,7 +30,7 @@ class ImageFeatures:
 
 
 class AdaptedImageEncoder(nn.Module):
-    """Runs the blocks of a SAM image encoder (which it does not own) with its own adapters.
+    """Adapters of an image encoder; the SAM that has the encoder is an argument of ``forward``.
 
     The adapters work on whole slices after attention windows are merged back, so that their third
     axis is the anatomical depth in every block.
@@ -58,10 +58,12 @@ class AdaptedImageEncoder(nn.Module):
         self.taps = tapped_blocks(config)
 
     def forward(self, encoder: Any, images: Tensor, maps: list[Tensor]) -> ImageFeatures:
-        """Args:
-        encoder: the SAM image encoder.
-        images: (B, T, rows, columns, 3).
-        maps: the channel adapter's finer maps.
+        """Return the features of windows.
+
+        Args:
+            encoder: image encoder of SAM.
+            images: (B, T, rows, columns, 3) slices.
+            maps: maps of the channel adapter, fine to coarse.
         """
         x = strided_convolution(encoder.patch_embed.proj, images)
         if self.from_map is not None:
@@ -74,10 +76,10 @@ class AdaptedImageEncoder(nn.Module):
             x = self.block(index, block, x)
             if index in self.taps:
                 taps.append(x)
-        return ImageFeatures(neck(encoder.neck, x), taps, maps)
+        return ImageFeatures(apply_neck(encoder.neck, x), taps, maps)
 
     def block(self, index: int, block: Any, x: Tensor) -> Tensor:
-        """One adapted transformer block on (B, T, h, w, D)."""
+        """Apply a transformer block with its two adapters to tokens (B, T, h, w, D)."""
         attended = attend_in_windows(block, block.norm1(x).flatten(0, 1)).reshape(x.shape)
         x = x + attended + self.after_attention[index](attended)
         normed = block.norm2(x)
@@ -85,17 +87,8 @@ class AdaptedImageEncoder(nn.Module):
 
 
 def tapped_blocks(config: MaskSAMConfig) -> tuple[int, ...]:
-    """The four blocks whose outputs feed the prompt generator: SAM's global-attention blocks."""
-    blocks = tuple(sorted(config.sam.global_blocks))
+    """Return the blocks whose outputs feed the prompt generator: the four with global attention."""
+    blocks = tuple(sorted(config.sam.global_attn_indexes))
     if len(blocks) != 4:
-        raise ValueError(f"the prompt generator needs four global blocks, not {blocks}")
+        raise ValueError(f"the prompt generator needs four blocks with global attention: {blocks}")
     return blocks
-
-
-def neck(layers: Any, x: Tensor) -> Tensor:
-    """SAM's neck on (B, T, h, w, D), channels-last throughout: (B, T, h, w, C)."""
-    x = nn.functional.linear(x, layers[0].weight.flatten(1))
-    x = layer_norm_2d(layers[1], x)
-    batch, slices = x.shape[:2]
-    x = layers[2](x.flatten(0, 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    return layer_norm_2d(layers[3], x.unflatten(0, (batch, slices)))

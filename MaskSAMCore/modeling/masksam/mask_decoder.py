@@ -1,4 +1,4 @@
-"""SAM's mask decoder with adapters, a class token for each mask, and a class head (Figure 4 c)."""
+"""SAM's mask decoder with adapters, a class token for each mask and a class head (Figure 4 c)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from MaskSAMCore.modeling.layers import (
 )
 from MaskSAMCore.modeling.masksam.adapters import build_adapter
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
-from MaskSAMCore.modeling.masksam.voxel_embeddings import with_detail
+from MaskSAMCore.modeling.masksam.voxel_embeddings import add_embedding_logits
 
 
 class AdaptedMaskDecoder(nn.Module):
-    """Runs a SAM prompt encoder and mask decoder (which it does not own) on N prompts a slice.
+    """Adapters and class head of a mask decoder that gets N prompts for each slice.
 
-    Tokens of a prompt, in order: IoU, four masks, two box corners, class. Only the first mask token
-    is decoded. Prompts of neighbouring slices meet in the DMLPAdapters (tokens) and DConvAdapters
+    The SAM with the prompt encoder and the mask decoder is an argument of ``forward``. The tokens
+    of a prompt are, in order: IoU, four masks, two box corners, class. Only the first mask token is
+    decoded. Prompts of neighbouring slices meet in the DMLPAdapters (tokens) and DConvAdapters
     (image embeddings).
     """
 
@@ -49,7 +50,6 @@ class AdaptedMaskDecoder(nn.Module):
             self.depth_position = nn.Parameter(torch.zeros(slices, tokens, dim))
         self.class_token = nn.Parameter(torch.randn(1, dim) * 0.02)
         self.class_head = nn.Linear(dim, config.num_classes + 2)
-        self.image_size = config.image_size
         self.grid = config.grid
         self.from_half: nn.Linear | None = None
         self.from_full: nn.Linear | None = None
@@ -59,7 +59,7 @@ class AdaptedMaskDecoder(nn.Module):
         self.detail: nn.Sequential | None = None
         if config.detail_channels:
             self.detail = nn.Sequential(
-                nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, config.voxel_channels)
+                nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, config.embedding_channels)
             )
 
     def forward(
@@ -71,25 +71,26 @@ class AdaptedMaskDecoder(nn.Module):
         masks: Tensor | None,
         class_tokens: Tensor,
         without_mask: Tensor | None = None,
-        voxels: Tensor | None = None,
-        vectors: Tensor | None = None,
+        voxel_embeddings: Tensor | None = None,
+        mask_embeddings: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Decodes prompts.
+        """Decode prompts.
 
         Args:
-            sam: the SAM whose prompt encoder and mask decoder work here.
+            sam: SAM with the prompt encoder and the mask decoder.
             neck: (B, T, h, w, C) image embedding.
-            maps: the channel adapter's finer maps, or none.
-            boxes: (B, N, T, 4), normalised x1 y1 x2 y2.
-            masks: (B, N, T, 4h, 4w) mask prompts, or None for no mask prompt at all.
+            maps: maps of the channel adapter, fine to coarse, or an empty list.
+            boxes: (B, N, T, 4) box prompts, x1 y1 x2 y2 normalised to the window.
+            masks: (B, N, T, 4h, 4w) mask prompts, or None.
             class_tokens: (B, N, T, C) auxiliary class tokens.
-            without_mask: bool (B, N, T), prompts whose mask is left out.
-            voxels: (B, T, c, H, W), the embedding of each voxel, where masks have such detail.
-            vectors: (B, N, T, c), the detail of the mask prompts, where masks are added to them.
+            without_mask: bool (B, N, T), true for prompts whose mask is left out, or None.
+            voxel_embeddings: (B, T, c, H, W) per-voxel embeddings, or None.
+            mask_embeddings: (B, N, T, c) embeddings of the mask prompts if the decoder's masks are
+                added to the prompts, or None.
 
         Returns:
-            Class logits (B, N, T, K + 2) and mask logits (B, N, T, 4h, 4w), or (B, N, T, H, W) with
-            detail.
+            Class logits (B, N, T, K + 2) and mask logits, (B, N, T, H, W) with per-voxel embeddings
+            and (B, N, T, 4h, 4w) otherwise.
         """
         decoder = sam.mask_decoder
         batch, queries, slices = boxes.shape[:3]
@@ -103,7 +104,7 @@ class AdaptedMaskDecoder(nn.Module):
         key_position = key_position.to(keys.dtype)
         output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         output = output.expand(lead, slices, -1, -1)
-        corners = self.box_tokens(sam.prompt_encoder, boxes).reshape(lead, slices, 2, -1)
+        corners = sam.embed_boxes(boxes).reshape(lead, slices, 2, -1)
         classes = (class_tokens + self.class_token).reshape(lead, slices, 1, -1)
         tokens = torch.cat([output, corners.to(output.dtype), classes.to(output.dtype)], 2)
         tokens, keys = self.transform(decoder.transformer, tokens, keys, key_position)
@@ -112,30 +113,28 @@ class AdaptedMaskDecoder(nn.Module):
         shape = batch, queries, slices
         class_logits = self.class_head(tokens[:, :, -1]).reshape(*shape, -1)
         logits = logits.reshape(*shape, *logits.shape[2:])
-        if self.detail is not None and voxels is not None:
-            detail = self.detail(tokens[:, :, 1]).reshape(*shape, -1)
-            if vectors is not None and masks is not None:
-                detail = detail + vectors
+        if self.detail is not None and voxel_embeddings is not None:
+            embeddings = self.detail(tokens[:, :, 1]).reshape(*shape, -1)
+            if mask_embeddings is not None and masks is not None:
+                embeddings = embeddings + mask_embeddings
                 if without_mask is not None:
                     masks = masks.masked_fill(without_mask[..., None, None], 0.0)
                 logits = logits + masks
-            logits = with_detail(logits, detail, voxels)
+            logits = add_embedding_logits(logits, embeddings, voxel_embeddings)
         return class_logits.float(), logits
-
-    def box_tokens(self, prompt_encoder: Any, boxes: Tensor) -> Tensor:
-        """SAM's box corner tokens (M, 2, C). Our boxes are pixel edges; SAM adds half a pixel to
-        the pixel centres it expects, which is taken off first. Positions are never rounded to half
-        precision."""
-        rows, columns = self.image_size
-        with torch.autocast(boxes.device.type, enabled=False):
-            size = boxes.new_tensor([columns, rows, columns, rows], dtype=torch.float32)
-            tokens: Tensor = prompt_encoder._embed_boxes(boxes.float().reshape(-1, 4) * size - 0.5)
-        return tokens
 
     def dense_prompts(
         self, prompt_encoder: Any, masks: Tensor | None, without: Tensor | None, boxes: Tensor
     ) -> Tensor:
-        """Mask prompts as embeddings (B, N, T, h w, C), or SAM's own "no mask" embedding."""
+        """Return the embeddings (B, N, T, h w, C) of mask prompts.
+
+        Args:
+            prompt_encoder: prompt encoder of SAM.
+            masks: (B, N, T, 4h, 4w) mask prompts; None gives SAM's "no mask" embedding as
+                (B, N, T, 1, C).
+            without: bool (B, N, T), true for prompts that get the "no mask" embedding, or None.
+            boxes: (B, N, T, 4) box prompts, whose shape alone is used.
+        """
         nothing = prompt_encoder.no_mask_embed.weight[0]
         if masks is None:
             return nothing.expand(*boxes.shape[:3], 1, -1)
@@ -151,29 +150,47 @@ class AdaptedMaskDecoder(nn.Module):
     def transform(
         self, transformer: Any, tokens: Tensor, keys: Tensor, key_position: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The two-way transformer on tokens (P, T, L, C) and image embeddings (P, T, h w, C)."""
+        """Apply the two-way transformer with its adapters.
+
+        Args:
+            transformer: transformer of SAM's mask decoder.
+            tokens: (P, T, L, C) tokens of P prompts.
+            keys: (P, T, h w, C) image embeddings.
+            key_position: position embedding that broadcasts to the image embeddings.
+
+        Returns:
+            The transformed tokens and image embeddings.
+        """
         start = tokens
         for index, layer in enumerate(transformer.layers):
             if layer.skip_first_layer_pe:
                 attended = attend(layer.self_attn, tokens, tokens, tokens)
                 tokens = attended + self.after_self_attention[index](attended)
             else:
-                placed = tokens + start
-                attended = attend(layer.self_attn, placed, placed, tokens)
+                positioned = tokens + start
+                attended = attend(layer.self_attn, positioned, positioned, tokens)
                 tokens = tokens + attended + self.after_self_attention[index](attended)
             tokens = layer.norm1(tokens)
             attended = attend(
-                layer.cross_attn_token_to_image, tokens + start, keys, keys, k_place=key_position
+                layer.cross_attn_token_to_image, tokens + start, keys, keys, k_position=key_position
             )
             tokens = layer.norm2(tokens + attended + self.after_token_to_image[index](attended))
             tokens = layer.norm3(tokens + layer.mlp(tokens) + 0.5 * self.beside_mlp[index](tokens))
             attended = attend(
-                layer.cross_attn_image_to_token, keys, tokens + start, tokens, q_place=key_position
+                layer.cross_attn_image_to_token,
+                keys,
+                tokens + start,
+                tokens,
+                q_position=key_position,
             )
             increment = self.after_image_to_token[index](attended.unflatten(2, self.grid))
             keys = layer.norm4(keys + attended + increment.flatten(2, 3))
         attended = attend(
-            transformer.final_attn_token_to_image, tokens + start, keys, keys, k_place=key_position
+            transformer.final_attn_token_to_image,
+            tokens + start,
+            keys,
+            keys,
+            k_position=key_position,
         )
         tokens = tokens + attended + self.after_final_attention(attended)
         return transformer.norm_final_attn(tokens), keys
@@ -181,10 +198,17 @@ class AdaptedMaskDecoder(nn.Module):
     def upscaled_product(
         self, decoder: Any, keys: Tensor, hyper: Tensor, maps: list[Tensor], queries: int
     ) -> Tensor:
-        """Mask logits (P, T, 4h, 4w): the upscaled image embeddings times each mask's vector.
+        """Return the mask logits (P, T, 4h, 4w): upscaled image embeddings times mask vectors.
 
-        Where the channel adapter is a pyramid, its maps at 2 and 4 times the token grid are added
-        to the upscaled embeddings: image detail, the same for every prompt.
+        If the channel adapter is a pyramid, its maps at 2 and 4 times the token grid are added to
+        the upscaled embeddings, the same for every prompt.
+
+        Args:
+            decoder: mask decoder of SAM.
+            keys: (P, T, h w, C) image embeddings of P = B N prompts.
+            hyper: (P, T, C / 8) output of the hypernetwork for each prompt.
+            maps: maps of the channel adapter, fine to coarse, or an empty list.
+            queries: N.
         """
         first, norm, act1, second, act2 = decoder.output_upscaling
         x = transposed_convolution(first, keys.unflatten(2, self.grid))
@@ -200,7 +224,7 @@ class AdaptedMaskDecoder(nn.Module):
 
 
 def _add_to_each_query(x: Tensor, image: Tensor, queries: int) -> Tensor:
-    """Adds (B, T, ...) to each of the N prompts of (B N, T, ...)."""
+    """Add an image (B, T, ...) to each of the N prompts in x (B N, T, ...)."""
     return (x.unflatten(0, (-1, queries)) + image[:, None]).flatten(0, 1)
 
 
@@ -209,30 +233,38 @@ def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    q_place: Tensor | None = None,
-    k_place: Tensor | None = None,
+    q_position: Tensor | None = None,
+    k_position: Tensor | None = None,
 ) -> Tensor:
-    """SAM's decoder attention on (P, T, tokens, C), through ``scaled_dot_product_attention``.
+    """Apply an attention layer of SAM's mask decoder.
 
     Args:
-        attention: with its projections.
-        q, k, v: queries, keys and values; keys that are the values are projected together.
-        q_place, k_place: positions (1 or T, tokens, C) to add to queries or keys. They are the same
-            for all prompts, so they are projected apart, once.
+        attention: the layer.
+        q: (P, T, tokens, C) queries of the attention.
+        k: (P, T, tokens, C) keys.
+        v: (P, T, tokens, C) values; they are projected together with the keys if they are the same
+            tensor.
+        q_position: (1 or T, tokens, C) added to the queries, or None. Positions are the same for
+            all prompts, so that they are projected only once.
+        k_position: (1 or T, tokens, C) added to the keys, or None.
+
+    Returns:
+        (P, T, tokens, C).
     """
     lead = q.shape[:2]
-    together = k is v
+    joint = k is v
     q = attention.q_proj(q)
-    if together:
+    if joint:
         layers = attention.k_proj, attention.v_proj
-        weight, bias = (torch.cat([getattr(x, n) for x in layers]) for n in ("weight", "bias"))
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers])
         k, v = F.linear(k, weight, bias).chunk(2, -1)
     else:
         k, v = attention.k_proj(k), attention.v_proj(v)
-    if q_place is not None:
-        q = q + F.linear(q_place, attention.q_proj.weight)
-    if k_place is not None:
-        k = k + F.linear(k_place, attention.k_proj.weight)
+    if q_position is not None:
+        q = q + F.linear(q_position, attention.q_proj.weight)
+    if k_position is not None:
+        k = k + F.linear(k_position, attention.k_proj.weight)
     q, k, v = (
         x.flatten(0, 1).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in (q, k, v)
     )

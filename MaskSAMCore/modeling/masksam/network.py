@@ -1,36 +1,35 @@
-"""MaskSAM: auto-prompt SAM with mask classification, for volumes (paper section 2)."""
+"""MaskSAM: a SAM for volumes that proposes its own prompts and classifies the masks (section 2)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from MaskSAMCore.modeling.box_prompts import (
-    BoxPrompts,
-    apply_box_prompts,
-    inside_boxes,
-    restrict_prediction,
-)
-from MaskSAMCore.modeling.masksam.channel_adapter import build_stem
+from MaskSAMCore.modeling.base import Network, WindowPrediction
+from MaskSAMCore.modeling.box_prompts import BoxPrompts
+from MaskSAMCore.modeling.boxes import inside_boxes
+from MaskSAMCore.modeling.masksam.box_prompts import apply_box_prompts, restrict_prediction
+from MaskSAMCore.modeling.masksam.channel_adapter import build_channel_adapter
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.masksam.image_encoder import AdaptedImageEncoder, ImageFeatures
 from MaskSAMCore.modeling.masksam.mask_decoder import AdaptedMaskDecoder
 from MaskSAMCore.modeling.masksam.prompt_generator import PromptGenerator, Proposals
-from MaskSAMCore.modeling.masksam.voxel_embeddings import to_grid, with_detail
-from MaskSAMCore.modeling.sam.build import build_sam
+from MaskSAMCore.modeling.masksam.voxel_embeddings import add_embedding_logits, resize_masks
+from MaskSAMCore.modeling.sam.build import Sam, build_sam
 
 
-class Prediction(NamedTuple):
-    """What is said of a window.
+@dataclass
+class MaskPrediction(WindowPrediction):
+    """Masks, classes and boxes that the decoder predicts for a batch of windows.
 
     Attributes:
-        class_logits: (B, N, T, K + 2): background, the K classes, "no object".
-        mask_logits: (B, N, T, H, W), from SAM's mask decoder alone.
-        boxes: (B, N, T, 4), the box prompts used, normalised x1 y1 x2 y2.
-        auxiliary_logits: (B, N, T, 4h, 4w), the generator's masks.
+        class_logits: (B, N, T, K + 2) for background, the K classes and "no object".
+        mask_logits: (B, N, T, H, W).
+        boxes: (B, N, T, 4), the box prompts used, x1 y1 x2 y2 normalised to the window.
+        auxiliary_logits: (B, N, T, 4h, 4w), the masks of the prompt generator.
     """
 
     class_logits: Tensor
@@ -39,115 +38,119 @@ class Prediction(NamedTuple):
     auxiliary_logits: Tensor
 
     def semantic(self) -> Tensor:
-        """(B, K + 1, T, H, W) scores: the sum over masks of class probability times mask."""
+        """Return the scores (B, K + 1, T, H, W): class probability times mask, summed over N."""
         return semantic_scores(self.class_logits, self.mask_logits)
 
 
 @dataclass
 class Embedding:
-    """What is kept of an encoded window, so that a changed prompt costs a decode only."""
+    """Encoded windows with their proposals, so that a changed prompt costs a decode only."""
 
     features: ImageFeatures
     proposals: Proposals
 
 
-class MaskSAM(nn.Module):
-    """The network. ``sam`` holds SAM with its official parameter names; everything else is new and
-    trained (see :meth:`trained_parameters`)."""
+class MaskSAM(Network):
+    """MaskSAM.
+
+    If SAM is frozen, the trained parameters are the channel adapter, the adapters, the depth
+    position embeddings, the prompt generator, the class token and the class head.
+    """
+
+    training_methods: ClassVar[tuple[str, ...]] = ("encode", "run_decoder")
+
+    config: MaskSAMConfig
+    sam: Sam
 
     def __init__(self, config: MaskSAMConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.sam = build_sam(config.sam, config.grid)
-        self.stem = build_stem(config)
+        self.stem = build_channel_adapter(config)
         self.encoder = AdaptedImageEncoder(config)
         self.generator = PromptGenerator(config)
         self.decoder = AdaptedMaskDecoder(config)
-        if config.residual_masks:
-            self.silence_decoder()
+        self.reset_decoder()
         for parameter in self.sam.parameters():
             parameter.requires_grad_(not config.sam.frozen)
-        for part in self.unused_parts():
+        for part in self._unused_parts():
             part.requires_grad_(False)
 
-    def silence_decoder(self) -> None:
-        """Lets a decoder whose masks are added to the mask prompts change nothing (but for what a
-        frozen SAM says)."""
-        assert self.decoder.detail is not None
-        lasts: list[Any] = [self.decoder.detail[-1]]
-        if not self.config.sam.frozen:
-            lasts.append(self.sam.mask_decoder.output_hypernetworks_mlps[0].layers[-1])
-        for last in lasts:
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+    def reset_decoder(self) -> None:
+        """Make the decoder's masks equal to its mask prompts, if it adds to them.
 
-    def unused_parts(self) -> list[nn.Module]:
-        """Parts of SAM that MaskSAM never runs: point prompts, further masks, mask quality."""
+        A frozen SAM's own masks stay, because they cannot be set to zero.
+        """
+        if not self.config.residual_masks:
+            return
+        assert self.decoder.detail is not None
+        layers: list[Any] = [self.decoder.detail[-1]]
+        if not self.config.sam.frozen:
+            layers.append(self.sam.mask_decoder.output_hypernetworks_mlps[0].layers[-1])
+        for layer in layers:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def _unused_parts(self) -> list[nn.Module]:
+        """Return the parts of SAM that MaskSAM never runs: point prompts, further masks, mask
+        quality."""
         decoder, prompts = self.sam.mask_decoder, self.sam.prompt_encoder
         further = list(decoder.output_hypernetworks_mlps)[1:]
         points = [prompts.point_embeddings[0], prompts.point_embeddings[1]]
         return [*further, decoder.iou_prediction_head, prompts.not_a_point_embed, *points]
 
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Every trained parameter by name. With a frozen SAM: channel adapter, adapters, depth
-        position embeddings, prompt generator, class token and class head, nothing of SAM."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
-
     def decoder_parameters(self) -> list[nn.Parameter]:
-        """The trained ones that proposals do not depend on."""
+        """Return the trained parameters on which the proposals do not depend."""
         parts = ("decoder.", "sam.mask_decoder.", "sam.prompt_encoder.")
         return [p for name, p in self.trained_parameters().items() if name.startswith(parts)]
 
     def encode(self, images: Tensor) -> Embedding:
-        """Images (B, C, T, H, W), normalised as the plan says, to what decoding needs."""
-        expected = (self.config.in_channels, *self.config.window)
-        if tuple(images.shape[1:]) != expected:
-            raise ValueError(
-                f"expected windows of shape (channels, T, H, W) = {expected},"
-                f" not {tuple(images.shape[1:])}"
-            )
+        """Return the embedding and the proposals of windows (B, C, T, H, W)."""
+        self.check_window(images)
         slices, maps = self.stem(images)
         features = self.encoder(self.sam.image_encoder, slices, maps)
         return Embedding(features, self.generator(features))
 
-    def decode(self, embedding: Embedding, prompts: BoxPrompts | None = None) -> Prediction:
-        """Masks and classes of an encoded window, from its own proposals or a person's boxes.
+    def decode(self, embedding: Embedding, prompts: BoxPrompts | None = None) -> MaskPrediction:
+        """Predict masks and classes from the proposals or from boxes of the user.
 
         A class with a box is decoded from that box, which also bounds it: nothing of the class is
-        left outside the box, and nothing on slices that it does not cross (supplement, section 6).
+        left outside the box, and nothing on slices that the box does not cross (supplement,
+        section 6).
         """
         proposals = embedding.proposals
         prediction = self.run_decoder(embedding, proposals.boxes, proposals.masks)
         if prompts is None:
             return prediction
-        changed = apply_box_prompts(prediction.class_logits, proposals, prompts)
-        prediction = self.run_decoder(embedding, changed.boxes, changed.masks)
+        queries = apply_box_prompts(prediction.class_logits, proposals, prompts)
+        prediction = self.run_decoder(embedding, queries.boxes, queries.masks)
         class_logits, mask_logits = restrict_prediction(
-            prediction.class_logits, prediction.mask_logits, changed, prompts
+            prediction.class_logits, prediction.mask_logits, queries, prompts
         )
-        return prediction._replace(class_logits=class_logits, mask_logits=mask_logits)
+        return replace(prediction, class_logits=class_logits, mask_logits=mask_logits)
 
     def decode_class(
-        self, embedding: Embedding, class_logits: Tensor, prompts: BoxPrompts, label: int
+        self,
+        embedding: Embedding,
+        class_logits: Tensor | None,
+        prompts: BoxPrompts,
+        class_index: int,
     ) -> Tensor:
-        """Scores (B, T, H, W) of one class from its boxes: those of :meth:`decode`, for less work.
+        """Return the scores (B, T, H, W) of one class from its boxes.
 
-        Only queries that a box is given to are decoded: they alone show a class that has a box.
-
-        Args:
-            embedding: of the windows.
-            class_logits: (B, N, T, K + 2) without any box, as :meth:`decode` gave them.
-            prompts: boxes, of this class at least.
-            label: the class, 1 to K.
+        With the class logits of the prediction without boxes, only queries that get a box are
+        decoded: no other query shows a class that has a box. The scores are those of
+        :meth:`decode`, for less work.
         """
-        changed = apply_box_prompts(class_logits, embedding.proposals, prompts)
-        mine = changed.forced == label
-        queries = mine.any(2).any(0).nonzero()[:, 0]
-        few = replace(embedding, proposals=embedding.proposals.of_queries(queries))
-        prediction = self.run_decoder(few, changed.boxes[:, queries], changed.masks[:, queries])
-        mine, bounds = mine[:, queries], changed.bounds[:, queries]
+        if class_logits is None:
+            return super().decode_class(embedding, class_logits, prompts, class_index)
+        prompted = apply_box_prompts(class_logits, embedding.proposals, prompts)
+        own = prompted.class_index == class_index
+        queries = own.any(2).any(0).nonzero()[:, 0]
+        few = replace(embedding, proposals=embedding.proposals.select(queries))
+        prediction = self.run_decoder(few, prompted.boxes[:, queries], prompted.masks[:, queries])
+        own, bounds = own[:, queries], prompted.bounds[:, queries]
         inside = inside_boxes(bounds.flatten(0, 2), *self.config.window[1:])
-        kept = inside.unflatten(0, mine.shape) & mine[..., None, None]
+        kept = inside.unflatten(0, own.shape) & own[..., None, None]
         return (prediction.mask_logits.sigmoid() * kept).sum(1)
 
     def run_decoder(
@@ -156,9 +159,15 @@ class MaskSAM(nn.Module):
         boxes: Tensor,
         masks: Tensor,
         without_mask: Tensor | None = None,
-    ) -> Prediction:
-        """Decodes given prompts: boxes (B, N, T, 4), mask logits (B, N, T, 4h, 4w), and bool
-        (B, N, T) for prompts that go without their mask."""
+    ) -> MaskPrediction:
+        """Decode prompts.
+
+        Args:
+            embedding: encoded windows.
+            boxes: (B, N, T, 4) box prompts.
+            masks: (B, N, T, 4h, 4w) logits of the mask prompts.
+            without_mask: bool (B, N, T), true for prompts whose mask is left out.
+        """
         features, proposals = embedding.features, embedding.proposals
         class_logits, mask_logits = self.decoder(
             self.sam,
@@ -168,20 +177,23 @@ class MaskSAM(nn.Module):
             self.mask_prompts(masks),
             proposals.class_tokens,
             without_mask,
-            proposals.voxels,
-            proposals.vectors,
+            proposals.voxel_embeddings,
+            proposals.mask_embeddings,
         )
-        return Prediction(class_logits, self.to_window(mask_logits), boxes, proposals.masks.float())
+        auxiliary = proposals.masks.float()
+        return MaskPrediction(class_logits, self.to_window(mask_logits), boxes, auxiliary)
 
     def auxiliary_masks(self, proposals: Proposals) -> Tensor:
-        """Logits (B, N, T, H, W) of the generator's masks, with their detail."""
-        if proposals.vectors is None or proposals.voxels is None:
+        """Return the logits (B, N, T, H, W) of the prompt generator's masks on the window's grid,
+        with the products of their embeddings if they have any."""
+        voxels, masks = proposals.voxel_embeddings, proposals.mask_embeddings
+        if masks is None or voxels is None:
             return self.to_window(proposals.masks)
-        return with_detail(proposals.masks, proposals.vectors, proposals.voxels).float()
+        return add_embedding_logits(proposals.masks, masks, voxels).float()
 
     def mask_prompts(self, masks: Tensor) -> Tensor | None:
-        """The generator's masks as the prompt encoder receives them: without gradient, except where
-        the decoder adds to them."""
+        """Return the prompt generator's masks as the prompt encoder receives them: without
+        gradient, except where the decoder adds to them."""
         if self.config.prompts == "boxes":
             return None
         if not self.config.residual_masks:
@@ -189,15 +201,19 @@ class MaskSAM(nn.Module):
         return masks if self.config.mask_prompt == "logits" else (masks > 0).to(masks.dtype)
 
     def to_window(self, masks: Tensor) -> Tensor:
-        """Masks (B, N, T, 4h, 4w) as float32 on the window's grid (B, N, T, H, W)."""
-        return to_grid(masks.float(), self.config.window[1:])
-
-    def forward(self, images: Tensor) -> Prediction:
-        """Images (B, C, T, H, W) to a prediction, without any prompt from a person."""
-        return self.decode(self.encode(images))
+        """Return masks (B, N, T, 4h, 4w) on the window's grid (B, N, T, H, W) as float32."""
+        return resize_masks(masks.float(), self.config.window[1:])
 
 
 def semantic_scores(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
-    """MaskFormer's combination: (B, N, T, K + 2) and (B, N, T, H, W) to (B, K + 1, T, H, W)."""
+    """Combine classes and masks as MaskFormer does.
+
+    Args:
+        class_logits: (B, N, T, K + 2).
+        mask_logits: (B, N, T, H, W).
+
+    Returns:
+        (B, K + 1, T, H, W) scores.
+    """
     classes = class_logits.softmax(-1)[..., :-1]
     return torch.einsum("bntk,bnthw->bkthw", classes, mask_logits.sigmoid())

@@ -1,4 +1,4 @@
-"""The prompt generator: N masks, boxes and class tokens for each slice (paper section 2.4)."""
+"""Prompt generator: N masks, boxes and class tokens for each slice (paper, section 2.4)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from MaskSAMCore.modeling.boxes import mask_boxes
 from MaskSAMCore.modeling.layers import ConvolutionBlock, Upsample, channels_first, channels_last
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.masksam.image_encoder import ImageFeatures
@@ -16,47 +17,48 @@ from MaskSAMCore.modeling.masksam.voxel_embeddings import Prototypes, VoxelEmbed
 
 @dataclass
 class Proposals:
-    """What the generator proposes.
+    """Prompts that the generator proposes for windows.
 
     Attributes:
-        masks: (B, N, T, 4h, 4w) logits of the auxiliary masks, on 4 times the token grid.
-        boxes: (B, N, T, 4) final box prompts, x1 y1 x2 y2 normalised to the window (voxel edges).
+        masks: (B, N, T, 4h, 4w) logits of the auxiliary masks, at 4 times the token grid.
+        boxes: (B, N, T, 4) box prompts, x1 y1 x2 y2 in voxel edges normalised to the window.
         class_tokens: (B, N, T, C) auxiliary class tokens.
-        voxels: (B, T, c, H, W), an embedding of each voxel for the detail of masks, or None.
-        vectors: (B, N, T, c), what each mask takes of that detail, or None where the decoder alone
-            says so.
+        voxel_embeddings: (B, T, c, H, W) per-voxel embeddings, or None.
+        mask_embeddings: (B, N, T, c) embeddings of the auxiliary masks, or None if only the decoder
+            predicts mask embeddings.
     """
 
     masks: Tensor
     boxes: Tensor
     class_tokens: Tensor
-    voxels: Tensor | None = None
-    vectors: Tensor | None = None
+    voxel_embeddings: Tensor | None = None
+    mask_embeddings: Tensor | None = None
 
-    def of_queries(self, queries: Tensor) -> Proposals:
-        """Those of some queries (indices) alone."""
+    def select(self, queries: Tensor) -> Proposals:
+        """Return the proposals of some queries, given by index."""
+        embeddings = self.mask_embeddings
         return replace(
             self,
             masks=self.masks[:, queries],
             boxes=self.boxes[:, queries],
             class_tokens=self.class_tokens[:, queries],
-            vectors=None if self.vectors is None else self.vectors[:, queries],
+            mask_embeddings=None if embeddings is None else embeddings[:, queries],
         )
 
 
 class PromptGenerator(nn.Module):
-    """A pyramid from the neck up to 4 times the token grid, with one skip path a level.
+    """Pyramid from the neck up to 4 times the token grid, with one skip connection for each level.
 
-    The deepest two taps join the neck at the token grid, the second joins at 2 times it, the first
-    at 4 times it; maps of a convolutional channel adapter join at their own resolution. Box and
-    class-token heads read every level, pooled to (T, 2, 2) and (T, 1, 1).
+    The deepest two taps join the neck at the token grid, the second tap joins at 2 times the grid,
+    the first at 4 times. Maps of a convolutional channel adapter join at their own resolution. The
+    heads for boxes and class tokens read all levels, pooled to (T, 2, 2) and (T, 1, 1).
     """
 
     def __init__(self, config: MaskSAMConfig) -> None:
         super().__init__()
         dim, prompt_dim = config.sam.embed_dim, config.sam.prompt_dim
         coarse, middle, fine = config.generator_channels
-        # Maps at 4, 2 and 1 times the token grid; with 8-pixel tokens there is a finer one.
+        # Maps at 4, 2 and 1 times the token grid; with 8-pixel tokens a finer one precedes them.
         four, two, one = config.stem_channels[-3:] if config.stem_pyramid else (0, 0, 0)
         self.queries = config.queries
         self.form = config.prompts
@@ -79,16 +81,16 @@ class PromptGenerator(nn.Module):
         )
         self.vector_head: nn.Sequential | None = None
         if config.residual_masks:
-            last = nn.Linear(hidden, config.voxel_channels * config.queries)
+            last = nn.Linear(hidden, config.embedding_channels * config.queries)
             assert self.mask_head.bias is not None
-            # Masks differ, and are rather empty, from the start.
+            # Initial masks differ from each other and are almost empty.
             nn.init.normal_(last.bias, std=0.2)
             nn.init.constant_(self.mask_head.bias, -2.0)
             self.vector_head = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), last)
         self.prototypes = Prototypes(config.queries) if config.prototypes else None
 
     def forward(self, features: ImageFeatures) -> Proposals:
-        """Features of a window to its proposals."""
+        """Return the proposals of windows."""
         four, two, one = ([m] for m in features.maps[-3:]) if features.maps else ([], [], [])
         deep = self.skip_deep(torch.cat(features.taps[2:], -1))
         coarse = _join(self.level_coarse, features.neck, deep, *one)
@@ -112,22 +114,27 @@ class PromptGenerator(nn.Module):
         class_tokens = self.per_query(self.class_head(whole))
         boxes = self.box_prompts(masks, learned)
         voxels = None if self.detail is None else self.detail(features.maps[0], fine)
-        vectors = None if self.vector_head is None else self.per_query(self.vector_head(whole))
+        embeddings = None if self.vector_head is None else self.per_query(self.vector_head(whole))
         if self.prototypes is not None:
-            vectors = vectors + self.prototypes(masks, vectors, voxels)
-        return Proposals(masks, boxes, class_tokens, voxels, vectors)
+            embeddings = embeddings + self.prototypes(masks, embeddings, voxels)
+        return Proposals(masks, boxes, class_tokens, voxels, embeddings)
 
     def per_query(self, x: Tensor) -> Tensor:
-        """(B, T, N c) to (B, N, T, c)."""
+        """Return (B, N, T, c) for x (B, T, N c)."""
         return x.unflatten(-1, (self.queries, -1)).transpose(1, 2)
 
     def box_prompts(self, masks: Tensor, learned: Tensor) -> Tensor:
-        """The final boxes of Figure 2 (a) to (d); where a mask is empty, the learned box alone."""
+        """Return the box prompts of Figure 2 (a) to (d); those of empty masks are the learned ones.
+
+        Args:
+            masks: (B, N, T, 4h, 4w) logits.
+            learned: (B, N, T, 4) boxes of the box head.
+        """
         if self.form in ("boxes", "both"):
             return learned
-        of_masks, present = mask_boxes(masks.detach() > 0)
-        of_masks = of_masks.to(learned.dtype)
-        chosen = of_masks if self.form == "masks" else (of_masks + learned) / 2
+        tight, present = mask_boxes(masks.detach() > 0)
+        tight = tight.to(learned.dtype)
+        chosen = tight if self.form == "masks" else (tight + learned) / 2
         return torch.where(present[..., None], chosen, learned)
 
 
@@ -136,12 +143,12 @@ def _level(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def _join(level: nn.Module, *parts: Tensor) -> Tensor:
-    """Concatenates channels-last maps and runs a level's convolutions: channels-first."""
+    """Concatenate channels-last maps and return the channels-first output of a level."""
     return level(channels_first(torch.cat(parts, -1)))
 
 
 def pool(level: Tensor, cells: int) -> Tensor:
-    """(B, C, T, H, W) to (B, T, C cells^2): the in-plane mean in cells x cells fields."""
+    """Return the in-plane means (B, T, C cells^2) of (B, C, T, H, W) in cells x cells fields."""
     if cells == 1:
         return level.mean((3, 4)).transpose(1, 2)
     batch, channels, slices = level.shape[:3]
@@ -151,33 +158,8 @@ def pool(level: Tensor, cells: int) -> Tensor:
 
 
 def fraction_boxes(x: Tensor) -> Tensor:
-    """(..., 4) numbers to boxes: a corner, and the fraction of what is left behind it, so that
-    x2 >= x1 and y2 >= y1 always."""
+    """Return boxes (..., 4) for logits (..., 4): those of the upper left corner, and those of the
+    fraction of the remaining width and height, so that x2 >= x1 and y2 >= y1."""
     x = x.float().sigmoid()
     corner, fraction = x[..., :2], x[..., 2:]
     return torch.cat([corner, corner + (1 - corner) * fraction], -1)
-
-
-def mask_boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Tight boxes of binary masks.
-
-    Args:
-        masks: bool (..., H, W).
-
-    Returns:
-        Boxes (..., 4), x1 y1 x2 y2 as voxel edges normalised by W and H (zeros where a mask is
-        empty), and whether each mask has a voxel (...).
-    """
-    height, width = masks.shape[-2:]
-
-    def extent(line: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        counts = line.to(torch.uint8)
-        first = counts.argmax(-1)
-        last = length - counts.flip(-1).argmax(-1)
-        return first / length, last / length
-
-    columns, rows = masks.any(-2), masks.any(-1)
-    x1, x2 = extent(columns, width)
-    y1, y2 = extent(rows, height)
-    present = columns.any(-1)
-    return torch.stack([x1, y1, x2, y2], -1) * present[..., None], present

@@ -1,4 +1,4 @@
-"""Detail of masks: embeddings of voxels, and what each mask takes of them."""
+"""Per-voxel embeddings and mask embeddings, whose products refine masks (as in MaskFormer)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 
 
 class VoxelEmbedding(nn.Module):
-    """Embeds each voxel, from the finest map of the channel adapter and of the generator."""
+    """Per-voxel embeddings from the finest maps of the channel adapter and the prompt generator."""
 
     def __init__(self, config: MaskSAMConfig) -> None:
         super().__init__()
@@ -27,8 +27,9 @@ class VoxelEmbedding(nn.Module):
             config.stem_channels[0],
             config.generator_channels[-1],
         )
+        whole = config.sam.patch_size == 4
         self.from_map = nn.Linear(first, width)
-        self.from_fine = nn.Linear(fine, width) if config.sam.patch == 4 else Upsample(fine, width)
+        self.from_fine = nn.Linear(fine, width) if whole else Upsample(fine, width)
         self.level = ConvolutionBlock(width, width)
         self.of_level: Convolution3d | None = None
         self.of_map: Convolution3d | None = None
@@ -37,8 +38,15 @@ class VoxelEmbedding(nn.Module):
             self.of_map = Convolution3d(first, config.prototypes, kernel_size=1, bias=False)
 
     def forward(self, finest: Tensor, fine: Tensor) -> Tensor:
-        """Maps (B, T, H, W, C) of the channel adapter and (B, C, T, h, w) of the generator to
-        (B, T, c, H, W); with prototypes the last of the c is 1 everywhere."""
+        """Return the per-voxel embeddings of windows.
+
+        Args:
+            finest: (B, T, H, W, C) map of the channel adapter.
+            fine: (B, C, T, h, w) map of the prompt generator.
+
+        Returns:
+            (B, T, c, H, W); with prototypes the last channel is 1 everywhere.
+        """
         joined = self.from_map(finest) + self.from_fine(channels_last(fine))
         x: Tensor = self.level(channels_first(joined))
         if self.of_level is not None and self.of_map is not None:
@@ -48,49 +56,64 @@ class VoxelEmbedding(nn.Module):
 
 
 class Prototypes(nn.Module):
-    """What each mask takes of the embeddings, from those of the voxels that it claims.
+    """Mask embeddings from the voxels that each mask claims.
 
-    A mask's prototype is their mean over the window. It gains by the squared distance of a voxel to
-    it, less the mean over all masks of their distances: of masks that meet, the nearer one gets
-    the voxel (prototypical networks, Snell et al., NeurIPS 2017). So a network that never saw a
-    contrast finds in the image itself what its structures look like there.
+    The prototype of a mask is the mean embedding of its voxels in the window. The logit of a voxel
+    decreases with its squared distance to the prototype and increases with the mean of the squared
+    distances to all prototypes, so that among masks that meet the nearer one gets the voxel
+    (prototypical networks, Snell et al., NeurIPS 2017). Thus a network finds the intensities of
+    structures in the image itself, even with a contrast that it was never trained on.
     """
 
     def __init__(self, queries: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.full((queries, 1), 0.5))
 
-    def forward(self, masks: Tensor, vectors: Tensor, voxels: Tensor) -> Tensor:
-        """Args:
+    def forward(self, masks: Tensor, mask_embeddings: Tensor, voxel_embeddings: Tensor) -> Tensor:
+        """Return what the prototypes add to the mask embeddings.
+
+        Args:
             masks: (B, N, T, h, w) logits.
-            vectors: (B, N, T, c), what the masks take already.
-            voxels: (B, T, c, H, W), the last of c being 1.
+            mask_embeddings: (B, N, T, c) without prototypes.
+            voxel_embeddings: (B, T, c, H, W) whose last channel is 1.
 
         Returns:
-            (B, N, 1, c) to add to the vectors.
+            (B, N, 1, c).
         """
         with torch.autocast(masks.device.type, enabled=False):
-            masks, vectors, voxels = masks.float(), vectors.float(), voxels.float()
-            embedded = voxels.transpose(1, 2).flatten(2).transpose(1, 2)
-            first = self.claimed(to_grid(masks, voxels.shape[-2:]), embedded)
+            masks, voxels = masks.float(), voxel_embeddings.float()
+            embeddings = mask_embeddings.float()
+            flat = voxels.transpose(1, 2).flatten(2).transpose(1, 2)
+            first = self.from_masks(resize_masks(masks, voxels.shape[-2:]), flat)
             # Refined masks give better prototypes.
-            return self.claimed(with_detail(masks, vectors + first, voxels), embedded)
+            return self.from_masks(add_embedding_logits(masks, embeddings + first, voxels), flat)
 
-    def claimed(self, logits: Tensor, embedded: Tensor) -> Tensor:
-        """Vectors (B, N, 1, c) of the prototypes of masks (B, N, T, H, W), from the embeddings
-        (B, T H W, c) of the voxels."""
-        sums = logits.softmax(1).flatten(2) @ embedded
+    def from_masks(self, logits: Tensor, voxel_embeddings: Tensor) -> Tensor:
+        """Return the mask embeddings of the prototypes of masks.
+
+        Args:
+            logits: (B, N, T, H, W).
+            voxel_embeddings: (B, T H W, c).
+
+        Returns:
+            (B, N, 1, c).
+        """
+        sums = logits.softmax(1).flatten(2) @ voxel_embeddings
         prototypes = sums[..., :-1] / (sums[..., -1:] + 1)
         squares = (prototypes**2).sum(-1, keepdim=True)
         found = self.scale * torch.cat([2 * prototypes, -squares], -1)
         return (found - found.mean(1, keepdim=True))[:, :, None]
 
 
-def to_grid(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """Masks (B, N, T, h, w) on a grid (H, W) of slices: (B, N, T, H, W).
+def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
+    """Return masks (B, N, T, h, w) on another grid: (B, N, T, H, W).
 
-    It is ``F.interpolate``'s bilinear mode as two matrix products, for its gradient is several
-    times slower on a CPU.
+    It is ``F.interpolate``'s bilinear mode as two matrix products, whose gradient is several times
+    faster on a CPU.
+
+    Args:
+        masks: logits.
+        size: H and W.
     """
     if masks.shape[-2:] == tuple(size):
         return masks
@@ -103,18 +126,28 @@ def to_grid(masks: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _linear(length: int, wanted: int, device: torch.device) -> Tensor:
-    """(wanted, length): linear interpolation between cells that share their ends' edges."""
-    place = ((torch.arange(wanted, device=device) + 0.5) * (length / wanted) - 0.5).clamp(
+    """Return the matrix (wanted, length) that interpolates linearly between cells of an axis."""
+    position = ((torch.arange(wanted, device=device) + 0.5) * (length / wanted) - 0.5).clamp(
         0, length - 1
     )
-    return (1 - (place[:, None] - torch.arange(length, device=device)).abs()).clamp(min=0)
+    return (1 - (position[:, None] - torch.arange(length, device=device)).abs()).clamp(min=0)
 
 
-def with_detail(logits: Tensor, vectors: Tensor, voxels: Tensor) -> Tensor:
-    """Mask logits (B, N, T, 4h, 4w) on the window's grid (B, N, T, H, W), plus the products of each
-    mask's vector (B, N, T, c) with the embeddings of voxels (B, T, c, H, W)."""
-    size = voxels.shape[-2:]
-    vectors = vectors.transpose(1, 2).flatten(0, 1)
-    products = vectors @ voxels.flatten(0, 1).flatten(2).to(vectors.dtype)
-    products = products.unflatten(0, voxels.shape[:2]).unflatten(-1, size).transpose(1, 2)
-    return to_grid(logits, size) + products
+def add_embedding_logits(
+    logits: Tensor, mask_embeddings: Tensor, voxel_embeddings: Tensor
+) -> Tensor:
+    """Return mask logits on the window's grid plus the products of mask and voxel embeddings.
+
+    Args:
+        logits: (B, N, T, 4h, 4w).
+        mask_embeddings: (B, N, T, c).
+        voxel_embeddings: (B, T, c, H, W).
+
+    Returns:
+        (B, N, T, H, W).
+    """
+    size = voxel_embeddings.shape[-2:]
+    masks = mask_embeddings.transpose(1, 2).flatten(0, 1)
+    products = masks @ voxel_embeddings.flatten(0, 1).flatten(2).to(masks.dtype)
+    products = products.unflatten(0, voxel_embeddings.shape[:2]).unflatten(-1, size)
+    return resize_masks(logits, size) + products.transpose(1, 2)

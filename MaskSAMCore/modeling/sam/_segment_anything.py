@@ -1,9 +1,7 @@
-"""The ``segment-anything`` package, imported from here without its own ``__init__``.
+"""The ``segment-anything`` package under another name, without its own ``__init__``.
 
-That one imports torchvision, which many machines lack or have broken; what is under ``modeling``
-and ``build_sam`` does not need it. With this ``__path__`` the same files are importable as
-submodules of this module, also by processes that unpickle a network, and ``segment_anything`` in
-``sys.modules`` is left alone.
+Submodules of this module are the package's files, also in processes that unpickle a network, and
+``segment_anything`` in ``sys.modules`` is not touched. See ``package.py``.
 """
 
 from __future__ import annotations

@@ -96,6 +96,7 @@ class Job:
 
 def train(job: Job) -> None:
     """Train, or continue a training that was stopped."""
+    from MaskSAMCore.presets import find_preset
     from MaskSAMCore.training.fit import FitOptions, fit
 
     assert job.training is not None
@@ -105,7 +106,8 @@ def train(job: Job) -> None:
     options = FitOptions(
         dataset=job.dataset,
         run=run,
-        preset=job.training.preset,
+        preset=find_preset(job.training.preset),
+        orientation=job.orientation,
         splits=folder.root / "split.json",
         max_minutes=job.max_minutes,
         resume=(run / "run.json").exists(),
@@ -114,8 +116,7 @@ def train(job: Job) -> None:
         seed=job.seed,
         sam_checkpoint=job.sam_checkpoint,
     )
-    orientation = job.orientation
-    best = fit(options, _print_line, {} if orientation is None else {"orientation": orientation})
+    best = fit(options, _print_line)
     write_record(folder.finished(job.training.name), {"best_validation_dice": best})
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.modeling.presets import PRESETS, preset_names
 from MaskSAMCore.models import catalog
+from MaskSAMCore.presets import all_presets, preset_names
 
 Prompt = Literal["none", "box", "boxes"]
 
@@ -107,7 +107,7 @@ def find_systems(
             trainings[base] = Training(base, "", Path(runs[base]))
             continue
         preset = presets.get(base, TRAININGS.get(base, base))
-        if preset not in PRESETS:
+        if preset not in all_presets():
             known = ", ".join([*TRAININGS, *CHECKPOINTS])
             raise MaskSAMError(
                 f"unknown system '{name}': choose {known}, a preset ({preset_names()}) or the NAME"

@@ -1,37 +1,38 @@
-"""The description of a U-Net in the manner of nnU-Net, saved with its weights."""
+"""Configuration of a U-Net in the manner of nnU-Net."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
 
-from MaskSAMCore.modeling.masksam.config import SamConfig, read_fields
+from MaskSAMCore.modeling.base import NetworkConfig
 
 Axes = tuple[int, int, int]
 
-# nnU-Net's: no axis is halved below this many voxels.
+# nnU-Net halves no axis below this many voxels.
 _SMALLEST = 4
-# And none whose voxels are this many times as long as the shortest.
+# nnU-Net halves no axis whose spacing is this many times that of the finest axis.
 _COARSE = 2.0
 
 
 @dataclass(frozen=True)
-class UNetConfig:
-    """A plain convolutional U-Net.
+class UNetConfig(NetworkConfig):
+    """Description of a plain convolutional U-Net, saved with its weights.
+
+    The window must be a multiple of the product of the strides. The attributes below come after
+    those of :class:`~MaskSAMCore.modeling.base.NetworkConfig`.
 
     Attributes:
-        num_classes: K, the foreground classes; class 0 is the background.
-        in_channels: image channels of a volume.
-        window: (T, H, W) in voxels, a multiple of the product of the strides.
-        strides, kernels: of each stage, along (T, H, W); the first stride is 1.
+        strides: stride of each stage along (T, H, W); the first one is 1.
+        kernels: kernel size of each stage along (T, H, W).
         features: channels of the first stage, doubled from stage to stage.
-        most_features: their limit.
-        convolutions: in each stage of encoder and decoder.
+        most_features: largest number of channels of a stage.
+        convolutions: number of convolutions in each stage of encoder and decoder.
     """
 
-    num_classes: int
-    in_channels: int = 1
+    kind: ClassVar[str] = "unet"
+
     window: Axes = (64, 128, 128)
     strides: tuple[Axes, ...] = ((1, 1, 1), *((2, 2, 2),) * 4)
     kernels: tuple[Axes, ...] = ((3, 3, 3),) * 5
@@ -39,42 +40,35 @@ class UNetConfig:
     most_features: int = 320
     convolutions: int = 2
 
-    every_slice = False
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.strides) != len(self.kernels):
             raise ValueError("strides and kernels must be of the same number of stages")
         for axis in range(3):
             factor = 1
             for stride in self.strides:
                 factor *= stride[axis]
-            if self.window[axis] < 1 or self.window[axis] % factor:
+            if self.window[axis] % factor:
                 raise ValueError(f"window {self.window} is not a multiple of the strides' product")
 
     @property
-    def token_voxels(self) -> int:
-        """H and W of a window may be any; see :meth:`on_grid`."""
-        return 1
-
-    @property
-    def frozen_sam(self) -> SamConfig | None:
-        """There is no SAM in it."""
-        return None
-
-    @property
     def stage_features(self) -> tuple[int, ...]:
-        """Channels of each stage."""
+        """Number of channels of each stage."""
         return tuple(min(self.features << i, self.most_features) for i in range(len(self.strides)))
 
-    def on_grid(self, window: Sequence[int], spacing: Sequence[float], **changes: Any) -> Any:
-        """A copy whose stages fit a window on a grid of some spacing, by nnU-Net's rules: axes are
-        halved while they have voxels enough and are not much coarser than the others, and kernels
-        reach along the axes that are not much coarser. The window is enlarged to whole strides.
+    def adapted(
+        self,
+        window: tuple[int, int, int],
+        spacing: tuple[float, float, float],
+        num_classes: int,
+        in_channels: int,
+        chosen: Collection[str] = (),
+    ) -> UNetConfig:
+        """Return the configuration for a dataset, with stages by nnU-Net's rules.
 
-        Args:
-            window: (T, H, W) wanted.
-            spacing: mm along the same axes.
-            changes: further fields.
+        An axis is halved while it has enough voxels and is not much coarser than the others, and
+        kernels reach along the axes that are not much coarser. The window is enlarged to a multiple
+        of the strides' product. See :meth:`NetworkConfig.adapted` for the arguments.
         """
         size, mm = list(window), [float(value) for value in spacing]
         kernel = [1, 1, 1]
@@ -98,27 +92,10 @@ class UNetConfig:
         whole = list(size)
         for stride in strides:
             whole = [n * s for n, s in zip(whole, stride, strict=True)]
-        return replace(
-            self,
+        return self.replace(
             window=(whole[0], whole[1], whole[2]),
             strides=tuple(strides),
             kernels=tuple(kernels),
-            **changes,
+            num_classes=num_classes,
+            in_channels=in_channels,
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types only, for JSON."""
-        return {"network": "unet", **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> UNetConfig:
-        """Inverse of :meth:`to_dict`; an unknown key is a ValueError that names it."""
-        plain = {key: value for key, value in values.items() if key != "network"}
-        for key in ("strides", "kernels"):
-            plain[key] = tuple(tuple(axes) for axes in plain[key])
-        config: UNetConfig = read_fields(cls, plain)
-        return config
-
-    def replace(self, **changes: Any) -> UNetConfig:
-        """A copy with some fields changed."""
-        return replace(self, **changes)

@@ -1,33 +1,37 @@
-"""A U-Net in the manner of nnU-Net, to compare with: ``dynamic-network-architectures``' own."""
+"""A U-Net in the manner of nnU-Net, from ``dynamic-network-architectures``."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from MaskSAMCore.modeling.box_prompts import BoxPrompts, inside_boxes
+from MaskSAMCore.modeling.base import ClassScores, Network
+from MaskSAMCore.modeling.box_prompts import BoxPrompts
+from MaskSAMCore.modeling.boxes import inside_boxes
 from MaskSAMCore.modeling.layers import Convolution3d
-from MaskSAMCore.modeling.masam.network import ClassScores
 from MaskSAMCore.research.unet.config import UNetConfig
 
 
-class UNet(nn.Module):
-    """The network behind the interface of the others.
+class UNet(Network):
+    """U-Net behind the interface of the other networks.
 
     Raises:
-        ValueError: the package with the network is not installed.
+        ValueError: ``dynamic-network-architectures`` is not installed.
     """
 
+    training_methods: ClassVar[tuple[str, ...]] = ("encode", "supervised_logits")
+
+    config: UNetConfig
+
     def __init__(self, config: UNetConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         try:
             from dynamic_network_architectures.architectures.unet import PlainConvUNet
         except ImportError as error:
             raise ValueError(
                 f"the U-Net needs '{error.name}': pip install masksam[train]"
             ) from error
-        self.config = config
         stages = len(config.strides)
         self.network: Any = PlainConvUNet(
             input_channels=config.in_channels,
@@ -47,30 +51,27 @@ class UNet(nn.Module):
             deep_supervision=True,
         )
         self.network.apply(self.network.initialize)
-        for module in self.network.modules():
-            if type(module) is nn.Conv3d:
-                # The package asks for PyTorch's own class by name.
-                module.__class__ = Convolution3d
-
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """All parameters by name."""
-        return dict(self.named_parameters())
+        replace_convolutions(self.network)
 
     def supervised_logits(self, images: Tensor) -> list[Tensor]:
-        """Class logits (B, K + 1, T, H, W) of images (B, C, T, H, W), and those of the coarser
-        stages, fine first."""
+        """Return the class logits (B, K + 1, T, H, W) of images (B, C, T, H, W), and those of the
+        coarser stages, fine to coarse."""
         self.network.decoder.deep_supervision = True
         logits: list[Tensor] = self.network(images)
         return logits
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, C, T, H, W) to class logits (B, K + 1, T, H, W): all of its work."""
+        """Return the class logits (B, K + 1, T, H, W) of windows (B, C, T, H, W)."""
+        self.check_window(images)
         self.network.decoder.deep_supervision = False
         logits: Tensor = self.network(images)
         return logits
 
     def decode(self, embedding: Tensor, prompts: BoxPrompts | None = None) -> ClassScores:
-        """Class probabilities. It does not listen to boxes: they clip their class and no more."""
+        """Return the class probabilities of class logits (B, K + 1, T, H, W).
+
+        The network has no prompts: a box only removes the voxels of its class outside of it.
+        """
         scores = embedding.float().softmax(1)
         if prompts is None:
             return ClassScores(scores)
@@ -79,6 +80,30 @@ class UNet(nn.Module):
         inside = inside & prompts.present[..., None, None]
         return ClassScores(scores * (inside | ~prompts.given[..., None, None, None]))
 
-    def forward(self, images: Tensor) -> ClassScores:
-        """Images (B, C, T, H, W) to a prediction."""
-        return self.decode(self.encode(images))
+
+def replace_convolutions(network: nn.Module) -> None:
+    """Replace every ``nn.Conv3d`` of a network, which shares some of them between its parts, by a
+    ``Convolution3d`` with the same weights."""
+    replaced: dict[nn.Module, Convolution3d] = {}
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Conv3d:
+                if child not in replaced:
+                    replaced[child] = _as_convolution3d(child)
+                parent.register_module(name, replaced[child])
+
+
+def _as_convolution3d(layer: nn.Conv3d) -> Convolution3d:
+    copy = Convolution3d(
+        layer.in_channels,
+        layer.out_channels,
+        kernel_size=layer.kernel_size,  # type: ignore[arg-type]
+        stride=layer.stride,  # type: ignore[arg-type]
+        padding=layer.padding,  # type: ignore[arg-type]
+        dilation=layer.dilation,  # type: ignore[arg-type]
+        groups=layer.groups,
+        bias=layer.bias is not None,
+        device="meta",
+    )
+    copy.weight, copy.bias = layer.weight, layer.bias
+    return copy

@@ -1,25 +1,28 @@
-"""The losses of MaskSAM (paper, Equation 1), with the semantic map supervised beside them.
+"""Losses of MaskSAM (paper, Equation 1), and a loss of the semantic map beside them.
 
-The semantic map (class probabilities times masks) is what a person sees in the end; supervising it
-as well lets the class head learn in minutes instead of hours.
+The semantic map (class probabilities times masks) is the segmentation that the user gets. With a
+loss of its own the class head learns in minutes instead of hours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from MaskSAMCore.modeling.masksam.network import Embedding, MaskSAM, Prediction
-from MaskSAMCore.modeling.masksam.prompt_generator import mask_boxes
+from MaskSAMCore.modeling import Embedding, MaskPrediction, MaskSAM
+from MaskSAMCore.modeling.boxes import mask_boxes
+from MaskSAMCore.modeling.configuration import Configuration
+from MaskSAMCore.modeling.masksam.box_prompts import cut_masks
+from MaskSAMCore.training.losses.common import split_shared_settings
 from MaskSAMCore.training.losses.prompting import (
     PromptSettings,
-    cut_masks,
-    jittered_boxes,
-    prompted_classes,
+    ground_truth_boxes,
+    sample_prompts,
 )
 from MaskSAMCore.training.matcher import (
     Assignment,
@@ -29,15 +32,34 @@ from MaskSAMCore.training.matcher import (
     pairwise_mask_costs,
 )
 
-# Voxels of a window; still rarer classes weigh no more.
+# Class weights stop growing below this many voxels in a window.
 _RARE = 50.0
 
 
 @dataclass(frozen=True)
-class LossWeights:
-    """Weights of the parts; costs of the matching equal losses. The paper's are the defaults of
-    masks, boxes and "no object"; its 0.2 for the classification is in its presets, and the semantic
-    losses are ours. ``cross_entropy`` and ``dice`` are MA-SAM's."""
+class LossSettings(Configuration):
+    """Settings of MaskSAM's loss; costs of the matching equal losses.
+
+    The defaults of masks, boxes and "no object" are the paper's. Its weight of 0.2 for the
+    classification is in its presets, and the semantic loss is not part of the paper.
+
+    Attributes:
+        classification: weight of the classes' cross-entropy.
+        mask_bce: weight of the masks' binary cross-entropy.
+        mask_dice: weight of the masks' Dice loss.
+        auxiliary_bce: weight of the auxiliary masks' binary cross-entropy.
+        auxiliary_dice: weight of the auxiliary masks' Dice loss.
+        box_l1: weight of the boxes' L1 distance.
+        box_giou: weight of the boxes' generalised IoU loss.
+        no_object: weight of the class "no object" in the classification.
+        semantic: weight of the semantic loss.
+        affinity: reduction of the cost of matching query k with class k. It gives every class its
+            query from the first step; with many classes the matching would change for long.
+        rarity: exponent r of the class weights (number of voxels)^-r in the cross-entropy of the
+            prompt generator alone. A positive exponent lets rare classes be learned earlier, but
+            they come out too large where the network is unsure.
+        prompts: shares of ground-truth boxes.
+    """
 
     classification: float = 2.0
     mask_bce: float = 1.5
@@ -48,103 +70,103 @@ class LossWeights:
     box_giou: float = 0.2
     no_object: float = 0.1
     semantic: float = 1.0
-    # Of networks without queries.
-    cross_entropy: float = 0.2
-    dice: float = 0.8
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """All that :func:`masksam_loss` can be told.
-
-    Attributes:
-        weights: of the parts.
-        prompts: the share of prompts from ground truth.
-        affinity: how much less it costs that query k shows class k. With many classes the matching
-            would change from step to step for long; so each class has a query from the start.
-        rarity: in the cross-entropy of the generator alone, weights of classes are their numbers of
-            voxels to the power of minus this: what is rare begins to be learned, and comes out too
-            large where the network is unsure.
-    """
-
-    weights: LossWeights = field(default_factory=LossWeights)
-    prompts: PromptSettings = field(default_factory=PromptSettings)
     affinity: float = 0.0
     rarity: float = 0.5
+    prompts: PromptSettings = field(default_factory=PromptSettings)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LossSettings:
+        """Build settings from the plain types of :meth:`to_dict`, or of former shared settings."""
+        if "weights" in values:
+            weights, prompts = split_shared_settings(values)
+            # These two are settings of the other networks.
+            own = {k: v for k, v in weights.items() if k not in ("cross_entropy", "dice")}
+            values = {**own, "prompts": prompts}
+        return super().from_dict({**values, "prompts": PromptSettings.from_dict(values["prompts"])})
 
 
 def slice_masks(labels: Tensor, num_classes: int) -> Tensor:
-    """Labels (B, T, H, W), 0..K, to the masks of B T slices: bool (B T, K + 1, H, W).
+    """Return the masks bool (B T, K + 1, H, W) of labels (B, T, H, W), 0..K.
 
-    Negative labels (padding) belong to no class at all.
+    Negative labels are padding and belong to no class.
     """
     classes = torch.arange(num_classes + 1, device=labels.device)[:, None, None]
     return (labels[:, :, None] == classes).flatten(0, 1)
 
 
 def slice_targets(labels: Tensor, num_classes: int) -> Targets:
-    """Masks, boxes and presence of B T slices; see :func:`slice_masks`."""
+    """Return the ground truth of B T slices for labels (B, T, H, W); see :func:`slice_masks`."""
     masks = slice_masks(labels, num_classes)
     boxes, present = mask_boxes(masks)
     return Targets(masks.flatten(2).float(), boxes, present)
 
 
 def coarser_masks(masks: Tensor, size: Sequence[int], grid: Sequence[int]) -> Tensor:
-    """Masks (S, K + 1, H W) of ``size`` as shares of the pixels of a coarser ``grid``, flat again:
-    auxiliary masks are compared at their own resolution."""
+    """Return masks on a coarser grid, as the share of each pixel that a mask covers.
+
+    Args:
+        masks: (S, K + 1, H W).
+        size: H and W.
+        grid: rows and columns of the coarser grid.
+
+    Returns:
+        (S, K + 1, rows columns).
+    """
     rows, columns = grid
     return F.adaptive_avg_pool2d(masks.unflatten(2, tuple(size)), (rows, columns)).flatten(2)
 
 
-def own_classes(costs: Tensor, affinity: float) -> Tensor:
-    """(N, K + 1): the affinity of query k for class k."""
+def class_affinity(costs: Tensor, affinity: float) -> Tensor:
+    """Return the matrix (N, K + 1) of the affinity of query k for class k.
+
+    Args:
+        costs: (S, N, K + 1).
+        affinity: entry of the diagonal.
+    """
     return affinity * torch.eye(*costs.shape[1:], device=costs.device)
 
 
 def by_slice(x: Tensor) -> Tensor:
-    """(B, N, T, ...) to (B T, N, ...)."""
+    """Return (B T, N, ...) for x (B, N, T, ...)."""
     return x.transpose(1, 2).flatten(0, 1)
 
 
-def masksam_loss(
+def training_loss(
     model: MaskSAM,
     images: Tensor,
     labels: Tensor,
     settings: LossSettings,
-    generator: torch.Generator | None = None,
+    rng: torch.Generator | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """One training step's loss.
+    """Return the loss of a training step, and its parts for the log.
 
     Args:
-        model: the network, in training.
+        model: network in training mode.
         images: (B, C, T, H, W).
-        labels: long (B, T, H, W), 0..K.
-        generator: the source of the prompts' random numbers (CPU).
-
-    Returns:
-        The loss, and its parts for the log.
+        labels: long (B, T, H, W), 0..K; negative ones are padding.
+        settings: weights of the parts and shares of ground-truth boxes.
+        rng: random generator of the boxes on the CPU, or None for PyTorch's own.
     """
-    weights = settings.weights
     targets = slice_targets(labels, model.config.num_classes)
     embedding = model.encode(images)
-    prediction, aux_costs = prompted_prediction(model, embedding, targets, settings, generator)
+    prediction, aux_costs = prompted_prediction(model, embedding, targets, settings, rng)
     final_bce, final_dice = pairwise_mask_costs(
         by_slice(prediction.mask_logits).flatten(2), targets.masks
     )
-    final = weights.mask_bce * final_bce + weights.mask_dice * final_dice
+    final = settings.mask_bce * final_bce + settings.mask_dice * final_dice
     class_logits = by_slice(prediction.class_logits)
-    chance = class_logits.softmax(-1)[..., :-1]
-    costs = final + aux_costs - weights.classification * chance
-    assignment = match(costs - own_classes(costs, settings.affinity), targets.present)
+    probability = class_logits.softmax(-1)[..., :-1]
+    costs = final + aux_costs - settings.classification * probability
+    assignment = match(costs - class_affinity(costs, settings.affinity), targets.present)
     pairs = assignment.slices, assignment.queries, assignment.classes
     final_loss, auxiliary_loss = final[pairs].mean(), aux_costs[pairs].mean()
-    class_loss = classification_loss(class_logits, assignment, weights.no_object)
+    class_loss = classification_loss(class_logits, assignment, settings.no_object)
     semantic = semantic_loss(prediction.class_logits, prediction.mask_logits, targets)
     loss = (
         final_loss
         + auxiliary_loss
-        + weights.classification * class_loss
-        + weights.semantic * semantic
+        + settings.classification * class_loss
+        + settings.semantic * semantic
     )
     parts = {
         "masks": final_loss,
@@ -158,13 +180,13 @@ def masksam_loss(
 def generator_loss(
     model: MaskSAM, images: Tensor, labels: Tensor, settings: LossSettings
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of encoder and prompt generator alone, whose query k shows class k.
+    """Return the loss of encoder and prompt generator alone, and its parts for the log.
 
-    Cross-entropy, in which rare classes weigh more, and Dice of the masks, normalised to sum to one
-    at each voxel; and binary cross-entropy and box losses of each, so that masks and boxes are
-    prompts. See :func:`masksam_loss`.
+    Query k shows class k. The masks, normalised to sum to one at each voxel, have a cross-entropy
+    in which rare classes weigh more, and a Dice loss. Each mask has a binary cross-entropy and each
+    box its losses, so that both can serve as prompts. See :func:`training_loss` for the arguments.
     """
-    weights, classes = settings.weights, model.config.num_classes + 1
+    classes = model.config.num_classes + 1
     proposals = model.encode(images).proposals
     with torch.autocast(labels.device.type, enabled=False):
         logits = by_slice(model.auxiliary_masks(proposals)).flatten(2)
@@ -185,9 +207,9 @@ def generator_loss(
         bce = (above - own_logits) / known.sum().clamp(min=1)
         tight, present = mask_boxes(slice_masks(labels, classes - 1))
         distance, giou = pairwise_box_costs(by_slice(proposals.boxes)[:, :classes], tight)
-        costs = weights.box_l1 * distance + weights.box_giou * giou
+        costs = settings.box_l1 * distance + settings.box_giou * giou
         boxes = costs.diagonal(dim1=1, dim2=2)[present].mean()
-    loss = entropy + dice + weights.auxiliary_bce * bce + boxes
+    loss = entropy + dice + settings.auxiliary_bce * bce + boxes
     parts = {"semantic": entropy + dice, "auxiliary": bce, "boxes": boxes}
     return loss, {name: float(part.detach()) for name, part in parts.items()}
 
@@ -197,16 +219,23 @@ def prompted_prediction(
     embedding: Embedding,
     targets: Targets,
     settings: LossSettings,
-    generator: torch.Generator | None,
-) -> tuple[Prediction, Tensor]:
-    """Decodes a window, a share of its proposals replaced by ground-truth boxes.
+    rng: torch.Generator | None,
+) -> tuple[MaskPrediction, Tensor]:
+    """Decode windows with ground-truth boxes in place of a share of the proposals.
 
-    Which proposal a box replaces is settled by matching the auxiliary proposals alone.
+    A box replaces the proposal that the matching of the proposals alone gives to its class.
+
+    Args:
+        model: network in training mode.
+        embedding: encoded windows.
+        targets: ground truth of their slices.
+        settings: weights of the costs and shares of the boxes.
+        rng: random generator on the CPU, or None for PyTorch's own.
 
     Returns:
-        The prediction, and the auxiliary costs (S, N, K + 1) of masks and boxes.
+        The prediction, and the costs (S, N, K + 1) of auxiliary masks and boxes.
     """
-    weights, how = settings.weights, settings.prompts
+    prompts = settings.prompts
     proposals = embedding.proposals
     batch, _, slices = proposals.boxes.shape[:3]
     size, grid = model.config.window[1:], proposals.masks.shape[-2:]
@@ -217,34 +246,39 @@ def prompted_prediction(
     bce, dice = pairwise_mask_costs(by_slice(proposed).flatten(2), known)
     distance, giou = pairwise_box_costs(by_slice(proposals.boxes), targets.boxes)
     costs = (
-        weights.auxiliary_bce * bce
-        + weights.auxiliary_dice * dice
-        + weights.box_l1 * distance
-        + weights.box_giou * giou
+        settings.auxiliary_bce * bce
+        + settings.auxiliary_dice * dice
+        + settings.box_l1 * distance
+        + settings.box_giou * giou
     )
     boxes, masks = proposals.boxes, proposals.masks.detach()
     without = torch.zeros(boxes.shape[:3], dtype=torch.bool, device=boxes.device)
     classes = targets.present.shape[1]
-    prompted, loose, dropped = prompted_classes(batch, classes, how, generator)
-    if how.share > 0 and prompted.any():
+    prompted, loose, dropped = sample_prompts(batch, classes, prompts, rng)
+    if prompts.share > 0 and prompted.any():
         pairs = match(
-            costs - own_classes(costs, settings.affinity),
+            costs - class_affinity(costs, settings.affinity),
             targets.present & prompted.to(boxes.device).repeat_interleave(slices, 0),
         )
-        drawn = jittered_boxes(targets, batch, loose, how.jitter, generator)
-        drawn = drawn[pairs.slices, pairs.classes]
-        place = pairs.slices // slices, pairs.queries, pairs.slices % slices
+        given = ground_truth_boxes(targets, batch, loose, prompts.jitter, rng)
+        given = given[pairs.slices, pairs.classes]
+        index = pairs.slices // slices, pairs.queries, pairs.slices % slices
         boxes, masks = boxes.clone(), masks.clone()
-        boxes[place] = drawn.to(boxes.dtype)
-        masks[place] = cut_masks(masks[place], drawn)
-        without[place] = dropped.to(boxes.device)[place[0], pairs.classes]
+        boxes[index] = given.to(boxes.dtype)
+        masks[index] = cut_masks(masks[index], given)
+        without[index] = dropped.to(boxes.device)[index[0], pairs.classes]
     prediction = model.run_decoder(embedding, boxes, masks, without)
     return prediction, costs
 
 
 def classification_loss(class_logits: Tensor, assignment: Assignment, no_object: float) -> Tensor:
-    """Cross-entropy of the queries' classes (S, N, K + 2); unmatched queries are "no object", whose
-    weight is lowered because most queries are."""
+    """Return the cross-entropy of the queries' classes.
+
+    Args:
+        class_logits: (S, N, K + 2).
+        assignment: classes of the matched queries; the others are "no object".
+        no_object: weight of "no object", below 1 because most queries are.
+    """
     nothing = class_logits.shape[-1] - 1
     wanted = torch.full(class_logits.shape[:2], nothing, device=class_logits.device)
     wanted[assignment.slices, assignment.queries] = assignment.classes
@@ -254,16 +288,22 @@ def classification_loss(class_logits: Tensor, assignment: Assignment, no_object:
 
 
 def semantic_loss(class_logits: Tensor, mask_logits: Tensor, targets: Targets) -> Tensor:
-    """Cross-entropy and Dice of the semantic map, normalised by the class sum."""
+    """Return the sum of cross-entropy and Dice loss of the semantic map, normalised over classes.
+
+    Args:
+        class_logits: (B, N, T, K + 2).
+        mask_logits: (B, N, T, H, W).
+        targets: ground truth of the B T slices.
+    """
     with torch.autocast(class_logits.device.type, enabled=False):
-        chance = by_slice(class_logits).float().softmax(-1)[..., :-1]
+        probability = by_slice(class_logits).float().softmax(-1)[..., :-1]
         masks = by_slice(mask_logits).float().sigmoid().flatten(2)
-        scores = chance.transpose(1, 2) @ masks
+        scores = probability.transpose(1, 2) @ masks
         scores = scores / scores.sum(1, keepdim=True).clamp(min=1e-6)
         known = targets.masks.sum(1).clamp(max=1)
         shown = scores * targets.masks
         entropy = -(shown.sum(1).clamp(min=1e-6).log() * known).sum() / known.sum().clamp(min=1)
-        # Dice over the whole batch, a class; without padding, whose scores answer to nothing.
+        # Dice of each class over the whole batch; padding has no ground truth.
         overlap = shown.sum((0, 2))[1:]
         sizes = (scores @ known[..., None]).sum((0, 2))[1:] + targets.masks.sum((0, 2))[1:]
         dice = 1 - ((2 * overlap + 1) / (sizes + 1)).mean()

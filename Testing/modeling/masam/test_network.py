@@ -11,14 +11,12 @@ import torch
 from MaskSAMCore.modeling import (
     SAM_CONFIGS,
     MASam,
-    MASamConfig,
     build_model,
-    kept_names,
-    preset,
     read_config,
 )
 from MaskSAMCore.modeling.masam.image_encoder import DepthAdapter, convolution_over_depth
-from MaskSAMCore.modeling.masam.network import stack_boxes
+from MaskSAMCore.modeling.masam.network import enclosing_boxes
+from MaskSAMCore.presets.masam import MASAM_B
 from Testing.helpers.networks import (
     FROZEN_SMALL_SAM,
     SMALL_SAM,
@@ -41,7 +39,7 @@ def randomised(model: MASam) -> MASam:
 )
 def test_the_counts_are_those_of_the_paper(sam: str, fact: float | None, adapters: float) -> None:
     with torch.device("meta"):
-        model = build_model(preset("masam_b", sam=SAM_CONFIGS[sam]))
+        model = build_model(MASAM_B.network.replace(sam=SAM_CONFIGS[sam]))
     assert isinstance(model, MASam)
     encoder = model.encoder
     count = sum(p.numel() for p in encoder.fact.parameters())
@@ -52,17 +50,8 @@ def test_the_counts_are_those_of_the_paper(sam: str, fact: float | None, adapter
     )
 
 
-def test_the_presets_are_the_papers_and_a_small_one() -> None:
-    for name, sam in (("masam_b", "vit_b"), ("masam_h", "vit_h")):
-        config = preset(name)
-        assert isinstance(config, MASamConfig)
-        assert config.sam.name == sam and config.sam.frozen
-        assert config.window == (5, 512, 512) and config.image_size == (512, 512)
-    assert not preset("masam_tiny").sam.frozen  # type: ignore[union-attr]
-
-
 def test_slices_smaller_than_the_wanted_pixels_are_enlarged_in_whole_tokens() -> None:
-    config = preset("masam_b", window=(5, 256, 216))
+    config = MASAM_B.network.replace(window=(5, 256, 216))
     assert config.image_size == (512, 432) and config.grid == (32, 27)  # type: ignore[union-attr]
     model = build_model(small_masam_config(pixels=40, window=(5, 13, 20)))
     assert model.config.image_size == (24, 40)
@@ -80,7 +69,7 @@ def test_predictions_are_probabilities_for_any_number_of_channels(channels: int)
 
 @pytest.mark.parametrize("patch", [8, 16])
 def test_masks_come_out_at_the_resolution_of_sams_input(patch: int) -> None:
-    sam = dataclasses.replace(SMALL_SAM, patch=patch)
+    sam = dataclasses.replace(SMALL_SAM, patch_size=patch)
     model = build_model(small_masam_config(sam=sam, window=(2, 32, 48)))
     logits = model.decoder(model.sam, model.encode(torch.randn(1, 1, 2, 32, 48)).neck)
     assert logits.shape == (1, 3, 2, 32, 48)
@@ -149,7 +138,7 @@ def test_of_a_frozen_sam_the_image_encoder_is_frozen_and_the_decoder_trained() -
     gradients = {name for name, p in model.named_parameters() if p.grad is not None}
     assert gradients == set(trained)
     # What the file of the frozen SAM gives is not kept a second time.
-    kept = set(kept_names(model))
+    kept = set(model.kept_names())
     assert set(trained) <= kept
     assert not [name for name in kept if name.startswith("sam.image_encoder.")]
 
@@ -183,7 +172,9 @@ def test_the_class_of_a_box_matters() -> None:
 def test_a_stack_has_one_box_around_those_of_its_slices() -> None:
     boxes = torch.tensor([[[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 1.0], [0.2, 0.1, 0.5, 0.3]]])
     present = torch.tensor([[True, False, True]])
-    torch.testing.assert_close(stack_boxes(boxes, present), torch.tensor([[0.1, 0.1, 0.5, 0.4]]))
+    torch.testing.assert_close(
+        enclosing_boxes(boxes, present), torch.tensor([[0.1, 0.1, 0.5, 0.4]])
+    )
 
 
 def test_a_batch_equals_its_items_boxes_and_all() -> None:
@@ -207,11 +198,11 @@ def test_descriptions_say_which_network_they_are_of() -> None:
     config = small_masam_config()
     values = json.loads(json.dumps(config.to_dict()))
     assert values["network"] == "masam" and read_config(values) == config
-    with pytest.raises(ValueError, match="unknown network 'mixer': choose one of masksam, masam"):
+    with pytest.raises(
+        ValueError, match="unknown network 'mixer': choose one of masam, masksam, unet"
+    ):
         read_config({**values, "network": "mixer"})
     with pytest.raises(ValueError, match=r"unknown MASamConfig field\(s\): width"):
         read_config({**values, "width": 3})
     with pytest.raises(ValueError, match="multiple of the token size"):
         small_masam_config(window=(5, 17, 20))
-    with pytest.raises(ValueError, match="cannot be changed so"):
-        preset("masam_tiny", queries=3)

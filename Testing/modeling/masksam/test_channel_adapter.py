@@ -24,7 +24,7 @@ def test_the_papers_channel_adapter_gives_masks_on_the_windows_grid(
     patch: int, upsampling: int, widths: tuple[int, ...], grid: tuple[int, int]
 ) -> None:
     torch.manual_seed(0)
-    sam = dataclasses.replace(SMALL_SAM, patch=patch)
+    sam = dataclasses.replace(SMALL_SAM, patch_size=patch)
     window = (5, 16, 20) if upsampling == 4 else (5, 16, 16)
     model = build_model(
         small_masksam_config(

@@ -29,7 +29,7 @@ def some_boxes() -> Tensor:
 def test_box_prompts_are_sams_of_the_same_boxes(model: MaskSAM) -> None:
     """Our boxes are edges; SAM takes pixel indices and adds half a pixel to reach their centres."""
     boxes = some_boxes()
-    ours = model.decoder.box_tokens(model.sam.prompt_encoder, boxes)
+    ours = model.sam.embed_boxes(boxes)
     edges = boxes.reshape(-1, 4) * torch.tensor([COLUMNS, ROWS, COLUMNS, ROWS])
     theirs, _ = model.sam.prompt_encoder(points=None, boxes=edges - 0.5, masks=None)
     assert ours.shape == (20, 2, 32)
@@ -45,7 +45,7 @@ def test_a_box_corner_in_the_middle_of_a_token_is_where_the_token_is(model: Mask
     row, column = 1, 3
     x, y = (column + 0.5) / 5, (row + 0.5) / 4
     box = torch.tensor([x, y, x, y]).expand(1, 1, 1, 4)
-    corners = model.decoder.box_tokens(prompts, box)[0]
+    corners = model.sam.embed_boxes(box)[0]
     place = prompts.get_dense_pe()[0, :, row, column]
     for corner, kind in zip(corners, prompts.point_embeddings[2:], strict=True):
         torch.testing.assert_close(corner - kind.weight[0], place, atol=1e-5, rtol=0)

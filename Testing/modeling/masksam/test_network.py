@@ -9,17 +9,18 @@ import torch
 from torch import nn
 
 from MaskSAMCore.modeling import (
-    PRESETS,
+    MaskPrediction,
     MaskSAMConfig,
-    Prediction,
     build_model,
-    paper_parity,
-    preset,
     read_config,
     semantic_scores,
 )
+from MaskSAMCore.modeling.boxes import mask_boxes
 from MaskSAMCore.modeling.layers import Upsample, strided_convolution, transposed_convolution
-from MaskSAMCore.modeling.masksam.prompt_generator import fraction_boxes, mask_boxes
+from MaskSAMCore.modeling.masksam.prompt_generator import fraction_boxes
+from MaskSAMCore.presets import all_presets, find_preset
+from MaskSAMCore.presets.paper import ACDC
+from MaskSAMCore.presets.small import TINY
 from Testing.helpers.networks import (
     RESIDUAL_MASKS,
     class_box_prompts,
@@ -33,14 +34,14 @@ from Testing.helpers.networks import (
 )
 def test_trained_parameters_are_those_of_the_paper(name: str, millions: float) -> None:
     with torch.device("meta"):
-        model = build_model(paper_parity(name))
+        model = build_model(find_preset(name).network.replace(dense_decoder_position=True))
     count = sum(p.numel() for p in model.trained_parameters().values())
     assert count / 1e6 == pytest.approx(millions, rel=0.01)
 
 
 def test_adapters_and_decoder_have_the_published_counts() -> None:
     with torch.device("meta"):
-        model = build_model(paper_parity("acdc"))
+        model = build_model(ACDC.network.replace(dense_decoder_position=True))
     assert sum(p.numel() for p in model.encoder.parameters()) == 24 * 301_632 + 4 * 768
     position = model.decoder.depth_position
     assert position is not None and position.numel() == 4 * 256 * 64 * 64
@@ -52,18 +53,16 @@ def test_adapters_and_decoder_have_the_published_counts() -> None:
     assert adapters == 7 * (33_088 + 8 * 16 + 5 * 4) + 2 * 35_008
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("name", sorted(all_presets()))
 def test_a_configuration_survives_json(name: str) -> None:
-    config = PRESETS[name]
+    config = find_preset(name).network
     assert read_config(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_bad_configurations_say_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="multiple of the token size"):
-        preset("tiny", window=(8, 41, 56))
-    with pytest.raises(ValueError, match="unknown preset 'mini'"):
-        preset("mini")
-    values = preset("tiny").to_dict()
+        TINY.network.replace(window=(8, 41, 56))
+    values = TINY.network.to_dict()
     with pytest.raises(ValueError, match=r"unknown MaskSAMConfig field\(s\): width"):
         MaskSAMConfig.from_dict({**values, "width": 3})
 
@@ -179,7 +178,7 @@ def test_a_decoder_of_another_generator_is_silenced() -> None:
         embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
         known = model.auxiliary_masks(embedding.proposals)
         assert float((model.decode(embedding).mask_logits - known).abs().max()) > 0.1
-        model.silence_decoder()
+        model.reset_decoder()
         torch.testing.assert_close(model.decode(embedding).mask_logits, known)
 
 
@@ -249,7 +248,7 @@ def test_semantic_scores_are_classes_times_masks() -> None:
     assert float(scores[0, [0, 2]].max()) < 1e-6
 
 
-def decoded(box: list[float] | None) -> Prediction:
+def decoded(box: list[float] | None) -> MaskPrediction:
     torch.manual_seed(0)
     model = build_model(small_masksam_config()).eval()
     randomize_adapters(model)

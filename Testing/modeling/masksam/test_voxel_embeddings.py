@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from MaskSAMCore.modeling import build_model
-from MaskSAMCore.modeling.masksam.voxel_embeddings import Prototypes, to_grid, with_detail
+from MaskSAMCore.modeling.masksam.voxel_embeddings import (
+    Prototypes,
+    add_embedding_logits,
+    resize_masks,
+)
 from Testing.helpers.networks import RESIDUAL_MASKS, small_masksam_config
 
 
@@ -26,12 +30,12 @@ def bright_inside(grey: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor
 @pytest.mark.parametrize("grey", [(-2.0, 2.0), (2.0, -2.0), (1.0, 4.0)])
 def test_a_mask_takes_the_voxels_that_look_like_its_own(grey: tuple[float, float]) -> None:
     inside, voxels, masks = bright_inside(grey)
-    before = to_grid(masks, (8, 16)).argmax(1)[0] == 1
+    before = resize_masks(masks, (8, 16)).argmax(1)[0] == 1
     assert int((before != inside).sum()) == 2 * 3 * 8
     vectors = torch.zeros(1, 2, 3, 2)
     found = Prototypes(2)(masks, vectors, voxels)
     assert found.shape == (1, 2, 1, 2)
-    after = with_detail(masks, vectors + found, voxels).argmax(1)[0] == 1
+    after = add_embedding_logits(masks, vectors + found, voxels).argmax(1)[0] == 1
     assert torch.equal(after, inside)
 
 
@@ -53,9 +57,9 @@ def test_embeddings_have_their_width_and_a_constant() -> None:
     model = build_model(config).eval()
     with torch.no_grad():
         proposals = model.encode(torch.randn(2, 1, 5, 16, 20)).proposals
-    assert proposals.voxels.shape == (2, 5, 6, 16, 20)
-    assert torch.equal(proposals.voxels[:, :, -1], torch.ones(2, 5, 16, 20))
-    assert proposals.vectors.shape == (2, config.queries, 5, 6)
+    assert proposals.voxel_embeddings.shape == (2, 5, 6, 16, 20)
+    assert torch.equal(proposals.voxel_embeddings[:, :, -1], torch.ones(2, 5, 16, 20))
+    assert proposals.mask_embeddings.shape == (2, config.queries, 5, 6)
 
 
 @pytest.mark.parametrize("size", [(8, 16), (16, 20), (11, 7)])
@@ -63,7 +67,7 @@ def test_masks_are_interpolated_bilinearly(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     masks = torch.randn(2, 3, 4, 8, 10)
     known = torch.nn.functional.interpolate(masks.flatten(1, 2), size, mode="bilinear")
-    found = to_grid(masks, size)
+    found = resize_masks(masks, size)
     torch.testing.assert_close(found, known.unflatten(1, (3, 4)))
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(to_grid(masks, size), found)
+        assert torch.equal(resize_masks(masks, size), found)

@@ -10,10 +10,20 @@ import torch
 from torch import nn
 
 from MaskSAMCore.modeling import SAM_CONFIGS, SamConfig, load_sam_checkpoint
-from MaskSAMCore.modeling.sam.build import attend, build_sam, segment_anything
+from MaskSAMCore.modeling.sam.attention import attend
+from MaskSAMCore.modeling.sam.build import build_sam
+from MaskSAMCore.modeling.sam.package import segment_anything
 
 SMALL = SamConfig(
-    "small", 16, 32, 4, 2, window=3, global_blocks=(0, 1, 2, 3), prompt_dim=32, decoder_heads=2
+    "small",
+    16,
+    32,
+    4,
+    2,
+    window_size=3,
+    global_attn_indexes=(0, 1, 2, 3),
+    prompt_dim=32,
+    decoder_heads=2,
 )
 
 
@@ -118,7 +128,7 @@ def test_an_official_file_fits_a_smaller_grid_in_global_and_in_windowed_blocks(
             assert table.shape == ((127, 16) if index in (1, 3) else (27, 16))
             table.copy_(along[:, None].expand(127, 16) if index in (1, 3) else torch.randn(27, 16))
     torch.save(state, path)
-    config = SamConfig("small", 16, 32, 4, 2, window=14, global_blocks=(1, 3))
+    config = SamConfig("small", 16, 32, 4, 2, window_size=14, global_attn_indexes=(1, 3))
     sam = build_sam(config, (4, 6))
     load_sam_checkpoint(sam, path)
     for index in range(4):
@@ -168,13 +178,14 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> 
 
 def test_a_full_size_official_checkpoint_loads_into_the_acdc_preset(tmp_path: Path) -> None:
     """The real files cannot be had everywhere; this one has vit_b's very keys and shapes."""
-    from MaskSAMCore.modeling import build_model, preset
+    from MaskSAMCore.modeling import build_model
+    from MaskSAMCore.presets.paper import ACDC
 
     modeling = segment_anything("build_sam")
     path = tmp_path / "sam_vit_b.pth"
     official = modeling.build_sam_vit_b()
     torch.save(official.state_dict(), path)
-    model = build_model(preset("acdc", window=(4, 128, 128)))
+    model = build_model(ACDC.network.replace(window=(4, 128, 128)))
     load_sam_checkpoint(model.sam, path)
     assert model.config.sam == SAM_CONFIGS["vit_b"]
     loaded = model.sam.image_encoder.blocks[0].mlp.lin1.weight

@@ -23,8 +23,9 @@ from MaskSAMCore.geometry import reorient
 from MaskSAMCore.inference.sam.preprocessing import PREPARATIONS, percentile_limits, to_grey
 from MaskSAMCore.inference.sam.segmenter import SamSegmenter
 from MaskSAMCore.io.files import sha256
-from MaskSAMCore.modeling.sam.build import segment_anything
-from MaskSAMCore.modeling.sam.predictor import PlainSam, checkpoint_config
+from MaskSAMCore.modeling.sam.checkpoint import checkpoint_config
+from MaskSAMCore.modeling.sam.package import segment_anything
+from MaskSAMCore.modeling.sam.predictor import PlainSam
 from MaskSAMCore.models import find, open_checkpoint, verify
 from Testing.helpers.sam_reference import photograph, predictor, randomize
 

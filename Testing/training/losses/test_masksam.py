@@ -13,15 +13,14 @@ from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.modeling import MaskSAM, build_model
 from MaskSAMCore.training.losses.masksam import (
     LossSettings,
-    LossWeights,
     classification_loss,
     generator_loss,
-    masksam_loss,
     prompted_prediction,
     semantic_loss,
     slice_targets,
+    training_loss,
 )
-from MaskSAMCore.training.losses.prompting import PromptSettings, jittered_boxes, prompted_classes
+from MaskSAMCore.training.losses.prompting import PromptSettings, ground_truth_boxes, sample_prompts
 from MaskSAMCore.training.matcher import Assignment, match, pairwise_box_costs, pairwise_mask_costs
 from Testing.helpers.networks import small_masksam_config
 
@@ -132,10 +131,10 @@ def test_the_semantic_loss_ignores_padding() -> None:
 def test_drawn_boxes_are_tight_or_those_of_the_whole_window() -> None:
     targets = slice_targets(example_labels(), 2)
     loose = torch.tensor([[False, False, True]])
-    boxes = jittered_boxes(targets, 1, loose, 0.0, None)
+    boxes = ground_truth_boxes(targets, 1, loose, 0.0, None)
     torch.testing.assert_close(boxes[2, 1], targets.boxes[2, 1])
     torch.testing.assert_close(boxes[4, 2], torch.tensor([0.25, 0.625, 0.9, 0.875]))
-    jittered = jittered_boxes(targets, 1, loose, 0.1, torch.Generator().manual_seed(0))
+    jittered = ground_truth_boxes(targets, 1, loose, 0.1, torch.Generator().manual_seed(0))
     shift = (jittered - boxes)[2, 1].abs()
     assert 0 < float(shift.max()) <= 0.1 * 0.25 + 1e-6
 
@@ -155,9 +154,9 @@ def test_prompts_replace_the_proposal_of_their_class_only() -> None:
 
 
 def test_the_background_is_never_prompted_and_a_share_of_zero_prompts_nothing() -> None:
-    prompted, _, _ = prompted_classes(50, 3, PromptSettings(share=1), None)
+    prompted, _, _ = sample_prompts(50, 3, PromptSettings(share=1), None)
     assert not prompted[:, 0].any() and prompted[:, 1:].all()
-    assert not prompted_classes(50, 3, PromptSettings(share=0), None)[0].any()
+    assert not sample_prompts(50, 3, PromptSettings(share=0), None)[0].any()
 
 
 def test_the_loss_reaches_every_trained_parameter_and_reports_its_parts() -> None:
@@ -167,21 +166,20 @@ def test_the_loss_reaches_every_trained_parameter_and_reports_its_parts() -> Non
     generator = torch.Generator().manual_seed(3)
     images = torch.randn(2, 1, 5, 16, 20)
     labels = example_labels().expand(2, -1, -1, -1)
-    loss, parts = masksam_loss(model, images, labels, settings, generator)
+    loss, parts = training_loss(model, images, labels, settings, generator)
     loss.backward()
     assert {name for name, p in model.trained_parameters().items() if p.grad is None} == set()
     assert set(parts) == {"masks", "auxiliary", "classes", "semantic"}
-    weights = LossWeights()
-    total = parts["masks"] + parts["auxiliary"] + weights.classification * parts["classes"]
+    total = parts["masks"] + parts["auxiliary"] + settings.classification * parts["classes"]
     assert float(loss.detach()) == pytest.approx(
-        total + weights.semantic * parts["semantic"], rel=1e-5
+        total + settings.semantic * parts["semantic"], rel=1e-5
     )
 
 
 def test_a_few_steps_on_one_window_learn_it() -> None:
     torch.manual_seed(0)
     model = build_model(small_masksam_config(stem_pyramid=True, stem_channels=(8, 8, 16)))
-    images, labels, _ = after_a_few_steps(model, masksam_loss)
+    images, labels, _ = after_a_few_steps(model, training_loss)
     with torch.no_grad():
         found = model.eval()(images).semantic().argmax(1)
     assert min(dice_scores(found.numpy(), labels.numpy(), [1, 2])) > 0.9
@@ -224,8 +222,7 @@ def test_the_generators_loss_is_that_of_its_first_queries_as_classes(rarity: flo
     labels = example_labels()
     labels[..., 18:] = -1
     logits = torch.randn(1, 4, 5, 16, 20)
-    weights_of_parts = LossWeights(auxiliary_bce=0, box_l1=0, box_giou=0)
-    settings = LossSettings(weights_of_parts, rarity=rarity)
+    settings = LossSettings(auxiliary_bce=0, box_l1=0, box_giou=0, rarity=rarity)
     loss, _ = generator_loss(GivenMasks(logits), None, labels, settings)
     shares = logits.sigmoid()[..., :18]
     shares = (shares / shares.sum(1, keepdim=True))[0]
@@ -246,7 +243,7 @@ def test_the_generators_loss_is_low_only_for_the_right_masks() -> None:
     labels = example_labels()
     right = torch.full((1, 4, 5, 16, 20), -12.0)
     right.scatter_(1, labels[:, None], 12.0)
-    settings = LossSettings(LossWeights(box_l1=0, box_giou=0))
+    settings = LossSettings(box_l1=0, box_giou=0)
     assert float(generator_loss(GivenMasks(right), None, labels, settings)[0]) < 0.01
     swapped = right[:, [0, 2, 1, 3]]
     assert float(generator_loss(GivenMasks(swapped), None, labels, settings)[0]) > 1

@@ -1,0 +1,58 @@
+"""Boxes of masks and masks of boxes; a box is x1 y1 x2 y2 in voxel edges, normalised to 0..1."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def mask_boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the tight boxes of binary masks.
+
+    Args:
+        masks: bool (..., H, W).
+
+    Returns:
+        Boxes (..., 4), zeros where a mask is empty, and bool (...), true where a mask has a voxel.
+    """
+    height, width = masks.shape[-2:]
+
+    def extent(line: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        counts = line.to(torch.uint8)
+        first = counts.argmax(-1)
+        last = length - counts.flip(-1).argmax(-1)
+        return first / length, last / length
+
+    columns, rows = masks.any(-2), masks.any(-1)
+    x1, x2 = extent(columns, width)
+    y1, y2 = extent(rows, height)
+    present = columns.any(-1)
+    return torch.stack([x1, y1, x2, y2], -1) * present[..., None], present
+
+
+def inside_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Return the voxels of a slice whose centre lies inside a box.
+
+    Args:
+        boxes: (M, 4).
+        height: rows of the slice.
+        width: columns of the slice.
+
+    Returns:
+        bool (M, height, width).
+    """
+    y = (torch.arange(height, device=boxes.device) + 0.5) / height
+    x = (torch.arange(width, device=boxes.device) + 0.5) / width
+    x1, y1, x2, y2 = (edge[:, None] for edge in boxes.float().unbind(-1))
+    rows = (y >= y1) & (y <= y2)
+    columns = (x >= x1) & (x <= x2)
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def clip_boxes(boxes: Tensor, bounds: Tensor) -> Tensor:
+    """Return the parts of boxes (M, 4) inside their bounds (M, 4), and the bounds themselves where
+    a box lies outside of them."""
+    lower = torch.maximum(boxes[:, :2], bounds[:, :2])
+    upper = torch.minimum(boxes[:, 2:], bounds[:, 2:])
+    empty = (upper <= lower).any(-1, keepdim=True)
+    return torch.where(empty, bounds, torch.cat([lower, upper], -1))

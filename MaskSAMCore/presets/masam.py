@@ -1,0 +1,46 @@
+"""Presets of MA-SAM: those of its paper, and a small one."""
+
+from __future__ import annotations
+
+from MaskSAMCore.modeling import SAM_CONFIGS, MASamConfig
+from MaskSAMCore.training.hyperparameters import TrainSettings
+from MaskSAMCore.training.losses.masam import LossSettings
+from MaskSAMCore.training.preset import PlanConstraints, Preset
+
+_ABDOMEN = PlanConstraints(ct_window=(-200.0, 250.0))
+
+# The published schedule over 400 epochs of BTCV.
+_TRAINING = TrainSettings(
+    learning_rate=8e-4,
+    weight_decay=0.1,
+    schedule="poly",
+    exponent=7.0,
+    warm_up=250,
+    iterations=250 * 200,
+    loss=LossSettings(box_share=0.3, box_jitter=0.1),
+)
+
+MASAM_TINY = Preset(
+    "masam_tiny",
+    MASamConfig(
+        num_classes=2,
+        window=(5, 64, 64),
+        sam=SAM_CONFIGS["vit_t"],
+        pixels=None,
+        rank=8,
+        adapter_dim=64,
+    ),
+    # Trained from scratch in minutes: the exponent of 7 would decay the rate to 1 % by half time.
+    _TRAINING.replace(
+        learning_rate=2e-3, weight_decay=0.05, exponent=0.9, iterations=8000, mirror=(0,)
+    ),
+    _ABDOMEN,
+)
+
+MASAM_B = Preset("masam_b", MASamConfig(num_classes=13), _TRAINING, _ABDOMEN)
+
+MASAM_H = Preset(
+    "masam_h", MASamConfig(num_classes=13, sam=SAM_CONFIGS["vit_h"]), _TRAINING, _ABDOMEN
+)
+
+PRESETS = (MASAM_TINY, MASAM_B, MASAM_H)

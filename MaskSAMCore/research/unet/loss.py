@@ -1,0 +1,73 @@
+"""Loss of the U-Net: cross-entropy and Dice with nnU-Net's deep supervision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from MaskSAMCore.modeling.configuration import Configuration
+from MaskSAMCore.research.unet.network import UNet
+from MaskSAMCore.training.losses.common import cross_entropy_and_dice, split_shared_settings
+
+
+@dataclass(frozen=True)
+class LossSettings(Configuration):
+    """Settings of the U-Net's loss.
+
+    Attributes:
+        cross_entropy: weight of the cross-entropy.
+        dice: weight of the Dice loss of the foreground.
+    """
+
+    cross_entropy: float = 1.0
+    dice: float = 1.0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LossSettings:
+        """Build settings from the plain types of :meth:`to_dict`, or of former shared settings."""
+        if "weights" in values:
+            weights, _ = split_shared_settings(values)
+            values = {key: weights[key] for key in ("cross_entropy", "dice")}
+        return super().from_dict(values)
+
+
+def training_loss(
+    model: UNet,
+    images: Tensor,
+    labels: Tensor,
+    settings: LossSettings,
+    rng: torch.Generator | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """Return the loss of a training step, and its parts for the log.
+
+    Each stage counts half as much as the next finer one, and the coarsest not at all.
+
+    Args:
+        model: network in training mode.
+        images: (B, C, T, H, W).
+        labels: long (B, T, H, W), 0..K; negative ones are padding.
+        settings: weights of the parts.
+        rng: unused, there is nothing random.
+    """
+    stages = model.supervised_logits(images)
+    shares = [0.5**index for index in range(len(stages))]
+    if len(stages) > 1:
+        shares[-1] = 0.0
+    loss = stages[0].new_zeros(())
+    parts = {"cross_entropy": 0.0, "dice": 0.0}
+    for share, logits in zip(shares, stages, strict=True):
+        target = labels
+        if logits.shape[2:] != labels.shape[1:]:
+            coarse = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest")
+            target = coarse[:, 0].long()
+        entropy, dice = cross_entropy_and_dice(logits.float(), target, background=False)
+        part = settings.cross_entropy * entropy + settings.dice * dice
+        loss = loss + share / sum(shares) * part
+        parts["cross_entropy"] += share / sum(shares) * float(entropy.detach())
+        parts["dice"] += share / sum(shares) * float(dice.detach())
+    return loss, parts
