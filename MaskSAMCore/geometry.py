@@ -110,7 +110,7 @@ class Box:
 
     @property
     def empty(self) -> bool:
-        """Whether the box has no extent along an axis."""
+        """True if the box has no extent along an axis."""
         sizes = np.asarray(self.upper) - np.asarray(self.lower)
         return bool((sizes <= EDGE_TOLERANCE).any())
 

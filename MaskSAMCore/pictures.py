@@ -68,9 +68,9 @@ def outline_picture(
         labelcolor="white",
         frameon=False,
     )
-    drawn = BytesIO()
-    figure.savefig(drawn, dpi=100, format="png")
-    picture = Image.open(drawn).convert("RGB")
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=100, format="png")
+    picture = Image.open(buffer).convert("RGB")
     picture = _with_palette(picture, [label.color for label in labels])
     with atomic_file(path) as temporary:
         picture.save(temporary, format="png", optimize=True)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,8 +79,15 @@ def _distribution(name: str) -> str:
     return re.split(r"[^\w.-]", name)[0].lower().replace("_", "-")
 
 
+def _settings() -> dict[str, Any]:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml")
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
 def test_every_imported_package_is_declared() -> None:
-    requirements = importlib.metadata.requires("masksam") or []
+    project = _settings()["project"]
+    extras = project["optional-dependencies"].values()
+    requirements = [*project["dependencies"], *(name for extra in extras for name in extra)]
     declared = {_distribution(requirement) for requirement in requirements}
     found = importlib.metadata.packages_distributions()
     for path in _PACKAGE.rglob("*.py"):
@@ -91,9 +99,7 @@ def test_every_imported_package_is_declared() -> None:
 
 
 def test_every_folder_of_code_is_packaged() -> None:
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 cannot read pyproject.toml")
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
-    packages = set(settings["setuptools"]["packages"])
+    packages = set(_settings()["tool"]["setuptools"]["packages"])
     folders = {path.parent.relative_to(ROOT) for path in _PACKAGE.rglob("*.py")}
     assert packages - {"MaskSAMCore._resources"} == {".".join(folder.parts) for folder in folders}
 

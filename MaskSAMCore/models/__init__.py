@@ -1,6 +1,6 @@
-"""Trained models: as files, in the catalog, and how they get onto a machine.
+"""Model catalog, model bundles and SAM checkpoints.
 
-The catalog is read without importing torch; what builds networks is imported when it is used.
+The catalog is read without importing PyTorch, which is imported with the first name that needs it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from MaskSAMCore.models.catalog import (
     user_folder,
 )
 
-_LATER = {
+_HOMES = {
     "Bundle": "bundle",
     "Checkpoint": "checkpoint",
     "add_checkpoint": "checkpoint",
@@ -66,6 +66,6 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

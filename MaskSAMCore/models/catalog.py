@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def needs_boxes(self) -> bool:
-        """Whether the model segments the content of boxes, and nothing without a box."""
+        """True for a model that segments the content of boxes, and nothing without a box."""
         return self.kind == "backbone"
 
 

@@ -22,7 +22,7 @@ def test_the_shipped_catalog_lists_the_official_backbones():
     assert entries["sam_vit_h"].sha256.startswith("a7bf3b02f3eb")
     assert all(e.kind == "backbone" and e.licence == "Apache-2.0" for e in entries.values())
     assert all(e.needs_boxes for e in entries.values())
-    # Nobody publishes its SHA-256: it is brought by hand, from where its authors point to.
+    # No SHA-256 of it is published, so the user downloads it from the authors' page.
     assert entries["medsam"].page and not entries["medsam"].url and not entries["medsam"].sha256
     assert [e.preparation for e in entries.values()] == ["sam", "sam", "sam", "medsam"]
 
