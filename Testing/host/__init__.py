@@ -75,6 +75,13 @@ def start():
     return _application
 
 
+def quit_application() -> None:
+    """Quit the application, as happens at the process's end otherwise; it cannot start again."""
+    from Testing.host import application
+
+    application.quit_application()
+
+
 def _register(name: str, widgets: dict[str, type]) -> None:
     import types
 

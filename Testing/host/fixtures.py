@@ -25,8 +25,9 @@ def ignored_without_slicer() -> list[str]:
 
 @pytest.fixture(scope="session")
 def application():
-    """``slicer.app``, one for all tests of the process."""
-    return host.start()
+    """``slicer.app``, one for all tests of the process; it quits after the last of them."""
+    yield host.start()
+    host.quit_application()
 
 
 @pytest.fixture

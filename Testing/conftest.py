@@ -1,0 +1,62 @@
+"""Settings of every test run: temporary files and caches live in a folder of the run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_VARIABLE = "MASKSAM_TEST_TEMPORARY"
+# Caches that libraries keep beyond a run; they lie inside the run's folder and count as clean.
+_CACHES = "caches"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Point the temporary folder of this process, and of those it starts, to the run's own."""
+    if _VARIABLE in os.environ:  # a process of pytest-xdist
+        return
+    # The folders of tmp_path stay where pytest keeps those of the latest runs.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    folder = Path(tempfile.mkdtemp(prefix="masksam-tests-"))
+    (folder / _CACHES).mkdir()
+    os.environ[_VARIABLE] = str(folder)
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        os.environ[name] = str(folder)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / _CACHES / "torchinductor")
+    tempfile.tempdir = None
+    config.stash[_RUN_FOLDER] = folder
+
+
+_RUN_FOLDER = pytest.StashKey[Path]()
+_LEFT_BEHIND = pytest.StashKey[list[str]]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if a test left a file or a folder in the temporary folder."""
+    folder = session.config.stash.get(_RUN_FOLDER, None)
+    if folder is None:
+        return
+    left = sorted(path.name for path in folder.iterdir() if path.name != _CACHES)
+    session.config.stash[_LEFT_BEHIND] = left
+    if left and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    left = config.stash.get(_LEFT_BEHIND, [])
+    if left:
+        terminalreporter.section("left in the temporary folder", red=True)
+        for name in left:
+            terminalreporter.line(name)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    folder = config.stash.get(_RUN_FOLDER, None)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
