@@ -17,7 +17,7 @@ KINDS = ("auto", "cpu", "cuda", "mps")
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """A device and why it was chosen, for people to read."""
+    """A device and the reason for its choice, in words."""
 
     device: torch.device
     reason: str
@@ -27,10 +27,10 @@ class DeviceChoice:
 
 
 def choose_device(wanted: str = "auto") -> DeviceChoice:
-    """The device to use.
+    """Choose the device to use.
 
     Args:
-        wanted: "auto" (the fastest present), "cpu", "cuda", "cuda:1", "mps".
+        wanted: "auto" for the fastest one, "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
         MaskSAMError: the device is unknown, or not usable here.
@@ -67,7 +67,7 @@ def _fastest() -> DeviceChoice:
 
 
 def _why_no_cuda() -> str:
-    """Empty where CUDA (or ROCm, which goes by the same name) works."""
+    """Return why CUDA (or ROCm, which has the same name in PyTorch) is unusable; "" if it works."""
     if not (torch.backends.cuda.is_built() or torch.version.hip):
         return "this PyTorch was built without GPU support"
     if not torch.cuda.is_available():
@@ -76,6 +76,7 @@ def _why_no_cuda() -> str:
 
 
 def _why_no_mps() -> str:
+    """Return why Apple GPUs are unusable; "" if they work."""
     if not torch.backends.mps.is_built():
         return "this PyTorch was built without support for Apple GPUs"
     if not torch.backends.mps.is_available():
@@ -84,8 +85,10 @@ def _why_no_mps() -> str:
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 autocast where the device computes in it natively; float32 elsewhere, for emulated
-    it is three times slower."""
+    """Return bfloat16 autocast for a device with bfloat16 units, else a context without effect.
+
+    Emulated bfloat16 is three times slower than float32.
+    """
     if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
         return torch.autocast("cuda", torch.bfloat16)
     if device.type == "cpu" and cpu_has_bfloat16():
@@ -94,7 +97,7 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies in bfloat16 (AMX or AVX-512), as far as PyTorch can tell."""
+    """Return True if PyTorch reports that the processor multiplies in bfloat16 (AMX or AVX-512)."""
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 

@@ -1,7 +1,7 @@
-"""Embeddings of windows, kept within a bound of memory and beyond it on disk.
+"""Cache of the embeddings of windows, in memory up to a limit and in files beyond it.
 
-An embedding is whatever a model's `encode` returns: a dataclass, sequence or mapping whose
-tensors have the batch first. Nothing here depends on which.
+An embedding is the result of a network's `encode`: any dataclass, sequence or mapping whose tensors
+have the batch first.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from torch import Tensor
 # Memory of a session for embeddings; further ones go to files.
 CACHE_BYTES = 1 << 30
 SPILL_PREFIX = "masksam-embeddings-"
-# Embeddings are a convenience: a disk that is nearly full is left alone, and none is filled.
-_DISK_TO_LEAVE = 2 << 30
+# Free space that is left on the disk, and largest size of all files: embeddings only save time.
+FREE_DISK = 2 << 30
 SPILL_LIMIT = 8 << 30
 
 
 def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """The same structure with `function` applied to each of its tensors."""
+    """Return a copy of a nested structure with `function` applied to each of its tensors."""
     if isinstance(value, Tensor):
         return function(value)
     if is_dataclass(value) and not isinstance(value, type):
@@ -47,7 +47,7 @@ def copy_window(embedding: Any, index: int) -> Any:
 
 
 def size_in_bytes(embedding: Any) -> int:
-    """Memory held by an embedding's tensors."""
+    """Return the memory of an embedding's tensors in bytes."""
     sizes: list[int] = []
 
     def measure(tensor: Tensor) -> Tensor:
@@ -60,22 +60,27 @@ def size_in_bytes(embedding: Any) -> int:
 
 @dataclass(frozen=True)
 class _Spilled:
-    """An embedding on disk: its structure with empty tensors, and a file for each of them."""
+    """An embedding on disk: its structure with empty tensors, and one file per tensor."""
 
     structure: Any
     files: tuple[Path, ...]
 
 
 class EmbeddingCache:
-    """Embeddings by key: in memory up to a number of bytes, what exceeds it in files.
+    """Embeddings by key, in memory up to a limit and in files beyond it.
 
-    The files are arrays (.npy, nothing is pickled) in a private folder of their own in the place
-    for temporary files. It is made when it is first needed and removed by :meth:`clear`, at the
-    latest when the process ends. Files are mapped into memory when they are read. Where the disk is
-    nearly full, or the files come to SPILL_LIMIT, an embedding is not kept.
+    The files are NumPy arrays without pickles, in a private folder within the folder for temporary
+    files. The folder is created when it is first needed and removed by :meth:`clear`, at the latest
+    when the process ends. Files are memory-mapped when they are read. An embedding is not kept if
+    it would leave less than FREE_DISK on the disk, or if the files would exceed SPILL_LIMIT.
 
     Args:
-        limit: bytes in memory; 0 keeps nothing at all, on disk neither.
+        limit: bytes of embeddings in memory; 0 keeps none, in files neither.
+
+    Attributes:
+        limit: bytes of embeddings in memory at most.
+        used: bytes of embeddings in memory.
+        spilled: bytes of embeddings in files.
     """
 
     def __init__(self, limit: int) -> None:
@@ -91,7 +96,7 @@ class EmbeddingCache:
         return len(self._kept)
 
     def put(self, key: Hashable, embedding: Any) -> None:
-        """Keep an embedding."""
+        """Keep an embedding, unless its key is known or there is no room."""
         if key in self._kept or not self.limit:
             return
         size = size_in_bytes(embedding)
@@ -107,18 +112,20 @@ class EmbeddingCache:
             self.spilled += size
 
     def get(self, key: Hashable, device: torch.device) -> Any | None:
-        """The embedding on the device, or None where it was not kept."""
+        """Return an embedding on a device, or None if it was not kept."""
         kept = self._kept.get(key)
         if isinstance(kept, _Spilled):
             try:
                 kept = _read(kept)
             except (OSError, ValueError):
-                del self._kept[key]  # something tidied the folder: it is encoded again
+                del self._kept[
+                    key
+                ]  # another program deleted the files: the window is encoded again
                 return None
         return None if kept is None else map_tensors(kept, lambda t: t.to(device))
 
     def clear(self) -> None:
-        """Let go of all, and remove the files."""
+        """Remove all embeddings and their files."""
         self._kept.clear()
         self.used = self.spilled = 0
         if self._remove is not None:
@@ -136,7 +143,7 @@ class EmbeddingCache:
         files: list[Path] = []
         try:
             folder = self._private_folder()
-            if shutil.disk_usage(folder).free - size < _DISK_TO_LEAVE:
+            if shutil.disk_usage(folder).free - size < FREE_DISK:
                 return None
             for tensor in tensors:
                 self._written += 1
@@ -156,7 +163,7 @@ class EmbeddingCache:
 
 
 def _read(spilled: _Spilled) -> Any:
-    """The embedding, its tensors mapped; what a person might write to them stays in memory."""
+    """Return an embedding with memory-mapped tensors; writing to them does not change the files."""
     arrays: Iterator[Any] = (
         np.load(path, mmap_mode="c", allow_pickle=False) for path in spilled.files
     )

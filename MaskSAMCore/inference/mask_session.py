@@ -1,8 +1,8 @@
-"""A volume held open: its scores and embeddings are kept, so that a box costs a decode only."""
+"""An open volume of a network with classes: a changed box costs a decode only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -63,7 +63,7 @@ class MaskSession:
         self._scores: Tensor | None = None
         self._proposals: tuple[Proposal | None, ...] = ()
         self._automatic: Segmentation | None = None
-        self._before_postprocessing: NDArray[Any] | None = None
+        self._before_cleanup: NDArray[Any] | None = None
         self._edited: dict[int, tuple[list[Box], EditedScores]] = {}
         self._closed = False
 
@@ -79,9 +79,9 @@ class MaskSession:
         self.close()
 
     def close(self) -> None:
-        """Let go of embeddings and scores."""
+        """Free the embeddings and scores; the session cannot be used afterwards."""
         self._cache.clear()
-        self._scorer = self._scores = self._automatic = self._before_postprocessing = None
+        self._scorer = self._scores = self._automatic = self._before_cleanup = None
         self._edited.clear()
         self._closed = True
 
@@ -102,87 +102,95 @@ class MaskSession:
         """Segment the volume.
 
         Args:
-            boxes: all boxes that a person gave, in IJK voxel edges, each labelled with a class's
-                name. A class with boxes is decoded from them and lies inside them; the others keep
-                their automatic scores. Several boxes of a class are united slice by slice. A box in
-                space bounds its class; one that is no thicker than a slice is the class's own box
-                on that slice.
-            overwrite: whether a class with boxes may take voxels that belong to a class without
-                (and give up voxels to it); else only classes with boxes change.
+            boxes: all boxes of the user, in IJK voxel edges, each with the name of a class. A class
+                with boxes is decoded from them and lies inside them; the others keep their
+                automatic scores. Several boxes of a class are united slice by slice. A box in space
+                bounds its class; one that is no thicker than a slice is the class's own box on that
+                slice.
+            overwrite: True lets a class with boxes take voxels of a class without boxes and leave
+                voxels to it, see :mod:`MaskSAMCore.inference.decision`.
             progress: called with (stage, fraction done, seconds left or None).
-            cancelled: asked before each channel is prepared and before each window (on a GPU, each
-                batch of them); True ends the run.
-            probabilities: also return the probabilities of all classes.
+            cancelled: polled before each channel is preprocessed and before each window (on a GPU,
+                each batch of windows); True stops the run.
+            probabilities: True adds the probabilities of all classes to the result.
 
         Raises:
             MaskSAMError: a box names no class, or lies outside the volume or the ROI.
-            Cancelled: the caller wished to stop.
+            Cancelled: `cancelled` returned True.
         """
         if self._closed:
             raise MaskSAMError("this session is closed: open the volume again")
-        clipped = self._by_class(boxes or ())
+        by_class = self._group_by_class(boxes or ())
         report = Progress(progress, cancelled)
-        scorer = self._prepared(report)
-        self._runner.memory.notes.clear()
+        scorer = self._prepared_scorer(report)
+        notes = self._runner.memory.notes
+        notes.clear()
         if self._scores is None:
-            report.stage("Segmenting", until=0.8 if clipped else 0.9)
+            report.stage("Segmenting", until=0.8 if by_class else 0.9)
             self._scores = scorer.automatic(report)
             names = [label.name for label in self._settings.labels]
             self._proposals = scorer.proposed.proposals(names, self._grid)
         if self._automatic is None:
-            report.stage("Writing the labels", until=0.85 if clipped else 1.0)
-            self._automatic = self._write(self._scores, {}, set(), False, report)
-        edited = self._edit(clipped, scorer, report)
+            report.stage("Writing the labels", until=0.85 if by_class else 1.0)
+            self._automatic = self._decide_all(self._scores, report)
+        edited = self._edited_scores(by_class, scorer, report)
         report.stage("Writing the labels", until=0.97)
-        # A person who draws two boxes of a class wants both parts, whatever their size.
-        drawn = {
-            self._settings.labels[i - 1].value for i, parts in clipped.items() if len(parts) > 1
+        # Of a class with several boxes the user wants all parts, whatever their size.
+        whole = {
+            self._settings.labels[index - 1].value
+            for index, parts in by_class.items()
+            if len(parts) > 1
         }
+        cleaned = self._settings.largest_component - whole
         if edited and not overwrite:
-            result = self._rewrite(self._automatic, self._scores, edited, drawn, report)
+            result = self._decide_near_boxes(self._automatic, self._scores, edited, cleaned, report)
         else:
             result = replace(self._automatic, labelmap=self._automatic.labelmap.copy())
         if probabilities or (edited and overwrite):
             report.stage("Writing the labels", until=1.0)
-            whole = self._write(self._scores, edited, drawn, probabilities, report)
-            result = whole if overwrite else replace(result, probabilities=whole.probabilities)
+            decided = self._decide_all(self._scores, report, edited, cleaned, probabilities)
+            result = decided if overwrite else replace(result, probabilities=decided.probabilities)
         report.finish()
-        return replace(result, notes=tuple(self._runner.memory.notes))
+        return replace(result, notes=tuple(notes))
 
-    def _prepared(self, report: Progress) -> Scorer:
+    def _prepared_scorer(self, report: Progress) -> Scorer:
+        """Return the scorer of the preprocessed volume, which is made at the first run."""
         if self._scorer is None:
             report.stage("Preparing the image", until=0.05)
             plan = self._settings.plan
             channels = []
-            # One channel at a time: each may take seconds, and a cancel waits for no more than one.
-            for volume, how in zip(self._volumes, plan.normalization, strict=True):
+            # One channel at a time, because each may take seconds in which no cancel is seen.
+            for volume, normalization in zip(self._volumes, plan.normalization, strict=True):
                 report.check()
-                of_channel = replace(plan, normalization=(how,))
-                channels.append(preprocess([self._grid.crop(volume)], of_channel).image)
+                plan_of_channel = replace(plan, normalization=(normalization,))
+                channels.append(preprocess([self._grid.crop(volume)], plan_of_channel).image)
             image = channels[0] if len(channels) == 1 else np.concatenate(channels)
             self._grid = self._grid.resampled_to(image.shape[1:])
             self._scorer = Scorer(self._runner, image, self._passes, self._cache)
         return self._scorer
 
-    def _by_class(self, boxes: Sequence[Box]) -> dict[int, list[Box]]:
-        """The boxes by class index, clipped to what is processed."""
-        names = {label.name.casefold(): i for i, label in enumerate(self._settings.labels, start=1)}
-        found: dict[int, list[Box]] = {}
+    def _group_by_class(self, boxes: Sequence[Box]) -> dict[int, list[Box]]:
+        """Return the boxes by class index, clipped to the processed region."""
+        indices = {
+            label.name.casefold(): index
+            for index, label in enumerate(self._settings.labels, start=1)
+        }
+        grouped: dict[int, list[Box]] = {}
         for box in boxes:
-            index = names.get(box.class_name.strip().casefold())
+            index = indices.get(box.class_name.strip().casefold())
             if index is None:
                 known = ", ".join(label.name for label in self._settings.labels)
                 raise MaskSAMError(
-                    f"the box '{box.class_name}' names no class of this model: "
-                    f"choose one of {known}"
+                    f"the box '{box.class_name}' names no class of this model: choose one of"
+                    f" {known}"
                 )
-            found.setdefault(index, []).append(self._grid.clipped(box))
-        return found
+            grouped.setdefault(index, []).append(self._grid.clipped(box))
+        return grouped
 
-    def _edit(
+    def _edited_scores(
         self, boxes: dict[int, list[Box]], scorer: Scorer, report: Progress
     ) -> dict[int, EditedScores]:
-        """New scores of the classes with boxes; where the boxes are as before, the scores are."""
+        """Return the new scores of the classes with boxes; those of unchanged boxes are kept."""
         depth = scorer.image.shape[1]
         edited = {}
         for done, (index, parts) in enumerate(sorted(boxes.items()), start=1):
@@ -195,22 +203,28 @@ class MaskSession:
             edited[index] = self._edited[index][1]
         return edited
 
-    def _write(
+    def _decide_all(
         self,
         scores: Tensor,
-        edited: dict[int, EditedScores],
-        drawn: set[int],
-        with_probabilities: bool,
         report: Progress,
+        edited: Mapping[int, EditedScores] | None = None,
+        cleaned: frozenset[int] | None = None,
+        with_probabilities: bool = False,
     ) -> Segmentation:
-        """Everything on the input's grid; `drawn` labels keep all of their components."""
-        labels, volume = self._settings.labels, self._volumes[0]
-        shape = volume.array.shape
-        values = self._values
-        labelmap = np.zeros(shape, dtype=values.dtype)
+        """Decide all voxels, where classes with boxes may overwrite others.
+
+        Args:
+            scores: automatic scores on the plan's grid.
+            report: receives the progress.
+            edited: new scores of the classes with boxes; none for the automatic result.
+            cleaned: values of labels of which only the largest component is kept.
+            with_probabilities: True adds the probabilities of all classes.
+        """
+        settings, volume, values = self._settings, self._volumes[0], self._values
+        labelmap = np.zeros(volume.shape, dtype=values.dtype)
         probabilities = None
         if with_probabilities:
-            probabilities = np.zeros((len(scores), *shape), dtype=np.float32)
+            probabilities = np.zeros((len(scores), *volume.shape), dtype=np.float32)
             probabilities[0] = 1  # outside the ROI
         confidences = write_labels(
             scores,
@@ -218,62 +232,71 @@ class MaskSession:
             self._grid.to_plan_axes(labelmap),
             report,
             edited=edited,
-            background_weight=self._settings.background_weight,
+            background_weight=settings.background_weight,
             probabilities=(
                 None
                 if probabilities is None
-                else [self._grid.to_plan_axes(p) for p in probabilities]
+                else [self._grid.to_plan_axes(one) for one in probabilities]
             ),
         )
-        before = labelmap.copy() if self._settings.largest_component and not edited else None
-        keep_largest_components(labelmap, self._settings.largest_component - drawn)
         if not edited:
-            self._before_postprocessing = before
-        instances = find_instances(labelmap, labels, confidences[1:], self._proposals)
-        return Segmentation(labelmap, labels, instances, volume, probabilities)
+            self._before_cleanup = labelmap.copy() if settings.largest_component else None
+        keep_largest_components(
+            labelmap, settings.largest_component if cleaned is None else cleaned
+        )
+        instances = find_instances(labelmap, settings.labels, confidences[1:], self._proposals)
+        return Segmentation(labelmap, settings.labels, instances, volume, probabilities)
 
-    def _rewrite(
+    def _decide_near_boxes(
         self,
         automatic: Segmentation,
         scores: Tensor,
-        edited: dict[int, EditedScores],
-        drawn: set[int],
+        edited: Mapping[int, EditedScores],
+        cleaned: frozenset[int],
         report: Progress,
     ) -> Segmentation:
-        """The automatic result with the classes that have boxes decided anew, and no other."""
+        """Decide the classes with boxes; classes without boxes keep their automatic voxels.
+
+        Args:
+            automatic: result without boxes.
+            scores: automatic scores on the plan's grid.
+            edited: new scores of the classes with boxes.
+            cleaned: values of labels of which only the largest component is kept.
+            report: receives the progress.
+        """
         labels, values = self._settings.labels, self._values
         labelmap = automatic.labelmap.copy()
-        instances = {one.value: one for one in automatic.instances}
-        own = {int(values[index]) for index in edited}
-        for value in own & set(instances):
+        instances = {instance.value: instance for instance in automatic.instances}
+        edited_values = {int(values[index]) for index in edited}
+        for value in edited_values & set(instances):
             part = labelmap[instances.pop(value).box.slices()]
             part[part == value] = 0
-        before = self._before_postprocessing
-        before = automatic.labelmap if before is None else before
-        upright = self._grid.to_plan_axes(labelmap)
-        kept = self._grid.to_plan_axes(before)
-        region = affected_region(edited, scores.shape[1:], upright.shape)
+        before = automatic.labelmap if self._before_cleanup is None else self._before_cleanup
+        view = self._grid.to_plan_axes(labelmap)
+        shape = (view.shape[0], view.shape[1], view.shape[2])
+        region = affected_region(edited, scores.shape[1:], shape)
         if region is not None:
             confidences = write_labels(
                 scores,
                 values,
-                upright,
+                view,
                 report,
                 edited=edited,
                 background_weight=self._settings.background_weight,
-                kept=kept,
+                kept=self._grid.to_plan_axes(before),
                 region=region,
             )
-            keep_largest_components(upright[region], own & self._settings.largest_component - drawn)
-            for one in find_instances(upright[region], labels, confidences[1:], self._proposals):
-                if one.value in own:
-                    box = self._grid.box_of_part(one.box, region, upright.shape)
-                    instances[one.value] = replace(one, box=box)
-        ordered = tuple(instances[lb.value] for lb in labels if lb.value in instances)
-        return replace(automatic, labelmap=labelmap, instances=ordered)
+            keep_largest_components(view[region], edited_values & cleaned)
+            found = find_instances(view[region], labels, confidences[1:], self._proposals)
+            for instance in found:
+                if instance.value in edited_values:
+                    box = self._grid.box_of_part(instance.box, region, shape)
+                    instances[instance.value] = replace(instance, box=box)
+        ordered = [instances[label.value] for label in labels if label.value in instances]
+        return replace(automatic, labelmap=labelmap, instances=tuple(ordered))
 
     @property
     def _values(self) -> NDArray[Any]:
-        """(K + 1,): the label value of each class, background first."""
+        """Value of each class in the labelmap, (K + 1,), background first."""
         values = np.array([0, *(label.value for label in self._settings.labels)])
         return values.astype(np.uint8 if values.max() < 256 else np.uint16)

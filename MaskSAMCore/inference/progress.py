@@ -1,4 +1,4 @@
-"""Progress of a run as callers see it, and their wish to stop it."""
+"""Progress of a run, and its cancellation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ CancelledCallback = Callable[[], bool]
 
 
 class Progress:
-    """Reports a run's stages as one growing fraction, and stops the run when the caller wishes.
+    """Reports the stages of a run as one growing fraction, and stops the run on request.
 
     Args:
-        callback: receives the stage in words, the fraction done (0 to 1) and the seconds left,
-            None while they cannot be told.
-        cancelled: polled before each piece of work.
+        callback: called with the name of the stage, the fraction done (0 to 1) and the seconds
+            left, None while they are unknown.
+        cancelled: polled at each step; True stops the run.
     """
 
     def __init__(
@@ -30,16 +30,16 @@ class Progress:
         self._fraction = 0.0
 
     def stage(self, text: str, until: float) -> None:
-        """Begin a stage that lasts until a fraction of the whole run."""
+        """Begin a stage that ends at a fraction of the whole run."""
         self._stage, self._start, self._end = text, self._end, until
         self._began = time.monotonic()
         self.step(0, 1)
 
     def step(self, done: int, total: int) -> None:
-        """Report `done` of the stage's `total` pieces.
+        """Report that `done` of the stage's `total` steps are complete.
 
         Raises:
-            Cancelled: the caller wishes to stop.
+            Cancelled: `cancelled` returned True.
         """
         self.check()
         share = done / max(total, 1)
@@ -56,11 +56,15 @@ class Progress:
         self._report("Done", 0.0)
 
     def say(self, text: str) -> None:
-        """Report a remark without any advance."""
+        """Report a message without advancing."""
         self._report(text, None)
 
     def check(self) -> None:
-        """Raise Cancelled where the caller wishes to stop."""
+        """Poll for cancellation.
+
+        Raises:
+            Cancelled: `cancelled` returned True.
+        """
         if self._cancelled is not None and self._cancelled():
             raise Cancelled("the segmentation was cancelled")
 

@@ -156,7 +156,7 @@ def test_a_moved_box_is_decoded_alone_and_nothing_is_encoded(
 def test_embeddings_beyond_the_bound_of_memory_come_back_from_disk(
     segmenter: SamSegmenter, calls: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(spilling, "_DISK_TO_LEAVE", 0)
+    monkeypatch.setattr(spilling, "FREE_DISK", 0)
     moved = Box("beta", (12.0, 8.0, 3.0), (27.0, 22.0, 8.0))
     with segmenter.open(volume(), cache_bytes=1) as session:
         session.segment([B])
