@@ -1,4 +1,4 @@
-"""Generated volumes with known labels: a bright and a dark body in textured surroundings."""
+"""Generated volumes with known labels: a bright and a dark body in noise."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ CLASSES = {"background": 0, "Bright": 1, "Dark": 2}
 
 
 def generated_case(seed: int, shape: tuple[int, int, int] = (14, 26, 30)):
-    """Image and labels [K, J, I]: two ellipsoids of random place and size."""
-    random = np.random.default_rng(seed)
+    """Return image and labelmap [K, J, I] of two ellipsoids of random position and size."""
+    rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1)
     label = np.zeros(shape, np.uint8)
     size = np.array(shape)
     for value, place in ((1, (0.5, 0.3, 0.35)), (2, (0.5, 0.65, 0.65))):
-        centre = size * np.array(place) + random.uniform(-1.5, 1.5, 3)
-        radius = size * random.uniform(0.16, 0.22, 3)
+        centre = size * np.array(place) + rng.uniform(-1.5, 1.5, 3)
+        radius = size * rng.uniform(0.16, 0.22, 3)
         label[(((grid - centre) / radius) ** 2).sum(-1) < 1] = value
-    noise = random.normal(0, 0.3, shape)
+    noise = rng.normal(0, 0.3, shape)
     image = 100 + 40 * ((label == 1) * 2.0 - (label == 2) * 2.0 + noise)
     return image.astype(np.float32), label
 
 
 def write_image(array: np.ndarray, path: Path, direction=None, spacing=(1.0, 1.0, 2.0)) -> None:
-    """Writes [K, J, I] with a direction (nine LPS numbers) and a spacing along I, J, K."""
+    """Write an array [K, J, I] with a direction (nine LPS numbers) and mm along I, J, K."""
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(spacing)
     image.SetOrigin((12.0, -7.0, 3.0))
@@ -39,13 +39,13 @@ def write_image(array: np.ndarray, path: Path, direction=None, spacing=(1.0, 1.0
 
 
 def write_dataset(folder: Path, cases: int = 8, channels: int = 1) -> Path:
-    """An nnU-Net dataset folder; every other case has another direction on disk."""
+    """Write an nnU-Net dataset folder; every other case has another direction on disk."""
     turned = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
     for number in range(cases):
         image, label = generated_case(number)
         direction = turned if number % 2 else None
         if direction is not None:
-            # The same body in space, stored the other way round.
+            # Flipping the arrays keeps the bodies in place in space.
             image, label = image[:, ::-1, ::-1], label[:, ::-1, ::-1]
         name = f"case_{number:02d}"
         for channel in range(channels):

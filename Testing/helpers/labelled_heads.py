@@ -1,4 +1,4 @@
-"""Generated labelmaps of a lopsided body: a shell around two halves with a core each."""
+"""Generated labelmaps of an asymmetric head: skin around two halves with a core each."""
 
 from __future__ import annotations
 
@@ -28,10 +28,13 @@ DESCRIPTION: dict[str, Any] = {"labels": LABELS, "targets": TARGETS, "surroundin
 
 
 def head(seed: int = 0, shape: tuple[int, int, int] = (30, 36, 40)) -> np.ndarray:
-    """Label values, axes towards superior, anterior and right; the left core is the larger one."""
-    random = np.random.default_rng(seed)
+    """Return label values with axes towards superior, anterior and right.
+
+    The left core is larger than the right one, so that flips can be recognised.
+    """
+    rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"), -1)
-    grid = grid - random.uniform(-0.05, 0.05, 3)
+    grid = grid - rng.uniform(-0.05, 0.05, 3)
     radius = np.sqrt((grid**2).sum(-1))
     values = np.zeros(shape, np.uint16)
     values[radius < 0.92] = LABELS["skin"]
@@ -47,10 +50,10 @@ def head(seed: int = 0, shape: tuple[int, int, int] = (30, 36, 40)) -> np.ndarra
 def write_labelmaps(
     folder: Path, cases: int = 4, description: dict[str, Any] | None = None
 ) -> Path:
-    """A dataset folder without images; every other map lies in another direction on disk."""
-    # Slicer's RAS is LPS with two signs changed: columns to the right are -x, rows forward -y.
+    """Write a labelmap dataset; every other labelmap has another orientation on disk."""
+    # Directions are LPS: columns towards right are -x, rows towards anterior are -y.
     straight = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
-    # I to superior, J to the left, K to posterior.
+    # Axis I points to superior, J to left and K to posterior.
     turned = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
     for number in range(cases):
         values = head(number)

@@ -1,0 +1,38 @@
+"""Tests of the differences between systems."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from MaskSAMCore.research.comparison.statistics import Row, compared_pairs, holm
+from Testing.research.comparison.helpers import row_of
+
+
+def test_pairs_are_tested_over_cases_with_correction():
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.6, 0.9, 20)
+    rows = [
+        row_of("a", list(base)),
+        row_of("b", list(base - rng.uniform(0.01, 0.03, 20))),
+        row_of("same", list(base)),
+    ]
+    pairs = {(p.first, p.second): p for p in compared_pairs(rows)}
+    # With 20 differences of one sign, p is 2 / 2^20.
+    assert pairs["a", "b"].p == pytest.approx(2 / 2**20, rel=0.5)
+    assert 0.01 < pairs["a", "b"].difference < 0.03
+    assert pairs["a", "b"].p_holm > pairs["a", "b"].p
+    assert pairs["a", "same"].p == 1
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_cases_without_a_figure_and_failed_systems_are_not_tested():
+    rows = [
+        row_of("a", [0.5, math.nan, 0.7]),
+        row_of("b", [0.4, 0.5, 0.6]),
+        Row("c", "unet", problem="no luck"),
+    ]
+    (pair,) = compared_pairs(rows)
+    assert (pair.first, pair.second, pair.cases) == ("a", "b", 2)
