@@ -68,7 +68,7 @@ class SegmentationLogic:
 
     @property
     def busy(self) -> bool:
-        """Whether a run is under way."""
+        """Return whether a run is under way."""
         return self.run is not None and not self.run.finished
 
     def start(self, request: RunRequest, callbacks: RunCallbacks | None = None) -> Run:

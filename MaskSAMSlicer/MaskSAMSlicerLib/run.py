@@ -140,7 +140,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has succeeded or failed."""
+        """Return whether the run has succeeded or failed."""
         return self.outcome is not None or self.error is not None
 
     def start(self, client: WorkerClient) -> None:

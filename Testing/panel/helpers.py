@@ -30,7 +30,7 @@ class User:
 
     @property
     def busy(self) -> bool:
-        """Whether the panel shows that the worker is busy."""
+        """Return whether the panel shows that the worker is busy."""
         return self.widget.panel.busy
 
     @property

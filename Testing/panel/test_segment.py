@@ -10,7 +10,7 @@ from Testing.helpers.threshold_model import two_blobs
 from Testing.panel.helpers import blobs_volume, segmentations
 from Testing.slicer.helpers import GRIDS, add_volume, add_warp, segment_names, segment_voxels
 
-# Of this shape the slow model takes about a second.
+# The slow model takes about a second for a volume of this shape.
 SLOW_SHAPE = (6, 10, 12)
 
 

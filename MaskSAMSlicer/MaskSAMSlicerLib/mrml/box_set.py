@@ -96,7 +96,7 @@ class BoxSet:
 
     @property
     def changed(self) -> bool:
-        """Whether segmenting again may change the result."""
+        """Return whether segmenting again may change the result."""
         return bool(self.active_boxes or self.record.edited)
 
     @property

@@ -81,12 +81,12 @@ class UndoHistory:
 
     @property
     def can_undo(self) -> bool:
-        """Whether an earlier state can be restored."""
+        """Return whether an earlier state can be restored."""
         return not self._outdated and bool(self._history.IsRestorePreviousStateAvailable())
 
     @property
     def can_redo(self) -> bool:
-        """Whether an undone state can be restored."""
+        """Return whether an undone state can be restored."""
         return not self._outdated and bool(self._history.IsRestoreNextStateAvailable())
 
     def undo(self) -> None:

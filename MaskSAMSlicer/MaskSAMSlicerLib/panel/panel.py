@@ -62,7 +62,7 @@ class Panel:
 
     @property
     def busy(self) -> bool:
-        """Whether the worker has a task, of the panel or of a script."""
+        """Return whether the worker has a task, of the panel or of a script."""
         return self._task.busy
 
     def set_parameters(self, parameters: Any) -> None:

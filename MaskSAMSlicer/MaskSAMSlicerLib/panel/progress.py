@@ -87,12 +87,12 @@ class WorkerTask:
 
     @property
     def busy(self) -> bool:
-        """Whether the worker has a task, of the panel or of a script."""
+        """Return whether the worker has a task, of the panel or of a script."""
         return self._under_way or self._logic.busy
 
     @property
     def cancelling(self) -> bool:
-        """Whether the task is being cancelled."""
+        """Return whether the task is being cancelled."""
         return self._cancelling and self.busy
 
     def begin(self, name: str) -> None:
