@@ -12,8 +12,7 @@ import os
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from Testing.host.pythonqt import native
-from Testing.host.widgetparts import alike, stored
+from Testing.host.pythonqt import alike, native, stored
 
 Property, Signal = QtCore.Property, QtCore.Signal
 

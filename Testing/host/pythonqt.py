@@ -82,6 +82,36 @@ def native(cls: type) -> type:
     return cls
 
 
+def stored(name: str, kind, default, changed: str | None = None, signal: str | None = None):
+    """A Qt property that keeps its value; a change calls the method and emits the signal named.
+
+    A list of texts is read as a tuple, as PythonQt gives it.
+    """
+
+    def read(self):
+        return self.__dict__.setdefault("_values", {}).get(name, default)
+
+    def write(self, value):
+        if kind == "QStringList":
+            value = tuple(item for item in value if item)
+        elif kind in (bool, int, float, str):
+            value = kind(value)
+        if value == read(self):
+            return
+        self.__dict__["_values"][name] = value
+        if changed:
+            getattr(self, changed)()
+        if signal:
+            getattr(self, signal).emit(value)
+
+    return QtCore.Property(kind, read, write)
+
+
+def alike(base: type, name: str) -> type:
+    """A class of the given name that differs from `base` in nothing that tests touch."""
+    return native(type(name, (base,), {"__doc__": f"{name}: a {base.__name__} here."}))
+
+
 def property_names(cls: type) -> set[str]:
     """The Qt properties of a class: those of its Python part, and of the C++ class below.
 

@@ -6,6 +6,5 @@ from Testing.slicer.fixtures import (  # noqa: F401
     models_home,
     real_client,
 )
-from Testing.slicer.small_module import panel, small_path, volume  # noqa: F401
 
 collect_ignore_glob = ignored_without_slicer()

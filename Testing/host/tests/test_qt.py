@@ -3,7 +3,7 @@
 import pytest
 
 from Testing import host
-from Testing.slicer.small_module import ui_file, ui_widget
+from Testing.host.tests.small_module import ui_file, ui_widget
 
 
 def test_an_unknown_attribute_of_a_widget_raises(scene):
@@ -178,6 +178,3 @@ def test_the_table_of_segments_shows_and_edits_them(scene):
     assert table.selectedSegmentIDs() == ["spleen"]
     table.tableWidget().item(1, table.NAME).setText("Spleen")
     assert node.GetSegmentation().GetSegment("spleen").GetName() == "Spleen"
-
-
-# The life of a module
