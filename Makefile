@@ -19,6 +19,7 @@ check: $(VENV)/.ready
 	$(BIN)/ruff check MaskSAMCore MaskSAMSlicer Testing
 	$(BIN)/ruff format --check MaskSAMCore MaskSAMSlicer Testing
 	$(BIN)/mypy
+	PYTHONPATH=$(CURDIR):$(CURDIR)/MaskSAMSlicer $(BIN)/lint-imports --no-logo
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null || $(MAKE) --no-print-directory debian

@@ -67,8 +67,16 @@ def test_the_version_is_that_of_the_installed_distribution() -> None:
 
 
 def _imported_packages(path: Path) -> Iterator[str]:
-    """Yield the top-level package of each absolute import in a file, also in its functions."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Yield the top-level package of each absolute import that a file executes anywhere."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    type_checking = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for statement in block.body
+        for node in ast.walk(statement)
+    }
+    for node in set(ast.walk(tree)) - type_checking:
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:

@@ -34,7 +34,7 @@ def shipped() -> set[str]:
         top, _, rest = name.partition("/")
         if top == "MaskSAMSlicer" and name.endswith((".py", ".ui", ".png")):
             files.add(rest)
-        elif top == "MaskSAMCore" and name.endswith(".py"):
+        elif top == "MaskSAMCore" and name.endswith(".py") and not rest.startswith("research/"):
             files.add(name)
         elif name.startswith(("Resources/Models/", "Resources/SampleData/")):
             files.add(f"MaskSAMCore/_resources/{rest}")
@@ -119,12 +119,28 @@ def test_a_custom_application_that_bundles_the_extension_ships_the_same_files(tm
         assert files_below(tree / SCRIPTS) == shipped()
 
 
-def test_the_installed_tree_segments_by_itself(installed: Path, tmp_path: Path):
+@pytest.fixture
+def isolated(tmp_path: Path) -> Path:
+    """Folder for PYTHONPATH that hides an editable installation of the package.
+
+    It would find the parts of the package that the extension does not ship.
+    """
+    folder = tmp_path / "isolated"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import sys\nsys.meta_path = [f for f in sys.meta_path if 'editable' not in f.__module__]\n"
+    )
+    return folder
+
+
+def test_the_installed_tree_segments_by_itself(installed: Path, isolated: Path, tmp_path: Path):
     voxels = np.random.default_rng(0).normal(300, 30, (36, 52, 38)).astype(np.float32)
     sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / "image.nii.gz"))
     code = (
         "import MaskSAMCore, sys; from MaskSAMCore import Segmenter, read_volume;"
         "result = Segmenter.from_model('hippocampus').segment(read_volume(sys.argv[1]));"
+        "import importlib.util, MaskSAMCore.cli;"
+        "print(importlib.util.find_spec('MaskSAMCore.research'));"
         "print(MaskSAMCore.__file__, *result.labelmap.shape)"
     )
     run = subprocess.run(
@@ -133,14 +149,18 @@ def test_the_installed_tree_segments_by_itself(installed: Path, tmp_path: Path):
         text=True,
         check=True,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(installed / SCRIPTS)},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(isolated), str(installed / SCRIPTS)]),
+        },
     )
-    file, *shape = run.stdout.split()
+    research, file, *shape = run.stdout.split()
+    assert research == "None"
     assert Path(file) == installed / SCRIPTS / "MaskSAMCore" / "__init__.py"
     assert shape == ["36", "52", "38"]
 
 
-def test_the_installed_module_segments_by_itself(installed: Path, tmp_path: Path):
+def test_the_installed_module_segments_by_itself(installed: Path, isolated: Path, tmp_path: Path):
     """Panel, library, worker and core come from the installed tree."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[2]); from Testing import host; host.start();"
@@ -158,7 +178,7 @@ def test_the_installed_module_segments_by_itself(installed: Path, tmp_path: Path
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+        env={**os.environ, "PYTHONPATH": str(isolated)},
     )
     lines = run.stdout.splitlines()[-3:]
     assert run.returncode == 0, run.stderr[-3000:]
