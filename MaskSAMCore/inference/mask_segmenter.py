@@ -11,6 +11,7 @@ from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.device import DeviceChoice, choose_device
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES
 from MaskSAMCore.inference.mask_session import MaskSession
+from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.progress import CancelledCallback, ProgressCallback
 from MaskSAMCore.inference.results import Segmentation
 from MaskSAMCore.inference.runner import Runner
@@ -124,6 +125,12 @@ class MaskSegmenter:
     def device(self) -> DeviceChoice:
         """Device in use and the reason for it; the CPU once a GPU's memory ran out."""
         return self._runner.memory.choice
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the network's weights."""
+        model = self.model
+        return array_bytes((*model.parameters(), *model.buffers()))
 
     def segment(
         self,

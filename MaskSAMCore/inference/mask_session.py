@@ -17,6 +17,7 @@ from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.box_prompts import class_prompt
 from MaskSAMCore.inference.decision import affected_region, write_labels
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
+from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.progress import CancelledCallback, Progress, ProgressCallback
 from MaskSAMCore.inference.proposals import Proposal
@@ -77,6 +78,18 @@ class MaskSession:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of embeddings, scores and labelmaps in memory."""
+        labelmap = None if self._automatic is None else self._automatic.labelmap
+        return (
+            self._cache.used
+            + (0 if self._scorer is None else self._scorer.memory_bytes)
+            + array_bytes((self._scores, labelmap, self._before_cleanup))
+            + array_bytes(edited.scores for _, edited in self._edited.values())
+            + array_bytes(volume.array for volume in self._volumes)
+        )
 
     def close(self) -> None:
         """Free the embeddings and scores; the session cannot be used afterwards."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from MaskSAMCore.inference.box_prompts import ClassPrompt, window_prompt
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache, copy_window
+from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.proposals import ProposalSum
 from MaskSAMCore.inference.runner import Runner
@@ -88,6 +89,11 @@ class Scorer:
         self.num_classes: int = runner.model.config.num_classes
         self.proposed = ProposalSum(self.num_classes, image.shape[1])
         self._class_logits: dict[tuple[int, Flips], Tensor] = {}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the image and of the classes' logits, without the embeddings."""
+        return array_bytes((self.image, *self._class_logits.values()))
 
     def automatic(self, progress: Progress) -> Tensor:
         """Scores (K + 1, depth, rows, columns) from the network's own proposals."""

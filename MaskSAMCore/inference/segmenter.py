@@ -77,6 +77,11 @@ class Segmenter(Protocol):
         """Device in use and the reason for it; the CPU once a GPU's memory ran out."""
         ...
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the network's weights."""
+        ...
+
     def segment(
         self,
         volume: Volume | Sequence[Volume],

@@ -29,6 +29,11 @@ class Session(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of embeddings, scores and labelmaps in memory."""
+        ...
+
     def close(self) -> None:
         """Free the embeddings and scores; the session cannot be used afterwards."""
         ...

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.worker.protocol import MAX_SESSIONS
@@ -25,16 +23,32 @@ class _OpenSession:
     segmenter: Segmenter
 
 
+def load_segmenter(model: str, device: str) -> Segmenter:
+    """Load a model by its name in the catalog or the path of its bundle.
+
+    Raises:
+        MaskSAMError: there is no such model, it is damaged, or the device is unusable.
+    """
+    from MaskSAMCore.inference import Segmenter
+
+    return Segmenter.from_model(model, device=device)
+
+
+LoadSegmenter = Callable[[str, str], "Segmenter"]
+
+
 class ModelCache:
     """Least-recently-used cache of segmenters and sessions.
 
     Args:
         limit: bytes that segmenters and sessions together may use between requests; the segmenter
             used last is kept in any case.
+        load: loads the segmenter of a model on a device.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, load: LoadSegmenter = load_segmenter) -> None:
         self.limit = limit
+        self._load = load
         self._segmenters: OrderedDict[tuple[str, int, str], tuple[Segmenter, str]] = OrderedDict()
         self._sessions: OrderedDict[str, _OpenSession] = OrderedDict()
 
@@ -44,13 +58,11 @@ class ModelCache:
         Raises:
             MaskSAMError: there is no such model, it is damaged, or the device is unusable.
         """
-        from MaskSAMCore.inference import Segmenter
-
         key = model, _time_changed(model), device
         if key in self._segmenters:
             self._segmenters.move_to_end(key)
             return self._segmenters[key][0]
-        segmenter = Segmenter.from_model(model, device=device)
+        segmenter = self._load(model, device)
         self._segmenters[key] = segmenter, str(segmenter.device.device)
         self.trim()
         return segmenter
@@ -121,14 +133,8 @@ class ModelCache:
     @property
     def used(self) -> int:
         """Bytes in memory, without files that are mapped."""
-        seen: set[int] = set()
-        return sum(
-            _bytes_held(one, seen)
-            for one in (
-                *(kept.session for kept in self._sessions.values()),
-                *(segmenter for segmenter, _ in self._segmenters.values()),
-            )
-        )
+        sessions = sum(kept.session.memory_bytes for kept in self._sessions.values())
+        return sessions + sum(one.memory_bytes for one, _ in self._segmenters.values())
 
     def _drop(self, key: tuple[str, int, str]) -> None:
         segmenter, _ = self._segmenters.pop(key)
@@ -149,38 +155,6 @@ def _time_changed(model: str) -> int:
         path = folder
     description = path / "masksam.json"
     return (description if description.is_file() else path).stat().st_mtime_ns
-
-
-def _bytes_held(value: Any, seen: set[int]) -> int:
-    """Memory of all tensors and arrays within an object of ours, each counted once."""
-    import torch
-
-    if id(value) in seen:
-        return 0
-    seen.add(id(value))
-    if isinstance(value, torch.Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, np.ndarray):
-        return 0 if _is_mapped(value) else value.nbytes
-    if isinstance(value, torch.nn.Module):
-        parts: Any = (*value.parameters(), *value.buffers())
-    elif isinstance(value, Mapping):
-        parts = value.values()
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        parts = value
-    elif type(value).__module__.startswith("MaskSAMCore."):
-        parts = vars(value).values() if hasattr(value, "__dict__") else ()
-    else:
-        parts = ()
-    return sum(_bytes_held(part, seen) for part in parts)
-
-
-def _is_mapped(array: Any) -> bool:
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
-            return True
-        array = array.base
-    return False
 
 
 def _empty_gpu_cache() -> None:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from MaskSAMCore import __version__
 from MaskSAMCore.worker import protocol, shared_files
-from MaskSAMCore.worker.cache import ModelCache
+from MaskSAMCore.worker.cache import LoadSegmenter, ModelCache, load_segmenter
 from MaskSAMCore.worker.failures import as_request_error
 from MaskSAMCore.worker.jobs import JOBS, JobContext
 from MaskSAMCore.worker.protocol import (
@@ -72,16 +72,16 @@ class Server:
         reader: stream of the client's messages.
         channel: output for answers and notifications.
         idle_seconds: seconds without a job after which the process ends.
-        memory: bytes that models and sessions may use between requests.
+        models: cache of models and sessions.
     """
 
     def __init__(
-        self, reader: BinaryIO, channel: Channel, idle_seconds: float, memory: int
+        self, reader: BinaryIO, channel: Channel, idle_seconds: float, models: ModelCache
     ) -> None:
         self._reader = reader
         self._channel = channel
         self._idle_seconds = idle_seconds
-        self._models = ModelCache(memory)
+        self._models = models
         self._folder: Path | None = None
         self._waiting: queue.Queue[JobContext] = queue.Queue()
         self._lock = threading.Lock()
@@ -247,8 +247,12 @@ def take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return reader, writer
 
 
-def main() -> None:
-    """Run the worker."""
+def main(load: LoadSegmenter = load_segmenter) -> None:
+    """Run the worker.
+
+    Args:
+        load: loads the segmenter of a model on a device.
+    """
     parser = argparse.ArgumentParser(prog="python -m MaskSAMCore.worker", description=__doc__)
     parser.add_argument("--idle-minutes", type=float, default=15.0)
     parser.add_argument("--memory-gib", type=float, default=4.0)
@@ -256,5 +260,5 @@ def main() -> None:
     reader, writer = take_pipes()
     # Windows cannot remove a folder that is the current folder of a process.
     os.chdir(Path(sys.executable).anchor)
-    memory = int(options.memory_gib * 2**30)
-    Server(reader, Channel(writer), options.idle_minutes * 60, memory).serve()
+    models = ModelCache(int(options.memory_gib * 2**30), load)
+    Server(reader, Channel(writer), options.idle_minutes * 60, models).serve()

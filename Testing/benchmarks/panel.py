@@ -83,7 +83,8 @@ def main() -> None:
             print(f"longest block of the event loop: {1000 * block:.0f} ms")
             print(f"import of the result: {1000 * imported:.0f} ms")
             small = blobs_volume()
-            for model, state in (("lazy", "loads"), ("slow", "segments"), ("deaf", "hangs")):
+            states = {"slow_loading": "loads", "slow": "segments", "hanging": "hangs"}
+            for model, state in states.items():
                 seconds = seconds_to_cancel(user, small, model)
                 print(f"from Cancel to the end while the model {state}: {seconds:.2f} s")
         finally:

@@ -1,4 +1,4 @@
-"""A network whose right answer is known for every voxel, to prove everything around the network."""
+"""Network whose correct result is known for every voxel, for tests of the code around it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import BoxPrompts, ClassScores, Network, NetworkConfig
 from MaskSAMCore.modeling.boxes import inside_boxes
 
-AS_IT_IS = ChannelNormalization("ct", mean=0.0, std=1.0, lower=-1e6, upper=1e6)
+UNCHANGED = ChannelNormalization("ct", mean=0.0, std=1.0, lower=-1e6, upper=1e6)
 
 
 @dataclass
@@ -25,7 +25,18 @@ class Embedding:
 
 
 class ThresholdModel(Network):
-    """Class k where the intensity is nearest to k; a class with a box fills exactly its box."""
+    """Network that predicts class k where the intensity is nearest to k.
+
+    A class with a box fills exactly its box.
+
+    Args:
+        window: (T, H, W) of a window.
+        classes: number of classes.
+
+    Attributes:
+        encoded: number of windows encoded so far.
+        decoded: number of windows decoded so far.
+    """
 
     def __init__(self, window: tuple[int, int, int] = (4, 8, 8), classes: int = 2) -> None:
         super().__init__(NetworkConfig(classes, window=window))
@@ -55,12 +66,12 @@ def plan_for(
     spacing: Sequence[float] = (1, 1, 1),
     window: Sequence[int] = (4, 8, 8),
 ) -> Plan:
-    """A plan that leaves the intensities as they are."""
+    """Return a plan that leaves the intensities unchanged."""
     return Plan(
         orientation=orientation,
         spacing=tuple(spacing),
         window=tuple(window),
-        normalization=(AS_IT_IS,),
+        normalization=(UNCHANGED,),
         channels=("MR",),
     )
 
@@ -70,13 +81,13 @@ SIDES = (Label(1, "left blob", (1.0, 0.0, 0.0)), Label(2, "right blob", (0.0, 1.
 
 
 def threshold_segmenter(model: nn.Module | None = None, **plan: object) -> MaskSegmenter:
-    """A segmenter with the threshold model on the CPU."""
+    """Return a segmenter with the threshold model on the CPU."""
     model = ThresholdModel() if model is None else model
     return MaskSegmenter(model, plan_for(window=model.config.window, **plan), LABELS, device="cpu")
 
 
 def two_blobs(shape: Sequence[int] = (11, 17, 23)) -> np.ndarray:
-    """Intensities 0, 1 and 2, float32 [K, J, I], without any symmetry."""
+    """Return intensities 0, 1 and 2, float32 [K, J, I], without any symmetry."""
     values = np.zeros(shape, dtype=np.float32)
     k, j, i = shape
     values[k // 5 : k // 2, j // 4 : j // 2, i // 6 : i // 2] = 1
@@ -85,6 +96,7 @@ def two_blobs(shape: Sequence[int] = (11, 17, 23)) -> np.ndarray:
 
 
 def volume_of(array: np.ndarray, ijk_to_ras: np.ndarray | None = None) -> Volume:
+    """Return a volume of an array; the default matrix is LPS with voxels of 1 mm."""
     return Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]) if ijk_to_ras is None else ijk_to_ras)
 
 
@@ -93,7 +105,13 @@ def matrix(
     spacing: Sequence[float] = (1, 1, 1),
     origin: Sequence[float] = (5, 6, 7),
 ) -> np.ndarray:
-    """IJK-to-RAS from direction columns for I, J, K."""
+    """Return an IJK-to-RAS matrix.
+
+    Args:
+        directions: 3 x 3; columns are the RAS unit vectors of I, J, K.
+        spacing: mm along I, J, K.
+        origin: RAS of voxel (0, 0, 0) in mm.
+    """
     result = np.eye(4)
     result[:3, :3] = np.asarray(directions) * np.asarray(spacing)
     result[:3, 3] = origin
@@ -101,6 +119,7 @@ def matrix(
 
 
 def rotation(degrees: float, axis: int) -> np.ndarray:
+    """Return a 3 x 3 rotation about one of the axes."""
     a = np.deg2rad(degrees)
     result = np.eye(3)
     first, second = [n for n in range(3) if n != axis]
@@ -109,9 +128,9 @@ def rotation(degrees: float, axis: int) -> np.ndarray:
     return result
 
 
-# A turned head, a left-handed one, and one with permuted axes and uneven voxels.
+# Orientations of a volume: oblique, left-handed, and with permuted axes.
 OBLIQUE = matrix(rotation(20, 0) @ rotation(-15, 2) @ np.diag([-1.0, -1.0, 1.0]))
-LEFT_HANDED = matrix(rotation(10, 1))  # RAS+: against the usual LPS one axis is reversed
+LEFT_HANDED = matrix(rotation(10, 1))  # one axis is reversed, compared with the usual LPS
 SAGITTAL = matrix(rotation(8, 2) @ np.array([[0, 0, -1.0], [1.0, 0, 0], [0, -1.0, 0]]))
 MIRRORED = matrix(np.diag([-1.0, 1.0, 1.0]))
 GEOMETRIES = {

@@ -1,10 +1,11 @@
-"""What the tests of the worker share: a tiny model, a volume, a client that is closed."""
+"""Helpers for tests of the worker: requests, recorded callbacks, and waiting."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -12,50 +13,56 @@ import pytest
 
 from MaskSAMCore.geometry import Volume
 from MaskSAMSlicerLib.worker import client as worker_client
-from MaskSAMSlicerLib.worker.client import SegmentRequest, WorkerError
-from Testing.helpers.paths import ROOT
+from MaskSAMSlicerLib.worker.client import Job, SegmentRequest, WorkerError
 
-__all__ = ["ROOT", "SegmentRequest", "WorkerClient", "WorkerError"]
-
-# A loaded machine may take long over anything; no test waits so long when all is well.
+# Far longer than any step takes on a busy machine; only a test that fails waits so long.
 LONG = 300.0
 # Class names outside ASCII.
 UNICODE_NAMES = ("Bright 明", "Därk")
+MATRIX = np.diag([-1.0, -1.0, 2.0, 1.0])
 
 
 class WorkerClient(worker_client.WorkerClient):
-    """As it ships, but for its patience: the known worker imports PyTorch before it greets."""
+    """The client, with time limits that a busy machine does not reach."""
 
-    def __init__(self, *where: object, hang_seconds: float = LONG, **how: object) -> None:
-        super().__init__(*where, hang_seconds=hang_seconds, **how)
+    def __init__(
+        self,
+        *arguments: Any,
+        start_seconds: float = LONG,
+        hang_seconds: float = LONG,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            *arguments, start_seconds=start_seconds, hang_seconds=hang_seconds, **options
+        )
 
 
-class Heard:
-    """Callbacks that remember what they were told."""
+class Calls:
+    """Record of a job's callbacks.
+
+    Attributes:
+        progress: arguments of `on_progress`.
+        done: results.
+        errors: errors.
+    """
 
     def __init__(self) -> None:
         self.progress: list[tuple[str, float, float | None]] = []
-        self.done: list[dict] = []
+        self.done: list[Any] = []
         self.errors: list[WorkerError] = []
 
-    def __call__(self) -> dict:
+    @property
+    def stages(self) -> list[str]:
+        """Stages that were reported."""
+        return [stage for stage, _, _ in self.progress]
+
+    def callbacks(self) -> dict[str, Callable[..., None]]:
+        """Return keyword arguments for a method of the client."""
         return {
             "on_progress": lambda *report: self.progress.append(report),
             "on_done": self.done.append,
             "on_error": self.errors.append,
         }
-
-
-def fails(client: WorkerClient, job, heard: Heard) -> WorkerError:
-    """The one error of a job."""
-    with pytest.raises(WorkerError) as failure:
-        client.wait(job)
-    for _ in range(20):
-        client.poll()
-    assert heard.errors == [failure.value] and heard.done == []
-    assert job.error is failure.value and job.result is None
-    assert "\n" not in str(failure.value)
-    return failure.value
 
 
 def known_model(folder: Path, name: str) -> Path:
@@ -64,30 +71,56 @@ def known_model(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def request(array: np.ndarray, model: object, matrix: np.ndarray | None = None, **more: object):
-    matrix = np.diag([-1.0, -1.0, 2.0, 1.0]) if matrix is None else matrix
-    return SegmentRequest([Volume(array, matrix, "MR häd")], str(model), **more)
+def request(
+    array: np.ndarray, model: object, matrix: np.ndarray = MATRIX, **options: Any
+) -> SegmentRequest:
+    """Return a request to segment an array."""
+    return SegmentRequest([Volume(array, matrix, "MR häd")], str(model), **options)
 
 
-def until(
-    condition,
+def wait_for_error(client: WorkerClient, job: Job, calls: Calls) -> WorkerError:
+    """Wait for a job that fails, and return its error, which must have been reported once."""
+    with pytest.raises(WorkerError) as failure:
+        client.wait(job)
+    for _ in range(20):
+        client.poll()
+    assert calls.errors == [failure.value] and calls.done == []
+    assert job.error is failure.value and job.result is None
+    assert "\n" not in str(failure.value)
+    return failure.value
+
+
+def wait_until(
+    condition: Callable[[], bool],
     client: WorkerClient | None = None,
-    what: str = "it",
-    heard: Heard | None = None,
+    what: str = "the condition",
+    calls: Calls | None = None,
 ) -> None:
-    """Poll until something is so; an error of the job that is heard ends it at once."""
+    """Wait until a condition holds.
+
+    Args:
+        condition: returns whether it holds.
+        client: client to poll meanwhile.
+        what: name of the condition, for the message of a failure.
+        calls: callbacks of a job whose error ends the wait at once.
+    """
     end = time.monotonic() + LONG
     while not condition():
-        assert heard is None or not heard.errors, (heard.errors, heard.errors[0].details)
-        assert time.monotonic() < end, f"{what} did not happen"
+        assert calls is None or not calls.errors, (calls.errors, calls.errors[0].details)
+        assert time.monotonic() < end, f"{what} did not come about"
         if client is not None:
             client.poll()
         time.sleep(0.01)
 
 
+def wait_for_stage(client: WorkerClient, calls: Calls, stage: str) -> None:
+    """Poll until a stage of a job is reported."""
+    wait_until(lambda: stage in calls.stages, client, stage, calls)
+
+
 def end_of(pid: int | None) -> Callable[[], bool]:
-    """Whether a process has ended; one that comes to have its number later is another."""
-    assert pid is not None  # psutil would take it for this very process
+    """Return a condition that holds once a process has ended, even if its number is used again."""
+    assert pid is not None  # psutil would take None for this very process
     try:
         process = psutil.Process(pid)
     except psutil.NoSuchProcess:
@@ -96,6 +129,7 @@ def end_of(pid: int | None) -> Callable[[], bool]:
 
 
 def has_ended(process: psutil.Process) -> bool:
+    """Return whether a process has ended."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

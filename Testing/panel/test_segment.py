@@ -44,7 +44,9 @@ def test_a_volume_of_a_file_becomes_named_segments(user, scene, tmp_path):
     assert not host.messages.texts("error")
 
 
-@pytest.mark.parametrize("model", ["lazy", "slow", "deaf"], ids=["loading", "encoding", "hung"])
+@pytest.mark.parametrize(
+    "model", ["slow_loading", "slow", "hanging"], ids=["loading", "encoding", "hung"]
+)
 def test_cancel_leaves_the_scene_alone_and_the_next_run_works(user, scene, model):
     volume = blobs_volume()
     nodes = scene.GetNumberOfNodes()
@@ -63,7 +65,7 @@ def test_a_run_without_progress_is_reported_and_can_be_cancelled(open_panel, own
     user = open_panel(own_client(stalled_seconds=0.5))
     volume = blobs_volume()
     nodes = scene.GetNumberOfNodes()
-    user.start(volume, "deaf")
+    user.start(volume, "hanging")
     user.wait(lambda: "no progress for" in user.status, "a remark")
     assert "cancel" in user.status and user.status in user.ui.logText.plainText
     assert user.ui.segmentButton.text == "Cancel"
@@ -73,7 +75,7 @@ def test_a_run_without_progress_is_reported_and_can_be_cancelled(open_panel, own
     assert scene.GetNumberOfNodes() == nodes
 
 
-@pytest.mark.parametrize("model", ["deadly", "greedy"], ids=["crash", "memory"])
+@pytest.mark.parametrize("model", ["crashing", "huge_array"], ids=["crash", "memory"])
 def test_a_failed_run_is_reported_and_the_next_one_works(user, scene, model):
     volume = blobs_volume()
     nodes = scene.GetNumberOfNodes()
@@ -90,7 +92,7 @@ def test_a_failed_run_is_reported_and_the_next_one_works(user, scene, model):
 def test_a_worker_killed_during_a_run_is_reported_and_the_next_run_works(user, scene):
     volume = blobs_volume()
     nodes = scene.GetNumberOfNodes()
-    user.start(volume, "deaf")
+    user.start(volume, "hanging")
     user.wait_for_progress()
     user.worker.kill()
     user.wait()

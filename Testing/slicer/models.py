@@ -14,10 +14,10 @@ KNOWN_MODELS = (
     "coarse",
     "echo",
     "slow",
-    "lazy",
-    "deaf",
-    "deadly",
-    "greedy",
+    "slow_loading",
+    "hanging",
+    "crashing",
+    "huge_array",
 )
 
 

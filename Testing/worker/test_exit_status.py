@@ -1,4 +1,4 @@
-"""Programs that are no worker, or end before their time: what is told, and what is left of them."""
+"""Programs that are not a worker, or end too early: the error names the reason."""
 
 from __future__ import annotations
 
@@ -10,169 +10,149 @@ from pathlib import Path
 
 import pytest
 
+from MaskSAMSlicerLib.worker.process import describe_exit
+from Testing.helpers.paths import ROOT
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.worker_tools import (
     LONG,
-    ROOT,
-    Heard,
+    Calls,
     WorkerClient,
     WorkerError,
     end_of,
-    fails,
     request,
-    until,
+    wait_for_error,
+    wait_until,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and groups are POSIX's")
-
-FAKES = {
-    "exits": ("import sys; sys.exit('no module of that name')", "start", "no module of that name"),
-    "is silent and exits": ("", "start", "ended at once with status 0"),
-    "prints rubbish": ("print('Hello\\xff'); import time; time.sleep(300)", "protocol", "Hello"),
-    "prints no line": (
-        "import sys; sys.stdout.write('x' * (17 << 20)); sys.stdout.flush()\n"
-        "import time; time.sleep(300)",
-        "protocol",
-        "xxx",
-    ),
-    "prints another JSON": ("print('[1, 2]'); import time; time.sleep(300)", "protocol", "[1, 2]"),
-    "is newer": (
-        'print(\'{"id": "initialize", "result": {"protocol": 2}}\', flush=True)\n'
-        "import time; time.sleep(300)",
-        "protocol",
-        "protocol 2, this module protocol 1",
-    ),
-    "refuses": (
-        'print(\'{"id": "initialize", "error": {"code": -32001, "message": "too old"}}\')\n'
-        "import sys; sys.stdout.flush(); sys.stdin.read()",
-        "protocol",
-        "too old",
-    ),
-    "greets and ends": (
-        'print(\'{"id": "initialize", "result": {"protocol": 1}}\', flush=True)\n'
-        "input(); input(); import sys; sys.exit(3)",
-        "crashed",
-        "status 3",
-    ),
-    "hangs": ("import time; time.sleep(300)", "start", "has not answered"),
-    "hangs later": (
-        'print(\'{"id": "initialize", "result": {"protocol": 1}}\', flush=True)\n'
-        "import time; time.sleep(300)",
-        "crashed",
-        "has not answered",
-    ),
-}
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX's process groups")
 
 
-@pytest.mark.parametrize("name", FAKES)
-def test_a_program_that_is_no_worker_is_told_apart(tmp_path: Path, monkeypatch, name: str):
-    program, kind, message = FAKES[name]
-    script = tmp_path / "fälscher.py"
-    script.write_text(program, encoding="utf-8")
-    hang = 1.0 if name.startswith("hangs") else LONG
-    start = 1.0 if name == "hangs" else LONG
-    # As on a machine where nothing was set to make Python speak at once.
+def fake(name: str, *arguments: object) -> list[str]:
+    """Return the command of a program of `fake_worker`."""
+    script = ROOT / "Testing" / "helpers" / "fake_worker.py"
+    return [sys.executable, str(script), name, *map(str, arguments)]
+
+
+def fail(client: WorkerClient) -> WorkerError:
+    """Return the error of a job of the client."""
+    calls = Calls()
+    job = client.segment(request(two_blobs(), "any"), **calls.callbacks())
+    return wait_for_error(client, job, calls)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("exit_with_a_message", "start", "no module of that name"),
+        ("exit_silently", "start", "ended at once with status 0"),
+        ("print_text", "protocol", "Hello"),
+        ("print_an_endless_line", "protocol", "xxx"),
+        ("print_other_json", "protocol", "[1, 2]"),
+        ("be_newer", "protocol", "protocol 2, this module protocol 1"),
+        ("refuse", "protocol", "too old"),
+        ("exit_after_the_first_request", "crashed", "status 3"),
+        ("hang", "start", "has not answered"),
+        ("hang_after_the_handshake", "crashed", "has not answered"),
+    ],
+)
+def test_the_error_names_why_a_program_is_no_worker(
+    monkeypatch, name: str, kind: str, message: str
+):
+    # Without this variable, Python writes in blocks.
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    start_seconds = 1.0 if name == "hang" else LONG
+    hang_seconds = 1.0 if name == "hang_after_the_handshake" else LONG
     client = WorkerClient(
-        command=[sys.executable, str(script)], hang_seconds=hang, start_seconds=start
+        command=fake(name), start_seconds=start_seconds, hang_seconds=hang_seconds
     )
     try:
         for _ in range(2):
-            heard = Heard()
-            job = client.segment(request(two_blobs(), "any"), **heard())
+            calls = Calls()
+            job = client.segment(request(two_blobs(), "any"), **calls.callbacks())
             ended = end_of(client.pid)
-            error = fails(client, job, heard)
+            error = wait_for_error(client, job, calls)
             assert error.kind == kind
             assert message in str(error)
-            until(ended, client, "its end")
+            wait_until(ended, client, "the program's end")
     finally:
         client.close()
 
 
-def test_the_number_of_a_worker_that_has_just_ended_is_known(tmp_path: Path):
-    client = WorkerClient(command=[sys.executable, "-c", "import sys; sys.exit('soon')"])
+def test_the_process_number_stays_until_the_end_is_reported():
+    client = WorkerClient(command=fake("exit_with_a_message"))
     job = client.segment(request(two_blobs(), "any"))
     pid = client.pid
-    until(end_of(pid))
+    wait_until(end_of(pid))
     assert client.pid == pid and not client.running
-    with pytest.raises(WorkerError, match="soon"):
+    with pytest.raises(WorkerError, match="no module of that name"):
         client.wait(job)
     assert client.pid is None
     client.close()
 
 
-@pytest.mark.parametrize("left", ["in its group", "on its own"])
-def test_what_a_worker_left_running_holds_up_no_error(tmp_path: Path, left: str):
-    """A child that has the worker's pipes, and writes to them, while the worker is gone."""
+@pytest.mark.parametrize("group", ["worker's group", "own group"])
+def test_a_child_that_holds_the_pipes_does_not_delay_the_error(tmp_path: Path, group: str):
     number = tmp_path / "number"
-    chatter = "import time\nwhile True: print('x' * 1000, file=sys.stderr); time.sleep(0.001)"
-    script = tmp_path / "leaves.py"
-    script.write_text(
-        "import subprocess, sys\n"
-        f"child = subprocess.Popen([sys.executable, '-c', {('import sys;' + chatter)!r}],"
-        f" start_new_session={left == 'on its own'})\n"
-        f"open({str(number)!r}, 'w').write(str(child.pid))\n"
-        "sys.exit(3)\n",
-        encoding="utf-8",
-    )
-    client = WorkerClient(command=[sys.executable, str(script)])
-    heard = Heard()
-    job = client.segment(request(two_blobs(), "any"), **heard())
+    client = WorkerClient(command=fake("leave_a_child", group, number))
     try:
-        assert fails(client, job, heard).kind == "start"
+        assert fail(client).kind == "start"
         child = int(number.read_text())
-        if left == "on its own":
+        if group == "own group":
             os.kill(child, signal.SIGKILL)
-        until(end_of(child), what="the child's end")
+        wait_until(end_of(child), what="the child's end")
     finally:
         client.close()
 
 
-def test_the_last_words_of_a_worker_are_heard_before_it_is_judged(tmp_path: Path):
-    """However late the client looks, and however little time a look has."""
-    script = tmp_path / "brief.py"
-    script.write_text(
-        "import sys\n"
-        "for n in range(300): print('line', n, file=sys.stderr)\n"
-        'print(\'{"id": "initialize", "result": {"protocol": 1}}\')\n'
-        'print(\'{"id": 1, "result": {"choices": [], "auto": {"name": "x", "reason": "y"}}}\')\n'
-        "sys.exit(3)\n",
-        encoding="utf-8",
-    )
+def test_all_output_is_read_before_an_exit_is_reported():
+    """The client polls late, and its log is slow."""
     log: list[str] = []
 
-    def slowly(text: str) -> None:
+    def write_slowly(text: str) -> None:
         time.sleep(0.001)
         log.append(text)
 
-    client = WorkerClient(command=[sys.executable, str(script)], on_log=slowly)
+    client = WorkerClient(command=fake("exit_after_much_output"), on_log=write_slowly)
     job = client.devices()
-    until(end_of(client.pid))
+    wait_until(end_of(client.pid))
     try:
-        # It was ended before the question went out, and yet the answer is there: take it.
-        assert client.wait(job).auto.name == "x"
-        said = [f"line {n}" for n in range(300)]
-        until(lambda: [line for line in log if line.startswith("line")] == said, client)
+        # The program answered a request that it never read: the answer counts.
+        assert client.wait(job).auto.name == "cpu"
+        lines = [f"line {n}" for n in range(300)]
+        wait_until(lambda: [line for line in log if line.startswith("line")] == lines, client)
     finally:
         client.close()
 
 
 @pytest.mark.parametrize("python", ["/no/such/python", "/etc/passwd"])
-def test_an_interpreter_that_cannot_run_is_told(python: str):
+def test_the_error_names_an_interpreter_that_cannot_run(python: str):
     client = WorkerClient(python=python, core_folder=ROOT)
-    heard = Heard()
-    job = client.segment(request(two_blobs(), "any"), **heard())
+    calls = Calls()
+    job = client.segment(request(two_blobs(), "any"), **calls.callbacks())
     assert not client.running and client.pid is None
-    assert not job.done  # callbacks come out of poll alone
-    error = fails(client, job, heard)
+    assert not job.done  # callbacks are called from `poll` only
+    error = wait_for_error(client, job, calls)
     assert error.kind == "start" and python in str(error)
     client.close()
 
 
-def test_a_package_that_is_nowhere_is_told(tmp_path: Path):
+def test_the_error_names_a_package_that_is_missing():
     client = WorkerClient(command=[sys.executable, "-S", "-E", "-m", "MaskSAMCore.worker"])
-    heard = Heard()
-    job = client.segment(request(two_blobs(), "any"), **heard())
-    error = fails(client, job, heard)
+    error = fail(client)
     assert error.kind == "start" and "No module named" in str(error)
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (-9, "the memory ran out"),
+        (137, "the memory ran out"),
+        (-11, "crashed"),
+        (139, "crashed"),
+        (0xC0000005, "crashed"),
+        (3, "status 3"),
+    ],
+)
+def test_an_exit_status_is_described_for_a_process_a_launcher_and_windows(status: int, words: str):
+    assert words in describe_exit(status)

@@ -9,6 +9,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.device import DeviceChoice, choose_device
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES
+from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.progress import CancelledCallback, ProgressCallback
 from MaskSAMCore.inference.results import Segmentation
 from MaskSAMCore.inference.sam.runner import SamRunner
@@ -73,6 +74,12 @@ class SamSegmenter:
     def device(self) -> DeviceChoice:
         """Device in use and the reason for it; the CPU once a GPU's memory ran out."""
         return self._runner.memory.choice
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the network's weights."""
+        model = self._runner.model
+        return array_bytes((*model.parameters(), *model.buffers()))
 
     def segment(
         self,

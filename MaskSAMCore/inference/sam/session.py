@@ -13,6 +13,7 @@ from torch import Tensor
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache, copy_window
+from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.progress import CancelledCallback, Progress, ProgressCallback
 from MaskSAMCore.inference.results import Segmentation, find_instances
@@ -104,6 +105,11 @@ class SamSession:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of embeddings and masks in memory."""
+        return self._cache.used + array_bytes((self._volume.array, *self._logits.values()))
 
     def close(self) -> None:
         """Free the embeddings and logits; the session cannot be used afterwards."""

@@ -1,0 +1,125 @@
+"""Segmenters of the known worker: their results are known, and each has one special behaviour."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from MaskSAMCore.inference import MaskSegmenter, Segmenter, decision
+from MaskSAMCore.inference.sam.segmenter import SamSegmenter
+from Testing.helpers.sam_reference import small_sam
+from Testing.helpers.threshold_model import LABELS, SIDES, ThresholdModel, plan_for
+
+# Longer than any test waits.
+_FOR_EVER = 600.0
+
+
+def _print_everywhere() -> None:
+    print("printed", flush=True)
+    ctypes.CDLL(None).puts(b"put by a library")
+    os.write(1, b"\xff\xfe raw \x00 bytes\n")
+
+
+def _crash() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _fail() -> None:
+    raise RuntimeError("a genuine\nfault")
+
+
+# Behaviour of a model's `encode`, by the model's name.
+_ON_ENCODE: dict[str, Callable[[], object]] = {
+    "printing": _print_everywhere,
+    "slow": lambda: time.sleep(0.05),
+    "hanging": lambda: time.sleep(_FOR_EVER),
+    "crashing": _crash,
+    "failing": _fail,
+    "huge_tensor": lambda: torch.zeros(1 << 50),
+}
+
+
+class _Model(ThresholdModel):
+    def __init__(self, on_encode: Callable[[], object]) -> None:
+        super().__init__()
+        self._on_encode = on_encode
+
+    def encode(self, images):
+        self._on_encode()
+        return super().encode(images)
+
+
+class _NotingSession:
+    """A session whose results note how often the model ran, and one more text."""
+
+    def __init__(self, session, model: ThresholdModel, note: str) -> None:
+        self._session = session
+        self._model = model
+        self._note = note
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._session.memory_bytes
+
+    def close(self) -> None:
+        self._session.close()
+
+    def segment(self, *arguments, **options):
+        result = self._session.segment(*arguments, **options)
+        counts = f"encoded {self._model.encoded}", f"decoded {self._model.decoded}"
+        return replace(result, notes=(*counts, self._note))
+
+
+class _KnownSegmenter(MaskSegmenter):
+    """A segmenter with the threshold model on the CPU."""
+
+    def __init__(self, name: str) -> None:
+        spacing = (16.0,) * 3 if name == "coarse" else (1.0,) * 3
+        labels = SIDES if name == "sided" else LABELS
+        model = _Model(_ON_ENCODE.get(name, lambda: None))
+        super().__init__(model, plan_for(spacing=spacing), labels, device="cpu", name=name)
+
+    def open(self, volume, **options):
+        if self.name == "huge_array":
+            np.ones(1 << 47, np.uint8)
+        if self.name == "spilling":
+            options["cache_bytes"] = 1
+        note = ""
+        if self.name == "echo":
+            volumes = volume if isinstance(volume, list) else [volume]
+            note = json.dumps([one.ijk_to_ras.tolist() for one in volumes])
+        return _NotingSession(super().open(volume, **options), self.model, note)
+
+
+def known_segmenter(name: str) -> Segmenter:
+    """Return the segmenter of a name; unknown names stand for a model without a special behaviour.
+
+    Args:
+        name: "threshold"; a key of `_ON_ENCODE`; "slow_loading"; "huge_array", "spilling",
+            "many_slabs" or "echo" for the session and its result; "coarse" or "sided" for the plan
+            and the labels; "anything" for a small SAM.
+    """
+    if name == "anything":
+        return SamSegmenter(small_sam(), device="cpu", name=name)
+    if name == "slow_loading":
+        time.sleep(_FOR_EVER)
+    if name == "many_slabs":
+        decision.SLAB_VOXELS = 1
+    return _KnownSegmenter(name)

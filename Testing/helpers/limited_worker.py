@@ -1,0 +1,17 @@
+"""Worker process that may use only a little more memory than after its imports; run as a script."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import MaskSAMCore.inference  # noqa: F401  (counts as used memory)
+from MaskSAMCore.worker.server import main
+
+_SPARE_BYTES = 400 << 20
+
+if __name__ == "__main__":
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + _SPARE_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    main()
