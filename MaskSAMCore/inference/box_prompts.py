@@ -1,8 +1,8 @@
-"""A person's boxes as prompts of windows (the paper's GT-prompt mode, supplement section 6).
+"""Boxes of the user as prompts of windows (the paper's GT-prompt mode, supplement section 6).
 
-A class may have several boxes. The network takes one box a class and slice: on each slice it is the
-smallest one around all boxes of the class that cross the slice. A stack of boxes one slice thick
-is therefore a set of per-slice boxes.
+A class may have several boxes, but the network takes one box per class and slice: the bounding box
+of all boxes of the class that cross the slice. A stack of boxes, each one slice thick, therefore
+gives each slice a box of its own.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from MaskSAMCore.geometry import EDGE_TOLERANCE
 from MaskSAMCore.inference.sliding_window import Window
 from MaskSAMCore.modeling.box_prompts import BoxPrompts
 
-# Flips of a window are named by the axes of (T, H, W).
+# Axes of a window (T, H, W).
 DEPTH, ROWS, COLUMNS = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class ClassPrompt:
-    """The boxes of one class on the plan's grid.
+    """Boxes of one class on the plan's grid.
 
     Attributes:
         class_index: 1 to K.
-        edges: (depth, 4), x1 y1 x2 y2 in voxel edges (columns, rows) of each slice.
-        present: bool (depth,), a box of the class crosses the slice.
-        exact: bool (depth,), all boxes that cross the slice are boxes of single slices: the class's
-            own, where boxes in space only bound it.
+        edges: (depth, 4), x1 y1 x2 y2 on each slice, in voxel edges (columns, rows).
+        present: bool (depth,), True for a slice that a box of the class crosses.
+        exact: bool (depth,), True for a slice that only boxes of single slices cross: the box is
+            that of the class on the slice, while a box in space only bounds the class.
     """
 
     class_index: int
@@ -41,10 +41,10 @@ class ClassPrompt:
     exact: NDArray[np.bool_]
 
     def extent(self, shape: Sequence[int]) -> tuple[slice, slice, slice]:
-        """The part of the plan's grid that holds all boxes; empty where there are none.
+        """Return the region of the plan's grid that contains all boxes, empty without boxes.
 
         Args:
-            shape: of the grid, (depth, rows, columns).
+            shape: (depth, rows, columns) of the grid.
         """
         slices = np.flatnonzero(self.present)
         if slices.size == 0:
@@ -63,14 +63,14 @@ def class_prompt(
     depth: int,
     slice_thickness: float = 1.0,
 ) -> ClassPrompt:
-    """Boxes of a class, united slice by slice.
+    """Unite the boxes of a class slice by slice.
 
     Args:
         class_index: 1 to K.
-        boxes: each (2, 3), lower and upper edges (depth, row, column) on the plan's grid.
-        depth: slices of the volume.
-        slice_thickness: of the input's slices, in slices of the plan's grid. A box that is no
-            thicker than a slice of either grid is the box of a single slice.
+        boxes: arrays (2, 3), lower and upper edges (depth, row, column) on the plan's grid.
+        depth: number of slices of the plan's grid.
+        slice_thickness: thickness of the input's slices, in slices of the plan's grid. A box that
+            is no thicker than a slice of either grid is the box of a single slice.
     """
     thinnest = max(1.0, slice_thickness) + 2 * EDGE_TOLERANCE
     exact = np.ones(depth, dtype=bool)
@@ -87,7 +87,8 @@ def class_prompt(
 
 
 def crossed_slices(lower: float, upper: float, depth: int) -> slice:
-    """Slices whose centre lies between two edges; the one that holds a box thinner than that."""
+    """Return the slices whose centre lies between two edges, or the one that contains a box without
+    any centre."""
     first = max(int(np.ceil(lower - 0.5 - EDGE_TOLERANCE)), 0)
     last = min(int(np.ceil(upper - 0.5 - EDGE_TOLERANCE)), depth) - 1
     if first > last:
@@ -98,12 +99,12 @@ def crossed_slices(lower: float, upper: float, depth: int) -> slice:
 def window_prompt(
     prompt: ClassPrompt, window: Window, num_classes: int, flips: Sequence[int] = ()
 ) -> BoxPrompts | None:
-    """The prompt of one window (B = 1), or None where the class's boxes do not reach it.
+    """Return the prompt of one window (B = 1), or None if no box of the class reaches it.
 
     Args:
-        prompt: the boxes of a class.
-        window: where.
-        num_classes: K.
+        prompt: boxes of a class.
+        window: the window.
+        num_classes: K, the number of foreground classes.
         flips: axes of (T, H, W) along which the window is mirrored.
     """
     slices, height, width = window.size
@@ -141,7 +142,7 @@ def window_prompt(
 def _mirrored(
     boxes: NDArray[np.float64], present: NDArray[np.bool_], lower: int
 ) -> NDArray[np.float64]:
-    """Boxes (T, 4) mirrored along x (lower edge in column 0) or y (in column 1)."""
+    """Mirror boxes (T, 4) along x (`lower` 0) or y (`lower` 1), the column of the lower edge."""
     mirrored = boxes.copy()
     mirrored[present, lower] = 1 - boxes[present, lower + 2]
     mirrored[present, lower + 2] = 1 - boxes[present, lower]

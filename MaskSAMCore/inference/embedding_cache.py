@@ -37,7 +37,8 @@ def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
         return {key: map_tensors(item, function) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         items = [map_tensors(item, function) for item in value]
-        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        # The constructor of a named tuple takes the items one by one.
+        return type(value)(items) if type(value) in (list, tuple) else type(value)(*items)
     return value
 
 

@@ -13,20 +13,20 @@ from MaskSAMCore.inference.embedding_cache import map_tensors
 from MaskSAMCore.inference.proposals import likely_boxes
 from MaskSAMCore.modeling import BoxPrompts, Network
 
-# Windows at a time. On a CPU one keeps the caches warm and a cancel quick.
+# Windows that are encoded together. One is fastest on a CPU, and a cancel need not wait for more.
 GPU_BATCH = 4
 CPU_BATCH = 1
 
 
 @dataclass(frozen=True)
 class AutomaticScores:
-    """A prediction without a person's boxes.
+    """Scores of a batch of windows without boxes of the user, on the CPU.
 
     Attributes:
-        scores: (B, K + 1, T, H, W) float32, on the CPU.
-        boxes: for models that propose boxes, (B, K, T, 5) of each class (see
-            `proposals.likely_boxes`).
-        class_logits: for these models, of their queries.
+        scores: float32 (B, K + 1, T, H, W), background first.
+        boxes: (B, K, T, 5), boxes of the classes, see :func:`proposals.likely_boxes`; None for a
+            network without queries.
+        class_logits: (B, N, T, K + 2) of the queries; None for a network without queries.
     """
 
     scores: Tensor
@@ -60,15 +60,18 @@ class Runner:
 
     @property
     def window(self) -> tuple[int, int, int]:
-        """(T, H, W) of the network's windows."""
+        """Shape (T, H, W) of the network's windows in voxels."""
         return self.model.config.window
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Any:
-        """Windows (B, C, T, H, W) to an embedding on the device.
+        """Return the embedding of windows, float32 on the device.
 
-        Encoding is the heavy part and runs in mixed precision where the device has it; what it
-        yields is float32, so that decoding never rounds a box.
+        Encoding takes most of the time and runs in mixed precision if the device has it. Decoding
+        runs in float32, which does not round the boxes.
+
+        Args:
+            images: (B, C, T, H, W).
         """
         device = self.device
         with mixed_precision(device):
@@ -77,26 +80,33 @@ class Runner:
 
     @torch.inference_mode()
     def class_scores(
-        self, embedding: Any, prompts: BoxPrompts, label: int, class_logits: Tensor | None
+        self, embedding: Any, prompts: BoxPrompts, class_index: int, class_logits: Tensor | None
     ) -> Tensor:
-        """(B, T, H, W) float32 scores of one class from its boxes, on the CPU.
+        """Return the scores of one class from its boxes.
 
         Args:
-            embedding: of the windows.
-            prompts: boxes, of this class at least.
-            label: the class, 1 to K.
-            class_logits: of :meth:`automatic` on the same windows; with them a network with
-                queries decodes only those that show the class.
+            embedding: result of :meth:`encode`.
+            prompts: boxes of the class, at least.
+            class_index: 1 to K.
+            class_logits: those of :meth:`automatic` for the same windows, with which a network with
+                queries decodes only the queries that show the class; None to decode all.
+
+        Returns:
+            float32 (B, T, H, W), on the CPU.
         """
         device = self.device
         prompts = map_tensors(prompts, lambda t: t.to(device))
         if class_logits is not None:
             class_logits = class_logits.to(device)
-        return self.model.decode_class(embedding, class_logits, prompts, label).float().cpu()
+        return self.model.decode_class(embedding, class_logits, prompts, class_index).float().cpu()
 
     @torch.inference_mode()
     def automatic(self, embedding: Any) -> AutomaticScores:
-        """What the network says without any box from a person."""
+        """Decode windows without boxes of the user.
+
+        Args:
+            embedding: result of :meth:`encode`.
+        """
         prediction = self.model.decode(embedding)
         scores = prediction.semantic().float().cpu()
         if prediction.boxes is None or prediction.class_logits is None:

@@ -1,4 +1,4 @@
-"""Class scores of a whole volume on the plan's grid, summed over windows and mirrored passes."""
+"""Class scores of a volume on the plan's grid, averaged over windows and mirrored passes."""
 
 from __future__ import annotations
 
@@ -19,27 +19,34 @@ from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.proposals import ProposalSum
 from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.settings import Flips
-from MaskSAMCore.inference.sliding_window import Window, accumulate, extract, hull, plan_windows
+from MaskSAMCore.inference.sliding_window import (
+    Region,
+    Window,
+    accumulate,
+    extract,
+    hull,
+    plan_windows,
+)
 
-# Score volumes beyond this size are kept in float16. The scores are means of numbers between 0 and
-# about 1, so that a rounding of 5e-4 decides only between classes that are equally likely.
+# Score volumes beyond this size are float16. Scores are means of numbers between 0 and about 1, so
+# that a rounding error of 5e-4 decides only between classes that are equally likely.
 FLOAT32_LIMIT = 512 << 20
 
 
 @dataclass(frozen=True)
 class EditedScores:
-    """The new scores of a class that has boxes; outside the region they are zero.
+    """New scores of a class with boxes; they are 0 outside the region.
 
     Attributes:
         region: part of the plan's grid.
         scores: (depth, rows, columns) of the region.
     """
 
-    region: tuple[slice, slice, slice]
+    region: Region
     scores: Tensor
 
-    def cropped(self, extent: tuple[slice, slice, slice]) -> EditedScores:
-        """The part within an extent of the plan's grid."""
+    def cropped(self, extent: Region) -> EditedScores:
+        """Return the part within another region of the plan's grid."""
         inside, within = [], []
         for have, want in zip(self.region, extent, strict=True):
             start, stop = max(have.start, want.start), min(have.stop, want.stop)
@@ -50,44 +57,56 @@ class EditedScores:
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """One window, seen once: as it is or mirrored along some axes of (T, H, W)."""
+class _View:
+    """One view of the volume by the network: a window, mirrored along some axes.
+
+    Attributes:
+        index: number of the window.
+        window: the window.
+        flips: axes of (T, H, W) along which it is mirrored.
+    """
 
     index: int
     window: Window
     flips: Flips
 
+    @property
+    def key(self) -> tuple[int, Flips]:
+        """Key of its embedding."""
+        return self.index, self.flips
+
 
 class Scorer:
-    """Runs a network over the windows of one preprocessed volume.
+    """Runs a network over all windows of a preprocessed volume.
 
     Args:
         runner: the network.
         image: float32 (C, depth, rows, columns) on the plan's grid.
-        flips: the passes to average, each the axes of (T, H, W) along which it is mirrored.
-        cache: where embeddings are kept for later prompts.
+        passes: axes of (T, H, W) along which the windows of each averaged pass are mirrored.
+        cache: cache of the embeddings, for later prompts.
 
     Attributes:
-        proposed: the network's own boxes, once :meth:`automatic` has run.
+        image: the image.
+        proposed: boxes that the network predicted, once :meth:`automatic` has run.
     """
 
     def __init__(
         self,
         runner: Runner,
         image: NDArray[np.float32],
-        flips: tuple[Flips, ...],
+        passes: tuple[Flips, ...],
         cache: EmbeddingCache,
     ) -> None:
-        self.runner = runner
+        config = runner.model.config
         self.image = image
-        self.cache = cache
+        self._runner = runner
+        self._cache = cache
         self._fill = torch.from_numpy(image.min((1, 2, 3)))
-        every_slice = runner.model.config.every_slice
-        windows = plan_windows(image.shape[1:], runner.window, every_slice)
-        self.flips = flips
-        self.passes = [_Pass(i, w, f) for i, w in enumerate(windows) for f in self.flips]
-        self.num_classes: int = runner.model.config.num_classes
-        self.proposed = ProposalSum(self.num_classes, image.shape[1])
+        windows = plan_windows(image.shape[1:], runner.window, config.every_slice)
+        self._passes = len(passes)
+        self._views = [_View(i, w, flips) for i, w in enumerate(windows) for flips in passes]
+        self._num_classes = config.num_classes
+        self.proposed = ProposalSum(self._num_classes, image.shape[1])
         self._class_logits: dict[tuple[int, Flips], Tensor] = {}
 
     @property
@@ -96,87 +115,87 @@ class Scorer:
         return array_bytes((self.image, *self._class_logits.values()))
 
     def automatic(self, progress: Progress) -> Tensor:
-        """Scores (K + 1, depth, rows, columns) from the network's own proposals."""
-        shape = (self.num_classes + 1, *self.image.shape[1:])
+        """Return the scores (K + 1, depth, rows, columns) without boxes of the user."""
+        shape = (self._num_classes + 1, *self.image.shape[1:])
         dtype = torch.float32 if 4 * np.prod(shape) <= FLOAT32_LIMIT else torch.float16
         total = torch.zeros(shape, dtype=dtype)
-        proposed = ProposalSum(self.num_classes, shape[1])
+        proposed = ProposalSum(self._num_classes, shape[1])
 
-        def process(batch: Sequence[_Pass]) -> None:
-            images = torch.stack([self._view(one) for one in batch])
-            embedding = self.runner.encode(images)
-            found = self.runner.automatic(embedding)
-            for i, one in enumerate(batch):
-                self._add(total, found.scores[i], one)
+        def process(batch: Sequence[_View]) -> None:
+            embedding = self._runner.encode(torch.stack([self._extract(view) for view in batch]))
+            found = self._runner.automatic(embedding)
+            for i, view in enumerate(batch):
+                self._add(total, found.scores[i], view)
                 if found.boxes is not None:
-                    proposed.add(found.boxes[i], one.window, one.flips)
+                    proposed.add(found.boxes[i], view.window, view.flips)
                 if found.class_logits is not None:
-                    self._class_logits[one.index, one.flips] = found.class_logits[i, None].clone()
-                if self.cache.limit:
-                    self.cache.put((one.index, one.flips), copy_window(embedding, i))
+                    self._class_logits[view.key] = found.class_logits[i, None].clone()
+                if self._cache.limit:
+                    self._cache.put(view.key, copy_window(embedding, i))
 
-        self._work(self.passes, process, progress)
+        self._process_all(self._views, process, progress)
         self.proposed = proposed
         return total
 
     def edited(self, prompt: ClassPrompt, progress: Progress) -> EditedScores:
-        """New scores of one class from its boxes. Only windows that a box reaches are decoded:
-        elsewhere the class is forbidden, so its score is zero."""
+        """Return new scores of one class from its boxes.
+
+        Only windows that a box reaches are decoded: elsewhere the score of the class is 0.
+        """
         prompts = {}
-        for one in self.passes:
-            found = window_prompt(prompt, one.window, self.num_classes, one.flips)
+        for view in self._views:
+            found = window_prompt(prompt, view.window, self._num_classes, view.flips)
             if found is not None:
-                prompts[one.index, one.flips] = found
-        touched = [one for one in self.passes if (one.index, one.flips) in prompts]
-        if not touched:
+                prompts[view.key] = found
+        reached = [view for view in self._views if view.key in prompts]
+        if not reached:
             return EditedScores((slice(0), slice(0), slice(0)), torch.zeros(0, 0, 0))
-        region = hull([one.window.image for one in touched])
+        region = hull([view.window.image for view in reached])
         total = torch.zeros(1, *(part.stop - part.start for part in region))
 
-        def process(batch: Sequence[_Pass]) -> None:
-            for one in batch:
-                key = one.index, one.flips
-                known = self._class_logits.get(key)
-                scores = self.runner.class_scores(
-                    self._embedding(one), prompts[key], prompt.class_index, known
+        def process(batch: Sequence[_View]) -> None:
+            for view in batch:
+                scores = self._runner.class_scores(
+                    self._embedding(view),
+                    prompts[view.key],
+                    prompt.class_index,
+                    self._class_logits.get(view.key),
                 )
-                self._add(total, scores, one, region)
+                self._add(total, scores, view, region)
 
-        self._work(touched, process, progress, at_once=1)
+        self._process_all(reached, process, progress, batch_size=1)
         return EditedScores(region, total[0]).cropped(prompt.extent(self.image.shape[1:]))
 
-    def _embedding(self, one: _Pass) -> Any:
-        kept = self.cache.get((one.index, one.flips), self.runner.device)
-        return self.runner.encode(self._view(one)[None]) if kept is None else kept
+    def _embedding(self, view: _View) -> Any:
+        kept = self._cache.get(view.key, self._runner.device)
+        return self._runner.encode(self._extract(view)[None]) if kept is None else kept
 
-    def _view(self, one: _Pass) -> Tensor:
-        """(C, T, H, W) as the network sees it."""
-        return extract(self.image, one.window, self._fill).flip([axis + 1 for axis in one.flips])
+    def _extract(self, view: _View) -> Tensor:
+        """Return the image (C, T, H, W) of a view."""
+        image = extract(self.image, view.window, self._fill)
+        return image.flip([axis + 1 for axis in view.flips])
 
     def _add(
-        self,
-        total: Tensor,
-        scores: Tensor,
-        one: _Pass,
-        region: tuple[slice, slice, slice] | None = None,
+        self, total: Tensor, scores: Tensor, view: _View, region: Region | None = None
     ) -> None:
-        upright = scores.flip([axis + 1 for axis in one.flips]) / len(self.flips)
-        accumulate(total, upright, one.window, region)
+        """Add the scores (classes, T, H, W) of a view to those of a region of the volume."""
+        unmirrored = scores.flip([axis + 1 for axis in view.flips]) / self._passes
+        accumulate(total, unmirrored, view.window, region)
 
-    def _work(
+    def _process_all(
         self,
-        passes: Sequence[_Pass],
-        process: Callable[[Sequence[_Pass]], None],
+        views: Sequence[_View],
+        process: Callable[[Sequence[_View]], None],
         progress: Progress,
-        at_once: int | None = None,
+        batch_size: int | None = None,
     ) -> None:
-        """Process all passes, in batches that become smaller when memory runs out."""
-        memory = self.runner.memory
-        waiting = deque(passes)
+        """Process all views in batches, which become smaller when memory runs out."""
+        memory = self._runner.memory
+        waiting = deque(views)
 
         def next_batch() -> int:
-            progress.step(len(passes) - len(waiting), len(passes))
-            count = min(at_once or memory.batch_size, len(waiting))
+            progress.step(len(views) - len(waiting), len(views))
+            count = min(batch_size or memory.batch_size, len(waiting))
             process([waiting[i] for i in range(count)])
             return count
 

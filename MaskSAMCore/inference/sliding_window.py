@@ -1,8 +1,8 @@
-"""Half-overlapping windows over a volume, and the Gaussian weights that blend their scores.
+"""Sliding window: half-overlapping windows, and the Gaussian weights that blend their scores.
 
-The windows of a volume are a full product of positions along depth, rows and columns, so the sum
-of the weights at a voxel is a product too. Each window therefore carries weights that are
-normalised in advance: blending is a plain sum in place, and no volume of weights is ever kept.
+The positions of the windows are the product of positions along depth, rows and columns, so that the
+sum of the weights at a voxel is a product as well. Each window therefore has weights that are
+normalised in advance: blending is a sum in place and needs no volume of weights.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Shape = tuple[int, int, int]
-# A part of a three-dimensional array.
+# Part of a three-dimensional array.
 Region = tuple[slice, slice, slice]
 
 
 class Span(NamedTuple):
-    """One position of a window along one axis; see :class:`Window`."""
+    """Position of a window along one axis, see :class:`Window`."""
 
     start: int
     weights: Tensor
@@ -34,15 +34,16 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Window:
-    """One position of the network's window on the plan's grid.
+    """Position of the network's window on the plan's grid.
 
     Attributes:
-        start: first voxel (depth, row, column); negative where a small volume is padded.
-        size: (T, H, W).
-        weights: for each axis, the normalised weights of the window's voxels; 0 on padding.
-        image: the part of the volume that the window covers, as slices.
-        inside: the same part within the window, as slices.
-        repeats_edges: beyond the first and last slice of the volume, the window shows them again.
+        start: first voxel (depth, row, column), negative if the window is larger than the volume.
+        size: (T, H, W) in voxels.
+        weights: normalised weights of the window's voxels along each axis, 0 outside the volume.
+        image: part of the volume that the window covers.
+        inside: part of the window that covers the volume.
+        repeats_edges: True if the window repeats the first and last slices of the volume beyond
+            them.
     """
 
     start: Shape
@@ -53,13 +54,13 @@ class Window:
     repeats_edges: bool = False
 
     def weight(self) -> Tensor:
-        """(t, h, w): the blending weights of the part of the window that lies in the volume."""
+        """Return the weights (t, h, w) of the part of the window that lies in the volume."""
         depth, rows, columns = (w[part] for w, part in zip(self.weights, self.inside, strict=True))
         return depth[:, None, None] * (rows[:, None] * columns)
 
 
 def hull(regions: Sequence[Region]) -> Region:
-    """The smallest region that holds some regions."""
+    """Return the smallest region that contains all given regions."""
     a, b, c = (
         slice(min(r[axis].start for r in regions), max(r[axis].stop for r in regions))
         for axis in range(3)
@@ -68,10 +69,10 @@ def hull(regions: Sequence[Region]) -> Region:
 
 
 def window_starts(length: int, size: int) -> list[int]:
-    """First voxels of half-overlapping windows along an axis.
+    """Return the first voxels of half-overlapping windows along an axis.
 
-    The windows are spread evenly and cover all of the axis. An axis shorter than the window has one
-    window, centred on it, which starts before the volume.
+    The windows are spread evenly and cover the whole axis. An axis shorter than the window has one
+    window, which is centred on it and starts before the volume.
     """
     if length <= size:
         return [-((size - length) // 2)]
@@ -80,7 +81,7 @@ def window_starts(length: int, size: int) -> list[int]:
 
 
 def axis_weights(length: int, size: int, starts: Sequence[int]) -> NDArray[np.float64]:
-    """[windows, size]: Gaussian weights (sigma = size / 8) that sum to one at every voxel."""
+    """Return Gaussian weights (windows, size), sigma = size / 8, whose sum at each voxel is 1."""
     offset = (np.arange(size) - (size - 1) / 2) / (size / 8)
     gaussian = np.exp(-0.5 * offset**2)
     voxels = np.asarray(starts)[:, None] + np.arange(size)
@@ -93,13 +94,13 @@ def axis_weights(length: int, size: int, starts: Sequence[int]) -> NDArray[np.fl
 def plan_windows(
     shape: Sequence[int], size: Sequence[int], every_slice: bool = False
 ) -> list[Window]:
-    """The windows of a volume, in order of depth, row and column.
+    """Return the windows of a volume in order of depth, row and column.
 
     Args:
-        shape: of the volume on the plan's grid, (depth, rows, columns).
-        size: of a window, (T, H, W).
-        every_slice: along depth, a window is centred on each slice, edge slices repeated, and all
-            that show a slice count alike (MA-SAM).
+        shape: (depth, rows, columns) of the volume on the plan's grid.
+        size: (T, H, W) of a window.
+        every_slice: True centres a window on each slice, repeating the slices at the ends, and
+            weights all windows of a slice equally (MA-SAM).
     """
     depth, rows, columns = (_spans(n, extent) for n, extent in zip(shape, size, strict=True))
     if every_slice:
@@ -119,13 +120,13 @@ def plan_windows(
 
 
 def _spans(length: int, size: int) -> list[Span]:
-    """The positions of half-overlapping windows along an axis."""
+    """Return the positions of half-overlapping windows along an axis."""
     starts = window_starts(length, size)
     return _placed(length, size, starts, axis_weights(length, size, starts))
 
 
 def _centred_spans(length: int, size: int) -> list[Span]:
-    """The positions of windows centred on each slice."""
+    """Return the positions of windows that are centred on each slice."""
     starts = [slice_ - size // 2 for slice_ in range(length)]
     voxels = np.asarray(starts)[:, None] + np.arange(size)
     inside = (voxels >= 0) & (voxels < length)
@@ -144,10 +145,16 @@ def _placed(length: int, size: int, starts: Sequence[int], axis: NDArray[np.floa
 
 
 def extract(image: NDArray[Any], window: Window, fill: Tensor) -> Tensor:
-    """(C, T, H, W) float32: a window of an image (C, depth, rows, columns).
+    """Return a window of an image.
 
-    Where it reaches over the image it is filled with `fill` (C,): the lowest intensity of each
-    channel, as in training; in depth, with the edge slices where the window repeats them.
+    Args:
+        image: (C, depth, rows, columns).
+        window: the window.
+        fill: (C,), intensities outside the image: the lowest of each channel, as in training. A
+            window that repeats edge slices has these along depth instead.
+
+    Returns:
+        float32 (C, T, H, W).
     """
     d, r, c = window.image
     if window.repeats_edges:
@@ -169,12 +176,14 @@ def extract(image: NDArray[Any], window: Window, fill: Tensor) -> Tensor:
 def accumulate(
     total: Tensor, scores: Tensor, window: Window, region: Sequence[slice] | None = None
 ) -> None:
-    """Add the weighted scores of a window to the volume's, in place.
+    """Add the weighted scores of a window to those of the volume, in place.
 
     Args:
         total: (classes, depth, rows, columns), float16 or float32.
-        scores: (classes, T, H, W) of the window.
-        region: the part of the volume that `total` covers; it must hold the window. None for all.
+        scores: (classes, T, H, W).
+        window: the window.
+        region: part of the volume that `total` covers, which must contain the window; None for
+            the whole volume.
     """
     d, r, c = window.inside
     part = scores[:, d, r, c] * window.weight()

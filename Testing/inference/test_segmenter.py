@@ -174,7 +174,7 @@ def test_only_the_largest_component_is_kept_where_the_model_says_so():
 class TwoChannelModel(ThresholdModel):
     def __init__(self):
         super().__init__()
-        self.config.in_channels = 2
+        self.config = self.config.replace(in_channels=2)
 
     def decode(self, embedding, prompts=None):
         embedding.images = embedding.images.sum(1, keepdim=True)
