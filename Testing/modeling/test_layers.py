@@ -1,4 +1,4 @@
-"""Layers shared by the networks."""
+"""Layers shared by the networks equal PyTorch's and SAM's own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import torch
 from torch import nn
 
 from MaskSAMCore.modeling import build_model
-from MaskSAMCore.modeling.layers import Convolution3d
+from MaskSAMCore.modeling.layers import (
+    Convolution3d,
+    Upsample,
+    strided_convolution,
+    transposed_convolution,
+)
 from MaskSAMCore.presets import find_preset
 
-# A step of training with windows of few, large slices, in the precision that a CPU trains in.
+# Program with training steps on windows of few, large slices, in mixed and in full precision.
 THIN = """
 import torch
 from MaskSAMCore.modeling.layers import ConvolutionBlock
@@ -39,7 +44,7 @@ print("survived")
 
 @pytest.mark.parametrize("slices", [3, 20])
 @pytest.mark.parametrize(
-    "how",
+    "shape",
     [
         {"kernel_size": 3, "padding": 1},
         {"kernel_size": 3, "padding": 1, "stride": (1, 2, 2), "bias": False},
@@ -47,9 +52,9 @@ print("survived")
         {"kernel_size": (1, 3, 5), "padding": (0, 1, 2), "stride": (2, 1, 3)},
     ],
 )
-def test_a_convolution_is_pytorchs_own_with_its_gradients(slices: int, how: dict):
+def test_a_convolution_and_its_gradients_equal_pytorchs(slices: int, shape: dict) -> None:
     torch.manual_seed(0)
-    ours, theirs = Convolution3d(4, 6, **how), nn.Conv3d(4, 6, **how)
+    ours, theirs = Convolution3d(4, 6, **shape), nn.Conv3d(4, 6, **shape)
     theirs.load_state_dict(ours.state_dict())
     image = torch.randn(2, 4, slices, 12, 10)
     results = []
@@ -62,7 +67,7 @@ def test_a_convolution_is_pytorchs_own_with_its_gradients(slices: int, how: dict
         torch.testing.assert_close(mine, known, rtol=1e-4, atol=1e-4)
 
 
-def test_thin_windows_can_be_trained_in_mixed_precision():
+def test_thin_windows_can_be_trained_in_mixed_precision() -> None:
     done = subprocess.run(
         [sys.executable, "-c", THIN], capture_output=True, text=True, timeout=300, check=False
     )
@@ -70,13 +75,25 @@ def test_thin_windows_can_be_trained_in_mixed_precision():
 
 
 @pytest.mark.parametrize("name", ["tiny", "acdc", "unet"])
-def test_networks_convolve_so_that_thin_windows_can_be_trained(name: str):
+def test_all_networks_use_the_convolution_that_is_safe_for_thin_windows(name: str) -> None:
     with torch.device("meta"):
         model = build_model(find_preset(name).network)
     plain = [
         key
         for key, module in model.named_modules()
-        # Depthwise ones are written as three in-plane convolutions, 1 x 1 x 1 ones are products.
+        # Depthwise convolutions run as three in-plane ones, those of 1 x 1 x 1 as products.
         if type(module) is nn.Conv3d and module.groups == 1 and module.kernel_size != (1, 1, 1)
     ]
     assert plain == []
+
+
+def test_channels_last_convolutions_equal_pytorchs() -> None:
+    x = torch.randn(2, 3, 6, 8, 5)
+    flat = x.flatten(0, 1).permute(0, 3, 1, 2)
+    up = nn.ConvTranspose2d(5, 7, 2, 2)
+    expected = up(flat).permute(0, 2, 3, 1).unflatten(0, (2, 3))
+    torch.testing.assert_close(transposed_convolution(up, x), expected, atol=1e-5, rtol=1e-5)
+    down = nn.Conv2d(5, 7, 2, 2)
+    expected = down(flat).permute(0, 2, 3, 1).unflatten(0, (2, 3))
+    torch.testing.assert_close(strided_convolution(down, x), expected, atol=1e-5, rtol=1e-5)
+    assert Upsample(5, 7)(x).shape == (2, 3, 12, 16, 7)

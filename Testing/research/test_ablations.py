@@ -1,4 +1,4 @@
-"""Ablations B1 to B9: each differs from its neighbour in what Table 4 says, and in nothing else."""
+"""Ablations B1 to B9 differ from each other only as Table 4 says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from Testing.helpers.networks import randomize_adapters, small_masksam_config
 # Presets that the ablations change, by the prefix of the ablations' names.
 ABLATED = {"ablation": "tiny", "acdc_ablation": "acdc"}
 ADAPTERS = {"encoder_adapter", "decoder_adapter"}
-# What Table 4 changes from one line to the next.
+# Fields that change from one line of Table 4 to another.
 STEPS = {
     ("b1", "b2"): {"prompts"},
     ("b2", "b3"): {"prompts"},
@@ -29,7 +29,7 @@ STEPS = {
 
 
 def shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of what is trained."""
+    """Return the shapes of all trained parameters by name."""
     with torch.device("meta"):
         model = build_model(find_preset(name).network)
     return {key: tuple(p.shape) for key, p in model.trained_parameters().items()}
@@ -37,7 +37,9 @@ def shapes(name: str) -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.parametrize("prefix", ABLATED)
 @pytest.mark.parametrize(("before", "after"), STEPS)
-def test_an_ablation_changes_what_table_4_says(prefix: str, before: str, after: str) -> None:
+def test_an_ablation_changes_only_the_fields_of_table_4(
+    prefix: str, before: str, after: str
+) -> None:
     one = find_preset(f"{prefix}_{before}").network.to_dict()
     other = find_preset(f"{prefix}_{after}").network.to_dict()
     assert {key for key in one if one[key] != other[key]} == STEPS[before, after]
@@ -51,9 +53,9 @@ def test_the_last_ablation_is_the_whole_network(prefix: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ABLATED)
-def test_parameters_come_and_go_with_their_parts_alone(prefix: str) -> None:
+def test_parameters_change_only_with_their_parts(prefix: str) -> None:
     found = {f"b{n}": shapes(f"{prefix}_b{n}") for n in range(1, 10)}
-    # The form of the generator decides what the prompt encoder receives, not what there is.
+    # The form of the generator changes only what the prompt encoder receives.
     assert found["b1"] == found["b2"] == found["b3"] == found["b4"]
     positions = {"encoder.depth_position", "decoder.depth_position"}
     assert set(found["b5"]) - set(found["b4"]) == positions
@@ -61,7 +63,7 @@ def test_parameters_come_and_go_with_their_parts_alone(prefix: str) -> None:
     assert {key.split(".")[-2] for key in added} == {"expand", "contract"}
     adapters = {key.rsplit(".", 2)[0] for key in found["b5"] if ".down." in key}
     assert {key.rsplit(".", 2)[0] for key in added} == adapters
-    # Before, after or in the middle: a depth MLP acts on T alone, so its size is the same.
+    # A depth MLP acts on T alone, so that its size does not depend on its position.
     assert found["b6"] == found["b7"] == found["b8"]
     changed = {key.rsplit(".", 2)[0] for key in set(found["b8"]) ^ set(found["b9"])}
     images = {"encoder.after_attention", "encoder.beside_mlp", "decoder.after_image_to_token"}
@@ -70,7 +72,7 @@ def test_parameters_come_and_go_with_their_parts_alone(prefix: str) -> None:
     assert all(found["b8"][key] == found["b9"][key] for key in common)
 
 
-def test_the_depth_mlp_sits_where_its_ablation_says() -> None:
+def test_the_depth_mlp_is_before_in_or_after_the_bottleneck() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 5, 3, 32)
     for kind in ("depth_mlp_before", "depth_mlp", "depth_mlp_after"):

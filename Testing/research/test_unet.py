@@ -1,4 +1,4 @@
-"""The U-Net to compare with: its stages by nnU-Net's rules, and the interface of the others."""
+"""The baseline U-Net: stages by nnU-Net's rules, and the interface of the other networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def small_unet() -> UNetConfig:
 
 
 def test_stages_of_an_isotropic_grid_are_nnunets_for_the_hippocampus() -> None:
-    """nnU-Net's plan for 35 x 50 x 36 voxels of 1 mm: patch 40 x 56 x 40, four stages."""
+    """For 35 x 50 x 36 voxels of 1 mm nnU-Net plans a patch of 40 x 56 x 40 and four stages."""
     config = UNET.network.adapted((35, 50, 36), (1.0, 1.0, 1.0), 2, 1)
     assert config.window == (40, 56, 40)
     assert config.strides == ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
@@ -25,14 +25,14 @@ def test_stages_of_an_isotropic_grid_are_nnunets_for_the_hippocampus() -> None:
     assert config.stage_features == (32, 64, 128, 256)
 
 
-def test_coarse_slices_are_neither_halved_nor_mixed_at_first() -> None:
+def test_first_stages_neither_halve_nor_mix_coarse_slices() -> None:
     config = UNetConfig(1).adapted((14, 256, 224), (10.0, 1.5, 1.5), 1, 1)
     assert config.strides[1:3] == ((1, 2, 2), (1, 2, 2))
     assert config.kernels[0] == (1, 3, 3) and config.kernels[-1] == (3, 3, 3)
     assert config.window[1:] == (256, 224)
 
 
-def test_it_predicts_trains_with_deep_supervision_and_is_clipped_by_boxes() -> None:
+def test_it_trains_with_deep_supervision_and_boxes_clip_its_classes() -> None:
     torch.manual_seed(0)
     config = small_unet()
     model = build_model(config)
@@ -54,8 +54,8 @@ def test_it_predicts_trains_with_deep_supervision_and_is_clipped_by_boxes() -> N
     assert torch.equal(held[2], free[2])
 
 
-def test_its_weights_are_kept_once_and_come_back(tmp_path) -> None:
-    """The package's decoder holds its encoder too: every tensor has several names."""
+def test_every_weight_is_saved_once_and_loaded_back(tmp_path) -> None:
+    """The decoder of the package contains the encoder, so that tensors have several names."""
     model = build_model(small_unet())
     names = model.kept_names()
     assert len(names) < len(model.state_dict())

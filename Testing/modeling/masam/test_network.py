@@ -1,9 +1,8 @@
-"""MA-SAM: its size, what is frozen, how slices and boxes reach each other."""
+"""MA-SAM: its size, its frozen parts, its 3D adapters and its boxes."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from MaskSAMCore.modeling import (
     SAM_CONFIGS,
     MASam,
     build_model,
-    read_config,
 )
 from MaskSAMCore.modeling.masam.image_encoder import DepthAdapter, convolution_over_depth
 from MaskSAMCore.modeling.masam.network import enclosing_boxes
@@ -25,8 +23,8 @@ from Testing.helpers.networks import (
 )
 
 
-def randomised(model: MASam) -> MASam:
-    """What starts at zero has an effect."""
+def randomized(model: MASam) -> MASam:
+    """Give parameters that are zero before training an effect."""
     for name, parameter in model.named_parameters():
         if ".up." in name or ".v." in name or "box_class" in name or "rel_pos" in name:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -37,7 +35,9 @@ def randomised(model: MASam) -> MASam:
     ("sam", "fact", "adapters"),
     [("vit_b", 0.074, 24.8), ("vit_l", None, 59.1), ("vit_h", 0.147, 91.4)],
 )
-def test_the_counts_are_those_of_the_paper(sam: str, fact: float | None, adapters: float) -> None:
+def test_the_parameter_counts_are_those_of_the_paper(
+    sam: str, fact: float | None, adapters: float
+) -> None:
     with torch.device("meta"):
         model = build_model(MASAM_B.network.replace(sam=SAM_CONFIGS[sam]))
     assert isinstance(model, MASam)
@@ -50,7 +50,7 @@ def test_the_counts_are_those_of_the_paper(sam: str, fact: float | None, adapter
     )
 
 
-def test_slices_smaller_than_the_wanted_pixels_are_enlarged_in_whole_tokens() -> None:
+def test_small_slices_are_enlarged_to_whole_tokens() -> None:
     config = MASAM_B.network.replace(window=(5, 256, 216))
     assert config.image_size == (512, 432) and config.grid == (32, 27)  # type: ignore[union-attr]
     model = build_model(small_masam_config(pixels=40, window=(5, 13, 20)))
@@ -68,14 +68,14 @@ def test_predictions_are_probabilities_for_any_number_of_channels(channels: int)
 
 
 @pytest.mark.parametrize("patch", [8, 16])
-def test_masks_come_out_at_the_resolution_of_sams_input(patch: int) -> None:
+def test_masks_have_the_resolution_of_sams_input(patch: int) -> None:
     sam = dataclasses.replace(SMALL_SAM, patch_size=patch)
     model = build_model(small_masam_config(sam=sam, window=(2, 32, 48)))
     logits = model.decoder(model.sam, model.encode(torch.randn(1, 1, 2, 32, 48)).neck)
     assert logits.shape == (1, 3, 2, 32, 48)
 
 
-def test_a_fresh_model_leaves_sams_encoder_as_it_is() -> None:
+def test_before_training_the_encoder_is_sams() -> None:
     torch.manual_seed(0)
     model = build_model(small_masam_config()).eval()
     encoder = model.sam.image_encoder
@@ -90,7 +90,7 @@ def test_a_fresh_model_leaves_sams_encoder_as_it_is() -> None:
 
 
 def test_fact_adds_to_queries_and_values_and_not_to_keys() -> None:
-    model = randomised(build_model(small_masam_config()))
+    model = randomized(build_model(small_masam_config()))
     dim = SMALL_SAM.embed_dim
     increment = model.encoder.fact(torch.randn(2, 4, 5, dim), 3)
     queries, keys, values = increment.detach().split(dim, -1)
@@ -108,25 +108,25 @@ def test_the_convolution_over_depth_equals_the_three_dimensional_one() -> None:
 
 @pytest.mark.parametrize("index", range(SMALL_SAM.depth))
 def test_a_changed_slice_reaches_only_its_neighbours_in_every_adapter(index: int) -> None:
-    """Windowed or global, and also where windows need padding (4 x 5 tokens, windows of 3)."""
+    """The blocks have global attention, or windows of 3 that need padding on 4 x 5 tokens."""
     torch.manual_seed(0)
-    model = randomised(build_model(small_masam_config()))
+    model = randomized(build_model(small_masam_config()))
     block = model.sam.image_encoder.blocks[index]
     x = torch.randn(1, 5, 4, 5, 32)
     changed = x.clone()
     changed[:, 2] = torch.randn(4, 5, 32)
     encoder = model.encoder
-    for silent in (encoder.before_attention[index], encoder.before_mlp[index]):
-        kept = silent.up.weight.clone()
+    for zeroed in (encoder.before_attention[index], encoder.before_mlp[index]):
+        kept = zeroed.up.weight.clone()
         with torch.no_grad():
-            silent.up.weight.zero_()
+            zeroed.up.weight.zero_()
             moved = encoder.block(index, block, x) - encoder.block(index, block, changed)
-            silent.up.weight.copy_(kept)
+            zeroed.up.weight.copy_(kept)
         reached = (moved.abs().amax((0, 2, 3, 4)) > 1e-6).tolist()
         assert reached == [False, True, True, True, False]
 
 
-def test_of_a_frozen_sam_the_image_encoder_is_frozen_and_the_decoder_trained() -> None:
+def test_only_the_image_encoder_of_a_frozen_sam_is_frozen() -> None:
     model = build_model(small_masam_config(sam=FROZEN_SMALL_SAM))
     trained = model.trained_parameters()
     assert not [name for name in trained if name.startswith("sam.image_encoder.")]
@@ -137,7 +137,7 @@ def test_of_a_frozen_sam_the_image_encoder_is_frozen_and_the_decoder_trained() -
     (model.run_decoder(embedding, boxes, label) ** 2).mean().backward()
     gradients = {name for name, p in model.named_parameters() if p.grad is not None}
     assert gradients == set(trained)
-    # What the file of the frozen SAM gives is not kept a second time.
+    # Weights from the checkpoint of the frozen SAM are not kept again.
     kept = set(model.kept_names())
     assert set(trained) <= kept
     assert not [name for name in kept if name.startswith("sam.image_encoder.")]
@@ -145,7 +145,7 @@ def test_of_a_frozen_sam_the_image_encoder_is_frozen_and_the_decoder_trained() -
 
 def test_a_box_changes_its_class_and_bounds_it_in_plane_and_in_depth() -> None:
     torch.manual_seed(0)
-    model = randomised(build_model(small_masam_config()))
+    model = randomized(build_model(small_masam_config()))
     with torch.no_grad():
         embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
         automatic = model.decode(embedding).semantic()[0]
@@ -154,14 +154,14 @@ def test_a_box_changes_its_class_and_bounds_it_in_plane_and_in_depth() -> None:
     inside = torch.zeros(5, 16, 20, dtype=torch.bool)
     inside[1:3, 4:12, 5:15] = True
     assert float(prompted[1][~inside].max()) == 0
-    # The decoder itself listens.
+    # The decoder itself follows the box.
     assert float((prompted[1] - automatic[1])[inside].abs().max()) > 1e-3
     assert torch.equal(prompted[2], automatic[2]) and torch.equal(prompted[0], automatic[0])
 
 
-def test_the_class_of_a_box_matters() -> None:
+def test_a_box_is_decoded_for_its_class() -> None:
     torch.manual_seed(0)
-    model = randomised(build_model(small_masam_config()))
+    model = randomized(build_model(small_masam_config()))
     with torch.no_grad():
         embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
         box = torch.tensor([[0.2, 0.2, 0.7, 0.7]])
@@ -169,7 +169,7 @@ def test_the_class_of_a_box_matters() -> None:
     assert float((one - other).abs().max()) > 1e-3
 
 
-def test_a_stack_has_one_box_around_those_of_its_slices() -> None:
+def test_the_box_of_a_window_encloses_those_of_its_slices() -> None:
     boxes = torch.tensor([[[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 1.0], [0.2, 0.1, 0.5, 0.3]]])
     present = torch.tensor([[True, False, True]])
     torch.testing.assert_close(
@@ -177,9 +177,9 @@ def test_a_stack_has_one_box_around_those_of_its_slices() -> None:
     )
 
 
-def test_a_batch_equals_its_items_boxes_and_all() -> None:
+def test_a_batch_equals_its_items_with_and_without_boxes() -> None:
     torch.manual_seed(0)
-    model = randomised(build_model(small_masam_config()))
+    model = randomized(build_model(small_masam_config()))
     prompts = class_box_prompts(2, [0.1, 0.2, 0.9, 0.8], [0, 3])
     both = type(prompts)(
         torch.cat([prompts.boxes, torch.zeros_like(prompts.boxes)]),
@@ -194,15 +194,9 @@ def test_a_batch_equals_its_items_boxes_and_all() -> None:
     torch.testing.assert_close(together, torch.cat([one, other]), atol=1e-4, rtol=1e-4)
 
 
-def test_descriptions_say_which_network_they_are_of() -> None:
-    config = small_masam_config()
-    values = json.loads(json.dumps(config.to_dict()))
-    assert values["network"] == "masam" and read_config(values) == config
-    with pytest.raises(
-        ValueError, match="unknown network 'mixer': choose one of masam, masksam, unet"
-    ):
-        read_config({**values, "network": "mixer"})
-    with pytest.raises(ValueError, match=r"unknown MASamConfig field\(s\): width"):
-        read_config({**values, "width": 3})
+def test_a_wrong_field_is_named() -> None:
     with pytest.raises(ValueError, match="multiple of the token size"):
         small_masam_config(window=(5, 17, 20))
+    sam = dataclasses.replace(SMALL_SAM, patch_size=5)
+    with pytest.raises(ValueError, match="tokens of 4, 8 or 16 pixels, not 5"):
+        small_masam_config(sam=sam)

@@ -1,4 +1,4 @@
-"""The adapters and where they sit: depth is anatomical depth in every block."""
+"""Adapters, alone and in the image encoder, where depth is anatomical in every block."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from MaskSAMCore.modeling import SAM_CONFIGS, build_model
+from MaskSAMCore.modeling import build_model
 from MaskSAMCore.modeling.masksam.adapters import (
     DConvAdapter,
     DMLPAdapter,
@@ -33,7 +33,7 @@ def test_the_depthwise_convolution_equals_the_three_dimensional_one() -> None:
     torch.testing.assert_close(depthwise_convolution(layer, x), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_depth_mlp_mixes_all_slices_and_refuses_another_depth() -> None:
+def test_the_depth_mlp_mixes_all_slices_and_rejects_another_number_of_slices() -> None:
     adapter = DMLPAdapter(32, slices=5)
     torch.nn.init.normal_(adapter.up.weight)
     x = torch.randn(1, 5, 3, 32)
@@ -47,7 +47,7 @@ def test_the_depth_mlp_mixes_all_slices_and_refuses_another_depth() -> None:
 
 @pytest.mark.parametrize("index", range(SMALL_SAM.depth))
 def test_a_changed_slice_reaches_only_its_neighbours_in_every_block(index: int) -> None:
-    """Windowed or global, and also where windows need padding (4 x 5 tokens, windows of 3)."""
+    """The blocks have global attention, or windows of 3 that need padding on 4 x 5 tokens."""
     torch.manual_seed(0)
     model = build_model(small_masksam_config())
     randomize_adapters(model.encoder)
@@ -59,23 +59,22 @@ def test_a_changed_slice_reaches_only_its_neighbours_in_every_block(index: int) 
         before = model.encoder.block(index, block, x)
         after = model.encoder.block(index, block, changed)
     moved = [bool((before[:, k] - after[:, k]).abs().max() > 1e-6) for k in range(5)]
-    # Two adapters follow each other in a block: after attention, then beside the MLP.
+    # A block has two adapters in sequence, after attention and beside the MLP.
     assert moved == [True] * 5
     adapters = model.encoder.after_attention[index], model.encoder.beside_mlp[index]
     weights = [adapter.up.weight.clone() for adapter in adapters]
-    for silent, kept in ((0, 1), (1, 0)):
+    for zeroed, kept in ((0, 1), (1, 0)):
         with torch.no_grad():
             adapters[kept].up.weight.copy_(weights[kept])
-            torch.nn.init.zeros_(adapters[silent].up.weight)
-            torch.nn.init.zeros_(adapters[silent].up.bias)
+            torch.nn.init.zeros_(adapters[zeroed].up.weight)
+            torch.nn.init.zeros_(adapters[zeroed].up.bias)
             before = model.encoder.block(index, block, x)
             after = model.encoder.block(index, block, changed)
         moved = [bool((before[:, k] - after[:, k]).abs().max() > 1e-6) for k in range(5)]
         assert moved == [False, True, True, True, False]
 
 
-def test_a_fresh_model_leaves_sams_encoder_as_it_is() -> None:
-    """Adapters, depth position embedding and all: before training the encoder is SAM's own."""
+def test_before_training_the_encoder_is_sams() -> None:
     torch.manual_seed(0)
     model = build_model(small_masksam_config())
     encoder = model.sam.image_encoder
@@ -89,7 +88,7 @@ def test_a_fresh_model_leaves_sams_encoder_as_it_is() -> None:
     torch.testing.assert_close(ours.flatten(0, 1).permute(0, 3, 1, 2), theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_everything_of_a_frozen_sam_stays_frozen() -> None:
+def test_nothing_of_a_frozen_sam_is_trained() -> None:
     frozen = dataclasses.replace(SMALL_SAM, frozen=True)
     model = build_model(small_masksam_config(sam=frozen))
     trained = model.trained_parameters()
@@ -100,8 +99,3 @@ def test_everything_of_a_frozen_sam_stays_frozen() -> None:
     prediction = model(torch.randn(1, 1, 5, 16, 20))
     (prediction.mask_logits.mean() + prediction.class_logits.mean()).backward()
     assert all(p.grad is None for name, p in model.named_parameters() if name not in trained)
-
-
-def test_the_small_sam_of_the_bundled_model_is_trained_whole() -> None:
-    assert not SAM_CONFIGS["vit_t"].frozen
-    assert all(SAM_CONFIGS[name].frozen for name in ("vit_b", "vit_l", "vit_h"))

@@ -1,4 +1,4 @@
-"""The paper's channel adapter with and without upsampling, run to the end: masks come back."""
+"""The paper's channel adapter, with and without upsampling, up to the predicted masks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from MaskSAMCore.modeling import build_model
 from Testing.helpers.networks import SMALL_SAM, small_masksam_config
 
 UPSAMPLING = [
-    # Tokens of 16 pixels: masks at 4 times the token grid, which is the window's own.
+    # With tokens of 16 pixels, 4 times the token grid is the window's grid.
     pytest.param(16, 4, (8, 12), (4, 5), id="masks on the window's grid"),
     pytest.param(4, 4, (8, 12), (16, 20), id="masks finer than the window"),
     pytest.param(4, 4, (8,), (16, 20), id="one width"),
@@ -47,24 +47,24 @@ def test_the_papers_channel_adapter_gives_masks_on_the_windows_grid(
 
 
 def ramps(rows: int, columns: int) -> torch.Tensor:
-    """Two masks: the place of each pixel's centre down and across the slice, 0 to 1."""
+    """Return two masks (2, H, W): row and column of each pixel's centre, 0 to 1."""
     y = (torch.arange(rows) + 0.5) / rows
     x = (torch.arange(columns) + 0.5) / columns
     return torch.stack([y[:, None].expand(rows, columns), x.expand(rows, columns)])
 
 
 @pytest.mark.parametrize("grid", [(64, 80), (16, 20), (8, 10)])
-def test_masks_of_any_grid_come_back_where_they_were(grid: tuple[int, int]) -> None:
+def test_masks_of_any_grid_keep_their_position_in_the_window(grid: tuple[int, int]) -> None:
     masks = ramps(*grid).half()[None, :, None].expand(1, 2, 5, *grid)
     found = build_model(small_masksam_config()).to_window(masks)
     assert found.dtype == torch.float32
     expected = ramps(16, 20)[None, :, None].expand(1, 2, 5, 16, 20)
-    # A border of half a pixel of a coarser grid cannot be known.
+    # A coarser grid does not determine the outermost half pixel.
     inner = (..., slice(1, -1), slice(1, -1))
     torch.testing.assert_close(found[inner], expected[inner], atol=2e-3, rtol=0)
 
 
-def test_upsampling_keeps_every_voxel_in_its_place() -> None:
+def test_upsampling_keeps_every_voxel_in_its_position() -> None:
     torch.manual_seed(0)
     model = build_model(small_masksam_config(upsampling=4, stem_channels=(8, 12)))
     images = torch.randn(1, 1, 5, 16, 20)
@@ -72,8 +72,7 @@ def test_upsampling_keeps_every_voxel_in_its_place() -> None:
     changed[0, 0, 2, 11, 4] += 10
     with torch.no_grad():
         moved = (model.stem(images)[0] - model.stem(changed)[0]).abs().amax(-1)[0]
-    # 3 x 3 x 3 convolutions: one at the voxel's own grid, two at 4 times it in-plane, one of them
-    # a slice further each.
+    # One 3 x 3 x 3 convolution works on the voxels' grid, two at 4 times it in-plane.
     near = torch.zeros_like(moved, dtype=torch.bool)
     near[:, 4 * 10 - 2 : 4 * 13 + 2, 4 * 3 - 2 : 4 * 6 + 2] = True
     assert float(moved[near].max()) > 5 * float(moved[~near].max())

@@ -1,4 +1,4 @@
-"""The adapted decoder against SAM's own: the same prompts and the same transformer."""
+"""The adapted mask decoder equals SAM's own before training, part by part."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from MaskSAMCore.modeling import MaskSAM, build_model
 from Testing.helpers.networks import small_masksam_config
 
-# 4 x 5 tokens of 4 pixels: rows and columns cannot be exchanged unnoticed.
+# A grid of 4 x 5 tokens reveals exchanged rows and columns.
 ROWS, COLUMNS = 16, 20
 
 
@@ -20,14 +20,14 @@ def model() -> MaskSAM:
 
 
 def some_boxes() -> Tensor:
-    """(1, 4, 5, 4), normalised, no two alike."""
+    """Return random boxes (1, 4, 5, 4), normalised."""
     corner, size = torch.rand(2, 1, 4, 5, 2)
     return torch.cat([corner, corner + (1 - corner) * size], -1)
 
 
 @torch.no_grad()
-def test_box_prompts_are_sams_of_the_same_boxes(model: MaskSAM) -> None:
-    """Our boxes are edges; SAM takes pixel indices and adds half a pixel to reach their centres."""
+def test_box_prompts_equal_sams(model: MaskSAM) -> None:
+    """Boxes are pixel edges; SAM takes pixel indices and adds half a pixel."""
     boxes = some_boxes()
     ours = model.sam.embed_boxes(boxes)
     edges = boxes.reshape(-1, 4) * torch.tensor([COLUMNS, ROWS, COLUMNS, ROWS])
@@ -39,20 +39,19 @@ def test_box_prompts_are_sams_of_the_same_boxes(model: MaskSAM) -> None:
 
 
 @torch.no_grad()
-def test_a_box_corner_in_the_middle_of_a_token_is_where_the_token_is(model: MaskSAM) -> None:
-    """Boxes and image embeddings share one system of positions."""
+def test_a_box_corner_in_the_centre_of_a_token_has_the_tokens_position(model: MaskSAM) -> None:
     prompts = model.sam.prompt_encoder
     row, column = 1, 3
     x, y = (column + 0.5) / 5, (row + 0.5) / 4
     box = torch.tensor([x, y, x, y]).expand(1, 1, 1, 4)
     corners = model.sam.embed_boxes(box)[0]
-    place = prompts.get_dense_pe()[0, :, row, column]
+    position = prompts.get_dense_pe()[0, :, row, column]
     for corner, kind in zip(corners, prompts.point_embeddings[2:], strict=True):
-        torch.testing.assert_close(corner - kind.weight[0], place, atol=1e-5, rtol=0)
+        torch.testing.assert_close(corner - kind.weight[0], position, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
-def test_mask_prompts_are_sams_of_the_same_masks(model: MaskSAM) -> None:
+def test_mask_prompts_equal_sams(model: MaskSAM) -> None:
     prompts = model.sam.prompt_encoder
     masks = 5 * torch.randn(1, 4, 5, 16, 20)
     _, theirs = prompts(points=None, boxes=None, masks=masks.flatten(0, 2)[:, None])
@@ -93,7 +92,7 @@ def test_before_training_the_transformer_is_sams(kinds: tuple[str, str]) -> None
 
 
 @torch.no_grad()
-def test_masks_come_from_the_embeddings_that_sam_would_upscale(model: MaskSAM) -> None:
+def test_mask_logits_are_products_with_sams_upscaled_embeddings(model: MaskSAM) -> None:
     decoder = model.sam.mask_decoder
     keys, hyper = torch.randn(4, 5, 20, 32), torch.randn(4, 5, 4)
     ours = model.decoder.upscaled_product(decoder, keys, hyper, [], 4)
@@ -108,8 +107,7 @@ def test_masks_come_from_the_embeddings_that_sam_would_upscale(model: MaskSAM) -
 def test_a_changed_slice_of_a_prompt_reaches_only_its_neighbours_image(
     model: MaskSAM, index: int
 ) -> None:
-    """Through one of the two adapters of image embeddings, those of tokens being zero; the prompts
-    themselves never meet."""
+    """Only one adapter, for image embeddings, has an effect here; prompts never interact."""
     decoder, transformer = model.decoder, model.sam.mask_decoder.transformer
     torch.nn.init.normal_(decoder.after_image_to_token[index].up.weight, std=0.3)
     tokens, keys, position = (

@@ -1,4 +1,4 @@
-"""Masks' prototypes: what a mask claims tells what else it takes, whatever the contrast."""
+"""Per-voxel and mask embeddings, and prototypes that adapt to the contrast of an image."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from MaskSAMCore.modeling.masksam.voxel_embeddings import (
 from Testing.helpers.networks import RESIDUAL_MASKS, small_masksam_config
 
 
-def bright_inside(grey: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Where two structures are (T, H, W), embeddings of their voxels (1, T, 2, H, W), and coarse
-    masks of them (1, 2, T, h, w) whose border is two voxels off."""
+def two_structures(grey: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return an image of two structures.
+
+    Args:
+        grey: intensities of the structures.
+
+    Returns:
+        The second structure as bool (T, H, W), per-voxel embeddings (1, T, 2, H, W), and coarse
+        masks (1, 2, T, h, w) whose border is two voxels off.
+    """
     inside = torch.zeros(3, 8, 16, dtype=torch.bool)
     inside[..., 6:] = True
     intensity = torch.where(inside, grey[1], grey[0])
@@ -28,8 +35,10 @@ def bright_inside(grey: tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor
 
 
 @pytest.mark.parametrize("grey", [(-2.0, 2.0), (2.0, -2.0), (1.0, 4.0)])
-def test_a_mask_takes_the_voxels_that_look_like_its_own(grey: tuple[float, float]) -> None:
-    inside, voxels, masks = bright_inside(grey)
+def test_prototypes_move_the_border_of_a_mask_to_the_edge_in_the_image(
+    grey: tuple[float, float],
+) -> None:
+    inside, voxels, masks = two_structures(grey)
     before = resize_masks(masks, (8, 16)).argmax(1)[0] == 1
     assert int((before != inside).sum()) == 2 * 3 * 8
     vectors = torch.zeros(1, 2, 3, 2)
@@ -39,9 +48,9 @@ def test_a_mask_takes_the_voxels_that_look_like_its_own(grey: tuple[float, float
     assert torch.equal(after, inside)
 
 
-def test_prototypes_are_of_one_image_and_favour_no_mask() -> None:
-    _, voxels, masks = bright_inside((-2.0, 2.0))
-    _, other, _ = bright_inside((3.0, 0.5))
+def test_prototypes_are_those_of_each_image_and_favour_no_mask() -> None:
+    _, voxels, masks = two_structures((-2.0, 2.0))
+    _, other, _ = two_structures((3.0, 0.5))
     prototypes = Prototypes(2)
     vectors = torch.zeros(2, 2, 3, 2)
     with torch.no_grad():
@@ -52,7 +61,7 @@ def test_prototypes_are_of_one_image_and_favour_no_mask() -> None:
     torch.testing.assert_close(both.sum(1), torch.zeros_like(both[:, 0]))
 
 
-def test_embeddings_have_their_width_and_a_constant() -> None:
+def test_voxel_embeddings_end_with_a_constant_channel() -> None:
     config = small_masksam_config(**RESIDUAL_MASKS, prototypes=5)
     model = build_model(config).eval()
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""A checkpoint of the real size, 375 MB, from the file a person brings to the labels they get.
+"""A checkpoint of full size, 375 MB, from the user's file to the labelmap.
 
-Meta's files cannot be had on every machine. This one has their very names and shapes and random
-weights. One slice is encoded, once; everything else works on its embedding.
+Meta's files are not available on every machine. This one has their names and shapes and random
+weights. One slice is encoded once; everything else works on its embedding.
 """
 
 from __future__ import annotations
@@ -43,26 +43,24 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
-    """The package's own vit_b, and its weights in a file as MedSAM's training writes them."""
+    """Return the package's own vit_b, and its weights in a file like those of MedSAM's training."""
     torch.manual_seed(0)
     sam = segment_anything("build_sam").build_sam_vit_b()
     randomize(sam)
-    path = tmp_path_factory.mktemp("brought") / "weights.pth"
+    path = tmp_path_factory.mktemp("checkpoint") / "weights.pth"
     torch.save({"model": sam.state_dict(), "optimizer": {"lr": 1e-4}, "epoch": 3}, path)
     return sam.requires_grad_(False), path
 
 
 @pytest.fixture(scope="module")
 def added(home: Path, official: tuple[Any, Path]) -> str:
-    """The name under which the file was added by the shell's own command."""
+    """Return the name of the model that ``masksam models add`` made of the file."""
     arguments = ["models", "add", str(official[1]), "--name", "brought", "--sha256"]
     assert main([*arguments, sha256(official[1])]) == 0
     return "brought"
 
 
-def test_the_file_is_kept_with_the_sha256_it_came_with(
-    home: Path, official: tuple[Any, Path], added: str
-):
+def test_an_added_file_is_kept_with_its_sha256(home: Path, official: tuple[Any, Path], added: str):
     folder = home / "checkpoints" / added
     record = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
     assert record["sha256"] == sha256(official[1]) == sha256(folder / "checkpoint.pth")
@@ -97,14 +95,14 @@ def test_a_box_in_an_oblique_volume_gets_the_predictors_own_mask(
     grey = to_grey(upright.array[:, :, 1], limits)
     seen: list[torch.Tensor] = []
 
-    class Given(nn.Module):
-        """In place of the encoder: the embedding there is, for the predictor's own input."""
+    class KnownEmbedding(nn.Module):
+        """Image encoder that returns the known embedding and keeps the predictor's input."""
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             seen.append(image)
             return embeddings[0]
 
-    official[0].image_encoder, encoder = Given(), official[0].image_encoder
+    official[0].image_encoder, encoder = KnownEmbedding(), official[0].image_encoder
     try:
         reference = predictor(official[0], 1024)
         reference.set_image(np.repeat(grey[..., None], 3, -1))
@@ -131,8 +129,8 @@ def test_a_box_in_an_oblique_volume_gets_the_predictors_own_mask(
         assert not labels[:, :, [0, 2]].any()
 
 
-def test_the_encoder_with_these_weights_is_sams_own(home: Path, added: str):
-    """At 256 pixels, where the package's own encoder takes a second and not half a minute."""
+def test_the_encoder_equals_sams_own(home: Path, added: str):
+    """At 256 pixels the package's own encoder takes a second instead of half a minute."""
     checkpoint = open_checkpoint(added)
     assert checkpoint is not None
     config = checkpoint_config(checkpoint.file)
@@ -143,7 +141,7 @@ def test_the_encoder_with_these_weights_is_sams_own(home: Path, added: str):
         torch.testing.assert_close(model.encode(image), expected, atol=1e-4, rtol=0)
 
 
-def test_an_exchanged_file_is_not_loaded(home: Path, official: tuple[Any, Path]):
+def test_a_changed_file_is_not_loaded(home: Path, official: tuple[Any, Path]):
     arguments = ["models", "add", str(official[1]), "--name", "medsam", "--unverified"]
     assert main(arguments) == 0
     entry = find("medsam")

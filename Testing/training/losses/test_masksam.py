@@ -1,4 +1,4 @@
-"""Matching and losses: invariants, and the defects that must not come back."""
+"""Losses of MaskSAM, and ground-truth boxes in place of proposals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.modeling import MaskSAM, build_model
@@ -21,7 +20,7 @@ from MaskSAMCore.training.losses.masksam import (
     training_loss,
 )
 from MaskSAMCore.training.losses.prompting import PromptSettings, ground_truth_boxes, sample_prompts
-from MaskSAMCore.training.matcher import Assignment, match, pairwise_box_costs, pairwise_mask_costs
+from MaskSAMCore.training.matcher import Assignment
 from Testing.helpers.networks import small_masksam_config
 
 
@@ -54,58 +53,6 @@ def test_padding_belongs_to_no_class() -> None:
     assert float(targets.boxes[0, 0, 2]) == pytest.approx(0.9)
 
 
-def test_mask_costs_take_one_sigmoid_of_logits() -> None:
-    """The public code took two of the auxiliary masks'."""
-    logits, masks = torch.randn(2, 3, 50), (torch.rand(2, 4, 50) > 0.5).float()
-    bce, dice = pairwise_mask_costs(logits, masks)
-    for s, n, k in ((0, 0, 0), (1, 2, 3), (0, 1, 2)):
-        expected = F.binary_cross_entropy_with_logits(logits[s, n], masks[s, k])
-        torch.testing.assert_close(bce[s, n, k], expected)
-        p = logits[s, n].sigmoid()
-        overlap = 2 * (p * masks[s, k]).sum() + 1
-        torch.testing.assert_close(dice[s, n, k], 1 - overlap / (p.sum() + masks[s, k].sum() + 1))
-
-
-def test_perfect_masks_cost_nothing_for_auxiliary_ones_too() -> None:
-    targets = slice_targets(example_labels(), 2)
-    logits = (targets.masks * 2 - 1) * 40
-    bce, dice = pairwise_mask_costs(logits, targets.masks)
-    assert float(bce.diagonal(dim1=1, dim2=2).max()) < 1e-6
-    assert float(dice.diagonal(dim1=1, dim2=2).max()) < 1e-6
-
-
-def test_box_costs_are_distance_and_generalised_iou() -> None:
-    a = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.0, 0.0]]])
-    b = torch.tensor([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]])
-    distance, giou = pairwise_box_costs(a, b)
-    torch.testing.assert_close(distance[0, 0], torch.tensor([0.0, 2.0]))
-    torch.testing.assert_close(giou[0, 0], torch.tensor([0.0, 1.5]))
-    assert bool(torch.isfinite(giou).all())
-
-
-def test_matching_finds_the_cheapest_pairs_of_present_classes() -> None:
-    cost = torch.tensor([[[5.0, 1.0, 0.0], [1.0, 5.0, 0.0], [9.0, 9.0, 0.0]]] * 2)
-    present = torch.tensor([[True, True, False], [False, False, False]])
-    found = match(cost, present)
-    assert sorted(zip(found.queries.tolist(), found.classes.tolist(), strict=True)) == [
-        (0, 1),
-        (1, 0),
-    ]
-    assert found.slices.tolist() == [0, 0]
-
-
-def test_too_few_queries_are_an_error_that_says_how_many() -> None:
-    with pytest.raises(ValueError, match="raise 'queries' to at least 3"):
-        match(torch.zeros(1, 2, 3), torch.ones(1, 3, dtype=torch.bool))
-
-
-def test_costs_that_are_not_finite_are_an_error_of_their_own() -> None:
-    cost = torch.zeros(1, 3, 2)
-    cost[0, 1, 1] = torch.nan
-    with pytest.raises(FloatingPointError, match="not finite"):
-        match(cost, torch.ones(1, 2, dtype=torch.bool))
-
-
 def test_unmatched_queries_are_no_object_at_a_lower_weight() -> None:
     logits = torch.zeros(1, 2, 4)
     logits[0, 1, 3] = 100.0
@@ -128,7 +75,7 @@ def test_the_semantic_loss_ignores_padding() -> None:
     assert float(semantic_loss(classes, -masks, targets)) > 1
 
 
-def test_drawn_boxes_are_tight_or_those_of_the_whole_window() -> None:
+def test_ground_truth_boxes_are_tight_or_those_of_the_whole_window() -> None:
     targets = slice_targets(example_labels(), 2)
     loose = torch.tensor([[False, False, True]])
     boxes = ground_truth_boxes(targets, 1, loose, 0.0, None)
@@ -163,10 +110,10 @@ def test_the_loss_reaches_every_trained_parameter_and_reports_its_parts() -> Non
     torch.manual_seed(0)
     model = build_model(small_masksam_config())
     settings = LossSettings(prompts=PromptSettings(share=1, drop_mask=0.5))
-    generator = torch.Generator().manual_seed(3)
+    rng = torch.Generator().manual_seed(3)
     images = torch.randn(2, 1, 5, 16, 20)
     labels = example_labels().expand(2, -1, -1, -1)
-    loss, parts = training_loss(model, images, labels, settings, generator)
+    loss, parts = training_loss(model, images, labels, settings, rng)
     loss.backward()
     assert {name for name, p in model.trained_parameters().items() if p.grad is None} == set()
     assert set(parts) == {"masks", "auxiliary", "classes", "semantic"}
@@ -179,16 +126,16 @@ def test_the_loss_reaches_every_trained_parameter_and_reports_its_parts() -> Non
 def test_a_few_steps_on_one_window_learn_it() -> None:
     torch.manual_seed(0)
     model = build_model(small_masksam_config(stem_pyramid=True, stem_channels=(8, 8, 16)))
-    images, labels, _ = after_a_few_steps(model, training_loss)
+    images, labels, _ = train_on_one_window(model, training_loss)
     with torch.no_grad():
         found = model.eval()(images).semantic().argmax(1)
     assert min(dice_scores(found.numpy(), labels.numpy(), [1, 2])) > 0.9
 
 
-def after_a_few_steps(
+def train_on_one_window(
     model: MaskSAM, loss_of: Callable[..., tuple[torch.Tensor, dict[str, float]]]
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
-    """The window that was trained on, and the last step's parts of the loss."""
+    """Return the images, the labels and the last step's parts of the loss."""
     labels = example_labels()
     images = (labels[:, None].float() - 1) + 0.1 * torch.randn(1, 1, 5, 16, 20)
     optimizer = torch.optim.AdamW(model.trained_parameters().values(), lr=3e-3)
@@ -201,7 +148,7 @@ def after_a_few_steps(
 
 
 class GivenMasks(torch.nn.Module):
-    """Stands where the generator's masks come from."""
+    """MaskSAM whose prompt generator predicts given masks."""
 
     def __init__(self, logits: torch.Tensor) -> None:
         super().__init__()
@@ -217,7 +164,7 @@ class GivenMasks(torch.nn.Module):
 
 
 @pytest.mark.parametrize("rarity", [0.5, 0.0])
-def test_the_generators_loss_is_that_of_its_first_queries_as_classes(rarity: float) -> None:
+def test_in_the_generators_loss_query_k_shows_class_k(rarity: float) -> None:
     torch.manual_seed(0)
     labels = example_labels()
     labels[..., 18:] = -1
@@ -239,7 +186,7 @@ def test_the_generators_loss_is_that_of_its_first_queries_as_classes(rarity: flo
     assert float(loss) == pytest.approx(entropy / weights + sum(dice[1:]) / 2, rel=1e-4)
 
 
-def test_the_generators_loss_is_low_only_for_the_right_masks() -> None:
+def test_the_generators_loss_is_low_only_for_the_masks_of_the_right_classes() -> None:
     labels = example_labels()
     right = torch.full((1, 4, 5, 16, 20), -12.0)
     right.scatter_(1, labels[:, None], 12.0)
@@ -249,11 +196,11 @@ def test_the_generators_loss_is_low_only_for_the_right_masks() -> None:
     assert float(generator_loss(GivenMasks(swapped), None, labels, settings)[0]) > 1
 
 
-def test_the_generator_alone_learns_a_window_and_the_decoder_stays() -> None:
+def test_the_generator_alone_learns_a_window_and_leaves_the_decoder_as_it_is() -> None:
     torch.manual_seed(0)
     changes = {"stem_pyramid": True, "stem_channels": (8, 8, 16), "detail_channels": 6}
     model = build_model(small_masksam_config(**changes, residual_masks=True))
-    images, labels, parts = after_a_few_steps(model, generator_loss)
+    images, labels, parts = train_on_one_window(model, generator_loss)
     assert set(parts) == {"semantic", "auxiliary", "boxes"}
     assert all(p.grad is None for p in model.decoder.parameters())
     with torch.no_grad():
@@ -261,5 +208,5 @@ def test_the_generator_alone_learns_a_window_and_the_decoder_stays() -> None:
         found = model.auxiliary_masks(proposals)[:, :3].argmax(1)
     assert min(dice_scores(found.numpy(), labels.numpy(), [1, 2])) > 0.9
     known = slice_targets(labels, 2)
-    drawn = proposals.boxes[0].transpose(0, 1)[:, :3][known.present]
-    assert float((drawn - known.boxes[known.present]).abs().mean()) < 0.1
+    boxes = proposals.boxes[0].transpose(0, 1)[:, :3][known.present]
+    assert float((boxes - known.boxes[known.present]).abs().mean()) < 0.1
