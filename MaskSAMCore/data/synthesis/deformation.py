@@ -12,9 +12,6 @@ from torch import Tensor
 from MaskSAMCore.data.synthesis.labelmap import Labelmap
 from MaskSAMCore.data.synthesis.random_source import RandomSource
 
-# Uniform shifts between plus and minus this value have a standard deviation of about 1.
-_UNIT_SHIFT = 1.7
-
 
 @dataclass(frozen=True)
 class BSplineTransform:
@@ -59,7 +56,7 @@ class BSplineTransform:
         # Splines reproduce linear functions, so the affine map goes into the control points.
         control = torch.einsum("ab,bxyz->axyz", matrix, points)
         control += torch.tensor(list(centre), dtype=torch.float32)[:, None, None, None]
-        shifts = rng.uniform_tensor(-_UNIT_SHIFT, _UNIT_SHIFT, control.numel())
+        shifts = rng.unit_uniform_tensor(control.numel())
         return cls(control + strength * shifts.reshape(control.shape), spacings, extent)
 
     @classmethod

@@ -43,8 +43,6 @@ _GOLDEN = 0.6180340
 _TISSUE_DIFFERENCE = 0.06
 # Largest mean and standard deviation of a dark background.
 _DARK_MEAN, _DARK_SPREAD = 0.06, 0.02
-# Uniform numbers between plus and minus this value have a standard deviation of about 1.
-_UNIT_RANGE = 1.7
 # Control points of the bias field are at least this many mm apart.
 _BIAS_KNOT_SPACING = 40.0
 
@@ -281,7 +279,7 @@ class ImageGenerator:
         ]
         shape = [basis.shape[1] for basis in bases]
         strength = rng.uniform(0, self.ranges.bias)
-        control = rng.uniform_tensor(-_UNIT_RANGE, _UNIT_RANGE, math.prod(shape)) * strength
+        control = rng.unit_uniform_tensor(math.prod(shape)) * strength
         return along_axes(control.reshape(shape), bases).exp_()
 
     def _cropped(self, image: Tensor, classes: Tensor, rng: RandomSource) -> tuple[Tensor, Tensor]:

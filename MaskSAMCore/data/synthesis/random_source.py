@@ -32,6 +32,11 @@ class RandomSource:
         """Return uniform numbers from ``low`` to ``high``, float32 (count,) on the CPU."""
         return low + (high - low) * torch.rand(count, generator=self._cpu)
 
+    def unit_uniform_tensor(self, count: int) -> Tensor:
+        """Return uniform numbers with mean 0 and a standard deviation of about 1, float32 (count,)
+        on the CPU."""
+        return self.uniform_tensor(-1.7, 1.7, count)
+
     def normal(self, std: float) -> float:
         """Return a normal number with mean 0 and standard deviation ``std``."""
         return std * float(torch.randn((), generator=self._cpu))
