@@ -42,5 +42,6 @@ debian:
 		libdbus-1-3 libglib2.0-0
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info masksam-demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info masksam-demo .pytest_cache .mypy_cache .ruff_cache \
+		.import_linter_cache
 	find MaskSAMCore Testing -name __pycache__ -prune -exec rm -rf {} +
