@@ -1,4 +1,4 @@
-"""``masksam train``: trains a model from a folder of labelled volumes."""
+"""``masksam train``: train a model on a folder of labelled volumes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from MaskSAMCore.errors import MaskSAMError
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command to the app."""
     app.command("train")(train)
 
 
 @dataclass
 class Report:
-    """Prints lines with the minutes since the start; also from processes it was sent to."""
+    """Printer of lines with the minutes since the start. It can be sent to spawned processes.
+
+    Attributes:
+        start: start of the command, as given by ``time.monotonic``.
+    """
 
     start: float
 
     def __call__(self, line: str) -> None:
-        """One line."""
+        """Print a line."""
         minutes = (time.monotonic() - self.start) / 60
         print(f"[{minutes:6.1f} min] {line}", flush=True)
 
@@ -31,48 +35,58 @@ class Report:
 def train(
     dataset: Path = typer.Argument(
         ...,
-        help="nnU-Net dataset folder: imagesTr, labelsTr, dataset.json; without imagesTr, images"
+        help="nnU-Net dataset folder: imagesTr, labelsTr, dataset.json. Without imagesTr, images"
         " are synthesised from the labelmaps.",
     ),
-    output: Path = typer.Option(..., "-o", "--output", help="The run's folder."),
+    output: Path = typer.Option(..., "-o", "--output", help="Folder of the run."),
     preset: str = typer.Option(
         "tiny",
-        help="A network and how it is trained: tiny, brain, acdc, synapse, amos; masam_tiny,"
-        " masam_b, masam_h; unet; ablation_b1 to _b9, acdc_ablation_b1 to _b9.",
+        help="Network and hyperparameters: tiny, brain, acdc, synapse, amos; masam_tiny, masam_b,"
+        " masam_h; unet; ablation_b1 to _b9, acdc_ablation_b1 to _b9.",
     ),
     splits: Path | None = typer.Option(
-        None, help="JSON file with the training and validation cases; else one case in five."
+        None,
+        help="JSON file with the training and validation cases; by default one case in five"
+        " validates.",
     ),
     targets: Path | None = typer.Option(
         None,
-        help="JSON file on the labels of labelmaps without images: which are segmented, where"
-        " dataset.json does not say it.",
+        help="JSON file that describes the labels of labelmaps without images and names those to"
+        " segment, if dataset.json does not.",
     ),
     orientation: str | None = typer.Option(
         None,
-        help="Where depth, rows and columns of the slices point, such as RSA for sagittal ones;"
-        " else slices lie across the coarsest axis.",
+        help="Directions of depth, rows and columns, such as RSA for sagittal slices; by default"
+        " slices lie across the coarsest axis.",
     ),
     max_minutes: float | None = typer.Option(
-        None, min=0.01, help="Time budget, resumed parts together; with --resume, a new one."
+        None,
+        min=0.01,
+        help="Time budget over all resumed parts; with --resume, it replaces the run's budget.",
     ),
     resume: bool = typer.Option(
-        False, "--resume", help="Go on with the run in -o, as it was started."
+        False, "--resume", help="Continue the run in -o with its own preset, split and seed."
     ),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
-    devices: int = typer.Option(1, min=1, help="How many (processes, on a CPU)."),
-    workers: int = typer.Option(1, min=0, help="Processes that augment windows, a device."),
-    seed: int = typer.Option(0, help="Of everything that is drawn; a resumed run keeps its own."),
+    devices: int = typer.Option(1, min=1, help="Number of devices; on a CPU, of processes."),
+    workers: int = typer.Option(
+        1, min=0, help="Number of processes for each device that augment windows."
+    ),
+    seed: int = typer.Option(0, help="Seed of all random numbers; a resumed run keeps its own."),
     sam_checkpoint: Path | None = typer.Option(
-        None, help="Official SAM weights, for presets that keep SAM frozen."
+        None, help="Official SAM weights, for presets with a frozen SAM."
     ),
     weights: Path | None = typer.Option(
         None, "--from", help="Model or run of the same preset whose weights to start from."
     ),
-    learning_rate: float | None = typer.Option(None, min=0.0, help="At the start; else preset's."),
-    batch: int | None = typer.Option(None, min=1, help="Windows a step; else the preset's."),
+    learning_rate: float | None = typer.Option(
+        None, min=0.0, help="Initial learning rate; by default the preset's."
+    ),
+    batch: int | None = typer.Option(
+        None, min=1, help="Number of windows in a step; by default the preset's."
+    ),
     augmentation: float | None = typer.Option(
-        None, min=0.0, help="Strength, 0 for none; 1 where the preset says no other."
+        None, min=0.0, help="Strength of the augmentation, 0 for none; by default the preset's."
     ),
     contrast: float | None = typer.Option(
         None, min=0.0, max=1.0, help="Share of windows that get another scanner's contrast."
@@ -80,34 +94,30 @@ def train(
     compiled: bool = typer.Option(
         False, "--compile", help="Compile the network first: faster, needs a C++ compiler."
     ),
-    validation_minutes: float = typer.Option(4.0, min=0.01, help="Between two validations."),
+    validation_minutes: float = typer.Option(
+        4.0, min=0.01, help="Time between two validations in minutes."
+    ),
     preview_windows: int | None = typer.Option(
         None,
         "--preview",
         min=1,
-        help="Only draw so many windows of the training, with outlines, to preview.png in -o.",
+        help="Only draw this many training windows, with outlines, to preview.png in -o.",
     ),
 ) -> None:
-    """Trains a model; stop it at any time and go on with --resume."""
+    """Train a model; interrupt it at any time and continue with --resume."""
     try:
         from MaskSAMCore.presets import find_preset
         from MaskSAMCore.training.fit import FitOptions, fit, preview
     except ImportError as error:
         raise MaskSAMError(f"training needs '{error.name}': pip install masksam[train]") from error
 
-    chosen = {
-        "learning_rate": learning_rate,
-        "batch": batch,
-        "augmentation": augmentation,
-        "contrast": contrast,
-    }
     options = FitOptions(
         dataset=dataset,
         run=output,
         preset=find_preset(preset),
-        orientation=None if orientation is None else orientation.upper(),
         splits=splits,
         targets=targets,
+        orientation=None if orientation is None else orientation.upper(),
         max_minutes=max_minutes,
         resume=resume,
         device=device,
@@ -119,9 +129,15 @@ def train(
         compiled=compiled,
         validation_minutes=validation_minutes,
     )
+    chosen = {
+        "learning_rate": learning_rate,
+        "batch": batch,
+        "augmentation": augmentation,
+        "contrast": contrast,
+    }
+    changes = {name: value for name, value in chosen.items() if value is not None}
     report = Report(time.monotonic())
-    settings = {name: value for name, value in chosen.items() if value is not None}
     if preview_windows is None:
-        fit(options, report, settings_changes=settings)
+        fit(options, report, settings_changes=changes)
     else:
-        preview(options, preview_windows, report, settings_changes=settings)
+        preview(options, preview_windows, report, settings_changes=changes)

@@ -72,7 +72,12 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         foreground_share: share of windows centred on a voxel of a random class.
         seed: seed of all random numbers; a resumed training passes another one.
         contrast: share of windows with the contrast of another scanner.
+
+    Attributes:
+        common_contrasts: None; only synthesised windows have a share of common contrasts.
     """
+
+    common_contrasts: Tensor | None = None
 
     def __init__(
         self,

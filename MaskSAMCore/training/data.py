@@ -1,13 +1,13 @@
-"""What a training works on: checked, planned and prepared cases, and their validation."""
+"""Training data: a dataset that is read, checked, planned and preprocessed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from MaskSAMCore.data import Plan, PreparedCase, preprocess, repeat_edge_slices
 from MaskSAMCore.data.dataset import Dataset, LabelledCase, examine_dataset, load_cases
@@ -31,75 +31,63 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import NetworkConfig
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.preset import Preset
-
-if TYPE_CHECKING:
-    from MaskSAMCore.training.run_folder import TrainingRecord
+from MaskSAMCore.training.run_folder import TrainingRecord
 
 
 @dataclass
-class Material:
-    """The cases of a training.
+class TrainingData:
+    """Cases of a training, with the plan and the network that were made for them.
 
     Attributes:
         classes: names of the classes 1 to K.
-        values: their values in the dataset's labelmaps.
+        values: values of the classes 1 to K in the dataset's labelmaps.
         split: names of the cases under "train" and "val".
-        train: prepared training cases; where there are no images, their labelmaps.
-        validation: validation cases as they are, for whole-volume inference.
-        plan, config, settings: what the preset became for this dataset.
-        fingerprint: the training cases in figures; empty where a run goes on.
-        scheme: what the labels are where images are synthesised from them, else None.
+        validation: validation cases at their own resolution, for inference on whole volumes.
+        plan: preprocessing.
+        config: configuration of the network.
+        cases: preprocessed training cases; empty if images are synthesised from labelmaps.
+        labelmaps: labelmaps to synthesise training images from; else empty.
+        scheme: meaning of the labels if images are synthesised from labelmaps, else None.
+        fingerprint: statistics of the training cases; empty for a resumed training.
     """
 
     classes: tuple[str, ...]
     values: tuple[int, ...]
     split: dict[str, list[str]]
-    train: list[PreparedCase] | list[IndexedLabelmap]
     validation: list[LabelledCase]
     plan: Plan
     config: NetworkConfig
-    settings: TrainSettings
-    fingerprint: dict[str, Any]
+    cases: list[PreparedCase] = field(default_factory=list)
+    labelmaps: list[IndexedLabelmap] = field(default_factory=list)
     scheme: LabelScheme | None = None
-
-    def loader(
-        self, record: TrainingRecord, workers: int, restarts: int, device: str = "cpu"
-    ) -> DataLoader[Any]:
-        """Batches of windows, without end; a GPU synthesises its own."""
-        settings = record.settings
-        if self.scheme is not None and device != "cpu":
-            workers = 0
-        windows = self.windows(record, restarts, device)
-        return DataLoader(
-            windows,
-            settings.batch,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            prefetch_factor=8 if workers else None,
-            multiprocessing_context="spawn" if workers else None,
-        )
+    fingerprint: dict[str, Any] = field(default_factory=dict)
 
     def windows(
-        self, record: TrainingRecord, restarts: int = 0, device: str = "cpu"
-    ) -> IterableDataset[Any]:
-        """Windows one by one."""
-        settings = record.settings
-        seed = record.seed + 15_485_863 * restarts
+        self, settings: TrainSettings, seed: int, restarts: int = 0, device: str = "cpu"
+    ) -> WindowDataset | SynthesizedWindows:
+        """Return an endless sequence of training windows.
+
+        Args:
+            settings: hyperparameters.
+            seed: seed of the training.
+            restarts: number of times that the training has been resumed; each has other windows.
+            device: device that synthesises images from labelmaps.
+        """
+        seed = seed + 15_485_863 * restarts
         if self.scheme is not None:
+            ranges = SynthesisRanges(common_contrasts=settings.common_contrasts)
             return SynthesizedWindows(
-                cast("list[IndexedLabelmap]", self.train),
+                self.labelmaps,
                 self.scheme,
-                record.plan,
+                self.plan,
                 settings.foreground_share,
                 seed,
-                SynthesisRanges(common_contrasts=settings.common_contrasts).scaled(
-                    settings.augmentation
-                ),
+                ranges.scaled(settings.augmentation),
                 device,
             )
         return WindowDataset(
-            cast("list[PreparedCase]", self.train),
-            record.plan,
+            self.cases,
+            self.plan,
             settings.augmentation,
             settings.mirror,
             settings.foreground_share,
@@ -107,104 +95,178 @@ class Material:
             settings.contrast,
         )
 
+    def loader(
+        self,
+        windows: WindowDataset | SynthesizedWindows,
+        batch: int,
+        workers: int,
+        device: str = "cpu",
+    ) -> DataLoader[Any]:
+        """Return an endless sequence of batches.
 
-def prepare_material(
+        Args:
+            windows: windows of :meth:`windows`.
+            batch: number of windows in a batch.
+            workers: number of processes that prepare windows.
+            device: device that the windows are prepared on.
+        """
+        # A GPU cannot be shared with worker processes: it synthesises windows between the steps.
+        if self.scheme is not None and device != "cpu":
+            workers = 0
+        return DataLoader(
+            windows,
+            batch,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            prefetch_factor=8 if workers else None,
+            multiprocessing_context="spawn" if workers else None,
+        )
+
+
+def prepare_training_data(
     folder: Path,
-    splits: Path | dict[str, list[str]] | None,
+    splits: Path | None,
+    preset: Preset,
     report: Callable[[str], None],
-    *,
-    preset: Preset | None = None,
-    record: TrainingRecord | None = None,
     chosen: Collection[str] = (),
     targets: Path | None = None,
-) -> Material:
-    """Reads, checks, plans and prepares a dataset.
+) -> TrainingData:
+    """Read, check, plan and preprocess a dataset for a new training.
 
     Args:
-        folder: an nnU-Net dataset folder.
-        splits: a JSON file, the split itself, or None.
-        report: receives lines for people.
-        preset: a preset to adapt to the dataset, for a new run.
-        record: the record of a run to go on with.
+        folder: nnU-Net dataset folder.
+        splits: JSON file with the training and the validation cases, or None.
+        preset: preset to adapt to the dataset.
+        report: function that receives lines of text for the user.
         chosen: names of the network's fields that the user has chosen and that are not adapted.
-        targets: a JSON file on the labels of labelmaps without images, or None.
+        targets: JSON file that describes the labels of labelmaps without images, or None.
 
     Raises:
-        MaskSAMError: problems of the dataset, all of them named.
+        MaskSAMError: the dataset has problems; the message names them all.
     """
-    kept = None if record is None else record.label_maps
-    dataset, problems = examine_dataset(folder, kept or targets)
-    split, wrong = find_split(dataset, splits)
+    dataset, problems = examine_dataset(folder, targets)
+    split, train, validation = _read_cases(dataset, splits, problems, report)
+    fingerprints = [case_fingerprint(c.channels, c.labelmap, seed) for seed, c in enumerate(train)]
+    plan, config = _adapt(preset, dataset, fingerprints, chosen)
+    data = _preprocess(dataset, split, train, validation, plan, config)
+    data.fingerprint = summarize([case.name for case in train], fingerprints, dataset.channels)
+    return data
+
+
+def reload_training_data(
+    folder: Path, record: TrainingRecord, report: Callable[[str], None]
+) -> TrainingData:
+    """Read, check and preprocess a dataset for a resumed training.
+
+    Args:
+        folder: nnU-Net dataset folder.
+        record: record of the training, which has the split, the plan and the network.
+        report: function that receives lines of text for the user.
+
+    Raises:
+        MaskSAMError: the dataset has problems, or its classes or channels have changed.
+    """
+    dataset, problems = examine_dataset(folder, record.label_maps)
+    if not problems:
+        _check_unchanged(dataset, record)
+    split, train, validation = _read_cases(dataset, record.split, problems, report)
+    return _preprocess(dataset, split, train, validation, record.plan, record.config)
+
+
+def _read_cases(
+    dataset: Dataset,
+    splits: Path | dict[str, list[str]] | None,
+    problems: list[str],
+    report: Callable[[str], None],
+) -> tuple[dict[str, list[str]], list[LabelledCase], list[LabelledCase]]:
+    """Read the cases of a split.
+
+    Args:
+        dataset: dataset that has been examined.
+        splits: JSON file, the split itself, or None.
+        problems: problems of the dataset found so far.
+        report: function that receives lines of text for the user.
+
+    Returns:
+        Case names under "train" and "val", the training cases and the validation cases.
+
+    Raises:
+        MaskSAMError: the dataset, the split or a case has problems; the message names them all.
+    """
+    split, split_problems = find_split(dataset, splits)
     names = [*split["train"], *split["val"]]
     report(f"reading and checking {len(names)} cases of {dataset.name}")
     for note in dataset.notes:
         report(note)
-    if record is not None and not problems:
-        _check_same(record, dataset)
-    loaded = load_cases(dataset, names, known_problems=[*problems, *wrong])
-    train, validation = loaded[: len(split["train"])], loaded[len(split["train"]) :]
-    fingerprint: dict[str, Any] = {}
-    if record is not None:
-        plan, config, settings = record.plan, record.config, record.settings
-    elif preset is not None:
-        prints = [case_fingerprint(c.channels, c.labelmap, seed) for seed, c in enumerate(train)]
-        plan, config = _adapt(preset, dataset, prints, chosen)
-        settings = preset.training
-        fingerprint = summarize([case.name for case in train], prints, dataset.channels)
-    else:
-        raise ValueError("a new run needs a preset, and a resumed one its record")
-    scheme = dataset.scheme
-    prepared: list[PreparedCase] | list[IndexedLabelmap]
-    if scheme is None:
-        prepared = [preprocess(case.channels, plan, case.labelmap) for case in train]
-        if config.every_slice:
-            prepared = [repeat_edge_slices(case, plan.window[0] // 2) for case in prepared]
-    else:
-        prepared = [IndexedLabelmap.from_case(case, scheme, plan.orientation) for case in train]
-        validation = [synthesized_case(c, scheme, seed) for seed, c in enumerate(validation)]
-    return Material(
-        dataset.classes,
-        dataset.values,
-        split,
-        prepared,
-        validation,
-        plan,
-        config,
-        settings,
-        fingerprint,
-        scheme,
-    )
+    cases = load_cases(dataset, names, known_problems=[*problems, *split_problems])
+    count = len(split["train"])
+    return split, cases[:count], cases[count:]
 
 
-def _check_same(record: TrainingRecord, dataset: Dataset) -> None:
-    """A dataset of the same name may have been changed since the run began."""
-    for what, now, then in (
+def _check_unchanged(dataset: Dataset, record: TrainingRecord) -> None:
+    """Raise an error if the dataset was changed since the training began."""
+    for part, now, before in (
         ("classes", dataset.classes, record.classes),
         ("channels", dataset.channels, record.plan.channels),
     ):
-        if now != then:
+        if now != before:
             raise MaskSAMError(
-                f"{dataset.folder} has the {what} {', '.join(now)}, but the run was started with"
-                f" {', '.join(then)}"
+                f"{dataset.folder} has the {part} {', '.join(now)}, but the run was started with"
+                f" {', '.join(before)}"
             )
 
 
 def _adapt(
-    preset: Preset, dataset: Dataset, prints: list[CaseFingerprint], chosen: Collection[str]
+    preset: Preset,
+    dataset: Dataset,
+    fingerprints: list[CaseFingerprint],
+    chosen: Collection[str],
 ) -> tuple[Plan, NetworkConfig]:
     """Return the plan and the network of a preset for a dataset."""
-    start, fixed = preset.network, preset.plan
+    network, constraints = preset.network, preset.plan
     plan = make_plan(
-        prints,
+        fingerprints,
         dataset.channels,
-        start.token_voxels,
-        start.window,
-        fixed.orientation,
-        fixed.spacing,
+        network.token_voxels,
+        network.window,
+        constraints.orientation,
+        constraints.spacing,
     )
-    if fixed.ct_window is not None:
-        plan = with_ct_window(plan, prints, fixed.ct_window)
-    config = start.adapted(
+    if constraints.ct_window is not None:
+        plan = with_ct_window(plan, fingerprints, constraints.ct_window)
+    config = network.adapted(
         plan.window, plan.spacing, len(dataset.classes), len(dataset.channels), chosen
     )
     return replace(plan, window=config.window), config
+
+
+def _preprocess(
+    dataset: Dataset,
+    split: dict[str, list[str]],
+    train: list[LabelledCase],
+    validation: list[LabelledCase],
+    plan: Plan,
+    config: NetworkConfig,
+) -> TrainingData:
+    """Preprocess the training cases, and synthesise validation images where there are none."""
+    scheme = dataset.scheme
+    cases: list[PreparedCase] = []
+    labelmaps: list[IndexedLabelmap] = []
+    if scheme is None:
+        cases = [preprocess(case.channels, plan, case.labelmap) for case in train]
+        if config.every_slice:
+            cases = [repeat_edge_slices(case, plan.window[0] // 2) for case in cases]
+    else:
+        labelmaps = [IndexedLabelmap.from_case(c, scheme, plan.orientation) for c in train]
+        validation = [synthesized_case(c, scheme, seed) for seed, c in enumerate(validation)]
+    return TrainingData(
+        classes=dataset.classes,
+        values=dataset.values,
+        split=split,
+        validation=validation,
+        plan=plan,
+        config=config,
+        cases=cases,
+        labelmaps=labelmaps,
+        scheme=scheme,
+    )

@@ -4,44 +4,48 @@ from __future__ import annotations
 
 import logging
 import platform
+import tempfile
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from MaskSAMCore.data.synthesis.patches import SynthesizedWindows
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io import write_json
-from MaskSAMCore.modeling import Network, build_model, load_sam_checkpoint
+from MaskSAMCore.geometry import axis_mapping
+from MaskSAMCore.io.files import write_json
+from MaskSAMCore.modeling import Network, NetworkConfig, build_model, load_sam_checkpoint
+from MaskSAMCore.models.bundle import check_backbone
 from MaskSAMCore.training.callbacks import (
     BestWeightsSaver,
     Budget,
     ProgressLogger,
     ResumableCheckpoints,
     Validation,
+    newest_checkpoint,
 )
-from MaskSAMCore.training.checks import (
-    check_sam,
-    chosen_preset,
-    known_record,
-    last_checkpoint,
-    told,
+from MaskSAMCore.training.data import (
+    TrainingData,
+    prepare_training_data,
+    reload_training_data,
 )
-from MaskSAMCore.training.data import Material, prepare_material
 from MaskSAMCore.training.devices import accelerator, precision, strategy
 from MaskSAMCore.training.hyperparameters import TrainSettings
-from MaskSAMCore.training.module import MaskSAMModule
+from MaskSAMCore.training.module import MaskSAMModule, compiler_cache
 from MaskSAMCore.training.preset import Preset
 from MaskSAMCore.training.preview import contact_sheet
 from MaskSAMCore.training.run_folder import (
+    COMPILER_CACHE,
     FINGERPRINT,
     PREVIEW,
+    RUN_FILE,
     TrainingRecord,
     best_dice,
     load_initial_weights,
@@ -51,29 +55,34 @@ from MaskSAMCore.training.validation import Evaluator
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What a person decides about a training.
+    """Choices of the user for a training.
 
     Attributes:
-        dataset: an nnU-Net dataset folder.
-        run: the folder of the training; a new one, unless ``resume``.
+        dataset: nnU-Net dataset folder.
+        run: folder of the training, a new one unless ``resume`` is set.
         preset: network, hyperparameters and plan constraints of a new training; None with
             ``resume``.
-        splits: a JSON file with the cases to train on and to validate on, or None.
-        targets: a JSON file on the labels of labelmaps without images, or None.
-        orientation: directions of depth, rows and columns, for example "RSA"; None leaves it to the
+        splits: JSON file with the training and the validation cases, or None.
+        targets: JSON file that describes the labels of labelmaps without images, or None.
+        orientation: directions of depth, rows and columns, such as "RSA"; None leaves it to the
             preset and the plan.
-        spacing: mm along depth, rows and columns; None leaves it to the preset and the plan.
-        max_minutes: time budget over all parts of the training; None goes by iterations, or by
-            the budget that a resumed run has.
+        spacing: voxel size along depth, rows and columns in mm; None leaves it to the preset and
+            the plan.
+        max_minutes: time budget over all parts of the training; None trains for the preset's
+            iterations, or for the budget that a resumed run has.
         resume: continue the training in ``run``, with its own preset, split and seed.
         device: "auto", "cpu", "cuda" or "mps".
-        devices: how many of them (processes on a CPU).
-        workers: processes that draw and augment windows, for each device.
-        seed: of everything that is drawn.
-        sam_checkpoint: weights of the frozen SAM; needed by presets with a frozen one.
-        weights: a bundle's folder or another run's, whose weights a new training starts from.
-        compiled: train with torch.compile, which needs a C++ compiler; faster after a minute.
-        checkpoint_seconds, validation_minutes, report_seconds: how often.
+        devices: number of devices; on a CPU, of processes.
+        workers: number of processes for each device that prepare windows.
+        seed: seed of all random numbers of a new training.
+        sam_checkpoint: weights of the frozen SAM, which presets with a frozen SAM need.
+        weights: folder of a model bundle or of another run whose weights a new training starts
+            from, or None.
+        compiled: train with torch.compile, which needs a C++ compiler and is faster after the first
+            minute.
+        checkpoint_seconds: time between two checkpoints in seconds.
+        validation_minutes: time between two validations in minutes.
+        report_seconds: time between two progress reports in seconds.
     """
 
     dataset: Path
@@ -100,75 +109,61 @@ class FitOptions:
 def fit(
     options: FitOptions,
     report: Callable[[str], None] = print,
-    config_changes: dict[str, Any] | None = None,
-    settings_changes: dict[str, Any] | None = None,
+    config_changes: Mapping[str, Any] | None = None,
+    settings_changes: Mapping[str, Any] | None = None,
 ) -> float:
-    """Trains, or goes on training, until the budget is spent.
+    """Train until the budget is spent.
 
     Args:
-        options: what, where and how long.
-        report: receives lines for people.
-        config_changes, settings_changes: fields to change in the preset's network and settings.
+        options: choices of the user.
+        report: function that receives lines of text for the user.
+        config_changes: fields to change in the preset's network.
+        settings_changes: fields to change in the preset's hyperparameters.
 
     Returns:
-        The best mean Dice on the validation cases.
+        Best mean Dice on the validation cases.
 
     Raises:
-        MaskSAMError: the dataset has problems (all of them named), the run exists or cannot be
-            resumed, the preset or the device is unknown, a SAM checkpoint is missing or another one
-            than before, the weights to start from do not fit, or the loss is no longer finite.
+        MaskSAMError: the dataset has problems (the message names them all), the run exists or
+            cannot be resumed, a device is not available, the SAM checkpoint is missing or is not
+            the one that the run began with, the initial weights do not fit, or the loss is no
+            longer finite.
     """
     kind = accelerator(options.device, options.devices)
-    checkpoint = last_checkpoint(options)
-    known = known_record(options) if options.resume else None
-    preset = None if known is not None else chosen_preset(options, config_changes or {})
-    sam = check_sam(options, known, preset)
-    seed = options.seed if known is None else known.seed
-    lightning.seed_everything(seed, workers=True, verbose=False)
-    material = prepare_material(
-        options.dataset,
-        options.splits if known is None else known.split,
-        report,
-        preset=preset,
-        record=known,
-        chosen=config_changes or (),
-        targets=options.targets,
-    )
-    if preset is not None:
-        settings = material.settings.replace(**(settings_changes or {}))
-        record = _new_record(options, preset.name, material, settings, sam)
+    if options.resume:
+        record, data = _resume(options, report)
+        checkpoint = newest_checkpoint(options.run)
     else:
-        assert known is not None
-        record = known
-        if options.max_minutes is not None:
-            record = record.with_facts(max_minutes=options.max_minutes)
-        if sam is not None:
-            record = record.with_facts(sam_sha256=sam)
-    model = _first_model(options, record, known is None)
+        record, data = _begin(options, report, config_changes or {}, settings_changes or {})
+        checkpoint = None
+    model = _initial_network(options, record)
     options.run.mkdir(parents=True, exist_ok=True)
-    if record != known:
-        record.save(options.run)
-    if material.fingerprint:
-        write_json(options.run / FINGERPRINT, material.fingerprint)
+    record.save(options.run)
+    if data.fingerprint:
+        write_json(options.run / FINGERPRINT, data.fingerprint)
     module = MaskSAMModule(model, record.settings, record.max_minutes, record.seed)
     module.best_dice = best_dice(options.run)
     module.compiled = options.compiled
     count = sum(p.numel() for p in model.trained_parameters().values())
     report(
-        f"{count / 1e6:.2f} M trained parameters, {len(material.train)} training and"
-        f" {len(material.validation)} validation cases, seed {record.seed}, {_budget(record)},"
+        f"{count / 1e6:.2f} M trained parameters, {len(data.split['train'])} training and"
+        f" {len(data.validation)} validation cases, seed {record.seed}, {_budget(record)},"
         f" on {options.devices} x {kind} in {precision(kind)}"
     )
-    trainer = _trainer(options, record, material, report)
-    loader = material.loader(record, options.workers, _restarts(checkpoint), kind)
-    if isinstance(loader.dataset, SynthesizedWindows):
-        module.common = loader.dataset.common_contrasts
-    with warnings.catch_warnings():
+    trainer = _trainer(options, record, data, report)
+    windows = data.windows(record.settings, record.seed, _restarts(checkpoint), kind)
+    module.synthesis_contrasts = windows.common_contrasts
+    loader = data.loader(windows, record.settings.batch, options.workers, kind)
+    with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore")
+        if options.devices > 1:
+            stack.enter_context(_temporary_files())
+        if options.compiled:
+            stack.enter_context(compiler_cache(options.run / COMPILER_CACHE))
         try:
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
         except ProcessRaisedException as error:
-            raise told(error) from error
+            raise unwrap_spawned_error(error) from error
     best = max(best_dice(options.run), 0.0)
     report(f"best validation Dice {best:.4f}; weights and curves are in {options.run}")
     return best
@@ -178,40 +173,200 @@ def preview(
     options: FitOptions,
     count: int,
     report: Callable[[str], None] = print,
-    config_changes: dict[str, Any] | None = None,
-    settings_changes: dict[str, Any] | None = None,
+    config_changes: Mapping[str, Any] | None = None,
+    settings_changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Draws ``count`` windows that a training would see to ``preview.png`` in its folder; arguments
-    and errors as for :func:`fit`. Nothing is trained."""
-    preset = chosen_preset(options, config_changes or {})
-    material = prepare_material(
-        options.dataset,
-        options.splits,
-        report,
-        preset=preset,
-        chosen=config_changes or (),
-        targets=options.targets,
+    """Draw windows that a training would see to ``preview.png`` in its folder, and train nothing.
+
+    Args:
+        options: choices of the user.
+        count: number of windows.
+        report: function that receives lines of text for the user.
+        config_changes: fields to change in the preset's network.
+        settings_changes: fields to change in the preset's hyperparameters.
+
+    Returns:
+        The picture's file.
+
+    Raises:
+        MaskSAMError: the dataset has problems or the preset cannot be used.
+    """
+    preset = _chosen_preset(options, config_changes or {}, settings_changes or {})
+    data = prepare_training_data(
+        options.dataset, options.splits, preset, report, config_changes or {}, options.targets
     )
-    settings = material.settings.replace(**(settings_changes or {}))
-    record = _new_record(options, preset.name, material, settings, None)
+    _check_contrast(data, preset.training)
     lightning.seed_everything(options.seed, verbose=False)
-    windows = material.windows(record)
     options.run.mkdir(parents=True, exist_ok=True)
     path = options.run / PREVIEW
-    contact_sheet(windows, count, len(material.classes), material.plan.orientation, path)
+    windows = data.windows(preset.training, options.seed)
+    contact_sheet(windows, count, len(data.classes), data.plan.orientation, path)
     report(f"{count} windows are in {path}")
     return path
 
 
-def _first_model(options: FitOptions, record: TrainingRecord, new: bool) -> Network:
-    """The network as a training begins with it."""
+def unwrap_spawned_error(error: ProcessRaisedException) -> Exception:
+    """Return the MaskSAMError raised in a spawned process, else the exception itself."""
+    lines = str(error).strip().splitlines()
+    kind, _, message = lines[-1].partition(": ") if lines else ("", "", "")
+    return MaskSAMError(message) if kind.rpartition(".")[2] == MaskSAMError.__name__ else error
+
+
+def _begin(
+    options: FitOptions,
+    report: Callable[[str], None],
+    config_changes: Mapping[str, Any],
+    settings_changes: Mapping[str, Any],
+) -> tuple[TrainingRecord, TrainingData]:
+    """Return the record and the data of a new training."""
+    if (options.run / RUN_FILE).exists():
+        raise MaskSAMError(
+            f"{options.run} already holds a training: add --resume to continue it, or choose"
+            " another folder"
+        )
+    preset = _chosen_preset(options, config_changes, settings_changes)
+    sam_sha256 = _check_sam(options, preset.network, preset.name)
+    lightning.seed_everything(options.seed, workers=True, verbose=False)
+    data = prepare_training_data(
+        options.dataset, options.splits, preset, report, config_changes, options.targets
+    )
+    _check_contrast(data, preset.training)
+    kind = accelerator(options.device)
+    facts = {
+        "torch": torch.__version__,
+        "lightning": lightning.__version__,
+        "python": platform.python_version(),
+        "device": f"{options.devices} x {kind}",
+        "precision": precision(kind),
+        "max_minutes": options.max_minutes,
+    }
+    if sam_sha256 is not None:
+        facts["sam_sha256"] = sam_sha256
+    if options.weights is not None:
+        facts["started_from"] = options.weights.name
+    record = TrainingRecord(
+        config=data.config,
+        plan=data.plan,
+        classes=data.classes,
+        values=data.values,
+        settings=preset.training,
+        seed=options.seed,
+        split=data.split,
+        preset=preset.name,
+        dataset=options.dataset.resolve().name,
+        facts=facts,
+        label_maps=None if data.scheme is None else data.scheme.description,
+    )
+    return record, data
+
+
+def _resume(
+    options: FitOptions, report: Callable[[str], None]
+) -> tuple[TrainingRecord, TrainingData]:
+    """Return the record and the data of a training to continue."""
+    if not (options.run / RUN_FILE).exists():
+        raise MaskSAMError(f"{options.run} holds no training to resume")
+    record = TrainingRecord.load(options.run)
+    dataset = options.dataset.resolve().name
+    if dataset != record.dataset:
+        raise MaskSAMError(
+            f"{options.run} was trained on '{record.dataset}', not on '{dataset}': give its own"
+            " dataset, or start another run"
+        )
+    expected = record.facts.get("sam_sha256")
+    sam_sha256 = _check_sam(options, record.config, record.preset, expected)
+    lightning.seed_everything(record.seed, workers=True, verbose=False)
+    data = reload_training_data(options.dataset, record, report)
+    if options.max_minutes is not None:
+        record = record.with_facts(max_minutes=options.max_minutes)
+    if sam_sha256 is not None:
+        record = record.with_facts(sam_sha256=sam_sha256)
+    return record, data
+
+
+def _chosen_preset(
+    options: FitOptions, config_changes: Mapping[str, Any], settings_changes: Mapping[str, Any]
+) -> Preset:
+    """Return the preset of a new training with the user's changes."""
+    preset = options.preset
+    if preset is None:
+        raise MaskSAMError("a new training needs a preset")
+    constraints: dict[str, Any] = {}
+    if options.orientation is not None:
+        axis_mapping(np.eye(4), options.orientation)
+        constraints["orientation"] = options.orientation
+    if options.spacing is not None:
+        constraints["spacing"] = options.spacing
+    try:
+        network = preset.network.replace(**config_changes)
+    except (TypeError, ValueError) as error:
+        raise MaskSAMError(f"preset '{preset.name}' cannot be changed: {error}") from error
+    return replace(
+        preset,
+        network=network,
+        training=preset.training.replace(**settings_changes),
+        plan=preset.plan.replace(**constraints),
+    )
+
+
+def _check_sam(
+    options: FitOptions, config: NetworkConfig, preset: str, expected: str | None = None
+) -> str | None:
+    """Check the file of a frozen SAM.
+
+    Args:
+        options: choices of the user.
+        config: network of the training.
+        preset: name of the preset, for messages.
+        expected: SHA-256 of the file that the run began with, if known.
+
+    Returns:
+        SHA-256 of the file, or None for a network without a frozen SAM.
+
+    Raises:
+        MaskSAMError: the file is missing, does not hold the weights of the SAM, or is not the one
+            that the run began with.
+    """
+    if config.frozen_sam is None:
+        return None
+    file = options.sam_checkpoint
+    if file is None:
+        raise MaskSAMError(
+            f"preset '{preset}' trains beside a frozen SAM: give its official weights"
+            " with --sam-checkpoint (masksam models list tells where they are)"
+        )
+    found = check_backbone(file, expected, f"the run in {options.run}")
+    try:
+        # On the meta device nothing is computed or stored: only names and shapes are compared.
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _load_sam(build_model(config), file)
+    except ValueError as error:
+        raise MaskSAMError(str(error)) from error
+    return found
+
+
+def _check_contrast(data: TrainingData, settings: TrainSettings) -> None:
+    """Raise an error if a contrast augmentation is set that would have no effect."""
+    if data.scheme is not None and settings.contrast > 0:
+        raise MaskSAMError(
+            "images synthesised from labelmaps have random contrast: leave --contrast out"
+        )
+
+
+def _initial_network(options: FitOptions, record: TrainingRecord) -> Network:
+    """Return the network that a training, or its next part, starts with."""
     model = build_model(record.config)
-    frozen = record.config.frozen_sam is not None
-    if options.sam_checkpoint is not None and frozen and model.sam is not None:
-        load_sam_checkpoint(model.sam, options.sam_checkpoint)
-    if options.weights is not None and new:
+    if record.config.frozen_sam is not None and options.sam_checkpoint is not None:
+        _load_sam(model, options.sam_checkpoint)
+    if options.weights is not None and not options.resume:
         load_initial_weights(model, options.weights)
     return model
+
+
+def _load_sam(model: Network, file: Path) -> None:
+    assert model.sam is not None
+    load_sam_checkpoint(model.sam, file)
 
 
 def _budget(record: TrainingRecord) -> str:
@@ -221,59 +376,38 @@ def _budget(record: TrainingRecord) -> str:
 
 
 def _restarts(checkpoint: Path | None) -> int:
+    """Return how often a training has been resumed, this time included."""
     if checkpoint is None:
         return 0
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     return int(state["masksam"]["restarts"]) + 1
 
 
-def _new_record(
-    options: FitOptions,
-    preset: str,
-    material: Material,
-    settings: TrainSettings,
-    sam: str | None,
-) -> TrainingRecord:
-    kind = accelerator(options.device)
-    if material.scheme is not None and settings.contrast > 0:
-        raise MaskSAMError(
-            "images synthesised from labelmaps have random contrast: leave --contrast out"
-        )
-    return TrainingRecord(
-        config=material.config,
-        plan=material.plan,
-        classes=material.classes,
-        values=material.values,
-        settings=settings,
-        seed=options.seed,
-        split=material.split,
-        preset=preset,
-        dataset=options.dataset.resolve().name,
-        facts={
-            "torch": torch.__version__,
-            "lightning": lightning.__version__,
-            "python": platform.python_version(),
-            "device": f"{options.devices} x {kind}",
-            "precision": precision(kind),
-            "max_minutes": options.max_minutes,
-            **({} if sam is None else {"sam_sha256": sam}),
-            **({} if options.weights is None else {"started_from": options.weights.name}),
-        },
-        label_maps=None if material.scheme is None else material.scheme.description,
-    )
+@contextmanager
+def _temporary_files() -> Iterator[None]:
+    """Remove the temporary files that this process creates during a training.
+
+    PyTorch leaves a file with the traceback of each spawned process that fails.
+    """
+    previous = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="masksam-") as folder:
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = previous
 
 
 def _trainer(
-    options: FitOptions, record: TrainingRecord, material: Material, report: Callable[[str], None]
+    options: FitOptions, record: TrainingRecord, data: TrainingData, report: Callable[[str], None]
 ) -> lightning.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     kind = accelerator(options.device)
     logs = options.run / "logs"
-
     checkpoints = ResumableCheckpoints(options.run, options.checkpoint_seconds)
     validation = Validation(
         options.validation_minutes,
-        Evaluator(material.validation, material.classes, record.values, record.plan).score,
+        Evaluator(data.validation, record.classes, record.values, record.plan).score,
         BestWeightsSaver(options.run, report),
         checkpoints,
     )

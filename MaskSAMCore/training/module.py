@@ -1,32 +1,105 @@
-"""One training step for Lightning."""
+"""Lightning module: loss, optimizer, schedule, averaged weights and time budget of a training."""
 
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import Network
-from MaskSAMCore.training.averaging import AveragedWeights
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.losses import find_loss
 
 
-class MaskSAMModule(lightning.LightningModule):
-    """Optimiser, schedule, averaged weights and the time budget around a model.
+class AveragedWeights:
+    """Exponential moving average of a network's trained parameters.
+
+    The decay grows from 0 to its final value, so that the first steps have no lasting weight.
 
     Args:
-        model: what is trained.
-        settings: how.
-        max_minutes: time budget over all resumed parts together, or None to go by iterations.
-        seed: of the drawn prompts.
+        model: network whose parameters are averaged.
+        decay: final decay of the average in each step.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.restart(model)
+
+    def restart(self, model: nn.Module) -> None:
+        """Start a new average at the model's present parameters."""
+        self.steps = 0
+        self.values: dict[str, Tensor] = {
+            name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
+        }
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards the model's present parameters."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        current = dict(model.named_parameters())
+        names = list(self.values)
+        averages = [self.values[name] for name in names]
+        torch._foreach_lerp_(averages, [current[name].detach() for name in names], 1 - decay)
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Replace the model's parameters by their average within a ``with`` block."""
+        current = dict(model.named_parameters())
+        kept = {name: current[name].data for name in self.values}
+        for name, value in self.values.items():
+            current[name].data = value
+        try:
+            yield
+        finally:
+            for name, value in kept.items():
+                current[name].data = value
+
+    def to(self, device: torch.device) -> None:
+        """Move the average to a device."""
+        self.values = {name: value.to(device) for name, value in self.values.items()}
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the state for a checkpoint: tensors and a number."""
+        return {"steps": self.steps, "values": self.values}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Restore the state of :meth:`state_dict`."""
+        values = state["values"]
+        assert isinstance(values, dict) and isinstance(state["steps"], int)
+        self.steps = state["steps"]
+        self.values = {name: value.clone() for name, value in values.items()}
+
+
+class MaskSAMModule(lightning.LightningModule):
+    """A network with its loss, optimizer, schedule, averaged weights and time budget.
+
+    Args:
+        model: network to train.
+        settings: hyperparameters.
+        max_minutes: time budget over all parts of the training in minutes; None trains for the
+            iterations of the settings.
+        seed: seed of the random prompts.
+
+    Attributes:
+        averaged: averaged weights, which are validated and saved.
+        minutes_before: duration of the earlier parts of a resumed training in minutes.
+        restarts: number of times that the training has been resumed.
+        best_dice: best mean Dice of a validation so far, or -1.
+        compiled: compile the network's training methods before the first step.
+        synthesis_contrasts: share of synthesised images with a common contrast, float32 (1,) in
+            memory shared with the processes that synthesise them; None for other images.
+        decoder_start: step in which the training of the decoder began; None before it.
     """
 
     def __init__(
@@ -42,16 +115,15 @@ class MaskSAMModule(lightning.LightningModule):
         self.restarts = 0
         self.best_dice = -1.0
         self.compiled = False
-        self.common: Tensor | None = None
-        # The step at which the decoder joined.
-        self.joined: int | None = None
+        self.synthesis_contrasts: Tensor | None = None
+        self.decoder_start: int | None = None
         self._started = time.monotonic()
         self._loss = find_loss(model.config.kind)
         self._rng: torch.Generator | None = None
 
     @property
     def minutes(self) -> float:
-        """Training time so far, earlier parts included."""
+        """Duration of the training so far, earlier parts included, in minutes."""
         return self.minutes_before + (time.monotonic() - self._started) / 60
 
     @property
@@ -63,19 +135,19 @@ class MaskSAMModule(lightning.LightningModule):
 
     @property
     def generator_alone(self) -> bool:
-        """Whether the decoder waits still."""
+        """True while only the encoder and the prompt generator are trained."""
         return self.progress < self.settings.generator_first
 
     @property
     def common_contrasts(self) -> float:
-        """Share of synthesised images that have a well-known contrast at present."""
+        """Share of synthesised images that should have a common contrast at present."""
         settings = self.settings
         ramp = settings.contrast_ramp
         random = min(1.0, self.progress / ramp) if ramp else 1.0
         return 1 - random * (1 - settings.common_contrasts)
 
     def on_fit_start(self) -> None:
-        """The clock starts here, not while data were prepared."""
+        """Start the clock and the random generator, and compile the network if asked to."""
         self._started = time.monotonic()
         seed = self.seed + 7919 * self.restarts + 104729 * self.global_rank
         self._rng = torch.Generator().manual_seed(seed)
@@ -84,8 +156,12 @@ class MaskSAMModule(lightning.LightningModule):
             compile_steps(self.model)
 
     def learning_rate(self, begin: float = 0.0, first_step: int = 0) -> float:
-        """The schedule's present value, for what is trained from a share of the progress on, which
-        came with a step."""
+        """Return the present learning rate of the schedule.
+
+        Args:
+            begin: share of the training after which the parameters are trained.
+            first_step: step in which their training began, for the warm-up.
+        """
         settings = self.settings
         progress = max(0.0, (self.progress - begin) / (1 - begin))
         if settings.schedule == "cosine":
@@ -97,8 +173,11 @@ class MaskSAMModule(lightning.LightningModule):
         return settings.learning_rate * factor
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Weights decay; biases, norms and position embeddings of one axis do not. A decoder that
-        joins later has groups of its own."""
+        """Return the optimizer of the settings.
+
+        Biases, norms and position embeddings along one axis have no weight decay. A decoder whose
+        training begins later has parameter groups of its own.
+        """
         trained = list(self.model.trained_parameters().values())
         parts = [(0.0, trained)]
         if self.settings.generator_first:
@@ -108,14 +187,14 @@ class MaskSAMModule(lightning.LightningModule):
                     f"the network '{self.model.config.kind}' has no prompt generator to train"
                     " first: set generator_first to 0"
                 )
-            known = {id(p) for p in late}
-            parts = [(0.0, [p for p in trained if id(p) not in known])]
+            late_ids = {id(p) for p in late}
+            parts = [(0.0, [p for p in trained if id(p) not in late_ids])]
             parts.append((self.settings.generator_first, late))
         groups: list[dict[str, Any]] = []
-        for begin, some in parts:
-            groups.append({"params": [p for p in some if p.ndim > 1], "begin": begin})
-            few = [p for p in some if p.ndim <= 1]
-            groups.append({"params": few, "begin": begin, "weight_decay": 0.0})
+        for begin, parameters in parts:
+            groups.append({"params": [p for p in parameters if p.ndim > 1], "begin": begin})
+            without_decay = [p for p in parameters if p.ndim <= 1]
+            groups.append({"params": without_decay, "begin": begin, "weight_decay": 0.0})
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
         if self.settings.optimizer == "sgd":
             return torch.optim.SGD(groups, rate, momentum=0.99, nesterov=True, weight_decay=decay)
@@ -123,20 +202,27 @@ class MaskSAMModule(lightning.LightningModule):
         return torch.optim.AdamW(groups, rate, betas=(0.9, 0.99), eps=epsilon, weight_decay=decay)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Images (B, C, T, H, W) and labels (B, T, H, W)."""
+        """Return the loss of a batch, and log its parts.
+
+        Args:
+            batch: images (B, C, T, H, W) and class indices (B, T, H, W).
+
+        Raises:
+            MaskSAMError: the loss is not finite, or the network cannot be compiled.
+        """
         alone = self.generator_alone
-        if self.joined is None and not alone:
-            self.joined = self.global_step
-            if self.joined:
-                # What it learned with another generator, whose weights this training began with.
+        if self.decoder_start is None and not alone:
+            self.decoder_start = self.global_step
+            if self.decoder_start:
+                # The decoder may have been trained with another generator, in the initial weights.
                 self.model.reset_decoder()
                 self.averaged.restart(self.model)
         rate = self.learning_rate()
         for group in self.trainer.optimizers[0].param_groups:
-            late = group.get("begin", 0.0)
-            group["lr"] = self.learning_rate(late, self.joined or 0) if late else rate
-        if self.common is not None:
-            self.common.fill_(self.common_contrasts)
+            begin = group.get("begin", 0.0)
+            group["lr"] = self.learning_rate(begin, self.decoder_start or 0) if begin else rate
+        if self.synthesis_contrasts is not None:
+            self.synthesis_contrasts.fill_(self.common_contrasts)
         images, labels = batch
         try:
             if alone:
@@ -152,8 +238,8 @@ class MaskSAMModule(lightning.LightningModule):
         except FloatingPointError as error:
             raise MaskSAMError(
                 f"the loss is not finite at iteration {self.global_step}, learning rate {rate:.1e}:"
-                " try --resume, which goes on from the last checkpoint; if that fails again, start"
-                " anew with another seed"
+                " continue from the last checkpoint with --resume; if that fails again, start a new"
+                " training with another seed"
             ) from error
         except RuntimeError as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
@@ -168,47 +254,74 @@ class MaskSAMModule(lightning.LightningModule):
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Averages right after every step, before any callback looks at the weights."""
+        """Take a step and update the averaged weights, before any callback uses them."""
         super().optimizer_step(*args, **kwargs)
         self.averaged.update(self.model)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Beside Lightning's own: the averages, the clock and the best so far."""
+        """Add the averaged weights, the clock and the best Dice to a checkpoint."""
         checkpoint["masksam"] = {
             "averaged": self.averaged.state_dict(),
             "minutes": self.minutes,
             "restarts": self.restarts,
             "best_dice": self.best_dice,
-            "joined": self.joined,
+            "joined": self.decoder_start,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continues the averages and the clock."""
-        kept = checkpoint["masksam"]
-        self.averaged.load_state_dict(kept["averaged"])
-        self.minutes_before = float(kept["minutes"])
-        self.restarts = int(kept["restarts"]) + 1
-        self.joined = kept.get("joined", 0)
-        # A validation after this checkpoint may have kept better weights already.
-        self.best_dice = max(self.best_dice, float(kept["best_dice"]))
+        """Restore what :meth:`on_save_checkpoint` saved."""
+        saved = checkpoint["masksam"]
+        self.averaged.load_state_dict(saved["averaged"])
+        self.minutes_before = float(saved["minutes"])
+        self.restarts = int(saved["restarts"]) + 1
+        # Older checkpoints lack this key: their decoder was trained from the first step.
+        self.decoder_start = saved.get("joined", 0)
+        # A validation after this checkpoint may have found better weights.
+        self.best_dice = max(self.best_dice, float(saved["best_dice"]))
 
 
 def compile_steps(model: Network, backend: str = "inductor") -> None:
-    """Compiles what a training step spends its time in, with one of torch.compile's backends."""
+    """Compile the methods that take most of a training step.
+
+    Args:
+        model: network whose methods are replaced by compiled ones.
+        backend: backend of torch.compile.
+    """
     for name in model.training_methods:
         setattr(model, name, torch.compile(getattr(model, name), dynamic=False, backend=backend))
 
 
 @contextmanager
 def uncompiled(model: Network) -> Iterator[None]:
-    """The model as it was, for as long as the block lasts: whole volumes come in other shapes,
-    each of which would be compiled anew."""
+    """Undo :func:`compile_steps` within a ``with`` block.
+
+    Whole volumes have windows of other batch sizes, each of which would be compiled anew.
+    """
     compiled = [name for name in model.training_methods if name in model.__dict__]
     kept = {name: model.__dict__.pop(name) for name in compiled}
     try:
         yield
     finally:
         model.__dict__.update(kept)
+
+
+@contextmanager
+def compiler_cache(folder: Path) -> Iterator[None]:
+    """Keep the files of torch.compile in a folder, and remove it at the end of a ``with`` block.
+
+    After an interruption the folder stays, so that a resumed training compiles faster. A cache
+    that the user has chosen by ``TORCHINDUCTOR_CACHE_DIR`` is used instead.
+    """
+    variable = "TORCHINDUCTOR_CACHE_DIR"
+    if variable in os.environ:
+        yield
+        return
+    os.environ[variable] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[variable]
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _first_line(error: Exception) -> str:

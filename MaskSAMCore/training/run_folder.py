@@ -29,6 +29,7 @@ from MaskSAMCore.training.hyperparameters import TrainSettings
 RUN_FILE, VALIDATION, FINGERPRINT = "run.json", "validation.json", "fingerprint.json"
 BEST, LAST = "best.safetensors", "last.safetensors"
 PREVIEW = "preview.png"
+COMPILER_CACHE = "compiler-cache"
 
 
 @dataclass(frozen=True)

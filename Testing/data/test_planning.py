@@ -15,6 +15,7 @@ from MaskSAMCore.data.planning import (
     make_plan,
     summarize,
     target_spacing,
+    with_ct_window,
 )
 from MaskSAMCore.data.preprocessing import normalize
 from MaskSAMCore.data.splits import split_cases
@@ -158,3 +159,21 @@ def test_the_hippocampus_data_are_planned_from_their_training_cases():
         # Depth towards right, rows superior, columns anterior: the head lies before the body.
         head, body = (np.argwhere(prepared.labelmap == value).mean(0) for value in (1, 2))
         assert head[2] > body[2]
+
+
+def test_ct_is_clipped_to_a_given_window_and_other_channels_are_not():
+    random = np.random.default_rng(0)
+    labelmap = np.ones((6, 8, 8), np.uint8)
+    ct, mr = (
+        Volume(random.normal(0, 400, labelmap.shape).astype(np.float32), np.eye(4))
+        for _ in range(2)
+    )
+    fingerprints = [case_fingerprint([ct, mr], labelmap, 0)]
+    plan = make_plan(fingerprints, ["CT", "MR"], 4, (5, 8, 8))
+    changed = with_ct_window(plan, fingerprints, (-200.0, 250.0))
+    normalization = changed.normalization[0]
+    assert (normalization.lower, normalization.upper) == (-200.0, 250.0)
+    clipped = np.clip(ct.array, -200, 250)
+    assert normalization.mean == pytest.approx(clipped.mean(), abs=1)
+    assert normalization.std == pytest.approx(clipped.std(), abs=1)
+    assert changed.normalization[1] == plan.normalization[1]

@@ -1,18 +1,24 @@
-"""A training of a few steps, on a dataset whose label values have gaps."""
+"""Trainings of a few seconds, on a dataset whose label values have gaps."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 
-from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.evaluation import dice_scores
+from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.inference import MaskSegmenter, Segmenter
 from MaskSAMCore.io import read_volume
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import SAM_CONFIGS, build_model
+from MaskSAMCore.training.callbacks import newest_checkpoint
 from MaskSAMCore.training.run_folder import BEST, TrainingRecord, load_weights
 from Testing.helpers.generated import write_dataset
 
@@ -32,8 +38,25 @@ SHORT = {**QUICK, "iterations": 5}
 VALUES = {"Bright": 10, "Dark": 300}
 
 
-def write_gapped_dataset(folder: Path, cases: int = 3) -> Path:
-    """The generated volumes, with other values for the classes."""
+@dataclasses.dataclass(frozen=True)
+class ShortRun:
+    """A run of a few steps that is validated after each of them.
+
+    Attributes:
+        dataset: folder of the dataset.
+        run: folder of the run.
+        lines: lines that the training reported.
+        checkpoint_steps: step of the newest checkpoint at each validation.
+    """
+
+    dataset: Path
+    run: Path
+    lines: list[str]
+    checkpoint_steps: list[int]
+
+
+def write_gapped_dataset(folder: Path, cases: int = 5) -> Path:
+    """Write the generated volumes with other values for the classes."""
     write_dataset(folder, cases)
     for path in (folder / "labelsTr").iterdir():
         image = sitk.ReadImage(str(path))
@@ -47,6 +70,19 @@ def write_gapped_dataset(folder: Path, cases: int = 3) -> Path:
     return folder
 
 
+def checkpoint(run: Path) -> dict[str, Any]:
+    """Return the content of a run's newest checkpoint."""
+    state: dict[str, Any] = torch.load(newest_checkpoint(run), weights_only=True)
+    return state
+
+
+def logged_losses(run: Path, part: int = 0) -> list[float]:
+    """Return the losses that a part of a run has logged."""
+    path = run / f"logs/csv/version_{part}/metrics.csv"
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [float(row["loss"]) for row in csv.DictReader(stream) if row.get("loss")]
+
+
 def dice_of(run: Path, dataset: Path, train: bool = True) -> float:
     """Return the mean Dice of the validation cases with a run's best weights.
 
@@ -57,13 +93,44 @@ def dice_of(run: Path, dataset: Path, train: bool = True) -> float:
     """
     record = TrainingRecord.load(run)
     model = load_weights(record, run / BEST) if train else build_model(record.config)
-    labels = [Label(i + 1, name, (1, 1, 1)) for i, name in enumerate(record.classes)]
+    labels = [
+        Label(value, name, (1, 1, 1))
+        for value, name in zip(record.values, record.classes, strict=True)
+    ]
     segmenter = MaskSegmenter(model, record.plan, labels, device="cpu")
     scores = []
     for case in record.split["val"]:
-        found = segmenter.segment(read_volume(dataset / f"imagesTr/{case}_0000.nii.gz")).labelmap
-        truth = read_volume(dataset / f"labelsTr/{case}.nii.gz").array
-        for value in (1, 2):
-            a, b = found == value, truth == value
-            scores.append(2 * (a & b).sum() / (a.sum() + b.sum()))
-    return float(sum(scores) / len(scores))
+        image, truth = read_case(dataset, case)
+        found = segmenter.segment(image).labelmap
+        scores.append(dice_scores(found, truth, record.values))
+    return float(np.mean(scores))
+
+
+def read_case(dataset: Path, case: str) -> tuple[Volume, np.ndarray]:
+    """Return the image and the labelmap of a case with one channel."""
+    image = read_volume(dataset / f"imagesTr/{case}_0000.nii.gz")
+    return image, read_volume(dataset / f"labelsTr/{case}.nii.gz").array
+
+
+def assert_boxes_bound_their_class(run: Path, dataset: Path, model: Path) -> None:
+    """Check that an exported model segments a validation case, and that a box bounds its class.
+
+    Args:
+        run: run that was exported.
+        dataset: dataset of the run.
+        model: folder of the bundle.
+    """
+    value, other = VALUES.values()
+    image, truth = read_case(dataset, TrainingRecord.load(run).split["val"][0])
+    with Segmenter.from_model(str(model), device="cpu").open(image) as session:
+        automatic = session.segment().labelmap
+        assert dice_scores(automatic, truth, [value])[0] > 0.6
+        k, j, i = np.nonzero(truth == value)
+        box = Box(
+            "Bright", (i.min(), j.min(), k.min() + 2), (i.max() + 1, j.max() + 1, k.max() - 1)
+        )
+        prompted = session.segment(boxes=[box]).labelmap
+    inside = np.zeros(truth.shape, bool)
+    inside[box.slices()] = True
+    assert (prompted[inside] == value).any() and not (prompted[~inside] == value).any()
+    np.testing.assert_array_equal(prompted == other, automatic == other)

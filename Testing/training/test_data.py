@@ -9,7 +9,7 @@ import pytest
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.small import TINY
-from MaskSAMCore.training.data import prepare_material
+from MaskSAMCore.training.data import prepare_training_data
 from Testing.helpers.generated import change_description, write_dataset
 
 
@@ -21,7 +21,7 @@ def test_one_report_names_the_problems_of_description_split_and_cases(tmp_path: 
     split = {"train": ["case_00", "case_01", "nobody"], "val": ["case_01", "case_03", "noone"]}
     file.write_text(json.dumps(split))
     with pytest.raises(MaskSAMError, match=r"4 problem.*nothing was started") as report:
-        prepare_material(folder, file, lambda _: None, preset=TINY)
+        prepare_training_data(folder, file, TINY, lambda _: None)
     for part in (
         "regions are not supported",
         "['case_01'] are in both train and val",
@@ -35,5 +35,17 @@ def test_notes_on_the_dataset_are_reported(tmp_path: Path):
     folder = write_dataset(tmp_path, cases=3)
     change_description(folder, numTraining=7)
     lines: list[str] = []
-    prepare_material(folder, None, lines.append, preset=TINY)
+    prepare_training_data(folder, None, TINY, lines.append)
     assert any("numTraining 7" in line for line in lines)
+
+
+def test_all_unreadable_images_are_named_in_one_line(tmp_path: Path):
+    folder = write_dataset(tmp_path / "bad", cases=4)
+    (folder / "imagesTr/case_00_0000.nii.gz").unlink()
+    (folder / "imagesTr/case_01_0000.nii.gz").write_bytes(b"damaged")
+    with pytest.raises(MaskSAMError, match=r"2 problem\(s\)") as report:
+        prepare_training_data(folder, None, TINY, lambda _: None)
+    message = str(report.value)
+    assert "case_00_0000.nii.gz is missing" in message
+    assert "case_01_0000.nii.gz" in message
+    assert "\n" not in message

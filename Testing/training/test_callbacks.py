@@ -1,0 +1,89 @@
+"""Checkpoints, validations and progress reports during a training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+
+from MaskSAMCore.modeling import build_model
+from MaskSAMCore.presets.small import TINY
+from MaskSAMCore.training.callbacks import (
+    CHECKPOINTS,
+    BestWeightsSaver,
+    ResumableCheckpoints,
+    Validation,
+    format_duration,
+    newest_checkpoint,
+)
+from MaskSAMCore.training.module import MaskSAMModule
+from MaskSAMCore.training.run_folder import BEST, best_dice
+from MaskSAMCore.training.validation import Scores
+from Testing.helpers.networks import small_masksam_config
+from Testing.helpers.short_run import SHORT, ShortRun
+
+
+def test_a_checkpoint_is_written_before_each_validation(short: ShortRun):
+    # The last checkpoint and the last validation follow the last step.
+    count = SHORT["iterations"]
+    assert short.checkpoint_steps == [*range(1, count + 1), count]
+
+
+def test_progress_is_reported_with_the_loss_the_best_dice_and_the_time_left(short: ShortRun):
+    lines = [line for line in short.lines if "iteration" in line and "left" in line]
+    assert len(lines) == SHORT["iterations"]
+    assert "loss" in lines[-1] and "best validation Dice" in lines[-1]
+
+
+def test_durations_are_written_in_words():
+    seconds = (None, 45, 720, 11_100)
+    expected = ["unknown time", "45 s", "12 min", "3 h 05 min"]
+    assert [format_duration(each) for each in seconds] == expected
+
+
+def test_the_older_checkpoint_is_taken_if_the_newer_one_is_damaged(tmp_path: Path):
+    older, newer = (tmp_path / name for name in CHECKPOINTS)
+    torch.save({"a": torch.ones(3)}, older)
+    newer.write_bytes(older.read_bytes()[:200])
+    os.utime(older, (1, 1))
+    assert newest_checkpoint(tmp_path) == older
+    older.write_bytes(b"")
+    assert newest_checkpoint(tmp_path) is None
+
+
+def test_a_worse_validation_keeps_the_best_weights_also_after_a_kill(tmp_path: Path):
+    """The process is killed right after a validation that no checkpoint contains."""
+
+    def validate(dice: float, module: MaskSAMModule) -> bytes:
+        validation = Validation(
+            1,
+            lambda model, device: Scores({"One": dice}),
+            BestWeightsSaver(tmp_path, lambda _: None),
+            ResumableCheckpoints(tmp_path, 1),
+        )
+        with torch.no_grad():
+            module.averaged.values["decoder.class_head.bias"].add_(1)
+        trainer = lightning.Trainer(accelerator="cpu", devices=1, logger=False, barebones=True)
+        validation.run(trainer, module)
+        return (tmp_path / BEST).read_bytes()
+
+    def module() -> MaskSAMModule:
+        return MaskSAMModule(build_model(small_masksam_config()), TINY.training, None, 0)
+
+    first = module()
+    start = {"averaged": first.averaged.state_dict(), "minutes": 0, "restarts": 0, "best_dice": -1}
+    weak = validate(0.3, first)
+    strong = validate(0.6, first)
+    assert strong != weak
+    assert validate(0.5, first) == strong
+    resumed = module()
+    resumed.best_dice = best_dice(tmp_path)
+    resumed.on_load_checkpoint({"masksam": start})
+    assert validate(0.4, resumed) == strong
+    assert validate(0.7, resumed) != strong
+    # A kill may also come between the weights and validation.json: the weights' metadata counts.
+    (tmp_path / "validation.json").unlink()
+    assert best_dice(tmp_path) == pytest.approx(0.7)

@@ -1,0 +1,43 @@
+"""Scores of a validation, and the post-processing that it recommends."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from MaskSAMCore.data.dataset import LabelledCase
+from MaskSAMCore.training.validation import Evaluator, Scores
+from Testing.helpers.short_run import VALUES
+from Testing.helpers.threshold_model import ThresholdModel, plan_for, two_blobs, volume_of
+
+
+def scores_of(image: np.ndarray, truth: np.ndarray) -> Scores:
+    case = LabelledCase("case", (volume_of(image),), truth)
+    evaluator = Evaluator([case], list(VALUES), list(VALUES.values()), plan_for())
+    return evaluator.score(ThresholdModel(), "cpu")
+
+
+def test_the_largest_component_is_kept_for_classes_that_are_better_with_it():
+    """Class 1 has a stray piece that is wrong; class 2 has two pieces that are both right."""
+    image = two_blobs()
+    image[-3:, :3, :3] = 2
+    truth = image.astype(np.uint8)
+    image[:2, -3:, -3:] = 1
+    scores = scores_of(image, truth)
+    assert scores.largest_component == (VALUES["Bright"],)
+    right, wrong = int((truth == 1).sum()), 2 * 3 * 3
+    assert scores.dice["Bright"] == pytest.approx(2 * right / (2 * right + wrong))
+    assert scores.dice["Dark"] == 1
+    assert scores_of(truth.astype(np.float32), truth).largest_component == ()
+
+
+def test_a_background_weight_is_recommended_where_it_raises_the_dice():
+    """Around the class lies a rim that looks a little more like it than like the background."""
+    image = two_blobs()
+    truth = image.astype(np.uint8)
+    image[:, :3][truth[:, :3] == 0] = 0.55
+    scores = scores_of(image, truth)
+    # The lowest weight with which 0.45 exceeds 0.55.
+    assert scores.background_weight == 1.5
+    assert scores.dice["Bright"] < 0.9, "the Dice must be that of the network alone"
+    assert scores_of(truth.astype(np.float32), truth).background_weight == 1.0
