@@ -1,18 +1,18 @@
 """A small stand-in for the Slicer application, for tests of scripted modules.
 
-Real: the scene, every MRML node, the logics, the displayable managers, VTK (slicer-core), Qt itself
-(PySide6), and ``slicer.util``. Stood in for: PythonQt, the ctk and qMRML widgets, the application
-object, and the Python files that slicer-core leaves out (see README.md beside this file).
+Real: the scene, every MRML node, the logics, the displayable managers and VTK (slicer-core), Qt
+(PySide6), and ``slicer.util``. Replaced: PythonQt, the ctk and qMRML widgets, the application
+object, and the Python files that slicer-core lacks (see README.md beside this file).
 
 ::
 
     from Testing import host
 
-    application = host.start()              # first of all: 'import slicer' alone is not enough
+    application = host.start()              # before anything else; 'import slicer' is not enough
     module = host.load_module("MaskSAMSlicer/MaskSAMSlicer.py")
     panel = host.select_module("MaskSAMSlicer")   # its Python object, after setup() and enter()
     panel.ui.applyButton.click()
-    host.messages.texts("error")            # what was said to the user
+    host.messages.texts("error")            # messages shown to the user
     host.errors                             # exceptions that slots, timers and observers raised
 """
 
@@ -21,14 +21,14 @@ from __future__ import annotations
 import os
 import sys
 
-messages = None  #: everything said to the user, and the answers waiting; see messagelist.py
-errors: list[BaseException] = []  #: exceptions out of slots, timers and observers, oldest first
+messages = None  #: messages shown to the user, and queued answers; see messagelist.py
+errors: list[BaseException] = []  #: exceptions raised in slots, timers and observers, oldest first
 
 _application = None
 
 
 def prepare_environment() -> None:
-    """Choose rendering without a display; has to come before Qt and VTK are imported."""
+    """Select rendering without a display; must run before Qt and VTK are imported."""
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     if sys.platform == "linux" and "VTK_DEFAULT_OPENGL_WINDOW" not in os.environ:
         import ctypes.util
@@ -40,7 +40,7 @@ def prepare_environment() -> None:
 
 
 def start():
-    """Start the application, once; returns ``slicer.app``."""
+    """Start the application if it does not run yet, and return ``slicer.app``."""
     global _application, messages
     if _application is not None:
         return _application
@@ -76,7 +76,7 @@ def start():
 
 
 def quit_application() -> None:
-    """Quit the application, as happens at the process's end otherwise; it cannot start again."""
+    """Quit the application before the process ends; it cannot start again."""
     from Testing.host import application
 
     application.quit_application()
@@ -101,28 +101,28 @@ def _record_errors() -> None:
 
 
 def load_module(path):
-    """Load a scripted module from its file; returns ``slicer.modules.<name>``."""
+    """Load a scripted module from its file and return ``slicer.modules.<name>``."""
     from Testing.host import module
 
     return module.load(path)
 
 
 def select_module(name: str | None):
-    """Show a module's panel, entering it, or none; returns the panel's Python object."""
+    """Show a module's panel, or none, and return the panel's Python object."""
     from Testing.host import module
 
     return module.select(name)
 
 
 def unload_module(name: str) -> None:
-    """Take a scripted module away; its panel's ``cleanup()`` runs."""
+    """Unload a scripted module; its panel's ``cleanup()`` runs."""
     from Testing.host import module
 
     module.unload(name)
 
 
 def close_scene() -> None:
-    """Close the scene, as File / Close Scene does."""
+    """Close the scene as File / Close Scene does."""
     import slicer
 
     slicer.mrmlScene.Clear(False)
@@ -144,7 +144,7 @@ def close_views() -> None:
 
 
 def open_window(module: str | None = None, size: tuple[int, int] = (1280, 800)):
-    """Open a main window with a module's panel and four views, for pictures; see window.py."""
+    """Open a main window with a module's panel and four views; see window.py."""
     from Testing.host import window
 
     return window.open_window(module, size)

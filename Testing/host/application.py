@@ -1,4 +1,4 @@
-"""``slicer.app``, the scene, the built-in modules' logics: the application itself.
+"""The application: ``slicer.app``, the scene and the logics of the built-in modules.
 
 The order follows ``qSlicerCoreApplication``: logics before the scene's observers, default nodes as
 in the application (crosshair, colours, subject hierarchy, slice orientations).
@@ -23,7 +23,7 @@ from Testing.host import subjecthierarchy
 from Testing.host.iomanager import CoreIOManager
 from Testing.host.pythonqt import native
 
-# Name and class of the logic, in the order in which they may depend on each other.
+# Module name and class of each logic; a logic may depend on those before it.
 _LOGICS = (
     ("SubjectHierarchy", "vtkSlicerSubjectHierarchyModuleLogic"),
     ("Units", "vtkSlicerUnitsLogic"),
@@ -63,7 +63,7 @@ class Application(QtWidgets.QApplication):
     """``slicer.app``: a QApplication that holds the scene."""
 
     startupCompleted = QtCore.Signal()
-    aboutToQuit = QtCore.Signal()  # Qt's own could not be emitted from here
+    aboutToQuit = QtCore.Signal()  # Python cannot emit Qt's own signal
     mrmlSceneChanged = QtCore.Signal(object)
     signatures: ClassVar = {
         "aboutToQuit()": "aboutToQuit",
@@ -146,7 +146,7 @@ class Application(QtWidgets.QApplication):
         return text
 
     def testingEnabled(self):
-        return False  # so that errors are said, as to a user; messagelist.py listens
+        return False  # errors are shown as to a user, and messagelist.py records them
 
     def pauseRender(self):
         self._logic.PauseRender()
@@ -188,7 +188,7 @@ def _set_up_scene(app) -> None:
     logic.SetMRMLScene(scene)
     logic.SetSliceLogics(vtk.vtkCollection())
     logic.SetViewLogics(vtk.vtkCollection())
-    os.makedirs(app.cachePath)  # where .mrb files are unpacked
+    os.makedirs(app.cachePath)  # .mrb files are unpacked there
     cache, data_io = slicer.vtkCacheManager(), slicer.vtkDataIOManager()
     cache.SetRemoteCacheDirectory(app.cachePath)
     data_io.SetCacheManager(cache)
@@ -201,7 +201,7 @@ def _set_up_scene(app) -> None:
 
 
 def _write_terminologies(folder) -> None:
-    """The smallest files that the terminologies' logic accepts: slicer-core ships none."""
+    """Write minimal files for the logic of terminologies; slicer-core ships none."""
     schema = "https://raw.githubusercontent.com/qiicr/dcmqi/master/doc/{}-context-schema.json#"
     name = "SegmentationCategoryTypeModifier-{}.term.json"
     for context in ("SlicerGeneralAnatomy", "DICOM-Master"):
@@ -234,7 +234,7 @@ def _create_logics(app) -> None:
     _write_terminologies(app.slicerHome)
     for name, class_name in _LOGICS:
         logic = getattr(slicer, class_name)()
-        if hasattr(logic, "SetModuleShareDirectory"):  # before the scene: read when it is set
+        if hasattr(logic, "SetModuleShareDirectory"):  # the logic reads it when the scene is set
             logic.SetModuleShareDirectory(app.slicerHome)
         logic.SetMRMLApplicationLogic(application_logic)
         logic.SetMRMLScene(scene)
@@ -243,7 +243,7 @@ def _create_logics(app) -> None:
 
 
 def quit_application() -> None:
-    """What the application does when it quits: panels clean up, the scene closes."""
+    """Quit as the application does: panels clean up, the scene closes."""
     app = slicer.app
     if app is None:
         return

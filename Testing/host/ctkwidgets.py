@@ -1,8 +1,7 @@
-"""The widgets of the module ``ctk``, as far as panels use them.
+"""The widgets of the module ``ctk`` that panels use.
 
-Each declares the properties, signals and slots of the real one under the same names, as real Qt
-properties, so that what a .ui file sets arrives. What is not declared raises, as in the
-application.
+Each declares the properties, signals and slots of the real class under the same names, as Qt
+properties, so that a .ui file can set them. An undeclared name raises, as in the application.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ Property, Signal = QtCore.Property, QtCore.Signal
 
 @native
 class ctkCollapsibleButton(QtWidgets.QWidget):
-    """A header that shows or hides the widgets below it."""
+    """Header that shows or hides the widgets below it."""
 
     contentsCollapsed = Signal(bool)
     toggled = Signal(bool)
@@ -95,7 +94,7 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
 
 @native
 class ctkSliderWidget(QtWidgets.QWidget):
-    """A slider and a spin box that show one number."""
+    """Slider and spin box of one number."""
 
     valueChanged = Signal(float)
     valueIsChanging = Signal(float)
@@ -158,7 +157,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
 @native
 class ctkPathLineEdit(QtWidgets.QWidget):
-    """A path to type, with a button that browses."""
+    """Editable path with a button that browses."""
 
     currentPathChanged = Signal(str)
     validInputChanged = Signal(bool)
@@ -212,7 +211,7 @@ class ctkPathLineEdit(QtWidgets.QWidget):
 
 @native
 class ctkCheckablePushButton(QtWidgets.QPushButton):
-    """A push button with a check box of its own."""
+    """Push button with a check box."""
 
     checkBoxToggled = Signal(bool)
     checkBoxControlsButton = stored("checkBoxControlsButton", bool, True)
@@ -229,7 +228,7 @@ class ctkCheckablePushButton(QtWidgets.QPushButton):
 
 @native
 class ctkComboBox(QtWidgets.QComboBox):
-    """A combo box with a text for when nothing is chosen."""
+    """Combo box with a text for an empty selection."""
 
     defaultText = stored("defaultText", str, "", "_show_default")
     forceDefault = stored("forceDefault", bool, False)
@@ -240,7 +239,7 @@ class ctkComboBox(QtWidgets.QComboBox):
 
 @native
 class ctkDirectoryButton(QtWidgets.QPushButton):
-    """A button that shows and chooses a folder."""
+    """Button that shows and selects a folder."""
 
     directoryChanged = Signal(str)
     directorySelected = Signal(str)
@@ -260,7 +259,7 @@ class ctkDirectoryButton(QtWidgets.QPushButton):
 
 @native
 class ctkColorPickerButton(QtWidgets.QPushButton):
-    """A button that shows and chooses a colour."""
+    """Button that shows and selects a colour."""
 
     colorChanged = Signal(QtGui.QColor)
     displayColorName = stored("displayColorName", bool, True)
@@ -272,17 +271,17 @@ class ctkColorPickerButton(QtWidgets.QPushButton):
 
 @native
 class ctkRangeWidget(QtWidgets.QWidget):
-    """Two numbers, the ends of a range."""
+    """Minimum and maximum of a range."""
 
     valuesChanged = Signal(float, float)
     minimum = stored("minimum", float, 0.0)
     maximum = stored("maximum", float, 99.0)
     singleStep = stored("singleStep", float, 1.0)
     decimals = stored("decimals", int, 2)
-    minimumValue = stored("minimumValue", float, 0.0, "_tell")
-    maximumValue = stored("maximumValue", float, 99.0, "_tell")
+    minimumValue = stored("minimumValue", float, 0.0, "_emit_values")
+    maximumValue = stored("maximumValue", float, 99.0, "_emit_values")
 
-    def _tell(self):
+    def _emit_values(self):
         self.valuesChanged.emit(self.minimumValue, self.maximumValue)
 
     def setRange(self, minimum, maximum):
@@ -294,7 +293,7 @@ class ctkRangeWidget(QtWidgets.QWidget):
 
 @native
 class ctkDoubleSlider(QtWidgets.QWidget):
-    """A slider of floating-point numbers; keeps its number, draws nothing."""
+    """Slider of a floating-point number, without a drawn control."""
 
     valueChanged = Signal(float)
     minimum = stored("minimum", float, 0.0)

@@ -1,4 +1,4 @@
-"""Fixtures for pytest; a conftest.py imports them::
+"""pytest fixtures of the application and its scene; a conftest.py imports them::
 
 from Testing.host.fixtures import application, scene  # noqa: F401
 from Testing.host.fixtures import ignored_without_slicer
@@ -18,23 +18,23 @@ host.prepare_environment()
 
 
 def ignored_without_slicer() -> list[str]:
-    """The tests that cannot run here: all of a folder's, where slicer-core or PySide6 is absent."""
+    """Return the pattern of tests to ignore: all of them if slicer-core or PySide6 is missing."""
     absent = any(importlib.util.find_spec(name) is None for name in ("slicer_core", "PySide6"))
     return ["test_*.py"] if absent else []
 
 
 @pytest.fixture(scope="session")
 def application():
-    """``slicer.app``, one for all tests of the process; it quits after the last of them."""
+    """Start ``slicer.app`` for all tests of the process; it quits after the last of them."""
     yield host.start()
     host.quit_application()
 
 
 @pytest.fixture
 def scene(application):
-    """``slicer.mrmlScene``, empty; afterwards no slot, timer or observer may have raised.
+    """Return the empty ``slicer.mrmlScene``; fail if a slot, timer or observer raised.
 
-    A test that provokes such an error takes it out of ``host.errors`` itself.
+    A test that expects such an error removes it from ``host.errors``.
     """
     import slicer
 
@@ -46,4 +46,4 @@ def scene(application):
     host.close_scene()
     host.messages.clear()
     errors, host.errors[:] = list(host.errors), []
-    assert not errors, f"raised outside the test's own calls: {errors!r}"
+    assert not errors, f"raised in a slot, timer or observer: {errors!r}"

@@ -1,15 +1,15 @@
-"""A stand-in for ``slicer.i18n``: English stays English.
+"""Replacement of ``slicer.i18n`` that translates nothing.
 
-The real `tr` looks a text up, so values come in afterwards: ``_("{n} segments").format(n=n)``,
-never an f-string.
+The real `tr` looks up the text, so values are inserted afterwards:
+``_("{n} segments").format(n=n)``, never an f-string.
 """
 
 
 def translate(context: str, text: str) -> str:
-    """The text itself."""
+    """Return the text unchanged."""
     return text
 
 
 def tr(text: str) -> str:
-    """The text itself."""
+    """Return the text unchanged."""
     return text

@@ -1,8 +1,8 @@
-"""``slicer.app.coreIOManager()``: files to nodes and back, by the logics the application uses.
+"""``slicer.app.coreIOManager()``: reads and writes files with the application's logics.
 
 ``slicer.util.loadVolume``, ``loadLabelVolume``, ``loadSegmentation``, ``loadMarkups``,
-``loadModel``, ``loadTransform``, ``loadScene``, ``saveNode`` and ``saveScene`` work with it, for
-the file types that these read and write without another module.
+``loadModel``, ``loadTransform``, ``loadScene``, ``saveNode`` and ``saveScene`` use it, for the file
+types that need no other module.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ _VOLUME_OPTIONS = (("labelmap", 1, False), ("center", 2, False), ("singleFile", 
 
 
 class CoreIOManager:
-    """Reads and writes nodes and scenes."""
+    """Reader and writer of nodes and scenes."""
 
     def __init__(self, scene, application_logic):
         self._scene = scene
         self._application_logic = application_logic
 
     def fileType(self, path):
-        """The type of a file, from its name."""
+        """Return the type of a file by its name."""
         for suffixes, file_type in _BY_SUFFIX:
             if str(path).lower().endswith(suffixes):
                 return file_type
         if str(path).lower().endswith(".nrrd") and os.path.exists(path):
-            with open(path, "rb") as file:  # a segmentation may be saved under a volume's name
+            with open(path, "rb") as file:  # a segmentation may have a volume's file name
                 if b"Segment0_ID" in file.read(65536):
                     return "SegmentationFile"
         return "VolumeFile"
 
     def fileWriterFileType(self, node, extension=""):
-        """The type under which a node is written; the same for all here."""
+        """Return the type under which a node is written: its class name."""
         return node.GetClassName()
 
     def loadNodes(self, file_type, properties, nodes=None, messages=None):
-        """Load a file; the nodes are added to the collection. Returns whether it worked."""
+        """Load a file, add its nodes to the collection, and return whether that succeeded."""
         path = str(properties["fileName"])
         if file_type == "SceneFile":
             return self._load_scene(path, bool(properties.get("clear", False)), messages)
@@ -91,7 +91,7 @@ class CoreIOManager:
         return slicer.modules.transforms.logic().AddTransform(path, self._scene)
 
     def saveNodes(self, file_type, properties, messages=None):
-        """Write one node, or the scene: an .mrb bundle, a bare .mrml, or a folder with all data."""
+        """Write one node, or the scene as an .mrb bundle, an .mrml file or a folder."""
         path = str(properties["fileName"])
         if file_type == "SceneFile":
             return self._save_scene(path, messages)

@@ -1,6 +1,6 @@
-"""Everything the module says to the user, in a list; and the answers that a test gives.
+"""List of the messages shown to the user, and the answers that a test gives to questions.
 
-No modal box ever opens: it would wait for ever in a test. ``slicer.util.errorDisplay``,
+No modal dialog opens, since it would block the test. ``slicer.util.errorDisplay``,
 ``infoDisplay``, ``warningDisplay``, ``confirmOkCancelDisplay``, ``confirmYesNoDisplay``,
 ``confirmRetryCloseDisplay``, ``messageBox``, ``delayDisplay`` and ``showStatusMessage``, and Qt's
 own message boxes, file dialogs and input dialogs record a :class:`Message` here::
@@ -9,9 +9,9 @@ own message boxes, file dialogs and input dialogs record a :class:`Message` here
     button.click()
     assert "overwrite" in messages.texts("question")[0]
 
-A question without an answer waiting gets the affirmative one (OK, Yes, Retry). A file or input
-dialog without an answer is cancelled. A dialog of the module's own (``QDialog.exec_``) is handed to
-the first function waiting in ``messages.dialogs``; without one, ``exec_`` raises.
+A question without a queued answer gets the affirmative one (OK, Yes, Retry). A file or input
+dialog without an answer is cancelled. A module's own dialog (``QDialog.exec_``) is passed to the
+first function queued in ``messages.dialogs``; without one, ``exec_`` raises.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NEGATIVE = ("Cancel", "No", "Close", "Abort", "Discard")
 
 @dataclass(frozen=True)
 class Message:
-    """One thing said: its kind, text, and where given its window title and details."""
+    """Message to the user: kind, text, and optional window title and details."""
 
     kind: str  # "information", "warning", "error", "question", "status", "popup" or "dialog"
     text: str
@@ -36,7 +36,7 @@ class Message:
 
 
 class Messages(list):
-    """The messages in the order in which they came, and the answers and dialog handlers waiting."""
+    """Messages in the order shown, with the queued answers and dialog handlers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,22 +44,22 @@ class Messages(list):
         self.dialogs: deque[Callable] = deque()
 
     def texts(self, kind: str | None = None) -> list[str]:
-        """The texts of one kind, or all of them."""
+        """Return the texts of one kind of message, or of all."""
         return [message.text for message in self if kind in (None, message.kind)]
 
     def clear(self) -> None:
-        """Forget messages, answers and handlers."""
+        """Remove messages, answers and handlers."""
         super().clear()
         self.answers.clear()
         self.dialogs.clear()
 
     def answer(self, default):
-        """The next answer waiting, or `default`."""
+        """Return the next queued answer, or `default`."""
         return self.answers.popleft() if self.answers else default
 
 
 def install(qt, util) -> Messages:
-    """Replace the functions of ``slicer.util`` and Qt that would open a box; return the list."""
+    """Replace the functions of ``slicer.util`` and Qt that open dialogs; return the list."""
     messages = Messages()
     _install_util(qt, util, messages)
     _install_qt(qt, messages)
@@ -67,7 +67,7 @@ def install(qt, util) -> Messages:
 
 
 def _button(qt, buttons, answer):
-    """The button of a box that an answer (True, False or a button) stands for."""
+    """Return the button for an answer (True, False or a button)."""
     if not isinstance(answer, bool):
         return answer
     for name in _AFFIRMATIVE if answer else _NEGATIVE:

@@ -1,11 +1,11 @@
-"""Modules as the application holds them, and loading a scripted one as the application does.
+"""The registry of modules; loading, selecting and unloading scripted modules.
 
-:func:`load` runs the module's file, makes ``<Name>(parent)`` and registers
-``slicer.modules.<name>`` and ``<Name>Instance``; the panel is made at the first
-``widgetRepresentation()`` (``setup()``, then the scene) and is then ``<Name>Widget`` there.
-:func:`select` switches panels: ``exit()`` of the one before, ``enter()`` of the new one.
-:func:`unload` says ``moduleAboutToBeUnloaded``, on which the panel's ``cleanup()`` runs, and
-forgets the module.
+:func:`load` runs the module's file, creates ``<Name>(parent)`` and registers
+``slicer.modules.<name>`` and ``<Name>Instance``; the first ``widgetRepresentation()`` creates the
+panel (``setup()``, then the scene) and registers it as ``<Name>Widget``.
+:func:`select` switches panels: ``exit()`` of the previous one, ``enter()`` of the new one.
+:func:`unload` emits ``moduleAboutToBeUnloaded``, on which the panel's ``cleanup()`` runs, and
+removes the module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from Testing.host.pythonqt import native
 
 @native
 class ModuleManager(QtCore.QObject):
-    """``slicer.app.moduleManager()``: knows the modules, tells when one comes or goes."""
+    """``slicer.app.moduleManager()``: the modules, with signals when one is loaded or unloaded."""
 
     moduleLoaded = QtCore.Signal(str)
     moduleAboutToBeUnloaded = QtCore.Signal(str)
@@ -57,7 +57,7 @@ class ModuleManager(QtCore.QObject):
 
 
 class CoreModule:
-    """A built-in module: a name and a logic, no panel."""
+    """Built-in module: a name and a logic, no panel."""
 
     def __init__(self, name, logic):
         self.name = self.title = name
@@ -72,7 +72,7 @@ class CoreModule:
 
 
 class ScriptedModule:
-    """A scripted module: what its class gets as parent, and ``slicer.modules.<name>``."""
+    """Scripted module: the parent given to its class, and ``slicer.modules.<name>``."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -116,18 +116,18 @@ class ScriptedModule:
         return self._widget
 
 
-slicer.qSlicerScriptedLoadableModule = ScriptedModule  # slicer.util.getModuleLogic asks for it
+slicer.qSlicerScriptedLoadableModule = ScriptedModule  # slicer.util.getModuleLogic looks it up
 
 
 def new_namespace(name: str) -> types.ModuleType:
-    """An empty module such as ``slicer.modules``, importable under its name."""
+    """Create an empty Python module such as ``slicer.modules``, importable under its name."""
     module = sys.modules[name] = types.ModuleType(name)
     setattr(slicer, name.rpartition(".")[2], module)
     return module
 
 
 def load(path) -> ScriptedModule:
-    """Load a scripted module from its file, as the application does when it starts."""
+    """Load a scripted module from its file as the application does at its start."""
     path = Path(path).resolve()
     name = path.stem
     if str(path.parent) not in sys.path:
@@ -148,7 +148,7 @@ def load(path) -> ScriptedModule:
 
 
 def select(name: str | None):
-    """Show another module's panel, or none; returns the panel's Python object."""
+    """Show another module's panel, or none, and return the panel's Python object."""
     manager = slicer.app.moduleManager()
     if manager._selected is not None:
         manager._selected.widgetRepresentation().exit()
@@ -163,7 +163,7 @@ def select(name: str | None):
 
 
 def unload(name: str) -> None:
-    """Take a scripted module away as the application does when it quits."""
+    """Unload a scripted module as the application does when it quits."""
     manager = slicer.app.moduleManager()
     module = manager.module(name)
     if manager._selected is module:

@@ -19,7 +19,7 @@ _EVENTS = ("NodeAddedEvent", "NodeRemovedEvent", "EndCloseEvent", "EndImportEven
 
 
 class Observations:
-    """Observers of VTK objects that go with the widget they are for."""
+    """Observers of VTK objects that are removed with their widget."""
 
     def __init__(self, widget, method: str):
         self._widget = weakref.ref(widget)
@@ -27,7 +27,7 @@ class Observations:
         self._tags = []
 
     def add(self, subject, event) -> None:
-        """Call the widget's method on an event of the subject."""
+        """Call the widget's method when the subject invokes an event."""
         self._tags.append((subject, subject.AddObserver(event, self._call)))
 
     def clear(self) -> None:
@@ -46,7 +46,7 @@ class Observations:
 
 @native
 class qMRMLWidget(QtWidgets.QWidget):
-    """A widget that knows the scene; the root of every module panel."""
+    """Widget with a scene; the root of every module panel."""
 
     mrmlSceneChanged = Signal(object)
     signatures: ClassVar = {"mrmlSceneChanged(vtkMRMLScene*)": "mrmlSceneChanged"}
@@ -66,7 +66,7 @@ class qMRMLWidget(QtWidgets.QWidget):
 
 @native
 class qMRMLSliderWidget(ctkSliderWidget):
-    """A slider that the application gives the scene's units; plain here."""
+    """Slider without the units that the application takes from the scene."""
 
     quantity = stored("quantity", str, "")
 
@@ -76,7 +76,7 @@ class qMRMLSliderWidget(ctkSliderWidget):
 
 @native
 class qMRMLSpinBox(QtWidgets.QDoubleSpinBox):
-    """A spin box that the application gives the scene's units; plain here."""
+    """Spin box without the units that the application takes from the scene."""
 
     quantity = stored("quantity", str, "")
 
@@ -86,7 +86,7 @@ class qMRMLSpinBox(QtWidgets.QDoubleSpinBox):
 
 @native
 class qMRMLRangeWidget(ctkRangeWidget):
-    """A range that the application gives the scene's units; plain here."""
+    """Range widget without the units that the application takes from the scene."""
 
     quantity = stored("quantity", str, "")
 
@@ -96,11 +96,11 @@ class qMRMLRangeWidget(ctkRangeWidget):
 
 @native
 class qMRMLNodeComboBox(QtWidgets.QWidget):
-    """The nodes of the scene that have one of the types and all of the attributes asked for.
+    """Combo box of the scene's nodes with one of the given types and all given attributes.
 
-    Without a scene it is disabled. Nothing is ever chosen by itself, ``noneEnabled`` or not
-    (Slicer's own tests hold this); when the current node is removed, the one above it is current.
-    The entries that create, rename and delete nodes follow the nodes.
+    It is disabled without a scene. It never selects a node by itself, whatever ``noneEnabled``
+    (as Slicer's own tests require); when the current node is removed, the one above it becomes
+    current. Entries that create, rename and delete nodes follow the nodes.
     """
 
     currentNodeChanged = Signal(object)
@@ -170,7 +170,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self.setEnabled(scene is not None)
         self._refresh()
 
-    # What is shown
+    # The nodes shown
 
     def addAttribute(self, node_type, name, value=None):
         self._attributes.append((node_type, name, None if value is None else str(value)))
@@ -209,7 +209,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return [node for node in self._candidates() if self._shown(node)]
 
     def _candidates(self):
-        """The nodes of the types asked for, in the scene's order."""
+        """Return the nodes of ``nodeTypes`` in the scene's order."""
         if self._scene is None or self._scene.IsClosing():
             return []
         nodes = self._scene.GetNodes()
@@ -253,14 +253,14 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._show_current()
         self._box.blockSignals(False)
         if self._current != previous:
-            self._tell()
+            self._emit_current()
 
         for node in nodes:
             if node.GetID() not in before:
                 self.nodeAdded.emit(node)
 
     def _observe_nodes(self):
-        """Names and attributes may change."""
+        """Observe the nodes, whose names and attributes may change."""
         self._node_observations.clear()
         for node in self._candidates():
             self._node_observations.add(node, vtk.vtkCommand.ModifiedEvent)
@@ -272,7 +272,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         else:
             self._box.setCurrentIndex(-1)
 
-    def _tell(self):
+    def _emit_current(self):
         node = self.currentNode()
         self.currentNodeChanged.emit(node)
         self.currentNodeValid.emit(node is not None)
@@ -293,14 +293,14 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         if node_id != self._current:
             self._current = node_id
             self._show_current()
-            self._tell()
+            self._emit_current()
 
     def setCurrentNodeIndex(self, index):
         self.setCurrentNode(self.nodeFromIndex(index))
 
     currentNodeID = QtCore.Property(str, lambda self: self._current, setCurrentNodeID)
 
-    # What the user may do
+    # Actions of the user
 
     def _on_activated(self, index):
         data = self._box.itemData(index)
@@ -348,7 +348,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
 @native
 class qMRMLSegmentsTableView(qMRMLWidget):
-    """The segments of a segmentation: visible or not, colour, name; names can be edited."""
+    """Table of segments with visibility, colour and editable name."""
 
     selectionChanged = Signal(object, object)
     signatures: ClassVar = {"selectionChanged(QItemSelection,QItemSelection)": "selectionChanged"}
@@ -483,12 +483,12 @@ class qMRMLSegmentsTableView(qMRMLWidget):
 
 @native
 class qSlicerWidget(qMRMLWidget):
-    """The application's own root widget; the same here."""
+    """Root widget of the application's own .ui files."""
 
 
 @native
 class qSlicerScriptedLoadableModuleWidget(qSlicerWidget):
-    """The frame of a scripted module's panel; see ``module.py``."""
+    """Frame of a scripted module's panel; see ``module.py``."""
 
     def __init__(self, parent=None):
         super().__init__(parent)

@@ -1,7 +1,7 @@
-"""A stand-in for ``slicer.packaging``: checks are real, installations are written down only.
+"""Replacement of ``slicer.packaging`` that checks requirements and only records installations.
 
-``requests`` lists what a module wanted to install. What an installation would bring is a test's
-business: put a function into ``installers``, and it is called with the requirements.
+``requests`` lists the requested installations. A test may queue a function in ``installers``; it is
+called with the requirements of the next installation.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ installers: deque = deque()
 
 
 def load_requirements(path):
-    """The requirements in a requirements.txt file."""
+    """Return the requirements of a requirements.txt file."""
     lines = (line.split("#")[0].strip() for line in Path(path).read_text("utf-8").splitlines())
     return [Requirement(line) for line in lines if line and not line.startswith("-")]
 
 
 def pip_check(requirements, **_):
-    """Whether all requirements are met in this interpreter."""
+    """Return whether this interpreter meets all requirements."""
     for requirement in _listed(requirements):
         if requirement.marker is not None and not requirement.marker.evaluate():
             continue
@@ -38,24 +38,24 @@ def pip_check(requirements, **_):
 
 def pip_ensure(requirements, constraints=None, prompt=True, requester=None, skip_packages=None,
                **_):  # fmt: skip
-    """Install what is missing."""
+    """Record the installation of the missing requirements."""
     missing = [r for r in _listed(requirements) if not pip_check([r])]
     if missing:
         _install("ensure", missing)
 
 
 def pip_install(requirements, **_):
-    """Install."""
+    """Record an installation."""
     _install("install", _listed(requirements))
 
 
 def pip_uninstall(requirements, **_):
-    """Uninstall."""
+    """Record a removal."""
     _install("uninstall", _listed(requirements))
 
 
 def isPipInstallInProgress():
-    """Never: an installation here is over when its function returns."""
+    """Return False: an installation ends with its function."""
     return False
 
 

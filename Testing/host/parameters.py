@@ -1,4 +1,4 @@
-"""A stand-in for ``slicer.parameterNodeWrapper``: typed parameters, kept in a node of the scene.
+"""Replacement of ``slicer.parameterNodeWrapper``: typed parameters in a node of the scene.
 
 ::
 
@@ -8,8 +8,11 @@
         opacity: Annotated[float, WithinRange(0, 1)] = 0.5
 
 Types: ``str``, ``bool``, ``int``, ``float``, paths, enumerations, MRML nodes, and unions of these,
-``None`` included. They are written into the ``vtkMRMLScriptedModuleNode`` in the form Slicer writes
-them. Not here: lists, tuples, dictionaries, parameter packs, caching.
+``None`` included. They are stored in the ``vtkMRMLScriptedModuleNode`` in Slicer's own form. Lists,
+tuples, dictionaries, parameter packs and caching are not supported.
+
+Like Slicer's, a connector looks at the exact class of a widget: a class derived from QCheckBox
+connects to nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ _NAMES_TAKEN = ("allParameters", "parameterNode")
 
 
 class Default:
-    """The value of a parameter that the node does not have yet."""
+    """Default value of a parameter."""
 
     def __init__(self, value=None, *, generator=None):
         self._value = value
@@ -63,14 +66,14 @@ class Default:
 
 
 class Validator:
-    """Base of all checks: `validate` raises ValueError (or TypeError) for a bad value."""
+    """Base of all validators; `validate` raises ValueError or TypeError for an invalid value."""
 
     def validate(self, value):
         raise NotImplementedError
 
 
 class NotNone(Validator):
-    """The value is not None."""
+    """Validator that rejects None."""
 
     def validate(self, value):
         if value is None:
@@ -78,7 +81,7 @@ class NotNone(Validator):
 
 
 class IsInstance(Validator):
-    """The value is of a class, or None."""
+    """Validator that accepts instances of a class, and None."""
 
     def __init__(self, classtype):
         self.classtype = classtype
@@ -89,7 +92,7 @@ class IsInstance(Validator):
 
 
 class WithinRange(Validator):
-    """The value lies between two numbers, ends included."""
+    """Validator of a closed range."""
 
     def __init__(self, minimum, maximum):
         self.minimum, self.maximum = minimum, maximum
@@ -102,7 +105,7 @@ class WithinRange(Validator):
 
 
 class Minimum(Validator):
-    """The value is at least a number."""
+    """Validator of a lower bound."""
 
     def __init__(self, minimum):
         self.minimum = minimum
@@ -113,7 +116,7 @@ class Minimum(Validator):
 
 
 class Maximum(Validator):
-    """The value is at most a number."""
+    """Validator of an upper bound."""
 
     def __init__(self, maximum):
         self.maximum = maximum
@@ -124,7 +127,7 @@ class Maximum(Validator):
 
 
 class Choice(Validator):
-    """The value is one of several."""
+    """Validator that accepts the given values only."""
 
     def __init__(self, choices):
         self.choices = choices
@@ -135,7 +138,7 @@ class Choice(Validator):
 
 
 class Exclude(Validator):
-    """The value is none of several."""
+    """Validator that rejects the given values."""
 
     def __init__(self, excludedValues):
         self.excludedValues = excludedValues
@@ -150,20 +153,20 @@ class Exclude(Validator):
 
 @dataclass
 class Decimals:
-    """How many decimals a widget shows."""
+    """Number of decimals that a widget shows."""
 
     value: int
 
 
 @dataclass
 class SingleStep:
-    """The step of a widget's arrows."""
+    """Step of a widget's arrows."""
 
     value: float
 
 
 class GuiConnector:
-    """A widget's value, through one of its properties and the signal of its change."""
+    """Connection to a widget's value: a property and the signal of its change."""
 
     def __init__(self, widget, attribute, signal):
         self._widget, self._attribute = widget, attribute
@@ -199,7 +202,7 @@ class _Number(GuiConnector):
         floating = not isinstance(widget, (qt.QSpinBox, qt.QSlider))
         decimals, step = _find(annotations, Decimals), _find(annotations, SingleStep)
         if floating and type(widget) is ctk.ctkDoubleSlider:
-            pass  # shows no digits
+            pass  # it shows no digits
         elif floating and kind is int:
             widget.decimals = 0
         elif floating and decimals is not None:
@@ -282,7 +285,7 @@ def _find(annotations, kind):
 
 
 def _node_kinds(kind):
-    """The node classes of a node type or a union of them (None allowed), or nothing."""
+    """Return the node classes of a type or union (which may include None), or an empty list."""
     union = typing.get_origin(kind) in (typing.Union, types.UnionType)
     kinds = [k for k in (typing.get_args(kind) if union else (kind,)) if k is not types.NoneType]
     nodes = all(isinstance(k, type) and issubclass(k, slicer.vtkMRMLNode) for k in kinds)
@@ -294,7 +297,7 @@ _FLOATING = ("qt.QDoubleSpinBox", "ctk.ctkSliderWidget", "slicer.qMRMLSliderWidg
 
 
 def createGuiConnector(widget, kind, annotations=()):
-    """The connector for a widget and a type; RuntimeError when they do not go together."""
+    """Create the connector of a widget and a type; raise RuntimeError if they do not match."""
     connector = _create(widget, type(widget), kind, annotations)
     if connector is None:
         raise RuntimeError(f"Unable to create GUI connector from {type(widget).__name__} to {kind}")
@@ -346,7 +349,7 @@ def _create(widget, cls, kind, annotations):
 
 
 class _Serializer:
-    """Writes one parameter of one type into the node, and reads it back."""
+    """Conversion of one parameter of a given type to and from the node."""
 
     def __init__(self, kind, validators=()):
         self.kind = kind
@@ -442,7 +445,7 @@ class _Serializer:
 
 
 def _split(annotated):
-    """A type and the annotations on it."""
+    """Return a type without its annotations, and the annotations."""
     if typing.get_origin(annotated) is typing.Annotated:
         kind, *annotations = typing.get_args(annotated)
         return kind, annotations
@@ -461,7 +464,7 @@ def _is_validator(annotation):
 
 
 class _Parameter:
-    """The attribute of a wrapper class for one parameter."""
+    """Descriptor of one parameter of a wrapper class."""
 
     def __init__(self, name, annotated, default):
         self.name = name
@@ -482,7 +485,7 @@ class _Parameter:
 
 
 class _Wrapper:
-    """What the decorator gives every wrapper class."""
+    """Members that the decorator adds to a wrapper class."""
 
     allParameters: typing.ClassVar[dict[str, _Parameter]]
     _is_parameter_node_wrapper = True
@@ -514,7 +517,7 @@ class _Wrapper:
         return self._parameter(name).unalteredType
 
     def connectGui(self, gui):
-        """Tie every widget that has the property SlicerParameterName; returns a tag."""
+        """Connect all widgets with the property SlicerParameterName; return a tag."""
         if isinstance(gui, qt.QWidget):
             widgets = gui.findChildren(qt.QWidget)
         else:
@@ -523,7 +526,7 @@ class _Wrapper:
         return self.connectParametersToGui({name: widget for name, widget in named if name})
 
     def connectParametersToGui(self, mapping):
-        """Tie widgets by parameter name; returns a tag for `disconnectGui`."""
+        """Connect widgets by parameter name; return a tag for `disconnectGui`."""
         connectors = {
             name: widget
             if isinstance(widget, GuiConnector)
@@ -580,7 +583,7 @@ class _Wrapper:
 
 
 def parameterNodeWrapper(cls=None):
-    """Make an annotated class a typed view of a parameter node: ``Parameters(node)``."""
+    """Turn an annotated class into a typed view of a parameter node: ``Parameters(node)``."""
     if cls is None:
         return parameterNodeWrapper
     parameters = {}
@@ -601,12 +604,12 @@ def parameterNodeWrapper(cls=None):
 
 
 def isParameterNodeWrapper(class_or_object):
-    """Whether the decorator made it."""
+    """Return whether a class or object was made by the decorator."""
     return getattr(class_or_object, "_is_parameter_node_wrapper", False)
 
 
 def findChildWidgetForParameter(widget, parameter):
-    """The widget below `widget` that is tied to a parameter, or None."""
+    """Return the child of `widget` that is connected to a parameter, or None."""
     for child in widget.findChildren(qt.QWidget):
         if child.property(SlicerParameterNamePropertyName) == parameter:
             return child

@@ -1,14 +1,12 @@
-"""The module ``qt`` with PythonQt's manners, over PySide6.
+"""The module ``qt``: PySide6 with the behaviour of PythonQt.
 
-What a scripted module may rely on in the application, and what it may not:
+- A Qt property is an attribute: ``button.text = "Apply"`` works, ``button.text()`` raises.
+- Reading or writing an attribute that the C++ class does not have raises.
+- ``button.connect("clicked(bool)", f)`` and ``disconnect`` take signatures; an unknown signal
+  raises (the application only warns); a slot gets as many arguments as it takes.
+- ``exec_``, ``delete``, ``className()`` and ``name`` exist; enumerators need no scope.
 
-- a Qt property is an attribute (``button.text = "Apply"``; ``button.text()`` fails, as there);
-- an attribute that a C++ object does not have raises, read or written;
-- ``button.connect("clicked(bool)", f)`` and ``disconnect``; a signal that the object does not have
-  raises (the application only warns); a slot gets as many arguments as it takes;
-- ``exec_``, ``delete``, ``className()`` and ``name`` exist; enumerations need no scope.
-
-PySide6's own classes are changed in place, once for the whole process, by :func:`install`.
+:func:`install` changes PySide6's classes in place, once per process.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ _properties: dict[type, frozenset[str]] = {}
 
 @contextlib.contextmanager
 def loading_ui():
-    """While PySide6 loads a .ui file, it sets children as attributes of the root; not kept here."""
+    """Ignore the children that PySide6 sets as attributes of the root while it loads a .ui file."""
     _loading_ui.append(True)
     try:
         yield
@@ -43,9 +41,9 @@ def loading_ui():
 
 
 class PropertyAttribute:
-    """A Qt property as an attribute of its objects; on the class, PySide6's function of that name.
+    """Descriptor of a Qt property; on the class it returns PySide6's function of that name.
 
-    The two differ where Qt gives one name to both, as ``QTimer.singleShot``.
+    Qt gives one name to both in cases such as ``QTimer.singleShot``.
     """
 
     def __init__(self, owner: type, name: str):
@@ -73,9 +71,9 @@ class PropertyAttribute:
 
 
 def native(cls: type) -> type:
-    """Make a Python class as strict as a C++ one: only what it declares may be set from outside.
+    """Restrict a Python class like a C++ one: only declared attributes can be set.
 
-    Names that begin with an underscore are left to the class itself.
+    Names that begin with an underscore are private to the class and stay free.
     """
     cls._is_native = True
     cls.__setattr__ = _set_declared_attribute
@@ -83,9 +81,15 @@ def native(cls: type) -> type:
 
 
 def stored(name: str, kind, default, changed: str | None = None, signal: str | None = None):
-    """A Qt property that keeps its value; a change calls the method and emits the signal named.
+    """Return a Qt property that stores its value.
 
-    A list of texts is read as a tuple, as PythonQt gives it.
+    Args:
+        name: name of the property.
+        kind: Python type, or the name of a C++ type; "QStringList" is read as a tuple, as in
+            PythonQt.
+        default: value before the first write.
+        changed: name of the method that a change calls, or None.
+        signal: name of the signal that a change emits with the value, or None.
     """
 
     def read(self):
@@ -108,14 +112,14 @@ def stored(name: str, kind, default, changed: str | None = None, signal: str | N
 
 
 def alike(base: type, name: str) -> type:
-    """A class of the given name that differs from `base` in nothing that tests touch."""
+    """Return a class of the given name that behaves like `base`."""
     return native(type(name, (base,), {"__doc__": f"{name}: a {base.__name__} here."}))
 
 
 def property_names(cls: type) -> set[str]:
-    """The Qt properties of a class: those of its Python part, and of the C++ class below.
+    """Return the Qt properties of a class, declared in Python or inherited from a C++ class.
 
-    Not asked of Qt: PySide6 may have let go of a class's meta object with one of its instances.
+    The meta object is not used: PySide6 may have released it with an instance of the class.
     """
     names = set()
     for base in cls.__mro__:
@@ -126,7 +130,7 @@ def property_names(cls: type) -> set[str]:
 
 
 def is_native(cls: type) -> bool:
-    """Whether the class stands for a C++ class; a Python class that derives from one does not."""
+    """Return whether a class represents a C++ class rather than a Python class derived from one."""
     return cls.__module__.startswith("PySide6") or "_is_native" in cls.__dict__
 
 
@@ -136,12 +140,12 @@ def _set_declared_attribute(self, name, value):
     if hasattr(type(declared), "__set__"):
         type(declared).__set__(declared, self, value)
         return
-    if isinstance(declared, QtCore.Property):  # PySide6 gives it no __set__
+    if isinstance(declared, QtCore.Property):  # PySide6 defines no __set__ for it
         if declared.fset is None:
             raise AttributeError(f"{cls.__name__}.{name} cannot be written")
         declared.fset(self, value)
         return
-    if isinstance(value, QtCore.SignalInstance):  # PySide6 keeps a signal that was looked up
+    if isinstance(value, QtCore.SignalInstance):  # PySide6 stores a signal at its first look-up
         self.__dict__[name] = value
         return
     private = name.startswith("_") and not cls.__module__.startswith("PySide6")
@@ -155,7 +159,7 @@ def _set_declared_attribute(self, name, value):
 
 
 def parse_signature(signature: str) -> tuple[str, list[str]]:
-    """``"clicked(bool)"`` as its name and the list of its argument types."""
+    """Split a signature such as ``"clicked(bool)"`` into its name and its argument types."""
     match = re.fullmatch(r"\s*(\w+)\s*\((.*)\)\s*", signature)
     if match is None:
         raise ValueError(f"'{signature}' is not a signal or slot: 'name(types)' is expected")
@@ -163,10 +167,13 @@ def parse_signature(signature: str) -> tuple[str, list[str]]:
 
 
 def trimmed(function, count: int | None = None):
-    """A function that passes on no more arguments than `function` takes, and at most `count`."""
+    """Wrap a function so that it gets at most `count` arguments and no more than it takes."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # a function of PySide6: it tells by refusing
+    except (
+        TypeError,
+        ValueError,
+    ):  # a function of PySide6 has no signature; it raises if there are too many
 
         def call_refusing(*arguments):
             try:
@@ -184,10 +191,10 @@ def trimmed(function, count: int | None = None):
 
 
 def _python_signal(instance, signature: str):
-    """The signal that one of the host's own widgets declares under a C++ signature, or None.
+    """Return the signal of a host widget for a C++ signature, or None.
 
-    Their signals carry Python objects; ``signatures`` of the class says which C++ signature is
-    which signal.
+    Signals of host widgets carry Python objects; the class attribute ``signatures`` maps C++
+    signatures to them.
     """
     normalized = re.sub(r"\s+|const |&", "", signature)
     for cls in type(instance).__mro__:
@@ -214,7 +221,7 @@ def _connect(self, *arguments):
         normalized = QtCore.QMetaObject.normalizedSignature(signature).data().decode()
         if self.metaObject().indexOfSignal(normalized) < 0:
             raise ValueError(f"signal '{signature}' does not exist on {self.className()}")
-        # The exact overload: PySide6's attribute 'clicked' alone would drop the argument.
+        # PySide6's attribute 'clicked' would select the overload without the argument.
         qt_signal = QtCore.SIGNAL(normalized)
         if not _qt_connect(self, qt_signal, slot):
             raise ValueError(f"{self.className()} cannot connect '{signature}'")
@@ -241,7 +248,7 @@ def _connection_key(instance, signature, function):
 
 
 def _hooked_get_attribute(self, name):
-    # PySide6 finds 'connect' in C, whatever the class says, so the look-up itself is hooked.
+    # PySide6 looks up 'connect' in C before the class, so the look-up is replaced.
     if name == "connect":
         return types.MethodType(_connect, self)
     if name == "disconnect":
@@ -256,13 +263,13 @@ def _change_class(cls: type) -> None:
     for index, name in enumerate(names):
         if index >= meta_object.propertyOffset() or name in cls.__dict__:
             setattr(cls, name, PropertyAttribute(cls, name))
-    cls.__setattr__ = _set_declared_attribute  # every class of PySide6 has its own
+    cls.__setattr__ = _set_declared_attribute  # every class of PySide6 defines __setattr__
     if "exec" in cls.__dict__:
         cls.exec_ = cls.__dict__["exec"]
 
 
 def _keep_true_alive() -> None:
-    """PySide6 6.12.0 takes a reference to True with every ``emit`` and never had one to take.
+    """Add references to True, which PySide6 6.12.0 releases once too often in every ``emit``.
 
     Before Python 3.12, where True became immortal, a few hundred emits abort the process.
     """

@@ -1,6 +1,6 @@
-"""A stand-in for the module ``SampleData``: registers sources, downloads nothing.
+"""Replacement of the module ``SampleData`` that registers sources and downloads nothing.
 
-``slicer.modules.sampleDataSources`` holds what was registered, by category, as in the application.
+``slicer.modules.sampleDataSources`` holds the sources by category, as in the application.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import slicer
 
 @dataclass
 class SampleDataSource:
-    """One entry of the page of sample data; the arguments are the real class's."""
+    """Entry of the sample data page, with the arguments of the real class."""
 
     sampleName: str | None = None
     uris: str | list[str] | None = None
@@ -38,13 +38,13 @@ class SampleDataSource:
 
 
 class SampleDataLogic:
-    """What modules call on ``startupCompleted()``."""
+    """Registry that modules call on ``startupCompleted()``."""
 
     titles: dict[str, str] = {}  # noqa: RUF012
 
     @staticmethod
     def registerCustomSampleDataCategory(category, title=None):
-        """Give a category a title."""
+        """Set the title of a category."""
         SampleDataLogic.titles[category] = title or category
 
     @staticmethod
@@ -53,7 +53,7 @@ class SampleDataLogic:
         customDownloader=None, thumbnailFileName=None, loadFileTypes=None, loadFiles=None,
         loadFileProperties=None, checksums=None, loadFileType=None,
     ):  # fmt: skip
-        """Add a sample to a category; the same sample is added once."""
+        """Add a sample to a category unless it is there already."""
         source = SampleDataSource(
             sampleName, uris, fileNames, nodeNames, checksums, loadFiles, customDownloader,
             thumbnailFileName, loadFileTypes or loadFileType, loadFileProperties,

@@ -1,4 +1,4 @@
-"""A stand-in for ``slicer.ScriptedLoadableModule``: the four base classes of a scripted module."""
+"""Replacement of ``slicer.ScriptedLoadableModule``: the base classes of a scripted module."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _without_suffix(instance, suffix: str) -> str:
 
 
 class ScriptedLoadableModule:
-    """Describes the module; its parent is what the application shows and looks up."""
+    """Metadata of a module, written to its parent, which the application shows."""
 
     def __init__(self, parent):
         super().__init__()
@@ -45,18 +45,18 @@ class ScriptedLoadableModule:
         slicer.selfTests[self.moduleName] = self.runTest
 
     def resourcePath(self, filename):
-        """The absolute path of a file in the module's Resources."""
+        """Return the absolute path of a file in the module's Resources."""
         return os.path.join(os.path.dirname(self.parent.path), "Resources", filename)
 
     def getDefaultModuleDocumentationLink(self, docPage=None):
-        """A link for the help text."""
+        """Return a link to the documentation for the help text."""
         page = docPage or ""
         url = slicer.app.documentationBaseUrl + page if page else ""
         url = url or slicer.app.moduleDocumentationUrl(self.moduleName)
         return f'<p>For more information, see the <a href="{url}">online documentation</a>.</p>'
 
     def runTest(self, msec=100, **kwargs):
-        """Run the module's own self-test."""
+        """Run the module's self-test."""
         module = importlib.import_module(self.__module__)
         test = getattr(module, self.moduleName + "Test")()
         test.messageDelay = msec
@@ -64,7 +64,7 @@ class ScriptedLoadableModule:
 
 
 class ScriptedLoadableModuleWidget:
-    """The module's panel; `parent` is the frame, and `layout` the frame's layout."""
+    """Panel of a module; `parent` is the frame and `layout` the frame's layout."""
 
     def __init__(self, parent=None):
         super().__init__()
@@ -87,7 +87,7 @@ class ScriptedLoadableModuleWidget:
         )
 
     def resourcePath(self, filename):
-        """The absolute path of a file in the module's Resources."""
+        """Return the absolute path of a file in the module's Resources."""
         folder = os.path.dirname(slicer.util.modulePath(self.moduleName))
         return os.path.join(folder, "Resources", filename)
 
@@ -99,10 +99,10 @@ class ScriptedLoadableModuleWidget:
             self.layout.addWidget(self.reloadButton)
 
     def cleanup(self):
-        """Called before the module goes; for subclasses."""
+        """Release resources before the module is unloaded; for subclasses."""
 
     def onReload(self):
-        """Load the module's source anew and build the panel again."""
+        """Reload the module's source and build the panel again."""
         slicer.util.reloadScriptedModule(self.moduleName)
 
     def _onModuleAboutToBeUnloaded(self, moduleName):
@@ -114,7 +114,7 @@ class ScriptedLoadableModuleWidget:
 
 
 class ScriptedLoadableModuleLogic:
-    """The module's work, apart from its panel; finds or makes its parameter node."""
+    """Logic of a module; finds or creates its parameter node."""
 
     def __init__(self, parent=None):
         super().__init__()
@@ -122,12 +122,12 @@ class ScriptedLoadableModuleLogic:
         self.isSingletonParameterNode = True
 
     def getAllParameterNodes(self):
-        """The module's parameter nodes in the scene."""
+        """Return the module's parameter nodes in the scene."""
         nodes = slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode")
         return [node for node in nodes if node.GetAttribute("ModuleName") == self.moduleName]
 
     def getParameterNode(self):
-        """The first of the module's parameter nodes, made and added when there is none."""
+        """Return the module's first parameter node; create it if there is none."""
         if self.isSingletonParameterNode:
             kind = "vtkMRMLScriptedModuleNode"
             node = slicer.mrmlScene.GetSingletonNode(self.moduleName, kind)
@@ -140,7 +140,7 @@ class ScriptedLoadableModuleLogic:
         return slicer.mrmlScene.AddNode(self.createParameterNode())
 
     def createParameterNode(self):
-        """A new parameter node, not yet in the scene."""
+        """Create a parameter node without adding it to the scene."""
         node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
         node.UnRegister(None)
         if self.isSingletonParameterNode:
@@ -151,7 +151,7 @@ class ScriptedLoadableModuleLogic:
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
-    """The module's self-test, run from the panel's developer section or by ``runTest``."""
+    """Self-test of a module, run from the panel's developer section or by ``runTest``."""
 
     def __init__(self, *args, **kwargs):
         self.moduleTestNames = []
@@ -161,17 +161,17 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
         ]
 
     def delayDisplay(self, message, requestedDelay=None, msec=None):
-        """Say what is being tested, and let the application catch up."""
+        """Show the name of the current test and process pending events."""
         slicer.util.delayDisplay(message, getattr(self, "messageDelay", msec or 100))
 
     def setUp(self):
-        """Before each test."""
+        """Prepare a test."""
 
     def tearDown(self):
-        """After each test."""
+        """Clean up after a test."""
 
     def runTest(self):
-        """Run every method whose name has 'test' in it."""
+        """Run every method whose name contains 'test'."""
         self.setUpClass()
         for name in self.moduleTestNames:
             logging.info("Running %s", name)

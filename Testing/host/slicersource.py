@@ -1,8 +1,8 @@
-"""Which Python files of Slicer's own the host uses: its stand-ins, or a checkout's.
+"""Choice between the host's replacements and Slicer's own Python files.
 
-``SLICER_SOURCE=<checkout of Slicer>`` puts the checkout's ``ScriptedLoadableModule``,
-``parameterNodeWrapper`` and ``i18n`` in the place of the stand-ins, unchanged. ``slicer.util`` is
-Slicer's own in both cases: slicer-core ships it.
+``SLICER_SOURCE=<checkout of Slicer>`` uses the checkout's ``ScriptedLoadableModule``,
+``parameterNodeWrapper`` and ``i18n`` instead of the replacements. ``slicer.util`` is Slicer's own
+in both cases, since slicer-core ships it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _STAND_INS = {
     "ScriptedLoadableModule": "scriptedloadablemodule",
     "parameterNodeWrapper": "parameters",
 }
-# What slicer-core's wheel calls otherwise than the application, for the checkout's imports.
+# Modules that slicer-core's wheel names differently from the application.
 _KITS = ("MRMLCore", "MRMLLogic", "MRMLDisplayableManager", "vtkSegmentationCore")
 
 
 def checkout() -> str | None:
-    """The folder with Slicer's own Python files, when the environment names one."""
+    """Return the folder of Slicer's Python files that ``SLICER_SOURCE`` names, or None."""
     source = os.environ.get("SLICER_SOURCE")
     if not source:
         return None

@@ -1,9 +1,9 @@
-"""Keeps the subject hierarchy in step with the scene, as the application's plugins do.
+"""Synchronization of the subject hierarchy with the scene, as the application's plugins do it.
 
-The hierarchy node itself is real. What the application adds in Qt is done here: an item for every
-node of a kind that a plugin would claim, unless it is hidden from editors; no item for a removed
-node; after an import, items for what the file's own hierarchy lacks; a new hierarchy after a close.
-Not done: items for single segments, and plugins' own actions.
+The hierarchy node is real. The application's Qt part is replaced: every node that a plugin would
+claim gets an item unless it is hidden from editors; a removed node loses its item; an import adds
+items that the file's hierarchy lacks; a closed scene gets a new hierarchy. Items for single
+segments and actions of plugins are not supported.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _HIERARCHY = slicer.vtkMRMLSubjectHierarchyNode
 
 
 def plugin_for(node) -> str | None:
-    """The name of the application's plugin that would claim the node, or None."""
+    """Return the name of the plugin that would claim the node, or None."""
     if node is None or node.GetHideFromEditors():
         return None
-    # The slice planes are models of the views, not of the user.
+    # Slice planes are models that belong to the views.
     if node.IsA("vtkMRMLModelNode") and slicer.vtkMRMLSliceLogic.IsSliceModelNode(node):
         return None
     return next((plugin for kind, plugin in _CLAIMED.items() if node.IsA(kind)), None)
 
 
 def keep(scene) -> None:
-    """Observe the scene from now on."""
+    """Observe the scene and update its subject hierarchy."""
     events = slicer.vtkMRMLScene
 
     @vtk.calldata_type(vtk.VTK_OBJECT)

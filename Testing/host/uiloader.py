@@ -1,8 +1,8 @@
 """``qt.QUiLoader`` for .ui files that name widgets of ctk and qMRML.
 
-Stricter than Qt's, so that a mistake in a .ui file is a failed test and not an empty place in the
-panel: a class that nobody knows, a property that its class does not have (other than the dynamic
-ones, marked ``stdset="0"``) and a connection to a signal, slot or widget that does not exist raise.
+It is stricter than Qt's loader, so that a mistake in a .ui file fails a test: an unknown class, an
+unknown property (except dynamic ones, marked ``stdset="0"``) and a connection to an unknown signal,
+slot or widget raise.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from Testing.host.pythonqt import loading_ui, parse_signature, property_names, t
 
 
 class UiLoader(QtUiTools.QUiLoader):
-    """Loads a .ui file with the host's widgets in place of the C++ ones."""
+    """Loader of .ui files that creates the host's widgets instead of the C++ ones."""
 
     registry: ClassVar[dict[str, type]] = {}
 
@@ -50,7 +50,7 @@ class UiLoader(QtUiTools.QUiLoader):
     def _check_widget(self, element):
         class_name, name = element.get("class"), element.get("name")
         cls = self.registry.get(class_name) or getattr(QtWidgets, class_name, None)
-        if class_name == "Line":  # Designer's own name for a QFrame
+        if class_name == "Line":  # Designer's name for a QFrame
             return
         if cls is None:
             raise RuntimeError(f".ui: the widget '{name}' has the unknown class '{class_name}'")
@@ -77,6 +77,6 @@ class UiLoader(QtUiTools.QUiLoader):
 
 
 def install(qt, registry: dict[str, type]) -> None:
-    """Make ``qt.QUiLoader`` this loader, for the widgets named in the registry."""
+    """Replace ``qt.QUiLoader`` by this loader with the widgets of a registry."""
     UiLoader.registry = registry
     qt.QUiLoader = UiLoader

@@ -1,11 +1,11 @@
-"""Slice and 3D views without a window: Slicer's own displayable managers, drawn offscreen by VTK.
+"""Slice and 3D views rendered offscreen with Slicer's own displayable managers.
 
-:func:`open_views` makes Red, Green, Yellow and one 3D view, and ``slicer.app.layoutManager()``::
+:func:`open_views` creates Red, Green, Yellow, one 3D view and ``slicer.app.layoutManager()``::
 
     views = host.open_views()
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
     views["Red"].png("red.png")
-    views["Red"].click(120, 80)             # a press and release there, by the real interactor
+    views["Red"].click(120, 80)             # press and release, through the real interactor
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SLICES = {"Red": "Axial", "Green": "Coronal", "Yellow": "Sagittal"}
 
 
 class View:
-    """An offscreen window with a view's displayable managers and its mouse."""
+    """Offscreen render window with a view's displayable managers and interactor."""
 
     _managers: tuple[str, ...]
     _factory: type
@@ -71,7 +71,7 @@ class View:
         self.style.SetDisplayableManagers(self.group)
 
     def image(self) -> np.ndarray:
-        """The picture now: height x width x 3, the top row first."""
+        """Render and return the picture: uint8 (height, width, 3), top row first."""
         self.window.Render()
         grab = vtk.vtkWindowToImageFilter()
         grab.SetInput(self.window)
@@ -82,7 +82,7 @@ class View:
         return np.ascontiguousarray(pixels.reshape(height, width, -1)[::-1, :, :3])
 
     def png(self, path) -> np.ndarray:
-        """Write the picture and return it."""
+        """Write the picture as a PNG file and return it."""
         from PySide6.QtGui import QImage
 
         picture = self.image()
@@ -91,13 +91,13 @@ class View:
         return picture
 
     def resize(self, width: int, height: int) -> None:
-        """Give the view another size, in pixels."""
+        """Resize the view to a width and height in pixels."""
         self.size = (width, height)
         self.window.SetSize(width, height)
         self.interactor.UpdateSize(width, height)
 
     def event(self, name: str, x: int, y: int, control=False, shift=False) -> None:
-        """One event of VTK's, such as ``MouseMoveEvent``, at pixel (x, y) from the lower left."""
+        """Invoke a VTK event such as ``MouseMoveEvent`` at pixel (x, y) from the lower left."""
         self.interactor.SetEventInformation(x, y, int(control), int(shift), chr(0), 0, None)
         self.interactor.InvokeEvent(name)
 
@@ -107,7 +107,7 @@ class View:
             self.event(name, x, y)
 
     def drag(self, start: tuple[int, int], end: tuple[int, int], steps: int = 4) -> None:
-        """Press at one pixel, move to another, release."""
+        """Press at one pixel, move to another and release."""
         self.event("MouseMoveEvent", *start)
         self.event("LeftButtonPressEvent", *start)
         for point in np.linspace(start, end, steps + 1)[1:].round().astype(int).tolist():
@@ -115,14 +115,14 @@ class View:
         self.event("LeftButtonReleaseEvent", *end)
 
     def close(self) -> None:
-        """Let the scene go."""
+        """Detach the view from the scene."""
         self.style.SetInteractor(None)
         self.group.SetMRMLDisplayableNode(None)
         self.window.Finalize()
 
 
 class SliceView(View):
-    """Red, Green or Yellow."""
+    """Slice view: Red, Green or Yellow."""
 
     _managers = _IN_SLICES
     _factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory
@@ -137,7 +137,7 @@ class SliceView(View):
         node = slicer.mrmlScene.GetSingletonNode(name, "vtkMRMLSliceNode")
         if node is None:
             node = self.logic.AddSliceNode(name)
-        else:  # from before, or from a file
+        else:  # it exists from an earlier view or a file
             self.logic.SetSliceNode(node)
         node.SetOrientation(orientation)
         node.SetDimensions(*size, 1)
@@ -164,15 +164,15 @@ class SliceView(View):
         self.logic.ResizeSliceNode(width, height)
 
     def fit(self):
-        """Show the whole of the volumes."""
+        """Fit the slice to all volumes."""
         self.logic.FitSliceToAll(*self.size)
 
     def xy_to_ras(self, x: int, y: int) -> tuple[float, float, float]:
-        """The place in the patient under a pixel."""
+        """Return the RAS position of a pixel, in mm."""
         return self.node.GetXYToRAS().MultiplyPoint((x, y, 0, 1))[:3]
 
     def ras_to_xy(self, ras) -> tuple[int, int]:
-        """The pixel over a place in the patient."""
+        """Return the pixel of a RAS position."""
         inverse = vtk.vtkMatrix4x4()
         vtk.vtkMatrix4x4.Invert(self.node.GetXYToRAS(), inverse)
         x, y = inverse.MultiplyPoint((*ras, 1))[:2]
@@ -185,7 +185,7 @@ class SliceView(View):
 
 
 class ThreeDView(View):
-    """The 3D view."""
+    """3D view."""
 
     _managers = _IN_3D
     _factory = slicer.vtkMRMLThreeDViewDisplayableManagerFactory
@@ -204,7 +204,7 @@ class ThreeDView(View):
         self.style.SetInteractor(self.interactor)
 
     def fit(self):
-        """Look at all there is."""
+        """Fit the camera to the whole scene."""
         self.window.Render()
         self.renderer.ResetCamera()
 
@@ -215,7 +215,7 @@ class ThreeDView(View):
 
 
 class LayoutManager:
-    """Finds the views; the layout itself is fixed at four."""
+    """``slicer.app.layoutManager()`` of four fixed views."""
 
     def __init__(self, views):
         self._views = views
@@ -312,7 +312,7 @@ class _ThreeDWidget:
 
 
 def open_views(size: tuple[int, int] = (400, 300)) -> dict[str, View]:
-    """Open the four views, or return them; ``slicer.app.layoutManager()`` knows them."""
+    """Open the four views unless they are open, and return them by name."""
     manager = slicer.app.layoutManager()
     if manager is None:
         views = {name: SliceView(name, axis, size) for name, axis in SLICES.items()}
@@ -322,7 +322,7 @@ def open_views(size: tuple[int, int] = (400, 300)) -> dict[str, View]:
 
 
 def close_views() -> None:
-    """Close the views; there is no layout manager any more, as without a main window."""
+    """Close the views and remove the layout manager, as without a main window."""
     manager = slicer.app.layoutManager()
     if manager is not None:
         slicer.app._layout_manager = None

@@ -1,8 +1,8 @@
-"""A main window for pictures: the module's panel on the left, four views on the right.
+"""Main window with a module's panel on the left and four views on the right.
 
-The views are drawn offscreen and shown as pictures, so that no display is needed; a mouse over a
-picture reaches the view's real interactor. While the window is open, ``slicer.util.mainWindow()``
-finds it, and ``slicer.util.selectModule`` works.
+The views are rendered offscreen and shown as pictures, so no display is needed; mouse events on a
+picture reach the view's real interactor. While the window is open, ``slicer.util.mainWindow()``
+returns it, and ``slicer.util.selectModule`` works.
 
 ::
 
@@ -28,7 +28,7 @@ _BUTTONS = {
 
 
 class Picture(QtWidgets.QLabel):
-    """The picture of one view; passes the mouse on to it."""
+    """Picture of a view that forwards mouse events to it."""
 
     def __init__(self, view, changed):
         super().__init__()
@@ -37,7 +37,7 @@ class Picture(QtWidgets.QLabel):
         self.setMinimumSize(64, 64)
 
     def draw(self):
-        """Draw the view at the label's size."""
+        """Render the view at the label's size."""
         self._view.resize(self.width, self.height)
         pixels = self._view.image()
         height, width, _ = pixels.shape
@@ -45,7 +45,7 @@ class Picture(QtWidgets.QLabel):
         image = QtGui.QImage(pixels.data, width, height, 3 * width, kind)
         self.setPixmap(QtGui.QPixmap.fromImage(image.copy()))
 
-    def _pass_on(self, name, event):
+    def _forward(self, name, event):
         place = event.position()
         modifiers = event.modifiers()
         self._view.event(
@@ -58,21 +58,21 @@ class Picture(QtWidgets.QLabel):
         self._changed()
 
     def mousePressEvent(self, event):
-        self._pass_on(_BUTTONS[event.button()] + "PressEvent", event)
+        self._forward(_BUTTONS[event.button()] + "PressEvent", event)
 
     def mouseReleaseEvent(self, event):
-        self._pass_on(_BUTTONS[event.button()] + "ReleaseEvent", event)
+        self._forward(_BUTTONS[event.button()] + "ReleaseEvent", event)
 
     def mouseMoveEvent(self, event):
-        self._pass_on("MouseMoveEvent", event)
+        self._forward("MouseMoveEvent", event)
 
     def wheelEvent(self, event):
         direction = "Forward" if event.angleDelta().y() > 0 else "Backward"
-        self._pass_on(f"MouseWheel{direction}Event", event)
+        self._forward(f"MouseWheel{direction}Event", event)
 
 
 class MainWindow(QtWidgets.QMainWindow):
-    """The panel, the views and a status bar."""
+    """Main window with a panel, the views and a status bar."""
 
     def __init__(self, size):
         super().__init__()
@@ -109,7 +109,7 @@ class MainWindow(QtWidgets.QMainWindow):
         grid.setColumnStretch(column, 1)
 
     def moduleSelector(self):
-        """The selector that ``slicer.util.selectModule`` looks for: the window itself."""
+        """Return the window, which ``slicer.util.selectModule`` uses as the module selector."""
         return self
 
     def selectModule(self, name):
@@ -126,11 +126,11 @@ class MainWindow(QtWidgets.QMainWindow):
         return selected.name if selected is not None else ""
 
     def picture(self, name) -> Picture:
-        """The label of a view, for simulated mice."""
+        """Return the picture of a view, for simulated mouse events."""
         return self._pictures[name]
 
     def refresh(self):
-        """Draw the views as they are now."""
+        """Render all views again."""
         for name, picture in self._pictures.items():
             picture.draw()
             if name in views.SLICES:
@@ -138,7 +138,7 @@ class MainWindow(QtWidgets.QMainWindow):
                 self._titles[name].setText(f"{name[0]}   {views.SLICES[name]}   {offset:.1f} mm")
 
     def save(self, path) -> QtGui.QImage:
-        """Write a picture of the whole window, and return it."""
+        """Write a picture of the whole window and return it."""
         slicer.app.processEvents()
         self.refresh()
         slicer.app.processEvents()
@@ -148,7 +148,7 @@ class MainWindow(QtWidgets.QMainWindow):
         return image
 
     def closeEvent(self, event):
-        """Keep the panel, which belongs to its module; let the views go."""
+        """Release the panel, which belongs to its module, and close the views."""
         module.select(None)
         frame = self._panel.takeWidget()
         if frame is not None:
@@ -160,8 +160,8 @@ class MainWindow(QtWidgets.QMainWindow):
 
 
 def open_window(name: str | None = None, size: tuple[int, int] = (1280, 800)) -> MainWindow:
-    """Open the window, with a module's panel; ``window.close()`` closes it and the views."""
-    window = slicer.app._window = MainWindow(size)  # kept, whatever the caller keeps
+    """Open the window with a module's panel; ``window.close()`` also closes the views."""
+    window = slicer.app._window = MainWindow(size)  # keeps the window alive if the caller drops it
     if name is not None:
         window.selectModule(name)
     window.show()
