@@ -205,7 +205,7 @@ class Run:
 
     def _on_result(self, result: SegmentedVolume) -> None:
         try:
-            outcome = self._write(result, self._volume_still_there(result))
+            outcome = self._write(result, self._checked_volume(result))
         except Exception as error:
             self._fail(WorkerError("refused", str(error)))
             return
@@ -224,7 +224,7 @@ class Run:
         if self.job is not None:
             self.job.result = None
 
-    def _volume_still_there(self, result: SegmentedVolume) -> Volume:
+    def _checked_volume(self, result: SegmentedVolume) -> Volume:
         """Return the segmented volume, after a check that it and the output are still in the scene.
 
         Raises:
