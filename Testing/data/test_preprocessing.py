@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from MaskSAMCore.data import ChannelNormalization, Plan, preprocess
+from MaskSAMCore.data import (
+    ChannelNormalization,
+    Plan,
+    PreparedCase,
+    preprocess,
+    repeat_edge_slices,
+)
 from MaskSAMCore.data.planning import coarse_axis
 from MaskSAMCore.data.preprocessing import normalize, resample_labelmap
 from MaskSAMCore.geometry import Volume, axis_mapping, reorient
@@ -189,3 +195,12 @@ def test_zeros_count_in_an_image_with_negative_intensities():
     image[:2] = -1000
     image[8:] = 1000
     assert float(normalize(image, ChannelNormalization()).mean()) == pytest.approx(0, abs=1e-5)
+
+
+def test_edge_slices_are_repeated_with_their_labels():
+    image = np.random.default_rng(0).normal(size=(1, 4, 3, 3)).astype(np.float32)
+    label = np.arange(36, dtype=np.uint8).reshape(4, 3, 3)
+    repeated = repeat_edge_slices(PreparedCase(image, label), 2)
+    order = [0, 0, 0, 1, 2, 3, 3, 3]
+    np.testing.assert_array_equal(repeated.image, image[:, order])
+    np.testing.assert_array_equal(repeated.labelmap, label[order])

@@ -20,7 +20,7 @@ from MaskSAMCore.inference.sliding_window import plan_windows
         (-3, 20, range(10)),
     ],
 )
-def test_a_box_crosses_the_slices_whose_centres_it_holds_and_one_at_least(lower, upper, slices):
+def test_a_box_crosses_the_slices_whose_centres_it_contains_and_at_least_one(lower, upper, slices):
     assert list(range(10))[crossed_slices(lower, upper, 10)] == list(slices)
 
 
@@ -28,7 +28,7 @@ def box(lower, upper):
     return np.array([lower, upper], dtype=float)
 
 
-def test_a_window_gets_the_part_of_the_box_that_lies_in_it():
+def test_the_prompt_of_a_window_is_the_part_of_the_box_inside():
     prompt = class_prompt(2, [box((2, 3, 4), (6, 10, 11))], depth=8)
     windows = {w.start: w for w in plan_windows((8, 12, 12), (4, 8, 8))}
     found = window_prompt(prompt, windows[4, 4, 4], num_classes=3)
@@ -46,7 +46,7 @@ def test_a_window_that_the_box_does_not_reach_has_no_prompt():
         assert (window_prompt(prompt, window, num_classes=1) is not None) == reached
 
 
-def test_in_a_padded_window_the_box_moves_with_the_image():
+def test_the_box_moves_with_the_image_in_a_padded_window():
     prompt = class_prompt(1, [box((0, 1, 2), (2, 3, 4))], depth=2)
     (window,) = plan_windows((2, 4, 6), (4, 8, 8))
     found = window_prompt(prompt, window, num_classes=1)
@@ -55,23 +55,23 @@ def test_in_a_padded_window_the_box_moves_with_the_image():
     torch.testing.assert_close(found.boxes[0, 1, 1], expected)
 
 
-def test_mirroring_twice_gives_the_prompt_back_and_once_the_mirrored_box():
+def test_the_prompt_of_a_mirrored_window_is_mirrored():
     prompt = class_prompt(1, [box((0, 1, 2), (1, 3, 5))], depth=4)
     (window,) = plan_windows((4, 8, 8), (4, 8, 8))
     plain = window_prompt(prompt, window, 1)
-    turned = window_prompt(prompt, window, 1, flips=(0, 1, 2))
-    assert turned.present[0, 1].tolist() == [False, False, False, True]
+    mirrored = window_prompt(prompt, window, 1, flips=(0, 1, 2))
+    assert mirrored.present[0, 1].tolist() == [False, False, False, True]
     x1, y1, x2, y2 = plain.boxes[0, 1, 0].tolist()
     expected = torch.tensor([1 - x2, 1 - y2, 1 - x1, 1 - y1])
-    torch.testing.assert_close(turned.boxes[0, 1, 3], expected)
+    torch.testing.assert_close(mirrored.boxes[0, 1, 3], expected)
 
 
-def test_boxes_of_single_slices_are_the_class_s_own_and_thicker_ones_bound_it():
+def test_boxes_of_single_slices_are_exact_and_thicker_ones_are_not():
     thin, thick = box((1, 0, 0), (2, 4, 4)), box((4, 0, 0), (6.5, 4, 4))
     prompt = class_prompt(1, [thin, thick], depth=8)
     assert prompt.present.tolist() == [False, True, False, False, True, True, False, False]
     assert prompt.exact[prompt.present].tolist() == [True, False, False]
-    # Of an input whose slices are twice as thick as the plan's.
+    # The slices of the input are twice as thick as those of the plan.
     doubled = class_prompt(1, [box((2, 0, 0), (4, 4, 4))], depth=8, slice_thickness=2.0)
     assert doubled.exact.all()
     (window,) = plan_windows((8, 8, 8), (8, 8, 8))
@@ -79,7 +79,7 @@ def test_boxes_of_single_slices_are_the_class_s_own_and_thicker_ones_bound_it():
     assert found.exact[0, 1].flip(0)[found.present[0, 1].flip(0)].tolist() == [True, False, False]
 
 
-def test_the_extent_of_boxes_is_the_part_of_the_grid_that_holds_them():
+def test_the_extent_of_boxes_is_the_region_that_contains_them():
     prompt = class_prompt(1, [box((1, -2, 3.5), (2, 4, 30)), box((4, 2.2, 5), (6, 4.5, 7))], 8)
     assert prompt.extent((8, 10, 12)) == (slice(1, 6), slice(0, 5), slice(3, 12))
     nothing = class_prompt(1, [], 8)

