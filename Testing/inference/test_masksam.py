@@ -97,8 +97,9 @@ def test_a_box_bounds_its_class_and_changes_no_other(segmenter, cache_bytes, nam
 
 
 def test_a_box_bounds_its_class_in_mirrored_passes(segmenter):
-    box = Box("Posterior", (4, 5, 3), (12, 15, 9))
-    result = segmenter.segment(noise(), boxes=[box], tta="mirror")
+    box = Box("Posterior", (2, 3, 1), (8, 9, 5))
+    volume = noise(shape=(7, 12, 11))
+    result = segmenter.segment(volume, boxes=[box], tta="mirror")
     outside = np.ones(result.labelmap.shape, dtype=bool)
     outside[box.slices()] = False
     assert not (result.labelmap[outside] == 2).any()
