@@ -32,7 +32,7 @@ class MASamEmbedding:
 
 
 class MASam(Network):
-    """MA-SAM.
+    """MA-SAM; the names of its parts are keys of saved weights.
 
     If SAM is frozen, only its image encoder is; the trained parameters are FacT, the 3D adapters,
     the prompt encoder and the mask decoder.

@@ -51,7 +51,7 @@ class Embedding:
 
 
 class MaskSAM(Network):
-    """MaskSAM.
+    """MaskSAM; the names of its parts are keys of saved weights.
 
     If SAM is frozen, the trained parameters are the channel adapter, the adapters, the depth
     position embeddings, the prompt generator, the class token and the class head.

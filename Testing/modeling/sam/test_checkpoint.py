@@ -144,13 +144,15 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> 
 
 def test_a_full_size_official_checkpoint_loads_into_the_acdc_preset(tmp_path: Path) -> None:
     """Meta's file is not available everywhere; this one has its keys and shapes."""
-    modeling = segment_anything("build_sam")
     path = tmp_path / "sam_vit_b.pth"
-    official = modeling.build_sam_vit_b()
-    torch.save(official.state_dict(), path)
-    model = build_model(ACDC.network.replace(window=(4, 128, 128)))
+    with torch.device("meta"):
+        official = segment_anything("build_sam").build_sam_vit_b()
+        model = build_model(ACDC.network.replace(window=(4, 128, 128)))
+    state = {name: torch.zeros(value.shape) for name, value in official.state_dict().items()}
+    weight = state["image_encoder.blocks.0.mlp.lin1.weight"].normal_()
+    torch.save(state, path)
     load_sam_checkpoint(model.sam, path)
+    path.unlink()
     assert model.config.sam == SAM_CONFIGS["vit_b"]
-    loaded = model.sam.image_encoder.blocks[0].mlp.lin1.weight
-    assert torch.equal(loaded, official.image_encoder.blocks[0].mlp.lin1.weight)
+    assert torch.equal(model.sam.image_encoder.blocks[0].mlp.lin1.weight, weight)
     assert model.sam.image_encoder.pos_embed.shape == (1, 32, 32, 768)

@@ -7,6 +7,7 @@ weights. One slice is encoded once; everything else works on its embedding.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MASKSAM_HOME", str(folder))
         yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
-def official(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+def official(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
     """Return the package's own vit_b, and its weights in a file like those of MedSAM's training."""
     torch.manual_seed(0)
     sam = segment_anything("build_sam").build_sam_vit_b()
     randomize(sam)
     path = tmp_path_factory.mktemp("checkpoint") / "weights.pth"
     torch.save({"model": sam.state_dict(), "optimizer": {"lr": 1e-4}, "epoch": 3}, path)
-    return sam.requires_grad_(False), path
+    yield sam.requires_grad_(False), path
+    path.unlink()
 
 
 @pytest.fixture(scope="module")
