@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
@@ -12,7 +13,6 @@ from MaskSAMCore.inference.device import DeviceChoice, choose_device
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES
 from MaskSAMCore.inference.mask_session import MaskSession
 from MaskSAMCore.inference.memory import array_bytes
-from MaskSAMCore.inference.progress import CancelledCallback, ProgressCallback
 from MaskSAMCore.inference.results import Segmentation
 from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.settings import InferenceSettings, TestTimeAugmentation

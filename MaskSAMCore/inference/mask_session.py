@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.data import preprocess
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
@@ -19,7 +20,7 @@ from MaskSAMCore.inference.decision import affected_region, write_labels
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
 from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.model_grid import ModelGrid
-from MaskSAMCore.inference.progress import CancelledCallback, Progress, ProgressCallback
+from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.proposals import Proposal
 from MaskSAMCore.inference.results import Segmentation, find_instances, keep_largest_components
 from MaskSAMCore.inference.runner import Runner

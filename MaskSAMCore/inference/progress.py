@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
+from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.errors import Cancelled
-
-ProgressCallback = Callable[[str, float, "float | None"], None]
-CancelledCallback = Callable[[], bool]
 
 
 class Progress:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.data import Plan
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.device import DeviceChoice
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES
 from MaskSAMCore.inference.mask_segmenter import MaskSegmenter
-from MaskSAMCore.inference.progress import CancelledCallback, ProgressCallback
 from MaskSAMCore.inference.results import Segmentation
 from MaskSAMCore.inference.sam.segmenter import SamSegmenter
 from MaskSAMCore.inference.session import Session

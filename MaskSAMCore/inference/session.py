@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol
 
+from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.geometry import Box
-from MaskSAMCore.inference.progress import CancelledCallback, ProgressCallback
 from MaskSAMCore.inference.results import Segmentation
 
 

@@ -20,7 +20,8 @@ from MaskSAMCore.models.catalog import Entry, catalog, find, how_to_get, install
 # Temporary folders this old belong to processes that were killed.
 _ABANDONED_SECONDS = 2 * 24 * 3600
 
-ProgressCallback = Callable[[int, int], None]
+# Arguments: bytes received so far, bytes in total.
+DownloadCallback = Callable[[int, int], None]
 
 
 def open_model(name_or_path: str | Path) -> tuple[Bundle, Path | None]:
@@ -66,7 +67,7 @@ def _backbone(bundle: Bundle) -> Path | None:
 
 def download(
     entry: Entry,
-    progress: ProgressCallback | None = None,
+    progress: DownloadCallback | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Path:
     """Download, verify and install an entry. Call it only on the user's request.
@@ -102,7 +103,7 @@ def download(
 def _fetch(
     entry: Entry,
     target: Path,
-    progress: ProgressCallback | None,
+    progress: DownloadCallback | None,
     cancelled: Callable[[], bool] | None,
 ) -> None:
     import pooch

@@ -9,7 +9,7 @@ this module, so it imports neither PyTorch nor SciPy.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import IntEnum
@@ -31,9 +31,6 @@ SEGMENT, CLOSE_SESSION, DEVICES = "segment", "close_session", "devices"
 DOWNLOAD, ADD_MODEL, REMOVE_MODEL = "download", "add_model", "remove_model"
 # Notifications that the worker sends.
 PROGRESS, LOG = "progress", "log"
-
-# Arguments: stage in words, fraction done (0 to 1), seconds left (None if unknown).
-ProgressCallback = Callable[[str, float, "float | None"], None]
 
 
 class ErrorCode(IntEnum):
@@ -270,8 +267,8 @@ class SegmentParams:
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         tta: test-time augmentation, "none" or "mirror".
         session: key under which the worker holds the volume open; None to close it at once.
-        resume: whether the session should exist already; the result notes if it did not.
-        overwrite: whether classes with boxes may take voxels of classes without.
+        resume: True if the session should exist already; the result notes if it did not.
+        overwrite: True lets classes with boxes take voxels of classes without boxes.
     """
 
     images: tuple[ImageFile, ...]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import slicer
 from slicer.i18n import tr as _
 
-from MaskSAMCore.worker.protocol import ProgressCallback
+from MaskSAMCore.callbacks import ProgressCallback
 from MaskSAMSlicerLib import installer
 from MaskSAMSlicerLib.core_path import core_folder, worker_python
 from MaskSAMSlicerLib.model_catalog import DEFAULT_MODEL, find_model

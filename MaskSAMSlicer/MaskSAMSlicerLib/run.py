@@ -14,9 +14,10 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from MaskSAMCore.callbacks import ProgressCallback
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.labels import Label
-from MaskSAMCore.worker.protocol import InstanceMessage, ProgressCallback
+from MaskSAMCore.worker.protocol import InstanceMessage
 from MaskSAMSlicerLib.model_catalog import ModelInfo
 from MaskSAMSlicerLib.mrml.box_nodes import class_of
 from MaskSAMSlicerLib.mrml.run_record import Edges, SegmentationRecord, checksum, volumes_of

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache, copy_window
 from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.model_grid import ModelGrid
-from MaskSAMCore.inference.progress import CancelledCallback, Progress, ProgressCallback
+from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.results import Segmentation, find_instances
 from MaskSAMCore.inference.sam.box_slices import BoxSlices, box_slices, in_plane
 from MaskSAMCore.inference.sam.overlay import Overlay

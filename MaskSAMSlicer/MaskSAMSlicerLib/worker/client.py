@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from MaskSAMCore.callbacks import ProgressCallback
 from MaskSAMCore.worker import protocol
 from MaskSAMCore.worker.protocol import (
     AddModelParams,
@@ -25,7 +26,6 @@ from MaskSAMCore.worker.protocol import (
     DevicesResult,
     LogMessage,
     ModelParams,
-    ProgressCallback,
     ProgressMessage,
     ProtocolError,
     RequestError,
@@ -100,7 +100,7 @@ class WorkerClient:
 
     @property
     def running(self) -> bool:
-        """Whether a worker is running."""
+        """True while a worker is running."""
         return self._connection is not None and self._connection.running
 
     @property

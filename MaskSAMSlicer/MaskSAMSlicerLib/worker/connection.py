@@ -37,7 +37,7 @@ class Connection:
         hang_seconds: longest silence of a worker that has started, after which it counts as hung.
 
     Attributes:
-        ready: whether the worker has answered the handshake.
+        ready: True once the worker has answered the handshake.
 
     Raises:
         WorkerError: the process cannot be started.
@@ -68,7 +68,7 @@ class Connection:
 
     @property
     def running(self) -> bool:
-        """Whether the process has not ended."""
+        """True until the process has ended."""
         return self._process.running
 
     @property
@@ -114,7 +114,7 @@ class Connection:
         """Return the exit status once the process has ended, else None; ping a silent worker.
 
         Args:
-            expecting: whether the worker owes an answer.
+            expecting: True if the worker owes an answer.
 
         Raises:
             WorkerError: the worker could not start, or hangs.

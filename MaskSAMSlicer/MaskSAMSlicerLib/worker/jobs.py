@@ -9,14 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from MaskSAMCore.callbacks import ProgressCallback
 from MaskSAMCore.geometry import Box, Volume
-from MaskSAMCore.worker.protocol import (
-    ErrorCode,
-    ProgressCallback,
-    ProgressMessage,
-    RequestError,
-    SegmentResult,
-)
+from MaskSAMCore.worker.protocol import ErrorCode, ProgressMessage, RequestError, SegmentResult
 
 DoneCallback = Callable[[Any], None]
 ErrorCallback = Callable[["WorkerError"], None]
@@ -70,8 +65,8 @@ class SegmentRequest:
         tta: test-time augmentation, "none" or "mirror".
         session: key under which the worker holds the volume open, so that other boxes on the same
             volume cost only a decode; None to close it at once.
-        resume: whether the session should exist already; the result notes if it did not.
-        overwrite: whether classes with boxes may take voxels of classes without.
+        resume: True if the session should exist already; the result notes if it did not.
+        overwrite: True lets classes with boxes take voxels of classes without boxes.
     """
 
     volumes: Sequence[Volume]
@@ -111,15 +106,15 @@ class Job:
     Attributes:
         id: id of the request.
         params: parameters of the request, as JSON; None while its files are being written.
-        done: whether the job has ended, with a result or an error.
+        done: True once the job has ended, with a result or an error.
         result: result of the worker; for a segmentation, a `SegmentedVolume`.
         error: error that the job ended with; None if it has not failed.
         stage: stage of the last progress report, in words.
         reports: number of progress reports.
-        sent: whether the request was sent to the current worker.
-        started: whether the current worker has reported progress.
-        answered: whether the worker has answered.
-        cancelling: whether the job is being cancelled.
+        sent: True once the request was sent to the current worker.
+        started: True once the current worker has reported progress.
+        answered: True once the worker has answered.
+        cancelling: True once the job is being cancelled.
         restarts: number of workers that ended before they started the job.
     """
 
@@ -156,7 +151,7 @@ class Job:
 
     @property
     def ready(self) -> bool:
-        """Whether the request can be sent."""
+        """True once the request can be sent."""
         return self.params is not None
 
     @property

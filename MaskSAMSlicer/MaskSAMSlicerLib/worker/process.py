@@ -80,7 +80,7 @@ class WorkerProcess:
 
     @property
     def running(self) -> bool:
-        """Whether the process has not ended."""
+        """True until the process has ended."""
         return self._poll() is None
 
     @property
