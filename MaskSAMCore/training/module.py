@@ -118,7 +118,8 @@ class MaskSAMModule(lightning.LightningModule):
         self.synthesis_contrasts: Tensor | None = None
         self.decoder_start: int | None = None
         self._started = time.monotonic()
-        self._loss = find_loss(model.config.kind)
+        # Set in on_fit_start, as a spawned process cannot be sent a module.
+        self._loss: Any = None
         self._rng: torch.Generator | None = None
 
     @property
@@ -147,10 +148,11 @@ class MaskSAMModule(lightning.LightningModule):
         return 1 - random * (1 - settings.common_contrasts)
 
     def on_fit_start(self) -> None:
-        """Start the clock and the random generator, and compile the network if asked to."""
+        """Prepare the clock, the loss and the random generator; compile the network if chosen."""
         self._started = time.monotonic()
         seed = self.seed + 7919 * self.restarts + 104729 * self.global_rank
         self._rng = torch.Generator().manual_seed(seed)
+        self._loss = find_loss(self.model.config.kind)
         self.averaged.to(self.device)
         if self.compiled:
             compile_steps(self.model)

@@ -22,7 +22,7 @@ from Testing.helpers.short_run import (
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_gapped_dataset(tmp_path_factory.mktemp("dataset") / "data")
+    return write_gapped_dataset(tmp_path_factory.mktemp("dataset") / "data", 8)
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,16 @@ from Testing.helpers.short_run import (
     assert_boxes_bound_their_class,
     checkpoint,
     dice_of,
+    write_gapped_dataset,
 )
 
 SMALL_MASAM = {"window": (5, 28, 32), "sam": SMALL["sam"], "rank": 4, "adapter_dim": 16}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More cases than those of the other tests: MA-SAM learns less from few."""
+    return write_gapped_dataset(tmp_path_factory.mktemp("dataset") / "data", 8)
 
 
 @pytest.fixture(scope="module")
