@@ -134,7 +134,8 @@ class RegionScores:
             for index, score in self._edited.items():
                 change = score - self._automatic(index)
                 torch.maximum(self._gain, change, out=self._gain)
-                torch.maximum(self._background, -REASSIGN_RATIO * change, out=self._background)
+                # Not in place: without resampling, the background is a view of the scores.
+                self._background = torch.maximum(self._background, -REASSIGN_RATIO * change)
 
     def decide(self, overwrite: bool = True) -> tuple[Tensor, Tensor]:
         """Apply the decision rule.

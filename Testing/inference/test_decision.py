@@ -165,6 +165,18 @@ def test_deciding_the_whole_volume_and_the_boxes_neighbourhood_agree_voxel_for_v
     np.testing.assert_array_equal(overwriting[others & ~taken], automatic[others & ~taken])
 
 
+@pytest.mark.parametrize("decide", [overwriting_labels, keeping_labels])
+@pytest.mark.parametrize("shape", [SOURCE, (9, 6, 13)])
+def test_the_scores_are_not_changed(decide, shape):
+    rng = torch.Generator().manual_seed(0)
+    scores, edited = random_scores(rng), random_edits(rng, (1, 2, 4))
+    before = scores.clone()
+    new = {index: change.scores.clone() for index, change in edited.items()}
+    decide(scores, edited, shape)
+    assert torch.equal(scores, before)
+    assert all(torch.equal(change.scores, new[index]) for index, change in edited.items())
+
+
 @pytest.mark.parametrize("shape", TARGETS)
 def test_a_sampler_interpolates_a_region_as_it_would_the_whole_grid(shape):
     values = torch.rand(*SOURCE, generator=torch.Generator().manual_seed(1))
