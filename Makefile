@@ -13,7 +13,7 @@ demo: $(VENV)/.ready
 	$(BIN)/python -m Testing.panel.demo masksam-demo
 
 test: $(VENV)/.ready check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check MaskSAMCore MaskSAMSlicer Testing

@@ -1,11 +1,11 @@
-"""A whole-head model on real heads, for which there are no labels of its structures.
+"""Plausibility of a whole-head model on real heads without reference labels.
 
     python -m Testing.benchmarks.brain_heads PAIRS... -o pictures
 
-It says: how the MNI152 template (of nilearn) agrees with its own white- and grey-matter maps; how
-two contrasts of one patient agree with each other (each of PAIRS is a folder of such files, named
-CASE_0000 and CASE_0001); how much left and right differ; and, on the template, how the hippocampi
-agree with those of the dedicated model.
+It prints the agreement of the MNI152 template (of nilearn) with its white- and grey-matter maps,
+the agreement between two contrasts of one patient (each of PAIRS is a folder of files named
+CASE_0000 and CASE_0001), the asymmetry of each structure, and, on the template, the agreement of
+the hippocampi with those of the dedicated model.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ GREY = (
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Of two masks; NaN where both are empty."""
+    """Return the Dice of two masks, NaN if both are empty."""
     return dice_scores(a.astype(np.uint8), b.astype(np.uint8), [1])[0]
 
 
 class Heads:
-    """Segments heads, and keeps a row of the picture of each."""
+    """Whole-head model that segments heads and writes a picture of each."""
 
     def __init__(self, model: str, output: Path) -> None:
         self.segmenter = Segmenter.from_model(model)
         self.output = output
 
     def values(self, structures: tuple[str, ...]) -> list[int]:
-        """Of the classes whose names end so."""
+        """Return the values of the classes whose names end with one of the structures."""
         return [label.value for label in self.segmenter.labels if label.name.endswith(structures)]
 
     def segment(self, volume: Volume) -> NDArray[np.integer]:
-        """The labelmap; prints seconds and asymmetries, writes a picture."""
+        """Return the labelmap; print seconds, volumes and asymmetries, and write a picture."""
         began = time.perf_counter()
         result = self.segmenter.segment(volume)
         seconds = time.perf_counter() - began
@@ -73,7 +73,7 @@ class Heads:
         return result.labelmap
 
     def tissues(self, found: NDArray[np.integer], threshold: float) -> None:
-        """Against the template's own maps of tissue probability, on its own grid."""
+        """Print the Dice with the template's maps of tissue probability on its own grid."""
         from nilearn.datasets.struct import GM_MNI152_FILE_PATH, WM_MNI152_FILE_PATH
 
         for word, path, structures in (
@@ -86,7 +86,7 @@ class Heads:
             print(f"    {word}, probability above {threshold}: Dice {score:.3f}")
 
     def agreement(self, a: NDArray[np.integer], b: NDArray[np.integer]) -> float:
-        """Mean Dice over the structures of two labelmaps of one head."""
+        """Return the mean Dice of the structures of two labelmaps of one head."""
         labels = self.segmenter.labels
         dice_of_each = dice_scores(a, b, [label.value for label in labels])
         scores = {label.name: score for label, score in zip(labels, dice_of_each, strict=True)}
@@ -98,7 +98,7 @@ class Heads:
         return float(np.nanmean(list(scores.values())))
 
     def hippocampi(self, volume: Volume, found: NDArray[np.integer]) -> None:
-        """Beside those of the dedicated model, inside its regions."""
+        """Print volumes and Dice beside those of the dedicated model inside its ROIs."""
         dedicated = Segmenter.from_model("hippocampus")
         ml = volume.voxel_ml
         for side in ("left", "right"):
@@ -113,7 +113,7 @@ class Heads:
 
 
 def main() -> None:
-    """Prints what is found, and writes a picture of each head."""
+    """Print the results and write a picture of each head."""
     from nilearn.datasets.struct import MNI152_FILE_PATH
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -3,7 +3,7 @@
     python -m Testing.benchmarks.brain_maps DATASET --targets Docs/brain/labels.json \
         --splits Docs/brain/splits.json -o summary.json
 
-Every image has the labelmap's own grid, and goes through the same engine as ``masksam predict``.
+Every image has the labelmap's grid and is segmented as by ``masksam predict``.
 """
 
 from __future__ import annotations
@@ -23,29 +23,31 @@ from MaskSAMCore.data.synthesis.patches import synthesized_case
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.pictures import outline_picture
 
-# Far from the seeds of the images that training validates on.
+# Seeds that the images of the training's validation do not use.
 FIRST_SEED = 500_000
 
 
 def main() -> None:
-    """Prints and writes the table, and draws the first image of each map."""
+    """Print and write the table, and write a picture of the first image of each labelmap."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--targets", type=Path)
     parser.add_argument("--splits", type=Path, required=True)
     parser.add_argument("--side", default="val")
-    parser.add_argument("--images", type=int, default=5, help="of each map")
+    parser.add_argument("--images", type=int, default=5, help="images of each labelmap")
     parser.add_argument("-m", "--model", default="brain")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     dataset, problems = examine_dataset(options.dataset, options.targets)
     if problems or dataset.scheme is None:
-        raise SystemExit("; ".join(problems) or f"{options.dataset} has images: nothing to draw")
+        raise SystemExit(
+            "; ".join(problems) or f"{options.dataset} has images: nothing to synthesise"
+        )
     segmenter = Segmenter.from_model(options.model)
     names = [label.name for label in segmenter.labels]
     values = [label.value for label in segmenter.labels]
     place = {name: number for number, name in enumerate(dataset.classes, 1)}
-    # The classes 1 to K of the dataset, as the model's values.
+    # Maps the dataset's classes 1 to K to the model's values.
     table = np.zeros(len(dataset.classes) + 1, int)
     for name, value in zip(names, values, strict=True):
         table[place[name]] = value

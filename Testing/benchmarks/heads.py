@@ -1,6 +1,6 @@
-"""Both hippocampi of whole heads that lie in MNI space: volumes, components and a picture each.
+"""Volumes, components and a picture of both hippocampi of whole heads in MNI space.
 
-python Testing/benchmarks/heads.py HEAD.nii.gz... -o FOLDER [--margin MM]
+python -m Testing.benchmarks.heads HEAD.nii.gz... -o FOLDER [--margin MM]
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def main() -> None:
     parser.add_argument("heads", type=Path, nargs="+")
     parser.add_argument("-m", "--model", default="hippocampus")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--margin", type=float, default=0.0, help="mm around the ROIs that ship")
+    parser.add_argument(
+        "--margin", type=float, default=0.0, help="margin around the bundled ROIs in mm"
+    )
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     segmenter = Segmenter.from_model(options.model)

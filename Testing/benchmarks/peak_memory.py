@@ -1,10 +1,10 @@
 """Peak memory of a segmentation above the loaded model.
 
-    python Testing/benchmarks/peak_memory.py [--shape 300x512x512] [--classes 3]
+    python -m Testing.benchmarks.peak_memory [--shape 300x512x512] [--classes 3]
 
-Each line is a process of its own: the peak of its resident memory less what it held once the
-network was loaded. The volume itself counts. The network is one convolution, so that the engine is
-what is measured; the time is that of the engine too.
+Each line is measured in a process of its own: the peak of its resident memory, less the memory once
+the network was loaded. The volume counts. The network is one convolution, so that memory and time
+are those of the engine.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import ClassScores, Network, NetworkConfig
 
 WINDOWS = ((16, 40, 56), (16, 128, 128), (32, 256, 256), (9, 512, 512))
-# The plan's spacing for a volume of 1 mm: kept, coarser, finer along one axis.
+# Spacing of the plan for a volume of 1 mm: equal, coarser, finer along one axis.
 SPACINGS = ((1.0, 1.0, 1.0), (1.5, 1.5, 1.5), (0.8, 1.0, 1.0))
 
 
 class OneConvolution(Network):
-    """The smallest network with the interface of the others."""
+    """Smallest network with the interface of the others."""
 
     def __init__(self, window: tuple[int, int, int], classes: int) -> None:
         super().__init__(NetworkConfig(classes, window=window))
@@ -46,7 +46,7 @@ class OneConvolution(Network):
 
 
 def peak_bytes() -> int:
-    """The most resident memory that this process ever had."""
+    """Return the peak resident memory of this process in bytes."""
     memory = psutil.Process().memory_info()
     if hasattr(memory, "peak_wset"):
         return memory.peak_wset
@@ -62,7 +62,7 @@ def measure(
     window: tuple[int, int, int],
     spacing: tuple[float, float, float],
 ) -> dict[str, float]:
-    """One segmentation in this process: peak above the model in GiB, and seconds."""
+    """Return the peak memory above the model in GiB and the seconds of one segmentation."""
     normalization = (ChannelNormalization("zscore"),)
     plan = Plan("SPL", spacing, window, normalization, ("MR",))
     labels = [Label(n + 1, f"class {n + 1}", (1.0, 0.0, 0.0)) for n in range(classes)]
@@ -80,8 +80,8 @@ def measure(
 
 
 def main() -> None:
-    """Measures every window and spacing, each in its own process."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure every window and spacing, each in its own process."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", default="300x512x512", help="K x J x I")
     parser.add_argument("--classes", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)

@@ -1,6 +1,6 @@
 """Pictures of results against references: the best, the median and the worst case.
 
-python Testing/benchmarks/pictures.py IMAGES PREDICTIONS REFERENCES summary.json -o out.png
+python -m Testing.benchmarks.pictures IMAGES PREDICTIONS REFERENCES summary.json -o out.png
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What prompts do: Dice with proposals, with the auxiliary masks alone, with true and wrong boxes.
+"""Dice with proposals, with the auxiliary masks alone, and with true and shifted boxes.
 
-    python Testing/benchmarks/prompts.py DATASET --splits splits.json --side val -m hippocampus
+    python -m Testing.benchmarks.prompts DATASET --splits splits.json --side val -m hippocampus
 
-Boxes go through the public interface, as a person's would: one box for each slice of the network's
-depth axis, or one for the whole structure. The result is then also held to the boxes, which by
-itself changes the Dice; the rows "not held" leave that out and show what the decoder alone makes of
-its prompts: the box, and the mask prompt cut to it, or the box without any mask prompt.
+Boxes go through the public interface, as a user's would: one box for each slice of the network's
+depth axis, or one for the whole structure. The result is then limited to the boxes, which by itself
+changes the Dice; the rows "not held" leave that out and show the effect of the prompts on the
+decoder: the box with the mask prompt cut to it, or the box without a mask prompt.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from MaskSAMCore.modeling.masksam.box_prompts import apply_box_prompts
 
 
 class AuxiliaryOnly(Network):
-    """A model whose final masks are the prompt generator's."""
+    """Model whose final masks are those of the prompt generator."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model.config)
@@ -44,8 +44,10 @@ class AuxiliaryOnly(Network):
 
 
 class NotHeld(Network):
-    """A model whose decoder gets its prompts from boxes as always, and whose result stays as the
-    decoder made it: no class is forced on a query, held to a box or forbidden outside."""
+    """Model that prompts its decoder with boxes but does not change the decoder's result.
+
+    No class is assigned to a query, limited to a box or suppressed outside of it.
+    """
 
     with_masks = True
 
@@ -66,13 +68,13 @@ class NotHeld(Network):
 
 
 class BoxTokensAlone(NotHeld):
-    """The same without mask prompts where there are boxes."""
+    """``NotHeld`` without mask prompts where there are boxes."""
 
     with_masks = False
 
 
 def engine_of(segmenter: MaskSegmenter, wrapper: Callable[[Any], Any]) -> MaskSegmenter:
-    """The same engine, post-processing included, around a changed network."""
+    """Return a segmenter with the same post-processing around a wrapped network."""
     return MaskSegmenter(
         wrapper(segmenter.model),
         segmenter.plan,
@@ -84,7 +86,7 @@ def engine_of(segmenter: MaskSegmenter, wrapper: Callable[[Any], Any]) -> MaskSe
 
 
 def whole_boxes(case: LabelledCase, names: list[str], shift: float = 0.0) -> list[Box]:
-    """The tight box of each class over the whole case, moved by ``shift`` voxels in all axes."""
+    """Return the tight box of each class of a case, shifted by ``shift`` voxels on all axes."""
     boxes = []
     for value, name in enumerate(names, start=1):
         found = np.argwhere(case.labelmap == value)[:, ::-1]
@@ -96,7 +98,7 @@ def whole_boxes(case: LabelledCase, names: list[str], shift: float = 0.0) -> lis
 def slice_boxes(
     case: LabelledCase, names: list[str], orientation: str, shift: float = 0.0
 ) -> list[Box]:
-    """The tight box of each class on each slice, moved within the slice by ``shift`` voxels."""
+    """Return the tight box of each class on each slice, shifted in plane by ``shift`` voxels."""
     depth = axis_mapping(case.channels[0].ijk_to_ras, orientation)[0][0]
     axis = 2 - depth
     others = tuple(a for a in range(3) if a != axis)
@@ -117,7 +119,7 @@ def _box(name: str, voxels: np.ndarray, shift: float, axes: tuple[int, ...]) -> 
 
 
 def inside(boxes: list[Box], shape: tuple[int, int, int]) -> list[Box]:
-    """The boxes that still touch the volume."""
+    """Return the boxes that overlap the volume."""
     return [box for box in boxes if not box.clipped(shape).empty]
 
 
@@ -126,7 +128,7 @@ def measure(
     cases: list[LabelledCase],
     draws: dict[str, Callable[[LabelledCase], list[Box]] | None],
 ) -> dict[str, np.ndarray]:
-    """Dice (cases, classes) of each way to draw boxes; a case is encoded once."""
+    """Return the Dice (cases, classes) of each way to draw boxes; each case is encoded once."""
     rows: dict[str, list[list[float]]] = {mode: [] for mode in draws}
     for case in cases:
         with segmenter.open(case.channels) as session:

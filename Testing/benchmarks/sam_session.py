@@ -1,11 +1,11 @@
-"""A SAM session: what a moved box costs beside a slice's encoding, and the peak of its memory.
+"""Time of a moved box beside that of a slice's encoding in a SAM session, and peak memory.
 
     python -m Testing.benchmarks.sam_session [--model vit_b] [--threads 2] [--memory 300x512x512]
 
-The weights are random: times do not depend on them. The processor's own seconds hold on a busy
-machine too. With --memory, the encoder is a single narrow
-block (a volume of slices would take hours), everything else has its real size, and a box covers the
-whole volume, so that all embeddings are kept.
+The weights are random, since times do not depend on them. Processor seconds are valid on a busy
+machine too. With --memory, the encoder is one narrow block (a volume of slices would take hours),
+all other parts have their real size, and a box covers the whole volume, so that all embeddings are
+kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from MaskSAMCore.modeling import SAM_CONFIGS
 from MaskSAMCore.modeling.sam.predictor import PlainSam
 from Testing.benchmarks.peak_memory import peak_bytes
 
-# The widths of decoder and embedding are SAM's.
+# Decoder and embedding keep SAM's widths.
 NARROW = dataclasses.replace(
     SAM_CONFIGS["vit_b"], name="narrow", embed_dim=32, depth=1, num_heads=1, global_attn_indexes=()
 )
@@ -32,14 +32,14 @@ MOVES = 9
 
 
 def volume(shape: tuple[int, int, int]) -> Volume:
-    """A CT-like noise volume of 16-bit voxels, axial slices twice as thick as pixels."""
+    """Return a volume of 16-bit noise whose axial slices are twice as thick as its pixels."""
     random = np.random.default_rng(0)
     array = random.integers(-1000, 400, shape, dtype=np.int16)
     return Volume(array, np.diag([-1.0, -1.0, 2.0, 1.0]))
 
 
 def speed(name: str) -> None:
-    """One slice encoded, then a box moved over it."""
+    """Print the time of encoding one slice and of moving a box on it."""
     torch.manual_seed(0)
     segmenter = SamSegmenter(PlainSam(SAM_CONFIGS[name]), device="auto", name=name)
     print(f"{name}, {segmenter.device}, {torch.get_num_threads()} thread(s), 512 x 512 slices")
@@ -61,7 +61,7 @@ def speed(name: str) -> None:
 
 
 def memory(shape: tuple[int, int, int]) -> None:
-    """The peak above the loaded model while a box covers the whole volume, and once it moved."""
+    """Print the peak memory above the loaded model while a box covers the whole volume."""
     segmenter = SamSegmenter(PlainSam(NARROW), device="cpu")
     image = volume(shape)
     before = peak_bytes()

@@ -2,7 +2,7 @@
 
     python -m Testing.benchmarks.synthesis DATASET --targets Docs/brain/labels.json
 
-Seconds are the processor's, of one thread, so that other work on the machine disturbs them little.
+Processor seconds of one thread change little with other load on the machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from Testing.benchmarks.peak_memory import peak_bytes
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Mean processor seconds, after one run that does not count."""
+    """Return the mean processor seconds of a function after one run that does not count."""
     work()
     start = time.process_time()
     for _ in range(repeats):
@@ -35,8 +35,8 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def main() -> None:
-    """Prints a line for synthesis and one for training."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print a line for synthesis and one for training."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--targets", type=Path)
     parser.add_argument("--preset", default="brain")

@@ -1,10 +1,10 @@
-"""What a moved box costs: from the call to the new labelmap, against the full run.
+"""Time from a moved box to the new labelmap, beside that of a full run.
 
-    python Testing/benchmarks/update.py DATASET --case hippocampus_007 -m hippocampus
+    python -m Testing.benchmarks.update DATASET --case hippocampus_007 -m hippocampus
 
-Each repetition opens the volume anew, runs it whole, then moves the box of each class found by one
-to three voxels and updates. Times are medians; both are also given as processor time, which other
-programs on the machine change less. The worker's way (Slicer's) is measured beside the engine's.
+Each repetition opens the volume, segments it, then moves the box of each class by one to three
+voxels and updates. Times are medians of wall time and of processor time, which changes less with
+other load. Both the engine and the worker process of Slicer are measured.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from Testing.helpers.paths import ROOT
 
 
 class Clock:
-    """Wall and processor time of a few calls."""
+    """Wall and processor seconds of a few calls."""
 
     def __init__(self) -> None:
         self.wall: list[float] = []
         self.processor: list[float] = []
 
     def time(self, call, *arguments, **more):
-        """Call it, and remember how long it took."""
+        """Call a function, record its seconds and return its result."""
         wall, processor = time.perf_counter(), time.process_time()
         result = call(*arguments, **more)
         self.wall.append(time.perf_counter() - wall)
@@ -43,16 +43,16 @@ class Clock:
 
 
 def moved(box: Box, step: int) -> Box:
-    """Shifted along two axes and a bit larger along the third."""
+    """Return the box shifted along I and J and one voxel larger along K."""
     i, j, k = box.lower
     a, b, c = box.upper
     return Box(box.class_name, (i + step, j - step, k), (a + step, b - step, c + 1))
 
 
 def in_the_engine(segmenter: Segmenter, volume: Volume, repetitions: int) -> tuple[Clock, Clock]:
-    """Full runs and updates in this process."""
+    """Measure full runs and updates in this process."""
     full, update = Clock(), Clock()
-    segmenter.segment(volume)  # the first run of a process is slower than all others
+    segmenter.segment(volume)  # the first run of a process is the slowest
     for repetition in range(repetitions):
         with segmenter.open(volume) as session:
             first = full.time(session.segment)
@@ -63,7 +63,7 @@ def in_the_engine(segmenter: Segmenter, volume: Volume, repetitions: int) -> tup
 
 
 def through_the_worker(model: str, volume: Volume, repetitions: int) -> tuple[Clock, Clock]:
-    """The same as Slicer does it: the volume handed over, the labelmap read back."""
+    """Measure full runs and updates through the worker process, as in Slicer."""
     sys.path.insert(0, str(ROOT / "MaskSAMSlicer"))
     from MaskSAMSlicerLib.worker.client import SegmentRequest, WorkerClient
 
@@ -87,7 +87,7 @@ def through_the_worker(model: str, volume: Volume, repetitions: int) -> tuple[Cl
 
 
 def main() -> None:
-    """Measure and print."""
+    """Print the times of the engine and the worker."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--case", required=True)

@@ -1,4 +1,4 @@
-"""SAM's own predictor, to compare with; and small SAMs of random weights."""
+"""The predictor of segment-anything as a reference, and small SAMs with random weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALL = SamConfig(
 
 
 def randomize(module: nn.Module, seed: int = 0) -> None:
-    """Weights under which positions count, and masks have two sides."""
+    """Set weights under which positions change the embedding and masks have two sides."""
     torch.manual_seed(seed)
     for name, parameter in module.named_parameters():
         if "rel_pos" in name or "pos_embed" in name:
@@ -33,7 +33,7 @@ def randomize(module: nn.Module, seed: int = 0) -> None:
 
 
 def small_sam(size: int = 64, seed: int = 0) -> PlainSam:
-    """A SAM of ``size`` pixels that runs in no time."""
+    """Return a SAM of ``size`` pixels that runs in milliseconds."""
     torch.manual_seed(seed)
     model = PlainSam(SMALL, size)
     for parameter in model.parameters():
@@ -43,7 +43,7 @@ def small_sam(size: int = 64, seed: int = 0) -> PlainSam:
 
 
 def predictor(sam: Any, size: int) -> Any:
-    """``segment_anything``'s ``SamPredictor`` on the parts of a SAM of ours or of its own."""
+    """Return a ``SamPredictor`` of segment-anything around the parts of a SAM."""
     whole = segment_anything("modeling").Sam(
         sam.image_encoder, sam.prompt_encoder, sam.mask_decoder
     )
@@ -52,8 +52,11 @@ def predictor(sam: Any, size: int) -> Any:
 
 
 def _module(name: str) -> Any:
-    """A module of the package that needs torchvision; where that is missing or broken, with the two
-    functions that the predictor uses, on Pillow as torchvision has them."""
+    """Import a module of segment-anything that needs torchvision.
+
+    Where torchvision is missing or broken, the two functions that the predictor uses are replaced
+    by Pillow's.
+    """
     try:
         import torchvision.transforms.functional  # noqa: F401
     except Exception:
@@ -72,7 +75,7 @@ def _module(name: str) -> Any:
 
 
 def photograph(rows: int, columns: int, seed: int = 0) -> np.ndarray:
-    """A grey slice, uint8, with bodies in it."""
+    """Return a grey slice, uint8 (rows, columns), with a bright ellipse."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:rows, 0:columns]
     body = ((y - rows * 0.4) / (rows * 0.3)) ** 2 + ((x - columns * 0.6) / (columns * 0.2)) ** 2 < 1

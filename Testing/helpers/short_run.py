@@ -33,7 +33,7 @@ SMALL = {
 }
 FROZEN = {**SMALL, "sam": dataclasses.replace(SMALL["sam"], frozen=True)}
 QUICK = {"warm_up": 10, "iterations": 160, "augmentation": 0.3, "ema": 0.97}
-# Losses are logged at every fifth step.
+# Losses are logged every five steps.
 SHORT = {**QUICK, "iterations": 5}
 VALUES = {"Bright": 10, "Dark": 300}
 
