@@ -1,14 +1,16 @@
-"""Precision by what a device computes natively, and devices that are not there."""
+"""Precision and strategy for each kind of device, and devices that are not available."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import torch
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.training.devices import accelerator, precision
+from MaskSAMCore.training import devices
+from MaskSAMCore.training.devices import accelerator, precision, strategy
 
 
 @pytest.mark.parametrize(
@@ -27,7 +29,7 @@ def test_a_cpu_computes_in_bf16_only_where_it_has_instructions_for_it(
     assert precision("cpu") == expected
 
 
-def test_a_pytorch_that_cannot_tell_a_cpus_instructions_computes_in_float32(
+def test_a_cpu_computes_in_float32_with_a_pytorch_that_lists_no_capabilities(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
@@ -35,7 +37,7 @@ def test_a_pytorch_that_cannot_tell_a_cpus_instructions_computes_in_float32(
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16-mixed"), (False, "16-mixed")])
-def test_a_gpu_computes_in_bf16_where_it_need_not_emulate_it(
+def test_a_gpu_computes_in_bf16_only_if_it_does_so_natively(
     native: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ):
     def emulating(including_emulation: bool = True) -> bool:
@@ -69,7 +71,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         (2, ("auto", 3), "there are no 3 devices 'cuda' here, only 2"),
     ],
 )
-def test_devices_that_are_not_there_are_refused(
+def test_unavailable_devices_are_refused(
     count: int, wanted: tuple[Any, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ):
     gpus(monkeypatch, count)
@@ -77,9 +79,15 @@ def test_devices_that_are_not_there_are_refused(
         accelerator(*wanted)
 
 
-def test_the_first_device_there_is_is_taken(monkeypatch: pytest.MonkeyPatch):
+def test_auto_takes_the_first_available_device(monkeypatch: pytest.MonkeyPatch):
     gpus(monkeypatch, 0)
     assert accelerator("auto", 4) == "cpu"
     gpus(monkeypatch, 2)
     assert accelerator("auto", 2) == "cuda"
     assert accelerator("cpu") == "cpu"
+
+
+def test_processes_wait_for_each_other_through_long_validations(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(devices, "DDPStrategy", dict)
+    assert strategy("cpu", 2)["timeout"] > timedelta(hours=12)
+    assert strategy("cpu", 1) == "auto"
