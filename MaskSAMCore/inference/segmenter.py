@@ -69,7 +69,7 @@ class Segmenter(Protocol):
 
     @property
     def needs_boxes(self) -> bool:
-        """True if the model segments only what boxes are drawn around."""
+        """True if the model segments nothing without boxes."""
         ...
 
     @property

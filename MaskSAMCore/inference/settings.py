@@ -25,7 +25,7 @@ class InferenceSettings:
         labels: classes 1 to K in order.
         largest_component: values of the labels of which only the largest component is kept,
             because that raised the validation Dice.
-        background_weight: factor of the background's scores, above 1 where that raised the
+        background_weight: factor of the background's scores, above 1 if that raised the
             validation Dice: masks trained with a Dice loss come out too large.
         mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
     """

@@ -155,7 +155,7 @@ def test_deciding_the_whole_volume_and_the_boxes_neighbourhood_agree_voxel_for_v
     near = keeping_labels(scores, edited, shape, weight, affected_region(edited, SOURCE, shape))
     np.testing.assert_array_equal(near, whole)
     contested = VALUES[[0, *classes]]
-    # Both are defined where no class without boxes has, or would get, the voxel.
+    # Both are defined for voxels that no class without boxes has or would get.
     both = np.isin(automatic, contested) & np.isin(overwriting, contested)
     assert both.any() or both.size == 1
     np.testing.assert_array_equal(near[both], overwriting[both])

@@ -126,7 +126,7 @@ def test_several_boxes_of_a_class_are_united_slice_by_slice():
     result = threshold_segmenter().segment(volume_of(blank), boxes=[first, second])
     expected = np.zeros_like(blank)
     expected[1:3, 2:6, 2:6] = 1
-    expected[3:5, 2:9, 2:12] = 1  # where both cross a slice: the smallest box around both
+    expected[3:5, 2:9, 2:12] = 1  # both cross these slices: their bounding box
     expected[5:8, 4:9, 8:12] = 1
     np.testing.assert_array_equal(result.labelmap, expected)
 

@@ -147,8 +147,8 @@ class SamSession:
             raise MaskSAMError("this session is closed: open the volume again")
         if not boxes:
             raise MaskSAMError(
-                "this model segments what boxes are drawn around: give at least one box, named"
-                " like the structure in it"
+                "this model segments nothing without boxes: give at least one box, named like the"
+                " structure in it"
             )
         if probabilities:
             raise MaskSAMError("SAM gives masks, not class probabilities: leave them out")
