@@ -11,7 +11,6 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from MaskSAMCore import Box, Segmenter, read_boxes, read_volume
-from MaskSAMCore.cli import main
 from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.geometry import box_on_grid
@@ -25,13 +24,6 @@ DATA = SHARED_DATA
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
     return Segmenter.from_model("hippocampus", device="cpu")
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    assert main(["demo", "-o", str(folder), "--device", "cpu"]) == 0
-    return folder
 
 
 def test_the_bundle_is_small_and_says_what_people_should_know():
