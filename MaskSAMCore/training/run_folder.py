@@ -4,6 +4,7 @@
 ``best.safetensors``, ``last.safetensors``: averaged weights, without those of a frozen SAM.
 ``resume-a.ckpt``, ``resume-b.ckpt``: checkpoints to continue from after a stop or a kill.
 ``logs/``: CSV and TensorBoard logs. ``curves.png``: training curves.
+``compiler-cache/``: files of torch.compile, removed when the training ends.
 ``fingerprint.json``: statistics of the training cases.
 ``validation.json``: Dice of the best weights, and the post-processing that raises it.
 """

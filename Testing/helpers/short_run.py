@@ -32,7 +32,13 @@ SMALL = {
     ),
 }
 FROZEN = {**SMALL, "sam": dataclasses.replace(SMALL["sam"], frozen=True)}
-QUICK = {"warm_up": 10, "iterations": 160, "augmentation": 0.3, "ema": 0.97}
+QUICK = {
+    "warm_up": 10,
+    "iterations": 110,
+    "learning_rate": 5e-3,
+    "augmentation": 0.3,
+    "ema": 0.97,
+}
 # Losses are logged every five steps.
 SHORT = {**QUICK, "iterations": 5}
 VALUES = {"Bright": 10, "Dark": 300}
