@@ -76,7 +76,7 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self):
         """Build the panel; no package that may be missing is imported."""
-        # Imported late: Slicer reads this file before it knows the nodes of Markups.
+        # Imported late, because Slicer reads this file before the nodes of Markups are registered.
         from MaskSAMSlicerLib.panel.panel import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -107,7 +107,7 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
                 self.logic.close()
 
     def onReload(self):
-        """Reload the library too; Slicer itself reloads only this file."""
+        """Reload the module with its library, because Slicer itself reloads only this file."""
         for name in [n for n in sys.modules if n.split(".")[0] == "MaskSAMSlicerLib"]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
@@ -172,7 +172,7 @@ class MaskSAMSlicerLogic(ScriptedLoadableModuleLogic):
     """The logic for scripts.
 
     Args:
-        segmentation: runs models; None for one with a worker of its own.
+        segmentation: logic that runs models; None to create one with its own worker.
 
     Example:
         >>> logic = slicer.util.getModuleLogic("MaskSAMSlicer")
@@ -232,16 +232,16 @@ class MaskSAMSlicerTest(ScriptedLoadableModuleTest):
     def runTest(self):
         """Run all tests."""
         self.setUp()
-        self.test_segments_have_the_names_of_the_model_s_classes()
+        self.test_segments_are_named_like_the_classes_of_the_model()
 
-    def test_segments_have_the_names_of_the_model_s_classes(self):
+    def test_segments_are_named_like_the_classes_of_the_model(self):
         """Segment a synthetic volume with a bundled model."""
         import numpy as np
 
         from MaskSAMSlicerLib import installer
 
         missing = installer.missing()
-        if missing:  # as on the machines that build Slicer's extensions
+        if missing:  # the machines that build Slicer's extensions lack the packages
             self.delayDisplay(_("Not run because packages are missing: {0}").format(missing))
             return
         self.delayDisplay(_("Segmenting a synthetic volume"))

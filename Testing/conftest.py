@@ -15,8 +15,8 @@ _CACHES = "caches"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Point the temporary folder of this process, and of those it starts, to the run's own."""
-    if _VARIABLE in os.environ:  # a process of pytest-xdist
+    """Give this process and the processes that it starts a temporary folder of this run."""
+    if _VARIABLE in os.environ:  # pytest-xdist has started this process
         return
     # The folders of tmp_path stay where pytest keeps those of the latest runs.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())

@@ -43,7 +43,7 @@ def test_volumes_are_in_ml_and_asymmetry_is_relative_to_the_mean_of_both_sides()
     rows = structure_volumes(found, voxel_ml=0.002)
     assert [row.name for row in rows] == [name for name, *_ in found]
     assert [row.ml for row in rows] == pytest.approx([6.0, 1.0, 10.0, 0.02])
-    # (6 - 10) over their mean of 8.
+    # The difference of 6 and 10 is divided by their mean of 8.
     assert rows[0].asymmetry == rows[2].asymmetry == pytest.approx(-50.0)
     assert rows[1].asymmetry is None
     assert rows[3].asymmetry is None, "its right side was not found"

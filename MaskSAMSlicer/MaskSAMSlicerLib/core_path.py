@@ -1,4 +1,4 @@
-"""Location of MaskSAMCore, and the Python interpreter that runs it.
+"""Location of MaskSAMCore, and of the Python interpreter that runs it.
 
 In an installed extension the package lies beside the module; in a checkout, one folder up.
 """

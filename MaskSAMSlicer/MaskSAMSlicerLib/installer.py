@@ -8,7 +8,7 @@ from importlib import metadata
 import slicer
 from slicer.i18n import tr as _
 
-# Minimum versions only, because other extensions share Slicer's Python.
+# Only minimum versions are given, because other extensions share Slicer's Python.
 TORCH = "torch>=2.1"
 REQUIREMENTS = (
     "segment-anything>=1.0",

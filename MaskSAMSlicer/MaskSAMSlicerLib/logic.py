@@ -68,11 +68,11 @@ class SegmentationLogic:
 
     @property
     def busy(self) -> bool:
-        """Return whether a run is under way."""
+        """Return whether a run is in progress."""
         return self.run is not None and not self.run.finished
 
     def start(self, request: RunRequest, callbacks: RunCallbacks | None = None) -> Run:
-        """Start a run and return at once; :meth:`poll` carries it on.
+        """Start a run and return at once; :meth:`poll` continues it.
 
         Raises:
             ValueError: the request cannot work; the message says what to do.
@@ -85,7 +85,7 @@ class SegmentationLogic:
         callbacks: RunCallbacks | None = None,
         history: UndoHistory | None = None,
     ) -> Update:
-        """Start to segment again from boxes and return at once; :meth:`poll` carries it on.
+        """Start to segment again from boxes and return at once; :meth:`poll` continues it.
 
         Args:
             request: the request; its output is the segmentation of an earlier run.
@@ -99,13 +99,13 @@ class SegmentationLogic:
 
     def _start(self, run: _Run) -> _Run:
         if self.busy:
-            raise ValueError(_("A run is under way: wait for its end, or cancel it."))
+            raise ValueError(_("A run is in progress: wait until it ends, or cancel it."))
         missing = installer.missing()
         if missing:
             raise ValueError(
-                _("Python packages are missing ({packages}): press Install.").format(
-                    packages=", ".join(missing)
-                )
+                _(
+                    "Python packages are missing ({packages}): press Install missing packages."
+                ).format(packages=", ".join(missing))
             )
         run.start(self.client)
         self.run = run
@@ -193,7 +193,7 @@ class SegmentationLogic:
     ) -> vtkMRMLSegmentationNode:
         """Segment again from changed boxes and wait for the result.
 
-        Only a decode is needed as long as the worker holds the volume open.
+        The volume is not encoded again as long as the worker holds it open.
 
         Args:
             segmentationNode: result of an earlier run.

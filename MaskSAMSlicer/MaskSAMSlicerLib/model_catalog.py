@@ -44,7 +44,8 @@ class ModelInfo:
         description: one or two sentences.
         sha256: checksum of the download.
         url: address of the download; empty if there is none.
-        needs_boxes: whether the model has no classes and segments what the user's boxes surround.
+        needs_boxes: whether the model has no classes and segments a structure in each of the user's
+            boxes.
     """
 
     name: str
@@ -85,8 +86,8 @@ class ModelInfo:
         if not self.installed and not self.url:
             lines.append(
                 _(
-                    "Its authors publish no checksum, so its file is added by hand, in a shell:"
-                    " masksam models add FILE --name {name}"
+                    "The authors publish no checksum: download the file from their page, then add"
+                    " it in a terminal with: masksam models add FILE --name {name}"
                 ).format(name=self.name)
             )
         elif not self.installed:
@@ -166,7 +167,7 @@ def suitability_warnings(
     modality = _modality(node, volume.array)
     if model.modality and modality and modality != model.modality:
         warnings.append(
-            _("This model is made for {wanted}, and the volume looks like {found}.").format(
+            _("This model is made for {wanted}, but the volume looks like {found}.").format(
                 wanted=model.modality, found=modality
             )
         )
@@ -177,8 +178,8 @@ def suitability_warnings(
             spacing = " x ".join(f"{value:.2g}" for value in volume.spacing)
             warnings.append(
                 _(
-                    "This model is made for voxels of {low:g} to {high:g} mm; the volume has voxels"
-                    " of {spacing} mm."
+                    "This model is made for voxels of {low:g} to {high:g} mm, but the volume has"
+                    " voxels of {spacing} mm."
                 ).format(low=low, high=high, spacing=spacing)
             )
     if model.needs_roi and not has_roi:

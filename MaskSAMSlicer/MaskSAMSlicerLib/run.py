@@ -1,6 +1,6 @@
 """Runs of a model: from a request on MRML nodes to segments in the scene.
 
-The scene changes once, when the complete result is there.
+The scene changes once, when the result is complete.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ class Run:
         if request.model.needs_boxes and not request.boxes:
             raise ValueError(
                 _(
-                    "'{title}' segments what boxes surround: draw a box under Boxes, and name it."
+                    "'{title}' segments the structure inside a box: draw a box under Boxes, and"
+                    " name it."
                 ).format(title=request.model.title)
             )
         roi = None if request.roi is None else box_from_roi(request.roi, volumes[0])
@@ -233,12 +234,14 @@ class Run:
         """
         node, output = self.request.volumes[0], self.request.output
         if not slicer.mrmlScene.IsNodePresent(node):
-            raise ValueError(_("The volume was removed meanwhile; nothing was changed."))
+            raise ValueError(_("The volume was removed during the run; nothing was changed."))
         if output is not None and not slicer.mrmlScene.IsNodePresent(output):
-            raise ValueError(_("The output was removed meanwhile; nothing was changed."))
+            raise ValueError(_("The output was removed during the run; nothing was changed."))
         volume = volume_from_node(node)
         if tuple(result.labelmap.shape) != tuple(volume.shape):
-            raise ValueError(_("The volume changed its size meanwhile; nothing was changed."))
+            raise ValueError(
+                _("The size of the volume changed during the run; nothing was changed.")
+            )
         return volume
 
     def _write(self, result: SegmentedVolume, volume: Volume) -> Outcome:

@@ -26,7 +26,7 @@ from Testing.benchmarks.peak_memory import peak_bytes
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Return the mean processor seconds of a function after one run that does not count."""
+    """Return the mean processor seconds of a function; a first run is not measured."""
     work()
     start = time.process_time()
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""The model for whole heads that ships, on the MNI152 head that comes with nilearn."""
+"""The bundled whole-head model, on the MNI152 head of nilearn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from MaskSAMCore.resources import resources
 from MaskSAMCore.volumetry import structure_volumes
 from Testing.benchmarks.brain_heads import GREY, WHITE, dice
 
-# In ml, wide: neither a missing structure nor one that floods its neighbours.
+# Volumes in ml. The bounds are wide: they exclude a missing structure, and one that covers parts of
+# its neighbours.
 PLAUSIBLE = {
     "cerebral white matter": (130, 400),
     "cerebral cortex": (150, 450),
@@ -44,13 +45,13 @@ def head() -> Volume:
 
 @pytest.fixture(scope="module")
 def found(demo: Path, head: Volume) -> np.ndarray:
-    """The labelmap of the demo, which segments the same head."""
+    """Return the labelmap of the demo, which segments the same head."""
     written = read_volume(demo / "brain.nii.gz")
     np.testing.assert_allclose(written.ijk_to_ras, head.ijk_to_ras, atol=1e-4)
     return written.array
 
 
-def test_the_bundle_is_small_and_says_what_people_should_know():
+def test_the_bundle_is_small_and_states_its_labels_data_and_licence():
     folder = resources() / "Models" / "brain"
     assert sum(p.stat().st_size for p in folder.iterdir()) < 25e6
     card = json.loads((folder / "masksam.json").read_text(encoding="utf-8"))
@@ -74,7 +75,9 @@ def test_structures_have_plausible_volumes_on_both_sides(
         assert row.asymmetry is None or abs(row.asymmetry) < 25, row
 
 
-def test_left_is_left(segmenter: Segmenter, head: Volume, found: np.ndarray):
+def test_left_and_right_structures_lie_on_their_own_side(
+    segmenter: Segmenter, head: Volume, found: np.ndarray
+):
     upright = reorient(Volume(found, head.ijk_to_ras, ""), "RAS")
     for label in segmenter.labels:
         side = label.name.split()[0]
@@ -85,7 +88,7 @@ def test_left_is_left(segmenter: Segmenter, head: Volume, found: np.ndarray):
         assert (r > 3) if side == "right" else (r < -3), label.name
 
 
-def test_white_and_grey_matter_are_the_templates(
+def test_white_and_grey_matter_agree_with_the_maps_of_the_template(
     segmenter: Segmenter, head: Volume, found: np.ndarray
 ):
     bars = ((WM_MNI152_FILE_PATH, WHITE, 0.85), (GM_MNI152_FILE_PATH, GREY, 0.85))
@@ -105,8 +108,10 @@ def test_the_same_head_in_another_orientation_gives_the_same_structures(
     assert (known == again)[inside].mean() > 0.98
 
 
-def test_inverted_grey_values_change_little(segmenter: Segmenter, head: Volume, found: np.ndarray):
-    """It is to work on any contrast."""
+def test_inverted_intensities_change_the_result_little(
+    segmenter: Segmenter, head: Volume, found: np.ndarray
+):
+    """The model was trained on images of random contrast."""
     inverted = Volume(
         np.where(head.array > 0, head.array.max() - head.array, 0), head.ijk_to_ras, ""
     )

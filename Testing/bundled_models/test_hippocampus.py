@@ -1,4 +1,4 @@
-"""The model that ships: on the MNI152 head that comes with nilearn, and on real test volumes."""
+"""The bundled hippocampus model, on the MNI152 head of nilearn and on real validation volumes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def segmenter() -> Segmenter:
     return Segmenter.from_model("hippocampus", device="cpu")
 
 
-def test_the_bundle_is_small_and_says_what_people_should_know():
+def test_the_bundle_is_small_and_states_its_labels_data_and_licence():
     folder = resources() / "Models" / "hippocampus"
     assert sum(p.stat().st_size for p in folder.iterdir()) < 25e6
     card = json.loads((folder / "masksam.json").read_text(encoding="utf-8"))
@@ -40,7 +40,8 @@ def test_the_bundle_is_small_and_says_what_people_should_know():
 
 
 def test_the_demo_finds_one_plausible_hippocampus_on_each_side(demo: Path):
-    """Adult hippocampi have some 2 to 5 ml; the right one lies at positive R, the head in front."""
+    """Adult hippocampi have about 2 to 5 ml; the right one lies at positive R, and the head of a
+    hippocampus lies anterior to its body."""
     volume = read_volume(demo / "hippocampi.nii.gz")
     voxels = np.argwhere(volume.array > 0)[:, ::-1]
     right = (voxels @ volume.ijk_to_ras[:3, :3].T + volume.ijk_to_ras[:3, 3])[:, 0] > 0
@@ -60,7 +61,7 @@ def test_the_demo_finds_one_plausible_hippocampus_on_each_side(demo: Path):
         assert largest > 0.95 * both.sum(), f"{count} parts"
 
 
-def test_the_demo_leaves_what_slicer_opens(demo: Path):
+def test_the_demo_writes_named_segments_with_codes_for_slicer(demo: Path):
     names = {p.name for p in demo.iterdir()}
     assert names == {
         "mni152_t1.nii.gz",
@@ -92,7 +93,7 @@ def test_the_demos_pictures_show_every_structure_in_its_colour(demo: Path):
 def test_the_same_head_turned_and_tilted_gives_the_same_hippocampus(
     segmenter: Segmenter, demo: Path
 ):
-    """Stored with other axes, the voxels of the result are the same ones in space."""
+    """The head is stored with its axes in another order; the result has the same place in space."""
     volume = read_volume(demo / "mni152_t1.nii.gz")
     roi = box_on_grid(read_boxes(resources() / "SampleData/hippocampus-left.mrk.json")[0], volume)
     expected = segmenter.segment(volume, roi=roi).labelmap
@@ -108,7 +109,7 @@ def test_the_same_head_turned_and_tilted_gives_the_same_hippocampus(
 
 
 def _turned(shape: tuple[int, ...]) -> np.ndarray:
-    """New IJK to old IJK of transpose(2, 0, 1) with the second axis reversed."""
+    """Return the matrix from new to old IJK of transpose(2, 0, 1) with the second axis reversed."""
     step = np.zeros((4, 4))
     step[3, 3] = 1
     step[0, 2] = 1  # new K is old I
@@ -139,7 +140,7 @@ def mean_dice(segmenter: Segmenter, cases: list[LabelledCase], draw=None) -> flo
     return float(np.mean(rows))
 
 
-def test_boxes_mend_the_result_and_wrong_ones_spoil_it(segmenter: Segmenter):
+def test_true_boxes_raise_the_dice_and_shifted_ones_lower_it(segmenter: Segmenter):
     cases = validation_cases(4)
     names, turn = ["Anterior", "Posterior"], segmenter.plan.orientation
     automatic = mean_dice(segmenter, cases)
@@ -147,8 +148,8 @@ def test_boxes_mend_the_result_and_wrong_ones_spoil_it(segmenter: Segmenter):
     assert mean_dice(segmenter, cases, lambda c: whole_boxes(c, names, 6)) < automatic - 0.1
 
 
-def test_the_decoder_itself_listens_to_prompts(segmenter: Segmenter):
-    """Nothing of the result is cut to the boxes: what changes, the mask decoder made of prompts."""
+def test_box_prompts_change_the_masks_of_the_decoder_itself(segmenter: Segmenter):
+    """The result is not limited to the boxes, so every change comes from the mask decoder."""
     cases = validation_cases(4)
     names, turn = ["Anterior", "Posterior"], segmenter.plan.orientation
     free = engine_of(segmenter, NotHeld)
@@ -157,8 +158,8 @@ def test_the_decoder_itself_listens_to_prompts(segmenter: Segmenter):
     assert mean_dice(free, cases, lambda c: slice_boxes(c, names, turn, 6)) < automatic - 0.2
 
 
-def test_from_true_boxes_the_decoder_makes_more_than_the_generator_proposed(segmenter: Segmenter):
-    """Without a person's boxes the two are about equal (Docs/results.md)."""
+def test_with_true_boxes_the_decoder_exceeds_the_prompt_generator(segmenter: Segmenter):
+    """Without boxes of the user, both have about the same Dice (Docs/results.md)."""
     cases = validation_cases(4)
     names, turn = ["Anterior", "Posterior"], segmenter.plan.orientation
     auxiliary = mean_dice(engine_of(segmenter, AuxiliaryOnly), cases)

@@ -1,4 +1,4 @@
-"""Cases found from the paths of a command line."""
+"""Cases, found in the paths of a command line."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def test_an_existing_summary_is_kept_without_overwrite(
     assert b"Dice" in summary.read_bytes()
 
 
-def test_references_without_a_prediction_are_named_and_refused_with_all(
+def test_references_without_a_prediction_are_named_and_the_option_all_refuses_them(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     for name in ("predictions/a", "references/a", "references/b", "references/c"):

@@ -43,7 +43,7 @@ def test_a_common_mistake_gives_one_line_of_error_and_no_output(
     if "LOCKED" in message and os.access(tmp_path / "LOCKED", os.W_OK):
         if not sys.platform.startswith("linux"):
             pytest.skip("this user may write everywhere")
-        # Not even the root user can create folders in /proc.
+        # Even the root user cannot create folders in /proc.
         arguments = [a.replace("LOCKED", "/proc/LOCKED") for a in arguments]
     before = sorted(tmp_path.rglob("*"))
     names = {"IMAGE": str(image), "MODEL": model}
@@ -79,7 +79,7 @@ def test_output_to_a_full_disk_gives_one_line_of_error():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
-def test_a_closed_pipe_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     reading, writing = os.pipe()
     os.close(reading)
     try:

@@ -32,7 +32,7 @@ def test_one_image_becomes_one_segmentation_on_its_own_grid(
     assert [p.name for p in target.parent.iterdir()] == ["result.seg.nrrd"]
 
 
-def test_a_single_slice_is_a_volume_too(model: str, tmp_path: Path):
+def test_a_single_slice_is_segmented_as_a_volume(model: str, tmp_path: Path):
     path, target = tmp_path / "slice.nii.gz", tmp_path / "result.nii.gz"
     write_image(np.zeros((1, 20, 20), np.float32), path)
     assert main(["predict", str(path), "-o", str(target), "-m", model]) == 0
@@ -94,7 +94,7 @@ def test_a_box_bounds_its_class(image: Path, model: str, tmp_path: Path):
     assert (np.abs(found[:, ::-1] - [7.5, 6.5, 3.5]) <= [4, 3, 2]).all()
 
 
-def test_boxes_change_other_classes_only_if_they_may_overwrite(
+def test_boxes_change_other_classes_only_with_the_option_overwrite(
     image: Path, model: str, tmp_path: Path
 ):
     volume = read_volume(image)
@@ -118,7 +118,9 @@ def test_boxes_change_other_classes_only_if_they_may_overwrite(
     np.testing.assert_array_equal(found["overwritten"], expected.labelmap)
 
 
-def test_probabilities_come_as_one_image_that_sums_to_one(image: Path, model: str, tmp_path: Path):
+def test_probabilities_are_written_as_one_image_that_sums_to_one(
+    image: Path, model: str, tmp_path: Path
+):
     target = tmp_path / "result.nii.gz"
     arguments = ["predict", str(image), "-o", str(target), "-m", model, "--probabilities"]
     assert main(arguments) == 0
@@ -151,7 +153,7 @@ def test_an_unreadable_image_gives_one_line_of_error_and_no_output(
     assert not target.exists()
 
 
-def test_an_image_that_is_no_scalar_volume_is_refused(
+def test_an_image_that_is_not_a_scalar_volume_is_refused(
     model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     flat = sitk.GetImageFromArray(np.zeros((20, 20), np.float32))

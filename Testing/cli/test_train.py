@@ -10,7 +10,9 @@ import torch
 from Testing.cli.helpers import error_of
 
 
-def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_a_folder_that_is_not_a_dataset_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
     for folder in ("none", "."):
         arguments = ["train", str(tmp_path / folder), "-o", str(tmp_path / "run")]
         assert "dataset" in error_of(capfd, arguments)
@@ -36,7 +38,7 @@ def test_a_wrong_option_is_reported_before_the_dataset_is_read(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ):
-    """There is no dataset, and yet the first error is that of the option."""
+    """The dataset does not exist, but the error names the option."""
     monkeypatch.chdir(tmp_path)
     Path("bad.pth").write_bytes(b"no checkpoint at all")
     torch.save({"some.weight": torch.ones(3)}, "another.pth")

@@ -143,9 +143,6 @@ def test_an_unknown_case_is_named_in_the_error(tmp_path: Path):
         load_cases(dataset, ["case_00", "nobody"])
 
 
-# Labelmap datasets: no images.
-
-
 def test_a_labelmap_dataset_has_all_labels_as_a_channel_and_the_classes(tmp_path: Path):
     dataset = open_dataset(write_labelmaps(tmp_path, 2, DESCRIPTION))
     assert dataset.classes == ("left side", "middle", "right side") and dataset.scheme is not None

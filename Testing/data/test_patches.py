@@ -41,7 +41,7 @@ def first_windows(dataset: WindowDataset, number: int) -> list[tuple[np.ndarray,
     return [(x.numpy(), y.numpy()) for x, y in itertools.islice(dataset, number)]
 
 
-def test_windows_repeat_with_their_seed_only():
+def test_windows_repeat_only_with_the_same_seed():
     def first(seed: int) -> list[np.ndarray]:
         torch.manual_seed(seed)
         windows = WindowDataset(prepared_cases(2), plan_of(channels=2), 1.0, (0,), 0.33, seed)

@@ -123,9 +123,6 @@ def test_channels_are_preprocessed_independently_and_in_order():
         np.testing.assert_array_equal(channel, alone)
 
 
-# Thick slices
-
-
 def test_thick_slices_are_repeated_in_image_and_labelmap_alike():
     label = np.zeros((5, 8, 8), np.uint8)
     label[2:4, 2:6, 2:6] = 1
@@ -160,9 +157,6 @@ def test_a_resampled_labelmap_has_no_new_values():
         resampled = resample_labelmap(label, (11, 9, 13), coarse)
         assert resampled.shape == (11, 9, 13)
         assert set(np.unique(resampled)) == {0, 3, 7}
-
-
-# Intensities
 
 
 def test_intensities_get_mean_0_and_deviation_1_and_constants_become_0():

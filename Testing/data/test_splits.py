@@ -14,9 +14,9 @@ from MaskSAMCore.errors import MaskSAMError
 from Testing.helpers.generated import write_dataset
 
 
-def test_without_a_file_the_split_is_nnunets_first_fold(tmp_path: Path):
+def test_the_default_split_is_the_first_fold_of_nnunet(tmp_path: Path):
     dataset = open_dataset(write_dataset(tmp_path, cases=6))
-    # KFold(5, shuffle=True, random_state=12345) of scikit-learn on six cases.
+    # scikit-learn's KFold(5, shuffle=True, random_state=12345) gives this fold of six cases.
     assert split_cases(dataset, None) == {
         "train": ["case_00", "case_01", "case_02", "case_04"],
         "val": ["case_03", "case_05"],
@@ -30,7 +30,7 @@ def test_two_cases_can_be_split_and_one_cannot(tmp_path: Path):
         split_cases(open_dataset(write_dataset(tmp_path / "one", cases=1)), None)
 
 
-def test_a_split_file_comes_before_nnunets_and_that_before_its_folds(tmp_path: Path):
+def test_a_given_split_file_precedes_the_first_fold_of_the_dataset(tmp_path: Path):
     folder = write_dataset(tmp_path / "data", cases=6)
     dataset = open_dataset(folder)
     file = tmp_path / "splits.json"

@@ -26,7 +26,7 @@ from Testing.helpers.generated import generated_case, write_image
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_overlap_equals_simpleitks(seed: int):
+def test_overlap_metrics_equal_those_of_simpleitk(seed: int):
     random = np.random.default_rng(seed)
     a, b = random.random((2, 9, 11, 13)) > 0.7
     ours = overlap_metrics(a, b)
@@ -162,11 +162,11 @@ def test_memory_does_not_grow_with_the_number_of_cases(tmp_path: Path):
     peak(1)  # Modules that are imported on the way take memory too.
     few, many = peak(2), peak(8)
     assert many < few + label.size
-    # Two labelmaps with one byte a voxel, as read and as compared, and their masks.
+    # The bound holds two labelmaps with one byte a voxel, as read and as compared, and their masks.
     assert many < 12 * label.size
 
 
-def test_a_file_with_negative_values_is_no_labelmap(tmp_path: Path):
+def test_a_file_with_negative_values_is_not_a_labelmap(tmp_path: Path):
     label = generated_case(0)[1].astype(np.float32)
     write_image(label, tmp_path / "a.nii.gz")
     write_image(label + np.float32(1e-3), tmp_path / "nearly.nii.gz")

@@ -107,7 +107,7 @@ def test_exactly_the_files_of_the_module_the_core_and_the_models_ship(trees: tup
 
 
 def test_a_custom_application_that_bundles_the_extension_ships_the_same_files(tmp_path: Path):
-    """As in an application built with SlicerCustomAppTemplate, the top project is another one."""
+    """The top project is another one, as in an application made from SlicerCustomAppTemplate."""
     source = tmp_path / "application"
     source.mkdir()
     (source / "CMakeLists.txt").write_text(
@@ -123,7 +123,7 @@ def test_a_custom_application_that_bundles_the_extension_ships_the_same_files(tm
 def isolated(tmp_path: Path) -> Path:
     """Folder for PYTHONPATH that hides an editable installation of the package.
 
-    It would find the parts of the package that the extension does not ship.
+    Such an installation has parts of the package that the extension does not ship.
     """
     folder = tmp_path / "isolated"
     folder.mkdir()
@@ -133,7 +133,9 @@ def isolated(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_installed_tree_segments_by_itself(installed: Path, isolated: Path, tmp_path: Path):
+def test_the_installed_core_segments_without_the_repository(
+    installed: Path, isolated: Path, tmp_path: Path
+):
     voxels = np.random.default_rng(0).normal(300, 30, (36, 52, 38)).astype(np.float32)
     sitk.WriteImage(sitk.GetImageFromArray(voxels), str(tmp_path / "image.nii.gz"))
     code = (
@@ -160,7 +162,9 @@ def test_the_installed_tree_segments_by_itself(installed: Path, isolated: Path, 
     assert shape == ["36", "52", "38"]
 
 
-def test_the_installed_module_segments_by_itself(installed: Path, isolated: Path, tmp_path: Path):
+def test_the_installed_module_segments_without_the_repository(
+    installed: Path, isolated: Path, tmp_path: Path
+):
     """Panel, library, worker and core come from the installed tree."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[2]); from Testing import host; host.start();"
@@ -191,7 +195,7 @@ def test_the_installed_module_segments_by_itself(installed: Path, isolated: Path
 
 def test_the_catalogue_entry_and_cmake_agree(described: dict[str, str]):
     entry = json.loads((ROOT / "MaskSAM.json").read_text(encoding="utf-8"))
-    assert described["name"] == "MaskSAM"  # as the file of the entry
+    assert described["name"] == "MaskSAM"  # the entry's file has this name
     assert entry["category"] == "Segmentation"
     assert entry["scm_url"] == described["HOMEPAGE"] + ".git"
     assert entry["build_dependencies"] == described["DEPENDS"].split()

@@ -1,4 +1,4 @@
-"""Segmenters of the known worker: their results are known, and each has one special behaviour."""
+"""Segmenters of the known worker, with known results and one special behaviour each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from MaskSAMCore.inference.sam.segmenter import SamSegmenter
 from Testing.helpers.sam_reference import small_sam
 from Testing.helpers.threshold_model import LABELS, SIDES, ThresholdModel, plan_for
 
-# Longer than any test waits.
+# No test waits this long.
 _FOR_EVER = 600.0
 
 
@@ -109,7 +109,7 @@ class _KnownSegmenter(MaskSegmenter):
 
 
 def known_segmenter(name: str) -> Segmenter:
-    """Return the segmenter of a name; unknown names stand for a model without a special behaviour.
+    """Return the segmenter of a name; an unknown name gives one without a special behaviour.
 
     Args:
         name: "threshold"; a key of `_ON_ENCODE`; "slow_loading"; "huge_array", "spilling",

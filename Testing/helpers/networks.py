@@ -22,7 +22,7 @@ SMALL_SAM = SamConfig(
     frozen=False,
 )
 FROZEN_SMALL_SAM = dataclasses.replace(SMALL_SAM, frozen=True)
-# Changes of a MaskSAM configuration: the decoder adds a residual to the generator's masks.
+# With these settings, MaskSAM's decoder adds a residual to the masks of the prompt generator.
 RESIDUAL_MASKS = {
     "stem_pyramid": True,
     "stem_channels": (4, 8, 16),

@@ -7,5 +7,5 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # Real volumes with labels beside the repository; tests that need them are skipped without them.
 SHARED_DATA = ROOT.parent / "shared" / "data"
-# Command that starts a worker whose model and catalog the tests know.
+# Command that starts a worker with models whose results are known.
 KNOWN_WORKER = (sys.executable, str(ROOT / "Testing" / "helpers" / "known_worker.py"))

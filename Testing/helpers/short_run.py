@@ -1,4 +1,4 @@
-"""Trainings of a few seconds, on a dataset whose label values have gaps."""
+"""Trainings of a few seconds on a dataset whose label values have gaps."""
 
 from __future__ import annotations
 

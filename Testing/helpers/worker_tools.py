@@ -15,9 +15,9 @@ from MaskSAMCore.geometry import Volume
 from MaskSAMSlicerLib.worker import client as worker_client
 from MaskSAMSlicerLib.worker.client import Job, SegmentRequest, WorkerError
 
-# Far longer than any step takes on a busy machine; only a test that fails waits so long.
+# No step takes this long, even on a busy machine; only a failing test waits for it.
 LONG = 300.0
-# Class names outside ASCII.
+# These class names are not ASCII.
 UNICODE_NAMES = ("Bright 明", "Därk")
 MATRIX = np.diag([-1.0, -1.0, 2.0, 1.0])
 
@@ -107,7 +107,7 @@ def wait_until(
     end = time.monotonic() + LONG
     while not condition():
         assert calls is None or not calls.errors, (calls.errors, calls.errors[0].details)
-        assert time.monotonic() < end, f"{what} did not come about"
+        assert time.monotonic() < end, f"{what} was not reached within {LONG} s"
         if client is not None:
             client.poll()
         time.sleep(0.01)
@@ -120,7 +120,7 @@ def wait_for_stage(client: WorkerClient, calls: Calls, stage: str) -> None:
 
 def end_of(pid: int | None) -> Callable[[], bool]:
     """Return a condition that holds once a process has ended, even if its number is used again."""
-    assert pid is not None  # psutil would take None for this very process
+    assert pid is not None  # psutil takes None for this process
     try:
         process = psutil.Process(pid)
     except psutil.NoSuchProcess:

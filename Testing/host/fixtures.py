@@ -46,4 +46,4 @@ def scene(application):
     host.close_scene()
     host.messages.clear()
     errors, host.errors[:] = list(host.errors), []
-    assert not errors, f"raised in a slot, timer or observer: {errors!r}"
+    assert not errors, f"a slot, timer or observer raised {errors!r}"

@@ -345,7 +345,7 @@ def _create(widget, cls, kind, annotations):
     return None
 
 
-# Parameters in a node.
+# Parameters in a node
 
 
 class _Serializer:

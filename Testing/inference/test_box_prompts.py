@@ -34,7 +34,9 @@ def test_the_prompt_of_a_window_is_the_part_of_the_box_inside():
     found = window_prompt(prompt, windows[4, 4, 4], num_classes=3)
     assert found.given.tolist() == [[False, False, True, False]]
     assert found.present[0, 2].tolist() == [True, True, False, False]
-    expected = torch.tensor([0, 0, 7 / 8, 6 / 8])  # x 4 to 11, y 3 to 10, from 4, over 8
+    expected = torch.tensor(
+        [0, 0, 7 / 8, 6 / 8]
+    )  # x from 4 to 11 and y from 3 to 10, less 4, over 8
     torch.testing.assert_close(found.boxes[0, 2, 0], expected)
     assert not found.present[0, [0, 1, 3]].any()
 

@@ -1,4 +1,4 @@
-"""The decision rule, against the same rule written down voxel by voxel for whole volumes."""
+"""The decision rule, compared with a plain implementation for whole volumes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VALUES = np.array([0, 4, 7, 9, 11], dtype=np.uint8)
 
 
 def interpolated(scores: torch.Tensor, shape: Sequence[int]) -> np.ndarray:
-    """Scores (K, depth, rows, columns) on the output's voxels."""
+    """Return scores (K, depth, rows, columns) on the grid of the output."""
     return F.interpolate(scores[None], shape, mode="trilinear", align_corners=False)[0].numpy()
 
 
@@ -76,7 +76,7 @@ def keeping_labels(
     weight: float = 1.0,
     region: tuple[slice, slice, slice] | None = None,
 ) -> np.ndarray:
-    """Labels where classes without boxes keep their voxels, decided in a region."""
+    """Return the labels in a region if classes without boxes keep their voxels."""
     kept = automatic_labels(scores, shape, weight)
     labelmap = kept.copy()
     labelmap[np.isin(labelmap, VALUES[list(edited)])] = 0
@@ -96,7 +96,7 @@ def keeping_labels(
 def labels_by_the_rule(
     scores: torch.Tensor, edited: Mapping[int, EditedScores], shape: Sequence[int], weight: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Labels where classes without boxes keep their voxels, and the margins of the decisions."""
+    """Return the labels if classes without boxes keep their voxels, and each decision's margin."""
     automatic = interpolated(scores, shape)
     automatic[0] *= weight
     kept = VALUES[automatic.argmax(0)]
@@ -262,11 +262,14 @@ def test_a_box_of_one_class_never_moves_the_border_between_others(seed, shape):
 @pytest.mark.parametrize(
     ("background", "first", "second", "new_first", "expected"),
     [
-        (0.99, 0.0, 0.0, 0.6, 1),  # gained from certain background: above one half it wins
+        # A new score above one half wins against certain background.
+        (0.99, 0.0, 0.0, 0.6, 1),
         (0.99, 0.0, 0.0, 0.4, 0),
-        (0.05, 0.90, 0.06, 0.0, 0),  # left: noise below the old score claims nothing
-        (0.05, 0.50, 0.45, 0.0, 2),  # left: a close second takes it
-        (0.05, 0.30, 0.60, 0.7, 1),  # another class is overcome by a higher score
+        # Another class takes the voxel only if its score is close to the former one of the class.
+        (0.05, 0.90, 0.06, 0.0, 0),
+        (0.05, 0.50, 0.45, 0.0, 2),
+        # A higher score wins against another class.
+        (0.05, 0.30, 0.60, 0.7, 1),
         (0.05, 0.30, 0.60, 0.5, 2),
     ],
 )
@@ -285,7 +288,7 @@ def test_a_class_with_a_box_gains_from_and_gives_to_the_background(
 @pytest.mark.parametrize(
     ("difference", "expected"), [(-0.1, 4), (0.0, 4), (TIE_TOLERANCE / 2, 4), (0.01, 7)]
 )
-def test_of_classes_with_boxes_the_first_keeps_a_voxel_that_another_has_with_equal_score(
+def test_where_classes_with_boxes_have_equal_scores_the_first_keeps_the_voxel(
     overwrite, difference, expected
 ):
     scores = torch.zeros(5, 2, 2, 2)

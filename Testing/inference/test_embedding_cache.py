@@ -29,9 +29,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def temporary_folder(tmp_path: Path, monkeypatch) -> Path:
+def temporary_folder(tmp_path: Path, monkeypatch) -> None:
+    """Make ``tmp_path`` the temporary folder of the process."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
 
 
 def some_embedding() -> Embedding:
@@ -98,7 +98,7 @@ def test_the_size_of_all_files_is_limited(tmp_path: Path, monkeypatch):
     assert cache.spilled == 2 * size
 
 
-def test_missing_folders_and_deleted_files_mean_that_nothing_was_kept(tmp_path: Path, monkeypatch):
+def test_a_missing_folder_or_a_deleted_file_counts_as_no_embedding(tmp_path: Path, monkeypatch):
     with monkeypatch.context() as changed:
         changed.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
         missing = EmbeddingCache(limit=1)

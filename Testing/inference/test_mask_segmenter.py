@@ -237,7 +237,7 @@ def test_cancelling_stops_between_the_preprocessing_of_channels():
 
     def third_time() -> bool:
         polls.append(len(polls))
-        return len(polls) == 3  # the stage, the first channel, the second
+        return len(polls) == 3  # polls come at the stage, the first channel and the second channel
 
     with pytest.raises(Cancelled):
         two_channel_segmenter().segment(

@@ -126,7 +126,7 @@ def test_several_boxes_of_a_class_are_united_slice_by_slice():
     result = threshold_segmenter().segment(volume_of(blank), boxes=[first, second])
     expected = np.zeros_like(blank)
     expected[1:3, 2:6, 2:6] = 1
-    expected[3:5, 2:9, 2:12] = 1  # both cross these slices: their bounding box
+    expected[3:5, 2:9, 2:12] = 1  # both boxes cross these slices, so their bounding box counts
     expected[5:8, 4:9, 8:12] = 1
     np.testing.assert_array_equal(result.labelmap, expected)
 
@@ -152,7 +152,7 @@ def test_two_boxes_of_a_class_keep_both_parts_although_the_model_keeps_one_compo
     assert both.instances[0].voxel_count == 4 * 4 * 2 + 8 * 6 * 3
 
 
-def test_a_heavier_background_takes_uncertain_voxels_without_encoding_again():
+def test_a_heavier_background_takes_uncertain_voxels_without_another_encoding():
     image = np.zeros((11, 17, 23), dtype=np.float32)
     image[2:9, 3:12, 4:16] = 0.55
     image[4:7, 5:9, 6:12] = 0.9
@@ -251,7 +251,7 @@ def test_without_overwrite_classes_without_boxes_keep_their_voxels():
         left = session.segment(boxes=[Box("Anterior", (0, 0, 0), (1, 1, 1))])
         automatic = session.segment()
     np.testing.assert_array_equal(kept.labelmap, np.where(two_blobs() == 2, 2, 1))
-    # Of equal scores that of the class without a box wins, elsewhere the box does.
+    # Where scores are equal, the class without a box wins; elsewhere the class with the box wins.
     assert (taken.labelmap == 1).sum() >= (kept.labelmap == 1).sum()
     np.testing.assert_array_equal(left.labelmap == 2, two_blobs() == 2)
     np.testing.assert_array_equal(automatic.labelmap, two_blobs())

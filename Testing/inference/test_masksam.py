@@ -55,7 +55,7 @@ def segmenter() -> MaskSegmenter:
 
 
 def test_one_window_gives_the_scores_of_the_network_itself(segmenter, monkeypatch):
-    # Single precision, even on a processor with bfloat16 units.
+    # The network computes in single precision, even on a processor with bfloat16 units.
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     model = segmenter.model
     window = model.config.window

@@ -6,7 +6,7 @@ from MaskSAMCore.inference.results import keep_largest_components
 def test_only_the_largest_component_of_the_given_labels_is_kept():
     labelmap = np.zeros((6, 6, 12), dtype=np.uint16)
     labelmap[0:2, 0:2, 0:2] = 300
-    labelmap[2, 2, 2] = 300  # touches by a corner: the same component
+    labelmap[2, 2, 2] = 300  # this voxel touches by a corner, so it belongs to the component
     labelmap[4, 4, 5:7] = 300
     labelmap[0, 5, 9] = 7
     labelmap[5, 0, 9] = 7

@@ -10,7 +10,7 @@ def test_a_model_that_does_not_exist_is_an_error(kind):
         kind.from_model("no-such-model")
 
 
-def test_a_model_with_classes_is_no_checkpoint_of_a_sam():
+def test_a_model_with_classes_is_not_a_sam_checkpoint():
     with pytest.raises(MaskSAMError, match="'hippocampus' is no checkpoint of a SAM"):
         SamSegmenter.from_model("hippocampus")
 

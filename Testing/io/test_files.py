@@ -138,8 +138,6 @@ def test_image_names_are_known_by_their_suffixes(name: str, stem: str, image: bo
     assert is_image_name(Path("folder") / name) == image
 
 
-# Full disks
-
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".seg.nrrd", ".mrk.json")
 WRITE_ALL = f"""
 import sys

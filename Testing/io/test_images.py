@@ -16,8 +16,6 @@ from MaskSAMCore.io import read_volume, write_labelmap, write_volume
 from MaskSAMCore.io.images import to_image
 from Testing.io.helpers import LABELS, labelmap_on, oblique_volume
 
-# Reading
-
 
 def tolerance_mm(suffix: str) -> float:
     """Return the precision of positions in a format; NIfTI stores them as float32."""
@@ -128,12 +126,9 @@ def test_a_nifti_file_with_scaled_integers_counts_as_complete(tmp_path: Path) ->
     path = tmp_path / "scaled.nii.gz"
     write_array(path, np.arange(120, dtype=np.int16).reshape(4, 5, 6))
     content = bytearray(gzip.decompress(path.read_bytes()))
-    content[112:116] = np.float32(0.5).tobytes()  # scl_slope
+    content[112:116] = np.float32(0.5).tobytes()  # this is scl_slope
     path.write_bytes(gzip.compress(bytes(content)))
     assert read_volume(path).array.max() == 59.5
-
-
-# Writing
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha", ".seg.nrrd"])

@@ -11,5 +11,5 @@ import pytest
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MASKSAM_HOME", str(tmp_path / "home"))
     for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, "127.0.0.1")  # address of the test server
+        monkeypatch.setenv(name, "127.0.0.1")  # the test server has this address
     return tmp_path / "home"

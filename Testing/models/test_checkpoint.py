@@ -154,7 +154,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, home: Path):
     assert not (tmp_path / "harmed").exists() and files(home) == []
 
 
-def test_an_unusable_file_or_command_is_refused_with_what_to_do(
+def test_an_unusable_file_or_command_is_refused_with_advice(
     tmp_path: Path, home: Path, capfd: pytest.CaptureFixture[str]
 ):
     path = light_checkpoint(tmp_path / "mine.pth")

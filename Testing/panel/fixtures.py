@@ -1,4 +1,4 @@
-"""The real panel, opened as the application opens it, and its user."""
+"""Fixtures of the real panel, opened as in the application, and of its simulated user."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from Testing.slicer.helpers import MODULE
 def open_panel(
     application, scene, models_home: Path, monkeypatch
 ) -> Iterator[Callable[[Callable], User]]:
-    """Function that opens the panel over the clients of a factory, and returns its user."""
+    """Function that opens the panel with a factory of clients, and returns its user."""
     monkeypatch.setenv("MASKSAM_HOME", str(models_home))
 
     def open_over(client_factory: Callable) -> User:
@@ -37,13 +37,13 @@ def open_panel(
 
 @pytest.fixture
 def user(open_panel, known_client) -> User:
-    """The user of a panel whose worker has networks with known answers."""
+    """User of a panel whose worker has models with known results."""
     return open_panel(known_client.for_logic)
 
 
 @pytest.fixture
 def user_of_real_models(open_panel, real_client) -> User:
-    """The user of a panel whose worker is as it ships."""
+    """User of a panel whose worker is as it ships."""
     return open_panel(real_client.for_logic)
 
 

@@ -1,4 +1,4 @@
-"""The panel's user, and the volume that most tests segment."""
+"""Simulated user of the panel, and the volume that most tests segment."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from MaskSAMCore.geometry import Box
 from Testing.helpers.threshold_model import two_blobs
 from Testing.slicer.helpers import GRIDS, add_volume
 
-# A busy machine may be slow; no test waits so long when all is well.
+# No step takes this long, even on a busy machine; only a failing test waits for it.
 LONG = 300.0
 
 
 class User:
-    """Operates the panel as a user does.
+    """Simulated user of the panel.
 
     Args:
         widget: the module's widget.
@@ -37,7 +37,7 @@ class User:
     def worker(self) -> psutil.Process:
         """The worker process."""
         pid = self.widget.logic.segmentation.client.pid
-        assert pid is not None  # psutil would take None for this process
+        assert pid is not None  # psutil takes None for this process
         return psutil.Process(pid)
 
     @property
@@ -89,7 +89,7 @@ class User:
         raise AssertionError(f"the list has no model '{name}'")
 
     def choose_rule(self, rule: str) -> None:
-        """Choose what happens if a segment of a class's name exists."""
+        """Choose the rule for classes whose segments exist already: "replace" or "add"."""
         self.ui.ruleSelector.currentIndex = self.ui.ruleSelector.findData(rule)
 
     def choose_box(self, name: str) -> None:
@@ -119,7 +119,9 @@ class User:
         condition = condition or (lambda: not self.busy)
         began = time.monotonic()
         while not condition():
-            assert time.monotonic() - began < LONG, f"{what} did not come: {self.status}"
+            assert time.monotonic() - began < LONG, (
+                f"{what} was not reached within {LONG} s: {self.status}"
+            )
             slicer.app.processEvents()
             time.sleep(0.002)
         return time.monotonic() - began
@@ -150,7 +152,7 @@ def blobs_volume(
     name: str = "MR häd",
     shape: tuple[int, int, int] = (11, 17, 23),
 ):
-    """Add a volume whose right segments are known: the voxels of value 1, and those of value 2."""
+    """Add a volume whose correct segments are known: the voxels of value 1 and those of value 2."""
     return add_volume(two_blobs(shape), GRIDS["LPS"] if grid is None else grid, name)
 
 

@@ -136,11 +136,11 @@ def test_several_updates_are_undone_one_by_one(user, scene, views):
     for earlier in (1, 0):
         user.click(user.ui.undoButton)
         assert np.array_equal(segment_voxels(node, "Anterior", volume), seen[earlier])
-    user.click(user.ui.undoButton)  # undoes the first run
+    user.click(user.ui.undoButton)  # this undoes the first run
     assert segment_names(node) == []
 
 
-def test_segment_while_dragging_runs_when_a_drag_ends(user, scene, views):
+def test_segment_after_each_drag_runs_when_a_drag_ends(user, scene, views):
     volume = segmented(user)
     node, box = segmentation(scene), box_node("Anterior")
     user.ui.liveCheckBox.click()
@@ -151,7 +151,7 @@ def test_segment_while_dragging_runs_when_a_drag_ends(user, scene, views):
     assert not user.busy
     view.event("LeftButtonReleaseEvent", x + 45, y)
     assert user.busy
-    view.drag((x + 45, y), (x + 60, y + 25))  # during the first run
+    view.drag((x + 45, y), (x + 60, y + 25))  # the first run has not ended yet
     user.wait()
     assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume, box) == 1)
     assert not host.messages.texts("error")
@@ -160,7 +160,7 @@ def test_segment_while_dragging_runs_when_a_drag_ends(user, scene, views):
 def test_a_class_that_was_not_found_is_segmented_in_a_box_drawn_with_two_clicks(user, scene, views):
     import slicer
 
-    # Without voxels of 2, which resampling would blur into voxels of 1.
+    # The array has no voxels of 2, because resampling would blur them into voxels of 1.
     array = (two_blobs() == 1).astype(np.float32)
     volume = add_volume(array, GRIDS["oblique"], "MR")
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
@@ -245,7 +245,7 @@ def test_boxes_and_their_states_are_restored_with_the_scene(user, scene, tmp_pat
     assert not host.messages.texts("error")
 
 
-def test_after_the_worker_s_end_the_whole_run_is_repeated_and_noted(user, scene):
+def test_the_whole_run_is_repeated_and_noted_after_the_worker_has_ended(user, scene):
     volume = segmented(user)
     process = user.worker
     process.kill()

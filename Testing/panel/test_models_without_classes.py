@@ -1,4 +1,4 @@
-"""Models that segment what the user's boxes surround, in the panel: a small SAM."""
+"""Models that need boxes, in the panel; the tests use a small SAM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from MaskSAMCore.inference.sam.segmenter import SamSegmenter
 from Testing import host
 from Testing.helpers.sam_reference import photograph, small_sam
 from Testing.panel.helpers import move_box
-from Testing.slicer.helpers import GRIDS, add_roi, add_volume, segment_names, segment_voxels
+from Testing.slicer.helpers import (
+    GRIDS,
+    add_roi,
+    add_volume,
+    assert_segments,
+    segment_names,
+    segment_voxels,
+)
 
 
 @pytest.fixture
@@ -23,7 +30,7 @@ def volume(scene):
 
 
 def expected(volume, nodes):
-    """Result of the engine for the boxes of ROI nodes."""
+    """Return the result of the engine for the boxes of ROI nodes."""
     from MaskSAMSlicerLib.mrml.box_nodes import class_of
     from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
 
@@ -32,14 +39,8 @@ def expected(volume, nodes):
     return SamSegmenter(small_sam(), device="cpu").segment(image, boxes=boxes)
 
 
-def assert_segments(node, volume, result):
-    for label in result.labels:
-        voxels = segment_voxels(node, label.name, volume)
-        assert np.array_equal(voxels, result.labelmap == label.value)
-
-
 def draw(user, name, lower, upper, volume):
-    """Name a box, click Draw, and put the box where two clicks would."""
+    """Name a box, click Draw, and place the box as two clicks would."""
     import slicer
 
     from MaskSAMSlicerLib.mrml.box_nodes import boxes_of, class_of
@@ -67,11 +68,12 @@ def test_a_segment_is_made_for_each_name_and_changes_with_its_boxes(user, scene,
     user.wait()
     node = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
     assert segment_names(node) == ["Niere", "Wirbel"]
-    assert_segments(node, volume, expected(volume, nodes))
+    result = expected(volume, nodes)
+    assert_segments(node, volume, result.labelmap, result.labels)
     move_box(nodes[0], (2, 4, 1), (14, 17, 5), volume)
     user.segment_again()
     moved = expected(volume, nodes)
-    assert_segments(node, volume, moved)
+    assert_segments(node, volume, moved.labelmap, moved.labels)
     user.click(user.ui.undoButton)
     assert not np.array_equal(segment_voxels(node, "Wirbel", volume), moved.labelmap == 2)
     assert not host.messages.texts("error")
@@ -102,4 +104,5 @@ def test_a_script_passes_boxes(known, volume):
         known.segment(volume, model="anything")
     roi = add_roi((4, 5, 1), (20, 19, 6), GRIDS["oblique"], "Wirbel")
     node = known.segment(volume, model="anything", boxNodes=[roi])
-    assert_segments(node, volume, expected(volume, [roi]))
+    result = expected(volume, [roi])
+    assert_segments(node, volume, result.labelmap, result.labels)

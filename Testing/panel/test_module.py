@@ -48,7 +48,7 @@ def test_settings_are_saved_and_restored_with_the_scene(user, scene, tmp_path):
     assert user.ui.deviceSelector.itemData(user.ui.deviceSelector.currentIndex) == "cpu"
 
 
-def test_scripts_use_the_panel_s_logic(user, scene):
+def test_scripts_use_the_logic_of_the_panel(user, scene):
     import slicer
 
     logic = slicer.util.getModuleLogic("MaskSAMSlicer")
@@ -57,7 +57,7 @@ def test_scripts_use_the_panel_s_logic(user, scene):
     assert segment_names(node) == ["Anterior", "Posterior"]
 
 
-def test_a_script_s_run_is_shown_in_the_panel_and_can_be_cancelled_there(user, scene):
+def test_the_run_of_a_script_is_shown_in_the_panel_and_can_be_cancelled_there(user, scene):
     volume = blobs_volume()
     seen = []
 
@@ -66,7 +66,7 @@ def test_a_script_s_run_is_shown_in_the_panel_and_can_be_cancelled_there(user, s
         if fraction > 0 and user.ui.segmentButton.enabled:
             user.ui.segmentButton.click()
 
-    for _ in range(2):  # a cancelled run must not keep the next one from being cancelled
+    for _ in range(2):  # the next run can be cancelled too, after a cancelled one
         with pytest.raises(RuntimeError):
             user.widget.logic.segment(volume, model="slow", progress=progress)
         assert user.ui.segmentButton.text == "Segment"
@@ -75,7 +75,7 @@ def test_a_script_s_run_is_shown_in_the_panel_and_can_be_cancelled_there(user, s
     assert segmentations(scene) == []
 
 
-def test_a_scene_closed_during_a_script_s_run_ends_it(user, scene):
+def test_closing_the_scene_ends_the_run_of_a_script(user, scene):
     volume = blobs_volume()
 
     def progress(_stage, fraction, _seconds_left):
@@ -161,7 +161,7 @@ def test_sample_data_are_registered_when_the_application_has_started(user, appli
     assert source.uris[0].endswith(source.checksums[0].split(":")[1])
 
 
-def test_the_module_s_self_test_passes(user_of_real_models, scene):
+def test_the_self_test_of_the_module_passes(user_of_real_models, scene):
     import MaskSAMSlicer
 
     MaskSAMSlicer.MaskSAMSlicerTest().runTest()

@@ -1,4 +1,4 @@
-"""Segmenting from the panel: results, cancelling, errors, nodes that vanish during a run."""
+"""Segmenting from the panel: results, cancelling, errors, nodes that are removed during a run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_volume_of_a_file_becomes_named_segments(user, scene, tmp_path):
 @pytest.mark.parametrize(
     "model", ["slow_loading", "slow", "hanging"], ids=["loading", "encoding", "hung"]
 )
-def test_cancel_leaves_the_scene_alone_and_the_next_run_works(user, scene, model):
+def test_cancel_leaves_the_scene_unchanged_and_the_next_run_works(user, scene, model):
     volume = blobs_volume()
     nodes = scene.GetNumberOfNodes()
     user.start(volume, model)
@@ -152,7 +152,7 @@ def test_an_output_without_a_display_gets_one(user, scene):
     assert user.found == ["Anterior", "Posterior"]
 
 
-def test_the_event_loop_goes_on_during_a_run(user, scene):
+def test_the_event_loop_is_not_blocked_during_a_run(user, scene):
     import qt
 
     under_way = []
@@ -163,7 +163,7 @@ def test_the_event_loop_goes_on_during_a_run(user, scene):
     timer.start()
     user.wait()
     timer.stop()
-    # A run in the panel's own thread would let the timer tick between its stages only.
+    # If the run blocked the event loop, the timer would fire only between the stages of the run.
     assert under_way.count(True) > 20
 
 

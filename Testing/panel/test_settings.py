@@ -30,7 +30,7 @@ def test_segment_is_enabled_for_a_volume_and_an_installed_model(user):
         ("warped", "Harden"),
     ],
 )
-def test_an_unsuitable_volume_is_warned_about_but_can_be_segmented(user, case, warning):
+def test_a_warning_names_an_unsuitable_volume_which_can_still_be_segmented(user, case, warning):
     array = np.full((20, 22, 24), 300.0, np.float32)
     if case == "CT":
         array[:10] = -1000

@@ -1,4 +1,4 @@
-"""Fixtures for tests of the module: the user's models, and logic over real worker processes."""
+"""Fixtures for tests of the module: the user's models, and logic with real worker processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def known_client(application, models_home: Path) -> Iterator:
-    """A client of a worker whose networks have known answers, one for all tests."""
+    """Client of a worker that has models with known results; all tests share it."""
     from Testing.slicer.shared_client import SharedClient
 
     client = SharedClient(models_home, command=KNOWN_WORKER)
@@ -33,7 +33,7 @@ def known_client(application, models_home: Path) -> Iterator:
 
 @pytest.fixture(scope="session")
 def real_client(application, models_home: Path) -> Iterator:
-    """A client of a worker as it ships, one for all tests."""
+    """Client of a worker as it ships; all tests share it."""
     from Testing.slicer.shared_client import SharedClient
 
     client = SharedClient(models_home, python=sys.executable, core_folder=ROOT)
@@ -43,7 +43,7 @@ def real_client(application, models_home: Path) -> Iterator:
 
 @pytest.fixture
 def own_client(application, models_home: Path):
-    """Factory of clients of this test alone; takes options of ``WorkerClient``."""
+    """Factory of clients that one test uses; takes options of ``WorkerClient``."""
     from MaskSAMSlicerLib.worker.client import WorkerClient
     from Testing.slicer.shared_client import HANG_SECONDS
 
@@ -57,13 +57,13 @@ def own_client(application, models_home: Path):
 
 @pytest.fixture
 def logic(scene, models_home: Path, real_client, monkeypatch):
-    """The module's logic over a worker as it ships."""
+    """The module's logic with a worker as it ships."""
     yield from _logic(real_client, models_home, monkeypatch)
 
 
 @pytest.fixture
 def known(scene, models_home: Path, known_client, monkeypatch):
-    """The module's logic over a worker whose networks have known answers."""
+    """The module's logic with a worker that has models with known results."""
     yield from _logic(known_client, models_home, monkeypatch)
 
 

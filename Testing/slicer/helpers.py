@@ -6,12 +6,16 @@ Importing this module puts the module's library on the path.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from MaskSAMCore import Box
+from MaskSAMCore import Box, Segmentation, Volume
+from MaskSAMCore.labels import Label
+from Testing.helpers import threshold_model
 from Testing.helpers.paths import ROOT
+from Testing.helpers.threshold_model import LABELS, rotation, threshold_segmenter
 
 MODULE = ROOT / "MaskSAMSlicer" / "MaskSAMSlicer.py"
 if str(MODULE.parent) not in sys.path:
@@ -20,21 +24,13 @@ if str(MODULE.parent) not in sys.path:
 
 def turn(degrees: tuple[float, float, float]) -> np.ndarray:
     """Return the rotation about the three axes, one after the other."""
-    result = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(degrees)):
-        i, j = [n for n in range(3) if n != axis]
-        step = np.eye(3)
-        step[i, i] = step[j, j] = np.cos(angle)
-        step[i, j], step[j, i] = -np.sin(angle), np.sin(angle)
-        result = result @ step
-    return result
+    about_i, about_j, about_k = (rotation(angle, axis) for axis, angle in enumerate(degrees))
+    return about_i @ about_j @ about_k
 
 
 def matrix(axes: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    result = np.eye(4)
-    result[:3, :3] = axes @ np.diag(spacing)
-    result[:3, 3] = (11.5, -23.25, 7.75)
-    return result
+    """Return an IJK-to-RAS matrix; its origin in mm is not a whole number."""
+    return threshold_model.matrix(axes, spacing, origin=(11.5, -23.25, 7.75))
 
 
 # IJK-to-RAS matrices of the kinds that NIfTI and DICOM files have.
@@ -109,10 +105,23 @@ def segment_names(node) -> list[str]:
 
 
 def segment_voxels(node, name: str, volume) -> np.ndarray:
+    """Return the voxels of a segment on the grid of a volume, bool [K, J, I]."""
     import slicer
 
     segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(name)
     return slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume) > 0
+
+
+def engine(array: np.ndarray, ijk_to_world: np.ndarray, *boxes: Box, **options) -> Segmentation:
+    """Return the result of the engine with the threshold model."""
+    volume = Volume(array, ijk_to_world)
+    return threshold_segmenter().segment(volume, boxes=boxes, **options)
+
+
+def assert_segments(node, volume, labelmap: np.ndarray, labels: Sequence[Label] = LABELS) -> None:
+    """Check that the segments have exactly the voxels of their labels in a labelmap [K, J, I]."""
+    for label in labels:
+        assert np.array_equal(segment_voxels(node, label.name, volume), labelmap == label.value)
 
 
 def write_dicom_series(folder: Path, array: np.ndarray, ijk_to_ras: np.ndarray) -> list[str]:

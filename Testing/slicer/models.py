@@ -1,4 +1,4 @@
-"""The user's models in tests of the module, and the worker that knows them."""
+"""The user's models in tests of the module."""
 
 from __future__ import annotations
 

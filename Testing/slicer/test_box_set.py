@@ -41,7 +41,7 @@ def write_rois(path: Path, rois: list) -> str:
 
 @pytest.mark.parametrize("writer", ["panel", "Slicer"])
 @pytest.mark.parametrize("grid", ["oblique", "left-handed", "sagittal"])
-def test_the_shell_makes_the_same_voxels_from_the_same_file(
+def test_the_shell_segments_the_same_voxels_with_the_same_file(
     known, tmp_path, monkeypatch, grid, writer
 ):
     import slicer
@@ -113,7 +113,7 @@ def test_a_file_of_other_boxes_and_a_missing_file_are_refused(known, tmp_path):
     other = write_rois(
         tmp_path / "other.mrk.json", [add_roi((1, 1, 1), (3, 3, 3), np.eye(4), "Liver")]
     )
-    with pytest.raises(ValueError, match="the name of no class: name it Anterior or Posterior"):
+    with pytest.raises(ValueError, match="not named like a class: name it Anterior or Posterior"):
         boxes.load(other)
     with pytest.raises(ValueError, match="does not exist"):
         boxes.load(str(tmp_path / "missing.mrk.json"))

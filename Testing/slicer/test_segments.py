@@ -113,7 +113,7 @@ def test_segments_carry_color_codes_and_the_model(segments):
     assert tag(segment, segments.MODEL_TAG) == "hippocampus"
 
 
-def test_a_new_segmentation_has_the_volume_s_geometry_transform_and_folder(segments, scene):
+def test_a_new_segmentation_has_the_geometry_transform_and_folder_of_its_volume(segments, scene):
     import slicer
 
     volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["oblique"])
@@ -136,8 +136,8 @@ def existing_segmentation(volume):
 
     node = segments.new_segmentation(volume)
     old = np.zeros(SHAPE, np.uint8)
-    old[2:6, 3:8, 6:9] = 1  # Lesion
-    old[8:12, 2:6, 2:6] = 2  # Anterior
+    old[2:6, 3:8, 6:9] = 1  # the lesion
+    old[8:12, 2:6, 2:6] = 2  # the older Anterior
     found = found_in(segments, old, {1: "Lesion", 2: "Anterior"})
     segments.write_segments(node, volume, old, found, "replace", "old")
     assert node.GetSegmentation().GetNumberOfLayers() == 1

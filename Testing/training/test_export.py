@@ -40,7 +40,7 @@ def change_validation(run: Path, **values: object) -> None:
     path.write_text(json.dumps(known), encoding="utf-8")
 
 
-def test_a_bundle_finds_what_the_runs_weights_find_with_the_datasets_values(
+def test_a_bundle_segments_like_the_weights_of_its_run_with_the_values_of_the_dataset(
     run: Path, dataset: Path, tmp_path: Path
 ):
     change_validation(run, largest_component=[300])
@@ -108,7 +108,7 @@ def test_a_bundle_has_the_background_weight_of_the_card_or_of_validation(run: Pa
 
 
 @pytest.mark.parametrize("weight", [0, None, "big", float("nan")])
-def test_a_card_with_a_wrong_background_weight_leaves_the_bundle_as_it_was(
+def test_a_card_with_a_wrong_background_weight_leaves_the_bundle_unchanged(
     weight: object, run: Path, tmp_path: Path
 ):
     export_run(run, tmp_path / "model", {"background_weight": 1.2})

@@ -1,4 +1,4 @@
-"""Whole trainings: what they learn and leave, several processes, seeds and failures."""
+"""Whole trainings: results, files, several processes, seeds and failures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from Testing.helpers.short_run import (
     logged_losses,
 )
 
-# A learning rate with which the loss soon is not finite.
+# With this learning rate the loss soon is not finite.
 DIVERGING = {**SHORT, "learning_rate": 1e30, "warm_up": 0}
 
 
@@ -43,7 +43,7 @@ def test_training_reaches_a_dice_that_an_untrained_model_cannot(trained: Path, d
     assert set(validation["largest_component"]) <= set(VALUES.values())
 
 
-def test_a_run_leaves_its_record_its_logs_and_its_curves(trained: Path):
+def test_a_run_writes_its_record_its_logs_and_its_curves(trained: Path):
     record = TrainingRecord.load(trained)
     assert record.classes == tuple(VALUES)
     assert record.values == tuple(VALUES.values())
@@ -57,7 +57,7 @@ def test_a_run_leaves_its_record_its_logs_and_its_curves(trained: Path):
     assert not list(trained.glob("*.part"))
 
 
-def test_a_run_leaves_the_statistics_of_its_training_cases(trained: Path):
+def test_a_run_writes_the_statistics_of_its_training_cases(trained: Path):
     statistics = json.loads((trained / "fingerprint.json").read_text(encoding="utf-8"))
     assert set(statistics["cases"]) == set(TrainingRecord.load(trained).split["train"])
     assert statistics["foreground_intensities"]["MR0"]["max"] > 100
@@ -177,7 +177,7 @@ def test_an_error_in_one_of_two_processes_is_one_line_and_leaves_no_temporary_fi
     assert not list(temporary.iterdir())
 
 
-def test_a_machine_without_a_compiler_is_told_to_train_without_compile(
+def test_the_error_on_a_machine_without_a_compiler_advises_against_compile(
     dataset: Path, tmp_path: Path
 ):
     run = tmp_path / "run"

@@ -30,7 +30,7 @@ SMALL_MASAM = {"window": (5, 28, 32), "sam": SMALL["sam"], "rank": 4, "adapter_d
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """More cases than those of the other tests: MA-SAM learns less from few."""
+    """Dataset with more cases than that of the other tests, because MA-SAM learns less from few."""
     return write_gapped_dataset(tmp_path_factory.mktemp("dataset") / "data", 8)
 
 

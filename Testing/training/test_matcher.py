@@ -20,7 +20,7 @@ def test_mask_costs_are_those_of_one_sigmoid() -> None:
         torch.testing.assert_close(dice[s, n, k], 1 - overlap / (p.sum() + masks[s, k].sum() + 1))
 
 
-def test_perfect_masks_cost_nothing() -> None:
+def test_perfect_masks_have_a_cost_of_zero() -> None:
     masks = torch.zeros(2, 3, 50)
     masks[0, 0, :20] = masks[0, 1, 20:] = masks[1, 2] = 1
     bce, dice = pairwise_mask_costs((masks * 2 - 1) * 40, masks)

@@ -37,7 +37,7 @@ def test_a_background_weight_is_recommended_where_it_raises_the_dice():
     truth = image.astype(np.uint8)
     image[:, :3][truth[:, :3] == 0] = 0.55
     scores = scores_of(image, truth)
-    # The lowest weight with which 0.45 exceeds 0.55.
+    # This is the lowest weight with which 0.45 exceeds 0.55.
     assert scores.background_weight == 1.5
     assert scores.dice["Bright"] < 0.9, "the Dice must be that of the network alone"
     assert scores_of(truth.astype(np.float32), truth).background_weight == 1.0

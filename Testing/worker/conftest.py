@@ -22,7 +22,7 @@ def client() -> Iterator[WorkerClient]:
 
 @pytest.fixture(scope="session")
 def known() -> Iterator[WorkerClient]:
-    """Client of a worker with models whose results are known."""
+    """Client of a worker that has models with known results."""
     one = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER)
     yield one
     one.close()

@@ -55,7 +55,7 @@ def fail(client: WorkerClient) -> WorkerError:
         ("hang_after_the_handshake", "crashed", "has not answered"),
     ],
 )
-def test_the_error_names_why_a_program_is_no_worker(
+def test_the_error_names_the_reason_why_a_program_is_not_a_worker(
     monkeypatch, name: str, kind: str, message: str
 ):
     # Without this variable, Python writes in blocks.
@@ -116,7 +116,7 @@ def test_all_output_is_read_before_an_exit_is_reported():
     job = client.devices()
     wait_until(end_of(client.pid))
     try:
-        # The program answered a request that it never read: the answer counts.
+        # The answer counts, although the program answered a request that it never read.
         assert client.wait(job).auto.name == "cpu"
         lines = [f"line {n}" for n in range(300)]
         wait_until(lambda: [line for line in log if line.startswith("line")] == lines, client)

@@ -1,4 +1,4 @@
-"""A worker that is cancelled, killed, crashes or fails: one clear error, and the next run works."""
+"""Cancelled jobs, and workers that fail, crash or are killed: one error, and the next run works."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_a_cancel_ends_a_job_while_pytorch_is_imported(tmp_path: Path):
         client.close()
 
 
-def test_a_worker_that_obeys_a_cancel_goes_on_and_labelmaps_are_cancelled_too(tmp_path: Path):
-    # The usual time for obeying is too short on a busy machine.
+def test_a_worker_that_stops_a_cancelled_job_in_time_is_used_again(tmp_path: Path):
+    # A busy machine may need more than the usual time to stop a job.
     client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER, cancel_seconds=LONG)
     try:
         job, calls = start(client, known_model(tmp_path, "slow"), "Segmenting")
@@ -103,7 +103,7 @@ def test_a_cancel_ends_jobs_that_were_not_sent_yet(known: WorkerClient, threshol
     assert_works(known, threshold.parent)
 
 
-def test_a_job_asked_for_after_a_cancel_is_not_cancelled(known: WorkerClient, tmp_path: Path):
+def test_a_job_requested_after_a_cancel_is_not_cancelled(known: WorkerClient, tmp_path: Path):
     job, calls = start(known, known_model(tmp_path, "hanging"), "Segmenting")
     known.cancel()
     later = Calls()
@@ -146,7 +146,7 @@ def test_a_worker_that_was_killed_between_jobs_is_replaced(known: WorkerClient, 
     pid = known.pid
     ended = end_of(pid)
     os.kill(pid, signal.SIGKILL)
-    wait_until(ended)  # without a poll
+    wait_until(ended)  # the client does not poll
     assert_works(known, tmp_path)
     assert known.pid != pid
 

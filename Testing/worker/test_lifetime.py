@@ -100,7 +100,7 @@ def test_a_worker_that_ended_while_idle_is_replaced(tmp_path: Path):
             np.testing.assert_array_equal(client.wait(job).labelmap, two_blobs())
             pid = client.pid
             pids.add(pid)
-            wait_until(end_of(pid), what="the worker's end")  # without a poll
+            wait_until(end_of(pid), what="the worker's end")  # the client does not poll
         assert len(pids) == 2
     finally:
         client.close()

@@ -69,7 +69,7 @@ class FileServer(http.server.BaseHTTPRequestHandler):
     go_on: threading.Event | None = None
 
     def do_GET(self) -> None:
-        with contextlib.suppress(ConnectionError):  # a client that was cancelled
+        with contextlib.suppress(ConnectionError):  # a cancelled client closes its connection
             self._serve()
 
     def _serve(self) -> None:
@@ -78,7 +78,7 @@ class FileServer(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         half = len(self.content) // 2
         self.wfile.write(self.content[:half])
-        # In small pieces, so that the client does not run into a time limit.
+        # The pieces are small, so that the client does not reach a time limit.
         while self.go_on is not None and not self.go_on.wait(0.1):
             self.wfile.write(self.content[half : half + 1024])
             half += 1024

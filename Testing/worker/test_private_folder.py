@@ -58,7 +58,7 @@ def test_the_start_time_of_a_process_does_not_move_with_the_clock():
     assert process_start(process.pid) is None
 
 
-def test_the_next_client_removes_what_a_crash_left(tmp_path: Path, monkeypatch):
+def test_the_next_client_removes_the_folder_of_a_crashed_program(tmp_path: Path, monkeypatch):
     host, ended = host_in_names(), ended_process()
     left = tmp_path / f"masksam-{host}-{ended}-1-x"
     left.mkdir()

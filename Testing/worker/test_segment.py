@@ -1,4 +1,4 @@
-"""Segmentation through the worker gives the engine's own result."""
+"""Segmentation through the worker, compared with the engine in this process."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def test_an_output_that_cannot_be_written_is_refused(shared: Worker, tmp_path: P
 def test_a_waiting_request_is_cancelled_at_once_and_a_running_one_soon(
     shared: Worker, tmp_path: Path
 ):
-    # Minutes of work, if it were not cancelled.
+    # The request would take minutes if it were not cancelled.
     images = [image(tmp_path, two_blobs((44, 68, 92)))]
     first = segment(shared, "one", tmp_path, "slow", images=images)
     second = segment(shared, "two", tmp_path, "slow", images=images)
@@ -273,7 +273,7 @@ def test_a_full_disk_leaves_no_unfinished_file(tmp_path: Path):
     worker.close()
 
 
-def test_an_engine_without_memory_is_recognised_by_its_class_not_by_its_words():
+def test_an_out_of_memory_error_is_recognised_by_its_class_not_by_its_message():
     error = as_request_error(OutOfMemory("nothing fits: close\nother programs"))
     assert error.code == ErrorCode.OUT_OF_MEMORY
     assert error.message == "nothing fits: close other programs"

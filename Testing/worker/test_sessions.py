@@ -1,4 +1,4 @@
-"""Sessions of the worker: what they keep, and the note when they are lost."""
+"""Sessions of the worker: kept embeddings and files, and the note about a lost session."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def test_boxes_give_the_engines_own_result(known, threshold, overwrite):
     assert found.labels == expected.labels
 
 
-def test_a_session_decodes_only_what_its_boxes_ask_for(known, threshold):
+def test_a_session_encodes_only_changed_volumes_and_decodes_only_changed_boxes(known, threshold):
     array = two_blobs()
 
     def counts(**options):
-        """Return how many windows were encoded and decoded so far."""
+        """Return the numbers of windows encoded and decoded so far."""
         notes = run(known, threshold, options.pop("array", array), **options).notes
         return int(notes[-3].split()[1]), int(notes[-2].split()[1])
 
@@ -64,7 +64,7 @@ def test_a_session_decodes_only_what_its_boxes_ask_for(known, threshold):
     encoded, decoded = counts(session="one")
     edited = counts(session="one", boxes=[box])
     assert edited[0] == encoded and decoded < edited[1] < 2 * decoded
-    # The same content in other memory is the same volume.
+    # A copy of the array counts as the same volume.
     assert counts(session="one", array=array.copy()) == edited
     roi = Box("", (0, 0, 0), (8, 8, 4))
     inside = counts(session="one", roi=roi)
@@ -158,7 +158,7 @@ def test_shared_files_are_removed_when_they_are_no_longer_needed(known, threshol
     def sizes() -> list[int]:
         found = []
         for path in set(known.folder.glob("*.raw")) - earlier:
-            with suppress(FileNotFoundError):  # removed meanwhile
+            with suppress(FileNotFoundError):  # the client may have removed it
                 found.append(path.stat().st_size)
         return found
 
@@ -176,7 +176,7 @@ def test_models_stay_in_memory_when_their_sessions_exceed_the_limit(threshold):
         first, second = (
             int(run(client, threshold, session="one").notes[0].split()[1]) for _ in range(2)
         )
-        # The volume was encoded twice, by one model that counts on.
+        # One model has encoded the volume twice, so its count has doubled.
         assert second == 2 * first
     finally:
         client.close()

@@ -177,7 +177,7 @@ class BoxSet:
             self._place_automatic(nodes[0], name)
 
     def note_change(self, node: vtkMRMLMarkupsROINode) -> None:
-        """Note whether a box that was moved still is the automatic one."""
+        """Note whether a box differs from the automatic one after the user has moved it."""
         if not box_nodes.has_size(node):
             return
         name = box_nodes.class_of(node)
@@ -215,7 +215,7 @@ class BoxSet:
             Names of these classes.
 
         Raises:
-            ValueError: the file has no boxes, or one whose name is not a class of the model.
+            ValueError: the file has no boxes, or a box is not named like a class of the model.
         """
         from MaskSAMCore.io.roi_markups import read_boxes  # imports SimpleITK, which is slow
 
@@ -225,7 +225,7 @@ class BoxSet:
             if not box.class_name or (names and box.class_name not in names):
                 raise ValueError(
                     _(
-                        "The box '{box}' of the file has the name of no class: name it {names}."
+                        "The box '{box}' in the file is not named like a class: name it {names}."
                     ).format(box=box.class_name, names=_one_of(names))
                 )
         loaded = list(dict.fromkeys(box.class_name for box in boxes))

@@ -69,7 +69,7 @@ class SegmentationRecord:
 
     @classmethod
     def load(cls, node: vtkMRMLSegmentationNode | None) -> SegmentationRecord | None:
-        """Return the record of a segmentation; None without a record that this version reads."""
+        """Return the record of a segmentation; None without a record that this version can read."""
         text = None if node is None else node.GetAttribute(_ATTRIBUTE)
         if not text:
             return None
@@ -101,7 +101,7 @@ def volumes_of(node: vtkMRMLSegmentationNode) -> list[vtkMRMLScalarVolumeNode]:
     found = [node.GetNthNodeReference(_VOLUME, index) for index in range(count)]
     if not found or None in found:
         raise ValueError(
-            _("The volume of '{name}' has left the scene: segment a volume first.").format(
+            _("The volume of '{name}' is no longer in the scene: segment a volume first.").format(
                 name=node.GetName()
             )
         )

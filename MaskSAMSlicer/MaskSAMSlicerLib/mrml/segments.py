@@ -218,7 +218,7 @@ def _segments_changed(node: vtkMRMLSegmentationNode) -> Iterator[None]:
         node.EndModify(was_modifying)
     segmentation.InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
     if has_surfaces:
-        # Forced, because Slicer else adds no surface to segments that lack one.
+        # The conversion is forced, because otherwise segments without a surface get none.
         segmentation.CreateRepresentation(_closed_surface(), True)
 
 

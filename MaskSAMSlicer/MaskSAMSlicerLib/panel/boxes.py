@@ -33,7 +33,7 @@ class BoxUpdates:
         logic: runs models.
         task: shows the progress of runs.
         progress: shows errors.
-        picker: knows the chosen model.
+        picker: holds the chosen model.
         results: shows outcomes and holds the undo history that runs continue.
 
     Attributes:
@@ -54,8 +54,8 @@ class BoxUpdates:
         self._progress = progress
         self._picker = picker
         self._results = results
-        self._after_drag = False  # whether a drag, not a click, started the current run
-        self._dragged_again = False  # whether a drag has ended during the current run
+        self._after_drag = False  # True if a drag, not a click, started the current run
+        self._dragged_again = False  # True if a drag has ended during the current run
 
     def boxes(self) -> BoxSet | None:
         """Return the boxes for the chosen model and volume; None if there cannot be any."""
@@ -129,7 +129,7 @@ class BoxesView(VTKObservationMixin):
     Args:
         ui: the panel's widgets.
         updates: segments again from the boxes.
-        task: knows whether the worker is busy.
+        task: holds whether the worker is busy.
         progress: shows messages and errors.
         on_change: called when the user has added, changed or removed a box.
     """
@@ -196,12 +196,12 @@ class BoxesView(VTKObservationMixin):
     def _advice(self) -> str:
         if self._boxes.model.needs_boxes:
             return _(
-                "This model segments what boxes surround: name a box, draw it, press Segment."
-                " Boxes of the same name make one segment."
+                "This model segments the structure inside each box: name a box, draw it, press"
+                " Segment. Boxes of the same name make one segment."
             )
         return _(
-            "Drag a box, or draw one, then press Segment again: the class is segmented anew inside"
-            " its box."
+            "Drag a box, or draw one, then press Segment again: the class is segmented again"
+            " inside its box."
         )
 
     def _observe(self) -> None:

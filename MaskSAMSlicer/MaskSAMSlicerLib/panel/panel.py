@@ -1,4 +1,4 @@
-"""The panel: settings, the Segment button, and what comes of a run."""
+"""The panel: settings, the Segment button, and the results of runs."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ class Panel:
         if not model.installed:
             return _("The chosen model is not installed: press Download or Import.")
         if model.needs_boxes and not self._updates.boxes_of_first_run():
-            return _("This model needs boxes: name one under Boxes, and draw it.")
+            return _("This model needs boxes: name a box under Boxes, then draw it.")
         if self._missing_packages:
             return _("Install the missing Python packages first.")
         return ""

@@ -40,7 +40,7 @@ class ProgressView:
         self.show_status(stage + _time_left(seconds_left))
 
     def end(self, message: str) -> None:
-        """Hide the bar and show how a task has ended."""
+        """Hide the bar and show a message about the end of a task."""
         self._ui.progressBar.visible = False
         self.show_status(message)
         self.log(message)
@@ -115,7 +115,7 @@ class WorkerTask:
         """Note that the task has ended.
 
         Args:
-            message: status text that says how.
+            message: status text about the result.
         """
         self._under_way = self._cancelling = False
         self._progress.end(message)

@@ -70,7 +70,7 @@ class ResultsView:
     def show(self, outcome: Outcome) -> None:
         """Show the outcome of a run."""
         if self._outcome is not None and self._outcome.undo is outcome.undo:
-            self._outcome = None  # its undo history goes on and must not be closed
+            self._outcome = None  # its undo history is still in use and must not be closed
         self.clear()
         self._outcome = outcome
         self._ui.resultsButton.visible = True
@@ -80,7 +80,7 @@ class ResultsView:
         self._fill()
 
     def refresh(self) -> None:
-        """Clear the table if its segmentation has left the scene, and update the buttons."""
+        """Clear the table if its segmentation is no longer in the scene, and update the buttons."""
         if self._outcome is not None and self._node() is None:
             self.clear()
         self._update_buttons()
@@ -144,7 +144,7 @@ class ResultsView:
         self._progress.show_status(_("Volumes saved in {path}.").format(path=path))
 
     def _node(self) -> Any:
-        """Return the shown segmentation; None if it has left the scene."""
+        """Return the shown segmentation; None if it is no longer in the scene."""
         if self._outcome is None:
             return None
         return slicer.mrmlScene.GetNodeByID(self._outcome.undo.node_id)

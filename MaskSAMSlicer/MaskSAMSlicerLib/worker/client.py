@@ -46,7 +46,7 @@ from MaskSAMSlicerLib.worker.volume_transfer import Event, VolumeTransfer, run_e
 
 __all__ = ["Job", "SegmentRequest", "SegmentedVolume", "WorkerClient", "WorkerError"]
 
-# `poll` leaves what would take longer to the next call.
+# A call of `poll` stops after this time and leaves the remaining work to the next call.
 POLL_SECONDS = 0.004
 # Number of fresh workers that a job is given to, if none of them has started it.
 _MAX_RESTARTS = 2
@@ -122,8 +122,8 @@ class WorkerClient:
     ) -> Job:
         """Segment a volume; return at once. The result is a `SegmentedVolume`.
 
-        The volume's voxels must not change until the first progress report: they are copied
-        meanwhile.
+        The volume's voxels must not change before the first progress report, because they are
+        copied until then.
         """
         job = self._submit(
             protocol.SEGMENT, None, SegmentResult.from_json, on_progress, on_done, on_error
@@ -152,7 +152,7 @@ class WorkerClient:
         on_done: DoneCallback | None = None,
         on_error: ErrorCallback | None = None,
     ) -> Job:
-        """Download a model of the catalog; to be called only when the user asked for it."""
+        """Download a model of the catalog; call it only when the user has asked for it."""
         params = ModelParams(name).to_json()
         return self._submit(protocol.DOWNLOAD, params, dict, on_progress, on_done, on_error)
 
@@ -361,8 +361,8 @@ class WorkerClient:
             reason = describe_exit(status)
             if status != 0:
                 self._log(reason)
-            # The next worker is given the jobs that this one has not started: it may have ended,
-            # for idleness or otherwise, just when they were sent.
+            # The next worker gets the jobs that this one has not started, because a worker may
+            # end, for example after idling, just when a job is sent.
             lost = [job for job in unanswered if job.started or job.cancelling]
             self._replace(connection, lost, WorkerError("crashed", reason, connection.tail))
         elif self._kill_at is not None and time.monotonic() >= self._kill_at:
@@ -394,7 +394,7 @@ class WorkerClient:
             self._fail(job, error)
 
     def _abandon(self, connection: Connection, error: WorkerError) -> None:
-        """End a worker that does not work, and fail all jobs."""
+        """End a faulty worker, and fail all jobs."""
         self._disconnect()
         connection.kill()
         self._log(str(error))

@@ -102,7 +102,7 @@ class Connection:
                 return None
             if message is None:
                 line = self._process.invalid_line
-                text = f"the segmentation process printed what is not a message: '{line}'"
+                text = f"the segmentation process printed a line that is not a message: '{line}'"
                 raise WorkerError("protocol", text, self.tail)
             self._silent_seconds, self._pinged = 0.0, False
             if message.get("id") == "initialize":
@@ -114,7 +114,7 @@ class Connection:
         """Return the exit status once the process has ended, else None; ping a silent worker.
 
         Args:
-            expecting: True if the worker owes an answer.
+            expecting: True if the worker has an unanswered request.
 
         Raises:
             WorkerError: the worker could not start, or hangs.
@@ -147,7 +147,7 @@ class Connection:
         self._process.kill()
 
     def close(self, seconds: float) -> None:
-        """Ask the process to end, and kill what is left after some seconds."""
+        """Ask the process to end; kill it and its children if it still runs after some seconds."""
         self._process.close(seconds)
 
     def _finish_handshake(self, message: dict[str, Any]) -> None:
@@ -158,7 +158,7 @@ class Connection:
         if answer.protocol != PROTOCOL_VERSION:
             raise WorkerError(
                 "protocol",
-                f"the segmentation process speaks protocol {answer.protocol}, this module protocol"
+                f"the segmentation process uses protocol {answer.protocol}, this module protocol"
                 f" {PROTOCOL_VERSION}: update the older of the two",
                 self.tail,
             )

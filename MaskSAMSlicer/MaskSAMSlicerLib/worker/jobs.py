@@ -26,7 +26,7 @@ _KINDS = {
 
 
 class WorkerError(Exception):
-    """Reason why there is no result, in one line for the user.
+    """Error of a job, with a message of one line for the user.
 
     Attributes:
         kind: "refused" (the user can correct it), "cancelled", "memory", "protocol" (another
@@ -47,7 +47,7 @@ class WorkerError(Exception):
     @classmethod
     def from_answer(cls, error: RequestError) -> WorkerError:
         """Return the error that the worker answered."""
-        # The remaining codes are JSON-RPC's own: the two programs do not understand each other.
+        # All other codes are JSON-RPC's own: the programs use different protocols.
         kind = next((kind for code, kind in _KINDS.items() if code == error.code), "protocol")
         return cls(kind, error.message or "no reason was given", error.traceback)
 

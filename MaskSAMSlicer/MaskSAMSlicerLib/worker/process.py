@@ -58,7 +58,7 @@ class WorkerProcess:
         options: dict[str, Any] = (
             {"creationflags": subprocess.CREATE_NO_WINDOW}
             if sys.platform == "win32"
-            else {"start_new_session": True}  # its own process group, so that children end with it
+            else {"start_new_session": True}  # a new process group, so that children end with it
         )
         self._process = subprocess.Popen(
             list(command),
@@ -111,7 +111,7 @@ class WorkerProcess:
             self._start(self._kill)
 
     def close(self, seconds: float) -> None:
-        """Ask the process to end, and kill what is left after some seconds."""
+        """Ask the process to end; kill it and its children if it still runs after some seconds."""
         self.send(Request(protocol.SHUTDOWN, {}, 0).to_json())
         self._outgoing.put(None)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -124,7 +124,7 @@ class WorkerProcess:
         if status is not None and not self._ended:
             self._ended = True
             self._checked_at = time.monotonic()
-            # At once, because the number may belong to another process later.
+            # The group is killed at once, because another process may get its number later.
             _kill_group(self.pid)
         return status
 

@@ -23,7 +23,7 @@ class SharedFiles:
     """Raw files of volumes and labelmaps; safe to use from several threads.
 
     Attributes:
-        folder: folder that only this process and its worker know.
+        folder: folder that only this process and its worker use.
 
     Raises:
         OSError: there is no place for temporary files.
@@ -156,7 +156,7 @@ class SharedFiles:
                 # A worker that was killed may have left its temporary file.
                 path.with_name(f".{path.name}.part").unlink(missing_ok=True)
             except OSError:
-                continue  # on Windows for as long as the worker maps it: tried again next time
+                continue  # Windows keeps a mapped file; the next call tries again
             self._files.discard(path)
 
 
@@ -192,7 +192,7 @@ def _is_same(array: np.ndarray, image: ImageFile, cancelled: Callable[[], bool])
     for part in _pieces(array):
         if cancelled():
             raise WorkerError.cancelled()
-        # As bytes, so that NaN equals NaN and nothing is converted.
+        # Bytes are compared, so that NaN equals NaN and nothing is converted.
         if np.ascontiguousarray(array[part]).tobytes() != kept[part].tobytes():
             return False
     return True

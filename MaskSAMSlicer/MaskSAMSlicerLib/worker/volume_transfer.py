@@ -92,7 +92,7 @@ class VolumeTransfer:
         def run() -> None:
             work()
             if self._closed:
-                self.files.remove()  # again, because it may have written meanwhile
+                self.files.remove()  # the thread may have written a file after `close` removed all
 
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = threading.Thread(target=run, name="masksam files", daemon=True)

@@ -13,7 +13,7 @@ from MaskSAMCore.data.synthesis.labelmap import Labelmap
 from MaskSAMCore.data.synthesis.random_source import RandomSource
 from Testing.helpers.labelled_heads import DESCRIPTION
 
-# No change of shape or resolution.
+# These ranges change neither shape nor resolution.
 STILL = SynthesisRanges(
     rotation=0,
     scale=0,
@@ -25,7 +25,8 @@ STILL = SynthesisRanges(
     thick_slices=0,
     in_plane_spacing=0,
 )
-# No change of intensity either: each label has one intensity, and the background is dark.
+# These ranges do not change intensities either: each label has one intensity, and the background
+# is dark.
 PLAIN = replace(STILL, spread=0, shared_means=0, bias=0, gamma=0, noise=0, dark_background=1)
 
 

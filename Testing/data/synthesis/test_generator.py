@@ -100,7 +100,7 @@ def test_thick_slices_are_blurred_along_one_axis_only(seed: int):
     assert max(correlation_along(thin, axis) for axis in range(3)) < 0.3
 
 
-def test_stripping_removes_the_surroundings_only():
+def test_stripping_removes_only_the_surroundings():
     labelmap = uncropped_labelmap(head())
     indices = labelmap.indices.numpy()
     skin = np.array(label_scheme().values)[indices] == 90

@@ -37,7 +37,7 @@ def windows_of(folder: Path, seed: int) -> SynthesizedWindows:
     return SynthesizedWindows(labelmaps, dataset.scheme, PLAN, 0.7, seed)
 
 
-def test_windows_repeat_with_their_seed_only(tmp_path: Path):
+def test_windows_repeat_only_with_the_same_seed(tmp_path: Path):
     write_labelmaps(tmp_path, 3, DESCRIPTION)
     first, again, other = (list(islice(windows_of(tmp_path, seed), 6)) for seed in (1, 1, 2))
     for (a, b), (c, d) in zip(first, again, strict=True):

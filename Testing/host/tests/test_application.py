@@ -1,4 +1,4 @@
-"""The stand-in for the application: modules, scene, views, as real as slicer-core allows."""
+"""The stand-in for the application: modules, parameters, scene, messages and views."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ import pytest
 from Testing import host
 
 
-def test_a_module_is_found_where_the_application_has_it(panel, small_path):
+def test_a_loaded_module_is_found_under_the_names_that_the_application_uses(panel, small_path):
     import slicer
 
     assert slicer.modules.small.title == "Small"
@@ -22,7 +22,7 @@ def test_a_module_is_found_where_the_application_has_it(panel, small_path):
     host.select_module("Small")
 
 
-def test_parameters_go_from_the_widgets_to_the_node_and_back(panel, volume):
+def test_widgets_and_parameter_node_are_synchronized_in_both_directions(panel, volume):
     import slicer
 
     ui, parameters = panel.ui, panel.parameters
@@ -30,7 +30,7 @@ def test_parameters_go_from_the_widgets_to_the_node_and_back(panel, volume):
     node = parameters.parameterNode
     assert (ui.opacitySlider.value, ui.modeBox.currentText, ui.chunkBox.currentText) == (
         0.25, "EXACT", "8")  # fmt: skip
-    assert ui.volumeSelector.currentNode() is None  # never chosen by itself
+    assert ui.volumeSelector.currentNode() is None  # a selector never chooses a node by itself
     ui.volumeSelector.setCurrentNode(volume)
     assert parameters.volume is volume and parameters.segmentation is None
 
@@ -61,7 +61,7 @@ def test_a_disconnected_panel_leaves_the_node_alone(panel):
     assert parameters.name == "liver"
 
 
-def test_parameters_survive_a_scene_file(panel, volume, tmp_path):
+def test_parameters_are_saved_and_loaded_with_the_scene(panel, volume, tmp_path):
     import slicer
 
     panel.parameters.volume = volume
@@ -81,7 +81,7 @@ def test_parameters_survive_a_scene_file(panel, volume, tmp_path):
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(panel.parameters.volume), expected)
 
 
-def test_a_clicked_button_works_on_the_real_volume(panel, volume):
+def test_a_clicked_button_changes_the_real_volume(panel, volume):
     import qt
     import slicer
 
@@ -92,13 +92,13 @@ def test_a_clicked_button_works_on_the_real_volume(panel, volume):
     assert not host.messages
 
 
-def test_an_error_is_said_and_not_shown_in_a_box(panel):
+def test_an_error_message_is_recorded_without_opening_a_dialog(panel):
     panel.ui.applyButton.click()
     assert host.messages.texts("error") == ["Failed.\n\nChoose a volume"]
     assert isinstance(host.errors.pop(), ValueError)
 
 
-def test_reload_brings_the_changed_source_and_cleans_up_the_old_panel(panel, small_path):
+def test_reloading_imports_the_changed_source_and_cleans_up_the_old_panel(panel, small_path):
     import slicer
 
     source = small_path.read_text("utf-8")
@@ -121,7 +121,7 @@ def test_the_self_test_of_a_module_runs(panel):
     del slicer.selfTestRan
 
 
-def test_an_unloaded_module_leaves_nothing(scene, small_path):
+def test_an_unloaded_module_leaves_nothing_behind(scene, small_path):
     import slicer
 
     host.load_module(small_path)
@@ -129,10 +129,7 @@ def test_an_unloaded_module_leaves_nothing(scene, small_path):
     host.unload_module("Small")
     assert panel.calls == ["enter", "exit", "cleanup"]
     assert not hasattr(slicer.modules, "small") and "Small" not in sys.modules
-    scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")  # no dead widget hears of it
-
-
-# The scene
+    scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")  # no deleted widget receives the event
 
 
 def test_the_subject_hierarchy_follows_the_scene(scene, volume):
@@ -147,7 +144,7 @@ def test_the_subject_hierarchy_follows_the_scene(scene, volume):
     assert hierarchy.GetItemDataNode(item) is None
 
 
-def test_the_application_tells_of_its_start_and_its_end(application):
+def test_the_application_emits_signals_at_its_start_and_its_end(application):
     seen = []
     for signal in ("startupCompleted", "aboutToQuit"):
         application.connect(f"{signal}()", lambda signal=signal: seen.append(signal))
@@ -168,7 +165,7 @@ def test_a_registered_sample_is_listed_once(application):
         SampleData.SampleDataLogic.registerCustomSampleDataSource("Own", fileName="a.nrrd")
 
 
-def test_a_confirmation_gets_the_answer_that_waits(scene):
+def test_a_confirmation_gets_the_next_queued_answer(scene):
     import slicer
 
     host.messages.answers.extend([False, True])
@@ -187,9 +184,6 @@ def test_settings_stay_in_the_temporary_folder(application):
         os.path.realpath(application.temporaryPath)
     )
     settings.clear()
-
-
-# Pictures
 
 
 def test_a_picture_with_panel_and_four_views_is_not_blank(panel, volume, tmp_path):
@@ -219,7 +213,7 @@ def test_a_picture_with_panel_and_four_views_is_not_blank(panel, volume, tmp_pat
     assert slicer.util.mainWindow() is None and slicer.app.layoutManager() is None
 
 
-def test_a_mouse_over_a_picture_places_a_point_where_it_is(panel, volume):
+def test_a_click_on_a_picture_places_a_point_at_its_position(panel, volume):
     import qt
     import slicer
 

@@ -7,7 +7,7 @@ from MaskSAMCore.inference.sam.box_slices import best_axis, box_slices
 @pytest.mark.parametrize(
     ("size", "spacing", "axis"),
     [
-        # Thick slices decide, whatever the box is, along each axis.
+        # Thick slices decide along each axis, whatever the shape of the box.
         ((30, 30, 2), (3.0, 1.0, 1.0), 0),
         ((2, 30, 30), (1.0, 1.0, 2.0), 2),
         ((2, 30, 30), (0.8, 1.3, 0.8), 1),

@@ -36,7 +36,7 @@ def test_the_highest_logit_wins_in_any_order():
         assert np.array_equal(other, labelmap) and np.array_equal(again, confidences)
 
 
-def test_of_equal_logits_the_lowest_label_keeps_the_voxel_in_any_order():
+def test_where_logits_are_equal_the_lowest_label_keeps_the_voxel_in_any_order():
     place = (slice(0, 1), slice(0, 1), slice(0, 6))
     first = np.array([[[-1, -1, 0.5, 0.5, 8, 8]]], np.float16)
     # Neighbours in float16 are equal, because processors round equal boxes differently.

@@ -42,7 +42,7 @@ def test_a_box_has_the_logits_of_sams_own_predictor(shape: tuple[int, int], size
     np.testing.assert_allclose(found[0].numpy(), expected[0], atol=1e-4)
 
 
-def test_boxes_decoded_together_are_as_each_alone():
+def test_boxes_decoded_together_have_the_logits_of_each_alone():
     model, grey = small_sam(), photograph(48, 64)
     preparation = PREPARATIONS["sam"]
     rng = np.random.default_rng(0)

@@ -118,7 +118,7 @@ def test_where_names_overlap_the_higher_logit_wins(segmenter: SamSegmenter):
 
 @pytest.mark.parametrize("code", ["RPS", "IPL", "LAI", "ARS", "SLA"])
 def test_segments_do_not_depend_on_the_axes_that_a_volume_is_stored_along(code: str):
-    """They are equal voxel for voxel, because slices are always viewed as radiologists do."""
+    """They are equal voxel for voxel, because slices have the orientation that radiologists use."""
     segmenter = SamSegmenter(small_sam(), device="cpu")
     image = volume()
     reoriented = reorient(image, code)
@@ -191,7 +191,7 @@ def test_sam_sees_ct_in_a_window_and_other_images_between_percentiles(segmenter:
     roi = Box("", (2.0, 2.0, 1.0), (30.0, 24.0, 8.0))
     slice_two = Box("x", (5.0, 5.0, 2.0), (20.0, 20.0, 3.0))
     array = image.array.copy()
-    array[0, 0, 0] = -1000  # air, and outside the ROI
+    array[0, 0, 0] = -1000  # this voxel is air outside the ROI
     ct = Volume(array, image.ijk_to_ras)
     segmenter.segment(ct, roi=roi, boxes=[slice_two])
     segmenter.segment(image, roi=roi, boxes=[slice_two])
@@ -292,7 +292,7 @@ def test_a_gpu_gives_the_labels_of_the_cpu(segmenter: SamSegmenter):
     with faster.open(volume()) as session:
         found = [session.segment([A, B]), session.segment([B]), session.segment([A, B])]
     assert np.array_equal(found[2].labelmap, found[0].labelmap)
-    assert (found[0].labelmap == expected.labelmap).mean() > 0.98  # it encodes in bfloat16
+    assert (found[0].labelmap == expected.labelmap).mean() > 0.98  # the GPU encodes in bfloat16
 
 
 def test_a_note_names_each_box_without_voxels(segmenter: SamSegmenter):

@@ -102,7 +102,7 @@ def test_an_official_file_fits_a_smaller_grid_in_global_and_in_windowed_blocks(
             key = f"image_encoder.blocks.{index}.attn.rel_pos_{axis}"
             table = sam.state_dict()[key]
             if index in (1, 3):
-                # The same extent in fewer steps: distance 0 stays in the middle.
+                # The extent is the same in fewer steps, so that distance 0 stays in the middle.
                 positions = (torch.arange(2 * size - 1) + 0.5) * 127 / (2 * size - 1) - 0.5
                 expected = (-1 + positions / 63)[:, None].expand(-1, 16)
                 torch.testing.assert_close(table, expected, atol=1e-5, rtol=0)
@@ -135,7 +135,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "noise.pth"
     path.write_bytes(b"no checkpoint")
     with pytest.raises(ValueError, match=r"noise\.pth is not a readable SAM checkpoint"):

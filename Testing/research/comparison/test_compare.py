@@ -24,7 +24,7 @@ from MaskSAMCore.research.comparison.compare import CompareOptions, compare
 from MaskSAMCore.training.fit import FitOptions, fit
 from Testing.helpers.short_run import QUICK, SMALL, VALUES, write_gapped_dataset
 
-# The fewest iterations after which a network finds both classes.
+# After fewer iterations, no network finds both classes.
 VERY_QUICK = {**QUICK, "iterations": 40, "learning_rate": 6e-3, "warm_up": 5, "ema": 0.9}
 
 

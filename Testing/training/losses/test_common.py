@@ -7,7 +7,7 @@ import torch
 from MaskSAMCore.training.losses.common import cross_entropy_and_dice
 
 
-def test_perfect_logits_cost_nothing_and_padding_does_not_count():
+def test_perfect_logits_have_a_loss_of_zero_and_padding_is_ignored():
     labels = torch.randint(0, 3, (1, 2, 6, 6))
     logits = 50.0 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).float()
     entropy, dice = cross_entropy_and_dice(logits, labels)

@@ -196,7 +196,7 @@ def test_the_generators_loss_is_low_only_for_the_masks_of_the_right_classes() ->
     assert float(generator_loss(GivenMasks(swapped), None, labels, settings)[0]) > 1
 
 
-def test_the_generator_alone_learns_a_window_and_leaves_the_decoder_as_it_is() -> None:
+def test_the_generator_alone_learns_a_window_and_the_decoder_does_not_change() -> None:
     torch.manual_seed(0)
     changes = {"stem_pyramid": True, "stem_channels": (8, 8, 16), "detail_channels": 6}
     model = build_model(small_masksam_config(**changes, residual_masks=True))

@@ -1,4 +1,4 @@
-"""A network that no other module of MaskSAMCore knows."""
+"""Network that no module of MaskSAMCore imports."""
 
 from MaskSAMCore.research.toy.network import Config, Network
 
