@@ -15,7 +15,7 @@ from MaskSAMCore import Segmenter, read_boxes, read_volume
 from MaskSAMCore.cli import main
 from MaskSAMCore.geometry import RasBox, box_on_grid
 from MaskSAMCore.io import write_boxes
-from MaskSAMCore.modeling.sam import predictor
+from MaskSAMCore.modeling.sam import checkpoint
 from Testing.cli.helpers import error_line
 from Testing.helpers.generated import write_image
 from Testing.helpers.sam_reference import SMALL, photograph, small_sam
@@ -30,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("sam")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MASKSAM_HOME", str(folder / "home"))
-        patch.setattr(predictor, "SAM_CONFIGS", dict.fromkeys(("vit_b", "vit_l", "vit_h"), SMALL))
+        patch.setattr(checkpoint, "SAM_CONFIGS", dict.fromkeys(("vit_b", "vit_l", "vit_h"), SMALL))
         path = folder / "weights.pth"
         torch.save(small_sam(1024).sam.state_dict(), path)
         assert main(["models", "add", str(path), "--name", "mine", "--unverified"]) == 0
