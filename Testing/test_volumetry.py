@@ -8,13 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from MaskSAMCore.cli import main
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io import read_volume
 from MaskSAMCore.labels import side_of
 from MaskSAMCore.volumetry import structure_volumes, volume_table, write_volume_table
-from Testing.helpers.generated import generated_case, write_image
-from Testing.helpers.small_bundle import small_bundle
 
 
 @pytest.mark.parametrize(
@@ -80,27 +76,3 @@ def test_the_file_has_a_byte_order_mark_only_if_it_is_not_ascii(name: str, tmp_p
     assert line["case"] == name
     with pytest.raises(MaskSAMError, match="exists"):
         write_volume_table(path, {}, overwrite=False)
-
-
-def test_predict_writes_the_volumes_of_all_cases_and_keeps_a_file_that_exists(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
-    model = str(small_bundle(tmp_path / "small"))
-    for name in ("a", "b"):
-        write_image(generated_case(0)[0], tmp_path / "in" / f"{name}.nii.gz", spacing=(1, 1, 2))
-    target = tmp_path / "tables" / "volumes.csv"
-    arguments = ["predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", model]
-    assert main([*arguments, "--volumes", str(target)]) == 0
-    lines = list(csv.DictReader(target.open(encoding="utf-8")))
-    assert {line["case"] for line in lines} == {"a", "b"}
-    found = (read_volume(tmp_path / "out" / "a.nii.gz").array > 0).sum()
-    assert found > 0
-    volumes = [float(line["volume_ml"]) for line in lines if line["case"] == "a"]
-    assert sum(volumes) == pytest.approx(2 * found / 1000, abs=1e-3)
-    target.write_text("precious")
-    assert main([*arguments, "--volumes", str(target)]) == 2
-    assert "--overwrite" in capfd.readouterr().err
-    assert target.read_text() == "precious"
-    for taken in (tmp_path / "out" / "a.nii.gz", tmp_path):
-        assert main([*arguments, "--overwrite", "--volumes", str(taken)]) == 2
-        assert "a file of its own" in capfd.readouterr().err

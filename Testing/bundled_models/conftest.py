@@ -1,3 +1,5 @@
+"""Results of the demo, shared by the tests of bundled models."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -10,11 +10,14 @@ import pytest
 from nilearn.datasets.struct import GM_MNI152_FILE_PATH, MNI152_FILE_PATH, WM_MNI152_FILE_PATH
 
 from MaskSAMCore import Segmenter, Volume, read_volume
+from MaskSAMCore.data.label_scheme import read_scheme
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.geometry import reorient
+from MaskSAMCore.labels import Label
 from MaskSAMCore.resources import resources
 from MaskSAMCore.volumetry import structure_volumes
 from Testing.benchmarks.brain_heads import GREY, WHITE, dice
+from Testing.helpers.paths import ROOT
 
 # Volumes in ml. The bounds are wide: they exclude a missing structure, and one that covers parts of
 # its neighbours.
@@ -118,3 +121,23 @@ def test_inverted_intensities_change_the_result_little(
     other = segmenter.segment(inverted)
     values = [label.value for label in segmenter.labels]
     assert np.mean(dice_scores(found, other.labelmap, values)) > 0.75
+
+
+def test_the_label_scheme_the_card_and_the_split_of_the_training_agree():
+    description = json.loads((ROOT / "Docs/brain/labels.json").read_text(encoding="utf-8"))
+    scheme, problems = read_scheme(description)
+    assert not problems and scheme is not None and len(scheme.classes) == 29
+    path = resources() / "Models/cards/brain.json"
+    card = json.loads(path.read_text(encoding="utf-8"))
+    assert set(card["labels"]) == set(scheme.classes)
+    labels = [Label.from_json({**card["labels"][n], "value": 1}) for n in scheme.classes]
+    kinds = set()
+    for label in labels:
+        assert label.terminology is not None
+        side = label.terminology.type_modifier
+        assert (side.meaning.lower() if side else "") in ("", label.name.split()[0])
+        kinds.add((label.terminology.type, side))
+    assert len(kinds) == 29
+    split = json.loads((ROOT / "Docs/brain/splits.json").read_text(encoding="utf-8"))
+    assert len(split["train"]) == 14 and len(split["val"]) == 2
+    assert not set(split["train"]) & set(split["val"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from MaskSAMCore.geometry import RasBox, box_on_grid
 from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.io import read_boxes, read_volume, write_boxes
 from Testing.cli.helpers import error_of
-from Testing.helpers.generated import write_image
+from Testing.helpers.generated import generated_case, write_image
 from Testing.helpers.small_bundle import small_bundle
 
 
@@ -94,7 +95,7 @@ def test_a_box_bounds_its_class(image: Path, model: str, tmp_path: Path):
     assert (np.abs(found[:, ::-1] - [7.5, 6.5, 3.5]) <= [4, 3, 2]).all()
 
 
-def test_boxes_change_other_classes_only_with_the_option_overwrite(
+def test_boxes_change_other_classes_only_with_boxes_overwrite(
     image: Path, model: str, tmp_path: Path
 ):
     volume = read_volume(image)
@@ -179,3 +180,26 @@ def test_an_unknown_model_or_device_is_refused(
     arguments = ["predict", str(image), "-o", str(tmp_path / "o.mha"), "-m"]
     assert "no model named 'nobody'" in error_of(capfd, [*arguments, "nobody"])
     assert "device" in error_of(capfd, [*arguments, model, "--device", "warp"])
+
+
+def test_the_volumes_of_all_cases_are_written_and_an_existing_file_is_kept(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    for name in ("a", "b"):
+        write_image(generated_case(0)[0], tmp_path / "in" / f"{name}.nii.gz", spacing=(1, 1, 2))
+    target = tmp_path / "tables" / "volumes.csv"
+    arguments = ["predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", model]
+    assert main([*arguments, "--volumes", str(target)]) == 0
+    lines = list(csv.DictReader(target.open(encoding="utf-8")))
+    assert {line["case"] for line in lines} == {"a", "b"}
+    found = (read_volume(tmp_path / "out" / "a.nii.gz").array > 0).sum()
+    assert found > 0
+    volumes = [float(line["volume_ml"]) for line in lines if line["case"] == "a"]
+    assert sum(volumes) == pytest.approx(2 * found / 1000, abs=1e-3)
+    target.write_text("precious")
+    assert main([*arguments, "--volumes", str(target)]) == 2
+    assert "--overwrite" in capfd.readouterr().err
+    assert target.read_text() == "precious"
+    for taken in (tmp_path / "out" / "a.nii.gz", tmp_path):
+        assert main([*arguments, "--overwrite", "--volumes", str(taken)]) == 2
+        assert "a file of its own" in capfd.readouterr().err

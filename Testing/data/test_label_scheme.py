@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 
 import pytest
 
 from MaskSAMCore.data.label_scheme import read_scheme
-from MaskSAMCore.labels import Label
-from MaskSAMCore.resources import resources
 from Testing.helpers.labelled_heads import DESCRIPTION, LABELS
-from Testing.helpers.paths import ROOT
 
 
 def changed(**parts) -> dict:
@@ -110,23 +106,3 @@ def test_each_problem_of_a_description_has_a_message(description: dict, message:
     scheme, problems = read_scheme(description)
     assert scheme is None
     assert message in "; ".join(problems)
-
-
-def test_the_brain_models_labels_card_and_split_agree():
-    description = json.loads((ROOT / "Docs/brain/labels.json").read_text(encoding="utf-8"))
-    scheme, problems = read_scheme(description)
-    assert not problems and scheme is not None and len(scheme.classes) == 29
-    path = resources() / "Models/cards/brain.json"
-    card = json.loads(path.read_text(encoding="utf-8"))
-    assert set(card["labels"]) == set(scheme.classes)
-    labels = [Label.from_json({**card["labels"][n], "value": 1}) for n in scheme.classes]
-    kinds = set()
-    for label in labels:
-        assert label.terminology is not None
-        side = label.terminology.type_modifier
-        assert (side.meaning.lower() if side else "") in ("", label.name.split()[0])
-        kinds.add((label.terminology.type, side))
-    assert len(kinds) == 29
-    split = json.loads((ROOT / "Docs/brain/splits.json").read_text(encoding="utf-8"))
-    assert len(split["train"]) == 14 and len(split["val"]) == 2
-    assert not set(split["train"]) & set(split["val"])

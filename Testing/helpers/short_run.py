@@ -39,7 +39,7 @@ QUICK = {
     "augmentation": 0.3,
     "ema": 0.97,
 }
-# Losses are logged every five steps.
+# The iterations are five because losses are logged every five steps.
 SHORT = {**QUICK, "iterations": 5}
 VALUES = {"Bright": 10, "Dark": 300}
 
@@ -89,16 +89,16 @@ def logged_losses(run: Path, part: int = 0) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(stream) if row.get("loss")]
 
 
-def dice_of(run: Path, dataset: Path, train: bool = True) -> float:
+def dice_of(run: Path, dataset: Path, trained: bool = True) -> float:
     """Return the mean Dice of the validation cases with a run's best weights.
 
     Args:
         run: folder of the run.
         dataset: folder of the dataset, with images of one channel.
-        train: whether the best weights are used, instead of random ones.
+        trained: True for the best weights, False for random ones.
     """
     record = TrainingRecord.load(run)
-    model = load_weights(record, run / BEST) if train else build_model(record.config)
+    model = load_weights(record, run / BEST) if trained else build_model(record.config)
     labels = [
         Label(value, name, (1, 1, 1))
         for value, name in zip(record.values, record.classes, strict=True)

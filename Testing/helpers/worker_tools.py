@@ -14,9 +14,8 @@ import pytest
 from MaskSAMCore.geometry import Volume
 from MaskSAMSlicerLib.worker import client as worker_client
 from MaskSAMSlicerLib.worker.client import Job, SegmentRequest, WorkerError
+from Testing.helpers.time_limits import LONG
 
-# No step takes this long, even on a busy machine; only a failing test waits for it.
-LONG = 300.0
 # These class names are not ASCII.
 UNICODE_NAMES = ("Bright 明", "Därk")
 MATRIX = np.diag([-1.0, -1.0, 2.0, 1.0])

@@ -1,3 +1,5 @@
+"""Box prompts of windows, made from boxes of a volume."""
+
 import numpy as np
 import pytest
 import torch

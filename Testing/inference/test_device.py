@@ -1,3 +1,5 @@
+"""Choice of a device, mixed precision, and the fallback when memory runs out."""
+
 import pytest
 import torch
 

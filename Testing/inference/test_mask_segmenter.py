@@ -1,3 +1,5 @@
+"""Segmentation of volumes in any orientation with models that have classes."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,3 +1,5 @@
+"""Open volumes of models that have classes, segmented again with boxes."""
+
 import tempfile
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Boxes between a volume and the grid of a model."""
+
 import numpy as np
 import pytest
 

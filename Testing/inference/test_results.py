@@ -1,3 +1,5 @@
+"""Largest components of a labelmap."""
+
 import numpy as np
 
 from MaskSAMCore.inference.results import keep_largest_components

@@ -1,3 +1,5 @@
+"""Segmentation of the part of a volume inside an ROI."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Scores of windows that are centred on every slice."""
+
 import numpy as np
 import pytest
 import torch

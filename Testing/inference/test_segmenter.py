@@ -1,3 +1,5 @@
+"""Segmenters loaded by the name of a model."""
+
 import pytest
 
 from MaskSAMCore.errors import MaskSAMError

@@ -1,3 +1,5 @@
+"""Sliding windows and their weights."""
+
 from itertools import product
 
 import numpy as np

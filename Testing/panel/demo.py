@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from Testing import host
-from Testing.panel.helpers import User, segmentations
+from Testing.panel.helpers import User, drag, segmentations
 from Testing.panel.pictures import save_light_and_dark
 from Testing.slicer.helpers import MODULE, ROOT
 
@@ -87,7 +87,6 @@ def hide_results() -> None:
 
 def move_a_box(application, user: User) -> None:
     """Show the boxes of the last run, drag one in the axial view, click Segment again."""
-    import numpy as np
     import slicer
 
     from MaskSAMSlicerLib.mrml.box_nodes import boxes_of
@@ -96,16 +95,7 @@ def move_a_box(application, user: User) -> None:
         section.collapsed = True
     user.click(user.ui.showBoxesButton)
     (box, *_others) = boxes_of(segmentations(slicer.mrmlScene)[-1])
-    center = [0.0, 0.0, 0.0]
-    box.GetCenterWorld(center)
-    centered = slicer.vtkMRMLSliceNode.CenteredJumpSlice
-    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, centered)
-    application.processEvents()
-    view = host.open_views()["Red"]
-    view.image()
-    to_pixel = np.linalg.inv(slicer.util.arrayFromVTKMatrix(view.node.GetXYToRAS()))
-    x, y = ((to_pixel @ [*center, 1])[:2]).round().astype(int).tolist()
-    view.drag((x, y), (x + 6, y + 12))
+    drag(host.open_views(), box, 6, 12)
     user.segment_again()
     print(user.status)
     application.processEvents()

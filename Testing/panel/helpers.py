@@ -11,10 +11,8 @@ import psutil
 
 from MaskSAMCore.geometry import Box
 from Testing.helpers.threshold_model import two_blobs
+from Testing.helpers.time_limits import LONG
 from Testing.slicer.helpers import GRIDS, add_volume
-
-# No step takes this long, even on a busy machine; only a failing test waits for it.
-LONG = 300.0
 
 
 class User:
@@ -186,3 +184,24 @@ def edges_of(node: Any, volume: Any) -> Box:
     from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
 
     return box_from_roi(node, volume_from_node(volume), class_of(node))
+
+
+def show_slice_through(views: dict, name: str, node: Any) -> tuple[Any, tuple[int, int]]:
+    """Show the slice through the center of a box in a slice view; return the view and the pixel."""
+    import slicer
+
+    view, center = views[name], [0.0, 0.0, 0.0]
+    node.GetCenterWorld(center)
+    mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
+    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, mode)
+    slicer.app.processEvents()
+    view.window.Render()
+    to_pixel = np.linalg.inv(slicer.util.arrayFromVTKMatrix(view.node.GetXYToRAS()))
+    x, y = (to_pixel @ [*center, 1])[:2].round().astype(int).tolist()
+    return view, (x, y)
+
+
+def drag(views: dict, node: Any, across: int, up: int) -> None:
+    """Drag a box in the axial view by a number of pixels."""
+    view, (x, y) = show_slice_through(views, "Red", node)
+    view.drag((x, y), (x + across, y + up))

@@ -8,7 +8,14 @@ import pytest
 from MaskSAMCore import read_boxes
 from Testing import host
 from Testing.helpers.threshold_model import threshold_segmenter, two_blobs
-from Testing.panel.helpers import blobs_volume, box_node, edges_of, move_box
+from Testing.panel.helpers import (
+    blobs_volume,
+    box_node,
+    drag,
+    edges_of,
+    move_box,
+    show_slice_through,
+)
 from Testing.slicer.helpers import (
     GRIDS,
     add_transform,
@@ -42,26 +49,6 @@ def expected(volume_node, *boxes, overwrite=False):
     volume = volume_from_node(volume_node)
     edges = [edges_of(node, volume_node) for node in boxes]
     return threshold_segmenter().segment(volume, boxes=edges, overwrite=overwrite).labelmap
-
-
-def show_slice_through(views, name, node):
-    """Show the slice through the center of a box in a slice view; return the view and the pixel."""
-    import slicer
-
-    view, center = views[name], [0.0, 0.0, 0.0]
-    node.GetCenterWorld(center)
-    mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
-    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, mode)
-    slicer.app.processEvents()
-    view.window.Render()
-    to_pixel = np.linalg.inv(slicer.util.arrayFromVTKMatrix(view.node.GetXYToRAS()))
-    return view, tuple(int(v) for v in (to_pixel @ [*center, 1])[:2].round())
-
-
-def drag(views, node, across, up):
-    """Drag a box in the axial view by a number of pixels."""
-    view, (x, y) = show_slice_through(views, "Red", node)
-    view.drag((x, y), (x + across, y + up))
 
 
 def test_boxes_are_shown_named_and_colored_like_their_segments(user, scene):

@@ -36,7 +36,7 @@ def unet(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_reaches_a_dice_that_an_untrained_model_cannot(unet: Path, dataset: Path):
     assert dice_of(unet, dataset) > 0.7
-    assert dice_of(unet, dataset, train=False) < 0.4
+    assert dice_of(unet, dataset, trained=False) < 0.4
 
 
 def test_a_run_fits_its_stages_to_the_dataset(unet: Path):

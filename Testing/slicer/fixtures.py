@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from Testing.helpers.paths import KNOWN_WORKER, ROOT
+from Testing.helpers.time_limits import LONG
 from Testing.slicer import helpers  # noqa: F401  (puts the module's library on the path)
 from Testing.slicer.models import write_models
 
@@ -45,11 +46,10 @@ def real_client(application, models_home: Path) -> Iterator:
 def own_client(application, models_home: Path):
     """Factory of clients that one test uses; takes options of ``WorkerClient``."""
     from MaskSAMSlicerLib.worker.client import WorkerClient
-    from Testing.slicer.shared_client import HANG_SECONDS
 
     def factory_for(**options: object):
         return lambda on_log: WorkerClient(
-            command=KNOWN_WORKER, on_log=on_log, hang_seconds=HANG_SECONDS, **options
+            command=KNOWN_WORKER, on_log=on_log, hang_seconds=LONG, **options
         )
 
     return factory_for

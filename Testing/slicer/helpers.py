@@ -14,6 +14,7 @@ import numpy as np
 from MaskSAMCore import Box, Segmentation, Volume
 from MaskSAMCore.labels import Label
 from Testing.helpers import threshold_model
+from Testing.helpers.dicom import write_series
 from Testing.helpers.paths import ROOT
 from Testing.helpers.threshold_model import LABELS, rotation, threshold_segmenter
 
@@ -125,35 +126,11 @@ def assert_segments(node, volume, labelmap: np.ndarray, labels: Sequence[Label] 
 
 
 def write_dicom_series(folder: Path, array: np.ndarray, ijk_to_ras: np.ndarray) -> list[str]:
-    """Write a series with one slice per file, as scanners do; return the files in order."""
-    import SimpleITK as sitk
-
+    """Write a DICOM series of a volume; return the files in order."""
     to_lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ijk_to_ras
     spacing = np.linalg.norm(to_lps[:3, :3], axis=0)
-    axes = to_lps[:3, :3] / spacing
-    folder.mkdir()
-    names = []
-    for k, plane in enumerate(array):
-        image = sitk.GetImageFromArray(plane[None])
-        image.SetSpacing(spacing.tolist())
-        position = to_lps @ [0, 0, k, 1]
-        tags = {
-            "0008|0060": "MR",
-            "0018|0050": f"{spacing[2]:.6f}",
-            "0020|000d": "1.2.826.0.1.3680043.2.1125.1",
-            "0020|000e": "1.2.826.0.1.3680043.2.1125.2",
-            "0020|0013": str(k + 1),
-            "0020|0032": "\\".join(f"{value:.6f}" for value in position[:3]),
-            "0020|0037": "\\".join(f"{value:.9f}" for value in (*axes[:, 0], *axes[:, 1])),
-        }
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        names.append(str(folder / f"{k:03}.dcm"))
-        writer.SetFileName(names[-1])
-        writer.Execute(image)
-    return names
+    positions = [(to_lps @ [0, 0, k, 1])[:3] for k in range(len(array))]
+    return write_series(folder, array, positions, spacing.tolist(), to_lps[:3, :3] / spacing)
 
 
 def to_world_of(node) -> np.ndarray:

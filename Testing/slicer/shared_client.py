@@ -6,9 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from MaskSAMSlicerLib.worker.client import WorkerClient
-
-# Importing PyTorch takes less than this, even on a busy machine.
-HANG_SECONDS = 300.0
+from Testing.helpers.time_limits import LONG
 
 
 class SharedClient(WorkerClient):
@@ -24,7 +22,7 @@ class SharedClient(WorkerClient):
         super().__init__(
             environment={"MASKSAM_HOME": str(models_home)},
             on_log=self._pass_on,
-            hang_seconds=HANG_SECONDS,
+            hang_seconds=LONG,
             **options,
         )
 

@@ -37,7 +37,7 @@ DIVERGING = {**SHORT, "learning_rate": 1e30, "warm_up": 0}
 
 def test_training_reaches_a_dice_that_an_untrained_model_cannot(trained: Path, dataset: Path):
     assert dice_of(trained, dataset) > 0.8
-    assert dice_of(trained, dataset, train=False) < 0.4
+    assert dice_of(trained, dataset, trained=False) < 0.4
     validation = json.loads((trained / "validation.json").read_text(encoding="utf-8"))
     assert validation["dice"] > 0.8
     assert set(validation["largest_component"]) <= set(VALUES.values())

@@ -45,7 +45,7 @@ def masam(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_reaches_a_dice_that_an_untrained_model_cannot(masam: Path, dataset: Path):
     assert dice_of(masam, dataset) > 0.7
-    assert dice_of(masam, dataset, train=False) < 0.4
+    assert dice_of(masam, dataset, trained=False) < 0.4
 
 
 def test_a_run_keeps_its_five_slices_and_its_network(masam: Path):

@@ -1,3 +1,5 @@
+"""Slices of a volume that cross a box."""
+
 import numpy as np
 import pytest
 

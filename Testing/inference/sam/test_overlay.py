@@ -1,3 +1,5 @@
+"""Overlay of masks that overlap."""
+
 import numpy as np
 import pytest
 

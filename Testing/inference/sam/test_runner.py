@@ -1,3 +1,5 @@
+"""Encoding of slices when the memory of a device runs out."""
+
 import pytest
 import torch
 
