@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 
-# Voxels. Box corners read from files are off by about 1e-6, which must not add a voxel to the box.
+# Tolerance in voxels: corners read from files are off by about 1e-6, which must not add a voxel.
 EDGE_TOLERANCE = 1e-3
-# Hounsfield units. MR images have no values below it; CT images with air in them do.
+# Threshold in Hounsfield units: CT images with air in them have values below it, MR images do not.
 CT_AIR = -500
 
-# Index of the RAS axis, and sign along it.
+# Index of the RAS axis of each direction, and the sign along it.
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 
 
@@ -123,7 +123,7 @@ class Box:
 
 @dataclass(frozen=True)
 class RasBox:
-    """A box in space with axes of its own, as the user draws it.
+    """A box in space with its own axes, as the user draws it.
 
     Attributes:
         class_name: name of the class; may be empty.

@@ -9,7 +9,7 @@ from typing import Any
 
 _SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 # Golden ratio: the fractional parts of its multiples fill [0, 1) evenly.
-_GOLDEN_RATIO = 0.6180339887
+GOLDEN_RATIO = 0.6180339887
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Label:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Label:
-        """Return the label of a dictionary that :meth:`to_json` made."""
+        """Build a label from the dictionary of :meth:`to_json`."""
         terminology = values.get("terminology")
         if terminology is not None:
             codes: dict[str, Any] = {
@@ -72,7 +72,7 @@ class Label:
 
 
 def default_colors(count: int) -> list[tuple[float, float, float]]:
-    """Return distinct colours, those of neighbouring classes far apart.
+    """Return distinct colours, very different ones for neighbouring classes.
 
     Args:
         count: number of colours; the first ones do not depend on it.
@@ -82,7 +82,7 @@ def default_colors(count: int) -> list[tuple[float, float, float]]:
     """
     colors = []
     for index in range(count):
-        hue = (0.09 + _GOLDEN_RATIO * index) % 1
+        hue = (0.09 + GOLDEN_RATIO * index) % 1
         # Three levels of brightness keep close hues apart when there are many classes.
         brightness = (0.95, 0.75, 0.6)[index % 3]
         red, green, blue = (round(v, 3) for v in colorsys.hsv_to_rgb(hue, 0.65, brightness))

@@ -83,8 +83,8 @@ def _with_palette(picture: Any, colors: Sequence[Sequence[float]]) -> Any:
 
     Args:
         picture: RGB image of Pillow.
-        colors: colours that stay exact, each with R, G and B from 0 to 1; more than half a palette
-            of them leaves the picture as it is.
+        colors: colours that stay exact, each with R, G and B from 0 to 1; with more than
+            half a palette of them the picture is returned unchanged.
     """
     from PIL import Image
 

@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        # Python flushes again as it exits, and would print a traceback of its own.
+        # Python flushes again as it exits, and would print a traceback.
         with open(os.devnull, "w") as null:
             os.dup2(null.fileno(), sys.stdout.fileno())
         if error.errno == errno.EPIPE:
@@ -89,7 +89,7 @@ def _run(arguments: list[str]) -> int:
     except OSError as error:
         return _fail(_describe(error), 2)
     except Exception as error:
-        # The class of usage errors is click's or typer's own, depending on the version of typer.
+        # The class of usage errors belongs to click or to typer, depending on the version of typer.
         format_message = getattr(error, "format_message", None)
         if format_message is None:
             raise

@@ -80,7 +80,7 @@ def find_cases(
 
 
 def _require_different(name: str, paths: list[Path], channels: int) -> None:
-    """Raise an error if two images of a case must be two cases of the same name."""
+    """Raise an error if two images of a case can only be two cases with the same name."""
     stems = [image_stem(path) for path in paths]
     for path, stem in zip(paths, stems, strict=True):
         # T1/x and T2/x may be the channels of x, but T1/x_0000 and T2/x_0000 may not.
@@ -101,7 +101,7 @@ def _images(path: Path) -> list[Path]:
     if images:
         return images
     if any(p.is_file() for p in path.iterdir()):
-        return [path]  # A DICOM series; reading it fails if it is none.
+        return [path]  # a DICOM series, whose reader raises an error for other files
     raise MaskSAMError(f"{path} is an empty folder")
 
 

@@ -55,6 +55,7 @@ def compare(
     try:
         from MaskSAMCore.research.comparison.compare import CompareOptions
         from MaskSAMCore.research.comparison.compare import compare as run_comparison
+        from MaskSAMCore.research.comparison.stage import print_line
         from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS
     except ImportError as error:
         if (error.name or "").startswith("MaskSAMCore"):
@@ -84,7 +85,7 @@ def compare(
             sam_checkpoint=sam_checkpoint,
             command=shlex.join(["masksam", *sys.argv[1:]]),
         ),
-        _print_line,
+        print_line,
     )
 
 
@@ -96,7 +97,3 @@ def _pairs(values: list[str], form: str) -> dict[str, str]:
             raise MaskSAMError(f"'{value}' does not have the form {form}")
         found[name] = rest
     return found
-
-
-def _print_line(line: str) -> None:
-    print(line, flush=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ProgressDisplay:
-    """Progress bar of the present case, with the results of the finished ones above it.
+    """Progress bar of the current case, with the results of the finished cases above it.
 
     If stderr is not a terminal, only the results are printed.
 
@@ -74,7 +74,7 @@ class ProgressDisplay:
 
         Args:
             name: name of the case.
-            table: classes found.
+            table: table of the classes found.
             notes: remarks for the user.
         """
         self.done += 1

@@ -72,7 +72,7 @@ def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.
 
 
 def _description(entry: Entry) -> str:
-    """Return what the user needs to know before a download: source, size and licence."""
+    """Return the source, size and licence of an entry, which the user needs before a download."""
     from MaskSAMCore.models import how_to_get, installed
 
     lines = [f"{entry.name}: {entry.title}, {entry.size / 1e6:.0f} MB, licence {entry.licence}"]

@@ -90,12 +90,12 @@ def predict(
     wanted = [path for case in cases for path in outputs(case, probabilities)]
     if volumes is not None:
         if volumes.is_dir() or volumes.resolve() in {path.resolve() for path in wanted}:
-            raise MaskSAMError(f"--volumes {volumes}: give the name of a file of its own")
+            raise MaskSAMError(f"--volumes {volumes}: name another file")
         wanted.append(volumes)
     existing = [path for path in wanted if path.exists()]
     if existing and not overwrite:
         raise MaskSAMError(f"{existing[0]} exists: add --overwrite to replace it")
-    # Checked before the work, so that a folder that cannot be written to costs no time.
+    # Folders are checked first, so that no work is lost where one cannot be written to.
     for folder in {path.parent for path in wanted}:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -109,7 +109,7 @@ def predict(
             write_case(result, case, overwrite)
             found[case.name] = volumes_of(result)
             if volumes is not None:
-                # Written after every case, so that an interrupted command leaves finished ones.
+                # The table is written after every case, so that an interruption loses no other.
                 write_volume_table(volumes, found)
             display.finished(case.name, results_table(found[case.name]), result.notes)
 

@@ -37,7 +37,7 @@ class Augmentation:
 
     Args:
         window: (T, H, W) in voxels.
-        spacing: the plan's spacing in mm; with thick slices nothing moves between slices.
+        spacing: spacing of the plan in mm; thick slices are transformed in-plane only.
         strength: factor of all probabilities; 0 only cuts windows and does not mirror them.
         mirror: axes of the window that are mirrored at random.
         contrast: probability of another scanner's contrast, independent of the strength.
@@ -94,7 +94,7 @@ class Augmentation:
             shrink = (np.array(self.window) / size)[::-1].copy()
             parameters["grid"] = grid * torch.from_numpy(shrink).float()
         parameters["center_location_in_pixels"] = size / 2
-        # The library fills the outside with 0, so the lowest intensity has to be 0 meanwhile.
+        # The library fills the outside with 0, so the lowest intensity is shifted to 0 meanwhile.
         channels = [
             cut(channel, centre, size, low) - np.float32(low)
             for channel, low in zip(image, lowest, strict=True)
@@ -115,7 +115,7 @@ class Augmentation:
 class RandomContrastCurve(ImageOnlyTransform):  # type: ignore[misc]
     """A random increasing curve for the intensities, with another mean and standard deviation.
 
-    It changes the contrast between tissues, as another scanner or sequence of one kind does.
+    It changes the contrast between tissues, as different scanners and sequences do.
 
     Attributes:
         quantiles: quantiles of the intensities at which the slope of the curve changes.
@@ -130,7 +130,7 @@ class RandomContrastCurve(ImageOnlyTransform):  # type: ignore[misc]
     scale = 0.25
 
     def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
-        """Change each channel of (C, T, H, W) by a curve of its own."""
+        """Change each channel of (C, T, H, W) with a separate curve."""
         return torch.stack([self._change(channel) for channel in img])
 
     def _change(self, x: Tensor) -> Tensor:
@@ -173,11 +173,11 @@ def cut(
 def _spatial_transform(
     window: tuple[int, int, int], thick_slices: bool, strength: float
 ) -> SpatialTransform:
-    """Return the rotation, scaling and deformation; the functions get each axis from depth on."""
+    """Return the transform that rotates, scales and deforms; axis 0 of its functions is depth."""
     largest = np.pi if thick_slices else np.pi / 6
 
     def rotation(dim: int, **_: Any) -> float:
-        # Axis 0 rotates within slices.
+        # A rotation about axis 0 stays within slices.
         return float(np.random.uniform(-largest, largest)) if dim == 0 or not thick_slices else 0.0
 
     def scaling(dim: int | None, **_: Any) -> float:

@@ -127,7 +127,7 @@ def examine_dataset(
     Raises:
         MaskSAMError: not even the cases can be found.
     """
-    # An empty imagesTr means that images are missing, not that there are to be none.
+    # An empty imagesTr means that images are missing, not that they are to be synthesised.
     if (folder / "labelsTr").is_dir() and not (folder / "imagesTr").exists():
         return _examine_labelmaps(folder, targets)
     if targets is not None:
@@ -240,7 +240,7 @@ def _examine_labelmaps(
 
 
 def _labelmap_description(folder: Path, targets: Path | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Merge ``dataset.json`` and ``targets``; each may be absent, and files win over values."""
+    """Merge ``dataset.json`` and ``targets``; values in files replace values given directly."""
     given = [targets] if isinstance(targets, Mapping) else []
     files = [folder / "dataset.json"] if (folder / "dataset.json").is_file() else []
     files += [targets] if isinstance(targets, Path) else []

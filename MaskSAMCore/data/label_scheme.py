@@ -1,4 +1,4 @@
-"""The labels of a labelmap dataset without images: names, sides, tissues and target classes.
+"""Labels of a labelmap dataset without images: names, sides, tissues and target classes.
 
 The labels of such a labelmap serve two purposes. Images are synthesised from all of them, and some
 of them, alone or merged, are the target classes that a network learns to segment.
@@ -24,7 +24,7 @@ LARGEST_VALUE = 65535
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """The meaning of labels. Label 0 is the background; labels 1 to L are in order of value.
+    """Meaning of labels. Label 0 is the background; labels 1 to L are in order of value.
 
     Attributes:
         names: names of the labels 0 to L.
@@ -34,7 +34,7 @@ class LabelScheme:
             labels of each class.
         targets: target class of each label, 0 for labels that are not segmented.
         mirrored: for each label the label on the other side of the body, or itself.
-        surroundings: labels that are removed when an image is stripped, as a skull is.
+        surroundings: labels that are removed when an image is stripped, such as the skull.
         tissues: tissue number of each label; labels of one tissue look alike.
         contrasts: for each common kind of image the mean intensity, 0 to 1, of every label; NaN
             for labels with any intensity.

@@ -1,6 +1,6 @@
 """Plans: grid and intensities of a network's input, chosen from the training cases.
 
-Spacing and normalisation follow nnU-Net's rules, so that its users know what to expect.
+Spacing and normalisation follow nnU-Net's rules.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ChannelNormalization:
 
 @dataclass(frozen=True)
 class Plan:
-    """The grid and the intensities that a network expects.
+    """Grid and intensities that a network expects.
 
     Attributes:
         orientation: directions of depth, rows and columns, for example "RSA" for sagittal slices
@@ -66,7 +66,7 @@ class Plan:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
-        """Return the plan that :meth:`to_dict` described.
+        """Build a plan from the plain types of :meth:`to_dict`.
 
         Raises:
             ValueError: a key is unknown or missing.
@@ -130,7 +130,7 @@ def make_plan(
 
     Args:
         cases: fingerprints of the training cases only.
-        channels: names of the channels; a channel "CT" gets CT normalisation.
+        channels: names of the channels; a channel named "CT" gets CT normalisation.
         token_voxels: edge of a token in voxels; H and W become multiples of it.
         window: the preset's (T, H, W), which shrinks to the largest case along each axis: T to its
             number of slices, H and W to whole tokens.
@@ -139,7 +139,7 @@ def make_plan(
         spacing: required mm along depth, rows, columns; None applies nnU-Net's rule.
 
     Raises:
-        MaskSAMError: there is no case.
+        MaskSAMError: there are no cases.
     """
     if not cases:
         raise MaskSAMError("no training case to plan from")
@@ -148,7 +148,7 @@ def make_plan(
     spacings = np.array([[c.spacing[a] for a in each] for c, each in zip(cases, axes, strict=True)])
     shapes = np.array([[c.shape[a] for a in each] for c, each in zip(cases, axes, strict=True)])
     target = target_spacing(spacings, shapes) if spacing is None else np.array(spacing)
-    # Rounding before ceil keeps 12 slices of 0.7 mm 12 slices, not 13.
+    # Without rounding before ceil, 12 slices of 0.7 mm would become 13.
     extent = np.ceil(((shapes * spacings).max(0) / target).round(3)).astype(int)
     depth = min(window[0], int(extent[0]))
     height, width = (
@@ -170,7 +170,7 @@ def summarize(
 
     Args:
         names: names of the cases.
-        cases: their fingerprints.
+        cases: fingerprints of the cases.
         channels: names of the channels.
 
     Returns:

@@ -13,7 +13,7 @@ from scipy import ndimage
 from MaskSAMCore.data.planning import ChannelNormalization, Plan, coarse_axis
 from MaskSAMCore.geometry import Volume, apply_axes, axis_mapping
 
-# As in nnU-Net, a non-zero region below this share of the image alone gives mean and deviation.
+# As in nnU-Net, the mean and deviation are those of the non-zero region if its share is below this.
 _NONZERO_SHARE = 0.75
 
 
@@ -93,8 +93,8 @@ def resample(
     Args:
         array: any array with 3 axes.
         shape: shape of the result.
-        coarse: axis along which the nearest slice is taken, because slices far apart tell nothing
-            about the tissue between them; None interpolates along every axis.
+        coarse: axis along which the nearest slice is taken, because distant slices do not show the
+            tissue between them; None interpolates along every axis.
         order: order of the interpolating splines.
     """
     if array.shape == shape:

@@ -20,7 +20,7 @@ def split_cases(dataset: Dataset, file: Path | None) -> dict[str, list[str]]:
     Args:
         dataset: dataset with the cases.
         file: JSON file with the lists "train" and "val" and optionally "test", or nnU-Net's
-            ``splits_final.json`` (a list of folds, of which the first counts). None takes
+            ``splits_final.json`` (a list of folds, of which the first is used). None takes
             ``splits_final.json`` of the dataset's folder or, without that file, nnU-Net's first
             fold.
 
@@ -53,7 +53,7 @@ def find_split(
 
     Args:
         dataset: dataset with the cases.
-        given: the file of :func:`split_cases`, None, or the split itself.
+        given: file as in :func:`split_cases`, the split itself, or None.
     """
     names = [case.name for case in dataset.cases]
     try:

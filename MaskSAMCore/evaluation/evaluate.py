@@ -42,15 +42,15 @@ def evaluate(
         Content of nnU-Net's ``summary.json``, with the surface metrics added.
 
     Raises:
-        MaskSAMError: a file is missing or is no labelmap, or a prediction and its reference lie on
-            different grids.
+        MaskSAMError: a file is missing or is not a labelmap, or a prediction and its reference lie
+            on different grids.
     """
     wanted = None if values is None else set(values)
     found: set[int] = set()
     per_case: list[dict[str, Any]] = []
     shapes = []
     for prediction, reference in find_pairs(predictions, references):
-        # One pair at a time: the volumes of a whole test set would not fit in memory.
+        # Pairs are read one at a time, because a whole test set would not fit in memory.
         metrics, known, shape = _compare(prediction, reference, wanted, surfaces)
         found |= known
         shapes.append(shape)
@@ -116,7 +116,7 @@ def _compact(labelmap: NDArray[Any], path: Path) -> NDArray[np.unsignedinteger]:
         labelmap = np.rint(labelmap)
     lowest, highest = int(labelmap.min(initial=0)), int(labelmap.max(initial=0))
     if lowest < 0 or highest > np.iinfo(np.uint32).max:
-        raise MaskSAMError(f"{path} is no labelmap: its values go from {lowest} to {highest}")
+        raise MaskSAMError(f"{path} is not a labelmap: its values range from {lowest} to {highest}")
     return labelmap.astype(np.min_scalar_type(highest), copy=False)
 
 
@@ -170,13 +170,13 @@ def write_summary(summary: dict[str, Any], path: Path, overwrite: bool = True) -
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """Read a ``summary.json`` of ours or of nnU-Net."""
+    """Read a ``summary.json`` written by MaskSAM or by nnU-Net."""
     values: dict[str, Any] = read_json(path)
     return values
 
 
 def spread(summary: dict[str, Any], value: str, metric: str) -> float:
-    """Return the standard deviation of a metric over cases, without NaN and infinite ones.
+    """Return the standard deviation of a metric over the cases where it is finite.
 
     Args:
         summary: content of ``summary.json``.

@@ -38,7 +38,7 @@ def overlap_metrics(
 def dice_scores(
     prediction: NDArray[np.integer], reference: NDArray[np.integer], values: Sequence[int]
 ) -> list[float]:
-    """Return the Dice of each of some values, computed in one pass over two labelmaps.
+    """Return the Dice of several values, computed in one pass over two labelmaps.
 
     Args:
         prediction: labelmap.
@@ -98,7 +98,7 @@ def surface_metrics(
 
 
 def _bounding_region(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """Return the bounding box of a mask with two voxels around it, all that its surface needs."""
+    """Return the bounding box of a mask with a margin of two voxels, which its surface needs."""
     spans = []
     for axis in range(mask.ndim):
         used = np.flatnonzero(mask.any(tuple(a for a in range(mask.ndim) if a != axis)))

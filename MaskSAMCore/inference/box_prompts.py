@@ -2,7 +2,7 @@
 
 A class may have several boxes, but the network takes one box per class and slice: the bounding box
 of all boxes of the class that cross the slice. A stack of boxes, each one slice thick, therefore
-gives each slice a box of its own.
+gives each slice a separate box.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Decision rule: from class scores on the plan's grid to labels on the input's.
+"""Decision rule: from class scores on the plan's grid to labels on the input's grid.
 
 Scores are interpolated linearly to the voxels of the input, and each voxel gets the class with the
 largest score, where the score of the background counts with a weight w. Boxes of the user change
 this as follows:
 
-- What a class with boxes gains over its automatic score it gains from the background. Against the
-  background it wins above one half, or above w / (1 + w), as without boxes.
+- The gain of a class with boxes over its automatic score is subtracted from the background. Against
+  the background it wins above one half, or above w / (1 + w), as without boxes.
 - A voxel that a class with boxes leaves goes to the background, unless another class had more than
-  `REASSIGN_RATIO` of the score that was lost: noise below the old score claims nothing.
+  `REASSIGN_RATIO` of the score that was lost, so that noise below the old score has no effect.
 - Among classes with boxes, the first keeps a voxel unless another exceeds it by `TIE_TOLERANCE`,
   because the rounding of equal scores differs between processors.
 - With `overwrite`, all classes compete. So a voxel of a class without boxes may go to a class with
@@ -73,7 +73,7 @@ class GridSampler:
             parts.append(slice(first, int(above[-1]) + 1))
             self._axes.append((below - first, above - first, (centres - below).float()))
         if region[1:] == (slice(0, target_shape[1]), slice(0, target_shape[2])):
-            # Whole planes have a kernel of their own in PyTorch, which is several times faster.
+            # PyTorch has a separate kernel for whole planes, which is several times faster.
             self._axes[1:] = [None, None]
             self._plane = target_shape[1], target_shape[2]
             parts[1:] = [slice(0, source_shape[1]), slice(0, source_shape[2])]
@@ -174,7 +174,7 @@ class RegionScores:
         return self._sample(self._scores[index])
 
     def _remaining_background(self) -> Tensor:
-        """Return the weighted background less what classes with boxes gained from it."""
+        """Return the weighted background less the largest gain of a class with boxes."""
         if self._gain is None:
             return self._weight * self._background
         return self._weight * (self._background - self._gain).clamp_(min=0)
@@ -190,7 +190,7 @@ class RegionScores:
         return best, total, winner
 
     def _sum_without_boxes(self) -> Tensor:
-        """Return the sum of the foreground scores without boxes, for one interpolation in all."""
+        """Return the sum of the foreground scores without boxes, with a single interpolation."""
         boxes = sum(self._scores[index].float() for index in self._edited)
         return self._sample(self._scores[1:].sum(0, dtype=torch.float32) - boxes)
 
@@ -208,18 +208,18 @@ def update_argmax(
     score: Tensor,
     margin: Tensor | None = None,
 ) -> Tensor:
-    """Let a class take the voxels where its score exceeds the best one so far.
+    """Assign to a class the voxels where its score exceeds the best score so far.
 
     Args:
         best: largest scores so far, updated in place.
         total: sums of the scores so far, updated in place.
         winner: class indices of the largest scores, updated in place.
-        index: the class.
-        score: its scores.
-        margin: least differences by which they must exceed `best`.
+        index: class index.
+        score: scores of the class.
+        margin: differences by which the scores must exceed `best`; None for 0.
 
     Returns:
-        bool, the voxels that it takes.
+        bool, True for voxels that are assigned to the class.
     """
     total += score
     wins = score > (best if margin is None else best + margin)
@@ -239,7 +239,7 @@ def affected_region(
         target_shape: (depth, rows, columns) of the output's grid.
 
     Returns:
-        None if no box holds a voxel.
+        Region of the output's grid, or None if no box contains a voxel.
     """
     regions = [change.region for change in edited.values() if change.scores.numel()]
     if not regions:
@@ -274,7 +274,7 @@ def write_labels(
         values: (K + 1,), value of each class in the labelmap, background first.
         labelmap: (depth, rows, columns) of the output's grid, written. With `kept`, voxels of
             classes with boxes must be background in it, and no others are written.
-        progress: receives the number of slices done.
+        progress: progress of the run, which is advanced slice by slice.
         edited: new scores of the classes with boxes, by class index.
         background_weight: factor of the background's scores.
         kept: automatic labels before post-processing, whose classes without boxes keep their

@@ -17,7 +17,12 @@ KINDS = ("auto", "cpu", "cuda", "mps")
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """A device and the reason for its choice, in words."""
+    """A device and the reason for its choice.
+
+    Attributes:
+        device: device of PyTorch.
+        reason: reason for the choice, in words.
+    """
 
     device: torch.device
     reason: str
@@ -41,12 +46,12 @@ def choose_device(wanted: str = "auto") -> DeviceChoice:
     if kind == "auto":
         return _fastest()
     if kind == "cpu":
-        return DeviceChoice(torch.device("cpu"), "as asked")
+        return DeviceChoice(torch.device("cpu"), "as requested")
     missing = _why_no_cuda() if kind == "cuda" else _why_no_mps()
     if missing:
         raise MaskSAMError(f"the device '{wanted}' cannot be used: {missing}; choose auto or cpu")
     if kind == "mps":
-        return DeviceChoice(torch.device("mps"), "as asked")
+        return DeviceChoice(torch.device("mps"), "as requested")
     if int(index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise MaskSAMError(
@@ -54,7 +59,7 @@ def choose_device(wanted: str = "auto") -> DeviceChoice:
             " numbered from 0"
         )
     device = torch.device(wanted)
-    return DeviceChoice(device, f"{torch.cuda.get_device_name(device)}, as asked")
+    return DeviceChoice(device, f"{torch.cuda.get_device_name(device)}, as requested")
 
 
 def _fastest() -> DeviceChoice:
@@ -103,11 +108,11 @@ def cpu_has_bfloat16() -> bool:
 
 
 class MemoryFallback:
-    """Repeats work in smaller batches, and then on the CPU, while memory runs out.
+    """Fallback to smaller batches, and then to the CPU, while memory runs out.
 
     Args:
         choice: device to begin with.
-        move: called with a device; moves the network there.
+        move: function that moves the network to a device.
         unit: name of one item of a batch in messages, such as "window".
         batch_size: items that are processed together on the first device.
 
@@ -137,7 +142,7 @@ class MemoryFallback:
         """Return the result of `work`, which is called again after each change.
 
         Args:
-            work: uses `choice` and `batch_size` as they are when it is called.
+            work: function that uses the present `choice` and `batch_size`.
             notify: called with the message about each change.
 
         Raises:
@@ -149,7 +154,7 @@ class MemoryFallback:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-            # Outside the handler, whose exception keeps the failed attempt's tensors alive.
+            # This is done outside the handler, whose exception keeps the failed attempt's tensors.
             self.notes.append(self._reduce())
             if notify is not None:
                 notify(self.notes[-1])

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from MaskSAMCore.io.files import EMBEDDINGS_PREFIX
+
 # Memory of a session for embeddings; further ones go to files.
 CACHE_BYTES = 1 << 30
-SPILL_PREFIX = "masksam-embeddings-"
-# Free space that is left on the disk, and largest size of all files: embeddings only save time.
+# Free bytes that stay on the disk, and largest size of all files: embeddings only save time.
 FREE_DISK = 2 << 30
 SPILL_LIMIT = 8 << 30
 
@@ -76,7 +77,7 @@ class EmbeddingCache:
     it would leave less than FREE_DISK on the disk, or if the files would exceed SPILL_LIMIT.
 
     Args:
-        limit: bytes of embeddings in memory; 0 keeps none, in files neither.
+        limit: bytes of embeddings in memory; 0 keeps none, not even in files.
 
     Attributes:
         limit: bytes of embeddings in memory at most.
@@ -97,7 +98,7 @@ class EmbeddingCache:
         return len(self._kept)
 
     def put(self, key: Hashable, embedding: Any) -> None:
-        """Keep an embedding, unless its key is known or there is no room."""
+        """Keep an embedding, unless its key is in the cache already or there is no room."""
         if key in self._kept or not self.limit:
             return
         size = size_in_bytes(embedding)
@@ -119,9 +120,8 @@ class EmbeddingCache:
             try:
                 kept = _read(kept)
             except (OSError, ValueError):
-                del self._kept[
-                    key
-                ]  # another program deleted the files: the window is encoded again
+                # Another program has deleted the files, so that the window is encoded again.
+                del self._kept[key]
                 return None
         return None if kept is None else map_tensors(kept, lambda t: t.to(device))
 
@@ -158,7 +158,7 @@ class EmbeddingCache:
 
     def _private_folder(self) -> Path:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix=SPILL_PREFIX))
+            self._folder = Path(tempfile.mkdtemp(prefix=EMBEDDINGS_PREFIX))
             self._remove = weakref.finalize(self, shutil.rmtree, self._folder, True)
         return self._folder
 

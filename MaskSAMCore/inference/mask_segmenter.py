@@ -37,7 +37,7 @@ class MaskSegmenter:
 
     Attributes:
         model: the network.
-        settings: all of the above that does not depend on the device.
+        settings: settings that do not depend on the device.
         name: name of the model.
 
     Raises:

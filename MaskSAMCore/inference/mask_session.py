@@ -32,7 +32,7 @@ class MaskSession:
     """An open volume of a network with classes, see :class:`Session`.
 
     Args:
-        runner: the network.
+        runner: network on its device.
         settings: settings of the segmenter.
         volumes: one image per channel, all on one grid.
         roi: region to process, in IJK voxel edges; None for the whole volume.
@@ -149,7 +149,7 @@ class MaskSession:
             self._automatic = self._decide_all(self._scores, report)
         edited = self._edited_scores(by_class, scorer, report)
         report.stage("Writing the labels", until=0.97)
-        # Of a class with several boxes the user wants all parts, whatever their size.
+        # A class with several boxes keeps all of its components, whatever their size.
         whole = {
             self._settings.labels[index - 1].value
             for index, parts in by_class.items()
@@ -173,7 +173,7 @@ class MaskSession:
             report.stage("Preparing the image", until=0.05)
             plan = self._settings.plan
             channels = []
-            # One channel at a time, because each may take seconds in which no cancel is seen.
+            # Cancellation is polled between channels, because each may take seconds.
             for volume, normalization in zip(self._volumes, plan.normalization, strict=True):
                 report.check()
                 plan_of_channel = replace(plan, normalization=(normalization,))

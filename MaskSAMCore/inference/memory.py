@@ -1,4 +1,4 @@
-"""Size of what models and sessions keep in memory."""
+"""Memory that models and sessions use."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from MaskSAMCore.errors import Cancelled
 
 
 class Progress:
-    """Reports the stages of a run as one growing fraction, and stops the run on request.
+    """Progress of a run through its stages as one growing fraction, and its cancellation.
 
     Args:
         callback: called with the name of the stage, the fraction done (0 to 1) and the seconds
@@ -52,7 +52,7 @@ class Progress:
         self._fraction = 1.0
         self._report("Done", 0.0)
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Report a message without advancing."""
         self._report(text, None)
 

@@ -20,7 +20,7 @@ from MaskSAMCore.geometry import Box
 from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.sliding_window import Window
 
-# Probability above which a class is on a slice.
+# A class is on a slice if its probability there is above this.
 _PRESENT = 0.5
 
 

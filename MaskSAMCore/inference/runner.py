@@ -13,7 +13,7 @@ from MaskSAMCore.inference.embedding_cache import map_tensors
 from MaskSAMCore.inference.proposals import likely_boxes
 from MaskSAMCore.modeling import BoxPrompts, Network
 
-# Windows that are encoded together. One is fastest on a CPU, and a cancel need not wait for more.
+# Windows that are encoded together. One is fastest on a CPU and keeps cancellation quick.
 GPU_BATCH = 4
 CPU_BATCH = 1
 
@@ -35,7 +35,7 @@ class AutomaticScores:
 
 
 class Runner:
-    """Runs a network on a device.
+    """A network on a device, with a fallback when memory runs out.
 
     Args:
         model: the network.
@@ -86,10 +86,10 @@ class Runner:
 
         Args:
             embedding: result of :meth:`encode`.
-            prompts: boxes of the class, at least.
+            prompts: boxes of the user, among them those of the class.
             class_index: 1 to K.
-            class_logits: those of :meth:`automatic` for the same windows, with which a network with
-                queries decodes only the queries that show the class; None to decode all.
+            class_logits: (B, N, T, K + 2) from :meth:`automatic` for the same windows, so that only
+                queries that show the class are decoded; None to decode all.
 
         Returns:
             float32 (B, T, H, W), on the CPU.

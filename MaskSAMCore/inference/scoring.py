@@ -58,7 +58,7 @@ class EditedScores:
 
 @dataclass(frozen=True)
 class _View:
-    """One view of the volume by the network: a window, mirrored along some axes.
+    """A window of the volume, mirrored along some axes.
 
     Attributes:
         index: number of the window.
@@ -72,15 +72,15 @@ class _View:
 
     @property
     def key(self) -> tuple[int, Flips]:
-        """Key of its embedding."""
+        """Key of the view's embedding."""
         return self.index, self.flips
 
 
 class Scorer:
-    """Runs a network over all windows of a preprocessed volume.
+    """Computation of a preprocessed volume's class scores, from all of its windows.
 
     Args:
-        runner: the network.
+        runner: network on its device.
         image: float32 (C, depth, rows, columns) on the plan's grid.
         passes: axes of (T, H, W) along which the windows of each averaged pass are mirrored.
         cache: cache of the embeddings, for later prompts.
@@ -200,5 +200,5 @@ class Scorer:
             return count
 
         while waiting:
-            for _ in range(memory.run(next_batch, progress.say)):
+            for _ in range(memory.run(next_batch, progress.message)):
                 waiting.popleft()

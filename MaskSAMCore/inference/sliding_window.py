@@ -151,7 +151,7 @@ def extract(image: NDArray[Any], window: Window, fill: Tensor) -> Tensor:
         image: (C, depth, rows, columns).
         window: the window.
         fill: (C,), intensities outside the image: the lowest of each channel, as in training. A
-            window that repeats edge slices has these along depth instead.
+            window that repeats edge slices is filled with them along depth instead.
 
     Returns:
         float32 (C, T, H, W).

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 
-# Fraction of the slice distance. Positions are stored with few digits; missing or tilted slices are
-# off by far more.
+# Tolerance of slice positions, as a fraction of the slice distance: positions are stored with few
+# digits, while missing or tilted slices are off by far more.
 POSITION_TOLERANCE = 0.1
 
 
@@ -52,11 +52,11 @@ def _check_positions(folder: Path, image: sitk.Image, positions: NDArray[np.floa
 
     Args:
         folder: folder of the series, for the message.
-        image: image that SimpleITK made of the series.
+        image: image that SimpleITK read from the series.
         positions: (slices, 3), first voxel of each slice in LPS mm.
 
     Raises:
-        MaskSAMError: a slice is not where the image has it.
+        MaskSAMError: a slice lies at another position than in the image.
     """
     spacing = image.GetSpacing()[2]
     normal = np.array(image.GetDirection()).reshape(3, 3)[:, 2]

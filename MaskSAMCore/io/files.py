@@ -19,6 +19,9 @@ from MaskSAMCore.errors import MaskSAMError
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
 WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
+# Prefix of folders that hold the embeddings of a session, in the folder for temporary files.
+EMBEDDINGS_PREFIX = "masksam-embeddings-"
+
 _TEMPORARY_PREFIX = ".masksam-"
 
 
@@ -39,7 +42,7 @@ def image_stem(path: Path) -> str:
 def atomic_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary path whose file becomes ``path`` when the block ends without an error.
 
-    The temporary file has the name of ``path`` and lies in a folder of its own beside it, so that
+    The temporary file has the name of ``path`` and lies in a separate folder beside it, so that
     writers which choose a format by suffix, or write further files, work as usual. After an error
     nothing is left, and an existing ``path`` is unchanged.
 
@@ -98,7 +101,8 @@ def replace_folder(new: Path, path: Path) -> None:
     """Move the folder ``new`` to ``path``; an old folder there is kept until the move succeeded.
 
     Args:
-        new: folder inside a :func:`temporary_folder` of ``path``, with which the old one goes.
+        new: folder inside a :func:`temporary_folder` of ``path``, with which the old folder is
+            removed.
         path: final place of the folder.
 
     Raises:
@@ -120,7 +124,8 @@ def remove_abandoned(folder: Path, min_age_seconds: float) -> None:
 
     Args:
         folder: folder that :func:`atomic_file` or :func:`atomic_folder` wrote to.
-        min_age_seconds: younger ones stay, since another process may still write to them.
+        min_age_seconds: least age of the folders in seconds; another process may still write to
+            younger ones.
     """
     for path in folder.glob(f"{_TEMPORARY_PREFIX}*"):
         with suppress(OSError):
@@ -143,8 +148,8 @@ def write_json(
         path: file to write.
         values: content of plain types; NaN and infinity are written as nnU-Net does.
         overwrite: whether an existing file may be replaced.
-        ensure_ascii: whether other characters are escaped. File names may hold bytes that are not
-            UTF-8, which only escapes can store.
+        ensure_ascii: whether characters beyond ASCII are escaped. File names may hold bytes that
+            are not UTF-8, which only escapes can store.
     """
     text = json.dumps(values, indent=1, ensure_ascii=ensure_ascii) + "\n"
     write_text(path, text, overwrite)
@@ -177,5 +182,5 @@ def _check_free(path: Path, overwrite: bool) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> MaskSAMError:
-    # The system's description, without error numbers and temporary paths.
+    # The message has the system's description without error numbers and temporary paths.
     return MaskSAMError(f"cannot write {path}: {(error.strerror or str(error)).lower()}")

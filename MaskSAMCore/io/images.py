@@ -24,7 +24,7 @@ from MaskSAMCore.labels import Label
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _ORTHONORMAL_TOLERANCE = 1e-4
-# Image formats cannot store these types.
+# Types that image formats cannot store, and the types that replace them.
 _STORED_TYPES: dict[str, np.dtype[Any]] = {
     "bool": np.dtype(np.uint8),
     "float16": np.dtype(np.float32),
@@ -107,7 +107,7 @@ def _check_complete(path: Path, image: sitk.Image) -> None:
     name = path.name.lower()
     if not name.endswith((".nii", ".nii.gz")):
         return
-    # The header knows the stored type; the image has the type after scaling.
+    # The header has the stored type; the image has the type after scaling.
     voxel_bytes = image.GetNumberOfPixels() * int(image.GetMetaData("bitpix")) // 8
     expected = voxel_bytes + int(float(image.GetMetaData("vox_offset")))
     try:
@@ -219,7 +219,7 @@ def write_probabilities(
 
     Args:
         probabilities: (classes + 1, K, J, I), the background first.
-        volume: volume whose grid they lie on.
+        volume: volume whose grid the probabilities lie on.
         path: file to write.
         overwrite: whether an existing file may be replaced.
 
@@ -251,7 +251,7 @@ def _write(image: sitk.Image, path: Path, overwrite: bool) -> None:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Discard what SimpleITK and the libraries below it print to standard error.
+    """Discard the output of SimpleITK and its libraries to standard error.
 
     Some of them write to the file descriptor itself, so it is redirected, by one thread at a time.
     Exceptions are raised as usual.

@@ -25,7 +25,7 @@ _TO_RAS = {"RAS": [1.0, 1, 1], "LPS": [-1.0, -1, 1]}
 def read_boxes(path: Path | str, classes: Sequence[str] = ()) -> list[RasBox]:
     """Read all ROIs of a markup file, whether stored in LPS or RAS.
 
-    Slicer does not store the name of an ROI. It survives in the label of the control point
+    Slicer does not store the name of an ROI. It remains in the label of the control point
     ("Anterior-1") if the ROI had the name when it was placed, and in the file name if it was saved
     under its own. The class name of a box is therefore the first of these that is in ``classes``:
     the markup's own label or name, the label of its control point, the file name. Without a match,
@@ -48,7 +48,7 @@ def read_boxes(path: Path | str, classes: Sequence[str] = ()) -> list[RasBox]:
         markups = read_json(path)["markups"]
         boxes = [_box(m, path, classes) for m in markups if m.get("type") == "ROI"]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise MaskSAMError(f"{path} is no Slicer markup file, or it is damaged") from error
+        raise MaskSAMError(f"{path} is not a Slicer markup file, or it is damaged") from error
     if not boxes:
         raise MaskSAMError(f"{path} holds no ROI: save an ROI markup from Slicer")
     if any(min(box.size) <= 0 for box in boxes):

@@ -1,4 +1,4 @@
-"""Networks. Imports PyTorch and segment-anything, and nothing of MaskSAMCore outside this room."""
+"""Networks, which depend on PyTorch and segment-anything but on no other part of MaskSAMCore."""
 
 from MaskSAMCore.modeling.base import (
     ClassScores,
@@ -12,9 +12,9 @@ from MaskSAMCore.modeling.masam.config import MASamConfig
 from MaskSAMCore.modeling.masam.network import MASam
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.masksam.network import (
-    Embedding,
     MaskPrediction,
     MaskSAM,
+    MaskSAMEmbedding,
     semantic_scores,
 )
 from MaskSAMCore.modeling.registry import build_model, read_config
@@ -25,12 +25,12 @@ __all__ = [
     "SAM_CONFIGS",
     "BoxPrompts",
     "ClassScores",
-    "Embedding",
     "MASam",
     "MASamConfig",
     "MaskPrediction",
     "MaskSAM",
     "MaskSAMConfig",
+    "MaskSAMEmbedding",
     "Network",
     "NetworkConfig",
     "SamConfig",

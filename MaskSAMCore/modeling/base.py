@@ -184,7 +184,7 @@ class Network(nn.Module):
         """Return the embedding of windows, from which masks are decoded.
 
         Args:
-            images: (B, C, T, H, W), normalised as the plan says.
+            images: (B, C, T, H, W), normalised as in the plan.
         """
         raise NotImplementedError
 
@@ -204,8 +204,9 @@ class Network(nn.Module):
 
         Args:
             embedding: result of :meth:`encode`.
-            class_logits: those of the prediction without boxes.
-            prompts: boxes of the class, at least.
+            class_logits: (B, N, T, K + 2) of the prediction without boxes; None for a network
+                without queries.
+            prompts: boxes of the user, among them those of the class.
             class_index: 1 to K.
         """
         return self.decode(embedding, prompts).semantic()[:, class_index]
@@ -218,7 +219,7 @@ class Network(nn.Module):
         """Check that images have the shape of a batch of windows.
 
         Raises:
-            ValueError: they have another shape.
+            ValueError: the images have another shape.
         """
         expected = (self.config.in_channels, *self.config.window)
         if tuple(images.shape[1:]) != expected:
@@ -232,7 +233,7 @@ class Network(nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def decoder_parameters(self) -> list[nn.Parameter]:
-        """Return the trained parameters on which the proposals of a prompt generator do not depend;
+        """Return the trained parameters that do not affect the proposals of a prompt generator;
         none for a network without a prompt generator."""
         return []
 

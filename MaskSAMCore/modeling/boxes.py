@@ -50,8 +50,8 @@ def inside_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, bounds: Tensor) -> Tensor:
-    """Return the parts of boxes (M, 4) inside their bounds (M, 4), and the bounds themselves where
-    a box lies outside of them."""
+    """Return the parts of boxes (M, 4) inside their bounds (M, 4); a box outside of its bounds is
+    replaced by them."""
     lower = torch.maximum(boxes[:, :2], bounds[:, :2])
     upper = torch.minimum(boxes[:, 2:], bounds[:, 2:])
     empty = (upper <= lower).any(-1, keepdim=True)

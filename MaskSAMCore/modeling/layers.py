@@ -73,7 +73,7 @@ class Upsample(nn.Module):
 
 def unfold_pixels(x: Tensor, channels: int) -> Tensor:
     """Return (..., 2H, 2W, channels) for x (..., H, W, 4 channels), whose four groups of channels
-    are (row, column) offsets."""
+    belong to the (row, column) offsets in turn."""
     *lead, height, width, _ = x.shape
     x = x.reshape(*lead, height, width, 2, 2, channels)
     order = [*range(len(lead)), *(len(lead) + i for i in (0, 2, 1, 3, 4))]
@@ -146,7 +146,7 @@ def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tens
             weights = torch.softmax(scores, -1)
         return weights.to(v.dtype) @ v
     padding = q.shape[-1] - v.shape[-1]
-    # The kernels need keys and values of one width; the padding is cut off again.
+    # The kernels need keys and values of one width, so values are padded and cropped afterwards.
     out = nn.functional.scaled_dot_product_attention(
         q, k, nn.functional.pad(v, (0, padding)), scale=scale
     )

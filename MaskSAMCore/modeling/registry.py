@@ -23,9 +23,9 @@ from typing import Any
 
 from MaskSAMCore.modeling.base import Network, NetworkConfig
 
-# Found by name, not imported: research is not part of every installation.
+# Packages are found by name instead of imported, because not every installation has research.
 _PARENTS = ("MaskSAMCore.modeling", "MaskSAMCore.research")
-# Descriptions from before there was a second network do not name theirs.
+# Configurations from before there was a second network do not name theirs.
 _DEFAULT_KIND = "masksam"
 
 

@@ -28,8 +28,9 @@ from MaskSAMCore.modeling import (
     load_sam_checkpoint,
     read_config,
 )
+from MaskSAMCore.models.catalog import DESCRIPTION
 
-DESCRIPTION, WEIGHTS = "masksam.json", "weights.safetensors"
+WEIGHTS = "weights.safetensors"
 FORMAT_VERSION = 1
 # Larger files in an archive are not unpacked.
 _MAX_DESCRIPTION_BYTES = 2**20
@@ -52,7 +53,7 @@ class Bundle:
         card: further facts for the user: modality, spacing range, training data with licence and
             attribution, test figures, citation.
         sam_sha256: SHA-256 of the frozen SAM's checkpoint; None without a frozen SAM, and in
-            bundles of versions that did not record it.
+            bundles of older versions, which did not record it.
         background_weight: factor on the scores of the background.
     """
 
@@ -115,7 +116,7 @@ def load_bundle(folder: Path) -> Bundle:
     values = _read_description(folder)
     weights = folder / WEIGHTS
     if not weights.is_file():
-        raise MaskSAMError(f"{folder} is no complete model: {WEIGHTS} is missing")
+        raise MaskSAMError(f"{folder} is not a complete model: {WEIGHTS} is missing")
     if sha256(weights) != values["weights_sha256"]:
         raise MaskSAMError(
             f"{weights} is damaged or was replaced (its SHA-256 is not the recorded one): install"
@@ -164,12 +165,12 @@ def check_background_weight(value: Any) -> float:
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise MaskSAMError(f"{folder} is no model bundle: it has no {DESCRIPTION}")
+        raise MaskSAMError(f"{folder} is not a model bundle: it has no {DESCRIPTION}")
     if path.stat().st_size > _MAX_DESCRIPTION_BYTES:
         raise MaskSAMError(f"{path} is too large for the description of a model")
     values = read_json(path)
     if not isinstance(values, dict) or not isinstance(values.get("format_version"), int):
-        raise MaskSAMError(f"{path} is no description of a MaskSAM model")
+        raise MaskSAMError(f"{path} does not describe a MaskSAM model")
     if values["format_version"] > FORMAT_VERSION:
         raise MaskSAMError(f"{folder} was made by a newer MaskSAM: update this one to use it")
     if not isinstance(values.get("weights_sha256"), str):
@@ -246,7 +247,7 @@ def save_bundle(
 def check_backbone(checkpoint: Path, expected: str | None, owner: str) -> str:
     """Return the SHA-256 of a frozen SAM's checkpoint, after comparing it with the expected one.
 
-    Adapters are worthless on other weights than those they were trained with.
+    Adapters only work with the weights that they were trained with.
 
     Args:
         checkpoint: checkpoint file of the frozen SAM.
@@ -281,7 +282,7 @@ def unpack_bundle(archive: Path, target: Path) -> Bundle:
         target: folder to create.
 
     Raises:
-        MaskSAMError: the archive is no zip, holds no bundle, is too large or is damaged.
+        MaskSAMError: the archive is not a zip, holds no bundle, is too large or is damaged.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -307,7 +308,9 @@ def _members(opened: zipfile.ZipFile, archive: Path) -> dict[str, zipfile.ZipInf
         if path.name not in limits or len(path.parts) > 2 or ".." in path.parts:
             continue
         if path.is_absolute() or path.name in found or member.file_size > limits[path.name]:
-            raise MaskSAMError(f"{archive} is no model archive, because of its '{member.filename}'")
+            raise MaskSAMError(
+                f"{archive} is not a model archive: remove '{member.filename}' from it"
+            )
         found[path.name] = member
     if set(found) != set(limits):
         raise MaskSAMError(f"{archive} holds no model: {DESCRIPTION} and {WEIGHTS} are not in it")

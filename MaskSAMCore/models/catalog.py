@@ -16,6 +16,8 @@ DEFAULT_MODEL = "brain"
 Kind = Literal["model", "backbone"]
 # Names of the preprocessing that a SAM checkpoint was trained with.
 PREPARATIONS = ("sam", "medsam")
+# File in the folder of a bundle that describes the model.
+DESCRIPTION = "masksam.json"
 # Files in the folder of a checkpoint that the user added.
 CHECKPOINT_RECORD, CHECKPOINT_WEIGHTS = "checkpoint.json", "checkpoint.pth"
 
@@ -102,13 +104,23 @@ def find(name: str) -> Entry:
     raise MaskSAMError(f"no model named '{name}': choose {known}, or give the path of a bundle")
 
 
+def check_name(name: str) -> None:
+    """Check the name of a new model.
+
+    Raises:
+        MaskSAMError: the name is empty or has characters other than letters, digits, - and _.
+    """
+    if not name or not all(c.isalnum() or c in "-_" for c in name):
+        raise MaskSAMError(f"'{name}' cannot be a model's name: use letters, digits, - and _")
+
+
 def installed(entry: Entry) -> bool:
     """Return whether the files of an entry are installed."""
     return entry.folder is not None or (bool(entry.url) and entry.file.is_file())
 
 
 def how_to_get(entry: Entry) -> str:
-    """Return one line that tells the user how to install an entry."""
+    """Return one line for the user on how to install an entry."""
     if entry.url:
         return f"'{entry.name}' is not installed: masksam models download {entry.name}"
     return (
@@ -128,7 +140,7 @@ def describe(entry: Entry) -> dict[str, Any]:
     """
     if entry.folder is None or entry.kind == "backbone":
         return {}
-    path = entry.folder / "masksam.json"
+    path = entry.folder / DESCRIPTION
     values = read_json(path)
     if not isinstance(values, dict):
         raise MaskSAMError(f"{path} is not the description of a model")
@@ -144,7 +156,7 @@ def read_catalog(path: Path) -> list[Entry]:
     try:
         return [_entry(value) for value in read_json(path)["entries"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise MaskSAMError(f"{path} is no usable catalog: {error}") from error
+        raise MaskSAMError(f"{path} is not a usable catalog: {error}") from error
 
 
 def _entry(value: dict[str, Any]) -> Entry:
@@ -173,7 +185,7 @@ def _entry(value: dict[str, Any]) -> Entry:
 def _folders(parent: Path) -> list[Entry]:
     """Return the bundles in a folder from their descriptions; they are verified when opened."""
     entries = []
-    for path in sorted(parent.glob("*/masksam.json")):
+    for path in sorted(parent.glob(f"*/{DESCRIPTION}")):
         try:
             values = read_json(path)
             licence = str(values.get("card", {}).get("licence", "not stated"))

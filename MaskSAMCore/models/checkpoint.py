@@ -1,7 +1,7 @@
 """SAM and MedSAM checkpoints as models that segment the content of boxes.
 
 An official checkpoint is kept with the downloads and must have the SHA-256 of the catalog. One that
-the user adds has a folder of its own with ``checkpoint.json``, which records its SHA-256.
+the user adds has a separate folder with ``checkpoint.json``, which records its SHA-256.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from MaskSAMCore.models.catalog import (
     PREPARATIONS,
     Entry,
     catalog,
+    check_name,
     find,
     how_to_get,
     user_folder,
@@ -90,7 +91,7 @@ def add_checkpoint(
         path: checkpoint file, which is copied; MedSAM's training checkpoints are accepted too.
         name: "medsam", or a new name.
         preparation: preprocessing that the checkpoint was trained with, "sam" or "medsam"; None
-            takes that of the catalog, else "sam".
+            takes the catalog's, or "sam" for a new name.
         expected_sha256: SHA-256 that the source of the file states.
         unverified: whether the file is accepted without an expected SHA-256.
 
@@ -143,8 +144,7 @@ def _by_hand(name: str) -> Entry | None:
     Raises:
         MaskSAMError: the name is not allowed, or another model has it.
     """
-    if not name or not all(c.isalnum() or c in "-_" for c in name):
-        raise MaskSAMError(f"'{name}' cannot be a model's name: use letters, digits, - and _")
+    check_name(name)
     entry = next((e for e in catalog() if e.name == name), None)
     if entry is not None and (entry.url or not entry.needs_boxes):
         raise MaskSAMError(f"a model named '{name}' exists already: choose another name")

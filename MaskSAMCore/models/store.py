@@ -15,9 +15,17 @@ from MaskSAMCore.io.files import (
     temporary_folder,
 )
 from MaskSAMCore.models.bundle import Bundle, load_bundle, unpack_bundle
-from MaskSAMCore.models.catalog import Entry, catalog, find, how_to_get, installed, user_folder
+from MaskSAMCore.models.catalog import (
+    Entry,
+    catalog,
+    check_name,
+    find,
+    how_to_get,
+    installed,
+    user_folder,
+)
 
-# Temporary folders this old belong to processes that were killed.
+# Temporary folders of this age in seconds belong to processes that were killed.
 _ABANDONED_SECONDS = 2 * 24 * 3600
 
 # Arguments: bytes received so far, bytes in total.
@@ -61,7 +69,7 @@ def _backbone(bundle: Bundle) -> Path | None:
     for entry in present:
         if entry.sha256 == bundle.sam_sha256:
             return entry.file
-    # Building the model refuses the file with a clear message if it is not the recorded one.
+    # `Bundle.build` raises a clear error if the file is not the recorded one.
     return next((entry.file for entry in present if entry.name == wanted), None)
 
 
@@ -192,7 +200,7 @@ def add_model(path: Path, keep: bool = True) -> Bundle:
     """
     models = user_folder() / ("models" if keep else "unpacked")
     models.mkdir(parents=True, exist_ok=True)
-    # The name, and with it the final folder, is known once the bundle is unpacked.
+    # The final folder has the name of the bundle, which is known once it is unpacked.
     with temporary_folder(models / path.name) as folder:
         new = folder / "bundle"
         if path.is_dir():
@@ -215,8 +223,7 @@ def add_model(path: Path, keep: bool = True) -> Bundle:
 
 
 def _check_name(name: str, keep: bool) -> None:
-    if not name or not all(c.isalnum() or c in "-_" for c in name):
-        raise MaskSAMError(f"'{name}' cannot be a model's name: use letters, digits, - and _")
+    check_name(name)
     own = user_folder() / "models"
     if keep and any(e.name == name and e.folder and e.folder.parent != own for e in catalog()):
         raise MaskSAMError(f"a model named '{name}' ships with MaskSAM: choose another name")

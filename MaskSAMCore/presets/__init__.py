@@ -12,7 +12,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets import masam, paper, small
 from MaskSAMCore.training.preset import Preset
 
-# Found by name, not imported: research is not part of every installation.
+# The package is found by name instead of imported, because not every installation has it.
 _RESEARCH = "MaskSAMCore.research"
 
 

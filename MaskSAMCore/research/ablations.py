@@ -1,7 +1,7 @@
-"""Ablations B1 to B9 of the paper's Table 4: MaskSAM with parts of it taken back.
+"""Ablations B1 to B9 of the paper's Table 4: MaskSAM with some of its parts replaced.
 
-The prompt generator has its heads for masks and for boxes in all of them; its form decides what the
-prompt encoder receives.
+The prompt generator has its heads for masks and for boxes in all of them; its form
+decides which of them reach the prompt encoder.
 """
 
 from __future__ import annotations

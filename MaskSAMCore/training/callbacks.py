@@ -23,7 +23,7 @@ CHECKPOINTS = ("resume-a.ckpt", "resume-b.ckpt")
 
 
 class Budget(Callback):
-    """Stops the training after the step in which its time or its iterations run out."""
+    """Callback that stops a training after the step in which its budget is spent."""
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
@@ -35,10 +35,10 @@ class Budget(Callback):
 
 
 class ResumableCheckpoints(Callback):
-    """Saves checkpoints at intervals, alternating between two files.
+    """Callback that saves checkpoints at intervals, alternating between two files.
 
-    A process killed while it writes one file leaves the other. Each file is written under another
-    name and then renamed, so that it is complete or absent.
+    If the process is killed while it writes one file, the other is intact. Each file is written
+    under another name and then renamed, so that it is complete or absent.
 
     Args:
         folder: folder of the training.
@@ -67,7 +67,7 @@ class ResumableCheckpoints(Callback):
         """Replace the older of the two checkpoints. All processes must call this."""
         target = self.folder / CHECKPOINTS[self._next]
         self._next = 1 - self._next
-        # A fixed name: what a killed process leaves is overwritten by the next checkpoint.
+        # The name is fixed, so that the next checkpoint overwrites the file of a killed process.
         temporary = target.with_suffix(".part")
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
@@ -89,7 +89,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 @dataclass
 class BestWeightsSaver:
-    """Writes the weights, scores and curves of a validation. It can be sent to spawned processes.
+    """Writer of a validation's weights, scores and curves. It can be sent to spawned processes.
 
     Attributes:
         run: folder of the training.
@@ -128,15 +128,16 @@ class BestWeightsSaver:
 
 
 class Validation(Callback):
-    """Validates the averaged weights on whole cases, at intervals and at the end.
+    """Callback that validates the averaged weights on whole cases, at intervals and at the end.
 
-    Only the first process works; the others wait.
+    Only the first process validates; the others wait.
 
     Args:
         minutes: time between two validations in minutes.
         evaluate: function that scores a network on a kind of device.
         saver: writer of the weights and scores.
-        checkpoints: saved before each validation but the last, as a validation may take long.
+        checkpoints: callback whose checkpoint is saved before each validation but the last, because
+            a validation may take long.
     """
 
     def __init__(
@@ -168,7 +169,7 @@ class Validation(Callback):
         self.run(trainer, module)
 
     def run(self, trainer: lightning.Trainer, module: MaskSAMModule) -> None:
-        """Validate once, save and log the outcome."""
+        """Validate once, and save and log the result."""
         if trainer.is_global_zero:
             training = module.model.training
             module.model.eval()
@@ -187,7 +188,7 @@ class Validation(Callback):
 
 
 class ProgressLogger(Callback):
-    """Reports the progress, the loss and the time left at intervals.
+    """Callback that reports the progress, the loss and the time left at intervals.
 
     Args:
         report: function that receives lines of text for the user.

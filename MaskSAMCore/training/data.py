@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from MaskSAMCore.data import Plan, PreparedCase, preprocess, repeat_edge_slices
 from MaskSAMCore.data.dataset import Dataset, LabelledCase, examine_dataset, load_cases
 from MaskSAMCore.data.label_scheme import LabelScheme
-from MaskSAMCore.data.patches import WindowDataset
 from MaskSAMCore.data.planning import (
     CaseFingerprint,
     case_fingerprint,
@@ -22,11 +21,12 @@ from MaskSAMCore.data.planning import (
 )
 from MaskSAMCore.data.splits import find_split
 from MaskSAMCore.data.synthesis.generator import SynthesisRanges
-from MaskSAMCore.data.synthesis.patches import (
+from MaskSAMCore.data.synthesis.windows import (
     IndexedLabelmap,
     SynthesizedWindows,
     synthesized_case,
 )
+from MaskSAMCore.data.windows import WindowDataset
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import NetworkConfig
 from MaskSAMCore.training.hyperparameters import TrainSettings
@@ -166,7 +166,7 @@ def reload_training_data(
     Raises:
         MaskSAMError: the dataset has problems, or its classes or channels have changed.
     """
-    dataset, problems = examine_dataset(folder, record.label_maps)
+    dataset, problems = examine_dataset(folder, record.label_description)
     if not problems:
         _check_unchanged(dataset, record)
     split, train, validation = _read_cases(dataset, record.split, problems, report)

@@ -62,7 +62,7 @@ def export_run(
 
 
 def _labels(record: TrainingRecord, described: dict[str, Any]) -> tuple[Label, ...]:
-    """Return the labels of a run's classes, with what a card says about them."""
+    """Return the labels of a run's classes, completed by their descriptions in a card."""
     unknown = sorted(set(described) - set(record.classes))
     if unknown:
         raise MaskSAMError(f"the card describes classes that the run does not have: {unknown}")

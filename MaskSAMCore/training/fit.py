@@ -70,9 +70,9 @@ class FitOptions:
             the plan.
         max_minutes: time budget over all parts of the training; None trains for the preset's
             iterations, or for the budget that a resumed run has.
-        resume: continue the training in ``run``, with its own preset, split and seed.
+        resume: continue the training in ``run`` with the preset, split and seed that it began with.
         device: "auto", "cpu", "cuda" or "mps".
-        devices: number of devices; on a CPU, of processes.
+        devices: number of devices, or of processes on a CPU.
         workers: number of processes for each device that prepare windows.
         seed: seed of all random numbers of a new training.
         sam_checkpoint: weights of the frozen SAM, which presets with a frozen SAM need.
@@ -176,7 +176,7 @@ def preview(
     config_changes: Mapping[str, Any] | None = None,
     settings_changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Draw windows that a training would see to ``preview.png`` in its folder, and train nothing.
+    """Draw training windows to ``preview.png`` in the run's folder, without training.
 
     Args:
         options: choices of the user.
@@ -255,7 +255,7 @@ def _begin(
         preset=preset.name,
         dataset=options.dataset.resolve().name,
         facts=facts,
-        label_maps=None if data.scheme is None else data.scheme.description,
+        label_description=None if data.scheme is None else data.scheme.description,
     )
     return record, data
 
@@ -332,8 +332,8 @@ def _check_sam(
     file = options.sam_checkpoint
     if file is None:
         raise MaskSAMError(
-            f"preset '{preset}' trains beside a frozen SAM: give its official weights"
-            " with --sam-checkpoint (masksam models list tells where they are)"
+            f"preset '{preset}' adapts a frozen SAM: give its official weights with"
+            f" --sam-checkpoint (masksam models info sam_{config.frozen_sam.name} shows the source)"
         )
     found = check_backbone(file, expected, f"the run in {options.run}")
     try:

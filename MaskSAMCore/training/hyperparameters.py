@@ -36,12 +36,13 @@ class TrainSettings(Configuration):
         contrast: share of windows that get another contrast, for images of other scanners.
         mirror: axes of a window that are mirrored at random (0 depth, 1 rows, 2 columns).
         generator_first: share of the training, from its start, in which only the encoder and the
-            prompt generator are trained, query k to show class k. With many classes the decoder
+            prompt generator are trained, with query k for class k. With many classes the decoder
             takes four fifths of a step and learns little before the proposals are good.
         common_contrasts: share of synthesised images that have one of the contrasts named in the
             description of the labelmaps; the others have random contrasts.
-        contrast_ramp: share of the training, from its start, over which that share falls from one.
-            The positions of structures are learned many times faster with common contrasts.
+        contrast_ramp: share of the training, from its start, over which the share of common
+            contrasts falls from 1 to ``common_contrasts``. The positions of structures are learned
+            many times faster with common contrasts.
         loss: settings of the network's loss.
     """
 

@@ -118,7 +118,7 @@ class MaskSAMModule(lightning.LightningModule):
         self.synthesis_contrasts: Tensor | None = None
         self.decoder_start: int | None = None
         self._started = time.monotonic()
-        # Set in on_fit_start, as a spawned process cannot be sent a module.
+        # These are set in on_fit_start, because a module cannot be sent to a spawned process.
         self._loss: Any = None
         self._rng: torch.Generator | None = None
 
@@ -178,7 +178,7 @@ class MaskSAMModule(lightning.LightningModule):
         """Return the optimizer of the settings.
 
         Biases, norms and position embeddings along one axis have no weight decay. A decoder whose
-        training begins later has parameter groups of its own.
+        training begins later has separate parameter groups.
         """
         trained = list(self.model.trained_parameters().values())
         parts = [(0.0, trained)]
@@ -271,7 +271,7 @@ class MaskSAMModule(lightning.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what :meth:`on_save_checkpoint` saved."""
+        """Restore the state that :meth:`on_save_checkpoint` added."""
         saved = checkpoint["masksam"]
         self.averaged.load_state_dict(saved["averaged"])
         self.minutes_before = float(saved["minutes"])

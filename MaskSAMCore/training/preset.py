@@ -1,4 +1,4 @@
-"""A preset: a network, its training, and the parts of the plan that it fixes."""
+"""Presets: a network, its hyperparameters, and constraints on the plan."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PlanConstraints(Configuration):
 
 @dataclass(frozen=True)
 class Preset:
-    """All that a training needs besides the dataset.
+    """Description of a training, apart from the dataset.
 
     Attributes:
         name: name for the command line and for ``run.json``.

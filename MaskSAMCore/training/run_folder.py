@@ -1,10 +1,11 @@
-"""Files of a training's folder, written and read.
+"""Reading and writing of the files in a training's folder.
 
 ``run.json``: configuration, plan, classes, settings, seed, split, versions and device.
 ``best.safetensors``, ``last.safetensors``: averaged weights, without those of a frozen SAM.
 ``resume-a.ckpt``, ``resume-b.ckpt``: checkpoints to continue from after a stop or a kill.
 ``logs/``: CSV and TensorBoard logs. ``curves.png``: training curves.
 ``compiler-cache/``: files of torch.compile, removed when the training ends.
+``preview.png``: contact sheet of training windows.
 ``fingerprint.json``: statistics of the training cases.
 ``validation.json``: Dice of the best weights, and the post-processing that raises it.
 """
@@ -49,7 +50,8 @@ class TrainingRecord:
         dataset: name of the dataset.
         facts: versions, device and the like; "max_minutes" is the time budget or None, and
             "sam_sha256" the SHA-256 of the frozen SAM's file.
-        label_maps: description of the labels if images are synthesised from labelmaps, else None.
+        label_description: description of the labels if images are synthesised from labelmaps,
+            else None.
     """
 
     config: NetworkConfig
@@ -62,7 +64,7 @@ class TrainingRecord:
     preset: str
     dataset: str
     facts: dict[str, Any]
-    label_maps: dict[str, Any] | None = None
+    label_description: dict[str, Any] | None = None
 
     @property
     def max_minutes(self) -> float | None:
@@ -86,7 +88,7 @@ class TrainingRecord:
             "preset": self.preset,
             "dataset": self.dataset,
             "facts": self.facts,
-            "label_maps": self.label_maps,
+            "label_maps": self.label_description,
         }
         write_json(run / RUN_FILE, values)
 
@@ -116,7 +118,7 @@ class TrainingRecord:
                 preset=values["preset"],
                 dataset=values["dataset"],
                 facts=values["facts"],
-                label_maps=values.get("label_maps"),
+                label_description=values.get("label_maps"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise MaskSAMError(f"{path} is damaged: {error}") from error
@@ -141,8 +143,8 @@ def read_validation(run: Path) -> dict[str, Any]:
 def best_dice(run: Path) -> float:
     """Return the Dice of the best weights in a run, or -1 if there are none.
 
-    The weights' own metadata counts too, as a process may be killed after it wrote the weights and
-    before it wrote ``validation.json``.
+    The metadata of the weights is read too, because a process may be killed after it wrote the
+    weights and before it wrote ``validation.json``.
     """
     if not (run / BEST).is_file():
         return -1.0

@@ -17,7 +17,7 @@ from MaskSAMCore.inference.results import keep_largest_components
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import Network
 
-# Background weights to try. The first one changes nothing, and trainings are compared with it.
+# Background weights to try. The first one has no effect and is used to compare trainings.
 BACKGROUND_WEIGHTS = (1.0, 1.2, 1.5, 1.8)
 
 

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _OpenSession:
+    """An open session with the segmenter that it belongs to.
+
+    Attributes:
+        key: key of the session's input: files, ROI and test-time augmentation.
+        session: open session.
+        segmenter: segmenter that opened the session.
+    """
+
     key: Hashable
     session: Session
     segmenter: Segmenter
@@ -43,7 +51,7 @@ class ModelCache:
     Args:
         limit: bytes that segmenters and sessions together may use between requests; the segmenter
             used last is kept in any case.
-        load: loads the segmenter of a model on a device.
+        load: function that loads the segmenter of a model on a device.
     """
 
     def __init__(self, limit: int, load: LoadSegmenter = load_segmenter) -> None:
@@ -76,7 +84,7 @@ class ModelCache:
         roi: Box | None,
         tta: Literal["none", "mirror"],
     ) -> tuple[Session, bool]:
-        """Return the session of a name, and whether it had to be opened.
+        """Return the session with a name, and whether it had to be opened.
 
         Args:
             name: name that the client gave the session.
@@ -118,7 +126,7 @@ class ModelCache:
         _empty_gpu_cache()
 
     def trim(self) -> None:
-        """Drop what exceeds the limit, and models that fell back from their GPU to the CPU."""
+        """Drop models and sessions above the limit, and models that fell back to the CPU."""
         for key, (segmenter, device) in list(self._segmenters.items()):
             if str(segmenter.device.device) != device:
                 self._drop(key)  # the next run tries the GPU again
@@ -145,7 +153,7 @@ class ModelCache:
 
 def _time_changed(model: str) -> int:
     """Return the time of the last change of a model's files, in nanoseconds."""
-    from MaskSAMCore.models import find
+    from MaskSAMCore.models.catalog import DESCRIPTION, find
 
     path = Path(model)
     if not path.exists():
@@ -153,7 +161,7 @@ def _time_changed(model: str) -> int:
         if folder is None:
             return 0
         path = folder
-    description = path / "masksam.json"
+    description = path / DESCRIPTION
     return (description if description.is_file() else path).stat().st_mtime_ns
 
 

@@ -27,7 +27,7 @@ def as_request_error(error: BaseException) -> RequestError:
     if _is_out_of_memory(error):
         return RequestError(ErrorCode.OUT_OF_MEMORY, MEMORY_ADVICE, _traceback(error))
     if isinstance(error, MaskSAMError):
-        # An OutOfMemory of the engine says itself what to do, so its text is kept.
+        # The message of an OutOfMemory already says what to do, so it is kept.
         code = ErrorCode.OUT_OF_MEMORY if isinstance(error, OutOfMemory) else ErrorCode.REFUSED
         return RequestError(code, _one_line(str(error)))
     if isinstance(error, ModuleNotFoundError):
@@ -47,7 +47,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    # An import error has these words too, where a library could not be mapped into memory.
+    # Import errors contain these words too if a library could not be mapped into memory.
     if any(words in str(error).casefold() for words in _MEMORY_WORDS):
         return True
     if "torch" not in sys.modules:

@@ -33,12 +33,12 @@ from MaskSAMCore.worker.shared_files import file_state, open_image, write_labelm
 if TYPE_CHECKING:
     from MaskSAMCore.inference import Instance
 
-# Within a stage, progress is reported once either this time has passed or this share was done.
+# Within a stage, progress is reported after this time or after this share of the job.
 _SECONDS_BETWEEN_REPORTS = 0.05
 _SHARE_BETWEEN_REPORTS = 0.01
 SESSION_LOST = (
-    "what was kept of the earlier run was gone, or the volume, the ROI or the model has changed:"
-    " the whole run was done again"
+    "the embeddings of the earlier run are gone, or the volume, the ROI or the model has changed:"
+    " the whole run was repeated"
 )
 
 Notify = Callable[["ProgressMessage | LogMessage"], None]
@@ -50,12 +50,12 @@ class JobContext:
     Args:
         request: request with an id.
         models: models and sessions that are kept between requests.
-        notify: sends a notification to the client.
+        notify: function that sends a notification to the client.
 
     Attributes:
         params: parameters of the request.
         models: models and sessions that are kept between requests.
-        stop: set once the client has cancelled the request.
+        stop: event that is set once the client has cancelled the request.
     """
 
     def __init__(self, request: Request, models: ModelCache, notify: Notify) -> None:
@@ -93,7 +93,7 @@ class JobContext:
 
 
 def segment(job: JobContext) -> dict[str, Any]:
-    """Segment a volume, and write its labelmap to the file that the client asked for."""
+    """Segment a volume, and write its labelmap to the file of the request."""
     began = time.monotonic()
     params = SegmentParams.from_json(job.params)
     volumes = [open_image(image) for image in params.images]
@@ -156,7 +156,7 @@ def close_session(job: JobContext) -> dict[str, Any]:
 
 
 def devices(job: JobContext) -> dict[str, Any]:
-    """List the devices that the network can run on, and say which of them "auto" means."""
+    """List the devices that the network can run on, and name the one that "auto" means."""
     import torch
 
     from MaskSAMCore.inference import choose_device

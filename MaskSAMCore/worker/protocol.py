@@ -1,6 +1,6 @@
 """Messages between Slicer and its segmentation process, imported at both ends of the pipe.
 
-Every message is a JSON-RPC 2.0 object on a line of its own, in UTF-8. Each class below is the
+Every message is a JSON-RPC 2.0 object on one line, in UTF-8. Each class below is the
 content of one message; `to_json` and `from_json` hold the field names of the pipe, and `from_json`
 raises a ProtocolError where a field is missing or of a wrong type. Slicer's own process imports
 this module, so it imports neither PyTorch nor SciPy.
@@ -75,7 +75,7 @@ class RequestError(Exception):
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RequestError:
-        """Return the error of an answer; unknown or missing fields are no reason to fail."""
+        """Return the error of an answer; unknown and missing fields are ignored."""
         code, data = value.get("code"), value.get("data")
         traceback = str(data.get("traceback", "")) if isinstance(data, dict) else ""
         return cls(code if isinstance(code, int) else 0, str(value.get("message") or ""), traceback)
@@ -90,7 +90,7 @@ class Request:
     id: int | str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the message."""
+        """Return the request as a JSON object."""
         message: dict[str, Any] = {"method": self.method, "params": dict(self.params)}
         return message if self.id is None else {"id": self.id, **message}
 
@@ -391,7 +391,7 @@ class DeviceUsed:
 
     Attributes:
         name: PyTorch's name of the device, such as "cuda:0".
-        reason: why it was chosen, in words.
+        reason: reason for the choice, in words.
     """
 
     name: str
@@ -476,7 +476,7 @@ class AvailableDevice:
     Attributes:
         name: PyTorch's name of the device, such as "cuda:0".
         description: description for the user.
-        reason: why "auto" means this device; empty for the others.
+        reason: reason for which "auto" means this device; empty for other devices.
     """
 
     name: str

@@ -30,12 +30,12 @@ from MaskSAMCore.worker.protocol import (
     encode_line,
 )
 
-# Time for a job to remove its own files, once the client is gone.
+# Time for a job to remove its files after the client has closed the pipe.
 _SECONDS_TO_CLEAN_UP = 0.5
 
 
 class Channel:
-    """Output of the worker: whole messages, from any thread."""
+    """Output of the worker, which any thread may write whole messages to."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -60,13 +60,12 @@ class Channel:
                 self._stream.write(line)
                 self._stream.flush()
             except OSError:
-                # The client has closed the pipe; the reading thread sees that too, and ends the
-                # process.
+                # The client has closed the pipe; the reading thread ends the process.
                 return
 
 
 class Server:
-    """Server of one client; ends the process when the client is gone or idle for long.
+    """Server of one client, which ends the process when the client is gone or idle for long.
 
     Args:
         reader: stream of the client's messages.
@@ -97,7 +96,7 @@ class Server:
         for line in self._reader:
             if line.strip():
                 self._receive(line)
-        # Closed without a shutdown request: the client crashed and cannot remove its folder.
+        # Without a shutdown request the client has crashed, and cannot remove its folder.
         self._exit(self._folder)
 
     def _receive(self, line: bytes) -> None:
@@ -138,7 +137,7 @@ class Server:
         if params.protocol != PROTOCOL_VERSION:
             raise RequestError(
                 ErrorCode.OTHER_PROTOCOL,
-                f"MaskSAM {__version__} speaks protocol {PROTOCOL_VERSION}, its caller protocol"
+                f"MaskSAM {__version__} uses protocol {PROTOCOL_VERSION}, its client protocol"
                 f" {params.protocol}: update the older of the two",
             )
         if params.folder is not None:
@@ -185,11 +184,11 @@ class Server:
         try:
             self._free_memory(failure)
         except Exception as error:
-            # A device in a bad state can refuse even that: the answer is sent all the same, and the
-            # next job needs another process.
+            # A device in a bad state may fail here too: the answer is still sent, but the next job
+            # needs another process.
             self._channel.notify(LogMessage(f"cannot free memory: {error}", "error"))
             self._restart_needed = True
-        # Before the answer, so that a request sent upon it may use the same id.
+        # The job is removed before the answer is sent, so that the next request may have its id.
         with self._lock:
             self._running = None
             self._pending.pop(job.id, None)
@@ -202,7 +201,7 @@ class Server:
             self._channel.fail(job.id, failure)
 
     def _free_memory(self, failure: RequestError | None) -> None:
-        """Keep to the memory limit after a job; keep nothing after the memory ran out."""
+        """Enforce the memory limit after a job, and drop everything after the memory ran out."""
         if failure is not None and failure.code == ErrorCode.OUT_OF_MEMORY:
             self._models.clear()
         elif failure is not None and failure.code == ErrorCode.INTERNAL_ERROR:
@@ -210,13 +209,13 @@ class Server:
         elif "torch" in sys.modules:
             self._models.trim()
         if failure is not None:
-            gc.collect()  # the traceback's frames hold volumes, and these their files
+            gc.collect()  # frames of the traceback hold volumes and thereby their files
 
     def _exit(self, folder: Path | None = None) -> None:
-        """End the process, and leave no unfinished file.
+        """End the process without leaving unfinished files.
 
         Args:
-            folder: folder of a client that cannot remove it.
+            folder: folder to remove for a client that crashed, or None.
         """
         with self._lock:
             running = self._running
@@ -251,7 +250,7 @@ def main(load: LoadSegmenter = load_segmenter) -> None:
     """Run the worker.
 
     Args:
-        load: loads the segmenter of a model on a device.
+        load: function that loads the segmenter of a model on a device.
     """
     parser = argparse.ArgumentParser(prog="python -m MaskSAMCore.worker", description=__doc__)
     parser.add_argument("--idle-minutes", type=float, default=15.0)

@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io.files import EMBEDDINGS_PREFIX
 from MaskSAMCore.worker.protocol import ImageFile, LabelmapFile, ProtocolError
 
-# Bytes that are written between two checks for a cancel.
+# Bytes that are written between two checks for cancellation.
 _PIECE_BYTES = 16 << 20
-
-# Prefix of `inference.embedding_cache`, repeated because importing it would import PyTorch.
-SPILL_PREFIX = "masksam-embeddings-"
 
 _unfinished: set[Path] = set()
 _lock = threading.Lock()
@@ -30,7 +28,7 @@ def open_image(image: ImageFile) -> Volume:
     """Return the volume of an image file; its voxels are mapped, not read.
 
     Raises:
-        ProtocolError: the file is not as described.
+        ProtocolError: the file cannot be read, or does not match its description.
         MaskSAMError: the matrix is not invertible.
     """
     path, shape = Path(image.path), image.shape
@@ -65,7 +63,7 @@ def write_labelmap(labelmap: NDArray[Any], path: Path, check: Callable[[], None]
     Args:
         labelmap: integers [K, J, I].
         path: path of the file.
-        check: called between pieces; raises an exception to stop.
+        check: function that is called between pieces and raises an exception to stop.
 
     Raises:
         MaskSAMError: the file cannot be written.
@@ -102,7 +100,7 @@ def remove_unfinished() -> None:
 
 def remove_embeddings(folder: Path) -> None:
     """Remove the embeddings that this worker, or one that was killed, wrote into a folder."""
-    for part in folder.glob(f"{SPILL_PREFIX}*"):
+    for part in folder.glob(f"{EMBEDDINGS_PREFIX}*"):
         shutil.rmtree(part, ignore_errors=True)
 
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from MaskSAMCore import Segmenter
 from MaskSAMCore.data.dataset import examine_dataset, load_cases
-from MaskSAMCore.data.synthesis.patches import synthesized_case
+from MaskSAMCore.data.synthesis.windows import synthesized_case
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.pictures import outline_picture
 

@@ -17,7 +17,7 @@ import torch
 
 from MaskSAMCore.data.dataset import examine_dataset, load_cases
 from MaskSAMCore.data.planning import case_fingerprint, make_plan
-from MaskSAMCore.data.synthesis.patches import IndexedLabelmap, SynthesizedWindows
+from MaskSAMCore.data.synthesis.windows import IndexedLabelmap, SynthesizedWindows
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.presets import find_preset
 from MaskSAMCore.training.devices import precision

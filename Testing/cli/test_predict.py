@@ -202,4 +202,4 @@ def test_the_volumes_of_all_cases_are_written_and_an_existing_file_is_kept(
     assert target.read_text() == "precious"
     for taken in (tmp_path / "out" / "a.nii.gz", tmp_path):
         assert main([*arguments, "--overwrite", "--volumes", str(taken)]) == 2
-        assert "a file of its own" in capfd.readouterr().err
+        assert "name another file" in capfd.readouterr().err

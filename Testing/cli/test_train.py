@@ -23,7 +23,7 @@ def test_a_folder_that_is_not_a_dataset_is_refused(
     ("options", "message"),
     [
         (["--preset", "nonsense"], "unknown preset 'nonsense': choose one of tiny, brain"),
-        (["--preset", "acdc"], "beside a frozen SAM: give its official weights with --sam-check"),
+        (["--preset", "acdc"], "adapts a frozen SAM: give its official weights with --sam-check"),
         (["--preset", "acdc", "--sam-checkpoint", "absent.pth"], "cannot be read"),
         (["--preset", "acdc", "--sam-checkpoint", "bad.pth"], "not a readable SAM checkpoint"),
         (["--preset", "acdc", "--sam-checkpoint", "another.pth"], "does not fit"),

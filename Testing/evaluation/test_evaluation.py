@@ -173,7 +173,7 @@ def test_a_file_with_negative_values_is_not_a_labelmap(tmp_path: Path):
     write_image(-label, tmp_path / "negative.nii.gz")
     good = evaluate(tmp_path / "nearly.nii.gz", tmp_path / "a.nii.gz", surfaces=False)
     assert good["foreground_mean"]["Dice"] == 1
-    with pytest.raises(MaskSAMError, match=r"negative\.nii\.gz is no labelmap: .* from -2 to 0"):
+    with pytest.raises(MaskSAMError, match=r"negative\.nii\.gz is not a labelmap: .* from -2 to 0"):
         evaluate(tmp_path / "negative.nii.gz", tmp_path / "a.nii.gz")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 _HANDSHAKE = '{"id": "initialize", "result": {"protocol": 1}}'
 _NEWER = '{"id": "initialize", "result": {"protocol": 2}}'
 _REFUSAL = '{"id": "initialize", "error": {"code": -32001, "message": "too old"}}'
-_DEVICES = '{"id": 1, "result": {"choices": [], "auto": {"name": "cpu", "reason": "as asked"}}}'
+_DEVICES = '{"id": 1, "result": {"choices": [], "auto": {"name": "cpu", "reason": "as requested"}}}'
 _CHILD = "import sys, time\nwhile True: print('x' * 1000, file=sys.stderr); time.sleep(0.001)"
 
 

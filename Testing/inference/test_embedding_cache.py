@@ -21,7 +21,7 @@ from MaskSAMCore.inference.embedding_cache import (
     size_in_bytes,
 )
 from MaskSAMCore.modeling import BoxPrompts
-from MaskSAMCore.modeling.masksam.network import Embedding
+from MaskSAMCore.modeling.masksam.network import MaskSAMEmbedding
 from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
 from Testing.helpers.paths import ROOT
 
@@ -34,12 +34,12 @@ def temporary_folder(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
-def some_embedding() -> Embedding:
+def some_embedding() -> MaskSAMEmbedding:
     proposals = Proposals(torch.rand(1, 3), torch.rand(1, 4), torch.zeros(0, 2))
-    return Embedding([torch.rand(1, 7, 5), torch.arange(4)[None]], proposals)
+    return MaskSAMEmbedding([torch.rand(1, 7, 5), torch.arange(4)[None]], proposals)
 
 
-def assert_equal(one: Embedding, other: Embedding) -> None:
+def assert_equal(one: MaskSAMEmbedding, other: MaskSAMEmbedding) -> None:
     for a, b in zip(one.features, other.features, strict=True):
         assert a.dtype == b.dtype and torch.equal(a, b)
     for name in ("masks", "boxes", "class_tokens"):
@@ -142,13 +142,13 @@ def test_a_process_that_ends_without_clearing_leaves_no_file(tmp_path: Path):
 def embedding_of(batch):
     features = [torch.rand(batch, 3), torch.rand(batch, 2)]
     proposals = Proposals(torch.rand(batch, 1), torch.rand(batch, 4), torch.rand(batch, 5))
-    return Embedding(features, proposals)
+    return MaskSAMEmbedding(features, proposals)
 
 
 def test_one_window_of_a_batch_is_copied_whatever_the_structure():
     whole = embedding_of(3)
     one = copy_window(whole, 1)
-    assert isinstance(one, Embedding)
+    assert isinstance(one, MaskSAMEmbedding)
     torch.testing.assert_close(one.features[1], whole.features[1][1:2])
     torch.testing.assert_close(one.proposals.boxes, whole.proposals.boxes[1:2])
     whole.proposals.boxes.zero_()

@@ -13,7 +13,7 @@ def test_a_model_that_does_not_exist_is_an_error(kind):
 
 
 def test_a_model_with_classes_is_not_a_sam_checkpoint():
-    with pytest.raises(MaskSAMError, match="'hippocampus' is no checkpoint of a SAM"):
+    with pytest.raises(MaskSAMError, match="'hippocampus' is not a checkpoint of a SAM"):
         SamSegmenter.from_model("hippocampus")
 
 

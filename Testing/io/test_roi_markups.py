@@ -121,14 +121,17 @@ def test_a_box_with_left_handed_axes_is_written_with_right_handed_ones(tmp_path:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no Slicer markup file"),
-        ("[]", "no Slicer markup file"),
-        ('{"markups": [{"type": "ROI"}]}', "no Slicer markup file"),
+        ("{", "not a Slicer markup file"),
+        ("[]", "not a Slicer markup file"),
+        ('{"markups": [{"type": "ROI"}]}', "not a Slicer markup file"),
         ('{"markups": [{"type": "Line"}]}', "holds no ROI"),
-        (json.dumps({"markups": [_SAVED | {"center": [1, 2]}]}), "no Slicer markup file"),
-        (json.dumps({"markups": [_SAVED | {"orientation": [0] * 9}]}), "no Slicer markup file"),
+        (json.dumps({"markups": [_SAVED | {"center": [1, 2]}]}), "not a Slicer markup file"),
+        (json.dumps({"markups": [_SAVED | {"orientation": [0] * 9}]}), "not a Slicer markup file"),
         (json.dumps({"markups": [_SAVED | {"size": [1, 0, 1]}]}), "without size"),
-        (json.dumps({"markups": [_SAVED | {"coordinateSystem": "IJK"}]}), "no Slicer markup file"),
+        (
+            json.dumps({"markups": [_SAVED | {"coordinateSystem": "IJK"}]}),
+            "not a Slicer markup file",
+        ),
     ],
 )
 def test_a_file_without_a_usable_roi_is_refused(tmp_path: Path, content: str, message: str) -> None:

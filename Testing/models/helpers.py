@@ -11,7 +11,8 @@ from MaskSAMCore import models
 from MaskSAMCore.data import ChannelNormalization, Plan
 from MaskSAMCore.labels import Code, Label, Terminology
 from MaskSAMCore.modeling import MaskSAM, build_model
-from MaskSAMCore.models.bundle import DESCRIPTION, WEIGHTS
+from MaskSAMCore.models.bundle import WEIGHTS
+from MaskSAMCore.models.catalog import DESCRIPTION
 from MaskSAMCore.training.run_folder import own_weights
 from Testing.helpers.networks import small_masksam_config
 

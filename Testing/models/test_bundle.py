@@ -14,7 +14,8 @@ import torch
 from MaskSAMCore import models
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import sha256
-from MaskSAMCore.models.bundle import DESCRIPTION, WEIGHTS
+from MaskSAMCore.models.bundle import WEIGHTS
+from MaskSAMCore.models.catalog import DESCRIPTION
 from Testing.helpers.networks import SMALL_SAM
 from Testing.models.helpers import LABELS, PLAN, save
 
@@ -73,7 +74,7 @@ def test_a_pickle_in_place_of_weights_is_never_opened(tmp_path: Path):
     ("change", "message"),
     [
         ({"format_version": 99}, "newer MaskSAM"),
-        ({"format_version": None}, "no description of a MaskSAM model"),
+        ({"format_version": None}, "does not describe a MaskSAM model"),
         ({"weights_sha256": None}, "does not record the SHA-256"),
         ({"labels": []}, "0 labels for 2 classes"),
         ({"plan": {}}, "damaged"),

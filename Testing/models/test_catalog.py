@@ -45,7 +45,7 @@ def test_an_unusable_catalog_is_refused(tmp_path: Path, change: dict):
     assert read_catalog(path)[0].name == "a"
     entry = {k: v for k, v in {**good, **change}.items() if v is not None}
     path.write_text(json.dumps({"entries": [entry]}))
-    with pytest.raises(MaskSAMError, match="no usable catalog"):
+    with pytest.raises(MaskSAMError, match="not a usable catalog"):
         read_catalog(path)
 
 

@@ -111,7 +111,7 @@ def test_an_official_checkpoint_is_a_model_once_it_is_verified(
     assert main(["models", "add", str(path)]) == 0
     segmenter = Segmenter.from_model("sam_vit_b", device="cpu")
     assert segmenter.needs_boxes and segmenter.name == "sam_vit_b" and segmenter.labels == ()
-    assert segmenter.channels == 1 and str(segmenter.device) == "cpu (as asked)"
+    assert segmenter.channels == 1 and str(segmenter.device) == "cpu (as requested)"
     kept = models.find("sam_vit_b").file
     kept.write_bytes(kept.read_bytes()[:-1] + b"x")
     with pytest.raises(MaskSAMError, match="damaged or was replaced"):

@@ -16,8 +16,8 @@ import pytest
 from MaskSAMCore import models
 from MaskSAMCore.errors import Cancelled, MaskSAMError
 from MaskSAMCore.io.files import sha256
-from MaskSAMCore.models.bundle import DESCRIPTION, WEIGHTS
-from MaskSAMCore.models.catalog import Entry
+from MaskSAMCore.models.bundle import WEIGHTS
+from MaskSAMCore.models.catalog import DESCRIPTION, Entry
 from Testing.models.helpers import LABELS, save, zipped
 
 

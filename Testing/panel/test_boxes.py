@@ -279,4 +279,4 @@ def test_boxes_are_saved_and_loaded(user, scene, tmp_path):
     host.messages.answers.append(str(tmp_path / "mine.mrk.json"))
     user.click(user.ui.loadBoxesButton)
     (message,) = host.messages.texts("error")
-    assert "no Slicer markup file" in message
+    assert "not a Slicer markup file" in message

@@ -19,7 +19,7 @@ from MaskSAMCore.io import read_volume
 from MaskSAMCore.io.files import sha256
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import build_model
-from MaskSAMCore.models.bundle import DESCRIPTION
+from MaskSAMCore.models.catalog import DESCRIPTION
 from MaskSAMCore.training.export import export_run
 from MaskSAMCore.training.run_folder import BEST, RUN_FILE, TrainingRecord, load_weights
 from Testing.helpers.networks import FROZEN_SMALL_SAM, small_masksam_config

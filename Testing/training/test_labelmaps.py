@@ -90,7 +90,10 @@ def test_a_resumed_run_keeps_its_targets(
     run: Path, heads: Path, data: TrainingData, tmp_path: Path
 ):
     record = TrainingRecord.load(run)
-    assert record.label_maps is not None and record.label_maps["targets"] == DESCRIPTION["targets"]
+    assert (
+        record.label_description is not None
+        and record.label_description["targets"] == DESCRIPTION["targets"]
+    )
     assert data.scheme is not None and data.classes == record.classes
     longer = Path(shutil.copytree(run, tmp_path / "run"))
     iterations = record.settings.iterations + 1

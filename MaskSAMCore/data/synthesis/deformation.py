@@ -1,4 +1,4 @@
-"""The spatial transform from a window to a labelmap, as one cubic B-spline."""
+"""Spatial transform from a window to a labelmap, as one cubic B-spline."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def along_axes(volume: Tensor, matrices: Sequence[Tensor]) -> Tensor:
         volume: (D, R, C).
         matrices: three matrices (new size, old size), one for each axis.
     """
-    # Axes that shrink come first: the others then have less to do.
+    # Axes that shrink come first, which makes the other products smaller.
     order = sorted(range(3), key=lambda axis: matrices[axis].shape[0] / matrices[axis].shape[1])
     for axis in order:
         matrix = matrices[axis]

@@ -1,8 +1,8 @@
 """Images of random contrast, resolution and quality, generated from labelmaps.
 
 This is the generative model of SynthSeg (Billot et al., Medical Image Analysis 86, 2023): a network
-trained only on such images segments real ones of any contrast. Only the window is generated, never
-the whole head:
+trained only on such images segments real ones of any contrast. Windows are generated, not whole
+heads:
 
 1. Affine map, smooth deformation and left-right flip form one cubic B-spline from window to
    labelmap, so that labels are looked up once.
@@ -34,11 +34,10 @@ from MaskSAMCore.data.synthesis.deformation import (
 )
 from MaskSAMCore.data.synthesis.labelmap import Labelmap
 from MaskSAMCore.data.synthesis.random_source import RandomSource
+from MaskSAMCore.labels import GOLDEN_RATIO
 
 # Full width at half maximum of a Gaussian, in standard deviations.
 _FWHM = 2.3548
-# Golden ratio: the fractional parts of its multiples fill [0, 1) evenly.
-_GOLDEN = 0.6180340
 # Largest difference between mean intensities of labels that share a tissue.
 _TISSUE_DIFFERENCE = 0.06
 # Largest mean and standard deviation of a dark background.
@@ -61,7 +60,7 @@ class SynthesisRanges:
         common_contrasts: probability that the contrast is one of the label scheme's, not random.
         spread: largest standard deviation of intensities within a label.
         shared_means: probability that labels of one tissue get nearly the same mean intensity.
-        dark_background: probability that the background is dark, as air is.
+        dark_background: probability that the background is as dark as air.
         strip: probability that the surroundings are removed.
         crop: probability that the image ends within the window, for each axis.
         bias: largest standard deviation of the bias field's logarithm.
@@ -92,8 +91,8 @@ class SynthesisRanges:
     in_plane_spacing: float = 2.0
 
     def scaled(self, strength: float) -> SynthesisRanges:
-        """Multiply the distortions of shape and intensity by a factor; contrast, resolution and
-        probabilities stay."""
+        """Return a copy with the distortions of shape and intensity multiplied by a factor;
+        contrast, resolution and probabilities are unchanged."""
         return replace(
             self,
             rotation=strength * self.rotation,
@@ -131,7 +130,7 @@ class ImageGenerator:
         self.lateral = lateral
         self.ranges = ranges or SynthesisRanges()
         # A scheme without contrasts gets one that separates the tissues.
-        distinct = (torch.tensor(scheme.tissues) * _GOLDEN + 0.3) % 1
+        distinct = (torch.tensor(scheme.tissues) * GOLDEN_RATIO + 0.3) % 1
         self._contrasts = [torch.tensor(kind) for kind in scheme.contrasts] or [distinct]
 
     def generate_window(
@@ -140,7 +139,7 @@ class ImageGenerator:
         """Return a random window.
 
         Args:
-            labelmap: on the device of ``rng``.
+            labelmap: labelmap on the device of ``rng``.
             centre: position of the window's centre in mm from the labelmap's corner.
             rng: random numbers.
 

@@ -1,4 +1,4 @@
-"""The labelmap of a case, prepared for synthesis."""
+"""Labelmap of a case, prepared for synthesis."""
 
 from __future__ import annotations
 

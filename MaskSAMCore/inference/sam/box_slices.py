@@ -1,4 +1,4 @@
-"""Slices that a box is segmented on, and its rectangle on each of them."""
+"""Slices on which a box is segmented, and the rectangle of the box on each of them."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def best_axis(size: NDArray[Any], shape: Shape, spacing: tuple[float, float, flo
     If voxels are more than 1.5 times as long along one axis as along another, it is the longest
     one: the volume was acquired in such slices, and all others would show steps. Otherwise it is
     the axis whose slices show the box largest in SAM's input, because SAM segments large objects
-    best; it is also the one with the fewest slices to encode. Axial slices, of which MedSAM saw
-    most, are kept unless others show the box more than 1.5 times as large, so that a small change
-    of the box does not change the axis. Axes whose slices are narrow strips, in a volume of few
-    slices, are excluded.
+    best; it is also the one with the fewest slices to encode. Axial slices, on which MedSAM was
+    mostly trained, are kept unless others show the box more than 1.5 times as large, so that a
+    small change of the box does not change the axis. Axes whose slices are narrow strips, in a
+    volume of few slices, are excluded.
 
     Args:
         size: voxels of the box along the axes of the image, axial first.

@@ -1,4 +1,4 @@
-"""From a slice to SAM's input, and from SAM's masks to the slice.
+"""Conversion of slices to SAM's input, and of SAM's masks to slices.
 
 Intensities are mapped to 8-bit grey values as for MedSAM: CT in a named window, other images
 between the percentiles 0.5 and 99.5 of their voxels that are not 0. Resizing follows SAM or MedSAM.
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from MaskSAMCore.geometry import CT_AIR
+
 # Level and width in Hounsfield units, those of MedSAM's training images.
 CT_WINDOWS = {"soft tissue": (40, 400), "lung": (-160, 1500), "bone": (300, 1800)}
-# Every CT image with air in it has voxels below this value, and no MR image has.
-_CT_AIR = -500
 # Median HU in a box: below the first it gets the lung window, above the second the bone window.
 _LUNG_BELOW, _BONE_ABOVE = -400, 200
-# Percentiles are computed from this many voxels, because those of all would need a copy of them.
+# Percentiles are computed from this many voxels, because using all would need a copy of them.
 _SAMPLE_VOXELS = 1 << 21
 # Mean and standard deviation of the 0 to 255 values of SAM's training images.
 _PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -39,7 +39,7 @@ Shape2D = tuple[int, int]
 
 def is_ct(array: NDArray[Any]) -> bool:
     """Return True if an image has air in Hounsfield units."""
-    return bool(_sample(array).min() <= _CT_AIR)
+    return bool(_sample(array).min() <= CT_AIR)
 
 
 def percentile_limits(array: NDArray[Any]) -> Limits:

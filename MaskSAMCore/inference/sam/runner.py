@@ -13,7 +13,7 @@ from MaskSAMCore.modeling.sam.predictor import BlockCallback, PlainSam
 
 
 class SamRunner:
-    """Runs a SAM on a device, slice by slice.
+    """A SAM on a device, with a fallback when memory runs out.
 
     Args:
         model: the SAM.

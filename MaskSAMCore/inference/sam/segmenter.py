@@ -61,12 +61,12 @@ class SamSegmenter:
         """Load a checkpoint by its name in the catalog.
 
         Raises:
-            MaskSAMError: it is no checkpoint of a SAM, not installed or damaged, or the device is
+            MaskSAMError: the checkpoint is unknown, not installed or damaged, or the device is
                 unusable.
         """
         checkpoint = open_checkpoint(str(name_or_path))
         if checkpoint is None:
-            raise MaskSAMError(f"'{name_or_path}' is no checkpoint of a SAM")
+            raise MaskSAMError(f"'{name_or_path}' is not a checkpoint of a SAM")
         name, preparation = checkpoint.entry.name, checkpoint.entry.preparation
         return SamSegmenter(checkpoint.build(), preparation, device=device, name=name)
 
@@ -115,8 +115,8 @@ class SamSegmenter:
 
         Args:
             volume: the image.
-            roi: region that the SAM sees, in IJK voxel edges: the smaller it is, the larger its
-                content is in the SAM's input. Nothing is segmented outside.
+            roi: region that becomes the SAM's input, in IJK voxel edges; a smaller region is
+                enlarged more. Nothing is segmented outside.
             tta: "none"; there are no mirrored passes.
             cache_bytes: memory for embeddings; further ones go to files until the session is
                 closed. 0 keeps none.

@@ -34,7 +34,7 @@ from MaskSAMCore.labels import Label, default_colors
 # Slices across the three axes are axial, coronal and sagittal as radiologists view them, whatever
 # the axes of the volume.
 ORIENTATION = "IPL"
-# Memory for the logits of boxes, so that moving a box leaves the others as they are.
+# Memory for the logits of boxes, so that only boxes that change are decoded again.
 _LOGITS_BYTES = 256 << 20
 _BOXES_AT_ONCE = 8
 
@@ -71,7 +71,7 @@ class SamSession:
     Args:
         runner: the SAM.
         volume: the image.
-        roi: region that the SAM sees, in IJK voxel edges; None for the whole volume.
+        roi: region that becomes the SAM's input, in IJK voxel edges; None for the whole volume.
         cache_bytes: memory for embeddings; further ones go to files. 0 keeps none.
 
     Raises:
@@ -137,7 +137,7 @@ class SamSession:
             overwrite: without effect, because all segments have boxes.
             progress: called with (stage, fraction done, seconds left or None).
             cancelled: polled before each block of the image encoder; True stops the run.
-            probabilities: must be False, because the masks of boxes are no class probabilities.
+            probabilities: must be False, because a SAM predicts no class probabilities.
 
         Raises:
             MaskSAMError: there is no box, or one has no name or lies outside the volume or the ROI.
@@ -151,7 +151,7 @@ class SamSession:
                 " structure in it"
             )
         if probabilities:
-            raise MaskSAMError("SAM gives masks, not class probabilities: leave them out")
+            raise MaskSAMError("a SAM predicts no class probabilities: do not request them")
         named = group_by_name(boxes)
         labels = labels_for(list(named))
         jobs = [
@@ -184,7 +184,7 @@ class SamSession:
         edges = self._grid.to_plan(box)
         slices = box_slices(edges, self._grid.shape, self._spacing)
         if self._is_ct is None:
-            # The whole volume is asked, because an ROI inside a body contains no air.
+            # The whole volume is examined, because an ROI inside a body contains no air.
             self._is_ct = is_ct(self._volume.array)
             if not self._is_ct:
                 self._limits = percentile_limits(self._image)
@@ -212,7 +212,7 @@ class SamSession:
                 room -= size
                 job.logits = np.zeros(shape, dtype=np.float16)
         self._decode(new, overlay, report)
-        # Kept only now, because a cancelled run leaves incomplete masks.
+        # Logits are kept only now, because a cancelled run leaves incomplete masks.
         self._logits.update({job.key: job.logits for job in new if job.logits is not None})
 
     def _decode(self, jobs: list[_BoxJob], overlay: Overlay, report: Progress) -> None:
@@ -299,7 +299,7 @@ def group_by_name(boxes: Sequence[Box]) -> dict[str, list[Box]]:
 
 
 def labels_for(names: Sequence[str]) -> tuple[Label, ...]:
-    """Return labels 1, 2, … with these names, each with a colour of its own."""
+    """Return labels 1, 2, … with these names and distinct colours."""
     colors = default_colors(len(names))
     return tuple(
         Label(value, name, color)

@@ -32,7 +32,7 @@ class FacT(nn.Module):
         nn.init.zeros_(self.v.weight)
 
     def forward(self, x: Tensor, index: int) -> Tensor:
-        """Return what a block adds to the queries, keys and values (..., 3 D) of its tokens.
+        """Return the increment (..., 3 D) of the queries, keys and values in a block.
 
         Args:
             x: (..., D) tokens.
@@ -67,7 +67,7 @@ class DepthAdapter(nn.Module):
 def convolution_over_depth(layer: nn.Conv3d, x: Tensor) -> Tensor:
     """Apply a (3, 1, 1) convolution with padding 1 to channels-last x (B, T, h, w, C).
 
-    It is one matrix product of each voxel and its two neighbours.
+    It is written as one matrix product of each voxel and its two neighbours.
     """
     before = F.pad(x[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
     after = F.pad(x[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1))

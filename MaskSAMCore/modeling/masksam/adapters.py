@@ -39,7 +39,7 @@ class Adapter(nn.Module):
         return self.up(hidden + self.mix(hidden))
 
     def mix(self, hidden: Tensor) -> Tensor:
-        """Return what is added to the hidden embeddings (..., hidden); here zero."""
+        """Return the increment of the hidden embeddings (..., hidden), which is zero here."""
         return torch.zeros((), dtype=hidden.dtype, device=hidden.device)
 
 
@@ -58,7 +58,7 @@ class DConvAdapter(Adapter):
         self.norm = nn.LayerNorm(self.hidden)
 
     def mix(self, hidden: Tensor) -> Tensor:
-        """Return what is added to the hidden embeddings (B, T, H, W, hidden)."""
+        """Return the increment of the hidden embeddings (B, T, H, W, hidden)."""
         return F.gelu(self.norm(depthwise_convolution(self.convolution, hidden)))
 
 
@@ -120,7 +120,7 @@ class DMLPAdapter(Adapter):
         return super().forward(x)
 
     def mix(self, hidden: Tensor) -> Tensor:
-        """Return what the depth MLP adds to embeddings (B, T, ..., channels)."""
+        """Return the depth MLP's increment of embeddings (B, T, ..., channels)."""
         if hidden.shape[1] != self.slices:
             raise ValueError(
                 f"this DMLPAdapter was built for {self.slices} slices, not {hidden.shape[1]}:"

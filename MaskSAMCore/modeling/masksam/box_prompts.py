@@ -11,7 +11,7 @@ from MaskSAMCore.modeling.box_prompts import BoxPrompts
 from MaskSAMCore.modeling.boxes import clip_boxes, inside_boxes
 from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
 
-# Logit of what is ruled out: its probability is zero in float32.
+# Logit of excluded classes and voxels, whose probability is negligible.
 EXCLUDED_LOGIT = -30.0
 # A query shows a class where the probability of the class is above this.
 SHOWN = 0.5
@@ -23,7 +23,7 @@ class PromptedQueries(NamedTuple):
     Attributes:
         boxes: (B, N, T, 4) box prompts.
         masks: (B, N, T, 4h, 4w) logits of the mask prompts.
-        class_index: (B, N, T), the class of the user's box that the query has; -1 without a box.
+        class_index: (B, N, T), class of the user's box that the query has; -1 without a box.
         bounds: (B, N, T, 4), the user's box that bounds the query's mask; zeros without a box.
     """
 

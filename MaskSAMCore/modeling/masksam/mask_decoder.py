@@ -239,14 +239,14 @@ def attend(
     """Apply an attention layer of SAM's mask decoder.
 
     Args:
-        attention: the layer.
-        q: (P, T, tokens, C) queries of the attention.
+        attention: attention layer of the transformer.
+        q: (P, T, tokens, C) attention queries.
         k: (P, T, tokens, C) keys.
         v: (P, T, tokens, C) values; they are projected together with the keys if they are the same
             tensor.
-        q_position: (1 or T, tokens, C) added to the queries, or None. Positions are the same for
-            all prompts, so that they are projected only once.
-        k_position: (1 or T, tokens, C) added to the keys, or None.
+        q_position: (1 or T, tokens, C) position embedding that is added to the queries, or None. It
+            is the same for all prompts, so that it is projected only once.
+        k_position: (1 or T, tokens, C) position embedding that is added to the keys, or None.
 
     Returns:
         (P, T, tokens, C).

@@ -43,8 +43,13 @@ class MaskPrediction(WindowPrediction):
 
 
 @dataclass
-class Embedding:
-    """Encoded windows with their proposals, so that a changed prompt costs a decode only."""
+class MaskSAMEmbedding:
+    """Encoded windows with their proposals, so that a changed prompt costs a decode only.
+
+    Attributes:
+        features: features of the image encoder.
+        proposals: prompts that the generator proposes.
+    """
 
     features: ImageFeatures
     proposals: Proposals
@@ -103,14 +108,16 @@ class MaskSAM(Network):
         parts = ("decoder.", "sam.mask_decoder.", "sam.prompt_encoder.")
         return [p for name, p in self.trained_parameters().items() if name.startswith(parts)]
 
-    def encode(self, images: Tensor) -> Embedding:
+    def encode(self, images: Tensor) -> MaskSAMEmbedding:
         """Return the embedding and the proposals of windows (B, C, T, H, W)."""
         self.check_window(images)
         slices, maps = self.stem(images)
         features = self.encoder(self.sam.image_encoder, slices, maps)
-        return Embedding(features, self.generator(features))
+        return MaskSAMEmbedding(features, self.generator(features))
 
-    def decode(self, embedding: Embedding, prompts: BoxPrompts | None = None) -> MaskPrediction:
+    def decode(
+        self, embedding: MaskSAMEmbedding, prompts: BoxPrompts | None = None
+    ) -> MaskPrediction:
         """Predict masks and classes from the proposals or from boxes of the user.
 
         A class with a box is decoded from that box, which also bounds it: nothing of the class is
@@ -130,7 +137,7 @@ class MaskSAM(Network):
 
     def decode_class(
         self,
-        embedding: Embedding,
+        embedding: MaskSAMEmbedding,
         class_logits: Tensor | None,
         prompts: BoxPrompts,
         class_index: int,
@@ -138,8 +145,8 @@ class MaskSAM(Network):
         """Return the scores (B, T, H, W) of one class from its boxes.
 
         With the class logits of the prediction without boxes, only queries that get a box are
-        decoded: no other query shows a class that has a box. The scores are those of
-        :meth:`decode`, for less work.
+        decoded: no other query shows a class that has a box. The scores equal those of
+        :meth:`decode`.
         """
         if class_logits is None:
             return super().decode_class(embedding, class_logits, prompts, class_index)
@@ -155,7 +162,7 @@ class MaskSAM(Network):
 
     def run_decoder(
         self,
-        embedding: Embedding,
+        embedding: MaskSAMEmbedding,
         boxes: Tensor,
         masks: Tensor,
         without_mask: Tensor | None = None,

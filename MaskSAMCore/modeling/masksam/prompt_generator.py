@@ -58,7 +58,7 @@ class PromptGenerator(nn.Module):
         super().__init__()
         dim, prompt_dim = config.sam.embed_dim, config.sam.prompt_dim
         coarse, middle, fine = config.generator_channels
-        # Maps at 4, 2 and 1 times the token grid; with 8-pixel tokens a finer one precedes them.
+        # The last three maps are at 4, 2 and 1 times the grid; 8-pixel tokens add a finer one.
         four, two, one = config.stem_channels[-3:] if config.stem_pyramid else (0, 0, 0)
         self.queries = config.queries
         self.form = config.prompts
@@ -158,8 +158,8 @@ def pool(level: Tensor, cells: int) -> Tensor:
 
 
 def fraction_boxes(x: Tensor) -> Tensor:
-    """Return boxes (..., 4) for logits (..., 4): those of the upper left corner, and those of the
-    fraction of the remaining width and height, so that x2 >= x1 and y2 >= y1."""
+    """Return boxes (..., 4) for logits (..., 4) of the upper left corner and of the box's share of
+    the remaining width and height, so that x2 >= x1 and y2 >= y1."""
     x = x.float().sigmoid()
     corner, fraction = x[..., :2], x[..., 2:]
     return torch.cat([corner, corner + (1 - corner) * fraction], -1)

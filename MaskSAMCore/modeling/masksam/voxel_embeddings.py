@@ -60,8 +60,8 @@ class Prototypes(nn.Module):
 
     The prototype of a mask is the mean embedding of its voxels in the window. The logit of a voxel
     decreases with its squared distance to the prototype and increases with the mean of the squared
-    distances to all prototypes, so that among masks that meet the nearer one gets the voxel
-    (prototypical networks, Snell et al., NeurIPS 2017). Thus a network finds the intensities of
+    distances to all prototypes, so that the nearest prototype gets the voxel (prototypical
+    networks, Snell et al., NeurIPS 2017). Thus a network finds the intensities of
     structures in the image itself, even with a contrast that it was never trained on.
     """
 
@@ -70,7 +70,7 @@ class Prototypes(nn.Module):
         self.scale = nn.Parameter(torch.full((queries, 1), 0.5))
 
     def forward(self, masks: Tensor, mask_embeddings: Tensor, voxel_embeddings: Tensor) -> Tensor:
-        """Return what the prototypes add to the mask embeddings.
+        """Return the prototypes' increment of the mask embeddings.
 
         Args:
             masks: (B, N, T, h, w) logits.

@@ -21,7 +21,8 @@ def attend_in_windows(block: Any, x: Tensor, increment: Increment | None = None)
     Args:
         block: ``image_encoder.blocks[i]``.
         x: (B, H, W, D) normalised tokens.
-        increment: see :func:`attend`.
+        increment: function from tokens (..., D) to the increment (..., 3 D) of their queries, keys
+            and values, or None.
 
     Returns:
         (B, H, W, D) attended tokens.
@@ -44,8 +45,8 @@ def attend(attention: Any, x: Tensor, increment: Increment | None = None) -> Ten
     Args:
         attention: ``image_encoder.blocks[i].attn``.
         x: (B, H, W, D) tokens.
-        increment: function from tokens (..., D) to what is added to their queries, keys and values
-            (..., 3 D).
+        increment: function from tokens (..., D) to the increment (..., 3 D) of their queries, keys
+            and values, or None.
 
     Returns:
         (B, H, W, D), equal to ``attention(x)`` within 1e-4 when there is no increment.

@@ -1,4 +1,4 @@
-"""A Segment Anything Model from the parts of the ``segment-anything`` package."""
+"""Segment Anything Model built from the parts of the ``segment-anything`` package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Official SAM and MedSAM checkpoints: read, recognised and loaded."""
+"""Reading, recognising and loading of official SAM and MedSAM checkpoints."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def load_sam_checkpoint(sam: Sam, path: str | Path) -> None:
 
     Args:
         sam: the model to fill, which may be on the meta device.
-        path: the checkpoint, see :func:`read_sam_checkpoint`.
+        path: file with the checkpoint.
 
     Raises:
-        ValueError: keys are missing, unexpected or of another shape; the message names all.
+        ValueError: keys are missing, unexpected or of another shape; the message names all of them.
     """
     state = read_sam_checkpoint(path)
     wanted = sam.state_dict()
@@ -42,15 +42,15 @@ def load_sam_checkpoint(sam: Sam, path: str | Path) -> None:
 def read_sam_checkpoint(path: str | Path, mapped: bool = False) -> dict[str, Tensor]:
     """Return the tensors of a SAM or MedSAM checkpoint under SAM's own names.
 
-    Nothing is unpickled but tensors. MedSAM's training files, which hold the weights under
+    Only tensors are unpickled. MedSAM's training files, which hold the weights under
     ``model``, are accepted.
 
     Args:
         path: file with the checkpoint.
-        mapped: map the file into memory instead of reading it; it must stay in place then.
+        mapped: map the file into memory instead of reading it; the file must then stay in place.
 
     Raises:
-        ValueError: the file holds anything but tensors by name.
+        ValueError: the file is not a state dict of tensors.
     """
     try:
         with Path(path).open("rb") as stream:
@@ -73,8 +73,8 @@ def checkpoint_config(path: str | Path) -> SamConfig:
     """Return the configuration of the SAM in a checkpoint of an official size.
 
     Raises:
-        ValueError: the checkpoint has no official size, or a key or shape differs from it; the
-            message names all that differ.
+        ValueError: the checkpoint has no official size, or keys or shapes differ from that size;
+            the message names all of them.
     """
     state = read_sam_checkpoint(path, mapped=True)
     position = state.get("image_encoder.pos_embed")

@@ -11,7 +11,7 @@ from MaskSAMCore.modeling.configuration import Configuration
 
 @dataclass(frozen=True)
 class SamConfig(Configuration):
-    """Shape of a Segment Anything Model, in the words of segment-anything.
+    """Shape of a Segment Anything Model, with segment-anything's names.
 
     Attributes:
         name: "vit_b", "vit_l", "vit_h" (Meta's checkpoints) or "vit_t" (the small one of the

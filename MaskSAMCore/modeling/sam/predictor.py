@@ -13,7 +13,7 @@ from MaskSAMCore.modeling.sam.build import build_sam
 from MaskSAMCore.modeling.sam.checkpoint import IMAGE_SIZE, load_sam_checkpoint
 from MaskSAMCore.modeling.sam.config import SamConfig
 
-# Boxes decoded together: each of them repeats the image embedding in memory.
+# Boxes that are decoded together; each of them repeats the image embedding in memory.
 _BOX_BATCH = 16
 
 BlockCallback = Callable[[], None]
@@ -42,7 +42,8 @@ class PlainSam(nn.Module):
         """Build a SAM with the weights of a checkpoint, ready for inference.
 
         Raises:
-            ValueError: the checkpoint has another form; the message names all that does not fit.
+            ValueError: the checkpoint does not fit the configuration; the message names all keys
+                that differ.
         """
         with torch.device("meta"):
             model = cls(config, image_size)

@@ -1,4 +1,4 @@
 """Comparison of several systems on one dataset with the same split, time budget and device.
 
-Nothing is imported here: each stage runs in a process of its own and imports only its own needs.
+Nothing is imported here, because each stage runs in a separate process with its own imports.
 """

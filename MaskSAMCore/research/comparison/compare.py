@@ -1,4 +1,4 @@
-"""The comparison as a whole: train, segment, evaluate, tabulate; finished parts are kept."""
+"""Comparison of systems: train, segment, evaluate and tabulate; finished parts are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from MaskSAMCore.training.run_folder import TrainingRecord
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """The user's choices for a comparison.
+    """Choices of the user for a comparison.
 
     Attributes:
         dataset: an nnU-Net dataset folder.
@@ -38,7 +38,7 @@ class CompareOptions:
         seed: seed of each training.
         orientation: orientation of all plans, or None.
         runs: folders of finished trainings by name.
-        presets: presets by name of the training, for trainings with another than their own.
+        presets: presets by name of the training, in place of the default ones.
         sam_checkpoint: weights of a frozen SAM, for presets with one.
         command: the shell command, to be shown with the results.
     """
@@ -59,7 +59,7 @@ class CompareOptions:
 
 
 def run_process(job_file: Path) -> int:
-    """Do the job of a file in a process of its own and return the exit status."""
+    """Run the job of a file in a separate process and return the exit status."""
     command = [sys.executable, "-m", "MaskSAMCore.research.comparison.stage", str(job_file)]
     return subprocess.run(command, check=False).returncode
 
@@ -75,9 +75,9 @@ def compare(
     the reason; the comparison continues with the others.
 
     Args:
-        options: the user's choices.
-        report: receives progress messages, one line each.
-        run_stage: does the job of a file and returns the exit status.
+        options: choices of the user.
+        report: function that receives lines of text for the user.
+        run_stage: function that runs the job of a file and returns the exit status.
 
     Raises:
         MaskSAMError: an option is invalid, a given run was trained on the cases, the folder has a
@@ -172,13 +172,13 @@ def check_given(training: Training, dataset: Dataset, cases: list[str]) -> None:
 
 @dataclass(frozen=True)
 class _Stages:
-    """The stages that are not finished yet; both methods return a problem, or an empty string.
+    """Runner of unfinished stages; both methods return a problem, or an empty string.
 
     Attributes:
         folder: the comparison's folder.
         job: the part of a job that all stages share.
-        report: receives progress messages, one line each.
-        run: does the job of a file and returns the exit status.
+        report: function that receives lines of text for the user.
+        run: function that runs the job of a file and returns the exit status.
     """
 
     folder: Folder

@@ -1,4 +1,4 @@
-"""The folder of a comparison.
+"""Folder of a comparison.
 
 - ``comparison.json``: the terms that all systems share; ``split.json``: the cases.
 - ``runs/NAME``: a training; ``runs/NAME.json``: present once the training has finished.

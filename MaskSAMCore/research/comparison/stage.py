@@ -2,7 +2,7 @@
 
     python -m MaskSAMCore.research.comparison.stage JOB.json
 
-Each stage runs in a process of its own. A stage that fails or exhausts the memory thus does not
+Each stage runs in a separate process. A stage that fails or exhausts the memory thus does not
 stop the others, and its peak memory can be measured.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a stage needs to know.
+    """Input of a stage.
 
     Attributes:
         stage: "train" or "segment".
@@ -76,7 +76,7 @@ class Job:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Job:
-        """Return the job that :meth:`to_dict` described."""
+        """Build a job from the plain types of :meth:`to_dict`."""
         training, system, file = values["training"], values["system"], values["sam_checkpoint"]
         return cls(
             stage=values["stage"],
@@ -116,7 +116,7 @@ def train(job: Job) -> None:
         seed=job.seed,
         sam_checkpoint=job.sam_checkpoint,
     )
-    best = fit(options, _print_line)
+    best = fit(options, print_line)
     write_record(folder.finished(job.training.name), {"best_validation_dice": best})
 
 
@@ -156,7 +156,7 @@ def segment(job: Job) -> None:
         peak = max(float(known.get("peak_memory", 0)), peak_memory(segmenter.device.device.type))
         known = {**facts, "seconds": seconds, "peak_memory": peak, "device": str(segmenter.device)}
         write_record(path, known)
-        _print_line(f"{system.name}: {case.name}, {number} of {len(job.cases)}")
+        print_line(f"{system.name}: {case.name}, {number} of {len(job.cases)}")
 
 
 def peak_memory(device: str) -> float:
@@ -171,7 +171,7 @@ def peak_memory(device: str) -> float:
         return float(torch.cuda.max_memory_allocated())
     status = Path("/proc/self/status")
     if status.is_file():
-        # The figure of getrusage would include the process that started this one.
+        # The peak of getrusage would include the process that started this one.
         for line in status.read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return 1024.0 * float(line.split()[1])
@@ -207,12 +207,13 @@ def _load(folder: Folder, job: Job, system: System) -> tuple[Segmenter, dict[str
     return segmenter, {"tunable": tunable, "total": sum(p.numel() for p in model.parameters())}
 
 
-def _print_line(line: str) -> None:
+def print_line(line: str) -> None:
+    """Print a line at once, also into a pipe."""
     print(line, flush=True)
 
 
 def main(arguments: list[str]) -> int:
-    """Do the job of a file and return the exit status; an error is written beside the job."""
+    """Run the job of a file and return the exit status; an error is written beside the file."""
     job_file = Path(arguments[0])
     try:
         job = Job.from_dict(read_record(job_file))

@@ -27,7 +27,7 @@ class Row:
         network: the system's preset, given run, or checkpoint.
         dice: mean and standard deviation over the cases of the Dice of each class.
         mean: mean over the cases of the mean Dice over the classes.
-        spread: standard deviation of the same.
+        spread: standard deviation over the cases of the mean Dice over the classes.
         surface_dice: mean surface Dice at 1 mm over cases and classes.
         hd95: mean 95 % Hausdorff distance over cases and classes in mm.
         tunable: number of trained parameters.

@@ -13,7 +13,7 @@ from MaskSAMCore.presets import all_presets, preset_names
 
 Prompt = Literal["none", "box", "boxes"]
 
-# Trainings and checkpoints with names of their own; values are presets and catalog names.
+# Short names of trainings and checkpoints, with their default presets and catalog names.
 TRAININGS = {"masksam": "tiny", "masam": "masam_tiny", "unet": "unet"}
 CHECKPOINTS = {"sam": "sam_vit_b", "medsam": "medsam"}
 DEFAULT_SYSTEMS = (
@@ -70,7 +70,7 @@ class Training:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Training:
-        """Return the training that :meth:`to_dict` described."""
+        """Build a training from the plain types of :meth:`to_dict`."""
         given = values["given"]
         return cls(values["name"], values["preset"], None if given is None else Path(given))
 
@@ -85,7 +85,7 @@ def find_systems(
             or checkpoints ("sam", "medsam", or a name in the catalog), followed by "-box" or
             "-boxes" for a system that receives boxes of the reference.
         runs: folders of finished trainings by name.
-        presets: presets by name of the training, for trainings with another than their own.
+        presets: presets by name of the training, in place of the default ones.
 
     Raises:
         MaskSAMError: a name is unknown, occurs twice, or is a checkpoint without boxes.

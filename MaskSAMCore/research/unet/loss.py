@@ -52,7 +52,7 @@ def training_loss(
         images: (B, C, T, H, W).
         labels: long (B, T, H, W), 0..K; negative ones are padding.
         settings: weights of the parts.
-        rng: unused, there is nothing random.
+        rng: unused, because nothing is random.
     """
     stages = model.supervised_logits(images)
     shares = [0.5**index for index in range(len(stages))]

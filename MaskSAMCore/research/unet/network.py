@@ -70,7 +70,7 @@ class UNet(Network):
     def decode(self, embedding: Tensor, prompts: BoxPrompts | None = None) -> ClassScores:
         """Return the class probabilities of class logits (B, K + 1, T, H, W).
 
-        The network has no prompts: a box only removes the voxels of its class outside of it.
+        The network has no prompts: a box only removes voxels of its class that lie outside.
         """
         scores = embedding.float().softmax(1)
         if prompts is None:
@@ -82,8 +82,10 @@ class UNet(Network):
 
 
 def replace_convolutions(network: nn.Module) -> None:
-    """Replace every ``nn.Conv3d`` of a network, which shares some of them between its parts, by a
-    ``Convolution3d`` with the same weights."""
+    """Replace every ``nn.Conv3d`` of a network by a ``Convolution3d`` with the same weights.
+
+    A layer that several parts of the network share stays shared.
+    """
     replaced: dict[nn.Module, Convolution3d] = {}
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):

@@ -1,7 +1,7 @@
 """Losses of MaskSAM (paper, Equation 1), and a loss of the semantic map beside them.
 
 The semantic map (class probabilities times masks) is the segmentation that the user gets. With a
-loss of its own the class head learns in minutes instead of hours.
+separate loss of it the class head learns in minutes instead of hours.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from MaskSAMCore.modeling import Embedding, MaskPrediction, MaskSAM
+from MaskSAMCore.modeling import MaskPrediction, MaskSAM, MaskSAMEmbedding
 from MaskSAMCore.modeling.boxes import mask_boxes
 from MaskSAMCore.modeling.configuration import Configuration
 from MaskSAMCore.modeling.masksam.box_prompts import cut_masks
@@ -40,8 +40,8 @@ _RARE = 50.0
 class LossSettings(Configuration):
     """Settings of MaskSAM's loss; costs of the matching equal losses.
 
-    The defaults of masks, boxes and "no object" are the paper's. Its weight of 0.2 for the
-    classification is in its presets, and the semantic loss is not part of the paper.
+    The defaults of masks, boxes and "no object" are the paper's. The paper's presets set its
+    weight of 0.2 for the classification. The semantic loss is not part of the paper.
 
     Attributes:
         classification: weight of the classes' cross-entropy.
@@ -53,8 +53,9 @@ class LossSettings(Configuration):
         box_giou: weight of the boxes' generalised IoU loss.
         no_object: weight of the class "no object" in the classification.
         semantic: weight of the semantic loss.
-        affinity: reduction of the cost of matching query k with class k. It gives every class its
-            query from the first step; with many classes the matching would change for long.
+        affinity: reduction of the cost of matching query k with class k. It assigns a fixed
+            query to each class from the first step; with many classes the matching would otherwise
+            keep changing for long.
         rarity: exponent r of the class weights (number of voxels)^-r in the cross-entropy of the
             prompt generator alone. A positive exponent lets rare classes be learned earlier, but
             they come out too large where the network is unsure.
@@ -216,7 +217,7 @@ def generator_loss(
 
 def prompted_prediction(
     model: MaskSAM,
-    embedding: Embedding,
+    embedding: MaskSAMEmbedding,
     targets: Targets,
     settings: LossSettings,
     rng: torch.Generator | None,
@@ -228,7 +229,7 @@ def prompted_prediction(
     Args:
         model: network in training mode.
         embedding: encoded windows.
-        targets: ground truth of their slices.
+        targets: ground truth of the windows' slices.
         settings: weights of the costs and shares of the boxes.
         rng: random generator on the CPU, or None for PyTorch's own.
 

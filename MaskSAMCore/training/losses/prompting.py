@@ -65,7 +65,7 @@ def ground_truth_boxes(
         targets: ground truth of S = B T slices.
         batch: B.
         loose: bool (B, K + 1), true for boxes that enclose the class over the whole window.
-        jitter: see :func:`jitter_boxes`.
+        jitter: largest shift of each edge, as a share of the box's size.
         rng: random generator on the CPU, or None for PyTorch's own.
 
     Returns:

@@ -36,6 +36,6 @@ def test_a_slice_that_does_not_fit_into_the_cpus_memory_is_an_error():
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     model.encode = fail  # type: ignore[method-assign,assignment]
-    runner = SamRunner(model, "sam", DeviceChoice(torch.device("cpu"), "as asked"))
+    runner = SamRunner(model, "sam", DeviceChoice(torch.device("cpu"), "as requested"))
     with pytest.raises(OutOfMemory, match="too small for one slice"):
         runner.encode(photograph(48, 64), lambda: None)

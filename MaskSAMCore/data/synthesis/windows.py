@@ -13,11 +13,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from MaskSAMCore.data.dataset import LabelledCase
 from MaskSAMCore.data.label_scheme import LabelScheme
-from MaskSAMCore.data.patches import process_seed, sample_voxels
 from MaskSAMCore.data.planning import Plan
 from MaskSAMCore.data.synthesis.generator import ImageGenerator, SynthesisRanges
 from MaskSAMCore.data.synthesis.labelmap import Labelmap
 from MaskSAMCore.data.synthesis.random_source import RandomSource
+from MaskSAMCore.data.windows import process_seed, sample_voxels
 from MaskSAMCore.geometry import Box, Volume, apply_axes, axis_mapping, crop, invert_axes
 
 _VOXELS_PER_CLASS = 2_000
@@ -52,7 +52,7 @@ class SynthesizedWindows(IterableDataset[tuple[Tensor, Tensor]]):
 
     Args:
         labelmaps: labelmaps to synthesise from.
-        scheme: meaning of their labels.
+        scheme: meaning of the labels.
         plan: plan with the window's size, spacing and orientation.
         foreground_share: share of windows centred on a voxel of a random class.
         seed: seed of all random numbers; a resumed training passes another one.
@@ -60,8 +60,8 @@ class SynthesizedWindows(IterableDataset[tuple[Tensor, Tensor]]):
         device: device that generates the windows; any other than "cpu" excludes worker processes.
 
     Attributes:
-        common_contrasts: float32 (1,), the share of windows with a common contrast. It lies in
-            shared memory: the training may change it while worker processes run.
+        common_contrasts: float32 (1,), the share of windows with a common contrast. It is in
+            shared memory, so that the training can change it while worker processes run.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ import torch
 
 from MaskSAMCore.data import ChannelNormalization, Plan
 from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
-from MaskSAMCore.data.synthesis.patches import (
+from MaskSAMCore.data.synthesis.windows import (
     IndexedLabelmap,
     SynthesizedWindows,
     synthesized_case,

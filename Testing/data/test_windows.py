@@ -13,7 +13,7 @@ from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch.utils.data import DataLoader
 
 from MaskSAMCore.data import ChannelNormalization, Plan, PreparedCase, preprocess
-from MaskSAMCore.data.patches import WindowDataset
+from MaskSAMCore.data.windows import WindowDataset
 from MaskSAMCore.geometry import Volume
 from Testing.helpers.generated import generated_case
 
