@@ -240,7 +240,7 @@ def test_the_whole_run_is_repeated_and_noted_after_the_worker_has_ended(user, sc
     box = box_node("Anterior")
     move_box(box, (3, 3, 2), (9, 9, 5), volume)
     user.segment_again()
-    assert "whole run was done again" in user.ui.resultsInfo.text
+    assert "whole run was repeated" in user.ui.resultsInfo.text
     node = segmentation(scene)
     assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume, box) == 1)
 

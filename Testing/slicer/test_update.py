@@ -62,7 +62,7 @@ def test_classes_are_segmented_again_from_boxes_and_restored_without_them(known)
     assert known.update(node, boxNodes=[roi]) is node
     assert known.run.outcome.changed == ["Anterior"]
     assert_segments(node, volume, engine(array, GRIDS["axis-aligned"], box).labelmap)
-    assert not any("done again" in note for note in known.run.outcome.notes)
+    assert not any("whole run was repeated" in note for note in known.run.outcome.notes)
     known.update(node, boxNodes=[roi])
     assert known.run.outcome.changed == []
     known.update(node)

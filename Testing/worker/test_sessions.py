@@ -33,7 +33,7 @@ def run(client: WorkerClient, model: Path, array: np.ndarray | None = None, **op
 
 
 def lost(result) -> bool:
-    return any("whole run was done again" in note for note in result.notes)
+    return any("whole run was repeated" in note for note in result.notes)
 
 
 def kill(client: WorkerClient) -> None:
