@@ -126,7 +126,7 @@ def validation_cases(count: int) -> list[LabelledCase]:
     return load_cases(open_dataset(folder), names)
 
 
-def test_validation_volumes_are_segmented_well(segmenter: Segmenter):
+def test_the_mean_dice_of_validation_volumes_is_high(segmenter: Segmenter):
     assert mean_dice(segmenter, validation_cases(6)) > 0.86
 
 

@@ -76,7 +76,7 @@ def test_windows_are_centred_on_small_classes_as_often_as_on_large_ones():
     assert 0.3 < np.mean([(y == 2).any() for _, y in first_windows(windows, 80)]) < 0.7
 
 
-def test_a_small_case_without_foreground_yields_windows_too():
+def test_a_small_case_without_foreground_yields_windows():
     image = np.random.default_rng(0).normal(size=(1, 5, 7, 9)).astype(np.float32)
     case = [PreparedCase(image, np.zeros((5, 7, 9), np.uint8))]
     windows = first_windows(WindowDataset(case, plan_of(), 1.0, (0,), 1.0, 0), 10)

@@ -42,7 +42,7 @@ def shipped() -> set[str]:
 
 
 def build_and_install(source: Path, folder: Path) -> tuple[Path, Path]:
-    """Configure a CMake project against the stand-in for Slicer and install what would be packed.
+    """Configure a CMake project against the stand-in for Slicer and install the packed files.
 
     Returns:
         Build tree and installed tree.

@@ -61,7 +61,7 @@ class _Model(ThresholdModel):
 
 
 class _NotingSession:
-    """A session whose results note how often the model ran, and one more text."""
+    """Session whose results note the numbers of encoded and decoded windows, and one more text."""
 
     def __init__(self, session, model: ThresholdModel, note: str) -> None:
         self._session = session

@@ -128,14 +128,14 @@ def rotation(degrees: float, axis: int) -> np.ndarray:
     return result
 
 
-# Orientations of a volume: oblique, left-handed, and with permuted axes.
+# IJK-to-RAS matrices: oblique, near RAS, with permuted axes, and left-handed.
 OBLIQUE = matrix(rotation(20, 0) @ rotation(-15, 2) @ np.diag([-1.0, -1.0, 1.0]))
-LEFT_HANDED = matrix(rotation(10, 1))  # one axis is reversed, compared with the usual LPS
+NEAR_RAS = matrix(rotation(10, 1))
 SAGITTAL = matrix(rotation(8, 2) @ np.array([[0, 0, -1.0], [1.0, 0, 0], [0, -1.0, 0]]))
-MIRRORED = matrix(np.diag([-1.0, 1.0, 1.0]))
+LEFT_HANDED = matrix(np.diag([-1.0, 1.0, 1.0]))
 GEOMETRIES = {
     "oblique": OBLIQUE,
-    "ras": LEFT_HANDED,
+    "ras": NEAR_RAS,
     "sagittal": SAGITTAL,
-    "left-handed": MIRRORED,
+    "left-handed": LEFT_HANDED,
 }

@@ -28,7 +28,7 @@ FORMER = json.loads(
 )
 
 
-def test_former_names_of_sams_numbers_are_read() -> None:
+def test_former_names_of_sams_numbers_in_masksam_are_read() -> None:
     config = read_config(FORMER)
     assert isinstance(config, MaskSAMConfig)
     assert config.window == (16, 40, 56) and config.stem_channels == (32, 64, 128)
@@ -49,7 +49,7 @@ def test_former_names_of_sams_numbers_are_read() -> None:
     assert not {"patch", "heads", "window", "global_blocks"} & sam.keys()
 
 
-def test_former_names_are_read_for_masam_too() -> None:
+def test_former_names_in_masam_are_read() -> None:
     values = {"network": "masam", "num_classes": 2, "sam": {**FORMER["sam"], "window": 0}}
     config = read_config(values)
     assert isinstance(config, MASamConfig)

@@ -55,7 +55,7 @@ def test_the_last_ablation_is_the_whole_network(prefix: str) -> None:
 @pytest.mark.parametrize("prefix", ABLATED)
 def test_parameters_change_only_with_their_parts(prefix: str) -> None:
     found = {f"b{n}": shapes(f"{prefix}_b{n}") for n in range(1, 10)}
-    # The form of the generator changes only what the prompt encoder receives.
+    # The form of the generator changes only the inputs of the prompt encoder.
     assert found["b1"] == found["b2"] == found["b3"] == found["b4"]
     positions = {"encoder.depth_position", "decoder.depth_position"}
     assert set(found["b5"]) - set(found["b4"]) == positions

@@ -1,4 +1,4 @@
-"""Writing labelmaps into segmentations: place, names, colors, undo, and what stays untouched."""
+"""Writing labelmaps into segmentations: place, names, colors, undo, and unchanged segments."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 
 def change_validation(run: Path, **values: object) -> None:
-    """Change what the validation of a run recommends; None removes a recommendation."""
+    """Change the recommendations of a run's validation; None removes one."""
     path = run / "validation.json"
     known = {**json.loads(path.read_text(encoding="utf-8")), **values}
     known = {key: value for key, value in known.items() if value is not None}

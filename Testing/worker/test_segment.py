@@ -43,7 +43,7 @@ def segmenter(bundle: Path) -> Segmenter:
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_the_result_equals_the_engines_own(
+def test_the_result_equals_that_of_the_engine(
     client: WorkerClient, bundle: Path, segmenter: Segmenter, geometry: str
 ):
     array, ijk_to_ras = generated_case(1)[0], GEOMETRIES[geometry]

@@ -44,7 +44,7 @@ def kill(client: WorkerClient) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_boxes_give_the_engines_own_result(known, threshold, overwrite):
+def test_boxes_give_the_result_of_the_engine(known, threshold, overwrite):
     found = run(known, threshold, session="rule", boxes=[WHOLE], overwrite=overwrite)
     volume = volume_of(two_blobs(), MATRIX)
     expected = threshold_segmenter().segment(volume, boxes=[WHOLE], overwrite=overwrite)

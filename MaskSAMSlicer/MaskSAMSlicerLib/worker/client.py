@@ -193,7 +193,7 @@ class WorkerClient:
                 self._fail_later(job, WorkerError.cancelled())
 
     def poll(self) -> None:
-        """Read what has arrived, call the callbacks and check the worker; never block."""
+        """Read the messages that have arrived and call the callbacks; return at once."""
         until = time.monotonic() + POLL_SECONDS
         run_events(self._events, until)
         if self._transfer is not None:

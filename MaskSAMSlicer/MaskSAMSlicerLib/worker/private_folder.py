@@ -16,7 +16,7 @@ from pathlib import Path
 
 _PREFIX = "masksam"
 _NAME = re.compile(rf"{_PREFIX}-(?P<host>[\w.]+)-(?P<pid>\d+)-(?P<start>\d+)-")
-# Start times of one process differ by a second or two, depending on how they were rounded.
+# Start times of one process differ by a second or two, because they are rounded.
 _START_TOLERANCE_SECONDS = 5
 
 

@@ -1,4 +1,4 @@
-"""Attention through scaled_dot_product_attention equals that of segment-anything."""
+"""Attention through scaled_dot_product_attention, compared with that of segment-anything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from MaskSAMCore.modeling.sam.package import segment_anything
 
 
 @pytest.mark.parametrize("size", [(14, 14), (5, 5), (10, 14), (1, 3)])
-def test_attention_equals_the_packages_own(size: tuple[int, int]) -> None:
+def test_attention_equals_that_of_segment_anything(size: tuple[int, int]) -> None:
     """Square grids are those of attention windows, others of global blocks."""
     encoding = segment_anything("modeling.image_encoder")
     torch.manual_seed(0)

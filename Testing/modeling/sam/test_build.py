@@ -1,4 +1,4 @@
-"""A SAM has the parameters of the official models; the package itself is not touched."""
+"""SAMs with the parameters of the official models, and the alias of segment-anything."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_a_box_in_an_oblique_volume_gets_the_predictors_own_mask(
         assert not labels[:, :, [0, 2]].any()
 
 
-def test_the_encoder_equals_sams_own(home: Path, added: str):
+def test_the_encoder_equals_that_of_segment_anything(home: Path, added: str):
     """At 256 pixels the package's own encoder takes a second instead of half a minute."""
     checkpoint = open_checkpoint(added)
     assert checkpoint is not None

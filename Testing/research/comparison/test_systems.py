@@ -23,7 +23,7 @@ def test_the_default_systems_share_three_trainings_and_two_checkpoints():
     assert [s.checkpoint for s in systems[-2:]] == ["sam_vit_b", "medsam"]
 
 
-def test_presets_and_given_runs_are_systems_too():
+def test_presets_and_given_runs_are_systems():
     systems, trainings = find_systems(
         ["masksam", "ablation_b1", "mine-boxes"], {"mine": Path("run")}, {"masksam": "acdc"}
     )
