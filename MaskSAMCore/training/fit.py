@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import tempfile
 import warnings
@@ -385,17 +386,25 @@ def _restarts(checkpoint: Path | None) -> int:
 
 @contextmanager
 def _temporary_files() -> Iterator[None]:
-    """Remove the temporary files that this process creates during a training.
+    """Remove the temporary files that this process and those it spawns create during a training.
 
-    PyTorch leaves a file with the traceback of each spawned process that fails.
+    PyTorch leaves a file with the traceback of each spawned process that fails, Lightning the empty
+    folder through which the spawned process returns its weights.
     """
     previous = tempfile.tempdir
+    variables = {name: os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")}
     with tempfile.TemporaryDirectory(prefix="masksam-") as folder:
         tempfile.tempdir = folder
+        os.environ.update(dict.fromkeys(variables, folder))
         try:
             yield
         finally:
             tempfile.tempdir = previous
+            for name, value in variables.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 def _trainer(
