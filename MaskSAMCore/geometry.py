@@ -180,8 +180,8 @@ def axis_mapping(
         code: three letters of RLAPSI, the direction of each axis of the reoriented array.
 
     Returns:
-        For each axis of the reoriented array, the axis of [K, J, I] that it comes from; and for
-        each, whether it is flipped.
+        The axis of [K, J, I] for each axis of the reoriented array, and a second tuple that is True
+        for each axis that is flipped.
 
     Raises:
         MaskSAMError: the code does not name each direction once.

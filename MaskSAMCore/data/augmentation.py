@@ -88,7 +88,7 @@ class Augmentation:
         grid = parameters["grid"]
         if grid is not None:
             # The grid's positions are in half windows from the centre, columns first. The cut
-            # covers all of them: a smaller one would show the case's border within windows.
+            # covers all of them, because a smaller one would put the case's border into windows.
             reach = grid.abs().amax(dim=(0, 1, 2)).numpy()[::-1]
             size = size + 2 * np.ceil(np.maximum(reach - 1, 0) * size / 2 + 1).astype(int)
             shrink = (np.array(self.window) / size)[::-1].copy()

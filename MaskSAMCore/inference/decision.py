@@ -6,7 +6,7 @@ this as follows:
 
 - The gain of a class with boxes over its automatic score is subtracted from the background. Against
   the background it wins above one half, or above w / (1 + w), as without boxes.
-- A voxel that a class with boxes leaves goes to the background, unless another class had more than
+- A voxel that a class with boxes loses becomes background, unless another class had more than
   `REASSIGN_RATIO` of the score that was lost, so that noise below the old score has no effect.
 - Among classes with boxes, the first keeps a voxel unless another exceeds it by `TIE_TOLERANCE`,
   because the rounding of equal scores differs between processors.
@@ -32,8 +32,8 @@ from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.scoring import EditedScores
 from MaskSAMCore.inference.sliding_window import Region, Shape, hull
 
-# A class without boxes takes a voxel that a class with boxes left only if its score is more than
-# this share of the score that was lost.
+# A class without boxes gets a voxel that a class with boxes lost only if its score there is more
+# than this share of the score that was lost.
 REASSIGN_RATIO = 0.5
 # Scores of classes with boxes, between 0 and about 1, that differ by less are equal.
 TIE_TOLERANCE = 1e-5

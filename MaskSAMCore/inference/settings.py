@@ -26,7 +26,7 @@ class InferenceSettings:
         largest_component: values of the labels of which only the largest component is kept,
             because that raised the validation Dice.
         background_weight: factor of the background's scores, above 1 if that raised the
-            validation Dice: masks trained with a Dice loss come out too large.
+            validation Dice: masks of networks trained with a Dice loss are often too large.
         mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
     """
 

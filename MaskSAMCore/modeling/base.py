@@ -200,7 +200,7 @@ class Network(nn.Module):
     def decode_class(
         self, embedding: Any, class_logits: Tensor | None, prompts: BoxPrompts, class_index: int
     ) -> Tensor:
-        """Return the scores (B, T, H, W) of one class from its boxes, as :meth:`decode` gives them.
+        """Return the scores (B, T, H, W) of one class from its boxes, as in :meth:`decode`.
 
         Args:
             embedding: result of :meth:`encode`.

@@ -248,7 +248,7 @@ def remove(name: str) -> None:
 
 
 def verify(name: str) -> str:
-    """Verify an installed model and return one line that says what was verified.
+    """Verify an installed model and return the result in one line for the user.
 
     Raises:
         MaskSAMError: the model is not installed or is damaged.

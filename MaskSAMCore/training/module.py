@@ -311,7 +311,7 @@ def uncompiled(model: Network) -> Iterator[None]:
 def compiler_cache(folder: Path) -> Iterator[None]:
     """Keep the files of torch.compile in a folder, and remove it at the end of a ``with`` block.
 
-    After an interruption the folder stays, so that a resumed training compiles faster. A cache
+    After an interruption the folder is kept, so that a resumed training compiles faster. A cache
     that the user has chosen by ``TORCHINDUCTOR_CACHE_DIR`` is used instead.
     """
     variable = "TORCHINDUCTOR_CACHE_DIR"

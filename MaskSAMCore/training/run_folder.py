@@ -175,7 +175,7 @@ def save_weights(model: Network, path: Path, facts: dict[str, str]) -> None:
 
 
 def load_weights(record: TrainingRecord, path: Path) -> Network:
-    """Build the network of a run and load weights of the run; a frozen SAM's stay random.
+    """Build the network of a run and load weights of the run; those of a frozen SAM remain random.
 
     Raises:
         MaskSAMError: the file does not exist or does not fit the network.

@@ -233,7 +233,7 @@ class Server:
 def take_pipes() -> tuple[BinaryIO, BinaryIO]:
     """Return private copies of stdin and stdout, and redirect the standard ones.
 
-    Any other reader of stdin then finds it empty, and what libraries print goes to stderr. On
+    Any other reader of stdin then finds it empty, and output of libraries goes to stderr. On
     Windows this also keeps libraries that look at stdin from waiting for the thread that reads it.
     """
     sys.stdout.flush()

@@ -53,7 +53,7 @@ class BSplineTransform:
             for length, gap in zip(extent, spacings, strict=True)
         ]
         points = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-        # Splines reproduce linear functions, so the affine map goes into the control points.
+        # Splines reproduce linear functions, so the affine map is applied to the control points.
         control = torch.einsum("ab,bxyz->axyz", matrix, points)
         control += torch.tensor(list(centre), dtype=torch.float32)[:, None, None, None]
         shifts = rng.unit_uniform_tensor(control.numel())

@@ -83,7 +83,7 @@ class MaskSAM(Network):
     def reset_decoder(self) -> None:
         """Make the decoder's masks equal to its mask prompts, if it adds to them.
 
-        A frozen SAM's own masks stay, because they cannot be set to zero.
+        A frozen SAM's own masks are kept, because its weights cannot be set to zero.
         """
         if not self.config.residual_masks:
             return

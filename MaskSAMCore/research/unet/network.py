@@ -84,7 +84,7 @@ class UNet(Network):
 def replace_convolutions(network: nn.Module) -> None:
     """Replace every ``nn.Conv3d`` of a network by a ``Convolution3d`` with the same weights.
 
-    A layer that several parts of the network share stays shared.
+    A layer that several parts of the network share is replaced by one layer.
     """
     replaced: dict[nn.Module, Convolution3d] = {}
     for parent in list(network.modules()):

@@ -58,7 +58,7 @@ class LossSettings(Configuration):
             keep changing for long.
         rarity: exponent r of the class weights (number of voxels)^-r in the cross-entropy of the
             prompt generator alone. A positive exponent lets rare classes be learned earlier, but
-            they come out too large where the network is unsure.
+            they are segmented too large where the network is uncertain.
         prompts: shares of ground-truth boxes.
     """
 

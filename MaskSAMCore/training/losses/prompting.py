@@ -1,8 +1,8 @@
 """Ground-truth boxes in place of proposals, so that the decoder learns to follow boxes.
 
-A share of the windows is decoded from boxes as a user gives them: tight ones with a jitter, or
-loose ones, the class's box over all slices of the window. The mask prompt is then cut to the box,
-or left out for a share, so that the decoder has to use the box.
+A share of the windows is decoded from boxes like those of a user: tight boxes with a jitter, or
+loose boxes that enclose the class over all slices of the window. The mask prompt is then cut to the
+box, or left out for a share, so that the decoder has to use the box.
 """
 
 from __future__ import annotations
