@@ -106,7 +106,8 @@ def wait_until(
     end = time.monotonic() + LONG
     while not condition():
         assert calls is None or not calls.errors, (calls.errors, calls.errors[0].details)
-        assert time.monotonic() < end, f"{what} was not reached within {LONG} s"
+        if time.monotonic() > end:
+            pytest.fail(f"{what} was not reached within {LONG} s")
         if client is not None:
             client.poll()
         time.sleep(0.01)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 import psutil
 
 from MaskSAMCore.geometry import Box
@@ -117,9 +118,8 @@ class User:
         condition = condition or (lambda: not self.busy)
         began = time.monotonic()
         while not condition():
-            assert time.monotonic() - began < LONG, (
-                f"{what} was not reached within {LONG} s: {self.status}"
-            )
+            if time.monotonic() - began > LONG:
+                pytest.fail(f"{what} was not reached within {LONG} s: {self.status}")
             slicer.app.processEvents()
             time.sleep(0.002)
         return time.monotonic() - began
