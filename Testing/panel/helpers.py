@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
 import psutil
+import pytest
 
 from MaskSAMCore.geometry import Box
 from Testing.helpers.threshold_model import two_blobs
