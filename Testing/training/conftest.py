@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.callbacks import newest_checkpoint
@@ -20,40 +24,68 @@ from Testing.helpers.short_run import (
 
 
 @pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_gapped_dataset(tmp_path_factory.mktemp("dataset") / "data")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Function that returns a folder of a name and fills it in the first test process only."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        target, ready = folder / name, folder / f"{name}.ready"
+        with FileLock(folder / f"{name}.lock"):
+            if not ready.exists():
+                target.mkdir()
+                fill(target)
+                ready.touch()
+        return target
+
+    return make
 
 
 @pytest.fixture(scope="session")
-def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(made_once: Callable[..., Path]) -> Path:
+    return made_once("dataset", lambda folder: write_gapped_dataset(folder / "data")) / "data"
+
+
+@pytest.fixture(scope="session")
+def trained(dataset: Path, made_once: Callable[..., Path]) -> Path:
     """A run whose weights find both classes."""
-    run = tmp_path_factory.mktemp("trained") / "run"
-    fit(FitOptions(dataset, run, TINY, device="cpu", workers=0), lambda _: None, SMALL, QUICK)
-    return run
+
+    def fill(folder: Path) -> None:
+        options = FitOptions(dataset, folder / "run", TINY, device="cpu", workers=0)
+        fit(options, lambda _: None, SMALL, QUICK)
+
+    return made_once("trained", fill) / "run"
 
 
 @pytest.fixture(scope="session")
-def short(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> ShortRun:
+def short(dataset: Path, made_once: Callable[..., Path]) -> ShortRun:
     """A run of a few steps with seed 5 that is validated after each step."""
-    run = tmp_path_factory.mktemp("short") / "run"
-    lines: list[str] = []
-    steps: list[int] = []
 
-    def report(line: str) -> None:
-        lines.append(line)
-        if line.startswith("validation Dice"):
-            steps.append(checkpoint(run)["global_step"] if newest_checkpoint(run) else 0)
+    def fill(folder: Path) -> None:
+        run = folder / "run"
+        lines: list[str] = []
+        steps: list[int] = []
 
-    options = FitOptions(
-        dataset,
-        run,
-        TINY,
-        device="cpu",
-        workers=0,
-        seed=5,
-        checkpoint_seconds=1e9,
-        validation_minutes=1e-6,
-        report_seconds=0,
-    )
-    fit(options, report, SMALL, SHORT)
-    return ShortRun(dataset, run, lines, steps)
+        def report(line: str) -> None:
+            lines.append(line)
+            if line.startswith("validation Dice"):
+                steps.append(checkpoint(run)["global_step"] if newest_checkpoint(run) else 0)
+
+        options = FitOptions(
+            dataset,
+            run,
+            TINY,
+            device="cpu",
+            workers=0,
+            seed=5,
+            checkpoint_seconds=1e9,
+            validation_minutes=1e-6,
+            report_seconds=0,
+        )
+        fit(options, report, SMALL, SHORT)
+        (folder / "reported.json").write_text(json.dumps([lines, steps]), encoding="utf-8")
+
+    folder = made_once("short", fill)
+    lines, steps = json.loads((folder / "reported.json").read_text(encoding="utf-8"))
+    return ShortRun(dataset, folder / "run", lines, steps)

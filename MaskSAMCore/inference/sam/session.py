@@ -151,7 +151,7 @@ class SamSession:
                 " structure in it"
             )
         if probabilities:
-            raise MaskSAMError("a SAM predicts no class probabilities: do not request them")
+            raise MaskSAMError("a SAM predicts masks, not class probabilities: do not request them")
         named = group_by_name(boxes)
         labels = labels_for(list(named))
         jobs = [
