@@ -102,9 +102,19 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
 
 
 def cpu_has_bfloat16() -> bool:
-    """Return True if PyTorch reports that the processor multiplies in bfloat16 (AMX or AVX-512)."""
+    """Return True if the processor multiplies in bfloat16 (AMX or AVX-512) and oneDNN may do so.
+
+    ``ONEDNN_MAX_CPU_ISA`` can forbid it; oneDNN would then emulate bfloat16.
+    """
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    units = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
+    return bool(units) and onednn_has_bfloat16()
+
+
+def onednn_has_bfloat16() -> bool:
+    """Return True if oneDNN, which computes PyTorch's convolutions, may use bfloat16 units."""
+    available = torch.backends.mkldnn.is_available()
+    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class MemoryFallback:

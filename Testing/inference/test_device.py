@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from MaskSAMCore.errors import MaskSAMError, OutOfMemory
+from MaskSAMCore.inference import device
 from MaskSAMCore.inference.device import (
     DeviceChoice,
     MemoryFallback,
@@ -34,11 +35,19 @@ def test_an_absent_gpu_is_refused_with_the_reason():
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "dtype"),
-    [({}, torch.float32), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
+    ("capabilities", "onednn", "dtype"),
+    [
+        ({}, True, torch.float32),
+        ({"amx_bf16": True}, True, torch.bfloat16),
+        ({"avx2": True}, True, torch.float32),
+        ({"amx_bf16": True}, False, torch.float32),
+    ],
 )
-def test_a_cpu_computes_in_bfloat16_only_if_it_has_the_units(monkeypatch, capabilities, dtype):
+def test_a_cpu_computes_in_bfloat16_only_if_it_and_onednn_have_the_units(
+    monkeypatch, capabilities, onednn, dtype
+):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(device, "onednn_has_bfloat16", lambda: onednn)
     with mixed_precision(torch.device("cpu")):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
