@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ import pytest
 _VARIABLE = "MASKSAM_TEST_TEMPORARY"
 # Caches that libraries keep beyond a run; they lie inside the run's folder and count as clean.
 _CACHES = "caches"
+_LOCALE = locale.setlocale(locale.LC_ALL)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / _CACHES / "torchinductor")
     tempfile.tempdir = None
     config.stash[_RUN_FOLDER] = folder
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Restore the locale: Slicer's DICOM readers leave "C", in which Python reads text as ASCII."""
+    locale.setlocale(locale.LC_ALL, _LOCALE)
 
 
 _RUN_FOLDER = pytest.StashKey[Path]()

@@ -9,7 +9,6 @@ collect_ignore_glob = ignored_without_slicer()
 from __future__ import annotations
 
 import importlib.util
-import locale
 
 import pytest
 
@@ -45,8 +44,6 @@ def scene(application):
     yield slicer.mrmlScene
     application.processEvents()
     host.close_scene()
-    # Slicer's DICOM readers leave the locale "C", in which Python reads text files as ASCII.
-    locale.setlocale(locale.LC_ALL, "")
     host.messages.clear()
     errors, host.errors[:] = list(host.errors), []
     assert not errors, f"a slot, timer or observer raised {errors!r}"
