@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.inference import device as inference_device
 from MaskSAMCore.training import devices
 from MaskSAMCore.training.devices import accelerator, precision, strategy
 
@@ -26,6 +27,7 @@ def test_a_cpu_computes_in_bf16_only_where_it_has_instructions_for_it(
     capabilities: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(inference_device, "onednn_has_bfloat16", lambda: True)
     assert precision("cpu") == expected
 
 
