@@ -27,6 +27,23 @@ _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1)
 
 
 @dataclass(frozen=True)
+class NiftiOrientation:
+    """Both orientations of a NIfTI file, which a labelmap on the same grid repeats.
+
+    Attributes:
+        qform: float64 (4, 4), from voxel indices to RAS mm, as a rotation and spacings.
+        qform_code: kind of space of ``qform``; 0 if the file does not give it.
+        sform: float64 (4, 4), from voxel indices to RAS mm, as any affine matrix.
+        sform_code: kind of space of ``sform``; 0 if the file does not give it.
+    """
+
+    qform: NDArray[np.float64]
+    qform_code: int
+    sform: NDArray[np.float64]
+    sform_code: int
+
+
+@dataclass(frozen=True)
 class Volume:
     """A 3D image with its place in space.
 
@@ -34,18 +51,31 @@ class Volume:
         array: voxels [K, J, I].
         ijk_to_ras: float64 (4, 4), from voxel indices (i, j, k, 1) to RAS mm.
         name: name shown to the user.
+        notes: messages for the user about doubts in the file that the volume was read from.
+        modality: DICOM's term for the modality, such as "MR" or "CT"; empty if unknown.
+        orientation: orientations of the NIfTI file that the volume was read from, else None.
+
+    Raises:
+        MaskSAMError: the array has not 3 axes, or the matrix is not finite or not invertible.
     """
 
     array: NDArray[Any]
     ijk_to_ras: NDArray[np.float64]
     name: str = ""
+    notes: tuple[str, ...] = ()
+    modality: str = ""
+    orientation: NiftiOrientation | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 3:
             raise MaskSAMError(f"a volume must have 3 axes, this array has {self.array.ndim}")
         matrix = np.asarray(self.ijk_to_ras, dtype=np.float64)
-        if matrix.shape != (4, 4) or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
-            raise MaskSAMError("ijk_to_ras must be an invertible 4 x 4 matrix")
+        if (
+            matrix.shape != (4, 4)
+            or not np.isfinite(matrix).all()
+            or abs(np.linalg.det(matrix[:3, :3])) < 1e-12
+        ):
+            raise MaskSAMError("ijk_to_ras must be an invertible 4 x 4 matrix of finite numbers")
         object.__setattr__(self, "ijk_to_ras", matrix)
 
     @property
@@ -167,7 +197,7 @@ def crop(volume: Volume, box: Box) -> Volume:
     k, j, i = inside.slices()
     matrix = volume.ijk_to_ras.copy()
     matrix[:3, 3] = _transform(matrix, np.array([[i.start, j.start, k.start]], dtype=float))[0]
-    return replace(volume, array=volume.array[k, j, i], ijk_to_ras=matrix)
+    return replace(volume, array=volume.array[k, j, i], ijk_to_ras=matrix, orientation=None)
 
 
 def axis_mapping(
@@ -228,7 +258,10 @@ def reorient(volume: Volume, code: str) -> Volume:
         step[2 - old, 2 - new] = -1 if flip else 1
         step[2 - old, 3] = volume.array.shape[old] - 1 if flip else 0
     return replace(
-        volume, array=apply_axes(volume.array, axes, flips), ijk_to_ras=volume.ijk_to_ras @ step
+        volume,
+        array=apply_axes(volume.array, axes, flips),
+        ijk_to_ras=volume.ijk_to_ras @ step,
+        orientation=None,
     )
 
 

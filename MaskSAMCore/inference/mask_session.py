@@ -165,7 +165,8 @@ class MaskSession:
             decided = self._decide_all(self._scores, report, edited, cleaned, probabilities)
             result = decided if overwrite else replace(result, probabilities=decided.probabilities)
         report.finish()
-        return replace(result, notes=tuple(notes))
+        read_notes = dict.fromkeys(note for volume in self._volumes for note in volume.notes)
+        return replace(result, notes=(*read_notes, *notes))
 
     def _prepared_scorer(self, report: Progress) -> Scorer:
         """Return the scorer of the preprocessed volume, which is made at the first run."""

@@ -56,7 +56,8 @@ class Segmentation:
         volume: the input (its first channel), whose geometry the labelmap has.
         probabilities: float32 (classes + 1, K, J, I), background first, with a sum of 1; None
             unless they were requested.
-        notes: messages for the user, such as a change of device because memory ran out.
+        notes: messages for the user, such as doubts in the file that the volume was read from, or a
+            change of device because memory ran out.
     """
 
     labelmap: NDArray[Any]

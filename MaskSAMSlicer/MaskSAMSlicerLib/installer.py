@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 # Only minimum versions are given, because other extensions share Slicer's Python.
 TORCH = "torch>=2.1"
 REQUIREMENTS = (
+    "nibabel>=5",
     "segment-anything>=1.0",
     "scipy>=1.10",
     "safetensors>=0.4",
@@ -18,7 +19,7 @@ REQUIREMENTS = (
     "psutil>=5.9",
 )
 # Packages that belong to Slicer and must not be replaced.
-_SLICER_PACKAGES = ("SimpleITK", "numpy", "requests")
+_SLICER_PACKAGES = ("SimpleITK", "numpy", "pydicom", "requests")
 
 
 def missing() -> list[str]:

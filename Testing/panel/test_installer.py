@@ -31,7 +31,7 @@ def test_missing_packages_are_named_and_installed_with_one_button(user, monkeypa
     assert not user.ui.segmentButton.enabled
     user.click(user.ui.installButton)
     assert installed == [
-        (["safetensors>=0.4", "pooch>=1.7"], ["SimpleITK", "numpy", "requests"]),
+        (["safetensors>=0.4", "pooch>=1.7"], ["SimpleITK", "numpy", "pydicom", "requests"]),
     ]
     assert not frame.isVisibleTo(frame.parent())
     assert user.ui.segmentButton.enabled

@@ -177,7 +177,11 @@ class SamSession:
             labels,
             instances,
             self._volume,
-            notes=(*notes, *(f"nothing was found in the box '{name}'" for name in empty)),
+            notes=(
+                *self._volume.notes,
+                *notes,
+                *(f"nothing was found in the box '{name}'" for name in empty),
+            ),
         )
 
     def _job(self, box: Box, value: int) -> _BoxJob:
