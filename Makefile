@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MPLBACKEND := Agg
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: demo test check clean
+.PHONY: demo test check release clean
 
 demo: $(VENV)/.ready
 	$(BIN)/masksam demo -o masksam-demo
@@ -16,10 +16,15 @@ test: $(VENV)/.ready check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 check: $(VENV)/.ready
-	$(BIN)/ruff check MaskSAMCore MaskSAMSlicer Testing
-	$(BIN)/ruff format --check MaskSAMCore MaskSAMSlicer Testing
+	$(BIN)/ruff check MaskSAMCore MaskSAMSlicer Testing Utilities
+	$(BIN)/ruff format --check MaskSAMCore MaskSAMSlicer Testing Utilities
 	$(BIN)/mypy
 	PYTHONPATH=$(CURDIR):$(CURDIR)/MaskSAMSlicer $(BIN)/lint-imports --no-logo
+
+# Prepare the public repository in a new folder, for example: make release FOLDER=../SlicerMaskSAM
+release:
+	@test -n "$(FOLDER)" || { echo "name a new folder: make release FOLDER=../SlicerMaskSAM"; exit 2; }
+	$(PYTHON) Utilities/release.py "$(FOLDER)"
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null || $(MAKE) --no-print-directory debian

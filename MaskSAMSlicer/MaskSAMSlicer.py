@@ -25,16 +25,19 @@ class MaskSAMSlicer(ScriptedLoadableModule):
         self.parent.title = _("MaskSAM")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
         self.parent.dependencies = []
-        self.parent.contributors = ["The MaskSAM authors"]
+        self.parent.contributors = ["PLACEHOLDER_CONTRIBUTORS"]
         self.parent.helpText = _(
-            "Named, editable segments with one click and without any prompt: MaskSAM, a Segment"
-            " Anything Model that proposes its own masks and boxes and classifies each of them."
-            " For research only, not for diagnosis. Images never leave this computer."
+            "Segments 29 structures of the brain in MR images of any contrast, the head and body of"
+            " the hippocampus in T1-weighted MR, and any structure inside boxes that you draw, as"
+            " named, editable segments. An independent implementation of MaskSAM, a Segment"
+            " Anything Model that prompts itself. For research only, not for diagnosis. Images"
+            " never leave this computer."
         )
         self.parent.acknowledgementText = _(
-            "MaskSAM: B. Xie et al., ICCV 2025 (arXiv:2403.14103). The model 'brain' was trained on"
-            " labelmaps of SynthSeg (B. Billot et al., 2023, Apache-2.0), the model 'hippocampus'"
-            " on the Medical Segmentation Decathlon (Task04, CC-BY-SA 4.0)."
+            "Method: B. Xie et al., ICCV 2025 (arXiv:2403.14103), who had no part in this"
+            " implementation. The model 'brain' (Apache-2.0) was trained on labelmaps of SynthSeg"
+            " (B. Billot et al., 2023), the model 'hippocampus' (CC-BY-SA-4.0) on the Medical"
+            " Segmentation Decathlon (Task04, CC-BY-SA-4.0)."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
 
