@@ -95,6 +95,16 @@ class qMRMLRangeWidget(ctkRangeWidget):
 
 
 @native
+class qMRMLSortFilterProxyModel(QtCore.QObject):
+    """The filter of a node selector: the part that hides single nodes, whatever their type."""
+
+    hiddenNodeIDs = stored("hiddenNodeIDs", "QStringList", (), "_filter")
+
+    def _filter(self):
+        self.parent()._refresh()
+
+
+@native
 class qMRMLNodeComboBox(QtWidgets.QWidget):
     """Combo box of the scene's nodes with one of the given types and all given attributes.
 
@@ -133,6 +143,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._current = ""
         self._shown_ids = []
         self._node_observations = Observations(self, "_refresh")
+        self._filter_model = qMRMLSortFilterProxyModel(self)
         self._box = QtWidgets.QComboBox(self)
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -172,6 +183,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
 
     # The nodes shown
 
+    def sortFilterProxyModel(self):
+        return self._filter_model
+
     def addAttribute(self, node_type, name, value=None):
         self._attributes.append((node_type, name, None if value is None else str(value)))
         self._refresh()
@@ -191,6 +205,8 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return (scene and scene.GetTypeDisplayNameByClassName(node_type)) or "node"
 
     def _shown(self, node):
+        if node.GetID() in self._filter_model.hiddenNodeIDs:
+            return False
         if node.GetHideFromEditors() and not self.showHidden:
             return False
         name = node.GetClassName()

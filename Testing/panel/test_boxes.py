@@ -18,6 +18,7 @@ from Testing.panel.helpers import (
 )
 from Testing.slicer.helpers import (
     GRIDS,
+    add_roi,
     add_transform,
     add_volume,
     matrix,
@@ -52,8 +53,6 @@ def expected(volume_node, *boxes, overwrite=False):
 
 
 def test_boxes_are_shown_named_and_colored_like_their_segments(user, scene):
-    import slicer
-
     volume = segmented(user, "oblique")
     node = segmentation(scene)
     array = expected(volume)
@@ -68,13 +67,61 @@ def test_boxes_are_shown_named_and_colored_like_their_segments(user, scene):
         edges = edges_of(box, volume)
         np.testing.assert_allclose(edges.lower, found.min(0), atol=1e-6)
         np.testing.assert_allclose(edges.upper, found.max(0) + 1, atol=1e-6)
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-        places = [hierarchy.GetItemParent(hierarchy.GetItemByDataNode(n)) for n in (box, volume)]
-        assert places[0] == places[1]
     assert user.box_states == {"Anterior": "automatic", "Posterior": "automatic"}
     assert not user.ui.updateButton.enabled
     user.click(user.ui.showBoxesButton)
     assert not box_node("Anterior").GetDisplayVisibility()
+
+
+def test_boxes_are_no_regions_to_choose_from(user, scene, tmp_path):
+    import slicer
+
+    segmented(user)
+    roi = add_roi((2, 2, 2), (9, 9, 9), GRIDS["LPS"])
+    selector = user.ui.roiSelector
+    assert [selector.nodeFromIndex(n) for n in range(selector.nodeCount())] == [roi]
+    slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    scene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert len(slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")) == 3
+    assert selector.nodeCount() == 1
+
+
+def test_a_region_is_offered_though_a_box_of_an_earlier_scene_had_its_id(user, scene):
+    segmented(user)
+    box_id = box_node("Anterior").GetID()
+    scene.Clear(0)
+    volume = blobs_volume()
+    rois = [add_roi((2, 2, 2), (9, 9, 9), GRIDS["LPS"]) for _ in range(2)]
+    assert box_id in [roi.GetID() for roi in rois]
+    user.choose_volume(volume)
+    assert user.ui.roiSelector.nodeCount() == len(rois)
+
+
+def test_boxes_are_in_a_folder_of_their_own_beside_the_volume(user, scene):
+    import slicer
+
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    volume = blobs_volume()
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), study)
+    user.segment(volume)
+    before = children(hierarchy, study)
+    user.click(user.ui.showBoxesButton)
+    (folder,) = set(children(hierarchy, study)) - set(before)
+    assert hierarchy.GetItemName(folder) == f"{segmentation(scene).GetName()} boxes"
+    assert not hierarchy.GetItemExpanded(folder)
+    boxes = [box_node(name) for name in ("Anterior", "Posterior")]
+    items = [hierarchy.GetItemByDataNode(box) for box in boxes]
+    assert sorted(children(hierarchy, folder)) == sorted(items)
+
+
+def children(hierarchy, item) -> list[int]:
+    import vtk
+
+    found = vtk.vtkIdList()
+    hierarchy.GetItemChildren(item, found)
+    return [found.GetId(index) for index in range(found.GetNumberOfIds())]
 
 
 def test_a_dragged_box_changes_its_segment_alone_and_can_be_undone_and_reset(user, scene, views):

@@ -99,6 +99,21 @@ def test_the_segment_of_a_removed_box_is_emptied(user, scene, volume):
     assert np.array_equal(segment_voxels(node, "two", volume), kept)
 
 
+def test_the_folder_of_the_boxes_is_removed_with_the_last_one(user, scene, volume):
+    import slicer
+
+    user.choose_volume(volume)
+    user.choose_model("anything")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    before = hierarchy.GetNumberOfItems()
+    box = draw(user, "one", (4, 5, 1), (16, 19, 6), volume)
+    folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(box))
+    assert hierarchy.GetItemName(folder) == f"{volume.GetName()} boxes"
+    user.ui.boxesTable.selectRow(0)
+    user.click(user.ui.resetBoxButton)
+    assert hierarchy.GetNumberOfItems() == before
+
+
 def test_a_script_passes_boxes(known, volume):
     with pytest.raises(ValueError, match="draw a box"):
         known.segment(volume, model="anything")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _CLASS, _EDITED = "MaskSAM.Box", "MaskSAM.BoxEdited"
 # Node reference to the box's owner: its segmentation, or its volume for models without classes.
 _OWNER = "MaskSAM.BoxOf"
+# Attribute of the subject hierarchy's folder that holds the boxes of one owner.
+_FOLDER = "MaskSAM.Boxes"
 # Edges that differ by less are the same, in voxels: saving and loading a scene rounds them.
 _EDGE_TOLERANCE = 1e-2
 
@@ -54,12 +56,13 @@ def boxes_of(owner: vtkMRMLNode | None) -> list[vtkMRMLMarkupsROINode]:
     """Return all boxes of a segmentation or of a volume, in the order of the scene."""
     if owner is None:
         return []
+    return [node for node in all_boxes() if node.GetNodeReferenceID(_OWNER) == owner.GetID()]
+
+
+def all_boxes() -> list[vtkMRMLMarkupsROINode]:
+    """Return the boxes of all owners, in the order of the scene."""
     nodes = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
-    return [
-        node
-        for node in nodes
-        if node.GetAttribute(_CLASS) and node.GetNodeReferenceID(_OWNER) == owner.GetID()
-    ]
+    return [node for node in nodes if node.GetAttribute(_CLASS)]
 
 
 def has_size(node: vtkMRMLMarkupsROINode) -> bool:
@@ -73,7 +76,9 @@ def add_box(
     name: str,
     color: tuple[float, float, float],
 ) -> vtkMRMLMarkupsROINode:
-    """Add a box without a place, in the folder and under the transform of a volume.
+    """Add a box without a place, under the transform of a volume.
+
+    All boxes of an owner are in one folder of the subject hierarchy, beside the volume.
 
     Args:
         owner: segmentation of the box, or the volume for models without classes.
@@ -98,10 +103,37 @@ def add_box(
     display.SetScaleHandleVisibility(True)
     display.SetRotationHandleVisibility(False)
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    volume_item, item = (hierarchy.GetItemByDataNode(one) for one in (volume_node, node))
-    if volume_item and item:
-        hierarchy.SetItemParent(item, hierarchy.GetItemParent(volume_item))
+    item = hierarchy.GetItemByDataNode(node)
+    if item:
+        hierarchy.SetItemParent(item, _folder_of(owner, volume_node))
     return node
+
+
+def remove_box(node: vtkMRMLMarkupsROINode) -> None:
+    """Remove a box, and its folder if that is empty then."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
+    slicer.mrmlScene.RemoveNode(node)
+    if hierarchy.HasItemAttribute(folder, _FOLDER) and not hierarchy.GetNumberOfItemChildren(
+        folder
+    ):
+        hierarchy.RemoveItem(folder)
+
+
+def _folder_of(owner: vtkMRMLNode, volume_node: vtkMRMLScalarVolumeNode) -> int:
+    """Return the subject hierarchy's folder of an owner's boxes; a new one is made if needed."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    for node in boxes_of(owner):
+        folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
+        if hierarchy.HasItemAttribute(folder, _FOLDER):
+            return folder
+    volume_item = hierarchy.GetItemByDataNode(volume_node)
+    parent = hierarchy.GetItemParent(volume_item) if volume_item else hierarchy.GetSceneItemID()
+    name = _("{segmentation} boxes").format(segmentation=owner.GetName())
+    folder = hierarchy.CreateFolderItem(parent, name)
+    hierarchy.SetItemAttribute(folder, _FOLDER, "1")
+    hierarchy.SetItemExpanded(folder, False)
+    return folder
 
 
 def place_box(node: vtkMRMLMarkupsROINode, box: Box, volume_node: vtkMRMLScalarVolumeNode) -> None:

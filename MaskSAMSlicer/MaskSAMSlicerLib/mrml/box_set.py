@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import slicer
 from slicer.i18n import tr as _
 
 from MaskSAMCore.geometry import Box
@@ -150,7 +149,7 @@ class BoxSet:
                 if name in self.record.proposals:
                     self._place_automatic(node, name)
                 else:
-                    slicer.mrmlScene.RemoveNode(node)
+                    box_nodes.remove_box(node)
 
     def add(self, name: str) -> vtkMRMLMarkupsROINode:
         """Add a box without a place for a class."""
@@ -164,7 +163,7 @@ class BoxSet:
         """
         nodes = [] if self.model.needs_boxes else self.nodes_of(name)
         for node in nodes[1:]:
-            slicer.mrmlScene.RemoveNode(node)
+            box_nodes.remove_box(node)
         return nodes[0] if nodes else self.add(name)
 
     def reset(self, name: str) -> None:
@@ -172,7 +171,7 @@ class BoxSet:
         nodes = self.nodes_of(name)
         automatic = name in self.record.proposals and not self.model.needs_boxes
         for node in nodes[1 if automatic else 0 :]:
-            slicer.mrmlScene.RemoveNode(node)
+            box_nodes.remove_box(node)
         if automatic and nodes:
             self._place_automatic(nodes[0], name)
 
@@ -231,7 +230,7 @@ class BoxSet:
         loaded = list(dict.fromkeys(box.class_name for box in boxes))
         for name in loaded:
             for node in self.nodes_of(name):
-                slicer.mrmlScene.RemoveNode(node)
+                box_nodes.remove_box(node)
         for box in boxes:
             node = self.add(box.class_name)
             box_nodes.place_in_world(node, box)

@@ -172,6 +172,9 @@ class BoxesView(VTKObservationMixin):
         """Show the boxes for the chosen model and volume."""
         boxes = self._boxes = self._updates.boxes()
         self._observe()
+        # Boxes are ROIs too, but none of them is a region to segment.
+        hidden = [node.GetID() for node in box_nodes.all_boxes()]
+        self._ui.roiSelector.sortFilterProxyModel().hiddenNodeIDs = hidden
         self._ui.boxesButton.visible = boxes is not None
         if boxes is None:
             return

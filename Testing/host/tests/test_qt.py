@@ -157,6 +157,22 @@ def test_a_node_selector_follows_the_scene(scene):
     assert selector.currentNode() is None and selector.nodeCount() == 0
 
 
+def test_a_node_selector_hides_single_nodes(scene):
+    import slicer
+
+    selector = slicer.qMRMLNodeComboBox()
+    selector.nodeTypes = ["vtkMRMLModelNode"]
+    selector.setMRMLScene(scene)
+    one, other = (scene.AddNewNodeByClass("vtkMRMLModelNode", name) for name in "ab")
+    filter_model = selector.sortFilterProxyModel()
+    filter_model.hiddenNodeIDs = [one.GetID()]
+    assert [selector.nodeFromIndex(n) for n in range(selector.nodeCount())] == [other]
+    filter_model.hiddenNodeIDs = []
+    assert selector.nodeCount() == 2
+    with pytest.raises(AttributeError):
+        filter_model.hiddenNodes = []
+
+
 def test_the_table_of_segments_shows_and_edits_them(scene):
     import slicer
 
