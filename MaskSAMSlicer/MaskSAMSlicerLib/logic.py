@@ -112,6 +112,11 @@ class SegmentationLogic:
         self._sessions.add(run.session)
         return run
 
+    @property
+    def needs_polling(self) -> bool:
+        """Return whether :meth:`poll` has something left to do."""
+        return self._client is not None and self._client.needs_polling
+
     def poll(self) -> None:
         """Handle the worker's messages without waiting for more."""
         if self._client is not None:

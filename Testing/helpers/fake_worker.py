@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 import sys
 import time
@@ -62,6 +64,17 @@ def exit_after_the_first_request() -> None:
 def hang_after_the_handshake() -> None:
     print(_HANDSHAKE, flush=True)
     hang()
+
+
+def die() -> None:
+    """End by a signal, after the first request or at once."""
+    number, handshake = map(int, sys.argv[2:])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if handshake:
+        print(_HANDSHAKE, flush=True)
+        input()
+        input()
+    os.kill(os.getpid(), number)
 
 
 def exit_after_much_output() -> None:

@@ -9,3 +9,5 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 # Command that starts a worker with models whose results are known.
 KNOWN_WORKER = (sys.executable, str(ROOT / "Testing" / "helpers" / "known_worker.py"))
+# Beginning of a command that runs under a launcher, as the worker does in Slicer.
+LAUNCHER = (sys.executable, "-I", "-S", str(ROOT / "Testing" / "host" / "launcher.py"))

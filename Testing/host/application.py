@@ -12,8 +12,10 @@ import os
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 from typing import ClassVar
 
+import PySide6
 import slicer
 import vtk
 from PySide6 import QtCore, QtWidgets
@@ -21,7 +23,12 @@ from PySide6 import QtCore, QtWidgets
 from Testing.host import module as modules
 from Testing.host import subjecthierarchy
 from Testing.host.iomanager import CoreIOManager
+from Testing.host.python_lock import process_events_with_lock
 from Testing.host.pythonqt import native
+
+_QT_CORE = Path(PySide6.__file__).parent / "Qt" / "lib" / "libQt6Core.so.6"
+# The application keeps Python's lock while it processes events, which PySide6 does not.
+_process_events = process_events_with_lock(_QT_CORE) or QtWidgets.QApplication.processEvents
 
 # Module name and class of each logic; a logic may depend on those before it.
 _LOGICS = (
@@ -89,6 +96,9 @@ class Application(QtWidgets.QApplication):
         settings = QtCore.QSettings
         settings.setDefaultFormat(settings.Format.IniFormat)
         settings.setPath(settings.Format.IniFormat, settings.Scope.UserScope, self._home)
+
+    def processEvents(self):
+        _process_events()
 
     @property
     def temporaryPath(self):

@@ -13,6 +13,7 @@ import pytest
 from MaskSAMCore.geometry import Box
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.time_limits import LONG
+from Testing.host.python_lock import sleep_with_lock
 from Testing.slicer.helpers import GRIDS, add_volume
 
 
@@ -121,7 +122,7 @@ class User:
             if time.monotonic() - began > LONG:
                 pytest.fail(f"{what} was not reached within {LONG} s: {self.status}")
             slicer.app.processEvents()
-            time.sleep(0.002)
+            sleep_with_lock(0.002)
         return time.monotonic() - began
 
     def wait_for_progress(self) -> None:

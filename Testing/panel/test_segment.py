@@ -82,6 +82,7 @@ def test_a_failed_run_is_reported_and_the_next_one_works(user, scene, model):
     user.segment(volume, model)
     (message,) = host.messages.texts("error")
     assert "\n" not in message.strip()
+    assert "memory" in message  # a crash is often caused by it
     assert user.status == f"Failed: {message}"
     assert scene.GetNumberOfNodes() == nodes
     host.messages.clear()
@@ -100,6 +101,17 @@ def test_a_worker_killed_during_a_run_is_reported_and_the_next_run_works(user, s
     assert scene.GetNumberOfNodes() == nodes
     user.segment(volume)
     assert user.found == ["Anterior", "Posterior"]
+
+
+def test_the_files_of_a_volume_are_gone_after_its_scene_was_closed(open_panel, own_client, scene):
+    user = open_panel(own_client())
+    user.segment(blobs_volume())
+    client = user.widget.logic.segmentation.client
+    assert list(client.folder.glob("volume-*"))
+    host.close_scene()
+    assert not list(client.folder.glob("volume-*"))
+    assert client.needs_polling  # the worker holds the volume open
+    user.wait(lambda: not client.needs_polling, "the end of the worker's session")
 
 
 def test_a_scene_closed_during_a_run_stays_empty(user, scene):

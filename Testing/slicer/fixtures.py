@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from Testing.helpers.paths import KNOWN_WORKER, ROOT
+from Testing.helpers.paths import KNOWN_WORKER, LAUNCHER, ROOT
 from Testing.helpers.time_limits import LONG
 from Testing.slicer import helpers  # noqa: F401  (puts the module's library on the path)
 from Testing.slicer.models import write_models
+
+# The worker starts through a launcher, as in Slicer.
+LAUNCHED_WORKER = (*LAUNCHER, *KNOWN_WORKER)
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +30,7 @@ def known_client(application, models_home: Path) -> Iterator:
     """Client of a worker that has models with known results; all tests share it."""
     from Testing.slicer.shared_client import SharedClient
 
-    client = SharedClient(models_home, command=KNOWN_WORKER)
+    client = SharedClient(models_home, command=LAUNCHED_WORKER)
     yield client
     client.end()
 
@@ -49,7 +52,7 @@ def own_client(application, models_home: Path):
 
     def factory_for(**options: object):
         return lambda on_log: WorkerClient(
-            command=KNOWN_WORKER, on_log=on_log, hang_seconds=LONG, **options
+            command=LAUNCHED_WORKER, on_log=on_log, hang_seconds=LONG, **options
         )
 
     return factory_for

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from MaskSAMSlicerLib.worker.process import describe_exit
-from Testing.helpers.paths import ROOT
+from Testing.helpers.paths import LAUNCHER, ROOT
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.worker_tools import (
     LONG,
@@ -140,6 +140,25 @@ def test_the_error_names_a_package_that_is_missing():
     client = WorkerClient(command=[sys.executable, "-S", "-E", "-m", "MaskSAMCore.worker"])
     error = fail(client)
     assert error.kind == "start" and "No module named" in str(error)
+    client.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+@pytest.mark.parametrize("handshake", [True, False], ids=["in a job", "at the start"])
+def test_a_launcher_hides_the_status_of_a_crash_but_not_the_crash(number: int, handshake: bool):
+    client = WorkerClient(command=[*LAUNCHER, *fake("die", int(number), int(handshake))])
+    error = fail(client)
+    assert error.kind == ("crashed" if handshake else "start")
+    assert "crashed, or was ended by the system, often because the memory ran out" in str(error)
+    client.close()
+
+
+def test_an_exit_through_a_launcher_keeps_its_status_and_message():
+    client = WorkerClient(command=[*LAUNCHER, *fake("exit_after_the_first_request")])
+    assert "status 3" in str(fail(client))
+    client.close()
+    client = WorkerClient(command=[*LAUNCHER, *fake("exit_with_a_message")])
+    assert "no module of that name" in str(fail(client))
     client.close()
 
 

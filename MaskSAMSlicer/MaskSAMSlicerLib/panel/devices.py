@@ -38,8 +38,8 @@ class DevicesView:
         """Ask the worker, once, which devices this computer has."""
         if not self._asked:
             self._asked = True
-            job = self._logic.client.devices(self._show_available, lambda _error: None)
-            self._task.poll_until_done(job)
+            self._logic.client.devices(self._show_available, lambda _error: None)
+            self._task.poll()
 
     def show_used(self, device: str) -> None:
         """Show the device that a run used."""

@@ -110,9 +110,10 @@ class Panel:
     def scene_closing(self) -> None:
         """Cancel the run and drop its nodes before the scene closes."""
         self._results.clear()
-        self._logic.forget()
         if self._logic.busy:
             self._task.cancel()
+        self._logic.forget()
+        self._task.poll()
 
     def _segment_or_cancel(self, _checked: bool = False) -> None:
         if self.busy:

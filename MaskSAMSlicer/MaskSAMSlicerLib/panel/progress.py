@@ -11,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MaskSAMSlicerLib.logic import SegmentationLogic
-from MaskSAMSlicerLib.worker.client import Job, WorkerError
+from MaskSAMSlicerLib.worker.client import WorkerError
 
 _POLL_MS = 50
 
@@ -80,7 +80,6 @@ class WorkerTask:
         self._on_change = on_change
         self._under_way = False
         self._cancelling = False
-        self._background_jobs: list[Job] = []
         self._timer = qt.QTimer()
         self._timer.interval = _POLL_MS
         self._timer.connect("timeout()", self._poll)
@@ -152,9 +151,8 @@ class WorkerTask:
         if not self.busy:
             self._cancelling = False
 
-    def poll_until_done(self, job: Job) -> None:
-        """Poll the worker until a job is done that the user does not wait for."""
-        self._background_jobs.append(job)
+    def poll(self) -> None:
+        """Poll the worker until nothing is left to do, although no task was begun."""
         self._timer.start()
 
     def close(self) -> None:
@@ -164,8 +162,7 @@ class WorkerTask:
 
     def _poll(self) -> None:
         self._logic.poll()
-        self._background_jobs = [job for job in self._background_jobs if not job.done]
-        if not self._under_way and not self._background_jobs:
+        if not self._under_way and not self._logic.needs_polling:
             self._timer.stop()
 
 

@@ -5,7 +5,8 @@ Example:
     >>> job = client.segment(SegmentRequest([volume], "hippocampus"))
     >>> labelmap = client.wait(job).labelmap
 
-A panel calls `poll` every 50 ms instead of `wait`; the callbacks are called from there.
+A panel calls `poll` every 50 ms instead of `wait`, as long as `needs_polling`; the callbacks are
+called from there.
 """
 
 from __future__ import annotations
@@ -96,12 +97,19 @@ class WorkerClient:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._transfer: VolumeTransfer | None = None
         self._connection: Connection | None = None
+        self._killed: list[Connection] = []
         self._kill_at: float | None = None
 
     @property
     def running(self) -> bool:
         """True while a worker is running."""
         return self._connection is not None and self._connection.running
+
+    @property
+    def needs_polling(self) -> bool:
+        """True while `poll` has work: jobs, messages, files, or a killed worker that still ends."""
+        unfinished = self._jobs or self._killed or not self._events.empty()
+        return bool(unfinished) or (self._transfer is not None and self._transfer.busy)
 
     @property
     def pid(self) -> int | None:
@@ -137,7 +145,7 @@ class WorkerClient:
         if self.running:
             self._submit(protocol.CLOSE_SESSION, SessionParams(session).to_json())
         if self._transfer is not None:
-            self._transfer.forget_session(session)
+            self._transfer.files.forget_session(session)
 
     def devices(
         self, on_done: DoneCallback | None = None, on_error: ErrorCallback | None = None
@@ -198,6 +206,7 @@ class WorkerClient:
         run_events(self._events, until)
         if self._transfer is not None:
             run_events(self._transfer.events, until)
+        self._killed = [connection for connection in self._killed if connection.running]
         connection = self._connection
         if connection is not None:
             self._read(connection, until)
@@ -289,6 +298,12 @@ class WorkerClient:
         connection, self._connection, self._kill_at = self._connection, None, None
         return connection
 
+    def _kill(self, connection: Connection) -> None:
+        """End a worker without waiting until it has ended."""
+        self._disconnect()
+        connection.kill()
+        self._killed.append(connection)
+
     def _read(self, connection: Connection, until: float) -> None:
         while time.monotonic() < until:
             line = connection.next_line()
@@ -358,7 +373,7 @@ class WorkerClient:
             self._abandon(connection, error)
             return
         if status is not None:
-            reason = describe_exit(status)
+            reason = describe_exit(status, connection.tail)
             if status != 0:
                 self._log(reason)
             # The next worker gets the jobs that this one has not started, because a worker may
@@ -381,8 +396,7 @@ class WorkerClient:
 
     def _replace(self, connection: Connection, lost: list[Job], error: WorkerError) -> None:
         """End a worker, fail the lost jobs, and give the other jobs to a fresh worker."""
-        self._disconnect()
-        connection.kill()
+        self._kill(connection)
         kept = [job for job in self._jobs.values() if not job.answered and job not in lost]
         for job in kept:
             job.sent, job.started, job.restarts = False, False, job.restarts + 1
@@ -395,8 +409,7 @@ class WorkerClient:
 
     def _abandon(self, connection: Connection, error: WorkerError) -> None:
         """End a faulty worker, and fail all jobs."""
-        self._disconnect()
-        connection.kill()
+        self._kill(connection)
         self._log(str(error))
         for job in list(self._jobs.values()):
             if not job.answered:

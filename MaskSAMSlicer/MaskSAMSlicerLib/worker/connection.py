@@ -17,7 +17,7 @@ from MaskSAMCore.worker.protocol import (
     RequestError,
 )
 from MaskSAMSlicerLib.worker.jobs import Job, WorkerError
-from MaskSAMSlicerLib.worker.process import WorkerProcess, last_line
+from MaskSAMSlicerLib.worker.process import WorkerProcess, crash_reason, last_line
 
 # A worker that has been silent for this long is pinged.
 PING_SECONDS = 5.0
@@ -123,7 +123,9 @@ class Connection:
         passed, self._checked_at = now - self._checked_at, now
         status = self._process.status
         if status is not None and not self.ready:
+            crash = crash_reason(status, self.tail)
             reason = last_line(self.tail) or f"it ended at once with status {status}"
+            reason = f"it {crash}" if crash else reason
             text = f"the segmentation process cannot start: {reason}"
             raise WorkerError("start", text, self.tail)
         if status is not None:
@@ -143,7 +145,7 @@ class Connection:
         return None
 
     def kill(self) -> None:
-        """End the process and all its children; return at once."""
+        """End the process and all its children, without waiting until they have ended."""
         self._process.kill()
 
     def close(self, seconds: float) -> None:

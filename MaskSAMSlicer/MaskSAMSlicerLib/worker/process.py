@@ -1,4 +1,9 @@
-"""Worker process: pipes read and written by threads, exit status, and ending its process tree."""
+"""Worker process: pipes read and written by threads, exit status, and ending its process tree.
+
+In Slicer the main thread keeps Python's lock while Qt waits for events, so that other threads
+advance only while the application runs Python, such as a timer that polls the client. They carry
+data only; the process is ended on the calling thread.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +30,11 @@ _LINES_KEPT = 400
 # one look only, because the reading threads may not have run meanwhile.
 _SECONDS_FOR_LAST_OUTPUT = 2.0
 _LONGEST_LOOK_SECONDS = 0.1
+# Longest wait for the end of a killed process, when the client is closed.
+_SECONDS_TO_END = 5.0
+# PythonSlicer is a launcher, which ends with this line and status 1 if its child crashed or was
+# killed, whatever the signal.
+_LAUNCHER_REPORT = re.compile(r"error: \[.*\] exit abnormally\b")
 _WINDOWS_FAULTS = (0xC0000005, 0xC000001D, 0xC00000FD, 0xC0000374, 0xC0000409)
 
 
@@ -104,11 +115,12 @@ class WorkerProcess:
         return "\n".join(list(self._tail))
 
     def kill(self) -> None:
-        """End the process and all its children; return at once."""
+        """End the process and all its children, without waiting until they have ended."""
         if not self._killed:
             self._killed = True
             self._outgoing.put(None)
-            self._start(self._kill)
+            if self._poll() is None:
+                kill_tree(self._process)
 
     def close(self, seconds: float) -> None:
         """Ask the process to end; kill it and its children if it still runs after some seconds."""
@@ -117,7 +129,9 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
         if self.running:
-            self._kill()
+            self.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_SECONDS_TO_END)
 
     def _poll(self) -> int | None:
         status = self._process.poll()
@@ -181,14 +195,6 @@ class WorkerProcess:
                 stream.write(line)
                 stream.flush()
 
-    def _kill(self) -> None:
-        if self._poll() is not None:
-            return
-        kill_tree(self._process)
-        self._ended = True
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
-
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
     """Kill a running process and its children; PythonSlicer is only a launcher of the worker."""
@@ -225,16 +231,27 @@ def _kill_group(pid: int) -> None:
             os.killpg(pid, signal.SIGKILL)
 
 
-def describe_exit(status: int) -> str:
-    """Return one line for the user about an exit status."""
-    # A launcher reports a signal as 128 and more, Windows a fault as a large number.
+def crash_reason(status: int, tail: str = "") -> str:
+    """Return why a process ended without exiting by itself, in words; empty if it did exit.
+
+    Args:
+        status: exit status of the process, or of the launcher that started it.
+        tail: last lines of stderr.
+    """
+    # A shell reports a signal as 128 and more, Windows a fault as a large number.
     number = -status if status < 0 else status - 128
     if number == 9:
-        reason = "was ended by the system, often because the memory ran out"
-    elif number in (4, 6, 7, 8, 11) or status in _WINDOWS_FAULTS:
-        reason = "crashed"
-    else:
-        reason = f"ended unexpectedly (status {status})"
+        return "was ended by the system, often because the memory ran out"
+    if number in (4, 6, 7, 8, 11) or status in _WINDOWS_FAULTS:
+        return "crashed"
+    if status == 1 and _LAUNCHER_REPORT.match(last_line(tail)):
+        return "crashed, or was ended by the system, often because the memory ran out"
+    return ""
+
+
+def describe_exit(status: int, tail: str = "") -> str:
+    """Return one line for the user about the exit of a process; see `crash_reason`."""
+    reason = crash_reason(status, tail) or f"ended unexpectedly (status {status})"
     return (
         f"the segmentation process {reason}: nothing was changed; try again, with a smaller region"
         " of interest (ROI) or fewer other programs if it happens again"

@@ -22,6 +22,8 @@ _PIECE_BYTES = 8 << 20
 class SharedFiles:
     """Raw files of volumes and labelmaps; safe to use from several threads.
 
+    The lock is never held while a file is read or written, so that no call waits for another's.
+
     Attributes:
         folder: folder that only this process and its worker use.
 
@@ -62,24 +64,27 @@ class SharedFiles:
             raise WorkerError("refused", "there is no volume to segment")
         with self._lock:
             known = self._sessions.get(request.session or "", [])
-            used = self._used_by_request.setdefault(number, [])
-            images = []
-            for index, volume in enumerate(request.volumes):
-                array = _native(volume.array)
-                previous = known[index] if index < len(known) else None
-                if previous is None or not _is_same(array, previous, cancelled):
-                    path = self._write(array, used, cancelled)
-                else:
-                    path = Path(previous.path)
-                    used.append(path)
-                images.append(_image_file(path, array, volume))
+            # The session's files stay while they are compared.
+            used = self._used_by_request[number] = [Path(image.path) for image in known]
+        images = []
+        for index, volume in enumerate(request.volumes):
+            array = _native(volume.array)
+            previous = known[index] if index < len(known) else None
+            if previous is None or not _is_same(array, previous, cancelled):
+                path = self._write(array, used, cancelled)
+            else:
+                path = Path(previous.path)
+            images.append(_image_file(path, array, volume))
+        with self._lock:
+            if cancelled():  # the session may have been forgotten
+                raise WorkerError.cancelled()
+            output = self._new_path("labelmap")
+            used[:] = [*(Path(image.path) for image in images), output]
             if request.session:
                 self._sessions.pop(request.session, None)
                 self._sessions[request.session] = images
                 while len(self._sessions) > MAX_SESSIONS:
                     del self._sessions[next(iter(self._sessions))]
-            output = self._new_path("labelmap")
-            used.append(output)
         model = Path(request.model)
         return SegmentParams(
             images=tuple(images),
@@ -129,8 +134,9 @@ class SharedFiles:
         return path
 
     def _write(self, array: np.ndarray, used: list[Path], cancelled: Callable[[], bool]) -> Path:
-        path = self._new_path("volume")
-        used.append(path)
+        with self._lock:
+            path = self._new_path("volume")
+            used.append(path)
         try:
             self.ensure_folder()
             with open(path, "wb") as stream:

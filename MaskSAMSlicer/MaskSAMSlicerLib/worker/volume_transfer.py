@@ -16,7 +16,9 @@ Event = Callable[[], None]
 
 
 class VolumeTransfer:
-    """Threads that write volumes, read labelmaps and remove files.
+    """Threads that write volumes and read labelmaps.
+
+    Files are removed on the client's thread, because others may not advance in Slicer.
 
     Attributes:
         files: files of the client's private folder.
@@ -30,8 +32,14 @@ class VolumeTransfer:
         self.files = SharedFiles()
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._sending: set[int] = set()
         self._closed = False
         self._in_thread(remove_abandoned)
+
+    @property
+    def busy(self) -> bool:
+        """True while a volume is being written, or a callback waits."""
+        return bool(self._sending) or not self.events.empty()
 
     def send(
         self, job: Job, request: SegmentRequest, on_error: Callable[[Job, WorkerError], None]
@@ -46,9 +54,9 @@ class VolumeTransfer:
                 self.events.put(lambda: on_error(job, failure))
             else:
                 job.params = params.to_json()
-            if job.done:
-                self.files.release(job.id)
+            self.events.put(lambda: self._sent(job))
 
+        self._sending.add(job.id)
         self._in_thread(work)
 
     def receive(
@@ -74,11 +82,14 @@ class VolumeTransfer:
 
     def release(self, job: Job) -> None:
         """Remove the files of a job that has ended, except those of a session."""
-        self._in_thread(lambda: self.files.release(job.id))
+        # A file that is still being written is removed once it is complete.
+        if job.id not in self._sending:
+            self.files.release(job.id)
 
-    def forget_session(self, session: str) -> None:
-        """Remove the files of a session."""
-        self._in_thread(lambda: self.files.forget_session(session))
+    def _sent(self, job: Job) -> None:
+        self._sending.discard(job.id)
+        if job.done:
+            self.files.release(job.id)
 
     def close(self) -> None:
         """Wait a short time for the threads, and remove all files."""
