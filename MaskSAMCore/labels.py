@@ -90,32 +90,6 @@ def default_colors(count: int) -> list[tuple[float, float, float]]:
     return colors
 
 
-def terminology_entry(label: Label) -> str:
-    """Return Slicer's TerminologyEntry of a segment, empty for a label without terminology.
-
-    The entry joins context, category, type, modifier and region with ``~``, the parts of a code
-    with ``^``.
-    """
-    if label.terminology is None:
-        return ""
-
-    def joined(code: Code | None) -> str:
-        return "^^" if code is None else f"{code.scheme}^{code.value}^{code.meaning}"
-
-    terms = label.terminology
-    return "~".join(
-        [
-            "Segmentation category and type - DICOM master list",
-            joined(terms.category),
-            joined(terms.type),
-            joined(terms.type_modifier),
-            "Anatomic codes - DICOM master list",
-            joined(terms.region),
-            joined(terms.region_modifier),
-        ]
-    )
-
-
 def side_of(name: str) -> tuple[str, str]:
     """Split a class name into its side and the structure.
 

@@ -40,6 +40,15 @@ class MaskSAMSlicer(ScriptedLoadableModule):
             " Segmentation Decathlon (Task04, CC-BY-SA-4.0)."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", loadTerminology)
+
+
+def loadTerminology():
+    """Add the codes of the bundled models to Slicer's terminology selector."""
+    # Imported late, because Slicer reads this file before the nodes of Markups are registered.
+    from MaskSAMSlicerLib.mrml.terminology import load_terminology
+
+    load_terminology()
 
 
 def registerSampleData():

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from MaskSAMCore.labels import Label, terminology_entry
+from MaskSAMCore.labels import Label
+from MaskSAMCore.terminology import terminology_entry
 
 
 def segment_metadata(labelmap: NDArray[np.integer], labels: Sequence[Label]) -> dict[str, str]:

@@ -36,7 +36,7 @@ def shipped() -> set[str]:
             files.add(rest)
         elif top == "MaskSAMCore" and name.endswith(".py") and not rest.startswith("research/"):
             files.add(name)
-        elif name.startswith(("Resources/Models/", "Resources/SampleData/")):
+        elif name.startswith("Resources/"):
             files.add(f"MaskSAMCore/_resources/{rest}")
     return files
 
@@ -101,6 +101,7 @@ def test_exactly_the_files_of_the_module_the_core_and_the_models_ship(trees: tup
         "Resources/UI/MaskSAMSlicer.ui",
         "MaskSAMCore/geometry.py",
         "MaskSAMCore/_resources/Models/hippocampus/weights.safetensors",
+        "MaskSAMCore/_resources/Terminologies/SegmentationCategoryTypeModifier-MaskSAM.term.json",
     } <= expected
     for tree in trees:
         assert files_below(tree / SCRIPTS) == expected

@@ -214,9 +214,13 @@ def _write_terminologies(folder) -> None:
     """Write minimal files for the logic of terminologies; slicer-core ships none."""
     schema = "https://raw.githubusercontent.com/qiicr/dcmqi/master/doc/{}-context-schema.json#"
     name = "SegmentationCategoryTypeModifier-{}.term.json"
-    for context in ("SlicerGeneralAnatomy", "DICOM-Master"):
+    contexts = {
+        "SlicerGeneralAnatomy": "3D Slicer General Anatomy list",
+        "DICOM-Master": "DICOM master list",
+    }
+    for context, title in contexts.items():
         content = {
-            "SegmentationCategoryTypeContextName": "Segmentation category and type - " + context,
+            "SegmentationCategoryTypeContextName": "Segmentation category and type - " + title,
             "@schema": schema.format("segment"),
             "SegmentationCodes": {"Category": [_TISSUE]},
         }

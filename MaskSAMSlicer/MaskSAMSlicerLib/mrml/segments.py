@@ -13,7 +13,8 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
-from MaskSAMCore.labels import Label, terminology_entry
+from MaskSAMCore.labels import Label
+from MaskSAMCore.terminology import terminology_entry
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.mrml.volumes import is_orthogonal, transform_to_world, volume_from_node
 

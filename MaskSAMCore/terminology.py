@@ -1,0 +1,69 @@
+"""Slicer's terminology entries of labels, and the list of codes that ships with the models."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+from MaskSAMCore.labels import Code, Label
+from MaskSAMCore.resources import resources
+
+# Slicer's own list, for codes that ours does not have.
+_SLICER_CONTEXT = "Segmentation category and type - DICOM master list"
+_REGION_CONTEXT = "Anatomic codes - DICOM master list"
+
+
+def terminology_file() -> Path:
+    """Return the file with the structures, sides and parts of the bundled models, as Slicer's
+    module Terminologies reads it."""
+    return resources() / "Terminologies" / "SegmentationCategoryTypeModifier-MaskSAM.term.json"
+
+
+def terminology_entry(label: Label) -> str:
+    """Return Slicer's TerminologyEntry of a segment, empty for a label without terminology.
+
+    The entry joins context, category, type, modifier and region with ``~``, the parts of a code
+    with ``^``. Its context is the list in which Slicer's terminology selector looks the codes up.
+    """
+    terms = label.terminology
+    if terms is None:
+        return ""
+    context, known = _shipped_codes()
+    codes = tuple(_key(code) for code in (terms.category, terms.type, terms.type_modifier))
+    return "~".join(
+        [
+            context if codes in known else _SLICER_CONTEXT,
+            _joined(terms.category),
+            _joined(terms.type),
+            _joined(terms.type_modifier),
+            _REGION_CONTEXT,
+            _joined(terms.region),
+            _joined(terms.region_modifier),
+        ]
+    )
+
+
+@cache
+def _shipped_codes() -> tuple[str, frozenset[tuple[tuple[str, str], ...]]]:
+    """Return the name of the list that ships, and its category, type and modifier combinations."""
+    content = json.loads(terminology_file().read_text(encoding="utf-8"))
+    known = set()
+    for category in content["SegmentationCodes"]["Category"]:
+        for kind in category["Type"]:
+            for modifier in (None, *kind.get("Modifier", ())):
+                entries = (category, kind, modifier)
+                known.add(tuple(_key(None if e is None else _code(e)) for e in entries))
+    return content["SegmentationCategoryTypeContextName"], frozenset(known)
+
+
+def _code(entry: dict[str, str]) -> Code:
+    return Code(entry["CodingSchemeDesignator"], entry["CodeValue"], entry["CodeMeaning"])
+
+
+def _key(code: Code | None) -> tuple[str, str]:
+    return ("", "") if code is None else (code.scheme, code.value)
+
+
+def _joined(code: Code | None) -> str:
+    return "^^" if code is None else f"{code.scheme}^{code.value}^{code.meaning}"
