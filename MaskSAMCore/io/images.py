@@ -1,12 +1,15 @@
-"""Reading and writing of images with SimpleITK, whose LPS is converted to RAS here."""
+"""Reading and writing of images: NIfTI by :mod:`MaskSAMCore.io.nifti`, others with SimpleITK.
+
+SimpleITK's LPS is converted to RAS here.
+"""
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -19,17 +22,28 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io.dicom import read_series
 from MaskSAMCore.io.files import WRITTEN_SUFFIXES, atomic_file, image_stem
+from MaskSAMCore.io.nifti import is_nifti, read_nifti, write_nifti
+from MaskSAMCore.io.orientation import RIGHT_ANGLE_TOLERANCE, check_voxel_size, rectangular_matrix
 from MaskSAMCore.io.segmentations import segment_metadata
+from MaskSAMCore.io.text_headers import read_placement
 from MaskSAMCore.labels import Label
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-_ORTHONORMAL_TOLERANCE = 1e-4
 # Types that image formats cannot store, and the types that replace them.
 _STORED_TYPES: dict[str, np.dtype[Any]] = {
     "bool": np.dtype(np.uint8),
     "float16": np.dtype(np.float32),
 }
-_GZIP_BLOCK_BYTES = 1 << 22
+_NIFTI_SUFFIXES = (".nii", ".nii.gz")
+# Starts of files that stand in for an image, in lower case, and messages for the user.
+_STAND_INS = {
+    b"version https://git-lfs": "is a pointer of Git LFS, not the image: run 'git lfs pull'",
+    b"/annex/objects/": "is a pointer of git-annex, not the image: run 'git annex get'",
+    b"<!doctype html": "is a web page, not an image: download the image again",
+    b"<html": "is a web page, not an image: download the image again",
+}
+# The libraries of some formats cut or refuse longer paths.
+_LONGEST_PATH = 250
 
 _stderr_lock = RLock()
 
@@ -41,17 +55,79 @@ def read_volume(path: Path | str) -> Volume:
     files and refused in other formats.
 
     Returns:
-        Volume with the voxel type of the file; its name is the file name without suffix.
+        Volume with the voxel type of the file; its name is the file name without suffix, and its
+        notes tell of doubts in the file.
 
     Raises:
-        MaskSAMError: the path does not exist, is not a 3D grey-level image, or has voxels that are
-            complex, NaN or infinite.
+        MaskSAMError: the path does not exist, is not a 3D grey-level image, has sheared axes, or
+            has voxels that are complex, NaN or infinite.
     """
     path = Path(path)
-    if not path.exists():
-        raise MaskSAMError(f"{path} does not exist")
-    with _silent_stderr():
-        image = _read_series(path) if path.is_dir() else _read_file(path)
+    try:
+        if not path.exists():
+            raise MaskSAMError(f"{path} does not exist")
+        volume = _read_series(path) if path.is_dir() else _read_file(path)
+    except (OSError, MemoryError) as error:
+        raise MaskSAMError(f"{path} cannot be read: {_reason(error)}") from error
+    array = volume.array
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        count = int((~np.isfinite(array)).sum())
+        raise MaskSAMError(f"{path} has {count} voxels that are NaN or infinite: replace them")
+    return volume
+
+
+def _read_file(path: Path) -> Volume:
+    if path.stat().st_size == 0:
+        raise MaskSAMError(f"{path} is an empty file")
+    with open(path, "rb") as file:
+        start = file.read(64).lstrip().lower()
+    for beginning, message in _STAND_INS.items():
+        if start.startswith(beginning):
+            raise MaskSAMError(f"{path} {message}")
+    if is_nifti(path):
+        return read_nifti(path)
+    placement = read_placement(path)
+    volume = _volume(path, _read_image(path), placement.to_mm)
+    return replace(volume, notes=(*placement.notes, *volume.notes))
+
+
+def _read_series(folder: Path) -> Volume:
+    try:
+        with _silent_stderr():
+            image = read_series(folder)
+    except RuntimeError as error:
+        raise MaskSAMError(f"the DICOM series in {folder} cannot be read") from error
+    return _volume(folder, image, np.ones(3))
+
+
+def _read_image(path: Path) -> sitk.Image:
+    # SimpleITK detects MetaImage files only if their suffix is in lower case.
+    meta_image = path.suffix.lower() in (".mha", ".mhd")
+    try:
+        with _plain_path(path) as plain, _silent_stderr():
+            return sitk.ReadImage(plain, imageIO="MetaImageIO" if meta_image else "")
+    except RuntimeError as error:
+        if "change spacing" in str(error) or "determinant" in str(error):
+            raise MaskSAMError(
+                f"{path} has voxels of size 0 or axes that are not independent: correct its header"
+            ) from error
+        raise MaskSAMError(
+            f"{path} cannot be read as an image (NIfTI, NRRD, MetaImage or DICOM): it may be"
+            " damaged, incomplete or in another format"
+        ) from error
+
+
+def _volume(path: Path, image: sitk.Image, to_mm: NDArray[np.float64]) -> Volume:
+    """Return the volume of a SimpleITK image.
+
+    Args:
+        path: file or folder that the image was read from.
+        image: image of any dimension and type.
+        to_mm: (3,), factors that turn coordinates along the axes of space into mm.
+
+    Raises:
+        MaskSAMError: the image is not a 3D grey-level image, or its axes are sheared.
+    """
     components = image.GetNumberOfComponentsPerPixel()
     if components != 1:
         raise MaskSAMError(
@@ -61,78 +137,17 @@ def read_volume(path: Path | str) -> Volume:
         image = image[:, :, :, 0]
     if image.GetDimension() != 3:
         raise MaskSAMError(f"{path} is a {image.GetDimension()}D image: give a single 3D volume")
-    _check_complete(path, image)
     array = sitk.GetArrayFromImage(image)
     if array.dtype.kind == "c":
         raise MaskSAMError(f"{path} has complex voxels: give the magnitude image")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        count = int((~np.isfinite(array)).sum())
-        raise MaskSAMError(f"{path} has {count} voxels that are NaN or infinite: replace them")
-    return Volume(array, _ijk_to_ras(image), image_stem(path))
-
-
-def _read_file(path: Path) -> sitk.Image:
-    if path.stat().st_size == 0:
-        raise MaskSAMError(f"{path} is an empty file")
-    # SimpleITK detects MetaImage files only if their suffix is in lower case.
-    meta_image = path.suffix.lower() in (".mha", ".mhd")
-    try:
-        return sitk.ReadImage(str(path), imageIO="MetaImageIO" if meta_image else "")
-    except RuntimeError as error:
-        if "orthonormal" in str(error):
-            raise MaskSAMError(
-                f"{path} has sheared axes: resample it to a rectangular grid"
-            ) from error
-        raise MaskSAMError(
-            f"{path} cannot be read as an image (NIfTI, NRRD, MetaImage or DICOM): it may be"
-            " damaged, incomplete or in another format"
-        ) from error
-
-
-def _read_series(folder: Path) -> sitk.Image:
-    try:
-        return read_series(folder)
-    except RuntimeError as error:
-        raise MaskSAMError(f"the DICOM series in {folder} cannot be read") from error
-
-
-def _check_complete(path: Path, image: sitk.Image) -> None:
-    """Check that a NIfTI file holds all voxels of the image that was read from it.
-
-    SimpleITK fills up a truncated NIfTI file with zeros; other readers raise by themselves.
-
-    Raises:
-        MaskSAMError: the file is truncated, or its compressed data is damaged.
-    """
-    name = path.name.lower()
-    if not name.endswith((".nii", ".nii.gz")):
-        return
-    # The header has the stored type; the image has the type after scaling.
-    voxel_bytes = image.GetNumberOfPixels() * int(image.GetMetaData("bitpix")) // 8
-    expected = voxel_bytes + int(float(image.GetMetaData("vox_offset")))
-    try:
-        size = _decompressed_size(path) if name.endswith(".gz") else path.stat().st_size
-    except (OSError, EOFError, zlib.error) as error:
-        raise MaskSAMError(f"{path} is damaged or incomplete: copy it again") from error
-    if size < expected:
-        raise MaskSAMError(f"{path} is incomplete: copy it again")
-
-
-def _decompressed_size(path: Path) -> int:
-    """Return the size of a gzip file's content in bytes; reading it verifies the checksums."""
-    size = 0
-    with gzip.open(path, "rb") as stream:
-        while block := stream.read(_GZIP_BLOCK_BYTES):
-            size += len(block)
-    return size
-
-
-def _ijk_to_ras(image: sitk.Image) -> NDArray[np.float64]:
     direction = np.array(image.GetDirection(), dtype=float).reshape(3, 3)
     matrix = np.eye(4)
     matrix[:3, :3] = _LPS_TO_RAS @ direction @ np.diag(image.GetSpacing())
     matrix[:3, 3] = _LPS_TO_RAS @ np.array(image.GetOrigin())
-    return matrix
+    matrix[:3] *= to_mm[:, None]
+    check_voxel_size(matrix, path)
+    matrix, notes = rectangular_matrix(matrix, array.shape, path)
+    return Volume(array, matrix, image_stem(path), notes=notes)
 
 
 def to_image(array: NDArray[Any], ijk_to_ras: NDArray[np.float64], vector: bool = False) -> Any:
@@ -144,19 +159,12 @@ def to_image(array: NDArray[Any], ijk_to_ras: NDArray[np.float64], vector: bool 
         vector: whether the last axis holds the components of each voxel.
 
     Raises:
-        MaskSAMError: the array is empty or has NaN or infinite voxels, or the axes are sheared,
-            which image formats cannot store.
+        MaskSAMError: the array is empty or has NaN, infinite or complex voxels, or the axes are
+            sheared, which image formats cannot store.
     """
-    if array.size == 0:
-        raise MaskSAMError("the volume has no voxels: there is nothing to write")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise MaskSAMError("the volume has NaN or infinite voxels, which cannot be written")
+    array = _storable(array, ijk_to_ras)
     spacing = np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
     direction = _LPS_TO_RAS @ ijk_to_ras[:3, :3] / spacing
-    if np.abs(direction.T @ direction - np.eye(3)).max() > _ORTHONORMAL_TOLERANCE:
-        raise MaskSAMError("the volume has sheared axes, which image files cannot store")
-    native = array.dtype.newbyteorder("=")
-    array = array.astype(_STORED_TYPES.get(array.dtype.name, native), copy=False)
     image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=vector)
     image.SetSpacing([float(v) for v in spacing])
     image.SetDirection([float(v) for v in direction.ravel()])
@@ -164,13 +172,35 @@ def to_image(array: NDArray[Any], ijk_to_ras: NDArray[np.float64], vector: bool 
     return image
 
 
+def _storable(array: NDArray[Any], ijk_to_ras: NDArray[np.float64]) -> NDArray[Any]:
+    """Return an array in a type that image formats store, in the byte order of the processor.
+
+    Raises:
+        MaskSAMError: see :func:`to_image`.
+    """
+    if array.size == 0:
+        raise MaskSAMError("the volume has no voxels: there is nothing to write")
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise MaskSAMError(f"voxels of type {array.dtype} cannot be written")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise MaskSAMError("the volume has NaN or infinite voxels, which cannot be written")
+    directions = ijk_to_ras[:3, :3] / np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
+    if np.abs(directions.T @ directions - np.eye(3)).max() > RIGHT_ANGLE_TOLERANCE:
+        raise MaskSAMError("the volume has sheared axes, which image files cannot store")
+    native = array.dtype.newbyteorder("=")
+    return array.astype(_STORED_TYPES.get(array.dtype.name, native), copy=False)
+
+
 def write_volume(volume: Volume, path: Path | str, overwrite: bool = False) -> None:
     """Write a volume in the format of the path's suffix, complete or not at all.
+
+    A NIfTI file gets both orientations of the NIfTI file that the volume was read from, if there
+    is one; all lengths are in mm.
 
     Raises:
         MaskSAMError: the file exists, or cannot be written.
     """
-    _write(to_image(volume.array, volume.ijk_to_ras), Path(path), overwrite)
+    _write(volume.array, volume, Path(path), overwrite)
 
 
 def write_labelmap(
@@ -205,11 +235,9 @@ def write_labelmap(
             f"a labelmap must have values from 0 to 65535, this one has {lowest} to {highest}"
         )
     smallest = np.uint8 if highest <= np.iinfo(np.uint8).max else np.uint16
-    image = to_image(labelmap.astype(smallest, copy=False), volume.ijk_to_ras)
-    if path.name.lower().endswith(".seg.nrrd"):
-        for key, value in segment_metadata(labelmap, labels).items():
-            image.SetMetaData(key, value)
-    _write(image, path, overwrite)
+    segments = path.name.lower().endswith(".seg.nrrd")
+    metadata = segment_metadata(labelmap, labels) if segments else {}
+    _write(labelmap.astype(smallest, copy=False), volume, path, overwrite, metadata)
 
 
 def write_probabilities(
@@ -226,27 +254,88 @@ def write_probabilities(
     Raises:
         MaskSAMError: the file exists, or cannot be written.
     """
-    image = to_image(np.moveaxis(probabilities, 0, -1), volume.ijk_to_ras, vector=True)
-    _write(image, Path(path), overwrite)
+    _write(probabilities, volume, Path(path), overwrite)
 
 
-def _write(image: sitk.Image, path: Path, overwrite: bool) -> None:
+def _write(
+    array: NDArray[Any],
+    volume: Volume,
+    path: Path,
+    overwrite: bool,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write [K, J, I] or [components, K, J, I] on the grid of a volume."""
     if not path.name.lower().endswith(WRITTEN_SUFFIXES):
         raise MaskSAMError(
             f"cannot write {path}: its name must end in {', '.join(WRITTEN_SUFFIXES)}"
         )
-    with atomic_file(path, overwrite) as temporary, _silent_stderr():
-        # The writers choose a format only by suffixes in lower case.
-        lower_case = temporary.with_name(temporary.name.lower())
-        try:
-            sitk.WriteImage(image, str(lower_case), useCompression=True)
-            # Some writers do not notice a full disk, so the file is read back.
-            again = sitk.ReadImage(str(lower_case))
-        except RuntimeError as error:
-            raise MaskSAMError(f"cannot write {path}: the disk may be full") from error
-        if sitk.Hash(again) != sitk.Hash(image):
+    nifti = path.name.lower().endswith(_NIFTI_SUFFIXES)
+    if nifti:
+        array = _storable(array, volume.ijk_to_ras)
+    else:
+        vector = array.ndim == 4
+        image = to_image(
+            np.moveaxis(array, 0, -1) if vector else array, volume.ijk_to_ras, vector=vector
+        )
+        for key, value in (metadata or {}).items():
+            image.SetMetaData(key, value)
+    with atomic_file(path, overwrite) as temporary:
+        if nifti:
+            same = write_nifti(array, volume.ijk_to_ras, volume.orientation, temporary)
+        else:
+            same = _write_image(image, temporary)
+        if not same:
             raise MaskSAMError(f"cannot write {path}: the disk may be full or damaged")
-        lower_case.replace(temporary)
+
+
+def _write_image(image: sitk.Image, path: Path) -> bool:
+    """Write an image with SimpleITK; return whether it was read back unchanged."""
+    # The writers choose a format only by suffixes in lower case.
+    name = f"image{path.suffix.lower()}"
+    with _plain_path(path.parent) as folder, _silent_stderr():
+        written = Path(folder, name)
+        try:
+            sitk.WriteImage(image, str(written), useCompression=True)
+            # Some writers do not notice a full disk, so the file is read back.
+            same = sitk.Hash(sitk.ReadImage(str(written))) == sitk.Hash(image)
+        except RuntimeError:
+            return False
+    path.with_name(name).replace(path)
+    return same
+
+
+@contextmanager
+def _plain_path(path: Path) -> Iterator[str]:
+    """Yield a path that SimpleITK can open: the path itself, or a temporary link to it.
+
+    SimpleITK ends the process at names that are not UTF-8.
+    """
+    if _is_plain(str(path.absolute())):
+        yield str(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="masksam-") as folder:
+        suffix = path.suffix if _is_plain(path.suffix) else ""
+        link = Path(folder, f"image{suffix}")
+        link.symlink_to(path.absolute())
+        if suffix.lower() in (".nhdr", ".mhd"):  # their voxels are in files beside them
+            for beside in path.absolute().parent.iterdir():
+                if _is_plain(beside.name):
+                    with suppress(FileExistsError):
+                        Path(folder, beside.name).symlink_to(beside)
+        yield str(link)
+
+
+def _is_plain(name: str) -> bool:
+    try:
+        return len(name.encode("utf-8")) <= _LONGEST_PATH
+    except UnicodeEncodeError:
+        return False
+
+
+def _reason(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    return (error.strerror or str(error)).lower()
 
 
 @contextmanager

@@ -1,0 +1,417 @@
+"""Reading and writing of NIfTI-1 and NIfTI-2 files, and reading of pairs and Analyze 7.5."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from nibabel.analyze import AnalyzeHeader
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.quaternions import quat2mat
+from numpy.typing import NDArray
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import NiftiOrientation, Volume
+from MaskSAMCore.io.files import image_stem
+from MaskSAMCore.io.orientation import check_voxel_size, is_invertible, nifti_matrix, size_text
+
+# Types of voxels by their codes in NIfTI and Analyze files.
+_TYPES = {
+    2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8",
+    256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8",
+}  # fmt: skip
+_COMPLEX = (32, 1792, 2048)
+_COLOURS = {128: 3, 2304: 4}
+_VECTOR = 1007
+_LARGEST_CODE = int(np.iinfo(np.int16).max)
+_LARGEST_NIFTI1_SIZE = int(np.iinfo(np.int16).max)
+# Millimetres by the code of the unit; files that do not say their unit are in mm.
+_MILLIMETRES = {1: 1e3, 3: 1e-3}
+_MM_AND_SECONDS = 2 | 8
+_HEADER_BYTES = {1: 352, 2: 544}  # with the four bytes that say whether extensions follow
+_GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_LEVEL = 6
+# Deflate compresses no data more than this.
+_LARGEST_COMPRESSION = 1032
+_BLOCK_BYTES = 1 << 22
+# Excess of a quaternion's norm over 1 that rounding explains.
+_NORM_TOLERANCE = 1e-3
+
+
+def is_nifti(path: Path) -> bool:
+    """Return whether a file has the content of a NIfTI or Analyze header, or of its voxels.
+
+    Raises:
+        MaskSAMError: the file has the suffix of such files, but its content cannot be unpacked.
+        OSError: the file cannot be read.
+    """
+    if _paired_header(path) is not None:
+        return True
+    with _content(path) as stream:
+        return _version(stream.read(_HEADER_BYTES[1])) is not None
+
+
+def read_nifti(path: Path) -> Volume:
+    """Read a NIfTI file, compressed or not whatever its name, or a pair of header and voxels.
+
+    Args:
+        path: the file; of a pair either one.
+
+    Returns:
+        Volume with the voxel type of the file, or float32 if integers are scaled; NaN and infinite
+        voxels are 0.
+
+    Raises:
+        MaskSAMError: the file is damaged or incomplete, or holds no 3D grey-level image.
+        OSError: the file cannot be read.
+    """
+    header_path = _paired_header(path) or path
+    with _content(header_path) as stream:
+        start = stream.read(_HEADER_BYTES[1])
+        if _version(start) == 2:
+            start += stream.read(_HEADER_BYTES[2] - len(start))
+        header = _header(path, start)
+        shape = _shape(path, header)
+        dtype = _dtype(path, header)
+        single = _is_single(header)
+        if single:
+            voxels = _voxels(path, stream, shape, dtype, _voxel_offset(header, len(start)))
+    if not single:
+        voxels_path = _paired_voxels(header_path)
+        with _content(voxels_path) as stream:
+            voxels = _voxels(voxels_path, stream, shape, dtype, _voxel_offset(header, 0))
+    array = _scaled(voxels, header)
+    orientation, spacing_notes = _orientation(path, header)
+    matrix, notes = nifti_matrix(orientation, shape, path)
+    check_voxel_size(matrix, path)
+    return Volume(
+        array,
+        matrix,
+        image_stem(path),
+        notes=(*spacing_notes, *notes),
+        orientation=orientation,
+    )
+
+
+def write_nifti(
+    array: NDArray[Any],
+    ijk_to_ras: NDArray[np.float64],
+    orientation: NiftiOrientation | None,
+    path: Path,
+) -> bool:
+    """Write a NIfTI file, compressed if its suffix is ``.gz``, and read it back.
+
+    Args:
+        array: integers or floats [K, J, I], or [components, K, J, I].
+        ijk_to_ras: (4, 4), from voxel indices to RAS mm, with axes at right angles.
+        orientation: forms of a file with the same grid, which are written if they give the same
+            matrix; None if there are none.
+        path: file to write.
+
+    Returns:
+        Whether the content of the written file is the intended one.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    header = _new_header(array, _forms(ijk_to_ras, orientation, array.shape[-3:], path))
+    start = header.binaryblock + bytes(4)
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    with open(path, "wb") as file:
+        if path.name.lower().endswith(".gz"):
+            with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as stream:
+                stream.write(start)
+                for position in range(0, len(content), _BLOCK_BYTES):
+                    stream.write(content[position : position + _BLOCK_BYTES])
+        else:
+            file.write(start)
+            file.write(content)
+    try:
+        with _content(path) as written:
+            same = written.read(len(start)) == start
+            for position in range(0, len(content), _BLOCK_BYTES):
+                block = content[position : position + _BLOCK_BYTES]
+                same = same and written.read(len(block)) == block
+            return same and not written.read(1)
+    except MaskSAMError:
+        return False
+
+
+@contextmanager
+def _content(path: Path) -> Iterator[BinaryIO]:
+    """Yield a stream of a file's content, unpacked if it is compressed with gzip.
+
+    Raises:
+        MaskSAMError: the compressed data is damaged or incomplete.
+    """
+    with open(path, "rb") as file:
+        if file.peek(2)[:2] != _GZIP_MAGIC:
+            yield file
+            return
+        try:
+            with gzip.GzipFile(fileobj=file, mode="rb") as stream:
+                yield stream  # type: ignore[misc]
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise MaskSAMError(f"{path} is damaged or incomplete: copy it again") from error
+
+
+def _version(start: bytes) -> int | None:
+    """Return 1 for the header of NIfTI-1 or Analyze, 2 for NIfTI-2, None for other content."""
+    if len(start) < 348:
+        return None
+    if start[4:8] in (b"n+2\0", b"ni2\0"):
+        return 2
+    sizes = [int.from_bytes(start[:4], order) for order in ("little", "big")]  # type: ignore[arg-type]
+    if start[344:348] in (b"n+1\0", b"ni1\0") or 348 in sizes:
+        return 1
+    return None
+
+
+def _header(path: Path, start: bytes) -> Any:
+    """Return nibabel's header, in the byte order that gives a number of dimensions."""
+    version = _version(start)
+    length = {1: 348, 2: 540, None: 0}[version]
+    position, size = (16, 8) if version == 2 else (40, 2)
+    for order, sign in (("little", "<"), ("big", ">")):
+        count = int.from_bytes(start[position : position + size], order)  # type: ignore[arg-type]
+        if version is not None and len(start) >= length and 1 <= count <= 7:
+            if version == 2:
+                return Nifti2Header(start[:540], sign, check=False)
+            analyze = start[344:346] not in (b"n+", b"ni")
+            kind = AnalyzeHeader if analyze else Nifti1Header
+            return kind(start[:348], sign, check=False)
+    raise MaskSAMError(f"{path} has a damaged NIfTI or Analyze header: copy it again")
+
+
+def _is_single(header: Any) -> bool:
+    """Return whether the voxels follow the header in the same file."""
+    return isinstance(header, Nifti1Header) and header["magic"].item()[:2] == b"n+"
+
+
+def _shape(path: Path, header: Any) -> tuple[int, int, int]:
+    """Return the number of voxels along K, J, I."""
+    count, *sizes = (int(size) for size in header["dim"])
+    sizes = sizes[:count]
+    while len(sizes) > 3 and sizes[-1] in (0, 1):
+        sizes.pop()
+    if len(sizes) == 5 and int(_value(header, "intent_code")) == _VECTOR:
+        raise MaskSAMError(
+            f"{path} has {sizes[4]} values per voxel (colour?): give a grey-level image"
+        )
+    if len(sizes) != 3:
+        raise MaskSAMError(f"{path} is a {len(sizes)}D image: give a single 3D volume")
+    if min(sizes) <= 0:
+        raise MaskSAMError(f"{path} has no voxels: its header says {sizes} voxels along its axes")
+    i, j, k = sizes
+    return k, j, i
+
+
+def _value(header: Any, field: str) -> float:
+    """Return a number of a header; 0 if Analyze headers have no such field."""
+    return float(header[field]) if field in header else 0.0
+
+
+def _dtype(path: Path, header: Any) -> np.dtype[Any]:
+    code = int(header["datatype"])
+    if code in _COMPLEX:
+        raise MaskSAMError(f"{path} has complex voxels: give the magnitude image")
+    if code in _COLOURS:
+        raise MaskSAMError(
+            f"{path} has {_COLOURS[code]} values per voxel (colour?): give a grey-level image"
+        )
+    if code not in _TYPES:
+        raise MaskSAMError(
+            f"{path} has voxels of an unsupported type (NIfTI code {code}): save it as float32"
+        )
+    return np.dtype(_TYPES[code]).newbyteorder(header.endianness)
+
+
+def _voxel_offset(header: Any, header_bytes: int) -> int:
+    """Return the position of the first voxel in its file; see ``_HEADER_BYTES``."""
+    offset = float(header["vox_offset"])
+    return max(int(offset), header_bytes) if math.isfinite(offset) else header_bytes
+
+
+def _voxels(
+    path: Path, stream: BinaryIO, shape: tuple[int, int, int], dtype: np.dtype[Any], offset: int
+) -> NDArray[Any]:
+    """Read voxels [K, J, I] and verify the checksums of compressed data up to its end."""
+    size = math.prod(shape) * dtype.itemsize
+    compressed = isinstance(stream, gzip.GzipFile)
+    # The file's size limits what it can hold, so that no memory is asked for in vain.
+    if offset + size > path.stat().st_size * (_LARGEST_COMPRESSION if compressed else 1):
+        raise MaskSAMError(f"{path} is incomplete: copy it again")
+    try:
+        buffer = np.empty(size, np.uint8)
+    except MemoryError as error:
+        raise MaskSAMError(f"{path} needs {size / 2**30:.1f} GiB of memory") from error
+    stream.seek(offset)
+    view, position = buffer.data, 0
+    while count := stream.readinto(view[position : position + _BLOCK_BYTES]):  # type: ignore[attr-defined]
+        position += count
+    if position < size:
+        raise MaskSAMError(f"{path} is incomplete: copy it again")
+    while compressed and stream.read(_BLOCK_BYTES):
+        pass
+    voxels = buffer.view(dtype).reshape(shape)
+    if not dtype.isnative:
+        voxels.byteswap(inplace=True)
+    voxels = voxels.view(dtype.newbyteorder("="))
+    if dtype.kind == "f":
+        for plane in voxels:
+            plane[~np.isfinite(plane)] = 0
+    return voxels
+
+
+def _scaled(voxels: NDArray[Any], header: Any) -> NDArray[Any]:
+    """Return the voxels scaled by slope and intercept; integers become float32."""
+    slope, intercept = _value(header, "scl_slope"), _value(header, "scl_inter")
+    if not math.isfinite(slope) or slope == 0:
+        return voxels
+    intercept = intercept if math.isfinite(intercept) else 0.0
+    if (slope, intercept) == (1.0, 0.0):
+        return voxels
+    scaled = voxels if voxels.dtype.kind == "f" else voxels.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for plane in scaled:
+            plane[...] = plane.astype(np.float64) * slope + intercept
+    return scaled
+
+
+def _orientation(path: Path, header: Any) -> tuple[NiftiOrientation, tuple[str, ...]]:
+    """Return both forms in mm, with code 0 for those that are not valid.
+
+    Raises:
+        MaskSAMError: the file gives forms, but none is valid.
+    """
+    to_mm = _MILLIMETRES.get(int(_value(header, "xyzt_units")) & 7, 1.0)
+    pixdim = np.asarray(header["pixdim"][:4], dtype=np.float64)
+    qform_code, sform_code = (
+        min(max(int(_value(header, field)), 0), _LARGEST_CODE)
+        for field in ("qform_code", "sform_code")
+    )
+    oriented = qform_code > 0 or sform_code > 0
+    sform = np.eye(4)
+    if sform_code:
+        rows = [header[row] for row in ("srow_x", "srow_y", "srow_z")]
+        sform[:3] = np.asarray(rows, dtype=np.float64) * to_mm
+        sform_code = sform_code if is_invertible(sform) else 0
+    spacing = pixdim[1:] * to_mm
+    notes: tuple[str, ...] = ()
+    valid = np.isfinite(spacing) & (spacing > 0)
+    if not valid.all():
+        qform_code = 0 if sform_code else qform_code
+        spacing, notes = _mended_spacing(path, spacing, sform if sform_code else None)
+    qform = np.diag([*spacing, 1.0])
+    if qform_code:
+        rotation = _rotation(header, pixdim[0])
+        offset = np.array([header[f"qoffset_{axis}"] for axis in "xyz"], dtype=np.float64) * to_mm
+        if rotation is None or not np.isfinite(offset).all():
+            qform_code = 0
+        else:
+            qform[:3, :3] = rotation * spacing
+            qform[:3, 3] = offset
+    if oriented and not qform_code and not sform_code:
+        raise MaskSAMError(
+            f"{path} has no valid orientation (its sform and qform are singular or not numbers):"
+            " correct its header"
+        )
+    return NiftiOrientation(qform, qform_code, sform if sform_code else qform, sform_code), notes
+
+
+def _mended_spacing(
+    path: Path, spacing: NDArray[np.float64], sform: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Return positive voxel sizes in mm: those of the sform, else sizes without sign, else 1 mm."""
+    if sform is not None:
+        return np.linalg.norm(sform[:3, :3], axis=0), ()
+    known = np.isfinite(spacing) & (spacing != 0)
+    mended = np.where(known, np.abs(spacing), 1.0)
+    return mended, (
+        f"{path.name} has voxels of {size_text(spacing)} mm by its header:"
+        f" {size_text(mended)} mm is a guess",
+    )
+
+
+def _rotation(header: Any, side: float) -> NDArray[np.float64] | None:
+    """Return the axes of the qform as columns, or None if its quaternion is not valid."""
+    vector = np.array([header[f"quatern_{part}"] for part in "bcd"], dtype=np.float64)
+    length = float(np.linalg.norm(vector))
+    if not length <= 1 + _NORM_TOLERANCE:  # NaN included
+        return None
+    # Half turns have no real part but for rounding; NIfTI's own library uses the same limit.
+    half_turn = 1 - length**2 < 1e-7
+    quaternion = [0.0, *(vector / length)] if half_turn else [math.sqrt(1 - length**2), *vector]
+    rotation: NDArray[np.float64] = quat2mat(quaternion)
+    return rotation * [1, 1, -1 if side < 0 else 1]
+
+
+def _forms(
+    ijk_to_ras: NDArray[np.float64],
+    orientation: NiftiOrientation | None,
+    shape: tuple[int, ...],
+    path: Path,
+) -> NiftiOrientation:
+    """Return the forms to write: those read if they still give the matrix, else the matrix."""
+    if orientation is not None:
+        k, j, i = shape
+        matrix, _ = nifti_matrix(orientation, (k, j, i), path)
+        if np.allclose(matrix, ijk_to_ras, rtol=0, atol=1e-6):
+            return orientation
+    return NiftiOrientation(ijk_to_ras, 1, ijk_to_ras, 1)
+
+
+def _new_header(array: NDArray[Any], forms: NiftiOrientation) -> Any:
+    *components, k, j, i = array.shape
+    kind = Nifti1Header if max(array.shape) <= _LARGEST_NIFTI1_SIZE else Nifti2Header
+    header = kind()
+    header.set_data_dtype(array.dtype)
+    if components:
+        header.set_data_shape((i, j, k, 1, *components))
+        header["intent_code"] = _VECTOR
+    else:
+        header.set_data_shape((i, j, k))
+    header.set_qform(forms.qform)
+    header.set_sform(forms.sform)
+    header["qform_code"], header["sform_code"] = forms.qform_code, forms.sform_code
+    header["vox_offset"] = len(header.binaryblock) + 4
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["xyzt_units"] = _MM_AND_SECONDS
+    return header
+
+
+def _paired_header(path: Path) -> Path | None:
+    """Return the header of a file with the voxels of a pair (``.img``), if it is there."""
+    return _partner(path, ".img", ".hdr")
+
+
+def _paired_voxels(path: Path) -> Path:
+    """Return the file with the voxels of a header (``.hdr``).
+
+    Raises:
+        MaskSAMError: it is missing.
+    """
+    partner = _partner(path, ".hdr", ".img")
+    if partner is None:
+        raise MaskSAMError(f"{path} is only a header: its voxels (.img) are missing beside it")
+    return partner
+
+
+def _partner(path: Path, own: str, other: str) -> Path | None:
+    """Return the other file of a pair, preferably compressed like the given one."""
+    for compression in (".gz", ""):
+        suffix = own + compression
+        if path.name.lower().endswith(suffix):
+            stem, given = path.name[: -len(suffix)], path.name[-len(suffix) :]
+            partner = other.upper() if given[1:4].isupper() else other
+            candidates = (partner + given[4:], partner, partner + ".gz")
+            names = [stem + candidate for candidate in candidates]
+            return next((path.with_name(n) for n in names if path.with_name(n).is_file()), None)
+    return None
