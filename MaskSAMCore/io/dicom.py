@@ -1,69 +1,100 @@
-"""Reading of a folder that holds one DICOM series."""
+"""Reading of volumes from DICOM: a folder with one series, or a file with several frames."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io.dicom_files import ImageFile, image_files, is_dicom, read_image_file, texts
+from MaskSAMCore.io.dicom_frames import Frame, frames_of
+from MaskSAMCore.io.dicom_stack import stack_of
+from MaskSAMCore.io.dicom_voxels import voxels_of
+from MaskSAMCore.io.files import image_stem
 
-# Tolerance of slice positions, as a fraction of the slice distance: positions are stored with few
-# digits, while missing or tilted slices are off by far more.
-POSITION_TOLERANCE = 0.1
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_NAMED_COPIES = 3
 
 
-def read_series(folder: Path) -> sitk.Image:
-    """Return the image of the only DICOM series in a folder.
+def read_dicom(path: Path) -> Volume:
+    """Read the volume of a file with several frames, or of a folder that holds one series.
+
+    Values are integers where the slopes and intercepts of all slices are, else float32.
 
     Raises:
-        MaskSAMError: the folder holds no series or several, or the slices of the series are
-            missing, unevenly spaced or tilted.
+        MaskSAMError: the path does not hold exactly one complete volume of grey levels.
     """
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not series:
+    with _silent_pydicom():
+        files = _series(path) if path.is_dir() else [read_image_file(path)]
+        frames = [frame for file in files for frame in frames_of(file)]
+        if len(frames) == 1 and not path.is_dir():
+            _check_alone(files[0])
+        stack = stack_of(path, frames)
+        array, copies = voxels_of(path, stack)
+    return Volume(
+        array,
+        _LPS_TO_RAS @ stack.ijk_to_lps,
+        image_stem(path),
+        notes=tuple(_notes(path, len(stack.slices), copies)),
+        modality="".join(texts(files[0].header, "Modality")[:1]),
+    )
+
+
+def _series(folder: Path) -> list[ImageFile]:
+    """Return the files of the only series in a folder.
+
+    Raises:
+        MaskSAMError: the folder holds no series or several, or a damaged file.
+    """
+    files = list(image_files(folder))
+    if not files:
         raise MaskSAMError(f"{folder} holds no DICOM series and no image file")
-    if len(series) > 1:
+    count = len({file.series for file in files})
+    if count > 1:
         raise MaskSAMError(
-            f"{folder} holds {len(series)} DICOM series: put the one to segment into its own folder"
+            f"{folder} holds {count} DICOM series: put the one to segment into its own folder"
         )
-    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-    if len(names) == 1:  # a multi-frame file has its own geometry
-        return sitk.ReadImage(names[0])
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(names)
-    image = reader.Execute()
-    # SimpleITK assumes even spacing along the normal and would misplace the slices otherwise.
-    _check_positions(folder, image, np.array([_position(name) for name in names]))
-    return image
+    return files
 
 
-def _position(name: str) -> tuple[float, ...]:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(name)
-    reader.ReadImageInformation()
-    return tuple(reader.GetOrigin())
-
-
-def _check_positions(folder: Path, image: sitk.Image, positions: NDArray[np.float64]) -> None:
-    """Check that the slices of a series are evenly spaced along its normal.
-
-    Args:
-        folder: folder of the series, for the message.
-        image: image that SimpleITK read from the series.
-        positions: (slices, 3), first voxel of each slice in LPS mm.
+def _check_alone(file: ImageFile) -> None:
+    """Check that a file with one slice is not one of several.
 
     Raises:
-        MaskSAMError: a slice lies at another position than in the image.
+        MaskSAMError: its folder holds other files of the series.
     """
-    spacing = image.GetSpacing()[2]
-    normal = np.array(image.GetDirection()).reshape(3, 3)[:, 2]
-    expected = positions[0] + np.arange(len(positions))[:, None] * spacing * normal
-    wrong = np.abs(positions - expected).max(axis=1) > POSITION_TOLERANCE * spacing
-    if wrong.any():
-        raise MaskSAMError(
-            f"{folder} holds a DICOM series with slices missing, unevenly spaced or tilted: load it"
-            " in 3D Slicer, which resamples it, and save it as .nrrd"
-        )
+    folder = file.path.parent
+    for path in sorted(folder.iterdir()):
+        if not is_dicom(path) or path.samefile(file.path):
+            continue
+        try:
+            other = read_image_file(path)
+        except MaskSAMError:  # the file is damaged, or no image
+            continue
+        if other.series == file.series:
+            raise MaskSAMError(f"{file.path} is one slice of a series: give the folder {folder}")
+
+
+def _notes(path: Path, slices: int, copies: Sequence[Frame]) -> Iterator[str]:
+    """Yield the doubts about a volume."""
+    if copies:
+        names = ", ".join(frame.name for frame in copies[:_NAMED_COPIES])
+        more = ", ..." if len(copies) > _NAMED_COPIES else ""
+        yield f"{path} holds {len(copies)} copies of slices, which are left out: {names}{more}"
+    if slices == 1:
+        yield f"{path} holds a single slice: if its series has more, give a folder with all of them"
+
+
+@contextmanager
+def _silent_pydicom() -> Iterator[None]:
+    """Read values without pydicom's checks and their warnings: those used are checked here."""
+    from pydicom import config
+
+    with warnings.catch_warnings(), config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield

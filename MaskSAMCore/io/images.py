@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
-from MaskSAMCore.io.dicom import read_series
+from MaskSAMCore.io.dicom import read_dicom
+from MaskSAMCore.io.dicom_files import is_dicom
 from MaskSAMCore.io.files import WRITTEN_SUFFIXES, atomic_file, image_stem
 from MaskSAMCore.io.nifti import is_nifti, read_nifti, write_nifti
 from MaskSAMCore.io.orientation import RIGHT_ANGLE_TOLERANCE, check_voxel_size, rectangular_matrix
@@ -66,7 +67,8 @@ def read_volume(path: Path | str) -> Volume:
     try:
         if not path.exists():
             raise MaskSAMError(f"{path} does not exist")
-        volume = _read_series(path) if path.is_dir() else _read_file(path)
+        dicom = path.is_dir() or is_dicom(path)
+        volume = _read_dicom(path) if dicom else _read_file(path)
     except (OSError, MemoryError) as error:
         raise MaskSAMError(f"{path} cannot be read: {_reason(error)}") from error
     array = volume.array
@@ -91,13 +93,9 @@ def _read_file(path: Path) -> Volume:
     return replace(volume, notes=(*placement.notes, *volume.notes))
 
 
-def _read_series(folder: Path) -> Volume:
-    try:
-        with _silent_stderr():
-            image = read_series(folder)
-    except RuntimeError as error:
-        raise MaskSAMError(f"the DICOM series in {folder} cannot be read") from error
-    return _volume(folder, image, np.ones(3))
+def _read_dicom(path: Path) -> Volume:
+    with _silent_stderr():
+        return read_dicom(path)
 
 
 def _read_image(path: Path) -> sitk.Image:

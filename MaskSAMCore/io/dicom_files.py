@@ -1,0 +1,226 @@
+"""DICOM files: which files of a folder are images, and their headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import is_image_name
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_MAGIC = b"DICM"
+_MAGIC_OFFSET = 128
+_HEAD_BYTES = _MAGIC_OFFSET + len(_MAGIC)
+# Beginnings of files without the preamble: an element of group 8 or 2 in either byte order.
+_BARE_BEGINNINGS = (b"\x08\x00", b"\x02\x00", b"\x00\x08\x00")
+# Length of the first element of files without the preamble and without stated types, at most.
+_BARE_ELEMENT_BYTES = 256
+# Tag of the element with the pixels in either byte order.
+_PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+# Suffixes of DICOM files; many have none, or a number.
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima", ".img")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """A DICOM file that holds an image.
+
+    Attributes:
+        path: the file.
+        header: all elements before the pixels.
+        series: UID of the series; empty if the file has none.
+        transfer_syntax: UID of the encoding; empty if the file has none.
+        pixels_at: place of the element with the pixels in the file; None if the file is deflated,
+            whose header has the pixels too.
+    """
+
+    path: Path
+    header: Dataset
+    series: str
+    transfer_syntax: str
+    pixels_at: int | None
+
+    @property
+    def little_endian(self) -> bool:
+        """Whether the lowest byte of a number comes first."""
+        return self.header.original_encoding[1] is not False
+
+    def damaged(self) -> MaskSAMError:
+        """Return the error for a file whose content is not as its header says."""
+        return _damaged(self.path)
+
+
+def is_dicom(path: Path) -> bool:
+    """Return whether a file is a DICOM file, as its first bytes say."""
+    try:
+        head = _head(path)
+    except OSError:
+        return False
+    return _has_magic(head) or (_has_bare_beginning(head) and not is_image_name(path))
+
+
+def image_files(folder: Path) -> Iterator[ImageFile]:
+    """Yield the DICOM images of a folder in the order of their names.
+
+    Hidden files, other formats and DICOM files that are no images, such as structured reports and
+    segmentations, are left out.
+
+    Raises:
+        MaskSAMError: a file is damaged, or is empty or unreadable and has the name of a DICOM file.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.is_dir():
+            continue
+        if not path.is_file():
+            if path.is_symlink() and _may_be_dicom(path):
+                raise MaskSAMError(f"{path} is a broken link: restore its file, or remove it")
+            continue
+        try:
+            head = _head(path)
+        except OSError as error:
+            if _may_be_dicom(path):
+                reason = (error.strerror or str(error)).lower()
+                raise MaskSAMError(f"{path} cannot be read: {reason}") from error
+            continue
+        if _has_magic(head) or (_has_bare_beginning(head) and not is_image_name(path)):
+            file = _read(path)
+            if file is not None:
+                yield file
+        elif not any(head) and _may_be_dicom(path):
+            # Failed copies leave files that are empty, cut inside the preamble, or all zeros.
+            kind = "a damaged" if head else "an empty"
+            raise MaskSAMError(f"{path} is {kind} file: copy it again, or remove it")
+
+
+def read_image_file(path: Path) -> ImageFile:
+    """Read the header of a DICOM file.
+
+    Raises:
+        MaskSAMError: the file is damaged, or is no image.
+    """
+    file = _read(path)
+    if file is None:
+        raise MaskSAMError(
+            f"{path} is a DICOM file without an image: give the folder of an image series"
+        )
+    return file
+
+
+def _read(path: Path) -> ImageFile | None:
+    """Return an image file, or None if the file is of another kind.
+
+    Raises:
+        MaskSAMError: the file is damaged or incomplete.
+    """
+    # pydicom raises errors of many types on damaged files.
+    try:
+        header, pixels_at = _read_header(path)
+        meta = header.file_meta
+        sop_class = str(header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
+        series = str(header.get("SeriesInstanceUID") or "")
+        syntax = str(meta.get("TransferSyntaxUID") or "")
+        has_pixels = pixels_at is not None or "PixelData" in header
+        is_image = _is_image_class(sop_class, has_pixels)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _damaged(path) from error
+    if not is_image:
+        return None
+    if not has_pixels:
+        raise _damaged(path)
+    return ImageFile(path, header, series, syntax, pixels_at)
+
+
+def _read_header(path: Path) -> tuple[Dataset, int | None]:
+    """Return the header of a file, and the place of its pixels, None if there are none."""
+    # pydicom takes 0.1 s to import, which readers of other formats are spared.
+    import pydicom
+
+    with path.open("rb") as stream:
+        header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
+        if header.file_meta.get("TransferSyntaxUID") == _DEFLATED:
+            stream.seek(0)
+            return pydicom.dcmread(stream, force=True), None
+        pixels_at = stream.tell()
+        return header, pixels_at if stream.read(4) in _PIXEL_DATA_TAGS else None
+
+
+def _is_image_class(sop_class: str, has_pixels: bool) -> bool:
+    """Return whether files of an SOP class hold images; private classes do if they have pixels."""
+    from pydicom.uid import UID
+
+    # A file that is cut before this element is damaged, which its missing pixels will show.
+    if not sop_class:
+        return True
+    name = UID(sop_class).name
+    if name == sop_class:
+        return has_pixels
+    return "Image Storage" in name
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(_HEAD_BYTES)
+
+
+def _has_magic(head: bytes) -> bool:
+    return head[_MAGIC_OFFSET:] == _MAGIC
+
+
+def _has_bare_beginning(head: bytes) -> bool:
+    """Return whether a file without preamble begins with the first element of a DICOM header."""
+    if not head.startswith(_BARE_BEGINNINGS) or len(head) < 16:
+        return False
+    stated_type = head[4:6].isalpha() and head[4:6].isupper()
+    return stated_type or int.from_bytes(head[4:8], "little") <= _BARE_ELEMENT_BYTES
+
+
+def _may_be_dicom(path: Path) -> bool:
+    """Return whether the name may be that of a DICOM file: without suffix, a number, or known."""
+    suffix = path.suffix.lower()
+    return not suffix[1:].isalpha() or suffix in _DICOM_SUFFIXES
+
+
+def _damaged(path: Path) -> MaskSAMError:
+    return MaskSAMError(f"{path} is damaged or incomplete: copy it again")
+
+
+def numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
+    """Return the values of a decimal element (DS); none if it is missing or empty.
+
+    Raises:
+        ValueError: a value is no finite number.
+    """
+    found = texts(header, keyword)
+    values = tuple(float(text) for text in found)
+    # Python reads 1_0 as 10, too.
+    if not all(map(isfinite, values)) or any("_" in text for text in found):
+        raise ValueError(f"{keyword} has values that are no finite numbers")
+    return values
+
+
+def texts(header: Dataset, keyword: str | tuple[int, int]) -> tuple[str, ...]:
+    """Return the values of an element as text; none if it is missing or empty.
+
+    Binary values are not converted: equal ones give equal texts.
+    """
+    if keyword not in header:
+        return ()
+    # pydicom's own conversion takes several times as long.
+    value: Any = header.get_item(keyword).value
+    if isinstance(value, bytes):
+        text = value.decode("latin-1").strip(" \0")
+        return tuple(part.strip() for part in text.split("\\")) if text else ()
+    if value is None or value == "":
+        return ()
+    if isinstance(value, (str, int, float)):
+        return (str(value),)
+    return tuple(str(part) for part in value)

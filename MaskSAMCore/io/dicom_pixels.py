@@ -1,0 +1,216 @@
+"""Pixels of DICOM images: stored values, decoded from every transfer syntax."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.dicom_files import ImageFile, texts
+
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+# Transfer syntaxes without compression of the pixels; the file as a whole may be deflated.
+_NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", _BIG_ENDIAN)
+_GRAY_WORD_IMAGE = "1.2.840.10008.5.1.4.1.1.7.3"
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """Size and format of the pixels of a file.
+
+    Attributes:
+        frames: number of frames.
+        rows: number of rows.
+        columns: number of columns.
+        bits_allocated: bits of a pixel in the file: 8, 16 or 32.
+        bits_stored: bits of a pixel that hold its value.
+        shift: number of bits below the value.
+        signed: whether values may be negative.
+        inverted: whether low values are bright (MONOCHROME1).
+    """
+
+    frames: int
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    shift: int
+    signed: bool
+    inverted: bool
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored values."""
+        return np.dtype(f"{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Lowest and highest value that can be stored."""
+        half = 1 << (self.bits_stored - 1)
+        return (-half, half - 1) if self.signed else (0, 2 * half - 1)
+
+
+def pixel_format(file: ImageFile) -> PixelFormat:
+    """Return the format of the pixels of a file.
+
+    Raises:
+        MaskSAMError: the format is incomplete, contradictory or not supported.
+    """
+    header = file.header
+    allocated = _integer(file, "BitsAllocated")
+    stored = _integer(file, "BitsStored", allocated)
+    high = _integer(file, "HighBit", stored - 1)
+    # Frames of files with functional groups are counted by these.
+    groups = len(header.get("PerFrameFunctionalGroupsSequence") or ())
+    frames = int(header.get("NumberOfFrames") or groups or 1)
+    if allocated not in (8, 16, 32):
+        raise MaskSAMError(
+            f"{file.path} has pixels of {allocated} bits, which are not supported: load it in"
+            " 3D Slicer and save it as .nrrd"
+        )
+    rows, columns = _integer(file, "Rows"), _integer(file, "Columns")
+    if min(rows, columns, frames, stored) < 1 or not stored - 1 <= high < allocated:
+        raise file.damaged()
+    return PixelFormat(
+        frames=frames,
+        rows=rows,
+        columns=columns,
+        bits_allocated=allocated,
+        bits_stored=stored,
+        shift=high + 1 - stored,
+        signed=bool(_integer(file, "PixelRepresentation")),
+        inverted=texts(header, "PhotometricInterpretation") == ("MONOCHROME1",),
+    )
+
+
+def stored_values(file: ImageFile, pixels: PixelFormat) -> NDArray[Any]:
+    """Return the stored values of a file, (frames, rows, columns), before slope and intercept.
+
+    As in other readers, values are inverted where low ones are bright.
+
+    Raises:
+        MaskSAMError: the pixels are incomplete or cannot be decoded.
+    """
+    native = file.transfer_syntax in _NATIVE
+    values = _native_values(file, pixels) if native else _decoded_values(file, pixels)
+    if values.dtype == pixels.dtype:
+        values = _without_overlay(values, pixels)
+    elif values.min() < pixels.range[0] or values.max() > pixels.range[1]:
+        raise file.damaged()
+    if pixels.inverted:
+        # The sum of the lowest and the highest value, -1 if signed, does not overflow this way.
+        values = ~values if pixels.signed else values ^ values.dtype.type(pixels.range[1])
+    return values
+
+
+def _native_values(file: ImageFile, pixels: PixelFormat) -> NDArray[Any]:
+    """Return the values of pixels that are not compressed."""
+    data, words = _pixel_data(file)
+    count = pixels.frames * pixels.rows * pixels.columns
+    size = count * pixels.dtype.itemsize
+    # Files may end in zeros, but further pixels mean that the size in the header is wrong.
+    if len(data) < size or any(data[size:]):
+        raise file.damaged()
+    if file.little_endian:
+        values = np.frombuffer(data, pixels.dtype.newbyteorder("<"), count)
+    elif words and pixels.bits_allocated == 8:
+        # Two pixels share a word, whose bytes are in reverse order.
+        pairs = np.frombuffer(data, ">u2", len(data) // 2).astype("<u2")
+        values = pairs.view(pixels.dtype)[:count]
+    else:
+        values = np.frombuffer(data, pixels.dtype.newbyteorder(">"), count).astype(pixels.dtype)
+    return values.reshape(pixels.frames, pixels.rows, pixels.columns)
+
+
+def _decoded_values(file: ImageFile, pixels: PixelFormat) -> NDArray[Any]:
+    """Return the values of compressed pixels, decoded by GDCM.
+
+    GDCM gets a file with nothing but the pixels: it would apply the slope and the intercept of one
+    frame to all, and cannot open paths that are not UTF-8.
+    """
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import generate_uid
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = file.transfer_syntax
+    meta.MediaStorageSOPClassUID = _GRAY_WORD_IMAGE
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    bare = Dataset()
+    bare.file_meta = meta
+    bare.SOPClassUID = _GRAY_WORD_IMAGE
+    bare.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    bare.SamplesPerPixel = 1
+    bare.PhotometricInterpretation = "MONOCHROME2"
+    bare.NumberOfFrames = pixels.frames
+    bare.Rows = pixels.rows
+    bare.Columns = pixels.columns
+    bare.BitsAllocated = pixels.bits_allocated
+    bare.BitsStored = pixels.bits_stored
+    bare.HighBit = pixels.bits_stored - 1 + pixels.shift
+    bare.PixelRepresentation = int(pixels.signed)
+    bare.PixelData = _pixel_data(file)[0]
+    bare["PixelData"].VR = "OB"
+    bare["PixelData"].is_undefined_length = True
+    with tempfile.TemporaryDirectory(prefix="masksam-dicom-") as folder:
+        path = os.path.join(folder, "pixels.dcm")
+        bare.save_as(path, enforce_file_format=True)
+        try:
+            decoded = sitk.GetArrayFromImage(sitk.ReadImage(path, imageIO="GDCMImageIO"))
+        except RuntimeError as error:
+            raise MaskSAMError(
+                f"{file.path} cannot be decoded ({meta.TransferSyntaxUID.name}): it may be"
+                " damaged, or compressed in a way that is not supported"
+            ) from error
+    if decoded.size != pixels.frames * pixels.rows * pixels.columns:
+        raise file.damaged()
+    return decoded.reshape(pixels.frames, pixels.rows, pixels.columns)
+
+
+def _pixel_data(file: ImageFile) -> tuple[bytes, bool]:
+    """Return the bytes of the pixels, and whether these are stored as words of two bytes.
+
+    Raises:
+        MaskSAMError: the file is damaged or incomplete.
+    """
+    from pydicom.filereader import data_element_generator
+
+    if file.pixels_at is None:
+        return file.header.PixelData, False
+    try:
+        with file.path.open("rb") as stream:
+            stream.seek(file.pixels_at)
+            element = next(data_element_generator(stream, *file.header.original_encoding))
+    except (OSError, EOFError, ValueError, struct.error, StopIteration) as error:
+        raise file.damaged() from error
+    # Files without stated types store words.
+    return element.value or b"", element.VR in ("OW", None)
+
+
+def _without_overlay(values: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
+    """Return the values without bits of the file that do not belong to them."""
+    lowest, highest = pixels.range
+    if pixels.shift == 0 and lowest <= values.min() and values.max() <= highest:
+        return values
+    bits = values.view(np.dtype(f"u{values.dtype.itemsize}")) >> pixels.shift
+    # Shifted to the top and back, a signed value gets its sign into all bits above it.
+    empty = 8 * values.dtype.itemsize - pixels.bits_stored
+    return (bits << empty).view(values.dtype) >> empty
+
+
+def _integer(file: ImageFile, keyword: str, default: int | None = None) -> int:
+    """Return an integer of the header.
+
+    Raises:
+        MaskSAMError: the header does not have it, and there is no default.
+    """
+    value = file.header.get(keyword, default)
+    if not isinstance(value, int):
+        raise file.damaged()
+    return value
