@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.errors import MaskSAMError
 
 
@@ -69,24 +70,30 @@ def compare(
     if systems is not None:
         names = tuple(name.strip() for name in systems.split(",") if name.strip())
     runs = {name: Path(folder) for name, folder in _pairs(run, "--run NAME=FOLDER").items()}
-    run_comparison(
-        CompareOptions(
-            dataset=dataset,
-            output=output,
-            systems=names,
-            splits=splits,
-            max_minutes=max_minutes,
-            device=device,
-            workers=workers,
-            seed=seed,
-            orientation=None if orientation is None else orientation.upper(),
-            runs=runs,
-            presets=_pairs(preset, "--preset NAME=PRESET"),
-            sam_checkpoint=sam_checkpoint,
-            command=shlex.join(["masksam", *sys.argv[1:]]),
-        ),
-        print_line,
+    written = Outputs((output / "comparison.json",), filled=(output,))
+    given = Inputs(
+        (dataset, *present(splits, sam_checkpoint), *runs.values()),
+        closed=(dataset / "imagesTr", dataset / "labelsTr"),
     )
+    with prepared(written, given, overwrite=True):
+        run_comparison(
+            CompareOptions(
+                dataset=dataset,
+                output=output,
+                systems=names,
+                splits=splits,
+                max_minutes=max_minutes,
+                device=device,
+                workers=workers,
+                seed=seed,
+                orientation=None if orientation is None else orientation.upper(),
+                runs=runs,
+                presets=_pairs(preset, "--preset NAME=PRESET"),
+                sam_checkpoint=sam_checkpoint,
+                command=shlex.join(["masksam", *sys.argv[1:]]),
+            ),
+            print_line,
+        )
 
 
 def _pairs(values: list[str], form: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from MaskSAMCore.cli.display import ProgressDisplay, results_table, volumes_of
+from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.models.catalog import DEFAULT_MODEL
 
@@ -45,11 +46,13 @@ def demo(
 
     console = Console()
     start = time.perf_counter()
-    output.mkdir(parents=True, exist_ok=True)
-    volume = dataclasses.replace(read_volume(_template()), name="MNI152 T1")
-    write_volume(volume, output / "mni152_t1.nii.gz", overwrite=True)
-    _whole_head(volume, output, device, console)
-    _hippocampi(volume, output, device, console)
+    template = _template()
+    written = Outputs((output / "mni152_t1.nii.gz",), filled=(output,))
+    with prepared(written, Inputs((template,)), overwrite=True):
+        volume = dataclasses.replace(read_volume(template), name="MNI152 T1")
+        write_volume(volume, output / "mni152_t1.nii.gz", overwrite=True)
+        _whole_head(volume, output, device, console)
+        _hippocampi(volume, output, device, console)
     console.print(
         f"{output}: mni152_t1.nii.gz, brain.seg.nrrd and hippocampi.seg.nrrd (drag them into 3D"
         " Slicer), the same as .nii.gz, brain.png, hippocampi.png;"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from MaskSAMCore.cli.outputs import Inputs, Outputs, files_in, prepared, present
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +34,9 @@ def evaluate(
     from MaskSAMCore.errors import MaskSAMError
 
     try:
-        values = None if labels is None else [int(part) for part in labels.split(",")]
+        values = None if labels is None else list(dict.fromkeys(map(int, labels.split(","))))
+        if values is not None and min(values) < 0:
+            raise ValueError(labels)
     except ValueError as error:
         raise MaskSAMError(f"--labels must look like 1,2, not '{labels}'") from error
     missing = evaluation.without_prediction(predictions, references)
@@ -41,25 +46,27 @@ def evaluate(
         if every:
             raise MaskSAMError(f"{count} no prediction ({some})")
         typer.echo(f"{count} no prediction ({some}): left out of the means", err=True)
-    if output is not None:
-        if output.exists() and not overwrite:
-            raise MaskSAMError(f"{output} exists: add --overwrite to replace it")
-        output.parent.mkdir(parents=True, exist_ok=True)
     surfaces = evaluation.surfaces_available()
-    summary = evaluation.evaluate(predictions, references, values, surfaces)
-    if output is not None:
-        evaluation.write_summary(summary, output, overwrite)
+    given = Inputs(files_in(predictions, references))
+    with prepared(Outputs(present(output)), given, overwrite):
+        summary = evaluation.evaluate(predictions, references, values, surfaces)
+        if output is not None:
+            evaluation.write_summary(summary, output, overwrite)
     console = Console()
     shown = ["Dice", "IoU", *(evaluation.SURFACE_METRICS if surfaces else ())]
     table = Table("label", *(f"{metric} (sd)" for metric in shown))
     for value, means in summary["mean"].items():
         spreads = [evaluation.spread(summary, value, metric) for metric in shown]
-        cells = (f"{means[m]:.4f} ({sd:.4f})" for m, sd in zip(shown, spreads, strict=True))
+        cells = (f"{_cell(means[m])} ({_cell(sd)})" for m, sd in zip(shown, spreads, strict=True))
         table.add_row(value, *cells)
-    table.add_row("mean", *(f"{summary['foreground_mean'][metric]:.4f}" for metric in shown))
+    table.add_row("mean", *(_cell(summary["foreground_mean"][metric]) for metric in shown))
     console.print(f"{len(summary['metric_per_case'])} case(s)")
     console.print(table)
     if not surfaces:
         Console(stderr=True).print(
             "Surface metrics were left out: pip install masksam\\[evaluate]", highlight=False
         )
+
+
+def _cell(figure: float) -> str:
+    return "–" if math.isnan(figure) else f"{figure:.4f}"

@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import read_json
 
 
@@ -27,6 +29,9 @@ def export(
     from MaskSAMCore.training.export import export_run
 
     values: dict[str, Any] = {} if card is None else read_json(card)
-    bundle = export_run(run, output, values, overwrite=overwrite)
+    if not isinstance(values, dict):
+        raise MaskSAMError(f"{card} must contain one JSON object")
+    with prepared(Outputs(replaced=(output,)), Inputs((run, *present(card))), overwrite):
+        bundle = export_run(run, output, values, overwrite=overwrite)
     size = sum(p.stat().st_size for p in output.iterdir()) / 1e6
     typer.echo(f"{output}: {bundle.name}, {len(bundle.labels)} classes, {size:.1f} MB")

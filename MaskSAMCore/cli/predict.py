@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import typer
 
 from MaskSAMCore.cli.cases import OUTPUT_FORMATS, PredictionCase, find_cases
 from MaskSAMCore.cli.display import ProgressDisplay, results_table, volumes_of
+from MaskSAMCore.cli.outputs import Inputs, Outputs, files_in, prepared, present
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import box_on_grid
 from MaskSAMCore.io import (
@@ -87,31 +87,28 @@ def predict(
         )
     segmenter = Segmenter.from_model(model, device=device)
     cases = find_cases(inputs, output, segmenter.channels, image_format.value)
-    wanted = [path for case in cases for path in outputs(case, probabilities)]
-    if volumes is not None:
-        if volumes.is_dir() or volumes.resolve() in {path.resolve() for path in wanted}:
-            raise MaskSAMError(f"--volumes {volumes}: name another file")
-        wanted.append(volumes)
-    existing = [path for path in wanted if path.exists()]
-    if existing and not overwrite:
-        raise MaskSAMError(f"{existing[0]} exists: add --overwrite to replace it")
-    # Folders are checked first, so that no work is lost where one cannot be written to.
-    for folder in {path.parent for path in wanted}:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise MaskSAMError(f"{folder}: permission denied; choose another folder as -o")
-    found: dict[str, list[StructureVolume]] = {}
-    with ProgressDisplay(len(cases), segmenter.device) as display:
-        for case in cases:
-            result = segment_case(
-                segmenter, case, roi, boxes, boxes_overwrite, tta.value, probabilities, display
-            )
-            write_case(result, case, overwrite)
-            found[case.name] = volumes_of(result)
-            if volumes is not None:
-                # The table is written after every case, so that an interruption loses no other.
-                write_volume_table(volumes, found)
-            display.finished(case.name, results_table(found[case.name]), result.notes)
+    files = [path for case in cases for path in outputs(case, probabilities)]
+    images = [path for case in cases for path in case.channels]
+    with prepared(
+        Outputs((*files, *present(volumes))),
+        Inputs(
+            (*images, *present(roi, boxes), *files_in(Path(model))),
+            closed=tuple(path for path in images if path.is_dir()),
+        ),
+        overwrite,
+    ):
+        found: dict[str, list[StructureVolume]] = {}
+        with ProgressDisplay(len(cases), segmenter.device) as display:
+            for case in cases:
+                result = segment_case(
+                    segmenter, case, roi, boxes, boxes_overwrite, tta.value, probabilities, display
+                )
+                write_case(result, case, overwrite)
+                found[case.name] = volumes_of(result)
+                if volumes is not None:
+                    # An interruption thus loses the row of no other case.
+                    write_volume_table(volumes, found)
+                display.finished(case.name, results_table(found[case.name]), result.notes)
 
 
 def needs_boxes(model: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.errors import MaskSAMError
 
 
@@ -108,6 +109,7 @@ def train(
     try:
         from MaskSAMCore.presets import find_preset
         from MaskSAMCore.training.fit import FitOptions, fit, preview
+        from MaskSAMCore.training.run_folder import WRITTEN_FILES
     except ImportError as error:
         raise MaskSAMError(f"training needs '{error.name}': pip install masksam[train]") from error
 
@@ -137,7 +139,13 @@ def train(
     }
     changes = {name: value for name, value in chosen.items() if value is not None}
     report = Report(time.monotonic())
-    if preview_windows is None:
-        fit(options, report, settings_changes=changes)
-    else:
-        preview(options, preview_windows, report, settings_changes=changes)
+    written = Outputs(tuple(output / name for name in WRITTEN_FILES), filled=(output,))
+    given = Inputs(
+        (dataset, *present(splits, targets, sam_checkpoint, weights)),
+        closed=(dataset / "imagesTr", dataset / "labelsTr"),
+    )
+    with prepared(written, given, overwrite=True):
+        if preview_windows is None:
+            fit(options, report, settings_changes=changes)
+        else:
+            preview(options, preview_windows, report, settings_changes=changes)

@@ -24,6 +24,8 @@ from MaskSAMCore.data.label_scheme import (
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io import read_json, read_volume
+from MaskSAMCore.io.labelmaps import read_labelmap
+from MaskSAMCore.io.listing import listed
 
 # Name of the only channel of a labelmap dataset.
 _SYNTHETIC = "synthetic"
@@ -265,9 +267,11 @@ def _notes(description: dict[str, Any], found: int) -> tuple[str, ...]:
 
 
 def _case_names(folder: Path, suffix: str) -> set[str]:
-    """Return the names of the cases in a folder, without the hidden files of macOS archives."""
-    found = (path.name for path in folder.glob(f"*{suffix}") if path.is_file())
-    return {name[: -len(suffix)] for name in found if not name.startswith(".")}
+    """Return the names of the cases in a folder; there are none without the folder."""
+    if not folder.is_dir():
+        return set()
+    found = (path.name for path in listed(folder) if path.is_file())
+    return {name[: -len(suffix)] for name in found if name.endswith(suffix)}
 
 
 def _description_problems(description: Any) -> tuple[list[str], list[str]]:
@@ -314,7 +318,7 @@ def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[
             problems.append(f"{path.parent.name}/{path.name} is missing")
             continue
         try:
-            volumes.append(read_volume(path))
+            volumes.append(read_labelmap(path) if path == case.labelmap else read_volume(path))
         except MaskSAMError as error:
             problems.append(str(error))
     if problems:
@@ -323,11 +327,7 @@ def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[
         if not volume.same_grid(volumes[0], tolerance_mm=0.05):
             problems.append(f"{path.parent.name}/{path.name} is not on the grid of {files[0].name}")
     *channels, labelmap = volumes
-    integers = np.issubdtype(labelmap.array.dtype, np.integer)
-    values = labelmap.array if integers else np.rint(labelmap.array)
-    if not integers and np.abs(labelmap.array - values).max() > 1e-3:
-        problems.append(f"labelsTr/{case.labelmap.name} has values that are not integers")
-        return None, problems
+    values = labelmap.array
     if not dataset.values:
         # The labels in dataset.json are wrong and reported already.
         return None, problems

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.evaluation.metrics import overlap_metrics, summarize, surface_metrics
-from MaskSAMCore.io import read_volume
-from MaskSAMCore.io.files import image_stem, is_image_name, read_json, write_json
+from MaskSAMCore.io.files import MALFORMED, image_stem, is_image_name, read_json, write_json
+from MaskSAMCore.io.labelmaps import read_labelmap
+from MaskSAMCore.io.listing import listed
 
 
 def surfaces_available() -> bool:
@@ -35,24 +36,27 @@ def evaluate(
         references: the reference file, or a folder with a file of the same name for every
             prediction; references without a prediction are left out (see
             :func:`without_prediction`).
-        values: labelmap values to compare; None compares all that occur in the references.
+        values: labelmap values to compare; None compares all that occur in the references, or in
+            the predictions if no reference has any.
         surfaces: compute surface Dice and Hausdorff distance too.
 
     Returns:
         Content of nnU-Net's ``summary.json``, with the surface metrics added.
 
     Raises:
-        MaskSAMError: a file is missing or is not a labelmap, or a prediction and its reference lie
-            on different grids.
+        MaskSAMError: a file is missing or is not a labelmap, two files have the name of one case, a
+            prediction and its reference lie on different grids, or no file has a value to compare.
     """
     wanted = None if values is None else set(values)
     found: set[int] = set()
+    predicted: set[int] = set()
     per_case: list[dict[str, Any]] = []
     shapes = []
     for prediction, reference in find_pairs(predictions, references):
         # Pairs are read one at a time, because a whole test set would not fit in memory.
         metrics, known, shape = _compare(prediction, reference, wanted, surfaces)
         found |= known
+        predicted |= set(metrics)
         shapes.append(shape)
         per_case.append(
             {
@@ -61,7 +65,12 @@ def evaluate(
                 "reference_file": reference.name,
             }
         )
-    order = sorted(found) if values is None else values
+    order = sorted(found or predicted) if values is None else values
+    if not order:
+        raise MaskSAMError(
+            f"{references} and {predictions} have no labelled voxel: name the values to compare"
+            " with --labels"
+        )
     for case, shape in zip(per_case, shapes, strict=True):
         metrics = case["metrics"]
         # A value that a case lacks in both files is measured on two empty masks.
@@ -81,7 +90,7 @@ def _compare(
         Metrics of each value that one of the files contains (restricted to ``wanted``, if given),
         the reference's values without the background, and the shape of both volumes.
     """
-    a, b = read_volume(prediction), read_volume(reference)
+    a, b = read_labelmap(prediction), read_labelmap(reference)
     if not a.same_grid(b, tolerance_mm=0.05):
         raise MaskSAMError(f"{prediction} does not lie on the grid of {reference}")
     spacing = tuple(reversed(b.spacing))
@@ -110,12 +119,10 @@ def _empty_masks(shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], NDArray[np.
     return empty, empty
 
 
-def _compact(labelmap: NDArray[Any], path: Path) -> NDArray[np.unsignedinteger]:
+def _compact(labelmap: NDArray[np.integer], path: Path) -> NDArray[np.unsignedinteger]:
     """Convert a labelmap to the smallest type that holds it."""
-    if labelmap.dtype.kind == "f":
-        labelmap = np.rint(labelmap)
     lowest, highest = int(labelmap.min(initial=0)), int(labelmap.max(initial=0))
-    if lowest < 0 or highest > np.iinfo(np.uint32).max:
+    if lowest < 0:
         raise MaskSAMError(f"{path} is not a labelmap: its values range from {lowest} to {highest}")
     return labelmap.astype(np.min_scalar_type(highest), copy=False)
 
@@ -137,12 +144,12 @@ def find_pairs(predictions: Path, references: Path) -> list[tuple[Path, Path]]:
         raise MaskSAMError("give two labelmap files or two folders of them, not one of each")
     if not predictions.is_dir():
         return [(predictions, references)]
-    known = {image_stem(path): path for path in _labelmaps(references)}
+    known = _labelmaps(references)
     pairs = []
-    for path in _labelmaps(predictions):
-        if image_stem(path) not in known:
+    for name, path in _labelmaps(predictions).items():
+        if name not in known:
             raise MaskSAMError(f"{path} has no reference of its name in {references}")
-        pairs.append((path, known[image_stem(path)]))
+        pairs.append((path, known[name]))
     if not pairs:
         raise MaskSAMError(f"{predictions} holds no labelmap")
     return pairs
@@ -152,16 +159,28 @@ def without_prediction(predictions: Path, references: Path) -> list[str]:
     """Return the names of the references that have no prediction; none if files are compared."""
     if not (predictions.is_dir() and references.is_dir()):
         return []
-    predicted = {image_stem(path) for path in _labelmaps(predictions)}
-    return [name for path in _labelmaps(references) if (name := image_stem(path)) not in predicted]
+    predicted = _labelmaps(predictions)
+    return [name for name in _labelmaps(references) if name not in predicted]
 
 
-def _labelmaps(folder: Path) -> list[Path]:
-    return sorted(
-        p
-        for p in folder.iterdir()
-        if is_image_name(p) and not image_stem(p).endswith("_probabilities")
-    )
+def _labelmaps(folder: Path) -> dict[str, Path]:
+    """Return the labelmaps of a folder by the names of their cases, in the order of the files.
+
+    Raises:
+        MaskSAMError: two files have the name of one case.
+    """
+    found: dict[str, Path] = {}
+    for path in listed(folder):
+        name = image_stem(path)
+        if not is_image_name(path) or name.endswith("_probabilities"):
+            continue
+        if name in found:
+            raise MaskSAMError(
+                f"{folder} has the case '{name}' twice, in {found[name].name} and {path.name}:"
+                " remove one"
+            )
+        found[name] = path
+    return found
 
 
 def write_summary(summary: dict[str, Any], path: Path, overwrite: bool = True) -> None:
@@ -170,9 +189,24 @@ def write_summary(summary: dict[str, Any], path: Path, overwrite: bool = True) -
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """Read a ``summary.json`` written by MaskSAM or by nnU-Net."""
-    values: dict[str, Any] = read_json(path)
-    return values
+    """Read a ``summary.json`` written by MaskSAM or by nnU-Net.
+
+    Raises:
+        MaskSAMError: the file cannot be read or has another form.
+    """
+    values = read_json(path)
+    try:
+        names = ("foreground_mean", "mean", "metric_per_case")
+        overall, mean, cases = (values[name] for name in names)
+        figures = [overall, *mean.values()]
+        for case in cases:
+            figures += case["metrics"].values()
+        for metrics in figures:
+            if not all(isinstance(v, int | float) for v in metrics.values()):
+                raise ValueError("a metric must be a number")
+    except MALFORMED as error:
+        raise MaskSAMError(f"{path} is not a summary of nnU-Net's form, or is damaged") from error
+    return dict(values)
 
 
 def spread(summary: dict[str, Any], value: str, metric: str) -> float:

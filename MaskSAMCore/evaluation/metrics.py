@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,24 +77,28 @@ def surface_metrics(
     Raises:
         ImportError: MONAI is not installed.
     """
-    import torch
-    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
-    from monai.metrics.surface_dice import compute_surface_dice
-
     some = prediction.any(), reference.any()
     if not any(some):
         return dict.fromkeys(SURFACE_METRICS, math.nan)
     if not all(some):
         return dict(zip(SURFACE_METRICS, (0.0, math.inf), strict=True))
+    import torch
+
     region = _bounding_region(prediction | reference)
     a, b = (torch.from_numpy(mask[region])[None, None].float() for mask in (prediction, reference))
     steps = [float(mm) for mm in spacing]
-    dice = compute_surface_dice(
-        a, b, [SURFACE_TOLERANCE], include_background=True, spacing=steps, use_subvoxels=True
-    )
-    distance = compute_hausdorff_distance(
-        a, b, include_background=True, percentile=95, spacing=steps
-    )
+    with warnings.catch_warnings():
+        # MONAI announces changes of arguments that are not used here.
+        warnings.simplefilter("ignore", FutureWarning)
+        from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+        from monai.metrics.surface_dice import compute_surface_dice
+
+        dice = compute_surface_dice(
+            a, b, [SURFACE_TOLERANCE], include_background=True, spacing=steps, use_subvoxels=True
+        )
+        distance = compute_hausdorff_distance(
+            a, b, include_background=True, percentile=95, spacing=steps
+        )
     return dict(zip(SURFACE_METRICS, (float(dice), float(distance)), strict=True))
 
 

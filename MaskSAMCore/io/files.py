@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,17 @@ WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 # Prefix of folders that hold the embeddings of a session, in the folder for temporary files.
 EMBEDDINGS_PREFIX = "masksam-embeddings-"
 
+# Errors of code that takes a JSON value apart which has another form than expected.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
 _TEMPORARY_PREFIX = ".masksam-"
+# The longer mark comes first, because it begins with the shorter one.
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 def is_image_name(path: Path) -> bool:
@@ -97,6 +108,48 @@ def temporary_folder(path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+@contextmanager
+def made_folders(folders: Iterable[Path]) -> Iterator[None]:
+    """Make the folders of outputs before the work, and remove them if it fails.
+
+    Only folders that were made here and are still empty are removed.
+
+    Raises:
+        MaskSAMError: a folder cannot be made or written to.
+    """
+    made: list[Path] = []
+    try:
+        for folder in folders:
+            try:
+                _make(folder, made)
+            except OSError as error:
+                raise _cannot_write(folder, error) from error
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise MaskSAMError(f"cannot write {folder}: permission denied")
+        yield
+    except BaseException:
+        for folder in reversed(made):
+            # A folder with results stays.
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _make(folder: Path, made: list[Path]) -> None:
+    """Make a folder with those above it, and append each new one to ``made``."""
+    if folder.is_dir():
+        return
+    if folder.parent != folder:
+        _make(folder.parent, made)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise NotADirectoryError(0, "not a folder") from None
+        return  # Another process made it at the same time.
+    made.append(folder)
+
+
 def replace_folder(new: Path, path: Path) -> None:
     """Move the folder ``new`` to ``path``; an old folder there is kept until the move succeeded.
 
@@ -134,9 +187,12 @@ def remove_abandoned(folder: Path, min_age_seconds: float) -> None:
 
 
 def write_text(path: Path, text: str, overwrite: bool = True) -> None:
-    """Write a text file in UTF-8, complete or not at all; see :func:`atomic_file`."""
+    """Write a text file in UTF-8, complete or not at all; see :func:`atomic_file`.
+
+    Bytes of file names that are not UTF-8 are written as escapes, such as ``\\udce9``.
+    """
     with atomic_file(path, overwrite) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(
@@ -148,23 +204,43 @@ def write_json(
         path: file to write.
         values: content of plain types; NaN and infinity are written as nnU-Net does.
         overwrite: whether an existing file may be replaced.
-        ensure_ascii: whether characters beyond ASCII are escaped. File names may hold bytes that
-            are not UTF-8, which only escapes can store.
+        ensure_ascii: whether characters beyond ASCII are escaped.
     """
     text = json.dumps(values, indent=1, ensure_ascii=ensure_ascii) + "\n"
     write_text(path, text, overwrite)
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file in UTF-8.
+    """Return the content of a JSON file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
 
     Raises:
-        MaskSAMError: the file cannot be read or is not JSON.
+        MaskSAMError: the file cannot be read, is not JSON, or has a key twice in one object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise MaskSAMError(f"{path} cannot be read as JSON: {reason}") from error
+    marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark))
+    try:
+        text = content.decode(next(marks, "utf-8-sig"))
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise MaskSAMError(f"{path} cannot be read as JSON: it is nested too deeply") from error
+    except UnicodeError as error:
+        raise MaskSAMError(f"{path} cannot be read as JSON: save it in UTF-8") from error
+    except ValueError as error:
         raise MaskSAMError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object, of which Python would keep only the last with a key."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"it has the key '{key}' twice in one object")
+        values[key] = value
+    return values
 
 
 def sha256(path: Path) -> str:
@@ -179,6 +255,8 @@ def sha256(path: Path) -> str:
 def _check_free(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise MaskSAMError(f"{path} exists: choose another name, or replace it with --overwrite")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise MaskSAMError(f"cannot write {path}: it is a device or a pipe, not a file")
 
 
 def _cannot_write(path: Path, error: OSError) -> MaskSAMError:

@@ -6,8 +6,11 @@ records.
 
 from __future__ import annotations
 
+import lzma
 import shutil
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,7 +22,15 @@ from torch import Tensor
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io.files import atomic_folder, read_json, sha256, write_json
+from MaskSAMCore.io.downloads import check_downloaded
+from MaskSAMCore.io.files import (
+    MALFORMED,
+    atomic_folder,
+    made_folders,
+    read_json,
+    sha256,
+    write_json,
+)
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import (
     Network,
@@ -28,6 +39,7 @@ from MaskSAMCore.modeling import (
     load_sam_checkpoint,
     read_config,
 )
+from MaskSAMCore.modeling.sam.checkpoint import state_mismatches
 from MaskSAMCore.models.catalog import DESCRIPTION
 
 WEIGHTS = "weights.safetensors"
@@ -35,6 +47,17 @@ FORMAT_VERSION = 1
 # Larger files in an archive are not unpacked.
 _MAX_DESCRIPTION_BYTES = 2**20
 _MAX_WEIGHTS_BYTES = 8 * 2**30
+# Errors that damaged archives of any kind raise; encrypted ones raise RuntimeError.
+_UNPACKING_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -96,13 +119,11 @@ class Bundle:
             except ValueError as error:
                 raise MaskSAMError(str(error)) from error
         state = _read_weights(self.folder / WEIGHTS)
-        found = model.load_state_dict(state, strict=False)
-        kept = set(model.kept_names())
-        missing = [key for key in found.missing_keys if key in kept]
-        wrong = [f"missing {key}" for key in missing]
-        wrong += [f"unexpected {key}" for key in found.unexpected_keys]
+        own = model.state_dict()
+        wrong = state_mismatches(state, {name: own[name] for name in model.kept_names()})
         if wrong:
             raise MaskSAMError(f"the weights of model '{self.name}' do not fit: {'; '.join(wrong)}")
+        model.load_state_dict(state, strict=False)
         return model.eval().requires_grad_(False)
 
 
@@ -141,8 +162,10 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             sam_sha256=values.get("sam_sha256"),
             background_weight=check_background_weight(values.get("background_weight", 1.0)),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         raise MaskSAMError(f"{folder / DESCRIPTION} is damaged: {error}") from error
+    if len({label.value for label in labels}) < len(labels):
+        raise MaskSAMError(f"{folder / DESCRIPTION}: two labels have one value")
     if len(labels) != bundle.config.num_classes:
         raise MaskSAMError(
             f"{folder / DESCRIPTION}: it has {len(labels)} labels for"
@@ -182,7 +205,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise MaskSAMError(f"{path} cannot be read as safetensors: {error}") from error
+        raise MaskSAMError(
+            f"{path} cannot be read as safetensors: it is damaged or another kind of file"
+        ) from error
     return {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
 
 
@@ -216,8 +241,7 @@ def save_bundle(
     Raises:
         MaskSAMError: the folder exists, or cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(folder, overwrite) as new:
+    with made_folders([folder.parent]), atomic_folder(folder, overwrite) as new:
         small = {
             key: value.half() if half and value.dtype == torch.float32 and value.ndim > 1 else value
             for key, value in state.items()
@@ -257,12 +281,10 @@ def check_backbone(checkpoint: Path, expected: str | None, owner: str) -> str:
     Raises:
         MaskSAMError: the file cannot be read, or has another SHA-256.
     """
-    try:
-        found = sha256(checkpoint)
-    except OSError as error:
-        raise MaskSAMError(
-            f"the SAM checkpoint {checkpoint} cannot be read: {error.strerror}"
-        ) from error
+    if not checkpoint.is_file():
+        raise MaskSAMError(f"the SAM checkpoint {checkpoint} cannot be read: no such file")
+    check_downloaded(checkpoint)
+    found = sha256(checkpoint)
     if expected is not None and found != expected:
         raise MaskSAMError(
             f"{owner} was trained with another SAM than {checkpoint}: the SHA-256 is {found}, and"
@@ -284,6 +306,7 @@ def unpack_bundle(archive: Path, target: Path) -> Bundle:
     Raises:
         MaskSAMError: the archive is not a zip, holds no bundle, is too large or is damaged.
     """
+    check_downloaded(archive)
     try:
         with zipfile.ZipFile(archive) as opened:
             members = _members(opened, archive)
@@ -292,12 +315,14 @@ def unpack_bundle(archive: Path, target: Path) -> Bundle:
                 with opened.open(member) as source, (target / name).open("wb") as copy:
                     shutil.copyfileobj(source, copy)
         return load_bundle(target)
-    except (zipfile.BadZipFile, OSError, RuntimeError, EOFError) as error:
-        shutil.rmtree(target, ignore_errors=True)
-        raise MaskSAMError(f"{archive} cannot be unpacked: {error}") from error
     except MaskSAMError:
         shutil.rmtree(target, ignore_errors=True)
         raise
+    except _UNPACKING_ERRORS as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise MaskSAMError(
+            f"{archive} cannot be unpacked: it is damaged, or no zip of a model"
+        ) from error
 
 
 def _members(opened: zipfile.ZipFile, archive: Path) -> dict[str, zipfile.ZipInfo]:

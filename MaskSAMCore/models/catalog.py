@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io.files import read_json
+from MaskSAMCore.io.files import MALFORMED, read_json
 from MaskSAMCore.resources import resources
 
 DEFAULT_MODEL = "brain"
@@ -155,7 +155,7 @@ def read_catalog(path: Path) -> list[Entry]:
     """
     try:
         return [_entry(value) for value in read_json(path)["entries"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise MaskSAMError(f"{path} is not a usable catalog: {error}") from error
 
 
@@ -191,7 +191,7 @@ def _folders(parent: Path) -> list[Entry]:
             licence = str(values.get("card", {}).get("licence", "not stated"))
             size = sum(p.stat().st_size for p in path.parent.iterdir() if p.is_file())
             name, title = str(values["name"]), str(values["title"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, *MALFORMED):
             continue
         entries.append(Entry(name, title, "model", licence, size, folder=path.parent))
     return entries
@@ -208,7 +208,7 @@ def _checkpoints(parent: Path) -> list[Entry]:
                 str(values[key])
                 for key in ("name", "title", "licence", "sha256", "preparation", "page")
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, *MALFORMED):
             continue
         if name == path.parent.name and preparation in PREPARATIONS:
             entry = Entry(name, title, "backbone", licence, size, "", sha256, path.parent)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io.files import atomic_folder, sha256, write_json
+from MaskSAMCore.io.downloads import check_downloaded
+from MaskSAMCore.io.files import atomic_folder, made_folders, sha256, write_json
 from MaskSAMCore.modeling.sam.checkpoint import checkpoint_config
 from MaskSAMCore.modeling.sam.predictor import PlainSam
 from MaskSAMCore.models.catalog import (
@@ -103,8 +104,7 @@ def add_checkpoint(
     how = preparation or (listed.preparation if listed else "sam")
     if how not in PREPARATIONS:
         raise MaskSAMError(f"unknown preparation '{how}': choose {' or '.join(PREPARATIONS)}")
-    if not path.is_file():
-        raise MaskSAMError(f"{path} does not exist")
+    check_downloaded(path)
     if expected_sha256 is None and not unverified:
         raise MaskSAMError(
             f"the SHA-256 of {path} is {sha256(path)}: compare it with the one that its source"
@@ -129,8 +129,7 @@ def add_checkpoint(
         "verified": expected_sha256 is not None,
     }
     folder = user_folder() / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(folder / name) as new:
+    with made_folders([folder]), atomic_folder(folder / name) as new:
         shutil.copyfile(path, new / CHECKPOINT_WEIGHTS)
         write_json(new / CHECKPOINT_RECORD, record, ensure_ascii=False)
         if sha256(new / CHECKPOINT_WEIGHTS) != found:

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from MaskSAMCore.errors import Cancelled, MaskSAMError
+from MaskSAMCore.io.downloads import check_downloaded
 from MaskSAMCore.io.files import (
     atomic_file,
+    made_folders,
     remove_abandoned,
     replace_folder,
     sha256,
     temporary_folder,
 )
+from MaskSAMCore.io.listing import is_litter
 from MaskSAMCore.models.bundle import Bundle, load_bundle, unpack_bundle
 from MaskSAMCore.models.catalog import (
     Entry,
@@ -27,6 +30,8 @@ from MaskSAMCore.models.catalog import (
 
 # Temporary folders of this age in seconds belong to processes that were killed.
 _ABANDONED_SECONDS = 2 * 24 * 3600
+
+_CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 
 # Arguments: bytes received so far, bytes in total.
 DownloadCallback = Callable[[int, int], None]
@@ -136,8 +141,7 @@ def _fetch(
         def close(self) -> None:
             pass
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(target) as temporary:
+    with made_folders([target.parent]), atomic_file(target) as temporary:
         try:
             pooch.get_logger().setLevel("ERROR")
             pooch.retrieve(
@@ -177,12 +181,10 @@ def add_file(entry: Entry, path: Path) -> Path:
             f"the catalog has no SHA-256 of {entry.name} to verify {path} with: masksam models add"
             f" {path} --name {entry.name}"
         )
-    if not path.is_file():
-        raise MaskSAMError(f"{path} does not exist")
+    check_downloaded(path)
     if sha256(path) != entry.sha256:
         raise MaskSAMError(f"{path} is not {entry.name}: it has another SHA-256")
-    entry.file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(entry.file) as temporary:
+    with made_folders([entry.file.parent]), atomic_file(entry.file) as temporary:
         shutil.copyfile(path, temporary)
     return entry.file
 
@@ -199,27 +201,30 @@ def add_model(path: Path, keep: bool = True) -> Bundle:
         MaskSAMError: the bundle is damaged, or a shipped model has its name.
     """
     models = user_folder() / ("models" if keep else "unpacked")
-    models.mkdir(parents=True, exist_ok=True)
     # The final folder has the name of the bundle, which is known once it is unpacked.
-    with temporary_folder(models / path.name) as folder:
+    with made_folders([models]), temporary_folder(models / "bundle") as folder:
         new = folder / "bundle"
         if path.is_dir():
             load_bundle(path)
-            shutil.copytree(path, new)
+            shutil.copytree(path, new, ignore=_left_out)
             bundle = load_bundle(new)
-        elif path.suffix in (".pth", ".pt") and path.is_file():
-            raise MaskSAMError(
-                f"{path} is not a bundle: if it is a SAM checkpoint, name it:"
-                f" masksam models add {path} --name NAME"
-            )
-        elif path.is_file():
-            bundle = unpack_bundle(path, new)
         else:
-            raise MaskSAMError(f"{path} does not exist")
+            check_downloaded(path)
+            if path.suffix.lower() in _CHECKPOINT_SUFFIXES:
+                raise MaskSAMError(
+                    f"{path} is not a bundle: if it is a SAM checkpoint, name it:"
+                    f" masksam models add {path} --name NAME"
+                )
+            bundle = unpack_bundle(path, new)
         _check_name(bundle.name, keep)
         target = models / bundle.name
         replace_folder(new, target)
     return load_bundle(target)
+
+
+def _left_out(folder: str, names: list[str]) -> list[str]:
+    """Return the names in a bundle's folder that are not copied."""
+    return [name for name in names if is_litter(Path(folder) / name)]
 
 
 def _check_name(name: str, keep: bool) -> None:

@@ -32,6 +32,8 @@ RUN_FILE, VALIDATION, FINGERPRINT = "run.json", "validation.json", "fingerprint.
 BEST, LAST = "best.safetensors", "last.safetensors"
 PREVIEW = "preview.png"
 COMPILER_CACHE = "compiler-cache"
+# Files of a run that could replace a file of the user.
+WRITTEN_FILES = (RUN_FILE, VALIDATION, FINGERPRINT, BEST, LAST, PREVIEW)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from MaskSAMCore.cli import main
-from Testing.cli.helpers import error_of
+from Testing.cli.helpers import error_of, run_process
 from Testing.helpers.generated import generated_case, write_image
 
 
@@ -58,3 +59,34 @@ def test_references_without_a_prediction_are_named_and_the_option_all_refuses_th
         write_image(generated_case(0)[1], tmp_path / "predictions" / f"{name}.nii.gz")
     assert main([*arguments, "--all"]) == 0
     assert "no prediction" not in capfd.readouterr().err
+
+
+def test_a_case_without_foreground_has_a_table_without_nan(
+    labelmap: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    empty, summary = tmp_path / "empty.nii.gz", tmp_path / "summary.json"
+    write_image(np.zeros_like(generated_case(0)[1]), empty)
+    assert main(["evaluate", str(labelmap), str(empty), "-o", str(summary)]) == 0
+    values = json.loads(summary.read_text(encoding="utf-8"))
+    assert values["mean"]["1"]["Dice"] == values["mean"]["2"]["Dice"] == 0
+    assert main(["evaluate", str(empty), str(empty), "--labels", "1"]) == 0
+    printed = capfd.readouterr().out
+    assert "– (–)" in printed and "nan" not in printed
+    error = error_of(capfd, ["evaluate", str(empty), str(empty), "-o", str(tmp_path / "new.json")])
+    assert "no labelled voxel" in error
+    assert not (tmp_path / "new.json").exists()
+
+
+def test_a_case_that_a_folder_has_twice_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    for name in ("found/a.nii.gz", "found/a.nrrd", "known/a.nii.gz"):
+        write_image(generated_case(0)[1], tmp_path / name)
+    found, known = str(tmp_path / "found"), str(tmp_path / "known")
+    for folders in ((found, known), (known, found)):
+        assert "has the case 'a' twice" in error_of(capfd, ["evaluate", *folders])
+
+
+def test_nothing_but_the_table_is_printed(labelmap: Path):
+    done = run_process(["evaluate", str(labelmap), str(labelmap)])
+    assert (done.returncode, done.stderr) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -58,7 +59,10 @@ def read_sam_checkpoint(path: str | Path, mapped: bool = False) -> dict[str, Ten
             mapped = mapped and stream.read(4) == b"PK\x03\x04"
         state = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
-        raise ValueError(f"{path} is not a readable SAM checkpoint: {error}") from error
+        # The messages of PyTorch are long, and some advise to run the code in a file.
+        objects = isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error)
+        reason = "it holds Python objects, not only tensors" if objects else "it may be damaged"
+        raise ValueError(f"{path} is not a readable SAM checkpoint: {reason}") from error
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         state = state["model"]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):

@@ -1,0 +1,161 @@
+"""Outputs of a command: never one of its inputs, and in folders that an error removes again."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import made_folders
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files and folders that a command writes.
+
+    Attributes:
+        files: files to write.
+        replaced: folders that are written as a whole, in place of a folder of the same name.
+        filled: folders that files are added to.
+    """
+
+    files: tuple[Path, ...] = ()
+    replaced: tuple[Path, ...] = ()
+    filled: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files and folders that a command reads.
+
+    Attributes:
+        paths: files and folders that must not be replaced.
+        closed: folders whose every file is read, such as those of DICOM series; nothing may be
+            added to them.
+    """
+
+    paths: tuple[Path, ...] = ()
+    closed: tuple[Path, ...] = ()
+
+
+def present(*paths: Path | None) -> tuple[Path, ...]:
+    """Return the paths that were given, for options that may be left out."""
+    return tuple(path for path in paths if path is not None)
+
+
+@contextmanager
+def prepared(outputs: Outputs, inputs: Inputs, overwrite: bool) -> Iterator[None]:
+    """Check the outputs of a command and make their folders; an error in the block removes those.
+
+    Raises:
+        MaskSAMError: an output is an input or would replace or join one, two outputs are one file,
+            an output exists and must not be replaced, or a folder cannot be written to.
+    """
+    _check_inputs(outputs, inputs)
+    _check_files(outputs, overwrite)
+    parents = {path.parent for path in (*outputs.files, *outputs.replaced)}
+    with made_folders(sorted({*parents, *outputs.filled})):
+        _check_different(outputs)
+        yield
+
+
+def _check_files(outputs: Outputs, overwrite: bool) -> None:
+    for path in outputs.files:
+        if path.is_dir():
+            raise MaskSAMError(f"{path} is a folder: name another file")
+        if path.exists() and not path.is_file():
+            raise MaskSAMError(f"{path} is a device or a pipe: name another file")
+    for path in (*outputs.files, *outputs.replaced):
+        if os.path.lexists(path) and not overwrite:
+            raise MaskSAMError(f"{path} exists: add --overwrite to replace it")
+
+
+def _check_inputs(outputs: Outputs, inputs: Inputs) -> None:
+    given = {key: path for path in (*inputs.paths, *inputs.closed) for key in _keys(path)}
+    above = {
+        key: path for path in given.values() for parent in _above(path) for key in _keys(parent)
+    }
+    closed = {key: path for path in inputs.closed for key in _keys(path)}
+    for output in (*outputs.files, *outputs.replaced, *outputs.filled):
+        if not _keys(output).isdisjoint(given):
+            raise MaskSAMError(
+                f"{output} is an input, and inputs are never replaced: name another output"
+            )
+        folders = [closed[key] for parent in _above(output) for key in _keys(parent) & {*closed}]
+        if folders:
+            raise MaskSAMError(
+                f"{output} would lie among the input files in {folders[0]}: name an output outside"
+            )
+    for output in outputs.replaced:
+        for key in _keys(output) & {*above}:
+            raise MaskSAMError(
+                f"{output} holds the input {above[key]}, and inputs are never replaced: name"
+                " another output"
+            )
+
+
+def _check_different(outputs: Outputs) -> None:
+    """Raise an error if two outputs are one file. Their folders exist."""
+    seen: dict[str, Path] = {}
+    for path in (*outputs.files, *outputs.replaced):
+        resolved = _resolved(path)
+        name = str(resolved)
+        other = seen.setdefault(_folded(name) if _ignores_case(resolved.parent) else name, path)
+        if other is not path:
+            also = "" if path == other else f" (also as {other})"
+            raise MaskSAMError(f"{path} would be written twice{also}: name another file")
+
+
+def _keys(path: Path) -> set[object]:
+    """Return keys of a file or folder: two paths with a common key are the same, also by links.
+
+    Names in one folder that differ only in upper and lower case count as the same, because many
+    disks do not distinguish them.
+    """
+    resolved = _resolved(path)
+    keys: set[object] = {resolved, (_folded(resolved.name), resolved.parent)}
+    with suppress(OSError):
+        found = path.stat()
+        keys.add((found.st_dev, found.st_ino))
+    return keys
+
+
+def _above(path: Path) -> tuple[Path, ...]:
+    return tuple(_resolved(path).parents)
+
+
+def _resolved(path: Path) -> Path:
+    """Return an absolute path without links and "..", also of a file that does not exist."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        return Path(os.path.abspath(path))
+
+
+def _folded(name: str) -> str:
+    # macOS stores accents as characters of their own.
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Return whether a disk finds a folder by its name in other case too."""
+    for path in (folder, *folder.parents):
+        other = path.with_name(path.name.swapcase()) if path.name else path
+        if other != path:
+            try:
+                return os.path.samefile(path, other)
+            except OSError:
+                return False
+    return False
+
+
+def files_in(*paths: Path) -> tuple[Path, ...]:
+    """Return the files directly in folders; a path that is no folder stands for itself."""
+    found: list[Path] = []
+    for path in paths:
+        found += sorted(path.iterdir()) if path.is_dir() else [path]
+    return tuple(found)

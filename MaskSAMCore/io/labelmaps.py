@@ -1,0 +1,50 @@
+"""Reading of labelmaps, whose voxels must be integers in whatever type a file stores them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io.images import read_volume
+
+# Values of labels that were stored as floating-point numbers may be off by this.
+_TOLERANCE = 0.01
+_LARGEST = np.iinfo(np.uint32).max
+# Images have more values than any labelmap.
+_MOST_VALUES = 1000
+
+
+def read_labelmap(path: Path | str) -> Volume:
+    """Read a labelmap, with the smallest integer type that holds its values.
+
+    Raises:
+        MaskSAMError: the file cannot be read, or it is an image or a probability map and not a
+            labelmap.
+    """
+    volume = read_volume(path)
+    array = volume.array
+    lowest, highest = float(array.min(initial=0)), float(array.max(initial=0))
+    if lowest < -_LARGEST or highest > _LARGEST:
+        raise MaskSAMError(
+            f"{path} is not a labelmap: its values range from {lowest:g} to {highest:g}"
+        )
+    if array.dtype.kind == "f":
+        whole = np.rint(array)
+        if np.abs(array - whole).max(initial=0) > _TOLERANCE:
+            raise MaskSAMError(
+                f"{path} has values that are not integers: give a labelmap, not an image or"
+                " probabilities"
+            )
+        array = whole
+    dtype = np.result_type(np.min_scalar_type(int(lowest)), np.min_scalar_type(int(highest)))
+    array = array.astype(dtype, copy=False)
+    if highest - lowest < _MOST_VALUES:
+        return replace(volume, array=array)
+    count = len(np.unique(array))
+    if count > _MOST_VALUES:
+        raise MaskSAMError(f"{path} has {count} different values: give a labelmap, not an image")
+    return replace(volume, array=array)
