@@ -128,11 +128,15 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Connect the parameter node when the user opens the module."""
         self.panel.check_packages()
         self._connect_parameters()
-        self.panel.ask_devices()
+        self.panel.enter()
 
     def exit(self):
-        """Disconnect the parameter node when the user opens another module."""
-        self._set_parameters(None)
+        """Disconnect the widgets when the user opens another module.
+
+        The panel keeps the parameter node, because a run may end while the module is left.
+        """
+        self.panel.exit()
+        self._disconnect_gui()
 
     def _on_quit(self):
         self.logic.close()
@@ -157,21 +161,25 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel.update()
 
     def _connect_parameters(self):
-        self._set_parameters(self.logic.getParameterNode())
-        if not self._parameters.inputVolume:
-            first = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            if first is not None:
-                self._parameters.inputVolume = first
+        from MaskSAMSlicerLib.mrml.volumes import default_volume, is_image
 
-    def _set_parameters(self, parameters):
-        modified = vtk.vtkCommand.ModifiedEvent
-        if self._parameters is not None:
+        self._set_parameters(self.logic.getParameterNode())
+        if not is_image(self._parameters.inputVolume):
+            self._parameters.inputVolume = default_volume()
+
+    def _disconnect_gui(self):
+        if self._gui_tag is not None:
             self._parameters.disconnectGui(self._gui_tag)
             self._gui_tag = None
+            modified = vtk.vtkCommand.ModifiedEvent
             self.removeObserver(self._parameters, modified, self._on_parameters_modified)
+
+    def _set_parameters(self, parameters):
+        self._disconnect_gui()
         self._parameters = parameters
         if parameters is not None:
             self._gui_tag = parameters.connectGui(self.ui)
+            modified = vtk.vtkCommand.ModifiedEvent
             self.addObserver(parameters, modified, self._on_parameters_modified)
         if self.panel is not None:
             self.panel.set_parameters(parameters)

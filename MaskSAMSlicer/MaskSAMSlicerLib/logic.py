@@ -12,8 +12,8 @@ from MaskSAMCore.callbacks import ProgressCallback
 from MaskSAMSlicerLib import installer
 from MaskSAMSlicerLib.core_path import core_folder, worker_python
 from MaskSAMSlicerLib.model_catalog import DEFAULT_MODEL, find_model
-from MaskSAMSlicerLib.mrml.box_nodes import boxes_of, is_edited
-from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord
+from MaskSAMSlicerLib.mrml.box_set import BoxSet
+from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, volumes_of
 from MaskSAMSlicerLib.mrml.segments import ADD, REPLACE
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.run import Run, RunCallbacks, RunRequest, Update
@@ -215,11 +215,14 @@ class SegmentationLogic:
             RuntimeError: the run failed or was cancelled; the scene is as before.
         """
         record = SegmentationRecord.require(segmentationNode)
+        model = find_model(record.model)
         if boxNodes is None:
-            boxNodes = [box for box in boxes_of(segmentationNode) if is_edited(box)]
+            boxes = BoxSet(model, volumes_of(segmentationNode)[0], segmentationNode)
+            boxes.note_changes()
+            boxNodes = boxes.active_boxes
         request = RunRequest(
             volumes=(),
-            model=find_model(record.model),
+            model=model,
             boxes=boxNodes,
             output=segmentationNode,
             device=record.device,

@@ -20,6 +20,7 @@ from MaskSAMCore.labels import Label
 from MaskSAMCore.worker.protocol import InstanceMessage
 from MaskSAMSlicerLib.model_catalog import ModelInfo
 from MaskSAMSlicerLib.mrml.box_nodes import class_of
+from MaskSAMSlicerLib.mrml.box_set import BoxSet
 from MaskSAMSlicerLib.mrml.run_record import Edges, SegmentationRecord, checksum, volumes_of
 from MaskSAMSlicerLib.mrml.segments import (
     FoundClass,
@@ -265,11 +266,15 @@ class Run:
             if request.output is None:
                 slicer.mrmlScene.RemoveNode(node)
             raise
+        boxes = BoxSet.of(request.model, volume_node, request.output)
+        if boxes is not None:
+            boxes.note_changes()  # with the proposals of the run before
         names = [item.label.name for item in found]
         self._record.segment_ids = dict(zip(names, ids, strict=True))
         self._record.proposals = _proposals(result.instances)
         self._record.written = {item.label.name: _checksum(labelmap, item) for item in found}
         self._record.save(node, request.volumes)
+        BoxSet(request.model, volume_node, node).renew()
         return _outcome(node, found, ids, names, undo, result, volume)
 
 

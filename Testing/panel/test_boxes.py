@@ -148,6 +148,27 @@ def test_a_dragged_box_changes_its_segment_alone_and_can_be_undone_and_reset(use
     assert not host.messages.texts("error")
 
 
+@pytest.mark.parametrize("noticed", [True, False], ids=["observed", "unobserved"])
+def test_a_box_moved_in_another_module_is_followed_but_starts_no_run(user, scene, noticed):
+    import slicer
+
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    user.ui.liveCheckBox.click()
+    if not noticed:  # the boxes of another model are not observed
+        user.choose_model("small")
+    host.select_module(None)
+    box.SetSize(*(0.7 * size for size in box.GetSize()))
+    box.InvokeEvent(slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent)
+    assert not user.busy
+    host.select_module("MaskSAMSlicer")
+    if not noticed:
+        user.choose_model("threshold")
+    assert user.box_states == {"Anterior": "changed", "Posterior": "automatic"}
+    user.segment_again()
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume, box) == 1)
+
+
 def test_a_segment_is_written_again_after_an_undo(user, scene, views):
     volume = segmented(user)
     node, box = segmentation(scene), box_node("Anterior")

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from Testing import host
+from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.worker_tools import has_ended
 from Testing.panel.helpers import User, blobs_volume, segmentations
 from Testing.slicer.helpers import GRIDS, MODULE, add_roi, segment_names
@@ -129,6 +130,50 @@ def test_the_module_can_be_left_entered_and_loaded_again(open_panel, own_client,
     again = User(host.select_module("MaskSAMSlicer"))
     assert again.ui.volumeSelector.currentNode() is volume
     assert again.ui.segmentButton.enabled
+
+
+def test_the_default_volume_is_the_image_that_the_slice_views_show(open_panel, known_client, views):
+    import slicer
+
+    kind = "vtkMRMLLabelMapVolumeNode"
+    labelmap = slicer.util.addVolumeFromArray(two_blobs(), nodeClassName=kind)
+    hidden = blobs_volume(name="hidden")
+    hidden.SetHideFromEditors(True)
+    first, second = blobs_volume(name="first"), blobs_volume(name="second")
+    slicer.util.setSliceViewerLayers(background=labelmap, label=labelmap)
+    user = open_panel(known_client.for_logic)
+    selector = user.ui.volumeSelector
+    assert selector.currentNode() is first
+    assert user.widget.logic.getParameterNode().inputVolume is first
+    host.select_module(None)
+    slicer.util.setSliceViewerLayers(background=second)
+    host.select_module("MaskSAMSlicer")
+    assert selector.currentNode() is first  # it was chosen before
+    # A scene of an older version may name a labelmap.
+    user.widget.logic.getParameterNode().inputVolume = labelmap
+    host.select_module("MaskSAMSlicer")
+    assert selector.currentNode() is second
+
+
+def test_without_an_image_no_volume_is_chosen(open_panel, known_client, scene):
+    import slicer
+
+    kind = "vtkMRMLLabelMapVolumeNode"
+    slicer.util.addVolumeFromArray(two_blobs(), nodeClassName=kind)
+    user = open_panel(known_client.for_logic)
+    assert user.widget.logic.getParameterNode().inputVolume is None
+    assert user.ui.segmentButton.toolTip == "Choose a volume first."
+
+
+def test_a_run_that_ends_while_the_module_is_left_has_boxes_and_results(user, scene):
+    user.start(blobs_volume(), "slow")
+    user.wait_for_progress()
+    host.select_module(None)
+    user.wait()
+    host.select_module("MaskSAMSlicer")
+    assert user.found == ["Anterior", "Posterior"]
+    assert user.box_states == {"Anterior": "automatic", "Posterior": "automatic"}
+    assert user.ui.boxesButton.isVisibleTo(user.ui.boxesButton.parent())
 
 
 def test_the_worker_ends_with_the_application(open_panel, own_client, application):

@@ -89,6 +89,15 @@ def test_an_roi_is_mapped_with_all_its_corners(known):
     assert 0 < expected.labelmap.astype(bool).sum() < whole.labelmap.astype(bool).sum()
 
 
+def test_a_labelmap_is_refused(known):
+    import slicer
+
+    kind = "vtkMRMLLabelMapVolumeNode"
+    labelmap = slicer.util.addVolumeFromArray(two_blobs(), np.eye(4), "regions", kind)
+    with pytest.raises(ValueError, match="'regions' is a labelmap: choose the image"):
+        known.segment(labelmap, model="threshold")
+
+
 def test_existing_segments_and_nodes_are_kept(known, scene):
     import slicer
 

@@ -125,6 +125,32 @@ def test_an_update_that_cannot_work_is_refused(known, scene, case, message):
     assert not known.busy
 
 
+def test_boxes_that_a_script_has_moved_are_used_and_kept_by_the_next_run(known):
+    from MaskSAMSlicerLib.model_catalog import find_model
+    from MaskSAMSlicerLib.mrml.box_set import BoxSet
+
+    array = two_blobs()
+    volume = add_volume(array, GRIDS["oblique"])
+    node = known.segment(volume, model="threshold")
+    boxes = BoxSet.of(find_model("threshold"), volume, node)
+    boxes.show()
+    (moved,), (automatic,) = boxes.nodes_of("Anterior"), boxes.nodes_of("Posterior")
+    size = [0.7 * edge for edge in moved.GetSize()]
+    moved.SetSize(*size)
+    before = automatic.GetSize()
+    known.update(node)
+    edges = smallest_box(moved, GRIDS["oblique"], "Anterior")
+    assert_segments(node, volume, engine(array, GRIDS["oblique"], edges).labelmap)
+    # The next run proposes a smaller box for the class that the region of interest cuts.
+    region = add_roi((2, 2, 1), (20, 15, 7), GRIDS["oblique"])
+    known.segment(volume, model="threshold", roiNode=region, segmentationNode=node)
+    np.testing.assert_allclose(moved.GetSize(), size)
+    assert not np.allclose(before, automatic.GetSize())
+    boxes = BoxSet.of(find_model("threshold"), volume, node)
+    boxes.note_changes()
+    assert [boxes.state(name) for name in ("Anterior", "Posterior")] == ["changed", "automatic"]
+
+
 def test_a_box_that_names_no_class_changes_nothing(known):
     array = two_blobs()
     volume = add_volume(array, GRIDS["axis-aligned"])

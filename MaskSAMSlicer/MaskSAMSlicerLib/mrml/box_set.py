@@ -143,7 +143,7 @@ class BoxSet:
 
     def renew(self) -> None:
         """Move the boxes that the user did not edit to the proposals of the latest run."""
-        for node in self.nodes:
+        for node in [] if self.model.needs_boxes else self.nodes:
             if not box_nodes.is_edited(node):
                 name = box_nodes.class_of(node)
                 if name in self.record.proposals:
@@ -183,6 +183,11 @@ class BoxSet:
         proposal = None if self.model.needs_boxes else self.record.proposals.get(name)
         edited = proposal is None or box_nodes.differs(node, _box(name, proposal), self.volume)
         box_nodes.set_edited(node, edited)
+
+    def note_changes(self) -> None:
+        """Note which boxes differ from the automatic ones; see :meth:`note_change`."""
+        for node in self.nodes:
+            self.note_change(node)
 
     def save(self, path: str) -> int:
         """Write the active boxes to a markup file.

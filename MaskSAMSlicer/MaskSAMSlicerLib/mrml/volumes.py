@@ -13,10 +13,30 @@ from slicer.i18n import tr as _
 from MaskSAMCore.geometry import Box, RasBox, Volume, box_on_grid
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLMarkupsROINode, vtkMRMLScalarVolumeNode, vtkMRMLTransformableNode
+    from slicer import (
+        vtkMRMLMarkupsROINode,
+        vtkMRMLNode,
+        vtkMRMLScalarVolumeNode,
+        vtkMRMLTransformableNode,
+    )
 
 # Largest cosine of the angle between two axes that count as orthogonal.
 _ORTHOGONALITY_TOLERANCE = 1e-4
+
+
+def is_image(node: vtkMRMLNode | None) -> bool:
+    """Return whether a node is a scalar volume; labelmaps, of a subclass, are not."""
+    return node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode"
+
+
+def default_volume() -> vtkMRMLScalarVolumeNode | None:
+    """Return the image that the slice views show, else the scene's first; None without any."""
+    scene = slicer.mrmlScene
+    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    shown = [scene.GetNodeByID(view.GetBackgroundVolumeID() or "") for view in views]
+    loaded = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    images = [node for node in shown + loaded if is_image(node) and not node.GetHideFromEditors()]
+    return images[0] if images else None
 
 
 def volume_from_node(node: vtkMRMLScalarVolumeNode | None) -> Volume:
@@ -26,12 +46,19 @@ def volume_from_node(node: vtkMRMLScalarVolumeNode | None) -> Volume:
     transforms, so that the model gets the volume as the user sees it.
 
     Raises:
-        ValueError: the node is not a 3D scalar image, or a parent transform is not linear.
+        ValueError: the node is not a 3D scalar image, or is a labelmap, or a parent transform is
+            not linear.
     """
     if node is None:
         raise ValueError(_("Choose a volume first: load one with the Add Data dialog."))
     if not hasattr(node, "IsA") or not node.IsA("vtkMRMLScalarVolumeNode"):
         raise ValueError(_("{what!r} is not a volume node: choose one.").format(what=node))
+    if node.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise ValueError(
+            _("'{name}' is a labelmap: choose the image that it belongs to.").format(
+                name=node.GetName()
+            )
+        )
     image = node.GetImageData()
     if image is None or image.GetPointData() is None or image.GetPointData().GetScalars() is None:
         raise ValueError(_("The volume '{name}' has no voxels.").format(name=node.GetName()))

@@ -149,6 +149,7 @@ class BoxesView(VTKObservationMixin):
         self._progress = progress
         self._on_change = on_change
         self._boxes: BoxSet | None = None
+        self._paused = False
         header = ui.boxesTable.horizontalHeader()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
@@ -168,9 +169,23 @@ class BoxesView(VTKObservationMixin):
         self.removeObservers()
         self._boxes = None
 
+    def pause(self) -> None:
+        """Segment no more after drags, because the user has left the panel and could not cancel."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Undo `pause`, and note how the boxes were changed meanwhile."""
+        self._paused = False
+        if self._boxes is not None:
+            self._boxes.note_changes()
+            self._changed()
+
     def refresh(self) -> None:
         """Show the boxes for the chosen model and volume."""
-        boxes = self._boxes = self._updates.boxes()
+        before, boxes = self._boxes, self._updates.boxes()
+        self._boxes = boxes
+        if boxes is not None and (before is None or before.owner is not boxes.owner):
+            boxes.note_changes()  # nothing has followed them so far
         self._observe()
         # Boxes are ROIs too, but none of them is a region to segment.
         hidden = [node.GetID() for node in box_nodes.all_boxes()]
@@ -188,13 +203,11 @@ class BoxesView(VTKObservationMixin):
         self._fill_table()
         self._update_buttons()
 
-    def renew(self) -> None:
-        """Move automatic boxes to the proposals of the run that has just ended."""
+    def show_new(self) -> None:
+        """Show the boxes that the run which has just ended has added, if boxes are shown."""
         boxes = self._updates.boxes()
-        if boxes is not None and boxes.nodes and not boxes.model.needs_boxes:
-            boxes.renew()
-            if self._ui.showBoxesButton.checked:
-                boxes.show()
+        if boxes is not None and boxes.nodes and self._ui.showBoxesButton.checked:
+            boxes.show()
 
     def _advice(self) -> str:
         if self._boxes.model.needs_boxes:
@@ -310,7 +323,8 @@ class BoxesView(VTKObservationMixin):
     def _on_drag_end(self, node: Any, event: Any) -> None:
         self._on_move(node, event)
         edited = box_nodes.has_size(node) and box_nodes.is_edited(node)
-        if self._ui.liveCheckBox.checked and edited and self._boxes.segmentation is not None:
+        live = self._ui.liveCheckBox.checked and not self._paused
+        if live and edited and self._boxes.segmentation is not None:
             self._updates.start(after_drag=True)
 
     def _save(self, _checked: bool = False) -> None:

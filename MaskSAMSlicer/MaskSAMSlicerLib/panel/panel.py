@@ -99,6 +99,14 @@ class Panel:
         if not self._missing_packages and not self.busy:
             self._devices.ask()
 
+    def enter(self) -> None:
+        """Take up what was changed while the user was in other modules."""
+        self._boxes.resume()
+
+    def exit(self) -> None:
+        """Start no more runs by itself; a run in progress continues."""
+        self._boxes.pause()
+
     def close(self) -> None:
         """Stop observing the scene and the worker."""
         self._task.close()
@@ -150,7 +158,7 @@ class Panel:
         self._devices.show_used(outcome.device)
         if self._parameters is not None:
             self._parameters.boxSegmentation = outcome.node
-        self._boxes.renew()
+        self._boxes.show_new()
         self._task.end(
             _("Done: {count} classes in '{name}', {seconds:.1f} s.").format(
                 count=len(outcome.found), name=outcome.node.GetName(), seconds=outcome.seconds
