@@ -16,8 +16,11 @@ from typing import Any
 
 from MaskSAMCore.errors import MaskSAMError
 
-# Longer suffixes come before those they end in.
-IMAGE_SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
+# Longer suffixes come before those they end in. Pairs of .hdr and .img are named by their header.
+IMAGE_SUFFIXES = (
+    *(".nii.gz", ".nii", ".hdr.gz", ".hdr"),
+    *(".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd"),
+)
 WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 # Prefix of folders that hold the embeddings of a session, in the folder for temporary files.
@@ -26,6 +29,7 @@ EMBEDDINGS_PREFIX = "masksam-embeddings-"
 # Errors of code that takes a JSON value apart which has another form than expected.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
+_VOXEL_SUFFIXES = (".img.gz", ".img")
 _TEMPORARY_PREFIX = ".masksam-"
 # The longer mark comes first, because it begins with the shorter one.
 _BYTE_ORDER_MARKS = {
@@ -43,7 +47,7 @@ def is_image_name(path: Path) -> bool:
 
 def image_stem(path: Path) -> str:
     """Return the file name without its image suffix, else without its last suffix."""
-    for suffix in IMAGE_SUFFIXES:
+    for suffix in (*IMAGE_SUFFIXES, *_VOXEL_SUFFIXES):
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
     return path.stem

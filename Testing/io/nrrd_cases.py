@@ -1,7 +1,305 @@
-"""NRRD inputs of many kinds, with the outcome of reading each."""
+"""NRRD and MetaImage inputs of many kinds, with the outcome of reading each."""
 
 from __future__ import annotations
 
-from Testing.helpers.input_cases import InputCase
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
 
-CASES: list[InputCase] = []
+import numpy as np
+
+from Testing.helpers.input_cases import Expected, InputCase
+from Testing.io.helpers import oblique_volume
+from Testing.io.nifti_cases import sheared, unsheared
+
+VOLUME = oblique_volume(mirrored=True)
+ARRAY, MATRIX = VOLUME.array, VOLUME.ijk_to_ras
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+UNSIZED = np.diag([-1.0, -1.0, 1.0, 1.0])
+SIZED = np.diag([-0.7, -0.8, 2.5, 1.0])
+AXES = "TransformMatrix = 1 0 0 0 1 0 0 0 1"
+
+
+def nrrd_content(
+    array: np.ndarray = ARRAY, matrix: np.ndarray | None = MATRIX, *lines: str, **fields: str
+) -> bytes:
+    """Return the content of a NRRD file.
+
+    Args:
+        array: voxels with reversed axes, such as [K, J, I].
+        matrix: matrix from voxel indices to the file's space; None for no place in space.
+        *lines: further lines of the header.
+        **fields: fields in place of those by default, or empty to leave them out; ``space_units``
+            is "space units".
+    """
+    header = {
+        "type": "float" if array.dtype == np.float32 else "short",
+        "dimension": str(array.ndim),
+        "sizes": " ".join(map(str, array.shape[::-1])),
+        "endian": "little",
+        "encoding": "raw",
+    }
+    if matrix is not None:
+        header["space"] = "right-anterior-superior"
+        header["space directions"] = " ".join(vector(matrix[:3, axis]) for axis in range(3))
+        header["space origin"] = vector(matrix[:3, 3])
+    header |= {name.replace("_", " "): value for name, value in fields.items()}
+    text = [f"{name}: {value}" for name, value in header.items() if value]
+    voxels = array.astype(array.dtype.newbyteorder("<")).tobytes()
+    if header["encoding"] == "gzip":
+        voxels = gzip.compress(voxels)
+    return "\n".join(["NRRD0005", *text, *lines, "", ""]).encode() + voxels
+
+
+def vector(values: np.ndarray) -> str:
+    return "(" + ",".join(f"{value:.17g}" for value in values) + ")"
+
+
+def meta_content(
+    array: np.ndarray = ARRAY, matrix: np.ndarray | None = MATRIX, *lines: str
+) -> bytes:
+    """Return the content of a MetaImage file with voxels of 0.7 x 0.8 x 2.5 mm.
+
+    Args:
+        array: voxels with reversed axes, such as [K, J, I].
+        matrix: matrix from voxel indices to RAS mm; None to leave it to ``lines``.
+        *lines: further lines of the header.
+    """
+    place = []
+    if matrix is not None:
+        lps = LPS @ matrix
+        directions = lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)
+        place = [
+            "TransformMatrix = " + " ".join(f"{value:.17g}" for value in directions.T.ravel()),
+            "Offset = " + " ".join(f"{value:.17g}" for value in lps[:3, 3]),
+            "ElementSpacing = 0.7 0.8 2.5",
+        ]
+    header = [
+        "ObjectType = Image",
+        f"NDims = {array.ndim}",
+        "BinaryData = True",
+        "BinaryDataByteOrderMSB = False",
+        *place,
+        *lines,
+        "DimSize = " + " ".join(map(str, array.shape[::-1])),
+        "ElementType = MET_FLOAT",
+        "ElementDataFile = LOCAL",
+    ]
+    return ("\n".join(header) + "\n").encode() + array.astype("<f4").tobytes()
+
+
+def case(
+    title: str,
+    content: bytes,
+    outcome: str = "read",
+    message: str = "",
+    reason: str = "",
+    array: np.ndarray = ARRAY,
+    matrix: np.ndarray = MATRIX,
+) -> InputCase:
+    """Return the case of a file, whose content tells its format."""
+    name = "a.nrrd" if content.startswith(b"NRRD") else "a.mha"
+
+    def write(folder: Path) -> Expected:
+        (folder / name).write_bytes(content)
+        path = folder / name
+        return Expected(path) if outcome == "refused" else Expected(path, array, matrix)
+
+    return InputCase(title, write, outcome, message, reason)  # type: ignore[arg-type]
+
+
+def detached(name: str, folder_name: str = "") -> Callable[[Path], Expected]:
+    """Return a writer of a header whose voxels are in another file."""
+
+    def write(folder: Path) -> Expected:
+        folder = Path(os.fsdecode(os.fsencode(folder) + b"/" + os.fsencode(folder_name)))
+        folder.mkdir(exist_ok=True)
+        if name.endswith(".mhd"):
+            content = meta_content().replace(b"LOCAL", b"voxels.raw")
+            header = content[: -ARRAY.nbytes]
+        else:
+            content = nrrd_content(ARRAY, MATRIX, "data file: voxels.raw")
+            header = content[: -ARRAY.nbytes - 1]
+        (folder / name).write_bytes(header)
+        (folder / "voxels.raw").write_bytes(ARRAY.astype("<f4").tobytes())
+        return Expected(folder / name, ARRAY, MATRIX)
+
+    return write
+
+
+def write_without_voxels(folder: Path) -> Expected:
+    expected = detached("a.nhdr")(folder)
+    (folder / "voxels.raw").unlink()
+    return Expected(expected.path)
+
+
+def in_units(*factors: float) -> np.ndarray:
+    """Return the matrix of VOLUME in units along R, A and S of ``factors`` mm."""
+    return np.diag([*(1 / factor for factor in factors), 1.0]) @ MATRIX
+
+
+def nan_origin() -> np.ndarray:
+    matrix = MATRIX.copy()
+    matrix[:3, 3] = np.nan
+    return matrix
+
+
+UNORIENTED = "does not say its orientation: left and right are a guess"
+AS_DICOM = "The axes are taken for those of DICOM: left, posterior, superior."
+SERIES = np.stack([ARRAY, ARRAY])
+PLACED = "(1,0,0) (0,1,0) (0,0,1)"
+
+CASES: list[InputCase] = [
+    case("NRRD in RAS", nrrd_content()),
+    case("NRRD in LPS", nrrd_content(ARRAY, LPS @ MATRIX, space="left-posterior-superior")),
+    case("NRRD in LAS", nrrd_content(ARRAY, np.diag([-1, 1, 1, 1]) @ MATRIX, space="LAS")),
+    case("compressed NRRD", nrrd_content(encoding="gzip")),
+    InputCase(".nhdr with its voxels in another file", detached("a.nhdr"), "read"),
+    InputCase(
+        ".nhdr without its voxels", write_without_voxels, "refused", "cannot be read as an image"
+    ),
+    case(
+        "NRRD without space",
+        nrrd_content(matrix=None, spacings="0.7 0.8 2.5"),
+        "read with a note",
+        UNORIENTED,
+        AS_DICOM,
+        matrix=SIZED,
+    ),
+    case(
+        "NRRD without voxel size",
+        nrrd_content(matrix=None, space="left-posterior-superior"),
+        "read with a note",
+        "does not say the size of its voxels: 1 mm is a guess",
+        "1 mm is a guess.",
+        matrix=UNSIZED,
+    ),
+    case(
+        "space units um, cm and m",
+        nrrd_content(ARRAY, in_units(1e-3, 10, 1e3), space_units='"um" "cm" "m"'),
+        reason="They become mm.",
+    ),
+    case(
+        "units of the axes",
+        nrrd_content(matrix=None, spacings="0.07 0.08 0.25", units='"cm" "cm" "cm"'),
+        "read with a note",
+        UNORIENTED,
+        "They become mm; the orientation is a guess.",
+        matrix=SIZED,
+    ),
+    case(
+        "unknown space units",
+        nrrd_content(space_units='"mm" "furlong" "mm"'),
+        "read with a note",
+        "unknown unit 'furlong', read as mm",
+        "They are taken for mm.",
+    ),
+    case(
+        "micrometres given as mm",
+        nrrd_content(ARRAY, in_units(1e-3, 1e-3, 1e-3)),
+        "refused",
+        "voxels of 700 x 800 x 2500 mm: correct their size or unit",
+        "No scan has voxels of such a size.",
+    ),
+    case(
+        "spacing of NaN",
+        nrrd_content(matrix=None, spacings="nan 0.8 2.5"),
+        "refused",
+        "a voxel size, axis or origin that is no number",
+    ),
+    case(
+        "axis of zeros",
+        nrrd_content(ARRAY, MATRIX @ np.diag([0, 1, 1, 1])),
+        "refused",
+        "size 0 or axes that are not independent",
+    ),
+    case(
+        "origin of NaN",
+        nrrd_content(ARRAY, nan_origin()),
+        "refused",
+        "a voxel size, axis or origin that is no number",
+    ),
+    case(
+        "axes sheared by 0.001",
+        nrrd_content(ARRAY, sheared(0.001)),
+        reason="The nearest rectangular grid is used; no voxel moves noticeably.",
+        matrix=unsheared(0.001, ARRAY.shape),
+    ),
+    case(
+        "sheared axes",
+        nrrd_content(ARRAY, sheared(0.2)),
+        "refused",
+        "sheared axes: resample it",
+        "Arrays with rectangular axes cannot hold it.",
+    ),
+    case(
+        "sequence of one volume",
+        nrrd_content(
+            ARRAY[None], kinds="domain domain domain list", space_directions=PLACED + " none"
+        )
+        .replace(b"right-anterior", b"left-posterior")
+        .replace(vector(MATRIX[:3, 3]).encode(), b"(0,0,0)"),
+        matrix=UNSIZED,
+    ),
+    case(
+        "sequence of several volumes",
+        nrrd_content(SERIES, kinds="domain domain domain list", space_directions=PLACED + " none"),
+        "refused",
+        "2 values per voxel",
+    ),
+    case("4D of several volumes", nrrd_content(SERIES, None), "refused", "4D image"),
+    case("NaN voxels", nrrd_content(ARRAY * np.float32(np.nan)), "refused", "NaN or infinite"),
+    case("size 0 along an axis", nrrd_content(sizes="13 11 0"), "refused", "no voxels"),
+    case(
+        "sizes that the file cannot hold",
+        nrrd_content(sizes="20000 30000 40000"),
+        "refused",
+        "incomplete: copy it again",
+        "Memory is not asked for in vain.",
+    ),
+    case("half a NRRD", nrrd_content()[:2000], "refused", "damaged, incomplete"),
+    case("MetaImage", meta_content()),
+    InputCase(".mhd with its voxels in another file", detached("a.mhd"), "read"),
+    case(
+        "MetaImage in micrometres",
+        meta_content(ARRAY, None, AXES, "ElementSpacing = 700 800 2500", 'DistanceUnits = "um"'),
+        reason="They become mm.",
+        matrix=SIZED,
+    ),
+    case(
+        "MetaImage without TransformMatrix",
+        meta_content(ARRAY, None, "ElementSpacing = 0.7 0.8 2.5"),
+        "read with a note",
+        UNORIENTED,
+        AS_DICOM,
+        matrix=SIZED,
+    ),
+    case(
+        "MetaImage without ElementSpacing",
+        meta_content(ARRAY, None, AXES),
+        "read with a note",
+        "does not say the size of its voxels: 1 mm is a guess",
+        "1 mm is a guess.",
+        matrix=UNSIZED,
+    ),
+    case(
+        "ElementSpacing of NaN",
+        meta_content(ARRAY, None, AXES, "ElementSpacing = nan 0.8 2.5"),
+        "refused",
+        "a voxel size, axis or origin that is no number",
+    ),
+    case(
+        "ElementSpacing of 0",
+        meta_content(ARRAY, None, AXES, "ElementSpacing = 0 0.8 2.5"),
+        "refused",
+        "size 0 or axes that are not independent",
+    ),
+    case("sheared MetaImage", meta_content(ARRAY, sheared(0.2)), "refused", "sheared axes"),
+    case("half a MetaImage", meta_content()[:2000], "refused", "damaged, incomplete"),
+    InputCase(
+        "header and folder that are not UTF-8",
+        detached(os.fsdecode(b"\xfc.nhdr"), os.fsdecode(b"caf\xe9")),
+        "read",
+    ),
+]

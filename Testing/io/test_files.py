@@ -129,6 +129,8 @@ def test_a_file_that_is_missing_or_not_json_is_refused_with_its_path(tmp_path: P
         ("brain.1.NII", "brain.1", True),
         ("brain.seg.nrrd", "brain", True),
         ("brain.nrrd", "brain", True),
+        ("brain.hdr.gz", "brain", True),
+        ("brain.img.gz", "brain", False),
         ("brain.txt", "brain", False),
         ("brain", "brain", False),
     ],
