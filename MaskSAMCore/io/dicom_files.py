@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,11 +123,11 @@ def _read(path: Path) -> ImageFile | None:
     try:
         header, pixels_at = _read_header(path)
         meta = header.file_meta
-        sop_class = str(header.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
-        series = str(header.get("SeriesInstanceUID") or "")
-        syntax = str(meta.get("TransferSyntaxUID") or "")
+        sop_class = texts(header, "SOPClassUID") or texts(meta, "MediaStorageSOPClassUID")
+        series = "".join(texts(header, "SeriesInstanceUID"))
+        syntax = "".join(texts(meta, "TransferSyntaxUID"))
         has_pixels = pixels_at is not None or "PixelData" in header
-        is_image = _is_image_class(sop_class, has_pixels)
+        is_image = _is_image_class("".join(sop_class), has_pixels)
     except MemoryError:
         raise
     except Exception as error:
@@ -153,6 +153,7 @@ def _read_header(path: Path) -> tuple[Dataset, int | None]:
         return header, pixels_at if stream.read(4) in _PIXEL_DATA_TAGS else None
 
 
+@cache
 def _is_image_class(sop_class: str, has_pixels: bool) -> bool:
     """Return whether files of an SOP class hold images; private classes do if they have pixels."""
     from pydicom.uid import UID
@@ -193,29 +194,12 @@ def _damaged(path: Path) -> MaskSAMError:
     return MaskSAMError(f"{path} is damaged or incomplete: copy it again")
 
 
-def numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
-    """Return the values of a decimal element (DS); none if it is missing or empty.
-
-    Raises:
-        ValueError: a value is no finite number.
-    """
-    found = texts(header, keyword)
-    values = tuple(float(text) for text in found)
-    # Python reads 1_0 as 10, too.
-    if not all(map(isfinite, values)) or any("_" in text for text in found):
-        raise ValueError(f"{keyword} has values that are no finite numbers")
-    return values
-
-
 def texts(header: Dataset, keyword: str | tuple[int, int]) -> tuple[str, ...]:
     """Return the values of an element as text; none if it is missing or empty.
 
     Binary values are not converted: equal ones give equal texts.
     """
-    if keyword not in header:
-        return ()
-    # pydicom's own conversion takes several times as long.
-    value: Any = header.get_item(keyword).value
+    value = _raw_value(header, keyword)
     if isinstance(value, bytes):
         text = value.decode("latin-1").strip(" \0")
         return tuple(part.strip() for part in text.split("\\")) if text else ()
@@ -224,3 +208,37 @@ def texts(header: Dataset, keyword: str | tuple[int, int]) -> tuple[str, ...]:
     if isinstance(value, (str, int, float)):
         return (str(value),)
     return tuple(str(part) for part in value)
+
+
+def integer(header: Dataset, keyword: str, default: int | None = None) -> int:
+    """Return the value of an integer of two bytes (US).
+
+    Raises:
+        ValueError: the element is missing and has no default, or it is of another kind.
+    """
+    value = _raw_value(header, keyword)
+    if isinstance(value, bytes) and len(value) == 2:
+        little_endian = header.original_encoding[1] is not False
+        return int.from_bytes(value, "little" if little_endian else "big")
+    if isinstance(value, int):
+        return int(value)
+    if value is None and default is not None:
+        return default
+    raise ValueError(f"{keyword} is missing or no integer of two bytes")
+
+
+def _raw_value(header: Dataset, keyword: str | tuple[int, int]) -> Any:
+    """Return the value of an element as it is in the file; None if it is missing.
+
+    pydicom's own conversion takes several times as long.
+    """
+    tag = tag_of(keyword)
+    return header.get_item(tag).value if tag in header else None
+
+
+@cache
+def tag_of(keyword: str | tuple[int, int]) -> Any:
+    """Return the tag of an element, with which pydicom finds it faster than by its keyword."""
+    from pydicom.tag import Tag
+
+    return Tag(keyword)

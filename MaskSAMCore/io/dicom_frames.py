@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io.dicom_files import ImageFile, numbers, texts
+from MaskSAMCore.io.dicom_files import ImageFile, integer, tag_of, texts
 from MaskSAMCore.io.dicom_pixels import PixelFormat, pixel_format
 
 if TYPE_CHECKING:
@@ -140,29 +141,69 @@ class Frame:
         return f"{name}, frame {self.index + 1}" if self.pixels.frames > 1 else name
 
 
-class _Groups:
-    """Functional groups of a file: the elements of each frame, else those that all frames share.
-
-    Attributes:
-        header: header of the file.
-    """
+class _Elements:
+    """Elements of the frames of a file: each frame's own, else those that all frames share."""
 
     def __init__(self, header: Dataset) -> None:
-        self.header = header
+        self._header = header
         self._frames = header.get("PerFrameFunctionalGroupsSequence") or ()
         self._shared = _item(header, "SharedFunctionalGroupsSequence")
-        self._shared_items: dict[str, Dataset | None] = {}
+        # Images of nuclear medicine have their place with the detector.
+        self._detector = _item(header, "DetectorInformationSequence")
+        self._common: dict[tuple[str, str, str], tuple[str, ...]] = {}
 
-    def find(self, index: int, group: str, keyword: str) -> Dataset:
-        """Return the dataset of a frame that has an element; the whole header if no group does."""
+    def texts(self, index: int, group: str, group_keyword: str, keyword: str) -> tuple[str, ...]:
+        """Return the values of an element; none if it is missing or empty.
+
+        Args:
+            index: number of the frame in the file.
+            group: functional group of the element in files with several frames; may be empty.
+            group_keyword: keyword of the element in this group.
+            keyword: keyword of the element in the header; empty if only the group has it.
+        """
         if self._frames and group:
             own = _item(self._frames[index], group)
-            if own is not None and keyword in own:
-                return own
-        if group not in self._shared_items:
-            self._shared_items[group] = _item(self._shared, group) if group else None
-        shared = self._shared_items[group]
-        return shared if shared is not None and keyword in shared else self.header
+            values = texts(own, group_keyword) if own is not None else ()
+            if values:
+                return values
+        key = (group, group_keyword, keyword)
+        if key not in self._common:
+            shared = _item(self._shared, group) if group else None
+            self._common[key] = (
+                (texts(shared, group_keyword) if shared is not None else ())
+                or (texts(self._header, keyword) if keyword else ())
+                or (texts(self._detector, keyword) if self._detector and keyword else ())
+            )
+        return self._common[key]
+
+    def numbers(self, index: int, group: str, keyword: str) -> tuple[float, ...]:
+        """Return the values of a decimal element; none if it is missing or empty.
+
+        Raises:
+            ValueError: a value is no finite number.
+        """
+        found = self.texts(index, group, keyword, keyword)
+        values = tuple(map(float, found))
+        # Python reads 1_0 as 10, too.
+        if not all(map(isfinite, values)) or any("_" in text for text in found):
+            raise ValueError(f"{keyword} has values that are no finite numbers")
+        return values
+
+    def value(self, index: int, field: _Field) -> str:
+        """Return the value of a field, comparable between frames; empty if it is missing."""
+        values = self.texts(index, field.group, field.group_keyword, field.keyword)
+        if field.name == "image type":
+            # The first two values say only whether the pixels are original.
+            return "\\".join(values[2:])
+        return "\\".join(map(_rounded, values))
+
+    def private(self, tag: tuple[int, int], creator: str) -> str:
+        """Return the first value of a private element; empty if missing or another vendor's."""
+        key = ("", creator, str(tag))
+        if key not in self._common:
+            known = texts(self._header, (tag[0], 0x0010)) == (creator,)
+            self._common[key] = texts(self._header, tag) if known else ()
+        return "".join(self._common[key][:1])
 
 
 def frames_of(file: ImageFile) -> list[Frame]:
@@ -173,11 +214,15 @@ def frames_of(file: ImageFile) -> list[Frame]:
     """
     # pydicom raises errors of many types when it converts damaged elements.
     try:
-        _check_kind(file)
+        elements = _Elements(file.header)
+        _check_kind(file, elements)
         pixels = pixel_format(file)
-        if pixels.frames > 1 and "PerFrameFunctionalGroupsSequence" not in file.header:
-            return list(_nuclear_frames(file, pixels))
-        return list(_frames(file, pixels))
+        groups = file.header.get("PerFrameFunctionalGroupsSequence")
+        if pixels.frames > 1 and not groups:
+            return list(_nuclear_frames(file, pixels, elements))
+        if groups and len(groups) != pixels.frames:
+            raise file.damaged()
+        return [_frame(file, index, pixels, elements) for index in range(pixels.frames)]
     except (MaskSAMError, MemoryError):
         raise
     except Exception as error:
@@ -190,45 +235,40 @@ def slice_thickness(frame: Frame) -> float:
     Raises:
         MaskSAMError: the header does not state it.
     """
-    header = frame.file.header
-    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        try:
-            source = _Groups(header).find(frame.index, "PixelMeasuresSequence", keyword)
-            values = numbers(source, keyword)
-        except Exception as error:
-            raise frame.file.damaged() from error
-        if values and values[0] > 0:
-            return values[0]
+    elements = _Elements(frame.file.header)
+    try:
+        for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+            values = elements.numbers(frame.index, "PixelMeasuresSequence", keyword)
+            if values and values[0] > 0:
+                return values[0]
+    except ValueError as error:
+        raise frame.file.damaged() from error
     raise _missing(frame.file, "slice thickness")
 
 
 def differences(frames: Sequence[Frame]) -> list[str]:
     """Return the names of what tells frames apart, the most telling first; none if unknown."""
-    found = [
-        name
-        for name in dict.fromkeys(name for frame in frames for name, _ in frame.contrast)
-        if len({dict(frame.contrast).get(name) for frame in frames}) > 1
-    ]
-    groups = {id(frame.file): _Groups(frame.file.header) for frame in frames}
+    values: dict[str, set[str]] = {}
+    files = {frame.file: _Elements(frame.file.header) for frame in frames}
+    for frame in frames:
+        for name, value in frame.contrast:
+            values.setdefault(name, set()).add(value)
     for field in _VARIABLE:
-        values = {_value(groups[id(frame.file)], frame.index, field) for frame in frames}
-        if len(values) > 1:
-            found.append(field.name)
-    return found
+        values[field.name] = {files[frame.file].value(frame.index, field) for frame in frames}
+    return [name for name, found in values.items() if len(found) > 1]
 
 
-def _check_kind(file: ImageFile) -> None:
+def _check_kind(file: ImageFile, elements: _Elements) -> None:
     """Check that a file is a plain grey-level image.
 
     Raises:
         MaskSAMError: the image has colours, or is a mosaic of slices.
     """
     header = file.header
-    photometric = texts(header, "PhotometricInterpretation")
-    grey = {"MONOCHROME1", "MONOCHROME2"}.issuperset(photometric)
-    if header.get("SamplesPerPixel") not in (None, 1) or not grey:
+    grey = {"MONOCHROME1", "MONOCHROME2"}.issuperset(texts(header, "PhotometricInterpretation"))
+    if integer(header, "SamplesPerPixel", 1) != 1 or not grey:
         raise MaskSAMError(f"{file.path} is a colour image: give a grey-level image")
-    mosaic = any(_private(header, tag, creator) for tag, creator in _MOSAICS)
+    mosaic = any(elements.private(tag, creator) for tag, creator in _MOSAICS)
     if mosaic or "MOSAIC" in texts(header, "ImageType"):
         raise MaskSAMError(
             f"{file.path} is a mosaic, a picture of all slices side by side: convert the series"
@@ -236,45 +276,21 @@ def _check_kind(file: ImageFile) -> None:
         )
 
 
-def _frames(file: ImageFile, pixels: PixelFormat) -> Iterator[Frame]:
-    """Yield the frames of a file with one frame, or with functional groups."""
-    header = file.header
-    groups = _Groups(header)
-    if len(header.get("PerFrameFunctionalGroupsSequence") or (0,)) != pixels.frames:
-        raise file.damaged()
-    # Images of nuclear medicine have their place with the detector.
-    detector = _item(header, "DetectorInformationSequence")
-    for index in range(pixels.frames):
-        position = groups.find(index, "PlanePositionSequence", "ImagePositionPatient")
-        orientation = groups.find(index, "PlaneOrientationSequence", "ImageOrientationPatient")
-        if detector is not None:
-            position = position if "ImagePositionPatient" in position else detector
-            orientation = orientation if "ImageOrientationPatient" in orientation else detector
-        yield _frame(
-            file,
-            index,
-            pixels,
-            position,
-            orientation,
-            groups.find(index, "PixelMeasuresSequence", "PixelSpacing"),
-            groups.find(index, "PixelValueTransformationSequence", "RescaleSlope"),
-            _contrast(groups, index),
-        )
+def _nuclear_frames(file: ImageFile, pixels: PixelFormat, elements: _Elements) -> Iterator[Frame]:
+    """Yield the frames of a file whose slices are numbered, as in nuclear medicine.
 
-
-def _nuclear_frames(file: ImageFile, pixels: PixelFormat) -> Iterator[Frame]:
-    """Yield the frames of a file whose slices are numbered, as in nuclear medicine."""
+    Raises:
+        MaskSAMError: the slices are not numbered, as in films of one slice.
+    """
     header = file.header
     slices = _vector(header, "SliceVector")
-    detector = _item(header, "DetectorInformationSequence")
-    distance = numbers(header, "SpacingBetweenSlices")
-    if len(slices) != pixels.frames or detector is None or not distance:
+    distance = elements.numbers(0, "", "SpacingBetweenSlices")
+    if len(slices) != pixels.frames or not distance:
         raise MaskSAMError(
             f"{file.path} has {pixels.frames} frames without a position in space each: give the"
             " original images of the scanner"
         )
-    contrast = _contrast(_Groups(header), 0)
-    first = _frame(file, 0, pixels, detector, detector, header, header, contrast)
+    first = _frame(file, 0, pixels, elements)
     row, column = np.reshape(first.orientation, (2, 3))
     # The sign of the distance is the direction of the stack along the normal.
     step = distance[0] * np.cross(row, column)
@@ -290,36 +306,32 @@ def _nuclear_frames(file: ImageFile, pixels: PixelFormat) -> Iterator[Frame]:
         )
 
 
-def _frame(
-    file: ImageFile,
-    index: int,
-    pixels: PixelFormat,
-    position: Dataset,
-    orientation: Dataset,
-    measures: Dataset,
-    scale: Dataset,
-    contrast: tuple[tuple[str, str], ...],
-) -> Frame:
-    """Return a frame from the datasets with its position, orientation, spacing and scale."""
-    spacing = numbers(measures, "PixelSpacing")
+def _frame(file: ImageFile, index: int, pixels: PixelFormat, elements: _Elements) -> Frame:
+    """Return a frame from the elements of its file.
+
+    Raises:
+        MaskSAMError: the frame has no place in space.
+    """
+    spacing = elements.numbers(index, "PixelMeasuresSequence", "PixelSpacing")
     if not spacing and "ImagerPixelSpacing" in file.header:
         raise MaskSAMError(
-            f"{file.path} states the spacing of its pixels on the detector only, as projections do:"
-            " give a series of slices"
+            f"{file.path} states its pixel spacing on the detector only, as projections do: give a"
+            " series of slices"
         )
+    position = elements.numbers(index, "PlanePositionSequence", "ImagePositionPatient")
+    orientation = elements.numbers(index, "PlaneOrientationSequence", "ImageOrientationPatient")
+    scale = "PixelValueTransformationSequence"
     return Frame(
         file=file,
         index=index,
         pixels=pixels,
-        position=_required(file, numbers(position, "ImagePositionPatient"), 3, "position"),
-        orientation=_required(
-            file, numbers(orientation, "ImageOrientationPatient"), 6, "orientation"
-        ),
+        position=_required(file, position, 3, "position"),
+        orientation=_required(file, orientation, 6, "orientation"),
         spacing=_required(file, spacing, 2, "pixel spacing"),
-        slope=(numbers(scale, "RescaleSlope") or (1.0,))[0],
-        intercept=(numbers(scale, "RescaleIntercept") or (0.0,))[0],
-        localizer="LOCALIZER" in texts(file.header, "ImageType"),
-        contrast=contrast,
+        slope=(elements.numbers(index, scale, "RescaleSlope") or (1.0,))[0],
+        intercept=(elements.numbers(index, scale, "RescaleIntercept") or (0.0,))[0],
+        localizer="LOCALIZER" in elements.texts(index, "", "", "ImageType"),
+        contrast=_contrast(elements, index),
     )
 
 
@@ -344,24 +356,11 @@ def _missing(file: ImageFile, name: str) -> MaskSAMError:
     )
 
 
-def _contrast(groups: _Groups, index: int) -> tuple[tuple[str, str], ...]:
+def _contrast(elements: _Elements, index: int) -> tuple[tuple[str, str], ...]:
     """Return names and values of what is the same in all slices of a volume."""
-    found = [(field.name, _value(groups, index, field)) for field in _CONTRAST]
-    for tag, creator in _B_VALUES:
-        values = _private(groups.header, tag, creator)
-        found.append(("b-value", values[0] if values else ""))
+    found = [(field.name, elements.value(index, field)) for field in _CONTRAST]
+    found += [("b-value", elements.private(tag, creator)) for tag, creator in _B_VALUES]
     return tuple((name, value) for name, value in found if value)
-
-
-def _value(groups: _Groups, index: int, field: _Field) -> str:
-    """Return the value of an element as text, comparable between frames; empty if it is missing."""
-    source = groups.find(index, field.group, field.group_keyword)
-    keyword = field.keyword if source is groups.header else field.group_keyword
-    values = texts(source, keyword) if keyword else ()
-    if field.name == "image type":
-        # The first two values say only whether the pixels are original.
-        return "\\".join(values[2:])
-    return "\\".join(map(_rounded, values))
 
 
 def _rounded(text: str) -> str:
@@ -369,13 +368,6 @@ def _rounded(text: str) -> str:
         return f"{float(text):.3f}"
     except ValueError:
         return text
-
-
-def _private(header: Dataset, tag: tuple[int, int], creator: str) -> tuple[str, ...]:
-    """Return the values of a private element; none if it is missing or another vendor's."""
-    if tag not in header or texts(header, (tag[0], 0x0010)) != (creator,):
-        return ()
-    return texts(header, tag)
 
 
 def _vector(header: Dataset, keyword: str) -> tuple[int, ...]:
@@ -388,7 +380,10 @@ def _vector(header: Dataset, keyword: str) -> tuple[int, ...]:
 
 def _item(dataset: Dataset | None, keyword: str) -> Dataset | None:
     """Return the first item of a sequence; None if it is missing or empty."""
-    if dataset is None or keyword not in dataset:
+    if dataset is None:
         return None
-    items = dataset[keyword].value
+    tag = tag_of(keyword)
+    if tag not in dataset:
+        return None
+    items = dataset[tag].value
     return items[0] if items else None

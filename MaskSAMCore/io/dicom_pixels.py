@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io.dicom_files import ImageFile, texts
+from MaskSAMCore.io.dicom_files import ImageFile, integer, texts
 
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 # Transfer syntaxes without compression of the pixels; the file as a whole may be deflated.
@@ -64,18 +64,20 @@ def pixel_format(file: ImageFile) -> PixelFormat:
         MaskSAMError: the format is incomplete, contradictory or not supported.
     """
     header = file.header
-    allocated = _integer(file, "BitsAllocated")
-    stored = _integer(file, "BitsStored", allocated)
-    high = _integer(file, "HighBit", stored - 1)
-    # Frames of files with functional groups are counted by these.
-    groups = len(header.get("PerFrameFunctionalGroupsSequence") or ())
-    frames = int(header.get("NumberOfFrames") or groups or 1)
+    try:
+        allocated = integer(header, "BitsAllocated")
+        stored = integer(header, "BitsStored", allocated)
+        high = integer(header, "HighBit", stored - 1)
+        rows, columns = integer(header, "Rows"), integer(header, "Columns")
+        signed = bool(integer(header, "PixelRepresentation"))
+        frames = int("".join(texts(header, "NumberOfFrames")) or 1)
+    except ValueError as error:
+        raise file.damaged() from error
     if allocated not in (8, 16, 32):
         raise MaskSAMError(
             f"{file.path} has pixels of {allocated} bits, which are not supported: load it in"
             " 3D Slicer and save it as .nrrd"
         )
-    rows, columns = _integer(file, "Rows"), _integer(file, "Columns")
     if min(rows, columns, frames, stored) < 1 or not stored - 1 <= high < allocated:
         raise file.damaged()
     return PixelFormat(
@@ -85,7 +87,7 @@ def pixel_format(file: ImageFile) -> PixelFormat:
         bits_allocated=allocated,
         bits_stored=stored,
         shift=high + 1 - stored,
-        signed=bool(_integer(file, "PixelRepresentation")),
+        signed=signed,
         inverted=texts(header, "PhotometricInterpretation") == ("MONOCHROME1",),
     )
 
@@ -195,6 +197,8 @@ def _pixel_data(file: ImageFile) -> tuple[bytes, bool]:
 
 def _without_overlay(values: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
     """Return the values without bits of the file that do not belong to them."""
+    if pixels.bits_stored == pixels.bits_allocated:
+        return values
     lowest, highest = pixels.range
     if pixels.shift == 0 and lowest <= values.min() and values.max() <= highest:
         return values
@@ -202,15 +206,3 @@ def _without_overlay(values: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
     # Shifted to the top and back, a signed value gets its sign into all bits above it.
     empty = 8 * values.dtype.itemsize - pixels.bits_stored
     return (bits << empty).view(values.dtype) >> empty
-
-
-def _integer(file: ImageFile, keyword: str, default: int | None = None) -> int:
-    """Return an integer of the header.
-
-    Raises:
-        MaskSAMError: the header does not have it, and there is no default.
-    """
-    value = file.header.get(keyword, default)
-    if not isinstance(value, int):
-        raise file.damaged()
-    return value
