@@ -6,7 +6,7 @@ import os
 import struct
 import tempfile
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.dicom_files import ImageFile, integer, texts
 
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 # Transfer syntaxes without compression of the pixels; the file as a whole may be deflated.
 _NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", _BIG_ENDIAN)
-_GRAY_WORD_IMAGE = "1.2.840.10008.5.1.4.1.1.7.3"
+_RLE = "1.2.840.10008.1.2.5"
+_GREY_WORD_IMAGE = "1.2.840.10008.5.1.4.1.1.7.3"
 
 
 @dataclass(frozen=True)
@@ -132,22 +136,51 @@ def _native_values(file: ImageFile, pixels: PixelFormat) -> NDArray[Any]:
 
 
 def _decoded_values(file: ImageFile, pixels: PixelFormat) -> NDArray[Any]:
-    """Return the values of compressed pixels, decoded by GDCM.
+    """Return the values of compressed pixels.
 
-    GDCM gets a file with nothing but the pixels: it would apply the slope and the intercept of one
-    frame to all, and cannot open paths that are not UTF-8.
+    Raises:
+        MaskSAMError: the pixels cannot be decoded.
+    """
+    from pydicom.uid import UID
+
+    bare = _bare_dataset(file, pixels)
+    # The decoders raise errors of many types on damaged data.
+    try:
+        # GDCM cannot decode all RLE files, and the other decoders of pydicom are optional.
+        rle = file.transfer_syntax == _RLE
+        decoded = bare.pixel_array if rle else _decoded_by_gdcm(bare)
+        return decoded.reshape(pixels.frames, pixels.rows, pixels.columns)
+    except (MaskSAMError, MemoryError):
+        raise
+    except Exception as error:
+        raise MaskSAMError(
+            f"{file.path} cannot be decoded ({UID(file.transfer_syntax).name}): it is damaged, or"
+            " compressed in a way that is not supported"
+        ) from error
+
+
+def _decoded_by_gdcm(bare: Dataset) -> NDArray[Any]:
+    with tempfile.TemporaryDirectory(prefix="masksam-dicom-") as folder:
+        path = os.path.join(folder, "pixels.dcm")
+        bare.save_as(path, enforce_file_format=True)
+        return sitk.GetArrayFromImage(sitk.ReadImage(path, imageIO="GDCMImageIO"))
+
+
+def _bare_dataset(file: ImageFile, pixels: PixelFormat) -> Dataset:
+    """Return a dataset with nothing but the compressed pixels of a file.
+
+    GDCM would apply the slope and intercept of one frame to all, and cannot open all paths.
     """
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import generate_uid
 
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = file.transfer_syntax
-    meta.MediaStorageSOPClassUID = _GRAY_WORD_IMAGE
-    meta.MediaStorageSOPInstanceUID = generate_uid()
     bare = Dataset()
-    bare.file_meta = meta
-    bare.SOPClassUID = _GRAY_WORD_IMAGE
-    bare.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    bare.file_meta = FileMetaDataset()
+    bare.file_meta.TransferSyntaxUID = file.transfer_syntax
+    bare.file_meta.MediaStorageSOPClassUID = _GREY_WORD_IMAGE
+    bare.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    bare.SOPClassUID = _GREY_WORD_IMAGE
+    bare.SOPInstanceUID = bare.file_meta.MediaStorageSOPInstanceUID
     bare.SamplesPerPixel = 1
     bare.PhotometricInterpretation = "MONOCHROME2"
     bare.NumberOfFrames = pixels.frames
@@ -160,19 +193,7 @@ def _decoded_values(file: ImageFile, pixels: PixelFormat) -> NDArray[Any]:
     bare.PixelData = _pixel_data(file)[0]
     bare["PixelData"].VR = "OB"
     bare["PixelData"].is_undefined_length = True
-    with tempfile.TemporaryDirectory(prefix="masksam-dicom-") as folder:
-        path = os.path.join(folder, "pixels.dcm")
-        bare.save_as(path, enforce_file_format=True)
-        try:
-            decoded = sitk.GetArrayFromImage(sitk.ReadImage(path, imageIO="GDCMImageIO"))
-        except RuntimeError as error:
-            raise MaskSAMError(
-                f"{file.path} cannot be decoded ({meta.TransferSyntaxUID.name}): it may be"
-                " damaged, or compressed in a way that is not supported"
-            ) from error
-    if decoded.size != pixels.frames * pixels.rows * pixels.columns:
-        raise file.damaged()
-    return decoded.reshape(pixels.frames, pixels.rows, pixels.columns)
+    return bare
 
 
 def _pixel_data(file: ImageFile) -> tuple[bytes, bool]:
