@@ -19,8 +19,8 @@ from MaskSAMCore.errors import MaskSAMError
 
 # Tolerance in voxels: corners read from files are off by about 1e-6, which must not add a voxel.
 EDGE_TOLERANCE = 1e-3
-# Threshold in Hounsfield units: CT images with air in them have values below it, MR images do not.
-CT_AIR = -500
+# Unit vectors whose box has less volume than this lie in a plane.
+_FLAT = 1e-6
 
 # Index of the RAS axis of each direction, and the sign along it.
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
@@ -70,11 +70,7 @@ class Volume:
         if self.array.ndim != 3:
             raise MaskSAMError(f"a volume must have 3 axes, this array has {self.array.ndim}")
         matrix = np.asarray(self.ijk_to_ras, dtype=np.float64)
-        if (
-            matrix.shape != (4, 4)
-            or not np.isfinite(matrix).all()
-            or abs(np.linalg.det(matrix[:3, :3])) < 1e-12
-        ):
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or _is_flat(matrix[:3, :3]):
             raise MaskSAMError("ijk_to_ras must be an invertible 4 x 4 matrix of finite numbers")
         object.__setattr__(self, "ijk_to_ras", matrix)
 
@@ -263,6 +259,14 @@ def reorient(volume: Volume, code: str) -> Volume:
         ijk_to_ras=volume.ijk_to_ras @ step,
         orientation=None,
     )
+
+
+def _is_flat(axes: NDArray[np.float64]) -> bool:
+    """Return whether the columns of a (3, 3) matrix lie in a plane, whatever their lengths."""
+    lengths = np.linalg.norm(axes, axis=0)
+    if not (lengths > 1e-100).all() or not np.isfinite(lengths).all():
+        return True
+    return abs(float(np.linalg.det(axes / lengths))) < _FLAT
 
 
 def _corners(lower: NDArray[Any], upper: NDArray[Any]) -> NDArray[np.float64]:

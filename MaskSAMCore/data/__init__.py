@@ -5,5 +5,13 @@ The names exported here need only numpy and scipy; inference uses them without t
 
 from MaskSAMCore.data.planning import ChannelNormalization, Plan
 from MaskSAMCore.data.preprocessing import PreparedCase, preprocess, repeat_edge_slices
+from MaskSAMCore.data.voxel_size import check_voxel_size
 
-__all__ = ["ChannelNormalization", "Plan", "PreparedCase", "preprocess", "repeat_edge_slices"]
+__all__ = [
+    "ChannelNormalization",
+    "Plan",
+    "PreparedCase",
+    "check_voxel_size",
+    "preprocess",
+    "repeat_edge_slices",
+]

@@ -21,8 +21,10 @@ from MaskSAMCore.data.label_scheme import (
     is_integer,
     read_scheme,
 )
+from MaskSAMCore.data.voxel_size import check_voxel_size
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
+from MaskSAMCore.intensities import check_intensities
 from MaskSAMCore.io import read_json, read_volume
 from MaskSAMCore.io.labelmaps import read_labelmap
 from MaskSAMCore.io.listing import listed
@@ -318,7 +320,13 @@ def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[
             problems.append(f"{path.parent.name}/{path.name} is missing")
             continue
         try:
-            volumes.append(read_labelmap(path) if path == case.labelmap else read_volume(path))
+            is_labelmap = path == case.labelmap
+            volume = read_labelmap(path) if is_labelmap else read_volume(path)
+            subject = f"{path.parent.name}/{path.name}"
+            check_voxel_size(volume, subject)
+            if not is_labelmap:
+                check_intensities(volume.array, subject)
+            volumes.append(volume)
         except MaskSAMError as error:
             problems.append(str(error))
     if problems:

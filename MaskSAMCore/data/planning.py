@@ -40,6 +40,11 @@ class ChannelNormalization:
     lower: float = 0.0
     upper: float = 0.0
 
+    @property
+    def limits(self) -> tuple[float, float] | None:
+        """Lowest and highest intensity after clipping; None without clipping."""
+        return (self.lower, self.upper) if self.kind == "ct" else None
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -91,12 +96,14 @@ class CaseFingerprint:
         spacing: mm along K, J, I.
         ijk_to_ras: (4, 4), voxel indices to RAS in mm.
         foreground: (C, N), a sample of foreground intensities of each channel.
+        structures: voxels along K, J, I of the box around all labelled voxels; 0 without any.
     """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     ijk_to_ras: np.ndarray
     foreground: np.ndarray
+    structures: tuple[int, int, int] = (0, 0, 0)
 
 
 def case_fingerprint(
@@ -115,7 +122,31 @@ def case_fingerprint(
     chosen = rng.choice(inside, min(_FOREGROUND_SAMPLE, inside.size), replace=False)
     foreground = np.stack([volume.array.reshape(-1)[chosen] for volume in channels])
     i, j, k = first.spacing
-    return CaseFingerprint(first.shape, (k, j, i), first.ijk_to_ras, foreground)
+    return CaseFingerprint(
+        first.shape, (k, j, i), first.ijk_to_ras, foreground, _labelled_box(labelmap)
+    )
+
+
+def field_of_view(cases: Sequence[CaseFingerprint]) -> list[list[float]]:
+    """Return the extents of cases in mm, for a model's card.
+
+    Args:
+        cases: fingerprints of the training cases.
+
+    Returns:
+        For right-left, anterior-posterior and superior-inferior, the smallest extent of all
+        labelled structures together and the largest extent of an image.
+    """
+    structures, images = [], []
+    for case in cases:
+        axes = list(axis_mapping(case.ijk_to_ras, "RAS")[0])
+        spacing = np.array(case.spacing)[axes]
+        images.append(np.array(case.shape)[axes] * spacing)
+        if all(case.structures):
+            structures.append(np.array(case.structures)[axes] * spacing)
+    smallest = np.min(structures, 0) if structures else np.zeros(3)
+    ranges = np.stack([smallest, np.max(images, 0)], 1).round(1)
+    return [[float(low), float(high)] for low, high in ranges]
 
 
 def make_plan(
@@ -175,7 +206,8 @@ def summarize(
 
     Returns:
         "cases": shape and spacing of each case along K, J, I; "foreground_intensities": statistics
-        of each channel, None without any foreground.
+        of each channel, None without any foreground; "field_of_view_mm": see
+        :func:`field_of_view`.
     """
     intensities = {
         channel: _statistics(np.concatenate([case.foreground[index] for case in cases]))
@@ -187,6 +219,7 @@ def summarize(
             for name, c in zip(names, cases, strict=True)
         },
         "foreground_intensities": intensities,
+        "field_of_view_mm": field_of_view(cases),
     }
 
 
@@ -210,6 +243,17 @@ def with_ct_window(
             std = max(float(values.std()), 1e-8)
             normalization[index] = ChannelNormalization("ct", float(values.mean()), std, *window)
     return replace(plan, normalization=tuple(normalization))
+
+
+def _labelled_box(labelmap: np.ndarray) -> tuple[int, int, int]:
+    """Return the voxels along K, J, I of the box around all labelled voxels; 0 without any."""
+    sizes = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        inside = np.flatnonzero((labelmap > 0).any(others))
+        sizes.append(int(inside[-1] - inside[0] + 1) if inside.size else 0)
+    k, j, i = sizes
+    return k, j, i
 
 
 def _statistics(values: np.ndarray) -> dict[str, float] | None:

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from MaskSAMCore.data.planning import ChannelNormalization, Plan, coarse_axis
 from MaskSAMCore.geometry import Volume, apply_axes, axis_mapping
+from MaskSAMCore.intensities import usable_intensities
 
 # As in nnU-Net, the mean and deviation are those of the non-zero region if its share is below this.
 _NONZERO_SHARE = 0.75
@@ -24,10 +25,12 @@ class PreparedCase:
     Attributes:
         image: float32 (C, D, R, W): channels, depth, rows, columns.
         labelmap: uint8 or uint16 (D, R, W), or None.
+        notes: messages for the user about voxels that were ignored or clipped.
     """
 
     image: NDArray[np.float32]
     labelmap: NDArray[np.integer] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def preprocess(
@@ -46,23 +49,30 @@ def preprocess(
     coarse = coarse_axis(spacing)
     if coarse is None:
         coarse = coarse_axis(plan.spacing)
-    images = []
+    images: list[NDArray[np.float32]] = []
+    notes: list[str] = []
     for volume, normalization in zip(volumes, plan.normalization, strict=True):
-        array = np.ascontiguousarray(apply_axes(volume.array, axes, flips), dtype=np.float32)
+        array = volume.array
+        if normalization.limits is None:
+            usable = usable_intensities(volume)
+            array = usable.array
+            notes += usable.notes
+        array = np.ascontiguousarray(apply_axes(array, axes, flips), dtype=np.float32)
         # Interpolation would blur the zeros that normalisation ignores, so it comes second.
         images.append(resample(normalize(array, normalization), shape, coarse))
     resampled = None
     if labelmap is not None:
         turned = np.ascontiguousarray(apply_axes(labelmap, axes, flips))
         resampled = resample_labelmap(turned, shape, coarse)
-    return PreparedCase(np.stack(images), resampled)
+    return PreparedCase(np.stack(images), resampled, tuple(notes))
 
 
 def repeat_edge_slices(case: PreparedCase, count: int) -> PreparedCase:
     """Pad a case along depth with ``count`` copies of its first and of its last slice."""
     padding = (count, count), (0, 0), (0, 0)
     labelmap = None if case.labelmap is None else np.pad(case.labelmap, padding, mode="edge")
-    return PreparedCase(np.pad(case.image, ((0, 0), *padding), mode="edge"), labelmap)
+    image = np.pad(case.image, ((0, 0), *padding), mode="edge")
+    return PreparedCase(image, labelmap, case.notes)
 
 
 def plan_shape(shape: Sequence[int], spacing: Sequence[float], plan: Plan) -> tuple[int, int, int]:
@@ -152,7 +162,8 @@ def normalize(
     squares = sum(float(np.square(part - mean).sum()) for part in _parts(values))
     std = np.sqrt(squares / values.size)
     normalized = np.zeros_like(image)
-    if std >= 1e-8 * max(1.0, abs(mean)):
+    # The sums of equal values leave a deviation of about 1e-16 of the mean.
+    if std > 1e-13 * abs(mean):
         for target, plane in zip(normalized, image, strict=True):
             target[...] = (plane - mean) / std
     return normalized

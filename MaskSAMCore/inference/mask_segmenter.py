@@ -18,7 +18,7 @@ from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.settings import InferenceSettings, TestTimeAugmentation
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import Network
-from MaskSAMCore.models import Bundle, open_model
+from MaskSAMCore.models import ANY_INPUT, Bundle, Suitability, open_model
 
 
 class MaskSegmenter:
@@ -34,6 +34,7 @@ class MaskSegmenter:
         mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
         name: name of the model.
         batch_size: windows that are encoded together; None for 4 on a GPU and 1 on the CPU.
+        suitability: inputs that the model was made for; any by default.
 
     Attributes:
         model: the network.
@@ -58,6 +59,7 @@ class MaskSegmenter:
         mirror: Sequence[int] = (0, 1, 2),
         name: str = "",
         batch_size: int | None = None,
+        suitability: Suitability = ANY_INPUT,
     ) -> None:
         classes = model.config.num_classes
         if classes != len(labels):
@@ -66,7 +68,12 @@ class MaskSegmenter:
             )
         self.model = model
         self.settings = InferenceSettings(
-            plan, tuple(labels), frozenset(largest_component), background_weight, tuple(mirror)
+            plan,
+            tuple(labels),
+            frozenset(largest_component),
+            background_weight,
+            tuple(mirror),
+            suitability,
         )
         self.name = name
         self._runner = Runner(model, choose_device(device), batch_size)
@@ -104,6 +111,7 @@ class MaskSegmenter:
             background_weight=bundle.background_weight,
             mirror=bundle.mirror,
             name=bundle.name,
+            suitability=bundle.suitability,
         )
 
     @property

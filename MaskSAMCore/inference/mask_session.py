@@ -40,7 +40,8 @@ class MaskSession:
         cache_bytes: memory for embeddings; further ones go to files. 0 keeps none.
 
     Raises:
-        MaskSAMError: the ROI is empty or outside the volume, or a voxel is not a number.
+        MaskSAMError: the ROI is empty or outside the volume, the voxel size cannot be in mm, a
+            voxel is not a number, or there is no contrast.
     """
 
     def __init__(
@@ -58,8 +59,11 @@ class MaskSession:
         self._volumes = tuple(volumes)
         self._passes = settings.passes(tta)
         self._grid = ModelGrid.of(volumes[0], roi, settings.plan.orientation)
-        for volume in volumes:
-            self._grid.check_finite(volume)
+        for volume, normalization in zip(volumes, settings.plan.normalization, strict=True):
+            self._grid.check_volume(volume, settings.plan, normalization.limits)
+        self._notes = dict.fromkeys(note for volume in self._volumes for note in volume.notes)
+        doubts = (settings.suitability.doubts(volume, roi is not None) for volume in self._volumes)
+        self._notes.update(dict.fromkeys(doubt for each in doubts for doubt in each))
         self._cache = EmbeddingCache(cache_bytes)
         self._scorer: Scorer | None = None
         self._scores: Tensor | None = None
@@ -165,8 +169,7 @@ class MaskSession:
             decided = self._decide_all(self._scores, report, edited, cleaned, probabilities)
             result = decided if overwrite else replace(result, probabilities=decided.probabilities)
         report.finish()
-        read_notes = dict.fromkeys(note for volume in self._volumes for note in volume.notes)
-        return replace(result, notes=(*read_notes, *notes))
+        return replace(result, notes=(*self._notes, *notes))
 
     def _prepared_scorer(self, report: Progress) -> Scorer:
         """Return the scorer of the preprocessed volume, which is made at the first run."""
@@ -178,7 +181,9 @@ class MaskSession:
             for volume, normalization in zip(self._volumes, plan.normalization, strict=True):
                 report.check()
                 plan_of_channel = replace(plan, normalization=(normalization,))
-                channels.append(preprocess([self._grid.crop(volume)], plan_of_channel).image)
+                prepared = preprocess([self._grid.crop(volume)], plan_of_channel)
+                channels.append(prepared.image)
+                self._notes.update(dict.fromkeys(prepared.notes))
             image = channels[0] if len(channels) == 1 else np.concatenate(channels)
             self._grid = self._grid.resampled_to(image.shape[1:])
             self._scorer = Scorer(self._runner, image, self._passes, self._cache)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from MaskSAMCore.data import Plan, check_voxel_size
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume, apply_axes, axis_mapping, crop
 from MaskSAMCore.inference.sliding_window import Region, Shape
+from MaskSAMCore.intensities import check_intensities
 
 
 @dataclass(frozen=True)
@@ -72,19 +74,26 @@ class ModelGrid:
         """Return a view (depth, rows, columns) of the region of an array [K, J, I]."""
         return apply_axes(array[self.region.slices()], self.axes, self.flips)
 
-    def check_finite(self, volume: Volume) -> None:
-        """Check the voxels of a volume in the region.
+    def check_volume(
+        self, volume: Volume, plan: Plan | None = None, limits: tuple[float, float] | None = None
+    ) -> None:
+        """Check that a model can compute with the region of a volume, before memory is needed.
+
+        Args:
+            volume: the input.
+            plan: plan of the network; None for a network that takes any grid.
+            limits: lowest and highest intensity that the network distinguishes; None for no limits.
 
         Raises:
-            MaskSAMError: a voxel is NaN or infinite.
+            MaskSAMError: the voxel size cannot be in mm, a voxel is no finite number, or there is
+                no contrast.
         """
-        for plane in self.to_plan_axes(volume.array):
-            if not np.isfinite(plane).all():
-                name = f" '{volume.name}'" if volume.name else ""
-                raise MaskSAMError(
-                    f"the volume{name} has voxels that are not numbers (NaN or infinite): replace"
-                    " them, for example by 0, and try again"
-                )
+        part = self.crop(volume)
+        subject = f"the volume '{volume.name}'" if volume.name else "the volume"
+        check_voxel_size(part, subject, plan)
+        if part.shape != volume.shape:
+            subject = f"the ROI in {subject}"
+        check_intensities(part.array, subject, limits)
 
     def clipped(self, box: Box) -> Box:
         """Return the part of a box of the user that lies in the region.

@@ -9,6 +9,7 @@ from typing import Literal
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.labels import Label
+from MaskSAMCore.models import ANY_INPUT, Suitability
 
 TestTimeAugmentation = Literal["none", "mirror"]
 # Axes of a window (T, H, W) along which it is mirrored.
@@ -28,6 +29,7 @@ class InferenceSettings:
         background_weight: factor of the background's scores, above 1 if that raised the
             validation Dice: masks of networks trained with a Dice loss are often too large.
         mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
+        suitability: inputs that the network was made for.
     """
 
     plan: Plan
@@ -35,6 +37,7 @@ class InferenceSettings:
     largest_component: frozenset[int] = frozenset()
     background_weight: float = 1.0
     mirror: tuple[int, ...] = (0, 1, 2)
+    suitability: Suitability = ANY_INPUT
 
     def passes(self, tta: TestTimeAugmentation) -> tuple[Flips, ...]:
         """Return the passes whose scores are averaged, the unmirrored one first."""

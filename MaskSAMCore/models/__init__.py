@@ -18,6 +18,7 @@ from MaskSAMCore.models.catalog import (
     installed,
     user_folder,
 )
+from MaskSAMCore.models.suitability import ANY_INPUT, Suitability
 
 _HOMES = {
     "Bundle": "bundle",
@@ -36,10 +37,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "ANY_INPUT",
     "DEFAULT_MODEL",
     "Bundle",
     "Checkpoint",
     "Entry",
+    "Suitability",
     "add_checkpoint",
     "add_file",
     "add_model",

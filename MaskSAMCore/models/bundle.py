@@ -41,6 +41,7 @@ from MaskSAMCore.modeling import (
 )
 from MaskSAMCore.modeling.sam.checkpoint import state_mismatches
 from MaskSAMCore.models.catalog import DESCRIPTION
+from MaskSAMCore.models.suitability import ANY_INPUT, Suitability
 
 WEIGHTS = "weights.safetensors"
 FORMAT_VERSION = 1
@@ -78,6 +79,7 @@ class Bundle:
         sam_sha256: SHA-256 of the frozen SAM's checkpoint; None without a frozen SAM, and in
             bundles of older versions, which did not record it.
         background_weight: factor on the scores of the background.
+        suitability: inputs that the model was made for, as the card states them.
     """
 
     folder: Path
@@ -91,6 +93,7 @@ class Bundle:
     card: dict[str, Any] = field(default_factory=dict)
     sam_sha256: str | None = None
     background_weight: float = 1.0
+    suitability: Suitability = ANY_INPUT
 
     def build(self, sam_checkpoint: Path | None = None) -> Network:
         """Build the network with its weights, ready for inference.
@@ -161,6 +164,7 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             card=dict(values.get("card", {})),
             sam_sha256=values.get("sam_sha256"),
             background_weight=check_background_weight(values.get("background_weight", 1.0)),
+            suitability=Suitability.from_card(values.get("card", {})),
         )
     except MALFORMED as error:
         raise MaskSAMError(f"{folder / DESCRIPTION} is damaged: {error}") from error

@@ -13,6 +13,7 @@ from MaskSAMCore.training.run_folder import (
     TrainingRecord,
     load_weights,
     own_weights,
+    read_field_of_view,
     read_validation,
 )
 
@@ -44,6 +45,8 @@ def export_run(
     except ValueError as error:
         raise MaskSAMError(f"the card cannot be used: {error}") from error
     name = str(card.pop("name", folder.name))
+    training = {"preset": record.preset, "seed": record.seed, **record.facts}
+    view = read_field_of_view(run)
     return save_bundle(
         folder,
         name,
@@ -54,7 +57,7 @@ def export_run(
         labels,
         tuple(card.pop("largest_component", found["largest_component"])),
         record.settings.mirror,
-        {"training": {"preset": record.preset, "seed": record.seed, **record.facts}, **card},
+        {"training": training, **({} if view is None else {"field_of_view_mm": view}), **card},
         overwrite=overwrite,
         sam_sha256=record.facts.get("sam_sha256"),
         background_weight=weight,

@@ -126,6 +126,20 @@ class TrainingRecord:
             raise MaskSAMError(f"{path} is damaged: {error}") from error
 
 
+def read_field_of_view(run: Path) -> list[list[float]] | None:
+    """Return the extents of the training cases in mm, see :func:`field_of_view`.
+
+    None for trainings of older versions, which did not record them.
+
+    Raises:
+        MaskSAMError: ``fingerprint.json`` cannot be read.
+    """
+    path = run / FINGERPRINT
+    found = read_json(path) if path.is_file() else {}
+    view: list[list[float]] | None = found.get("field_of_view_mm")
+    return view
+
+
 def read_validation(run: Path) -> dict[str, Any]:
     """Return the content of ``validation.json``; empty before the first validation.
 

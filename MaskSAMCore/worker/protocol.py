@@ -189,6 +189,7 @@ class ImageFile:
         dtype: NumPy's code of the voxel type, such as "<i2".
         ijk_to_ras: rows of the 4 x 4 matrix from voxel indices to RAS in mm.
         name: name shown to the user.
+        modality: DICOM's term, such as "MR"; empty if unknown.
     """
 
     path: str
@@ -196,6 +197,7 @@ class ImageFile:
     dtype: str
     ijk_to_ras: tuple[tuple[float, ...], ...]
     name: str = ""
+    modality: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object on the pipe."""
@@ -205,6 +207,7 @@ class ImageFile:
             "dtype": self.dtype,
             "ijk_to_ras": [list(row) for row in self.ijk_to_ras],
             "name": self.name,
+            "modality": self.modality,
         }
 
     @classmethod
@@ -213,8 +216,8 @@ class ImageFile:
         with _reading("an image"):
             k, j, i = (int(n) for n in value["shape"])
             rows = tuple(tuple(float(x) for x in row) for row in value["ijk_to_ras"])
-            name = str(value.get("name", ""))
-            return cls(str(value["path"]), (k, j, i), str(value["dtype"]), rows, name)
+            name, modality = str(value.get("name", "")), str(value.get("modality", ""))
+            return cls(str(value["path"]), (k, j, i), str(value["dtype"]), rows, name, modality)
 
 
 @dataclass(frozen=True)

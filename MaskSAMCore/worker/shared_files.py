@@ -47,13 +47,13 @@ def open_image(image: ImageFile) -> Volume:
     if size != expected:
         raise ProtocolError(f"{path} has {size} bytes instead of {expected}")
     voxels = np.memmap(path, dtype=dtype, mode="r", shape=shape)
-    return Volume(np.asarray(voxels), matrix, image.name)
+    return Volume(np.asarray(voxels), matrix, image.name, modality=image.modality)
 
 
 def file_state(image: ImageFile) -> Hashable:
     """Return a key that changes whenever the content of an image file may have changed."""
     state = os.stat(image.path)
-    described = image.path, image.shape, image.dtype, image.ijk_to_ras
+    described = image.path, image.shape, image.dtype, image.ijk_to_ras, image.modality
     return described, state.st_mtime_ns, state.st_size
 
 

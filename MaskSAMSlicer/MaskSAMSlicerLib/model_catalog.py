@@ -1,29 +1,18 @@
-"""Models that the panel offers, and checks whether a volume suits a model."""
+"""Models that the panel offers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import slicer
 from slicer.i18n import tr as _
 
 from MaskSAMCore import models as core_models
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import CT_AIR
 from MaskSAMCore.labels import Label
 
 DEFAULT_MODEL = core_models.DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from slicer import vtkMRMLScalarVolumeNode
-
-    from MaskSAMCore.geometry import Volume
-
-# Tolerance of the voxel sizes that a model is made for, in mm.
-_SPACING_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -35,10 +24,8 @@ class ModelInfo:
         title: name in the panel.
         installed: whether the model can be run.
         own: whether the user added or downloaded the model, so that it can be removed.
-        modality: "MR", "CT", or empty if not stated.
+        suitability: inputs that the model was made for.
         labels: classes; empty for models that are not installed.
-        spacing_mm: smallest and largest voxel size that the model is made for; None if not stated.
-        needs_roi: whether the model was trained on crops, so that it needs an ROI.
         licence: licence of the weights.
         size: size of the files in bytes.
         description: one or two sentences.
@@ -52,10 +39,8 @@ class ModelInfo:
     title: str
     installed: bool
     own: bool
-    modality: str
+    suitability: core_models.Suitability
     labels: tuple[Label, ...]
-    spacing_mm: tuple[float, float] | None
-    needs_roi: bool
     licence: str
     size: int
     description: str
@@ -66,7 +51,8 @@ class ModelInfo:
     def matches(self, text: str) -> bool:
         """Return whether all words of a search text occur in the description."""
         classes = " ".join(label.name for label in self.labels)
-        known = f"{self.name} {self.title} {self.modality} {classes} {self.licence}".casefold()
+        modality = self.suitability.modality
+        known = f"{self.name} {self.title} {modality} {classes} {self.licence}".casefold()
         return all(word in known for word in text.casefold().split())
 
     def details(self) -> str:
@@ -76,8 +62,8 @@ class ModelInfo:
         if self.labels:
             names = ", ".join(label.name for label in self.labels)
             lines.append(_("Classes: {names}").format(names=escape(names)))
-        if self.spacing_mm:
-            lines.append(_("Voxel size: {:g} to {:g} mm").format(*self.spacing_mm))
+        if self.suitability.spacing_mm:
+            lines.append(_("Voxel size: {:g} to {:g} mm").format(*self.suitability.spacing_mm))
         lines.append(
             _("Licence: {licence}; size: {size}").format(
                 licence=escape(self.licence), size=readable_size(self.size)
@@ -128,10 +114,9 @@ def _describe(entry: core_models.Entry) -> ModelInfo:
         values = core_models.describe(entry)
         labels = tuple(Label.from_json(value) for value in values.get("labels", ()))
         card: dict[str, Any] = dict(values.get("card") or {})
-        spacing = card.get("spacing_mm")
-        limits = (float(spacing[0]), float(spacing[1])) if spacing else None
-    except (MaskSAMError, KeyError, TypeError, ValueError, IndexError):
-        labels, card, limits = (), {}, None
+        suitability = core_models.Suitability.from_card(card)
+    except (MaskSAMError, KeyError, TypeError, ValueError):
+        labels, card, suitability = (), {}, core_models.ANY_INPUT
     installed = core_models.installed(entry)
     shipped = entry.folder is not None and core_models.user_folder() not in entry.folder.parents
     return ModelInfo(
@@ -139,10 +124,8 @@ def _describe(entry: core_models.Entry) -> ModelInfo:
         title=entry.title,
         installed=installed,
         own=installed and not shipped,
-        modality=str(card.get("modality", "")),
+        suitability=suitability,
         labels=labels,
-        spacing_mm=limits,
-        needs_roi=bool(card.get("needs_roi", False)),
         licence=entry.licence,
         size=entry.size,
         description=str(card.get("description", "")),
@@ -150,49 +133,3 @@ def _describe(entry: core_models.Entry) -> ModelInfo:
         url=entry.url,
         needs_boxes=entry.needs_boxes,
     )
-
-
-def suitability_warnings(
-    model: ModelInfo, node: vtkMRMLScalarVolumeNode, volume: Volume, has_roi: bool
-) -> list[str]:
-    """Return reasons why a model may perform badly on a volume.
-
-    Args:
-        model: the model.
-        node: the volume node.
-        volume: voxels and matrix of the node.
-        has_roi: whether an ROI is chosen.
-    """
-    warnings = []
-    modality = _modality(node, volume.array)
-    if model.modality and modality and modality != model.modality:
-        warnings.append(
-            _("This model is made for {wanted}, but the volume looks like {found}.").format(
-                wanted=model.modality, found=modality
-            )
-        )
-    if model.spacing_mm:
-        low, high = model.spacing_mm
-        smallest, largest = min(volume.spacing), max(volume.spacing)
-        if smallest < low - _SPACING_TOLERANCE or largest > high + _SPACING_TOLERANCE:
-            spacing = " x ".join(f"{value:.2g}" for value in volume.spacing)
-            warnings.append(
-                _(
-                    "This model is made for voxels of {low:g} to {high:g} mm, but the volume has"
-                    " voxels of {spacing} mm."
-                ).format(low=low, high=high, spacing=spacing)
-            )
-    if model.needs_roi and not has_roi:
-        warnings.append(_("This model needs an ROI around the structure: draw or choose one."))
-    return warnings
-
-
-def _modality(node: vtkMRMLScalarVolumeNode, array: np.ndarray) -> str:
-    """Return the modality that DICOM states, else "CT" if the volume has voxels of air, else ""."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    item = hierarchy.GetItemByDataNode(node)
-    stated = hierarchy.GetItemAttribute(item, "DICOM.Modality") if item else ""
-    if stated:
-        return str(stated)
-    # A sample of the voxels is enough to find air, and fast on a large volume.
-    return "CT" if array[::8, ::8, ::8].min() <= CT_AIR else ""

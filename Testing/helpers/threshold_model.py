@@ -95,6 +95,12 @@ def two_blobs(shape: Sequence[int] = (11, 17, 23)) -> np.ndarray:
     return values
 
 
+def one_class(value: float = 0, shape: Sequence[int] = (11, 17, 23)) -> np.ndarray:
+    """Return intensities of one class only, float32 [K, J, I], with a trace of contrast."""
+    trace = np.linspace(0, 1e-3, int(np.prod(shape)), dtype=np.float32)
+    return value - trace.reshape(shape)
+
+
 def volume_of(array: np.ndarray, ijk_to_ras: np.ndarray | None = None) -> Volume:
     """Return a volume of an array; the default matrix is LPS with voxels of 1 mm."""
     return Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]) if ijk_to_ras is None else ijk_to_ras)

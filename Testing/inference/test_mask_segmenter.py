@@ -14,6 +14,7 @@ from Testing.helpers.threshold_model import (
     LABELS,
     ThresholdModel,
     matrix,
+    one_class,
     plan_for,
     rotation,
     threshold_segmenter,
@@ -85,15 +86,15 @@ def test_resampling_to_the_plan_and_back_moves_nothing(plan_spacing):
     assert np.abs(shift).max() < 0.05
 
 
-@pytest.mark.parametrize("shape", [(1, 17, 23), (11, 1, 23), (3, 4, 5), (1, 1, 1)])
+@pytest.mark.parametrize("shape", [(1, 17, 23), (11, 1, 23), (3, 4, 5), (1, 1, 2)])
 def test_a_volume_smaller_than_a_window_or_one_voxel_thick_works(shape):
     values = np.arange(np.prod(shape)).reshape(shape) % 3
     result = threshold_segmenter().segment(volume_of(values.astype(np.float32)))
     np.testing.assert_array_equal(result.labelmap, values)
 
 
-def test_a_constant_image_gives_an_empty_result():
-    result = threshold_segmenter().segment(volume_of(np.zeros((6, 7, 8), dtype=np.int16)))
+def test_an_image_without_any_class_gives_an_empty_result():
+    result = threshold_segmenter().segment(volume_of(one_class()))
     assert not result.labelmap.any()
     assert result.instances == ()
 

@@ -14,6 +14,7 @@ from Testing.helpers.threshold_model import (
     GEOMETRIES,
     LABELS,
     ThresholdModel,
+    one_class,
     plan_for,
     threshold_segmenter,
     two_blobs,
@@ -37,7 +38,7 @@ def expected_with(inside=INSIDE):
 def test_a_box_gives_its_class_exactly_the_voxels_inside(name, orientation, finer):
     segmenter = threshold_segmenter(orientation=orientation, spacing=[1 / finer] * 3)
     # The image has no class 2, because its resampled edges are not exact.
-    blank = np.zeros((11, 17, 23), dtype=np.float32)
+    blank = one_class()
     result = segmenter.segment(volume_of(blank, GEOMETRIES[name]), boxes=[BOX])
     expected = np.zeros_like(blank)
     expected[INSIDE] = 1
@@ -123,7 +124,7 @@ def test_a_box_is_mirrored_with_its_window():
 
 
 def test_several_boxes_of_a_class_are_united_slice_by_slice():
-    blank = np.zeros((11, 17, 23), dtype=np.float32)
+    blank = one_class()
     first, second = Box("Anterior", (2, 2, 1), (6, 6, 5)), Box("Anterior", (8, 4, 3), (12, 9, 8))
     result = threshold_segmenter().segment(volume_of(blank), boxes=[first, second])
     expected = np.zeros_like(blank)
@@ -134,7 +135,7 @@ def test_several_boxes_of_a_class_are_united_slice_by_slice():
 
 
 def test_a_stack_of_thin_boxes_is_a_box_for_each_slice():
-    blank = np.zeros((11, 17, 23), dtype=np.float32)
+    blank = one_class()
     expected = np.zeros_like(blank)
     boxes = []
     for k in range(2, 9):
@@ -145,7 +146,7 @@ def test_a_stack_of_thin_boxes_is_a_box_for_each_slice():
 
 
 def test_two_boxes_of_a_class_keep_both_parts_although_the_model_keeps_one_component():
-    blank = np.zeros((11, 17, 23), dtype=np.float32)
+    blank = one_class()
     first, second = Box("Anterior", (2, 2, 1), (6, 6, 3)), Box("Anterior", (12, 9, 6), (20, 15, 9))
     segmenter = MaskSegmenter(
         ThresholdModel(), plan_for(), LABELS, device="cpu", largest_component=[1]
@@ -198,14 +199,14 @@ def test_the_background_has_the_same_weight_with_and_without_boxes(
         FaintModel(), plan_for(), LABELS, device="cpu", background_weight=weight
     )
     automatic = segmenter.segment(volume_of(inside.astype(np.float32))).labelmap
-    blank = volume_of(np.zeros(inside.shape, dtype=np.float32))
+    blank = volume_of(one_class())
     boxed = segmenter.segment(blank, boxes=[box], overwrite=overwrite).labelmap
     np.testing.assert_array_equal(automatic, inside & found)
     np.testing.assert_array_equal(boxed, inside & found)
 
 
 def test_a_box_partly_outside_is_clipped():
-    blank = np.zeros((11, 17, 23), dtype=np.float32)
+    blank = one_class()
     box = Box("anterior ", (-5, -3, 8), (4, 3, 40))
     result = threshold_segmenter().segment(volume_of(blank), boxes=[box])
     expected = np.zeros_like(blank)

@@ -11,6 +11,7 @@ from Testing.helpers.threshold_model import (
     GEOMETRIES,
     LABELS,
     ThresholdModel,
+    one_class,
     plan_for,
     threshold_segmenter,
     two_blobs,
@@ -30,7 +31,7 @@ def test_only_the_roi_is_labelled(name):
 
 
 def test_an_roi_is_rounded_outward_to_whole_voxels_except_for_rounding_errors():
-    truth = np.ones((8, 9, 10), dtype=np.float32)
+    truth = one_class(1, (8, 9, 10))
     roi = Box("", (1.9999985, 2.4, 3.0000015), (5.0000015, 6.2, 5.9999985))
     result = threshold_segmenter().segment(volume_of(truth), roi=roi)
     expected = np.zeros_like(truth)
@@ -39,7 +40,7 @@ def test_an_roi_is_rounded_outward_to_whole_voxels_except_for_rounding_errors():
 
 
 def test_an_roi_partly_outside_is_clipped():
-    truth = np.ones((8, 9, 10), dtype=np.float32)
+    truth = one_class(1, (8, 9, 10))
     result = threshold_segmenter().segment(volume_of(truth), roi=Box("", (-4, 5, 6), (3, 50, 7.5)))
     expected = np.zeros_like(truth)
     expected[6:8, 5:, :3] = 1
@@ -47,7 +48,7 @@ def test_an_roi_partly_outside_is_clipped():
 
 
 def test_an_roi_in_ras_space_on_an_oblique_volume_contains_all_its_corners():
-    volume = volume_of(np.ones((8, 9, 10), dtype=np.float32), GEOMETRIES["oblique"])
+    volume = volume_of(one_class(1, (8, 9, 10)), GEOMETRIES["oblique"])
     centre = (volume.ijk_to_ras @ [5, 4, 3, 1])[:3]
     ras_box = RasBox("", tuple(centre), np.eye(3), (3.0, 3.0, 3.0))
     found = threshold_segmenter().segment(volume, roi=box_on_grid(ras_box, volume)).labelmap

@@ -47,7 +47,9 @@ EXAMPLES = {
     "segment params": (
         SegmentParams(
             images=(
-                ImageFile("/f/volume-1.raw", (3, 4, 5), "<i2", ((1.0, 0.0), (0.0, 1.0)), "MR häd"),
+                ImageFile(
+                    "/f/volume-1.raw", (3, 4, 5), "<i2", ((1.0, 0.0), (0.0, 1.0)), "MR häd", "MR"
+                ),
             ),
             model="brain",
             output="/f/labelmap-2.raw",
@@ -67,6 +69,7 @@ EXAMPLES = {
                     "dtype": "<i2",
                     "ijk_to_ras": [[1.0, 0.0], [0.0, 1.0]],
                     "name": "MR häd",
+                    "modality": "MR",
                 }
             ],
             "model": "brain",

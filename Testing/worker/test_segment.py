@@ -68,7 +68,8 @@ def test_the_result_equals_that_of_the_engine(
 def test_every_voxel_type_and_memory_layout_is_accepted(
     client: WorkerClient, bundle: Path, segmenter: Segmenter, dtype: str
 ):
-    array = np.asfortranarray(generated_case(1)[0]).astype(dtype)[::-1, :, 2:]
+    array = np.asfortranarray(generated_case(1)[0])
+    array = (array > array.mean() if dtype == "?" else array).astype(dtype)[::-1, :, 2:]
     result = client.wait(client.segment(request(array, bundle)))
     native = np.ascontiguousarray(array).astype(np.dtype(dtype).newbyteorder("="))
     expected = segmenter.segment(Volume(native, MATRIX))

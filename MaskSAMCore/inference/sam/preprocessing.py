@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from MaskSAMCore.geometry import CT_AIR
+from MaskSAMCore.intensities import sample
 
 # Level and width in Hounsfield units, those of MedSAM's training images.
 CT_WINDOWS = {"soft tissue": (40, 400), "lung": (-160, 1500), "bone": (300, 1800)}
@@ -37,14 +37,9 @@ Limits = tuple[float, float]
 Shape2D = tuple[int, int]
 
 
-def is_ct(array: NDArray[Any]) -> bool:
-    """Return True if an image has air in Hounsfield units."""
-    return bool(_sample(array).min() <= CT_AIR)
-
-
 def percentile_limits(array: NDArray[Any]) -> Limits:
     """Return the percentiles 0.5 and 99.5 of the voxels that are not 0, from a regular sample."""
-    voxels = _sample(array)
+    voxels = sample(array, _SAMPLE_VOXELS)
     shown = voxels[voxels != 0]
     if shown.size == 0:
         return 0.0, 1.0
@@ -58,7 +53,7 @@ def ct_limits(inside: NDArray[Any]) -> Limits:
     Args:
         inside: voxels in the box, in Hounsfield units.
     """
-    median = float(np.median(_sample(inside)))
+    median = float(np.median(sample(inside, _SAMPLE_VOXELS)))
     name = "lung" if median < _LUNG_BELOW else "bone" if median > _BONE_ABOVE else "soft tissue"
     level, width = CT_WINDOWS[name]
     return level - width / 2, level + width / 2
@@ -69,11 +64,6 @@ def to_grey(plane: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
     low, high = limits
     scaled = (plane.astype(np.float64) - low) * (255 / max(high - low, 1e-12))
     return np.clip(scaled, 0, 255).astype(np.uint8)
-
-
-def _sample(array: NDArray[Any]) -> NDArray[Any]:
-    step = max(1, int(np.ceil((array.size / _SAMPLE_VOXELS) ** (1 / array.ndim))))
-    return array[(slice(None, None, step),) * array.ndim]
 
 
 class Preparation(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.geometry import Box, Volume, apply_axes
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache, copy_window
 from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.model_grid import ModelGrid
@@ -23,12 +23,12 @@ from MaskSAMCore.inference.sam.overlay import Overlay
 from MaskSAMCore.inference.sam.preprocessing import (
     Limits,
     ct_limits,
-    is_ct,
     percentile_limits,
     to_grey,
 )
 from MaskSAMCore.inference.sam.runner import SamRunner
 from MaskSAMCore.inference.sliding_window import hull
+from MaskSAMCore.intensities import modality, usable_intensities
 from MaskSAMCore.labels import Label, default_colors
 
 # Slices across the three axes are axial, coronal and sagittal as radiologists view them, whatever
@@ -75,7 +75,8 @@ class SamSession:
         cache_bytes: memory for embeddings; further ones go to files. 0 keeps none.
 
     Raises:
-        MaskSAMError: the ROI is empty or outside the volume, or a voxel is not a number.
+        MaskSAMError: the ROI is empty or outside the volume, the voxel size cannot be in mm, a
+            voxel is not a number, or there is no contrast.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class SamSession:
         self._runner = runner
         self._volume = volume
         self._grid = ModelGrid.of(volume, roi, ORIENTATION)
-        self._grid.check_finite(volume)
+        self._grid.check_volume(volume)
         self._image = self._grid.to_plan_axes(volume.array)
         spacing = volume.spacing[::-1]
         a, b, c = (spacing[axis] for axis in self._grid.axes)
@@ -92,6 +93,7 @@ class SamSession:
         self._cache = EmbeddingCache(cache_bytes)
         self._logits: dict[Hashable, NDArray[np.float16]] = {}
         self._encoded: set[_SliceKey] = set()
+        self._notes = volume.notes
         self._is_ct: bool | None = None
         self._limits: Limits | None = None
         self._closed = False
@@ -178,7 +180,7 @@ class SamSession:
             instances,
             self._volume,
             notes=(
-                *self._volume.notes,
+                *self._notes,
                 *notes,
                 *(f"nothing was found in the box '{name}'" for name in empty),
             ),
@@ -189,8 +191,12 @@ class SamSession:
         slices = box_slices(edges, self._grid.shape, self._spacing)
         if self._is_ct is None:
             # The whole volume is examined, because an ROI inside a body contains no air.
-            self._is_ct = is_ct(self._volume.array)
+            self._is_ct = modality(self._volume) == "CT"
             if not self._is_ct:
+                part = self._grid.crop(self._volume)
+                usable = usable_intensities(replace(part, modality="MR"))
+                self._image = apply_axes(usable.array, self._grid.axes, self._grid.flips)
+                self._notes += usable.notes
                 self._limits = percentile_limits(self._image)
         limits = self._limits or ct_limits(self._image[slices.place])
         return _BoxJob((*edges.ravel().tolist(),), value, slices, limits)

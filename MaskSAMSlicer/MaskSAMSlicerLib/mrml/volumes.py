@@ -10,6 +10,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, RasBox, Volume, box_on_grid
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def volume_from_node(node: vtkMRMLScalarVolumeNode | None) -> Volume:
     transforms, so that the model gets the volume as the user sees it.
 
     Raises:
-        ValueError: the node is not a 3D scalar image, or is a labelmap, or a parent transform is
-            not linear.
+        ValueError: the node is not a 3D scalar image, or is a labelmap, a parent transform is not
+            linear, or the matrix is not invertible.
     """
     if node is None:
         raise ValueError(_("Choose a volume first: load one with the Add Data dialog."))
@@ -76,7 +77,23 @@ def volume_from_node(node: vtkMRMLScalarVolumeNode | None) -> Volume:
             )
         )
     ijk_to_world = transform_to_world(node) @ ijk_to_node(node)
-    return Volume(slicer.util.arrayFromVolume(node), ijk_to_world, node.GetName())
+    array = slicer.util.arrayFromVolume(node)
+    try:
+        return Volume(array, ijk_to_world, node.GetName(), modality=_modality(node))
+    except MaskSAMError as error:
+        raise ValueError(
+            _(
+                "The volume '{name}' has no usable place in space ({reason}): check its spacing and"
+                " directions, and the transforms above it, in the Volumes and Transforms modules."
+            ).format(name=node.GetName(), reason=error)
+        ) from error
+
+
+def _modality(node: vtkMRMLScalarVolumeNode) -> str:
+    """Return the modality that DICOM states for a volume; empty if it was not read from DICOM."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = hierarchy.GetItemByDataNode(node)
+    return str(hierarchy.GetItemAttribute(item, "DICOM.Modality")) if item else ""
 
 
 def ijk_to_node(node: vtkMRMLScalarVolumeNode) -> np.ndarray:

@@ -189,7 +189,7 @@ def _tree_item(model: ModelInfo) -> Any:
         state = _("installed")
     classes = str(len(model.labels)) if model.labels else ""
     size = readable_size(model.size)
-    texts = (model.title, state, model.modality, classes, size, model.licence)
+    texts = (model.title, state, model.suitability.modality, classes, size, model.licence)
     names = ", ".join(label.name for label in model.labels)
     for column, text in enumerate(texts):
         item.setText(column, text)

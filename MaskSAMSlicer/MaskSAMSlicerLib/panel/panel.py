@@ -8,7 +8,6 @@ from slicer.i18n import tr as _
 
 from MaskSAMSlicerLib import installer
 from MaskSAMSlicerLib.logic import SegmentationLogic
-from MaskSAMSlicerLib.model_catalog import suitability_warnings
 from MaskSAMSlicerLib.mrml.box_nodes import draw
 from MaskSAMSlicerLib.mrml.segments import ADD, REPLACE
 from MaskSAMSlicerLib.mrml.volumes import volume_from_node
@@ -80,10 +79,12 @@ class Panel:
         self.picker.refresh(None if parameters is None else parameters.model)
         for widget in (self._ui.inputsButton, self._ui.outputButton, self._ui.installButton):
             widget.enabled = not busy
-        self._results.refresh()
+        warnings = self._warnings()
+        self._ui.warningLabel.text = "\n".join(warnings)
+        self._ui.warningLabel.visible = bool(warnings)
+        self._results.refresh(warnings)
         self._boxes.refresh()
         self._update_segment_button()
-        self._update_warning()
 
     def check_packages(self) -> None:
         """Show which Python packages must be installed."""
@@ -218,20 +219,16 @@ class Panel:
             return _("Install the missing Python packages first.")
         return ""
 
-    def _update_warning(self) -> None:
-        text = ""
+    def _warnings(self) -> list[str]:
+        """Return why the chosen volume cannot be used, or may not suit the chosen model."""
         parameters, model = self._parameters, self.picker.model
-        if parameters is not None and parameters.inputVolume is not None and model is not None:
-            try:
-                volume = volume_from_node(parameters.inputVolume)
-            except ValueError as error:
-                text = str(error)
-            else:
-                has_roi = parameters.roi is not None
-                warnings = suitability_warnings(model, parameters.inputVolume, volume, has_roi)
-                text = "\n".join(warnings)
-        self._ui.warningLabel.text = text
-        self._ui.warningLabel.visible = bool(text)
+        if parameters is None or parameters.inputVolume is None or model is None:
+            return []
+        try:
+            volume = volume_from_node(parameters.inputVolume)
+        except ValueError as error:
+            return [str(error)]
+        return list(model.suitability.doubts(volume, parameters.roi is not None))
 
 
 def _select(combo: Any, value: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import qt
@@ -39,6 +40,7 @@ class ResultsView:
         self._ui = ui
         self._progress = progress
         self._outcome: Outcome | None = None
+        self._warnings: Sequence[str] = ()
         header = ui.resultsTable.horizontalHeader()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
@@ -79,10 +81,16 @@ class ResultsView:
         self._ui.show3DButton.blockSignals(blocked)
         self._fill()
 
-    def refresh(self) -> None:
-        """Clear the table if its segmentation is no longer in the scene, and update the buttons."""
+    def refresh(self, warnings: Sequence[str]) -> None:
+        """Clear the table if its segmentation is no longer in the scene, and update the buttons.
+
+        Args:
+            warnings: messages that the panel shows elsewhere, which are not repeated here.
+        """
+        self._warnings = warnings
         if self._outcome is not None and self._node() is None:
             self.clear()
+        self._show_info()
         self._update_buttons()
 
     def _fill(self) -> None:
@@ -108,6 +116,13 @@ class ResultsView:
                 table.setItem(index, column, cell)
         table.setColumnHidden(_ASYMMETRY_COLUMN, all(row.asymmetry is None for row in rows))
         table.blockSignals(blocked)
+        self._show_info()
+        self._update_buttons()
+
+    def _show_info(self) -> None:
+        outcome = self._outcome
+        if outcome is None:
+            return
         lines = [
             _("{count} classes in {seconds:.1f} s on {device}.").format(
                 count=len(outcome.found), seconds=outcome.seconds, device=outcome.device
@@ -115,8 +130,8 @@ class ResultsView:
         ]
         if not outcome.found:
             lines = [_("No class was found: check the volume, the ROI and the model.")]
-        self._ui.resultsInfo.text = "\n".join([*lines, *outcome.notes])
-        self._update_buttons()
+        lines += [note for note in outcome.notes if note not in self._warnings]
+        self._ui.resultsInfo.text = "\n".join(lines)
 
     def _volumes(self) -> list[StructureVolume]:
         outcome = self._outcome

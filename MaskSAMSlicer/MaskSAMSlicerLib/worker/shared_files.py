@@ -206,4 +206,4 @@ def _is_same(array: np.ndarray, image: ImageFile, cancelled: Callable[[], bool])
 
 def _image_file(path: Path, array: np.ndarray, volume: Volume) -> ImageFile:
     rows = tuple(tuple(row) for row in volume.ijk_to_ras.tolist())
-    return ImageFile(str(path), volume.shape, array.dtype.str, rows, volume.name)
+    return ImageFile(str(path), volume.shape, array.dtype.str, rows, volume.name, volume.modality)

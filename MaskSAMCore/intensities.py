@@ -1,0 +1,227 @@
+"""Intensities that a network cannot use as they are: no contrast, padding, outliers.
+
+Networks normalise by the mean and standard deviation of an image. A few voxels of another kind,
+such as padding of -32768, would decide both, so they are replaced first. Ordinary images are
+returned as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
+
+# Hounsfield units of air in CT: MR images have no such values, unless they are signed.
+CT_AIR = (-1100, -500)
+# Larger numbers do not fit into float32 once they are scaled.
+_LARGEST = 1e38
+# Smallest range of intensities, absolute and as a share of the largest one.
+_SMALLEST_RANGE = 1e-8
+# Padding and outliers lie further from the typical intensities than these many of their ranges.
+_PADDING_BELOW, _PADDING_ABOVE, _OUTLIER = 2, 20, 20
+# The same for padding that is the only negative number of an image.
+_NEGATIVE_PADDING = 0.25
+# No more voxels than this, and no more than this share, count as outliers.
+_OUTLIERS, _OUTLIER_SHARE = 8, 1e-4
+# Typical intensities are those of this many voxels, because all would take long to sort.
+_SAMPLE_VOXELS = 1 << 18
+# An image may have padding and outliers at both ends, and padding of two kinds.
+_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class UsableIntensities:
+    """Voxels without padding and outliers.
+
+    Attributes:
+        array: the voxels; the array itself if nothing had to be replaced.
+        notes: messages for the user about replaced voxels.
+    """
+
+    array: NDArray[Any]
+    notes: tuple[str, ...] = ()
+
+
+def check_intensities(
+    array: NDArray[Any], subject: str, limits: tuple[float, float] | None = None
+) -> None:
+    """Check that a network can compute with the voxels of an image, and sees something in them.
+
+    Args:
+        array: any array with 3 axes.
+        subject: the image or part of it, as the messages name it.
+        limits: lowest and highest intensity that the network distinguishes; None for no limits.
+
+    Raises:
+        MaskSAMError: a voxel is no real number, NaN, infinite or beyond float32, or the image has
+            no contrast.
+    """
+    if array.dtype.kind not in "biuf":
+        raise MaskSAMError(f"{subject} has voxels of type {array.dtype}: give real numbers")
+    if array.size == 0:
+        raise MaskSAMError(f"{subject} has no voxels")
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all() and _not_finite(array):
+        raise MaskSAMError(
+            f"{subject} has voxels that are not numbers (NaN or infinite): replace them, for"
+            " example by 0, and try again"
+        )
+    if max(-low, high) > _LARGEST:
+        value = low if -low > high else high
+        raise MaskSAMError(
+            f"{subject} has voxels of {value:.3g}, too large to compute with (a fill value?):"
+            " replace them, for example by 0, and try again"
+        )
+    if not _differ(low, high):
+        seen = f"{low:g}" if low == high else f"between {low:g} and {high:g}"
+        raise MaskSAMError(
+            f"{subject} has no contrast (all voxels are {seen}): check that it is the right image"
+        )
+    if limits is not None and not _differ(*np.clip([low, high], *limits).tolist()):
+        raise MaskSAMError(
+            f"{subject} has no contrast between {limits[0]:g} and {limits[1]:g}, the intensities"
+            f" that this model distinguishes (its voxels are {low:g} to {high:g}): check that it"
+            " is the right image"
+        )
+
+
+def usable_intensities(volume: Volume) -> UsableIntensities:
+    """Replace padding by the lowest other intensity, and clip outliers to the outermost others.
+
+    Padding is one number in many voxels, far below or above all others; outliers are very few
+    voxels, further away than any tissue. CT is left as it is: networks for CT clip.
+
+    Args:
+        volume: finite voxels within the range of float32.
+    """
+    array, notes = volume.array, []
+    if array.dtype.kind == "b" or modality(volume) == "CT":
+        return UsableIntensities(array)
+    where = f" of '{volume.name}'" if volume.name else ""
+    for _ in range(_ROUNDS):
+        found = _far_voxels(array)
+        if found is None:
+            break
+        others = array[~found.mask]
+        if found.padding:
+            count = int((array == found.value).sum())
+            notes.append(f"{count} voxels{where} are {found.value:g}: ignored as padding")
+            array = np.where(found.mask, _background(others), array)
+        else:
+            count, nearest = int(found.mask.sum()), _nearest(others, found.value)
+            voxels = "1 voxel" if count == 1 else f"{count} voxels"
+            reach = "down" if found.value < nearest else "up"
+            verb = "was" if count == 1 else "were"
+            notes.append(
+                f"{voxels}{where}, {reach} to {found.value:g}, lay far from all others and {verb}"
+                f" clipped to {nearest:g}"
+            )
+            array = np.where(found.mask, nearest, array)
+    return UsableIntensities(array, tuple(notes))
+
+
+def modality(volume: Volume) -> str:
+    """Return the modality that DICOM states, else "CT" if the volume has voxels of air, else ""."""
+    if volume.modality and volume.modality != "OT":
+        return volume.modality
+    return "CT" if has_ct_air(volume.array) else ""
+
+
+def has_ct_air(array: NDArray[Any]) -> bool:
+    """Return whether an image has air in Hounsfield units."""
+    voxels = sample(array, _SAMPLE_VOXELS)
+    low, high = CT_AIR
+    return voxels.dtype.kind in "if" and bool(((voxels >= low) & (voxels <= high)).any())
+
+
+def sample(array: NDArray[Any], voxels: int) -> NDArray[Any]:
+    """Return about this many voxels of an array, at regular distances."""
+    step = max(1, int(np.ceil((array.size / voxels) ** (1 / array.ndim))))
+    return array[(slice(None, None, step),) * array.ndim]
+
+
+@dataclass(frozen=True)
+class _FarVoxels:
+    """Voxels far below or far above all others.
+
+    Attributes:
+        mask: bool, shape of the image.
+        value: outermost intensity of these voxels.
+        padding: True for padding, False for outliers.
+    """
+
+    mask: NDArray[np.bool_]
+    value: float
+    padding: bool
+
+
+def _far_voxels(array: NDArray[Any]) -> _FarVoxels | None:
+    """Return the padding or the outliers at one end of the intensities; None without any."""
+    low, high = float(array.min()), float(array.max())
+    typical = _typical(array, low, high)
+    if typical is None:
+        return None
+    darkest, brightest = typical
+    spread = brightest - darkest
+    few = max(_OUTLIERS, _OUTLIER_SHARE * array.size)
+    negative = low < 0 <= darkest
+    padding_below = _NEGATIVE_PADDING if negative else _PADDING_BELOW
+    if darkest - low > padding_below * spread:
+        mask = array < (0 if negative else darkest - padding_below * spread)
+        count = int((array == low).sum())
+        if count > few and 2 * count >= mask.sum():  # the others are interpolated at its edges
+            return _FarVoxels(mask, low, True)
+        mask = array < darkest - _OUTLIER * spread
+        if 0 < mask.sum() <= few:
+            return _FarVoxels(mask, low, False)
+    if high - brightest > _PADDING_ABOVE * spread:
+        mask = array > brightest + _PADDING_ABOVE * spread
+        count = int((array == high).sum())
+        if count > few and 2 * count >= mask.sum():
+            return _FarVoxels(mask, high, True)
+        if mask.sum() <= few:
+            return _FarVoxels(mask, high, False)
+    return None
+
+
+def _typical(array: NDArray[Any], low: float, high: float) -> tuple[float, float] | None:
+    """Return the percentiles 0.5 and 99.5 of the intensities besides the extremes and 0.
+
+    The interval includes 0 if the image does. None if the other intensities do not differ.
+    """
+    voxels = sample(array, _SAMPLE_VOXELS).astype(np.float64)
+    shown = voxels[(voxels != low) & (voxels != high) & (voxels != 0)]
+    if shown.size == 0:
+        return None
+    darkest, brightest = (float(value) for value in np.percentile(shown, (0.5, 99.5)))
+    if (voxels == 0).any():
+        darkest, brightest = min(darkest, 0.0), max(brightest, 0.0)
+    return (darkest, brightest) if _differ(darkest, brightest) else None
+
+
+def _background(others: NDArray[Any]) -> Any:
+    """Return the intensity that replaces padding, in the type of the other voxels."""
+    low, high = others.min(), others.max()
+    # Images without padding are 0 outside the body; among intensities of 1e9, 0 is no background.
+    return others.dtype.type(0) if 0 < float(low) <= float(high) - float(low) else low
+
+
+def _nearest(others: NDArray[Any], value: float) -> Any:
+    """Return the outermost of the other intensities on the side of a value, in their type."""
+    return others.min() if value < float(others.min()) else others.max()
+
+
+def _differ(low: float, high: float) -> bool:
+    """Return whether two intensities differ enough for a network, in float32."""
+    low, high = float(np.float32(low)), float(np.float32(high))
+    return high - low > _SMALLEST_RANGE * max(1.0, abs(low), abs(high))
+
+
+def _not_finite(array: NDArray[Any]) -> bool:
+    """Return whether a voxel is NaN or infinite; long doubles may exceed a Python float."""
+    return not all(np.isfinite(plane).all() for plane in array)
