@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from MaskSAMCore.errors import MaskSAMError, OutOfMemory
 
@@ -68,7 +71,9 @@ def _fastest() -> DeviceChoice:
         return DeviceChoice(torch.device("cuda"), torch.cuda.get_device_name())
     if not no_mps:
         return DeviceChoice(torch.device("mps"), "Apple GPU")
-    return DeviceChoice(torch.device("cpu"), no_cuda)
+    # Where an Apple GPU was found, the user wonders why it is not used.
+    reason = no_mps if torch.backends.mps.is_available() else no_cuda
+    return DeviceChoice(torch.device("cpu"), reason)
 
 
 def _why_no_cuda() -> str:
@@ -86,7 +91,37 @@ def _why_no_mps() -> str:
         return "this PyTorch was built without support for Apple GPUs"
     if not torch.backends.mps.is_available():
         return "it needs an Apple GPU and macOS 12.3 or newer"
-    return ""
+    failure = _failure_on_mps()
+    return f"the networks do not run on this Apple GPU ({failure})" if failure else ""
+
+
+@cache
+def _failure_on_mps() -> str:
+    """Return why an Apple GPU cannot run the networks; "" if it can.
+
+    PyTorch reports it as available even where operations are missing, as convolutions in 3D are
+    before PyTorch 2.3.
+    """
+    try:
+        result = network_operations(torch.device("mps")).cpu()
+    except RuntimeError as error:
+        return f"PyTorch {torch.__version__}: {_first_line(error)}"
+    correct = torch.allclose(result, network_operations(torch.device("cpu")), atol=1e-3)
+    return "" if correct else f"PyTorch {torch.__version__} computes wrong values there"
+
+
+def network_operations(device: torch.device) -> Tensor:
+    """Return the result of a small example of the operations that the networks consist of."""
+    x = torch.linspace(-1, 1, 2 * 3 * 8 * 8, device=device).cos().reshape(1, 2, 3, 8, 8)
+    kernels = torch.linspace(-1, 1, 4 * 2 * 27, device=device).reshape(4, 2, 3, 3, 3)
+    x = F.leaky_relu(F.instance_norm(F.conv3d(x, kernels, padding=1)), 0.01)
+    slices = x[0].transpose(0, 1)
+    each = torch.ones(4, 1, 3, 3, device=device)
+    slices = F.gelu(F.conv2d(slices, each, padding=1, groups=4))
+    tokens = F.layer_norm(F.adaptive_avg_pool2d(slices, 4).flatten(2).transpose(1, 2), [4])
+    tokens = F.scaled_dot_product_attention(tokens, tokens, tokens)
+    maps = tokens.transpose(1, 2).unflatten(2, (4, 4))
+    return F.interpolate(maps, (8, 8), mode="bilinear", align_corners=False)
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -119,6 +154,8 @@ def onednn_has_bfloat16() -> bool:
 
 class MemoryFallback:
     """Fallback to smaller batches, and then to the CPU, while memory runs out.
+
+    Apple GPUs also give way to the CPU where an operation fails, because PyTorch lacks some there.
 
     Args:
         choice: device to begin with.
@@ -162,12 +199,21 @@ class MemoryFallback:
             try:
                 return work()
             except (RuntimeError, MemoryError) as error:
+                failure = ""
                 if not is_out_of_memory(error):
-                    raise
+                    if self.choice.device.type != "mps":
+                        raise
+                    failure = _first_line(error)
             # This is done outside the handler, whose exception keeps the failed attempt's tensors.
-            self.notes.append(self._reduce())
+            self.notes.append(self._leave_mps(failure) if failure else self._reduce())
             if notify is not None:
                 notify(self.notes[-1])
+
+    def _leave_mps(self, failure: str) -> str:
+        """Move from an Apple GPU to the CPU, and return the message about it."""
+        self.choice = DeviceChoice(torch.device("cpu"), "the Apple GPU failed")
+        self._move(self.choice.device)
+        return f"the Apple GPU failed ({failure}): continuing on the CPU"
 
     def _reduce(self) -> str:
         """Halve the batches or move to the CPU, and return the message about it."""
@@ -187,6 +233,11 @@ class MemoryFallback:
         if device.type == "cuda":
             torch.cuda.empty_cache()
         return f"{device} ran out of memory: continuing {change}"
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or without one its type."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

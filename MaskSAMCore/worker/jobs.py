@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -9,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MaskSAMCore.errors import Cancelled
+from MaskSAMCore.errors import Cancelled, MaskSAMError
 from MaskSAMCore.worker import protocol
 from MaskSAMCore.worker.cache import ModelCache
 from MaskSAMCore.worker.protocol import (
@@ -171,7 +172,8 @@ def devices(job: JobContext) -> dict[str, Any]:
             properties = torch.cuda.get_device_properties(index)
             size = properties.total_memory / 2**30
             choices.append(AvailableDevice(f"cuda:{index}", f"{properties.name}, {size:.0f} GiB"))
-    if torch.backends.mps.is_available():
+    with contextlib.suppress(MaskSAMError):
+        choose_device("mps")
         choices.append(AvailableDevice("mps", "Apple GPU"))
     return DevicesResult(tuple(choices), DeviceUsed(name, reason)).to_json()
 

@@ -2,29 +2,55 @@
 
 from __future__ import annotations
 
+import platform
+import re
+import sys
 from collections.abc import Callable
 from importlib import metadata
 
 import slicer
 from slicer.i18n import tr as _
 
-# Only minimum versions are given, because other extensions share Slicer's Python.
+# Only minimum versions are given, because other extensions share Slicer's Python. Packages that
+# belong to Slicer (SimpleITK, numpy, requests) are missing here, so that they are never replaced.
 TORCH = "torch>=2.1"
 REQUIREMENTS = (
-    "nibabel>=5",
     "segment-anything>=1.0",
     "scipy>=1.10",
     "safetensors>=0.4",
     "pooch>=1.7",
     "psutil>=5.9",
 )
-# Packages that belong to Slicer and must not be replaced.
-_SLICER_PACKAGES = ("SimpleITK", "numpy", "pydicom", "requests")
+# PyTorch before 2.3 cannot exchange arrays with numpy 2: one of these must be satisfied.
+TORCH_FOR_NUMPY_2 = "torch>=2.3"
+NUMPY_1 = "numpy<2"
 
 
 def missing() -> list[str]:
-    """Return the requirements that are not installed or too old, without importing any."""
-    return [text for text in (TORCH, *REQUIREMENTS) if not _satisfied(text)]
+    """Return the requirements that are not installed or too old, without importing any.
+
+    Versions of PyTorch and numpy that cannot work together count too: the one to be replaced is
+    missing.
+    """
+    texts = [text for text in (TORCH, *REQUIREMENTS) if not _satisfied(text)]
+    fits = _satisfied(TORCH_FOR_NUMPY_2) or _satisfied(NUMPY_1)
+    if TORCH not in texts and not fits:
+        texts.append(NUMPY_1 if _is_intel_mac() else TORCH_FOR_NUMPY_2)
+    return texts
+
+
+def explain(requirements: list[str]) -> str:
+    """Return one line for the user about missing requirements."""
+    text = _("MaskSAM needs Python packages: {packages}.").format(packages=", ".join(requirements))
+    versions = {"torch": _version("torch"), "numpy": _version("numpy")}
+    if NUMPY_1 in requirements:
+        text += " " + _(
+            "PyTorch {torch}, the newest for this Mac, does not work with numpy {numpy}, which is"
+            " replaced; then restart Slicer."
+        ).format(**versions)
+    elif TORCH_FOR_NUMPY_2 in requirements:
+        text += " " + _("PyTorch {torch} does not work with numpy {numpy}.").format(**versions)
+    return text
 
 
 def install(log: Callable[[str], None]) -> None:
@@ -36,10 +62,10 @@ def install(log: Callable[[str], None]) -> None:
     Raises:
         RuntimeError: the installation failed; the message says what to do.
     """
-    wanted = missing()
-    if TORCH in wanted:
+    if any(text.startswith("torch") for text in missing()):
         _install_torch(log)
-        wanted.remove(TORCH)
+    # The PyTorch extension may have replaced numpy, or have left it to us.
+    wanted = missing()
     if wanted:
         log(_("Installing {packages} ...").format(packages=", ".join(wanted)))
         try:
@@ -62,6 +88,12 @@ def install(log: Callable[[str], None]) -> None:
 
 
 def _install_torch(log: Callable[[str], None]) -> None:
+    """Install PyTorch with the PyTorch extension.
+
+    Raises:
+        RuntimeError: it could not be installed, or its version does not suit; the message says what
+            to do.
+    """
     try:
         import PyTorchUtils
     except ImportError as error:
@@ -71,45 +103,86 @@ def _install_torch(log: Callable[[str], None]) -> None:
                 " Manager, restart Slicer and press this button again."
             )
         ) from error
-    log(_("Installing PyTorch with the PyTorch extension ..."))
-    try:
-        torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(
-            askConfirmation=True, torchVersionRequirement=TORCH.removeprefix("torch")
-        )
-    except Exception as error:
+    numpy = _version("numpy")
+    if not _version("torch"):  # the extension leaves an installed PyTorch as it is
+        log(_("Installing PyTorch with the PyTorch extension ..."))
+        try:
+            # A requirement of ours would replace the extension's own, which excludes versions that
+            # do not work in Slicer on this system.
+            torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True)
+        except Exception as error:
+            text = _("PyTorch could not be installed: {error}.").format(error=error)
+            raise RuntimeError(text + " " + _other_version()) from error
+        if torch is None:
+            raise RuntimeError(_("PyTorch was not installed: MaskSAM cannot run without it."))
+        _ask_for_restart_if_replaced(numpy)
+    unsuitable = [text for text in missing() if text.startswith("torch")]
+    if unsuitable:
         raise RuntimeError(
             _(
-                "PyTorch could not be installed: {error}. Try again in the module PyTorch, which"
-                " offers other versions and devices."
-            ).format(error=error)
-        ) from error
-    if torch is None:
-        raise RuntimeError(_("PyTorch was not installed: MaskSAM cannot run without it."))
+                "PyTorch {version} is installed, but MaskSAM needs {requirement}: uninstall it in"
+                " the module PyTorch, restart Slicer and press this button again."
+            ).format(version=_version("torch"), requirement=unsuitable[0])
+        )
+
+
+def _other_version() -> str:
+    """Return advice for the user after PyTorch could not be installed."""
+    if sys.platform == "win32":
+        return _(
+            "If paths are too long for Windows, enter <2.13 as the version requirement in the"
+            " module PyTorch, and install PyTorch there."
+        )
+    return _("Try again in the module PyTorch, which offers other versions and devices.")
 
 
 def _install_packages(requirements: list[str]) -> None:
     try:
         from slicer import packaging
-    except ImportError:
+    except ImportError:  # Slicer 5.10
+        numpy = _version("numpy")
         for requirement in requirements:
             slicer.util.pip_install(requirement)
+        _ask_for_restart_if_replaced(numpy)
         return
-    packaging.pip_ensure(
-        requirements,
-        skip_packages=list(_SLICER_PACKAGES),
-        requester="MaskSAM",
-        skip_in_testing=False,
-    )
+    # It asks for a restart itself where a package in use was replaced.
+    packaging.pip_ensure(requirements, requester="MaskSAM", skip_in_testing=False)
+
+
+def _ask_for_restart_if_replaced(numpy: str) -> None:
+    """Ask the user to restart Slicer, which has loaded numpy, if its version is another one now."""
+    if _version("numpy") != numpy:
+        slicer.util.infoDisplay(
+            _("numpy {before} was replaced by {now}: save your work and restart Slicer.").format(
+                before=numpy, now=_version("numpy")
+            )
+        )
+
+
+def _is_intel_mac() -> bool:
+    """Return whether this is Python for Intel Macs, for which PyTorch 2.2 is the last one.
+
+    Slicer's packages for macOS are, on Apple's processors too.
+    """
+    return sys.platform == "darwin" and platform.machine() == "x86_64"
 
 
 def _satisfied(requirement: str) -> bool:
-    name, _separator, floor = requirement.partition(">=")
-    try:
-        version = metadata.version(name)
-    except metadata.PackageNotFoundError:
+    name, relation, limit = re.split("(>=|<)", requirement)
+    version = _version(name)
+    if not version:
         return False
-    # The version is None where a failed removal has left files behind.
-    return bool(version) and _numbers(version) >= _numbers(floor)
+    newer = _numbers(version) >= _numbers(limit)
+    return newer if relation == ">=" else not newer
+
+
+def _version(name: str) -> str:
+    """Return the version of an installed package; empty if it is not installed."""
+    try:
+        # The version is None where a failed removal has left files behind.
+        return metadata.version(name) or ""
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _numbers(version: str) -> tuple[int, ...]:

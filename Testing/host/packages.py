@@ -36,9 +36,19 @@ def pip_check(requirements, **_):
     return True
 
 
-def pip_ensure(requirements, constraints=None, prompt=True, requester=None, skip_packages=None,
-               **_):  # fmt: skip
+def pip_ensure(
+    requirements,
+    constraints=None,
+    skip_packages=None,
+    prompt_install=True,
+    prompt_restart=True,
+    requester=None,
+    skip_in_testing=True,
+    show_progress=True,
+):
     """Record the installation of the missing requirements."""
+    if skip_packages:
+        raise AssertionError("skip_packages rewrites the metadata of other packages")
     missing = [r for r in _listed(requirements) if not pip_check([r])]
     if missing:
         _install("ensure", missing)

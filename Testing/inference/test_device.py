@@ -11,6 +11,7 @@ from MaskSAMCore.inference.device import (
     choose_device,
     is_out_of_memory,
     mixed_precision,
+    network_operations,
 )
 
 
@@ -32,6 +33,40 @@ def test_an_unknown_device_is_refused_with_the_known_ones(wanted):
 def test_an_absent_gpu_is_refused_with_the_reason():
     with pytest.raises(MaskSAMError, match=r"'cuda' cannot be used: .*GPU.*choose auto or cpu"):
         choose_device("cuda")
+
+
+@pytest.fixture
+def apple_gpu(monkeypatch):
+    """PyTorch that reports an Apple GPU, on which any operation of this machine's PyTorch fails."""
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    device._failure_on_mps.cache_clear()
+    yield
+    device._failure_on_mps.cache_clear()
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has an Apple GPU")
+def test_an_apple_gpu_that_cannot_run_the_networks_is_not_chosen_and_the_reason_is_given(apple_gpu):
+    choice = choose_device("auto")
+    assert choice.device == torch.device("cpu")
+    assert "the networks do not run on this Apple GPU (PyTorch 2" in choice.reason
+    assert "\n" not in choice.reason
+    with pytest.raises(MaskSAMError, match=r"'mps' cannot be used: the networks do not run"):
+        choose_device("mps")
+
+
+def test_an_apple_gpu_that_computes_wrong_values_is_not_chosen(apple_gpu, monkeypatch):
+    results = {"mps": torch.zeros(1), "cpu": torch.ones(1)}
+    monkeypatch.setattr(device, "network_operations", lambda device: results[device.type])
+    assert "computes wrong values" in choose_device("auto").reason
+
+
+def test_an_apple_gpu_that_computes_like_the_cpu_is_chosen(apple_gpu, monkeypatch):
+    example = network_operations(torch.device("cpu"))
+    assert example.isfinite().all() and example.std() > 0.01
+    monkeypatch.setattr(device, "network_operations", lambda _device: example)
+    assert choose_device("auto") == DeviceChoice(torch.device("mps"), "Apple GPU")
 
 
 @pytest.mark.parametrize(
@@ -92,6 +127,23 @@ def test_memory_fallback_halves_the_batches_then_moves_to_the_cpu_and_then_gives
     ]
     with pytest.raises(OutOfMemory, match="too small for one window of this model"):
         memory.run(lambda: work(most=9))
+
+
+def test_an_operation_that_fails_on_an_apple_gpu_is_repeated_on_the_cpu_with_a_note():
+    choice, moved = DeviceChoice(torch.device("mps"), "Apple GPU"), []
+    memory = MemoryFallback(choice, moved.append, "window", batch_size=4)
+
+    def work() -> str:
+        if memory.choice.device.type == "mps":
+            raise NotImplementedError("The operator 'aten::x' is not implemented\nas a note")
+        return "done"
+
+    assert memory.run(work) == "done"
+    assert [device.type for device in moved] == ["mps", "cpu"]
+    assert str(memory.choice) == "cpu (the Apple GPU failed)"
+    assert memory.notes == [
+        "the Apple GPU failed (The operator 'aten::x' is not implemented): continuing on the CPU"
+    ]
 
 
 def test_memory_fallback_passes_other_errors_on():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from Testing import host
 from Testing.panel.helpers import blobs_volume
 from Testing.slicer.helpers import add_roi, add_volume, add_warp
 
@@ -50,7 +51,34 @@ def test_a_warning_names_an_unsuitable_volume_which_can_still_be_segmented(user,
     assert user.ui.segmentButton.enabled
 
 
-def test_the_automatic_device_is_shown_before_the_first_run(user):
+def test_opening_the_module_starts_no_process(open_panel, own_client, scene):
+    user = open_panel(own_client())
+    host.select_module(None)
+    host.select_module("MaskSAMSlicer")
+    assert not user.widget.logic.segmentation.client.running
+
+
+def turn_to(widget, by: str) -> None:
+    """Turn to a widget with the mouse or with the keyboard."""
+    from PySide6 import QtCore, QtGui, QtTest, QtWidgets
+
+    if by == "mouse":
+        QtTest.QTest.mousePress(widget, QtCore.Qt.MouseButton.LeftButton)
+        widget.hidePopup()
+    else:
+        event = QtGui.QFocusEvent(QtCore.QEvent.Type.FocusIn)
+        QtWidgets.QApplication.sendEvent(widget, event)
+
+
+@pytest.mark.parametrize("by", ["mouse", "keyboard"])
+def test_the_automatic_device_is_shown_when_the_user_turns_to_the_devices(user, monkeypatch, by):
+    from MaskSAMSlicerLib import installer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(installer, "missing", lambda: [installer.TORCH])
+        turn_to(user.ui.deviceSelector, by)
+    assert not user.widget.logic.segmentation.needs_polling  # nothing could be asked
+    turn_to(user.ui.deviceSelector, by)
     user.wait(lambda: "Automatic means" in user.ui.deviceInfo.text, "the device")
     assert "cpu (" in user.ui.deviceInfo.text
     selector = user.ui.deviceSelector

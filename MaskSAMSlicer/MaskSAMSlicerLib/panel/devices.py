@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import qt
 from slicer.i18n import tr as _
 
 from MaskSAMCore.worker.protocol import DevicesResult
+from MaskSAMSlicerLib import installer
 from MaskSAMSlicerLib.logic import SegmentationLogic
 from MaskSAMSlicerLib.panel.progress import WorkerTask
 
 
+class _UseFilter(qt.QObject):
+    """Event filter that notices when the user turns to a widget with the mouse or the keyboard.
+
+    Args:
+        on_use: called each time.
+    """
+
+    def __init__(self, on_use: Callable[[], None]) -> None:
+        qt.QObject.__init__(self)
+        self._on_use = on_use
+
+    def eventFilter(self, _watched: Any, event: Any) -> bool:
+        """Call the function, and let the widget handle the event."""
+        if event.type() in (qt.QEvent.MouseButtonPress, qt.QEvent.FocusIn):
+            self._on_use()
+        return False
+
+
 class DevicesView:
     """The selector of devices and the line below it.
+
+    The worker, which imports PyTorch, is asked for the devices when the user turns to the selector.
 
     Args:
         ui: the panel's widgets.
@@ -33,10 +56,16 @@ class DevicesView:
         ):
             ui.deviceSelector.addItem(text, device)
         ui.deviceInfo.text = _("The device in use is shown here.")
+        self._filter = _UseFilter(self._ask)
+        ui.deviceSelector.installEventFilter(self._filter)
 
-    def ask(self) -> None:
-        """Ask the worker, once, which devices this computer has."""
-        if not self._asked:
+    def close(self) -> None:
+        """Stop watching the selector."""
+        self._ui.deviceSelector.removeEventFilter(self._filter)
+
+    def _ask(self) -> None:
+        """Ask the worker, once, which devices this computer has, if it can answer now."""
+        if not self._asked and not self._task.busy and not installer.missing():
             self._asked = True
             self._logic.client.devices(self._show_available, lambda _error: None)
             self._task.poll()

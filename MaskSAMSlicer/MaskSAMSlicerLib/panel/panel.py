@@ -90,15 +90,8 @@ class Panel:
         """Show which Python packages must be installed."""
         self._missing_packages = installer.missing()
         self._ui.installFrame.visible = bool(self._missing_packages)
-        self._ui.installLabel.text = _("MaskSAM needs Python packages: {packages}.").format(
-            packages=", ".join(self._missing_packages)
-        )
+        self._ui.installLabel.text = installer.explain(self._missing_packages)
         self.update()
-
-    def ask_devices(self) -> None:
-        """Ask the worker which device "Automatic" means, if it can answer now."""
-        if not self._missing_packages and not self.busy:
-            self._devices.ask()
 
     def enter(self) -> None:
         """Take up what was changed while the user was in other modules."""
@@ -114,6 +107,7 @@ class Panel:
         self._logic.on_log = lambda _text: None
         self._logic.on_change = lambda: None
         self._results.clear()
+        self._devices.close()
         self._boxes.close()
 
     def scene_closing(self) -> None:
