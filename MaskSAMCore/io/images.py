@@ -67,6 +67,10 @@ def read_volume(path: Path | str) -> Volume:
     try:
         if not path.exists():
             raise MaskSAMError(f"{path} does not exist")
+        if not path.is_dir() and path.stat().st_size == 0:
+            raise MaskSAMError(f"{path} is an empty file")
+        if not path.is_dir() and not path.is_file():
+            raise MaskSAMError(f"{path} is a device, not a file")
         dicom = path.is_dir() or is_dicom(path)
         volume = _read_dicom(path) if dicom else _read_file(path)
     except (OSError, MemoryError) as error:
@@ -79,8 +83,6 @@ def read_volume(path: Path | str) -> Volume:
 
 
 def _read_file(path: Path) -> Volume:
-    if path.stat().st_size == 0:
-        raise MaskSAMError(f"{path} is an empty file")
     with open(path, "rb") as file:
         start = file.read(64).lstrip().lower()
     for beginning, message in _STAND_INS.items():

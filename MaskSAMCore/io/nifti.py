@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import NiftiOrientation, Volume
 from MaskSAMCore.io.files import image_stem
-from MaskSAMCore.io.orientation import check_voxel_size, is_invertible, nifti_matrix, size_text
+from MaskSAMCore.io.orientation import (
+    LARGEST_NUMBER,
+    check_voxel_size,
+    is_invertible,
+    is_size,
+    nifti_matrix,
+    size_text,
+)
 
 # Types of voxels by their codes in NIfTI and Analyze files.
 _TYPES = {
@@ -305,7 +312,7 @@ def _orientation(path: Path, header: Any) -> tuple[NiftiOrientation, tuple[str, 
         sform_code = sform_code if is_invertible(sform) else 0
     spacing = pixdim[1:] * to_mm
     notes: tuple[str, ...] = ()
-    valid = np.isfinite(spacing) & (spacing > 0)
+    valid = is_size(spacing)
     if not valid.all():
         qform_code = 0 if sform_code else qform_code
         spacing, notes = _mended_spacing(path, spacing, sform if sform_code else None)
@@ -313,7 +320,7 @@ def _orientation(path: Path, header: Any) -> tuple[NiftiOrientation, tuple[str, 
     if qform_code:
         rotation = _rotation(header, pixdim[0])
         offset = np.array([header[f"qoffset_{axis}"] for axis in "xyz"], dtype=np.float64) * to_mm
-        if rotation is None or not np.isfinite(offset).all():
+        if rotation is None or not (np.abs(offset) < LARGEST_NUMBER).all():  # NaN included
             qform_code = 0
         else:
             qform[:3, :3] = rotation * spacing
@@ -332,8 +339,7 @@ def _mended_spacing(
     """Return positive voxel sizes in mm: those of the sform, else sizes without sign, else 1 mm."""
     if sform is not None:
         return np.linalg.norm(sform[:3, :3], axis=0), ()
-    known = np.isfinite(spacing) & (spacing != 0)
-    mended = np.where(known, np.abs(spacing), 1.0)
+    mended = np.where(is_size(np.abs(spacing)), np.abs(spacing), 1.0)
     return mended, (
         f"{path.name} has voxels of {size_text(spacing)} mm by its header:"
         f" {size_text(mended)} mm is a guess",

@@ -2,7 +2,9 @@
 
 NIfTI files may hold two orientations, the qform and the sform. The rule is that of ITK, and so of
 3D Slicer: the sform is used if it is the scanner's own or nearly equal to the qform, or if there is
-no qform; otherwise the qform. The sizes of voxels are the qform's.
+no qform; otherwise the qform. The sizes of voxels are the qform's. (Where the sform mirrors or
+turns the qform about the same origin, ITK's comparison depends on rounding; here the qform is
+used.)
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ RIGHT_ANGLE_TOLERANCE = 1e-4
 LARGEST_SHEAR = 5e-3
 # Displacement, as a fraction of the smallest voxel size, from which a doubt is worth a note.
 NOTED_DISPLACEMENT = 0.1
+# Numbers beyond it and below its reciprocal are damage; they would overflow in products.
+LARGEST_NUMBER = 1e15
 # Sizes of voxels in mm that no scan exceeds; others come from headers in other units.
 SMALLEST_VOXEL = 1e-4
 LARGEST_VOXEL = 50.0
@@ -30,13 +34,18 @@ _EQUAL_FORMS = 1e-4
 _SCANNER = 1
 
 
+def is_size(lengths: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return for each number whether it is a length above 0, in any unit."""
+    return (lengths > 1 / LARGEST_NUMBER) & (lengths < LARGEST_NUMBER)
+
+
 def is_invertible(matrix: NDArray[np.float64]) -> bool:
     """Return whether a (4, 4) matrix is finite and maps the axes to three directions."""
     linear = matrix[:3, :3]
-    if not np.isfinite(matrix).all():
+    if not (np.abs(matrix) < LARGEST_NUMBER).all():  # NaN included
         return False
     lengths = np.linalg.norm(linear, axis=0)
-    return bool((lengths > 0).all() and abs(np.linalg.det(linear / lengths)) > 1e-3)
+    return bool(is_size(lengths).all() and abs(np.linalg.det(linear / lengths)) > 1e-3)
 
 
 def size_text(spacing: NDArray[np.float64]) -> str:
@@ -145,7 +154,7 @@ def nifti_matrix(
     swapped = " and swap left and right" if _sides_differ(qform, sform) else ""
     return matrix, (
         f"{path.name} has two orientations, which differ by up to {difference:.3g} mm{swapped}:"
-        f" its {used} is used, as in 3D Slicer, not its {other}",
+        f" its {used} is used, not its {other}",
     )
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io import read_volume
 from MaskSAMCore.labels import Code, Label, Terminology
 
 LABELS = [
@@ -39,3 +43,13 @@ def labelmap_on(volume: Volume) -> np.ndarray:
     labelmap[5, 5, 5] = 2
     labelmap[6, 6, 6] = 300
     return labelmap
+
+
+def read_or_refused(path: Path) -> Volume | str:
+    """Return the volume of a file, or the one line with which it is refused."""
+    try:
+        return read_volume(path)
+    except MaskSAMError as error:
+        message = str(error)
+    assert "\n" not in message
+    return message

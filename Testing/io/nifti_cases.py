@@ -165,10 +165,11 @@ def unoriented(spacing: Any, shape: tuple[int, ...] = ARRAY.shape) -> np.ndarray
     return matrix
 
 
-def shifted(mm: float) -> np.ndarray:
-    matrix = MATRIX.copy()
-    matrix[0, 3] += mm
-    return matrix
+def shifted(mm: float, matrix: np.ndarray = MATRIX) -> np.ndarray:
+    """Return a matrix that places voxels ``mm`` further to the right."""
+    result = matrix.copy()
+    result[0, 3] += mm
+    return result
 
 
 def sheared(amount: float, matrix: np.ndarray = MATRIX) -> np.ndarray:
@@ -311,13 +312,13 @@ CASES: list[InputCase] = [
         read_as(codes=(1, 4), sform=MIRRORED),
         "read with a note",
         r"swap left and right: its qform \(code 1\) is used.* not its sform \(code 4\)",
-        "The qform is used, as in 3D Slicer; the note warns of the sides.",
+        "The qform is used; the note warns of the sides.",
     ),
     InputCase(
         "sform (code 1) away from the qform",
         read_as(codes=(1, 1), qform=shifted(20)),
         "read with a note",
-        r"its sform \(code 1\) is used",
+        r"its sform \(code 1\) is used, not its qform",
         "The sform is used, as in 3D Slicer.",
     ),
     InputCase(
