@@ -15,7 +15,8 @@ class Parameters:
         model: name of the model in the catalog.
         roi: part to segment; None for the whole volume.
         outputSegmentation: segmentation to write to; None for a new one.
-        rule: "replace" or "add", see ``segments.write_segments``.
+        rule: "new" for a new segmentation if the output has segments already, else "replace" or
+            "add", see ``segments.write_segments``.
         device: "auto", "cpu", "cuda" or "mps".
         boxSegmentation: result whose boxes are shown.
         boxLive: segment again whenever the user has dragged a box.
@@ -26,7 +27,7 @@ class Parameters:
     model: str = DEFAULT_MODEL
     roi: vtkMRMLMarkupsROINode
     outputSegmentation: vtkMRMLSegmentationNode
-    rule: str = "replace"
+    rule: str = "new"
     device: str = "auto"
     boxSegmentation: vtkMRMLSegmentationNode
     boxLive: bool = False

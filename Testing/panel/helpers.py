@@ -89,7 +89,7 @@ class User:
         raise AssertionError(f"the list has no model '{name}'")
 
     def choose_rule(self, rule: str) -> None:
-        """Choose the rule for classes whose segments exist already: "replace" or "add"."""
+        """Choose the rule for an output that has segments: "new", "replace" or "add"."""
         self.ui.ruleSelector.currentIndex = self.ui.ruleSelector.findData(rule)
 
     def choose_box(self, name: str) -> None:

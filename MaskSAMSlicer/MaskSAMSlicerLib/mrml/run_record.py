@@ -108,6 +108,22 @@ def volumes_of(node: vtkMRMLSegmentationNode) -> list[vtkMRMLScalarVolumeNode]:
     return found
 
 
+def same_region(one: Edges | None, other: Edges | None) -> bool:
+    """Return whether two ROIs stand for the same part of a volume.
+
+    They do if they share more than half of the smaller one, since users move an ROI a little
+    between runs, but far for another organ or the other side.
+
+    Args:
+        one, other: ROIs in voxel edges (i, j, k); None for the whole volume.
+    """
+    if one is None or other is None:
+        return one is other
+    (a, b), (c, d) = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    shared = np.clip(np.minimum(b, d) - np.maximum(a, c), 0, None).prod()
+    return bool(shared > 0.5 * min((b - a).prod(), (d - c).prod()))
+
+
 def forget_checksums(node: vtkMRMLSegmentationNode | None) -> None:
     """Make the next update write all segments: an undo or redo has changed their voxels."""
     record = SegmentationRecord.load(node)

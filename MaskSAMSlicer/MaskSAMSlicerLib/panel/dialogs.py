@@ -1,9 +1,10 @@
-"""Dialogs that several parts of the panel use."""
+"""Dialogs and small helpers for widgets that several parts of the panel use."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import qt
 import slicer
@@ -45,3 +46,10 @@ def show_swatch(item: qt.QTableWidgetItem, color: tuple[float, float, float]) ->
     pixmap = qt.QPixmap(14, 14)
     pixmap.fill(qt.QColor.fromRgbF(*color))
     item.setIcon(qt.QIcon(pixmap))
+
+
+def select_data(combo: Any, value: str) -> None:
+    """Choose the entry of a combo box that has a value as its data, if there is one."""
+    index = combo.findData(value)
+    if index >= 0 and combo.currentIndex != index:
+        combo.currentIndex = index

@@ -9,11 +9,12 @@ from slicer.i18n import tr as _
 from MaskSAMSlicerLib import installer
 from MaskSAMSlicerLib.logic import SegmentationLogic
 from MaskSAMSlicerLib.mrml.box_nodes import draw
-from MaskSAMSlicerLib.mrml.segments import ADD, REPLACE
 from MaskSAMSlicerLib.mrml.volumes import volume_from_node
 from MaskSAMSlicerLib.panel.boxes import BoxesView, BoxUpdates
 from MaskSAMSlicerLib.panel.devices import DevicesView
+from MaskSAMSlicerLib.panel.dialogs import select_data
 from MaskSAMSlicerLib.panel.model_picker import ModelPicker
+from MaskSAMSlicerLib.panel.output import OutputView
 from MaskSAMSlicerLib.panel.progress import ProgressView, WorkerTask
 from MaskSAMSlicerLib.panel.results import ResultsView
 from MaskSAMSlicerLib.run import Outcome, RunCallbacks, RunRequest
@@ -41,18 +42,16 @@ class Panel:
         self._progress = ProgressView(ui)
         self._task = WorkerTask(logic, self._progress, self.update)
         self._results = ResultsView(ui, self._progress)
+        self._output = OutputView(ui)
         self._devices = DevicesView(ui, logic, self._task)
         self.picker = ModelPicker(ui, logic, self._task, self._choose_model)
         self._updates = BoxUpdates(logic, self._task, self._progress, self.picker, self._results)
         self._boxes = BoxesView(
             ui, self._updates, self._task, self._progress, self._update_segment_button
         )
-        ui.ruleSelector.addItem(_("replace the segment"), REPLACE)
-        ui.ruleSelector.addItem(_("add a new segment"), ADD)
         ui.segmentButton.connect("clicked(bool)", self._segment_or_cancel)
         ui.installButton.connect("clicked(bool)", self._install)
         ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self._draw_roi)
-        ui.ruleSelector.connect("currentIndexChanged(int)", self._choose_rule)
         ui.deviceSelector.connect("currentIndexChanged(int)", self._choose_device)
         ui.warningLabel.styleSheet = _WARNING_STYLE
         logic.on_log = self._progress.log
@@ -66,7 +65,7 @@ class Panel:
 
     def set_parameters(self, parameters: Any) -> None:
         """Set the wrapper of the parameter node; None while a scene closes."""
-        self._parameters = self._updates.parameters = parameters
+        self._parameters = self._updates.parameters = self._output.parameters = parameters
         self.update()
 
     def update(self) -> None:
@@ -74,8 +73,8 @@ class Panel:
         self._task.forget_cancelled()
         parameters, busy = self._parameters, self.busy
         if parameters is not None:
-            _select(self._ui.ruleSelector, parameters.rule)
-            _select(self._ui.deviceSelector, parameters.device)
+            select_data(self._ui.deviceSelector, parameters.device)
+        self._output.refresh()
         self.picker.refresh(None if parameters is None else parameters.model)
         for widget in (self._ui.inputsButton, self._ui.outputButton, self._ui.installButton):
             widget.enabled = not busy
@@ -136,8 +135,8 @@ class Panel:
             model=model,
             roi=parameters.roi,
             boxes=self._updates.boxes_of_first_run(),
-            output=parameters.outputSegmentation,
-            rule=parameters.rule,
+            output=self._output.node,
+            rule=self._output.rule,
             device=parameters.device,
         )
         callbacks = RunCallbacks(self._task.advance, self._on_segmented, self._task.fail)
@@ -153,6 +152,7 @@ class Panel:
         self._devices.show_used(outcome.device)
         if self._parameters is not None:
             self._parameters.boxSegmentation = outcome.node
+        self._output.take(outcome.node)
         self._boxes.show_new()
         self._task.end(
             _("Done: {count} classes in '{name}', {seconds:.1f} s.").format(
@@ -177,10 +177,6 @@ class Panel:
         if self._parameters is not None:
             self._parameters.model = name
         self.update()
-
-    def _choose_rule(self, index: int) -> None:
-        if self._parameters is not None and index >= 0:
-            self._parameters.rule = self._ui.ruleSelector.itemData(index)
 
     def _choose_device(self, index: int) -> None:
         if self._parameters is not None and index >= 0:
@@ -223,9 +219,3 @@ class Panel:
         except ValueError as error:
             return [str(error)]
         return list(model.suitability.doubts(volume, parameters.roi is not None))
-
-
-def _select(combo: Any, value: str) -> None:
-    index = combo.findData(value)
-    if index >= 0 and combo.currentIndex != index:
-        combo.currentIndex = index
