@@ -16,6 +16,7 @@ from MaskSAMCore.io.dicom_frames import Frame, frames_of
 from MaskSAMCore.io.dicom_stack import stack_of
 from MaskSAMCore.io.dicom_voxels import voxels_of
 from MaskSAMCore.io.files import image_stem
+from MaskSAMCore.io.orientation import check_voxel_size
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NAMED_COPIES = 3
@@ -36,9 +37,11 @@ def read_dicom(path: Path) -> Volume:
             _check_alone(files[0])
         stack = stack_of(path, frames)
         array, copies = voxels_of(path, stack)
+    matrix = _LPS_TO_RAS @ stack.ijk_to_lps
+    check_voxel_size(matrix, path)
     return Volume(
         array,
-        _LPS_TO_RAS @ stack.ijk_to_lps,
+        matrix,
         image_stem(path),
         notes=tuple(_notes(path, len(stack.slices), copies)),
         modality="".join(texts(files[0].header, "Modality")[:1]),
@@ -51,7 +54,7 @@ def _series(folder: Path) -> list[ImageFile]:
     Raises:
         MaskSAMError: the folder holds no series or several, or a damaged file.
     """
-    files = list(image_files(folder))
+    files = image_files(folder)
     if not files:
         raise MaskSAMError(f"{folder} holds no DICOM series and no image file")
     count = len({file.series for file in files})

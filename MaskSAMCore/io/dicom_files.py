@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,8 +24,8 @@ _BARE_ELEMENT_BYTES = 256
 # Tag of the element with the pixels in either byte order.
 _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-# Suffixes of DICOM files; many have none, or a number.
-_DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima", ".img")
+# Suffixes of DICOM files only; many have none, or a number.
+_DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,37 +66,69 @@ def is_dicom(path: Path) -> bool:
     return _has_magic(head) or (_has_bare_beginning(head) and not is_image_name(path))
 
 
-def image_files(folder: Path) -> Iterator[ImageFile]:
-    """Yield the DICOM images of a folder in the order of their names.
+def image_files(folder: Path) -> list[ImageFile]:
+    """Return the DICOM images of a folder in the order of their names.
 
     Hidden files, other formats and DICOM files that are no images, such as structured reports and
     segmentations, are left out.
 
     Raises:
-        MaskSAMError: a file is damaged, or is empty or unreadable and has the name of a DICOM file.
+        MaskSAMError: a file is damaged, or has the name of a DICOM file but is none.
     """
+    files = []
+    others = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.is_dir():
             continue
-        if not path.is_file():
-            if path.is_symlink() and _may_be_dicom(path):
-                raise MaskSAMError(f"{path} is a broken link: restore its file, or remove it")
+        if not is_dicom(path):
+            others.append(path)
             continue
-        try:
-            head = _head(path)
-        except OSError as error:
-            if _may_be_dicom(path):
-                reason = (error.strerror or str(error)).lower()
-                raise MaskSAMError(f"{path} cannot be read: {reason}") from error
-            continue
-        if _has_magic(head) or (_has_bare_beginning(head) and not is_image_name(path)):
-            file = _read(path)
-            if file is not None:
-                yield file
-        elif not any(head) and _may_be_dicom(path):
-            # Failed copies leave files that are empty, cut inside the preamble, or all zeros.
-            kind = "a damaged" if head else "an empty"
-            raise MaskSAMError(f"{path} is {kind} file: copy it again, or remove it")
+        file = _read(path)
+        if file is not None:
+            files.append(file)
+    patterns = {_pattern(file.path) for file in files}
+    for path in others:
+        _check_other(path, _pattern(path) in patterns)
+    return files
+
+
+def _check_other(path: Path, named_alike: bool) -> None:
+    """Check that a file which is no DICOM file is not a damaged one.
+
+    Args:
+        path: file of another format, or damaged.
+        named_alike: whether its name differs from that of a DICOM image in numbers only.
+
+    Raises:
+        MaskSAMError: the file is a broken link, unreadable, empty or zeros, and its name may be
+            that of a DICOM file; or its name is certainly that of a DICOM file.
+    """
+    if path.suffix.lower() in _DICOM_SUFFIXES or named_alike:
+        certain = True
+    elif path.suffix[1:].isalpha():
+        return
+    else:
+        certain = False
+    remedy = "copy it again, or remove it"
+    if not path.exists():
+        raise MaskSAMError(f"{path} is a broken link: {remedy}")
+    if not path.is_file():
+        return
+    try:
+        head = _head(path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise MaskSAMError(f"{path} cannot be read: {reason}") from error
+    if not head:
+        raise MaskSAMError(f"{path} is an empty file: {remedy}")
+    # Failed copies leave files that are cut inside the preamble, or all zeros.
+    if certain or not any(head):
+        raise MaskSAMError(f"{path} is damaged or no DICOM file: {remedy}")
+
+
+def _pattern(path: Path) -> str:
+    """Return the name of a file without its numbers."""
+    return re.sub(r"[0-9]+", "0", path.name)
 
 
 def read_image_file(path: Path) -> ImageFile:
@@ -182,12 +214,6 @@ def _has_bare_beginning(head: bytes) -> bool:
         return False
     stated_type = head[4:6].isalpha() and head[4:6].isupper()
     return stated_type or int.from_bytes(head[4:8], "little") <= _BARE_ELEMENT_BYTES
-
-
-def _may_be_dicom(path: Path) -> bool:
-    """Return whether the name may be that of a DICOM file: without suffix, a number, or known."""
-    suffix = path.suffix.lower()
-    return not suffix[1:].isalpha() or suffix in _DICOM_SUFFIXES
 
 
 def _damaged(path: Path) -> MaskSAMError:

@@ -93,6 +93,8 @@ _B_VALUES = (
     ((0x0043, 0x1039), "GEMS_PARM_01"),
     ((0x2001, 0x1003), "Philips Imaging DD 001"),
 )
+# Limit of coordinates and sizes in mm; larger ones come from damaged headers.
+_LARGEST_MM = 1e6
 # Vectors of nuclear medicine that tell the volumes of a file apart.
 _NUCLEAR_VECTORS = (
     ("energy window", "EnergyWindowVector"),
@@ -117,6 +119,7 @@ class Frame:
         position: centre of the first pixel in LPS mm.
         orientation: LPS direction along a row, then down a column, 6 numbers as in the header.
         spacing: mm between rows and between columns.
+        rescaled: whether the header states the slope or the intercept.
         slope: factor from stored to real values.
         intercept: real value of the stored value 0.
         localizer: whether the image was made to plan other images.
@@ -129,6 +132,7 @@ class Frame:
     position: tuple[float, ...]
     orientation: tuple[float, ...]
     spacing: tuple[float, ...]
+    rescaled: bool
     slope: float
     intercept: float
     localizer: bool
@@ -321,6 +325,10 @@ def _frame(file: ImageFile, index: int, pixels: PixelFormat, elements: _Elements
     position = elements.numbers(index, "PlanePositionSequence", "ImagePositionPatient")
     orientation = elements.numbers(index, "PlaneOrientationSequence", "ImageOrientationPatient")
     scale = "PixelValueTransformationSequence"
+    slope = elements.numbers(index, scale, "RescaleSlope")
+    intercept = elements.numbers(index, scale, "RescaleIntercept")
+    if max(len(slope), len(intercept)) > 1:
+        raise file.damaged()
     return Frame(
         file=file,
         index=index,
@@ -328,8 +336,9 @@ def _frame(file: ImageFile, index: int, pixels: PixelFormat, elements: _Elements
         position=_required(file, position, 3, "position"),
         orientation=_required(file, orientation, 6, "orientation"),
         spacing=_required(file, spacing, 2, "pixel spacing"),
-        slope=(elements.numbers(index, scale, "RescaleSlope") or (1.0,))[0],
-        intercept=(elements.numbers(index, scale, "RescaleIntercept") or (0.0,))[0],
+        rescaled=bool(slope or intercept),
+        slope=slope[0] if slope else 1.0,
+        intercept=intercept[0] if intercept else 0.0,
         localizer="LOCALIZER" in elements.texts(index, "", "", "ImageType"),
         contrast=_contrast(elements, index),
     )
@@ -341,11 +350,11 @@ def _required(
     """Return the values of an element that an image in space needs.
 
     Raises:
-        MaskSAMError: the element is missing or has another number of values.
+        MaskSAMError: the element is missing, or has another number of values or absurd ones.
     """
     if not values:
         raise _missing(file, name)
-    if len(values) != count:
+    if len(values) != count or max(map(abs, values)) > _LARGEST_MM:
         raise file.damaged()
     return values
 

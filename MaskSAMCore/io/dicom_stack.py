@@ -62,6 +62,7 @@ def stack_of(path: Path, frames: Sequence[Frame]) -> Stack:
         )
     tolerance = _SPACING_TOLERANCE * spacing.min()
     _check_equal(path, frames, "pixel spacings", lambda frame: frame.spacing, tolerance)
+    _check_rescaled(path, frames)
     positions = np.array([frame.position for frame in frames])
     heights = (positions - positions[0]) @ axes[:, 2]
     order = np.argsort(heights, kind="stable")
@@ -99,6 +100,11 @@ def several_volumes(path: Path, slices: Sequence[Sequence[Frame]]) -> MaskSAMErr
             f"{path} holds {count} DICOM files with a volume each: give one of them, such as"
             f" {min(files).name}"
         )
+    if len(slices) == 1 and not _contrast_differs(frames):
+        return MaskSAMError(
+            f"{path} holds {count} different images at the same position: give the original images"
+            " of the scanner"
+        )
     names = differences(max(slices, key=len) if not _contrast_differs(frames) else frames)
     reason = f" that differ in {' and '.join(names[:_NAMED_DIFFERENCES])}" if names else ""
     if len(set(map(len, slices))) > 1 and not _contrast_differs(frames):
@@ -126,6 +132,21 @@ def _check_localizers(path: Path, frames: Sequence[Frame]) -> None:
         raise MaskSAMError(
             f"{path} holds localizers, such as {localizers[0].name}, among its slices: put the"
             " slices into their own folder"
+        )
+
+
+def _check_rescaled(path: Path, frames: Sequence[Frame]) -> None:
+    """Check that all frames state their slope, or none does.
+
+    Raises:
+        MaskSAMError: some frames have values of another scale than others.
+    """
+    unscaled = [frame for frame in frames if not frame.rescaled]
+    trivial = all(frame.slope == 1 and frame.intercept == 0 for frame in frames)
+    if 0 < len(unscaled) < len(frames) and not trivial:
+        raise MaskSAMError(
+            f"{path} holds slices with and without a rescale slope, such as {unscaled[0].name}:"
+            " export the series again"
         )
 
 

@@ -157,6 +157,18 @@ def cut_file(folder: Path) -> Expected:
     return Expected(folder / "series")
 
 
+def web_page(folder: Path) -> Expected:
+    write_slices(folder / "series", STORED, MATRIX)[-1].write_text("<html>404 Not Found</html>")
+    return Expected(folder / "series")
+
+
+def broken_link(folder: Path) -> Expected:
+    path = write_slices(folder / "series", STORED, MATRIX)[-1]
+    path.unlink()
+    path.symlink_to("moved")
+    return Expected(folder / "series")
+
+
 def missing_slice(folder: Path) -> Expected:
     write_slices(folder / "series", STORED, MATRIX)[2].unlink()
     return Expected(folder / "series")
@@ -417,6 +429,20 @@ CASES = [
         "a slice is incomplete",
     ),
     InputCase(
+        "another file with the name of a slice, such as a web page",
+        web_page,
+        "refused",
+        "IM005 is damaged or no DICOM file",
+        "a slice is missing",
+    ),
+    InputCase(
+        "a broken link in a series",
+        broken_link,
+        "refused",
+        "IM005 is a broken link",
+        "a slice is missing",
+    ),
+    InputCase(
         "a missing slice",
         missing_slice,
         "refused",
@@ -487,6 +513,20 @@ CASES = [
             "position": "ImagePositionPatient",
             "orientation": "ImageOrientationPatient",
         }.items()
+    ),
+    InputCase(
+        "all slices at the same position",
+        refused_slices(lambda header, k: setattr(header, "ImagePositionPatient", [0, 0, 0])),
+        "refused",
+        "6 different images at the same position",
+        "the place of the voxels is unknown",
+    ),
+    InputCase(
+        "slope in some slices only",
+        refused_slices(lambda header, k: rescale(header, k) if k > 2 else None),
+        "refused",
+        "with and without a rescale slope",
+        "the scale of the other slices is unknown",
     ),
     InputCase(
         "pixel spacing of 0",
