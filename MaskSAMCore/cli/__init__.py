@@ -13,6 +13,7 @@ import sys
 import typer
 from typer.main import get_command
 
+from MaskSAMCore.allocation import keep_freed_memory
 from MaskSAMCore.cli import benchmark, compare, demo, evaluate, export, models, predict, train
 from MaskSAMCore.errors import Cancelled, MaskSAMError
 
@@ -57,6 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         # Replaced streams, such as those of a notebook, may have no encoding to change.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="replace")
+    keep_freed_memory()
     status = _run(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.stdout.flush()

@@ -33,7 +33,8 @@ class MaskSegmenter:
         background_weight: factor of the background's scores.
         mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
         name: name of the model.
-        batch_size: windows that are encoded together; None for 4 on a GPU and 1 on the CPU.
+        batch_size: windows that are processed together; None for 4 on a GPU, and for 2 on a CPU
+            with two cores or more.
         suitability: inputs that the model was made for; any by default.
 
     Attributes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,9 +14,12 @@ from MaskSAMCore.inference.embedding_cache import map_tensors
 from MaskSAMCore.inference.proposals import likely_boxes
 from MaskSAMCore.modeling import BoxPrompts, Network
 
-# Windows that are encoded together. One is fastest on a CPU and keeps cancellation quick.
+# Windows that are processed together: as one batch on a GPU, on a thread each on a CPU, where more
+# would need more memory.
 GPU_BATCH = 4
-CPU_BATCH = 1
+CPU_BATCH = 2
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Runner:
     Args:
         model: the network.
         choice: device to begin with.
-        batch_size: windows that are encoded together; None for 4 on a GPU and 1 on the CPU.
+        batch_size: windows that are processed together; None for 4 on a GPU, and for 2 on a CPU
+            with two cores or more.
 
     Attributes:
         model: the network.
@@ -49,7 +54,8 @@ class Runner:
 
     def __init__(self, model: Network, choice: DeviceChoice, batch_size: int | None = None) -> None:
         if batch_size is None:
-            batch_size = CPU_BATCH if choice.device.type == "cpu" else GPU_BATCH
+            on_cpu = choice.device.type == "cpu"
+            batch_size = min(CPU_BATCH, torch.get_num_threads()) if on_cpu else GPU_BATCH
         self.model = model
         self.memory = MemoryFallback(choice, model.eval().to, "window", batch_size)
 
@@ -62,6 +68,10 @@ class Runner:
     def window(self) -> tuple[int, int, int]:
         """Shape (T, H, W) of the network's windows in voxels."""
         return self.model.config.window
+
+    def parts(self, batch: Sequence[Item]) -> list[Sequence[Item]]:
+        """Return a batch in the parts that are processed at the same time."""
+        return [[item] for item in batch] if self.device.type == "cpu" else [batch]
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Any:

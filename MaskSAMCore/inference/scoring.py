@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor
 from MaskSAMCore.inference.box_prompts import ClassPrompt, window_prompt
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache, copy_window
 from MaskSAMCore.inference.memory import array_bytes
+from MaskSAMCore.inference.parallel import map_in_parallel
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.proposals import ProposalSum
-from MaskSAMCore.inference.runner import Runner
+from MaskSAMCore.inference.runner import AutomaticScores, Runner
 from MaskSAMCore.inference.settings import Flips
 from MaskSAMCore.inference.sliding_window import (
     Region,
@@ -27,6 +28,8 @@ from MaskSAMCore.inference.sliding_window import (
     hull,
     plan_windows,
 )
+
+Scored = TypeVar("Scored")
 
 # Score volumes beyond this size are float16. Scores are means of numbers between 0 and about 1, so
 # that a rounding error of 5e-4 decides only between classes that are equally likely.
@@ -121,9 +124,12 @@ class Scorer:
         total = torch.zeros(shape, dtype=dtype)
         proposed = ProposalSum(self._num_classes, shape[1])
 
-        def process(batch: Sequence[_View]) -> None:
+        def score(batch: Sequence[_View]) -> tuple[Any, AutomaticScores]:
             embedding = self._runner.encode(torch.stack([self._extract(view) for view in batch]))
-            found = self._runner.automatic(embedding)
+            return embedding, self._runner.automatic(embedding)
+
+        def add(batch: Sequence[_View], scored: tuple[Any, AutomaticScores]) -> None:
+            embedding, found = scored
             for i, view in enumerate(batch):
                 self._add(total, found.scores[i], view)
                 if found.boxes is not None:
@@ -133,7 +139,7 @@ class Scorer:
                 if self._cache.limit:
                     self._cache.put(view.key, copy_window(embedding, i))
 
-        self._process_all(self._views, process, progress)
+        self._process_all(self._views, score, add, progress)
         self.proposed = proposed
         return total
 
@@ -153,17 +159,22 @@ class Scorer:
         region = hull([view.window.image for view in reached])
         total = torch.zeros(1, *(part.stop - part.start for part in region))
 
-        def process(batch: Sequence[_View]) -> None:
-            for view in batch:
-                scores = self._runner.class_scores(
+        def score(batch: Sequence[_View]) -> list[Tensor]:
+            return [
+                self._runner.class_scores(
                     self._embedding(view),
                     prompts[view.key],
                     prompt.class_index,
                     self._class_logits.get(view.key),
                 )
+                for view in batch
+            ]
+
+        def add(batch: Sequence[_View], scored: list[Tensor]) -> None:
+            for view, scores in zip(batch, scored, strict=True):
                 self._add(total, scores, view, region)
 
-        self._process_all(reached, process, progress, batch_size=1)
+        self._process_all(reached, score, add, progress)
         return EditedScores(region, total[0]).cropped(prompt.extent(self.image.shape[1:]))
 
     def _embedding(self, view: _View) -> Any:
@@ -185,19 +196,28 @@ class Scorer:
     def _process_all(
         self,
         views: Sequence[_View],
-        process: Callable[[Sequence[_View]], None],
+        score: Callable[[Sequence[_View]], Scored],
+        add: Callable[[Sequence[_View], Scored], None],
         progress: Progress,
-        batch_size: int | None = None,
     ) -> None:
-        """Process all views in batches, which become smaller when memory runs out."""
+        """Process all views in batches, which become smaller when memory runs out.
+
+        Args:
+            views: views to process.
+            score: function that computes the scores of a batch, on any thread.
+            add: function that adds them to those of the volume, in the order of the views.
+            progress: receives the progress.
+        """
         memory = self._runner.memory
         waiting = deque(views)
 
         def next_batch() -> int:
             progress.step(len(views) - len(waiting), len(views))
-            count = min(batch_size or memory.batch_size, len(waiting))
-            process([waiting[i] for i in range(count)])
-            return count
+            batch = [waiting[i] for i in range(min(memory.batch_size, len(waiting)))]
+            parts = self._runner.parts(batch)
+            for part, scored in zip(parts, map_in_parallel(score, parts), strict=True):
+                add(part, scored)
+            return len(batch)
 
         while waiting:
             for _ in range(memory.run(next_batch, progress.message)):

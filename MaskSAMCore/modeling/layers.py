@@ -80,6 +80,23 @@ def unfold_pixels(x: Tensor, channels: int) -> Tensor:
     return x.permute(order).reshape(*lead, 2 * height, 2 * width, channels)
 
 
+def fold_pixels(x: Tensor) -> Tensor:
+    """Return (..., H, W, 4, channels) for x (..., 2H, 2W, channels): the 2 x 2 pixels of each cell
+    in the order of :func:`unfold_pixels`."""
+    *lead, height, width, channels = x.shape
+    x = x.reshape(*lead, height // 2, 2, width // 2, 2, channels)
+    order = [*range(len(lead)), *(len(lead) + i for i in (0, 2, 1, 3, 4))]
+    return x.permute(order).flatten(-3, -2)
+
+
+def unfold_twice(x: Tensor) -> Tensor:
+    """Return (..., 4H, 4W) for x (..., H, W, 16), the pixels of two 2 x 2 enlargements in turn."""
+    *lead, height, width, _ = x.shape
+    x = x.reshape(*lead, height, width, 2, 2, 2, 2)
+    order = [*range(len(lead)), *(len(lead) + i for i in (0, 2, 4, 1, 3, 5))]
+    return x.permute(order).reshape(*lead, 4 * height, 4 * width)
+
+
 def channels_last(x: Tensor) -> Tensor:
     """Return (B, C, T, H, W) as (B, T, H, W, C), without a copy."""
     return x.permute(0, 2, 3, 4, 1)
@@ -92,9 +109,15 @@ def channels_first(x: Tensor) -> Tensor:
 
 def transposed_convolution(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """Apply SAM's 2 x 2 transposed convolution with stride 2 to channels-last x (..., H, W, C)."""
+    return unfold_pixels(pixels_of_tokens(layer, x).flatten(-2), layer.out_channels)
+
+
+def pixels_of_tokens(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """Return the 2 x 2 pixels (..., 4, channels) that SAM's transposed convolution with stride 2
+    makes of each embedding in x (..., C), in the order of :func:`unfold_pixels`."""
     weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)
     bias = None if layer.bias is None else layer.bias.repeat(4)
-    return unfold_pixels(nn.functional.linear(x, weight, bias), layer.out_channels)
+    return nn.functional.linear(x, weight, bias).unflatten(-1, (4, layer.out_channels))
 
 
 def strided_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -140,14 +163,24 @@ def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tens
     is several times slower than the three operations written out.
     """
     if q.device.type == "cpu" and torch.is_grad_enabled():
-        scores = (q * scale) @ k.transpose(-1, -2)
-        # Under mixed precision softmax would write float32, which is rounded right after.
-        with torch.autocast("cpu", enabled=False):
-            weights = torch.softmax(scores, -1)
-        return weights.to(v.dtype) @ v
+        return softmax((q * scale) @ k.transpose(-1, -2), -1) @ v
     padding = q.shape[-1] - v.shape[-1]
     # The kernels need keys and values of one width, so values are padded and cropped afterwards.
     out = nn.functional.scaled_dot_product_attention(
         q, k, nn.functional.pad(v, (0, padding)), scale=scale
     )
     return out[..., : v.shape[-1]]
+
+
+def softmax(scores: Tensor, dim: int) -> Tensor:
+    """Return the softmax of scores in their own precision.
+
+    Mixed precision would write float32, which the product that follows rounds at once.
+    """
+    with torch.autocast(scores.device.type, enabled=False):
+        return torch.softmax(scores, dim)
+
+
+def add(x: Tensor, y: Tensor) -> Tensor:
+    """Return x + y, in the memory of x if no gradient is needed; x must not be used afterwards."""
+    return x + y if torch.is_grad_enabled() else x.add_(y)

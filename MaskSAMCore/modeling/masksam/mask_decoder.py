@@ -9,14 +9,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MaskSAMCore.modeling.layers import (
+    add,
     dot_product_attention,
+    fold_pixels,
     layer_norm_2d,
+    pixels_of_tokens,
+    softmax,
     strided_convolution,
-    transposed_convolution,
+    unfold_twice,
 )
 from MaskSAMCore.modeling.masksam.adapters import build_adapter
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.masksam.voxel_embeddings import add_embedding_logits
+
+# Image embeddings of the prompts that are decoded together take this much memory on a CPU: they
+# then stay in the cache of one core.
+_CACHE_BYTES = 1000 << 20
+_ALL = 1 << 30
 
 
 class AdaptedMaskDecoder(nn.Module):
@@ -92,6 +101,62 @@ class AdaptedMaskDecoder(nn.Module):
             Class logits (B, N, T, K + 2) and mask logits, (B, N, T, H, W) with per-voxel embeddings
             and (B, N, T, 4h, 4w) otherwise.
         """
+        images = self.upscaling_maps(maps)
+        count = self.prompts_at_once(neck)
+        parts = []
+        for first in range(0, boxes.shape[1], count):
+            part = slice(first, first + count)
+            parts.append(
+                self.decode_prompts(
+                    sam,
+                    neck,
+                    images,
+                    boxes[:, part],
+                    None if masks is None else masks[:, part],
+                    class_tokens[:, part],
+                    None if without_mask is None else without_mask[:, part],
+                    voxel_embeddings,
+                    None if mask_embeddings is None else mask_embeddings[:, part],
+                )
+            )
+        if len(parts) == 1:
+            return parts[0]
+        class_logits, logits = (torch.cat(each, 1) for each in zip(*parts, strict=True))
+        return class_logits, logits
+
+    def prompts_at_once(self, neck: Tensor) -> int:
+        """Return the number of queries to decode together: on a CPU, those whose image embeddings
+        stay in its cache, else all."""
+        if neck.device.type != "cpu" or torch.is_grad_enabled():
+            return _ALL
+        batch, slices, rows, columns, channels = neck.shape
+        return max(1, _CACHE_BYTES // (4 * batch * slices * rows * columns * channels))
+
+    def decode_prompts(
+        self,
+        sam: Any,
+        neck: Tensor,
+        images: tuple[Tensor, ...],
+        boxes: Tensor,
+        masks: Tensor | None,
+        class_tokens: Tensor,
+        without_mask: Tensor | None,
+        voxel_embeddings: Tensor | None,
+        mask_embeddings: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Decode prompts together, see :meth:`forward`.
+
+        Args:
+            images: result of :meth:`upscaling_maps`.
+            sam: see :meth:`forward`, as the further arguments.
+            neck: see :meth:`forward`.
+            boxes: see :meth:`forward`.
+            masks: see :meth:`forward`.
+            class_tokens: see :meth:`forward`.
+            without_mask: see :meth:`forward`.
+            voxel_embeddings: see :meth:`forward`.
+            mask_embeddings: see :meth:`forward`.
+        """
         decoder = sam.mask_decoder
         batch, queries, slices = boxes.shape[:3]
         lead = batch * queries
@@ -109,7 +174,7 @@ class AdaptedMaskDecoder(nn.Module):
         tokens = torch.cat([output, corners.to(output.dtype), classes.to(output.dtype)], 2)
         tokens, keys = self.transform(decoder.transformer, tokens, keys, key_position)
         hyper = decoder.output_hypernetworks_mlps[0](tokens[:, :, 1])
-        logits = self.upscaled_product(decoder, keys, hyper, maps, queries)
+        logits = self.upscaled_product(decoder, keys, hyper, images, queries)
         shape = batch, queries, slices
         class_logits = self.class_head(tokens[:, :, -1]).reshape(*shape, -1)
         logits = logits.reshape(*shape, *logits.shape[2:])
@@ -156,7 +221,7 @@ class AdaptedMaskDecoder(nn.Module):
             transformer: transformer of SAM's mask decoder.
             tokens: (P, T, L, C) tokens of P prompts.
             keys: (P, T, h w, C) image embeddings.
-            key_position: position embedding that broadcasts to the image embeddings.
+            key_position: (1 or T, h w, C) position embedding of the image embeddings.
 
         Returns:
             The transformed tokens and image embeddings.
@@ -164,110 +229,153 @@ class AdaptedMaskDecoder(nn.Module):
         start = tokens
         for index, layer in enumerate(transformer.layers):
             if layer.skip_first_layer_pe:
-                attended = attend(layer.self_attn, tokens, tokens, tokens)
+                attended = self_attention(layer.self_attn, tokens, tokens)
                 tokens = attended + self.after_self_attention[index](attended)
             else:
-                positioned = tokens + start
-                attended = attend(layer.self_attn, positioned, positioned, tokens)
+                attended = self_attention(layer.self_attn, tokens + start, tokens)
                 tokens = tokens + attended + self.after_self_attention[index](attended)
             tokens = layer.norm1(tokens)
-            attended = attend(
-                layer.cross_attn_token_to_image, tokens + start, keys, keys, k_position=key_position
+            positioned = keys + key_position
+            attended = token_to_image_attention(
+                layer.cross_attn_token_to_image, tokens + start, positioned, keys
             )
             tokens = layer.norm2(tokens + attended + self.after_token_to_image[index](attended))
             tokens = layer.norm3(tokens + layer.mlp(tokens) + 0.5 * self.beside_mlp[index](tokens))
-            attended = attend(
-                layer.cross_attn_image_to_token,
-                keys,
-                tokens + start,
-                tokens,
-                q_position=key_position,
+            attended = image_to_token_attention(
+                layer.cross_attn_image_to_token, positioned, tokens + start, tokens
             )
             increment = self.after_image_to_token[index](attended.unflatten(2, self.grid))
-            keys = layer.norm4(keys + attended + increment.flatten(2, 3))
-        attended = attend(
-            transformer.final_attn_token_to_image,
-            tokens + start,
-            keys,
-            keys,
-            k_position=key_position,
+            keys = layer.norm4(add(add(attended, increment.flatten(2, 3)), keys))
+        attended = token_to_image_attention(
+            transformer.final_attn_token_to_image, tokens + start, keys + key_position, keys
         )
         tokens = tokens + attended + self.after_final_attention(attended)
         return transformer.norm_final_attn(tokens), keys
 
+    def upscaling_maps(self, maps: list[Tensor]) -> tuple[Tensor, ...]:
+        """Return what the upscaled embeddings of every prompt get from a pyramid's maps at 2 and 4
+        times the token grid: (B, T, h w, 4, C / 4) and (B, T, h w, 4, 4, C / 8), by token.
+
+        Args:
+            maps: maps of the channel adapter, fine to coarse; an empty list gives no maps.
+        """
+        if self.from_half is None or self.from_full is None:
+            return ()
+        half = fold_pixels(self.from_half(maps[-2]))
+        full = fold_pixels(fold_pixels(self.from_full(maps[-3])).flatten(4)).unflatten(-1, (4, -1))
+        return half.flatten(2, 3), full.flatten(2, 3)
+
     def upscaled_product(
-        self, decoder: Any, keys: Tensor, hyper: Tensor, maps: list[Tensor], queries: int
+        self, decoder: Any, keys: Tensor, hyper: Tensor, images: tuple[Tensor, ...], queries: int
     ) -> Tensor:
         """Return the mask logits (P, T, 4h, 4w): upscaled image embeddings times mask vectors.
 
-        If the channel adapter is a pyramid, its maps at 2 and 4 times the token grid are added to
-        the upscaled embeddings, the same for every prompt.
+        The 16 pixels of a token stay together until they are logits, of which there are 8 to 32
+        times fewer numbers to bring into rows.
 
         Args:
             decoder: mask decoder of SAM.
             keys: (P, T, h w, C) image embeddings of P = B N prompts.
             hyper: (P, T, C / 8) output of the hypernetwork for each prompt.
-            maps: maps of the channel adapter, fine to coarse, or an empty list.
+            images: result of :meth:`upscaling_maps`.
             queries: N.
         """
         first, norm, act1, second, act2 = decoder.output_upscaling
-        x = transposed_convolution(first, keys.unflatten(2, self.grid))
-        if self.from_half is not None:
-            x = _add_to_each_query(x, self.from_half(maps[-2]), queries)
+        x = pixels_of_tokens(first, keys)
+        if images:
+            x = _add_to_each_query(x, images[0], queries)
         x = act1(layer_norm_2d(norm, x))
-        x = transposed_convolution(second, x)
-        if self.from_full is not None:
-            x = _add_to_each_query(x, self.from_full(maps[-3]), queries)
-        lead, slices, height, width, channels = x.shape
-        logits = act2(x).reshape(lead * slices, -1, channels) @ hyper.reshape(-1, channels, 1)
-        return logits.reshape(lead, slices, height, width)
+        x = pixels_of_tokens(second, x)
+        if images:
+            x = _add_to_each_query(x, images[1], queries)
+        logits = act2(x).flatten(2, 4) @ hyper[..., None]
+        return unfold_twice(logits.reshape(*logits.shape[:2], *self.grid, 16))
 
 
 def _add_to_each_query(x: Tensor, image: Tensor, queries: int) -> Tensor:
-    """Add an image (B, T, ...) to each of the N prompts in x (B N, T, ...)."""
-    return (x.unflatten(0, (-1, queries)) + image[:, None]).flatten(0, 1)
+    """Add an image (B, T, ...) to each of the N prompts in x (B N, T, ...), see :func:`add`."""
+    return add(x.unflatten(0, (-1, queries)), image[:, None]).flatten(0, 1)
 
 
-def attend(
-    attention: Any,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_position: Tensor | None = None,
-    k_position: Tensor | None = None,
-) -> Tensor:
-    """Apply an attention layer of SAM's mask decoder.
+def self_attention(attention: Any, positioned: Tensor, tokens: Tensor) -> Tensor:
+    """Apply an attention layer of SAM's mask decoder among the tokens of each prompt.
 
     Args:
         attention: attention layer of the transformer.
-        q: (P, T, tokens, C) attention queries.
-        k: (P, T, tokens, C) keys.
-        v: (P, T, tokens, C) values; they are projected together with the keys if they are the same
-            tensor.
-        q_position: (1 or T, tokens, C) position embedding that is added to the queries, or None. It
-            is the same for all prompts, so that it is projected only once.
-        k_position: (1 or T, tokens, C) position embedding that is added to the keys, or None.
+        positioned: (P, T, L, C) tokens with their position: queries and keys.
+        tokens: (P, T, L, C) tokens without: values.
 
     Returns:
-        (P, T, tokens, C).
+        (P, T, L, C).
     """
-    lead = q.shape[:2]
-    joint = k is v
-    q = attention.q_proj(q)
-    if joint:
-        layers = attention.k_proj, attention.v_proj
-        weight = torch.cat([layer.weight for layer in layers])
-        bias = torch.cat([layer.bias for layer in layers])
-        k, v = F.linear(k, weight, bias).chunk(2, -1)
-    else:
-        k, v = attention.k_proj(k), attention.v_proj(v)
-    if q_position is not None:
-        q = q + F.linear(q_position, attention.q_proj.weight)
-    if k_position is not None:
-        k = k + F.linear(k_position, attention.k_proj.weight)
+    projected = attention.q_proj(positioned), attention.k_proj(positioned), attention.v_proj(tokens)
     q, k, v = (
-        x.flatten(0, 1).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in (q, k, v)
+        x.flatten(0, 1).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in projected
     )
     out = dot_product_attention(q, k, v, q.shape[-1] ** -0.5).transpose(1, 2).flatten(2)
-    projected: Tensor = attention.out_proj(out)
-    return projected.unflatten(0, lead)
+    result: Tensor = attention.out_proj(out)
+    return result.unflatten(0, tokens.shape[:2])
+
+
+def token_to_image_attention(
+    attention: Any, tokens: Tensor, keys: Tensor, values: Tensor
+) -> Tensor:
+    """Apply an attention layer of SAM's mask decoder from a few tokens to the image embeddings.
+
+    A prompt has far fewer tokens than image embeddings, so the projections of keys and values are
+    applied to the tokens: q (W k) = (q W) k, and the weighted mean of projected values is the
+    projection of the weighted mean. The bias of the keys' projection adds the same number to all
+    scores of a token, which softmax ignores.
+
+    Args:
+        attention: attention layer of the transformer.
+        tokens: (P, T, L, C) tokens with their position.
+        keys: (P, T, h w, C) image embeddings with their position.
+        values: (P, T, h w, C) image embeddings without.
+
+    Returns:
+        (P, T, L, C).
+    """
+    heads = attention.num_heads
+    k_weight, v_weight = (
+        layer.weight.unflatten(0, (heads, -1)) for layer in (attention.k_proj, attention.v_proj)
+    )
+    q = attention.q_proj(tokens).unflatten(-1, (heads, -1))
+    q = torch.einsum("ptlhd,hdc->pthlc", q * q.shape[-1] ** -0.5, k_weight).flatten(2, 3)
+    means = (softmax(q @ keys.transpose(2, 3), -1) @ values).unflatten(2, (heads, -1))
+    values = torch.einsum("pthlc,hdc->ptlhd", means, v_weight).flatten(3)
+    result: Tensor = attention.out_proj(values + attention.v_proj.bias)
+    return result
+
+
+def image_to_token_attention(
+    attention: Any, queries: Tensor, tokens: Tensor, values: Tensor
+) -> Tensor:
+    """Apply an attention layer of SAM's mask decoder from the image embeddings to a few tokens.
+
+    As in :func:`token_to_image_attention`, the projections of the image embeddings are applied to
+    the tokens, and with them the projection of the output.
+
+    Args:
+        attention: attention layer of the transformer.
+        queries: (P, T, h w, C) image embeddings with their position.
+        tokens: (P, T, L, C) tokens with their position: keys.
+        values: (P, T, L, C) tokens without.
+
+    Returns:
+        (P, T, h w, C).
+    """
+    heads = attention.num_heads
+    weight, bias = (x.unflatten(0, (heads, -1)) for x in attention.q_proj.parameters())
+    k = attention.k_proj(tokens).unflatten(-1, (heads, -1))
+    k = k * k.shape[-1] ** -0.5
+    constant = torch.einsum("ptlhd,hd->pthl", k, bias).flatten(2)[..., None]
+    k = torch.einsum("ptlhd,hdc->pthlc", k, weight).flatten(2, 3)
+    scores = k @ queries.transpose(2, 3) + constant
+    weights = softmax(scores.unflatten(2, (heads, -1)), 3).flatten(2, 3)
+    v = attention.v_proj(values).unflatten(-1, (heads, -1))
+    out = attention.out_proj.weight.unflatten(1, (heads, -1))
+    v = torch.einsum("ptlhd,chd->pthlc", v, out).flatten(2, 3)
+    # The weights of a head have the sum 1, and so each head adds its share of the bias.
+    v = v + attention.out_proj.bias / heads
+    return weights.transpose(2, 3) @ v

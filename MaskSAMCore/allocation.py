@@ -1,0 +1,28 @@
+"""Memory that the process keeps for its next tensors instead of returning it to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from contextlib import suppress
+
+# Parameters of glibc's mallopt, from malloc.h.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
+_TOP_PAD_BYTES = 64 << 20
+_NEVER = 2**31 - 1
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed memory, for the whole process; other systems are left as they are.
+
+    By default glibc maps each large tensor anew. The kernel then fills every page with zeros, which
+    takes up to half of a network's time on a CPU.
+    """
+    if sys.platform != "linux":
+        return
+    with suppress(OSError, AttributeError):  # a system without glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_ARENA_MAX, 1)
+        mallopt(_TRIM_THRESHOLD, _NEVER)
+        mallopt(_TOP_PAD, _TOP_PAD_BYTES)
