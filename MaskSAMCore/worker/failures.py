@@ -30,6 +30,12 @@ def as_request_error(error: BaseException) -> RequestError:
         # The message of an OutOfMemory already says what to do, so it is kept.
         code = ErrorCode.OUT_OF_MEMORY if isinstance(error, OutOfMemory) else ErrorCode.REFUSED
         return RequestError(code, _one_line(str(error)))
+    if _is_damaged_torch(error):
+        text = (
+            f"PyTorch is damaged ({_one_line(f'{type(error).__name__}: {error}')}): uninstall it in"
+            " the module PyTorch, restart Slicer and install it again"
+        )
+        return RequestError(ErrorCode.REFUSED, text, _traceback(error))
     if isinstance(error, ModuleNotFoundError):
         text = f"the Python package '{error.name}' is missing: install MaskSAM's packages"
         return RequestError(ErrorCode.REFUSED, text, _traceback(error))
@@ -57,6 +63,14 @@ def _is_out_of_memory(error: BaseException) -> bool:
     except ImportError:
         return False
     return is_out_of_memory(error)
+
+
+def _is_damaged_torch(error: BaseException) -> bool:
+    """Return whether PyTorch failed while it was imported, as after an incomplete installation."""
+    if "torch" in sys.modules or not isinstance(error, (ImportError, OSError, AttributeError)):
+        return False
+    frames = (frame for frame, _line in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__") == "torch" for frame in frames)
 
 
 def _traceback(error: BaseException) -> str:

@@ -171,6 +171,34 @@ def test_an_internal_error_is_reported_with_its_traceback(tmp_path: Path):
         client.close()
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "raise ImportError('DLL load failed\\nwhile importing _C')",
+            "ImportError: DLL load failed",
+        ),
+        ("from torch import _C", "ImportError: cannot import name '_C'"),
+        ("raise OSError('[WinError 206] The filename is too long')", "WinError 206"),
+    ],
+)
+def test_a_pytorch_that_was_installed_incompletely_is_reported_with_the_remedy(
+    bundle: Path, tmp_path: Path, line: str, message: str
+):
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(line)
+    client = WorkerClient(core_folder=ROOT, environment={"PYTHONPATH": str(tmp_path)})
+    try:
+        calls = Calls()
+        job = client.segment(request(two_blobs(), bundle), **calls.callbacks())
+        error = wait_for_error(client, job, calls)
+        assert error.kind == "refused"
+        assert "PyTorch is damaged (" in str(error) and message in str(error)
+        assert "uninstall it in the module PyTorch" in str(error)
+    finally:
+        client.close()
+
+
 @pytest.mark.parametrize("model", ["huge_tensor", "huge_array"])
 def test_too_little_memory_is_reported_with_advice(known: WorkerClient, tmp_path: Path, model: str):
     calls = Calls()
