@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         # Replaced streams, such as those of a notebook, may have no encoding to change.
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="replace")
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     keep_freed_memory()
     status = _run(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -106,6 +106,8 @@ def _describe(error: OSError) -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    line = " ".join(message.split())
-    print(f"masksam: error: {line}", file=sys.stderr)
+    line = " ".join(message.splitlines())
+    # File names may hold line breaks, codes that control the terminal, and bytes that are no text.
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    print(f"masksam: error: {shown}", file=sys.stderr)
     return status

@@ -51,7 +51,7 @@ def benchmark(
         segmenter.segment(volume, boxes=boxes)
         seconds.append(time.perf_counter() - start)
     part = "one slice of " if boxes else ""
-    Console().print(
+    Console(markup=False).print(
         f"{model} on {segmenter.device}: {part}{k} x {j} x {i} voxels in"
         f" {statistics.median(seconds):.2f} s (median of {repeats},"
         f" {min(seconds):.2f} to {max(seconds):.2f} s)",

@@ -44,7 +44,7 @@ def demo(
     """
     from MaskSAMCore.io import read_volume, write_volume
 
-    console = Console()
+    console = Console(markup=False)
     start = time.perf_counter()
     template = _template()
     written = Outputs((output / "mni152_t1.nii.gz",), filled=(output,))

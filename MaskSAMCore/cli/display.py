@@ -27,13 +27,14 @@ class ProgressDisplay:
     """
 
     def __init__(self, cases: int, device: DeviceChoice) -> None:
-        self.out = Console()
-        self.errors = Console(stderr=True)
+        # Names of cases and classes may contain what rich would take for markup.
+        self.out = Console(markup=False)
+        self.errors = Console(stderr=True, markup=False)
         self.cases = cases
         self.done = 0
         self.name = ""
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[left]}"),

@@ -52,7 +52,7 @@ def evaluate(
         summary = evaluation.evaluate(predictions, references, values, surfaces)
         if output is not None:
             evaluation.write_summary(summary, output, overwrite)
-    console = Console()
+    console = Console(markup=False)
     shown = ["Dice", "IoU", *(evaluation.SURFACE_METRICS if surfaces else ())]
     table = Table("label", *(f"{metric} (sd)" for metric in shown))
     for value, means in summary["mean"].items():

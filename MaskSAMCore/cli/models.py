@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.models.catalog import PREPARATIONS
@@ -37,7 +38,7 @@ def list_models() -> None:
         present = "yes" if installed(entry) else "no"
         size = f"{entry.size / 1e6:.0f} MB"
         table.add_row(entry.name, entry.title, entry.kind, size, entry.licence, present)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 @models.command()
@@ -45,7 +46,7 @@ def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.
     """Show the details of a model."""
     from MaskSAMCore.models import find, load_bundle
 
-    console = Console()
+    console = Console(markup=False)
     path = Path(model)
     entry = None if path.exists() else find(model)
     if entry is not None and (entry.folder is None or entry.needs_boxes):
@@ -60,7 +61,9 @@ def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.
         if label.terminology is not None:
             codes = label.terminology.type, label.terminology.type_modifier
             meaning = ", ".join(f"{c.scheme} {c.value} {c.meaning}" for c in codes if c is not None)
-        table.add_row(str(label.value), label.name, f"[on rgb({r},{g},{b})]   [/]", meaning)
+        table.add_row(
+            str(label.value), label.name, Text("   ", style=f"on rgb({r},{g},{b})"), meaning
+        )
     console.print(table)
     plan = bundle.plan
     console.print(

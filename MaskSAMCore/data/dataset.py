@@ -6,6 +6,7 @@ labelmap dataset, whose images are synthesised.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from MaskSAMCore.io.listing import listed
 
 # Name of the only channel of a labelmap dataset.
 _SYNTHETIC = "synthetic"
+# Suffix of file names, such as .nii.gz.
+_SUFFIX = re.compile(r"(\.[A-Za-z0-9_-]+)+")
 # Unknown values listed in an error message.
 _LISTED_VALUES = 10
 
@@ -214,7 +217,10 @@ def _examine_labelmaps(
     description = _labelmap_description(folder, targets)
     scheme, problems = read_scheme(description)
     problems = [f"labelmaps of {folder}: {problem}" for problem in problems]
-    suffix = str(description.get("file_ending", ".nii.gz"))
+    suffix = description.get("file_ending", ".nii.gz")
+    if not _is_suffix(suffix):
+        problems.append(f"{folder}: 'file_ending' must be a suffix such as .nii.gz")
+        raise MaskSAMError("; ".join(problems))
     names = sorted(_case_names(folder / "labelsTr", suffix))
     if not names:
         problems.append(f"{folder} has no labelmap: labelsTr has no *{suffix}")
@@ -263,7 +269,7 @@ def _labelmap_description(folder: Path, targets: Path | Mapping[str, Any] | None
 
 def _notes(description: dict[str, Any], found: int) -> tuple[str, ...]:
     announced = description.get("numTraining")
-    if announced is None or announced == found:
+    if not isinstance(announced, int) or announced == found:
         return ()
     return (f"note: dataset.json says numTraining {announced}, labelsTr has {found} cases",)
 
@@ -289,7 +295,7 @@ def _description_problems(description: Any) -> tuple[list[str], list[str]]:
     elif not names:
         layout.append("'channel_names' names no channel")
     suffix = description.get("file_ending", ".nii.gz")
-    if not isinstance(suffix, str) or not suffix.startswith("."):
+    if not _is_suffix(suffix):
         layout.append("'file_ending' must be a suffix such as .nii.gz")
     labelling = []
     labels = description.get("labels")
@@ -308,6 +314,10 @@ def _description_problems(description: Any) -> tuple[list[str], list[str]]:
     if isinstance(labels, dict) and "ignore" in labels:
         labelling.append("'labels' has 'ignore', which is not supported")
     return layout, labelling
+
+
+def _is_suffix(value: Any) -> bool:
+    return isinstance(value, str) and _SUFFIX.fullmatch(value) is not None
 
 
 def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[str]]:

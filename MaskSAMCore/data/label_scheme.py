@@ -7,6 +7,7 @@ of them, alone or merged, are the target classes that a network learns to segmen
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from MaskSAMCore.labels import side_of
 
 # Keys of dataset.json, or of a --targets file, that describe labelmaps.
 KEYS = ("labels", "targets", "pairs", "surroundings", "tissues", "contrasts", "file_ending", "name")
+# Other alphabets have digits too, of which int() refuses some; no value has more digits.
+_DIGITS = re.compile(r"[0-9]{1,9}")
 # Labelmaps are written with 16 bits.
 LARGEST_VALUE = 65535
 
@@ -250,6 +253,6 @@ def _is_fraction(value: Any) -> bool:
 
 def is_integer(value: Any) -> bool:
     """Return True for a JSON integer, also one written as a string of digits."""
-    return (isinstance(value, int) and not isinstance(value, bool)) or (
-        isinstance(value, str) and value.isdigit()
-    )
+    if isinstance(value, str):
+        return _DIGITS.fullmatch(value) is not None
+    return isinstance(value, int) and not isinstance(value, bool)

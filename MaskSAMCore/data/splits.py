@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from MaskSAMCore.data.dataset import Dataset
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import read_json
 
 # nnU-Net's number of folds and their random seed.
 _FOLDS, _FOLD_SEED = 5, 12345
+_SIDES = ("train", "val", "test")
 
 
 def split_cases(dataset: Dataset, file: Path | None) -> dict[str, list[str]]:
@@ -71,6 +73,10 @@ def find_split(
     for side in ("train", "val"):
         if not split[side]:
             problems.append(f"{source} is not a usable split: '{side}' is empty")
+    for side in _SIDES:
+        twice = sorted({name for name in split[side] if split[side].count(name) > 1})
+        if twice:
+            problems.append(f"{source} is not a usable split: {side} has {twice} twice")
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         both = sorted(set(split[one]) & set(split[other]))
         if both:
@@ -83,14 +89,22 @@ def find_split(
 
 
 def _read_split(file: Path) -> dict[str, list[str]]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(values, list):
-            values = values[0]
+    values = read_json(file)
+    if isinstance(values, list) and values:
+        values = values[0]
+    if isinstance(values, dict):
         values = {"test": [], **values}
-        return {key: [str(name) for name in values[key]] for key in ("train", "val", "test")}
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise MaskSAMError(f"{file} is not a split: it needs lists 'train' and 'val'") from error
+        sides: dict[str, Any] = {key: values.get(key) for key in _SIDES}
+        if all(_is_list_of_names(names) for names in sides.values()):
+            return {key: [str(name) for name in names] for key, names in sides.items()}
+    raise MaskSAMError(f"{file} is not a split: it needs lists 'train' and 'val' of case names")
+
+
+def _is_list_of_names(value: Any) -> bool:
+    """Return whether a JSON value is a list of names; a name of digits may be a number."""
+    return isinstance(value, list) and all(
+        isinstance(name, str | int) and not isinstance(name, bool) for name in value
+    )
 
 
 def _first_fold(names: list[str]) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import RasBox
-from MaskSAMCore.io.files import read_json, write_json
+from MaskSAMCore.io.files import MALFORMED, read_json, write_json
 
 _SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
@@ -19,6 +19,9 @@ _SCHEMA = (
 )
 # Default names of Slicer, which do not name a class.
 _DEFAULT_NAMES = ("", "r", "roi", "f", "markupsroi")
+_LARGEST_MM = 1e6
+# Largest cosine between two axes of an ROI, whose numbers may be rounded.
+_RIGHT_ANGLE = 1e-2
 _TO_RAS = {"RAS": [1.0, 1, 1], "LPS": [-1.0, -1, 1]}
 
 
@@ -37,7 +40,7 @@ def read_boxes(path: Path | str, classes: Sequence[str] = ()) -> list[RasBox]:
 
     Raises:
         MaskSAMError: the file does not exist, is not a markup file, holds no ROI, or holds an ROI
-            without size.
+            without size or with "inside out" turned on.
     """
     path = Path(path)
     if path.is_dir():
@@ -45,10 +48,15 @@ def read_boxes(path: Path | str, classes: Sequence[str] = ()) -> list[RasBox]:
     if not path.is_file():
         raise MaskSAMError(f"{path} does not exist")
     try:
-        markups = read_json(path)["markups"]
-        boxes = [_box(m, path, classes) for m in markups if m.get("type") == "ROI"]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        markups = [m for m in read_json(path)["markups"] if m.get("type") == "ROI"]
+        boxes = [_box(m, path, classes) for m in markups]
+    except MALFORMED as error:
         raise MaskSAMError(f"{path} is not a Slicer markup file, or it is damaged") from error
+    if any(markup.get("insideOut") for markup in markups):
+        raise MaskSAMError(
+            f"{path} holds an ROI whose inside and outside are swapped: turn off 'Inside out' in"
+            " Slicer and save it again"
+        )
     if not boxes:
         raise MaskSAMError(f"{path} holds no ROI: save an ROI markup from Slicer")
     if any(min(box.size) <= 0 for box in boxes):
@@ -64,9 +72,14 @@ def _box(markup: dict[str, Any], path: Path, classes: Sequence[str]) -> RasBox:
     orientation = np.array(markup.get("orientation", np.eye(3).ravel()), dtype=float)
     axes = np.diag(flip) @ orientation.reshape(3, 3)
     lengths = np.linalg.norm(axes, axis=0)
-    numbers = np.isfinite([*center, *size, *axes.flat]).all()
+    numbers = np.abs([*center, *size]).max() < _LARGEST_MM  # False for NaN
     if not (center.shape == size.shape == (3,) and numbers and lengths.all()):
         raise ValueError("an ROI needs a center, a size and an orientation")
+    if not np.abs(axes.T @ axes / np.outer(lengths, lengths) - np.eye(3)).max() < _RIGHT_ANGLE:
+        raise ValueError("the axes of an ROI are at right angles")
+    units = markup.get("coordinateUnits", "mm")
+    if (units[0] if isinstance(units, list) else units) != "mm":
+        raise ValueError("an ROI is stored in mm")
     (x, y, z), (a, b, c) = center.tolist(), size.tolist()
     return RasBox(_class_name(markup, path, classes), (x, y, z), axes / lengths, (a, b, c))
 

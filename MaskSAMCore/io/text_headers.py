@@ -57,7 +57,8 @@ def read_placement(path: Path) -> Placement:
         OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
-        start = file.read(_HEADER_BYTES)
+        # A buffer of the full size would take more memory than small images do.
+        start = file.read(min(_HEADER_BYTES, path.stat().st_size))
     if start.startswith(_NRRD_MAGIC):
         return _nrrd_placement(path, start)
     if path.name.lower().endswith((".mha", ".mhd")):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader
 
 from MaskSAMCore.data import Plan, PreparedCase, preprocess, repeat_edge_slices
@@ -200,7 +201,50 @@ def _read_cases(
         report(note)
     cases = load_cases(dataset, names, known_problems=[*problems, *split_problems])
     count = len(split["train"])
-    return split, cases[:count], cases[count:]
+    train, validation = cases[:count], cases[count:]
+    _check_foreground(dataset, train, validation, report)
+    return split, train, validation
+
+
+def _check_foreground(
+    dataset: Dataset,
+    train: list[LabelledCase],
+    validation: list[LabelledCase],
+    report: Callable[[str], None],
+) -> None:
+    """Check that the training and the validation cases have labelled voxels.
+
+    A class that no training case has is reported: it cannot be learned, but others can.
+
+    Raises:
+        MaskSAMError: no case, no training case or no validation case has a voxel of any class.
+    """
+    learned, validated = _classes_in(train), _classes_in(validation)
+    names = ", ".join(f"'{name}'" for name in dataset.classes)
+    if not learned | validated:
+        raise MaskSAMError(
+            f"{dataset.folder}: no case has a voxel of {names}: compare the labelmaps with the"
+            " values in dataset.json"
+        )
+    for kind, found in (("training", learned), ("validation", validated)):
+        if not found:
+            raise MaskSAMError(
+                f"{dataset.folder}: no {kind} case has a voxel of {names}: choose the cases with"
+                " --splits"
+            )
+    missing = [n for index, n in enumerate(dataset.classes, start=1) if index not in learned]
+    if missing:
+        listed = ", ".join(f"'{name}'" for name in missing)
+        report(f"note: no training case has a voxel of {listed}, which cannot be learned")
+
+
+def _classes_in(cases: list[LabelledCase]) -> set[int]:
+    """Return the indices of the classes that occur in cases, without the background."""
+    found: set[int] = set()
+    for case in cases:
+        for plane in case.labelmap:  # plane by plane, because sorting makes a copy
+            found.update(np.unique(plane).tolist())
+    return found - {0}
 
 
 def _check_unchanged(dataset: Dataset, record: TrainingRecord) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import MALFORMED
 from MaskSAMCore.labels import Label, default_colors
 from MaskSAMCore.models.bundle import Bundle, check_background_weight, save_bundle
 from MaskSAMCore.training.run_folder import (
@@ -36,14 +37,18 @@ def export_run(
             written.
     """
     record = TrainingRecord.load(run)
-    model = load_weights(record, run / BEST)
     card = dict(card or {})
     labels = _labels(record, card.pop("labels", {}))
     found = {"largest_component": [], "background_weight": 1.0, **read_validation(run)}
     try:
         weight = check_background_weight(card.pop("background_weight", found["background_weight"]))
-    except ValueError as error:
+        largest = [int(v) for v in card.pop("largest_component", found["largest_component"])]
+        unknown = sorted(set(largest) - set(record.values))
+        if unknown:
+            raise ValueError(f"largest_component has values of no class: {unknown}")
+    except MALFORMED as error:
         raise MaskSAMError(f"the card cannot be used: {error}") from error
+    model = load_weights(record, run / BEST)
     name = str(card.pop("name", folder.name))
     training = {"preset": record.preset, "seed": record.seed, **record.facts}
     view = read_field_of_view(run)
@@ -55,7 +60,7 @@ def export_run(
         record.config,
         record.plan,
         labels,
-        tuple(card.pop("largest_component", found["largest_component"])),
+        tuple(largest),
         record.settings.mirror,
         {"training": training, **({} if view is None else {"field_of_view_mm": view}), **card},
         overwrite=overwrite,
@@ -66,6 +71,8 @@ def export_run(
 
 def _labels(record: TrainingRecord, described: dict[str, Any]) -> tuple[Label, ...]:
     """Return the labels of a run's classes, completed by their descriptions in a card."""
+    if not isinstance(described, dict) or not all(isinstance(v, dict) for v in described.values()):
+        raise MaskSAMError("the card's 'labels' must map class names to objects")
     unknown = sorted(set(described) - set(record.classes))
     if unknown:
         raise MaskSAMError(f"the card describes classes that the run does not have: {unknown}")
@@ -73,5 +80,8 @@ def _labels(record: TrainingRecord, described: dict[str, Any]) -> tuple[Label, .
     colors = default_colors(len(record.classes))
     for name, value, color in zip(record.classes, record.values, colors, strict=True):
         values = {"name": name, "color": color, **described.get(name, {})}
-        labels.append(Label.from_json({**values, "value": value}))
+        try:
+            labels.append(Label.from_json({**values, "value": value}))
+        except MALFORMED as error:
+            raise MaskSAMError(f"the card's label '{name}' cannot be used: {error}") from error
     return tuple(labels)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io.files import atomic_file, read_json, write_json
+from MaskSAMCore.io.files import MALFORMED, atomic_file, read_json, write_json
 from MaskSAMCore.modeling import Network, NetworkConfig, build_model, read_config
 from MaskSAMCore.modeling.sam.checkpoint import state_mismatches
 from MaskSAMCore.models.bundle import WEIGHTS
@@ -109,21 +109,39 @@ class TrainingRecord:
             # Records of older versions have no values: their labelmaps held 1 to K.
             consecutive = range(1, len(values["classes"]) + 1)
             config = read_config(values["config"])
-            return cls(
+            record = cls(
                 config=config,
                 plan=Plan.from_dict(values["plan"]),
-                classes=tuple(values["classes"]),
+                classes=tuple(str(name) for name in values["classes"]),
                 values=tuple(int(v) for v in values.get("values", consecutive)),
                 settings=TrainSettings.from_dict(values["settings"], config.kind),
-                seed=values["seed"],
-                split=values["split"],
-                preset=values["preset"],
-                dataset=values["dataset"],
-                facts=values["facts"],
+                seed=int(values["seed"]),
+                split={side: [str(n) for n in values["split"][side]] for side in ("train", "val")},
+                preset=str(values["preset"]),
+                dataset=str(values["dataset"]),
+                facts=dict(values["facts"]),
                 label_description=values.get("label_maps"),
             )
-        except (KeyError, TypeError, ValueError) as error:
+            record.check()
+        except MALFORMED as error:
             raise MaskSAMError(f"{path} is damaged: {error}") from error
+        return record
+
+    def check(self) -> None:
+        """Check that the parts of the record fit each other.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if not len(self.classes) == len(self.values) == self.config.num_classes:
+            raise ValueError("it has other numbers of classes, values and classes of the network")
+        if len(set(self.values)) < len(self.values) or min(self.values) < 1:
+            raise ValueError("the values of its classes are not different numbers from 1 up")
+        if not isinstance(self.label_description, dict | None):
+            raise ValueError("its description of labels is not an object")
+        minutes = self.max_minutes
+        if minutes is not None and not (isinstance(minutes, int | float) and minutes > 0):
+            raise ValueError("its time budget is not a number of minutes")
 
 
 def read_field_of_view(run: Path) -> list[list[float]] | None:
@@ -152,7 +170,7 @@ def read_validation(run: Path) -> dict[str, Any]:
     values = read_json(path)
     try:
         return {**values, "dice": float(values["dice"])}
-    except (ValueError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise MaskSAMError(f"{path} is damaged: {error}") from error
 
 
@@ -198,13 +216,31 @@ def load_weights(record: TrainingRecord, path: Path) -> Network:
     """
     if not path.is_file():
         raise MaskSAMError(f"{path} does not exist yet: train until the first validation")
-    model = build_model(record.config)
-    found = model.load_state_dict(load_file(path), strict=False)
-    own = set(model.kept_names())
-    missing = [name for name in found.missing_keys if name in own]
-    if missing or found.unexpected_keys:
-        raise MaskSAMError(f"{path} does not fit the run's network: {missing[:3]}")
+    found = _read_weights(path)
+    try:
+        model = build_model(record.config)
+    except ValueError as error:
+        raise MaskSAMError(f"the run's network cannot be built: {error}") from error
+    wrong = _mismatches(model, found)
+    if wrong:
+        raise MaskSAMError(f"{path} does not fit the run's network: {wrong}")
+    model.load_state_dict(found, strict=False)
     return model.eval()
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise MaskSAMError(f"{path} cannot be read: it is damaged or incomplete") from error
+
+
+def _mismatches(model: Network, found: dict[str, Tensor]) -> str:
+    """Return the first weights that do not fit a network in words; empty if all fit."""
+    state = model.state_dict()
+    wrong = state_mismatches(found, {name: state[name] for name in model.kept_names()})
+    more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+    return "; ".join(wrong[:3]) + more
 
 
 def load_initial_weights(model: Network, folder: Path) -> None:
@@ -222,16 +258,11 @@ def load_initial_weights(model: Network, folder: Path) -> None:
             break
     else:
         raise MaskSAMError(f"{folder} holds no weights to start from: give a model or a run")
-    try:
-        found = load_file(folder / name)
-    except (SafetensorError, OSError) as error:
-        raise MaskSAMError(f"{folder / name} cannot be read: {error}") from error
-    state = model.state_dict()
-    wrong = state_mismatches(found, {name: state[name] for name in model.kept_names()})
+    found = _read_weights(folder / name)
+    wrong = _mismatches(model, found)
     if wrong:
-        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise MaskSAMError(
-            f"{folder} holds the weights of another network: {'; '.join(wrong[:3])}{more}:"
-            " start from a model of the same preset, window and number of classes"
+            f"{folder} holds the weights of another network: {wrong}: start from a model of the"
+            " same preset, window and number of classes"
         )
     model.load_state_dict(found, strict=False)

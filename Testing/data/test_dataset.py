@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from hypothesis import given, settings
 
 from MaskSAMCore.data.dataset import Dataset, examine_dataset, load_cases, open_dataset
 from MaskSAMCore.errors import MaskSAMError
@@ -19,6 +20,7 @@ from Testing.helpers.generated import (
     write_dataset,
     write_image,
 )
+from Testing.helpers.json_documents import changed, read_or_refuse
 from Testing.helpers.labelled_heads import DESCRIPTION, LABELS, head, write_labelmaps
 
 
@@ -190,3 +192,57 @@ def test_missing_labelmaps_and_unknown_values_are_reported(tmp_path: Path):
     other = write_labelmaps(tmp_path / "few", 1, {"labels": fewer})
     with pytest.raises(MaskSAMError, match=r"has values \[90\] that are in no class"):
         load_cases(open_dataset(other), ["head_00"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": {"background": 0, "a": "²"}}, "regions are not supported"),
+        ({"labels": {"background": 0, "a": "9" * 5000}}, "regions are not supported"),
+        ({"file_ending": ".nii/../x"}, "file_ending"),
+        ({"file_ending": ".\0"}, "file_ending"),
+    ],
+)
+def test_odd_values_of_dataset_json_are_refused(
+    change: dict[str, Any], message: str, tmp_path: Path
+):
+    folder = write_dataset(tmp_path, cases=2)
+    change_description(folder, **change)
+    with pytest.raises(MaskSAMError, match=message):
+        open_dataset(folder)
+
+
+def test_dataset_json_with_a_byte_order_mark_is_read(tmp_path: Path):
+    folder = write_dataset(tmp_path, cases=2)
+    path = folder / "dataset.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert names_of(open_dataset(folder)) == ["case_00", "case_01"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A dataset with images and one of labelmaps."""
+    base = tmp_path_factory.mktemp("any")
+    return write_dataset(base / "images", 1), write_labelmaps(base / "labelmaps", 1)
+
+
+_IMAGES = {
+    "channel_names": {"0": "MR"},
+    "labels": {"background": 0, "Bright": 1, "Dark": 2},
+    "numTraining": 1,
+    "file_ending": ".nii.gz",
+    "name": "Generated",
+}
+
+
+@settings(max_examples=30, deadline=None)
+@given(document=changed(_IMAGES))
+def test_any_dataset_json_is_read_or_refused(document: Any, folders: tuple[Path, Path]):
+    read_or_refuse(document, folders[0] / "dataset.json", lambda path: open_dataset(path.parent))
+
+
+@settings(max_examples=30, deadline=None)
+@given(document=changed(DESCRIPTION))
+def test_any_targets_file_is_read_or_refused(document: Any, folders: tuple[Path, Path]):
+    path = folders[1] / "targets.json"
+    read_or_refuse(document, path, lambda path: examine_dataset(folders[1], path))

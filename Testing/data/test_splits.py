@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
 
-from MaskSAMCore.data.dataset import open_dataset
+from MaskSAMCore.data.dataset import Dataset, open_dataset
 from MaskSAMCore.data.splits import held_out_cases, split_cases
 from MaskSAMCore.errors import MaskSAMError
 from Testing.helpers.generated import write_dataset
+from Testing.helpers.json_documents import changed, read_or_refuse
 
 
 def test_the_default_split_is_the_first_fold_of_nnunet(tmp_path: Path):
@@ -65,3 +67,33 @@ def test_an_unusable_split_is_refused(tmp_path: Path, content: Any, message: str
     file.write_text(json.dumps(content))
     with pytest.raises(MaskSAMError, match=message):
         split_cases(dataset, file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"train": "case_00", "val": ["case_01"]}, "needs lists"),
+        ({"train": {"case_00": 1}, "val": ["case_01"]}, "needs lists"),
+        ({"train": [["case_00"]], "val": ["case_01"]}, "needs lists"),
+        ({"train": ["case_00", "case_00"], "val": ["case_01"]}, "twice"),
+    ],
+)
+def test_lists_of_another_kind_are_refused(tmp_path: Path, content: Any, message: str):
+    dataset = open_dataset(write_dataset(tmp_path / "data", cases=2))
+    file = tmp_path / "splits.json"
+    file.write_text(json.dumps(content), encoding="utf-8-sig")
+    with pytest.raises(MaskSAMError, match=message):
+        split_cases(dataset, file)
+
+
+@pytest.fixture(scope="module")
+def two_cases(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return open_dataset(write_dataset(tmp_path_factory.mktemp("data"), cases=2))
+
+
+@settings(max_examples=40, deadline=None)
+@given(document=changed([{"train": ["case_00"], "val": ["case_01"], "test": []}]))
+def test_any_split_file_is_read_or_refused(document: Any, two_cases: Dataset):
+    path = two_cases.folder / "splits.json"
+    read_or_refuse(document, path, lambda path: split_cases(two_cases, path))
+    read_or_refuse(document, path, lambda path: held_out_cases(two_cases, path))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from hypothesis import given, settings
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.evaluation import (
@@ -23,6 +24,7 @@ from MaskSAMCore.evaluation import (
     write_summary,
 )
 from Testing.helpers.generated import generated_case, write_image
+from Testing.helpers.json_documents import changed, read_or_refuse
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -190,3 +192,12 @@ def test_files_that_cannot_be_compared_are_refused(tmp_path: Path):
         evaluate(predictions, tmp_path / "none")
     with pytest.raises(MaskSAMError, match="not one of each"):
         evaluate(predictions / "a.nii.gz", references)
+
+
+_SUMMARY = summarize([{"metrics": {"1": overlap_metrics(block(), block(1))}}], ["1"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(document=changed(_SUMMARY))
+def test_any_summary_is_read_or_refused(document: object, tmp_path_factory: pytest.TempPathFactory):
+    read_or_refuse(document, tmp_path_factory.getbasetemp() / "any-summary.json", read_summary)

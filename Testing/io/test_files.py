@@ -16,9 +16,11 @@ from MaskSAMCore.io.files import (
     atomic_folder,
     image_stem,
     is_image_name,
+    made_folders,
     read_json,
     remove_abandoned,
     write_json,
+    write_text,
 )
 
 
@@ -205,3 +207,54 @@ def test_a_full_disk_is_reported_in_one_line_and_leaves_nothing(tmp_path: Path) 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
 def test_a_limit_on_file_sizes_is_reported_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert_every_write_fails_in_one_line(LIMIT_FILE_SIZE + WRITE_ALL, tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_json_of_a_windows_editor_is_read(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "values.json"
+    path.write_bytes('{"name": "größe"}'.encode(encoding))
+    assert read_json(path) == {"name": "größe"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"a": {"b": 1, "b": 2}}', "it has the key 'b' twice in one object"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_json_that_python_would_misread_is_refused(
+    content: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "values.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(MaskSAMError, match=message):
+        read_json(path)
+
+
+def test_text_with_bytes_that_are_not_utf8_is_written_with_escapes(tmp_path: Path) -> None:
+    write_text(tmp_path / "table.csv", "caf\udce9,1\n")
+    assert (tmp_path / "table.csv").read_bytes() == b"caf\\udce9,1\n"
+    write_json(tmp_path / "values.json", ["caf\udce9", "größe"], ensure_ascii=False)
+    assert read_json(tmp_path / "values.json") == ["caf\udce9", "größe"]
+
+
+def fail_in_folders(*folders: Path) -> None:
+    with made_folders(folders):
+        (folders[0] / "result").write_text("kept")
+        raise KeyError
+
+
+def test_folders_of_outputs_are_removed_after_an_error_if_they_are_new_and_empty(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "old").mkdir()
+    folders = [tmp_path / "results", tmp_path / "old" / "new" / "deep", tmp_path / "old"]
+    with pytest.raises(KeyError):
+        fail_in_folders(*folders)
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["old", "results", os.path.join("results", "result")]
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MaskSAMError, match=r"cannot write .*deep: not a folder"):
+        fail_in_folders(tmp_path / "new", tmp_path / "file" / "deep")
+    assert not (tmp_path / "new").exists()

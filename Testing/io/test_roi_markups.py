@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from scipy.spatial.transform import Rotation
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import RasBox
 from MaskSAMCore.io import read_boxes, write_boxes
+from Testing.helpers.json_documents import changed, read_or_refuse
 
 # Slicer 5.12 saved this for an ROI named "Anterior left", moved to (10, 20, 30) RAS and rotated by
 # RotateZ(30), RotateX(20). The name itself is not in the file.
@@ -158,3 +160,41 @@ def test_existing_boxes_are_replaced_on_request_only(tmp_path: Path) -> None:
         write_boxes([box], tmp_path / "b.mrk.json")
     write_boxes([box, box], tmp_path / "b.mrk.json", overwrite=True)
     assert len(read_boxes(tmp_path / "b.mrk.json")) == 2
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = _file(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_boxes(path)[0].size == (4, 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"insideOut": True}, "inside and outside are swapped"),
+        ({"coordinateUnits": "cm"}, "not a Slicer markup file"),
+        ({"orientation": [1, 1, 0, 0, 1, 0, 0, 0, 1]}, "not a Slicer markup file"),
+        ({"size": [1e300, 1, 1]}, "not a Slicer markup file"),
+        ({"center": [float("nan"), 1, 1]}, "not a Slicer markup file"),
+        ({"center": [10**400, 1, 1]}, "not a Slicer markup file"),
+    ],
+)
+def test_an_roi_that_is_no_box_in_mm_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(MaskSAMError, match=message):
+        read_boxes(_file(tmp_path, **changes))
+
+
+def test_units_with_their_code_are_read(tmp_path: Path) -> None:
+    path = _file(tmp_path, coordinateUnits=["mm", "UCUM", "millimeter"])
+    assert read_boxes(path)[0].size == (4, 6, 8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(document=changed({"markups": [_SAVED]}))
+def test_any_document_is_read_or_refused(
+    document: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    read_or_refuse(document, folder / "any.mrk.json", lambda path: read_boxes(path, ["Anterior"]))

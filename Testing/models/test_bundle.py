@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from MaskSAMCore import models
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import sha256
 from MaskSAMCore.models.bundle import WEIGHTS
 from MaskSAMCore.models.catalog import DESCRIPTION
+from Testing.helpers.json_documents import changed, read_or_refuse
 from Testing.helpers.networks import SMALL_SAM
 from Testing.models.helpers import LABELS, PLAN, save
 
@@ -118,3 +121,36 @@ def test_an_incomplete_bundle_is_refused(tmp_path: Path):
     shutil.rmtree(bundle.folder)
     with pytest.raises(MaskSAMError, match="no model named"):
         models.open_model(bundle.folder)
+
+
+def test_two_labels_of_one_value_are_refused(tmp_path: Path):
+    save(tmp_path / "small")
+    path = tmp_path / "small" / DESCRIPTION
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["labels"][1]["value"] = 1
+    path.write_text(json.dumps(values))
+    with pytest.raises(MaskSAMError, match="two labels have one value"):
+        models.load_bundle(tmp_path / "small")
+
+
+def test_weights_of_another_shape_are_named(tmp_path: Path):
+    bundle, _ = save(tmp_path / "small")
+    other = dataclasses.replace(bundle, config=bundle.config.replace(head_channels=24))
+    with pytest.raises(MaskSAMError, match=r"do not fit: .* has shape"):
+        other.build()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("any") / "small")[0].folder
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_any_description_is_read_or_refused(data: st.DataObject, small: Path):
+    original = (small / DESCRIPTION).read_text(encoding="utf-8")
+    document = data.draw(changed(json.loads(original)))
+    try:
+        read_or_refuse(document, small / DESCRIPTION, lambda path: models.load_bundle(path.parent))
+    finally:
+        (small / DESCRIPTION).write_text(original, encoding="utf-8")

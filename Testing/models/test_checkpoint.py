@@ -182,3 +182,47 @@ def test_a_checkpoint_with_a_damaged_record_is_not_listed(tmp_path: Path, home: 
         with pytest.raises(MaskSAMError, match="no model named 'mine'"):
             models.find("mine")
         assert models.find("sam_vit_b").url
+
+
+_PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html><html>Google Drive - Virus scan warning</html>"
+_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 375042383\n"
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors", ".zip"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(_PAGE, "is a web page"), (_POINTER, "is a pointer of Git LFS"), (b"", "is an empty file")],
+)
+def test_a_failed_download_is_recognised(
+    content: bytes,
+    message: str,
+    suffix: str,
+    tmp_path: Path,
+    home: Path,
+    capfd: pytest.CaptureFixture[str],
+):
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(content)
+    official = tmp_path / "sam_vit_b_01ec64.pth"
+    official.write_bytes(content)
+    for arguments in ([path], [path, "--name", "medsam", "--unverified"], [official]):
+        assert main(["models", "add", *map(str, arguments)]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert message in line
+    assert not home.exists()
+
+
+def test_an_error_of_pytorch_is_not_shown(tmp_path: Path, home: Path):
+    whole = light_checkpoint(tmp_path / "a.pth")
+    (tmp_path / "half.pth").write_bytes(whole.read_bytes()[:1000])
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    for name, reason in (
+        ("half", "it may be damaged"),
+        ("module", "it holds Python objects, not only tensors"),
+        ("old", "it holds Python objects, not only tensors"),
+    ):
+        with pytest.raises(MaskSAMError) as report:
+            models.add_checkpoint(tmp_path / f"{name}.pth", "mine", unverified=True)
+        path = tmp_path / f"{name}.pth"
+        assert str(report.value) == f"{path} is not a readable SAM checkpoint: {reason}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import http.server
 import json
@@ -195,3 +196,27 @@ def test_a_model_that_is_not_installed_cannot_be_removed():
         models.remove("sam_vit_b")
     with pytest.raises(MaskSAMError, match="no model named 'nothing'"):
         models.remove("nothing")
+
+
+def test_a_damaged_zip_is_refused_whatever_byte_is_wrong(tmp_path: Path):
+    bundle, _ = save(tmp_path / "small")
+    archive = tmp_path / "small.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in (DESCRIPTION, WEIGHTS):
+            target.write(bundle.folder / name, name)
+    content = archive.read_bytes()
+    for place in [*range(0, 40), *range(len(content) - 200, len(content), 7), len(content) // 2]:
+        damaged = bytearray(content)
+        damaged[place] ^= 0xFF
+        archive.write_bytes(bytes(damaged))
+        # Bytes of times and attributes change nothing.
+        with contextlib.suppress(MaskSAMError):
+            models.add_model(archive)
+
+
+def test_hidden_files_of_a_bundle_are_not_copied(tmp_path: Path):
+    bundle, _ = save(tmp_path / "small")
+    for name in (".DS_Store", "._masksam.json"):
+        (bundle.folder / name).write_bytes(b"macOS")
+    added = models.add_model(bundle.folder)
+    assert sorted(path.name for path in added.folder.iterdir()) == [DESCRIPTION, WEIGHTS]

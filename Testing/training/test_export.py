@@ -158,3 +158,21 @@ def test_a_bundle_with_a_wrong_background_weight_is_refused(run: Path, tmp_path:
     path.write_text(json.dumps({**values, "background_weight": 0}), encoding="utf-8")
     with pytest.raises(MaskSAMError, match="background_weight"):
         models.load_bundle(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ({"labels": []}, "must map class names to objects"),
+        ({"labels": {"Bright": 1}}, "must map class names to objects"),
+        ({"labels": {"Bright": {"color": "red"}}}, "label 'Bright' cannot be used"),
+        ({"largest_component": [1]}, "values of no class"),
+        ({"largest_component": 10}, "card cannot be used"),
+    ],
+)
+def test_a_card_of_another_kind_is_refused(
+    card: dict[str, object], message: str, run: Path, tmp_path: Path
+):
+    with pytest.raises(MaskSAMError, match=message):
+        export_run(run, tmp_path / "new" / "model", card)
+    assert not (tmp_path / "new").exists()
