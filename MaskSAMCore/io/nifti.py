@@ -349,8 +349,10 @@ def _mended_spacing(
 def _rotation(header: Any, side: float) -> NDArray[np.float64] | None:
     """Return the axes of the qform as columns, or None if its quaternion is not valid."""
     vector = np.array([header[f"quatern_{part}"] for part in "bcd"], dtype=np.float64)
+    if not (np.abs(vector) <= 2).all():  # NaN included
+        return None
     length = float(np.linalg.norm(vector))
-    if not length <= 1 + _NORM_TOLERANCE:  # NaN included
+    if length > 1 + _NORM_TOLERANCE:
         return None
     # Half turns have no real part but for rounding; NIfTI's own library uses the same limit.
     half_turn = 1 - length**2 < 1e-7

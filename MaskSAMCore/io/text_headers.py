@@ -31,6 +31,7 @@ _ANATOMICAL_SPACES = (
 _META_IMAGE_AXES = ("transformmatrix", "rotation", "orientation")
 _META_IMAGE_NUMBERS = (*_META_IMAGE_AXES, "elementspacing", "elementsize", "offset", "position",
                        "origin", "dimsize")  # fmt: skip
+_META_IMAGE_LARGEST_DIMENSION = 10
 # Deflate compresses no data more than this.
 _LARGEST_COMPRESSION = 1032
 
@@ -78,7 +79,7 @@ def _nrrd_placement(path: Path, start: bytes) -> Placement:
     spacings = _numbers(fields.get("spacings", ""))
     missing = len(vectors) < 3 if directions else sum(map(math.isfinite, spacings)) < 3
     coordinates = _numbers(" ".join([*vectors, fields.get("spaceorigin", "")]))
-    incomplete = (directions or spacings) and missing and _dimension(fields) >= 3
+    incomplete = (directions or spacings) and missing and _integer(fields.get("dimension", "")) >= 3
     if incomplete or not np.isfinite(coordinates).all():
         raise _invalid(path)
     sizes = [int(size) for size in _numbers(fields.get("sizes", "")) if math.isfinite(size)]
@@ -106,9 +107,18 @@ def _meta_image_placement(path: Path, start: bytes) -> Placement:
         fields[name.strip().lower()] = value.strip()
         if name.strip().lower() == "elementdatafile":
             break
+    if "ndims" not in fields:  # another format under this name
+        return Placement(np.ones(3))
+    # SimpleITK's reader ends the process at some impossible numbers of values.
+    count = _integer(fields.get("ndims", ""))
+    if not 1 <= count <= _META_IMAGE_LARGEST_DIMENSION:
+        raise _damaged(path)
     for name in _META_IMAGE_NUMBERS:
-        if not np.isfinite(_numbers(fields.get(name, ""))).all():
+        numbers = _numbers(fields.get(name, ""))
+        if not np.isfinite(numbers).all():
             raise _invalid(path)
+        if name in fields and len(numbers) != (count**2 if name in _META_IMAGE_AXES else count):
+            raise _damaged(path)
     if fields.get("elementdatafile", "").lower() == "local":
         _check_sizes(path, [int(size) for size in _numbers(fields.get("dimsize", ""))])
     unit = fields.get("distanceunits", "").strip('"')
@@ -156,9 +166,13 @@ def _invalid(path: Path) -> MaskSAMError:
     )
 
 
-def _dimension(fields: dict[str, str]) -> int:
-    numbers = _numbers(fields.get("dimension", ""))
-    return int(numbers[0]) if numbers and math.isfinite(numbers[0]) else 0
+def _damaged(path: Path) -> MaskSAMError:
+    return MaskSAMError(f"{path} has a damaged header: copy it again")
+
+
+def _integer(text: str) -> int:
+    """Return the whole number of a field, or 0 if it has none."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
 
 
 def _numbers(text: str) -> list[float]:

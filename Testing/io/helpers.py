@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from MaskSAMCore.errors import MaskSAMError
@@ -53,3 +54,19 @@ def read_or_refused(path: Path) -> Volume | str:
         message = str(error)
     assert "\n" not in message
     return message
+
+
+_rotations = st.builds(
+    lambda *angles: Rotation.from_euler("xyz", angles, degrees=True).as_matrix(),
+    *[st.sampled_from([0, 0, 10, 45, 90, 180, -120])] * 3,
+)
+
+
+@st.composite
+def matrices(draw: st.DrawFn) -> np.ndarray:
+    """Return a matrix with axes at right angles, of either handedness."""
+    matrix = np.eye(4)
+    sizes = draw(st.tuples(*[st.sampled_from([0.4, 1.0, 2.5])] * 3))
+    matrix[:3, :3] = draw(_rotations) * sizes * [draw(st.sampled_from([1, -1])), 1, 1]
+    matrix[:3, 3] = draw(st.tuples(*[st.sampled_from([0.0, -90.5, 33.25])] * 3))
+    return matrix

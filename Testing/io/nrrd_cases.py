@@ -59,21 +59,22 @@ def vector(values: np.ndarray) -> str:
 def meta_content(
     array: np.ndarray = ARRAY, matrix: np.ndarray | None = MATRIX, *lines: str
 ) -> bytes:
-    """Return the content of a MetaImage file with voxels of 0.7 x 0.8 x 2.5 mm.
+    """Return the content of a MetaImage file.
 
     Args:
         array: voxels with reversed axes, such as [K, J, I].
-        matrix: matrix from voxel indices to RAS mm; None to leave it to ``lines``.
+        matrix: matrix from voxel indices to RAS; None to leave it to ``lines``.
         *lines: further lines of the header.
     """
     place = []
     if matrix is not None:
         lps = LPS @ matrix
-        directions = lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)
+        spacing = np.linalg.norm(lps[:3, :3], axis=0)
+        directions = lps[:3, :3] / spacing
         place = [
             "TransformMatrix = " + " ".join(f"{value:.17g}" for value in directions.T.ravel()),
             "Offset = " + " ".join(f"{value:.17g}" for value in lps[:3, 3]),
-            "ElementSpacing = 0.7 0.8 2.5",
+            "ElementSpacing = " + " ".join(f"{value:.17g}" for value in spacing),
         ]
     header = [
         "ObjectType = Image",

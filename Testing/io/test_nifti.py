@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
-from scipy.spatial.transform import Rotation
 
 from MaskSAMCore.geometry import Box, Volume, crop
 from MaskSAMCore.io import read_volume, write_labelmap, write_probabilities, write_volume
-from Testing.io.helpers import LABELS, labelmap_on, oblique_volume, read_or_refused
+from Testing.io.helpers import LABELS, labelmap_on, matrices, oblique_volume, read_or_refused
 from Testing.io.nifti_cases import MATRIX, MIRRORED, SPACING, file_content, sheared, shifted
 
 FORMS: dict[str, dict[str, Any]] = {
@@ -136,22 +135,6 @@ def test_reading_leaves_voxels_that_can_be_changed(tmp_path: Path) -> None:
     assert array.dtype == np.float32
     assert array.dtype.isnative
     assert array.flags.c_contiguous
-
-
-rotations = st.builds(
-    lambda *angles: Rotation.from_euler("xyz", angles, degrees=True).as_matrix(),
-    *[st.sampled_from([0, 0, 10, 45, 90, 180, -120])] * 3,
-)
-
-
-@st.composite
-def matrices(draw: st.DrawFn) -> np.ndarray:
-    """Return a matrix with axes at right angles, of either handedness."""
-    matrix = np.eye(4)
-    sizes = draw(st.tuples(*[st.sampled_from([0.4, 1.0, 2.5])] * 3))
-    matrix[:3, :3] = draw(rotations) * sizes * [draw(st.sampled_from([1, -1])), 1, 1]
-    matrix[:3, 3] = draw(st.tuples(*[st.sampled_from([0.0, -90.5, 33.25])] * 3))
-    return matrix
 
 
 @st.composite
