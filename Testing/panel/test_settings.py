@@ -32,7 +32,8 @@ def test_segment_is_enabled_for_a_volume_and_an_installed_model(user):
     ],
 )
 def test_a_warning_names_an_unsuitable_volume_which_can_still_be_segmented(user, case, warning):
-    array = np.full((20, 22, 24), 300.0, np.float32)
+    # A volume as small as those that the model was trained on needs no ROI.
+    array = np.full((120, 120, 120) if case == "no ROI" else (20, 22, 24), 300.0, np.float32)
     if case == "CT":
         array[:10] = -1000
     spacing = 4.0 if case == "coarse" else 1.0
