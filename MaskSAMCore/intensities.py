@@ -18,6 +18,8 @@ from MaskSAMCore.geometry import Volume
 
 # Hounsfield units of air in CT: MR images have no such values, unless they are signed.
 CT_AIR = (-1100, -500)
+# Fewer voxels may be the edge of padding.
+_AIR_SHARE = 1e-3
 # Larger numbers do not fit into float32 once they are scaled.
 _LARGEST = 1e38
 # Smallest range of intensities, absolute and as a share of the largest one.
@@ -136,7 +138,9 @@ def has_ct_air(array: NDArray[Any]) -> bool:
     """Return whether an image has air in Hounsfield units."""
     voxels = sample(array, _SAMPLE_VOXELS)
     low, high = CT_AIR
-    return voxels.dtype.kind in "if" and bool(((voxels >= low) & (voxels <= high)).any())
+    if voxels.dtype.kind not in "if" or not voxels.size:
+        return False
+    return float(((voxels >= low) & (voxels <= high)).mean()) >= _AIR_SHARE
 
 
 def sample(array: NDArray[Any], voxels: int) -> NDArray[Any]:
@@ -190,7 +194,7 @@ def _far_voxels(array: NDArray[Any]) -> _FarVoxels | None:
 
 
 def _typical(array: NDArray[Any], low: float, high: float) -> tuple[float, float] | None:
-    """Return the percentiles 0.5 and 99.5 of the intensities besides the extremes and 0.
+    """Return the percentiles 2 and 98 of the intensities besides the extremes and 0.
 
     The interval includes 0 if the image does. None if the other intensities do not differ.
     """
@@ -198,7 +202,7 @@ def _typical(array: NDArray[Any], low: float, high: float) -> tuple[float, float
     shown = voxels[(voxels != low) & (voxels != high) & (voxels != 0)]
     if shown.size == 0:
         return None
-    darkest, brightest = (float(value) for value in np.percentile(shown, (0.5, 99.5)))
+    darkest, brightest = (float(value) for value in np.percentile(shown, (2, 98)))
     if (voxels == 0).any():
         darkest, brightest = min(darkest, 0.0), max(brightest, 0.0)
     return (darkest, brightest) if _differ(darkest, brightest) else None
