@@ -23,6 +23,9 @@ IMAGE_SUFFIXES = (
 )
 WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
+# Deflate, the compression of gzip, makes no data smaller than by this factor.
+LARGEST_COMPRESSION = 1032
+
 # Prefix of folders that hold the embeddings of a session, in the folder for temporary files.
 EMBEDDINGS_PREFIX = "masksam-embeddings-"
 

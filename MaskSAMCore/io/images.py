@@ -24,7 +24,12 @@ from MaskSAMCore.io.dicom import read_dicom
 from MaskSAMCore.io.dicom_files import is_dicom
 from MaskSAMCore.io.files import WRITTEN_SUFFIXES, atomic_file, image_stem
 from MaskSAMCore.io.nifti import is_nifti, read_nifti, write_nifti
-from MaskSAMCore.io.orientation import RIGHT_ANGLE_TOLERANCE, check_voxel_size, rectangular_matrix
+from MaskSAMCore.io.orientation import (
+    RIGHT_ANGLE_TOLERANCE,
+    check_voxel_size,
+    rectangular_matrix,
+    shear,
+)
 from MaskSAMCore.io.segmentations import segment_metadata
 from MaskSAMCore.io.text_headers import read_placement
 from MaskSAMCore.labels import Label
@@ -184,8 +189,7 @@ def _storable(array: NDArray[Any], ijk_to_ras: NDArray[np.float64]) -> NDArray[A
         raise MaskSAMError(f"voxels of type {array.dtype} cannot be written")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise MaskSAMError("the volume has NaN or infinite voxels, which cannot be written")
-    directions = ijk_to_ras[:3, :3] / np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
-    if np.abs(directions.T @ directions - np.eye(3)).max() > RIGHT_ANGLE_TOLERANCE:
+    if shear(ijk_to_ras) > RIGHT_ANGLE_TOLERANCE:
         raise MaskSAMError("the volume has sheared axes, which image files cannot store")
     native = array.dtype.newbyteorder("=")
     return array.astype(_STORED_TYPES.get(array.dtype.name, native), copy=False)
@@ -308,9 +312,9 @@ def _write_image(image: sitk.Image, path: Path) -> bool:
 def _plain_path(path: Path) -> Iterator[str]:
     """Yield a path that SimpleITK can open: the path itself, or a temporary link to it.
 
-    SimpleITK ends the process at names that are not UTF-8.
+    SimpleITK ends the process at names that are not UTF-8, which Windows does not have.
     """
-    if _is_plain(str(path.absolute())):
+    if os.name == "nt" or _is_plain(str(path.absolute())):
         yield str(path)
         return
     with tempfile.TemporaryDirectory(prefix="masksam-") as folder:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import NiftiOrientation, Volume
-from MaskSAMCore.io.files import image_stem
+from MaskSAMCore.io.files import LARGEST_COMPRESSION, image_stem
 from MaskSAMCore.io.orientation import (
     LARGEST_NUMBER,
     check_voxel_size,
@@ -45,8 +45,6 @@ _MM_AND_SECONDS = 2 | 8
 _HEADER_BYTES = {1: 352, 2: 544}  # with the four bytes that say whether extensions follow
 _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_LEVEL = 6
-# Deflate compresses no data more than this.
-_LARGEST_COMPRESSION = 1032
 _BLOCK_BYTES = 1 << 22
 # Excess of a quaternion's norm over 1 that rounding explains.
 _NORM_TOLERANCE = 1e-3
@@ -253,7 +251,7 @@ def _voxels(
     size = math.prod(shape) * dtype.itemsize
     compressed = isinstance(stream, gzip.GzipFile)
     # The file's size limits what it can hold, so that no memory is asked for in vain.
-    if offset + size > path.stat().st_size * (_LARGEST_COMPRESSION if compressed else 1):
+    if offset + size > path.stat().st_size * (LARGEST_COMPRESSION if compressed else 1):
         raise MaskSAMError(f"{path} is incomplete: copy it again")
     try:
         buffer = np.empty(size, np.uint8)

@@ -48,6 +48,12 @@ def is_invertible(matrix: NDArray[np.float64]) -> bool:
     return bool(is_size(lengths).all() and abs(np.linalg.det(linear / lengths)) > 1e-3)
 
 
+def shear(matrix: NDArray[np.float64]) -> float:
+    """Return the largest cosine between two axes of a (4, 4) matrix."""
+    directions = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+    return float(np.abs(directions.T @ directions - np.eye(3)).max())
+
+
 def size_text(spacing: NDArray[np.float64]) -> str:
     """Return voxel sizes as text, such as "1 x 1 x 2.5"."""
     return " x ".join(f"{size:.4g}" for size in spacing)
@@ -84,10 +90,9 @@ def rectangular_matrix(
     Raises:
         MaskSAMError: the axes are sheared by more than ``LARGEST_SHEAR``.
     """
-    shear = _shear(matrix)
-    if shear <= RIGHT_ANGLE_TOLERANCE:
+    if shear(matrix) <= RIGHT_ANGLE_TOLERANCE:
         return matrix, ()
-    if shear > LARGEST_SHEAR:
+    if shear(matrix) > LARGEST_SHEAR:
         raise MaskSAMError(f"{path} has sheared axes: resample it to a rectangular grid")
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     left, _, right = np.linalg.svd(matrix[:3, :3] / lengths)
@@ -142,7 +147,7 @@ def nifti_matrix(
         return matrix, notes
     if not orientation.sform_code:
         return qform, ()
-    sform_used = _shear(sform) <= RIGHT_ANGLE_TOLERANCE and (
+    sform_used = shear(sform) <= RIGHT_ANGLE_TOLERANCE and (
         orientation.sform_code == _SCANNER or np.abs(sform - qform).max() <= _EQUAL_FORMS
     )
     matrix = _with_spacing(sform, spacing) if sform_used else qform
@@ -172,12 +177,6 @@ def _with_spacing(matrix: NDArray[np.float64], spacing: NDArray[np.float64]) -> 
     scaled = matrix.copy()
     scaled[:3, :3] *= spacing / np.linalg.norm(matrix[:3, :3], axis=0)
     return scaled
-
-
-def _shear(matrix: NDArray[np.float64]) -> float:
-    """Return the largest cosine between two axes."""
-    directions = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
-    return float(np.abs(directions.T @ directions - np.eye(3)).max())
 
 
 def _displacement(

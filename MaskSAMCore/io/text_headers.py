@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import LARGEST_COMPRESSION
 
 _NRRD_MAGIC = b"NRRD000"
 # Headers are a few kilobytes; those of segmentations with many segments are the longest.
@@ -32,8 +33,6 @@ _META_IMAGE_AXES = ("transformmatrix", "rotation", "orientation")
 _META_IMAGE_NUMBERS = (*_META_IMAGE_AXES, "elementspacing", "elementsize", "offset", "position",
                        "origin", "dimsize")  # fmt: skip
 _META_IMAGE_LARGEST_DIMENSION = 10
-# Deflate compresses no data more than this.
-_LARGEST_COMPRESSION = 1032
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,9 @@ class Placement:
 
 
 def read_placement(path: Path) -> Placement:
-    """Return the facts that the header of a NRRD or MetaImage file has; other files have none.
+    """Return the facts that the header of a NRRD or MetaImage file has.
+
+    Other formats that SimpleITK reads, such as TIFF, do not say their orientation.
 
     Raises:
         MaskSAMError: the header has numbers that are not finite, or sizes that the file cannot
@@ -64,7 +65,9 @@ def read_placement(path: Path) -> Placement:
         return _nrrd_placement(path, start)
     if path.name.lower().endswith((".mha", ".mhd")):
         return _meta_image_placement(path, start)
-    return Placement(np.ones(3))
+    if path.name.lower().endswith(".mnc"):  # MINC always has directions
+        return Placement(np.ones(3))
+    return Placement(np.ones(3), (_unoriented(path),))
 
 
 def _nrrd_placement(path: Path, start: bytes) -> Placement:
@@ -134,7 +137,7 @@ def _check_sizes(path: Path, sizes: list[int]) -> None:
     """Check that a file can hold its voxels, before memory is asked for them."""
     if sizes and min(sizes) <= 0:
         raise MaskSAMError(f"{path} has no voxels: its header says {sizes} voxels along its axes")
-    if math.prod(sizes) > path.stat().st_size * _LARGEST_COMPRESSION:
+    if math.prod(sizes) > path.stat().st_size * LARGEST_COMPRESSION:
         raise MaskSAMError(f"{path} is incomplete: copy it again")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from Testing.helpers.input_cases import Expected, InputCase
 from Testing.io.helpers import oblique_volume
@@ -133,6 +134,12 @@ def write_without_voxels(folder: Path) -> Expected:
     expected = detached("a.nhdr")(folder)
     (folder / "voxels.raw").unlink()
     return Expected(expected.path)
+
+
+def write_tiff(folder: Path) -> Expected:
+    array = np.arange(120, dtype=np.uint8).reshape(4, 5, 6)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(folder / "a.tif"))
+    return Expected(folder / "a.tif", array, UNSIZED)
 
 
 def in_units(*factors: float) -> np.ndarray:
@@ -298,6 +305,13 @@ CASES: list[InputCase] = [
     ),
     case("sheared MetaImage", meta_content(ARRAY, sheared(0.2)), "refused", "sheared axes"),
     case("half a MetaImage", meta_content()[:2000], "refused", "damaged, incomplete"),
+    InputCase(
+        "TIFF stack",
+        write_tiff,
+        "read with a note",
+        UNORIENTED,
+        "TIFF stores no orientation; the axes are taken for those of DICOM.",
+    ),
     InputCase(
         "header and folder that are not UTF-8",
         detached(os.fsdecode(b"\xfc.nhdr"), os.fsdecode(b"caf\xe9")),

@@ -45,7 +45,7 @@ def files(draw: st.DrawFn) -> tuple[str, bytes, np.ndarray, np.ndarray]:
     return "a.nrrd", nrrd_content(array, to_file @ matrix, **fields), array, matrix
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(file=files(), kept=st.sampled_from([1.0, 1.0, 1.0, 0.8, 0.4]))
 def test_any_place_and_unit_is_read_and_cut_files_are_refused(
     tmp_path_factory: pytest.TempPathFactory,
@@ -73,7 +73,7 @@ def test_any_place_and_unit_is_read_and_cut_files_are_refused(
         assert again.notes == ()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     meta_image=st.booleans(),
     position=st.integers(8, 400),
