@@ -86,3 +86,17 @@ def test_the_automatic_device_is_shown_when_the_user_turns_to_the_devices(user, 
     texts = {selector.itemData(n): selector.itemText(n) for n in range(selector.count)}
     assert texts["auto"] == "Automatic"
     assert "not usable here" in texts["mps"]
+
+
+def test_a_doubt_is_shown_once_in_the_warning_or_under_the_results(user_of_real_models):
+    user = user_of_real_models
+    array = np.full((20, 22, 24), 35.0, np.float32)
+    array[:10] = -1000
+    node = add_volume(array, np.eye(4))
+    user.segment(node, "small")
+    doubt = "made for MR, but the volume looks like CT"
+    assert doubt in user.ui.warningLabel.text
+    assert doubt not in user.ui.resultsInfo.text
+    user.choose_model("sam_vit_b")
+    assert doubt not in user.ui.warningLabel.text
+    assert doubt in user.ui.resultsInfo.text

@@ -27,7 +27,9 @@ def write_models(home: Path) -> None:
     These are a real small bundle ("small"), descriptions of the models of the known worker, and a
     model without classes ("anything"), in whose place the known worker has a small SAM.
     """
-    small_bundle(home / "models" / "small")
+    described = small_bundle(home / "models" / "small") / "masksam.json"
+    values = json.loads(described.read_text(encoding="utf-8"))
+    described.write_text(json.dumps({**values, "card": {"modality": "MR"}}), encoding="utf-8")
     for name in KNOWN_MODELS:
         folder = home / "models" / name
         folder.mkdir()

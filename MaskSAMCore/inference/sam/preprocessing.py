@@ -41,7 +41,7 @@ def percentile_limits(array: NDArray[Any]) -> Limits:
     """Return the percentiles 0.5 and 99.5 of the voxels that are not 0, from a regular sample."""
     voxels = sample(array, _SAMPLE_VOXELS)
     shown = voxels[voxels != 0]
-    if shown.size == 0:
+    if shown.size == 0 or shown.dtype.kind == "b":
         return 0.0, 1.0
     low, high = np.percentile(shown, (0.5, 99.5))
     return float(low), float(high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -317,3 +318,14 @@ def test_many_names_get_values_and_colors_of_their_own(segmenter: SamSegmenter):
     one = segmenter.segment(volume(), boxes=boxes[:1])
     assert ((result.labelmap > 0) == (one.labelmap > 0)).mean() > 0.99
     assert sum(found.voxel_count for found in result.instances) == (result.labelmap > 0).sum()
+
+
+def test_padding_is_black_and_a_mask_is_an_image(segmenter: SamSegmenter):
+    image = volume()
+    padded = image.array.copy()
+    padded[0] = 32767
+    padded[0, 0, 0] = 32767
+    result = segmenter.segment(replace(image, array=padded), boxes=[A])
+    assert result.notes == ("832 voxels of 'bräin' are 32767: ignored as padding",)
+    mask = replace(image, array=image.array > image.array.mean())
+    assert segmenter.segment(mask, boxes=[A]).notes == ()
