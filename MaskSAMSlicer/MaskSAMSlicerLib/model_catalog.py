@@ -55,6 +55,19 @@ class ModelInfo:
         known = f"{self.name} {self.title} {modality} {classes} {self.licence}".casefold()
         return all(word in known for word in text.casefold().split())
 
+    def summary(self) -> str:
+        """Return modality, number of classes, size and licence in one line."""
+        classes = _("{count} classes").format(count=len(self.labels)) if self.labels else ""
+        parts = [
+            self.suitability.modality,
+            _("classes from your boxes") if self.needs_boxes else classes,
+            readable_size(self.size),
+            _("licence {licence}").format(licence=self.licence),
+        ]
+        if not self.installed:
+            parts.append(_("not installed"))
+        return ", ".join(part for part in parts if part)
+
     def details(self) -> str:
         """Return the description as rich text."""
         # The texts are escaped so that a bundle cannot load pictures or links into the panel.

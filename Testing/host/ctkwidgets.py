@@ -46,19 +46,22 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
         if collapsed == self._collapsed():
             return
         self._is_collapsed = collapsed
-        children = self.findChildren(
-            QtWidgets.QWidget, options=QtCore.Qt.FindChildOption.FindDirectChildrenOnly
-        )
         if collapsed:
-            self._hidden = [child for child in children if not child.isHidden()]
-            for child in self._hidden:
-                child.hide()
+            self._hide_contents()
         else:
             for child in self._hidden:
                 child.show()
         self.setMaximumHeight(self.HEADER if collapsed else 16777215)
         self.contentsCollapsed.emit(collapsed)
         self.toggled.emit(not collapsed)
+
+    def _hide_contents(self):
+        children = self.findChildren(
+            QtWidgets.QWidget, options=QtCore.Qt.FindChildOption.FindDirectChildrenOnly
+        )
+        self._hidden = [child for child in children if not child.isHidden()]
+        for child in self._hidden:
+            child.hide()
 
     def _set_checked(self, checked):
         self.setCollapsed(not checked)

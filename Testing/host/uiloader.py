@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
+from Testing.host.ctkwidgets import ctkCollapsibleButton
 from Testing.host.pythonqt import loading_ui, parse_signature, property_names, trimmed
 
 
@@ -45,6 +46,10 @@ class UiLoader(QtUiTools.QUiLoader):
         if widget is not None:
             for connection in connections:
                 self._connect(widget, *connection)
+            # A section that the file collapses had no children yet when the property was set.
+            for section in widget.findChildren(ctkCollapsibleButton):
+                if section.collapsed:
+                    section._hide_contents()
         return widget
 
     def _check_widget(self, element):

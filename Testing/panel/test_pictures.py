@@ -57,3 +57,34 @@ def test_the_texts_of_buttons_fit(user, window, scene):
         button = getattr(user.ui, name)
         needed = button.fontMetrics().horizontalAdvance(button.text)
         assert button.width >= needed, f"{name} cuts '{button.text}'"
+
+
+def test_segment_is_above_the_fold_and_the_panel_stays_narrow_with_results(user, window, scene):
+    """In Slicer, the panel has some 750 of a screen's 1080 pixels, and no horizontal scroll bar."""
+    import qt
+
+    for model in ("brain", "hippocampus", "sam_vit_b", "threshold"):
+        user.choose_model(model)
+        window.refresh()
+        button = user.ui.segmentButton
+        assert button.mapTo(user.widget.parent, qt.QPoint(0, button.height)).y() < 620, model
+    before = user.widget.parent.minimumSizeHint.width()
+    user.segment(blobs_volume())
+    window.refresh()
+    assert user.ui.resultsButton.isVisibleTo(user.widget.parent)
+    assert user.widget.parent.minimumSizeHint.width() <= before
+
+
+def test_device_rule_and_description_are_under_advanced(user, window, scene):
+    ui, parent = user.ui, user.widget.parent
+    for shown in (False, True):
+        ui.advancedButton.collapsed = not shown
+        for widget in (ui.deviceSelector, ui.ruleSelector, ui.modelDetails):
+            assert widget.isVisibleTo(parent) == shown
+    user.choose_model("hippocampus")
+    assert ui.modelSummary.isVisibleTo(parent)
+    assert "2 classes" in ui.modelSummary.text and "CC-BY-SA-4.0" in ui.modelSummary.text
+    user.choose_model("sam_vit_b")
+    assert ui.modelSummary.text == (
+        "classes from your boxes, 375 MB, licence Apache-2.0, not installed"
+    )

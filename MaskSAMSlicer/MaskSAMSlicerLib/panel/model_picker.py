@@ -106,6 +106,7 @@ class ModelPicker:
 
     def _show_details(self) -> None:
         model, idle = self.model, not self._task.busy
+        self._ui.modelSummary.text = model.summary() if model else ""
         self._ui.modelDetails.text = model.details() if model else _("Choose a model.")
         can_download = bool(model and model.url and not model.installed)
         self._ui.downloadButton.enabled = idle and can_download

@@ -129,6 +129,25 @@ def test_properties_set_in_a_ui_file_are_applied(panel):
     assert ui.opacitySlider.singleStep == pytest.approx(0.05)
 
 
+def test_a_section_that_a_ui_file_collapses_hides_its_widgets(scene, tmp_path):
+    import slicer
+
+    path = tmp_path / "section.ui"
+    path.write_text(
+        '<ui version="4.0"><widget class="qMRMLWidget" name="root"><layout class="QVBoxLayout">'
+        '<item><widget class="ctkCollapsibleButton" name="section">'
+        '<property name="collapsed"><bool>true</bool></property><layout class="QVBoxLayout">'
+        '<item><widget class="QLabel" name="inside"/></item></layout></widget></item>'
+        "</layout></widget></ui>",
+        encoding="utf-8",
+    )
+    widget = slicer.util.loadUI(str(path))
+    ui = slicer.util.childWidgetVariables(widget)
+    assert not ui.inside.isVisibleTo(widget)
+    ui.section.collapsed = False
+    assert ui.inside.isVisibleTo(widget)
+
+
 def test_a_node_selector_follows_the_scene(scene):
     import qt
     import slicer
