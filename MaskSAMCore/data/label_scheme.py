@@ -161,7 +161,9 @@ class _Reader:
         for name, indices in found.items():
             if 0 in indices:
                 self.problems.append(f"'targets': class '{name}' contains the background")
-        return found
+            if not indices:
+                self.problems.append(f"'targets': class '{name}' has no label")
+        return {name: indices for name, indices in found.items() if indices}
 
     def mirrored(self, pairs: Any) -> tuple[int, ...]:
         """Return for each label the label on the other side, or itself."""

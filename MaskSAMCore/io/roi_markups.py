@@ -70,6 +70,8 @@ def _box(markup: dict[str, Any], path: Path, classes: Sequence[str]) -> RasBox:
     size = np.abs(np.array(markup["size"], dtype=float))
     # Each column of the stored matrix is an axis of the box in the file's coordinate system.
     orientation = np.array(markup.get("orientation", np.eye(3).ravel()), dtype=float)
+    if not np.abs(orientation).max(initial=0) < _LARGEST_MM:  # True for NaN
+        raise ValueError("the axes of an ROI have finite lengths")
     axes = np.diag(flip) @ orientation.reshape(3, 3)
     lengths = np.linalg.norm(axes, axis=0)
     numbers = np.abs([*center, *size]).max() < _LARGEST_MM  # False for NaN

@@ -26,11 +26,13 @@ def error_of(capfd: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     return error_line(capfd)
 
 
-def run_process(arguments: list[str], **how: object) -> subprocess.CompletedProcess[str]:
-    """Run the shell command in a process of its own."""
+def run_process(
+    arguments: list[str], more: dict[str, str] | None = None, **how: object
+) -> subprocess.CompletedProcess[str]:
+    """Run the shell command in a process of its own, with ``more`` environment variables."""
     return subprocess.run(
         [sys.executable, "-m", "MaskSAMCore.cli", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(more or {})},
         text=True,
         timeout=600,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how},

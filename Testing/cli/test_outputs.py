@@ -6,7 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from MaskSAMCore.cli import main
@@ -184,6 +183,6 @@ def test_names_in_upper_and_lower_case_are_two_files_where_the_disk_keeps_them_a
 ):
     if Path("IN").exists():
         pytest.skip("the disk does not keep them apart")
-    write_image(np.zeros((6, 16, 20), np.float32), folder / "in" / "A.nii.gz")
+    write_image(generated_case(1, (6, 16, 20))[0], folder / "in" / "A.nii.gz")
     assert main(["predict", "in", "-o", "out", "-m", model]) == 0
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["A.nii.gz", "a.nii.gz"]

@@ -82,6 +82,7 @@ def test_given_pairs_replace_the_words_in_names():
         ),
         (changed(targets={"all": ["background"]}), "class 'all' contains the background"),
         (changed(targets=[]), "'targets' must be a list"),
+        (changed(targets={"middle": []}), "class 'middle' has no label"),
         (changed(targets={"a": ["middle"], "b": ["middle"]}), "'middle' is in two classes"),
         (
             changed(targets={"a": ["left half", "left core"], "b": ["right half"]}),

@@ -24,13 +24,18 @@ of up to 24 mm, with voxels of 0.5 to 6 mm. Every model's card states its own `m
 doubts about suitability in yellow as soon as a volume and a model are chosen."""
 
 
+_SEGMENTED_TITLE = "Intensities, sizes and suitability"
+
+
 def page() -> str:
-    """Return the text of the page with the current tables below its introduction."""
-    introduction = PAGE.read_text(encoding="utf-8").split("\n## ")[0].rstrip()
+    """Return the text of the page with the current tables between introduction and further text."""
+    introduction, *old = PAGE.read_text(encoding="utf-8").split("\n## ")
     sections = [f"## {title}\n\n{table(cases)}" for title, cases in _TABLES.items() if cases]
-    sections.append(f"## Intensities, sizes and suitability\n\n{_SEGMENTED}")
+    sections.append(f"## {_SEGMENTED_TITLE}\n\n{_SEGMENTED}")
     sections.append(image_cases.table(image_cases.CASES))
-    return "\n\n".join([introduction, *sections]) + "\n"
+    generated = (*_TABLES, _SEGMENTED_TITLE)
+    further = [f"## {part.rstrip()}" for part in old if part.partition("\n")[0] not in generated]
+    return "\n\n".join([introduction.rstrip(), *sections, *further]) + "\n"
 
 
 def main(path: Path = PAGE) -> None:
