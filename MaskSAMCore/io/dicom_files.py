@@ -24,6 +24,8 @@ _BARE_ELEMENT_BYTES = 256
 # Tag of the element with the pixels in either byte order.
 _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+# Types of elements whose values are not text.
+_BINARY_TYPES = ("FD", "FL", "SL", "SS", "UL", "US", "SQ", "AT")
 # Suffixes of DICOM files only; many have none, or a number.
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
@@ -221,17 +223,20 @@ def _damaged(path: Path) -> MaskSAMError:
 
 
 def texts(header: Dataset, keyword: str | tuple[int, int]) -> tuple[str, ...]:
-    """Return the values of an element as text; none if it is missing or empty.
-
-    Binary values are not converted: equal ones give equal texts.
-    """
-    value = _raw_value(header, keyword)
-    if isinstance(value, bytes):
+    """Return the values of an element as text; none if it is missing or empty."""
+    tag = tag_of(keyword)
+    if tag not in header:
+        return ()
+    element = header.get_item(tag)
+    value: Any = element.value
+    if isinstance(value, bytes) and (element.VR or _dictionary_type(tag)) not in _BINARY_TYPES:
         text = value.decode("latin-1").strip(" \0")
         return tuple(part.strip() for part in text.split("\\")) if text else ()
+    # pydicom's conversion takes several times as long, so that only binary values need it.
+    value = header[tag].value
     if value is None or value == "":
         return ()
-    if isinstance(value, (str, int, float)):
+    if isinstance(value, (str, bytes, int, float)):
         return (str(value),)
     return tuple(str(part) for part in value)
 
@@ -242,7 +247,8 @@ def integer(header: Dataset, keyword: str, default: int | None = None) -> int:
     Raises:
         ValueError: the element is missing and has no default, or it is of another kind.
     """
-    value = _raw_value(header, keyword)
+    tag = tag_of(keyword)
+    value: Any = header.get_item(tag).value if tag in header else None
     if isinstance(value, bytes) and len(value) == 2:
         little_endian = header.original_encoding[1] is not False
         return int.from_bytes(value, "little" if little_endian else "big")
@@ -253,18 +259,20 @@ def integer(header: Dataset, keyword: str, default: int | None = None) -> int:
     raise ValueError(f"{keyword} is missing or no integer of two bytes")
 
 
-def _raw_value(header: Dataset, keyword: str | tuple[int, int]) -> Any:
-    """Return the value of an element as it is in the file; None if it is missing.
-
-    pydicom's own conversion takes several times as long.
-    """
-    tag = tag_of(keyword)
-    return header.get_item(tag).value if tag in header else None
-
-
 @cache
 def tag_of(keyword: str | tuple[int, int]) -> Any:
     """Return the tag of an element, with which pydicom finds it faster than by its keyword."""
     from pydicom.tag import Tag
 
     return Tag(keyword)
+
+
+@cache
+def _dictionary_type(tag: Any) -> str:
+    """Return the type of an element that the file does not state; empty if it is private."""
+    from pydicom.datadict import dictionary_VR
+
+    try:
+        return str(dictionary_VR(tag))
+    except KeyError:
+        return ""

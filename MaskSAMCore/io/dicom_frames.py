@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
@@ -258,7 +259,9 @@ def differences(frames: Sequence[Frame]) -> list[str]:
         for name, value in frame.contrast:
             values.setdefault(name, set()).add(value)
     for field in _VARIABLE:
-        values[field.name] = {files[frame.file].value(frame.index, field) for frame in frames}
+        # A damaged element, on which pydicom raises errors of many types, is not named.
+        with suppress(Exception):
+            values[field.name] = {files[frame.file].value(frame.index, field) for frame in frames}
     return [name for name, found in values.items() if len(found) > 1]
 
 

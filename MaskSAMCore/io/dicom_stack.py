@@ -127,6 +127,11 @@ def _contrast_differs(frames: Sequence[Frame]) -> bool:
 
 
 def _check_localizers(path: Path, frames: Sequence[Frame]) -> None:
+    """Check that localizers are not among other slices.
+
+    Raises:
+        MaskSAMError: some frames are localizers, others not.
+    """
     localizers = [frame for frame in frames if frame.localizer]
     if 0 < len(localizers) < len(frames):
         raise MaskSAMError(
@@ -182,8 +187,8 @@ def _axes(frame: Frame) -> NDArray[np.float64]:
     products = (row @ row - 1, column @ column - 1, row @ column)
     if np.abs(products).max() > _DIRECTION_TOLERANCE:
         raise MaskSAMError(
-            f"{frame.file.path} has an orientation that is none: give the original images of the"
-            " scanner"
+            f"{frame.file.path} has rows and columns that are not perpendicular: give the original"
+            " images of the scanner"
         )
     row = row / np.linalg.norm(row)
     normal = np.cross(row, column)
