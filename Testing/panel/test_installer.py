@@ -13,6 +13,7 @@ from Testing import host
 from Testing.helpers.generated import generated_case
 from Testing.helpers.paths import ROOT
 from Testing.helpers.time_limits import LONG
+from Testing.helpers.worker_tools import has_ended
 from Testing.panel.helpers import blobs_volume
 from Testing.slicer.helpers import GRIDS
 
@@ -48,6 +49,23 @@ def test_missing_packages_are_named_and_installed_with_one_button(user, monkeypa
     assert not frame.isVisibleTo(frame.parent())
     assert user.ui.segmentButton.enabled
     assert "installed" in user.ui.logText.plainText
+
+
+def test_an_installation_ends_the_worker_which_has_imported_other_versions(
+    open_panel, own_client, monkeypatch
+):
+    from MaskSAMSlicerLib import installer
+
+    user = open_panel(own_client())
+    user.segment(blobs_volume())
+    worker = user.worker
+    monkeypatch.setattr(installer, "missing", lambda: [installer.NUMPY_1])
+    user.widget.panel.check_packages()
+    monkeypatch.setattr(installer, "missing", list)
+    user.click(user.ui.installButton)
+    user.wait(lambda: has_ended(worker), "the worker's end")
+    user.segment(blobs_volume())
+    assert user.found == ["Anterior", "Posterior"]
 
 
 def test_without_the_pytorch_extension_the_message_says_how_to_get_it(user, monkeypatch):

@@ -170,7 +170,7 @@ class BoxesView(VTKObservationMixin):
         self._boxes = None
 
     def pause(self) -> None:
-        """Segment no more after drags, because the user has left the panel and could not cancel."""
+        """Stop segmenting after drags, because the user leaves the panel and could not cancel."""
         self._paused = True
 
     def resume(self) -> None:

@@ -93,11 +93,11 @@ class Panel:
         self.update()
 
     def enter(self) -> None:
-        """Take up what was changed while the user was in other modules."""
+        """Show how boxes were changed in other modules, and segment after drags again."""
         self._boxes.resume()
 
     def exit(self) -> None:
-        """Start no more runs by itself; a run in progress continues."""
+        """Stop segmenting after drags; a run in progress continues."""
         self._boxes.pause()
 
     def close(self) -> None:
@@ -167,6 +167,7 @@ class Panel:
         self._progress.show_status(_("Draw the ROI: click two opposite corners in a slice view."))
 
     def _install(self, _checked: bool = False) -> None:
+        self._logic.close()  # a worker keeps the packages that it has imported
         try:
             installer.install(self._progress.log)
         except RuntimeError as error:
