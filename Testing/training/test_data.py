@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.small import TINY
@@ -49,3 +51,47 @@ def test_all_unreadable_images_are_named_in_one_line(tmp_path: Path):
     assert "case_00_0000.nii.gz is missing" in message
     assert "case_01_0000.nii.gz" in message
     assert "\n" not in message
+
+
+def without_classes(folder: Path, names: list[str], values: tuple[int, ...]) -> None:
+    """Remove values from the labelmaps of some cases."""
+    for name in names:
+        path = folder / "labelsTr" / f"{name}.nii.gz"
+        image = sitk.ReadImage(str(path))
+        array = sitk.GetArrayFromImage(image)
+        array[np.isin(array, values)] = 0
+        emptied = sitk.GetImageFromArray(array)
+        emptied.CopyInformation(image)
+        sitk.WriteImage(emptied, str(path))
+
+
+@pytest.mark.parametrize(
+    ("cases", "message"),
+    [
+        (["case_00", "case_01", "case_02"], "no case has a voxel of 'Bright', 'Dark'"),
+        (["case_00", "case_01"], "no training case has a voxel of"),
+        (["case_02"], "no validation case has a voxel of"),
+    ],
+)
+def test_a_dataset_without_labelled_voxels_is_refused(
+    cases: list[str], message: str, tmp_path: Path
+):
+    folder = write_dataset(tmp_path / "data", cases=3)
+    file = tmp_path / "splits.json"
+    file.write_text(json.dumps({"train": ["case_00", "case_01"], "val": ["case_02"]}))
+    without_classes(folder, cases, (1, 2))
+    with pytest.raises(MaskSAMError, match=message):
+        prepare_training_data(folder, file, TINY, lambda _: None)
+
+
+def test_a_class_that_no_training_case_has_is_reported(tmp_path: Path):
+    folder = write_dataset(tmp_path / "data", cases=3)
+    file = tmp_path / "splits.json"
+    file.write_text(json.dumps({"train": ["case_00", "case_01"], "val": ["case_02"]}))
+    lines: list[str] = []
+    without_classes(folder, ["case_00"], (2,))
+    prepare_training_data(folder, file, TINY, lines.append)
+    assert not any("cannot be learned" in line for line in lines)
+    without_classes(folder, ["case_01"], (2,))
+    prepare_training_data(folder, file, TINY, lines.append)
+    assert any("no training case has a voxel of 'Dark', which" in line for line in lines)
