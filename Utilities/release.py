@@ -68,10 +68,11 @@ def release(source: Path, target: Path, limit: float = LARGEST_CLONE) -> float:
 
 
 def placeholders(source: Path) -> list[str]:
-    """Return the lines of a repository that the publisher must still fill in, each with its file
-    and line number."""
-    found = _run(source, "grep", "-n", "-I", "-E", PLACEHOLDER, "HEAD", "--")
-    return [line.removeprefix("HEAD:") for line in found.stdout.splitlines()]
+    """Return the texts that the publisher must still replace, each with its file and line number,
+    for example ``"MaskSAM.json:8:PLACEHOLDER_..."``."""
+    found = _run(source, "grep", "-n", "-o", "-I", "-E", PLACEHOLDER, "HEAD", "--")
+    lines = (line.removeprefix("HEAD:") for line in found.stdout.splitlines())
+    return list(dict.fromkeys(lines))
 
 
 def clone_size(repository: Path) -> float:

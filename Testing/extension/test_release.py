@@ -125,7 +125,7 @@ def test_work_that_is_not_committed_is_refused(small: Path, tmp_path: Path):
 def test_a_placeholder_is_refused_with_its_file_and_line(small: Path, tmp_path: Path):
     (small / "code.txt").write_text(f"first\nby {CONTRIBUTORS}\n", encoding="utf-8")
     git(small, "commit", "-q", "-a", "-m", "contributors")
-    refused(small, tmp_path / "public", f"code.txt:2:by {CONTRIBUTORS}")
+    refused(small, tmp_path / "public", f"code.txt:2:{CONTRIBUTORS}")
 
 
 def test_a_missing_licence_is_refused(small: Path, tmp_path: Path):
