@@ -91,7 +91,6 @@ _MOSAICS = (((0x0019, 0x100A), "SIEMENS MR HEADER"), ((0x0065, 0x1050), "Image P
 # Private elements with the b-value, and their creators.
 _B_VALUES = (
     ((0x0019, 0x100C), "SIEMENS MR HEADER"),
-    ((0x0043, 0x1039), "GEMS_PARM_01"),
     ((0x2001, 0x1003), "Philips Imaging DD 001"),
 )
 # Limit of coordinates and sizes in mm; larger ones come from damaged headers.
