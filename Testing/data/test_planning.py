@@ -12,6 +12,7 @@ from MaskSAMCore.data.dataset import load_cases, open_dataset
 from MaskSAMCore.data.planning import (
     CaseFingerprint,
     case_fingerprint,
+    field_of_view,
     make_plan,
     summarize,
     target_spacing,
@@ -177,3 +178,16 @@ def test_ct_is_clipped_to_a_given_window_and_other_channels_are_not():
     assert normalization.mean == pytest.approx(clipped.mean(), abs=1)
     assert normalization.std == pytest.approx(clipped.std(), abs=1)
     assert changed.normalization[1] == plan.normalization[1]
+
+
+def test_the_field_of_view_is_that_of_the_patient_whatever_the_axes():
+    labelmap = np.zeros((10, 20, 30), np.uint8)
+    labelmap[2:5, 3:9, 4:24] = 1
+    # I runs along superior, J along right, K along anterior.
+    matrix = np.array([[0, 2.0, 0, 0], [0, 0, 3.0, 0], [1.0, 0, 0, 0], [0, 0, 0, 1]])
+    volume = Volume(labelmap.astype(np.float32), matrix)
+    case = case_fingerprint([volume], labelmap, seed=0)
+    assert field_of_view([case]) == [[12.0, 40.0], [9.0, 30.0], [20.0, 30.0]]
+    empty = case_fingerprint([volume], np.zeros_like(labelmap), seed=0)
+    assert field_of_view([case, empty]) == field_of_view([case])
+    assert field_of_view([empty]) == [[0.0, 40.0], [0.0, 30.0], [0.0, 30.0]]
