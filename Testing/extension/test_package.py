@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -62,6 +63,7 @@ def build_and_install(source: Path, folder: Path) -> tuple[Path, Path]:
         str(build),
         f"-DSlicer_DIR={ROOT / 'Testing' / 'extension' / 'cmake'}",
         "-DBUILD_TESTING=ON",
+        f"-DPYTHON_EXECUTABLE={sys.executable}",  # Slicer's own Python in the application
         *compilers,
     ]
     subprocess.run(configure, check=True, capture_output=True, text=True)
@@ -72,7 +74,9 @@ def build_and_install(source: Path, folder: Path) -> tuple[Path, Path]:
 
 
 def files_below(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """Return the files below a folder, without Python's byte code."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    return {path.relative_to(folder).as_posix() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +109,16 @@ def test_exactly_the_files_of_the_module_the_core_and_the_models_ship(trees: tup
     } <= expected
     for tree in trees:
         assert files_below(tree / SCRIPTS) == expected
+
+
+def test_both_packages_ship_with_byte_code_that_stays_valid_when_times_change(installed: Path):
+    for package in ("MaskSAMCore", "MaskSAMSlicerLib"):
+        sources = list((installed / SCRIPTS / package).rglob("*.py"))
+        assert sources
+        for source in sources:
+            code = Path(importlib.util.cache_from_source(source)).read_bytes()
+            assert code[:4] == importlib.util.MAGIC_NUMBER
+            assert code[4] == 0b11, source  # checked by the hash of the source
 
 
 def test_a_custom_application_that_bundles_the_extension_ships_the_same_files(tmp_path: Path):
