@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -37,6 +36,8 @@ from MaskSAMCore.inference.sliding_window import Region, Shape, hull
 REASSIGN_RATIO = 0.5
 # Scores of classes with boxes, between 0 and about 1, that differ by less are equal.
 TIE_TOLERANCE = 1e-5
+# Voxels of the plan's grid between which a score is interpolated.
+CORNERS = 8
 # Voxels that are decided together, counted on the larger grid: 32 MiB for each float32 array.
 SLAB_VOXELS = 1 << 23
 
@@ -58,8 +59,7 @@ class GridSampler:
     def __init__(
         self, source_shape: Sequence[int], target_shape: Sequence[int], region: Region
     ) -> None:
-        self._axes: list[tuple[Tensor, Tensor, Tensor] | None] = []
-        self._plane: tuple[int, int] | None = None
+        self._axes: list[Tensor | None] = []
         parts = []
         for n, m, part in zip(source_shape, target_shape, region, strict=True):
             if n == m:
@@ -68,15 +68,10 @@ class GridSampler:
                 continue
             centres = (torch.arange(part.start, part.stop) + 0.5) * (n / m) - 0.5
             centres = centres.clamp(0, n - 1)
-            below, above = centres.floor().long(), centres.ceil().long()
-            first = int(below[0])
-            parts.append(slice(first, int(above[-1]) + 1))
-            self._axes.append((below - first, above - first, (centres - below).float()))
-        if region[1:] == (slice(0, target_shape[1]), slice(0, target_shape[2])):
-            # PyTorch has a separate kernel for whole planes, which is several times faster.
-            self._axes[1:] = [None, None]
-            self._plane = target_shape[1], target_shape[2]
-            parts[1:] = [slice(0, source_shape[1]), slice(0, source_shape[2])]
+            first, stop = int(centres[0].floor()), int(centres[-1].ceil()) + 1
+            cells = torch.arange(first, stop)
+            self._axes.append((1 - (centres[:, None] - cells).abs()).clamp(min=0))
+            parts.append(slice(first, stop))
         self.source: Region = (parts[0], parts[1], parts[2])
 
     def __call__(self, values: Tensor) -> Tensor:
@@ -89,14 +84,14 @@ class GridSampler:
             float32 (depth, rows, columns) of the region of the output's grid.
         """
         values = values.float()
-        for axis, interpolation in enumerate(self._axes):
-            if interpolation is not None:
-                below, above, fraction = interpolation
-                weights = fraction.view([-1 if a == axis else 1 for a in range(3)])
-                lower = values.index_select(axis, below)
-                values = lower.lerp_(values.index_select(axis, above), weights)
-        if self._plane is not None and tuple(values.shape[1:]) != self._plane:
-            values = F.interpolate(values[None], self._plane, mode="bilinear")[0]
+        depth, rows, columns = self._axes
+        # Along each axis the interpolation is a product with a matrix of two numbers in a row.
+        if depth is not None:
+            values = (depth @ values.flatten(1)).unflatten(1, values.shape[1:])
+        if rows is not None:
+            values = rows @ values
+        if columns is not None:
+            values = values @ columns.T
         return values
 
 
@@ -119,6 +114,7 @@ class RegionScores:
         region: Region,
         background_weight: float = 1.0,
     ) -> None:
+        self._all_scores, self._shape, self._region = scores, shape, region
         self._sample = GridSampler(scores.shape[1:], shape, region)
         depth, rows, columns = self._sample.source
         self._scores = scores[:, depth, rows, columns]
@@ -159,7 +155,8 @@ class RegionScores:
             winner = torch.zeros(best.shape, dtype=torch.int32)
         boxed = torch.zeros(best.shape, dtype=torch.bool)
         for index, score in self._edited.items():
-            boxed |= update_argmax(best, total, winner, index, score, TIE_TOLERANCE * boxed)
+            total += score
+            boxed |= update_argmax(best, winner, index, score, TIE_TOLERANCE * boxed)
         return winner, best / total.clamp_(min=torch.finfo(total.dtype).tiny)
 
     def probabilities(self) -> Iterator[Tensor]:
@@ -182,17 +179,53 @@ class RegionScores:
     def _decide_without_boxes(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the best scores, their sums and the class indices among the other classes."""
         best = self._weight * self._background
-        total = best.clone()
+        total = best + self._sum_without_boxes()
         winner = torch.zeros(best.shape, dtype=torch.int32)
-        for index in range(1, len(self._scores)):
-            if index not in self._edited:
-                update_argmax(best, total, winner, index, self._automatic(index))
+        for index, region in self._candidates():
+            inside = tuple(
+                slice(part.start - whole.start, part.stop - whole.start)
+                for part, whole in zip(region, self._region, strict=True)
+            )
+            sample = GridSampler(self._all_scores.shape[1:], self._shape, region)
+            score = sample(self._all_scores[(index, *sample.source)])
+            update_argmax(best[inside], winner[inside], index, score)
         return best, total, winner
+
+    def _candidates(self) -> Iterator[tuple[int, Region]]:
+        """Yield the classes without boxes that can be the best somewhere, with the region of the
+        output's grid where they can.
+
+        A score is interpolated between at most 8 voxels of the plan's grid. The best of the
+        interpolated scores is at least 1/8 of the mean of the best scores there, so that a class
+        below this share at all 8 voxels is not the best between them.
+        """
+        needed = self._scores.amax(0).float() / CORNERS
+        for index in range(1, len(self._scores)):
+            if index in self._edited:
+                continue
+            possible = (self._scores[index] >= needed) & (self._scores[index] > 0)
+            parts = []
+            for axis, (source, whole) in enumerate(
+                zip(self._sample.source, self._region, strict=True)
+            ):
+                others = tuple(a for a in range(3) if a != axis)
+                found = possible.any(others[1]).any(others[0]).nonzero()
+                if not len(found):
+                    break
+                first, last = source.start + int(found[0]), source.start + int(found[-1])
+                reached = output_part(
+                    slice(first, last + 1), self._all_scores.shape[1 + axis], self._shape[axis]
+                )
+                parts.append(slice(max(reached.start, whole.start), min(reached.stop, whole.stop)))
+            if len(parts) == 3 and all(part.start < part.stop for part in parts):
+                yield index, (parts[0], parts[1], parts[2])
 
     def _sum_without_boxes(self) -> Tensor:
         """Return the sum of the foreground scores without boxes, with a single interpolation."""
-        boxes = sum(self._scores[index].float() for index in self._edited)
-        return self._sample(self._scores[1:].sum(0, dtype=torch.float32) - boxes)
+        total = self._scores[1:].sum(0, dtype=torch.float32)
+        for index in self._edited:
+            total -= self._scores[index].float()
+        return self._sample(total)
 
     def _final_scores(self) -> Iterator[Tensor]:
         yield self._remaining_background()
@@ -201,18 +234,12 @@ class RegionScores:
 
 
 def update_argmax(
-    best: Tensor,
-    total: Tensor,
-    winner: Tensor,
-    index: int,
-    score: Tensor,
-    margin: Tensor | None = None,
+    best: Tensor, winner: Tensor, index: int, score: Tensor, margin: Tensor | None = None
 ) -> Tensor:
     """Assign to a class the voxels where its score exceeds the best score so far.
 
     Args:
         best: largest scores so far, updated in place.
-        total: sums of the scores so far, updated in place.
         winner: class indices of the largest scores, updated in place.
         index: class index.
         score: scores of the class.
@@ -221,9 +248,8 @@ def update_argmax(
     Returns:
         bool, True for voxels that are assigned to the class.
     """
-    total += score
     wins = score > (best if margin is None else best + margin)
-    winner[wins] = index
+    winner.masked_fill_(wins, index)
     torch.maximum(best, score, out=best)
     return wins
 
@@ -244,12 +270,24 @@ def affected_region(
     regions = [change.region for change in edited.values() if change.scores.numel()]
     if not regions:
         return None
-    parts = []
-    for part, n, m in zip(hull(regions), source_shape, target_shape, strict=True):
-        first = int(np.floor((part.start - 0.5) * m / n - 0.5))
-        last = int(np.ceil((part.stop + 0.5) * m / n - 0.5))
-        parts.append(slice(max(first, 0), min(last + 1, m)))
-    return parts[0], parts[1], parts[2]
+    depth, rows, columns = (
+        output_part(part, n, m)
+        for part, n, m in zip(hull(regions), source_shape, target_shape, strict=True)
+    )
+    return depth, rows, columns
+
+
+def output_part(part: slice, source: int, target: int) -> slice:
+    """Return the voxels along an axis of the output that some voxels of the plan's grid reach.
+
+    Args:
+        part: voxels of the plan's grid.
+        source: number of voxels of the plan's grid.
+        target: number of voxels of the output.
+    """
+    first = int(np.floor((part.start - 0.5) * target / source - 0.5))
+    last = int(np.ceil((part.stop + 0.5) * target / source - 0.5))
+    return slice(max(first, 0), min(last + 1, target))
 
 
 def write_labels(

@@ -241,7 +241,7 @@ def test_a_cancelled_session_can_be_used_again():
         decoded = model.decoded
         with pytest.raises(Cancelled):
             session.segment(boxes=[BOX], cancelled=lambda: model.decoded > decoded)
-        assert model.decoded == decoded + 1
+        assert model.decoded in (decoded + 1, decoded + 2)  # two windows at the same time
         np.testing.assert_array_equal(session.segment(boxes=[BOX]).labelmap, expected_with())
 
 
