@@ -187,7 +187,7 @@ class RegionScores:
                 for part, whole in zip(region, self._region, strict=True)
             )
             sample = GridSampler(self._all_scores.shape[1:], self._shape, region)
-            score = sample(self._all_scores[(index, *sample.source)])
+            score = sample(self._all_scores[index][sample.source])
             update_argmax(best[inside], winner[inside], index, score)
         return best, total, winner
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -22,10 +24,44 @@ from MaskSAMCore.modeling.masksam.adapters import build_adapter
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.masksam.voxel_embeddings import add_embedding_logits
 
-# Image embeddings of the prompts that are decoded together take this much memory on a CPU: they
-# then stay in the cache of one core.
-_CACHE_BYTES = 1000 << 20
+# A mask prompt whose largest logit is below this is silent: on the MNI152 head the masks of such
+# prompts added at most 0.007 to a class's score.
+SILENT_LOGIT = -8.0
+# Image embeddings of the queries that are decoded together take this much memory on a CPU.
+_CPU_BYTES = 8 << 20
 _ALL = 1 << 30
+
+
+@dataclass(frozen=True)
+class DecoderPrompts:
+    """Prompts of N queries for each slice of B windows.
+
+    Attributes:
+        boxes: (B, N, T, 4) box prompts, x1 y1 x2 y2 normalised to the window.
+        class_tokens: (B, N, T, C) auxiliary class tokens.
+        masks: (B, N, T, 4h, 4w) mask prompts, or None.
+        without_mask: bool (B, N, T), true for prompts whose mask is left out, or None.
+        mask_embeddings: (B, N, T, c) embeddings of the mask prompts if the decoder's masks are
+            added to the prompts, or None.
+        silent: bool (B, N, T), true for prompts whose masks get nothing from the upscaled image
+            embeddings, see :meth:`MaskSAM.silent_prompts`; None computes them all.
+    """
+
+    boxes: Tensor
+    class_tokens: Tensor
+    masks: Tensor | None = None
+    without_mask: Tensor | None = None
+    mask_embeddings: Tensor | None = None
+    silent: Tensor | None = None
+
+    def select(self, queries: slice) -> DecoderPrompts:
+        """Return the prompts of some queries."""
+        chosen = {
+            field.name: value[:, queries]
+            for field in fields(self)
+            if (value := getattr(self, field.name)) is not None
+        }
+        return replace(self, **chosen)
 
 
 class AdaptedMaskDecoder(nn.Module):
@@ -76,12 +112,8 @@ class AdaptedMaskDecoder(nn.Module):
         sam: Any,
         neck: Tensor,
         maps: list[Tensor],
-        boxes: Tensor,
-        masks: Tensor | None,
-        class_tokens: Tensor,
-        without_mask: Tensor | None = None,
+        prompts: DecoderPrompts,
         voxel_embeddings: Tensor | None = None,
-        mask_embeddings: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decode prompts.
 
@@ -89,78 +121,55 @@ class AdaptedMaskDecoder(nn.Module):
             sam: SAM with the prompt encoder and the mask decoder.
             neck: (B, T, h, w, C) image embedding.
             maps: maps of the channel adapter, fine to coarse, or an empty list.
-            boxes: (B, N, T, 4) box prompts, x1 y1 x2 y2 normalised to the window.
-            masks: (B, N, T, 4h, 4w) mask prompts, or None.
-            class_tokens: (B, N, T, C) auxiliary class tokens.
-            without_mask: bool (B, N, T), true for prompts whose mask is left out, or None.
+            prompts: prompts of N queries.
             voxel_embeddings: (B, T, c, H, W) per-voxel embeddings, or None.
-            mask_embeddings: (B, N, T, c) embeddings of the mask prompts if the decoder's masks are
-                added to the prompts, or None.
 
         Returns:
             Class logits (B, N, T, K + 2) and mask logits, (B, N, T, H, W) with per-voxel embeddings
             and (B, N, T, 4h, 4w) otherwise.
         """
         images = self.upscaling_maps(maps)
-        count = self.prompts_at_once(neck)
-        parts = []
-        for first in range(0, boxes.shape[1], count):
-            part = slice(first, first + count)
-            parts.append(
-                self.decode_prompts(
-                    sam,
-                    neck,
-                    images,
-                    boxes[:, part],
-                    None if masks is None else masks[:, part],
-                    class_tokens[:, part],
-                    None if without_mask is None else without_mask[:, part],
-                    voxel_embeddings,
-                    None if mask_embeddings is None else mask_embeddings[:, part],
-                )
+        count = self.queries_at_once(neck)
+        parts = [
+            self.decode_together(
+                sam, neck, images, prompts.select(slice(first, first + count)), voxel_embeddings
             )
+            for first in range(0, prompts.boxes.shape[1], count)
+        ]
         if len(parts) == 1:
             return parts[0]
         class_logits, logits = (torch.cat(each, 1) for each in zip(*parts, strict=True))
         return class_logits, logits
 
-    def prompts_at_once(self, neck: Tensor) -> int:
-        """Return the number of queries to decode together: on a CPU, those whose image embeddings
-        stay in its cache, else all."""
+    def queries_at_once(self, neck: Tensor) -> int:
+        """Return the number of queries to decode together: a few on a CPU, to save memory, else
+        all."""
         if neck.device.type != "cpu" or torch.is_grad_enabled():
             return _ALL
         batch, slices, rows, columns, channels = neck.shape
-        return max(1, _CACHE_BYTES // (4 * batch * slices * rows * columns * channels))
+        return max(1, _CPU_BYTES // (4 * batch * slices * rows * columns * channels))
 
-    def decode_prompts(
+    def decode_together(
         self,
         sam: Any,
         neck: Tensor,
         images: tuple[Tensor, ...],
-        boxes: Tensor,
-        masks: Tensor | None,
-        class_tokens: Tensor,
-        without_mask: Tensor | None,
+        prompts: DecoderPrompts,
         voxel_embeddings: Tensor | None,
-        mask_embeddings: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Decode prompts together, see :meth:`forward`.
+        """Decode the prompts of some queries, see :meth:`forward`.
 
         Args:
+            sam: SAM with the prompt encoder and the mask decoder.
+            neck: (B, T, h, w, C) image embedding.
             images: result of :meth:`upscaling_maps`.
-            sam: see :meth:`forward`, as the further arguments.
-            neck: see :meth:`forward`.
-            boxes: see :meth:`forward`.
-            masks: see :meth:`forward`.
-            class_tokens: see :meth:`forward`.
-            without_mask: see :meth:`forward`.
-            voxel_embeddings: see :meth:`forward`.
-            mask_embeddings: see :meth:`forward`.
+            prompts: prompts of the queries.
+            voxel_embeddings: (B, T, c, H, W) per-voxel embeddings, or None.
         """
         decoder = sam.mask_decoder
-        batch, queries, slices = boxes.shape[:3]
+        batch, queries, slices = prompts.boxes.shape[:3]
         lead = batch * queries
-        dense = self.dense_prompts(sam.prompt_encoder, masks, without_mask, boxes)
+        dense = self.dense_prompts(sam.prompt_encoder, prompts)
         keys = neck.flatten(2, 3)[:, None] + dense
         keys = keys.reshape(lead, slices, -1, keys.shape[-1])
         key_position = sam.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
@@ -169,40 +178,38 @@ class AdaptedMaskDecoder(nn.Module):
         key_position = key_position.to(keys.dtype)
         output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         output = output.expand(lead, slices, -1, -1)
-        corners = sam.embed_boxes(boxes).reshape(lead, slices, 2, -1)
-        classes = (class_tokens + self.class_token).reshape(lead, slices, 1, -1)
+        corners = sam.embed_boxes(prompts.boxes).reshape(lead, slices, 2, -1)
+        classes = (prompts.class_tokens + self.class_token).reshape(lead, slices, 1, -1)
         tokens = torch.cat([output, corners.to(output.dtype), classes.to(output.dtype)], 2)
         tokens, keys = self.transform(decoder.transformer, tokens, keys, key_position)
-        hyper = decoder.output_hypernetworks_mlps[0](tokens[:, :, 1])
-        logits = self.upscaled_product(decoder, keys, hyper, images, queries)
         shape = batch, queries, slices
-        class_logits = self.class_head(tokens[:, :, -1]).reshape(*shape, -1)
-        logits = logits.reshape(*shape, *logits.shape[2:])
+        tokens, keys = (x.unflatten(0, shape[:2]) for x in (tokens, keys))
+        hyper = decoder.output_hypernetworks_mlps[0](tokens[..., 1, :])
+        logits = self.upscaled_product(decoder, keys, hyper, images, prompts.silent)
+        class_logits = self.class_head(tokens[..., -1, :])
         if self.detail is not None and voxel_embeddings is not None:
-            embeddings = self.detail(tokens[:, :, 1]).reshape(*shape, -1)
-            if mask_embeddings is not None and masks is not None:
-                embeddings = embeddings + mask_embeddings
-                if without_mask is not None:
-                    masks = masks.masked_fill(without_mask[..., None, None], 0.0)
-                logits = logits + masks
+            embeddings = self.detail(tokens[..., 1, :])
+            if prompts.mask_embeddings is not None and prompts.masks is not None:
+                embeddings = embeddings + prompts.mask_embeddings
+                masks = prompts.masks
+                if prompts.without_mask is not None:
+                    masks = masks.masked_fill(prompts.without_mask[..., None, None], 0.0)
+                logits = add(logits, masks)
             logits = add_embedding_logits(logits, embeddings, voxel_embeddings)
         return class_logits.float(), logits
 
-    def dense_prompts(
-        self, prompt_encoder: Any, masks: Tensor | None, without: Tensor | None, boxes: Tensor
-    ) -> Tensor:
-        """Return the embeddings (B, N, T, h w, C) of mask prompts.
+    def dense_prompts(self, prompt_encoder: Any, prompts: DecoderPrompts) -> Tensor:
+        """Return the embeddings (B, N, T, h w, C) of mask prompts; without masks, SAM's "no mask"
+        embedding as (B, N, T, 1, C).
 
         Args:
             prompt_encoder: prompt encoder of SAM.
-            masks: (B, N, T, 4h, 4w) mask prompts; None gives SAM's "no mask" embedding as
-                (B, N, T, 1, C).
-            without: bool (B, N, T), true for prompts that get the "no mask" embedding, or None.
-            boxes: (B, N, T, 4) box prompts, whose shape alone is used.
+            prompts: prompts of N queries.
         """
+        masks, without = prompts.masks, prompts.without_mask
         nothing = prompt_encoder.no_mask_embed.weight[0]
         if masks is None:
-            return nothing.expand(*boxes.shape[:3], 1, -1)
+            return nothing.expand(*prompts.boxes.shape[:3], 1, -1)
         first, norm1, act1, second, norm2, act2, last = prompt_encoder.mask_downscaling
         x = strided_convolution(first, masks[..., None])
         x = act1(layer_norm_2d(norm1, x))
@@ -266,35 +273,60 @@ class AdaptedMaskDecoder(nn.Module):
         return half.flatten(2, 3), full.flatten(2, 3)
 
     def upscaled_product(
-        self, decoder: Any, keys: Tensor, hyper: Tensor, images: tuple[Tensor, ...], queries: int
+        self,
+        decoder: Any,
+        keys: Tensor,
+        hyper: Tensor,
+        images: tuple[Tensor, ...],
+        silent: Tensor | None,
     ) -> Tensor:
-        """Return the mask logits (P, T, 4h, 4w): upscaled image embeddings times mask vectors.
+        """Return the mask logits (B, N, T, 4h, 4w): upscaled image embeddings times mask vectors.
+
+        Args:
+            decoder: mask decoder of SAM.
+            keys: (B, N, T, h w, C) image embeddings.
+            hyper: (B, N, T, C / 8) output of the hypernetwork for each prompt.
+            images: result of :meth:`upscaling_maps`.
+            silent: bool (B, N, T), true for prompts whose logits are 0, or None.
+        """
+        if silent is None:
+            every = [image[:, None] for image in images]
+            return self.upscale_and_multiply(decoder, keys, hyper, every)
+        logits = keys.new_zeros((*silent.shape, *(4 * size for size in self.grid)))
+        for batch, slice_ in (~silent).any(1).nonzero().tolist():
+            queries = (~silent[batch, :, slice_]).nonzero()[:, 0]
+            logits[batch, queries, slice_] = self.upscale_and_multiply(
+                decoder,
+                keys[batch, queries, slice_],
+                hyper[batch, queries, slice_],
+                [image[batch, slice_] for image in images],
+            )
+        return logits
+
+    def upscale_and_multiply(
+        self, decoder: Any, keys: Tensor, hyper: Tensor, images: Sequence[Tensor]
+    ) -> Tensor:
+        """Return mask logits (..., 4h, 4w), see :meth:`upscaled_product`.
 
         The 16 pixels of a token stay together until they are logits, of which there are 8 to 32
         times fewer numbers to bring into rows.
 
         Args:
             decoder: mask decoder of SAM.
-            keys: (P, T, h w, C) image embeddings of P = B N prompts.
-            hyper: (P, T, C / 8) output of the hypernetwork for each prompt.
-            images: result of :meth:`upscaling_maps`.
-            queries: N.
+            keys: (..., h w, C) image embeddings.
+            hyper: (..., C / 8) output of the hypernetwork.
+            images: result of :meth:`upscaling_maps`, in a shape that fits the image embeddings.
         """
         first, norm, act1, second, act2 = decoder.output_upscaling
         x = pixels_of_tokens(first, keys)
         if images:
-            x = _add_to_each_query(x, images[0], queries)
+            x = add(x, images[0])
         x = act1(layer_norm_2d(norm, x))
         x = pixels_of_tokens(second, x)
         if images:
-            x = _add_to_each_query(x, images[1], queries)
-        logits = act2(x).flatten(2, 4) @ hyper[..., None]
-        return unfold_twice(logits.reshape(*logits.shape[:2], *self.grid, 16))
-
-
-def _add_to_each_query(x: Tensor, image: Tensor, queries: int) -> Tensor:
-    """Add an image (B, T, ...) to each of the N prompts in x (B N, T, ...), see :func:`add`."""
-    return add(x.unflatten(0, (-1, queries)), image[:, None]).flatten(0, 1)
+            x = add(x, images[1])
+        logits = act2(x).flatten(-4, -2) @ hyper[..., None]
+        return unfold_twice(logits.reshape(*logits.shape[:-2], *self.grid, 16))
 
 
 def self_attention(attention: Any, positioned: Tensor, tokens: Tensor) -> Tensor:
@@ -337,12 +369,17 @@ def token_to_image_attention(
         (P, T, L, C).
     """
     heads = attention.num_heads
-    k_weight, v_weight = (
-        layer.weight.unflatten(0, (heads, -1)) for layer in (attention.k_proj, attention.v_proj)
+    k_weight, k_bias, v_weight = (
+        weight.unflatten(0, (heads, -1))
+        for weight in (attention.k_proj.weight, attention.k_proj.bias, attention.v_proj.weight)
     )
     q = attention.q_proj(tokens).unflatten(-1, (heads, -1))
-    q = torch.einsum("ptlhd,hdc->pthlc", q * q.shape[-1] ** -0.5, k_weight).flatten(2, 3)
-    means = (softmax(q @ keys.transpose(2, 3), -1) @ values).unflatten(2, (heads, -1))
+    q = q * q.shape[-1] ** -0.5
+    scores = torch.einsum("ptlhd,hdc->pthlc", q, k_weight).flatten(2, 3) @ keys.transpose(2, 3)
+    if torch.is_grad_enabled():
+        # Processes that train together expect a gradient of every trained parameter.
+        scores = scores + torch.einsum("ptlhd,hd->pthl", q, k_bias).flatten(2)[..., None]
+    means = (softmax(scores, -1) @ values).unflatten(2, (heads, -1))
     values = torch.einsum("pthlc,hdc->ptlhd", means, v_weight).flatten(3)
     result: Tensor = attention.out_proj(values + attention.v_proj.bias)
     return result

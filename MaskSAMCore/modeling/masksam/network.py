@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MaskSAMCore.modeling.base import Network, WindowPrediction
@@ -15,7 +16,11 @@ from MaskSAMCore.modeling.masksam.box_prompts import apply_box_prompts, restrict
 from MaskSAMCore.modeling.masksam.channel_adapter import build_channel_adapter
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.masksam.image_encoder import AdaptedImageEncoder, ImageFeatures
-from MaskSAMCore.modeling.masksam.mask_decoder import AdaptedMaskDecoder
+from MaskSAMCore.modeling.masksam.mask_decoder import (
+    SILENT_LOGIT,
+    AdaptedMaskDecoder,
+    DecoderPrompts,
+)
 from MaskSAMCore.modeling.masksam.prompt_generator import PromptGenerator, Proposals
 from MaskSAMCore.modeling.masksam.voxel_embeddings import add_embedding_logits, resize_masks
 from MaskSAMCore.modeling.sam.build import Sam, build_sam
@@ -125,9 +130,10 @@ class MaskSAM(Network):
         section 6).
         """
         proposals = embedding.proposals
-        prediction = self.run_decoder(embedding, proposals.boxes, proposals.masks)
         if prompts is None:
-            return prediction
+            silent = self.silent_prompts(proposals)
+            return self.run_decoder(embedding, proposals.boxes, proposals.masks, silent=silent)
+        prediction = self.run_decoder(embedding, proposals.boxes, proposals.masks)
         queries = apply_box_prompts(prediction.class_logits, proposals, prompts)
         prediction = self.run_decoder(embedding, queries.boxes, queries.masks)
         class_logits, mask_logits = restrict_prediction(
@@ -166,6 +172,7 @@ class MaskSAM(Network):
         boxes: Tensor,
         masks: Tensor,
         without_mask: Tensor | None = None,
+        silent: Tensor | None = None,
     ) -> MaskPrediction:
         """Decode prompts.
 
@@ -174,21 +181,38 @@ class MaskSAM(Network):
             boxes: (B, N, T, 4) box prompts.
             masks: (B, N, T, 4h, 4w) logits of the mask prompts.
             without_mask: bool (B, N, T), true for prompts whose mask is left out.
+            silent: bool (B, N, T), result of :meth:`silent_prompts`, or None.
         """
         features, proposals = embedding.features, embedding.proposals
-        class_logits, mask_logits = self.decoder(
-            self.sam,
-            features.neck,
-            features.maps,
+        prompts = DecoderPrompts(
             boxes,
-            self.mask_prompts(masks),
             proposals.class_tokens,
+            self.mask_prompts(masks),
             without_mask,
-            proposals.voxel_embeddings,
             proposals.mask_embeddings,
+            silent,
+        )
+        class_logits, mask_logits = self.decoder(
+            self.sam, features.neck, features.maps, prompts, proposals.voxel_embeddings
         )
         auxiliary = proposals.masks.float()
         return MaskPrediction(class_logits, self.to_window(mask_logits), boxes, auxiliary)
+
+    def silent_prompts(self, proposals: Proposals) -> Tensor | None:
+        """Return which prompts (B, N, T) hardly show anything: bool, true where the prompt
+        generator's mask is empty by far. None if all must be decoded, as in training.
+
+        Their masks are decoded without the upscaled image embeddings, which take most of the time.
+        This needs a decoder that adds to the generator's masks.
+        """
+        voxels, masks = proposals.voxel_embeddings, proposals.mask_embeddings
+        if torch.is_grad_enabled() or masks is None or voxels is None:
+            return None
+        rows, columns = proposals.masks.shape[-2:]
+        coarse = F.adaptive_avg_pool2d(voxels.flatten(0, 1), (rows, columns))
+        coarse = coarse.unflatten(0, voxels.shape[:2])
+        largest = add_embedding_logits(proposals.masks, masks, coarse).flatten(3).amax(3)
+        return largest < SILENT_LOGIT
 
     def auxiliary_masks(self, proposals: Proposals) -> Tensor:
         """Return the logits (B, N, T, H, W) of the prompt generator's masks on the window's grid,

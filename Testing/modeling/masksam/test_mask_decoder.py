@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from MaskSAMCore.modeling import MaskSAM, build_model
+from MaskSAMCore.modeling.masksam.mask_decoder import DecoderPrompts
 from Testing.helpers.networks import small_masksam_config
 
 # A grid of 4 x 5 tokens reveals exchanged rows and columns.
@@ -23,6 +24,10 @@ def some_boxes() -> Tensor:
     """Return random boxes (1, 4, 5, 4), normalised."""
     corner, size = torch.rand(2, 1, 4, 5, 2)
     return torch.cat([corner, corner + (1 - corner) * size], -1)
+
+
+def some_prompts(masks: Tensor | None = None, without: Tensor | None = None) -> DecoderPrompts:
+    return DecoderPrompts(some_boxes(), torch.randn(1, 4, 5, 32), masks, without)
 
 
 @torch.no_grad()
@@ -56,16 +61,16 @@ def test_mask_prompts_equal_sams(model: MaskSAM) -> None:
     masks = 5 * torch.randn(1, 4, 5, 16, 20)
     _, theirs = prompts(points=None, boxes=None, masks=masks.flatten(0, 2)[:, None])
     expected = theirs.flatten(2).transpose(1, 2).unflatten(0, (1, 4, 5))
-    ours = model.decoder.dense_prompts(prompts, masks, None, some_boxes())
+    ours = model.decoder.dense_prompts(prompts, some_prompts(masks))
     assert ours.shape == (1, 4, 5, 20, 32)
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
     without = torch.rand(1, 4, 5) > 0.5
-    some = model.decoder.dense_prompts(prompts, masks, without, some_boxes())
+    some = model.decoder.dense_prompts(prompts, some_prompts(masks, without))
     _, nothing = prompts(points=None, boxes=some_boxes().reshape(-1, 4), masks=None)
     nothing = nothing.flatten(2).transpose(1, 2).unflatten(0, (1, 4, 5))
     assert torch.equal(some[without], nothing[without])
     assert torch.equal(some[~without], ours[~without])
-    none = model.decoder.dense_prompts(prompts, None, None, some_boxes())
+    none = model.decoder.dense_prompts(prompts, some_prompts())
     assert torch.equal(none.expand_as(nothing), nothing)
 
 
@@ -94,12 +99,16 @@ def test_before_training_the_transformer_is_sams(kinds: tuple[str, str]) -> None
 @torch.no_grad()
 def test_mask_logits_are_products_with_sams_upscaled_embeddings(model: MaskSAM) -> None:
     decoder = model.sam.mask_decoder
-    keys, hyper = torch.randn(4, 5, 20, 32), torch.randn(4, 5, 4)
-    ours = model.decoder.upscaled_product(decoder, keys, hyper, [], 4)
-    source = keys.flatten(0, 1).transpose(1, 2).unflatten(2, (4, 5))
+    keys, hyper = torch.randn(1, 4, 5, 20, 32), torch.randn(1, 4, 5, 4)
+    ours = model.decoder.upscaled_product(decoder, keys, hyper, (), None)
+    source = keys.flatten(0, 2).transpose(1, 2).unflatten(2, (4, 5))
     upscaled = decoder.output_upscaling(source)
-    expected = torch.einsum("pc,pcyx->pyx", hyper.flatten(0, 1), upscaled)
-    torch.testing.assert_close(ours.flatten(0, 1), expected, atol=1e-5, rtol=1e-5)
+    expected = torch.einsum("pc,pcyx->pyx", hyper.flatten(0, 2), upscaled)
+    torch.testing.assert_close(ours.flatten(0, 2), expected, atol=1e-5, rtol=1e-5)
+    silent = torch.rand(1, 4, 5) > 0.5
+    some = model.decoder.upscaled_product(decoder, keys, hyper, (), silent)
+    torch.testing.assert_close(some[~silent], ours[~silent], atol=1e-5, rtol=1e-5)
+    assert not some[silent].any()
 
 
 @torch.no_grad()
