@@ -35,14 +35,14 @@ def test_one_image_becomes_one_segmentation_on_its_own_grid(
 
 def test_a_single_slice_is_segmented_as_a_volume(model: str, tmp_path: Path):
     path, target = tmp_path / "slice.nii.gz", tmp_path / "result.nii.gz"
-    write_image(np.zeros((1, 20, 20), np.float32), path)
+    write_image(generated_case(1, (6, 20, 20))[0][:1], path)
     assert main(["predict", str(path), "-o", str(target), "-m", model]) == 0
     assert read_volume(target).shape == (1, 20, 20)
 
 
 def test_a_folder_of_cases_becomes_a_folder_of_labelmaps(model: str, tmp_path: Path):
     for name in ("a", "b"):
-        write_image(np.zeros((6, 16, 20), np.float32), tmp_path / "in" / f"{name}_0000.nii.gz")
+        write_image(generated_case(1, (6, 16, 20))[0], tmp_path / "in" / f"{name}_0000.nii.gz")
     out = tmp_path / "out"
     arguments = ["predict", str(tmp_path / "in"), "-o", str(out), "-m", model, "--format", "mha"]
     assert main(arguments) == 0
@@ -53,7 +53,7 @@ def test_numbered_channels_make_one_case(tmp_path: Path):
     two = str(small_bundle(tmp_path / "two", channels=2))
     for channel in range(2):
         path = tmp_path / "in" / f"a_{channel:04d}.nii.gz"
-        write_image(np.zeros((6, 16, 20), np.float32), path)
+        write_image(generated_case(1, (6, 16, 20))[0], path)
     assert main(["predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", two]) == 0
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
 
