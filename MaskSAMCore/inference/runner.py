@@ -111,13 +111,16 @@ class Runner:
         return self.model.decode_class(embedding, class_logits, prompts, class_index).float().cpu()
 
     @torch.inference_mode()
-    def automatic(self, embedding: Any) -> AutomaticScores:
+    def automatic(self, embedding: Any, all_queries: bool = True) -> AutomaticScores:
         """Decode windows without boxes of the user.
 
         Args:
             embedding: result of :meth:`encode`.
+            all_queries: False leaves out queries that hardly show anything, which boxes of the user
+                may need later.
         """
-        prediction = self.model.decode(embedding)
+        model = self.model
+        prediction = model.decode(embedding) if all_queries else model.decode_likely(embedding)
         scores = prediction.semantic().float().cpu()
         if prediction.boxes is None or prediction.class_logits is None:
             return AutomaticScores(scores)

@@ -124,9 +124,11 @@ class Scorer:
         total = torch.zeros(shape, dtype=dtype)
         proposed = ProposalSum(self._num_classes, shape[1])
 
+        later = bool(self._cache.limit)  # boxes of the user may follow
+
         def score(batch: Sequence[_View]) -> tuple[Any, AutomaticScores]:
             embedding = self._runner.encode(torch.stack([self._extract(view) for view in batch]))
-            return embedding, self._runner.automatic(embedding)
+            return embedding, self._runner.automatic(embedding, all_queries=later)
 
         def add(batch: Sequence[_View], scored: tuple[Any, AutomaticScores]) -> None:
             embedding, found = scored
@@ -134,7 +136,7 @@ class Scorer:
                 self._add(total, found.scores[i], view)
                 if found.boxes is not None:
                     proposed.add(found.boxes[i], view.window, view.flips)
-                if found.class_logits is not None:
+                if found.class_logits is not None and later:
                     self._class_logits[view.key] = found.class_logits[i, None].clone()
                 if self._cache.limit:
                     self._cache.put(view.key, copy_window(embedding, i))

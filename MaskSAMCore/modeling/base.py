@@ -197,6 +197,15 @@ class Network(nn.Module):
         """
         raise NotImplementedError
 
+    def decode_likely(self, embedding: Any) -> WindowPrediction:
+        """Predict as :meth:`decode` without prompts, but leave out queries that hardly show
+        anything in these windows.
+
+        Args:
+            embedding: result of :meth:`encode`.
+        """
+        return self.decode(embedding)
+
     def decode_class(
         self, embedding: Any, class_logits: Tensor | None, prompts: BoxPrompts, class_index: int
     ) -> Tensor:

@@ -68,7 +68,8 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, T, 2H, 2W, outputs) for x (B, T, H, W, inputs)."""
-        return unfold_pixels(self.linear(x), self.outputs)
+        # For other layouts PyTorch would copy the weights for every row of the image.
+        return unfold_pixels(self.linear(x.contiguous()), self.outputs)
 
 
 def unfold_pixels(x: Tensor, channels: int) -> Tensor:

@@ -268,8 +268,10 @@ class AdaptedMaskDecoder(nn.Module):
         """
         if self.from_half is None or self.from_full is None:
             return ()
-        half = fold_pixels(self.from_half(maps[-2]))
-        full = fold_pixels(fold_pixels(self.from_full(maps[-3])).flatten(4)).unflatten(-1, (4, -1))
+        half = fold_pixels(self.from_half(maps[-2].contiguous()))
+        full = fold_pixels(fold_pixels(self.from_full(maps[-3].contiguous())).flatten(4)).unflatten(
+            -1, (4, -1)
+        )
         return half.flatten(2, 3), full.flatten(2, 3)
 
     def upscaled_product(

@@ -141,6 +141,18 @@ class MaskSAM(Network):
         )
         return replace(prediction, class_logits=class_logits, mask_logits=mask_logits)
 
+    def decode_likely(self, embedding: MaskSAMEmbedding) -> MaskPrediction:
+        """Predict without queries all of whose prompts are silent, see :meth:`silent_prompts`."""
+        proposals = embedding.proposals
+        silent = self.silent_prompts(proposals)
+        if silent is not None:
+            shown = (~silent).any(2).any(0)
+            shown[0] |= ~shown.any()  # at least one query is decoded
+            queries = shown.nonzero()[:, 0]
+            proposals, silent = proposals.select(queries), silent[:, queries]
+        few = replace(embedding, proposals=proposals)
+        return self.run_decoder(few, proposals.boxes, proposals.masks, silent=silent)
+
     def decode_class(
         self,
         embedding: MaskSAMEmbedding,

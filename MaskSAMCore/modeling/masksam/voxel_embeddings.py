@@ -81,24 +81,29 @@ class Prototypes(nn.Module):
             (B, N, 1, c).
         """
         with torch.autocast(masks.device.type, enabled=False):
-            masks, voxels = masks.float(), voxel_embeddings.float()
+            voxels = voxel_embeddings.float().flatten(3).unbind(1)
             embeddings = mask_embeddings.float()
-            flat = voxels.transpose(1, 2).flatten(2).transpose(1, 2)
-            first = self.from_masks(resize_masks(masks, voxels.shape[-2:]), flat)
+            whole = resize_masks(masks.float(), voxel_embeddings.shape[-2:]).flatten(3).unbind(2)
+            first = self.from_masks(whole, voxels)
             # Refined masks give better prototypes.
-            return self.from_masks(add_embedding_logits(masks, embeddings + first, voxels), flat)
+            slices = zip(whole, (embeddings + first).unbind(2), voxels, strict=True)
+            return self.from_masks([mask + e @ voxel for mask, e, voxel in slices], voxels)
 
-    def from_masks(self, logits: Tensor, voxel_embeddings: Tensor) -> Tensor:
+    def from_masks(self, logits: Sequence[Tensor], voxels: Sequence[Tensor]) -> Tensor:
         """Return the mask embeddings of the prototypes of masks.
 
+        Slices are processed one by one, because a slice of all masks stays in a core's cache.
+
         Args:
-            logits: (B, N, T, H, W).
-            voxel_embeddings: (B, T H W, c).
+            logits: for each of T slices, (B, N, H W).
+            voxels: for each of T slices, the voxel embeddings (B, c, H W).
 
         Returns:
             (B, N, 1, c).
         """
-        sums = logits.softmax(1).flatten(2) @ voxel_embeddings
+        pairs = zip(logits, voxels, strict=True)
+        products = [mask.softmax(1) @ voxel.transpose(1, 2) for mask, voxel in pairs]
+        sums = torch.stack(products).sum(0)
         prototypes = sums[..., :-1] / (sums[..., -1:] + 1)
         squares = (prototypes**2).sum(-1, keepdim=True)
         found = self.scale * torch.cat([2 * prototypes, -squares], -1)
