@@ -30,8 +30,9 @@ from MaskSAMCore.io.orientation import (
     rectangular_matrix,
     shear,
 )
+from MaskSAMCore.io.scaling import scaled
 from MaskSAMCore.io.segmentations import segment_metadata
-from MaskSAMCore.io.text_headers import read_placement
+from MaskSAMCore.io.text_headers import read_header_facts
 from MaskSAMCore.labels import Label
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
@@ -95,9 +96,10 @@ def _read_file(path: Path) -> Volume:
             raise MaskSAMError(f"{path} {message}")
     if is_nifti(path):
         return read_nifti(path)
-    placement = read_placement(path)
-    volume = _volume(path, _read_image(path), placement.to_mm)
-    return replace(volume, notes=(*placement.notes, *volume.notes))
+    facts = read_header_facts(path)
+    volume = _volume(path, _read_image(path), facts.to_mm)
+    array = scaled(volume.array, facts.slope, facts.intercept)
+    return replace(volume, array=array, notes=(*facts.notes, *volume.notes))
 
 
 def _read_dicom(path: Path) -> Volume:
@@ -128,7 +130,7 @@ def _volume(path: Path, image: sitk.Image, to_mm: NDArray[np.float64]) -> Volume
     Args:
         path: file or folder that the image was read from.
         image: image of any dimension and type.
-        to_mm: (3,), factors that turn coordinates along the axes of space into mm.
+        to_mm: (3,), see :class:`HeaderFacts`.
 
     Raises:
         MaskSAMError: the image is not a 3D grey-level image, or its axes are sheared.

@@ -28,6 +28,7 @@ from MaskSAMCore.io.orientation import (
     nifti_matrix,
     size_text,
 )
+from MaskSAMCore.io.scaling import scaled
 
 # Types of voxels by their codes in NIfTI and Analyze files.
 _TYPES = {
@@ -87,11 +88,13 @@ def read_nifti(path: Path) -> Volume:
         dtype = _dtype(path, header)
         single = _is_single(header)
         if single:
-            voxels = _voxels(path, stream, shape, dtype, _voxel_offset(header, len(start)))
+            offset = _voxel_offset(header, len(start))
+            voxels = _voxels(path, stream, shape, dtype, offset, int(header["bitpix"]))
     if not single:
         voxels_path = _paired_voxels(header_path)
         with _content(voxels_path) as stream:
-            voxels = _voxels(voxels_path, stream, shape, dtype, _voxel_offset(header, 0))
+            offset = _voxel_offset(header, 0)
+            voxels = _voxels(voxels_path, stream, shape, dtype, offset, int(header["bitpix"]))
     array = _scaled(voxels, header)
     orientation, spacing_notes = _orientation(path, header)
     matrix, notes = nifti_matrix(orientation, shape, path)
@@ -245,9 +248,26 @@ def _voxel_offset(header: Any, header_bytes: int) -> int:
 
 
 def _voxels(
-    path: Path, stream: BinaryIO, shape: tuple[int, int, int], dtype: np.dtype[Any], offset: int
+    path: Path,
+    stream: BinaryIO,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    offset: int,
+    bits: int,
 ) -> NDArray[Any]:
-    """Read voxels [K, J, I] and verify the checksums of compressed data up to its end."""
+    """Read voxels [K, J, I] and verify the checksums of compressed data up to its end.
+
+    Args:
+        path: file with the voxels, for messages.
+        stream: content of the file.
+        shape: voxels along K, J, I.
+        dtype: type of the voxels.
+        offset: position of the first voxel.
+        bits: bits of a voxel as the header says; many programs leave a wrong number here.
+
+    Raises:
+        MaskSAMError: the file is damaged, or its voxels are not of the given type.
+    """
     size = math.prod(shape) * dtype.itemsize
     compressed = isinstance(stream, gzip.GzipFile)
     # The file's size limits what it can hold, so that no memory is asked for in vain.
@@ -263,8 +283,14 @@ def _voxels(
         position += count
     if position < size:
         raise MaskSAMError(f"{path} is incomplete: copy it again")
-    while compressed and stream.read(_BLOCK_BYTES):
-        pass
+    rest = 0 if compressed else path.stat().st_size - offset - size
+    while compressed and (block := stream.read(_BLOCK_BYTES)):
+        rest += len(block)
+    if bits != 8 * dtype.itemsize and 8 * (size + rest) == bits * math.prod(shape):
+        raise MaskSAMError(
+            f"{path} has a header that says voxels of type {dtype.name} and of {bits} bits:"
+            " correct it"
+        )
     voxels = buffer.view(dtype).reshape(shape)
     if not dtype.isnative:
         voxels.byteswap(inplace=True)
@@ -280,14 +306,7 @@ def _scaled(voxels: NDArray[Any], header: Any) -> NDArray[Any]:
     slope, intercept = _value(header, "scl_slope"), _value(header, "scl_inter")
     if not math.isfinite(slope) or slope == 0:
         return voxels
-    intercept = intercept if math.isfinite(intercept) else 0.0
-    if (slope, intercept) == (1.0, 0.0):
-        return voxels
-    scaled = voxels if voxels.dtype.kind == "f" else voxels.astype(np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for plane in scaled:
-            plane[...] = plane.astype(np.float64) * slope + intercept
-    return scaled
+    return scaled(voxels, slope, intercept if math.isfinite(intercept) else 0.0)
 
 
 def _orientation(path: Path, header: Any) -> tuple[NiftiOrientation, tuple[str, ...]]:

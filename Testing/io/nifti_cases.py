@@ -417,6 +417,23 @@ CASES: list[InputCase] = [
         "read",
     ),
     InputCase(
+        "scaled integers of more digits than float32",
+        read_as(
+            INTEGERS.astype(np.float32),
+            written=INTEGERS.astype(np.int32) + 2**30,
+            scl_slope=1,
+            scl_inter=-(2**30),
+        ),
+        "read",
+    ),
+    InputCase(
+        "voxels of 32 bits by bitpix, and in the file, but of 16 bits by datatype",
+        refused(array=ARRAY.astype(np.float32), datatype=4),
+        "refused",
+        "voxels of type int16 and of 32 bits",
+    ),
+    InputCase("bitpix that neither datatype nor file has", read_as(INTEGERS, bitpix=8), "read"),
+    InputCase(
         "slope 0 or NaN", read_as(INTEGERS, scl_slope=0, scl_inter=3), "read", reason="Unscaled."
     ),
     InputCase("64-bit integers", read_as(INTEGERS.astype(np.int64)), "read"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +129,53 @@ def detached(name: str, folder_name: str = "") -> Callable[[Path], Expected]:
         return Expected(folder / name, ARRAY, MATRIX)
 
     return write
+
+
+def deflated_meta(*, flipped: int | None = None, sized: bool = True) -> bytes:
+    """Return the content of a MetaImage file with compressed voxels.
+
+    Args:
+        flipped: place of a byte of the compressed voxels that is damaged; None for no damage.
+        sized: whether the header says the number of compressed bytes.
+    """
+    voxels = bytearray(zlib.compress(ARRAY.astype("<f4").tobytes()))
+    if flipped is not None:
+        voxels[flipped] ^= 255
+    size = (f"CompressedDataSize = {len(voxels)}",) if sized else ()
+    content = meta_content(ARRAY, MATRIX, "CompressedData = True", *size)
+    return content[: -ARRAY.nbytes] + bytes(voxels)
+
+
+def sliced_meta(data: str, count: int) -> Callable[[Path], Expected]:
+    """Return a writer of a .mhd whose slices are in files of their own.
+
+    Args:
+        data: value of ElementDataFile; "LIST" is followed by the names.
+        count: number of slices that are there.
+    """
+
+    def write(folder: Path) -> Expected:
+        names = [f"slice{k}.raw" for k in range(count)]
+        for name, plane in zip(names, ARRAY, strict=False):
+            (folder / name).write_bytes(plane.astype("<f4").tobytes())
+        header = meta_content().replace(b"LOCAL", data.encode())[: -ARRAY.nbytes]
+        listed = "".join(f"{name}\n" for name in names) if data == "LIST" else ""
+        (folder / "a.mhd").write_bytes(header + listed.encode())
+        return Expected(folder / "a.mhd", ARRAY, MATRIX)
+
+    return write
+
+
+def coded_meta(code: str, directions: np.ndarray = LPS[:3, :3]) -> bytes:
+    """Return the content of a MetaImage file with letters for its axes.
+
+    Args:
+        code: letters, such as "RAI".
+        directions: (3, 3), directions of the axes in RAS as columns.
+    """
+    matrix = np.eye(4)
+    matrix[:3, :3] = directions * (0.7, 0.8, 2.5)
+    return meta_content(ARRAY, matrix, f"AnatomicalOrientation = {code}")
 
 
 def write_without_voxels(folder: Path) -> Expected:
@@ -256,6 +304,16 @@ CASES: list[InputCase] = [
         "refused",
         "2 values per voxel",
     ),
+    case(
+        "NRRD in RAS and time, of one volume",
+        nrrd_content(
+            ARRAY[None],
+            None,
+            space="right-anterior-superior-time",
+            space_directions="(0.7,0,0,0) (0,0.8,0,0) (0,0,2.5,0) (0,0,0,1)",
+        ),
+        matrix=np.diag([0.7, 0.8, 2.5, 1.0]),
+    ),
     case("4D of several volumes", nrrd_content(SERIES, None), "refused", "4D image"),
     case("NaN voxels", nrrd_content(ARRAY * np.float32(np.nan)), "refused", "NaN or infinite"),
     case("size 0 along an axis", nrrd_content(sizes="13 11 0"), "refused", "no voxels"),
@@ -302,6 +360,78 @@ CASES: list[InputCase] = [
         meta_content(ARRAY, None, AXES, "ElementSpacing = 0 0.8 2.5"),
         "refused",
         "size 0 or axes that are not independent",
+    ),
+    case(
+        "negative ElementSpacing",
+        meta_content(ARRAY, None, AXES, "ElementSpacing = 0.7 0.8 -2.5"),
+        "refused",
+        "a negative voxel size",
+        "The direction of that axis is unknown.",
+    ),
+    case(
+        "TransformMatrix with axes of length 2",
+        meta_content(
+            ARRAY,
+            None,
+            "TransformMatrix = 2 0 0 0 2 0 0 0 2",
+            "ElementSpacing = 0.35 0.4 1.25",
+        ),
+        "read with a note",
+        "axes of length 2 x 2 x 2 in its TransformMatrix",
+        "The lengths multiply the voxel size, as in 3D Slicer.",
+        matrix=SIZED,
+    ),
+    case("AnatomicalOrientation from side to side", coded_meta("RAI"), matrix=SIZED),
+    case("AnatomicalOrientation of directions", coded_meta("LPS"), matrix=SIZED),
+    case(
+        "AnatomicalOrientation against TransformMatrix",
+        coded_meta("RAS"),
+        "read with a note",
+        "AnatomicalOrientation = RAS, but its TransformMatrix says RAI",
+        "The matrix is used, as in 3D Slicer.",
+        matrix=SIZED,
+    ),
+    case(
+        "values with ElementToIntensityFunction",
+        meta_content(
+            ARRAY,
+            MATRIX,
+            "ElementToIntensityFunctionSlope = 2",
+            "ElementToIntensityFunctionOffset = -1024",
+        ),
+        reason="Slope and offset are applied.",
+        array=2 * ARRAY - 1024,
+    ),
+    case("compressed MetaImage", deflated_meta()),
+    case(
+        "compressed MetaImage with damaged voxels",
+        deflated_meta(flipped=2000),
+        "refused",
+        "damaged or incomplete: copy it again",
+    ),
+    case(
+        "compressed MetaImage with a wrong checksum",
+        deflated_meta(flipped=-1),
+        "refused",
+        "damaged or incomplete: copy it again",
+    ),
+    case(
+        "compressed MetaImage without CompressedDataSize",
+        deflated_meta(sized=False),
+        "refused",
+        "lacks its CompressedDataSize",
+    ),
+    InputCase(
+        ".mhd with a file for each slice",
+        sliced_meta(f"slice%d.raw 0 {len(ARRAY) - 1} 1", len(ARRAY)),
+        "read",
+    ),
+    InputCase(".mhd with a list of files", sliced_meta("LIST", len(ARRAY)), "read"),
+    InputCase(
+        ".mhd with a list of too few files",
+        sliced_meta("LIST", len(ARRAY) - 1),
+        "refused",
+        "incomplete: copy it again",
     ),
     case("sheared MetaImage", meta_content(ARRAY, sheared(0.2)), "refused", "sheared axes"),
     case("half a MetaImage", meta_content()[:2000], "refused", "damaged, incomplete"),

@@ -1,0 +1,232 @@
+"""Fields of MetaImage headers that SimpleITK ignores, and damage that it passes over in silence."""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import axis_mapping
+from MaskSAMCore.io.header_facts import (
+    HeaderFacts,
+    check_sizes,
+    damaged,
+    decoded,
+    incomplete,
+    integer,
+    invalid,
+    numbers,
+    unit_factors,
+    unoriented,
+    unsized,
+)
+from MaskSAMCore.io.orientation import size_text
+
+_AXES = ("transformmatrix", "rotation", "orientation")
+_SIZES = ("elementspacing", "elementsize")
+_NUMBERS = (*_AXES, *_SIZES, "offset", "position", "origin", "dimsize")
+_SLOPE, _INTERCEPT = "elementtointensityfunctionslope", "elementtointensityfunctionoffset"
+_LARGEST_DIMENSION = 10
+_ELEMENT_BYTES = {
+    "char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "long": 4, "ulong": 4,
+    "long_long": 8, "ulong_long": 8, "float": 4, "double": 8,
+}  # fmt: skip
+_BLOCK_BYTES = 1 << 16
+_MOST_FILES = 100_000
+# Automatic detection of gzip or zlib, with the largest window.
+_ANY_DEFLATED = 47
+_LENGTH_TOLERANCE = 1e-3
+# Cosine from which an axis has a certain anatomical direction.
+_CERTAIN = 0.8
+_OPPOSITE = str.maketrans("RLAPSI", "LRPAIS")
+
+
+def meta_image_facts(path: Path, start: bytes) -> HeaderFacts:
+    """Return the facts that the header of a MetaImage file has.
+
+    Args:
+        path: the file.
+        start: its first bytes, with the whole header.
+
+    Raises:
+        MaskSAMError: the header has numbers that cannot be, or voxels are damaged or missing.
+        OSError: a file with voxels cannot be read.
+    """
+    fields: dict[str, str] = {}
+    position = 0
+    for line in start.splitlines(keepends=True):
+        position += len(line)
+        name, separator, value = decoded(line[:4096]).partition("=")
+        if not separator:
+            break
+        fields[name.strip().lower()] = value.strip()
+        if name.strip().lower() == "elementdatafile":
+            break
+    if "ndims" not in fields:  # another format under this name
+        return HeaderFacts(np.ones(3))
+    # SimpleITK's reader ends the process at some impossible numbers of values.
+    count = integer(fields.get("ndims", ""))
+    if not 1 <= count <= _LARGEST_DIMENSION:
+        raise damaged(path)
+    for name in _NUMBERS:
+        values = numbers(fields.get(name, ""))
+        if not np.isfinite(values).all():
+            raise invalid(path)
+        if name in fields and len(values) != (count**2 if name in _AXES else count):
+            raise damaged(path)
+        if name in _SIZES and values and min(values) < 0:
+            raise MaskSAMError(f"{path} has a negative voxel size: correct its header")
+    if fields.get("elementdatafile", "").lower() == "local":
+        check_sizes(path, [int(size) for size in numbers(fields.get("dimsize", ""))])
+    _check_voxels(path, fields, position, start[position:])
+    unit = fields.get("distanceunits", "").strip('"')
+    to_mm, notes = unit_factors(path, [unit] * 3)
+    if not any(name in fields for name in _SIZES):
+        notes = [*notes, unsized(path)]
+    axes = next((fields[name] for name in _AXES if name in fields), None)
+    if axes is None:
+        notes = [*notes, unoriented(path)]
+    elif count >= 3:
+        directions = np.reshape(numbers(axes), (count, count))[:3, :3].T
+        notes = [*notes, *_doubts(path, directions, fields.get("anatomicalorientation", ""))]
+    slope, intercept = _scale(path, fields)
+    return HeaderFacts(to_mm, slope, intercept, tuple(notes))
+
+
+def _doubts(path: Path, directions: NDArray[np.float64], code: str) -> list[str]:
+    """Return notes about axes.
+
+    Args:
+        path: the file.
+        directions: (3, 3), LPS directions of the axes as columns.
+        code: anatomical directions of the axes, such as "RAI"; another text says nothing. Programs
+            disagree whether it names the side that an axis leads from or to.
+    """
+    lengths = np.linalg.norm(directions, axis=0)
+    if not lengths.all():  # which SimpleITK refuses
+        return []
+    notes = []
+    if np.abs(lengths - 1).max() > _LENGTH_TOLERANCE:
+        notes.append(
+            f"{path.name} has axes of length {size_text(lengths)} in its TransformMatrix: they"
+            " multiply the size of its voxels, as in 3D Slicer"
+        )
+    code = code.upper()
+    ras = np.diag([-1.0, -1.0, 1.0]) @ directions / lengths
+    if re.fullmatch("[RLAPSI]{3}", code) and np.abs(ras).max(axis=0).min() > _CERTAIN:
+        try:
+            # Arrays are [K, J, I], so that their axes have the letters in reverse order.
+            axes, flips = axis_mapping(ras, code[::-1])
+        except MaskSAMError:  # the letters name an axis twice
+            return notes
+        if axes != (0, 1, 2) or len(set(flips)) > 1:
+            to = "".join(
+                ("LR", "PA", "IS")[axis][int(ras[axis, column] > 0)]
+                for column, axis in enumerate(np.abs(ras).argmax(axis=0))
+            )
+            notes.append(
+                f"{path.name} says AnatomicalOrientation = {code}, but its TransformMatrix says"
+                f" {to.translate(_OPPOSITE)}: the matrix is used, as in 3D Slicer"
+            )
+    return notes
+
+
+def _scale(path: Path, fields: Mapping[str, str]) -> tuple[float, float]:
+    """Return slope and intercept of the values; 1 and 0 by default.
+
+    Raises:
+        MaskSAMError: a value is no number.
+    """
+    slopes, intercepts = numbers(fields.get(_SLOPE, "1")), numbers(fields.get(_INTERCEPT, "0"))
+    if len(slopes) != 1 or len(intercepts) != 1 or not np.isfinite(slopes + intercepts).all():
+        raise damaged(path)
+    # As in NIfTI files, a slope of 0 means that there is none.
+    return (slopes[0], intercepts[0]) if slopes[0] else (1.0, 0.0)
+
+
+def _check_voxels(path: Path, fields: Mapping[str, str], position: int, after: bytes) -> None:
+    """Check voxels that SimpleITK would read damaged or incomplete without an error.
+
+    Args:
+        path: the file with the header.
+        fields: values by name in lower case.
+        position: place of the voxels in the file, if it holds them.
+        after: content of the file from there on, at least a list of other files.
+
+    Raises:
+        MaskSAMError: compressed voxels are damaged, or the files with the voxels have too few.
+        OSError: a file cannot be read.
+    """
+    element = fields.get("elementtype", "").lower().removeprefix("met_").removesuffix("_array")
+    data = fields.get("elementdatafile", "")
+    if element not in _ELEMENT_BYTES or fields.get("binarydata", "true").lower()[:1] != "t":
+        return
+    channels = integer(fields.get("elementnumberofchannels", "1"))
+    sizes = [int(number) for number in numbers(fields.get("dimsize", ""))]
+    size = math.prod(sizes) * channels * _ELEMENT_BYTES[element]
+    local = data.lower() == "local"
+    if fields.get("compresseddata", "").lower()[:1] == "t":
+        stated = integer(fields.get("compresseddatasize", ""))
+        file = path if local else path.parent / data
+        if local and not stated:
+            raise MaskSAMError(f"{path} lacks its CompressedDataSize: save the image again")
+        if local or file.is_file():
+            _check_deflated(file, position if local else 0, stated, size)
+        return
+    files = [] if local else _listed_files(path, data, after)
+    if files and sum(file.stat().st_size for file in files if file.is_file()) < size:
+        raise incomplete(path)
+
+
+def _check_deflated(path: Path, position: int, stated: int, size: int) -> None:
+    """Check compressed voxels and their checksum.
+
+    Args:
+        path: file that holds them.
+        position: place in the file.
+        stated: number of compressed bytes; 0 for all that follow.
+        size: number of bytes that they expand to.
+
+    Raises:
+        MaskSAMError: the voxels are damaged or incomplete.
+        OSError: the file cannot be read.
+    """
+    stream, count = zlib.decompressobj(_ANY_DEFLATED), 0
+    left = stated or path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(position)
+        try:
+            while not stream.eof and (block := file.read(min(_BLOCK_BYTES, left))):
+                left -= len(block)
+                count += len(stream.decompress(block))
+        except zlib.error as error:
+            raise MaskSAMError(f"{path} is damaged or incomplete: copy it again") from error
+    if not stream.eof or count < size:
+        raise MaskSAMError(f"{path} is damaged or incomplete: copy it again")
+
+
+def _listed_files(path: Path, data: str, after: bytes) -> list[Path]:
+    """Return the files that hold a part of the voxels each; none if one file holds all.
+
+    Args:
+        path: the file with the header.
+        data: "LIST", or a pattern such as "slice%03d.raw 1 20 1" with first, last and step.
+        after: content of the header's file after this field, which is the list.
+    """
+    pattern, *words = data.split() or [""]
+    if pattern.lower() == "list":
+        return [path.parent / name.strip() for name in decoded(after).splitlines() if name.strip()]
+    if "%" not in pattern or not 2 <= len(words) <= 3:
+        return []
+    first, last, step = (integer(word) for word in (*words, "1")[:3])
+    try:
+        indices = range(first, last + 1, max(step, 1))[:_MOST_FILES]
+        return [path.parent / (pattern % index) for index in indices]
+    except (TypeError, ValueError):  # which SimpleITK refuses
+        return []

@@ -1,0 +1,81 @@
+"""Fields of NRRD headers that SimpleITK ignores: units, and values that are missing."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+
+from MaskSAMCore.io.header_facts import (
+    HeaderFacts,
+    check_sizes,
+    decoded,
+    integer,
+    invalid,
+    numbers,
+    unit_factors,
+    unoriented,
+    unsized,
+)
+
+# SimpleITK turns the axes of these spaces into those of DICOM.
+_ANATOMICAL_SPACES = (
+    "right-anterior-superior", "left-anterior-superior", "left-posterior-superior",
+    "ras", "las", "lps",
+)  # fmt: skip
+# Spaces with time, whose axes SimpleITK takes for those of DICOM: the signs that they need.
+_TIME_SPACES = {
+    "right-anterior-superior-time": (-1, -1, 1), "rast": (-1, -1, 1),
+    "left-anterior-superior-time": (1, -1, 1), "last": (1, -1, 1),
+    "left-posterior-superior-time": (1, 1, 1), "lpst": (1, 1, 1),
+}  # fmt: skip
+
+
+def nrrd_facts(path: Path, start: bytes) -> HeaderFacts:
+    """Return the facts that the header of a NRRD file has.
+
+    Args:
+        path: the file.
+        start: its first bytes, with the whole header.
+
+    Raises:
+        MaskSAMError: the header has numbers that are not finite, or sizes that the file cannot
+            hold.
+    """
+    header = decoded(re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0])
+    fields = {}
+    for line in header.splitlines()[1:]:
+        name, separator, value = line.partition(":")
+        if separator and not value.startswith("=") and not line.startswith("#"):
+            fields[name.strip().lower().replace(" ", "")] = value.strip()
+    directions = re.findall(r"none|\([^)]*\)", fields.get("spacedirections", "").lower())
+    vectors = [vector for vector in directions if vector != "none"]
+    spacings = numbers(fields.get("spacings", ""))
+    missing = len(vectors) < 3 if directions else sum(map(math.isfinite, spacings)) < 3
+    coordinates = numbers(" ".join([*vectors, fields.get("spaceorigin", "")]))
+    incomplete = (directions or spacings) and missing and integer(fields.get("dimension", "")) >= 3
+    if incomplete or not np.isfinite(coordinates).all():
+        raise invalid(path)
+    sizes = [int(size) for size in numbers(fields.get("sizes", "")) if math.isfinite(size)]
+    detached = "datafile" in fields or path.name.lower().endswith(".nhdr")
+    if not detached and "bz" not in fields.get("encoding", "").lower():
+        check_sizes(path, sizes)
+    notes = [] if directions or spacings else [unsized(path)]
+    units = _quoted(fields.get("spaceunits", ""))
+    if not units and spacings:
+        axes = zip(_quoted(fields.get("units", "")), spacings, strict=False)
+        units = [unit for unit, spacing in axes if math.isfinite(spacing)]
+    space = fields.get("space", "").lower()
+    to_mm, unit_notes = unit_factors(path, units[:3] if space in _TIME_SPACES else units)
+    notes += unit_notes
+    if space in _TIME_SPACES:
+        to_mm = to_mm * _TIME_SPACES[space]
+    elif space not in _ANATOMICAL_SPACES:
+        notes.append(unoriented(path))
+    return HeaderFacts(to_mm, notes=tuple(notes))
+
+
+def _quoted(text: str) -> list[str]:
+    return re.findall(r'"([^"]*)"', text)
