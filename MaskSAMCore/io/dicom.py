@@ -12,14 +12,16 @@ import numpy as np
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io.dicom_files import ImageFile, image_files, is_dicom, read_image_file, texts
-from MaskSAMCore.io.dicom_frames import Frame, frames_of
-from MaskSAMCore.io.dicom_stack import stack_of
-from MaskSAMCore.io.dicom_voxels import voxels_of
+from MaskSAMCore.io.dicom_frames import Frame, frames_of, stated_distance
+from MaskSAMCore.io.dicom_stack import Stack, stack_of
+from MaskSAMCore.io.dicom_voxels import StackVoxels, voxels_of
 from MaskSAMCore.io.files import image_stem
 from MaskSAMCore.io.orientation import check_voxel_size
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_NAMED_COPIES = 3
+_NAMED_FRAMES = 3
+# Ratio of a distance of slices to the stated one from which slices may be missing in between.
+_GAP = 1.5
 
 
 def read_dicom(path: Path) -> Volume:
@@ -36,14 +38,15 @@ def read_dicom(path: Path) -> Volume:
         if len(frames) == 1 and not path.is_dir():
             _check_alone(files[0])
         stack = stack_of(path, frames)
-        array, copies = voxels_of(path, stack)
+        voxels = voxels_of(path, stack)
+        notes = tuple(_notes(path, stack, voxels))
     matrix = _LPS_TO_RAS @ stack.ijk_to_lps
     check_voxel_size(matrix, path)
     return Volume(
-        array,
+        voxels.array,
         matrix,
         image_stem(path),
-        notes=tuple(_notes(path, len(stack.slices), copies)),
+        notes=notes,
         modality="".join(texts(files[0].header, "Modality")[:1]),
     )
 
@@ -61,6 +64,12 @@ def _series(folder: Path) -> list[ImageFile]:
     if count > 1:
         raise MaskSAMError(
             f"{folder} holds {count} DICOM series: put the one to segment into its own folder"
+        )
+    patients = {"".join(texts(file.header, "PatientID")) for file in files}
+    if len(patients) > 1:
+        raise MaskSAMError(
+            f"{folder} holds slices of {len(patients)} patients: put those of one patient into"
+            " their own folder"
         )
     return files
 
@@ -83,14 +92,38 @@ def _check_alone(file: ImageFile) -> None:
             raise MaskSAMError(f"{file.path} is one slice of a series: give the folder {folder}")
 
 
-def _notes(path: Path, slices: int, copies: Sequence[Frame]) -> Iterator[str]:
+def _notes(path: Path, stack: Stack, voxels: StackVoxels) -> Iterator[str]:
     """Yield the doubts about a volume."""
-    if copies:
-        names = ", ".join(frame.name for frame in copies[:_NAMED_COPIES])
-        more = ", ..." if len(copies) > _NAMED_COPIES else ""
-        yield f"{path} holds {len(copies)} copies of slices, which are left out: {names}{more}"
-    if slices == 1:
+    frames = [group[0] for group in stack.slices]
+    if voxels.copies:
+        count = len(voxels.copies)
+        yield f"{path} holds {count} copies of slices, which are left out: {_named(voxels.copies)}"
+    if voxels.cut:
+        bits = voxels.cut[0].pixels.bits_stored
+        yield (
+            f"{path} has values of more than the {bits} bits that its header says, which are cut"
+            f" off, as in 3D Slicer: {_named(voxels.cut)}"
+        )
+    spaces = {frame.space for frame in frames if frame.space}
+    if len(spaces) > 1:
+        yield (
+            f"{path} holds slices of {len(spaces)} frames of reference: they may not fit together"
+        )
+    if len(frames) == 1:
         yield f"{path} holds a single slice: if its series has more, give a folder with all of them"
+        return
+    distance = float(np.linalg.norm(stack.ijk_to_lps[:3, 2]))
+    stated = stated_distance(frames[0])
+    if stated and distance > _GAP * stated:
+        yield (
+            f"{path} holds slices {distance:.3g} mm apart, which were {stated:.3g} mm apart by"
+            " their header: slices may be missing"
+        )
+
+
+def _named(frames: Sequence[Frame]) -> str:
+    names = ", ".join(frame.name for frame in frames[:_NAMED_FRAMES])
+    return f"{names}, ..." if len(frames) > _NAMED_FRAMES else names
 
 
 @contextmanager

@@ -124,6 +124,7 @@ class Frame:
         intercept: real value of the stored value 0.
         localizer: whether the image was made to plan other images.
         contrast: values, by name, that are the same in all slices of a volume.
+        space: UID of the frame of reference of the position; empty if the header has none.
     """
 
     file: ImageFile
@@ -137,6 +138,7 @@ class Frame:
     intercept: float
     localizer: bool
     contrast: tuple[tuple[str, str], ...]
+    space: str
 
     @property
     def name(self) -> str:
@@ -250,6 +252,27 @@ def slice_thickness(frame: Frame) -> float:
     raise _missing(frame.file, "slice thickness")
 
 
+def stated_distance(frame: Frame) -> float | None:
+    """Return the distance of adjacent slices in mm by the header; None if it is not certain.
+
+    Where it is less than the slice thickness, slices overlap, or the header states the gap.
+
+    Raises:
+        MaskSAMError: the header has words where numbers belong.
+    """
+    elements = _Elements(frame.file.header)
+    try:
+        distance, thickness = (
+            elements.numbers(frame.index, "PixelMeasuresSequence", keyword)
+            for keyword in ("SpacingBetweenSlices", "SliceThickness")
+        )
+    except ValueError as error:
+        raise frame.file.damaged() from error
+    if not distance or not thickness or abs(distance[0]) < 0.99 * thickness[0]:
+        return None
+    return abs(distance[0])
+
+
 def differences(frames: Sequence[Frame]) -> list[str]:
     """Return the names of what tells frames apart, the most telling first; none if unknown."""
     values: dict[str, set[str]] = {}
@@ -268,12 +291,17 @@ def _check_kind(file: ImageFile, elements: _Elements) -> None:
     """Check that a file is a plain grey-level image.
 
     Raises:
-        MaskSAMError: the image has colours, or is a mosaic of slices.
+        MaskSAMError: the image has colours or values by a table, or is a mosaic of slices.
     """
     header = file.header
     grey = {"MONOCHROME1", "MONOCHROME2"}.issuperset(texts(header, "PhotometricInterpretation"))
     if integer(header, "SamplesPerPixel", 1) != 1 or not grey:
         raise MaskSAMError(f"{file.path} is a colour image: give a grey-level image")
+    if texts(header, "ModalityLUTSequence"):
+        raise MaskSAMError(
+            f"{file.path} has its values in a lookup table (Modality LUT), which is not supported:"
+            " export the series with a rescale slope and intercept"
+        )
     mosaic = any(elements.private(tag, creator) for tag, creator in _MOSAICS)
     if mosaic or "MOSAIC" in texts(header, "ImageType"):
         raise MaskSAMError(
@@ -343,6 +371,7 @@ def _frame(file: ImageFile, index: int, pixels: PixelFormat, elements: _Elements
         intercept=intercept[0] if intercept else 0.0,
         localizer="LOCALIZER" in elements.texts(index, "", "", "ImageType"),
         contrast=_contrast(elements, index),
+        space="".join(elements.texts(index, "", "", "FrameOfReferenceUID")),
     )
 
 

@@ -22,6 +22,7 @@ _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 # Transfer syntaxes without compression of the pixels; the file as a whole may be deflated.
 _NATIVE = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", _BIG_ENDIAN)
 _RLE = "1.2.840.10008.1.2.5"
+_OVERLAY_GROUPS = range(0x6000, 0x6020, 2)
 _GREY_WORD_IMAGE = "1.2.840.10008.5.1.4.1.1.7.3"
 
 
@@ -61,6 +62,20 @@ class PixelFormat:
         return (-half, half - 1) if self.signed else (0, 2 * half - 1)
 
 
+@dataclass(frozen=True)
+class StoredPixels:
+    """Pixels of a file before slope and intercept.
+
+    Attributes:
+        values: stored values, (frames, rows, columns).
+        cut: whether bits above those that hold a value were removed, without an overlay that the
+            header says to be there.
+    """
+
+    values: NDArray[Any]
+    cut: bool
+
+
 def pixel_format(file: ImageFile) -> PixelFormat:
     """Return the format of the pixels of a file.
 
@@ -96,8 +111,8 @@ def pixel_format(file: ImageFile) -> PixelFormat:
     )
 
 
-def stored_values(file: ImageFile, pixels: PixelFormat) -> NDArray[Any]:
-    """Return the stored values of a file, (frames, rows, columns), before slope and intercept.
+def stored_pixels(file: ImageFile, pixels: PixelFormat) -> StoredPixels:
+    """Return the pixels of a file before slope and intercept.
 
     As in other readers, values are inverted where low ones are bright.
 
@@ -106,14 +121,18 @@ def stored_values(file: ImageFile, pixels: PixelFormat) -> NDArray[Any]:
     """
     native = file.transfer_syntax in _NATIVE
     values = _native_values(file, pixels) if native else _decoded_values(file, pixels)
+    cut = False
     if values.dtype == pixels.dtype:
-        values = _without_overlay(values, pixels)
+        whole = values
+        values = _without_overlay(whole, pixels)
+        if values is not whole and not _has_overlay_in_pixels(file):
+            cut = _has_bits_above(whole, pixels)
     elif values.min() < pixels.range[0] or values.max() > pixels.range[1]:
         raise file.damaged()
     if pixels.inverted:
         # The sum of the lowest and the highest value, -1 if signed, does not overflow this way.
         values = ~values if pixels.signed else values ^ values.dtype.type(pixels.range[1])
-    return values
+    return StoredPixels(values, cut)
 
 
 def _native_values(file: ImageFile, pixels: PixelFormat) -> NDArray[Any]:
@@ -214,6 +233,26 @@ def _pixel_data(file: ImageFile) -> tuple[bytes, bool]:
         raise file.damaged() from error
     # Files without stated types store words.
     return element.value or b"", element.VR in ("OW", None)
+
+
+def _has_overlay_in_pixels(file: ImageFile) -> bool:
+    """Return whether the header says that bits of the pixels hold an overlay."""
+    for group in _OVERLAY_GROUPS:
+        position = texts(file.header, (group, 0x0102))
+        if position and position != ("0",):
+            return True
+    return False
+
+
+def _has_bits_above(values: NDArray[Any], pixels: PixelFormat) -> bool:
+    """Return whether bits above a value are set that do not repeat its sign."""
+    bits = values.view(np.dtype(f"u{values.dtype.itemsize}")) >> pixels.shift
+    above = bits >> pixels.bits_stored
+    if not pixels.signed:
+        return bool(above.any())
+    count = pixels.bits_allocated - pixels.shift - pixels.bits_stored
+    negative = (bits >> (pixels.bits_stored - 1)) & 1
+    return bool(((above != 0) & ((above != (1 << count) - 1) | (negative == 0))).any())
 
 
 def _without_overlay(values: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:

@@ -49,6 +49,9 @@ def stack_of(path: Path, frames: Sequence[Frame]) -> Stack:
         MaskSAMError: the frames are not the evenly spaced slices of one volume.
     """
     _check_localizers(path, frames)
+    _check_equal(
+        path, frames, "photometric interpretations", lambda frame: [frame.pixels.inverted], 0
+    )
     _check_equal(path, frames, "sizes", lambda frame: (frame.pixels.rows, frame.pixels.columns), 0)
     _check_equal(
         path, frames, "orientations", lambda frame: frame.orientation, _DIRECTION_TOLERANCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.dicom_frames import Frame
-from MaskSAMCore.io.dicom_pixels import stored_values
+from MaskSAMCore.io.dicom_pixels import stored_pixels
 from MaskSAMCore.io.dicom_stack import Stack, several_volumes
 
 # Types of whole numbers; the first that holds all values is used.
@@ -21,8 +22,23 @@ _INTEGER_TYPES = ("u1", "i2", "u2", "i4", "u4", "i8")
 _Planes = Callable[[Frame], NDArray[Any]]
 
 
-def voxels_of(path: Path, stack: Stack) -> tuple[NDArray[Any], list[Frame]]:
-    """Return the voxels [K, J, I] of a stack, and the frames that are copies of others.
+@dataclass(frozen=True)
+class StackVoxels:
+    """Voxels of a stack.
+
+    Attributes:
+        array: voxels [K, J, I].
+        copies: frames that repeat others, which are left out.
+        cut: frames whose values had more bits than the header says, which were removed.
+    """
+
+    array: NDArray[Any]
+    copies: tuple[Frame, ...]
+    cut: tuple[Frame, ...]
+
+
+def voxels_of(path: Path, stack: Stack) -> StackVoxels:
+    """Return the voxels of a stack.
 
     Args:
         path: file or folder of the stack, for messages.
@@ -32,10 +48,11 @@ def voxels_of(path: Path, stack: Stack) -> tuple[NDArray[Any], list[Frame]]:
         MaskSAMError: frames at the same position differ, or pixels are damaged.
     """
     # Frames of a file follow one another, and copies are compared in pairs.
-    stored = lru_cache(maxsize=2)(stored_values)
+    stored = lru_cache(maxsize=2)(stored_pixels)
+    cut: list[Frame] = []
 
     def plane(frame: Frame) -> NDArray[Any]:
-        return _real_values(frame, stored(frame.file, frame.pixels)[frame.index])
+        return _real_values(frame, stored(frame.file, frame.pixels).values[frame.index])
 
     copies = _copies(path, stack, plane)
     frames = [group[0] for group in stack.slices]
@@ -44,7 +61,9 @@ def voxels_of(path: Path, stack: Stack) -> tuple[NDArray[Any], list[Frame]]:
     # The frames of a file are read together, wherever they lie in the stack.
     for k in sorted(range(len(frames)), key=lambda k: str(frames[k].file.path)):
         array[k] = plane(frames[k])
-    return array, copies
+        if stored(frames[k].file, frames[k].pixels).cut:
+            cut.append(frames[k])
+    return StackVoxels(array, tuple(copies), tuple(cut))
 
 
 def _copies(path: Path, stack: Stack, plane: _Planes) -> list[Frame]:

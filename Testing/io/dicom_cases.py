@@ -30,6 +30,7 @@ from Testing.helpers.input_cases import Expected, InputCase
 MATRIX = oblique_matrix()
 STORED = stored_values()
 SLICES = len(STORED)
+MATRIX_SPACING = 2.5
 INTERLEAVED = [*range(0, SLICES, 2), *range(1, SLICES, 2)]
 
 Change = Callable[[Dataset, int], None]
@@ -93,10 +94,59 @@ def real_world_value(header: Dataset, k: int) -> None:
 
 
 def bits(header: Dataset, k: int) -> None:
-    """Store 12 bits with their sign, and an overlay in the bits above."""
+    """Store 12 bits with their sign."""
     header.BitsStored, header.HighBit, header.PixelRepresentation = 12, 11, 1
-    values = (STORED[k].astype(np.int16) - 60).astype(np.uint16) & 0x0FFF | 0x5000
+    values = (STORED[k].astype(np.int16) - 60).astype(np.uint16) & 0x0FFF
     header.PixelData = values.astype("<u2").tobytes()
+
+
+def bits_below_overlay(header: Dataset, k: int) -> None:
+    """Store 12 bits with their sign, and an overlay in the bits above."""
+    bits(header, k)
+    values = np.frombuffer(header.PixelData, "<u2") | 0x5000
+    header.PixelData = values.astype("<u2").tobytes()
+    header.add_new((0x6000, 0x0102), "US", 12)
+
+
+def bits_missing(header: Dataset, k: int) -> None:
+    """State fewer bits than the largest values have."""
+    header.BitsStored, header.HighBit = 6, 5
+
+
+def table(header: Dataset, k: int) -> None:
+    """Give the values in a lookup table."""
+    lookup = Dataset()
+    lookup.LUTDescriptor = [200, 0, 16]
+    lookup.ModalityLUTType = "HU"
+    lookup.add_new("LUTData", "OW", np.arange(200, dtype="<u2").tobytes())
+    header.ModalityLUTSequence = [lookup]
+
+
+def inverted_once(header: Dataset, k: int) -> None:
+    header.PhotometricInterpretation = "MONOCHROME1" if k == 2 else "MONOCHROME2"
+
+
+def other_patient(header: Dataset, k: int) -> None:
+    header.PatientID = "1" if k < SLICES // 2 else "2"
+
+
+def other_frame_of_reference(header: Dataset, k: int) -> None:
+    header.FrameOfReferenceUID = "1.2.5" if k < SLICES // 2 else "1.2.6"
+
+
+def every_other_slice(header: Dataset, k: int) -> None:
+    """State half of the distance that the positions have."""
+    header.SpacingBetweenSlices = header.SliceThickness = MATRIX_SPACING / 2
+
+
+def thin_slices(header: Dataset, k: int) -> None:
+    header.SliceThickness = 0.2 * MATRIX_SPACING
+
+
+def gap_only(header: Dataset, k: int) -> None:
+    """State the gap between slices in place of their distance."""
+    header.SliceThickness = 0.8 * MATRIX_SPACING
+    header.SpacingBetweenSlices = 0.2 * MATRIX_SPACING
 
 
 def syntax(uid: str) -> Change:
@@ -360,10 +410,59 @@ CASES = [
         reason="stored values: a real-world value map is not applied",
     ),
     InputCase(
-        "12 bits with sign, overlay in the bits above",
+        "12 bits with sign",
         read_slices(bits, STORED.astype(np.int16) - 60),
         "read",
+    ),
+    InputCase(
+        "values of more bits than the header says",
+        read_slices(bits_missing, STORED & 63),
+        "read with a note",
+        "more than the 6 bits .*: IM000, ",
+        "the bits above are cut off, as in 3D Slicer",
+    ),
+    InputCase(
+        "12 bits with sign, overlay in the bits above",
+        read_slices(bits_below_overlay, STORED.astype(np.int16) - 60),
+        "read",
         reason="the overlay is removed",
+    ),
+    InputCase(
+        "slices of two frames of reference",
+        read_slices(other_frame_of_reference),
+        "read with a note",
+        "2 frames of reference",
+        "their positions may not fit together",
+    ),
+    InputCase(
+        "slices twice as far apart as the header says",
+        read_slices(every_other_slice),
+        "read with a note",
+        r"2\.5 mm apart, which were 1\.25 mm apart by",
+        "slices may be missing",
+    ),
+    InputCase("thin slices far apart", read_slices(thin_slices), "read"),
+    InputCase("gap in place of the distance of slices", read_slices(gap_only), "read"),
+    InputCase(
+        "low values are bright in a single slice",
+        refused_slices(inverted_once),
+        "refused",
+        "different photometric interpretations",
+        "its scale is unknown",
+    ),
+    InputCase(
+        "lookup table of values (Modality LUT)",
+        refused_slices(table),
+        "refused",
+        "lookup table",
+        "values are not those stored",
+    ),
+    InputCase(
+        "slices of two patients",
+        refused_slices(other_patient),
+        "refused",
+        "slices of 2 patients",
+        "these are several volumes",
     ),
     InputCase(
         "low values are bright (MONOCHROME1)",
