@@ -80,7 +80,7 @@ class ModelCache:
         name: str,
         files: Hashable,
         segmenter: Segmenter,
-        volumes: list[Volume],
+        channels: Callable[[], list[Volume]],
         roi: Box | None,
         tta: Literal["none", "mirror"],
     ) -> tuple[Session, bool]:
@@ -90,7 +90,8 @@ class ModelCache:
             name: name that the client gave the session.
             files: key of the files' content.
             segmenter: segmenter that opens the session.
-            volumes: channels of the volume, all on one grid.
+            channels: returns the channels of the volume, all on one grid; called only if the
+                session has to be opened.
             roi: region to process, in IJK voxel edges; None for the whole volume.
             tta: test-time augmentation.
         """
@@ -102,7 +103,7 @@ class ModelCache:
             return kept.session, False
         self.close_session(name)
         cache = min(CACHE_BYTES, self.limit // 2)
-        session = segmenter.open(volumes, roi=roi, tta=tta, cache_bytes=cache)
+        session = segmenter.open(channels(), roi=roi, tta=tta, cache_bytes=cache)
         self._sessions[name] = _OpenSession(key, session, segmenter)
         while len(self._sessions) > MAX_SESSIONS:
             self.close_session(next(iter(self._sessions)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MaskSAMCore.errors import Cancelled, MaskSAMError
+from MaskSAMCore.geometry import Volume
 from MaskSAMCore.worker import protocol
 from MaskSAMCore.worker.cache import ModelCache
 from MaskSAMCore.worker.protocol import (
@@ -115,12 +116,24 @@ def segment(job: JobContext) -> dict[str, Any]:
         "progress": job.progress,
         "cancelled": job.cancelled,
     }
+
+    def channels() -> list[Volume]:
+        if not params.resample:
+            return volumes
+        job.progress("Resampling the channels", 0)
+        # Imported late, because it needs SciPy.
+        from MaskSAMCore.data.alignment import align_channels
+
+        return align_channels(volumes)
+
     if params.session is None:
-        result = segmenter.segment(volumes, roi=params.roi, boxes=params.boxes, tta=tta, **options)
+        result = segmenter.segment(
+            channels(), roi=params.roi, boxes=params.boxes, tta=tta, **options
+        )
     else:
         files = tuple(file_state(image) for image in params.images)
         session, opened = job.models.session(
-            params.session, files, segmenter, volumes, params.roi, tta
+            params.session, (files, params.resample), segmenter, channels, params.roi, tta
         )
         result = session.segment(params.boxes, **options)
         if opened and params.resume:

@@ -262,7 +262,7 @@ class SegmentParams:
     """Request to segment a volume.
 
     Attributes:
-        images: channels of the volume, all on one grid.
+        images: channels of the volume, all on one grid unless `resample`.
         model: name in the catalog, or path of a bundle.
         output: path of the raw file for the labelmap.
         roi: region to process, in IJK voxel edges; None for the whole volume.
@@ -272,6 +272,7 @@ class SegmentParams:
         session: key under which the worker holds the volume open; None to close it at once.
         resume: True if the session should exist already; the result notes if it did not.
         overwrite: True lets classes with boxes take voxels of classes without boxes.
+        resample: True resamples channels to the grid of the first one.
     """
 
     images: tuple[ImageFile, ...]
@@ -284,6 +285,7 @@ class SegmentParams:
     session: str | None = None
     resume: bool = False
     overwrite: bool = False
+    resample: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the `params` of ``segment``."""
@@ -298,6 +300,7 @@ class SegmentParams:
             "session": self.session,
             "resume": self.resume,
             "overwrite": self.overwrite,
+            "resample": self.resample,
         }
 
     @classmethod
@@ -319,6 +322,7 @@ class SegmentParams:
             session=None if session is None else str(session),
             resume=bool(value.get("resume", False)),
             overwrite=bool(value.get("overwrite", False)),
+            resample=bool(value.get("resample", False)),
         )
 
 

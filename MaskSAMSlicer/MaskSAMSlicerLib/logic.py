@@ -147,6 +147,7 @@ class SegmentationLogic:
         rule: str = REPLACE,
         progress: ProgressCallback | None = None,
         overwrite: bool = False,
+        resample: bool = False,
     ) -> vtkMRMLSegmentationNode:
         """Segment a volume and wait for the result; the application stays responsive.
 
@@ -161,6 +162,7 @@ class SegmentationLogic:
             rule: "replace" writes a class into the segment of its name, "add" makes new segments.
             progress: called with the stage, the fraction done and the seconds left or None.
             overwrite: let classes with boxes take voxels from classes without.
+            resample: resample the channels to the grid of the first one if their grids differ.
 
         Returns:
             The segmentation.
@@ -186,6 +188,7 @@ class SegmentationLogic:
             rule=rule,
             device=device,
             overwrite=overwrite,
+            resample=resample,
         )
         return self._wait(self.start(request, _callbacks(progress)))
 

@@ -31,6 +31,7 @@ class ModelInfo:
         description: one or two sentences.
         sha256: checksum of the download.
         url: address of the download; empty if there is none.
+        channels: name of each image that the model takes; an unknown one is empty.
         needs_boxes: whether the model has no classes and segments a structure in each of the user's
             boxes.
     """
@@ -46,6 +47,7 @@ class ModelInfo:
     description: str
     sha256: str
     url: str
+    channels: tuple[str, ...] = ("",)
     needs_boxes: bool = False
 
     def matches(self, text: str) -> bool:
@@ -75,6 +77,8 @@ class ModelInfo:
         if self.labels:
             names = ", ".join(label.name for label in self.labels)
             lines.append(_("Classes: {names}").format(names=escape(names)))
+        if len(self.channels) > 1:
+            lines.append(_("Images: {names}").format(names=escape(", ".join(self.channels))))
         if self.suitability.spacing_mm:
             lines.append(_("Voxel size: {:g} to {:g} mm").format(*self.suitability.spacing_mm))
         lines.append(
@@ -128,8 +132,10 @@ def _describe(entry: core_models.Entry) -> ModelInfo:
         labels = tuple(Label.from_json(value) for value in values.get("labels", ()))
         card: dict[str, Any] = dict(values.get("card") or {})
         suitability = core_models.Suitability.from_card(card)
+        plan: dict[str, Any] = dict(values.get("plan") or {})
+        channels = tuple(str(name) for name in plan.get("channels") or ("",))
     except (MaskSAMError, KeyError, TypeError, ValueError):
-        labels, card, suitability = (), {}, core_models.ANY_INPUT
+        labels, card, suitability, channels = (), {}, core_models.ANY_INPUT, ("",)
     installed = core_models.installed(entry)
     shipped = entry.folder is not None and core_models.user_folder() not in entry.folder.parents
     return ModelInfo(
@@ -144,5 +150,6 @@ def _describe(entry: core_models.Entry) -> ModelInfo:
         description=str(card.get("description", "")),
         sha256=entry.sha256,
         url=entry.url,
+        channels=channels,
         needs_boxes=entry.needs_boxes,
     )

@@ -21,6 +21,7 @@ from MaskSAMCore.worker.protocol import InstanceMessage
 from MaskSAMSlicerLib.model_catalog import ModelInfo
 from MaskSAMSlicerLib.mrml.box_nodes import class_of
 from MaskSAMSlicerLib.mrml.box_set import BoxSet
+from MaskSAMSlicerLib.mrml.channels import check_channels
 from MaskSAMSlicerLib.mrml.run_record import Edges, SegmentationRecord, checksum, volumes_of
 from MaskSAMSlicerLib.mrml.segments import (
     FoundClass,
@@ -57,6 +58,7 @@ class RunRequest:
         rule: "replace" or "add", see ``segments.write_segments``.
         device: "auto", "cpu", "cuda" or "mps".
         overwrite: let classes with boxes take voxels from classes without.
+        resample: resample channels to the grid of the first one.
     """
 
     volumes: Sequence[vtkMRMLScalarVolumeNode]
@@ -67,6 +69,7 @@ class RunRequest:
     rule: str = "replace"
     device: str = "auto"
     overwrite: bool = False
+    resample: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ class Run:
                 )
             )
         volumes = [volume_from_node(node) for node in request.volumes]
+        check_channels(request.model, volumes, request.resample)
         check_target(request.output, request.volumes[0])
         if request.model.needs_boxes and not request.boxes:
             raise ValueError(
@@ -186,6 +190,7 @@ class Run:
             session=uuid.uuid4().hex,
             roi=None if roi is None else (list(roi.lower), list(roi.upper)),
             edited=_class_names(boxes),
+            resample=request.resample,
         )
         return self._worker_request(volumes, roi, boxes)
 
@@ -204,6 +209,7 @@ class Run:
             session=self._record.session,
             resume=resume,
             overwrite=self.request.overwrite,
+            resample=self._record.resample,
         )
 
     def _on_result(self, result: SegmentedVolume) -> None:

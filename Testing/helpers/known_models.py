@@ -18,6 +18,8 @@ from MaskSAMCore.inference.sam.segmenter import SamSegmenter
 from Testing.helpers.sam_reference import small_sam
 from Testing.helpers.threshold_model import LABELS, SIDES, ThresholdModel, plan_for
 
+# Channels of the model "two_channels".
+CHANNELS = ("T1", "FLAIR")
 # No test waits this long.
 _FOR_EVER = 600.0
 
@@ -51,8 +53,8 @@ _ON_ENCODE: dict[str, Callable[[], object]] = {
 
 
 class _Model(ThresholdModel):
-    def __init__(self, on_encode: Callable[[], object]) -> None:
-        super().__init__()
+    def __init__(self, on_encode: Callable[[], object], channels: int) -> None:
+        super().__init__(channels=channels)
         self._on_encode = on_encode
 
     def encode(self, images):
@@ -93,8 +95,10 @@ class _KnownSegmenter(MaskSegmenter):
     def __init__(self, name: str) -> None:
         spacing = (16.0,) * 3 if name == "coarse" else (1.0,) * 3
         labels = SIDES if name == "sided" else LABELS
-        model = _Model(_ON_ENCODE.get(name, lambda: None))
-        super().__init__(model, plan_for(spacing=spacing), labels, device="cpu", name=name)
+        channels = CHANNELS if name == "two_channels" else ("MR",)
+        model = _Model(_ON_ENCODE.get(name, lambda: None), len(channels))
+        plan = plan_for(spacing=spacing, channels=channels)
+        super().__init__(model, plan, labels, device="cpu", name=name)
 
     def open(self, volume, **options):
         if self.name == "huge_array":
@@ -113,8 +117,8 @@ def known_segmenter(name: str) -> Segmenter:
 
     Args:
         name: "threshold"; a key of `_ON_ENCODE`; "slow_loading"; "huge_array", "spilling",
-            "many_slabs" or "echo" for the session and its result; "coarse" or "sided" for the plan
-            and the labels; "anything" for a small SAM.
+            "many_slabs" or "echo" for the session and its result; "coarse", "sided" or
+            "two_channels" for the plan and the labels; "anything" for a small SAM.
     """
     if name == "anything":
         return SamSegmenter(small_sam(), device="cpu", name=name)

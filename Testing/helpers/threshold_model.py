@@ -25,21 +25,24 @@ class Embedding:
 
 
 class ThresholdModel(Network):
-    """Network that predicts class k where the intensity is nearest to k.
+    """Network that predicts class k where the last channel's intensity is nearest to k.
 
     A class with a box fills exactly its box.
 
     Args:
         window: (T, H, W) of a window.
         classes: number of classes.
+        channels: number of channels.
 
     Attributes:
         encoded: number of windows encoded so far.
         decoded: number of windows decoded so far.
     """
 
-    def __init__(self, window: tuple[int, int, int] = (4, 8, 8), classes: int = 2) -> None:
-        super().__init__(NetworkConfig(classes, window=window))
+    def __init__(
+        self, window: tuple[int, int, int] = (4, 8, 8), classes: int = 2, channels: int = 1
+    ) -> None:
+        super().__init__(NetworkConfig(classes, channels, window))
         self.encoded = 0
         self.decoded = 0
 
@@ -50,7 +53,7 @@ class ThresholdModel(Network):
 
     def decode(self, embedding: Embedding, prompts: BoxPrompts | None = None) -> ClassScores:
         self.decoded += len(embedding.images)
-        values = embedding.images[:, 0]
+        values = embedding.images[:, -1]
         classes = torch.arange(self.config.num_classes + 1.0)[:, None, None, None]
         scores = 1 - (values[:, None] - classes).abs().clamp(max=1)
         if prompts is not None:
@@ -65,14 +68,15 @@ def plan_for(
     orientation: str = "SPL",
     spacing: Sequence[float] = (1, 1, 1),
     window: Sequence[int] = (4, 8, 8),
+    channels: Sequence[str] = ("MR",),
 ) -> Plan:
     """Return a plan that leaves the intensities unchanged."""
     return Plan(
         orientation=orientation,
         spacing=tuple(spacing),
         window=tuple(window),
-        normalization=(UNCHANGED,),
-        channels=("MR",),
+        normalization=(UNCHANGED,) * len(channels),
+        channels=tuple(channels),
     )
 
 

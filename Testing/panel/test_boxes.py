@@ -317,8 +317,10 @@ def test_a_box_outside_the_volume_is_refused(user, scene):
     volume = segmented(user)
     move_box(box_node("Anterior"), (90, 90, 90), (95, 95, 95), volume)
     user.click(user.ui.updateButton)
-    (message,) = host.messages.texts("error")
+    (message,) = host.messages.texts("status")  # of the main window, wherever the panel is scrolled
     assert "outside the volume" in message
+    assert user.ui.warningLabel.text == message
+    assert not host.messages.texts("error")
     assert not user.busy
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from Testing.helpers.known_models import CHANNELS
 from Testing.helpers.small_bundle import small_bundle
 from Testing.helpers.threshold_model import LABELS, SIDES
 
 KNOWN_MODELS = (
     "threshold",
     "sided",
+    "two_channels",
     "coarse",
     "echo",
     "slow",
@@ -35,6 +37,8 @@ def write_models(home: Path) -> None:
         folder.mkdir()
         labels = [label.to_json() for label in (SIDES if name == "sided" else LABELS)]
         described = {"name": name, "title": name.title(), "labels": labels}
+        if name == "two_channels":
+            described["plan"] = {"channels": CHANNELS}
         (folder / "masksam.json").write_text(json.dumps(described))
     checkpoint = home / "checkpoints" / "anything"
     checkpoint.mkdir(parents=True)

@@ -60,6 +60,7 @@ EXAMPLES = {
             session="abc",
             resume=True,
             overwrite=False,
+            resample=True,
         ),
         {
             "images": [
@@ -81,6 +82,7 @@ EXAMPLES = {
             "session": "abc",
             "resume": True,
             "overwrite": False,
+            "resample": True,
         },
     ),
     "segment result": (

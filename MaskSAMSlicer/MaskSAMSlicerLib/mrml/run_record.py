@@ -39,6 +39,7 @@ class SegmentationRecord:
         segment_ids: segment ID of each class.
         written: checksum of the voxels last written for each class.
         edited: classes whose voxels come from the user's boxes.
+        resample: whether channels were resampled to the grid of the first one.
     """
 
     model: str
@@ -49,6 +50,7 @@ class SegmentationRecord:
     segment_ids: dict[str, str] = field(default_factory=dict)
     written: dict[str, int] = field(default_factory=dict)
     edited: list[str] = field(default_factory=list)
+    resample: bool = False
 
     def save(
         self,

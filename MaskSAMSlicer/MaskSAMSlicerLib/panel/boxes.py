@@ -103,7 +103,7 @@ class BoxUpdates:
             if after_drag:
                 self._progress.show_status(str(error))
             else:
-                self._progress.show_error(error)
+                self._progress.refuse(error)
             return
         self._task.begin(_("Segmenting again"))
 
@@ -283,7 +283,7 @@ class BoxesView(VTKObservationMixin):
         try:
             self._boxes.show() if shown else self._boxes.hide()
         except ValueError as error:
-            self._progress.show_error(error)
+            self._progress.refuse(error)
         self._changed()
 
     def _draw(self, _checked: bool = False) -> None:

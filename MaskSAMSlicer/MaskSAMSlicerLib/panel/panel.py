@@ -9,8 +9,8 @@ from slicer.i18n import tr as _
 from MaskSAMSlicerLib import installer
 from MaskSAMSlicerLib.logic import SegmentationLogic
 from MaskSAMSlicerLib.mrml.box_nodes import draw
-from MaskSAMSlicerLib.mrml.volumes import volume_from_node
 from MaskSAMSlicerLib.panel.boxes import BoxesView, BoxUpdates
+from MaskSAMSlicerLib.panel.channels import ChannelsView
 from MaskSAMSlicerLib.panel.devices import DevicesView
 from MaskSAMSlicerLib.panel.dialogs import select_data
 from MaskSAMSlicerLib.panel.model_picker import ModelPicker
@@ -18,9 +18,6 @@ from MaskSAMSlicerLib.panel.output import OutputView
 from MaskSAMSlicerLib.panel.progress import ProgressView, WorkerTask
 from MaskSAMSlicerLib.panel.results import ResultsView
 from MaskSAMSlicerLib.run import Outcome, RunCallbacks, RunRequest
-
-# Colors of warnings, legible in light and dark themes.
-_WARNING_STYLE = "background: #fff3cd; color: #664d03; padding: 4px; border-radius: 3px;"
 
 
 class Panel:
@@ -43,6 +40,7 @@ class Panel:
         self._task = WorkerTask(logic, self._progress, self.update)
         self._results = ResultsView(ui, self._progress)
         self._output = OutputView(ui)
+        self._channels = ChannelsView(ui)
         self._devices = DevicesView(ui, logic, self._task)
         self.picker = ModelPicker(ui, logic, self._task, self._choose_model)
         self._updates = BoxUpdates(logic, self._task, self._progress, self.picker, self._results)
@@ -53,7 +51,6 @@ class Panel:
         ui.installButton.connect("clicked(bool)", self._install)
         ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self._draw_roi)
         ui.deviceSelector.connect("currentIndexChanged(int)", self._choose_device)
-        ui.warningLabel.styleSheet = _WARNING_STYLE
         logic.on_log = self._progress.log
         logic.on_change = self.update
         self.check_packages()
@@ -65,7 +62,8 @@ class Panel:
 
     def set_parameters(self, parameters: Any) -> None:
         """Set the wrapper of the parameter node; None while a scene closes."""
-        self._parameters = self._updates.parameters = self._output.parameters = parameters
+        self._parameters = self._updates.parameters = parameters
+        self._output.parameters = self._channels.parameters = parameters
         self.update()
 
     def update(self) -> None:
@@ -76,11 +74,11 @@ class Panel:
             select_data(self._ui.deviceSelector, parameters.device)
         self._output.refresh()
         self.picker.refresh(None if parameters is None else parameters.model)
+        self._channels.refresh(self.picker.model)
         for widget in (self._ui.inputsButton, self._ui.outputButton, self._ui.installButton):
             widget.enabled = not busy
         warnings = self._warnings()
-        self._ui.warningLabel.text = "\n".join(warnings)
-        self._ui.warningLabel.visible = bool(warnings)
+        self._progress.warn(warnings)
         self._results.refresh(warnings)
         self._boxes.refresh()
         self._update_segment_button()
@@ -124,26 +122,28 @@ class Panel:
         try:
             self._start()
         except ValueError as error:
-            self._progress.show_error(error)
+            self._progress.refuse(error)
 
     def _start(self) -> None:
         parameters, model = self._parameters, self.picker.model
         if parameters is None or model is None:
             raise ValueError(_("Choose a model first."))
         request = RunRequest(
-            volumes=[parameters.inputVolume],
+            volumes=self._channels.volumes,
             model=model,
             roi=parameters.roi,
             boxes=self._updates.boxes_of_first_run(),
             output=self._output.node,
             rule=self._output.rule,
             device=parameters.device,
+            resample=self._channels.ask_to_resample(),
         )
         callbacks = RunCallbacks(self._task.advance, self._on_segmented, self._task.fail)
         self._logic.start(request, callbacks)
         self._progress.log(
             _("Segmenting '{volume}' with '{model}'.").format(
-                volume=parameters.inputVolume.GetName(), model=model.title
+                volume="', '".join(node.GetName() for node in self._channels.volumes),
+                model=model.title,
             )
         )
         self._task.begin(_("Starting"))
@@ -204,6 +204,10 @@ class Panel:
             return _("Choose a model first.")
         if not model.installed:
             return _("The chosen model is not installed: press Download or Import.")
+        if self._channels.missing:
+            return _("Choose a volume for '{channel}' first.").format(
+                channel=self._channels.missing
+            )
         if model.needs_boxes and not self._updates.boxes_of_first_run():
             return _("This model needs boxes: name a box under Boxes, then draw it.")
         if self._missing_packages:
@@ -213,10 +217,11 @@ class Panel:
     def _warnings(self) -> list[str]:
         """Return why the chosen volume cannot be used, or may not suit the chosen model."""
         parameters, model = self._parameters, self.picker.model
-        if parameters is None or parameters.inputVolume is None or model is None:
+        if parameters is None or model is None or None in self._channels.volumes:
             return []
         try:
-            volume = volume_from_node(parameters.inputVolume)
+            volumes = self._channels.read()
         except ValueError as error:
             return [str(error)]
-        return list(model.suitability.doubts(volume, parameters.roi is not None))
+        doubts = model.suitability.doubts(volumes[0], parameters.roi is not None)
+        return [*self._channels.doubts(volumes), *doubts]

@@ -1,9 +1,9 @@
-"""Progress of the worker's current task: bar, status line, log, and cancelling."""
+"""Progress of the worker's current task: bar, warnings, status line, log, and cancelling."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import qt
@@ -14,10 +14,13 @@ from MaskSAMSlicerLib.logic import SegmentationLogic
 from MaskSAMSlicerLib.worker.client import WorkerError
 
 _POLL_MS = 50
+_STATUS_BAR_MS = 10_000
+# Colors of warnings, legible in light and dark themes.
+_WARNING_STYLE = "background: #fff3cd; color: #664d03; padding: 4px; border-radius: 3px;"
 
 
 class ProgressView:
-    """The progress bar, the status line below it, and the log.
+    """The warnings above the Segment button, the progress bar, the status line, and the log.
 
     Args:
         ui: the panel's widgets.
@@ -26,6 +29,22 @@ class ProgressView:
     def __init__(self, ui: Any) -> None:
         self._ui = ui
         ui.progressBar.visible = False
+        ui.warningLabel.styleSheet = _WARNING_STYLE
+
+    def warn(self, warnings: Sequence[str]) -> None:
+        """Show warnings about the user's choices in place of the earlier ones."""
+        self._ui.warningLabel.text = "\n".join(warnings)
+        self._ui.warningLabel.visible = bool(warnings)
+
+    def refuse(self, error: ValueError) -> None:
+        """Show why the user's choices cannot work, until the next call of `warn`.
+
+        The main window's status bar shows it too, because a button that is far below the warnings
+        may have been clicked.
+        """
+        self.log(str(error))
+        self.warn([str(error)])
+        slicer.util.showStatusMessage(str(error), _STATUS_BAR_MS)
 
     def begin(self, task: str) -> None:
         """Show that a task has begun whose duration is not known yet."""

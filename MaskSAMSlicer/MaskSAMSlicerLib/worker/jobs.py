@@ -57,7 +57,7 @@ class SegmentRequest:
     """A volume to segment.
 
     Attributes:
-        volumes: channels of the volume, all on one grid.
+        volumes: channels of the volume, all on one grid unless `resample`.
         model: name in the catalog, or path of a bundle.
         roi: region to process, in IJK voxel edges; None for the whole volume.
         boxes: boxes of classes, in IJK voxel edges.
@@ -67,6 +67,7 @@ class SegmentRequest:
             volume cost only a decode; None to close it at once.
         resume: True if the session should exist already; the result notes if it did not.
         overwrite: True lets classes with boxes take voxels of classes without boxes.
+        resample: True resamples channels to the grid of the first one.
     """
 
     volumes: Sequence[Volume]
@@ -78,6 +79,7 @@ class SegmentRequest:
     session: str | None = None
     resume: bool = False
     overwrite: bool = False
+    resample: bool = False
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ class SharedFiles:
             session=request.session,
             resume=request.resume,
             overwrite=request.overwrite,
+            resample=request.resample,
         )
 
     def read_labelmap(self, file: LabelmapFile) -> np.ndarray:
