@@ -65,6 +65,12 @@ def test_a_convolution_and_its_gradients_equal_pytorchs(slices: int, shape: dict
         results.append((found, given.grad, layer.weight.grad))
     for mine, known in zip(*results, strict=True):
         torch.testing.assert_close(mine, known, rtol=1e-4, atol=1e-4)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(image), results[1][0], rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = ours(image)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), results[1][0], rtol=0.05, atol=0.05)
 
 
 def test_thin_windows_can_be_trained_in_mixed_precision() -> None:
