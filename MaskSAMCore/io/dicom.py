@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
-from MaskSAMCore.io.dicom_files import ImageFile, image_files, is_dicom, read_image_file, texts
+from MaskSAMCore.io.dicom_files import (
+    ImageFile,
+    is_dicom,
+    read_image_file,
+    read_series,
+    silent_pydicom,
+    texts,
+)
 from MaskSAMCore.io.dicom_frames import Frame, frames_of, stated_distance
 from MaskSAMCore.io.dicom_stack import Stack, stack_of
 from MaskSAMCore.io.dicom_voxels import StackVoxels, voxels_of
 from MaskSAMCore.io.files import image_stem
 from MaskSAMCore.io.orientation import check_voxel_size
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# From the axes of DICOM to those of volumes.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NAMED_FRAMES = 3
 # Ratio of a distance of slices to the stated one from which slices may be missing in between.
 _GAP = 1.5
@@ -32,15 +38,15 @@ def read_dicom(path: Path) -> Volume:
     Raises:
         MaskSAMError: the path does not hold exactly one complete volume of grey levels.
     """
-    with _silent_pydicom():
-        files = _series(path) if path.is_dir() else [read_image_file(path)]
+    with silent_pydicom():
+        files = read_series(path)
         frames = [frame for file in files for frame in frames_of(file)]
         if len(frames) == 1 and not path.is_dir():
             _check_alone(files[0])
         stack = stack_of(path, frames)
         voxels = voxels_of(path, stack)
         notes = tuple(_notes(path, stack, voxels))
-    matrix = _LPS_TO_RAS @ stack.ijk_to_lps
+    matrix = LPS_TO_RAS @ stack.ijk_to_lps
     check_voxel_size(matrix, path)
     return Volume(
         voxels.array,
@@ -49,29 +55,6 @@ def read_dicom(path: Path) -> Volume:
         notes=notes,
         modality="".join(texts(files[0].header, "Modality")[:1]),
     )
-
-
-def _series(folder: Path) -> list[ImageFile]:
-    """Return the files of the only series in a folder.
-
-    Raises:
-        MaskSAMError: the folder holds no series or several, or a damaged file.
-    """
-    files = image_files(folder)
-    if not files:
-        raise MaskSAMError(f"{folder} holds no DICOM series and no image file")
-    count = len({file.series for file in files})
-    if count > 1:
-        raise MaskSAMError(
-            f"{folder} holds {count} DICOM series: put the one to segment into its own folder"
-        )
-    patients = {"".join(texts(file.header, "PatientID")) for file in files}
-    if len(patients) > 1:
-        raise MaskSAMError(
-            f"{folder} holds slices of {len(patients)} patients: put those of one patient into"
-            " their own folder"
-        )
-    return files
 
 
 def _check_alone(file: ImageFile) -> None:
@@ -124,13 +107,3 @@ def _notes(path: Path, stack: Stack, voxels: StackVoxels) -> Iterator[str]:
 def _named(frames: Sequence[Frame]) -> str:
     names = ", ".join(frame.name for frame in frames[:_NAMED_FRAMES])
     return f"{names}, ..." if len(frames) > _NAMED_FRAMES else names
-
-
-@contextmanager
-def _silent_pydicom() -> Iterator[None]:
-    """Read values without pydicom's checks and their warnings: those used are checked here."""
-    from pydicom import config
-
-    with warnings.catch_warnings(), config.disable_value_validation():
-        warnings.simplefilter("ignore")
-        yield

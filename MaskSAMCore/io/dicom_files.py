@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,6 +62,16 @@ class ImageFile:
         return _damaged(self.path)
 
 
+@contextmanager
+def silent_pydicom() -> Iterator[None]:
+    """Use values without pydicom's checks and their warnings: readers check those they need."""
+    from pydicom import config
+
+    with warnings.catch_warnings(), config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def is_dicom(path: Path) -> bool:
     """Return whether a file is a DICOM file, as its first bytes say."""
     try:
@@ -66,6 +79,31 @@ def is_dicom(path: Path) -> bool:
     except OSError:
         return False
     return _has_magic(head) or (_has_bare_beginning(head) and not is_image_name(path))
+
+
+def read_series(path: Path) -> list[ImageFile]:
+    """Return the image files of the only series in a folder, or the one file that ``path`` is.
+
+    Raises:
+        MaskSAMError: the folder holds no series or several, or a file is damaged or no image.
+    """
+    if not path.is_dir():
+        return [read_image_file(path)]
+    files = image_files(path)
+    if not files:
+        raise MaskSAMError(f"{path} holds no DICOM series and no image file")
+    count = len({file.series for file in files})
+    if count > 1:
+        raise MaskSAMError(
+            f"{path} holds {count} DICOM series: put the one to segment into its own folder"
+        )
+    patients = {"".join(texts(file.header, "PatientID")) for file in files}
+    if len(patients) > 1:
+        raise MaskSAMError(
+            f"{path} holds slices of {len(patients)} patients: put those of one patient into"
+            " their own folder"
+        )
+    return files
 
 
 def image_files(folder: Path) -> list[ImageFile]:

@@ -1,0 +1,190 @@
+"""DICOM images that a segmentation was made from, as segmentations and reports refer to them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io.dicom import LPS_TO_RAS
+from MaskSAMCore.io.dicom_files import ImageFile, is_dicom, read_series, silent_pydicom, texts
+from MaskSAMCore.io.dicom_frames import Frame, frames_of
+from MaskSAMCore.io.dicom_stack import stack_of
+from MaskSAMCore.io.files import MALFORMED
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+# Elements without which another file cannot refer to an image.
+_REFERENCES = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
+# Elements of patient and study that every derived file has, and patterns of their values.
+_INHERITED = {
+    "PatientID": "",
+    "PatientName": "",
+    "PatientBirthDate": "[0-9]{8}",
+    "PatientSex": "[MFO]",
+    "AccessionNumber": "",
+    "StudyID": "",
+    "StudyDate": "[0-9]{8}",
+    "StudyTime": r"[0-9]{2,6}(\.[0-9]{1,6})?",
+}
+_LARGEST_SERIES_NUMBER = 10**9
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSource:
+    """Images of a DICOM series that a volume was read from, or was resampled from.
+
+    Attributes:
+        path: file or folder of the series, for messages.
+        images: headers of the files, completed for references to them.
+        slices: image and index of the frame of each slice, in order along the normal; empty if the
+            frames are not evenly spaced slices.
+        grid: place of the slices in space, with voxels of 0; None without slices.
+    """
+
+    path: Path
+    images: tuple[Dataset, ...]
+    slices: tuple[tuple[Dataset, int], ...] = ()
+    grid: Volume | None = None
+
+    @property
+    def series_number(self) -> int:
+        """Number of the series; 0 if it has none."""
+        with suppress(*MALFORMED):
+            return min(max(int(self.images[0].SeriesNumber), 0), _LARGEST_SERIES_NUMBER)
+        return 0
+
+    def refused(self, error: Exception) -> MaskSAMError:
+        """Return the error for headers that cannot be referred to."""
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        return MaskSAMError(
+            f"the headers of {self.path} do not allow a DICOM segmentation ({reason[0]}): write"
+            " another --format"
+        )
+
+
+def read_source(path: Path) -> DicomSource:
+    """Read the headers of a DICOM series, given by its folder or by its only file.
+
+    Raises:
+        MaskSAMError: the path is no DICOM series, a file is damaged or has no UIDs, or highdicom is
+            not installed.
+    """
+    if find_spec("highdicom") is None:
+        raise MaskSAMError("DICOM segmentations need highdicom: pip install 'masksam[dicom]'")
+    if path.is_file() and not is_dicom(path):
+        raise MaskSAMError(
+            f"{path} is no DICOM file, so that a DICOM segmentation cannot refer to its series:"
+            " write another --format, or give the DICOM series"
+        )
+    with silent_pydicom():
+        frames = {file: frames_of(file) for file in read_series(path)}
+        images = {file: _completed(file) for file in frames}
+        try:
+            stack = stack_of(path, [frame for found in frames.values() for frame in found])
+        except MaskSAMError:
+            # A volume that was resampled, for example where slices are missing, has its own grid.
+            return DicomSource(path, _placed(images, frames))
+        slices = [group[0] for group in stack.slices]
+        pixels = slices[0].pixels
+        voxels = np.broadcast_to(np.uint8(0), (len(slices), pixels.rows, pixels.columns))
+        used = {file: images[file] for file in dict.fromkeys(frame.file for frame in slices)}
+        return DicomSource(
+            path,
+            _placed(used, frames),
+            tuple((images[frame.file], frame.index) for frame in slices),
+            Volume(voxels, LPS_TO_RAS @ stack.ijk_to_lps),
+        )
+
+
+def _placed(
+    images: Mapping[ImageFile, Dataset], frames: Mapping[ImageFile, Sequence[Frame]]
+) -> tuple[Dataset, ...]:
+    """Return images whose headers have the place of their frames where highdicom looks for it.
+
+    Elements may be missing, or lie in other groups of the header, as in nuclear medicine. Slices of
+    several frames of reference were read as one volume, so that they are given that of the first.
+    """
+    space = next(iter(images.values())).FrameOfReferenceUID
+    for file, image in images.items():
+        first = frames[file][0]
+        place = {
+            "FrameOfReferenceUID": space,
+            "ImageOrientationPatient": _decimals(first.orientation),
+            "ImagePositionPatient": _decimals(first.position),
+            "PixelSpacing": _decimals(first.spacing),
+            # Segmentations state their own thickness, but highdicom demands one here.
+            "SliceThickness": "1",
+        }
+        for keyword, value in place.items():
+            setattr(image, keyword, value)
+        image.SharedFunctionalGroupsSequence = _item(
+            PlaneOrientationSequence=_item(
+                ImageOrientationPatient=place["ImageOrientationPatient"]
+            ),
+            PixelMeasuresSequence=_item(
+                PixelSpacing=place["PixelSpacing"], SliceThickness=place["SliceThickness"]
+            ),
+        )
+        image.PerFrameFunctionalGroupsSequence = [
+            group
+            for frame in frames[file]
+            for group in _item(
+                PlanePositionSequence=_item(ImagePositionPatient=_decimals(frame.position))
+            )
+        ]
+    return tuple(images.values())
+
+
+def _item(**values: Any) -> list[Dataset]:
+    """Return the value of a sequence with one item."""
+    from pydicom.dataset import Dataset
+
+    item = Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return [item]
+
+
+def _decimals(values: Sequence[float]) -> list[str]:
+    """Return numbers as DICOM's decimal text, which has 16 characters at most."""
+    from pydicom.valuerep import format_number_as_ds
+
+    return [format_number_as_ds(value) for value in values]
+
+
+def _completed(file: ImageFile) -> Dataset:
+    """Return the header of a file with all elements that derived files take over, in place.
+
+    Raises:
+        MaskSAMError: the file cannot be referred to, or is damaged.
+    """
+    from pydicom.uid import generate_uid
+
+    header = file.header
+    for keyword in _REFERENCES:
+        if not texts(header, keyword):
+            raise MaskSAMError(
+                f"{file.path} does not state its {keyword}, to which a DICOM segmentation must"
+                " refer: give the original images of the scanner"
+            )
+    try:
+        for keyword, pattern in _INHERITED.items():
+            value = texts(header, keyword)
+            if not value or (pattern and not re.fullmatch(pattern, value[0])):
+                setattr(header, keyword, "")
+        if not texts(header, "FrameOfReferenceUID"):
+            # The same for all images of the series, whose positions are in one space.
+            header.FrameOfReferenceUID = generate_uid(entropy_srcs=[file.series, "space"])
+    except MALFORMED as error:
+        raise file.damaged() from error
+    return header
