@@ -13,3 +13,30 @@ class OutOfMemory(MaskSAMError):
 
 class Cancelled(Exception):
     """Work that was stopped at the caller's request; nothing was changed."""
+
+
+def describe(error: BaseException) -> str:
+    """Return a message for the user about an error of the work, without error numbers."""
+    if isinstance(error, MaskSAMError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "the memory ran out: close other programs, or give a smaller volume"
+    if isinstance(error, OSError):
+        reason = (error.strerror or str(error) or type(error).__name__).lower()
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return f"{' and '.join(names)}: {reason}" if names else reason
+    first_line = next(iter(str(error).splitlines()), "")
+    return f"unexpected {type(error).__name__}: {first_line}"
+
+
+def visible(text: str) -> str:
+    """Return a text with escapes, such as ``\\x1b``, in place of characters that are not visible.
+
+    File names may hold line breaks, codes that control the terminal, and bytes that are no text.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def one_line(message: str) -> str:
+    """Return a message in one line of visible characters."""
+    return visible(" ".join(message.splitlines()))

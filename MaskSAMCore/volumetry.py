@@ -33,7 +33,7 @@ class StructureVolume:
 
 
 def structure_volumes(
-    found: Sequence[tuple[str, float, int]], voxel_ml: float
+    found: Sequence[tuple[str, float, float]], voxel_ml: float
 ) -> list[StructureVolume]:
     """Return the volume and asymmetry of each class.
 
@@ -42,7 +42,7 @@ def structure_volumes(
 
     Args:
         found: class name, confidence and number of voxels of each class.
-        voxel_ml: volume of a voxel in ml.
+        voxel_ml: volume of a voxel in ml; 1 if the numbers are volumes in ml.
 
     Returns:
         One row per class, in the same order; both sides of a structure have the same asymmetry.

@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from MaskSAMCore.allocation import keep_freed_memory
 from MaskSAMCore.cli import benchmark, compare, demo, evaluate, export, models, predict, train
-from MaskSAMCore.errors import Cancelled, MaskSAMError
+from MaskSAMCore.errors import Cancelled, MaskSAMError, describe, one_line
 
 app = typer.Typer(
     name="masksam",
@@ -49,7 +49,9 @@ for command in (predict, evaluate, train, compare, export, models, demo, benchma
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run ``masksam`` and return its exit status: 0, 2 after an error, 130 after Ctrl-C.
+    """Run ``masksam`` and return its exit status.
+
+    It is 0, 2 after an error, 3 if some cases of a folder failed, and 130 after Ctrl-C.
 
     Args:
         arguments: command line without the program's name; by default that of the process.
@@ -68,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
             os.dup2(null.fileno(), sys.stdout.fileno())
         if error.errno == errno.EPIPE:
             return status or 1  # The reader of a pipe, such as `head`, has closed it.
-        return status or _fail(_describe(error), 2)
+        return status or _fail(describe(error), 2)
     return status
 
 
@@ -84,12 +86,8 @@ def _run(arguments: list[str]) -> int:
         return finished.exit_code
     except (typer.Abort, KeyboardInterrupt, Cancelled):
         return _fail("stopped; nothing was half-written", 130)
-    except MaskSAMError as error:
-        return _fail(str(error), 2)
-    except MemoryError:
-        return _fail("the memory ran out: close other programs, or give a smaller volume", 2)
-    except OSError as error:
-        return _fail(_describe(error), 2)
+    except (MaskSAMError, MemoryError, OSError) as error:
+        return _fail(describe(error), 2)
     except Exception as error:
         # The class of usage errors belongs to click or to typer, depending on the version of typer.
         format_message = getattr(error, "format_message", None)
@@ -98,16 +96,6 @@ def _run(arguments: list[str]) -> int:
         return _fail(format_message(), 2)
 
 
-def _describe(error: OSError) -> str:
-    """Return the files of an error and the system's message, without error numbers."""
-    reason = (error.strerror or str(error) or type(error).__name__).lower()
-    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-    return f"{' and '.join(names)}: {reason}" if names else reason
-
-
 def _fail(message: str, status: int) -> int:
-    line = " ".join(message.splitlines())
-    # File names may hold line breaks, codes that control the terminal, and bytes that are no text.
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    print(f"masksam: error: {shown}", file=sys.stderr)
+    print(f"masksam: error: {one_line(message)}", file=sys.stderr)
     return status

@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from MaskSAMCore.cli.display import ProgressDisplay, results_table, volumes_of
+from MaskSAMCore.cli.display import ProgressDisplay, results_table
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared
+from MaskSAMCore.cohort.record import volumes_of
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.models.catalog import DEFAULT_MODEL
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -10,16 +11,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from MaskSAMCore.volumetry import StructureVolume, structure_volumes
+from MaskSAMCore.errors import one_line
+from MaskSAMCore.io.standard_error import visible_stderr
+from MaskSAMCore.volumetry import StructureVolume
 
 if TYPE_CHECKING:
-    from MaskSAMCore.inference import DeviceChoice, Segmentation
+    from MaskSAMCore.inference import DeviceChoice
 
 
 class ProgressDisplay:
     """Progress bar of the current case, with the results of the finished cases above it.
 
-    If stderr is not a terminal, only the results are printed.
+    If stderr is not a terminal, a line for each case takes the place of the bar.
 
     Args:
         cases: number of cases.
@@ -33,6 +36,8 @@ class ProgressDisplay:
         self.cases = cases
         self.done = 0
         self.name = ""
+        self.rest = ""
+        self.began = time.monotonic()
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -59,7 +64,7 @@ class ProgressDisplay:
 
     def started(self, name: str) -> None:
         """Show that a case is being read."""
-        count = f" ({self.done + 1} of {self.cases})" if self.cases > 1 else ""
+        count = f" ({self.done + 1} of {self.cases}{self.rest})" if self.cases > 1 else ""
         self.name = f"{name}{count}"
         self.bar.update(self.task, completed=0, description=f"{self.name}: reading", left="")
 
@@ -78,17 +83,30 @@ class ProgressDisplay:
             table: table of the classes found.
             notes: remarks for the user.
         """
-        self.done += 1
         table.title = name
         self.out.print(table)
-        for note in notes:
-            self.errors.print(f"Note: {note}", highlight=False)
+        self.message(*(f"Note: {note}" for note in notes))
+        self._advance(name)
 
+    def failed(self, name: str, reason: str) -> None:
+        """Print the reason for which a case has no results."""
+        self.message(f"Failed: {name}: {reason}")
+        self._advance(name)
 
-def volumes_of(result: Segmentation) -> list[StructureVolume]:
-    """Return the volume and the asymmetry of each class that was found."""
-    found = [(found.name, found.confidence, found.voxel_count) for found in result.instances]
-    return structure_volumes(found, result.volume.voxel_ml)
+    def message(self, *lines: str) -> None:
+        """Print lines on stderr."""
+        with visible_stderr():
+            for line in lines:
+                self.errors.print(one_line(line), highlight=False, soft_wrap=True)
+
+    def _advance(self, name: str) -> None:
+        """Count a case, and estimate the time for the others."""
+        self.done += 1
+        remaining = self.cases - self.done
+        seconds = (time.monotonic() - self.began) / self.done * remaining
+        self.rest = f", {_duration(seconds)} left" if remaining else ""
+        if self.cases > 1 and not self.errors.is_terminal:
+            self.message(f"{self.done} of {self.cases} cases{self.rest}")
 
 
 def results_table(rows: Sequence[StructureVolume]) -> Table:
@@ -106,3 +124,11 @@ def results_table(rows: Sequence[StructureVolume]) -> Table:
     if not rows:
         table.add_row("nothing was found", "", "")
     return table
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in words, such as "1 h 20 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

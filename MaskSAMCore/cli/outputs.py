@@ -21,11 +21,18 @@ class Outputs:
         files: files to write.
         replaced: folders that are written as a whole, in place of a folder of the same name.
         filled: folders that files are added to.
+        extended: files that are written anew with what they hold.
     """
 
     files: tuple[Path, ...] = ()
     replaced: tuple[Path, ...] = ()
     filled: tuple[Path, ...] = ()
+    extended: tuple[Path, ...] = ()
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """All files and folders that are written, without folders that are filled."""
+        return (*self.files, *self.replaced, *self.extended)
 
 
 @dataclass(frozen=True)
@@ -57,14 +64,14 @@ def prepared(outputs: Outputs, inputs: Inputs, overwrite: bool) -> Iterator[None
     """
     _check_inputs(outputs, inputs)
     _check_files(outputs, overwrite)
-    parents = {path.parent for path in (*outputs.files, *outputs.replaced)}
+    parents = {path.parent for path in outputs.written}
     with made_folders(sorted({*parents, *outputs.filled})):
         _check_different(outputs)
         yield
 
 
 def _check_files(outputs: Outputs, overwrite: bool) -> None:
-    for path in outputs.files:
+    for path in (*outputs.files, *outputs.extended):
         if path.is_dir():
             raise MaskSAMError(f"{path} is a folder: name another file")
         if path.exists() and not path.is_file():
@@ -80,7 +87,7 @@ def _check_inputs(outputs: Outputs, inputs: Inputs) -> None:
         key: path for path in given.values() for parent in _above(path) for key in _keys(parent)
     }
     closed = {key: path for path in inputs.closed for key in _keys(path)}
-    for output in (*outputs.files, *outputs.replaced, *outputs.filled):
+    for output in (*outputs.written, *outputs.filled):
         if not _keys(output).isdisjoint(given):
             raise MaskSAMError(
                 f"{output} is an input, and inputs are never replaced: name another output"
@@ -101,7 +108,7 @@ def _check_inputs(outputs: Outputs, inputs: Inputs) -> None:
 def _check_different(outputs: Outputs) -> None:
     """Raise an error if two outputs are one file. Their folders exist."""
     seen: dict[str, Path] = {}
-    for path in (*outputs.files, *outputs.replaced):
+    for path in outputs.written:
         resolved = _resolved(path)
         name = str(resolved)
         other = seen.setdefault(_folded(name) if _ignores_case(resolved.parent) else name, path)

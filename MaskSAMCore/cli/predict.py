@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from MaskSAMCore.cli.cases import OUTPUT_FORMATS, PredictionCase, find_cases
-from MaskSAMCore.cli.display import ProgressDisplay, results_table, volumes_of
+from MaskSAMCore import __version__
+from MaskSAMCore.cli.display import ProgressDisplay, results_table
 from MaskSAMCore.cli.outputs import Inputs, Outputs, files_in, prepared, present
-from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import box_on_grid
-from MaskSAMCore.io import (
-    image_stem,
-    read_boxes,
-    read_volume,
-    write_labelmap,
-    write_probabilities,
+from MaskSAMCore.cohort.bids import (
+    DESCRIPTION,
+    LOOKUP_TABLE,
+    check_derivatives,
+    write_derivatives,
 )
+from MaskSAMCore.cohort.case import Case, LeftOut
+from MaskSAMCore.cohort.case_run import CaseSettings
+from MaskSAMCore.cohort.cases import OUTPUT_FORMATS, FoundCases, find_cases
+from MaskSAMCore.cohort.record import CaseRecord, count_statuses
+from MaskSAMCore.cohort.run import record_left_out, remaining_cases, run_cases
+from MaskSAMCore.cohort.shard import Shard
+from MaskSAMCore.cohort.table import TABLE_NAME, CaseTable
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import RasBox
+from MaskSAMCore.io import read_boxes
+from MaskSAMCore.io.files import remove_abandoned
 from MaskSAMCore.models.catalog import DEFAULT_MODEL
-from MaskSAMCore.volumetry import StructureVolume, write_volume_table
+from MaskSAMCore.volumetry import write_volume_table
 
 if TYPE_CHECKING:
-    from MaskSAMCore.inference import Segmentation, Segmenter
+    from MaskSAMCore.inference import Segmenter
 
 Format = Enum("Format", {name: name for name in OUTPUT_FORMATS}, type=str)  # type: ignore[misc]
+
+# Exit status of a run in which some cases failed and the others were segmented.
+SOME_FAILED = 3
+# Failed cases that the summary names; the table of the run has all.
+_NAMED_FAILURES = 10
+# Shards may still be writing files that are younger than this.
+_ABANDONED_SECONDS = 600.0
 
 
 class TTA(str, Enum):
@@ -43,7 +60,10 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     inputs: list[Path] = typer.Argument(
-        ..., metavar="INPUT...", help="Image files, DICOM series folders, or a folder of cases."
+        ...,
+        metavar="INPUT...",
+        help="Image files, DICOM series folders, BIDS datasets, or folders of images or of DICOM"
+        " studies.",
     ),
     output: Path = typer.Option(
         ..., "-o", "--output", help="A file for one input, a folder for several."
@@ -65,6 +85,9 @@ def predict(
         help="Let classes with boxes overwrite classes without; by default these do not change.",
     ),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
+    threads: int | None = typer.Option(
+        None, "--threads", min=1, help="CPU cores to use; by default all."
+    ),
     tta: TTA = typer.Option(TTA.none, help="mirror: average mirrored passes (slower)."),
     image_format: Format = typer.Option(
         OUTPUT_FORMATS[0], "--format", help="File format of results in a folder."
@@ -76,39 +99,145 @@ def predict(
         None, help="Also write volumes, scores and left-right asymmetry of all cases to a CSV file."
     ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace outputs that exist."),
+    skip_existing: bool = typer.Option(
+        False,
+        "--skip-existing",
+        help="Skip cases whose outputs exist: continue a run that was stopped or had failures.",
+    ),
+    keep_going: bool | None = typer.Option(
+        None,
+        "--keep-going/--no-keep-going",
+        help="Go on with the next case after an error, and exit with status 3 at the end;"
+        " the default for folders of cases.",
+    ),
+    shard: str | None = typer.Option(
+        None, "--shard", metavar="I/N", help="Segment only part I of N, such as 1/8 to 8/8."
+    ),
+    bids_suffix: list[str] = typer.Option(
+        ["T1w"],
+        "--bids-suffix",
+        help="Suffix of the images to segment in BIDS datasets; may be given several times.",
+    ),
 ) -> None:
-    """Segment images into named classes, each on its own grid."""
+    """Segment images into named classes, each on its own grid.
+
+    The results of a folder of cases are listed in cases.csv beside them.
+    """
     from MaskSAMCore.inference import Segmenter
 
+    if overwrite and skip_existing:
+        raise MaskSAMError("--overwrite and --skip-existing exclude each other: choose one")
     if boxes is None and needs_boxes(model):
         raise MaskSAMError(
             f"'{model}' segments the objects in boxes: draw ROIs in Slicer, save them and add"
             " --boxes FILE.mrk.json"
         )
+    part = None if shard is None else Shard.parse(shard)
+    if threads is not None:
+        limit_threads(threads)
     segmenter = Segmenter.from_model(model, device=device)
-    cases = find_cases(inputs, output, segmenter.channels, image_format.value)
-    files = [path for case in cases for path in outputs(case, probabilities)]
-    images = [path for case in cases for path in case.channels]
+    found = find_cases(inputs, output, segmenter.channels, image_format.value, bids_suffix)
+    if keep_going is None:
+        keep_going = bool(found.folders)
+    failed = [one for one in found.left_out if one.failed]
+    if failed and not keep_going:
+        raise MaskSAMError(failed[0].reason)
+    settings = CaseSettings(
+        roi=None if roi is None else _only_roi(roi),
+        boxes=None if boxes is None else _boxes(boxes, segmenter),
+        boxes_overwrite=boxes_overwrite,
+        mirror=tta is TTA.mirror,
+        probabilities=probabilities,
+        overwrite=overwrite or skip_existing,
+    )
+    cases, left_out = _of_shard(found, part)
+    if part is not None and volumes is not None:
+        volumes = part.own_file(volumes)
+    class_names = [label.name for label in segmenter.labels]
+    class_names += [box.class_name for box in settings.boxes or ()]
+    # A single image that was named needs no table.
+    several = bool(found.folders) or len(found.cases) > 1
+    table = CaseTable(
+        output / TABLE_NAME if several and found.cases[0].output != output else None,
+        class_names,
+        part,
+        [*(case.name for case in cases), *(one.name for one in left_out)],
+    )
+    bids = found.bids if table.path is not None else ()
+    if bids:
+        check_derivatives(output)
+    files = [path for case in cases for path in settings.outputs(case)]
+    extended = [output / name for name in ((DESCRIPTION, LOOKUP_TABLE) if bids else ())]
+    started = time.monotonic()
     with prepared(
-        Outputs((*files, *present(volumes))),
-        Inputs(
-            (*images, *present(roi, boxes), *files_in(Path(model))),
-            closed=tuple(path for path in images if path.is_dir()),
-        ),
-        overwrite,
+        Outputs((*files, *present(volumes)), extended=(*extended, *present(table.path))),
+        _inputs(cases, roi, boxes, Path(model)),
+        settings.overwrite,
     ):
-        found: dict[str, list[StructureVolume]] = {}
-        with ProgressDisplay(len(cases), segmenter.device) as display:
-            for case in cases:
-                result = segment_case(
-                    segmenter, case, roi, boxes, boxes_overwrite, tta.value, probabilities, display
-                )
-                write_case(result, case, overwrite)
-                found[case.name] = volumes_of(result)
-                if volumes is not None:
-                    # An interruption thus loses the row of no other case.
-                    write_volume_table(volumes, found)
-                display.finished(case.name, results_table(found[case.name]), result.notes)
+        if bids:
+            write_derivatives(output, bids, segmenter.labels, segmenter.name, __version__)
+        with table:
+            records = record_left_out(left_out, table)
+            remaining = remaining_cases(cases, settings, table, skip_existing)
+            with ProgressDisplay(len(remaining), segmenter.device) as display:
+                watcher = _DisplayWatcher(display)
+                for record in records:
+                    watcher.left_out(record)
+                try:
+                    records += run_cases(remaining, segmenter, settings, table, watcher, keep_going)
+                finally:
+                    done = table.volumes()
+                    if volumes is not None and done:
+                        write_volume_table(volumes, done)
+        if table.path is not None:
+            _summarize(display, records, len(cases) - len(remaining), table)
+            # Runs that were killed leave temporary folders, but those of other shards are in use.
+            age = time.monotonic() - started if part is None else _ABANDONED_SECONDS
+            for folder in {output, *(case.output.parent for case in cases)}:
+                remove_abandoned(folder, age)
+        if any(record.status == "failed" for record in records):
+            # Folders without a result are removed.
+            raise typer.Exit(SOME_FAILED)
+
+
+class _DisplayWatcher:
+    """Receiver of the progress of a run, which shows it.
+
+    Args:
+        display: display of the shell.
+    """
+
+    def __init__(self, display: ProgressDisplay) -> None:
+        self.display = display
+
+    def started(self, name: str) -> None:
+        """Show that a case is being read."""
+        self.display.started(name)
+
+    def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None:
+        """Show the progress of the case."""
+        self.display.progress(stage, fraction, seconds_left)
+
+    def finished(self, record: CaseRecord) -> None:
+        """Show the results of a case, or the reason for which it has none."""
+        if record.status == "failed":
+            self.display.failed(record.case, record.reason)
+        else:
+            self.display.finished(record.case, results_table(record.volumes), record.notes)
+
+    def left_out(self, record: CaseRecord) -> None:
+        """Show an image that is not segmented."""
+        kind = "Failed" if record.status == "failed" else "Skipped"
+        self.display.message(f"{kind}: {record.reason}")
+
+
+def limit_threads(threads: int) -> None:
+    """Use a number of CPU cores for the network and for images."""
+    import SimpleITK as sitk
+    import torch
+
+    torch.set_num_threads(threads)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 
 def needs_boxes(model: str) -> bool:
@@ -118,66 +247,55 @@ def needs_boxes(model: str) -> bool:
     return any(entry.needs_boxes for entry in catalog() if entry.name == model)
 
 
-def outputs(case: PredictionCase, probabilities: bool) -> list[Path]:
-    """Return the files to write for a case."""
-    return [case.output, probabilities_path(case)] if probabilities else [case.output]
+def _only_roi(path: Path) -> RasBox:
+    """Return the ROI of a markup file.
+
+    Raises:
+        MaskSAMError: the file cannot be read, or holds several ROIs.
+    """
+    found = read_boxes(path)
+    if len(found) != 1:
+        raise MaskSAMError(f"{path} holds {len(found)} ROIs: --roi takes exactly one")
+    return found[0]
 
 
-def probabilities_path(case: PredictionCase) -> Path:
-    """Return the file for the class probabilities of a case."""
-    return case.output.with_name(f"{image_stem(case.output)}_probabilities.nrrd")
+def _boxes(path: Path, segmenter: Segmenter) -> tuple[RasBox, ...]:
+    """Return the boxes of a markup file, with the names of the model's classes."""
+    return tuple(read_boxes(path, [label.name for label in segmenter.labels]))
 
 
-def segment_case(
-    segmenter: Segmenter,
-    case: PredictionCase,
-    roi: Path | None,
-    boxes: Path | None,
-    boxes_overwrite: bool,
-    tta: str,
-    probabilities: bool,
-    display: ProgressDisplay,
-) -> Segmentation:
-    """Read and segment a case.
+def _of_shard(found: FoundCases, shard: Shard | None) -> tuple[Sequence[Case], Sequence[LeftOut]]:
+    """Return the cases of a shard, and the images that it leaves out."""
+    if shard is None:
+        return found.cases, found.left_out
+    return shard.of(found.cases), shard.of(found.left_out)
+
+
+def _inputs(cases: Sequence[Case], *others: Path | None) -> Inputs:
+    """Return the files of a run that must not be replaced.
 
     Args:
-        segmenter: model.
-        case: case to segment.
-        roi: file with one ROI, or None for the whole volume.
-        boxes: file with the boxes that prompt the classes, or None.
-        boxes_overwrite: let classes with boxes overwrite classes without.
-        tta: test-time augmentation, "none" or "mirror".
-        probabilities: return class probabilities too.
-        display: display of the progress.
+        cases: cases of the run.
+        others: further files, and the folder of the model.
     """
-    display.started(case.name)
-    volumes = [read_volume(path) for path in case.channels]
-    region = None
-    if roi is not None:
-        found = read_boxes(roi)
-        if len(found) != 1:
-            raise MaskSAMError(f"{roi} holds {len(found)} ROIs: --roi takes exactly one")
-        region = box_on_grid(found[0], volumes[0])
-    prompts = None
-    if boxes is not None:
-        classes = [label.name for label in segmenter.labels]
-        prompts = [box_on_grid(box, volumes[0]) for box in read_boxes(boxes, classes)]
-    return segmenter.segment(
-        volumes,
-        roi=region,
-        boxes=prompts,
-        overwrite=boxes_overwrite,
-        progress=display.progress,
-        tta="mirror" if tta == "mirror" else "none",
-        probabilities=probabilities,
+    images = [image for case in cases for image in case.images]
+    series = {image.path for image in images if not image.files and image.path.is_dir()}
+    series |= {file.parent for image in images for file in image.files}
+    given = (path for other in present(*others) for path in files_in(other))
+    return Inputs((*(image.path for image in images), *given), closed=tuple(sorted(series)))
+
+
+def _summarize(
+    display: ProgressDisplay, records: Sequence[CaseRecord], existing: int, table: CaseTable
+) -> None:
+    """Print how many cases were segmented, skipped and failed, with the reasons of failures."""
+    counts = count_statuses(records)
+    skipped = counts["skipped"] + existing
+    display.message(
+        f"{counts['done']} done, {skipped} skipped, {counts['failed']} failed: see {table.path}"
     )
-
-
-def write_case(result: Segmentation, case: PredictionCase, overwrite: bool) -> None:
-    """Write the files of a case, each complete or absent."""
-    labels = list(result.labels)
-    write_labelmap(result.labelmap, result.volume, case.output, labels, overwrite=overwrite)
-    if result.probabilities is not None:
-        write_probabilities(
-            result.probabilities, result.volume, probabilities_path(case), overwrite=overwrite
-        )
+    failures = [record for record in records if record.status == "failed"]
+    for record in failures[:_NAMED_FAILURES]:
+        display.message(f"  {record.case}: {record.reason}")
+    if len(failures) > _NAMED_FAILURES:
+        display.message(f"  and {len(failures) - _NAMED_FAILURES} more")

@@ -15,7 +15,11 @@ from MaskSAMCore.inference.mask_session import MaskSession
 from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.results import Segmentation
 from MaskSAMCore.inference.runner import Runner
-from MaskSAMCore.inference.settings import InferenceSettings, TestTimeAugmentation
+from MaskSAMCore.inference.settings import (
+    VERSION_DIGITS,
+    InferenceSettings,
+    TestTimeAugmentation,
+)
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import Network
 from MaskSAMCore.models import ANY_INPUT, Bundle, Suitability, open_model
@@ -36,11 +40,13 @@ class MaskSegmenter:
         batch_size: windows that are processed together; None for 4 on a GPU, and for 2 on a CPU
             with two cores or more.
         suitability: inputs that the model was made for; any by default.
+        version: first digits of the SHA-256 of the weights.
 
     Attributes:
         model: the network.
         settings: settings that do not depend on the device.
         name: name of the model.
+        version: first digits of the SHA-256 of the weights; empty if the model has no file.
 
     Raises:
         MaskSAMError: the device cannot be used, or the labels do not fit the network.
@@ -61,6 +67,7 @@ class MaskSegmenter:
         name: str = "",
         batch_size: int | None = None,
         suitability: Suitability = ANY_INPUT,
+        version: str = "",
     ) -> None:
         classes = model.config.num_classes
         if classes != len(labels):
@@ -77,6 +84,7 @@ class MaskSegmenter:
             suitability,
         )
         self.name = name
+        self.version = version
         self._runner = Runner(model, choose_device(device), batch_size)
 
     @staticmethod
@@ -113,6 +121,7 @@ class MaskSegmenter:
             mirror=bundle.mirror,
             name=bundle.name,
             suitability=bundle.suitability,
+            version=bundle.weights_sha256[:VERSION_DIGITS],
         )
 
     @property

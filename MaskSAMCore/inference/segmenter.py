@@ -53,6 +53,11 @@ class Segmenter(Protocol):
         ...
 
     @property
+    def version(self) -> str:
+        """First digits of the SHA-256 of the weights; empty if the model has no file."""
+        ...
+
+    @property
     def labels(self) -> tuple[Label, ...]:
         """Classes 1 to K in order; empty for a model that takes boxes of any names."""
         ...

@@ -30,16 +30,20 @@ _NAMED_FRAMES = 3
 _GAP = 1.5
 
 
-def read_dicom(path: Path) -> Volume:
+def read_dicom(path: Path, only: Sequence[Path] = ()) -> Volume:
     """Read the volume of a file with several frames, or of a folder that holds one series.
 
     Values are integers where the slopes and intercepts of all slices are, else float32.
+
+    Args:
+        path: file or folder.
+        only: files of the series in a folder that holds others too; by default all files.
 
     Raises:
         MaskSAMError: the path does not hold exactly one complete volume of grey levels.
     """
     with silent_pydicom():
-        files = read_series(path)
+        files = read_series(path, only)
         frames = [frame for file in files for frame in frames_of(file)]
         if len(frames) == 1 and not path.is_dir():
             _check_alone(files[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -81,15 +81,19 @@ def is_dicom(path: Path) -> bool:
     return _has_magic(head) or (_has_bare_beginning(head) and not is_image_name(path))
 
 
-def read_series(path: Path) -> list[ImageFile]:
+def read_series(path: Path, only: Sequence[Path] = ()) -> list[ImageFile]:
     """Return the image files of the only series in a folder, or the one file that ``path`` is.
+
+    Args:
+        path: folder or file.
+        only: files of the series in a folder that holds others too; by default all files.
 
     Raises:
         MaskSAMError: the folder holds no series or several, or a file is damaged or no image.
     """
     if not path.is_dir():
         return [read_image_file(path)]
-    files = image_files(path)
+    files = [read_image_file(file) for file in only] if only else image_files(path)
     if not files:
         raise MaskSAMError(f"{path} holds no DICOM series and no image file")
     count = len({file.series for file in files})
@@ -106,6 +110,11 @@ def read_series(path: Path) -> list[ImageFile]:
     return files
 
 
+def has_dicom_names(folder: Path) -> bool:
+    """Return whether a file in a folder has a suffix that only DICOM files have."""
+    return any(path.suffix.lower() in _DICOM_SUFFIXES for path in folder.iterdir())
+
+
 def image_files(folder: Path) -> list[ImageFile]:
     """Return the DICOM images of a folder in the order of their names.
 
@@ -115,21 +124,40 @@ def image_files(folder: Path) -> list[ImageFile]:
     Raises:
         MaskSAMError: a file is damaged, or has the name of a DICOM file but is none.
     """
-    files = []
-    others = []
+    files, damaged = readable_image_files(folder)
+    if damaged:
+        raise damaged[0]
+    return files
+
+
+def readable_image_files(folder: Path) -> tuple[list[ImageFile], list[MaskSAMError]]:
+    """Return the DICOM images of a folder as :func:`image_files`, and the errors of the others.
+
+    The errors are those of files that are damaged, or have the name of a DICOM file but are none.
+    """
+    files: list[ImageFile] = []
+    others: list[Path] = []
+    damaged: list[MaskSAMError] = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.is_dir():
             continue
         if not is_dicom(path):
             others.append(path)
             continue
-        file = _read(path)
+        try:
+            file = _read(path)
+        except MaskSAMError as error:
+            damaged.append(error)
+            continue
         if file is not None:
             files.append(file)
     patterns = {_pattern(file.path) for file in files}
     for path in others:
-        _check_other(path, _pattern(path) in patterns)
-    return files
+        try:
+            _check_other(path, _pattern(path) in patterns)
+        except MaskSAMError as error:
+            damaged.append(error)
+    return files, damaged
 
 
 def _check_other(path: Path, named_alike: bool) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from MaskSAMCore.io.orientation import (
 )
 from MaskSAMCore.io.scaling import scaled
 from MaskSAMCore.io.segmentations import segment_metadata
+from MaskSAMCore.io.standard_error import silent_stderr
 from MaskSAMCore.io.text_headers import read_header_facts
 from MaskSAMCore.labels import Label
 
@@ -52,14 +52,16 @@ _STAND_INS = {
 # The libraries of some formats cut or refuse longer paths.
 _LONGEST_PATH = 250
 
-_stderr_lock = RLock()
 
-
-def read_volume(path: Path | str) -> Volume:
+def read_volume(path: Path | str, only: Sequence[Path] = ()) -> Volume:
     """Read an image file, or a folder that holds one DICOM series.
 
     NaN and infinite voxels, which some programs put outside the body, are read as 0 from NIfTI
     files and refused in other formats.
+
+    Args:
+        path: image file or folder.
+        only: files of the DICOM series in a folder that holds others too; by default all files.
 
     Returns:
         Volume with the voxel type of the file; its name is the file name without suffix, and its
@@ -78,7 +80,7 @@ def read_volume(path: Path | str) -> Volume:
         if not path.is_dir() and not path.is_file():
             raise MaskSAMError(f"{path} is a device, not a file")
         dicom = path.is_dir() or is_dicom(path)
-        volume = _read_dicom(path) if dicom else _read_file(path)
+        volume = _read_dicom(path, only) if dicom else _read_file(path)
     except (OSError, MemoryError) as error:
         raise MaskSAMError(f"{path} cannot be read: {_reason(error)}") from error
     array = volume.array
@@ -102,16 +104,16 @@ def _read_file(path: Path) -> Volume:
     return replace(volume, array=array, notes=(*facts.notes, *volume.notes))
 
 
-def _read_dicom(path: Path) -> Volume:
-    with _silent_stderr():
-        return read_dicom(path)
+def _read_dicom(path: Path, only: Sequence[Path]) -> Volume:
+    with _silent_libraries():
+        return read_dicom(path, only)
 
 
 def _read_image(path: Path) -> sitk.Image:
     # SimpleITK detects MetaImage files only if their suffix is in lower case.
     meta_image = path.suffix.lower() in (".mha", ".mhd")
     try:
-        with _plain_path(path) as plain, _silent_stderr():
+        with _plain_path(path) as plain, _silent_libraries():
             return sitk.ReadImage(plain, imageIO="MetaImageIO" if meta_image else "")
     except RuntimeError as error:
         if "change spacing" in str(error) or "determinant" in str(error):
@@ -298,7 +300,7 @@ def _write_image(image: sitk.Image, path: Path) -> bool:
     """Write an image with SimpleITK; return whether it was read back unchanged."""
     # The writers choose a format only by suffixes in lower case.
     name = f"image{path.suffix.lower()}"
-    with _plain_path(path.parent) as folder, _silent_stderr():
+    with _plain_path(path.parent) as folder, _silent_libraries():
         written = Path(folder, name)
         try:
             sitk.WriteImage(image, str(written), useCompression=True)
@@ -345,34 +347,15 @@ def _reason(error: OSError | MemoryError) -> str:
 
 
 @contextmanager
-def _silent_stderr() -> Iterator[None]:
+def _silent_libraries() -> Iterator[None]:
     """Discard the output of SimpleITK and its libraries to standard error.
 
-    Some of them write to the file descriptor itself, so it is redirected, by one thread at a time.
-    Exceptions are raised as usual.
+    Some of them write to the file descriptor itself, so it is redirected.
     """
-    with _stderr_lock:
+    with silent_stderr():
         shown = sitk.ProcessObject.GetGlobalWarningDisplay()
         sitk.ProcessObject.SetGlobalWarningDisplay(False)
         try:
-            with _redirected_stderr():
-                yield
+            yield
         finally:
             sitk.ProcessObject.SetGlobalWarningDisplay(shown)
-
-
-@contextmanager
-def _redirected_stderr() -> Iterator[None]:
-    try:
-        kept = os.dup(2)
-    except OSError:  # a windowed process has no standard error
-        yield
-        return
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)
-        os.close(null)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

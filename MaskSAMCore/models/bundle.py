@@ -80,6 +80,7 @@ class Bundle:
             bundles of older versions, which did not record it.
         background_weight: factor on the scores of the background.
         suitability: inputs that the model was made for, as the card states them.
+        weights_sha256: SHA-256 of the weights.
     """
 
     folder: Path
@@ -94,6 +95,7 @@ class Bundle:
     sam_sha256: str | None = None
     background_weight: float = 1.0
     suitability: Suitability = ANY_INPUT
+    weights_sha256: str = ""
 
     def build(self, sam_checkpoint: Path | None = None) -> Network:
         """Build the network with its weights, ready for inference.
@@ -165,6 +167,7 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             sam_sha256=values.get("sam_sha256"),
             background_weight=check_background_weight(values.get("background_weight", 1.0)),
             suitability=Suitability.from_card(values.get("card", {})),
+            weights_sha256=values["weights_sha256"],
         )
     except MALFORMED as error:
         raise MaskSAMError(f"{folder / DESCRIPTION} is damaged: {error}") from error

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from MaskSAMCore.cli import main
-from MaskSAMCore.cli.cases import find_cases
+from MaskSAMCore.cohort.cases import find_cases
 from MaskSAMCore.errors import MaskSAMError
 from Testing.cli.helpers import error_of, run_process
 from Testing.helpers.generated import generated_case, write_image
@@ -37,7 +37,7 @@ def test_names_that_are_no_text_are_kept_on_a_console_of_ascii(model: str, tmp_p
     done = run_process(arguments, cwd=tmp_path, more={**ascii_only, "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr
     written = os.listdir(os.fsencode(tmp_path / "out"))
-    assert sorted(written) == sorted(name + b".nii.gz" for name in _NAMES)
+    assert sorted(written) == sorted([b"cases.csv", *(name + b".nii.gz" for name in _NAMES)])
     table = (tmp_path / "table.csv").read_text(encoding="utf-8-sig")
     assert "caf\\udce9" in table and "a[&b] [bold]x[&]" in table
 
@@ -70,10 +70,11 @@ def test_every_name_in_a_folder_becomes_a_case_or_an_error(
     for name in names:
         (folder / f"{name}.nii.gz").write_bytes(b"")
     try:
-        cases = find_cases([folder], folder / "out", channels, "nii.gz")
+        found = find_cases([folder], folder / "out", channels, "nii.gz")
     except MaskSAMError:
         return
-    used = [path for case in cases for path in case.channels]
+    cases = found.cases
+    used = [path for case in (*cases, *found.left_out) for path in case.paths]
     assert len(set(used)) == len(used)
     assert {path.name for path in used} == {
         f"{name}.nii.gz" for name in names if not name.startswith((".", "~$"))
@@ -87,4 +88,5 @@ def test_a_batch_leaves_out_what_systems_leave_in_folders(model: str, tmp_path: 
     for name in ("._a.nii.gz", ".DS_Store", "Thumbs.db"):
         (tmp_path / "in" / name).write_bytes(b"no image")
     assert main(["predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", model]) == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["a.nii.gz", "cases.csv"]

@@ -14,7 +14,7 @@ from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.results import Segmentation
 from MaskSAMCore.inference.sam.runner import SamRunner
 from MaskSAMCore.inference.sam.session import SamSession
-from MaskSAMCore.inference.settings import TestTimeAugmentation
+from MaskSAMCore.inference.settings import VERSION_DIGITS, TestTimeAugmentation
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling.sam.predictor import PlainSam
 from MaskSAMCore.models import open_checkpoint
@@ -32,10 +32,12 @@ class SamSegmenter:
         preparation: "sam" or "medsam", the checkpoint's own preprocessing of slices.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         name: name of the model.
+        version: first digits of the SHA-256 of the checkpoint.
 
     Attributes:
         model: the SAM.
         name: name of the model.
+        version: first digits of the SHA-256 of the checkpoint; empty if the model has no file.
         labels: empty, because a SAM has no classes.
         plan: None, because slices are used as they are in the volume.
         channels: 1.
@@ -50,10 +52,17 @@ class SamSegmenter:
     channels = 1
 
     def __init__(
-        self, model: PlainSam, preparation: str = "sam", *, device: str = "auto", name: str = ""
+        self,
+        model: PlainSam,
+        preparation: str = "sam",
+        *,
+        device: str = "auto",
+        name: str = "",
+        version: str = "",
     ) -> None:
         self.model = model
         self.name = name
+        self.version = version
         self._runner = SamRunner(model, preparation, choose_device(device))
 
     @staticmethod
@@ -67,8 +76,14 @@ class SamSegmenter:
         checkpoint = open_checkpoint(str(name_or_path))
         if checkpoint is None:
             raise MaskSAMError(f"'{name_or_path}' is not a checkpoint of a SAM")
-        name, preparation = checkpoint.entry.name, checkpoint.entry.preparation
-        return SamSegmenter(checkpoint.build(), preparation, device=device, name=name)
+        entry = checkpoint.entry
+        return SamSegmenter(
+            checkpoint.build(),
+            entry.preparation,
+            device=device,
+            name=entry.name,
+            version=entry.sha256[:VERSION_DIGITS],
+        )
 
     @property
     def device(self) -> DeviceChoice:

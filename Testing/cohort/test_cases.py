@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MaskSAMCore.cli.cases import find_cases
+from MaskSAMCore.cohort.cases import find_cases
 from MaskSAMCore.errors import MaskSAMError
 from Testing.helpers.generated import write_image
 
@@ -29,8 +29,8 @@ def test_two_cases_of_one_name_are_refused(folder: Path):
 
 def test_files_of_one_name_in_two_folders_can_be_the_channels_of_a_case(folder: Path):
     paths = (folder / "b" / "x.nii.gz", folder / "a" / "x.nii.gz")
-    found = find_cases(paths, folder / "out", 2, "mha")
-    assert [case.channels for case in found] == [paths]
+    found = find_cases(paths, folder / "out", 2, "mha").cases
+    assert [case.paths for case in found] == [paths]
 
 
 def test_a_case_with_too_few_channels_is_refused(folder: Path):
@@ -39,7 +39,7 @@ def test_a_case_with_too_few_channels_is_refused(folder: Path):
 
 
 def test_a_dot_in_a_folders_name_does_not_make_it_a_file(folder: Path):
-    found = find_cases([folder / "a" / "x.nii.gz"], folder / "at-1.5mm", 1, "mha")
+    found = find_cases([folder / "a" / "x.nii.gz"], folder / "at-1.5mm", 1, "mha").cases
     assert found[0].output == folder / "at-1.5mm" / "x.mha"
 
 
@@ -66,7 +66,7 @@ def in_folder(folder: Path, *names: str) -> Path:
 def test_with_one_channel_only_0000_is_no_part_of_a_name(
     names: list[str], cases: list[str], tmp_path: Path
 ):
-    found = find_cases([in_folder(tmp_path, *names)], tmp_path / "out", 1, "mha")
+    found = find_cases([in_folder(tmp_path, *names)], tmp_path / "out", 1, "mha").cases
     assert sorted(case.name for case in found) == cases
     assert all(case.output.name == f"{case.name}.mha" for case in found)
 
@@ -79,7 +79,7 @@ def test_what_may_be_two_channels_is_refused_with_one_channel(names: list[str], 
 
 def test_a_named_file_keeps_its_name_with_one_channel(tmp_path: Path):
     path = in_folder(tmp_path, "x_0000") / "x_0000.nii.gz"
-    assert find_cases([path], tmp_path / "out", 1, "mha")[0].name == "x_0000"
+    assert find_cases([path], tmp_path / "out", 1, "mha").cases[0].name == "x_0000"
 
 
 @pytest.mark.parametrize("names", [["amos_0001", "amos_0002"], ["a", "b"], ["a_0000", "b_0001"]])
@@ -91,17 +91,19 @@ def test_two_cases_in_a_folder_are_not_the_channels_of_one(names: list[str], tmp
 def test_numbers_decide_the_order_of_channels(tmp_path: Path):
     images = in_folder(tmp_path, "x_0000", "x_0001", "y_0000", "y_0001")
     named = [images / "x_0001.nii.gz", images / "x_0000.nii.gz"]
-    (case,) = find_cases(named, tmp_path / "out", 2, "mha")
+    (case,) = find_cases(named, tmp_path / "out", 2, "mha").cases
     assert case.name == "x"
-    assert case.channels == (named[1], named[0])
-    found = find_cases([images], tmp_path / "out", 2, "mha")
+    assert case.paths == (named[1], named[0])
+    found = find_cases([images], tmp_path / "out", 2, "mha").cases
     assert [case.name for case in found] == ["x", "y"]
-    assert [path.name for path in found[1].channels] == ["y_0000.nii.gz", "y_0001.nii.gz"]
+    assert [path.name for path in found[1].paths] == ["y_0000.nii.gz", "y_0001.nii.gz"]
 
 
 def test_dots_in_the_names_of_dicom_folders_are_part_of_the_case(tmp_path: Path):
     for name in ("1.2.840.1", "1.2.840.2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "slice").write_bytes(b"DICM")
-    found = find_cases([tmp_path / "1.2.840.1", tmp_path / "1.2.840.2"], tmp_path / "o", 1, "mha")
+    found = find_cases(
+        [tmp_path / "1.2.840.1", tmp_path / "1.2.840.2"], tmp_path / "o", 1, "mha"
+    ).cases
     assert [case.name for case in found] == ["1.2.840.1", "1.2.840.2"]

@@ -1,0 +1,67 @@
+"""A case: the images that belong together, and the file of their segmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from MaskSAMCore.io.files import image_stem
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """An image on disk.
+
+    Attributes:
+        path: image file, or folder of a DICOM series.
+        files: files of the series in a folder that holds others too; empty for all files.
+    """
+
+    path: Path
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case to segment.
+
+    Attributes:
+        name: name of the case; that of an image in a folder of cases has the folders, too, such as
+            "site/anna".
+        images: image of each channel.
+        output: file to write the labelmap to.
+        notes: messages for the user about doubts in the files.
+    """
+
+    name: str
+    images: tuple[ImageSource, ...]
+    output: Path
+    notes: tuple[str, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Path of the image of each channel."""
+        return tuple(image.path for image in self.images)
+
+    @property
+    def probabilities(self) -> Path:
+        """File for the probabilities of the classes."""
+        return self.output.with_name(f"{image_stem(self.output)}_probabilities.nrrd")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Images that were found and are not segmented.
+
+    Attributes:
+        name: name of the case.
+        paths: the images.
+        reason: reason for it, one line.
+        failed: whether the user has to correct something; False for what is no scan to segment,
+            such as a localizer.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    reason: str
+    failed: bool = True

@@ -1,0 +1,180 @@
+"""Work on one case: reading, segmenting and writing, and its record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from MaskSAMCore import __version__
+from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
+from MaskSAMCore.cohort.case import Case
+from MaskSAMCore.cohort.peak_memory import peak_mb, reset_peak
+from MaskSAMCore.cohort.record import CaseRecord, volumes_of
+from MaskSAMCore.errors import Cancelled, describe
+from MaskSAMCore.geometry import RasBox, Volume, box_on_grid
+from MaskSAMCore.io import read_volume, write_labelmap, write_probabilities
+
+if TYPE_CHECKING:
+    from MaskSAMCore.inference import Segmentation, Segmenter
+
+SOFTWARE = f"masksam {__version__}"
+
+
+@dataclass(frozen=True)
+class CaseSettings:
+    """Settings of all cases of a run.
+
+    Attributes:
+        roi: region to segment; None for whole volumes.
+        boxes: boxes that prompt the classes they are named after; None for the model's own prompts.
+        boxes_overwrite: whether classes with boxes may take voxels of classes without.
+        mirror: whether mirrored passes are averaged.
+        probabilities: whether the probabilities of all classes are written, too.
+        overwrite: whether existing outputs may be replaced.
+    """
+
+    roi: RasBox | None = None
+    boxes: tuple[RasBox, ...] | None = None
+    boxes_overwrite: bool = False
+    mirror: bool = False
+    probabilities: bool = False
+    overwrite: bool = False
+
+    def outputs(self, case: Case) -> tuple[Path, ...]:
+        """Return the files to write for a case."""
+        return (case.output, case.probabilities) if self.probabilities else (case.output,)
+
+
+class CaseRun:
+    """Work on one case in three stages, which may run on a thread each, one after the other.
+
+    An error of a stage ends the work; it is kept, and no later stage does anything.
+
+    Args:
+        case: case to segment.
+        settings: settings of the run.
+
+    Attributes:
+        case: case to segment.
+        error: error of a stage; None without one.
+    """
+
+    def __init__(self, case: Case, settings: CaseSettings) -> None:
+        self.case = case
+        self.error: Exception | None = None
+        self._settings = settings
+        self._volumes: Sequence[Volume] = ()
+        self._result: Segmentation | None = None
+        self._record = CaseRecord(case.name, "started", inputs=case.paths, output=case.output)
+
+    def read(self) -> None:
+        """Read the images."""
+        self._attempt(self._read)
+
+    def segment(
+        self,
+        segmenter: Segmenter,
+        progress: ProgressCallback | None = None,
+        cancelled: CancelledCallback | None = None,
+    ) -> None:
+        """Segment the images, see :meth:`Segmenter.segment`.
+
+        Raises:
+            Cancelled: `cancelled` returned True.
+        """
+        self._record = replace(
+            self._record,
+            model=segmenter.name,
+            model_version=segmenter.version,
+            software=SOFTWARE,
+        )
+        reset_peak()
+        self._attempt(lambda: self._segment(segmenter, progress, cancelled))
+        self._record = replace(self._record, peak_memory_mb=peak_mb())
+
+    def write(self) -> None:
+        """Write the outputs, each complete or absent."""
+        self._attempt(self._write)
+        # The images and the results of a large volume take more memory than all records.
+        self._volumes, self._result = (), None
+
+    @property
+    def record(self) -> CaseRecord:
+        """Record of the case as far as the work has come."""
+        if self.error is not None:
+            return replace(self._record, status="failed", reason=describe(self.error))
+        return self._record
+
+    def _attempt(self, stage: Callable[[], None]) -> None:
+        if self.error is not None:
+            return
+        start = time.perf_counter()
+        try:
+            stage()
+        except Cancelled:
+            raise
+        except Exception as error:
+            # Whatever is wrong with one case, the others of a night are segmented.
+            self.error = error
+        seconds = (self._record.seconds or 0.0) + time.perf_counter() - start
+        self._record = replace(self._record, seconds=seconds)
+
+    def _read(self) -> None:
+        self._volumes = [read_volume(image.path, image.files) for image in self.case.images]
+
+    def _segment(
+        self,
+        segmenter: Segmenter,
+        progress: ProgressCallback | None,
+        cancelled: CancelledCallback | None,
+    ) -> None:
+        settings, volumes = self._settings, self._volumes
+        boxes = settings.boxes
+        result = segmenter.segment(
+            volumes,
+            roi=None if settings.roi is None else box_on_grid(settings.roi, volumes[0]),
+            boxes=None if boxes is None else [box_on_grid(box, volumes[0]) for box in boxes],
+            overwrite=settings.boxes_overwrite,
+            progress=progress,
+            cancelled=cancelled,
+            tta="mirror" if settings.mirror else "none",
+            probabilities=settings.probabilities,
+        )
+        self._volumes, self._result = (), result
+        self._record = replace(
+            self._record,
+            volumes=tuple(volumes_of(result)),
+            notes=(*self.case.notes, *result.notes),
+        )
+
+    def _write(self) -> None:
+        result, case, overwrite = self._result, self.case, self._settings.overwrite
+        if result is None:
+            raise RuntimeError(f"{case.name} was not segmented before it was written")
+        if result.probabilities is not None:
+            write_probabilities(
+                result.probabilities, result.volume, case.probabilities, overwrite=overwrite
+            )
+        # The labelmap comes last: a case is complete where it exists.
+        write_labelmap(
+            result.labelmap, result.volume, case.output, list(result.labels), overwrite=overwrite
+        )
+        self._record = replace(self._record, status="done")
+
+
+def run_case(segmenter: Segmenter, case: Case, settings: CaseSettings) -> CaseRecord:
+    """Read, segment and write a case, and return its record; an error becomes a failed record.
+
+    Args:
+        segmenter: model, loaded once for many cases.
+        case: case to segment, whose output has a folder.
+        settings: settings of the run.
+    """
+    run = CaseRun(case, settings)
+    run.read()
+    run.segment(segmenter)
+    run.write()
+    return run.record

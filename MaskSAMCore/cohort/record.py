@@ -1,0 +1,63 @@
+"""Record of one case: its status, costs, and the volume and confidence of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from MaskSAMCore.volumetry import StructureVolume, structure_volumes
+
+if TYPE_CHECKING:
+    from MaskSAMCore.inference import Segmentation
+
+Status = Literal["done", "skipped", "failed", "started"]
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """Outcome of a case.
+
+    Attributes:
+        case: name of the case.
+        status: "done", "skipped" (its outputs existed, or it is no scan to segment), "failed", or
+            "started" while it is being segmented.
+        reason: reason for a case that is skipped or failed, one line.
+        inputs: images of the case.
+        output: file of the labelmap; None if there is none.
+        seconds: time for reading, segmenting and writing; None if nothing was done.
+        peak_memory_mb: peak of the process's memory while the case was segmented; None if unknown.
+        volumes: volume and confidence of each class that was found.
+        notes: messages for the user.
+        model: name of the model.
+        model_version: first digits of the SHA-256 of its weights.
+        software: name and version of the software.
+    """
+
+    case: str
+    status: Status
+    reason: str = ""
+    inputs: tuple[Path, ...] = ()
+    output: Path | None = None
+    seconds: float | None = None
+    peak_memory_mb: float | None = None
+    volumes: tuple[StructureVolume, ...] = ()
+    notes: tuple[str, ...] = ()
+    model: str = ""
+    model_version: str = ""
+    software: str = ""
+
+
+def volumes_of(result: Segmentation) -> list[StructureVolume]:
+    """Return the volume and the asymmetry of each class that was found."""
+    found = [(found.name, found.confidence, found.voxel_count) for found in result.instances]
+    return structure_volumes(found, result.volume.voxel_ml)
+
+
+def count_statuses(records: Iterable[CaseRecord]) -> dict[Status, int]:
+    """Return the number of cases of each status."""
+    counts: dict[Status, int] = {"done": 0, "skipped": 0, "failed": 0, "started": 0}
+    for record in records:
+        counts[record.status] += 1
+    return counts

@@ -1,0 +1,154 @@
+"""Run over many cases: reading, segmenting and writing of neighbouring cases overlap."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from MaskSAMCore.cohort.case import Case, LeftOut
+from MaskSAMCore.cohort.case_run import CaseRun, CaseSettings
+from MaskSAMCore.cohort.record import CaseRecord
+from MaskSAMCore.cohort.table import CaseTable
+
+if TYPE_CHECKING:
+    from MaskSAMCore.inference import Segmenter
+
+_OUTPUTS_EXIST = "its outputs exist"
+_INTERRUPTED = "an earlier run ended while this case was segmented"
+
+
+class Watcher(Protocol):
+    """Receiver of the progress of a run, on the thread of the run."""
+
+    def started(self, name: str) -> None:
+        """Take note that the images of a case are awaited."""
+        ...
+
+    def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None:
+        """Take note of the progress of the case that was started last."""
+        ...
+
+    def finished(self, record: CaseRecord) -> None:
+        """Take note of the outcome of a case."""
+        ...
+
+
+def remaining_cases(
+    cases: Sequence[Case], settings: CaseSettings, table: CaseTable, skip_existing: bool
+) -> list[Case]:
+    """Return the cases to segment, those that an earlier run did not survive last.
+
+    Rows of the others are added to the table unless it has them from earlier runs.
+
+    Args:
+        cases: cases of the run.
+        settings: settings of the run.
+        table: table of the run.
+        skip_existing: whether cases whose outputs exist are skipped.
+    """
+    remaining: list[Case] = []
+    interrupted: list[Case] = []
+    for case in cases:
+        earlier = table.row(case.name)
+        status = "" if earlier is None else earlier["status"]
+        if status == "started":
+            # A case that exhausts the memory of the computer must not end every run.
+            interrupted.append(replace(case, notes=(*case.notes, _INTERRUPTED)))
+        elif not skip_existing or not all(path.is_file() for path in settings.outputs(case)):
+            remaining.append(case)
+        elif status not in ("done", "skipped"):
+            table.add(CaseRecord(case.name, "skipped", _OUTPUTS_EXIST, case.paths, case.output))
+    return [*remaining, *interrupted]
+
+
+def record_left_out(left_out: Sequence[LeftOut], table: CaseTable) -> list[CaseRecord]:
+    """Add the rows of images that are not segmented, and return their records."""
+    records = [
+        CaseRecord(one.name, "failed" if one.failed else "skipped", one.reason, one.paths)
+        for one in left_out
+    ]
+    for record in records:
+        table.add(record)
+    return records
+
+
+def run_cases(
+    cases: Sequence[Case],
+    segmenter: Segmenter,
+    settings: CaseSettings,
+    table: CaseTable,
+    watcher: Watcher,
+    keep_going: bool,
+) -> list[CaseRecord]:
+    """Segment cases, and add the row of each to the table once its outputs are complete.
+
+    While a case is segmented, the images of the next one are read and the outputs of the last one
+    are written.
+
+    Args:
+        cases: cases to segment, whose outputs have folders.
+        segmenter: model.
+        settings: settings of the cases.
+        table: table of the run.
+        watcher: receiver of the progress.
+        keep_going: whether the run goes on after an error of a case.
+
+    Raises:
+        Exception: error of the first case that failed, unless the run keeps going.
+    """
+
+    def write(run: CaseRun) -> CaseRun:
+        run.write()
+        table.add(run.record)
+        return run
+
+    def finish(writing: Future[CaseRun]) -> None:
+        run = writing.result()
+        records.append(run.record)
+        watcher.finished(run.record)
+        if run.error is not None and not keep_going:
+            raise run.error
+
+    records: list[CaseRecord] = []
+    reader, writer = ThreadPoolExecutor(1, "reader"), ThreadPoolExecutor(1, "writer")
+    try:
+        writing: Future[CaseRun] | None = None
+        for case, reading in _read_ahead(reader, cases, settings):
+            watcher.started(case.name)
+            run = reading.result()
+            if run.error is None:
+                table.add(run.record)  # The status is "started".
+            run.segment(segmenter, watcher.progress)
+            if writing is not None:
+                finish(writing)
+            writing = writer.submit(write, run)
+            if run.error is not None:
+                finish(writing)
+                writing = None
+        if writing is not None:
+            finish(writing)
+    finally:
+        reader.shutdown(cancel_futures=True)
+        writer.shutdown()
+    return records
+
+
+def _read_ahead(
+    pool: ThreadPoolExecutor, cases: Sequence[Case], settings: CaseSettings
+) -> Iterator[tuple[Case, Future[CaseRun]]]:
+    """Yield each case with its images, which are read while the case before is worked on."""
+
+    def read(case: Case) -> CaseRun:
+        run = CaseRun(case, settings)
+        run.read()
+        return run
+
+    waiting: deque[tuple[Case, Future[CaseRun]]] = deque()
+    for case in cases:
+        waiting.append((case, pool.submit(read, case)))
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting

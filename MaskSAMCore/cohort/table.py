@@ -1,0 +1,215 @@
+"""Table of a run, ``cases.csv``, with a row for each case.
+
+Rows are appended and reach the disk one by one, so that a run that is killed loses none. A row cut
+by the end of a run is left out when the table is read again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+
+from MaskSAMCore.cohort.record import CaseRecord
+from MaskSAMCore.cohort.shard import Shard
+from MaskSAMCore.errors import MaskSAMError, visible
+from MaskSAMCore.io.files import write_text
+from MaskSAMCore.volumetry import StructureVolume, structure_volumes
+
+TABLE_NAME = "cases.csv"
+_FIRST = ("case", "status", "reason", "seconds", "peak_memory_mb")
+_LAST = ("notes", "model", "model_version", "software", "input", "output")
+_VOLUME = " (ml)"
+_CONFIDENCE = " (confidence)"
+_BYTE_ORDER_MARK = "\ufeff"
+_NOTE_SEPARATOR = "; "
+
+Row = Mapping[str, str]
+
+
+class CaseTable:
+    """Rows of a run by case, kept in a file.
+
+    Rows that earlier runs and their shards wrote for the same folder are taken over: a row of this
+    run replaces them.
+
+    Args:
+        path: file of the table; None to keep the rows in memory only.
+        class_names: classes of the model, which give two columns each.
+        shard: part of the cases that this run segments; its rows go into a file of their own.
+        cases: names of the cases of the run.
+
+    Attributes:
+        rows: latest row of each case, in the order of their names.
+
+    Raises:
+        MaskSAMError: a file of that name is no such table, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        class_names: Sequence[str],
+        shard: Shard | None = None,
+        cases: Iterable[str] = (),
+    ) -> None:
+        self.path = path if path is None or shard is None else shard.own_file(path)
+        self.rows: dict[str, Row] = {}
+        self._volumes: dict[str, list[StructureVolume]] = {}
+        self._lock = Lock()
+        self._cases = set(map(visible, cases))
+        self._classes = list(dict.fromkeys(map(visible, class_names)))
+        if path is None:
+            return
+        earlier = _earlier_rows(path)
+        if shard is not None:
+            earlier = {name: row for name, row in earlier.items() if name in self._cases}
+        self.rows = earlier
+
+    def __enter__(self) -> CaseTable:
+        """Write the rows of earlier runs, with all columns, to which rows are appended."""
+        self._rewrite()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Keep one row of each case, in the order of their names."""
+        self._rewrite()
+
+    def row(self, case: str) -> Row | None:
+        """Return the latest row of a case; None if there is none."""
+        return self.rows.get(visible(case))
+
+    def add(self, record: CaseRecord) -> None:
+        """Add the row of a case; it is on the disk when this returns.
+
+        Raises:
+            MaskSAMError: the file cannot be written, for example because the disk is full.
+        """
+        row = self._row(record)
+        with self._lock:
+            self.rows[row["case"]] = row
+            self._volumes[row["case"]] = list(record.volumes)
+            if self.path is not None:
+                _append(self.path, _lines([row], self._columns, heading=False))
+
+    def volumes(self) -> dict[str, list[StructureVolume]]:
+        """Return the volumes of the classes that were found by case, of segmented cases of the run.
+
+        Cases that an earlier run has segmented are among them.
+        """
+        return {
+            name: self._volumes.get(name) or _volumes(row)
+            for name, row in self.rows.items()
+            if name in self._cases and row["status"] == "done"
+        }
+
+    @property
+    def _columns(self) -> list[str]:
+        classes = [name + kind for name in self._classes for kind in (_VOLUME, _CONFIDENCE)]
+        return [*_FIRST, *classes, *_LAST]
+
+    def _row(self, record: CaseRecord) -> Row:
+        found = {visible(one.name): one for one in record.volumes}
+        row = {
+            "case": record.case,
+            "status": record.status,
+            "reason": record.reason,
+            "seconds": "" if record.seconds is None else f"{record.seconds:.2f}",
+            "peak_memory_mb": (
+                "" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
+            ),
+            "notes": _NOTE_SEPARATOR.join(record.notes),
+            "model": record.model,
+            "model_version": record.model_version,
+            "software": record.software,
+            "input": _NOTE_SEPARATOR.join(map(str, record.inputs)),
+            "output": "" if record.output is None else str(record.output),
+        }
+        if record.status == "done":
+            for name in self._classes:
+                one = found.get(name)
+                row[name + _VOLUME] = "0" if one is None else f"{one.ml:.6f}"
+                row[name + _CONFIDENCE] = "" if one is None else f"{one.confidence:.4f}"
+        return {column: visible(value) for column, value in row.items()}
+
+    def _rewrite(self) -> None:
+        with self._lock:
+            self.rows = dict(sorted(self.rows.items()))
+            if self.path is None:
+                return
+            # Another model may have written rows with other classes.
+            known = {column for row in self.rows.values() for column in row}
+            more = sorted(known - {*self._columns})
+            self._classes += [c[: -len(_VOLUME)] for c in more if c.endswith(_VOLUME)]
+            text = _lines(self.rows.values(), self._columns, heading=True)
+            # Without a byte order mark, Excel reads text beyond ASCII in another encoding.
+            write_text(self.path, text if text.isascii() else _BYTE_ORDER_MARK + text)
+
+
+def _earlier_rows(path: Path) -> dict[str, Row]:
+    """Return the rows of a table and of the tables of its shards, the latest of each case."""
+    tables = [path, *Shard.files(path)]
+    found: dict[str, Row] = {}
+    for table in sorted((t for t in tables if t.is_file()), key=lambda t: t.stat().st_mtime):
+        for row in _read(table):
+            earlier = found.get(row["case"])
+            # A case that one shard segmented is skipped by others.
+            if earlier is None or earlier["status"] != "done" or row["status"] == "done":
+                found[row["case"]] = row
+    return found
+
+
+def _read(path: Path) -> list[Row]:
+    """Return the complete rows of a table.
+
+    Raises:
+        MaskSAMError: the file cannot be read, or is another kind of file.
+    """
+    try:
+        content = path.read_bytes()
+        complete = content[: content.rfind(b"\n") + 1].decode("utf-8-sig")
+    except OSError as error:
+        raise MaskSAMError(f"{path} cannot be read: {(error.strerror or '').lower()}") from error
+    except UnicodeError:
+        complete = ""
+        content = b"other"
+    reader = csv.DictReader(io.StringIO(complete, newline=""), restval="")
+    fields = list(reader.fieldnames or ())
+    if content and (fields[: len(_FIRST)] != [*_FIRST] or fields[-len(_LAST) :] != [*_LAST]):
+        raise MaskSAMError(
+            f"{path} is no table of cases that masksam wrote: move it, or choose another folder"
+        )
+    return [{key: value for key, value in row.items() if key is not None} for row in reader]
+
+
+def _lines(rows: Iterable[Row], columns: Sequence[str], heading: bool) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    if heading:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _append(path: Path, line: str) -> None:
+    try:
+        with path.open("ab") as stream:
+            stream.write(line.encode("utf-8"))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise MaskSAMError(f"cannot write {path}: {reason}") from error
+
+
+def _volumes(row: Row) -> list[StructureVolume]:
+    """Return the volumes and confidences of the classes in a row that were found."""
+    found = []
+    for column, value in row.items():
+        if column.endswith(_VOLUME) and value and float(value) > 0:
+            name = column[: -len(_VOLUME)]
+            found.append((name, float(row.get(name + _CONFIDENCE) or 0), float(value)))
+    return structure_volumes(found, voxel_ml=1.0)

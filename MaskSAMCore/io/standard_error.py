@@ -1,0 +1,39 @@
+"""Standard error of the process, which some libraries write to themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock
+
+_lock = RLock()
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Discard what is written to the file descriptor of standard error, by one thread at a time.
+
+    Exceptions are raised as usual.
+    """
+    with _lock:
+        try:
+            kept = os.dup(2)
+        except OSError:  # a windowed process has no standard error
+            yield
+            return
+        try:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 2)
+            os.close(null)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+@contextmanager
+def visible_stderr() -> Iterator[None]:
+    """Write messages once no other thread discards them, see :func:`silent_stderr`."""
+    with _lock:
+        yield
