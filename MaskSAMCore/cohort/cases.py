@@ -324,7 +324,10 @@ def _list_series(
         alone = all(per_folder[file.parent] == 1 for file in one.files)
         if one.localizer or one.derived:
             kind = "a localizer" if one.localizer else "derived from other images"
-            reason = f"{name} is {kind}, as its header says: to segment it, give its own folder"
+            reason = (
+                f"{name} is {kind}, as its header says: to segment it, give a folder with its files"
+                " alone"
+            )
             listing.left_out.append(LeftOut(name, one.files[:1], reason, failed=False))
         elif one.damaged and alone:
             listing.left_out.append(LeftOut(name, one.files[:1], one.damaged[0]))
