@@ -34,6 +34,7 @@ _RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")
 _NAME_LENGTH = 64
 # highdicom pads smaller slices, which displaces the next ones.
 _SMALLEST_SLICE = 8
+_NO_NUMBER = np.iinfo(np.uint16).max
 _UTF_8 = "ISO_IR 192"
 
 
@@ -148,15 +149,22 @@ def _segment_numbers(
     """
     known = [0, *(label.value for label in labels)]
     lowest, highest = int(labelmap.min(initial=0)), int(labelmap.max(initial=0))
-    unknown = lowest if lowest < 0 else highest if highest > known[-1] else None
-    if unknown is None:
-        table = np.full(known[-1] + 1, -1)
-        table[known] = range(len(known))
-        numbers = table[labelmap]
-        if numbers.min(initial=0) >= 0:
-            return numbers.astype(np.min_scalar_type(len(labels)))
-        unknown = int(labelmap[numbers < 0][0])
-    raise MaskSAMError(f"the labelmap has voxels of value {unknown}, which no label has")
+    if lowest < 0 or highest > known[-1]:
+        raise _unknown(lowest if lowest < 0 else highest)
+    table = np.full(known[-1] + 1, _NO_NUMBER, np.uint16)
+    table[known] = range(len(known))
+    numbers = np.empty(labelmap.shape, np.min_scalar_type(len(labels)))
+    # Plane by plane, because an index takes 64 bits a voxel.
+    for plane, values in zip(numbers, labelmap, strict=True):
+        found = table[values]
+        if (found == _NO_NUMBER).any():
+            raise _unknown(int(values[found == _NO_NUMBER][0]))
+        plane[:] = found
+    return numbers
+
+
+def _unknown(value: int) -> MaskSAMError:
+    return MaskSAMError(f"the labelmap has voxels of value {value}, which no label has")
 
 
 def _segmentation(
