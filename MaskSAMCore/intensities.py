@@ -20,6 +20,8 @@ from MaskSAMCore.geometry import Volume
 CT_AIR = (-1100, -500)
 # Fewer voxels may be the edge of padding.
 _AIR_SHARE = 1e-3
+# Images have more different intensities than this, even with 8 bits; labelmaps rarely.
+_LABELS = 32
 # Larger numbers do not fit into float32 once they are scaled.
 _LARGEST = 1e38
 # Smallest range of intensities, absolute and as a share of the largest one.
@@ -32,6 +34,8 @@ _NEGATIVE_PADDING = 0.25
 _OUTLIERS, _OUTLIER_SHARE = 8, 1e-4
 # Typical intensities are those of this many voxels, because all would take long to sort.
 _SAMPLE_VOXELS = 1 << 18
+# So many voxels show already that most images are no labelmaps.
+_FEW_VOXELS = 1 << 12
 # An image may have padding and outliers at both ends, and padding of two kinds.
 _ROUNDS = 4
 
@@ -143,6 +147,15 @@ def has_ct_air(array: NDArray[Any]) -> bool:
     return float(((voxels >= low) & (voxels <= high)).mean()) >= _AIR_SHARE
 
 
+def looks_like_labelmap(array: NDArray[Any]) -> bool:
+    """Return whether an image has two intensities, or a few that are all whole numbers."""
+    for count in (_FEW_VOXELS, _SAMPLE_VOXELS):
+        values = np.unique(sample(array, count))
+        if values.size > (_LABELS if _are_whole(values) else 2):
+            return False
+    return bool(values.size > 1)
+
+
 def sample(array: NDArray[Any], voxels: int) -> NDArray[Any]:
     """Return about this many voxels of an array, at regular distances."""
     step = max(1, int(np.ceil((array.size / voxels) ** (1 / array.ndim))))
@@ -191,6 +204,10 @@ def _far_voxels(array: NDArray[Any]) -> _FarVoxels | None:
         if mask.sum() <= few:
             return _FarVoxels(mask, high, False)
     return None
+
+
+def _are_whole(values: NDArray[Any]) -> bool:
+    return values.dtype.kind != "f" or bool((values == np.round(values)).all())
 
 
 def _typical(array: NDArray[Any], low: float, high: float) -> tuple[float, float] | None:

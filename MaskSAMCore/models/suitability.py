@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore.geometry import Volume, axis_mapping
-from MaskSAMCore.intensities import modality
+from MaskSAMCore.intensities import looks_like_labelmap, modality
 
 # Tolerance of the voxel sizes that a model is made for, in mm.
 _SPACING_TOLERANCE = 1e-3
@@ -71,6 +71,11 @@ class Suitability:
         if self.modality and found and found != self.modality:
             doubts.append(
                 f"This model is made for {self.modality}, but the volume looks like {found}."
+            )
+        if self.modality and looks_like_labelmap(volume.array):
+            doubts.append(
+                f"This model is made for {self.modality}, but the volume has only a few different"
+                " intensities, as masks and labelmaps have."
             )
         if self.spacing_mm is not None:
             low, high = self.spacing_mm

@@ -111,6 +111,13 @@ CASES = (
         Box("", (0, 0, 0), (10, 10, 2)),
     ),
     ImageCase(
+        "two intensities, or up to 32 that are whole numbers",
+        lambda: scan((tissue() > 500).astype(np.float32) * 0.3),
+        "segmented with a note",
+        "as masks and labelmaps have",
+        "a mask or labelmap in place of its image",
+    ),
+    ImageCase(
         "a range of intensities below 1e-8, absolute or relative",
         lambda: scan(tissue() * 1e-14),
         "refused",

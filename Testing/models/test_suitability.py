@@ -19,9 +19,15 @@ from Testing.helpers.threshold_model import GEOMETRIES
 def volume(extent_mm=(150, 190, 160), spacing=1.0, modality="", low=0, geometry="ras") -> Volume:
     """Return a volume with an extent along I, J, K."""
     shape = [max(2, round(mm / spacing)) for mm in extent_mm[::-1]]
-    array = np.broadcast_to(np.linspace(low, 900, shape[2]), shape)
+    array = np.broadcast_to(np.linspace(low, 899.5, shape[2]), shape)
     matrix = GEOMETRIES[geometry] @ np.diag([spacing, spacing, spacing, 1.0])
     return Volume(array, matrix, modality=modality)
+
+
+def labelled(classes: int) -> Volume:
+    """Return a volume with the extent of a head whose intensities are numbers of classes."""
+    array = np.broadcast_to(np.arange(182, dtype=np.uint8) % classes, (182, 218, 182))
+    return Volume(array, np.eye(4))
 
 
 def doubts(model: str, given: Volume, has_roi: bool = False) -> tuple[str, ...]:
@@ -48,6 +54,7 @@ def test_ordinary_volumes_raise_no_doubt(model: str, given: Volume):
     ("model", "given", "doubt"),
     [
         ("brain", volume(low=-1000), "made for MR, but the volume looks like CT"),
+        ("brain", labelled(9), "made for MR, but the volume has only a few different intensities"),
         ("brain", volume(modality="PT"), "made for MR, but the volume looks like PT"),
         ("brain", volume(spacing=8.0), "voxels of 0.5 to 6 mm, but the volume has voxels of 8 x"),
         ("brain", volume((34, 50, 36)), "structures together measured 124 x 152 x 133 mm or more"),
