@@ -29,6 +29,8 @@ from MaskSAMCore.cohort.table import TABLE_NAME, CaseTable
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import RasBox
 from MaskSAMCore.io import read_boxes
+from MaskSAMCore.io.dicom_segmentation import check_codes
+from MaskSAMCore.io.dicom_source import check_installed
 from MaskSAMCore.io.files import remove_abandoned
 from MaskSAMCore.models.catalog import DEFAULT_MODEL
 from MaskSAMCore.volumetry import write_volume_table
@@ -98,6 +100,12 @@ def predict(
     volumes: Path | None = typer.Option(
         None, help="Also write volumes, scores and left-right asymmetry of all cases to a CSV file."
     ),
+    dicom_report: bool = typer.Option(
+        False,
+        "--dicom-report",
+        help="Also write the volumes as a DICOM structured report (TID 1500), beside each DICOM"
+        " segmentation.",
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace outputs that exist."),
     skip_existing: bool = typer.Option(
         False,
@@ -142,12 +150,14 @@ def predict(
     failed = [one for one in found.left_out if one.failed]
     if failed and not keep_going:
         raise MaskSAMError(failed[0].reason)
+    _check_dicom(found.cases, segmenter, dicom_report)
     settings = CaseSettings(
         roi=None if roi is None else _only_roi(roi),
         boxes=None if boxes is None else _boxes(boxes, segmenter),
         boxes_overwrite=boxes_overwrite,
         mirror=tta is TTA.mirror,
         probabilities=probabilities,
+        dicom_report=dicom_report,
         overwrite=overwrite or skip_existing,
     )
     cases, left_out = _of_shard(found, part)
@@ -245,6 +255,21 @@ def needs_boxes(model: str) -> bool:
     from MaskSAMCore.models import catalog
 
     return any(entry.needs_boxes for entry in catalog() if entry.name == model)
+
+
+def _check_dicom(cases: Sequence[Case], segmenter: Segmenter, report: bool) -> None:
+    """Check that the results of a model can be written as the command line says.
+
+    Raises:
+        MaskSAMError: a report is asked for without DICOM segmentations; or the model's classes or
+            this installation do not allow these.
+    """
+    if not all(case.is_dicom for case in cases):
+        if report:
+            raise MaskSAMError("--dicom-report needs DICOM segmentations: add --format dcm")
+        return
+    check_installed()
+    check_codes(segmenter.labels)
 
 
 def _only_roi(path: Path) -> RasBox:

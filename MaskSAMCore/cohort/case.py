@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from MaskSAMCore.io.dicom_segmentation import DICOM_SUFFIX
 from MaskSAMCore.io.files import image_stem
 
 
@@ -47,6 +48,16 @@ class Case:
     def probabilities(self) -> Path:
         """File for the probabilities of the classes."""
         return self.output.with_name(f"{image_stem(self.output)}_probabilities.nrrd")
+
+    @property
+    def report(self) -> Path:
+        """File for the DICOM report of the volumes."""
+        return self.output.with_name(f"{image_stem(self.output)}_report{DICOM_SUFFIX}")
+
+    @property
+    def is_dicom(self) -> bool:
+        """Whether the segmentation is written as DICOM."""
+        return self.output.name.lower().endswith(DICOM_SUFFIX)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ from MaskSAMCore.cohort.record import CaseRecord, volumes_of
 from MaskSAMCore.errors import Cancelled, describe
 from MaskSAMCore.geometry import RasBox, Volume, box_on_grid
 from MaskSAMCore.io import read_volume, write_labelmap, write_probabilities
+from MaskSAMCore.io.dicom_report import write_dicom_report
+from MaskSAMCore.io.dicom_segmentation import Algorithm, write_dicom_segmentation
+from MaskSAMCore.io.dicom_source import DicomSource, read_source
 
 if TYPE_CHECKING:
     from MaskSAMCore.inference import Segmentation, Segmenter
@@ -33,6 +36,8 @@ class CaseSettings:
         boxes_overwrite: whether classes with boxes may take voxels of classes without.
         mirror: whether mirrored passes are averaged.
         probabilities: whether the probabilities of all classes are written, too.
+        dicom_report: whether the volumes are written as a DICOM report, too, beside a DICOM
+            segmentation.
         overwrite: whether existing outputs may be replaced.
     """
 
@@ -41,11 +46,17 @@ class CaseSettings:
     boxes_overwrite: bool = False
     mirror: bool = False
     probabilities: bool = False
+    dicom_report: bool = False
     overwrite: bool = False
 
     def outputs(self, case: Case) -> tuple[Path, ...]:
         """Return the files to write for a case."""
-        return (case.output, case.probabilities) if self.probabilities else (case.output,)
+        outputs = [case.output]
+        if self.probabilities:
+            outputs.append(case.probabilities)
+        if self.dicom_report:
+            outputs.append(case.report)
+        return tuple(outputs)
 
 
 class CaseRun:
@@ -67,6 +78,7 @@ class CaseRun:
         self.error: Exception | None = None
         self._settings = settings
         self._volumes: Sequence[Volume] = ()
+        self._source: DicomSource | None = None
         self._result: Segmentation | None = None
         self._record = CaseRecord(case.name, "started", inputs=case.paths, output=case.output)
 
@@ -99,7 +111,7 @@ class CaseRun:
         """Write the outputs, each complete or absent."""
         self._attempt(self._write)
         # The images and the results of a large volume take more memory than all records.
-        self._volumes, self._result = (), None
+        self._volumes, self._source, self._result = (), None, None
 
     @property
     def record(self) -> CaseRecord:
@@ -124,6 +136,10 @@ class CaseRun:
 
     def _read(self) -> None:
         self._volumes = [read_volume(image.path, image.files) for image in self.case.images]
+        if self.case.is_dicom:
+            # The labelmap lies on the grid of the first channel.
+            first = self.case.images[0]
+            self._source = read_source(first.path, first.files)
 
     def _segment(
         self,
@@ -159,10 +175,34 @@ class CaseRun:
                 result.probabilities, result.volume, case.probabilities, overwrite=overwrite
             )
         # The labelmap comes last: a case is complete where it exists.
-        write_labelmap(
-            result.labelmap, result.volume, case.output, list(result.labels), overwrite=overwrite
-        )
+        if self._source is None:
+            write_labelmap(
+                result.labelmap, result.volume, case.output, result.labels, overwrite=overwrite
+            )
+        else:
+            self._write_dicom(result, self._source)
         self._record = replace(self._record, status="done")
+
+    def _write_dicom(self, result: Segmentation, source: DicomSource) -> None:
+        """Write the DICOM segmentation, and the report that refers to it."""
+        case, settings = self.case, self._settings
+        algorithm = Algorithm(
+            self._record.model,
+            self._record.model_version or __version__,
+            __version__,
+            corrected=settings.boxes is not None,
+        )
+        write_dicom_segmentation(
+            result.labelmap,
+            result.volume,
+            case.output,
+            result.labels,
+            source,
+            algorithm,
+            settings.overwrite,
+        )
+        if settings.dicom_report:
+            write_dicom_report(case.report, case.output, source, settings.overwrite)
 
 
 def run_case(segmenter: Segmenter, case: Case, settings: CaseSettings) -> CaseRecord:

@@ -13,12 +13,13 @@ from MaskSAMCore.cohort.bids import bids_cases, is_bids
 from MaskSAMCore.cohort.case import Case, ImageSource, LeftOut
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.dicom_files import has_dicom_names
+from MaskSAMCore.io.dicom_segmentation import DICOM_SUFFIX
 from MaskSAMCore.io.dicom_series import DicomSeries, find_series
 from MaskSAMCore.io.files import WRITTEN_SUFFIXES, image_stem, is_image_name
 from MaskSAMCore.io.listing import is_litter
 
 # Formats of segmentations in a folder.
-OUTPUT_FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "mha")
+OUTPUT_FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "mha", "dcm")
 # Suffix of a file name, as opposed to the dot in a folder name such as "model-1.5mm".
 _FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}$")
 _CHANNEL = re.compile(r"_([0-9]{4})$")
@@ -360,7 +361,7 @@ def _relative(path: Path, root: Path) -> str:
 def _is_file_name(path: Path) -> bool:
     if path.is_dir():
         return False
-    if path.name.lower().endswith(WRITTEN_SUFFIXES):
+    if path.name.lower().endswith((*WRITTEN_SUFFIXES, DICOM_SUFFIX)):
         return True
     if _FILE_SUFFIX.search(path.name):
         raise MaskSAMError(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from MaskSAMCore.errors import MaskSAMError
@@ -31,6 +32,8 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _BINARY_TYPES = ("FD", "FL", "SL", "SS", "UL", "US", "SQ", "AT")
 # Suffixes of DICOM files only; many have none, or a number.
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+
+_settings_lock = RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +67,13 @@ class ImageFile:
 
 @contextmanager
 def silent_pydicom() -> Iterator[None]:
-    """Use values without pydicom's checks and their warnings: readers check those they need."""
+    """Use values without pydicom's checks and their warnings: readers check those they need.
+
+    The settings hold for the whole process, so that one thread at a time may use them.
+    """
     from pydicom import config
 
-    with warnings.catch_warnings(), config.disable_value_validation():
+    with _settings_lock, warnings.catch_warnings(), config.disable_value_validation():
         warnings.simplefilter("ignore")
         yield
 

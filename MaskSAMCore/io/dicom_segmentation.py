@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from highdicom.seg import Segmentation, SegmentDescription
     from highdicom.sr import CodedConcept
 
+# Suffix of files that are written as DICOM.
+DICOM_SUFFIX = ".dcm"
 MANUFACTURER = "MaskSAM for 3D Slicer"
 # Derived series are numbered from here on, in the order of their sources.
 _SERIES_OFFSET = 1000
@@ -44,12 +46,14 @@ class Algorithm:
 
     Attributes:
         name: name of the model.
-        version: version of the software.
+        version: version of the model.
+        software: version of the software.
         corrected: whether the user prompted or corrected the segmentation.
     """
 
     name: str
     version: str
+    software: str
     corrected: bool = False
 
 
@@ -191,7 +195,7 @@ def _segmentation(
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=name_of(algorithm.name),
-        software_versions=name_of(algorithm.version),
+        software_versions=name_of(algorithm.software),
         # Software has no serial number, but DICOM demands one.
         device_serial_number="0",
         series_description=name_of(f"Segmentation by {algorithm.name}"),

@@ -72,22 +72,35 @@ class DicomSource:
         )
 
 
-def read_source(path: Path) -> DicomSource:
+def check_installed() -> None:
+    """Check that the package is installed with which DICOM files are written.
+
+    Raises:
+        MaskSAMError: highdicom is not installed.
+    """
+    if find_spec("highdicom") is None:
+        raise MaskSAMError("DICOM segmentations need highdicom: pip install 'masksam[dicom]'")
+
+
+def read_source(path: Path, only: Sequence[Path] = ()) -> DicomSource:
     """Read the headers of a DICOM series, given by its folder or by its only file.
+
+    Args:
+        path: folder or file.
+        only: files of the series in a folder that holds others too; by default all files.
 
     Raises:
         MaskSAMError: the path is no DICOM series, a file is damaged or has no UIDs, or highdicom is
             not installed.
     """
-    if find_spec("highdicom") is None:
-        raise MaskSAMError("DICOM segmentations need highdicom: pip install 'masksam[dicom]'")
+    check_installed()
     if path.is_file() and not is_dicom(path):
         raise MaskSAMError(
             f"{path} is no DICOM file, so that a DICOM segmentation cannot refer to its series:"
             " write another --format, or give the DICOM series"
         )
     with silent_pydicom():
-        frames = {file: frames_of(file) for file in read_series(path)}
+        frames = {file: frames_of(file) for file in read_series(path, only)}
         images = {file: _completed(file) for file in frames}
         try:
             stack = stack_of(path, [frame for found in frames.values() for frame in found])

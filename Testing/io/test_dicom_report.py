@@ -47,7 +47,7 @@ def reported(
     """Write a segmentation and its report; return the report and the volumes in ml by name."""
     volume, images = read_volume(source), read_source(source)
     labelmap = labelmap_of(volume.shape, [label for label in labels if label.value != 301])
-    algorithm = Algorithm("small", "1.2.3")
+    algorithm = Algorithm("small", "4f2a", "1.2.3")
     segmentation = folder / "seg.dcm"
     write_dicom_segmentation(labelmap, volume, segmentation, labels, images, algorithm)
     write_dicom_report(folder / "report.dcm", segmentation, images)

@@ -46,7 +46,7 @@ from Testing.io.helpers import matrices
 
 MATRIX = oblique_matrix()
 STORED = stored_values((6, 5, 7))
-ALGORITHM = Algorithm("small", "1.2.3")
+ALGORITHM = Algorithm("small", "4f2a", "1.2.3")
 SHUFFLED = [3, 1, 0, 2, 5, 4]
 
 Write = Callable[[Path], Path]
@@ -293,11 +293,12 @@ def test_segments_name_the_model_and_keep_their_identity(tmp_path: Path) -> None
     for segment in files[0].SegmentSequence:
         assert segment.SegmentAlgorithmType == "AUTOMATIC"
         [algorithm] = segment.SegmentationAlgorithmIdentificationSequence
-        assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("small", "1.2.3")
+        assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("small", "4f2a")
         assert segment.TrackingID == segment.SegmentLabel
     uids = [[segment.TrackingUID for segment in file.SegmentSequence] for file in files]
     assert uids[0] == uids[1]
     assert len(set(uids[0])) == len(LABELS)
+    assert files[0].SoftwareVersions == "1.2.3"
     assert files[0].SOPInstanceUID != files[1].SOPInstanceUID
 
 

@@ -82,7 +82,7 @@ def test_segmentations_and_reports_come_back_from_an_archive(
     labelmap = labelmap_of(volume.shape)
     segmentation, report = tmp_path / "seg.dcm", tmp_path / "report.dcm"
     write_dicom_segmentation(
-        labelmap, volume, segmentation, LABELS, images, Algorithm("small", "1.2.3")
+        labelmap, volume, segmentation, LABELS, images, Algorithm("small", "4f2a", "1.2.3")
     )
     write_dicom_report(report, segmentation, images)
     sent = [pydicom.dcmread(path) for path in (*source.iterdir(), segmentation, report)]
