@@ -17,6 +17,7 @@ from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, volumes_of
 from MaskSAMSlicerLib.mrml.segments import ADD, REPLACE
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.run import Run, RunCallbacks, RunRequest, Update
+from MaskSAMSlicerLib.sequence_run import SequenceRun
 from MaskSAMSlicerLib.worker.client import WorkerClient, WorkerError
 
 if TYPE_CHECKING:
@@ -79,6 +80,16 @@ class SegmentationLogic:
         """
         return self._start(Run(request, callbacks))
 
+    def start_sequence(
+        self, request: RunRequest, callbacks: RunCallbacks | None = None
+    ) -> SequenceRun:
+        """Start a run on all frames of a sequence and return at once; :meth:`poll` continues it.
+
+        Raises:
+            ValueError: the request cannot work; the message says what to do.
+        """
+        return self._start(SequenceRun(request, callbacks))
+
     def start_update(
         self,
         request: RunRequest,
@@ -109,7 +120,8 @@ class SegmentationLogic:
             )
         run.start(self.client)
         self.run = run
-        self._sessions.add(run.session)
+        if run.session:
+            self._sessions.add(run.session)
         return run
 
     @property
@@ -148,6 +160,7 @@ class SegmentationLogic:
         progress: ProgressCallback | None = None,
         overwrite: bool = False,
         resample: bool = False,
+        allFrames: bool = False,
     ) -> vtkMRMLSegmentationNode:
         """Segment a volume and wait for the result; the application stays responsive.
 
@@ -163,6 +176,8 @@ class SegmentationLogic:
             progress: called with the stage, the fraction done and the seconds left or None.
             overwrite: let classes with boxes take voxels from classes without.
             resample: resample the channels to the grid of the first one if their grids differ.
+            allFrames: segment all frames of the sequence browser that shows the volume; a frame
+                that is complete stays, even if a later one fails.
 
         Returns:
             The segmentation.
@@ -190,7 +205,8 @@ class SegmentationLogic:
             overwrite=overwrite,
             resample=resample,
         )
-        return self._wait(self.start(request, _callbacks(progress)))
+        start = self.start_sequence if allFrames else self.start
+        return self._wait(start(request, _callbacks(progress)))
 
     def update(
         self,
@@ -236,7 +252,10 @@ class SegmentationLogic:
     def _wait(self, run: Run) -> vtkMRMLSegmentationNode:
         self.on_change()
         try:
-            self.client.wait(run.job, on_idle=slicer.app.processEvents)
+            job = None
+            while job is not run.job:  # a sequence has a job for each frame
+                job = run.job
+                self.client.wait(job, on_idle=slicer.app.processEvents)
         except WorkerError as error:
             raise RuntimeError(str(error)) from error
         except BaseException:

@@ -13,6 +13,7 @@ class Parameters:
     Attributes:
         inputVolume: volume to segment.
         model: name of the model in the catalog.
+        frames: "shown" or "all": frames of a sequence to segment.
         roi: part to segment; None for the whole volume.
         outputSegmentation: segmentation to write to; None for a new one.
         rule: "new" for a new segmentation if the output has segments already, else "replace" or
@@ -25,6 +26,7 @@ class Parameters:
 
     inputVolume: vtkMRMLScalarVolumeNode
     model: str = DEFAULT_MODEL
+    frames: str = "shown"
     roi: vtkMRMLMarkupsROINode
     outputSegmentation: vtkMRMLSegmentationNode
     rule: str = "new"

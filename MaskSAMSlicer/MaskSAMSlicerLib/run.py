@@ -30,6 +30,7 @@ from MaskSAMSlicerLib.mrml.segments import (
     replace_voxels,
     write_segments,
 )
+from MaskSAMSlicerLib.mrml.sequences import SequenceHistory
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
 from MaskSAMSlicerLib.worker.client import (
@@ -73,6 +74,21 @@ class RunRequest:
 
 
 @dataclass(frozen=True)
+class FrameResult:
+    """Result of one frame of a sequence.
+
+    Attributes:
+        title: title of the frame, for tables.
+        found: classes that were found.
+        segment_ids: segment IDs of these classes, in the same order.
+    """
+
+    title: str
+    found: list[FoundClass]
+    segment_ids: list[str]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """Result of a run as it was written into the scene.
 
@@ -87,18 +103,20 @@ class Outcome:
         seconds: duration of the run in the worker.
         voxel_ml: volume of a voxel in ml.
         volume_name: name of the segmented volume.
+        frames: results of the frames of a sequence; empty for a single volume.
     """
 
     node: vtkMRMLSegmentationNode
     found: list[FoundClass]
     segment_ids: list[str]
     changed: list[str]
-    undo: UndoHistory
+    undo: UndoHistory | SequenceHistory
     device: str
     notes: list[str]
     seconds: float
     voxel_ml: float
     volume_name: str
+    frames: tuple[FrameResult, ...] = ()
 
 
 def _ignore(*_arguments: object) -> None:
@@ -156,7 +174,7 @@ class Run:
         """
         self.job = client.segment(
             self._prepare(),
-            on_progress=self._callbacks.on_progress,
+            on_progress=self._report,
             on_done=self._on_result,
             on_error=self._fail,
         )
@@ -172,9 +190,9 @@ class Run:
                     title=request.model.title
                 )
             )
-        volumes = [volume_from_node(node) for node in request.volumes]
+        volumes = self._volumes()
         check_channels(request.model, volumes, request.resample)
-        check_target(request.output, request.volumes[0])
+        check_target(request.output, request.volumes[0], volumes[0])
         if request.model.needs_boxes and not request.boxes:
             raise ValueError(
                 _(
@@ -193,6 +211,12 @@ class Run:
             resample=request.resample,
         )
         return self._worker_request(volumes, roi, boxes)
+
+    def _volumes(self) -> list[Volume]:
+        return [volume_from_node(node) for node in self.request.volumes]
+
+    def _report(self, stage: str, fraction: float, seconds_left: float | None) -> None:
+        self._callbacks.on_progress(stage, fraction, seconds_left)
 
     def _boxes(self, volume: Volume) -> list[Box]:
         return [box_from_roi(node, volume, class_of(node)) for node in self.request.boxes]
@@ -244,7 +268,7 @@ class Run:
             raise ValueError(_("The volume was removed during the run; nothing was changed."))
         if output is not None and not slicer.mrmlScene.IsNodePresent(output):
             raise ValueError(_("The output was removed during the run; nothing was changed."))
-        volume = volume_from_node(node)
+        volume = self._volumes()[0]
         if tuple(result.labelmap.shape) != tuple(volume.shape):
             raise ValueError(
                 _("The size of the volume changed during the run; nothing was changed.")
@@ -260,13 +284,13 @@ class Run:
         """
         request, labelmap = self.request, result.labelmap
         volume_node, roi = request.volumes[0], request.roi
-        found = _found_classes(result)
+        found = found_classes(result)
         node = request.output
         if node is None:
             node = new_segmentation(volume_node, "" if roi is None else roi.GetName())
         try:
             undo, ids = write_segments(
-                node, volume_node, labelmap, found, request.rule, request.model.name
+                node, volume, labelmap, found, request.rule, request.model.name
             )
         except Exception:
             if request.output is None:
@@ -311,7 +335,7 @@ class Update(Run):
         node = self.request.output
         self._record = SegmentationRecord.require(node)
         self.request = replace(self.request, volumes=volumes_of(node))
-        volumes = [volume_from_node(one) for one in self.request.volumes]
+        volumes = self._volumes()
         boxes = self._boxes(volumes[0])
         self._boxed = _class_names(boxes)
         edges = self._record.roi
@@ -319,13 +343,9 @@ class Update(Run):
         return self._worker_request(volumes, roi, boxes, resume=True)
 
     def _write(self, result: SegmentedVolume, volume: Volume) -> Outcome:
-        node, volume_node, labelmap = (
-            self.request.output,
-            self.request.volumes[0],
-            result.labelmap,
-        )
+        node, labelmap = self.request.output, result.labelmap
         record = SegmentationRecord.require(node)  # an undo may have changed it meanwhile
-        found = {item.label.name: item for item in _found_classes(result)}
+        found = {item.label.name: item for item in found_classes(result)}
         classes, sums = [], {}
         for label in self._labels_to_compare(record, result):
             item = found.get(label.name)
@@ -338,7 +358,7 @@ class Update(Run):
         undo = self._history
         if classes or undo is None:
             undo, ids = replace_voxels(
-                node, volume_node, labelmap, classes, record.segment_ids, record.model, undo
+                node, volume, labelmap, classes, record.segment_ids, record.model, undo
             )
             record.segment_ids.update(ids)
         record.written.update(sums)
@@ -370,7 +390,8 @@ def _checksum(labelmap: np.ndarray, item: FoundClass) -> int:
     return checksum(labelmap, item.label.value, item.lower, item.upper)
 
 
-def _found_classes(result: SegmentedVolume) -> list[FoundClass]:
+def found_classes(result: SegmentedVolume) -> list[FoundClass]:
+    """Return the classes of a result with their boxes."""
     labels = {label.value: label for label in result.labels}
     return [
         FoundClass(

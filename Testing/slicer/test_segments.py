@@ -64,10 +64,17 @@ def two_blocks() -> np.ndarray:
 NAMES = {1: "Anterior", 2: "Posterior"}
 
 
+def placed(volume):
+    """Return the voxels of a volume node and their place."""
+    from MaskSAMSlicerLib.mrml.volumes import volume_from_node
+
+    return volume_from_node(volume)
+
+
 def write(segments, node, volume, labelmap, rule="replace"):
     """Write both classes of a labelmap; return the undo history and the segment IDs."""
     found = found_in(segments, labelmap, NAMES)
-    return segments.write_segments(node, volume, labelmap, found, rule, "m")
+    return segments.write_segments(node, placed(volume), labelmap, found, rule, "m")
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=list(GRIDS))
@@ -105,7 +112,12 @@ def test_segments_carry_color_codes_and_the_model(segments):
     labelmap = two_blocks()
     node = segments.new_segmentation(volume)
     _, ids = segments.write_segments(
-        node, volume, labelmap, found_in(segments, labelmap, NAMES), "replace", "hippocampus"
+        node,
+        placed(volume),
+        labelmap,
+        found_in(segments, labelmap, NAMES),
+        "replace",
+        "hippocampus",
     )
     segment = node.GetSegmentation().GetSegment(ids[1])
     assert np.allclose(segment.GetColor(), (0.2, 0.5, 0.25))
@@ -139,7 +151,7 @@ def existing_segmentation(volume):
     old[2:6, 3:8, 6:9] = 1  # the lesion
     old[8:12, 2:6, 2:6] = 2  # the older Anterior
     found = found_in(segments, old, {1: "Lesion", 2: "Anterior"})
-    segments.write_segments(node, volume, old, found, "replace", "old")
+    segments.write_segments(node, placed(volume), old, found, "replace", "old")
     assert node.GetSegmentation().GetNumberOfLayers() == 1
     assert slicer.mrmlScene.IsNodePresent(node)
     return node, old
@@ -190,7 +202,7 @@ def test_segments_keep_their_place_under_another_transform(segments):
     node = segments.new_segmentation(volume)
     add_transform(matrix(turn((0, 0, 90)), (1, 1, 1)), node)
     labelmap = two_blocks()
-    segments.check_target(node, volume)
+    segments.check_target(node, volume, placed(volume))
     write(segments, node, volume, labelmap)
     # The voxels are read on the reference volume's own grid in the world.
     assert np.array_equal(segment_voxels(node, "Anterior", volume), labelmap == 1)
@@ -201,7 +213,7 @@ def test_a_warped_output_is_refused(segments):
     node = segments.new_segmentation(volume)
     add_warp(node)
     with pytest.raises(ValueError, match="harden"):
-        segments.check_target(node, volume)
+        segments.check_target(node, volume, placed(volume))
 
 
 def test_an_output_of_surfaces_is_refused(segments):
@@ -210,7 +222,7 @@ def test_an_output_of_surfaces_is_refused(segments):
     node.CreateClosedSurfaceRepresentation()
     node.GetSegmentation().SetSourceRepresentationName("Closed surface")
     with pytest.raises(ValueError, match="surfaces"):
-        segments.check_target(node, volume)
+        segments.check_target(node, volume, placed(volume))
 
 
 def test_existing_surfaces_are_updated(segments):
@@ -259,7 +271,7 @@ def test_segments_survive_saving_and_loading(segments, scene, tmp_path, suffix):
 def test_writing_no_class_changes_nothing(segments):
     volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["LPS"])
     node, old = existing_segmentation(volume)
-    segments.write_segments(node, volume, np.zeros(SHAPE, np.uint8), [], "replace", "m")
+    segments.write_segments(node, placed(volume), np.zeros(SHAPE, np.uint8), [], "replace", "m")
     assert segment_names(node) == ["Lesion", "Anterior"]
     assert np.array_equal(segment_voxels(node, "Anterior", volume), old == 2)
 
@@ -270,7 +282,7 @@ def test_names_that_differ_in_case_are_different_segments(segments):
     mine = np.zeros(SHAPE, np.uint8)
     mine[1:3, 1:3, 1:3] = 1
     found = found_in(segments, mine, {1: "anterior"})
-    segments.write_segments(node, volume, mine, found, "replace", "mine")
+    segments.write_segments(node, placed(volume), mine, found, "replace", "mine")
     labelmap = two_blocks()
     write(segments, node, volume, labelmap)
     assert segment_names(node) == ["anterior", "Anterior", "Posterior"]

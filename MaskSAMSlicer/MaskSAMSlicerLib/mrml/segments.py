@@ -13,10 +13,11 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
+from MaskSAMCore.geometry import Volume
 from MaskSAMCore.labels import Label
 from MaskSAMCore.terminology import terminology_entry
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
-from MaskSAMSlicerLib.mrml.volumes import is_orthogonal, transform_to_world, volume_from_node
+from MaskSAMSlicerLib.mrml.volumes import is_orthogonal, transform_to_world
 
 if TYPE_CHECKING:
     from slicer import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         vtkMRMLSegmentationNode,
         vtkMRMLTransformableNode,
         vtkSegment,
+        vtkSegmentation,
     )
 
 ADD, REPLACE = "add", "replace"
@@ -74,13 +76,16 @@ def new_segmentation(
 
 
 def check_target(
-    node: vtkMRMLSegmentationNode | None, volume_node: vtkMRMLScalarVolumeNode
+    node: vtkMRMLSegmentationNode | None,
+    volume_node: vtkMRMLScalarVolumeNode,
+    volume: Volume,
 ) -> None:
     """Check that segments of a volume can be written into a segmentation.
 
     Args:
         node: the segmentation; None for a new one.
         volume_node: the volume.
+        volume: its voxels and their place.
 
     Raises:
         ValueError: the parent transforms do not fit, or the segmentation is made of surfaces.
@@ -88,7 +93,7 @@ def check_target(
     # A new segmentation gets the volume's own transform: only the volume itself can be sheared.
     target = volume_node if node is None else node
     try:
-        _image_to_segmentation(target, volume_node)
+        image_to_segmentation(target, volume)
     except ValueError as error:
         if node is None:
             raise
@@ -109,7 +114,7 @@ def check_target(
 
 def write_segments(
     node: vtkMRMLSegmentationNode,
-    volume_node: vtkMRMLScalarVolumeNode,
+    volume: Volume,
     labelmap: np.ndarray,
     found: Sequence[FoundClass],
     rule: str,
@@ -119,7 +124,7 @@ def write_segments(
 
     Args:
         node: the segmentation.
-        volume_node: the segmented volume.
+        volume: the segmented volume.
         labelmap: integers [K, J, I] on the volume's grid.
         found: classes to write.
         rule: "add" makes new segments, with a number where the name is taken; "replace" writes a
@@ -131,22 +136,9 @@ def write_segments(
     """
     segmentation = node.GetSegmentation()
     history = UndoHistory(node)
-    if segmentation.GetNumberOfSegments() == 0:
-        segmentation.SetSourceRepresentationName(_binary_labelmap())
-    # Voxels of other segments stay because the new segments do not share their layer.
-    image = _oriented_image(labelmap, found, _image_to_segmentation(node, volume_node))
-    ids = []
+    matrix = image_to_segmentation(node, volume)
     with _segments_changed(node):
-        for item in found:
-            segment_id = _segment_named(segmentation, item.label.name) if rule == REPLACE else ""
-            if segment_id:
-                segmentation.SeparateSegmentLabelmap(segment_id)
-                segment = segmentation.GetSegment(segment_id)
-                segment.RemoveAllRepresentations()
-                _fill(segment, item.label, image, model)
-            else:
-                segment_id = _add_segment(segmentation, item.label, image, model)
-            ids.append(segment_id)
+        ids = fill_segments(segmentation, matrix, labelmap, found, rule, model)
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
     for segment_id in ids:
@@ -155,9 +147,48 @@ def write_segments(
     return history, ids
 
 
+def fill_segments(
+    segmentation: vtkSegmentation,
+    matrix: np.ndarray,
+    labelmap: np.ndarray,
+    found: Sequence[FoundClass],
+    rule: str,
+    model: str,
+) -> list[str]:
+    """Write the classes of a labelmap into segments; other segments stay as they are.
+
+    Args:
+        segmentation: the segments.
+        matrix: 4 x 4 matrix from the labelmap's IJK to the segmentation's own coordinates.
+        labelmap: integers [K, J, I].
+        found: classes to write.
+        rule: "add" or "replace", see :func:`write_segments`.
+        model: name of the model, noted in the segments.
+
+    Returns:
+        Segment IDs in the order of ``found``.
+    """
+    if segmentation.GetNumberOfSegments() == 0:
+        segmentation.SetSourceRepresentationName(_binary_labelmap())
+    # Voxels of other segments stay because the new segments do not share their layer.
+    image = _oriented_image(labelmap, found, matrix)
+    ids = []
+    for item in found:
+        segment_id = _segment_named(segmentation, item.label.name) if rule == REPLACE else ""
+        if segment_id:
+            segmentation.SeparateSegmentLabelmap(segment_id)
+            segment = segmentation.GetSegment(segment_id)
+            segment.RemoveAllRepresentations()
+            _fill(segment, item.label, image, model)
+        else:
+            segment_id = _add_segment(segmentation, item.label, image, model)
+        ids.append(segment_id)
+    return ids
+
+
 def replace_voxels(
     node: vtkMRMLSegmentationNode,
-    volume_node: vtkMRMLScalarVolumeNode,
+    volume: Volume,
     labelmap: np.ndarray,
     classes: Sequence[tuple[Label, FoundClass | None]],
     segment_ids: Mapping[str, str],
@@ -168,7 +199,7 @@ def replace_voxels(
 
     Args:
         node: the segmentation.
-        volume_node: the segmented volume.
+        volume: the segmented volume.
         labelmap: integers [K, J, I] on the volume's grid.
         classes: label of each class, and its find; None empties the class's segment.
         segment_ids: segment ID of each class by name; a class without a segment gets a new one.
@@ -179,7 +210,7 @@ def replace_voxels(
         Undo history of the segmentation, and the segment IDs of these classes by name.
     """
     segmentation = node.GetSegmentation()
-    matrix = _image_to_segmentation(node, volume_node)
+    matrix = image_to_segmentation(node, volume)
     if history is None:
         history = UndoHistory(node)
     else:
@@ -242,12 +273,13 @@ def _fill(segment: vtkSegment, label: Label, image: Any, model: str) -> None:
         segment.SetTag(segment.GetTerminologyEntryTagName(), terminology)
 
 
-def _image_to_segmentation(
-    node: vtkMRMLTransformableNode, volume_node: vtkMRMLScalarVolumeNode
-) -> np.ndarray:
-    """Return the 4 x 4 matrix from the volume's IJK to the segmentation's own coordinates."""
-    ijk_to_world = volume_from_node(volume_node).ijk_to_ras
-    matrix = np.linalg.inv(transform_to_world(node)) @ ijk_to_world
+def image_to_segmentation(node: vtkMRMLTransformableNode, volume: Volume) -> np.ndarray:
+    """Return the 4 x 4 matrix from the volume's IJK to the segmentation's own coordinates.
+
+    Raises:
+        ValueError: the volume's axes are not at right angles there.
+    """
+    matrix = np.linalg.inv(transform_to_world(node)) @ volume.ijk_to_ras
     if not is_orthogonal(matrix[:3, :3]):
         raise ValueError(
             _(

@@ -40,11 +40,18 @@ def default_volume() -> vtkMRMLScalarVolumeNode | None:
     return images[0] if images else None
 
 
-def volume_from_node(node: vtkMRMLScalarVolumeNode | None) -> Volume:
+def volume_from_node(
+    node: vtkMRMLScalarVolumeNode | None, frame: vtkMRMLScalarVolumeNode | None = None
+) -> Volume:
     """Return the voxels of a volume node and their place in the world.
 
     The array is a view of the node's voxels, not a copy. The matrix includes linear parent
     transforms, so that the model gets the volume as the user sees it.
+
+    Args:
+        node: the volume.
+        frame: volume of a sequence with the voxels to return instead of the node's own; it has no
+            parent transform, name or DICOM attributes of its own.
 
     Raises:
         ValueError: the node is not a 3D scalar image, or is a labelmap, a parent transform is not
@@ -60,7 +67,8 @@ def volume_from_node(node: vtkMRMLScalarVolumeNode | None) -> Volume:
                 name=node.GetName()
             )
         )
-    image = node.GetImageData()
+    stored = node if frame is None else frame
+    image = stored.GetImageData()
     if image is None or image.GetPointData() is None or image.GetPointData().GetScalars() is None:
         raise ValueError(_("The volume '{name}' has no voxels.").format(name=node.GetName()))
     if image.GetNumberOfScalarComponents() != 1:
@@ -76,8 +84,8 @@ def volume_from_node(node: vtkMRMLScalarVolumeNode | None) -> Volume:
                 name=node.GetName()
             )
         )
-    ijk_to_world = transform_to_world(node) @ ijk_to_node(node)
-    array = slicer.util.arrayFromVolume(node)
+    ijk_to_world = transform_to_world(node) @ ijk_to_node(stored)
+    array = slicer.util.arrayFromVolume(stored)
     try:
         return Volume(array, ijk_to_world, node.GetName(), modality=_modality(node))
     except MaskSAMError as error:

@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from MaskSAMSlicerLib.mrml.box_nodes import boxes_of
 from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, same_region, volumes_of
 from MaskSAMSlicerLib.mrml.segments import ADD, REPLACE
+from MaskSAMSlicerLib.mrml.sequences import has_segments
 from MaskSAMSlicerLib.panel.dialogs import select_data
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class OutputView:
         output = self.parameters.outputSegmentation
         if output is None or self.parameters.rule != NEW:
             return output
-        return None if output.GetSegmentation().GetNumberOfSegments() else output
+        return None if has_segments(output) else output
 
     @property
     def rule(self) -> str:

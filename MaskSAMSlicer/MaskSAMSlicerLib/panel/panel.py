@@ -13,11 +13,13 @@ from MaskSAMSlicerLib.panel.boxes import BoxesView, BoxUpdates
 from MaskSAMSlicerLib.panel.channels import ChannelsView
 from MaskSAMSlicerLib.panel.devices import DevicesView
 from MaskSAMSlicerLib.panel.dialogs import select_data
+from MaskSAMSlicerLib.panel.frames import FramesView
 from MaskSAMSlicerLib.panel.model_picker import ModelPicker
 from MaskSAMSlicerLib.panel.output import OutputView
 from MaskSAMSlicerLib.panel.progress import ProgressView, WorkerTask
 from MaskSAMSlicerLib.panel.results import ResultsView
 from MaskSAMSlicerLib.run import Outcome, RunCallbacks, RunRequest
+from MaskSAMSlicerLib.worker.client import WorkerError
 
 
 class Panel:
@@ -41,6 +43,7 @@ class Panel:
         self._results = ResultsView(ui, self._progress)
         self._output = OutputView(ui)
         self._channels = ChannelsView(ui)
+        self._frames = FramesView(ui)
         self._devices = DevicesView(ui, logic, self._task)
         self.picker = ModelPicker(ui, logic, self._task, self._choose_model)
         self._updates = BoxUpdates(logic, self._task, self._progress, self.picker, self._results)
@@ -64,6 +67,7 @@ class Panel:
         """Set the wrapper of the parameter node; None while a scene closes."""
         self._parameters = self._updates.parameters = parameters
         self._output.parameters = self._channels.parameters = parameters
+        self._frames.parameters = parameters
         self.update()
 
     def update(self) -> None:
@@ -75,6 +79,7 @@ class Panel:
         self._output.refresh()
         self.picker.refresh(None if parameters is None else parameters.model)
         self._channels.refresh(self.picker.model)
+        self._frames.refresh()
         for widget in (self._ui.inputsButton, self._ui.outputButton, self._ui.installButton):
             widget.enabled = not busy
         warnings = self._warnings()
@@ -138,8 +143,9 @@ class Panel:
             device=parameters.device,
             resample=self._channels.ask_to_resample(),
         )
-        callbacks = RunCallbacks(self._task.advance, self._on_segmented, self._task.fail)
-        self._logic.start(request, callbacks)
+        callbacks = RunCallbacks(self._task.advance, self._on_segmented, self._on_failed)
+        start = self._logic.start_sequence if self._frames.all else self._logic.start
+        start(request, callbacks)
         self._progress.log(
             _("Segmenting '{volume}' with '{model}'.").format(
                 volume="', '".join(node.GetName() for node in self._channels.volumes),
@@ -148,18 +154,37 @@ class Panel:
         )
         self._task.begin(_("Starting"))
 
+    def _on_failed(self, error: WorkerError) -> None:
+        outcome = None if self._logic.run is None else self._logic.run.outcome
+        if outcome is None:
+            self._task.fail(error)
+            return
+        kept = _("{count} frames are done").format(count=len(outcome.frames))
+        self._task.fail(error, kept=kept)
+        self._take(outcome)
+        self._results.show(outcome)
+
     def _on_segmented(self, outcome: Outcome) -> None:
+        self._take(outcome)
+        if outcome.frames:
+            text = _("Done: {count} frames in '{name}', {seconds:.1f} s.")
+        else:
+            text = _("Done: {count} classes in '{name}', {seconds:.1f} s.")
+        self._task.end(
+            text.format(
+                count=len(outcome.frames or outcome.found),
+                name=outcome.node.GetName(),
+                seconds=outcome.seconds,
+            )
+        )
+        self._results.show(outcome)
+
+    def _take(self, outcome: Outcome) -> None:
         self._devices.show_used(outcome.device)
         if self._parameters is not None:
             self._parameters.boxSegmentation = outcome.node
         self._output.take(outcome.node)
         self._boxes.show_new()
-        self._task.end(
-            _("Done: {count} classes in '{name}', {seconds:.1f} s.").format(
-                count=len(outcome.found), name=outcome.node.GetName(), seconds=outcome.seconds
-            )
-        )
-        self._results.show(outcome)
 
     def _draw_roi(self, node: Any) -> None:
         node.CreateDefaultDisplayNodes()

@@ -139,18 +139,20 @@ class WorkerTask:
         self._progress.end(message)
         self._on_change()
 
-    def fail(self, error: WorkerError, show: bool = True) -> None:
+    def fail(self, error: WorkerError, show: bool = True, kept: str = "") -> None:
         """Note that the task has failed or was cancelled.
 
         Args:
             error: the error.
             show: show a dialog, unless the task was cancelled.
+            kept: what the task has changed nevertheless; empty for nothing.
         """
         cancelled = self._cancelling or error.kind == "cancelled"
         if error.details:
             self._progress.log(error.details)
         if cancelled:
-            self.end(_("Cancelled; nothing was changed."))
+            kept = kept or _("nothing was changed")
+            self.end(_("Cancelled; {kept}.").format(kept=kept))
             return
         self.end(_("Failed: {reason}").format(reason=error))
         if show:

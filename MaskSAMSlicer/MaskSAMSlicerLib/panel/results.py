@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
+import vtk
 from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.volumetry import (
@@ -17,6 +19,8 @@ from MaskSAMCore.volumetry import (
     write_volume_table,
 )
 from MaskSAMSlicerLib.mrml.run_record import forget_checksums
+from MaskSAMSlicerLib.mrml.segments import FoundClass
+from MaskSAMSlicerLib.mrml.sequences import FrameSequence
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.panel.dialogs import ask_save_path, show_swatch
 from MaskSAMSlicerLib.panel.progress import ProgressView
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 _ASYMMETRY_COLUMN = 3
 
 
-class ResultsView:
+class ResultsView(VTKObservationMixin):
     """The table of classes that a run has found, and the buttons below.
 
     Args:
@@ -37,9 +41,11 @@ class ResultsView:
     """
 
     def __init__(self, ui: Any, progress: ProgressView) -> None:
+        VTKObservationMixin.__init__(self)
         self._ui = ui
         self._progress = progress
         self._outcome: Outcome | None = None
+        self._frame = 0
         self._warnings: Sequence[str] = ()
         header = ui.resultsTable.horizontalHeader()
         header.setStretchLastSection(False)
@@ -59,6 +65,7 @@ class ResultsView:
         if self._outcome is not None:
             self._outcome.undo.close()
         self._outcome = None
+        self.removeObservers()
         self._ui.resultsTable.setRowCount(0)
         self._ui.resultsInfo.text = ""
         self._ui.resultsButton.visible = False
@@ -67,7 +74,8 @@ class ResultsView:
     def history_of(self, node: vtkMRMLSegmentationNode) -> UndoHistory | None:
         """Return the undo history of a segmentation; None if another one is shown."""
         shown = self._outcome is not None and self._node() is node
-        return self._outcome.undo if shown else None
+        undo = self._outcome.undo if shown else None
+        return undo if isinstance(undo, UndoHistory) else None
 
     def show(self, outcome: Outcome) -> None:
         """Show the outcome of a run."""
@@ -79,6 +87,11 @@ class ResultsView:
         blocked = self._ui.show3DButton.blockSignals(True)
         self._ui.show3DButton.checked = _has_surfaces(outcome.node)
         self._ui.show3DButton.blockSignals(blocked)
+        sequence = FrameSequence.of(outcome.node) if outcome.frames else None
+        if sequence is not None:
+            modified = vtk.vtkCommand.ModifiedEvent
+            self.addObserver(sequence.browser, modified, self._on_browser_modified)
+        self._frame = 0 if sequence is None else sequence.selected
         self._fill()
 
     def refresh(self, warnings: Sequence[str]) -> None:
@@ -93,15 +106,28 @@ class ResultsView:
         self._show_info()
         self._update_buttons()
 
-    def _fill(self) -> None:
+    def _on_browser_modified(self, browser: Any, _event: Any) -> None:
+        if self._frame != browser.GetSelectedItemNumber():
+            self._frame = browser.GetSelectedItemNumber()
+            self._fill()
+
+    def _shown(self) -> tuple[Sequence[FoundClass], Sequence[str]]:
+        """Return the classes and segment IDs of the shown frame, or of the only one."""
         outcome = self._outcome
+        if not outcome.frames:
+            return outcome.found, outcome.segment_ids
+        if 0 <= self._frame < len(outcome.frames):
+            frame = outcome.frames[self._frame]
+            return frame.found, frame.segment_ids
+        return (), ()
+
+    def _fill(self) -> None:
+        found, segment_ids = self._shown()
         table = self._ui.resultsTable
         blocked = table.blockSignals(True)
-        table.setRowCount(len(outcome.found))
-        rows = self._volumes()
-        for index, (item, segment_id, row) in enumerate(
-            zip(outcome.found, outcome.segment_ids, rows, strict=True)
-        ):
+        table.setRowCount(len(found))
+        rows = self._volumes(found)
+        for index, (item, segment_id, row) in enumerate(zip(found, segment_ids, rows, strict=True)):
             name = qt.QTableWidgetItem(item.label.name)
             name.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
             name.setCheckState(qt.Qt.Checked if self._visible(segment_id) else qt.Qt.Unchecked)
@@ -128,20 +154,32 @@ class ResultsView:
                 count=len(outcome.found), seconds=outcome.seconds, device=outcome.device
             )
         ]
-        if not outcome.found:
+        if outcome.frames:
+            lines = [
+                _("{count} frames in {seconds:.1f} s on {device}.").format(
+                    count=len(outcome.frames), seconds=outcome.seconds, device=outcome.device
+                )
+            ]
+        elif not outcome.found:
             lines = [_("No class was found: check the volume, the ROI and the model.")]
         lines += [note for note in outcome.notes if note not in self._warnings]
         self._ui.resultsInfo.text = "\n".join(lines)
 
-    def _volumes(self) -> list[StructureVolume]:
+    def _volumes(self, found: Sequence[FoundClass]) -> list[StructureVolume]:
+        structures = [(item.label.name, item.confidence, item.voxels) for item in found]
+        return structure_volumes(structures, self._outcome.voxel_ml)
+
+    def _all_volumes(self, name: str) -> dict[str, list[StructureVolume]]:
+        """Return the volumes of each frame by its title, or those of the only one by a name."""
         outcome = self._outcome
-        if outcome is None:
-            return []
-        found = [(item.label.name, item.confidence, item.voxels) for item in outcome.found]
-        return structure_volumes(found, outcome.voxel_ml)
+        if not outcome.frames:
+            return {name: self._volumes(outcome.found)}
+        return {
+            f"{name} {frame.title}".strip(): self._volumes(frame.found) for frame in outcome.frames
+        }
 
     def _copy(self, _checked: bool = False) -> None:
-        text = volume_table({"": self._volumes()}, "\t")
+        text = volume_table(self._all_volumes(""), "\t")
         qt.QApplication.clipboard().setText(text)
         self._progress.show_status(_("The table was copied to the clipboard."))
 
@@ -152,7 +190,7 @@ class ResultsView:
         if path is None:
             return
         try:
-            write_volume_table(path, {name: self._volumes()})
+            write_volume_table(path, self._all_volumes(name))
         except MaskSAMError as error:
             self._progress.show_error(error)
             return
@@ -213,7 +251,8 @@ class ResultsView:
         self._ui.undoButton.enabled = undo is not None and undo.can_undo
         self._ui.redoButton.enabled = undo is not None and undo.can_redo
         # After an undo the table shows classes that are not in the segmentation.
-        valid = undo is not None and bool(self._outcome.found) and not undo.can_redo
+        found = self._outcome is not None and (self._outcome.found or self._outcome.frames)
+        valid = undo is not None and bool(found) and not undo.can_redo
         for button in (self._ui.copyButton, self._ui.exportButton):
             button.enabled = valid
 

@@ -1,0 +1,118 @@
+"""Sequences in the panel: the choice of frames, progress, cancelling, undo and tables."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from Testing import host
+from Testing.helpers.threshold_model import OBLIQUE
+from Testing.panel.helpers import blobs_volume, segmentations
+from Testing.slicer.helpers import segment_names, segment_voxels
+from Testing.slicer.sequences import add_sequence, frames, show_frame
+
+
+@pytest.fixture
+def sequence(user, scene):
+    """A browser of three frames and its volume, chosen in the panel for a run on all frames."""
+    browser, volume = add_sequence(frames(), OBLIQUE)
+    user.choose_volume(volume)
+    user.choose_model("threshold")
+    choose_frames(user, "all")
+    return browser, volume
+
+
+def choose_frames(user, which: str) -> None:
+    """Choose the frames to segment: "shown" or "all"."""
+    selector = user.ui.framesSelector
+    selector.currentIndex = selector.findData(which)
+
+
+def test_frames_can_be_chosen_for_sequences_only(user, scene):
+    parent = user.ui.inputsButton
+    user.choose_volume(blobs_volume())
+    assert not user.ui.framesSelector.isVisibleTo(parent)
+    _browser, volume = add_sequence(frames(), OBLIQUE)
+    user.choose_volume(volume)
+    assert user.ui.framesSelector.isVisibleTo(parent)
+    texts = [user.ui.framesSelector.itemText(n) for n in range(user.ui.framesSelector.count)]
+    assert texts == ["the shown frame", "all 3 frames"]
+    assert user.widget._parameters.frames == "shown"
+
+
+def test_the_shown_frame_becomes_one_segmentation(user, scene, sequence):
+    browser, volume = sequence
+    choose_frames(user, "shown")
+    show_frame(browser, 2)
+    user.click(user.ui.segmentButton)
+    user.wait()
+    (node,) = segmentations(scene)
+    assert browser.GetSequenceNode(node) is None
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), frames()[2] == 2)
+
+
+def test_the_table_shows_the_classes_of_the_shown_frame(user, scene, sequence, tmp_path):
+    browser, _volume = sequence
+    user.click(user.ui.segmentButton)
+    user.wait()
+    assert user.status.startswith("Done: 3 frames")
+    assert user.found == ["Anterior", "Posterior"]
+    show_frame(browser, 1)
+    assert user.found == ["Anterior"]
+    path = tmp_path / "volumes.csv"
+    host.messages.answers.append(str(path))
+    user.click(user.ui.exportButton)
+    with path.open(encoding="utf-8-sig") as stream:
+        rows = list(csv.reader(stream))
+    assert [row[0].split(" ", 1)[1] for row in rows[1:]] == [
+        "frame 1 (0 ms)",
+        "frame 1 (0 ms)",
+        "frame 2 (40 ms)",
+        "frame 3 (80 ms)",
+        "frame 3 (80 ms)",
+    ]
+
+
+def test_one_undo_reverts_all_frames(user, scene, sequence):
+    browser, _volume = sequence
+    user.click(user.ui.segmentButton)
+    user.wait()
+    (node,) = segmentations(scene)
+    user.click(user.ui.undoButton)
+    for number in range(3):
+        show_frame(browser, number)
+        assert not segment_names(node)
+    user.click(user.ui.redoButton)
+    assert segment_names(node) == ["Anterior", "Posterior"]
+
+
+def test_frames_done_stay_when_the_user_cancels(user, scene):
+    browser, volume = add_sequence([part[:4, :10, :10] for part in frames()] * 4, OBLIQUE)
+    user.choose_volume(volume)
+    user.choose_model("slow")
+    choose_frames(user, "all")
+    user.click(user.ui.segmentButton)
+    user.wait(lambda: "Frame 2 of 12" in user.status, "the second frame")
+    user.click(user.ui.segmentButton)
+    user.wait()
+    (node,) = segmentations(scene)
+    done = browser.GetSequenceNode(node).GetNumberOfDataNodes()
+    assert 1 <= done < 12
+    assert user.status == f"Cancelled; {done} frames are done."
+    assert segment_names(node) == ["Anterior"]
+    assert user.ui.undoButton.enabled
+    show_frame(browser, 11)
+    assert not segment_names(node)
+    assert not host.messages.texts("error")
+
+
+def test_a_second_run_on_all_frames_keeps_the_first(user, scene, sequence):
+    browser, _volume = sequence
+    for _run in range(2):
+        user.click(user.ui.segmentButton)
+        user.wait()
+    first, second = segmentations(scene)
+    assert browser.GetSequenceNode(first) is not browser.GetSequenceNode(second)
+    assert (first.GetDisplayVisibility(), second.GetDisplayVisibility()) == (0, 1)
