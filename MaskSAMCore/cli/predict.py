@@ -175,7 +175,7 @@ def predict(
     )
     bids = found.bids if table.path is not None else ()
     if bids:
-        check_derivatives(output)
+        check_derivatives(output, bids)
     files = [path for case in cases for path in settings.outputs(case)]
     extended = [output / name for name in ((DESCRIPTION, LOOKUP_TABLE) if bids else ())]
     started = time.monotonic()

@@ -89,7 +89,7 @@ def _images(dataset: Path, suffixes: Sequence[str]) -> dict[Path, dict[str, Path
 def write_derivatives(
     output: Path, datasets: Sequence[Path], labels: Sequence[Label], model: str, version: str
 ) -> None:
-    """Write what makes a folder a BIDS dataset of derivatives, unless it is one.
+    """Write what makes a folder a BIDS dataset of derivatives; its description stays if it has one.
 
     Args:
         output: folder of the derivatives.
@@ -99,12 +99,10 @@ def write_derivatives(
         version: version of the software.
 
     Raises:
-        MaskSAMError: the folder is another kind of dataset, or cannot be written to.
+        MaskSAMError: the folder cannot be written to.
     """
     path = output / DESCRIPTION
-    if path.exists():
-        check_derivatives(output)
-    else:
+    if not path.exists():
         values = {
             "Name": f"Segmentations by MaskSAM ({model})",
             "BIDSVersion": _BIDS_VERSION,
@@ -121,17 +119,16 @@ def write_derivatives(
         write_text(output / LOOKUP_TABLE, "\n".join(rows) + "\n")
 
 
-def check_derivatives(output: Path) -> None:
-    """Check that derivatives may be written to a folder.
+def check_derivatives(output: Path, datasets: Sequence[Path]) -> None:
+    """Check that derivatives of datasets may be written to a folder.
 
     Raises:
-        MaskSAMError: the folder is a BIDS dataset of another kind.
+        MaskSAMError: the folder is one of the datasets, or a BIDS dataset of another kind.
     """
     path = output / DESCRIPTION
-    if not path.exists():
-        return
-    values = read_json(path)
-    if not isinstance(values, dict) or values.get("DatasetType") != "derivative":
+    values = read_json(path) if path.exists() else {"DatasetType": "derivative"}
+    is_source = output.resolve() in {dataset.resolve() for dataset in datasets}
+    if is_source or not isinstance(values, dict) or values.get("DatasetType") != "derivative":
         raise MaskSAMError(
             f"{output} is a BIDS dataset, but not of derivatives: choose another folder, such as"
             f" {output / 'derivatives' / 'masksam'}"

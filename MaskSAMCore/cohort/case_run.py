@@ -170,6 +170,8 @@ class CaseRun:
         result, case, overwrite = self._result, self.case, self._settings.overwrite
         if result is None:
             raise RuntimeError(f"{case.name} was not segmented before it was written")
+        # A shard that ends removes folders that it made if they are still empty.
+        case.output.parent.mkdir(parents=True, exist_ok=True)
         if result.probabilities is not None:
             write_probabilities(
                 result.probabilities, result.volume, case.probabilities, overwrite=overwrite
@@ -210,7 +212,7 @@ def run_case(segmenter: Segmenter, case: Case, settings: CaseSettings) -> CaseRe
 
     Args:
         segmenter: model, loaded once for many cases.
-        case: case to segment, whose output has a folder.
+        case: case to segment.
         settings: settings of the run.
     """
     run = CaseRun(case, settings)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from MaskSAMCore.cohort.case import Case, LeftOut
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from MaskSAMCore.inference import Segmenter
 
 _OUTPUTS_EXIST = "its outputs exist"
-_INTERRUPTED = "an earlier run ended while this case was segmented"
 
 
 class Watcher(Protocol):
@@ -56,7 +54,7 @@ def remaining_cases(
         status = "" if earlier is None else earlier["status"]
         if status == "started":
             # A case that exhausts the memory of the computer must not end every run.
-            interrupted.append(replace(case, notes=(*case.notes, _INTERRUPTED)))
+            interrupted.append(case)
         elif not skip_existing or not all(path.is_file() for path in settings.outputs(case)):
             remaining.append(case)
         elif status not in ("done", "skipped"):
@@ -89,7 +87,7 @@ def run_cases(
     are written.
 
     Args:
-        cases: cases to segment, whose outputs have folders.
+        cases: cases to segment.
         segmenter: model.
         settings: settings of the cases.
         table: table of the run.

@@ -46,7 +46,7 @@ def test_a_dot_in_a_folders_name_does_not_make_it_a_file(folder: Path):
 def in_folder(folder: Path, *names: str) -> Path:
     for name in names:
         path = folder / "in" / f"{name}.nii.gz"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     return folder / "in"
 
@@ -107,3 +107,35 @@ def test_dots_in_the_names_of_dicom_folders_are_part_of_the_case(tmp_path: Path)
         [tmp_path / "1.2.840.1", tmp_path / "1.2.840.2"], tmp_path / "o", 1, "mha"
     ).cases
     assert [case.name for case in found] == ["1.2.840.1", "1.2.840.2"]
+
+
+def test_folders_in_a_folder_are_repeated_in_the_output(tmp_path: Path):
+    in_folder(tmp_path, "a", "site/b_0000", "site/deep/a", ".hidden/c", "__MACOSX/d")
+    found = find_cases([tmp_path / "in"], tmp_path / "out", 1, "mha")
+    assert {case.name: case.output.relative_to(tmp_path).as_posix() for case in found.cases} == {
+        "a": "out/a.mha",
+        "site/b": "out/site/b.mha",
+        "site/deep/a": "out/site/deep/a.mha",
+    }
+    assert found.folders == (tmp_path / "in",)
+
+
+def test_results_inside_the_folder_of_cases_are_no_cases(tmp_path: Path):
+    images = in_folder(tmp_path, "a", "out/a", "out/deep/b")
+    cases = find_cases([images], images / "out", 1, "nii.gz").cases
+    assert [case.name for case in cases] == ["a"]
+
+
+def test_a_folder_that_links_to_itself_is_read_once(tmp_path: Path):
+    images = in_folder(tmp_path, "a", "site/b")
+    (images / "site" / "again").symlink_to(images, target_is_directory=True)
+    cases = find_cases([images], tmp_path / "out", 1, "nii.gz").cases
+    assert [case.name for case in cases] == ["a", "site/b"]
+
+
+def test_a_case_with_too_few_channels_does_not_stop_the_others(tmp_path: Path):
+    images = in_folder(tmp_path, "x_0000", "x_0001", "y_0000", "deep/x_0000")
+    found = find_cases([images], tmp_path / "out", 2, "mha")
+    assert [case.name for case in found.cases] == ["x"]
+    assert [one.name for one in found.left_out] == ["y", "deep/x"]
+    assert all(one.failed and "takes 2" in one.reason for one in found.left_out)

@@ -1,0 +1,158 @@
+"""``masksam predict`` over folders: killed and resumed, in shards, with bad files among them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from MaskSAMCore.cli import main
+from Testing.cli.helpers import error_of
+from Testing.cohort.helpers import (
+    assert_equal_labelmaps,
+    labelmaps,
+    rows_of,
+    write_bad_files,
+    write_cases,
+)
+from Testing.helpers.paths import ROOT
+from Testing.helpers.time_limits import LONG
+
+NAMES = tuple(f"site{n % 2}/case_{n}" for n in range(8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_cases(tmp_path / "in", NAMES)
+    return tmp_path
+
+
+def predict(folder: Path, model: str, *more: str, out: str = "out") -> int:
+    return main(["predict", str(folder / "in"), "-o", str(folder / out), "-m", model, *more])
+
+
+def finished(table: Path) -> int:
+    """Return the number of cases that a run has finished so far."""
+    return table.read_text().count(",done,") if table.exists() else 0
+
+
+def test_a_killed_run_leaves_complete_outputs_and_is_resumed(folder: Path, model: str):
+    assert predict(folder, model, "--volumes", str(folder / "whole.csv"), out="whole") == 0
+    out, table = folder / "out", folder / "out" / "cases.csv"
+    arguments = ["predict", str(folder / "in"), "-o", str(out), "-m", model]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "MaskSAMCore.cli", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    limit = time.monotonic() + LONG
+    while finished(table) < 2 and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    before = finished(table)
+    written = {path: path.stat().st_mtime_ns for path in out.glob("site*/*.nii.gz")}
+    assert before >= 2
+    assert len(written) >= before
+    volumes = folder / "volumes.csv"
+    assert predict(folder, model, "--skip-existing", "--volumes", str(volumes)) == 0
+    rows = rows_of(table)
+    assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(NAMES, "done")
+    kept = sum(path.stat().st_mtime_ns == modified for path, modified in written.items())
+    assert kept >= before
+    assert_equal_labelmaps(labelmaps(folder / "whole"), labelmaps(out))
+    assert not list(out.rglob(".masksam-*"))
+    tables = [list(csv.reader(p.open(newline=""))) for p in (volumes, folder / "whole.csv")]
+    assert sorted(tables[0]) == sorted(tables[1])
+
+
+def test_shards_are_the_whole_and_become_one_table(folder: Path, model: str):
+    assert predict(folder, model, out="whole") == 0
+    for number in (1, 2, 3):
+        assert predict(folder, model, "--shard", f"{number}/3") == 0
+        assert len(labelmaps(folder / "out")) == (3, 6, 8)[number - 1]
+    assert_equal_labelmaps(labelmaps(folder / "whole"), labelmaps(folder / "out"))
+    assert not (folder / "out" / "cases.csv").exists()
+    assert predict(folder, model, "--skip-existing") == 0
+    whole, parts = (rows_of(folder / name / "cases.csv") for name in ("whole", "out"))
+    for name in NAMES:
+        for column in ("status", "Bright (ml)", "Dark (confidence)", "model_version"):
+            assert parts[name][column] == whole[name][column]
+
+
+def test_bad_files_give_status_3_and_a_summary(
+    folder: Path, model: str, capfd: pytest.CaptureFixture[str]
+):
+    bad = write_bad_files(folder / "in" / "bad")
+    assert predict(folder, model) == 3
+    printed = capfd.readouterr().err
+    assert f"8 done, 0 skipped, 4 failed: see {folder / 'out' / 'cases.csv'}" in printed
+    assert "bad/empty: " in printed
+    assert "12 of 12 cases" in printed
+    assert not (folder / "out" / "bad").exists()
+    assert predict(folder, model, "--skip-existing") == 3
+    assert "0 done, 8 skipped, 4 failed" in capfd.readouterr().err
+    for path in (folder / "in" / "bad").iterdir():
+        path.unlink()
+    write_cases(folder / "in" / "bad", list(bad))
+    assert predict(folder, model, "--skip-existing") == 0
+    assert "4 done, 8 skipped, 0 failed" in capfd.readouterr().err
+    rows = rows_of(folder / "out" / "cases.csv")
+    assert {row["status"] for row in rows.values()} == {"done"}
+
+
+def test_a_second_run_needs_a_decision_about_existing_outputs(
+    folder: Path, model: str, capfd: pytest.CaptureFixture[str]
+):
+    write_cases(folder / "out", NAMES[:1])
+    arguments = ["predict", str(folder / "in"), "-o", str(folder / "out"), "-m", model]
+    assert "--overwrite" in error_of(capfd, arguments)
+    assert "exclude each other" in error_of(capfd, [*arguments, "--overwrite", "--skip-existing"])
+    assert "is no shard" in error_of(capfd, [*arguments, "--shard", "3/2"])
+
+
+def test_a_table_of_others_is_not_replaced(
+    folder: Path, model: str, capfd: pytest.CaptureFixture[str]
+):
+    (folder / "out").mkdir()
+    (folder / "out" / "cases.csv").write_text("precious")
+    arguments = ["predict", str(folder / "in"), "-o", str(folder / "out"), "-m", model]
+    assert "no table of cases" in error_of(capfd, [*arguments, "--overwrite"])
+    assert (folder / "out" / "cases.csv").read_text() == "precious"
+    assert [path.name for path in (folder / "out").iterdir()] == ["cases.csv"]
+
+
+def test_one_image_needs_no_table(folder: Path, model: str):
+    image = folder / "in" / f"{NAMES[0]}.nii.gz"
+    assert main(["predict", str(image), "-o", str(folder / "out"), "-m", model]) == 0
+    assert [path.name for path in (folder / "out").iterdir()] == ["case_0.nii.gz"]
+
+
+def test_a_bids_dataset_becomes_derivatives(model: str, tmp_path: Path):
+    names = [f"sub-{n}/ses-1/anat/sub-{n}_ses-1_T1w" for n in (1, 2)]
+    write_cases(tmp_path / "in", [*names, "sub-1/ses-1/anat/sub-1_ses-1_T2w"])
+    (tmp_path / "in" / "dataset_description.json").write_text('{"Name": "raw"}')
+    assert predict(tmp_path, model, out="in/derivatives/masksam") == 0
+    out = tmp_path / "in" / "derivatives" / "masksam"
+    assert sorted(labelmaps(out)) == [
+        f"sub-{n}/ses-1/anat/sub-{n}_ses-1_space-orig_desc-T1w_dseg.nii.gz" for n in (1, 2)
+    ]
+    assert {"cases.csv", "dataset_description.json", "dseg.tsv"} < {p.name for p in out.iterdir()}
+
+
+def test_the_number_of_threads_is_that_of_the_option(folder: Path, model: str):
+    before = torch.get_num_threads()
+    try:
+        image = folder / "in" / f"{NAMES[0]}.nii.gz"
+        arguments = ["predict", str(image), "-o", str(folder / "o.nii.gz"), "-m", model]
+        assert main([*arguments, "--threads", "2"]) == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,63 @@
+"""Folders of small cases for tests of runs over many of them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io import read_volume, write_volume
+from Testing.helpers.threshold_model import GEOMETRIES, two_blobs
+
+
+def write_cases(folder: Path, names: Sequence[str]) -> None:
+    """Write small images with two blobs, each shifted and on axes of its own."""
+    matrices = list(GEOMETRIES.values())
+    for number, name in enumerate(names):
+        array = np.roll(two_blobs(), number % 3, axis=2)
+        path = folder / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_volume(Volume(array, matrices[number % len(matrices)]), path)
+
+
+def write_bad_files(folder: Path) -> dict[str, str]:
+    """Write files that cannot be segmented; return a part of the reason of each by its case."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = folder / "cut.nii.gz"
+    write_volume(Volume(two_blobs(), np.eye(4)), whole)
+    whole.write_bytes(whole.read_bytes()[:-100])
+    (folder / "empty.nii.gz").write_bytes(b"")
+    (folder / "page.nii.gz").write_bytes(b"<!DOCTYPE html><html>404</html>")
+    (folder / "link.nii.gz").symlink_to(folder / "nowhere.nii.gz")
+    return {
+        "cut": "cut.nii.gz",
+        "empty": "is an empty file",
+        "page": "is a web page, not an image",
+        "link": "does not exist",
+    }
+
+
+def rows_of(table: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of a table of cases by the name of the case."""
+    with table.open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len({row["case"] for row in rows}) == len(rows)
+    return {row["case"]: row for row in rows}
+
+
+def labelmaps(folder: Path) -> dict[str, np.ndarray]:
+    """Return the labelmaps in a folder and its folders by their paths; each must be complete."""
+    return {
+        path.relative_to(folder).as_posix(): read_volume(path).array
+        for path in folder.rglob("*.nii.gz")
+    }
+
+
+def assert_equal_labelmaps(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
+    """Check that two folders hold the same files with the same voxels."""
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name], err_msg=name)

@@ -1,0 +1,209 @@
+"""Runs over many cases: a bad case is told, and the others are segmented."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MaskSAMCore.cohort.case import Case
+from MaskSAMCore.cohort.case_run import CaseSettings, run_case
+from MaskSAMCore.cohort.cases import find_cases
+from MaskSAMCore.cohort.record import CaseRecord
+from MaskSAMCore.cohort.run import remaining_cases, run_cases
+from MaskSAMCore.cohort.table import CaseTable
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import RasBox
+from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.io import read_volume
+from Testing.cohort.helpers import (
+    assert_equal_labelmaps,
+    labelmaps,
+    rows_of,
+    write_bad_files,
+    write_cases,
+)
+from Testing.helpers.threshold_model import LABELS, threshold_segmenter
+
+NAMES = ("a", "b", "site/a", "site/c", "d")
+
+
+class RecordedRun:
+    """Watcher that records what it is told."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.records: list[CaseRecord] = []
+
+    def started(self, name: str) -> None:
+        self.begun.append(name)
+
+    def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None:
+        assert 0 <= fraction <= 1
+
+    def finished(self, record: CaseRecord) -> None:
+        self.records.append(record)
+
+
+class FailingSegmenter:
+    """Segmenter that raises an error for one image."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        self._segmenter = threshold_segmenter()
+        self._name = name
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._segmenter, name)
+
+    def segment(self, volumes: Sequence[Any], **options: Any) -> Any:
+        if volumes[0].name == self._name:
+            raise self._error
+        return self._segmenter.segment(volumes, **options)
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> MaskSegmenter:
+    return threshold_segmenter()
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    write_cases(tmp_path / "in", NAMES)
+    return tmp_path / "in"
+
+
+def cases_of(images: Path, out: Path) -> Sequence[Case]:
+    return find_cases([images], out, 1, "nii.gz").cases
+
+
+def run(
+    images: Path,
+    out: Path,
+    segmenter: Any,
+    keep_going: bool = True,
+    settings: CaseSettings = CaseSettings(),
+) -> RecordedRun:
+    """Run over the cases of a folder, and return what the watcher was told."""
+    watcher = RecordedRun()
+    out.mkdir(exist_ok=True)
+    with CaseTable(out / "cases.csv", [label.name for label in LABELS]) as table:
+        run_cases(cases_of(images, out), segmenter, settings, table, watcher, keep_going)
+    return watcher
+
+
+def test_bad_files_are_told_and_the_others_are_segmented(
+    images: Path, tmp_path: Path, segmenter: MaskSegmenter
+):
+    out = tmp_path / "out"
+    bad = write_bad_files(images / "bad")
+    watcher = run(images, out, segmenter)
+    rows = rows_of(out / "cases.csv")
+    assert {name for name, row in rows.items() if row["status"] == "done"} == set(NAMES)
+    for name, reason in bad.items():
+        assert rows[f"bad/{name}"]["status"] == "failed"
+        assert reason in rows[f"bad/{name}"]["reason"]
+    assert sorted(labelmaps(out)) == sorted(f"{name}.nii.gz" for name in NAMES)
+    assert sorted(watcher.begun) == sorted(rows) == sorted(one.case for one in watcher.records)
+
+
+def test_a_run_and_single_cases_give_the_same(
+    images: Path, tmp_path: Path, segmenter: MaskSegmenter
+):
+    run(images, tmp_path / "out", segmenter)
+    for case in cases_of(images, tmp_path / "single"):
+        record = run_case(segmenter, case, CaseSettings())
+        assert record.status == "done"
+        row = rows_of(tmp_path / "out" / "cases.csv")[case.name]
+        assert [f"{one.ml:.6f}" for one in record.volumes] == [
+            row["Anterior (ml)"],
+            row["Posterior (ml)"],
+        ]
+    assert_equal_labelmaps(labelmaps(tmp_path / "out"), labelmaps(tmp_path / "single"))
+
+
+def test_labelmaps_lie_on_the_grids_of_their_images(
+    images: Path, tmp_path: Path, segmenter: MaskSegmenter
+):
+    run(images, tmp_path / "out", segmenter)
+    for name in NAMES:
+        image, found = (read_volume(f / f"{name}.nii.gz") for f in (images, tmp_path / "out"))
+        assert found.same_grid(image)
+        np.testing.assert_array_equal(found.array, image.array)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MaskSAMError("too few slices"), "too few slices"),
+        (MemoryError(), "the memory ran out"),
+        (RuntimeError("index 7\nof 5"), "unexpected RuntimeError: index 7"),
+    ],
+)
+def test_no_error_of_a_case_ends_a_run(error: Exception, reason: str, images: Path, tmp_path: Path):
+    watcher = run(images, tmp_path / "out", FailingSegmenter("b", error))
+    statuses = {one.case: one.status for one in watcher.records}
+    assert statuses == {name: "failed" if name == "b" else "done" for name in NAMES}
+    assert reason in rows_of(tmp_path / "out" / "cases.csv")["b"]["reason"]
+    assert not (tmp_path / "out" / "b.nii.gz").exists()
+
+
+def test_without_keep_going_the_first_error_ends_the_run(images: Path, tmp_path: Path):
+    with pytest.raises(MaskSAMError, match="too few slices"):
+        run(images, tmp_path / "out", FailingSegmenter("b", MaskSAMError("too few slices")), False)
+    rows = rows_of(tmp_path / "out" / "cases.csv")
+    assert {name: row["status"] for name, row in rows.items()} == {"a": "done", "b": "failed"}
+
+
+def test_an_output_that_cannot_be_written_is_told(
+    images: Path, tmp_path: Path, segmenter: MaskSegmenter
+):
+    (tmp_path / "out" / "b.nii.gz").mkdir(parents=True)
+    watcher = run(images, tmp_path / "out", segmenter)
+    failed = {one.case: one.reason for one in watcher.records if one.status == "failed"}
+    assert list(failed) == ["b"]
+    assert "b.nii.gz" in failed["b"]
+
+
+def test_an_roi_and_boxes_are_placed_on_each_grid(
+    images: Path, tmp_path: Path, segmenter: MaskSegmenter
+):
+    (case, *_) = cases_of(images, tmp_path / "out")
+    volume = read_volume(case.paths[0])
+    centre = (volume.ijk_to_ras @ [11, 8, 5, 1])[:3]
+    roi = RasBox("", tuple(centre), volume.directions, (4.0, 4.0, 4.0))
+    record = run_case(segmenter, case, CaseSettings(roi=roi))
+    assert record.status == "done", record.reason
+    inside = np.argwhere(read_volume(case.output).array > 0)
+    assert len(inside)
+    assert (np.abs(inside[:, ::-1] - [11, 8, 5]) <= 2).all()
+
+
+def test_what_an_earlier_run_did_not_survive_comes_last(images: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    cases = cases_of(images, out)
+    write_cases(out, NAMES[:3])
+    with CaseTable(out / "cases.csv", ()) as table:
+        table.add(CaseRecord("a", "done"))
+        table.add(CaseRecord("b", "started"))
+    with CaseTable(out / "cases.csv", ()) as table:
+        remaining = remaining_cases(cases, CaseSettings(), table, skip_existing=True)
+    assert [case.name for case in remaining] == ["d", "site/c", "b"]
+    rows = rows_of(out / "cases.csv")
+    assert rows["a"]["status"] == "done"
+    assert (rows["site/a"]["status"], rows["site/a"]["reason"]) == ("skipped", "its outputs exist")
+
+
+def test_a_case_without_its_probabilities_is_segmented_again(images: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    write_cases(out, NAMES)
+    cases = cases_of(images, out)
+    cases[0].probabilities.write_bytes(b"")
+    settings = replace(CaseSettings(), probabilities=True)
+    table = CaseTable(None, ())
+    remaining = remaining_cases(cases, settings, table, skip_existing=True)
+    assert remaining == list(cases[1:])

@@ -1,0 +1,117 @@
+"""Table of a run: no finished row is lost, and a row that was cut counts as none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from MaskSAMCore.cohort.record import CaseRecord
+from MaskSAMCore.cohort.shard import Shard
+from MaskSAMCore.cohort.table import CaseTable
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.volumetry import StructureVolume
+from Testing.cohort.helpers import rows_of
+
+CLASSES = ("left eye", "right eye")
+LEFT = StructureVolume("left eye", 0.5, 6.25, None)
+
+
+def record(case: str, status: str = "done", **values: object) -> CaseRecord:
+    return CaseRecord(case, status, **values)  # type: ignore[arg-type]
+
+
+def test_a_row_has_the_volume_and_confidence_of_each_class(tmp_path: Path):
+    with CaseTable(tmp_path / "cases.csv", CLASSES) as table:
+        table.add(record("a", volumes=(LEFT,), seconds=1.5, peak_memory_mb=99.6))
+        table.add(record("b", "failed", reason="b.nii.gz is an empty file"))
+    rows = rows_of(tmp_path / "cases.csv")
+    assert rows["a"]["left eye (ml)"] == "6.250000"
+    assert rows["a"]["left eye (confidence)"] == "0.5000"
+    assert (rows["a"]["right eye (ml)"], rows["a"]["right eye (confidence)"]) == ("0", "")
+    assert (rows["a"]["seconds"], rows["a"]["peak_memory_mb"]) == ("1.50", "100")
+    assert rows["b"]["reason"] == "b.nii.gz is an empty file"
+    assert rows["b"]["left eye (ml)"] == ""
+
+
+def test_each_row_is_in_the_file_at_once(tmp_path: Path):
+    path = tmp_path / "cases.csv"
+    with CaseTable(path, CLASSES) as table:
+        for number in range(3):
+            table.add(record(str(number)))
+            assert len(path.read_text().splitlines()) == number + 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), names=st.lists(st.text(min_size=1, max_size=8), min_size=1, unique=True))
+def test_a_table_that_was_cut_anywhere_keeps_its_complete_rows(
+    data: st.DataObject, names: list[str], tmp_path_factory: pytest.TempPathFactory
+):
+    path = tmp_path_factory.mktemp("table") / "cases.csv"
+    with CaseTable(path, CLASSES) as table:
+        heading = path.stat().st_size
+        ends = [heading]
+        for name in names:
+            table.add(record(name, reason=f'{name},\n"', volumes=(LEFT,)))
+            ends.append(path.stat().st_size)
+        written = path.read_bytes()
+        expected = list(table.rows)
+    cut = data.draw(st.integers(heading, len(written)))
+    path.write_bytes(written[:cut])
+    complete = sum(end <= cut for end in ends) - 1
+    assert list(CaseTable(path, CLASSES).rows) == expected[:complete]
+
+
+def test_later_rows_replace_earlier_ones_and_rows_of_other_runs_stay(tmp_path: Path):
+    path = tmp_path / "cases.csv"
+    with CaseTable(path, CLASSES) as table:
+        table.add(record("b", volumes=(LEFT,)))
+        table.add(record("a", "failed", reason="damaged"))
+    with CaseTable(path, ("Nose",)) as table:
+        table.add(record("a", "started"))
+        table.add(record("a", volumes=(StructureVolume("Nose", 0.25, 2.0),)))
+    rows = rows_of(path)
+    assert list(rows) == ["a", "b"]
+    assert rows["a"]["status"] == "done"
+    assert rows["a"]["Nose (ml)"] == "2.000000"
+    assert rows["b"]["left eye (ml)"] == "6.250000"
+
+
+def test_tables_of_shards_become_one(tmp_path: Path):
+    path = tmp_path / "cases.csv"
+    for number, name in enumerate("ab", 1):
+        with CaseTable(path, CLASSES, Shard(number, 2), [name]) as table:
+            table.add(record(name, volumes=(LEFT,)))
+    assert not path.exists()
+    with CaseTable(path, CLASSES, cases=["a", "b"]) as table:
+        assert list(table.volumes()) == ["a", "b"]
+    assert {name: row["status"] for name, row in rows_of(path).items()} == {
+        "a": "done",
+        "b": "done",
+    }
+
+
+def test_volumes_of_earlier_runs_are_those_of_the_file(tmp_path: Path):
+    path = tmp_path / "cases.csv"
+    right = StructureVolume("right eye", 0.75, 6.0, None)
+    with CaseTable(path, CLASSES) as table:
+        table.add(record("a", volumes=(LEFT, right)))
+        table.add(record("other"))
+    ((name, rows),) = CaseTable(path, CLASSES, cases=["a"]).volumes().items()
+    assert name == "a"
+    assert [(row.name, row.confidence, row.ml) for row in rows] == [
+        ("left eye", 0.5, 6.25),
+        ("right eye", 0.75, 6.0),
+    ]
+    assert rows[0].asymmetry == pytest.approx(200 * 0.25 / 12.25)
+
+
+@pytest.mark.parametrize("content", [b"precious", b"case,status\n1,2\n", b"\xff\xfe\x00\n"])
+def test_a_file_that_is_no_table_of_cases_is_kept(content: bytes, tmp_path: Path):
+    path = tmp_path / "cases.csv"
+    path.write_bytes(content)
+    with pytest.raises(MaskSAMError, match="no table of cases"):
+        CaseTable(path, CLASSES)
+    assert path.read_bytes() == content
