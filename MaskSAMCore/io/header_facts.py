@@ -22,6 +22,23 @@ _MILLIMETRES = {
 
 
 @dataclass(frozen=True)
+class DeflatedVoxels:
+    """Place of compressed voxels.
+
+    Attributes:
+        path: file that holds them.
+        position: place of the first byte in the file.
+        size: number of compressed bytes; 0 for all that follow.
+        little_endian: whether the lowest byte of a voxel comes first.
+    """
+
+    path: Path
+    position: int
+    size: int
+    little_endian: bool
+
+
+@dataclass(frozen=True)
 class HeaderFacts:
     """Facts about an image that SimpleITK does not use.
 
@@ -31,12 +48,15 @@ class HeaderFacts:
         slope: factor from stored to real values.
         intercept: real value of the stored value 0.
         notes: messages for the user about doubts.
+        deflated: compressed voxels that SimpleITK reads without checking them; None if there are
+            none.
     """
 
     to_mm: NDArray[np.float64]
     slope: float = 1.0
     intercept: float = 0.0
     notes: tuple[str, ...] = ()
+    deflated: DeflatedVoxels | None = None
 
 
 def check_sizes(path: Path, sizes: list[int]) -> None:

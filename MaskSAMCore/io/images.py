@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io.deflated import check_deflated
 from MaskSAMCore.io.dicom import read_dicom
 from MaskSAMCore.io.dicom_files import is_dicom
 from MaskSAMCore.io.files import WRITTEN_SUFFIXES, atomic_file, image_stem
@@ -100,6 +101,8 @@ def _read_file(path: Path) -> Volume:
         return read_nifti(path)
     facts = read_header_facts(path)
     volume = _volume(path, _read_image(path), facts.to_mm)
+    if facts.deflated is not None:
+        check_deflated(volume.array, facts.deflated)
     array = scaled(volume.array, facts.slope, facts.intercept)
     return replace(volume, array=array, notes=(*facts.notes, *volume.notes))
 

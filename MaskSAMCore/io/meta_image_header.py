@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import axis_mapping
 from MaskSAMCore.io.header_facts import (
+    DeflatedVoxels,
     HeaderFacts,
     check_sizes,
     damaged,
@@ -37,10 +37,8 @@ _ELEMENT_BYTES = {
     "char": 1, "uchar": 1, "short": 2, "ushort": 2, "int": 4, "uint": 4, "long": 4, "ulong": 4,
     "long_long": 8, "ulong_long": 8, "float": 4, "double": 8,
 }  # fmt: skip
-_BLOCK_BYTES = 1 << 16
 _MOST_FILES = 100_000
-# Automatic detection of gzip or zlib, with the largest window.
-_ANY_DEFLATED = 47
+_BIG_ENDIAN = ("binarydatabyteordermsb", "elementbyteordermsb")
 _LENGTH_TOLERANCE = 1e-3
 # Cosine from which an axis has a certain anatomical direction.
 _CERTAIN = 0.8
@@ -84,7 +82,9 @@ def meta_image_facts(path: Path, start: bytes) -> HeaderFacts:
             raise MaskSAMError(f"{path} has a negative voxel size: correct its header")
     if fields.get("elementdatafile", "").lower() == "local":
         check_sizes(path, [int(size) for size in numbers(fields.get("dimsize", ""))])
-    _check_voxels(path, fields, position, start[position:])
+    deflated = _deflated_voxels(path, fields, position)
+    if deflated is None:
+        _check_listed_files(path, fields, start[position:])
     unit = fields.get("distanceunits", "").strip('"')
     to_mm, notes = unit_factors(path, [unit] * 3)
     if not any(name in fields for name in _SIZES):
@@ -96,7 +96,7 @@ def meta_image_facts(path: Path, start: bytes) -> HeaderFacts:
         directions = np.reshape(numbers(axes), (count, count))[:3, :3].T
         notes = [*notes, *_doubts(path, directions, fields.get("anatomicalorientation", ""))]
     slope, intercept = _scale(path, fields)
-    return HeaderFacts(to_mm, slope, intercept, tuple(notes))
+    return HeaderFacts(to_mm, slope, intercept, tuple(notes), deflated)
 
 
 def _doubts(path: Path, directions: NDArray[np.float64], code: str) -> list[str]:
@@ -150,65 +150,56 @@ def _scale(path: Path, fields: Mapping[str, str]) -> tuple[float, float]:
     return (slopes[0], intercepts[0]) if slopes[0] else (1.0, 0.0)
 
 
-def _check_voxels(path: Path, fields: Mapping[str, str], position: int, after: bytes) -> None:
-    """Check voxels that SimpleITK would read damaged or incomplete without an error.
+def _deflated_voxels(path: Path, fields: Mapping[str, str], position: int) -> DeflatedVoxels | None:
+    """Return the place of compressed voxels; None if they are not compressed.
 
     Args:
         path: the file with the header.
         fields: values by name in lower case.
         position: place of the voxels in the file, if it holds them.
-        after: content of the file from there on, at least a list of other files.
 
     Raises:
-        MaskSAMError: compressed voxels are damaged, or the files with the voxels have too few.
+        MaskSAMError: the header does not say the number of compressed bytes that follow it.
+    """
+    if not _is_true(fields.get("compresseddata", "")):
+        return None
+    size = integer(fields.get("compresseddatasize", ""))
+    big_endian = any(_is_true(fields.get(name, "")) for name in _BIG_ENDIAN)
+    data = fields.get("elementdatafile", "")
+    if data.lower() != "local":
+        file = path.parent / data
+        return DeflatedVoxels(file, 0, size, not big_endian) if file.is_file() else None
+    if not size:
+        raise MaskSAMError(f"{path} lacks its CompressedDataSize: save the image again")
+    return DeflatedVoxels(path, position, size, not big_endian)
+
+
+def _check_listed_files(path: Path, fields: Mapping[str, str], after: bytes) -> None:
+    """Check that voxels in several files are complete, which SimpleITK does not.
+
+    Args:
+        path: the file with the header.
+        fields: values by name in lower case.
+        after: content of the file after the header, which may be the list.
+
+    Raises:
+        MaskSAMError: the files have too few voxels.
         OSError: a file cannot be read.
     """
     element = fields.get("elementtype", "").lower().removeprefix("met_").removesuffix("_array")
-    data = fields.get("elementdatafile", "")
-    if element not in _ELEMENT_BYTES or fields.get("binarydata", "true").lower()[:1] != "t":
+    if element not in _ELEMENT_BYTES or not _is_true(fields.get("binarydata", "true")):
         return
-    channels = integer(fields.get("elementnumberofchannels", "1"))
     sizes = [int(number) for number in numbers(fields.get("dimsize", ""))]
+    channels = integer(fields.get("elementnumberofchannels", "1"))
     size = math.prod(sizes) * channels * _ELEMENT_BYTES[element]
-    local = data.lower() == "local"
-    if fields.get("compresseddata", "").lower()[:1] == "t":
-        stated = integer(fields.get("compresseddatasize", ""))
-        file = path if local else path.parent / data
-        if local and not stated:
-            raise MaskSAMError(f"{path} lacks its CompressedDataSize: save the image again")
-        if local or file.is_file():
-            _check_deflated(file, position if local else 0, stated, size)
-        return
-    files = [] if local else _listed_files(path, data, after)
+    files = _listed_files(path, fields.get("elementdatafile", ""), after)
     if files and sum(file.stat().st_size for file in files if file.is_file()) < size:
         raise incomplete(path)
 
 
-def _check_deflated(path: Path, position: int, stated: int, size: int) -> None:
-    """Check compressed voxels and their checksum.
-
-    Args:
-        path: file that holds them.
-        position: place in the file.
-        stated: number of compressed bytes; 0 for all that follow.
-        size: number of bytes that they expand to.
-
-    Raises:
-        MaskSAMError: the voxels are damaged or incomplete.
-        OSError: the file cannot be read.
-    """
-    stream, count = zlib.decompressobj(_ANY_DEFLATED), 0
-    left = stated or path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(position)
-        try:
-            while not stream.eof and (block := file.read(min(_BLOCK_BYTES, left))):
-                left -= len(block)
-                count += len(stream.decompress(block))
-        except zlib.error as error:
-            raise MaskSAMError(f"{path} is damaged or incomplete: copy it again") from error
-    if not stream.eof or count < size:
-        raise MaskSAMError(f"{path} is damaged or incomplete: copy it again")
+def _is_true(text: str) -> bool:
+    """Return whether a field is true, in the ways that MetaImage files write it."""
+    return text[:1].lower() in ("t", "1")
 
 
 def _listed_files(path: Path, data: str, after: bytes) -> list[Path]:

@@ -101,7 +101,7 @@ def read_nifti(path: Path) -> Volume:
     check_voxel_size(matrix, path)
     return Volume(
         array,
-        matrix,
+        matrix + 0.0,  # minus zero becomes zero
         image_stem(path),
         notes=(*spacing_notes, *notes),
         orientation=orientation,

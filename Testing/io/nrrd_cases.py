@@ -131,18 +131,23 @@ def detached(name: str, folder_name: str = "") -> Callable[[Path], Expected]:
     return write
 
 
-def deflated_meta(*, flipped: int | None = None, sized: bool = True) -> bytes:
+def deflated_meta(
+    *, flipped: int | None = None, sized: bool = True, big_endian: bool = False
+) -> bytes:
     """Return the content of a MetaImage file with compressed voxels.
 
     Args:
         flipped: place of a byte of the compressed voxels that is damaged; None for no damage.
         sized: whether the header says the number of compressed bytes.
+        big_endian: whether the highest byte of a voxel comes first.
     """
-    voxels = bytearray(zlib.compress(ARRAY.astype("<f4").tobytes()))
+    voxels = bytearray(zlib.compress(ARRAY.astype(">f4" if big_endian else "<f4").tobytes()))
     if flipped is not None:
         voxels[flipped] ^= 255
     size = (f"CompressedDataSize = {len(voxels)}",) if sized else ()
     content = meta_content(ARRAY, MATRIX, "CompressedData = True", *size)
+    if big_endian:
+        content = content.replace(b"OrderMSB = False", b"OrderMSB = True")
     return content[: -ARRAY.nbytes] + bytes(voxels)
 
 
@@ -403,6 +408,7 @@ CASES: list[InputCase] = [
         array=2 * ARRAY - 1024,
     ),
     case("compressed MetaImage", deflated_meta()),
+    case("compressed MetaImage, highest byte first", deflated_meta(big_endian=True)),
     case(
         "compressed MetaImage with damaged voxels",
         deflated_meta(flipped=2000),

@@ -283,3 +283,11 @@ def test_volumes_are_written_and_read_under_any_name(
     write_labelmap(labelmap_on(volume), volume, path, LABELS)
     assert np.array_equal(read_volume(path).array, labelmap_on(volume))
     assert list(folder.iterdir()) == [path]
+
+
+def test_no_number_of_the_matrix_is_minus_zero(tmp_path: Path):
+    left = np.diag([-1.0, 1.0, 1.0, 1.0])
+    (tmp_path / "a.nii").write_bytes(file_content(qform=left, codes=(1, 0), quatern_b=-0.0))
+    matrix = read_volume(tmp_path / "a.nii").ijk_to_ras
+    np.testing.assert_array_equal(matrix, left)
+    assert not np.signbit(matrix[matrix == 0]).any()
