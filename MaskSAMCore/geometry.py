@@ -56,7 +56,8 @@ class Volume:
         orientation: orientations of the NIfTI file that the volume was read from, else None.
 
     Raises:
-        MaskSAMError: the array has not 3 axes, or the matrix is not finite or not invertible.
+        MaskSAMError: the array is masked or no array of NumPy, it has not 3 axes, or the matrix is
+            not that of a grid in space: finite, invertible, with 0 0 0 1 as its last row.
     """
 
     array: NDArray[Any]
@@ -67,11 +68,22 @@ class Volume:
     orientation: NiftiOrientation | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.array, np.ndarray):
+            raise MaskSAMError(
+                f"the voxels of a volume must be a NumPy array, not {type(self.array).__name__}"
+            )
+        if isinstance(self.array, np.ma.MaskedArray):
+            raise MaskSAMError("the array of a volume is masked: fill it, such as by filled(0)")
         if self.array.ndim != 3:
             raise MaskSAMError(f"a volume must have 3 axes, this array has {self.array.ndim}")
-        matrix = np.asarray(self.ijk_to_ras, dtype=np.float64)
+        try:
+            matrix = np.asarray(self.ijk_to_ras, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise MaskSAMError("ijk_to_ras must be a 4 x 4 matrix of numbers") from error
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or _is_flat(matrix[:3, :3]):
             raise MaskSAMError("ijk_to_ras must be an invertible 4 x 4 matrix of finite numbers")
+        if not np.allclose(matrix[3], [0, 0, 0, 1]):
+            raise MaskSAMError("the last row of ijk_to_ras must be 0 0 0 1")
         object.__setattr__(self, "ijk_to_ras", matrix)
 
     @property

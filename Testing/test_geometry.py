@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,3 +165,25 @@ def test_grids_are_compared_to_a_thousandth_of_a_millimetre() -> None:
     assert volume.same_grid(Volume(volume.array, shifted))
     assert not volume.same_grid(Volume(volume.array, moved))
     assert not volume.same_grid(Volume(volume.array[:-1], volume.ijk_to_ras))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        ([[[1]]], "must be a NumPy array"),
+        (None, "must be a NumPy array"),
+        (np.ma.masked_greater(np.zeros((2, 2, 2)), 1), "is masked"),
+    ],
+)
+def test_voxels_that_are_no_plain_array_are_refused(array: Any, message: str) -> None:
+    with pytest.raises(MaskSAMError, match=message):
+        Volume(array, np.eye(4))
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [np.diag([1, 1, 1, 2]), np.vstack([np.eye(4)[:3], np.ones(4)]), [[1], [1, 2]], "none", None],
+)
+def test_a_matrix_of_no_grid_is_refused(matrix: Any) -> None:
+    with pytest.raises(MaskSAMError, match="ijk_to_ras"):
+        Volume(np.zeros((2, 2, 2)), matrix)

@@ -44,7 +44,7 @@ def compare(
     max_minutes: float = typer.Option(60.0, min=0.01, help="Time budget of each training."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
     workers: int = typer.Option(1, min=0, help="Processes that augment windows."),
-    seed: int = typer.Option(0, help="Seed of each training."),
+    seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of each training."),
     orientation: str | None = typer.Option(
         None, help="Directions of depth, rows and columns of the slices, such as RSA."
     ),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from MaskSAMCore.cli.outputs import Inputs, Outputs, files_in, prepared, present
+from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
+
+# Other alphabets have digits too; no label has more digits.
+_LABELS = re.compile(r" *[0-9]{1,10} *(, *[0-9]{1,10} *)*")
 
 
 def register(app: typer.Typer) -> None:
@@ -33,25 +37,25 @@ def evaluate(
     from MaskSAMCore import evaluation
     from MaskSAMCore.errors import MaskSAMError
 
-    try:
-        values = None if labels is None else list(dict.fromkeys(map(int, labels.split(","))))
-        if values is not None and min(values) < 0:
-            raise ValueError(labels)
-    except ValueError as error:
-        raise MaskSAMError(f"--labels must look like 1,2, not '{labels}'") from error
+    values = None
+    if labels is not None:
+        if not _LABELS.fullmatch(labels):
+            raise MaskSAMError(f"--labels must look like 1,2, not '{labels}'")
+        values = list(dict.fromkeys(map(int, labels.split(","))))
     missing = evaluation.without_prediction(predictions, references)
-    if missing:
-        some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        count = "1 reference has" if len(missing) == 1 else f"{len(missing)} references have"
-        if every:
-            raise MaskSAMError(f"{count} no prediction ({some})")
-        typer.echo(f"{count} no prediction ({some}): left out of the means", err=True)
+    some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    count = "1 reference has" if len(missing) == 1 else f"{len(missing)} references have"
+    if missing and every:
+        raise MaskSAMError(f"{count} no prediction ({some}): segment them, or leave out --all")
     surfaces = evaluation.surfaces_available()
-    given = Inputs(files_in(predictions, references))
+    pairs = evaluation.find_pairs(predictions, references)
+    given = Inputs(tuple(path for pair in pairs for path in pair))
     with prepared(Outputs(present(output)), given, overwrite):
         summary = evaluation.evaluate(predictions, references, values, surfaces)
         if output is not None:
             evaluation.write_summary(summary, output, overwrite)
+    if missing:
+        typer.echo(f"{count} no prediction ({some}): left out of the means", err=True)
     console = Console(markup=False)
     shown = ["Dice", "IoU", *(evaluation.SURFACE_METRICS if surfaces else ())]
     table = Table("label", *(f"{metric} (sd)" for metric in shown))

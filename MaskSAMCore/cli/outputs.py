@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.companions import companions
 from MaskSAMCore.io.files import made_folders
 
 
@@ -40,7 +41,8 @@ class Inputs:
     """Files and folders that a command reads.
 
     Attributes:
-        paths: files and folders that must not be replaced.
+        paths: files and folders that must not be replaced; with a header go the files of its
+            voxels.
         closed: folders whose every file is read, such as those of DICOM series; nothing may be
             added to them.
     """
@@ -82,7 +84,8 @@ def _check_files(outputs: Outputs, overwrite: bool) -> None:
 
 
 def _check_inputs(outputs: Outputs, inputs: Inputs) -> None:
-    given = {key: path for path in (*inputs.paths, *inputs.closed) for key in _keys(path)}
+    paths = (*inputs.paths, *(file for path in inputs.paths for file in companions(path)))
+    given = {key: path for path in (*paths, *inputs.closed) for key in _keys(path)}
     above = {
         key: path for path in given.values() for parent in _above(path) for key in _keys(parent)
     }

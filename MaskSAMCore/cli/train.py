@@ -73,7 +73,12 @@ def train(
     workers: int = typer.Option(
         1, min=0, help="Number of processes for each device that augment windows."
     ),
-    seed: int = typer.Option(0, help="Seed of all random numbers; a resumed run keeps its own."),
+    seed: int = typer.Option(
+        0,
+        min=0,
+        max=2**32 - 1,
+        help="Seed of all random numbers; a resumed run keeps its own.",
+    ),
     sam_checkpoint: Path | None = typer.Option(
         None, help="Official SAM weights, for presets with a frozen SAM."
     ),
@@ -87,7 +92,10 @@ def train(
         None, min=1, help="Number of windows in a step; by default the preset's."
     ),
     augmentation: float | None = typer.Option(
-        None, min=0.0, help="Strength of the augmentation, 0 for none; by default the preset's."
+        None,
+        min=0.0,
+        max=100.0,
+        help="Strength of the augmentation, 0 for none; by default the preset's.",
     ),
     contrast: float | None = typer.Option(
         None, min=0.0, max=1.0, help="Share of windows that get another scanner's contrast."

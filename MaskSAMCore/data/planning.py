@@ -18,6 +18,8 @@ from MaskSAMCore.geometry import Volume, axis_mapping
 ANISOTROPY = 3.0
 # Foreground voxels of a case that its fingerprint keeps.
 _FOREGROUND_SAMPLE = 10_000
+# No plan has larger voxels.
+_LARGEST_MM = 1000.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,13 @@ class ChannelNormalization:
     std: float = 1.0
     lower: float = 0.0
     upper: float = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """True if the kind is known and the numbers are finite, with a positive deviation."""
+        numbers = (self.mean, self.std, self.lower, self.upper)
+        known = self.kind in ("zscore", "ct") and all(isinstance(n, int | float) for n in numbers)
+        return known and bool(np.isfinite(numbers).all()) and self.std > 0
 
     @property
     def limits(self) -> tuple[float, float] | None:
@@ -74,17 +83,24 @@ class Plan:
         """Build a plan from the plain types of :meth:`to_dict`.
 
         Raises:
-            ValueError: a key is unknown or missing.
+            ValueError: a key is unknown or missing, or its value cannot be used.
         """
         names = {field.name for field in fields(cls)}
         if names != set(values):
             raise ValueError(f"a plan needs exactly {sorted(names)}, not {sorted(values)}")
         a, b, c = (float(v) for v in values["spacing"])
         t, h, w = (int(v) for v in values["window"])
+        if not all(0 < mm < _LARGEST_MM for mm in (a, b, c)):  # False for NaN
+            raise ValueError("the spacing of a plan must be positive")
+        if min(t, h, w) < 1:
+            raise ValueError("the window of a plan must be positive")
+        orientation = str(values["orientation"])
+        axis_mapping(np.eye(4), orientation)
         kinds = tuple(ChannelNormalization(**v) for v in values["normalization"])
-        return cls(
-            str(values["orientation"]), (a, b, c), (t, h, w), kinds, tuple(values["channels"])
-        )
+        if not kinds or not all(kind.usable for kind in kinds):
+            raise ValueError("the normalization of a plan cannot be used")
+        channels = tuple(str(name) for name in values["channels"])
+        return cls(orientation, (a, b, c), (t, h, w), kinds, channels)
 
 
 @dataclass(frozen=True)

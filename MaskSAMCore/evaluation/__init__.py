@@ -2,6 +2,7 @@
 
 from MaskSAMCore.evaluation.evaluate import (
     evaluate,
+    find_pairs,
     read_summary,
     spread,
     surfaces_available,
@@ -20,6 +21,7 @@ __all__ = [
     "SURFACE_METRICS",
     "dice_scores",
     "evaluate",
+    "find_pairs",
     "overlap_metrics",
     "read_summary",
     "spread",

@@ -102,8 +102,10 @@ class ModelGrid:
             MaskSAMError: the box is empty, or outside the volume or the region.
         """
         name = box.class_name
-        if not np.isfinite([*box.lower, *box.upper]).all():
-            raise MaskSAMError(f"the box '{name}' has corners that are not numbers")
+        if not _finite(box):
+            raise MaskSAMError(
+                f"the box '{name}' has corners that are not numbers: give three for each"
+            )
         if box.empty:
             raise MaskSAMError(f"the box '{name}' is empty: give it a size along each axis")
         if box.clipped(self.volume_shape).empty:
@@ -158,12 +160,23 @@ class ModelGrid:
         return replace(found, lower=(i0, j0, k0), upper=(i1, j1, k1))
 
 
+def _finite(box: Box) -> bool:
+    """Return whether both corners of a box are three finite numbers."""
+    try:
+        corners = np.array([box.lower, box.upper], dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return corners.shape == (2, 3) and bool(np.isfinite(corners).all())
+
+
 def _touched_voxels(volume: Volume, roi: Box | None) -> Box:
     """Return the box of the voxels that an ROI touches, clipped to the volume."""
     if roi is None:
         i, j, k = (float(size) for size in volume.shape[::-1])
         return Box("", (0.0, 0.0, 0.0), (i, j, k))
-    if not np.isfinite([*roi.lower, *roi.upper]).all() or roi.empty:
+    if not _finite(roi):
+        raise MaskSAMError("the ROI has corners that are not numbers: give three for each")
+    if roi.empty:
         raise MaskSAMError("the ROI is empty: give it a size along each axis")
     region = roi.clipped(volume.shape)
     if region.empty:

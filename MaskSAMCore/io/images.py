@@ -240,6 +240,8 @@ def write_labelmap(
         raise MaskSAMError(
             f"the labelmap has shape {labelmap.shape}, the grid of the volume {volume.array.shape}"
         )
+    if labelmap.dtype.kind not in "biu" and not (labelmap == np.rint(labelmap)).all():
+        raise MaskSAMError("a labelmap must have integers, this one has other numbers")
     lowest, highest = labelmap.min(initial=0), labelmap.max(initial=0)
     if lowest < 0 or highest > np.iinfo(np.uint16).max:
         raise MaskSAMError(

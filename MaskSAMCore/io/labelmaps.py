@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
@@ -16,6 +17,10 @@ _TOLERANCE = 0.01
 _LARGEST = np.iinfo(np.uint32).max
 # Images have more values than any labelmap.
 _MOST_VALUES = 1000
+# With more values than these, a labelmap still consists of regions: of its voxels besides the
+# background, at least this share equals the next voxel along an axis. In images few do.
+_FEW_VALUES = 64
+_LEAST_EQUAL = 0.2
 
 
 def read_labelmap(path: Path | str) -> Volume:
@@ -42,9 +47,20 @@ def read_labelmap(path: Path | str) -> Volume:
         array = whole
     dtype = np.result_type(np.min_scalar_type(int(lowest)), np.min_scalar_type(int(highest)))
     array = array.astype(dtype, copy=False)
-    if highest - lowest < _MOST_VALUES:
+    if highest - lowest <= _FEW_VALUES:
         return replace(volume, array=array)
     count = len(np.unique(array))
-    if count > _MOST_VALUES:
+    if count > _MOST_VALUES or (count > _FEW_VALUES and _largest_equal_share(array) < _LEAST_EQUAL):
         raise MaskSAMError(f"{path} has {count} different values: give a labelmap, not an image")
     return replace(volume, array=array)
+
+
+def _largest_equal_share(array: NDArray[np.integer]) -> float:
+    """Return the share of voxels other than 0 that equal the next one, along the best axis."""
+    shares = [0.0]
+    for axis in range(array.ndim):
+        moved = np.moveaxis(array, axis, 0)
+        inside = moved[:-1] != 0
+        equal = (moved[:-1] == moved[1:]) & inside
+        shares.append(np.count_nonzero(equal) / max(1, np.count_nonzero(inside)))
+    return max(shares)

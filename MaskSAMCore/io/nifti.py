@@ -412,6 +412,11 @@ def _new_header(array: NDArray[Any], forms: NiftiOrientation) -> Any:
     return header
 
 
+def paired_file(path: Path) -> Path | None:
+    """Return the other file of a pair of ``.hdr`` and ``.img``, if it is there."""
+    return _partner(path, ".hdr", ".img") or _paired_header(path)
+
+
 def _paired_header(path: Path) -> Path | None:
     """Return the header of a file with the voxels of a pair (``.img``), if it is there."""
     return _partner(path, ".img", ".hdr")

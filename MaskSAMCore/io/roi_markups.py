@@ -50,6 +50,8 @@ def read_boxes(path: Path | str, classes: Sequence[str] = ()) -> list[RasBox]:
     try:
         markups = [m for m in read_json(path)["markups"] if m.get("type") == "ROI"]
         boxes = [_box(m, path, classes) for m in markups]
+    except MaskSAMError:
+        raise
     except MALFORMED as error:
         raise MaskSAMError(f"{path} is not a Slicer markup file, or it is damaged") from error
     if any(markup.get("insideOut") for markup in markups):
@@ -78,10 +80,10 @@ def _box(markup: dict[str, Any], path: Path, classes: Sequence[str]) -> RasBox:
     if not (center.shape == size.shape == (3,) and numbers and lengths.all()):
         raise ValueError("an ROI needs a center, a size and an orientation")
     if not np.abs(axes.T @ axes / np.outer(lengths, lengths) - np.eye(3)).max() < _RIGHT_ANGLE:
-        raise ValueError("the axes of an ROI are at right angles")
+        raise MaskSAMError(f"{path} holds an ROI whose axes are not at right angles: draw it again")
     units = markup.get("coordinateUnits", "mm")
     if (units[0] if isinstance(units, list) else units) != "mm":
-        raise ValueError("an ROI is stored in mm")
+        raise MaskSAMError(f"{path} is not in mm: save it again from Slicer")
     (x, y, z), (a, b, c) = center.tolist(), size.tolist()
     return RasBox(_class_name(markup, path, classes), (x, y, z), axes / lengths, (a, b, c))
 

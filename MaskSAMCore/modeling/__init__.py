@@ -17,7 +17,7 @@ from MaskSAMCore.modeling.masksam.network import (
     MaskSAMEmbedding,
     semantic_scores,
 )
-from MaskSAMCore.modeling.registry import build_model, read_config
+from MaskSAMCore.modeling.registry import build_model, expected_state, read_config
 from MaskSAMCore.modeling.sam.checkpoint import load_sam_checkpoint
 from MaskSAMCore.modeling.sam.config import SAM_CONFIGS, SamConfig
 
@@ -37,6 +37,7 @@ __all__ = [
     "SamNetworkConfig",
     "WindowPrediction",
     "build_model",
+    "expected_state",
     "load_sam_checkpoint",
     "read_config",
     "semantic_scores",

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+# No number of a configuration comes near to it; PyTorch fails at larger ones in many ways.
+_LARGEST = 2**31
 
 
 @dataclass(frozen=True)
@@ -29,18 +42,42 @@ class Configuration:
         """Build a configuration from the plain types of :meth:`to_dict`.
 
         Raises:
-            ValueError: a key is unknown; the message names it.
+            ValueError: a key is unknown, or its value has another type; the message names it.
         """
         known = {field.name for field in fields(cls)}
         renamed = {cls.renamed_keys.get(key, key): value for key, value in values.items()}
         unknown = sorted(set(renamed) - known)
         if unknown:
             raise ValueError(f"unknown {cls.__name__} field(s): {', '.join(unknown)}")
-        return cls(**{key: _as_tuple(value) for key, value in renamed.items()})
+        given = {key: _as_tuple(value) for key, value in renamed.items()}
+        types = get_type_hints(cls)
+        for key, value in given.items():
+            if not _fits(value, types[key]):
+                raise ValueError(f"{cls.__name__} field '{key}' cannot be {value!r:.50}")
+        return cls(**given)
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
         return replace(self, **changes)
+
+
+def _fits(value: Any, declared: Any) -> bool:
+    """Return whether a value has the type that a field declares; numbers must be finite."""
+    origin, arguments = get_origin(declared), get_args(declared)
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments
+    if origin in (Union, UnionType):
+        return any(_fits(value, choice) for choice in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if arguments[-1] is Ellipsis:
+            return all(_fits(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_fits, value, arguments))
+    if declared in (int, float):
+        numbers = (int, float) if declared is float else (int,)
+        return isinstance(value, numbers) and not isinstance(value, bool) and abs(value) < _LARGEST
+    return isinstance(value, origin or declared)
 
 
 def _as_tuple(value: Any) -> Any:

@@ -21,12 +21,26 @@ from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from MaskSAMCore.modeling.base import Network, NetworkConfig
 
 # Packages are found by name instead of imported, because not every installation has research.
 _PARENTS = ("MaskSAMCore.modeling", "MaskSAMCore.research")
 # Configurations from before there was a second network do not name theirs.
 _DEFAULT_KIND = "masksam"
+# Errors of PyTorch and segment-anything for sizes that do not fit each other.
+_BUILDING_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+# Longer messages of PyTorch are cut.
+_REASON_LETTERS = 100
 
 
 def network_packages() -> dict[str, str]:
@@ -63,6 +77,24 @@ def read_config(values: Mapping[str, Any]) -> NetworkConfig:
     package = network_package(values.get("network", _DEFAULT_KIND))
     config: NetworkConfig = package.Config.from_dict(values)
     return config
+
+
+def expected_state(config: NetworkConfig) -> dict[str, Tensor]:
+    """Return the tensors that the weights of a network must have, without memory for their values.
+
+    Tensors from the checkpoint of a frozen SAM are left out.
+
+    Raises:
+        ValueError: no network can be built from the configuration.
+    """
+    try:
+        with torch.device("meta"):
+            model = build_model(config)
+    except _BUILDING_ERRORS as error:
+        reason = " ".join(str(error).split())[:_REASON_LETTERS]
+        raise ValueError(f"its configuration is damaged ({reason})") from error
+    state = model.state_dict()
+    return {name: state[name] for name in model.kept_names()}
 
 
 def build_model(config: NetworkConfig) -> Network:

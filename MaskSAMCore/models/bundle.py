@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from MaskSAMCore.data import Plan
+from MaskSAMCore.data.label_scheme import LARGEST_VALUE
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.downloads import check_downloaded
 from MaskSAMCore.io.files import (
@@ -36,6 +37,7 @@ from MaskSAMCore.modeling import (
     Network,
     NetworkConfig,
     build_model,
+    expected_state,
     load_sam_checkpoint,
     read_config,
 )
@@ -107,10 +109,8 @@ class Bundle:
             MaskSAMError: the weights do not fit the network, or the checkpoint of the frozen SAM is
                 missing or not the one that the model was trained with.
         """
-        try:
-            model = build_model(self.config)
-        except ValueError as error:
-            raise MaskSAMError(f"model '{self.name}' cannot be built: {error}") from error
+        state = self.weights()
+        model = build_model(self.config)
         sam = self.config.frozen_sam
         if sam is not None and model.sam is not None:
             if sam_checkpoint is None:
@@ -123,22 +123,55 @@ class Bundle:
                 load_sam_checkpoint(model.sam, sam_checkpoint)
             except ValueError as error:
                 raise MaskSAMError(str(error)) from error
-        state = _read_weights(self.folder / WEIGHTS)
-        own = model.state_dict()
-        wrong = state_mismatches(state, {name: own[name] for name in model.kept_names()})
-        if wrong:
-            raise MaskSAMError(f"the weights of model '{self.name}' do not fit: {'; '.join(wrong)}")
         model.load_state_dict(state, strict=False)
         return model.eval().requires_grad_(False)
 
+    def weights(self) -> dict[str, Tensor]:
+        """Read the weights, without those of a frozen SAM.
 
-def load_bundle(folder: Path) -> Bundle:
+        A damaged configuration may describe a network that no memory can hold, so the weights are
+        compared with it before the network is built.
+
+        Raises:
+            MaskSAMError: the file cannot be read, no network can be built from the configuration,
+                or the weights do not fit it or are not finite.
+        """
+        state = _read_weights(self.folder / WEIGHTS)
+        try:
+            wrong = state_mismatches(state, expected_state(self.config))
+        except ValueError as error:
+            raise MaskSAMError(f"model '{self.name}' cannot be built: {error}") from error
+        if wrong:
+            raise MaskSAMError(f"the weights of model '{self.name}' do not fit: {'; '.join(wrong)}")
+        broken = [name for name, value in state.items() if not torch.isfinite(value.sum())]
+        if broken:
+            raise MaskSAMError(
+                f"the weights of model '{self.name}' are not finite numbers ({broken[0]}): the"
+                " training failed, or the file is damaged"
+            )
+        return state
+
+
+def load_bundle(folder: Path, source: Path | None = None) -> Bundle:
     """Read and verify a bundle folder.
+
+    Args:
+        folder: folder of the two files.
+        source: archive that the folder was unpacked from, which messages name in its place.
 
     Raises:
         MaskSAMError: a file is missing, the description is damaged or of a newer version, or the
             weights have another SHA-256 than recorded.
     """
+    try:
+        return _load_bundle(folder)
+    except MaskSAMError as error:
+        if source is None:
+            raise
+        raise MaskSAMError(str(error).replace(str(folder), str(source))) from error
+
+
+def _load_bundle(folder: Path) -> Bundle:
     values = _read_description(folder)
     weights = folder / WEIGHTS
     if not weights.is_file():
@@ -156,8 +189,8 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
         labels = tuple(Label.from_json(v) for v in values["labels"])
         bundle = Bundle(
             folder=folder,
-            name=str(values["name"]),
-            title=str(values["title"]),
+            name=_text(values, "name"),
+            title=_text(values, "title"),
             config=read_config(values["architecture"]),
             plan=Plan.from_dict(values["plan"]),
             labels=labels,
@@ -169,6 +202,7 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             suitability=Suitability.from_card(values.get("card", {})),
             weights_sha256=values["weights_sha256"],
         )
+        _check_values(bundle)
     except MALFORMED as error:
         raise MaskSAMError(f"{folder / DESCRIPTION} is damaged: {error}") from error
     if len({label.value for label in labels}) < len(labels):
@@ -179,6 +213,28 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             f" {bundle.config.num_classes} classes of the network"
         )
     return bundle
+
+
+def _text(values: dict[str, Any], key: str) -> str:
+    if not isinstance(values[key], str):
+        raise ValueError(f"'{key}' is not a text")
+    return str(values[key])
+
+
+def _check_values(bundle: Bundle) -> None:
+    """Check that the parts of a description fit each other.
+
+    Raises:
+        ValueError: they do not.
+    """
+    plan = bundle.plan
+    if not len(plan.channels) == len(plan.normalization) == bundle.config.in_channels:
+        raise ValueError("its plan has another number of channels than the network")
+    for label in bundle.labels:
+        if label.value > LARGEST_VALUE:
+            raise ValueError(f"label '{label.name}' has a value above {LARGEST_VALUE}")
+    if not set(bundle.mirror) <= {0, 1, 2}:
+        raise ValueError(f"it mirrors axes that a window does not have: {list(bundle.mirror)}")
 
 
 def check_background_weight(value: Any) -> float:
@@ -321,7 +377,7 @@ def unpack_bundle(archive: Path, target: Path) -> Bundle:
             for name, member in members.items():
                 with opened.open(member) as source, (target / name).open("wb") as copy:
                     shutil.copyfileobj(source, copy)
-        return load_bundle(target)
+        return load_bundle(target, source=archive)
     except MaskSAMError:
         shutil.rmtree(target, ignore_errors=True)
         raise

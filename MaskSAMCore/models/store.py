@@ -217,6 +217,7 @@ def add_model(path: Path, keep: bool = True) -> Bundle:
                 )
             bundle = unpack_bundle(path, new)
         _check_name(bundle.name, keep)
+        bundle.weights()
         target = models / bundle.name
         replace_folder(new, target)
     return load_bundle(target)

@@ -23,7 +23,7 @@ from torch import Tensor
 from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import MALFORMED, atomic_file, read_json, write_json
-from MaskSAMCore.modeling import Network, NetworkConfig, build_model, read_config
+from MaskSAMCore.modeling import Network, NetworkConfig, build_model, expected_state, read_config
 from MaskSAMCore.modeling.sam.checkpoint import state_mismatches
 from MaskSAMCore.models.bundle import WEIGHTS
 from MaskSAMCore.training.hyperparameters import TrainSettings
@@ -218,12 +218,13 @@ def load_weights(record: TrainingRecord, path: Path) -> Network:
         raise MaskSAMError(f"{path} does not exist yet: train until the first validation")
     found = _read_weights(path)
     try:
-        model = build_model(record.config)
+        # Weights of other shapes are found before memory is asked for those of a damaged record.
+        wrong = _mismatches(found, expected_state(record.config))
     except ValueError as error:
         raise MaskSAMError(f"the run's network cannot be built: {error}") from error
-    wrong = _mismatches(model, found)
     if wrong:
         raise MaskSAMError(f"{path} does not fit the run's network: {wrong}")
+    model = build_model(record.config)
     model.load_state_dict(found, strict=False)
     return model.eval()
 
@@ -235,10 +236,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise MaskSAMError(f"{path} cannot be read: it is damaged or incomplete") from error
 
 
-def _mismatches(model: Network, found: dict[str, Tensor]) -> str:
+def _mismatches(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
     """Return the first weights that do not fit a network in words; empty if all fit."""
-    state = model.state_dict()
-    wrong = state_mismatches(found, {name: state[name] for name in model.kept_names()})
+    wrong = state_mismatches(found, wanted)
     more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     return "; ".join(wrong[:3]) + more
 
@@ -259,7 +259,8 @@ def load_initial_weights(model: Network, folder: Path) -> None:
     else:
         raise MaskSAMError(f"{folder} holds no weights to start from: give a model or a run")
     found = _read_weights(folder / name)
-    wrong = _mismatches(model, found)
+    state = model.state_dict()
+    wrong = _mismatches(found, {key: state[key] for key in model.kept_names()})
     if wrong:
         raise MaskSAMError(
             f"{folder} holds the weights of another network: {wrong}: start from a model of the"

@@ -90,3 +90,28 @@ def test_a_case_that_a_folder_has_twice_is_refused(
 def test_nothing_but_the_table_is_printed(labelmap: Path):
     done = run_process(["evaluate", str(labelmap), str(labelmap)])
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_summary_may_be_written_again_beside_the_predictions(tmp_path: Path):
+    for name in ("found/a", "known/a"):
+        write_image(generated_case(0)[1], tmp_path / f"{name}.nii.gz")
+    summary = tmp_path / "found" / "summary.json"
+    arguments = ["evaluate", str(summary.parent), str(tmp_path / "known"), "-o", str(summary)]
+    assert main(arguments) == 0
+    assert main([*arguments, "--overwrite"]) == 0
+
+
+def test_an_error_is_the_only_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    for name in ("found/a", "known/b"):
+        write_image(generated_case(0)[1], tmp_path / f"{name}.nii.gz")
+    assert main(["evaluate", str(tmp_path / "found"), str(tmp_path / "known")]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "a.nii.gz has no reference" in line
+
+
+@pytest.mark.parametrize("labels", ["", "1,", "-1", "1_0", "٣", "²", "1.0", "0x1"])
+def test_labels_are_lists_of_plain_numbers(
+    labels: str, labelmap: Path, capfd: pytest.CaptureFixture[str]
+):
+    arguments = ["evaluate", str(labelmap), str(labelmap), f"--labels={labels}"]
+    assert "--labels must look like 1,2" in error_of(capfd, arguments)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 
 from MaskSAMCore.cli import main
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared
@@ -163,6 +164,24 @@ def test_finished_cases_stay_complete_if_a_later_one_fails(
     assert "b.nii.gz" in error_of(capfd, [*arguments, "--no-keep-going"])
     written = sorted(path.name for path in (folder / "out").iterdir())
     assert written == ["a.nii.gz", "cases.csv", "v.csv"]
+
+
+@pytest.mark.parametrize(
+    ("header", "voxels"), [("a.hdr", "a.img"), ("a.mhd", "a.raw"), ("a.nhdr", "a.raw")]
+)
+def test_the_voxels_of_a_header_are_an_input(
+    header: str, voxels: str, folder: Path, model: str, capfd: pytest.CaptureFixture[str]
+):
+    image = sitk.ReadImage(str(folder / "in" / "a.nii.gz"), sitk.sitkFloat32)
+    for key in image.GetMetaDataKeys():
+        image.EraseMetaData(key)
+    (folder / "pair").mkdir()
+    sitk.WriteImage(image, str(folder / "pair" / header))
+    before = contents(folder)
+    assert folder / "pair" / voxels in before
+    arguments = ["predict", f"pair/{header}", "-o", "out", "-m", model, "--overwrite"]
+    assert "is an input" in error_of(capfd, [*arguments, "--volumes", f"pair/{voxels}"])
+    assert contents(folder) == before
 
 
 def test_results_may_lie_beside_their_images(folder: Path, model: str):

@@ -44,3 +44,12 @@ def test_a_wrong_option_is_reported_before_the_dataset_is_read(
     torch.save({"some.weight": torch.ones(3)}, "another.pth")
     assert message in error_of(capfd, ["train", "none", "-o", "run", *options])
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("option", ["--seed=-1", "--seed=99999999999", "--augmentation=inf"])
+def test_numbers_out_of_range_are_refused(
+    option: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    run = tmp_path / "run"
+    assert option.split("=")[0] in error_of(capfd, ["train", str(tmp_path), "-o", str(run), option])
+    assert not run.exists()

@@ -222,6 +222,7 @@ def test_a_box_partly_outside_is_clipped():
         (Box("Anterior", (0, 0, 7), (3, 3, 9)), "'Anterior' lies outside the ROI"),
         (Box("Anterior", (5, 5, 5), (5, 9, 9)), "'Anterior' is empty"),
         (Box("Anterior", (np.nan, 5, 5), (5, 9, 9)), "'Anterior' has corners that are not"),
+        (Box("Anterior", (5, 5), (9, 9)), "'Anterior' has corners that are not"),  # type: ignore[arg-type]
     ],
 )
 def test_a_box_that_cannot_be_used_is_refused_before_any_work(box, message):

@@ -65,7 +65,8 @@ def test_an_roi_in_ras_space_on_an_oblique_volume_contains_all_its_corners():
     [
         (Box("", (3, 3, 3), (3, 5, 5)), "ROI is empty"),
         (Box("", (3, 3, 3), (2, 5, 5)), "ROI is empty"),
-        (Box("", (3, np.nan, 3), (5, 5, 5)), "ROI is empty"),
+        (Box("", (3, np.nan, 3), (5, 5, 5)), "ROI has corners that are not numbers"),
+        (Box("", (3, 3), (5, 5)), "ROI has corners that are not numbers"),  # type: ignore[arg-type]
         (Box("", (30, 3, 3), (35, 5, 5)), "ROI lies outside the volume"),
         (Box("", (-9, 3, 3), (-1, 5, 5)), "ROI lies outside the volume"),
     ],

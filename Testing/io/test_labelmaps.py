@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io import write_volume
 from MaskSAMCore.io.labelmaps import read_labelmap
 from Testing.io.helpers import labelmap_on, oblique_volume
@@ -41,3 +42,15 @@ def test_an_image_or_a_probability_map_is_no_labelmap(tmp_path: Path) -> None:
         write_volume(type(volume)(array, volume.ijk_to_ras), path, overwrite=True)
         with pytest.raises(MaskSAMError, match=message):
             read_labelmap(path)
+
+
+def test_an_image_of_few_integers_is_no_labelmap_but_an_atlas_is(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.normal(128, 30, (8, 16, 16)).clip(0, 255).astype(np.uint8)
+    atlas = np.arange(1, 513, dtype=np.uint16).reshape(8, 8, 8).repeat(2, 0).repeat(2, 1)
+    path = tmp_path / "a.nrrd"
+    write_volume(Volume(image, np.eye(4)), path)
+    with pytest.raises(MaskSAMError, match="different values: give a labelmap, not an image"):
+        read_labelmap(path)
+    write_volume(Volume(atlas, np.eye(4)), path, overwrite=True)
+    np.testing.assert_array_equal(read_labelmap(path).array, atlas)

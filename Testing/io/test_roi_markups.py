@@ -123,7 +123,7 @@ def test_a_box_with_left_handed_axes_is_written_with_right_handed_ones(tmp_path:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "not a Slicer markup file"),
+        ("{", "cannot be read as JSON"),
         ("[]", "not a Slicer markup file"),
         ('{"markups": [{"type": "ROI"}]}', "not a Slicer markup file"),
         ('{"markups": [{"type": "Line"}]}', "holds no ROI"),
@@ -172,8 +172,8 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"insideOut": True}, "inside and outside are swapped"),
-        ({"coordinateUnits": "cm"}, "not a Slicer markup file"),
-        ({"orientation": [1, 1, 0, 0, 1, 0, 0, 0, 1]}, "not a Slicer markup file"),
+        ({"coordinateUnits": "cm"}, "not in mm"),
+        ({"orientation": [1, 1, 0, 0, 1, 0, 0, 0, 1]}, "not at right angles"),
         ({"size": [1e300, 1, 1]}, "not a Slicer markup file"),
         ({"center": [float("nan"), 1, 1]}, "not a Slicer markup file"),
         ({"center": [10**400, 1, 1]}, "not a Slicer markup file"),

@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -152,5 +153,64 @@ def test_any_description_is_read_or_refused(data: st.DataObject, small: Path):
     document = data.draw(changed(json.loads(original)))
     try:
         read_or_refuse(document, small / DESCRIPTION, lambda path: models.load_bundle(path.parent))
+    finally:
+        (small / DESCRIPTION).write_text(original, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head_channels": 10**9},
+        {"window": [4, 10**8, 10**8]},
+        {"head_channels": 2.5},
+        {"queries": "8"},
+        {"adapter_ratio": float("nan")},
+        {"adapter_ratio": -1},
+        {"generator_channels": [8, 8]},
+        {"stem_channels": [0, 8]},
+        {"prompts": "any"},
+        {"sam": {"depth": 10**9}},
+        {"sam": {"embed_dim": 10**9, "num_heads": 1}},
+        {"sam": {"num_heads": 0}},
+        {"sam": {"decoder_heads": 7}},
+        {"sam": {"global_attn_indexes": [10**6]}},
+    ],
+)
+def test_a_damaged_configuration_is_refused_before_memory_is_asked_for(
+    changes: dict[str, Any], small: Path
+):
+    original = (small / DESCRIPTION).read_text(encoding="utf-8")
+    values = json.loads(original)
+    sam = values["architecture"]["sam"] | changes.get("sam", {})
+    values["architecture"] |= {**changes, "sam": sam}
+    (small / DESCRIPTION).write_text(json.dumps(values), encoding="utf-8")
+    try:
+        with pytest.raises(MaskSAMError):
+            models.load_bundle(small).build()
+    finally:
+        (small / DESCRIPTION).write_text(original, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"plan": {"spacing": [1, float("nan"), 1]}}, "spacing of a plan"),
+        ({"plan": {"orientation": "XYZ"}}, "orientation 'XYZ'"),
+        ({"plan": {"normalization": []}}, "normalization of a plan"),
+        ({"plan": {"channels": ["T1", "T2"]}}, "another number of channels"),
+        ({"mirror": [3]}, "mirrors axes"),
+        ({"name": None}, "'name' is not a text"),
+    ],
+)
+def test_parts_of_a_description_that_do_not_fit_are_refused(
+    changes: dict[str, Any], message: str, small: Path
+):
+    original = (small / DESCRIPTION).read_text(encoding="utf-8")
+    values = json.loads(original)
+    plan = values["plan"] | changes.get("plan", {})
+    (small / DESCRIPTION).write_text(json.dumps({**values, **changes, "plan": plan}))
+    try:
+        with pytest.raises(MaskSAMError, match=message):
+            models.load_bundle(small)
     finally:
         (small / DESCRIPTION).write_text(original, encoding="utf-8")

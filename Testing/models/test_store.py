@@ -9,10 +9,12 @@ import json
 import os
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 
 from MaskSAMCore import models
 from MaskSAMCore.errors import Cancelled, MaskSAMError
@@ -220,3 +222,50 @@ def test_hidden_files_of_a_bundle_are_not_copied(tmp_path: Path):
         (bundle.folder / name).write_bytes(b"macOS")
     added = models.add_model(bundle.folder)
     assert sorted(path.name for path in added.folder.iterdir()) == [DESCRIPTION, WEIGHTS]
+
+
+def with_weights(folder: Path, content: bytes) -> Path:
+    """Replace the weights of a bundle, whose description records their SHA-256."""
+    (folder / WEIGHTS).write_bytes(content)
+    values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    values["weights_sha256"] = sha256(folder / WEIGHTS)
+    (folder / DESCRIPTION).write_text(json.dumps(values), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: b"version https://git-lfs.github.com/spec/v1", "safetensors"),
+        (lambda state: safetensors.torch.save(state)[:-10], "safetensors"),
+        (lambda state: safetensors.torch.save(dict(list(state.items())[1:])), "do not fit"),
+        (
+            lambda state: safetensors.torch.save({k: v.to(torch.int8) for k, v in state.items()}),
+            "another kind",
+        ),
+        (
+            lambda state: safetensors.torch.save({k: v * torch.nan for k, v in state.items()}),
+            "not finite",
+        ),
+    ],
+    ids=["pointer", "truncated", "missing", "integers", "NaN"],
+)
+def test_a_model_with_unusable_weights_is_not_added(
+    change: Callable[[dict[str, torch.Tensor]], bytes], message: str, tmp_path: Path
+):
+    bundle, _ = save(tmp_path / "small")
+    state = safetensors.torch.load_file(bundle.folder / WEIGHTS)
+    archive = zipped(with_weights(bundle.folder, change(state)), tmp_path / "small.zip")
+    for path in (bundle.folder, archive):
+        with pytest.raises(MaskSAMError, match=message):
+            models.add_model(path)
+    assert not (models.user_folder() / "models").exists()
+
+
+def test_the_error_of_an_archive_names_the_archive(tmp_path: Path):
+    bundle, _ = save(tmp_path / "small")
+    (bundle.folder / WEIGHTS).write_bytes(b"other")
+    archive = zipped(bundle.folder, tmp_path / "small.zip")
+    with pytest.raises(MaskSAMError, match="is damaged or was replaced") as caught:
+        models.add_model(archive)
+    assert str(caught.value).startswith(str(archive))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -57,7 +58,10 @@ def read_sam_checkpoint(path: str | Path, mapped: bool = False) -> dict[str, Ten
         with Path(path).open("rb") as stream:
             # Only PyTorch's newer files, which are zip archives, can be mapped.
             mapped = mapped and stream.read(4) == b"PK\x03\x04"
-        state = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
+        with warnings.catch_warnings():
+            # PyTorch warns of other versions of pickle before it refuses the file.
+            warnings.simplefilter("ignore")
+            state = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         # The messages of PyTorch are long, and some advise to run the code in a file.
         objects = isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error)
@@ -106,6 +110,8 @@ def state_mismatches(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> lis
         if key in state and state[key].shape != value.shape:
             shapes = f"{tuple(state[key].shape)}, not {tuple(value.shape)}"
             problems.append(f"{key} has shape {shapes}")
+        elif key in state and state[key].is_floating_point() != value.is_floating_point():
+            problems.append(f"{key} has numbers of another kind")
     return problems
 
 

@@ -8,6 +8,9 @@ from typing import ClassVar
 
 from MaskSAMCore.modeling.configuration import Configuration
 
+# The largest SAM has 32; each takes time to build, even without weights.
+_MOST_BLOCKS = 256
+
 
 @dataclass(frozen=True)
 class SamConfig(Configuration):
@@ -46,6 +49,15 @@ class SamConfig(Configuration):
     decoder_mlp_dim: int = 2048
     decoder_heads: int = 8
     frozen: bool = True
+
+    def __post_init__(self) -> None:
+        sizes = (self.patch_size, self.embed_dim, self.num_heads, self.prompt_dim)
+        if min(*sizes, self.decoder_mlp_dim, self.decoder_heads) < 1 or self.window_size < 0:
+            raise ValueError("the sizes of a SAM must be positive")
+        if not 1 <= self.depth <= _MOST_BLOCKS:
+            raise ValueError(f"depth must be 1 to {_MOST_BLOCKS}, not {self.depth}")
+        if self.embed_dim % self.num_heads or self.prompt_dim % self.decoder_heads:
+            raise ValueError("the widths of a SAM must be multiples of its numbers of heads")
 
 
 SAM_CONFIGS = {

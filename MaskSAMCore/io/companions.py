@@ -1,0 +1,52 @@
+"""Files that hold the voxels of a header: those of ``.hdr``, ``.mhd`` and ``.nhdr``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from MaskSAMCore.io.nifti import paired_file
+
+_TEXT_HEADERS = (".mhd", ".nhdr")
+# Headers are a few kilobytes.
+_HEADER_BYTES = 1 << 20
+# Numbered files, such as "slice%03d.raw".
+_NUMBER = re.compile(r"%[0-9]*d")
+
+
+def companions(path: Path) -> tuple[Path, ...]:
+    """Return the further files that belong to an image, as far as they exist.
+
+    These are the other file of a pair of ``.hdr`` and ``.img``, and the files that the text of a
+    ``.mhd`` or ``.nhdr`` names. None of them is read.
+    """
+    if path.name.lower().endswith(_TEXT_HEADERS):
+        return _named_files(path)
+    partner = paired_file(path)
+    return () if partner is None else (partner,)
+
+
+def _named_files(path: Path) -> tuple[Path, ...]:
+    """Return the files whose names stand in a text header: in a field, or in lines of their own."""
+    try:
+        with open(path, "rb") as stream:
+            text = stream.read(_HEADER_BYTES).decode("utf-8", "surrogateescape")
+    except OSError:
+        return ()  # the reader of the image says why
+    found: dict[Path, None] = {}
+    for line in text.splitlines():
+        value = re.split(r":=|[:=]", line, maxsplit=1)[-1].strip()
+        for name in dict.fromkeys((line.strip(), value, value.partition(" ")[0])):
+            found.update(dict.fromkeys(_existing(path.parent, name)))
+    return tuple(file for file in found if file != path)
+
+
+def _existing(folder: Path, name: str) -> list[Path]:
+    try:
+        if not name or not _NUMBER.search(name):
+            return [folder / name] if name and (folder / name).is_file() else []
+        place = (folder / name).parent
+        pattern = re.compile("[0-9]+".join(map(re.escape, _NUMBER.split(Path(name).name))))
+        return [file for file in place.iterdir() if pattern.fullmatch(file.name)]
+    except (OSError, ValueError):  # text that cannot be a name
+        return []
