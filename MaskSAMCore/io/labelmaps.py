@@ -62,5 +62,5 @@ def _largest_equal_share(array: NDArray[np.integer]) -> float:
         moved = np.moveaxis(array, axis, 0)
         inside = moved[:-1] != 0
         equal = (moved[:-1] == moved[1:]) & inside
-        shares.append(np.count_nonzero(equal) / max(1, np.count_nonzero(inside)))
+        shares.append(int(np.count_nonzero(equal)) / max(1, int(np.count_nonzero(inside))))
     return max(shares)
