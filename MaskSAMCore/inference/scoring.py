@@ -161,22 +161,20 @@ class Scorer:
         region = hull([view.window.image for view in reached])
         total = torch.zeros(1, *(part.stop - part.start for part in region))
 
-        def score(batch: Sequence[_View]) -> list[Tensor]:
-            return [
-                self._runner.class_scores(
-                    self._embedding(view),
-                    prompts[view.key],
-                    prompt.class_index,
-                    self._class_logits.get(view.key),
-                )
-                for view in batch
-            ]
+        def score(batch: Sequence[_View]) -> Tensor:
+            (view,) = batch
+            return self._runner.class_scores(
+                self._embedding(view),
+                prompts[view.key],
+                prompt.class_index,
+                self._class_logits.get(view.key),
+            )
 
-        def add(batch: Sequence[_View], scored: list[Tensor]) -> None:
-            for view, scores in zip(batch, scored, strict=True):
-                self._add(total, scores, view, region)
+        def add(batch: Sequence[_View], scores: Tensor) -> None:
+            self._add(total, scores, batch[0], region)
 
-        self._process_all(reached, score, add, progress)
+        # A few queries take so little time that threads would wait for each other.
+        self._process_all(reached, score, add, progress, batch_size=1)
         return EditedScores(region, total[0]).cropped(prompt.extent(self.image.shape[1:]))
 
     def _embedding(self, view: _View) -> Any:
@@ -192,8 +190,9 @@ class Scorer:
         self, total: Tensor, scores: Tensor, view: _View, region: Region | None = None
     ) -> None:
         """Add the scores (classes, T, H, W) of a view to those of a region of the volume."""
-        unmirrored = scores.flip([axis + 1 for axis in view.flips]) / self._passes
-        accumulate(total, unmirrored, view.window, region)
+        if view.flips:
+            scores = scores.flip([axis + 1 for axis in view.flips])
+        accumulate(total, scores, view.window, region, 1 / self._passes)
 
     def _process_all(
         self,
@@ -201,6 +200,7 @@ class Scorer:
         score: Callable[[Sequence[_View]], Scored],
         add: Callable[[Sequence[_View], Scored], None],
         progress: Progress,
+        batch_size: int | None = None,
     ) -> None:
         """Process all views in batches, which become smaller when memory runs out.
 
@@ -209,13 +209,15 @@ class Scorer:
             score: function that computes the scores of a batch, on any thread.
             add: function that adds them to those of the volume, in the order of the views.
             progress: receives the progress.
+            batch_size: views in a batch; None for the number that memory allows.
         """
         memory = self._runner.memory
         waiting = deque(views)
 
         def next_batch() -> int:
             progress.step(len(views) - len(waiting), len(views))
-            batch = [waiting[i] for i in range(min(memory.batch_size, len(waiting)))]
+            count = min(batch_size or memory.batch_size, len(waiting))
+            batch = [waiting[i] for i in range(count)]
             parts = self._runner.parts(batch)
             for part, scored in zip(parts, map_in_parallel(score, parts), strict=True):
                 add(part, scored)

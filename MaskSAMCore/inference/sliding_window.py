@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -53,8 +54,9 @@ class Window:
     inside: tuple[slice, slice, slice]
     repeats_edges: bool = False
 
+    @cached_property
     def weight(self) -> Tensor:
-        """Return the weights (t, h, w) of the part of the window that lies in the volume."""
+        """Weights (t, h, w) of the part of the window that lies in the volume."""
         depth, rows, columns = (w[part] for w, part in zip(self.weights, self.inside, strict=True))
         return depth[:, None, None] * (rows[:, None] * columns)
 
@@ -174,7 +176,11 @@ def extract(image: NDArray[Any], window: Window, fill: Tensor) -> Tensor:
 
 
 def accumulate(
-    total: Tensor, scores: Tensor, window: Window, region: Sequence[slice] | None = None
+    total: Tensor,
+    scores: Tensor,
+    window: Window,
+    region: Sequence[slice] | None = None,
+    share: float = 1.0,
 ) -> None:
     """Add the weighted scores of a window to those of the volume, in place.
 
@@ -184,9 +190,14 @@ def accumulate(
         window: the window.
         region: part of the volume that `total` covers, which must contain the window; None for
             the whole volume.
+        share: factor of the scores.
     """
     d, r, c = window.inside
-    part = scores[:, d, r, c] * window.weight()
+    part = scores[:, d, r, c]
     first = [0, 0, 0] if region is None else [span.start for span in region]
     d, r, c = (slice(s.start - f, s.stop - f) for s, f in zip(window.image, first, strict=True))
-    total[:, d, r, c] += part
+    target = total[:, d, r, c]
+    if target.dtype == part.dtype:
+        target.addcmul_(part, window.weight, value=share)
+    else:
+        target += part * (share * window.weight)

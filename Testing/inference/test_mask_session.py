@@ -242,7 +242,7 @@ def test_a_cancelled_session_can_be_used_again():
         decoded = model.decoded
         with pytest.raises(Cancelled):
             session.segment(boxes=[BOX], cancelled=lambda: model.decoded > decoded)
-        assert model.decoded in (decoded + 1, decoded + 2)  # two windows at the same time
+        assert model.decoded == decoded + 1
         np.testing.assert_array_equal(session.segment(boxes=[BOX]).labelmap, expected_with())
 
 

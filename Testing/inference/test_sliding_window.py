@@ -24,7 +24,7 @@ SHAPES = [(5, 9, 7), (16, 40, 56), (17, 41, 57), (1, 1, 1), (3, 100, 30), (33, 6
 def test_weights_are_positive_and_sum_to_one_at_every_voxel(size, shape):
     total = torch.zeros(shape)
     for window in plan_windows(shape, size):
-        weight = window.weight()
+        weight = window.weight
         assert (weight > 0).all()
         total[window.image] += weight
     torch.testing.assert_close(total, torch.ones(shape))
