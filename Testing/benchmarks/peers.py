@@ -1,0 +1,157 @@
+"""Times of other networks beside ours on the same volumes, in turns in one run.
+
+    python -m Testing.benchmarks.peers --dataset DATASET --case hippocampus_007
+
+The peers have random weights, because time does not depend on them:
+
+- nnU-Net's 3D network for the hippocampus (its planned form, 5.6 M parameters), one pass over its
+  patch of 40 x 56 x 40, which holds a whole case, and eight mirrored passes;
+- a 3D U-Net of SynthSeg's published width and depth (5 levels of 24, 48, ... features, 33 classes),
+  one pass over a head of 1 mm, cut to multiples of 16 voxels;
+- segment-anything's ViT-B image encoder on a slice of 1024 pixels.
+
+Ours are whole runs on an open model: preprocessing, all windows, labels on the volume's own grid.
+Times are medians of wall times, with the smallest and the largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from MaskSAMCore import Segmenter, read_volume
+from MaskSAMCore.allocation import keep_freed_memory
+from MaskSAMCore.inference.device import cpu_has_bfloat16
+
+_FEATURES = 24
+_LEVELS = 5
+_CLASSES = 33
+
+
+class SynthSegShape(nn.Module):
+    """3D U-Net of SynthSeg's width and depth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [_FEATURES * 2**level for level in range(_LEVELS)]
+        self.down = nn.ModuleList(
+            _two_convolutions(1 if level == 0 else widths[level - 1], width)
+            for level, width in enumerate(widths)
+        )
+        self.up = nn.ModuleList(
+            _two_convolutions(widths[level] + widths[level + 1], widths[level])
+            for level in reversed(range(_LEVELS - 1))
+        )
+        self.last = nn.Conv3d(_FEATURES, _CLASSES, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return class probabilities (B, 33, D, H, W) of images (B, 1, D, H, W)."""
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else nn.functional.max_pool3d(x, 2))
+            skips.append(x)
+        for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
+            x = block(torch.cat([skip, nn.functional.interpolate(x, scale_factor=2)], 1))
+        return self.last(x).softmax(1)
+
+
+def _two_convolutions(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(inputs, outputs, 3, padding=1),
+        nn.ELU(inplace=True),
+        nn.Conv3d(outputs, outputs, 3, padding=1),
+        nn.ELU(inplace=True),
+        nn.BatchNorm3d(outputs),
+    )
+
+
+def nnunet() -> nn.Module:
+    """Return nnU-Net's network for the hippocampus, as its planner configures it."""
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+    return PlainConvUNet(
+        input_channels=1,
+        n_stages=4,
+        features_per_stage=[32, 64, 128, 256],
+        conv_op=nn.Conv3d,
+        kernel_sizes=[[3, 3, 3]] * 4,
+        strides=[[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
+        n_conv_per_stage=[2] * 4,
+        num_classes=3,
+        n_conv_per_stage_decoder=[2] * 3,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm3d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+    )
+
+
+def sam_encoder() -> nn.Module:
+    """Return the image encoder of segment-anything's ViT-B."""
+    from segment_anything import sam_model_registry
+
+    return sam_model_registry["vit_b"]().image_encoder
+
+
+def measure(name: str, call: Callable[[], object], repetitions: int) -> None:
+    """Call a function a few times and print a row of the table."""
+    call()
+    seconds = []
+    for _ in range(repetitions):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    low, high = min(seconds), max(seconds)
+    print(f"| {name} | {statistics.median(seconds):.2f} s ({low:.2f} to {high:.2f}) |", flush=True)
+
+
+@torch.inference_mode()
+def passes(network: nn.Module, image: Tensor, mirrored: bool = False) -> None:
+    """Run a network over an image, in float32 as nnU-Net and SynthSeg do on a CPU."""
+    axes = [[], [2], [3], [4], [2, 3], [2, 4], [3, 4], [2, 3, 4]] if mirrored else [[]]
+    for flips in axes:
+        network(image.flip(flips) if flips else image)
+
+
+def main() -> None:
+    """Measure the peers and our models, and print the table."""
+    from nilearn.datasets.struct import MNI152_FILE_PATH
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--case", default="hippocampus_007")
+    parser.add_argument("--repetitions", type=int, default=3)
+    options = parser.parse_args()
+    keep_freed_memory()
+    torch.manual_seed(0)
+    units = "with" if cpu_has_bfloat16() else "without"
+    print(f"{torch.get_num_threads()} threads, {units} bfloat16 units\n")
+    print("| network | time |\n|---|---|")
+    case = read_volume(options.dataset / "imagesTr" / f"{options.case}_0000.nii.gz")
+    segmenter = Segmenter.from_model("hippocampus", device="cpu")
+    measure("MaskSAM hippocampus, a case", lambda: segmenter.segment(case), options.repetitions)
+    network, patch = nnunet().eval(), torch.randn(1, 1, 40, 56, 40)
+    count = sum(p.numel() for p in network.parameters()) / 1e6
+    name = f"nnU-Net ({count:.1f} M), a case"
+    measure(f"{name}, one pass", lambda: passes(network, patch), options.repetitions)
+    measure(f"{name}, 8 mirrored", lambda: passes(network, patch, True), options.repetitions)
+    head = read_volume(MNI152_FILE_PATH)
+    whole = Segmenter.from_model("brain", device="cpu")
+    measure("MaskSAM brain, a head of 1 mm", lambda: whole.segment(head), options.repetitions)
+    shape = [size // 16 * 16 for size in head.shape]
+    unet, image = SynthSegShape().eval(), torch.randn(1, 1, *shape)
+    name = f"SynthSeg's shape, {' x '.join(map(str, shape))}"
+    measure(f"{name}, one pass", lambda: passes(unet, image), options.repetitions)
+    encoder, slice_ = sam_encoder().eval(), torch.randn(1, 3, 1024, 1024)
+    measure("SAM ViT-B encoder, a slice", lambda: passes(encoder, slice_), options.repetitions)
+
+
+if __name__ == "__main__":
+    main()
