@@ -95,7 +95,10 @@ class ModelInfo:
             )
         elif not self.installed:
             lines.append(_("From {url}").format(url=escape(self.url)))
-            lines.append(_("SHA-256: {sha256}").format(sha256=self.sha256))
+            # One line of the whole checksum would be wider than the panel.
+            half = len(self.sha256) // 2
+            parts = f"{self.sha256[:half]}<br>{self.sha256[half:]}"
+            lines.append(_("SHA-256: {sha256}").format(sha256=f"<br>{parts}"))
         return "<br>".join(line for line in lines if line)
 
 

@@ -317,6 +317,17 @@ ctkMenuButton = alike(QtWidgets.QPushButton, "ctkMenuButton")
 ctkDoubleSpinBox = alike(QtWidgets.QDoubleSpinBox, "ctkDoubleSpinBox")
 ctkDoubleRangeSlider = alike(ctkRangeWidget, "ctkDoubleRangeSlider")
 ctkFittedTextBrowser = alike(QtWidgets.QTextBrowser, "ctkFittedTextBrowser")
-ctkSearchBox = alike(QtWidgets.QLineEdit, "ctkSearchBox")
+
+
+@native
+class ctkSearchBox(QtWidgets.QLineEdit):
+    """Line edit with a button that clears it; the real one paints its own icons."""
+
+    showSearchIcon = stored("showSearchIcon", bool, False)
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self.setClearButtonEnabled(True)
+
 
 WIDGETS = {name: cls for name, cls in list(globals().items()) if name.startswith("ctk")}

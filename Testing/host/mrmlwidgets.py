@@ -162,8 +162,12 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     editEnabled = stored("editEnabled", bool, False, "_refresh")
     renameEnabled = stored("renameEnabled", bool, False, "_refresh")
     selectNodeUponCreation = stored("selectNodeUponCreation", bool, True)
+    sizeAdjustPolicy = stored("sizeAdjustPolicy", "QVariant", None, "_adjust_size")
     baseName = stored("baseName", str, "")
     interactionNodeSingletonTag = stored("interactionNodeSingletonTag", str, "Singleton")
+
+    def _adjust_size(self):
+        self._box.setSizeAdjustPolicy(self.sizeAdjustPolicy)
 
     # The scene
 
@@ -498,6 +502,69 @@ class qMRMLSegmentsTableView(qMRMLWidget):
 
 
 @native
+class qMRMLSegmentationShow3DButton(QtWidgets.QPushButton):
+    """Button that creates and removes the surfaces of a segmentation, without its menu.
+
+    It is enabled for a segmentation with segments and checked while that has surfaces, whatever has
+    made or removed them.
+    """
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._node = None
+        self._observations = Observations(self, "_refresh")
+        self.setCheckable(True)
+        self.setText("Show 3D")
+        self.setEnabled(False)
+        self.toggled.connect(self._on_toggled)
+
+    locked = stored("locked", bool, False, "_refresh")
+
+    def segmentationNode(self):
+        return self._node
+
+    def setSegmentationNode(self, node):
+        if node is self._node:
+            return
+        self._observations.clear()
+        self._node = node
+        if node is not None:
+            segmentation = slicer.vtkSegmentation
+            for event in (
+                vtk.vtkCommand.ModifiedEvent,
+                segmentation.SegmentAdded,
+                segmentation.SegmentRemoved,
+                segmentation.ContainedRepresentationNamesModified,
+            ):
+                self._observations.add(node, event)
+        self._refresh()
+
+    def _refresh(self):
+        segmentation = None if self._node is None else self._node.GetSegmentation()
+        if segmentation is None:
+            self.setEnabled(False)
+            return
+        name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+        of_labelmaps = segmentation.GetSourceRepresentationName() != name
+        some = segmentation.GetNumberOfSegments() > 0
+        self.setEnabled(not self.locked and some and of_labelmaps)
+        blocked = self.blockSignals(True)
+        self.setChecked(segmentation.ContainsRepresentation(name))
+        self.blockSignals(blocked)
+
+    def _on_toggled(self, shown):
+        if self._node is None:
+            return
+        name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+        was_modifying = self._node.StartModify()
+        if shown:
+            self._node.GetSegmentation().CreateRepresentation(name)
+        elif self._node.GetSegmentation().GetSourceRepresentationName() != name:
+            self._node.GetSegmentation().RemoveRepresentation(name)
+        self._node.EndModify(was_modifying)
+
+
+@native
 class qSlicerWidget(qMRMLWidget):
     """Root widget of the application's own .ui files."""
 
@@ -547,6 +614,7 @@ WIDGETS = {
         qMRMLSpinBox,
         qMRMLRangeWidget,
         qMRMLSegmentsTableView,
+        qMRMLSegmentationShow3DButton,
         qSlicerWidget,
         qSlicerScriptedLoadableModuleWidget,
     )

@@ -73,6 +73,15 @@ def test_segment_is_above_the_fold_and_the_panel_stays_narrow_with_results(user,
     window.refresh()
     assert user.ui.resultsButton.isVisibleTo(user.widget.parent)
     assert user.widget.parent.minimumSizeHint.width() <= before
+    # Long names, boxes, open sections and an absent model's checksum do not widen it either.
+    user.segment(blobs_volume(name="T1 mprage sagittal with a name of more than sixty characters"))
+    user.click(user.ui.showBoxesButton)
+    for model in ("threshold", "sam_vit_b"):
+        user.choose_model(model)
+        for section in (user.ui.advancedButton, user.ui.logButton):
+            section.collapsed = False
+        window.refresh()
+        assert user.widget.parent.minimumSizeHint.width() < 320, model
 
 
 def test_device_rule_and_description_are_under_advanced(user, window, scene):

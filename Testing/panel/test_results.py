@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from Testing import host
+from Testing.helpers.paths import ROOT
 from Testing.helpers.threshold_model import two_blobs
 from Testing.panel.helpers import blobs_volume, segmentations
 from Testing.slicer.helpers import GRIDS, segment_names
@@ -142,3 +143,39 @@ def test_the_proposed_file_name_is_valid_on_every_system(user, monkeypatch):
     user.segment(blobs_volume(GRID, name='5: T1/FLAIR "x"?'), "sided")
     user.click(user.ui.exportButton)
     assert proposed == ["5_ T1_FLAIR _x_-volumes.csv"]
+
+
+@pytest.fixture
+def segment_editor(user):
+    """The Segment Editor, in a window that can show it."""
+    window = host.open_window("MaskSAMSlicer", (1400, 1000))
+    yield host.load_module(ROOT / "Testing/host/modules/SegmentEditor.py")
+    window.close()
+    host.unload_module("SegmentEditor")
+
+
+def test_edit_opens_the_segment_editor_on_the_result_and_the_chosen_class(
+    user, scene, segment_editor
+):
+    volume = blobs_volume()
+    user.segment(volume)
+    user.ui.resultsTable.selectRow(1)
+    user.click(user.ui.editButton)
+    editor = segment_editor.widgetRepresentation().self().parameters
+    (node,) = segmentations(scene)
+    assert editor.GetSegmentationNode() is node
+    assert editor.GetSourceVolumeNode() is volume
+    selected = node.GetSegmentation().GetSegment(editor.GetSelectedSegmentID())
+    assert selected.GetName() == "Posterior"
+
+
+def test_the_3d_button_follows_surfaces_that_others_make(user, scene):
+    user.segment(blobs_volume())
+    (node,) = segmentations(scene)
+    assert user.ui.show3DButton.enabled and not user.ui.show3DButton.checked
+    node.CreateClosedSurfaceRepresentation()
+    assert user.ui.show3DButton.checked
+    user.click(user.ui.show3DButton)
+    assert not node.GetSegmentation().ContainsRepresentation("Closed surface")
+    user.click(user.ui.undoButton)
+    assert not user.ui.show3DButton.enabled

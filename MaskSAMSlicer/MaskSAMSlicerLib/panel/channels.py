@@ -12,6 +12,7 @@ from MaskSAMCore.geometry import Volume
 from MaskSAMSlicerLib.model_catalog import ModelInfo
 from MaskSAMSlicerLib.mrml.channels import not_on_one_grid, on_other_grids
 from MaskSAMSlicerLib.mrml.volumes import volume_from_node
+from MaskSAMSlicerLib.panel.dialogs import narrow
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode
@@ -141,6 +142,7 @@ class ChannelsView:
         selector.noneEnabled = True
         selector.noneDisplay = _("(choose a volume)")
         selector.addEnabled = selector.removeEnabled = False
+        narrow(selector)
         selector.toolTip = _("The image of this channel, of the same patient in the same position.")
         selector.setMRMLScene(slicer.mrmlScene)
         selector.connect(

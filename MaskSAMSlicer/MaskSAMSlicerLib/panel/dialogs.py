@@ -48,6 +48,11 @@ def show_swatch(item: qt.QTableWidgetItem, color: tuple[float, float, float]) ->
     item.setIcon(qt.QIcon(pixmap))
 
 
+def narrow(selector: Any) -> None:
+    """Let a selector of nodes be narrower than the longest name, which would widen the panel."""
+    selector.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
+
+
 def select_data(combo: Any, value: str) -> None:
     """Choose the entry of a combo box that has a value as its data, if there is one."""
     index = combo.findData(value)

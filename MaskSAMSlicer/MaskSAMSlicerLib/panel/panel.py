@@ -12,7 +12,7 @@ from MaskSAMSlicerLib.mrml.box_nodes import draw
 from MaskSAMSlicerLib.panel.boxes import BoxesView, BoxUpdates
 from MaskSAMSlicerLib.panel.channels import ChannelsView
 from MaskSAMSlicerLib.panel.devices import DevicesView
-from MaskSAMSlicerLib.panel.dialogs import select_data
+from MaskSAMSlicerLib.panel.dialogs import narrow, select_data
 from MaskSAMSlicerLib.panel.frames import FramesView
 from MaskSAMSlicerLib.panel.model_picker import ModelPicker
 from MaskSAMSlicerLib.panel.output import OutputView
@@ -50,6 +50,8 @@ class Panel:
         self._boxes = BoxesView(
             ui, self._updates, self._task, self._progress, self._update_segment_button
         )
+        for selector in (ui.volumeSelector, ui.roiSelector, ui.outputSelector):
+            narrow(selector)
         ui.segmentButton.connect("clicked(bool)", self._segment_or_cancel)
         ui.installButton.connect("clicked(bool)", self._install)
         ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self._draw_roi)

@@ -19,6 +19,7 @@ from MaskSAMCore.volumetry import (
     write_volume_table,
 )
 from MaskSAMSlicerLib.mrml.run_record import forget_checksums
+from MaskSAMSlicerLib.mrml.segment_editor import edit
 from MaskSAMSlicerLib.mrml.segments import FoundClass
 from MaskSAMSlicerLib.mrml.sequences import FrameSequence
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
@@ -34,6 +35,9 @@ _ASYMMETRY_COLUMN = 3
 
 class ResultsView(VTKObservationMixin):
     """The table of classes that a run has found, and the buttons below.
+
+    Slicer's own table of segments cannot show it: its model refills all of its columns from the
+    segmentation, so that none can be added for confidence, volume and asymmetry.
 
     Args:
         ui: the panel's widgets.
@@ -53,11 +57,11 @@ class ResultsView(VTKObservationMixin):
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         ui.resultsTable.connect("itemChanged(QTableWidgetItem*)", self._toggle)
         ui.resultsTable.connect("cellClicked(int,int)", self._jump)
-        ui.show3DButton.connect("toggled(bool)", self._show_surfaces)
         ui.undoButton.connect("clicked(bool)", self._undo)
         ui.redoButton.connect("clicked(bool)", self._redo)
         ui.copyButton.connect("clicked(bool)", self._copy)
         ui.exportButton.connect("clicked(bool)", self._export)
+        ui.editButton.connect("clicked(bool)", self._edit)
         self.clear()
 
     def clear(self) -> None:
@@ -66,6 +70,7 @@ class ResultsView(VTKObservationMixin):
             self._outcome.undo.close()
         self._outcome = None
         self.removeObservers()
+        self._ui.show3DButton.setSegmentationNode(None)
         self._ui.resultsTable.setRowCount(0)
         self._ui.resultsInfo.text = ""
         self._ui.resultsButton.visible = False
@@ -84,9 +89,7 @@ class ResultsView(VTKObservationMixin):
         self.clear()
         self._outcome = outcome
         self._ui.resultsButton.visible = True
-        blocked = self._ui.show3DButton.blockSignals(True)
-        self._ui.show3DButton.checked = _has_surfaces(outcome.node)
-        self._ui.show3DButton.blockSignals(blocked)
+        self._ui.show3DButton.setSegmentationNode(outcome.node)
         sequence = FrameSequence.of(outcome.node) if outcome.frames else None
         if sequence is not None:
             modified = vtk.vtkCommand.ModifiedEvent
@@ -225,14 +228,15 @@ class ResultsView(VTKObservationMixin):
             mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
             slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, mode)
 
-    def _show_surfaces(self, shown: bool) -> None:
+    def _edit(self, _checked: bool = False) -> None:
+        """Open the Segment Editor on the segmentation, its volume and the chosen class."""
         node = self._node()
         if node is None:
             return
-        if shown:
-            node.CreateClosedSurfaceRepresentation()
-        else:
-            node.RemoveClosedSurfaceRepresentation()
+        row = self._ui.resultsTable.currentRow()
+        item = self._ui.resultsTable.item(row, 0) if row >= 0 else None
+        edit(node, "" if item is None else item.data(qt.Qt.UserRole))
+        slicer.util.selectModule("SegmentEditor")
 
     def _undo(self, _checked: bool = False) -> None:
         if self._outcome.undo.can_undo:
@@ -255,8 +259,3 @@ class ResultsView(VTKObservationMixin):
         valid = undo is not None and bool(found) and not undo.can_redo
         for button in (self._ui.copyButton, self._ui.exportButton):
             button.enabled = valid
-
-
-def _has_surfaces(node: Any) -> bool:
-    name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
-    return bool(node.GetSegmentation().ContainsRepresentation(name))
