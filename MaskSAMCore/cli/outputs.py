@@ -68,6 +68,7 @@ def prepared(outputs: Outputs, inputs: Inputs, overwrite: bool) -> Iterator[None
     _check_files(outputs, overwrite)
     parents = {path.parent for path in outputs.written}
     with made_folders(sorted({*parents, *outputs.filled})):
+        _check_names(outputs)
         _check_different(outputs)
         yield
 
@@ -106,6 +107,18 @@ def _check_inputs(outputs: Outputs, inputs: Inputs) -> None:
                 f"{output} holds the input {above[key]}, and inputs are never replaced: name"
                 " another output"
             )
+
+
+def _check_names(outputs: Outputs) -> None:
+    """Raise an error if a disk cannot store a name. The folders of the outputs exist."""
+    for path in outputs.written:
+        try:
+            path.lstat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise MaskSAMError(f"cannot write {path} ({reason}): choose another name") from error
 
 
 def _check_different(outputs: Outputs) -> None:

@@ -205,7 +205,8 @@ def _by_case(images: Sequence[_Found]) -> dict[str, list[_Found]]:
     """Return images by their names without a channel's number."""
     groups: dict[str, list[_Found]] = defaultdict(list)
     for image in images:
-        groups[_CHANNEL.sub("", image.name)].append(image)
+        # A file that is named "_0000" alone keeps its name.
+        groups[_CHANNEL.sub("", image.name) or image.name].append(image)
     return groups
 
 

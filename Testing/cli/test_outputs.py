@@ -184,6 +184,14 @@ def test_the_voxels_of_a_header_are_an_input(
     assert contents(folder) == before
 
 
+def test_a_name_too_long_for_the_disk_is_refused_before_the_work(
+    folder: Path, model: str, capfd: pytest.CaptureFixture[str]
+):
+    arguments = ["predict", "in/a.nii.gz", "-o", f"out/{'x' * 240}.nii.gz", "-m", model]
+    assert "too long" in error_of(capfd, [*arguments, "--probabilities"])
+    assert not Path("out").exists()
+
+
 def test_results_may_lie_beside_their_images(folder: Path, model: str):
     assert main(["predict", "in/a.nii.gz", "-o", "in/a.seg.nrrd", "-m", model]) == 0
     assert main(["evaluate", "found", "known", "-o", "found/summary.json"]) == 0

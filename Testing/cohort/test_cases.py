@@ -55,6 +55,7 @@ def in_folder(folder: Path, *names: str) -> Path:
     ("names", "cases"),
     [
         (["amos_0001", "amos_0004"], ["amos_0001", "amos_0004"]),
+        (["_0000"], ["_0000"]),
         (["OAS1_0042"], ["OAS1_0042"]),
         (["a_0000", "b_0000"], ["a", "b"]),
         (["a_0000", "b"], ["a", "b"]),

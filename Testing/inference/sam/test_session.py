@@ -192,7 +192,7 @@ def test_sam_sees_ct_in_a_window_and_other_images_between_percentiles(segmenter:
     roi = Box("", (2.0, 2.0, 1.0), (30.0, 24.0, 8.0))
     slice_two = Box("x", (5.0, 5.0, 2.0), (20.0, 20.0, 3.0))
     array = image.array.copy()
-    array[0, 0, 0] = -1000  # this voxel is air outside the ROI
+    array[0] = -1000  # this slice is air outside the ROI
     ct = Volume(array, image.ijk_to_ras)
     segmenter.segment(ct, roi=roi, boxes=[slice_two])
     segmenter.segment(image, roi=roi, boxes=[slice_two])
