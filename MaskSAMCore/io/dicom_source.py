@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError, visible
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io.dicom import LPS_TO_RAS
 from MaskSAMCore.io.dicom_files import ImageFile, is_dicom, read_series, silent_pydicom, texts
@@ -25,18 +26,23 @@ if TYPE_CHECKING:
 
 # Elements without which another file cannot refer to an image.
 _REFERENCES = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
+_DATE = "[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])"
+_TIME = r"([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9](\.[0-9]{1,6})?)?)?"
 # Elements of patient and study that every derived file has, and patterns of their values.
 _INHERITED = {
     "PatientID": "",
     "PatientName": "",
-    "PatientBirthDate": "[0-9]{8}",
+    "PatientBirthDate": _DATE,
     "PatientSex": "[MFO]",
     "AccessionNumber": "",
     "StudyID": "",
-    "StudyDate": "[0-9]{8}",
-    "StudyTime": r"[0-9]{2,6}(\.[0-9]{1,6})?",
+    "StudyDate": _DATE,
+    "StudyTime": _TIME,
 }
 _LARGEST_SERIES_NUMBER = 10**9
+
+# Without a handler, its warnings, some with the patient's name, go to standard error.
+logging.getLogger("highdicom").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +108,7 @@ def read_source(path: Path, only: Sequence[Path] = ()) -> DicomSource:
     with silent_pydicom():
         frames = {file: frames_of(file) for file in read_series(path, only)}
         images = {file: _completed(file) for file in frames}
+        _check_different(path, images)
         try:
             stack = stack_of(path, [frame for found in frames.values() for frame in found])
         except MaskSAMError:
@@ -158,6 +165,22 @@ def _placed(
     return tuple(images.values())
 
 
+def _check_different(path: Path, images: Mapping[ImageFile, Dataset]) -> None:
+    """Check that images can be told apart.
+
+    Raises:
+        MaskSAMError: two images have one UID.
+    """
+    names: dict[str, str] = {}
+    for file, image in images.items():
+        other = names.setdefault(str(image.SOPInstanceUID), file.path.name)
+        if other != file.path.name:
+            raise MaskSAMError(
+                f"{path} holds images of the same SOPInstanceUID ({other} and {file.path.name}), so"
+                " that a DICOM segmentation cannot refer to them: write another --format"
+            )
+
+
 def _item(**values: Any) -> list[Dataset]:
     """Return the value of a sequence with one item."""
     from pydicom.dataset import Dataset
@@ -181,21 +204,27 @@ def _completed(file: ImageFile) -> Dataset:
     Raises:
         MaskSAMError: the file cannot be referred to, or is damaged.
     """
-    from pydicom.uid import generate_uid
+    from pydicom.uid import UID, generate_uid
 
     header = file.header
     for keyword in _REFERENCES:
-        if not texts(header, keyword):
+        if len(texts(header, keyword)) != 1:
             raise MaskSAMError(
                 f"{file.path} does not state its {keyword}, to which a DICOM segmentation must"
                 " refer: give the original images of the scanner"
             )
+    kind = UID("".join(texts(header, "SOPClassUID")))
+    if kind.name == kind:
+        raise MaskSAMError(
+            f"{file.path} is an image of a kind that only its maker knows ({visible(kind)}), to"
+            " which a DICOM segmentation cannot refer: write another --format"
+        )
     try:
         for keyword, pattern in _INHERITED.items():
             value = texts(header, keyword)
-            if not value or (pattern and not re.fullmatch(pattern, value[0])):
+            if len(value) != 1 or (pattern and not re.fullmatch(pattern, value[0])):
                 setattr(header, keyword, "")
-        if not texts(header, "FrameOfReferenceUID"):
+        if len(texts(header, "FrameOfReferenceUID")) != 1:
             # The same for all images of the series, whose positions are in one space.
             header.FrameOfReferenceUID = generate_uid(entropy_srcs=[file.series, "space"])
     except MALFORMED as error:

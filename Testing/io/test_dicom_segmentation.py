@@ -17,13 +17,15 @@ from highdicom.seg import segread
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume, reorient
-from MaskSAMCore.io import read_volume
-from MaskSAMCore.io.dicom_segmentation import Algorithm, write_dicom_segmentation
+from MaskSAMCore.io import read_json, read_volume
+from MaskSAMCore.io.dicom_segmentation import Algorithm, check_codes, write_dicom_segmentation
 from MaskSAMCore.io.dicom_source import read_source
 from MaskSAMCore.labels import Code, Label, Terminology
+from MaskSAMCore.resources import resources
 from Testing.helpers.dicom import (
     oblique_matrix,
     stored_values,
@@ -403,9 +405,46 @@ def test_images_of_a_private_kind_are_refused(tmp_path: Path) -> None:
         header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = "1.2.3.4.5"
 
     write_slices(tmp_path / "in", STORED, MATRIX, change)
-    with pytest.raises(MaskSAMError, match=r"headers of .*in do not allow a DICOM segmentation"):
+    with pytest.raises(MaskSAMError, match=r"IM000 is an image of a kind .*1\.2\.3\.4\.5"):
+        read_source(tmp_path / "in")
+
+
+def test_images_of_one_uid_are_refused(tmp_path: Path) -> None:
+    def change(header: Dataset, k: int) -> None:
+        header.SOPInstanceUID = "1.2.9.1"
+
+    write_slices(tmp_path / "in", STORED, MATRIX, change)
+    with pytest.raises(MaskSAMError, match=r"same SOPInstanceUID \(IM000 and IM001\)"):
+        read_source(tmp_path / "in")
+
+
+def test_images_of_several_studies_are_refused(tmp_path: Path) -> None:
+    def change(header: Dataset, k: int) -> None:
+        header.StudyInstanceUID = f"1.2.{k // 3 + 3}"
+
+    write_slices(tmp_path / "in", STORED, MATRIX, change)
+    with pytest.raises(MaskSAMError, match=r"in do not allow a DICOM segmentation"):
         written(tmp_path / "in", tmp_path / "seg.dcm")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_slices_too_small_for_highdicom_are_refused(tmp_path: Path) -> None:
+    write_slices(tmp_path / "in", STORED[:, :2, :3], MATRIX)
+    with pytest.raises(MaskSAMError, match="slices of fewer than 8 pixels"):
+        written(tmp_path / "in", tmp_path / "seg.dcm")
+
+
+@pytest.mark.parametrize("description", sorted(resources().glob("Models/*/masksam.json")))
+def test_codes_of_bundled_models_are_known_to_dicom_under_their_scheme(description: Path) -> None:
+    labels = [Label.from_json(values) for values in read_json(description)["labels"]]
+    check_codes(labels)
+    known = {scheme: getattr(codes, scheme).concepts.values() for scheme in ("SCT", "DCM")}
+    values = {scheme: {code.value for code in found} for scheme, found in known.items()}
+    for label in labels:
+        for code in (label.terminology.category, label.terminology.type):
+            assert code.value in values[code.scheme]
+        modifier = label.terminology.type_modifier
+        assert modifier is None or modifier.value in values[modifier.scheme]
 
 
 @pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dicom3tools is not installed")
