@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from MaskSAMCore.errors import MaskSAMError
@@ -87,22 +88,23 @@ def _check_files(outputs: Outputs, overwrite: bool) -> None:
 def _check_inputs(outputs: Outputs, inputs: Inputs) -> None:
     paths = (*inputs.paths, *(file for path in inputs.paths for file in companions(path)))
     given = {key: path for path in (*paths, *inputs.closed) for key in _keys(path)}
-    above = {
-        key: path for path in given.values() for parent in _above(path) for key in _keys(parent)
-    }
+    parents = {parent: path for path in given.values() for parent in _above(path)}
+    above = {key: path for parent, path in parents.items() for key in _keys(parent)}
     closed = {key: path for path in inputs.closed for key in _keys(path)}
+    # Many outputs lie in the same folders.
+    keys = lru_cache(maxsize=None)(_keys)
     for output in (*outputs.written, *outputs.filled):
         if not _keys(output).isdisjoint(given):
             raise MaskSAMError(
                 f"{output} is an input, and inputs are never replaced: name another output"
             )
-        folders = [closed[key] for parent in _above(output) for key in _keys(parent) & {*closed}]
+        folders = [closed[key] for parent in _above(output) for key in keys(parent) & closed.keys()]
         if folders:
             raise MaskSAMError(
                 f"{output} would lie among the input files in {folders[0]}: name an output outside"
             )
     for output in outputs.replaced:
-        for key in _keys(output) & {*above}:
+        for key in _keys(output) & above.keys():
             raise MaskSAMError(
                 f"{output} holds the input {above[key]}, and inputs are never replaced: name"
                 " another output"

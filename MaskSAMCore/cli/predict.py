@@ -165,10 +165,10 @@ def predict(
         volumes = part.own_file(volumes)
     class_names = [label.name for label in segmenter.labels]
     class_names += [box.class_name for box in settings.boxes or ()]
-    # A single image that was named needs no table.
-    several = bool(found.folders) or len(found.cases) > 1
+    # An error of one of a few files that were named leaves nothing behind, thus no table.
+    in_folder = found.cases[0].output != output and (bool(found.folders) or keep_going)
     table = CaseTable(
-        output / TABLE_NAME if several and found.cases[0].output != output else None,
+        output / TABLE_NAME if in_folder else None,
         class_names,
         part,
         [*(case.name for case in cases), *(one.name for one in left_out)],

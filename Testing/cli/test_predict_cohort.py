@@ -129,10 +129,26 @@ def test_a_table_of_others_is_not_replaced(
     assert [path.name for path in (folder / "out").iterdir()] == ["cases.csv"]
 
 
-def test_one_image_needs_no_table(folder: Path, model: str):
-    image = folder / "in" / f"{NAMES[0]}.nii.gz"
-    assert main(["predict", str(image), "-o", str(folder / "out"), "-m", model]) == 0
-    assert [path.name for path in (folder / "out").iterdir()] == ["case_0.nii.gz"]
+def test_images_that_were_named_need_no_table(
+    folder: Path, model: str, capfd: pytest.CaptureFixture[str]
+):
+    images = [str(folder / "in" / f"{name}.nii.gz") for name in NAMES[:2]]
+    (folder / "bad.nii.gz").write_bytes(b"")
+    options = ["-o", str(folder / "out"), "-m", model]
+    assert "empty file" in error_of(
+        capfd, ["predict", str(folder / "bad.nii.gz"), *images, *options]
+    )
+    assert not (folder / "out").exists()
+    assert main(["predict", *images, *options]) == 0
+    assert sorted(labelmaps(folder / "out")) == ["case_0.nii.gz", "case_1.nii.gz"]
+    assert not (folder / "out" / "cases.csv").exists()
+    more = [str(folder / "bad.nii.gz"), "--keep-going", "--skip-existing"]
+    assert main(["predict", *images, *more, *options]) == 3
+    assert [row["status"] for row in rows_of(folder / "out" / "cases.csv").values()] == [
+        "failed",
+        "skipped",
+        "skipped",
+    ]
 
 
 def test_a_bids_dataset_becomes_derivatives(model: str, tmp_path: Path):
