@@ -190,7 +190,7 @@ def predict(
             records = record_left_out(left_out, table)
             remaining = remaining_cases(cases, settings, table, skip_existing)
             with ProgressDisplay(len(remaining), segmenter.device) as display:
-                watcher = _DisplayWatcher(display)
+                watcher = _DisplayWatcher(display, keep_going)
                 for record in records:
                     watcher.left_out(record)
                 try:
@@ -215,10 +215,13 @@ class _DisplayWatcher:
 
     Args:
         display: display of the shell.
+        goes_on: whether the run goes on after a failed case; otherwise the error ends the command,
+            which prints it.
     """
 
-    def __init__(self, display: ProgressDisplay) -> None:
+    def __init__(self, display: ProgressDisplay, goes_on: bool) -> None:
         self.display = display
+        self.goes_on = goes_on
 
     def started(self, name: str) -> None:
         """Show that a case is being read."""
@@ -231,7 +234,8 @@ class _DisplayWatcher:
     def finished(self, record: CaseRecord) -> None:
         """Show the results of a case, or the reason for which it has none."""
         if record.status == "failed":
-            self.display.failed(record.case, record.reason)
+            if self.goes_on:
+                self.display.failed(record.case, record.reason)
         else:
             self.display.finished(record.case, results_table(record.volumes), record.notes)
 

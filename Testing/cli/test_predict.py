@@ -203,3 +203,14 @@ def test_the_volumes_of_all_cases_are_written_and_an_existing_file_is_kept(
     for taken in (tmp_path / "out" / "a.nii.gz", tmp_path):
         assert main([*arguments, "--overwrite", "--volumes", str(taken)]) == 2
         assert "name another file" in capfd.readouterr().err
+
+
+def test_the_error_of_a_single_input_is_the_only_line(
+    tmp_path: Path, model: str, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "bad.nii.gz").write_bytes(b"no image")
+    output = tmp_path / "out.nii.gz"
+    assert main(["predict", str(tmp_path / "bad.nii.gz"), "-o", str(output), "-m", model]) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
+    assert [line for line in lines if not line.startswith("Device:")] == [lines[-1]]
+    assert lines[-1].startswith("masksam: error: ")
