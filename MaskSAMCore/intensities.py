@@ -32,6 +32,8 @@ _PADDING_BELOW, _PADDING_ABOVE, _OUTLIER = 2, 20, 20
 _NEGATIVE_PADDING = 0.25
 # No more voxels than this, and no more than this share, count as outliers.
 _OUTLIERS, _OUTLIER_SHARE = 8, 1e-4
+# The same for the few voxels of an image that is blank otherwise; small images need fewer.
+_BLANK_SHARE = 1e-2
 # Typical intensities are those of this many voxels, because all would take long to sort.
 _SAMPLE_VOXELS = 1 << 18
 # So many voxels show already that most images are no labelmaps.
@@ -87,6 +89,13 @@ def check_intensities(
         seen = f"{low:g}" if low == high else f"between {low:g} and {high:g}"
         raise MaskSAMError(
             f"{subject} has no contrast (all voxels are {seen}): check that it is the right image"
+        )
+    value, others = _blank_but_for(array)
+    if others:
+        voxels = "1 voxel are" if others == 1 else f"{others} voxels are"
+        raise MaskSAMError(
+            f"{subject} has no contrast (all but {voxels} {value:g}): check that it is the right"
+            " image"
         )
     if limits is not None and not _differ(*np.clip([low, high], *limits).tolist()):
         raise MaskSAMError(
@@ -208,6 +217,17 @@ def _far_voxels(array: NDArray[Any]) -> _FarVoxels | None:
 
 def _are_whole(values: NDArray[Any]) -> bool:
     return values.dtype.kind != "f" or bool((values == np.round(values)).all())
+
+
+def _blank_but_for(array: NDArray[Any]) -> tuple[float, int]:
+    """Return the intensity of a blank image, and the number of its few other voxels, else 0."""
+    voxels = sample(array, _SAMPLE_VOXELS).ravel()
+    value = np.partition(voxels, voxels.size // 2)[voxels.size // 2]
+    few = min(max(_OUTLIERS, _OUTLIER_SHARE * array.size), _BLANK_SHARE * array.size)
+    if (voxels != value).mean() > _BLANK_SHARE:
+        return float(value), 0
+    others = int(np.count_nonzero(array != value))
+    return float(value), others if others <= few else 0
 
 
 def _typical(array: NDArray[Any], low: float, high: float) -> tuple[float, float] | None:

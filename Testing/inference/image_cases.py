@@ -111,6 +111,13 @@ CASES = (
         Box("", (0, 0, 0), (10, 10, 2)),
     ),
     ImageCase(
+        "all voxels equal but for 8, or 0.01 % of them",
+        lambda: scan(np.where(np.arange(5760).reshape(_SHAPE) % 1000 == 7, 9, 7)),
+        "refused",
+        "no contrast .all but 6 voxels are 7",
+        "the file is blank",
+    ),
+    ImageCase(
         "two intensities, or up to 32 that are whole numbers",
         lambda: scan((tissue() > 500).astype(np.float32) * 0.3),
         "segmented with a note",

@@ -83,7 +83,7 @@ def test_a_worker_that_stops_a_cancelled_job_in_time_is_used_again(tmp_path: Pat
         assert wait_for_error(client, job, calls).kind == "cancelled"
         assert_works(client, tmp_path)
         long = np.zeros((3000, 8, 8), dtype=np.float32)
-        long[0, 0, 0] = 0.25
+        long[0] = 0.25
         model = known_model(tmp_path, "many_slabs")
         job, calls = start(client, model, "Writing the labels", long)
         client.cancel()

@@ -265,7 +265,7 @@ def test_a_full_disk_leaves_no_unfinished_file(tmp_path: Path):
     # A file may not grow beyond some kB, which for the program is the same as a full disk.
     worker = Worker(options=("--largest-file", "4096"))
     array = np.zeros((20, 30, 30), dtype=np.float32)
-    array[0, 0, 0] = 0.25
+    array[0] = 0.25
     images = [image(tmp_path, array)]
     output = segment(worker, 1, tmp_path, "threshold", images=images)
     error = worker.read(1)["error"]
