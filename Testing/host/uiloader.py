@@ -60,6 +60,8 @@ class UiLoader(QtUiTools.QUiLoader):
         if cls is None:
             raise RuntimeError(f".ui: the widget '{name}' has the unknown class '{class_name}'")
         known = property_names(cls)
+        if class_name == "QLabel":  # the loader resolves this name to a widget of the file
+            known = {*known, "buddy"}
         for item in element.findall("property"):
             if item.get("name") not in known and item.get("stdset") != "0":
                 raise RuntimeError(f".ui: {class_name} '{name}' has no '{item.get('name')}'")

@@ -63,7 +63,7 @@ def test_each_channel_has_a_selector_with_its_name(user, first):
     parent = user.ui.inputsButton
     user.choose_volume(first)
     user.choose_model("threshold")
-    assert user.ui.volumeLabel.text == "Volume:"
+    assert user.ui.volumeLabel.text == "Volu&me:"
     user.choose_model(MODEL)
     selector = selector_of(user)
     label = parent.layout().labelForField(selector)
@@ -71,7 +71,7 @@ def test_each_channel_has_a_selector_with_its_name(user, first):
     assert selector.isVisibleTo(parent)
     user.choose_model("threshold")
     assert not selector.isVisibleTo(parent) and not label.isVisibleTo(parent)
-    assert user.ui.volumeLabel.text == "Volume:"
+    assert user.ui.volumeLabel.text == "Volu&me:"
 
 
 def test_segment_waits_for_the_volumes_of_all_channels(user, first, second):

@@ -91,7 +91,7 @@ def test_the_segment_of_a_removed_box_is_emptied(user, scene, volume):
     node = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
     assert segment_voxels(node, "one", volume).any()
     user.ui.boxesTable.selectRow(0)
-    assert user.ui.resetBoxButton.text == "Remove"
+    assert user.ui.resetBoxButton.text == "Rem&ove"
     user.click(user.ui.resetBoxButton)
     user.segment_again()
     assert not segment_voxels(node, "one", volume).any()

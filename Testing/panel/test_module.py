@@ -70,7 +70,7 @@ def test_the_run_of_a_script_is_shown_in_the_panel_and_can_be_cancelled_there(us
     for _ in range(2):  # the next run can be cancelled too, after a cancelled one
         with pytest.raises(RuntimeError):
             user.widget.logic.segment(volume, model="slow", progress=progress)
-        assert user.ui.segmentButton.text == "Segment"
+        assert user.ui.segmentButton.text == "&Segment"
         assert user.ui.importButton.enabled
     assert ("Cancel", False) in seen
     assert segmentations(scene) == []
@@ -193,7 +193,7 @@ def test_a_reload_imports_the_library_again(restored_library, user, scene):
     again = slicer.modules.MaskSAMSlicerWidget
     assert sys.modules["MaskSAMSlicerLib.panel.panel"] is not before
     assert again is not user.widget
-    assert again.ui.segmentButton.text == "Segment"
+    assert again.ui.segmentButton.text == "&Segment"
 
 
 def test_sample_data_are_registered_when_the_application_has_started(user, application):

@@ -24,9 +24,9 @@ def test_a_volume_of_a_file_becomes_named_segments(user, scene, tmp_path):
     volume = slicer.util.loadVolume(path)
     user.choose_volume(volume)
     user.choose_model("threshold")
-    assert user.ui.segmentButton.text == "Segment"
+    assert user.ui.segmentButton.text == "&Segment"
     user.click(user.ui.segmentButton)
-    assert user.ui.segmentButton.text == "Cancel"
+    assert user.ui.segmentButton.text == "&Cancel"
     assert user.ui.progressBar.isVisibleTo(user.ui.progressBar.parent())
     user.wait()
     (node,) = segmentations(scene)
@@ -68,7 +68,7 @@ def test_a_run_without_progress_is_reported_and_can_be_cancelled(open_panel, own
     user.start(volume, "hanging")
     user.wait(lambda: "no progress for" in user.status, "a remark")
     assert "cancel" in user.status and user.status in user.ui.logText.plainText
-    assert user.ui.segmentButton.text == "Cancel"
+    assert user.ui.segmentButton.text == "&Cancel"
     user.click(user.ui.segmentButton)
     user.wait()
     assert user.status == "Cancelled; nothing was changed."
@@ -217,7 +217,7 @@ def test_a_warped_volume_is_refused(user, scene):
     assert "Harden" in user.ui.warningLabel.text
     assert not host.messages.texts("error")
     assert not user.busy
-    assert user.ui.segmentButton.text == "Segment"
+    assert user.ui.segmentButton.text == "&Segment"
 
 
 def test_a_new_roi_is_drawn_at_once(user, scene, application):

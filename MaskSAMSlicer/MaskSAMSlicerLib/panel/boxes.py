@@ -268,7 +268,7 @@ class BoxesView(VTKObservationMixin):
         idle, selected = not self._task.busy, self._selected_name()
         ui.drawBoxButton.enabled = idle and bool(self._name_to_draw())
         ui.resetBoxButton.enabled = idle and bool(selected and boxes.nodes_of(selected))
-        ui.resetBoxButton.text = _("Remove") if boxes.model.needs_boxes else _("Reset")
+        ui.resetBoxButton.text = _("Rem&ove") if boxes.model.needs_boxes else _("Rese&t")
         ui.updateButton.enabled = idle and boxes.segmentation is not None and boxes.changed
         ui.saveBoxesButton.enabled = bool(boxes.active_boxes)
         ui.loadBoxesButton.enabled = idle

@@ -45,14 +45,14 @@ class ChannelsView:
         self._model = model
         names = self._names
         several = len(names) > 1
-        self._ui.volumeLabel.text = f"{names[0]}:" if several else _("Volume:")
+        self._ui.volumeLabel.text = _plain(names[0]) if several else _("Volu&me:")
         while len(self._rows) < len(names) - 1:
             self._add_row()
         for number, (label, selector) in enumerate(self._rows, start=1):
             shown = number < len(names)
             label.visible = selector.visible = shown
             if shown:
-                label.text = f"{names[number]}:"
+                label.text = _plain(names[number])
                 blocked = selector.blockSignals(True)
                 selector.setCurrentNode(self._node(number))
                 selector.blockSignals(blocked)
@@ -154,3 +154,8 @@ class ChannelsView:
         before = self._rows[-1][1] if self._rows else self._ui.volumeSelector
         qt.QWidget.setTabOrder(before, selector)
         self._rows.append((label, selector))
+
+
+def _plain(name: str) -> str:
+    """Return the text of a channel's label, in which no character becomes a shortcut."""
+    return name.replace("&", "&&") + ":"

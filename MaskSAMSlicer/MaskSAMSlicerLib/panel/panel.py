@@ -14,6 +14,7 @@ from MaskSAMSlicerLib.panel.channels import ChannelsView
 from MaskSAMSlicerLib.panel.devices import DevicesView
 from MaskSAMSlicerLib.panel.dialogs import narrow, select_data
 from MaskSAMSlicerLib.panel.frames import FramesView
+from MaskSAMSlicerLib.panel.keyboard import SEGMENT, Keyboard
 from MaskSAMSlicerLib.panel.model_picker import ModelPicker
 from MaskSAMSlicerLib.panel.output import OutputView
 from MaskSAMSlicerLib.panel.progress import ProgressView, WorkerTask
@@ -53,6 +54,7 @@ class Panel:
         for selector in (ui.volumeSelector, ui.roiSelector, ui.outputSelector):
             narrow(selector)
         ui.segmentButton.connect("clicked(bool)", self._segment_or_cancel)
+        self._keyboard = Keyboard(ui, self._segment_by_key)
         ui.installButton.connect("clicked(bool)", self._install)
         ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self._draw_roi)
         ui.deviceSelector.connect("currentIndexChanged(int)", self._choose_device)
@@ -100,10 +102,12 @@ class Panel:
     def enter(self) -> None:
         """Show how boxes were changed in other modules, and segment after drags again."""
         self._boxes.resume()
+        self._keyboard.enable(True)
 
     def exit(self) -> None:
         """Stop segmenting after drags; a run in progress continues."""
         self._boxes.pause()
+        self._keyboard.enable(False)
 
     def close(self) -> None:
         """Stop observing the scene and the worker."""
@@ -130,6 +134,11 @@ class Panel:
             self._start()
         except ValueError as error:
             self._progress.refuse(error)
+
+    def _segment_by_key(self) -> None:
+        # A key that is pressed twice must not cancel the run that it has started.
+        if not self.busy:
+            self._segment_or_cancel()
 
     def _start(self) -> None:
         parameters, model = self._parameters, self.picker.model
@@ -213,14 +222,14 @@ class Panel:
     def _update_segment_button(self) -> None:
         button = self._ui.segmentButton
         if self.busy:
-            button.text = _("Cancel")
+            button.text = _("&Cancel")
             button.enabled = not self._task.cancelling
             button.toolTip = _("Cancel the run; nothing will be changed.")
             return
         reason = self._why_disabled()
-        button.text = _("Segment")
+        button.text = _("&Segment")
         button.enabled = not reason
-        button.toolTip = reason or _("Segment the volume.")
+        button.toolTip = reason or _("Segment the volume ({keys}).").format(keys=SEGMENT)
 
     def _why_disabled(self) -> str:
         """Return why the volume cannot be segmented now; empty if it can."""
