@@ -42,6 +42,9 @@ Format = Enum("Format", {name: name for name in OUTPUT_FORMATS}, type=str)  # ty
 
 # Exit status of a run in which some cases failed and the others were segmented.
 SOME_FAILED = 3
+# A run of one folder with no more cases than this, all of them done, leaves no table: the shell has
+# shown it all.
+_SHOWN_CASES = 3
 # Failed cases that the summary names; the table of the run has all.
 _NAMED_FAILURES = 10
 # Shards may still be writing files that are younger than this.
@@ -129,7 +132,7 @@ def predict(
 ) -> None:
     """Segment images into named classes, each on its own grid.
 
-    The results of a folder of cases are listed in cases.csv beside them.
+    The results of a folder of more than three cases are listed in cases.csv beside them.
     """
     from MaskSAMCore.inference import Segmenter
 
@@ -200,7 +203,12 @@ def predict(
                     if volumes is not None and done:
                         write_volume_table(volumes, done)
         if table.path is not None:
-            _summarize(display, records, len(cases) - len(remaining), table)
+            flat = all(case.output.parent == output for case in cases)
+            done_now = sum(record.status == "done" for record in records)
+            if flat and part is None and done_now == len(table.rows) <= _SHOWN_CASES:
+                table.path.unlink()
+            else:
+                _summarize(display, records, len(cases) - len(remaining), table)
             # Runs that were killed leave temporary folders, but those of other shards are in use.
             age = time.monotonic() - started if part is None else _ABANDONED_SECONDS
             for folder in {output, *(case.output.parent for case in cases)}:

@@ -89,4 +89,4 @@ def test_a_batch_leaves_out_what_systems_leave_in_folders(model: str, tmp_path: 
         (tmp_path / "in" / name).write_bytes(b"no image")
     assert main(["predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", model]) == 0
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["a.nii.gz", "cases.csv"]
+    assert written == ["a.nii.gz"]

@@ -46,7 +46,7 @@ def test_a_folder_of_cases_becomes_a_folder_of_labelmaps(model: str, tmp_path: P
     out = tmp_path / "out"
     arguments = ["predict", str(tmp_path / "in"), "-o", str(out), "-m", model, "--format", "mha"]
     assert main(arguments) == 0
-    assert sorted(p.name for p in out.iterdir()) == ["a.mha", "b.mha", "cases.csv"]
+    assert sorted(p.name for p in out.iterdir()) == ["a.mha", "b.mha"]
 
 
 def test_numbered_channels_make_one_case(tmp_path: Path):
@@ -55,7 +55,7 @@ def test_numbered_channels_make_one_case(tmp_path: Path):
         path = tmp_path / "in" / f"a_{channel:04d}.nii.gz"
         write_image(generated_case(1, (6, 16, 20))[0], path)
     assert main(["predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", two]) == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.nii.gz", "cases.csv"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.nii.gz"]
 
 
 def test_an_existing_output_is_kept_without_overwrite(
