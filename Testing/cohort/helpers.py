@@ -49,10 +49,14 @@ def rows_of(table: Path) -> dict[str, dict[str, str]]:
 
 
 def labelmaps(folder: Path) -> dict[str, np.ndarray]:
-    """Return the labelmaps in a folder and its folders by their paths; each must be complete."""
+    """Return the labelmaps in a folder and its folders by their paths; each must be complete.
+
+    Temporary folders, which a killed process leaves, are hidden.
+    """
     return {
         path.relative_to(folder).as_posix(): read_volume(path).array
         for path in folder.rglob("*.nii.gz")
+        if not path.parent.name.startswith(".")
     }
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 
+from MaskSAMCore.cohort import case_run
 from MaskSAMCore.cohort.case import Case
 from MaskSAMCore.cohort.case_run import CaseSettings, run_case
 from MaskSAMCore.cohort.cases import find_cases
@@ -19,7 +21,7 @@ from MaskSAMCore.cohort.table import CaseTable
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import RasBox
 from MaskSAMCore.inference import MaskSegmenter
-from MaskSAMCore.io import read_volume
+from MaskSAMCore.io import read_volume, write_labelmap
 from Testing.cohort.helpers import (
     assert_equal_labelmaps,
     labelmaps,
@@ -28,6 +30,7 @@ from Testing.cohort.helpers import (
     write_cases,
 )
 from Testing.helpers.threshold_model import LABELS, threshold_segmenter
+from Testing.helpers.time_limits import LONG
 
 NAMES = ("a", "b", "site/a", "site/c", "d")
 
@@ -134,6 +137,36 @@ def test_labelmaps_lie_on_the_grids_of_their_images(
         image, found = (read_volume(f / f"{name}.nii.gz") for f in (images, tmp_path / "out"))
         assert found.same_grid(image)
         np.testing.assert_array_equal(found.array, image.array)
+
+
+def test_a_case_is_read_and_another_is_written_while_one_is_segmented(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read, segmented = {name: Event() for name in "abd"}, {name: Event() for name in "abd"}
+
+    def reading(path: Path, only: Sequence[Path] = ()) -> Any:
+        volume = read_volume(path)
+        if path.parent == images:
+            read[volume.name].set()
+        return volume
+
+    def writing(labelmap: Any, volume: Any, path: Path, *others: Any, **options: Any) -> None:
+        if path.parent == tmp_path / "out" and volume.name == "a":
+            assert segmented["b"].wait(LONG)
+        write_labelmap(labelmap, volume, path, *others, **options)
+
+    class Segmenter(FailingSegmenter):
+        def segment(self, volumes: Sequence[Any], **options: Any) -> Any:
+            if volumes[0].name == "a" and not segmented["a"].is_set():
+                assert read["b"].wait(LONG)
+            if volumes[0].name in segmented:
+                segmented[volumes[0].name].set()
+            return super().segment(volumes, **options)
+
+    monkeypatch.setattr(case_run, "read_volume", reading)
+    monkeypatch.setattr(case_run, "write_labelmap", writing)
+    watcher = run(images, tmp_path / "out", Segmenter("", ValueError()))
+    assert {one.status for one in watcher.records} == {"done"}, watcher.records
 
 
 @pytest.mark.parametrize(
