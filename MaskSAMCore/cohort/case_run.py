@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from MaskSAMCore import __version__
+from MaskSAMCore import (
+    __version__,
+    io,  # its readers are imported with their first use
+)
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.cohort.case import Case
 from MaskSAMCore.cohort.peak_memory import peak_mb, reset_peak
 from MaskSAMCore.cohort.record import CaseRecord, volumes_of
 from MaskSAMCore.errors import Cancelled, describe
 from MaskSAMCore.geometry import RasBox, Volume, box_on_grid
-from MaskSAMCore.io import read_volume, write_labelmap, write_probabilities
 from MaskSAMCore.io.dicom_report import write_dicom_report
 from MaskSAMCore.io.dicom_segmentation import Algorithm, write_dicom_segmentation
 from MaskSAMCore.io.dicom_source import DicomSource, read_source
@@ -135,7 +137,7 @@ class CaseRun:
         self._record = replace(self._record, seconds=seconds)
 
     def _read(self) -> None:
-        self._volumes = [read_volume(image.path, image.files) for image in self.case.images]
+        self._volumes = [io.read_volume(image.path, image.files) for image in self.case.images]
         if self.case.is_dicom:
             # The labelmap lies on the grid of the first channel.
             first = self.case.images[0]
@@ -173,12 +175,12 @@ class CaseRun:
         # A shard that ends removes folders that it made if they are still empty.
         case.output.parent.mkdir(parents=True, exist_ok=True)
         if result.probabilities is not None:
-            write_probabilities(
+            io.write_probabilities(
                 result.probabilities, result.volume, case.probabilities, overwrite=overwrite
             )
         # The labelmap comes last: a case is complete where it exists.
         if self._source is None:
-            write_labelmap(
+            io.write_labelmap(
                 result.labelmap, result.volume, case.output, result.labels, overwrite=overwrite
             )
         else:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from MaskSAMCore.io.nifti import paired_file
-
 _TEXT_HEADERS = (".mhd", ".nhdr")
 # Headers are a few kilobytes.
 _HEADER_BYTES = 1 << 20
@@ -50,3 +48,21 @@ def _existing(folder: Path, name: str) -> list[Path]:
         return [file for file in place.iterdir() if pattern.fullmatch(file.name)]
     except (OSError, ValueError):  # text that cannot be a name
         return []
+
+
+def paired_file(path: Path) -> Path | None:
+    """Return the other file of a pair of ``.hdr`` and ``.img``, if it is there."""
+    return partner_file(path, ".hdr", ".img") or partner_file(path, ".img", ".hdr")
+
+
+def partner_file(path: Path, own: str, other: str) -> Path | None:
+    """Return the other file of a pair, preferably compressed like the given one."""
+    for compression in (".gz", ""):
+        suffix = own + compression
+        if path.name.lower().endswith(suffix):
+            stem, given = path.name[: -len(suffix)], path.name[-len(suffix) :]
+            partner = other.upper() if given[1:4].isupper() else other
+            candidates = (partner + given[4:], partner, partner + ".gz")
+            names = [stem + candidate for candidate in candidates]
+            return next((path.with_name(n) for n in names if path.with_name(n).is_file()), None)
+    return None

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
@@ -179,6 +178,8 @@ def _decoded_values(file: ImageFile, pixels: PixelFormat) -> NDArray[Any]:
 
 
 def _decoded_by_gdcm(bare: Dataset) -> NDArray[Any]:
+    import SimpleITK as sitk
+
     with tempfile.TemporaryDirectory(prefix="masksam-dicom-") as folder:
         path = os.path.join(folder, "pixels.dcm")
         bare.save_as(path, enforce_file_format=True)

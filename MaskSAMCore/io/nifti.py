@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import NiftiOrientation, Volume
+from MaskSAMCore.io.companions import partner_file
 from MaskSAMCore.io.files import LARGEST_COMPRESSION, image_stem
 from MaskSAMCore.io.orientation import (
     LARGEST_NUMBER,
@@ -412,14 +413,9 @@ def _new_header(array: NDArray[Any], forms: NiftiOrientation) -> Any:
     return header
 
 
-def paired_file(path: Path) -> Path | None:
-    """Return the other file of a pair of ``.hdr`` and ``.img``, if it is there."""
-    return _partner(path, ".hdr", ".img") or _paired_header(path)
-
-
 def _paired_header(path: Path) -> Path | None:
     """Return the header of a file with the voxels of a pair (``.img``), if it is there."""
-    return _partner(path, ".img", ".hdr")
+    return partner_file(path, ".img", ".hdr")
 
 
 def _paired_voxels(path: Path) -> Path:
@@ -428,20 +424,7 @@ def _paired_voxels(path: Path) -> Path:
     Raises:
         MaskSAMError: it is missing.
     """
-    partner = _partner(path, ".hdr", ".img")
+    partner = partner_file(path, ".hdr", ".img")
     if partner is None:
         raise MaskSAMError(f"{path} is only a header: its voxels (.img) are missing beside it")
     return partner
-
-
-def _partner(path: Path, own: str, other: str) -> Path | None:
-    """Return the other file of a pair, preferably compressed like the given one."""
-    for compression in (".gz", ""):
-        suffix = own + compression
-        if path.name.lower().endswith(suffix):
-            stem, given = path.name[: -len(suffix)], path.name[-len(suffix) :]
-            partner = other.upper() if given[1:4].isupper() else other
-            candidates = (partner + given[4:], partner, partner + ".gz")
-            names = [stem + candidate for candidate in candidates]
-            return next((path.with_name(n) for n in names if path.with_name(n).is_file()), None)
-    return None
