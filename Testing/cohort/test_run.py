@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MaskSAMCore.cohort import case_run
+from MaskSAMCore import io
 from MaskSAMCore.cohort.case import Case
 from MaskSAMCore.cohort.case_run import CaseSettings, run_case
 from MaskSAMCore.cohort.cases import find_cases
@@ -163,8 +163,8 @@ def test_a_case_is_read_and_another_is_written_while_one_is_segmented(
                 segmented[volumes[0].name].set()
             return super().segment(volumes, **options)
 
-    monkeypatch.setattr(case_run, "read_volume", reading)
-    monkeypatch.setattr(case_run, "write_labelmap", writing)
+    monkeypatch.setattr(io, "read_volume", reading)
+    monkeypatch.setattr(io, "write_labelmap", writing)
     watcher = run(images, tmp_path / "out", Segmenter("", ValueError()))
     assert {one.status for one in watcher.records} == {"done"}, watcher.records
 
