@@ -22,9 +22,9 @@ def map_in_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -
         return [function(items[0])]
     cores = torch.get_num_threads()
     share = max(1, cores // len(items))
-    with ThreadPoolExecutor(len(items), "window", torch.set_num_threads, (share,)) as pool:
-        try:
+    try:
+        with ThreadPoolExecutor(len(items), "window", torch.set_num_threads, (share,)) as pool:
             return list(pool.map(function, items))
-        finally:
-            # A new thread begins with the number that was set last on any thread.
-            torch.set_num_threads(cores)
+    finally:
+        # A thread begins with the number that was set last on any thread, thus the pool ends first.
+        torch.set_num_threads(cores)
