@@ -1,10 +1,12 @@
-"""Memory that the process keeps for its next tensors instead of returning it to the system."""
+"""Memory that the process keeps: that of freed tensors, and NumPy's buffers."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 from contextlib import suppress
+
+import numpy as np
 
 # Parameters of glibc's mallopt, from malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
@@ -26,3 +28,12 @@ def keep_freed_memory() -> None:
         mallopt(_ARENA_MAX, 1)
         mallopt(_TRIM_THRESHOLD, _NEVER)
         mallopt(_TOP_PAD, _TOP_PAD_BYTES)
+
+
+def reserve_matrix_buffers() -> None:
+    """Make NumPy's OpenBLAS allocate its buffers.
+
+    It ends the process if it finds no memory for them later, which a worker must report instead.
+    """
+    square = np.ones((256, 256))
+    np.matmul(square, square)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from MaskSAMCore import __version__
-from MaskSAMCore.allocation import keep_freed_memory
+from MaskSAMCore.allocation import keep_freed_memory, reserve_matrix_buffers
 from MaskSAMCore.worker import protocol, shared_files
 from MaskSAMCore.worker.cache import LoadSegmenter, ModelCache, load_segmenter
 from MaskSAMCore.worker.failures import as_request_error
@@ -258,6 +258,7 @@ def main(load: LoadSegmenter = load_segmenter) -> None:
     parser.add_argument("--memory-gib", type=float, default=4.0)
     options = parser.parse_args()
     keep_freed_memory()
+    reserve_matrix_buffers()
     reader, writer = take_pipes()
     # Windows cannot remove a folder that is the current folder of a process.
     os.chdir(Path(sys.executable).anchor)
