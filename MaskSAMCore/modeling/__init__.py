@@ -17,7 +17,7 @@ from MaskSAMCore.modeling.masksam.network import (
     MaskSAMEmbedding,
     semantic_scores,
 )
-from MaskSAMCore.modeling.registry import build_model, expected_state, read_config
+from MaskSAMCore.modeling.registry import build_limited, build_model, expected_state, read_config
 from MaskSAMCore.modeling.sam.checkpoint import load_sam_checkpoint
 from MaskSAMCore.modeling.sam.config import SAM_CONFIGS, SamConfig
 
@@ -36,6 +36,7 @@ __all__ = [
     "SamConfig",
     "SamNetworkConfig",
     "WindowPrediction",
+    "build_limited",
     "build_model",
     "expected_state",
     "load_sam_checkpoint",

@@ -22,7 +22,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from MaskSAMCore.modeling.base import Network, NetworkConfig
 
@@ -87,14 +88,43 @@ def expected_state(config: NetworkConfig) -> dict[str, Tensor]:
     Raises:
         ValueError: no network can be built from the configuration.
     """
+    with torch.device("meta"):
+        model = build_limited(config, None)
+    state = model.state_dict()
+    return {name: state[name] for name in model.kept_names()}
+
+
+def build_limited(config: NetworkConfig, most: int | None) -> Network:
+    """Build a randomly initialised network from a configuration that may be damaged.
+
+    Args:
+        config: description of the network.
+        most: largest number of values that its parameters may have together; None for any.
+
+    Raises:
+        ValueError: no network can be built from the configuration, or it has more values.
+    """
+    total = 0
+
+    def count(_module: nn.Module, _name: str, parameter: Tensor | None) -> None:
+        nonlocal total
+        if parameter is None:
+            return
+        if not parameter.numel():
+            raise ValueError("a layer has no values")
+        total += parameter.numel()
+        if most is not None and total > most:
+            raise ValueError(f"it describes a network of more than {most} values")
+
+    # The hook is called before a parameter is filled, thus before its memory is used.
+    hook = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"):
-            model = build_model(config)
+        return build_model(config)
     except _BUILDING_ERRORS as error:
         reason = " ".join(str(error).split())[:_REASON_LETTERS]
         raise ValueError(f"its configuration is damaged ({reason})") from error
-    state = model.state_dict()
-    return {name: state[name] for name in model.kept_names()}
+    finally:
+        hook.remove()
 
 
 def build_model(config: NetworkConfig) -> Network:

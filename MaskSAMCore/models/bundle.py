@@ -36,7 +36,7 @@ from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import (
     Network,
     NetworkConfig,
-    build_model,
+    build_limited,
     expected_state,
     load_sam_checkpoint,
     read_config,
@@ -50,6 +50,8 @@ FORMAT_VERSION = 1
 # Larger files in an archive are not unpacked.
 _MAX_DESCRIPTION_BYTES = 2**20
 _MAX_WEIGHTS_BYTES = 8 * 2**30
+# The largest SAM, which a bundle does not include, has fewer values, and SAM's unused parts too.
+_SAM_VALUES, _FEW_VALUES = 700_000_000, 1_000_000
 # Errors that damaged archives of any kind raise; encrypted ones raise RuntimeError.
 _UNPACKING_ERRORS = (
     zipfile.BadZipFile,
@@ -109,9 +111,16 @@ class Bundle:
             MaskSAMError: the weights do not fit the network, or the checkpoint of the frozen SAM is
                 missing or not the one that the model was trained with.
         """
-        state = self.weights()
-        model = build_model(self.config)
+        state = _read_weights(self.folder / WEIGHTS)
         sam = self.config.frozen_sam
+        # A damaged configuration may describe a network that no memory can hold.
+        most = sum(value.numel() for value in state.values()) * 2 + _FEW_VALUES
+        try:
+            model = build_limited(self.config, most + (_SAM_VALUES if sam is not None else 0))
+        except ValueError as error:
+            raise MaskSAMError(f"model '{self.name}' cannot be built: {error}") from error
+        built = model.state_dict()
+        self._check(state, {name: built[name] for name in model.kept_names()})
         if sam is not None and model.sam is not None:
             if sam_checkpoint is None:
                 raise MaskSAMError(
@@ -138,9 +147,15 @@ class Bundle:
         """
         state = _read_weights(self.folder / WEIGHTS)
         try:
-            wrong = state_mismatches(state, expected_state(self.config))
+            expected = expected_state(self.config)
         except ValueError as error:
             raise MaskSAMError(f"model '{self.name}' cannot be built: {error}") from error
+        self._check(state, expected)
+        return state
+
+    def _check(self, state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+        """Check that weights have the expected names and shapes and are finite numbers."""
+        wrong = state_mismatches(state, expected)
         if wrong:
             raise MaskSAMError(f"the weights of model '{self.name}' do not fit: {'; '.join(wrong)}")
         broken = [name for name, value in state.items() if not torch.isfinite(value.sum())]
@@ -149,7 +164,6 @@ class Bundle:
                 f"the weights of model '{self.name}' are not finite numbers ({broken[0]}): the"
                 " training failed, or the file is damaged"
             )
-        return state
 
 
 def load_bundle(folder: Path, source: Path | None = None) -> Bundle:
