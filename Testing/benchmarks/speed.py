@@ -80,14 +80,14 @@ STEPS = (
     + """
 import json, statistics, sys, time
 import torch
-from MaskSAMCore import Segmenter
 from MaskSAMCore.inference.device import cpu_has_bfloat16
+from MaskSAMCore.models import open_model
 try:
     from MaskSAMCore.training.losses.masksam import LossSettings, generator_loss, training_loss
 except ImportError:
     from MaskSAMCore.training.losses import LossSettings, generator_loss
     from MaskSAMCore.training.objective import training_loss
-model = Segmenter.from_model(sys.argv[1], device="cpu").model.train().requires_grad_(True)
+model = open_model(sys.argv[1])[0].build(None).train().requires_grad_(True)
 alone, batch = sys.argv[2] == "generator", int(sys.argv[3])
 torch.manual_seed(0)
 window, classes = model.config.window, model.config.num_classes
