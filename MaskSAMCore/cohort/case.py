@@ -56,7 +56,7 @@ class Case:
 
     @property
     def is_dicom(self) -> bool:
-        """Whether the segmentation is written as DICOM."""
+        """True if the segmentation is written as DICOM."""
         return self.output.name.lower().endswith(DICOM_SUFFIX)
 
 

@@ -57,7 +57,7 @@ class ImageFile:
 
     @property
     def little_endian(self) -> bool:
-        """Whether the lowest byte of a number comes first."""
+        """True if the lowest byte of a number comes first."""
         return self.header.original_encoding[1] is not False
 
     def damaged(self) -> MaskSAMError:

@@ -104,11 +104,11 @@ def unfold_pixels(x: Tensor, channels: int) -> Tensor:
     return x.permute(order).reshape(*lead, 2 * height, 2 * width, channels)
 
 
-def fold_pixels(x: Tensor) -> Tensor:
-    """Return (..., H, W, 4, channels) for x (..., 2H, 2W, channels): the 2 x 2 pixels of each cell
-    in the order of :func:`unfold_pixels`."""
+def fold_pixels(x: Tensor, size: int = 2) -> Tensor:
+    """Return (..., H, W, size^2, channels) for x (..., size H, size W, channels): the pixels of
+    each cell, row by row as in :func:`unfold_pixels`."""
     *lead, height, width, channels = x.shape
-    x = x.reshape(*lead, height // 2, 2, width // 2, 2, channels)
+    x = x.reshape(*lead, height // size, size, width // size, size, channels)
     order = [*range(len(lead)), *(len(lead) + i for i in (0, 2, 1, 3, 4))]
     return x.permute(order).flatten(-3, -2)
 
@@ -131,11 +131,6 @@ def channels_first(x: Tensor) -> Tensor:
     return x.permute(0, 4, 1, 2, 3)
 
 
-def transposed_convolution(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """Apply SAM's 2 x 2 transposed convolution with stride 2 to channels-last x (..., H, W, C)."""
-    return unfold_pixels(pixels_of_tokens(layer, x).flatten(-2), layer.out_channels)
-
-
 def pixels_of_tokens(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """Return the 2 x 2 pixels (..., 4, channels) that SAM's transposed convolution with stride 2
     makes of each embedding in x (..., C), in the order of :func:`unfold_pixels`."""
@@ -147,11 +142,7 @@ def pixels_of_tokens(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
 def strided_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply SAM's k x k convolution with stride k (patch embedding, mask downscaling) to
     channels-last x (..., H, W, C)."""
-    *lead, height, width, channels = x.shape
-    k = layer.kernel_size[0]
-    x = x.reshape(*lead, height // k, k, width // k, k, channels)
-    order = [*range(len(lead)), *(len(lead) + i for i in (0, 2, 1, 3, 4))]
-    patches = x.permute(order).flatten(-3)
+    patches = fold_pixels(x, layer.kernel_size[0]).flatten(-2)
     weight = layer.weight.permute(0, 2, 3, 1).flatten(1)
     return nn.functional.linear(patches, weight, layer.bias)
 

@@ -242,6 +242,9 @@ class Run:
         except Exception as error:
             self._fail(WorkerError("refused", str(error)))
             return
+        self._finish(outcome)
+
+    def _finish(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self._release()
         self._callbacks.on_done(outcome)

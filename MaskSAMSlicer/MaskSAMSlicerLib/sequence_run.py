@@ -102,9 +102,7 @@ class SequenceRun(Run):
         except Exception as error:
             self._fail(WorkerError("refused", str(error)))
             return
-        self.outcome = outcome
-        self._release()
-        self._callbacks.on_done(outcome)
+        self._finish(outcome)
 
     def _fail(self, error: WorkerError) -> None:
         if self._results:
