@@ -30,6 +30,7 @@ from torch import Tensor
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.scoring import EditedScores
 from MaskSAMCore.inference.sliding_window import Region, Shape, hull
+from MaskSAMCore.modeling.layers import linear_weights
 
 # A class without boxes gets a voxel that a class with boxes lost only if its score there is more
 # than this share of the score that was lost.
@@ -66,12 +67,11 @@ class GridSampler:
                 self._axes.append(None)
                 parts.append(part)
                 continue
-            centres = (torch.arange(part.start, part.stop) + 0.5) * (n / m) - 0.5
-            centres = centres.clamp(0, n - 1)
-            first, stop = int(centres[0].floor()), int(centres[-1].ceil()) + 1
-            cells = torch.arange(first, stop)
-            self._axes.append((1 - (centres[:, None] - cells).abs()).clamp(min=0))
-            parts.append(slice(first, stop))
+            weights = linear_weights(n, m)[part]
+            reached = weights.any(0).nonzero()
+            cells = slice(int(reached[0]), int(reached[-1]) + 1)
+            self._axes.append(weights[:, cells])
+            parts.append(cells)
         self.source: Region = (parts[0], parts[1], parts[2])
 
     def __call__(self, values: Tensor) -> Tensor:

@@ -199,3 +199,14 @@ def softmax(scores: Tensor, dim: int) -> Tensor:
 def add(x: Tensor, y: Tensor) -> Tensor:
     """Return x + y, in the memory of x if no gradient is needed; x must not be used afterwards."""
     return x + y if torch.is_grad_enabled() else x.add_(y)
+
+
+def linear_weights(length: int, wanted: int, device: torch.device | None = None) -> Tensor:
+    """Return the matrix (wanted, length) that interpolates linearly between cells of an axis.
+
+    Both grids cover the same extent: the edges of their first and last cells coincide.
+    """
+    position = ((torch.arange(wanted, device=device) + 0.5) * (length / wanted) - 0.5).clamp(
+        0, length - 1
+    )
+    return (1 - (position[:, None] - torch.arange(length, device=device)).abs()).clamp(min=0)

@@ -13,6 +13,7 @@ from MaskSAMCore.modeling.layers import (
     Upsample,
     channels_first,
     channels_last,
+    linear_weights,
 )
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 
@@ -124,18 +125,10 @@ def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
         return masks
     with torch.autocast(masks.device.type, enabled=False):
         rows, columns = (
-            _linear(length, wanted, masks.device).to(masks.dtype)
+            linear_weights(length, wanted, masks.device).to(masks.dtype)
             for length, wanted in zip(masks.shape[-2:], size, strict=True)
         )
         return rows @ (masks @ columns.T)
-
-
-def _linear(length: int, wanted: int, device: torch.device) -> Tensor:
-    """Return the matrix (wanted, length) that interpolates linearly between cells of an axis."""
-    position = ((torch.arange(wanted, device=device) + 0.5) * (length / wanted) - 0.5).clamp(
-        0, length - 1
-    )
-    return (1 - (position[:, None] - torch.arange(length, device=device)).abs()).clamp(min=0)
 
 
 def add_embedding_logits(
