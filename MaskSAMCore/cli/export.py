@@ -23,15 +23,21 @@ def export(
     card: Path | None = typer.Option(
         None, help="JSON file with title, labels (colours, codes), modality, licence and so on."
     ),
+    last: bool = typer.Option(
+        False,
+        "--last",
+        help="Take the weights of the last validation, not the best ones, and no post-processing"
+        " found in validation: for runs whose validation cases are the test cases.",
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a bundle that exists."),
 ) -> None:
-    """Write the best weights of a run as a model bundle for Slicer and the shell."""
+    """Write the best weights of a run, or the last, as a model bundle for Slicer and the shell."""
     from MaskSAMCore.training.export import export_run
 
     values: dict[str, Any] = {} if card is None else read_json(card)
     if not isinstance(values, dict):
         raise MaskSAMError(f"{card} must contain one JSON object")
     with prepared(Outputs(replaced=(output,)), Inputs((run, *present(card))), overwrite):
-        bundle = export_run(run, output, values, overwrite=overwrite)
+        bundle = export_run(run, output, values, overwrite=overwrite, last=last)
     size = sum(p.stat().st_size for p in output.iterdir()) / 1e6
     typer.echo(f"{output}: {bundle.name}, {len(bundle.labels)} classes, {size:.1f} MB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ import typer
 
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.errors import MaskSAMError
+
+# Other alphabets have digits too; no window has more than four.
+_PATCH = re.compile(r"[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}){2}")
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +54,20 @@ def train(
         help="JSON file with the training and validation cases; by default one case in five"
         " validates.",
     ),
+    fold: int | None = typer.Option(
+        None,
+        "--fold",
+        min=0,
+        help="Fold of a cross-validation to train, 0 to 4, as nnU-Net splits them, or one of the"
+        " split file. The cases of a patient stay together.",
+    ),
+    folds: int | None = typer.Option(
+        None,
+        "--folds",
+        min=2,
+        help="Train this number of folds one after the other, in fold_0, fold_1, ... in -o;"
+        " --resume continues them.",
+    ),
     targets: Path | None = typer.Option(
         None,
         help="JSON file that describes the labels of labelmaps without images and names those to"
@@ -59,6 +77,18 @@ def train(
         None,
         help="Directions of depth, rows and columns, such as RSA for sagittal slices; by default"
         " slices lie across the coarsest axis.",
+    ),
+    spacing: str | None = typer.Option(
+        None,
+        metavar="D,R,C",
+        help="Voxel size of the network's input along depth, rows and columns in mm, such as"
+        " 10,1.56,1.56; by default nnU-Net's rule.",
+    ),
+    patch: str | None = typer.Option(
+        None,
+        metavar="D,R,C",
+        help="Window of the network along depth, rows and columns in voxels, such as 4,256,256; by"
+        " default the preset's.",
     ),
     max_minutes: float | None = typer.Option(
         None,
@@ -115,19 +145,26 @@ def train(
 ) -> None:
     """Train a model; interrupt it at any time and continue with --resume."""
     try:
+        from MaskSAMCore.data.splits import Fold
         from MaskSAMCore.presets import find_preset
         from MaskSAMCore.training.fit import FitOptions, fit, preview
+        from MaskSAMCore.training.folds import fit_folds, fold_run
         from MaskSAMCore.training.run_folder import WRITTEN_FILES
     except ImportError as error:
         raise MaskSAMError(f"training needs '{error.name}': pip install masksam[train]") from error
 
+    if fold is not None and folds is not None:
+        raise MaskSAMError("--fold trains one fold and --folds all: choose one of the two")
     options = FitOptions(
         dataset=dataset,
         run=output,
         preset=find_preset(preset),
         splits=splits,
+        fold=None if fold is None else Fold(fold),
         targets=targets,
         orientation=None if orientation is None else orientation.upper(),
+        spacing=_spacing(spacing),
+        patch=_patch(patch),
         max_minutes=max_minutes,
         resume=resume,
         device=device,
@@ -147,13 +184,44 @@ def train(
     }
     changes = {name: value for name, value in chosen.items() if value is not None}
     report = Report(time.monotonic())
-    written = Outputs(tuple(output / name for name in WRITTEN_FILES), filled=(output,))
+    runs = [output] if folds is None else [fold_run(output, index) for index in range(folds)]
+    written = Outputs(
+        tuple(run / name for run in runs for name in WRITTEN_FILES), filled=(output, *runs)
+    )
     given = Inputs(
         (dataset, *present(splits, targets, sam_checkpoint, weights)),
         closed=(dataset / "imagesTr", dataset / "labelsTr"),
     )
     with prepared(written, given, overwrite=True):
-        if preview_windows is None:
-            fit(options, report, settings_changes=changes)
-        else:
+        if preview_windows is not None:
             preview(options, preview_windows, report, settings_changes=changes)
+        elif folds is not None:
+            fit_folds(options, folds, report, settings_changes=changes)
+        else:
+            fit(options, report, settings_changes=changes)
+
+
+def _spacing(text: str | None) -> tuple[float, float, float] | None:
+    """Return the mm of --spacing along depth, rows and columns."""
+    if text is None:
+        return None
+    try:
+        depth, rows, columns = map(float, text.split(","))
+    except ValueError:
+        raise MaskSAMError(
+            "--spacing must be mm along depth, rows and columns, such as 10,1.56,1.56, not"
+            f" '{text}'"
+        ) from None
+    return depth, rows, columns
+
+
+def _patch(text: str | None) -> tuple[int, int, int] | None:
+    """Return the voxels of --patch along depth, rows and columns."""
+    if text is None:
+        return None
+    if _PATCH.fullmatch(text):
+        depth, rows, columns = map(int, text.split(","))
+        return depth, rows, columns
+    raise MaskSAMError(
+        f"--patch must be voxels along depth, rows and columns, such as 4,256,256, not '{text}'"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from MaskSAMCore.data.label_scheme import (
     is_integer,
     read_scheme,
 )
+from MaskSAMCore.data.patients import patients_by_name, read_patients
 from MaskSAMCore.data.voxel_size import check_voxel_size
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
@@ -66,6 +67,7 @@ class Dataset:
         cases: all labelled cases, sorted by name.
         notes: remarks for the user that do not prevent any work.
         scheme: meaning of the labels of a labelmap dataset, None for a dataset with images.
+        patients: patient of each case, see :mod:`MaskSAMCore.data.patients`.
     """
 
     folder: Path
@@ -76,6 +78,7 @@ class Dataset:
     cases: tuple[Case, ...]
     notes: tuple[str, ...] = ()
     scheme: LabelScheme | None = None
+    patients: Mapping[str, str] = field(default_factory=dict)
 
     def select(self, names: Sequence[str]) -> list[Case]:
         """Return the cases with the given names, in that order.
@@ -170,6 +173,8 @@ def examine_dataset(
         )
         for name in names
     )
+    patients, patient_problems, patient_notes = _patients(description, names)
+    problems += [f"{path}: {problem}" for problem in patient_problems]
     dataset = Dataset(
         folder=folder,
         name=str(description.get("name") or folder.resolve().name),
@@ -177,7 +182,8 @@ def examine_dataset(
         classes=classes,
         values=tuple(labels[name] for name in classes),
         cases=cases,
-        notes=_notes(description, len(labelled)),
+        notes=(*_notes(description, len(labelled)), *patient_notes),
+        patients=patients,
     )
     return dataset, problems
 
@@ -225,6 +231,10 @@ def _examine_labelmaps(
     if not names:
         problems.append(f"{folder} has no labelmap: labelsTr has no *{suffix}")
         raise MaskSAMError("; ".join(problems))
+    path = folder / "dataset.json"
+    described = read_json(path) if path.is_file() else {}
+    patients, patient_problems, patient_notes = _patients(described, names)
+    problems += [f"{path}: {problem}" for problem in patient_problems]
     dataset = Dataset(
         folder=folder,
         name=str(description.get("name") or folder.resolve().name),
@@ -232,6 +242,8 @@ def _examine_labelmaps(
         classes=(),
         values=(),
         cases=tuple(Case(name, (), folder / "labelsTr" / f"{name}{suffix}") for name in names),
+        notes=patient_notes,
+        patients=patients,
     )
     if scheme is None:
         return dataset, problems
@@ -243,7 +255,7 @@ def _examine_labelmaps(
         dataset,
         classes=scheme.classes,
         values=scheme.class_values,
-        notes=(note,),
+        notes=(note, *patient_notes),
         scheme=scheme,
     )
     return dataset, problems
@@ -272,6 +284,20 @@ def _notes(description: dict[str, Any], found: int) -> tuple[str, ...]:
     if not isinstance(announced, int) or announced == found:
         return ()
     return (f"note: dataset.json says numTraining {announced}, labelsTr has {found} cases",)
+
+
+def _patients(
+    description: Mapping[str, Any], names: Sequence[str]
+) -> tuple[dict[str, str], list[str], tuple[str, ...]]:
+    """Return the patient of each case, the problems of ``patients``, and notes for the user."""
+    if "patients" in description:
+        return *read_patients(description["patients"], names), ()
+    patients = patients_by_name(names)
+    count = len(set(patients.values()))
+    if count == len(names):
+        return patients, [], ()
+    note = f"note: {len(names)} cases are of {count} patients, as their names tell"
+    return patients, [], (note,)
 
 
 def _case_names(folder: Path, suffix: str) -> set[str]:

@@ -19,7 +19,7 @@ ANISOTROPY = 3.0
 # Foreground voxels of a case that its fingerprint keeps.
 _FOREGROUND_SAMPLE = 10_000
 # No plan has larger voxels.
-_LARGEST_MM = 1000.0
+LARGEST_MM = 1000.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Plan:
             raise ValueError(f"a plan needs exactly {sorted(names)}, not {sorted(values)}")
         a, b, c = (float(v) for v in values["spacing"])
         t, h, w = (int(v) for v in values["window"])
-        if not all(0 < mm < _LARGEST_MM for mm in (a, b, c)):  # False for NaN
+        if not all(0 < mm < LARGEST_MM for mm in (a, b, c)):  # False for NaN
             raise ValueError("the spacing of a plan must be positive")
         if min(t, h, w) < 1:
             raise ValueError("the window of a plan must be positive")

@@ -1,19 +1,34 @@
-"""Training, validation and test cases of a dataset."""
+"""Training, validation and test cases of a dataset, which never part the cases of a patient."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from MaskSAMCore.data.dataset import Dataset
+from MaskSAMCore.data.patients import parted_patients
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import read_json
 
 # nnU-Net's number of folds and their random seed.
-_FOLDS, _FOLD_SEED = 5, 12345
+FOLDS, _FOLD_SEED = 5, 12345
 _SIDES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One of the folds of a cross-validation.
+
+    Attributes:
+        index: number of the fold, from 0.
+        count: number of folds; None for that of the split file or, without one, nnU-Net's five.
+    """
+
+    index: int
+    count: int | None = None
 
 
 def split_cases(dataset: Dataset, file: Path | None) -> dict[str, list[str]]:
@@ -47,7 +62,7 @@ def held_out_cases(dataset: Dataset, file: Path | None) -> list[str]:
 
 
 def find_split(
-    dataset: Dataset, given: Path | dict[str, list[str]] | None
+    dataset: Dataset, given: Path | dict[str, list[str]] | None, fold: Fold | None = None
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Return the usable part of a split and all its problems instead of raising them.
 
@@ -56,17 +71,18 @@ def find_split(
     Args:
         dataset: dataset with the cases.
         given: file as in :func:`split_cases`, the split itself, or None.
+        fold: fold of a cross-validation; None for the first, or for a file with one split.
     """
     names = [case.name for case in dataset.cases]
     try:
         if given is None and (dataset.folder / "splits_final.json").is_file():
             given = dataset.folder / "splits_final.json"
         if given is None:
-            return _first_fold(names), []
+            return _fold_of_patients(dataset, fold or Fold(0)), []
         if isinstance(given, dict):
             split, source = {"test": [], **given}, "the run's split"
         else:
-            split, source = _read_split(given), str(given)
+            split, source = _read_split(given, fold), str(given)
     except MaskSAMError as error:
         return {"train": names, "val": []}, [str(error)]
     problems = []
@@ -81,6 +97,8 @@ def find_split(
         both = sorted(set(split[one]) & set(split[other]))
         if both:
             problems.append(f"{source} is not a usable split: {both} are in both {one} and {other}")
+    if not problems and not isinstance(given, dict):
+        problems += [f"{source}: {one}" for one in parted_patients(split, dataset.patients)]
     sides = {side: split[side] for side in ("train", "val")}
     missing = sorted({name for side in sides.values() for name in side} - set(names))
     if missing:
@@ -88,10 +106,18 @@ def find_split(
     return {side: [name for name in sides[side] if name in names] for side in sides}, problems
 
 
-def _read_split(file: Path) -> dict[str, list[str]]:
+def _read_split(file: Path, fold: Fold | None = None) -> dict[str, list[str]]:
     values = read_json(file)
     if isinstance(values, list) and values:
-        values = values[0]
+        index, count = (0, None) if fold is None else (fold.index, fold.count)
+        if index >= len(values) or count not in (None, len(values)):
+            raise MaskSAMError(
+                f"{file} has the folds 0 to {len(values) - 1}: choose one with --fold, or all with"
+                f" --folds {len(values)}"
+            )
+        values = values[index]
+    elif fold is not None:
+        raise MaskSAMError(f"{file} has one split, not folds: leave out --fold and --folds")
     if isinstance(values, dict):
         values = {"test": [], **values}
         sides: dict[str, Any] = {key: values.get(key) for key in _SIDES}
@@ -107,14 +133,30 @@ def _is_list_of_names(value: Any) -> bool:
     )
 
 
-def _first_fold(names: list[str]) -> dict[str, list[str]]:
-    """Return the first fold of scikit-learn's shuffled KFold, as nnU-Net makes it."""
-    if len(names) < 2:
-        raise MaskSAMError("one case cannot be split: training needs at least two")
-    order = np.arange(len(names))
+def _fold_of_patients(dataset: Dataset, fold: Fold) -> dict[str, list[str]]:
+    """Return a fold of scikit-learn's shuffled KFold over the patients.
+
+    Where every case has a patient of its own, these are the folds that nnU-Net makes.
+
+    Raises:
+        MaskSAMError: there are fewer patients than folds, or no such fold.
+    """
+    of_case = {case.name: dataset.patients.get(case.name, case.name) for case in dataset.cases}
+    patients = list(dict.fromkeys(of_case.values()))
+    if len(patients) < 2:
+        of = "" if len(of_case) < 2 else " of one patient"
+        raise MaskSAMError(
+            f"{len(of_case)} case(s){of} cannot be split: training needs at least two patients"
+        )
+    count = fold.count or min(FOLDS, len(patients))
+    if fold.count is not None and count > len(patients):
+        raise MaskSAMError(f"{len(patients)} patients cannot be split into {count} folds")
+    if fold.index >= count:
+        raise MaskSAMError(f"there is no fold {fold.index}: the folds are 0 to {count - 1}")
+    order = np.arange(len(patients))
     np.random.RandomState(_FOLD_SEED).shuffle(order)
-    validation = set(np.array_split(order, min(_FOLDS, len(names)))[0].tolist())
-    return {
-        "train": [name for index, name in enumerate(names) if index not in validation],
-        "val": [name for index, name in enumerate(names) if index in validation],
-    }
+    held_out = {patients[i] for i in np.array_split(order, count)[fold.index]}
+    names: dict[str, list[str]] = {"train": [], "val": []}
+    for name, patient in of_case.items():
+        names["val" if patient in held_out else "train"].append(name)
+    return names

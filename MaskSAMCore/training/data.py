@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from MaskSAMCore.data import Plan, PreparedCase, preprocess, repeat_edge_slices
 from MaskSAMCore.data.dataset import Dataset, LabelledCase, examine_dataset, load_cases
 from MaskSAMCore.data.label_scheme import LabelScheme
+from MaskSAMCore.data.patients import parted_lookalikes
 from MaskSAMCore.data.planning import (
     CaseFingerprint,
     case_fingerprint,
@@ -20,7 +21,7 @@ from MaskSAMCore.data.planning import (
     summarize,
     with_ct_window,
 )
-from MaskSAMCore.data.splits import find_split
+from MaskSAMCore.data.splits import Fold, find_split
 from MaskSAMCore.data.synthesis.generator import SynthesisRanges
 from MaskSAMCore.data.synthesis.windows import (
     IndexedLabelmap,
@@ -131,6 +132,7 @@ def prepare_training_data(
     report: Callable[[str], None],
     chosen: Collection[str] = (),
     targets: Path | None = None,
+    fold: Fold | None = None,
 ) -> TrainingData:
     """Read, check, plan and preprocess a dataset for a new training.
 
@@ -141,12 +143,13 @@ def prepare_training_data(
         report: function that receives lines of text for the user.
         chosen: names of the network's fields that the user has chosen and that are not adapted.
         targets: JSON file that describes the labels of labelmaps without images, or None.
+        fold: fold of a cross-validation, or None.
 
     Raises:
         MaskSAMError: the dataset has problems; the message names them all.
     """
     dataset, problems = examine_dataset(folder, targets)
-    split, train, validation = _read_cases(dataset, splits, problems, report)
+    split, train, validation = _read_cases(dataset, splits, problems, report, fold)
     fingerprints = [case_fingerprint(c.channels, c.labelmap, seed) for seed, c in enumerate(train)]
     plan, config = _adapt(preset, dataset, fingerprints, chosen)
     data = _preprocess(dataset, split, train, validation, plan, config)
@@ -179,6 +182,7 @@ def _read_cases(
     splits: Path | dict[str, list[str]] | None,
     problems: list[str],
     report: Callable[[str], None],
+    fold: Fold | None = None,
 ) -> tuple[dict[str, list[str]], list[LabelledCase], list[LabelledCase]]:
     """Read the cases of a split.
 
@@ -187,6 +191,7 @@ def _read_cases(
         splits: JSON file, the split itself, or None.
         problems: problems of the dataset found so far.
         report: function that receives lines of text for the user.
+        fold: fold of a cross-validation, or None.
 
     Returns:
         Case names under "train" and "val", the training cases and the validation cases.
@@ -194,10 +199,11 @@ def _read_cases(
     Raises:
         MaskSAMError: the dataset, the split or a case has problems; the message names them all.
     """
-    split, split_problems = find_split(dataset, splits)
+    split, split_problems = find_split(dataset, splits, fold)
     names = [*split["train"], *split["val"]]
     report(f"reading and checking {len(names)} cases of {dataset.name}")
-    for note in dataset.notes:
+    doubt = parted_lookalikes(split, dataset.patients)
+    for note in (*dataset.notes, *([doubt] if doubt else [])):
         report(note)
     cases = load_cases(dataset, names, known_problems=[*problems, *split_problems])
     count = len(split["train"])

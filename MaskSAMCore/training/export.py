@@ -11,6 +11,7 @@ from MaskSAMCore.labels import Label, default_colors
 from MaskSAMCore.models.bundle import Bundle, check_background_weight, save_bundle
 from MaskSAMCore.training.run_folder import (
     BEST,
+    LAST,
     TrainingRecord,
     load_weights,
     own_weights,
@@ -20,9 +21,13 @@ from MaskSAMCore.training.run_folder import (
 
 
 def export_run(
-    run: Path, folder: Path, card: dict[str, Any] | None = None, overwrite: bool = False
+    run: Path,
+    folder: Path,
+    card: dict[str, Any] | None = None,
+    overwrite: bool = False,
+    last: bool = False,
 ) -> Bundle:
-    """Write the best weights of a training run as a model bundle.
+    """Write the weights of a training run as a model bundle.
 
     Args:
         run: folder of the training.
@@ -31,6 +36,9 @@ def export_run(
             "largest_component" and "background_weight" (by default those found in validation),
             and any other information about the model.
         overwrite: replace a bundle that exists.
+        last: take the last weights in place of those with the best validation Dice, and no
+            post-processing that was found in validation, so that nothing was chosen on the
+            validation cases.
 
     Raises:
         MaskSAMError: the run has no weights yet, the card cannot be used, or the bundle cannot be
@@ -39,7 +47,8 @@ def export_run(
     record = TrainingRecord.load(run)
     card = dict(card or {})
     labels = _labels(record, card.pop("labels", {}))
-    found = {"largest_component": [], "background_weight": 1.0, **read_validation(run)}
+    validation = {} if last else read_validation(run)
+    found = {"largest_component": [], "background_weight": 1.0, **validation}
     try:
         weight = check_background_weight(card.pop("background_weight", found["background_weight"]))
         largest = [int(v) for v in card.pop("largest_component", found["largest_component"])]
@@ -48,9 +57,11 @@ def export_run(
             raise ValueError(f"largest_component has values of no class: {unknown}")
     except MALFORMED as error:
         raise MaskSAMError(f"the card cannot be used: {error}") from error
-    model = load_weights(record, run / BEST)
+    model = load_weights(record, run / (LAST if last else BEST))
     name = str(card.pop("name", folder.name))
     training = {"preset": record.preset, "seed": record.seed, **record.facts}
+    if last:
+        training["weights"] = "last"
     view = read_field_of_view(run)
     return save_bundle(
         folder,

@@ -19,6 +19,8 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.multiprocessing.spawn import ProcessRaisedException
 
+from MaskSAMCore.data.planning import LARGEST_MM
+from MaskSAMCore.data.splits import Fold
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import axis_mapping
 from MaskSAMCore.io.files import write_json
@@ -64,11 +66,13 @@ class FitOptions:
         preset: network, hyperparameters and plan constraints of a new training; None with
             ``resume``.
         splits: JSON file with the training and the validation cases, or None.
+        fold: fold of a cross-validation for a new training; None for a single split.
         targets: JSON file that describes the labels of labelmaps without images, or None.
         orientation: directions of depth, rows and columns, such as "RSA"; None leaves it to the
             preset and the plan.
         spacing: voxel size along depth, rows and columns in mm; None leaves it to the preset and
             the plan.
+        patch: window along depth, rows and columns in voxels; None leaves it to the preset.
         max_minutes: time budget over all parts of the training; None trains for the preset's
             iterations, or for the budget that a resumed run has.
         resume: continue the training in ``run`` with the preset, split and seed that it began with.
@@ -90,9 +94,11 @@ class FitOptions:
     run: Path
     preset: Preset | None = None
     splits: Path | None = None
+    fold: Fold | None = None
     targets: Path | None = None
     orientation: str | None = None
     spacing: tuple[float, float, float] | None = None
+    patch: tuple[int, int, int] | None = None
     max_minutes: float | None = None
     resume: bool = False
     device: str = "auto"
@@ -192,9 +198,15 @@ def preview(
     Raises:
         MaskSAMError: the dataset has problems or the preset cannot be used.
     """
-    preset = _chosen_preset(options, config_changes or {}, settings_changes or {})
+    preset = chosen_preset(options, config_changes or {}, settings_changes or {})
     data = prepare_training_data(
-        options.dataset, options.splits, preset, report, config_changes or {}, options.targets
+        options.dataset,
+        options.splits,
+        preset,
+        report,
+        config_changes or {},
+        options.targets,
+        options.fold,
     )
     _check_contrast(data, preset.training)
     lightning.seed_everything(options.seed, verbose=False)
@@ -225,11 +237,17 @@ def _begin(
             f"{options.run} already holds a training: add --resume to continue it, or choose"
             " another folder"
         )
-    preset = _chosen_preset(options, config_changes, settings_changes)
+    preset = chosen_preset(options, config_changes, settings_changes)
     sam_sha256 = _check_sam(options, preset.network, preset.name)
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     data = prepare_training_data(
-        options.dataset, options.splits, preset, report, config_changes, options.targets
+        options.dataset,
+        options.splits,
+        preset,
+        report,
+        config_changes,
+        options.targets,
+        options.fold,
     )
     _check_contrast(data, preset.training)
     kind = accelerator(options.device)
@@ -245,6 +263,8 @@ def _begin(
         facts["sam_sha256"] = sam_sha256
     if options.weights is not None:
         facts["started_from"] = options.weights.name
+    if options.fold is not None:
+        facts["fold"] = options.fold.index
     record = TrainingRecord(
         config=data.config,
         plan=data.plan,
@@ -285,7 +305,7 @@ def _resume(
     return record, data
 
 
-def _chosen_preset(
+def chosen_preset(
     options: FitOptions, config_changes: Mapping[str, Any], settings_changes: Mapping[str, Any]
 ) -> Preset:
     """Return the preset of a new training with the user's changes."""
@@ -297,7 +317,19 @@ def _chosen_preset(
         axis_mapping(np.eye(4), options.orientation)
         constraints["orientation"] = options.orientation
     if options.spacing is not None:
+        if not all(0 < size < LARGEST_MM for size in options.spacing):  # False for NaN
+            raise MaskSAMError(
+                f"the spacing must be between 0 and {LARGEST_MM:g} mm, not {options.spacing}"
+            )
         constraints["spacing"] = options.spacing
+    if options.patch is not None:
+        edge = preset.network.token_voxels
+        if any(size % edge for size in options.patch[1:]):
+            raise MaskSAMError(
+                f"preset '{preset.name}' needs a --patch of whole tokens: give rows and columns"
+                f" that are multiples of {edge}"
+            )
+        config_changes = {**config_changes, "window": options.patch}
     try:
         network = preset.network.replace(**config_changes)
     except (TypeError, ValueError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from MaskSAMCore import models
 from MaskSAMCore.errors import MaskSAMError
@@ -21,7 +22,7 @@ from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.models.catalog import DESCRIPTION
 from MaskSAMCore.training.export import export_run
-from MaskSAMCore.training.run_folder import BEST, RUN_FILE, TrainingRecord, load_weights
+from MaskSAMCore.training.run_folder import BEST, LAST, RUN_FILE, TrainingRecord, load_weights
 from Testing.helpers.networks import FROZEN_SMALL_SAM, small_masksam_config
 from Testing.helpers.short_run import VALUES
 from Testing.helpers.threshold_model import plan_for
@@ -105,6 +106,19 @@ def test_a_bundle_has_the_background_weight_of_the_card_or_of_validation(run: Pa
     assert segmenter.settings.background_weight == 1.5
     export_run(run, tmp_path / "other", {"background_weight": 1.2})
     assert models.load_bundle(tmp_path / "other").background_weight == 1.2
+
+
+def test_the_last_weights_are_exported_without_what_validation_chose(run: Path, tmp_path: Path):
+    change_validation(run, background_weight=1.5, largest_component=[300])
+    weights = load_file(run / BEST)
+    name = next(name for name, value in weights.items() if value.ndim == 1)
+    save_file({**weights, name: weights[name] + 1}, run / LAST)
+    export_run(run, tmp_path / "last", last=True)
+    bundle = models.load_bundle(tmp_path / "last")
+    assert (bundle.background_weight, bundle.largest_component) == (1.0, ())
+    exported = load_file(tmp_path / "last/weights.safetensors")[name]
+    torch.testing.assert_close(exported, weights[name] + 1)
+    assert bundle.card["training"]["weights"] == "last"
 
 
 @pytest.mark.parametrize("weight", [0, None, "big", float("nan")])

@@ -1,0 +1,108 @@
+"""Cross-validation: one training for each fold, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+from MaskSAMCore.data.splits import Fold
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.training.callbacks import newest_checkpoint
+from MaskSAMCore.training.fit import FitOptions, chosen_preset, fit
+from MaskSAMCore.training.run_folder import BEST, RUN_FILE, TrainingRecord, best_dice
+
+
+def fold_run(folder: Path, index: int) -> Path:
+    """Return the folder of a fold's run."""
+    return folder / f"fold_{index}"
+
+
+def fit_folds(
+    options: FitOptions,
+    count: int,
+    report: Callable[[str], None] = print,
+    config_changes: Mapping[str, Any] | None = None,
+    settings_changes: Mapping[str, Any] | None = None,
+) -> list[float]:
+    """Train all folds of a cross-validation, each in a folder of its own.
+
+    Args:
+        options: choices of the user; ``run`` is the folder of the folds' runs. With ``resume``
+            finished folds are left as they are, the one that was stopped is continued, and further
+            ones are begun.
+        count: number of folds.
+        report: function that receives lines of text for the user.
+        config_changes: fields to change in the preset's network.
+        settings_changes: fields to change in the preset's hyperparameters.
+
+    Returns:
+        Best mean Dice on the validation cases of each fold.
+
+    Raises:
+        MaskSAMError: a fold cannot be trained, see :func:`fit`, or a resumed fold was begun with
+            another preset, seed or settings.
+    """
+    runs = [fold_run(options.run, index) for index in range(count)]
+    begun = [run for run in runs if (run / RUN_FILE).exists()]
+    if begun and not options.resume:
+        raise MaskSAMError(
+            f"{begun[0]} already holds a training: add --resume to continue, or choose another"
+            " folder"
+        )
+    for run in begun:
+        _check_same(options, TrainingRecord.load(run), run, config_changes, settings_changes)
+    scores = []
+    for index, run in enumerate(runs):
+        if run in begun and is_finished(run, options.max_minutes):
+            scores.append(best_dice(run))
+            report(f"fold {index} is finished: best validation Dice {scores[-1]:.4f}")
+            continue
+        report(f"fold {index} of 0 to {count - 1}, in {run}")
+        own = replace(options, run=run, fold=Fold(index, count), resume=run in begun)
+        scores.append(fit(own, report, config_changes, settings_changes))
+    report(
+        f"validation Dice over {count} folds: mean {mean(scores):.4f}, standard deviation"
+        f" {stdev(scores):.4f}"
+    )
+    return scores
+
+
+def is_finished(run: Path, max_minutes: float | None = None) -> bool:
+    """Return whether a training has spent its budget.
+
+    Args:
+        run: folder of the training.
+        max_minutes: another time budget over all of its parts; None for its own.
+    """
+    record, checkpoint = TrainingRecord.load(run), newest_checkpoint(run)
+    if checkpoint is None or not (run / BEST).is_file():
+        return False
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    budget = record.max_minutes if max_minutes is None else max_minutes
+    if budget is not None:
+        return float(state["masksam"]["minutes"]) >= budget
+    return int(state["global_step"]) >= record.settings.iterations
+
+
+def _check_same(
+    options: FitOptions,
+    record: TrainingRecord,
+    run: Path,
+    config_changes: Mapping[str, Any] | None,
+    settings_changes: Mapping[str, Any] | None,
+) -> None:
+    """Raise an error if a fold was begun with other choices than those of the command."""
+    preset = chosen_preset(options, config_changes or {}, settings_changes or {})
+    if (record.preset, record.seed) != (preset.name, options.seed):
+        raise MaskSAMError(
+            f"{run} was begun with --preset {record.preset} --seed {record.seed}: give these again"
+        )
+    if record.settings != preset.training:
+        raise MaskSAMError(
+            f"{run} was begun with other hyperparameters: give the options of its first command"
+        )

@@ -1,0 +1,94 @@
+"""Cross-validation: a training for each fold, resumed where it was stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.presets.small import TINY
+from MaskSAMCore.training.fit import FitOptions
+from MaskSAMCore.training.folds import fit_folds, fold_run
+from MaskSAMCore.training.run_folder import BEST, TrainingRecord
+from Testing.helpers.generated import write_dataset
+from Testing.helpers.short_run import QUICK, SMALL, checkpoint
+
+SETTINGS = {**QUICK, "iterations": 1}
+
+
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory: pytest.TempPathFactory) -> tuple[FitOptions, list[str]]:
+    """Two folds of one iteration each, and the lines that they reported."""
+    folder = tmp_path_factory.mktemp("folds")
+    data = write_dataset(folder / "data", cases=4)
+    lines: list[str] = []
+    options = FitOptions(data, folder / "runs", TINY, device="cpu", workers=0)
+    fit_folds(options, 2, lines.append, SMALL, SETTINGS)
+    return options, lines
+
+
+def resumed(options: FitOptions, run: Path, count: int = 2) -> list[str]:
+    """Resume the folds in a folder and return the lines that they report."""
+    lines: list[str] = []
+    changed = dataclasses.replace(options, run=run, resume=True)
+    fit_folds(changed, count, lines.append, SMALL, SETTINGS)
+    return lines
+
+
+def test_every_case_is_validated_in_one_fold(crossed: tuple[FitOptions, list[str]]):
+    options, lines = crossed
+    records = [TrainingRecord.load(fold_run(options.run, index)) for index in range(2)]
+    assert [record.facts["fold"] for record in records] == [0, 1]
+    validated = [name for record in records for name in record.split["val"]]
+    assert sorted(validated) == [f"case_{n:02d}" for n in range(4)]
+    assert lines[-1].startswith("validation Dice over 2 folds: mean 0.")
+
+
+def test_a_stopped_cross_validation_continues_with_the_fold_that_is_missing(
+    crossed: tuple[FitOptions, list[str]], tmp_path: Path
+):
+    options, _ = crossed
+    run = Path(shutil.copytree(options.run, tmp_path / "runs"))
+    shutil.rmtree(fold_run(run, 1))
+    kept = (fold_run(run, 0) / BEST).read_bytes()
+    lines = resumed(options, run)
+    assert any(line.startswith("fold 0 is finished: best validation Dice") for line in lines)
+    assert (fold_run(run, 0) / BEST).read_bytes() == kept
+    assert checkpoint(fold_run(run, 1))["global_step"] == 1
+
+
+def test_a_cross_validation_is_not_begun_twice_or_resumed_with_other_options(
+    crossed: tuple[FitOptions, list[str]],
+):
+    options, _ = crossed
+    with pytest.raises(MaskSAMError, match="fold_0 already holds a training: add --resume"):
+        fit_folds(options, 2, lambda _: None, SMALL, SETTINGS)
+    other = dataclasses.replace(options, resume=True, seed=3)
+    with pytest.raises(MaskSAMError, match="begun with --preset tiny --seed 0"):
+        fit_folds(other, 2, lambda _: None, SMALL, SETTINGS)
+    settings = {**SETTINGS, "learning_rate": 1e-4}
+    with pytest.raises(MaskSAMError, match="begun with other hyperparameters"):
+        fit_folds(dataclasses.replace(options, resume=True), 2, lambda _: None, SMALL, settings)
+
+
+def test_a_run_trains_the_fold_of_its_split_file(
+    crossed: tuple[FitOptions, list[str]], tmp_path: Path
+):
+    options, _ = crossed
+    folds = [
+        {"train": ["case_00"], "val": ["case_01"]},
+        {"train": ["case_02"], "val": ["case_03"]},
+        {"train": ["case_03"], "val": ["case_00"]},
+    ]
+    file = tmp_path / "splits_final.json"
+    file.write_text(json.dumps(folds), encoding="utf-8")
+    changed = dataclasses.replace(options, run=tmp_path / "runs", splits=file)
+    with pytest.raises(MaskSAMError, match=r"has the folds 0 to 2.*--folds 3"):
+        fit_folds(changed, 2, lambda _: None, SMALL, SETTINGS)
+    file.write_text(json.dumps(folds[:2]), encoding="utf-8")
+    fit_folds(changed, 2, lambda _: None, SMALL, SETTINGS)
+    assert TrainingRecord.load(fold_run(changed.run, 1)).split == folds[1]
