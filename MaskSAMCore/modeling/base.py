@@ -25,6 +25,7 @@ class NetworkConfig(Configuration):
         kind: name of the network's package, see :mod:`MaskSAMCore.modeling.registry`.
         every_slice: inference centres a window on every slice of a volume and averages the
             predictions; otherwise windows half-overlap along depth as they do in-plane.
+        needs_boxes: the network segments only classes that have boxes.
         num_classes: K, the number of foreground classes; class 0 is the background.
         in_channels: number of image channels.
         window: (T, H, W) of a window in voxels: T slices of H x W.
@@ -32,6 +33,7 @@ class NetworkConfig(Configuration):
 
     kind: ClassVar[str]
     every_slice: ClassVar[bool] = False
+    needs_boxes: ClassVar[bool] = False
 
     num_classes: int
     in_channels: int = 1

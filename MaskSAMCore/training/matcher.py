@@ -7,6 +7,7 @@ ground-truth mask.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,11 @@ class Targets:
     boxes: Tensor
     present: Tensor
 
+    def of_windows(self, windows: slice, batch: int) -> Targets:
+        """Return the ground truth of some of the ``batch`` windows that the slices belong to."""
+        parts = (self.masks, self.boxes, self.present)
+        return Targets(*(x.unflatten(0, (batch, -1))[windows].flatten(0, 1) for x in parts))
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -45,6 +51,10 @@ class Assignment:
     slices: Tensor
     queries: Tensor
     classes: Tensor
+
+
+# A function that assigns the classes present (S, K + 1) in each slice at costs (S, N, K + 1).
+Matching = Callable[[Tensor, Tensor], Assignment]
 
 
 def pairwise_mask_costs(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

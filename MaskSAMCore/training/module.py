@@ -251,7 +251,7 @@ class MaskSAMModule(lightning.LightningModule):
                 " --compile"
             ) from error
         values = {"loss": float(loss.detach()), "learning_rate": rate, "minutes": self.minutes}
-        values.update({f"loss_{name}": value for name, value in parts.items()})
+        values.update({f"loss_{name}": float(value) for name, value in parts.items()})
         self.log_dict(values, batch_size=len(images))
         return loss
 

@@ -23,6 +23,8 @@ class MASamConfig(SamNetworkConfig):
         fact_scale: weight of the FacT increments.
         fact_dropout: dropout rate between the factors of the FacT increments.
         adapter_dim: bottleneck width of the 3D adapters.
+        upscaling_norm: SAM's second transposed convolution is followed by a LayerNorm, as in the
+            published code.
     """
 
     kind: ClassVar[str] = "masam"
@@ -34,6 +36,7 @@ class MASamConfig(SamNetworkConfig):
     fact_scale: float = 1.0
     fact_dropout: float = 0.1
     adapter_dim: int = 384
+    upscaling_norm: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -46,6 +46,9 @@ class MASamDecoder(nn.Module):
         self.mask_tokens = nn.Embedding(count, dim)
         self.box_class = nn.Embedding(config.num_classes, dim)
         nn.init.zeros_(self.box_class.weight)
+        self.upscaling_norm: nn.Module | None = None
+        if config.upscaling_norm:
+            self.upscaling_norm = segment_anything("modeling.common").LayerNorm2d(dim // 8)
         widths = []
         scale, width = 4, dim // 8
         while scale < config.sam.patch_size:
@@ -82,9 +85,17 @@ class MASamDecoder(nn.Module):
         position = sam.prompt_encoder.get_dense_pe().to(image.dtype).expand(len(image), -1, -1, -1)
         tokens, image = decoder.transformer(image, position, tokens)
         image = image.transpose(1, 2).reshape(-1, dim, height, width)
-        image = self.further(decoder.output_upscaling(image))
+        image = self.further(self.upscale(decoder.output_upscaling, image))
         hyper = torch.stack(
             [layer(tokens[:, 1 + index]) for index, layer in enumerate(self.hypernetworks)], 1
         )
         logits = (hyper @ image.flatten(2)).unflatten(2, image.shape[-2:])
         return logits.unflatten(0, (batch, slices)).transpose(1, 2)
+
+    def upscale(self, layers: Any, image: Tensor) -> Tensor:
+        """Return SAM's upscaling (M, C / 8, 4h, 4w) of image embeddings (M, C, h, w)."""
+        if self.upscaling_norm is None:
+            upscaled: Tensor = layers(image)
+            return upscaled
+        first, norm, act1, second, act2 = layers
+        return act2(self.upscaling_norm(second(act1(norm(first(image))))))

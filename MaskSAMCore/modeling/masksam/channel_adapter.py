@@ -17,7 +17,8 @@ from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 class ChannelAdapter(nn.Module):
     """Channel adapter of the paper: 3 x 3 x 3 convolutions to three channels.
 
-    With ``upsampling`` 4, as for ACDC, two transposed convolutions enlarge the slices 4 times.
+    With ``upsampling`` 4, as for ACDC, two transposed convolutions enlarge the slices 4 times. With
+    ``stem_norms`` every convolution is followed by normalisation and activation.
     """
 
     def __init__(self, config: MaskSAMConfig) -> None:
@@ -30,11 +31,11 @@ class ChannelAdapter(nn.Module):
             for inputs, outputs in ((width, width), (width, last)):
                 self.upsampling.append(Upsample(inputs, outputs))
                 self.upsampling.append(nn.InstanceNorm3d(outputs, affine=True))
-            self.refine: nn.Module = Convolution3d(last, last, kernel_size=3, padding=1)
+            self.refine = _convolution(last, last, config.stem_norms)
             width = last
         else:
             self.refine = nn.Identity()
-        self.last = Convolution3d(width, 3, kernel_size=3, padding=1)
+        self.last = _convolution(width, 3, config.stem_norms)
         self.activation = nn.GELU()
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -44,6 +45,12 @@ class ChannelAdapter(nn.Module):
             x = channels_first(self.upsampling[index](channels_last(x)))
             x = self.activation(self.upsampling[index + 1](x))
         return channels_last(self.last(self.refine(x))), []
+
+
+def _convolution(inputs: int, outputs: int, normalised: bool) -> nn.Module:
+    if normalised:
+        return ConvolutionBlock(inputs, outputs)
+    return Convolution3d(inputs, outputs, kernel_size=3, padding=1)
 
 
 class ConvPyramid(nn.Module):

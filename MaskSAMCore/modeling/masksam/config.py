@@ -28,6 +28,9 @@ class MaskSAMConfig(SamNetworkConfig):
             the paper's form for ACDC. With ``stem_pyramid`` they are the widths at full, half,
             quarter (and eighth) resolution down to the token grid, and the finer maps reach the
             prompt generator and the decoder.
+        stem_norms: the last two convolutions of the channel adapter are followed by instance
+            normalisation and LeakyReLU too, as in the published code. SAM's input then has about
+            the spread of the images that SAM was trained on. Not for ``stem_pyramid``.
         upsampling: in-plane factor from the window to SAM's input, 1 or 4.
         stem_pyramid: the channel adapter is a convolutional pyramid; only for a SAM with 4-pixel or
             8-pixel tokens.
@@ -43,6 +46,14 @@ class MaskSAMConfig(SamNetworkConfig):
             (d) "average".
         mask_prompt: form of the mask prompts, "logits" (as in SAM's training) or "binary".
         generator_channels: widths of the prompt generator at 1, 2 and 4 times the token grid.
+        generator_grid: grid of the prompt generator's masks, "tokens" (4 times the token grid) or
+            "window" (as fine as the window, as in the paper). A level that leads there has half the
+            channels of the one below, but at least 16.
+        deep_supervision: the prompt generator also predicts masks at the two levels below its
+            finest one, for the loss only (Equation 3 of the paper's first draft).
+        mask_upscaling: "bilinear" interpolation of the decoder's masks to the window's grid, or
+            "learned" transposed convolutions over the masks of all queries (the published code for
+            AMOS and Synapse), which need masks at a quarter of the window's resolution.
         head_channels: hidden width of the heads for boxes and class tokens.
         adapter_ratio: bottleneck width of the adapters over the width they adapt.
         encoder_adapter: adapter for image embeddings.
@@ -56,6 +67,7 @@ class MaskSAMConfig(SamNetworkConfig):
 
     queries: int = 8
     stem_channels: tuple[int, ...] = (16, 32)
+    stem_norms: bool = False
     upsampling: int = 4
     stem_pyramid: bool = False
     detail_channels: int = 0
@@ -64,6 +76,9 @@ class MaskSAMConfig(SamNetworkConfig):
     prompts: PromptForm = "average"
     mask_prompt: Literal["logits", "binary"] = "logits"
     generator_channels: tuple[int, int, int] = (256, 128, 128)
+    generator_grid: Literal["tokens", "window"] = "tokens"
+    deep_supervision: bool = False
+    mask_upscaling: Literal["bilinear", "learned"] = "bilinear"
     head_channels: int = 128
     adapter_ratio: float = 0.25
     encoder_adapter: AdapterKind = "depth_convolution"
@@ -100,11 +115,26 @@ class MaskSAMConfig(SamNetworkConfig):
             raise ValueError("residual_masks needs detail_channels and mask prompts")
         if self.prototypes and not self.residual_masks:
             raise ValueError("prototypes needs residual_masks")
+        if self.stem_norms and self.stem_pyramid:
+            raise ValueError("stem_norms is for a channel adapter without stem_pyramid")
+        if self.mask_upscaling == "learned" and (self.mask_scale != 4 or self.detail_channels):
+            raise ValueError(
+                "mask_upscaling 'learned' needs masks at a quarter of the window's resolution"
+                " (16-pixel tokens without upsampling) and no detail_channels"
+            )
+        if self.generator_grid == "window" and self.residual_masks:
+            raise ValueError("residual_masks needs generator_grid 'tokens'")
 
     @property
     def image_size(self) -> tuple[int, int]:
         """Rows and columns of SAM's input in pixels."""
         return self.window[1] * self.upsampling, self.window[2] * self.upsampling
+
+    @property
+    def mask_scale(self) -> int:
+        """Factor from the decoder's mask grid, 4 times the token grid, to the window's grid; 1 for
+        a decoder whose masks are at least as fine as the window."""
+        return max(1, self.sam.patch_size // (4 * self.upsampling))
 
     @property
     def embedding_channels(self) -> int:

@@ -21,6 +21,7 @@ from MaskSAMCore.modeling.masksam.mask_decoder import (
     AdaptedMaskDecoder,
     DecoderPrompts,
 )
+from MaskSAMCore.modeling.masksam.mask_upscaling import MaskUpscaling
 from MaskSAMCore.modeling.masksam.prompt_generator import PromptGenerator, Proposals
 from MaskSAMCore.modeling.masksam.voxel_embeddings import add_embedding_logits, resize_masks
 from MaskSAMCore.modeling.sam.build import Sam, build_sam
@@ -34,7 +35,7 @@ class MaskPrediction(WindowPrediction):
         class_logits: (B, N, T, K + 2) for background, the K classes and "no object".
         mask_logits: (B, N, T, H, W).
         boxes: (B, N, T, 4), the box prompts used, x1 y1 x2 y2 normalised to the window.
-        auxiliary_logits: (B, N, T, 4h, 4w), the masks of the prompt generator.
+        auxiliary_logits: masks of the prompt generator, see :class:`Proposals`.
     """
 
     class_logits: Tensor
@@ -79,11 +80,11 @@ class MaskSAM(Network):
         self.encoder = AdaptedImageEncoder(config)
         self.generator = PromptGenerator(config)
         self.decoder = AdaptedMaskDecoder(config)
+        self.upscaling: MaskUpscaling | None = None
+        if config.mask_upscaling == "learned":
+            self.upscaling = MaskUpscaling(config.queries)
         self.reset_decoder()
-        for parameter in self.sam.parameters():
-            parameter.requires_grad_(not config.sam.frozen)
-        for part in self._unused_parts():
-            part.requires_grad_(False)
+        set_trained_parts(self.sam, config.sam.frozen)
 
     def reset_decoder(self) -> None:
         """Make the decoder's masks equal to its mask prompts, if it adds to them.
@@ -100,17 +101,9 @@ class MaskSAM(Network):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def _unused_parts(self) -> list[nn.Module]:
-        """Return the parts of SAM that MaskSAM never runs: point prompts, further masks, mask
-        quality."""
-        decoder, prompts = self.sam.mask_decoder, self.sam.prompt_encoder
-        further = list(decoder.output_hypernetworks_mlps)[1:]
-        points = [prompts.point_embeddings[0], prompts.point_embeddings[1]]
-        return [*further, decoder.iou_prediction_head, prompts.not_a_point_embed, *points]
-
     def decoder_parameters(self) -> list[nn.Parameter]:
         """Return the trained parameters on which the proposals do not depend."""
-        parts = ("decoder.", "sam.mask_decoder.", "sam.prompt_encoder.")
+        parts = ("decoder.", "upscaling.", "sam.mask_decoder.", "sam.prompt_encoder.")
         return [p for name, p in self.trained_parameters().items() if name.startswith(parts)]
 
     def encode(self, images: Tensor) -> MaskSAMEmbedding:
@@ -166,7 +159,8 @@ class MaskSAM(Network):
         decoded: no other query shows a class that has a box. The scores equal those of
         :meth:`decode`.
         """
-        if class_logits is None:
+        if class_logits is None or self.upscaling is not None:
+            # The learned upscaling needs the masks of all queries.
             return super().decode_class(embedding, class_logits, prompts, class_index)
         prompted = apply_box_prompts(class_logits, embedding.proposals, prompts)
         own = prompted.class_index == class_index
@@ -191,7 +185,7 @@ class MaskSAM(Network):
         Args:
             embedding: encoded windows.
             boxes: (B, N, T, 4) box prompts.
-            masks: (B, N, T, 4h, 4w) logits of the mask prompts.
+            masks: logits of the mask prompts on the grid of the generator's masks.
             without_mask: bool (B, N, T), true for prompts whose mask is left out.
             silent: bool (B, N, T), result of :meth:`silent_prompts`, or None.
         """
@@ -208,6 +202,8 @@ class MaskSAM(Network):
             self.sam, features.neck, features.maps, prompts, proposals.voxel_embeddings
         )
         auxiliary = proposals.masks.float()
+        if self.upscaling is not None:
+            mask_logits = self.upscaling(mask_logits)
         return MaskPrediction(class_logits, self.to_window(mask_logits), boxes, auxiliary)
 
     def silent_prompts(self, proposals: Proposals) -> Tensor | None:
@@ -235,17 +231,40 @@ class MaskSAM(Network):
         return add_embedding_logits(proposals.masks, masks, voxels).float()
 
     def mask_prompts(self, masks: Tensor) -> Tensor | None:
-        """Return the prompt generator's masks as the prompt encoder receives them: without
-        gradient, except where the decoder adds to them."""
+        """Return the prompt generator's masks as the prompt encoder receives them: (B, N, T, 4h,
+        4w), without gradient, except where the decoder adds to them."""
         if self.config.prompts == "boxes":
             return None
         if not self.config.residual_masks:
             masks = masks.detach()
-        return masks if self.config.mask_prompt == "logits" else (masks > 0).to(masks.dtype)
+        binary = self.config.mask_prompt == "binary"
+        if binary:
+            masks = (masks > 0).to(masks.dtype)
+        rows, columns = (4 * size for size in self.config.grid)
+        if masks.shape[-2:] == (rows, columns):
+            return masks
+        flat = masks.flatten(0, 1)
+        if binary:
+            coarser = F.interpolate(flat, (rows, columns), mode="nearest")
+        else:
+            coarser = F.adaptive_avg_pool2d(flat, (rows, columns))
+        return coarser.unflatten(0, masks.shape[:2])
 
     def to_window(self, masks: Tensor) -> Tensor:
-        """Return masks (B, N, T, 4h, 4w) on the window's grid (B, N, T, H, W) as float32."""
+        """Return masks of any grid on the window's grid (B, N, T, H, W) as float32."""
         return resize_masks(masks.float(), self.config.window[1:])
+
+
+def set_trained_parts(sam: Sam, frozen: bool) -> None:
+    """Freeze a SAM, or only the parts of it that MaskSAM never runs: point prompts, further masks,
+    mask quality."""
+    sam.requires_grad_(not frozen)
+    decoder, prompts = sam.mask_decoder, sam.prompt_encoder
+    further = list(decoder.output_hypernetworks_mlps)[1:]
+    points = [prompts.point_embeddings[0], prompts.point_embeddings[1]]
+    unused = [*further, decoder.iou_prediction_head, prompts.not_a_point_embed, *points]
+    for part in unused:
+        part.requires_grad_(False)
 
 
 def semantic_scores(class_logits: Tensor, mask_logits: Tensor) -> Tensor:

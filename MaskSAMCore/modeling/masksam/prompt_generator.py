@@ -14,18 +14,24 @@ from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.masksam.image_encoder import ImageFeatures
 from MaskSAMCore.modeling.masksam.voxel_embeddings import Prototypes, VoxelEmbedding
 
+# No level of the generator has fewer channels because it is finer.
+_NARROWEST = 16
+
 
 @dataclass
 class Proposals:
     """Prompts that the generator proposes for windows.
 
     Attributes:
-        masks: (B, N, T, 4h, 4w) logits of the auxiliary masks, at 4 times the token grid.
+        masks: logits of the auxiliary masks, (B, N, T, 4h, 4w) at 4 times the token grid, or
+            (B, N, T, H, W) for a generator with the window's grid.
         boxes: (B, N, T, 4) box prompts, x1 y1 x2 y2 in voxel edges normalised to the window.
         class_tokens: (B, N, T, C) auxiliary class tokens.
         voxel_embeddings: (B, T, c, H, W) per-voxel embeddings, or None.
         mask_embeddings: (B, N, T, c) embeddings of the auxiliary masks, or None if only the decoder
             predicts mask embeddings.
+        coarser_masks: logits of the auxiliary masks at the two levels below, fine to coarse, for
+            deep supervision; else empty.
     """
 
     masks: Tensor
@@ -33,6 +39,7 @@ class Proposals:
     class_tokens: Tensor
     voxel_embeddings: Tensor | None = None
     mask_embeddings: Tensor | None = None
+    coarser_masks: tuple[Tensor, ...] = ()
 
     def select(self, queries: Tensor) -> Proposals:
         """Return the proposals of some queries, given by index."""
@@ -43,6 +50,7 @@ class Proposals:
             boxes=self.boxes[:, queries],
             class_tokens=self.class_tokens[:, queries],
             mask_embeddings=None if embeddings is None else embeddings[:, queries],
+            coarser_masks=tuple(masks[:, queries] for masks in self.coarser_masks),
         )
 
 
@@ -50,8 +58,9 @@ class PromptGenerator(nn.Module):
     """Pyramid from the neck up to 4 times the token grid, with one skip connection for each level.
 
     The deepest two taps join the neck at the token grid, the second tap joins at 2 times the grid,
-    the first at 4 times. Maps of a convolutional channel adapter join at their own resolution. The
-    heads for boxes and class tokens read all levels, pooled to (T, 2, 2) and (T, 1, 1).
+    the first at 4 times. Maps of a convolutional channel adapter join at their own resolution.
+    Further levels, without skip connections, lead to the window's grid where the configuration asks
+    for it. The heads for boxes and class tokens read all levels, pooled to (T, 2, 2) and (T, 1, 1).
     """
 
     def __init__(self, config: MaskSAMConfig) -> None:
@@ -70,9 +79,21 @@ class PromptGenerator(nn.Module):
         self.level_middle = _level(2 * middle + two, middle)
         self.up_fine = Upsample(middle, fine)
         self.level_fine = _level(fine + fine // 2 + four, fine)
-        self.mask_head = nn.Conv3d(fine, config.queries, kernel_size=1)
+        widths = [coarse, middle, fine]
+        self.further = nn.ModuleList()
+        if config.generator_grid == "window":
+            for _ in range(config.mask_scale.bit_length() - 1):
+                narrower = max(_NARROWEST, widths[-1] // 2)
+                self.further.append(FurtherLevel(widths[-1], narrower))
+                widths.append(narrower)
+        self.mask_head = nn.Conv3d(widths[-1], config.queries, kernel_size=1)
+        self.coarser_heads = nn.ModuleList()
+        if config.deep_supervision:
+            self.coarser_heads.extend(
+                nn.Conv3d(width, config.queries, kernel_size=1) for width in widths[-2:-4:-1]
+            )
         self.detail = VoxelEmbedding(config) if config.detail_channels else None
-        width, hidden = coarse + middle + fine, config.head_channels
+        width, hidden = sum(widths), config.head_channels
         self.box_head = nn.Sequential(
             nn.Linear(4 * width, hidden), nn.GELU(), nn.Linear(hidden, 4 * config.queries)
         )
@@ -106,8 +127,13 @@ class PromptGenerator(nn.Module):
             self.skip_shallow(features.taps[0]),
             *four,
         )
-        masks = self.mask_head(fine)
-        levels = (coarse, middle, fine)
+        levels = [coarse, middle, fine]
+        for level in self.further:
+            levels.append(level(levels[-1]))
+        masks = self.mask_head(levels[-1])
+        coarser = tuple(
+            head(level) for head, level in zip(self.coarser_heads, levels[-2::-1], strict=False)
+        )
         pooled = torch.cat([pool(level, 2) for level in levels], -1)
         learned = fraction_boxes(self.per_query(self.box_head(pooled)))
         whole = torch.cat([pool(level, 1) for level in levels], -1)
@@ -117,7 +143,7 @@ class PromptGenerator(nn.Module):
         embeddings = None if self.vector_head is None else self.per_query(self.vector_head(whole))
         if self.prototypes is not None:
             embeddings = embeddings + self.prototypes(masks, embeddings, voxels)
-        return Proposals(masks, boxes, class_tokens, voxels, embeddings)
+        return Proposals(masks, boxes, class_tokens, voxels, embeddings, coarser)
 
     def per_query(self, x: Tensor) -> Tensor:
         """Return (B, N, T, c) for x (B, T, N c)."""
@@ -127,7 +153,7 @@ class PromptGenerator(nn.Module):
         """Return the box prompts of Figure 2 (a) to (d); those of empty masks are the learned ones.
 
         Args:
-            masks: (B, N, T, 4h, 4w) logits.
+            masks: (B, N, T, h, w) logits on any grid.
             learned: (B, N, T, 4) boxes of the box head.
         """
         if self.form in ("boxes", "both"):
@@ -136,6 +162,20 @@ class PromptGenerator(nn.Module):
         tight = tight.to(learned.dtype)
         chosen = tight if self.form == "masks" else (tight + learned) / 2
         return torch.where(present[..., None], chosen, learned)
+
+
+class FurtherLevel(nn.Module):
+    """Level with twice the in-plane resolution of the one below."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.up = Upsample(inputs, outputs)
+        self.convolution = ConvolutionBlock(outputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, outputs, T, 2h, 2w) for x (B, inputs, T, h, w)."""
+        finer: Tensor = self.convolution(channels_first(self.up(channels_last(x))))
+        return finer
 
 
 def _level(inputs: int, outputs: int) -> nn.Sequential:

@@ -42,7 +42,7 @@ def training_loss(
     labels: Tensor,
     settings: LossSettings,
     rng: torch.Generator | None = None,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss of a training step, and its parts for the log.
 
     Each stage counts half as much as the next finer one, and the coarsest not at all.
@@ -59,7 +59,7 @@ def training_loss(
     if len(stages) > 1:
         shares[-1] = 0.0
     loss = stages[0].new_zeros(())
-    parts = {"cross_entropy": 0.0, "dice": 0.0}
+    parts = {name: stages[0].new_zeros(()) for name in ("cross_entropy", "dice")}
     for share, logits in zip(shares, stages, strict=True):
         target = labels
         if logits.shape[2:] != labels.shape[1:]:
@@ -68,6 +68,6 @@ def training_loss(
         entropy, dice = cross_entropy_and_dice(logits.float(), target, background=False)
         part = settings.cross_entropy * entropy + settings.dice * dice
         loss = loss + share / sum(shares) * part
-        parts["cross_entropy"] += share / sum(shares) * float(entropy.detach())
-        parts["dice"] += share / sum(shares) * float(dice.detach())
+        parts["cross_entropy"] += share / sum(shares) * entropy.detach()
+        parts["dice"] += share / sum(shares) * dice.detach()
     return loss, parts

@@ -9,7 +9,7 @@ The loss of a network is a module named after the network's kind in this package
 - ``generator_loss(model, images, labels, settings)`` if the network has a prompt generator that can
   be trained without the decoder.
 
-Both functions return the loss, and its parts as numbers for the log.
+Both functions return the loss, and its parts for the log as tensors without gradient.
 """
 
 from __future__ import annotations

@@ -26,12 +26,15 @@ class LossSettings(Configuration):
         dice: weight of the Dice loss.
         box_share: share of windows with the box of one class.
         box_jitter: largest shift of each edge of a box, as a share of the box's size.
+        each_window: the loss of a batch is the mean of its windows' losses, so that a step does not
+            depend on the way in which its windows are divided among devices and parts of a batch.
     """
 
     cross_entropy: float = 0.2
     dice: float = 0.8
     box_share: float = 0.4
     box_jitter: float = 0.1
+    each_window: bool = False
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LossSettings:
@@ -53,7 +56,7 @@ def training_loss(
     labels: Tensor,
     settings: LossSettings,
     rng: torch.Generator | None = None,
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss of a training step, and its parts for the log.
 
     Args:
@@ -64,6 +67,33 @@ def training_loss(
         rng: random generator of the boxes on the CPU, or None for PyTorch's own.
     """
     embedding = model.encode(images)
+    if settings.box_share > 0:
+        logits, order = prompted_logits(model, embedding, labels, settings, rng)
+        labels = labels[order]
+    else:
+        logits = model.run_decoder(embedding)
+    size = 1 if settings.each_window else len(labels)
+    pairs = [
+        cross_entropy_and_dice(some, wanted)
+        for some, wanted in zip(logits.split(size), labels.split(size), strict=True)
+    ]
+    entropy, dice = (torch.stack(parts).mean() for parts in zip(*pairs, strict=True))
+    loss = settings.cross_entropy * entropy + settings.dice * dice
+    return loss, {"cross_entropy": entropy.detach(), "dice": dice.detach()}
+
+
+def prompted_logits(
+    model: MASam,
+    embedding: MASamEmbedding,
+    labels: Tensor,
+    settings: LossSettings,
+    rng: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """Decode windows, a share of them with the box of one class.
+
+    Returns:
+        Class logits (B, K + 1, T, H, W) of the windows in another order, and that order (B,).
+    """
     boxes, classes = sample_boxes(labels, model.config.num_classes, settings, rng)
     parts = []
     for some in ((classes == 0).nonzero()[:, 0], (classes > 0).nonzero()[:, 0]):
@@ -76,10 +106,7 @@ def training_loss(
             )
             parts.append((some, logits))
     order = torch.cat([some for some, _ in parts])
-    logits = torch.cat([logits for _, logits in parts])
-    entropy, dice = cross_entropy_and_dice(logits, labels[order])
-    loss = settings.cross_entropy * entropy + settings.dice * dice
-    return loss, {"cross_entropy": float(entropy.detach()), "dice": float(dice.detach())}
+    return torch.cat([logits for _, logits in parts]), order
 
 
 def sample_boxes(

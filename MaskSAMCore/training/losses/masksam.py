@@ -18,6 +18,7 @@ from MaskSAMCore.modeling import MaskPrediction, MaskSAM, MaskSAMEmbedding
 from MaskSAMCore.modeling.boxes import mask_boxes
 from MaskSAMCore.modeling.configuration import Configuration
 from MaskSAMCore.modeling.masksam.box_prompts import cut_masks
+from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
 from MaskSAMCore.training.losses.common import split_shared_settings
 from MaskSAMCore.training.losses.prompting import (
     PromptSettings,
@@ -26,6 +27,7 @@ from MaskSAMCore.training.losses.prompting import (
 )
 from MaskSAMCore.training.matcher import (
     Assignment,
+    Matching,
     Targets,
     match,
     pairwise_box_costs,
@@ -59,6 +61,9 @@ class LossSettings(Configuration):
         rarity: exponent r of the class weights (number of voxels)^-r in the cross-entropy of the
             prompt generator alone. A positive exponent lets rare classes be learned earlier, but
             they are segmented too large where the network is uncertain.
+        each_window: the loss of a batch is the mean of its windows' losses, so that a step does not
+            depend on the way in which its windows are divided among devices and parts of a batch.
+            Otherwise matched pairs and classes count equally over a batch.
         prompts: shares of ground-truth boxes.
     """
 
@@ -73,6 +78,7 @@ class LossSettings(Configuration):
     semantic: float = 1.0
     affinity: float = 0.0
     rarity: float = 0.5
+    each_window: bool = False
     prompts: PromptSettings = field(default_factory=PromptSettings)
 
     @classmethod
@@ -138,7 +144,8 @@ def training_loss(
     labels: Tensor,
     settings: LossSettings,
     rng: torch.Generator | None = None,
-) -> tuple[Tensor, dict[str, float]]:
+    matching: Matching = match,
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss of a training step, and its parts for the log.
 
     Args:
@@ -147,40 +154,71 @@ def training_loss(
         labels: long (B, T, H, W), 0..K; negative ones are padding.
         settings: weights of the parts and shares of ground-truth boxes.
         rng: random generator of the boxes on the CPU, or None for PyTorch's own.
+        matching: function that assigns the classes of each slice to queries.
     """
     targets = slice_targets(labels, model.config.num_classes)
     embedding = model.encode(images)
-    prediction, aux_costs = prompted_prediction(model, embedding, targets, settings, rng)
-    final_bce, final_dice = pairwise_mask_costs(
-        by_slice(prediction.mask_logits).flatten(2), targets.masks
-    )
-    final = settings.mask_bce * final_bce + settings.mask_dice * final_dice
-    class_logits = by_slice(prediction.class_logits)
-    probability = class_logits.softmax(-1)[..., :-1]
-    costs = final + aux_costs - settings.classification * probability
-    assignment = match(costs - class_affinity(costs, settings.affinity), targets.present)
-    pairs = assignment.slices, assignment.queries, assignment.classes
-    final_loss, auxiliary_loss = final[pairs].mean(), aux_costs[pairs].mean()
-    class_loss = classification_loss(class_logits, assignment, settings.no_object)
-    semantic = semantic_loss(prediction.class_logits, prediction.mask_logits, targets)
-    loss = (
-        final_loss
-        + auxiliary_loss
-        + settings.classification * class_loss
-        + settings.semantic * semantic
-    )
-    parts = {
-        "masks": final_loss,
-        "auxiliary": auxiliary_loss,
-        "classes": class_loss,
-        "semantic": semantic,
+    prediction, aux_costs = prompted_prediction(model, embedding, targets, settings, rng, matching)
+    batch = len(images)
+    groups = [slice(i, i + 1) for i in range(batch)] if settings.each_window else [slice(0, batch)]
+    losses = [
+        matched_losses(
+            prediction.class_logits[group],
+            prediction.mask_logits[group],
+            aux_costs.unflatten(0, (batch, -1))[group].flatten(0, 1),
+            targets.of_windows(group, batch),
+            settings,
+            matching,
+        )
+        for group in groups
+    ]
+    weights = {
+        "masks": 1.0,
+        "auxiliary": 1.0,
+        "classes": settings.classification,
+        "semantic": settings.semantic,
     }
-    return loss, {name: float(part.detach()) for name, part in parts.items()}
+    parts = {name: torch.stack([loss[name] for loss in losses]).mean() for name in weights}
+    loss = sum((weight * parts[name] for name, weight in weights.items()), labels.new_zeros(()))
+    return loss, {name: part.detach() for name, part in parts.items()}
+
+
+def matched_losses(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    aux_costs: Tensor,
+    targets: Targets,
+    settings: LossSettings,
+    matching: Matching,
+) -> dict[str, Tensor]:
+    """Return the parts of the loss of some windows, by name.
+
+    Args:
+        class_logits: (B, N, T, K + 2).
+        mask_logits: (B, N, T, H, W).
+        aux_costs: costs (B T, N, K + 1) of auxiliary masks and boxes.
+        targets: ground truth of the B T slices.
+        settings: weights of the parts.
+        matching: function that assigns the classes of each slice to queries.
+    """
+    bce, dice = pairwise_mask_costs(by_slice(mask_logits).flatten(2), targets.masks)
+    final = settings.mask_bce * bce + settings.mask_dice * dice
+    logits = by_slice(class_logits)
+    probability = logits.softmax(-1)[..., :-1]
+    costs = final + aux_costs - settings.classification * probability
+    assignment = matching(costs - class_affinity(costs, settings.affinity), targets.present)
+    pairs = assignment.slices, assignment.queries, assignment.classes
+    return {
+        "masks": final[pairs].mean(),
+        "auxiliary": aux_costs[pairs].mean(),
+        "classes": classification_loss(logits, assignment, settings.no_object),
+        "semantic": semantic_loss(class_logits, mask_logits, targets),
+    }
 
 
 def generator_loss(
     model: MaskSAM, images: Tensor, labels: Tensor, settings: LossSettings
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss of encoder and prompt generator alone, and its parts for the log.
 
     Query k shows class k. The masks, normalised to sum to one at each voxel, have a cross-entropy
@@ -212,7 +250,7 @@ def generator_loss(
         boxes = costs.diagonal(dim1=1, dim2=2)[present].mean()
     loss = entropy + dice + settings.auxiliary_bce * bce + boxes
     parts = {"semantic": entropy + dice, "auxiliary": bce, "boxes": boxes}
-    return loss, {name: float(part.detach()) for name, part in parts.items()}
+    return loss, {name: part.detach() for name, part in parts.items()}
 
 
 def prompted_prediction(
@@ -221,6 +259,7 @@ def prompted_prediction(
     targets: Targets,
     settings: LossSettings,
     rng: torch.Generator | None,
+    matching: Matching = match,
 ) -> tuple[MaskPrediction, Tensor]:
     """Decode windows with ground-truth boxes in place of a share of the proposals.
 
@@ -232,6 +271,7 @@ def prompted_prediction(
         targets: ground truth of the windows' slices.
         settings: weights of the costs and shares of the boxes.
         rng: random generator on the CPU, or None for PyTorch's own.
+        matching: function that assigns the classes of each slice to queries.
 
     Returns:
         The prediction, and the costs (S, N, K + 1) of auxiliary masks and boxes.
@@ -239,16 +279,9 @@ def prompted_prediction(
     prompts = settings.prompts
     proposals = embedding.proposals
     batch, _, slices = proposals.boxes.shape[:3]
-    size, grid = model.config.window[1:], proposals.masks.shape[-2:]
-    if grid[0] < size[0]:
-        proposed, known = proposals.masks, coarser_masks(targets.masks, size, grid)
-    else:
-        proposed, known = model.to_window(proposals.masks), targets.masks
-    bce, dice = pairwise_mask_costs(by_slice(proposed).flatten(2), known)
     distance, giou = pairwise_box_costs(by_slice(proposals.boxes), targets.boxes)
     costs = (
-        settings.auxiliary_bce * bce
-        + settings.auxiliary_dice * dice
+        auxiliary_mask_costs(model, proposals, targets, settings)
         + settings.box_l1 * distance
         + settings.box_giou * giou
     )
@@ -257,7 +290,7 @@ def prompted_prediction(
     classes = targets.present.shape[1]
     prompted, loose, dropped = sample_prompts(batch, classes, prompts, rng)
     if prompts.share > 0 and prompted.any():
-        pairs = match(
+        pairs = matching(
             costs - class_affinity(costs, settings.affinity),
             targets.present & prompted.to(boxes.device).repeat_interleave(slices, 0),
         )
@@ -270,6 +303,30 @@ def prompted_prediction(
         without[index] = dropped.to(boxes.device)[index[0], pairs.classes]
     prediction = model.run_decoder(embedding, boxes, masks, without)
     return prediction, costs
+
+
+def auxiliary_mask_costs(
+    model: MaskSAM, proposals: Proposals, targets: Targets, settings: LossSettings
+) -> Tensor:
+    """Return the costs (S, N, K + 1) of the auxiliary masks.
+
+    With deep supervision they are the mean over three levels, each with half the weight of the next
+    finer one (Equation 3 of the paper's first draft).
+    """
+    size = model.config.window[1:]
+    levels = (proposals.masks, *proposals.coarser_masks)
+    shares = [0.5**index for index in range(len(levels))]
+    total = targets.masks.new_zeros(())
+    for share, masks in zip(shares, levels, strict=True):
+        grid = masks.shape[-2:]
+        if grid[0] < size[0]:
+            proposed, known = masks, coarser_masks(targets.masks, size, grid)
+        else:
+            proposed, known = model.to_window(masks), targets.masks
+        bce, dice = pairwise_mask_costs(by_slice(proposed).flatten(2), known)
+        cost = settings.auxiliary_bce * bce + settings.auxiliary_dice * dice
+        total = total + share / sum(shares) * cost
+    return total
 
 
 def classification_loss(class_logits: Tensor, assignment: Assignment, no_object: float) -> Tensor:

@@ -50,6 +50,22 @@ def test_the_parameter_counts_are_those_of_the_paper(
     )
 
 
+def test_the_upscaling_norm_is_the_published_one_and_optional() -> None:
+    torch.manual_seed(0)
+    plain = build_model(small_masam_config())
+    model = build_model(small_masam_config(upscaling_norm=True))
+    more = set(model.state_dict()) - set(plain.state_dict())
+    assert more == {"decoder.upscaling_norm.weight", "decoder.upscaling_norm.bias"}
+    layers = model.sam.mask_decoder.output_upscaling
+    image = model.decoder.upscale(layers, torch.randn(2, 32, 4, 5))
+    assert image.shape == (2, 4, 16, 20)
+    # GELU follows a normalisation over the channels: their mean square is that of GELU(N(0, 1)).
+    assert float(image.detach().square().mean()) == pytest.approx(0.42, abs=0.1)
+    with torch.no_grad():
+        model.decoder.upscaling_norm.weight.zero_()
+        assert float(model.decoder.upscale(layers, torch.randn(1, 32, 4, 5)).abs().max()) == 0
+
+
 def test_small_slices_are_enlarged_to_whole_tokens() -> None:
     config = MASAM_B.network.replace(window=(5, 256, 216))
     assert config.image_size == (512, 432) and config.grid == (32, 27)  # type: ignore[union-attr]

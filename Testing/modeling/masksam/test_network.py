@@ -5,20 +5,122 @@ from __future__ import annotations
 import pytest
 import torch
 
-from MaskSAMCore.modeling import build_model, semantic_scores
+from MaskSAMCore.modeling import MaskSAMConfig, build_model, semantic_scores
+from MaskSAMCore.modeling.masksam.channel_adapter import build_channel_adapter
 from MaskSAMCore.presets import find_preset
 from MaskSAMCore.presets.paper import ACDC
-from Testing.helpers.networks import RESIDUAL_MASKS, randomize_adapters, small_masksam_config
+from Testing.helpers.networks import (
+    RESIDUAL_MASKS,
+    SMALL_SAM,
+    class_box_prompts,
+    randomize_adapters,
+    small_masksam_config,
+)
+
+# Everything that the published code has and the presets leave out.
+PUBLISHED = {"dense_decoder_position": True, "stem_norms": True, "generator_grid": "window"}
 
 
 @pytest.mark.parametrize(
-    ("name", "millions"), [("acdc", 21.41), ("synapse", 65.99), ("amos", 66.59)]
+    ("name", "changes", "millions"),
+    [
+        ("acdc", PUBLISHED, 21.41),
+        ("synapse", {**PUBLISHED, "mask_upscaling": "learned"}, 65.99),
+        ("amos", {**PUBLISHED, "mask_upscaling": "learned"}, 66.59),
+    ],
 )
-def test_trained_parameters_are_those_of_the_paper(name: str, millions: float) -> None:
+def test_the_published_form_trains_as_many_parameters_as_the_published_code(
+    name: str, changes: dict[str, object], millions: float
+) -> None:
     with torch.device("meta"):
-        model = build_model(find_preset(name).network.replace(dense_decoder_position=True))
+        model = build_model(find_preset(name).network.replace(**changes))
     count = sum(p.numel() for p in model.trained_parameters().values())
     assert count / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def published_config(**changes: object) -> MaskSAMConfig:
+    """Return a small MaskSAM of the published form, with 16-pixel tokens as for AMOS."""
+    sam = SMALL_SAM.replace(patch_size=16)
+    values = {"mask_upscaling": "learned", "deep_supervision": True, "mask_prompt": "binary"}
+    return small_masksam_config(
+        **{**PUBLISHED, **values, "sam": sam, "window": (5, 32, 48), **changes}
+    )
+
+
+def test_the_published_form_has_masks_on_the_windows_grid_and_trains_every_part() -> None:
+    torch.manual_seed(0)
+    model = build_model(published_config())
+    embedding = model.encode(torch.randn(1, 1, 5, 32, 48))
+    masks = embedding.proposals.masks
+    assert masks.shape == (1, 4, 5, 32, 48)
+    assert [m.shape[-2:] for m in embedding.proposals.coarser_masks] == [(16, 24), (8, 12)]
+    prompts = model.mask_prompts(masks)
+    assert prompts is not None and prompts.shape == (1, 4, 5, 8, 12)
+    assert set(prompts.unique().tolist()) <= {0.0, 1.0}
+    prediction = model.decode(embedding)
+    assert prediction.mask_logits.shape == (1, 4, 5, 32, 48)
+    total = prediction.semantic().mean() + prediction.boxes.mean()
+    for proposed in (masks, *embedding.proposals.coarser_masks):
+        total = total + proposed.mean()
+    total.backward()
+    without = {name for name, p in model.trained_parameters().items() if p.grad is None}
+    assert all("no_mask" in name for name in without)
+
+
+def test_logits_as_prompts_are_averaged_over_the_cells_of_the_prompt_grid() -> None:
+    model = build_model(published_config(mask_prompt="logits"))
+    masks = torch.randn(1, 4, 5, 32, 48)
+    found = model.mask_prompts(masks)
+    assert found is not None
+    torch.testing.assert_close(found[0, 1, 2, 3, 4], masks[0, 1, 2, 12:16, 16:20].mean())
+
+
+def test_a_class_decoded_alone_equals_all_decoded_where_the_upscaling_mixes_queries() -> None:
+    torch.manual_seed(0)
+    model = build_model(published_config()).eval()
+    randomize_adapters(model)
+    prompts = class_box_prompts(1, [0.2, 0.2, 0.7, 0.8], [1, 2, 3])
+    with torch.no_grad():
+        embedding = model.encode(torch.randn(1, 1, 5, 32, 48))
+        logits = model.decode(embedding).class_logits
+        alone = model.decode_class(embedding, logits, prompts, 1)
+        torch.testing.assert_close(alone, model.decode(embedding, prompts).semantic()[:, 1])
+
+
+@pytest.mark.parametrize(("upsampling", "widths"), [(4, (16, 32)), (1, (8,))])
+def test_with_its_last_norms_the_stem_gives_sam_the_spread_it_was_trained_on(
+    upsampling: int, widths: tuple[int, ...]
+) -> None:
+    """Meta's images have a standard deviation of about 1; a LeakyReLU halves a unit variance."""
+    torch.manual_seed(0)
+    spread = {}
+    for norms in (False, True):
+        config = published_config(
+            stem_norms=norms, upsampling=upsampling, stem_channels=widths, mask_upscaling="bilinear"
+        )
+        slices, _ = build_channel_adapter(config)(torch.randn(1, 1, 5, 32, 48))
+        assert slices.shape == (1, 5, 32 * upsampling, 48 * upsampling, 3)
+        spread[norms] = float(slices.detach().square().mean().sqrt())
+    assert spread[True] == pytest.approx(0.5**0.5, abs=0.05)
+    assert spread[False] < 0.45
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mask_upscaling": "learned"}, "needs masks at a quarter of the window's resolution"),
+        (
+            {"stem_norms": True, "stem_pyramid": True, "stem_channels": (4, 8, 16)},
+            "stem_norms is for a channel adapter without stem_pyramid",
+        ),
+        ({**RESIDUAL_MASKS, "generator_grid": "window"}, "residual_masks needs generator_grid"),
+    ],
+)
+def test_forms_that_do_not_fit_each_other_are_refused(
+    changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_masksam_config(**changes)
 
 
 def test_adapters_and_decoder_have_the_parameters_of_the_paper() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +14,7 @@ from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.modeling import MaskSAM, build_model
 from MaskSAMCore.training.losses.masksam import (
     LossSettings,
+    auxiliary_mask_costs,
     classification_loss,
     generator_loss,
     prompted_prediction,
@@ -118,9 +121,48 @@ def test_the_loss_reaches_every_trained_parameter_and_reports_its_parts() -> Non
     assert {name for name, p in model.trained_parameters().items() if p.grad is None} == set()
     assert set(parts) == {"masks", "auxiliary", "classes", "semantic"}
     total = parts["masks"] + parts["auxiliary"] + settings.classification * parts["classes"]
-    assert float(loss.detach()) == pytest.approx(
-        total + settings.semantic * parts["semantic"], rel=1e-5
-    )
+    torch.testing.assert_close(loss.detach(), total + settings.semantic * parts["semantic"])
+
+
+def test_deep_supervision_weighs_the_masks_of_three_levels_by_halves() -> None:
+    torch.manual_seed(0)
+    model = build_model(small_masksam_config(deep_supervision=True))
+    settings = LossSettings(auxiliary_bce=1.0, auxiliary_dice=0.0)
+    with torch.no_grad():
+        proposals = model.encode(torch.randn(1, 1, 5, 16, 20)).proposals
+        targets = slice_targets(example_labels(), 2)
+        grids = [tuple(m.shape[-2:]) for m in (proposals.masks, *proposals.coarser_masks)]
+        assert grids == [(16, 20), (8, 10), (4, 5)]
+        # A mask at logit 0 costs log 2 wherever it is, one at -30 almost nothing on an empty slice.
+        found = []
+        for level in range(3):
+            values = [torch.full_like(proposals.masks, -30.0)]
+            values += [torch.full_like(masks, -30.0) for masks in proposals.coarser_masks]
+            values[level] = torch.zeros_like(values[level])
+            one = replace(proposals, masks=values[0], coarser_masks=tuple(values[1:]))
+            empty = replace(targets, masks=torch.zeros_like(targets.masks))
+            found.append(float(auxiliary_mask_costs(model, one, empty, settings).mean()))
+    shares = [value / math.log(2) for value in found]
+    assert shares == pytest.approx([4 / 7, 2 / 7, 1 / 7], abs=1e-4)
+
+
+def test_losses_of_each_window_give_a_batch_the_mean_of_its_windows() -> None:
+    """The first window has three classes in each slice, the second has one."""
+    torch.manual_seed(0)
+    model = build_model(small_masksam_config()).eval()
+    images = torch.randn(2, 1, 5, 16, 20)
+    labels = torch.cat([example_labels(), torch.zeros_like(example_labels())])
+    prompts = PromptSettings(share=0)
+    whole, each = (LossSettings(each_window=value, prompts=prompts) for value in (False, True))
+    with torch.no_grad():
+        alone = [
+            training_loss(model, images[i : i + 1], labels[i : i + 1], each)[0] for i in range(2)
+        ]
+        torch.testing.assert_close(
+            training_loss(model, images, labels, each)[0], (alone[0] + alone[1]) / 2
+        )
+        together = training_loss(model, images, labels, whole)[0]
+    assert abs(float(together - (alone[0] + alone[1]) / 2)) > 1e-3
 
 
 def test_a_few_steps_on_one_window_learn_it() -> None:

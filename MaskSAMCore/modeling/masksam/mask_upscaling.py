@@ -1,0 +1,42 @@
+"""Learned upscaling of the decoder's masks to the window's grid (published code, AMOS, Synapse)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from MaskSAMCore.modeling.layers import (
+    Convolution3d,
+    ConvolutionBlock,
+    Upsample,
+    channels_first,
+    channels_last,
+)
+
+_WIDTH = 64
+
+
+class MaskUpscaling(nn.Module):
+    """Convolutions over the masks of all queries, and two transposed convolutions: 4 times finer.
+
+    The queries are the channels, so that each of them sees the masks of the others.
+
+    Args:
+        queries: N.
+    """
+
+    def __init__(self, queries: int) -> None:
+        super().__init__()
+        self.first = ConvolutionBlock(queries, _WIDTH)
+        self.upsampling = nn.ModuleList(Upsample(_WIDTH, _WIDTH) for _ in range(2))
+        self.norm = nn.InstanceNorm3d(_WIDTH)
+        self.activation = nn.GELU()
+        self.last = Convolution3d(_WIDTH, queries, kernel_size=3, padding=1)
+
+    def forward(self, masks: Tensor) -> Tensor:
+        """Return the logits (B, N, T, 4h, 4w) of masks (B, N, T, h, w)."""
+        x = self.first(masks)
+        for upsample in self.upsampling:
+            x = channels_first(upsample(channels_last(x)))
+            x = self.activation(self.norm(x))
+        logits: Tensor = self.last(x)
+        return logits
