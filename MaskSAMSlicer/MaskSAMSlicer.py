@@ -101,7 +101,8 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_start_close)
         self.addObserver(scene, scene.EndCloseEvent, self._on_scene_changed)
-        self.addObserver(scene, scene.EndImportEvent, self._on_scene_changed)
+        for event in (scene.EndImportEvent, scene.EndUndoEvent, scene.EndRedoEvent):
+            self.addObserver(scene, event, self._on_scene_changed)
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
         slicer.app.connect("aboutToQuit()", self._on_quit)
         self._connect_parameters()
@@ -150,13 +151,18 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._connect_parameters()
 
     def _on_node_removed(self, _caller, _event):
-        # The panel is updated once, however many nodes are removed at a time.
+        # The panel is updated once, however many nodes are removed at a time. Boxes are removed
+        # then, too, because whoever removes a segmentation may still be iterating over the scene.
         if not self._update_pending:
             self._update_pending = True
             qt.QTimer.singleShot(0, self._update_later)
 
     def _update_later(self):
+        from MaskSAMSlicerLib.mrml.box_nodes import remove_orphans
+
         self._update_pending = False
+        if not slicer.mrmlScene.IsBatchProcessing():  # a scene that loads may lack owners of boxes
+            remove_orphans()
         if self._parameters is not None:
             self.panel.update()
 

@@ -14,6 +14,7 @@ from Testing.panel.helpers import (
     drag,
     edges_of,
     move_box,
+    segmentations,
     show_slice_through,
 )
 from Testing.slicer.helpers import (
@@ -114,6 +115,52 @@ def test_boxes_are_in_a_folder_of_their_own_beside_the_volume(user, scene):
     boxes = [box_node(name) for name in ("Anterior", "Posterior")]
     items = [hierarchy.GetItemByDataNode(box) for box in boxes]
     assert sorted(children(hierarchy, folder)) == sorted(items)
+
+
+def test_boxes_go_with_their_segmentation_and_an_undo_brings_both_back(user, scene):
+    import slicer
+
+    from MaskSAMSlicerLib.mrml.box_nodes import boxes_of
+
+    volume = segmented(user, "oblique")
+    add_roi((2, 2, 2), (9, 9, 9), GRIDS["oblique"])
+    before = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
+    user.segment(volume)  # into a second segmentation
+    user.click(user.ui.showBoxesButton)
+    node = segmentations(scene)[-1]
+    added = [
+        box for box in slicer.util.getNodesByClass("vtkMRMLMarkupsROINode") if box not in before
+    ]
+    assert len(added) == 2
+    move_box(added[0], (3, 3, 2), (9, 9, 5), volume)
+    for removed in (node, *added):
+        removed.SetUndoEnabled(True)
+    scene.SetUndoOn()
+    try:
+        scene.SaveStateForUndo()
+        scene.RemoveNode(node)
+        slicer.app.processEvents()
+        assert slicer.util.getNodesByClass("vtkMRMLMarkupsROINode") == before
+        assert not has_folder_of_boxes(node)
+        scene.Undo()
+    finally:
+        scene.ClearUndoStack()
+        scene.SetUndoOff()
+    user.ui.outputSelector.setCurrentNode(segmentations(scene)[-1])
+    assert user.box_states == {"Anterior": "changed", "Posterior": "automatic"}
+    assert user.ui.roiSelector.nodeCount() == 1
+    (box,) = [box for box in boxes_of(segmentations(scene)[-1]) if box.GetName() == "Anterior"]
+    user.segment_again()
+    segments = segment_voxels(segmentations(scene)[-1], "Anterior", volume)
+    assert np.array_equal(segments, expected(volume, box) == 1)
+
+
+def has_folder_of_boxes(node) -> bool:
+    """Return whether the subject hierarchy has a folder of a segmentation's boxes."""
+    import slicer
+
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    return bool(hierarchy.GetItemByName(f"{node.GetName()} boxes"))
 
 
 def children(hierarchy, item) -> list[int]:

@@ -120,6 +120,13 @@ def remove_box(node: vtkMRMLMarkupsROINode) -> None:
         hierarchy.RemoveItem(folder)
 
 
+def remove_orphans() -> None:
+    """Remove the boxes whose segmentation, or volume for models without classes, was removed."""
+    for node in all_boxes():
+        if node.GetNodeReference(_OWNER) is None:
+            remove_box(node)
+
+
 def _folder_of(owner: vtkMRMLNode, volume_node: vtkMRMLScalarVolumeNode) -> int:
     """Return the subject hierarchy's folder of an owner's boxes; a new one is made if needed."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)

@@ -59,11 +59,13 @@ class BoxUpdates:
 
     def boxes(self) -> BoxSet | None:
         """Return the boxes for the chosen model and volume; None if there cannot be any."""
-        if self.parameters is None:
+        parameters = self.parameters
+        if parameters is None:
             return None
-        return BoxSet.of(
-            self._picker.model, self.parameters.inputVolume, self.parameters.boxSegmentation
-        )
+        # A segmentation that was removed and brought back by an undo is noted nowhere, but the user
+        # can choose it as the output.
+        segmentation = parameters.boxSegmentation or parameters.outputSegmentation
+        return BoxSet.of(self._picker.model, parameters.inputVolume, segmentation)
 
     def boxes_of_first_run(self) -> list[vtkMRMLMarkupsROINode]:
         """Return the active boxes for a first run; none unless the model needs boxes."""
