@@ -93,7 +93,11 @@ def predict(
     threads: int | None = typer.Option(
         None, "--threads", min=1, help="CPU cores to use; by default all."
     ),
-    tta: TTA = typer.Option(TTA.none, help="mirror: average mirrored passes (slower)."),
+    tta: TTA | None = typer.Option(
+        None,
+        help="mirror: average mirrored passes (slower). By default as the model was exported: none,"
+        " or mirror after a training by its paper's recipe.",
+    ),
     image_format: Format = typer.Option(
         OUTPUT_FORMATS[0], "--format", help="File format of results in a folder."
     ),
@@ -147,6 +151,11 @@ def predict(
     if threads is not None:
         limit_threads(threads)
     segmenter = Segmenter.from_model(model, device=device)
+    if boxes is None and segmenter.needs_boxes:
+        raise MaskSAMError(
+            f"'{model}' segments only classes that have boxes: add --boxes FILE.mrk.json with one"
+            " box or more for each of them"
+        )
     found = find_cases(inputs, output, segmenter.channels, image_format.value, bids_suffix)
     if keep_going is None:
         keep_going = bool(found.folders)
@@ -158,7 +167,7 @@ def predict(
         roi=None if roi is None else _only_roi(roi),
         boxes=None if boxes is None else _boxes(boxes, segmenter),
         boxes_overwrite=boxes_overwrite,
-        mirror=tta is TTA.mirror,
+        mirror=(segmenter.tta if tta is None else tta.value) == "mirror",
         probabilities=probabilities,
         dicom_report=dicom_report,
         overwrite=overwrite or skip_existing,

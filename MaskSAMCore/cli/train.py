@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import typer
@@ -14,6 +15,13 @@ from MaskSAMCore.errors import MaskSAMError
 
 # Other alphabets have digits too; no window has more than four.
 _PATCH = re.compile(r"[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}){2}")
+
+
+class Recipe(str, Enum):
+    """The way in which a preset is trained: ours, or that of its paper."""
+
+    ours = "ours"
+    paper = "paper"
 
 
 def register(app: typer.Typer) -> None:
@@ -46,8 +54,20 @@ def train(
     output: Path = typer.Option(..., "-o", "--output", help="Folder of the run."),
     preset: str = typer.Option(
         "tiny",
-        help="Network and hyperparameters: tiny, brain, acdc, synapse, amos; masam_tiny, masam_b,"
-        " masam_h; unet; ablation_b1 to _b9, acdc_ablation_b1 to _b9.",
+        help="Network and hyperparameters: tiny, brain, acdc, synapse, amos; acdc_prompted,"
+        " synapse_prompted; masam_tiny, masam_b, masam_h; unet; ablation_b1 to _b9,"
+        " acdc_ablation_b1 to _b9.",
+    ),
+    recipe: Recipe = typer.Option(
+        Recipe.ours,
+        help="paper: the preset's experiment as it was published, nothing added or left out.",
+    ),
+    settings: list[str] = typer.Option(
+        [],
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting of the preset, such as loss.semantic=0 or queries=12; may be given"
+        " several times. run.json has the names of all.",
     ),
     splits: Path | None = typer.Option(
         None,
@@ -149,6 +169,7 @@ def train(
         from MaskSAMCore.presets import find_preset
         from MaskSAMCore.training.fit import FitOptions, fit, preview
         from MaskSAMCore.training.folds import fit_folds, fold_run
+        from MaskSAMCore.training.overrides import change_preset
         from MaskSAMCore.training.run_folder import WRITTEN_FILES
     except ImportError as error:
         raise MaskSAMError(f"training needs '{error.name}': pip install masksam[train]") from error
@@ -158,7 +179,7 @@ def train(
     options = FitOptions(
         dataset=dataset,
         run=output,
-        preset=find_preset(preset),
+        preset=change_preset(find_preset(preset, recipe.value), settings),
         splits=splits,
         fold=None if fold is None else Fold(fold),
         targets=targets,

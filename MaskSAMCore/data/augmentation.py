@@ -1,14 +1,15 @@
 """Augmentation of training windows with ``batchgeneratorsv2``.
 
 Intensities change with nnU-Net's ranges and probabilities. Rotation, scaling and deformation are
-more frequent than nnU-Net's, for trainings of minutes on few cases. A share of the windows can get
-the contrast of another scanner.
+as frequent as nnU-Net's or, for trainings of minutes on few cases, more frequent. A share of the
+windows can get the contrast of another scanner.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,33 @@ from torch import Tensor
 
 from MaskSAMCore.data.planning import coarse_axis
 
+Deformation = Literal["frequent", "nnunet"]
+
+
+@dataclass(frozen=True)
+class _SpatialRanges:
+    """Probabilities and ranges of the changes of shape.
+
+    Attributes:
+        rotation: probability of a rotation.
+        scaling: probability of a scaling.
+        scales: smallest and largest factor of a scaling.
+        equal_scales: probability that a scaling in space has the same factor along all axes.
+        deformation: probability of an elastic deformation.
+    """
+
+    rotation: float
+    scaling: float
+    scales: tuple[float, float]
+    equal_scales: float
+    deformation: float
+
+
+_SPATIAL_RANGES: dict[Deformation, _SpatialRanges] = {
+    "frequent": _SpatialRanges(0.5, 0.4, (0.75, 1.35), 0.5, 0.3),
+    "nnunet": _SpatialRanges(0.2, 0.2, (0.7, 1.4), 1.0, 0.0),
+}
+
 
 class Augmentation:
     """Windows cut from cases and rotated, scaled, deformed, mirrored and changed in intensity.
@@ -41,6 +69,7 @@ class Augmentation:
         strength: factor of all probabilities; 0 only cuts windows and does not mirror them.
         mirror: axes of the window that are mirrored at random.
         contrast: probability of another scanner's contrast, independent of the strength.
+        deformation: frequency and ranges of rotation, scaling and deformation.
     """
 
     def __init__(
@@ -50,10 +79,12 @@ class Augmentation:
         strength: float,
         mirror: tuple[int, ...],
         contrast: float = 0.0,
+        deformation: Deformation = "frequent",
     ) -> None:
         thick_slices = coarse_axis(spacing) == 0
         self.window = window
-        self._spatial = _spatial_transform(window, thick_slices, strength)
+        ranges = _SPATIAL_RANGES[deformation]
+        self._spatial = _spatial_transform(window, thick_slices, strength, ranges)
         intensity = _intensity_transforms(thick_slices) if strength > 0 else []
         transforms = [
             RandomTransform(transform, min(1.0, probability * strength))
@@ -171,7 +202,7 @@ def cut(
 
 
 def _spatial_transform(
-    window: tuple[int, int, int], thick_slices: bool, strength: float
+    window: tuple[int, int, int], thick_slices: bool, strength: float, ranges: _SpatialRanges
 ) -> SpatialTransform:
     """Return the transform that rotates, scales and deforms; axis 0 of its functions is depth."""
     largest = np.pi if thick_slices else np.pi / 6
@@ -181,7 +212,7 @@ def _spatial_transform(
         return float(np.random.uniform(-largest, largest)) if dim == 0 or not thick_slices else 0.0
 
     def scaling(dim: int | None, **_: Any) -> float:
-        return 1.0 if dim == 0 and thick_slices else float(np.random.uniform(0.75, 1.35))
+        return 1.0 if dim == 0 and thick_slices else float(np.random.uniform(*ranges.scales))
 
     def magnitude(dim: int, **_: Any) -> float:
         return 0.0 if dim == 0 and thick_slices else float(np.random.uniform(0.5, 2.5))
@@ -190,14 +221,14 @@ def _spatial_transform(
         window,
         patch_center_dist_from_border=0,
         random_crop=False,
-        p_elastic_deform=min(1.0, 0.3 * strength),
+        p_elastic_deform=min(1.0, ranges.deformation * strength),
         elastic_deform_scale=(0.1, 0.25),
         elastic_deform_magnitude=magnitude,
-        p_rotation=min(1.0, 0.5 * strength),
+        p_rotation=min(1.0, ranges.rotation * strength),
         rotation=rotation,
-        p_scaling=min(1.0, 0.4 * strength),
+        p_scaling=min(1.0, ranges.scaling * strength),
         scaling=scaling,
-        p_synchronize_scaling_across_axes=0 if thick_slices else 0.5,
+        p_synchronize_scaling_across_axes=0 if thick_slices else ranges.equal_scales,
         mode_seg="bilinear",
     )
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
-from MaskSAMCore.data.augmentation import Augmentation
+from MaskSAMCore.data.augmentation import Augmentation, Deformation
 from MaskSAMCore.data.planning import Plan
 from MaskSAMCore.data.preprocessing import PreparedCase
 
@@ -72,6 +72,7 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         foreground_share: share of windows centred on a voxel of a random class.
         seed: seed of all random numbers; a resumed training passes another one.
         contrast: share of windows with the contrast of another scanner.
+        deformation: frequency of rotation, scaling and deformation.
 
     Attributes:
         common_contrasts: None; only synthesised windows have a share of common contrasts.
@@ -88,11 +89,13 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         foreground_share: float,
         seed: int,
         contrast: float = 0.0,
+        deformation: Deformation = "frequent",
     ) -> None:
         super().__init__()
         self.plan = plan
         self.strength = strength
         self.contrast = contrast
+        self.deformation: Deformation = deformation
         self.mirror = mirror
         self.foreground_share = foreground_share
         self.seed = seed
@@ -110,7 +113,12 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
             torch.set_num_threads(1)
         rng = np.random.default_rng(sequence)
         augmentation = Augmentation(
-            self.plan.window, self.plan.spacing, self.strength, self.mirror, self.contrast
+            self.plan.window,
+            self.plan.spacing,
+            self.strength,
+            self.mirror,
+            self.contrast,
+            self.deformation,
         )
         while True:
             case = self._cases[rng.integers(len(self._cases))]

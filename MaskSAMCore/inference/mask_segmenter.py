@@ -41,18 +41,19 @@ class MaskSegmenter:
             with two cores or more.
         suitability: inputs that the model was made for; any by default.
         version: first digits of the SHA-256 of the weights.
+        tta: test-time augmentation that the model is meant to be used with.
 
     Attributes:
         model: the network.
         settings: settings that do not depend on the device.
         name: name of the model.
         version: first digits of the SHA-256 of the weights; empty if the model has no file.
+        tta: test-time augmentation that the model is meant to be used with.
+        needs_boxes: True if the model segments nothing without boxes.
 
     Raises:
         MaskSAMError: the device cannot be used, or the labels do not fit the network.
     """
-
-    needs_boxes = False
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class MaskSegmenter:
         batch_size: int | None = None,
         suitability: Suitability = ANY_INPUT,
         version: str = "",
+        tta: TestTimeAugmentation = "none",
     ) -> None:
         classes = model.config.num_classes
         if classes != len(labels):
@@ -85,6 +87,8 @@ class MaskSegmenter:
         )
         self.name = name
         self.version = version
+        self.tta: TestTimeAugmentation = tta
+        self.needs_boxes = model.config.needs_boxes
         self._runner = Runner(model, choose_device(device), batch_size)
 
     @staticmethod
@@ -122,6 +126,7 @@ class MaskSegmenter:
             name=bundle.name,
             suitability=bundle.suitability,
             version=bundle.weights_sha256[:VERSION_DIGITS],
+            tta=bundle.tta,
         )
 
     @property

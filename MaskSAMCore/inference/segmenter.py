@@ -78,6 +78,11 @@ class Segmenter(Protocol):
         ...
 
     @property
+    def tta(self) -> TestTimeAugmentation:
+        """Test-time augmentation that the model is meant to be used with."""
+        ...
+
+    @property
     def device(self) -> DeviceChoice:
         """Device in use and the reason for it; the CPU once a GPU's memory ran out."""
         ...

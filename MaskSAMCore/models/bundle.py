@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -78,6 +78,7 @@ class Bundle:
         labels: labels of the classes 1 to K.
         largest_component: values of the labels of which only the largest component is kept.
         mirror: axes of a window that may be flipped at test time.
+        tta: test-time augmentation unless the user chooses another, "none" or "mirror".
         card: further facts for the user: modality, spacing range, training data with licence and
             attribution, test figures, citation.
         sam_sha256: SHA-256 of the frozen SAM's checkpoint; None without a frozen SAM, and in
@@ -98,6 +99,7 @@ class Bundle:
     card: dict[str, Any] = field(default_factory=dict)
     sam_sha256: str | None = None
     background_weight: float = 1.0
+    tta: Literal["none", "mirror"] = "none"
     suitability: Suitability = ANY_INPUT
     weights_sha256: str = ""
 
@@ -213,6 +215,7 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             card=dict(values.get("card", {})),
             sam_sha256=values.get("sam_sha256"),
             background_weight=check_background_weight(values.get("background_weight", 1.0)),
+            tta=_tta(values.get("tta", "none")),
             suitability=Suitability.from_card(values.get("card", {})),
             weights_sha256=values["weights_sha256"],
         )
@@ -227,6 +230,14 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             f" {bundle.config.num_classes} classes of the network"
         )
     return bundle
+
+
+def _tta(value: Any) -> Literal["none", "mirror"]:
+    if value == "mirror":
+        return "mirror"
+    if value != "none":
+        raise ValueError(f"'tta' must be none or mirror, not {value!r:.50}")
+    return "none"
 
 
 def _text(values: dict[str, Any], key: str) -> str:
@@ -303,6 +314,7 @@ def save_bundle(
     overwrite: bool = False,
     sam_sha256: str | None = None,
     background_weight: float = 1.0,
+    tta: Literal["none", "mirror"] = "none",
 ) -> Bundle:
     """Write a bundle folder, complete or not at all.
 
@@ -314,6 +326,7 @@ def save_bundle(
         overwrite: whether an existing folder may be replaced.
         sam_sha256: SHA-256 of the frozen SAM's checkpoint, or None.
         background_weight: factor on the scores of the background.
+        tta: test-time augmentation unless the user chooses another.
 
     Raises:
         MaskSAMError: the folder exists, or cannot be written.
@@ -339,6 +352,8 @@ def save_bundle(
         }
         if sam_sha256 is not None:
             values["sam_sha256"] = sam_sha256
+        if tta != "none":
+            values["tta"] = tta
         write_json(new / DESCRIPTION, values, ensure_ascii=False)
         # safetensors creates files that only their owner can read.
         (new / WEIGHTS).chmod(0o644)

@@ -10,7 +10,7 @@ import importlib.util
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets import masam, paper, small
-from MaskSAMCore.training.preset import Preset
+from MaskSAMCore.training.preset import Preset, Recipe
 
 # The package is found by name instead of imported, because not every installation has it.
 _RESEARCH = "MaskSAMCore.research"
@@ -24,16 +24,28 @@ def all_presets() -> dict[str, Preset]:
     return {preset.name: preset for preset in presets}
 
 
-def find_preset(name: str) -> Preset:
+def find_preset(name: str, recipe: Recipe = "ours") -> Preset:
     """Return a preset by name.
 
+    Args:
+        name: name of the preset.
+        recipe: "ours", or "paper" for the experiment as it was published.
+
     Raises:
-        MaskSAMError: there is no such preset.
+        MaskSAMError: there is no such preset, or its experiment was never published.
     """
     presets = all_presets()
     if name not in presets:
         raise MaskSAMError(f"unknown preset '{name}': choose one of {preset_names()}")
-    return presets[name]
+    if recipe == "ours":
+        return presets[name]
+    published = presets[name].published
+    if published is None:
+        known = ", ".join(preset.name for preset in presets.values() if preset.published)
+        raise MaskSAMError(
+            f"preset '{name}' has no published recipe: choose one of {known}, or --recipe ours"
+        )
+    return published
 
 
 def preset_names() -> str:

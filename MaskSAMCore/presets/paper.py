@@ -1,10 +1,19 @@
-"""Presets of the paper's experiments (supplement, Table 5)."""
+"""Presets of the paper's experiments (supplement, Table 5), and the experiments as published.
+
+Where the paper is silent, the published recipes follow the authors' public code.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from MaskSAMCore.modeling import SAM_CONFIGS, MaskSAMConfig
+from MaskSAMCore.modeling.configuration import Configuration
+from MaskSAMCore.modeling.prompted.config import PromptedConfig
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.losses.masksam import LossSettings
+from MaskSAMCore.training.losses.prompted import LossSettings as PromptedLossSettings
+from MaskSAMCore.training.losses.prompting import PromptSettings
 from MaskSAMCore.training.preset import Preset
 
 # The class head needs no higher weight over the paper's 125,000 iterations and more.
@@ -18,6 +27,53 @@ _TRAINING = TrainSettings(
     warm_up=0,
     loss=LossSettings(classification=_CLASSIFICATION),
 )
+
+# The paper's loss is that of the matched pairs alone (Equation 1), and every prompt is a proposal.
+_PUBLISHED_LOSS = LossSettings(
+    classification=_CLASSIFICATION,
+    semantic=0.0,
+    each_window=True,
+    prompts=PromptSettings(share=0.0),
+)
+# Published augmentation, schedule by epochs of 250 iterations, and weights that are not averaged.
+_PUBLISHED = {
+    "beta2": 0.999,
+    "decay_all": True,
+    "epoch": 250,
+    "ema": 0.0,
+    "deformation": "nnunet",
+    "tta": "mirror",
+}
+
+
+def _published(preset: Preset, loss: Configuration, **network: object) -> Preset:
+    """Return a preset's experiment as it was published."""
+    changes = {
+        "stem_norms": True,
+        "dense_decoder_position": True,
+        "generator_grid": "window",
+        "mask_prompt": "binary",
+        **network,
+    }
+    return replace(
+        preset,
+        network=preset.network.replace(**changes),
+        training=preset.training.replace(**_PUBLISHED, loss=loss),
+        recipe="paper",
+    )
+
+
+def _prompted(preset: Preset) -> Preset:
+    """Return a preset without the prompt generator (supplement, section 6)."""
+    values = {**preset.network.to_dict(), "queries": preset.network.num_classes + 1}
+    return replace(
+        preset,
+        name=f"{preset.name}_prompted",
+        network=PromptedConfig.from_dict(values),
+        training=preset.training.replace(loss=PromptedLossSettings(classification=_CLASSIFICATION)),
+        published=None if preset.published is None else _prompted(preset.published),
+    )
+
 
 ACDC = Preset("acdc", MaskSAMConfig(num_classes=3, window=(4, 256, 256), queries=8), _TRAINING)
 
@@ -52,4 +108,16 @@ AMOS = Preset(
     ),
 )
 
-PRESETS = (ACDC, SYNAPSE, AMOS)
+ACDC = replace(ACDC, published=_published(ACDC, _PUBLISHED_LOSS))
+SYNAPSE = replace(SYNAPSE, published=_published(SYNAPSE, _PUBLISHED_LOSS, mask_upscaling="learned"))
+AMOS = replace(
+    AMOS,
+    published=_published(
+        AMOS,
+        _PUBLISHED_LOSS.replace(mask_bce=1.2, mask_dice=1.2),
+        mask_upscaling="learned",
+    ),
+)
+ACDC_PROMPTED, SYNAPSE_PROMPTED = _prompted(ACDC), _prompted(SYNAPSE)
+
+PRESETS = (ACDC, SYNAPSE, AMOS, ACDC_PROMPTED, SYNAPSE_PROMPTED)

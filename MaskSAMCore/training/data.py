@@ -95,6 +95,7 @@ class TrainingData:
             settings.foreground_share,
             seed,
             settings.contrast,
+            settings.deformation,
         )
 
     def loader(

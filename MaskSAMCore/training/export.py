@@ -77,6 +77,7 @@ def export_run(
         overwrite=overwrite,
         sam_sha256=record.facts.get("sam_sha256"),
         background_weight=weight,
+        tta=record.settings.tta,
     )
 
 

@@ -204,7 +204,7 @@ def preview(
         options.splits,
         preset,
         report,
-        config_changes or {},
+        {*(config_changes or {}), *preset.changes},
         options.targets,
         options.fold,
     )
@@ -245,7 +245,7 @@ def _begin(
         options.splits,
         preset,
         report,
-        config_changes,
+        {*config_changes, *preset.changes},
         options.targets,
         options.fold,
     )
@@ -265,6 +265,10 @@ def _begin(
         facts["started_from"] = options.weights.name
     if options.fold is not None:
         facts["fold"] = options.fold.index
+    if preset.recipe != "ours":
+        facts["recipe"] = preset.recipe
+    if preset.changes:
+        facts["set"] = dict(preset.changes)
     record = TrainingRecord(
         config=data.config,
         plan=data.plan,
@@ -459,7 +463,7 @@ def _trainer(
         precision=precision(kind),
         max_epochs=-1,
         max_steps=-1,
-        gradient_clip_val=record.settings.clip,
+        gradient_clip_val=record.settings.clip or None,
         logger=[
             CSVLogger(logs, name="csv", flush_logs_every_n_steps=20),
             TensorBoardLogger(logs, name="tensorboard"),

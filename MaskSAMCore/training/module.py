@@ -165,7 +165,11 @@ class MaskSAMModule(lightning.LightningModule):
             first_step: step in which their training began, for the warm-up.
         """
         settings = self.settings
-        progress = max(0.0, (self.progress - begin) / (1 - begin))
+        done = self.progress
+        if self.max_minutes is None:
+            step = self.global_step - self.global_step % settings.epoch
+            done = min(1.0, step / settings.iterations)
+        progress = max(0.0, (done - begin) / (1 - begin))
         if settings.schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * progress))
         else:
@@ -177,8 +181,8 @@ class MaskSAMModule(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer of the settings.
 
-        Biases, norms and position embeddings along one axis have no weight decay. A decoder whose
-        training begins later has separate parameter groups.
+        Unless the settings say so, biases, norms and position embeddings along one axis have no
+        weight decay. A decoder whose training begins later has separate parameter groups.
         """
         trained = list(self.model.trained_parameters().values())
         parts = [(0.0, trained)]
@@ -196,12 +200,13 @@ class MaskSAMModule(lightning.LightningModule):
         for begin, parameters in parts:
             groups.append({"params": [p for p in parameters if p.ndim > 1], "begin": begin})
             without_decay = [p for p in parameters if p.ndim <= 1]
-            groups.append({"params": without_decay, "begin": begin, "weight_decay": 0.0})
+            decay = self.settings.weight_decay if self.settings.decay_all else 0.0
+            groups.append({"params": without_decay, "begin": begin, "weight_decay": decay})
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
         if self.settings.optimizer == "sgd":
             return torch.optim.SGD(groups, rate, momentum=0.99, nesterov=True, weight_decay=decay)
-        epsilon = self.settings.epsilon
-        return torch.optim.AdamW(groups, rate, betas=(0.9, 0.99), eps=epsilon, weight_decay=decay)
+        betas, epsilon = (0.9, self.settings.beta2), self.settings.epsilon
+        return torch.optim.AdamW(groups, rate, betas=betas, eps=epsilon, weight_decay=decay)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         """Return the loss of a batch, and log its parts.

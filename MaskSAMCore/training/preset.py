@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from MaskSAMCore.modeling import NetworkConfig
 from MaskSAMCore.modeling.configuration import Configuration
 from MaskSAMCore.training.hyperparameters import TrainSettings
+
+Recipe = Literal["ours", "paper"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,15 @@ class Preset:
         network: configuration of the network, adapted to the dataset before training.
         training: hyperparameters.
         plan: constraints on the plan.
+        published: the same experiment as its paper describes it, or None.
+        recipe: "ours", or "paper" for a published experiment.
+        changes: settings that the user changed, by their names in ``--set``.
     """
 
     name: str
     network: NetworkConfig
     training: TrainSettings
     plan: PlanConstraints = PlanConstraints()
+    published: Preset | None = None
+    recipe: Recipe = "ours"
+    changes: Mapping[str, Any] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.module import MaskSAMModule
 from MaskSAMCore.training.preset import PlanConstraints, Preset
 from Testing.helpers.networks import small_masksam_config
+from Testing.helpers.paths import ROOT
 
 
 @pytest.mark.parametrize("preset", all_presets().values(), ids=lambda preset: preset.name)
@@ -111,6 +112,79 @@ def test_the_networks_of_masam_are_the_papers_and_a_small_one() -> None:
         assert preset.network.window == (5, 512, 512)
         assert preset.network.image_size == (512, 512)
     assert not MASAM_TINY.network.sam.frozen
+
+
+PUBLISHED = [
+    find_preset(name, "paper")
+    for name in ("acdc", "synapse", "amos", "acdc_prompted", "synapse_prompted", "masam_b")
+]
+
+
+@pytest.mark.parametrize("preset", PUBLISHED, ids=lambda preset: preset.name)
+def test_a_published_recipe_has_neither_averages_nor_our_augmentation(preset: Preset) -> None:
+    training = preset.training
+    assert preset.recipe == "paper" and find_preset(preset.name).recipe == "ours"
+    assert (training.ema, training.deformation, training.decay_all) == (0.0, "nnunet", True)
+    again = TrainSettings.from_dict(json.loads(json.dumps(training.to_dict())), preset.network.kind)
+    assert again == training
+    assert read_config(json.loads(json.dumps(preset.network.to_dict()))) == preset.network
+
+
+def test_the_papers_recipe_is_equation_1_and_nothing_else() -> None:
+    for name, mask in (("acdc", 1.5), ("synapse", 1.5), ("amos", 1.2)):
+        ours, paper = find_preset(name), find_preset(name, "paper")
+        loss = paper.training.loss
+        assert (loss.semantic, loss.prompts.share, loss.each_window) == (0.0, 0.0, True)
+        assert (loss.mask_bce, loss.mask_dice, loss.classification) == (mask, mask, 0.2)
+        training = paper.training
+        assert (training.epoch, training.batch, training.tta) == (250, 2, "mirror")
+        assert training.mirror == (0, 1, 2) and training.beta2 == 0.999
+        for field in ("optimizer", "learning_rate", "weight_decay", "iterations", "clip"):
+            assert getattr(training, field) == getattr(ours.training, field)
+        network = paper.network
+        assert (network.mask_prompt, network.generator_grid) == ("binary", "window")
+        assert network.stem_norms and network.dense_decoder_position
+        assert not network.deep_supervision
+        assert network.mask_upscaling == ("bilinear" if name == "acdc" else "learned")
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "millions"),
+    [
+        ("acdc", "ours", 17.12),
+        ("synapse", "ours", 64.26),
+        ("amos", "ours", 64.20),
+        ("acdc", "paper", 21.31),
+        ("synapse", "paper", 66.32),
+        ("amos", "paper", 66.92),
+        ("acdc_prompted", "paper", 11.77),
+        ("synapse_prompted", "paper", 55.29),
+    ],
+)
+def test_the_documents_say_how_many_parameters_each_recipe_trains(
+    name: str, recipe: str, millions: float
+) -> None:
+    with torch.device("meta"):
+        model = build_model(find_preset(name, recipe).network)
+    count = sum(p.numel() for p in model.trained_parameters().values())
+    assert count / 1e6 == pytest.approx(millions, abs=0.005)
+    text = (ROOT / "Docs/training.md").read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if line.startswith(f"| `{name}`, {recipe} |"))
+    assert f"| {millions:.2f} M |" in row
+
+
+def test_the_published_masam_has_a_global_batch_of_24_stacks_and_no_boxes() -> None:
+    paper = find_preset("masam_h", "paper")
+    assert paper.network.upscaling_norm and not MASAM_H.network.upscaling_norm
+    training = paper.training
+    assert (training.batch, training.clip, training.beta2, training.epsilon) == (24, 0, 0.999, 1e-8)
+    assert (training.loss.box_share, training.loss.each_window) == (0.0, True)
+    assert (training.learning_rate, training.weight_decay, training.exponent) == (8e-4, 0.1, 7.0)
+
+
+def test_a_preset_without_a_publication_has_no_published_recipe() -> None:
+    with pytest.raises(MaskSAMError, match="'tiny' has no published recipe: choose one of acdc,"):
+        find_preset("tiny", "paper")
 
 
 def test_plans_are_constrained_for_the_brain_and_for_abdominal_ct() -> None:

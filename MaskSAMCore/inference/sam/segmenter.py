@@ -41,6 +41,7 @@ class SamSegmenter:
         labels: empty, because a SAM has no classes.
         plan: None, because slices are used as they are in the volume.
         channels: 1.
+        tta: "none", because there are no mirrored passes.
 
     Raises:
         MaskSAMError: the device cannot be used.
@@ -50,6 +51,7 @@ class SamSegmenter:
     labels: tuple[Label, ...] = ()
     plan = None
     channels = 1
+    tta: TestTimeAugmentation = "none"
 
     def __init__(
         self,

@@ -145,7 +145,9 @@ def segment(job: Job) -> None:
             axis = slice_axis(reference, orientation)
             boxes = reference_boxes(reference, dataset.classes, dataset.values, system.prompt, axis)
         start = time.monotonic()
-        found = segmenter.segment(volumes, boxes=boxes) if boxes != [] else None
+        found = None
+        if boxes != []:
+            found = segmenter.segment(volumes, boxes=boxes, tta=segmenter.tta)
         seconds[case.name] = time.monotonic() - start
         labelmap = volumes[0].array.astype("uint16") * 0
         if found is not None:
