@@ -14,7 +14,17 @@ import typer
 from typer.main import get_command
 
 from MaskSAMCore.allocation import keep_freed_memory
-from MaskSAMCore.cli import benchmark, compare, demo, evaluate, export, models, predict, train
+from MaskSAMCore.cli import (
+    benchmark,
+    compare,
+    convert,
+    demo,
+    evaluate,
+    export,
+    models,
+    predict,
+    train,
+)
 from MaskSAMCore.errors import Cancelled, MaskSAMError, describe, one_line
 
 app = typer.Typer(
@@ -44,7 +54,7 @@ def _options(
     """Accept the options that come before the command."""
 
 
-for command in (predict, evaluate, train, compare, export, models, demo, benchmark):
+for command in (predict, evaluate, train, convert, compare, export, models, demo, benchmark):
     command.register(app)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,30 +134,48 @@ def _is_list_of_names(value: Any) -> bool:
     )
 
 
-def _fold_of_patients(dataset: Dataset, fold: Fold) -> dict[str, list[str]]:
-    """Return a fold of scikit-learn's shuffled KFold over the patients.
+def cross_validation(
+    names: Sequence[str], patients: Mapping[str, str] | None = None, count: int = FOLDS
+) -> list[dict[str, list[str]]]:
+    """Return the folds of scikit-learn's shuffled KFold over the patients.
 
     Where every case has a patient of its own, these are the folds that nnU-Net makes.
+
+    Args:
+        names: names of the cases, in order.
+        patients: patient of each case; a case that is not in it is a patient of its own.
+        count: number of folds, from 2 to the number of patients.
+    """
+    of_case = {name: (patients or {}).get(name, name) for name in names}
+    distinct = list(dict.fromkeys(of_case.values()))
+    order = np.arange(len(distinct))
+    np.random.RandomState(_FOLD_SEED).shuffle(order)
+    folds = []
+    for part in np.array_split(order, count):
+        held_out = {distinct[index] for index in part}
+        fold: dict[str, list[str]] = {"train": [], "val": []}
+        for name, patient in of_case.items():
+            fold["val" if patient in held_out else "train"].append(name)
+        folds.append(fold)
+    return folds
+
+
+def _fold_of_patients(dataset: Dataset, fold: Fold) -> dict[str, list[str]]:
+    """Return a fold of :func:`cross_validation`.
 
     Raises:
         MaskSAMError: there are fewer patients than folds, or no such fold.
     """
-    of_case = {case.name: dataset.patients.get(case.name, case.name) for case in dataset.cases}
-    patients = list(dict.fromkeys(of_case.values()))
-    if len(patients) < 2:
-        of = "" if len(of_case) < 2 else " of one patient"
+    names = [case.name for case in dataset.cases]
+    patients = len({dataset.patients.get(name, name) for name in names})
+    if patients < 2:
+        of = "" if len(names) < 2 else " of one patient"
         raise MaskSAMError(
-            f"{len(of_case)} case(s){of} cannot be split: training needs at least two patients"
+            f"{len(names)} case(s){of} cannot be split: training needs at least two patients"
         )
-    count = fold.count or min(FOLDS, len(patients))
-    if fold.count is not None and count > len(patients):
-        raise MaskSAMError(f"{len(patients)} patients cannot be split into {count} folds")
+    count = fold.count or min(FOLDS, patients)
+    if fold.count is not None and count > patients:
+        raise MaskSAMError(f"{patients} patients cannot be split into {count} folds")
     if fold.index >= count:
         raise MaskSAMError(f"there is no fold {fold.index}: the folds are 0 to {count - 1}")
-    order = np.arange(len(patients))
-    np.random.RandomState(_FOLD_SEED).shuffle(order)
-    held_out = {patients[i] for i in np.array_split(order, count)[fold.index]}
-    names: dict[str, list[str]] = {"train": [], "val": []}
-    for name, patient in of_case.items():
-        names["val" if patient in held_out else "train"].append(name)
-    return names
+    return cross_validation(names, dataset.patients, count)[fold.index]
