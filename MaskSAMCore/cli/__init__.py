@@ -27,6 +27,9 @@ from MaskSAMCore.cli import (
 )
 from MaskSAMCore.errors import Cancelled, MaskSAMError, describe, one_line
 
+# Exit status after Ctrl-C.
+_STOPPED = 130
+
 app = typer.Typer(
     name="masksam",
     help="Named, editable segments from medical volumes, without any prompt.\n\n"
@@ -91,11 +94,10 @@ def _run(arguments: list[str]) -> int:
             prog_name="masksam",
             standalone_mode=False,
         )
-        return status if isinstance(status, int) else 0
     except typer.Exit as finished:
-        return finished.exit_code
+        status = finished.exit_code
     except (typer.Abort, KeyboardInterrupt, Cancelled):
-        return _fail("stopped; nothing was half-written", 130)
+        status = _STOPPED
     except (MaskSAMError, MemoryError, OSError) as error:
         return _fail(describe(error), 2)
     except Exception as error:
@@ -104,6 +106,10 @@ def _run(arguments: list[str]) -> int:
         if format_message is None:
             raise
         return _fail(format_message(), 2)
+    if status == _STOPPED:
+        # Some versions of typer turn Ctrl-C into this status themselves.
+        return _fail("stopped; nothing was half-written", _STOPPED)
+    return status if isinstance(status, int) else 0
 
 
 def _fail(message: str, status: int) -> int:

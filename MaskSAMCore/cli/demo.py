@@ -68,7 +68,7 @@ def _whole_head(volume: Volume, output: Path, device: str, console: Console) -> 
     from MaskSAMCore.pictures import outline_picture
 
     segmenter = _segmenter(DEFAULT_MODEL, device, console)
-    with ProgressDisplay(1, segmenter.device) as display:
+    with ProgressDisplay(1, str(segmenter.device)) as display:
         display.started(volume.name)
         result = segmenter.segment(volume, progress=display.progress)
         display.finished(volume.name, results_table(volumes_of(result)), result.notes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -15,9 +14,6 @@ from MaskSAMCore.errors import one_line
 from MaskSAMCore.io.standard_error import visible_stderr
 from MaskSAMCore.volumetry import StructureVolume
 
-if TYPE_CHECKING:
-    from MaskSAMCore.inference import DeviceChoice
-
 
 class ProgressDisplay:
     """Progress bar of the current case, with the results of the finished cases above it.
@@ -26,10 +22,10 @@ class ProgressDisplay:
 
     Args:
         cases: number of cases.
-        device: device that the model runs on.
+        device: device that the model runs on, in words.
     """
 
-    def __init__(self, cases: int, device: DeviceChoice) -> None:
+    def __init__(self, cases: int, device: str) -> None:
         # Names of cases and classes may contain what rich would take for markup.
         self.out = Console(markup=False)
         self.errors = Console(stderr=True, markup=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +23,15 @@ from MaskSAMCore.cohort.bids import (
 from MaskSAMCore.cohort.case import Case, LeftOut
 from MaskSAMCore.cohort.case_run import CaseSettings
 from MaskSAMCore.cohort.cases import OUTPUT_FORMATS, FoundCases, find_cases
+from MaskSAMCore.cohort.dask_cluster import DaskCluster
+from MaskSAMCore.cohort.dask_run import DaskRun
+from MaskSAMCore.cohort.dask_worker import WorkerSettings
 from MaskSAMCore.cohort.record import CaseRecord, count_statuses
 from MaskSAMCore.cohort.run import record_left_out, remaining_cases, run_cases
 from MaskSAMCore.cohort.shard import Shard
 from MaskSAMCore.cohort.table import TABLE_NAME, CaseTable
+from MaskSAMCore.cohort.threads import limit_threads
+from MaskSAMCore.cohort.warm_model import WarmModel
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import RasBox
 from MaskSAMCore.io import read_boxes
@@ -91,7 +97,11 @@ def predict(
     ),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
     threads: int | None = typer.Option(
-        None, "--threads", min=1, help="CPU cores to use; by default all."
+        None,
+        "--threads",
+        min=1,
+        help="CPU cores to use; by default all. With --dask, those of each worker, by default one"
+        " on this computer and elsewhere those it was started with.",
     ),
     tta: TTA | None = typer.Option(
         None,
@@ -128,6 +138,13 @@ def predict(
     shard: str | None = typer.Option(
         None, "--shard", metavar="I/N", help="Segment only part I of N, such as 1/8 to 8/8."
     ),
+    dask: str | None = typer.Option(
+        None,
+        "--dask",
+        metavar="local[:N]|ADDRESS",
+        help="Segment on N processes of this computer, or on the workers of a Dask scheduler, such"
+        " as tcp://10.0.0.5:8786.",
+    ),
     bids_suffix: list[str] = typer.Option(
         ["T1w"],
         "--bids-suffix",
@@ -148,9 +165,15 @@ def predict(
             " --boxes FILE.mrk.json"
         )
     part = None if shard is None else Shard.parse(shard)
-    if threads is not None:
+    cluster = None if dask is None else DaskCluster.parse(dask)
+    if cluster is not None and cluster.is_local:
+        threads = threads or 1
+    if threads is not None and cluster is None:
         limit_threads(threads)
-    segmenter = Segmenter.from_model(model, device=device)
+    # With Dask, the workers use the device; here only the model's classes are needed.
+    own_device = device if cluster is None else "cpu"
+    warm_model = WarmModel(lambda: Segmenter.from_model(model, own_device))
+    segmenter = warm_model.segmenter
     if boxes is None and segmenter.needs_boxes:
         raise MaskSAMError(
             f"'{model}' segments only classes that have boxes: add --boxes FILE.mrk.json with one"
@@ -191,22 +214,37 @@ def predict(
     files = [path for case in cases for path in settings.outputs(case)]
     extended = [output / name for name in ((DESCRIPTION, LOOKUP_TABLE) if bids else ())]
     started = time.monotonic()
-    with prepared(
+    checked = prepared(
         Outputs((*files, *present(volumes)), extended=(*extended, *present(table.path))),
         _inputs(cases, roi, boxes, Path(model)),
         settings.overwrite,
-    ):
+    )
+    with checked, nullcontext() if cluster is None else cluster.connect(threads) as client:
         if bids:
             write_derivatives(output, bids, segmenter.labels, segmenter.name, __version__)
         with table:
             records = record_left_out(left_out, table)
             remaining = remaining_cases(cases, settings, table, skip_existing)
-            with ProgressDisplay(len(remaining), segmenter.device) as display:
+            shown = str(segmenter.device) if dask is None else f"{device}, on Dask's {dask}"
+            with ProgressDisplay(len(remaining), shown) as display:
                 watcher = _DisplayWatcher(display, keep_going)
                 for record in records:
                     watcher.left_out(record)
                 try:
-                    records += run_cases(remaining, segmenter, settings, table, watcher, keep_going)
+                    if client is None:
+                        records += run_cases(
+                            remaining, warm_model, settings, table, watcher, keep_going
+                        )
+                    else:
+                        workers = WorkerSettings(
+                            str(Path(model).absolute()) if Path(model).exists() else model,
+                            segmenter.version,
+                            device,
+                            threads,
+                            (output if output.is_dir() else output.parent).absolute(),
+                        )
+                        run = DaskRun(client, workers, settings, table, watcher, keep_going)
+                        records += run.run(remaining)
                 finally:
                     done = table.volumes()
                     if volumes is not None and done:
@@ -256,19 +294,14 @@ class _DisplayWatcher:
         else:
             self.display.finished(record.case, results_table(record.volumes), record.notes)
 
+    def message(self, text: str) -> None:
+        """Show a message about the run."""
+        self.display.message(text)
+
     def left_out(self, record: CaseRecord) -> None:
         """Show an image that is not segmented."""
         kind = "Failed" if record.status == "failed" else "Skipped"
         self.display.message(f"{kind}: {record.reason}")
-
-
-def limit_threads(threads: int) -> None:
-    """Use a number of CPU cores for the network and for images."""
-    import SimpleITK as sitk
-    import torch
-
-    torch.set_num_threads(threads)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
 
 
 def needs_boxes(model: str) -> bool:

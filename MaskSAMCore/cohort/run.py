@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from MaskSAMCore.cohort.case import Case, LeftOut
 from MaskSAMCore.cohort.case_run import CaseRun, CaseSettings
 from MaskSAMCore.cohort.record import CaseRecord
 from MaskSAMCore.cohort.table import CaseTable
-
-if TYPE_CHECKING:
-    from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.cohort.warm_model import WarmModel
 
 _OUTPUTS_EXIST = "its outputs exist"
 
@@ -31,6 +29,10 @@ class Watcher(Protocol):
 
     def finished(self, record: CaseRecord) -> None:
         """Take note of the outcome of a case."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Take note of a message about the run."""
         ...
 
 
@@ -75,7 +77,7 @@ def record_left_out(left_out: Sequence[LeftOut], table: CaseTable) -> list[CaseR
 
 def run_cases(
     cases: Sequence[Case],
-    segmenter: Segmenter,
+    model: WarmModel,
     settings: CaseSettings,
     table: CaseTable,
     watcher: Watcher,
@@ -88,7 +90,7 @@ def run_cases(
 
     Args:
         cases: cases to segment.
-        segmenter: model.
+        model: model, loaded once for all cases.
         settings: settings of the cases.
         table: table of the run.
         watcher: receiver of the progress.
@@ -119,7 +121,8 @@ def run_cases(
             run = reading.result()
             if run.error is None:
                 table.add(run.record)  # The status is "started".
-            run.segment(segmenter, watcher.progress)
+            run.segment(model.segmenter, watcher.progress)
+            model.restore(run.error)
             if writing is not None:
                 finish(writing)
             writing = writer.submit(write, run)

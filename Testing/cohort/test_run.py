@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from MaskSAMCore import io
 from MaskSAMCore.cohort.case import Case
@@ -18,9 +19,10 @@ from MaskSAMCore.cohort.cases import find_cases
 from MaskSAMCore.cohort.record import CaseRecord
 from MaskSAMCore.cohort.run import remaining_cases, run_cases
 from MaskSAMCore.cohort.table import CaseTable
+from MaskSAMCore.cohort.warm_model import WarmModel
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import RasBox
-from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.inference import DeviceChoice, MaskSegmenter
 from MaskSAMCore.io import read_volume, write_labelmap
 from Testing.cohort.helpers import (
     assert_equal_labelmaps,
@@ -50,6 +52,9 @@ class RecordedRun:
 
     def finished(self, record: CaseRecord) -> None:
         self.records.append(record)
+
+    def message(self, text: str) -> None:
+        raise AssertionError(text)
 
 
 class FailingSegmenter:
@@ -95,7 +100,8 @@ def run(
     watcher = RecordedRun()
     out.mkdir(exist_ok=True)
     with CaseTable(out / "cases.csv", [label.name for label in LABELS]) as table:
-        run_cases(cases_of(images, out), segmenter, settings, table, watcher, keep_going)
+        model = WarmModel(lambda: segmenter)
+        run_cases(cases_of(images, out), model, settings, table, watcher, keep_going)
     return watcher
 
 
@@ -183,6 +189,52 @@ def test_no_error_of_a_case_ends_a_run(error: Exception, reason: str, images: Pa
     assert statuses == {name: "failed" if name == "b" else "done" for name in NAMES}
     assert reason in rows_of(tmp_path / "out" / "cases.csv")["b"]["reason"]
     assert not (tmp_path / "out" / "b.nii.gz").exists()
+
+
+class SmallGPU(FailingSegmenter):
+    """Segmenter on a GPU whose memory is too small for one image.
+
+    Args:
+        name: name of the image.
+        moves: whether the segmenter moves to the CPU; otherwise the error is raised.
+    """
+
+    def __init__(self, name: str, moves: bool) -> None:
+        super().__init__("" if moves else name, torch.cuda.OutOfMemoryError("CUDA out of memory"))
+        self._large = name if moves else ""
+        self.device = DeviceChoice(torch.device("cuda"), "simulated")
+
+    def segment(self, volumes: Sequence[Any], **options: Any) -> Any:
+        result = super().segment(volumes, **options)
+        if volumes[0].name == self._large:
+            self.device = DeviceChoice(torch.device("cpu"), "cuda ran out of memory")
+        return result
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_after_a_gpu_ran_out_of_memory_the_model_is_loaded_anew(
+    moves: bool, images: Path, tmp_path: Path
+):
+    loaded: list[SmallGPU] = []
+
+    def load() -> Any:
+        if len(loaded) == 1 and moves and not failures:
+            failures.append(1)
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        loaded.append(SmallGPU("b", moves))
+        return loaded[-1]
+
+    failures: list[int] = []
+    watcher = RecordedRun()
+    with CaseTable(None, ()) as table:
+        model = WarmModel(load)
+        cases = cases_of(images, tmp_path / "out")
+        run_cases(cases, model, CaseSettings(), table, watcher, keep_going=True)
+    statuses = {one.case: one.status for one in watcher.records}
+    assert statuses == {name: "done" if moves or name != "b" else "failed" for name in NAMES}
+    assert len(loaded) == 2
+    assert model.segmenter is loaded[1]
+    assert len(failures) == moves
 
 
 def test_without_keep_going_the_first_error_ends_the_run(images: Path, tmp_path: Path):

@@ -1,0 +1,124 @@
+"""Dask clusters: processes on this computer, or workers of a scheduler that runs already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from MaskSAMCore.errors import MaskSAMError, describe
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_LOCAL = re.compile(r"local(?::([0-9]{1,4}))?")
+_ADDRESS = re.compile(r"(?:tcp|tls|ws|wss|ucx)://\S+")
+# Module whose `dask_setup` is called in each process of a local cluster.
+_PRELOAD = "MaskSAMCore.cohort.dask_worker"
+
+
+@dataclass(frozen=True)
+class DaskCluster:
+    """A cluster to run on.
+
+    Attributes:
+        address: address of a scheduler; empty for processes on this computer.
+        workers: number of processes on this computer; 0 for as many as it has cores for.
+    """
+
+    address: str = ""
+    workers: int = 0
+
+    @staticmethod
+    def parse(text: str) -> DaskCluster:
+        """Return the cluster of a text such as "local", "local:4" or "tcp://10.0.0.5:8786".
+
+        Raises:
+            MaskSAMError: the text has another form, or Dask is not installed.
+        """
+        local = _LOCAL.fullmatch(text.strip())
+        if not local and not _ADDRESS.fullmatch(text.strip()):
+            raise MaskSAMError(
+                f"'{text}' is no Dask cluster: give local, local:N, or the address of a scheduler,"
+                " such as tcp://10.0.0.5:8786"
+            )
+        if local and local.group(1) and int(local.group(1)) < 1:
+            raise MaskSAMError(f"'{text}' has no worker: give local:1 or more")
+        if find_spec("distributed") is None:
+            raise MaskSAMError("--dask needs Dask: pip install 'masksam[cluster]'")
+        if local:
+            return DaskCluster(workers=int(local.group(1) or 0))
+        return DaskCluster(text.strip())
+
+    @property
+    def is_local(self) -> bool:
+        """True for processes on this computer."""
+        return not self.address
+
+    @contextmanager
+    def connect(self, threads: int | None = None) -> Iterator[Client]:
+        """Yield a client of the cluster; processes on this computer end with the block.
+
+        Args:
+            threads: CPU cores of each process on this computer; None for one.
+
+        Raises:
+            MaskSAMError: no scheduler answers at the address, or the processes do not start.
+        """
+        from distributed import Client
+
+        if self.is_local:
+            with self._local(threads or 1) as client:
+                yield client
+            return
+        try:
+            client = Client(self.address, set_as_default=False)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise MaskSAMError(f"no Dask scheduler answers at {self.address}") from error
+        with client:
+            yield client
+
+    @contextmanager
+    def _local(self, threads: int) -> Iterator[Client]:
+        import dask
+        from distributed import Client, LocalCluster
+
+        with (
+            tempfile.TemporaryDirectory(
+                prefix="masksam-dask-", ignore_cleanup_errors=True
+            ) as folder,
+            dask.config.set({"temporary-directory": folder}),
+        ):
+            try:
+                cluster = LocalCluster(
+                    n_workers=self.workers or max(_cores() // threads, 1),
+                    threads_per_worker=1,
+                    processes=True,
+                    # A dashboard would open a port that all users of the computer can read.
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                    # A large case may use the memory that the others leave free.
+                    memory_limit=0,
+                    env={
+                        name: str(threads)
+                        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+                    },
+                    preload=_PRELOAD,
+                )
+            except (OSError, RuntimeError, ValueError) as error:
+                raise MaskSAMError(f"Dask's processes do not start: {describe(error)}") from error
+            with cluster, Client(cluster, set_as_default=False) as client:
+                yield client
+
+
+def _cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
