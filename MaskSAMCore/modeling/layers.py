@@ -77,6 +77,18 @@ class ConvolutionBlock(nn.Sequential):
             convolution, nn.InstanceNorm3d(outputs, affine=True), nn.LeakyReLU(0.01, inplace=True)
         )
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, outputs, T, H, W) for x (B, inputs, T, H, W), in the memory format of x."""
+        convolution, norm, activation = self
+        x = convolution(x)
+        if len(x) > 1 or torch.is_grad_enabled():
+            return activation(norm(x))
+        # The instance norm of one window is a batch norm, which keeps channels-last as they are.
+        normed = nn.functional.batch_norm(
+            x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps
+        )
+        return activation(normed)
+
 
 class Upsample(nn.Module):
     """Transposed convolution with kernel and stride (1, 2, 2), written as a linear layer.

@@ -40,7 +40,7 @@ class AuxiliaryOnly(Network):
     def decode(self, embedding: Any, prompts: Any = None) -> Any:
         prediction = self.model.decode(embedding, prompts)
         masks = self.model.to_window(prediction.auxiliary_logits)
-        return dataclasses.replace(prediction, mask_logits=masks)
+        return prediction.with_mask_logits(masks)
 
 
 class NotHeld(Network):

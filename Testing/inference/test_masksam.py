@@ -26,11 +26,10 @@ class AllClassesMaskSAM(MaskSAM):
         queries = torch.arange(prediction.class_logits.shape[1]) % (self.config.num_classes + 1)
         classes = torch.nn.functional.one_hot(queries, self.config.num_classes + 2) * 8.0
         spread = prediction.mask_logits / prediction.mask_logits.std((2, 3, 4), keepdim=True) * 3
-        return dataclasses.replace(
-            prediction,
-            class_logits=classes[None, :, None].expand_as(prediction.class_logits),
-            mask_logits=spread - spread.mean((2, 3, 4), keepdim=True),
+        changed = dataclasses.replace(
+            prediction, class_logits=classes[None, :, None].expand_as(prediction.class_logits)
         )
+        return changed.with_mask_logits(spread - spread.mean((2, 3, 4), keepdim=True))
 
 
 def small_model() -> MaskSAM:

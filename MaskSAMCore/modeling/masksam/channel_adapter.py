@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from MaskSAMCore.modeling.layers import (
@@ -82,6 +83,8 @@ class ConvPyramid(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return slices (B, T, H, W, 3) of images (B, C, T, H, W), and the maps (B, T, h, w, C) of
         all levels, fine to coarse."""
+        if not torch.is_grad_enabled():
+            images = images.clone(memory_format=torch.channels_last_3d)
         full = self.level_full(images)
         half = self.level_half(full)
         quarter = self.level_quarter(half)

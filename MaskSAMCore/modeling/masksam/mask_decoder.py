@@ -22,7 +22,7 @@ from MaskSAMCore.modeling.layers import (
 )
 from MaskSAMCore.modeling.masksam.adapters import build_adapter
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
-from MaskSAMCore.modeling.masksam.voxel_embeddings import add_embedding_logits
+from MaskSAMCore.modeling.masksam.voxel_embeddings import CoarseMasks
 
 # A mask prompt whose largest logit is below this is silent: on the MNI152 head the masks of such
 # prompts added at most 0.007 to a class's score.
@@ -96,6 +96,7 @@ class AdaptedMaskDecoder(nn.Module):
         self.class_token = nn.Parameter(torch.randn(1, dim) * 0.02)
         self.class_head = nn.Linear(dim, config.num_classes + 2)
         self.grid = config.grid
+        self.window = config.window[1:]
         self.from_half: nn.Linear | None = None
         self.from_full: nn.Linear | None = None
         if config.stem_pyramid:
@@ -114,7 +115,7 @@ class AdaptedMaskDecoder(nn.Module):
         maps: list[Tensor],
         prompts: DecoderPrompts,
         voxel_embeddings: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, CoarseMasks]:
         """Decode prompts.
 
         Args:
@@ -125,21 +126,27 @@ class AdaptedMaskDecoder(nn.Module):
             voxel_embeddings: (B, T, c, H, W) per-voxel embeddings, or None.
 
         Returns:
-            Class logits (B, N, T, K + 2) and mask logits, (B, N, T, H, W) with per-voxel embeddings
-            and (B, N, T, 4h, 4w) otherwise.
+            Class logits (B, N, T, K + 2) and masks.
         """
         images = self.upscaling_maps(maps)
         count = self.queries_at_once(neck)
         parts = [
-            self.decode_together(
-                sam, neck, images, prompts.select(slice(first, first + count)), voxel_embeddings
-            )
+            self.decode_together(sam, neck, images, prompts.select(slice(first, first + count)))
             for first in range(0, prompts.boxes.shape[1], count)
         ]
-        if len(parts) == 1:
-            return parts[0]
-        class_logits, logits = (torch.cat(each, 1) for each in zip(*parts, strict=True))
-        return class_logits, logits
+        class_logits, mask_tokens, logits = (
+            each[0] if len(each) == 1 else torch.cat(each, 1) for each in zip(*parts, strict=True)
+        )
+        if self.detail is None or voxel_embeddings is None:
+            return class_logits, CoarseMasks(logits, self.window)
+        embeddings = self.detail(mask_tokens)
+        if prompts.mask_embeddings is not None and prompts.masks is not None:
+            embeddings = embeddings + prompts.mask_embeddings
+            masks = prompts.masks
+            if prompts.without_mask is not None:
+                masks = masks.masked_fill(prompts.without_mask[..., None, None], 0.0)
+            logits = add(logits, masks)
+        return class_logits, CoarseMasks(logits, self.window, embeddings, voxel_embeddings)
 
     def queries_at_once(self, neck: Tensor) -> int:
         """Return the number of queries to decode together: a few on a CPU, to save memory, else
@@ -155,8 +162,7 @@ class AdaptedMaskDecoder(nn.Module):
         neck: Tensor,
         images: tuple[Tensor, ...],
         prompts: DecoderPrompts,
-        voxel_embeddings: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Decode the prompts of some queries, see :meth:`forward`.
 
         Args:
@@ -164,7 +170,10 @@ class AdaptedMaskDecoder(nn.Module):
             neck: (B, T, h, w, C) image embedding.
             images: result of :meth:`upscaling_maps`.
             prompts: prompts of the queries.
-            voxel_embeddings: (B, T, c, H, W) per-voxel embeddings, or None.
+
+        Returns:
+            Class logits (B, N, T, K + 2), mask tokens (B, N, T, C) and the decoder's mask logits
+            (B, N, T, 4h, 4w).
         """
         decoder = sam.mask_decoder
         batch, queries, slices = prompts.boxes.shape[:3]
@@ -175,7 +184,7 @@ class AdaptedMaskDecoder(nn.Module):
         key_position = sam.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2)
         if self.depth_position is not None:
             key_position = key_position + self.depth_position
-        key_position = key_position.to(keys.dtype)
+        key_position = key_position.to(keys.dtype).contiguous()
         output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         output = output.expand(lead, slices, -1, -1)
         corners = sam.embed_boxes(prompts.boxes).reshape(lead, slices, 2, -1)
@@ -187,16 +196,7 @@ class AdaptedMaskDecoder(nn.Module):
         hyper = decoder.output_hypernetworks_mlps[0](tokens[..., 1, :])
         logits = self.upscaled_product(decoder, keys, hyper, images, prompts.silent)
         class_logits = self.class_head(tokens[..., -1, :])
-        if self.detail is not None and voxel_embeddings is not None:
-            embeddings = self.detail(tokens[..., 1, :])
-            if prompts.mask_embeddings is not None and prompts.masks is not None:
-                embeddings = embeddings + prompts.mask_embeddings
-                masks = prompts.masks
-                if prompts.without_mask is not None:
-                    masks = masks.masked_fill(prompts.without_mask[..., None, None], 0.0)
-                logits = add(logits, masks)
-            logits = add_embedding_logits(logits, embeddings, voxel_embeddings)
-        return class_logits.float(), logits
+        return class_logits.float(), tokens[..., 1, :], logits
 
     def dense_prompts(self, prompt_encoder: Any, prompts: DecoderPrompts) -> Tensor:
         """Return the embeddings (B, N, T, h w, C) of mask prompts; without masks, SAM's "no mask"
@@ -295,14 +295,10 @@ class AdaptedMaskDecoder(nn.Module):
             every = [image[:, None] for image in images]
             return self.upscale_and_multiply(decoder, keys, hyper, every)
         logits = keys.new_zeros((*silent.shape, *(4 * size for size in self.grid)))
-        for batch, slice_ in (~silent).any(1).nonzero().tolist():
-            queries = (~silent[batch, :, slice_]).nonzero()[:, 0]
-            logits[batch, queries, slice_] = self.upscale_and_multiply(
-                decoder,
-                keys[batch, queries, slice_],
-                hyper[batch, queries, slice_],
-                [image[batch, slice_] for image in images],
-            )
+        batch, _, slice_ = shown = (~silent).nonzero(as_tuple=True)
+        logits[shown] = self.upscale_and_multiply(
+            decoder, keys[shown], hyper[shown], [image[batch, slice_] for image in images]
+        )
         return logits
 
     def upscale_and_multiply(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +25,11 @@ from MaskSAMCore.modeling.masksam.mask_decoder import (
 )
 from MaskSAMCore.modeling.masksam.mask_upscaling import MaskUpscaling
 from MaskSAMCore.modeling.masksam.prompt_generator import PromptGenerator, Proposals
-from MaskSAMCore.modeling.masksam.voxel_embeddings import add_embedding_logits, resize_masks
+from MaskSAMCore.modeling.masksam.voxel_embeddings import (
+    CoarseMasks,
+    add_embedding_logits,
+    resize_masks,
+)
 from MaskSAMCore.modeling.sam.build import Sam, build_sam
 
 
@@ -33,18 +39,30 @@ class MaskPrediction(WindowPrediction):
 
     Attributes:
         class_logits: (B, N, T, K + 2) for background, the K classes and "no object".
-        mask_logits: (B, N, T, H, W).
+        masks: masks of the queries.
         boxes: (B, N, T, 4), the box prompts used, x1 y1 x2 y2 normalised to the window.
         auxiliary_logits: masks of the prompt generator, see :class:`Proposals`.
     """
 
     class_logits: Tensor
-    mask_logits: Tensor
+    masks: CoarseMasks
     boxes: Tensor
     auxiliary_logits: Tensor
 
+    @cached_property
+    def mask_logits(self) -> Tensor:
+        """Mask logits (B, N, T, H, W)."""
+        return self.masks.on_grid()
+
+    def with_mask_logits(self, mask_logits: Tensor) -> MaskPrediction:
+        """Return the prediction with other mask logits (B, N, T, H, W)."""
+        rows, columns = mask_logits.shape[-2:]
+        return replace(self, masks=CoarseMasks(mask_logits, (rows, columns)))
+
     def semantic(self) -> Tensor:
         """Return the scores (B, K + 1, T, H, W): class probability times mask, summed over N."""
+        if self.class_logits.device.type == "cpu" and not torch.is_grad_enabled():
+            return scores_by_slice(self.class_logits, self.masks)
         return semantic_scores(self.class_logits, self.mask_logits)
 
 
@@ -132,7 +150,7 @@ class MaskSAM(Network):
         class_logits, mask_logits = restrict_prediction(
             prediction.class_logits, prediction.mask_logits, queries, prompts
         )
-        return replace(prediction, class_logits=class_logits, mask_logits=mask_logits)
+        return replace(prediction, class_logits=class_logits).with_mask_logits(mask_logits)
 
     def decode_likely(self, embedding: MaskSAMEmbedding) -> MaskPrediction:
         """Predict without queries all of whose prompts are silent, see :meth:`silent_prompts`."""
@@ -198,13 +216,16 @@ class MaskSAM(Network):
             proposals.mask_embeddings,
             silent,
         )
-        class_logits, mask_logits = self.decoder(
+        class_logits, masks = self.decoder(
             self.sam, features.neck, features.maps, prompts, proposals.voxel_embeddings
         )
-        auxiliary = proposals.masks.float()
         if self.upscaling is not None:
-            mask_logits = self.upscaling(mask_logits)
-        return MaskPrediction(class_logits, self.to_window(mask_logits), boxes, auxiliary)
+            masks = CoarseMasks(self.upscaling(masks.logits), masks.size)
+        prediction = MaskPrediction(class_logits, masks, boxes, proposals.masks.float())
+        if torch.is_grad_enabled():
+            # Training needs the logits, which a compiled network computes here.
+            return prediction.with_mask_logits(prediction.mask_logits)
+        return prediction
 
     def silent_prompts(self, proposals: Proposals) -> Tensor | None:
         """Return which prompts (B, N, T) hardly show anything: bool, true where the prompt
@@ -279,3 +300,25 @@ def semantic_scores(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
     """
     classes = class_logits.softmax(-1)[..., :-1]
     return torch.einsum("bntk,bnthw->bkthw", classes, mask_logits.sigmoid())
+
+
+def scores_by_slice(class_logits: Tensor, masks: CoarseMasks) -> Tensor:
+    """Return the same as :func:`semantic_scores`, slice by slice.
+
+    The masks of one slice stay in the cache of a core, and those of a window are never in memory.
+
+    Args:
+        class_logits: (B, N, T, K + 2).
+        masks: masks of the N queries.
+
+    Returns:
+        (B, K + 1, T, H, W) scores.
+    """
+    classes = class_logits.softmax(-1)[..., :-1].permute(0, 2, 3, 1)
+    batch, slices, count, _ = classes.shape
+    rows, columns = masks.size
+    scores = classes.new_empty(batch, count, slices, rows * columns)
+    for window, index in product(range(batch), range(slices)):
+        logits = masks.of_slice(window, index)
+        torch.mm(classes[window, index], logits.sigmoid_(), out=scores[window, :, index])
+    return scores.unflatten(-1, (rows, columns))

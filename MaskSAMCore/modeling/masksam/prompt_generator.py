@@ -130,7 +130,7 @@ class PromptGenerator(nn.Module):
         levels = [coarse, middle, fine]
         for level in self.further:
             levels.append(level(levels[-1]))
-        masks = self.mask_head(levels[-1])
+        masks = self.mask_head(levels[-1]).contiguous()
         coarser = tuple(
             head(level) for head, level in zip(self.coarser_heads, levels[-2::-1], strict=False)
         )
@@ -142,6 +142,9 @@ class PromptGenerator(nn.Module):
         voxels = None if self.detail is None else self.detail(features.maps[0], fine)
         embeddings = None if self.vector_head is None else self.per_query(self.vector_head(whole))
         if self.prototypes is not None:
+            if not torch.is_grad_enabled():
+                # What follows computes in float32: the embeddings are converted once.
+                voxels = voxels.float()
             embeddings = embeddings + self.prototypes(masks, embeddings, voxels)
         return Proposals(masks, boxes, class_tokens, voxels, embeddings, coarser)
 

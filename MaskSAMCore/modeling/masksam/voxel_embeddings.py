@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MaskSAMCore.modeling.layers import (
     Convolution3d,
     ConvolutionBlock,
     Upsample,
+    add,
     channels_first,
     channels_last,
     linear_weights,
@@ -48,10 +51,10 @@ class VoxelEmbedding(nn.Module):
         Returns:
             (B, T, c, H, W); with prototypes the last channel is 1 everywhere.
         """
-        joined = self.from_map(finest) + self.from_fine(channels_last(fine))
+        joined = add(self.from_map(finest), self.from_fine(channels_last(fine)))
         x: Tensor = self.level(channels_first(joined))
         if self.of_level is not None and self.of_map is not None:
-            x = self.of_level(x) + self.of_map(channels_first(finest))
+            x = add(self.of_level(x), self.of_map(channels_first(finest)))
             x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
         return x.transpose(1, 2)
 
@@ -84,13 +87,14 @@ class Prototypes(nn.Module):
         with torch.autocast(masks.device.type, enabled=False):
             voxels = voxel_embeddings.float().flatten(3).unbind(1)
             embeddings = mask_embeddings.float()
-            whole = resize_masks(masks.float(), voxel_embeddings.shape[-2:]).flatten(3).unbind(2)
+            size = voxel_embeddings.shape[-2:]
+            whole = [resize_masks(mask, size).flatten(2) for mask in masks.float().unbind(2)]
             first = self.from_masks(whole, voxels)
             # Refined masks give better prototypes.
             slices = zip(whole, (embeddings + first).unbind(2), voxels, strict=True)
-            return self.from_masks([mask + e @ voxel for mask, e, voxel in slices], voxels)
+            return self.from_masks((torch.baddbmm(*each) for each in slices), voxels)
 
-    def from_masks(self, logits: Sequence[Tensor], voxels: Sequence[Tensor]) -> Tensor:
+    def from_masks(self, logits: Iterable[Tensor], voxels: Sequence[Tensor]) -> Tensor:
         """Return the mask embeddings of the prototypes of masks.
 
         Slices are processed one by one, because a slice of all masks stays in a core's cache.
@@ -112,10 +116,10 @@ class Prototypes(nn.Module):
 
 
 def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """Return masks (B, N, T, h, w) on another grid: (B, N, T, H, W).
+    """Return masks (B, ..., h, w) on another grid: (B, ..., H, W).
 
-    It is ``F.interpolate``'s bilinear mode as two matrix products, whose gradient is several times
-    faster on a CPU.
+    Where a gradient is needed, ``F.interpolate``'s bilinear mode is written as two matrix products,
+    whose gradient is several times faster on a CPU.
 
     Args:
         masks: logits.
@@ -123,12 +127,53 @@ def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
     """
     if masks.shape[-2:] == tuple(size):
         return masks
+    if not torch.is_grad_enabled():
+        flat = F.interpolate(masks.flatten(1, -3), tuple(size), mode="bilinear")
+        return flat.unflatten(1, masks.shape[1:-2])
     with torch.autocast(masks.device.type, enabled=False):
         rows, columns = (
             linear_weights(length, wanted, masks.device).to(masks.dtype)
             for length, wanted in zip(masks.shape[-2:], size, strict=True)
         )
         return rows @ (masks @ columns.T)
+
+
+@dataclass(frozen=True)
+class CoarseMasks:
+    """Masks that become logits on the window's grid when they are needed.
+
+    Attributes:
+        logits: (B, N, T, h, w).
+        size: H and W of the window.
+        mask_embeddings: (B, N, T, c), whose products with the voxel embeddings are added; None
+            for masks without.
+        voxel_embeddings: (B, T, c, H, W), or None.
+    """
+
+    logits: Tensor
+    size: tuple[int, int]
+    mask_embeddings: Tensor | None = None
+    voxel_embeddings: Tensor | None = None
+
+    def on_grid(self) -> Tensor:
+        """Return the mask logits (B, N, T, H, W) as float32."""
+        if self.mask_embeddings is None or self.voxel_embeddings is None:
+            return resize_masks(self.logits.float(), self.size)
+        return add_embedding_logits(
+            self.logits, self.mask_embeddings, self.voxel_embeddings
+        ).float()
+
+    def of_slice(self, window: int, index: int) -> Tensor:
+        """Return the mask logits (N, H W) of one slice of a window without gradient, in memory of
+        their own."""
+        masks = self.logits[window, None, :, index]
+        resized = resize_masks(masks.float(), self.size)[0].flatten(1)
+        if self.logits.shape[-2:] == self.size:
+            resized = resized.clone()
+        if self.mask_embeddings is None or self.voxel_embeddings is None:
+            return resized
+        voxels = self.voxel_embeddings[window, index].flatten(1)
+        return resized.addmm_(self.mask_embeddings[window, :, index].float(), voxels.float())
 
 
 def add_embedding_logits(
