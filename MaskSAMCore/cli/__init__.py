@@ -6,6 +6,7 @@ Errors are one line on stderr, with exit status 2.
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import sys
@@ -29,6 +30,8 @@ from MaskSAMCore.errors import Cancelled, MaskSAMError, describe, one_line
 
 # Exit status after Ctrl-C.
 _STOPPED = 130
+# Objects that Python makes before it searches them for garbage, 700 by default.
+_ALLOCATIONS_PER_COLLECTION = 100_000
 
 app = typer.Typer(
     name="masksam",
@@ -74,7 +77,18 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     keep_freed_memory()
-    status = _run(sys.argv[1:] if arguments is None else arguments)
+    if arguments is not None:
+        return _flushed(_run(arguments))
+    # Imported libraries make some hundred thousand objects that stay until the process ends. Python
+    # would search them for garbage again and again, and once more at the end.
+    gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
+    status = _flushed(_run(sys.argv[1:]))
+    gc.freeze()
+    return status
+
+
+def _flushed(status: int) -> int:
+    """Flush stdout, and return the exit status."""
     try:
         sys.stdout.flush()
     except OSError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from MaskSAMCore.intensities import usable_intensities
 
 # As in nnU-Net, the mean and deviation are those of the non-zero region if its share is below this.
 _NONZERO_SHARE = 0.75
+# Voxels that are converted to double precision together.
+_PART_VOXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -109,13 +112,48 @@ def resample(
     """
     if array.shape == shape:
         return array
-    if coarse is None:
-        return _zoom(array, shape, order)
-    slices = np.moveaxis(array, coarse, 0)
-    in_plane = [size for axis, size in enumerate(shape) if axis != coarse]
-    zoomed = np.stack([_zoom(each, in_plane, order) for each in slices])
-    nearest = _nearest_index(array.shape[coarse], shape[coarse])
-    return np.ascontiguousarray(np.moveaxis(zoomed[nearest], 0, coarse))
+    depth, rows, columns = (
+        nearest_slices(old, new) if axis == coarse else spline_matrix(old, new, order)
+        for axis, (old, new) in enumerate(zip(array.shape, shape, strict=True))
+    )
+    # Few slices and few rows at a time keep the arrays in double precision small.
+    in_plane = np.empty((array.shape[0], *shape[1:]), np.float32)
+    for part in _parts_of(len(array), array[0].size):
+        in_plane[part] = rows @ (array[part].astype(np.float64) @ columns.T)
+    resampled = np.empty(shape, np.float32)
+    for part in _parts_of(shape[1], in_plane[:, 0].size):
+        resampled[:, part] = np.tensordot(depth, in_plane[:, part].astype(np.float64), 1)
+    # Splines overshoot at edges: clipping keeps intensities within their old range.
+    return np.clip(resampled, array.min(), array.max(), out=resampled)
+
+
+@lru_cache(maxsize=32)
+def spline_matrix(old: int, new: int, order: Literal[1, 3]) -> NDArray[np.float64]:
+    """Return the matrix (new, old) that interpolates an axis between voxel centres over the same
+    extent; edge voxels continue outside.
+
+    Splines along several axes are products of those along each, so that an array is resampled by
+    one matrix product for each axis.
+    """
+    if old == new:
+        return np.eye(old)
+    units = np.eye(old)
+    columns = (
+        ndimage.zoom(unit, new / old, order=order, mode="nearest", grid_mode=True) for unit in units
+    )
+    return np.stack(list(columns), -1)
+
+
+def nearest_slices(old: int, new: int) -> NDArray[np.float64]:
+    """Return the matrix (new, old) that takes the nearest slice along an axis."""
+    return np.eye(old)[_nearest_index(old, new)]
+
+
+def _parts_of(length: int, size: int) -> Iterator[slice]:
+    """Split an axis, whose every index has some voxels, so that parts have about a million."""
+    step = max(1, _PART_VOXELS // size)
+    for first in range(0, length, step):
+        yield slice(first, first + step)
 
 
 def resample_labelmap(
@@ -172,22 +210,10 @@ def normalize(
 def _parts(values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     """Split an array into parts of about a million values."""
     flat = values.reshape(-1)
-    return np.array_split(flat, max(1, flat.size >> 20))
+    return np.array_split(flat, max(1, flat.size // _PART_VOXELS))
 
 
 def _nearest_index(old: int, new: int) -> NDArray[np.intp]:
     """Return for each of ``new`` slices the nearest of ``old`` slices over the same extent."""
     centres = (np.arange(new) + 0.5) * old / new
     return np.clip(centres.astype(np.intp), 0, old - 1)
-
-
-def _zoom(
-    array: NDArray[np.float32], shape: Sequence[int], order: Literal[1, 3]
-) -> NDArray[np.float32]:
-    """Interpolate between voxel centres over the same extent; edge voxels continue outside."""
-    factors = [new / old for new, old in zip(shape, array.shape, strict=True)]
-    zoomed: NDArray[np.float32] = ndimage.zoom(
-        array, factors, order=order, mode="nearest", grid_mode=True
-    )
-    # Splines overshoot at edges: clipping keeps intensities within their old range.
-    return np.clip(zoomed, array.min(), array.max(), out=zoomed)

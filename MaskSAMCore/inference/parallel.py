@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -12,19 +14,48 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_in_parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Return the results of a function for some items, which are processed on a thread each.
+@contextmanager
+def results_in_order(
+    function: Callable[[Item], Result], items: Sequence[Item], threads: int
+) -> Iterator[Iterator[Result]]:
+    """Compute the results of a function for some items, on a few threads.
 
     Two windows on one core each take less time than one after the other on two cores: most
-    operations of a window are too small to be divided well.
+    operations of a window are too small to be divided well. While a result is used, the threads
+    process the items that follow.
+
+    Yields:
+        The results, in the order of the items. Where the context ends early, only items that are
+        being processed are finished.
     """
-    if len(items) == 1:
-        return [function(items[0])]
+    if threads == 1 or len(items) == 1:
+        yield map(function, items)
+        return
     cores = torch.get_num_threads()
-    share = max(1, cores // len(items))
+    share = max(1, cores // threads)
+    pool = ThreadPoolExecutor(threads, "window", torch.set_num_threads, (share,))
+    # This thread has no cores of its own, and idle threads of its operations would wait actively.
+    torch.set_num_threads(share)
     try:
-        with ThreadPoolExecutor(len(items), "window", torch.set_num_threads, (share,)) as pool:
-            return list(pool.map(function, items))
+        yield _results(pool, function, items, threads)
     finally:
+        pool.shutdown(cancel_futures=True)
         # A thread begins with the number that was set last on any thread, thus the pool ends first.
         torch.set_num_threads(cores)
+
+
+def _results(
+    pool: ThreadPoolExecutor,
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    threads: int,
+) -> Iterator[Result]:
+    """Yield results in order; at most one more than the threads is waiting or being computed, so
+    that memory stays low."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > threads:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

@@ -69,9 +69,17 @@ class Runner:
         """Shape (T, H, W) of the network's windows in voxels."""
         return self.model.config.window
 
-    def parts(self, batch: Sequence[Item]) -> list[Sequence[Item]]:
-        """Return a batch in the parts that are processed at the same time."""
-        return [[item] for item in batch] if self.device.type == "cpu" else [batch]
+    def batches(self, items: Sequence[Item], together: int) -> tuple[list[Sequence[Item]], int]:
+        """Return items in the batches that the network processes, and the number of threads.
+
+        Args:
+            items: items in order.
+            together: items that are processed at the same time: in a batch on a GPU, on threads
+                on a CPU.
+        """
+        if self.device.type == "cpu":
+            return [[item] for item in items], together
+        return [items[i : i + together] for i in range(0, len(items), together)], 1
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 from MaskSAMCore.inference.box_prompts import ClassPrompt, window_prompt
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache, copy_window
 from MaskSAMCore.inference.memory import array_bytes
-from MaskSAMCore.inference.parallel import map_in_parallel
+from MaskSAMCore.inference.parallel import results_in_order
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.proposals import ProposalSum
 from MaskSAMCore.inference.runner import AutomaticScores, Runner
@@ -128,7 +128,8 @@ class Scorer:
 
         def score(batch: Sequence[_View]) -> tuple[Any, AutomaticScores]:
             embedding = self._runner.encode(torch.stack([self._extract(view) for view in batch]))
-            return embedding, self._runner.automatic(embedding, all_queries=later)
+            found = self._runner.automatic(embedding, all_queries=later)
+            return embedding if later else None, found
 
         def add(batch: Sequence[_View], scored: tuple[Any, AutomaticScores]) -> None:
             embedding, found = scored
@@ -138,7 +139,7 @@ class Scorer:
                     proposed.add(found.boxes[i], view.window, view.flips)
                 if found.class_logits is not None and later:
                     self._class_logits[view.key] = found.class_logits[i, None].clone()
-                if self._cache.limit:
+                if later:
                     self._cache.put(view.key, copy_window(embedding, i))
 
         self._process_all(self._views, score, add, progress)
@@ -214,15 +215,15 @@ class Scorer:
         memory = self._runner.memory
         waiting = deque(views)
 
-        def next_batch() -> int:
-            progress.step(len(views) - len(waiting), len(views))
-            count = min(batch_size or memory.batch_size, len(waiting))
-            batch = [waiting[i] for i in range(count)]
-            parts = self._runner.parts(batch)
-            for part, scored in zip(parts, map_in_parallel(score, parts), strict=True):
-                add(part, scored)
-            return len(batch)
+        def process_waiting() -> None:
+            together = batch_size or memory.batch_size
+            batches, threads = self._runner.batches(list(waiting), together)
+            with results_in_order(score, batches, threads) as results:
+                for batch, scored in zip(batches, results, strict=True):
+                    add(batch, scored)
+                    for _ in batch:
+                        waiting.popleft()
+                    progress.step(len(views) - len(waiting), len(views))
 
-        while waiting:
-            for _ in range(memory.run(next_batch, progress.message)):
-                waiting.popleft()
+        progress.step(0, len(views))
+        memory.run(process_waiting, progress.message)

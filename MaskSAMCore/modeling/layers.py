@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 # The oneDNN defect that Convolution3d avoids occurs in windows with fewer slices than this.
 _FEW_SLICES = 16
+# Attention among this many tokens is faster on a CPU without ``scaled_dot_product_attention``.
+_FEW_TOKENS = 256
 
 
 class Convolution3d(nn.Conv3d):
@@ -186,10 +188,10 @@ def apply_neck(layers: Any, x: Tensor) -> Tensor:
 def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Return softmax(q k^T scale) v for q, k and v of shape (B, heads, tokens, c).
 
-    ``scaled_dot_product_attention`` does it, except in training on a CPU, where its backward pass
-    is several times slower than the three operations written out.
+    ``scaled_dot_product_attention`` does it, except on a CPU for few tokens, or in training, where
+    its backward pass is several times slower than the three operations written out.
     """
-    if q.device.type == "cpu" and torch.is_grad_enabled():
+    if q.device.type == "cpu" and (torch.is_grad_enabled() or k.shape[-2] <= _FEW_TOKENS):
         return softmax((q * scale) @ k.transpose(-1, -2), -1) @ v
     padding = q.shape[-1] - v.shape[-1]
     # The kernels need keys and values of one width, so values are padded and cropped afterwards.

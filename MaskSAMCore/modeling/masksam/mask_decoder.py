@@ -17,7 +17,6 @@ from MaskSAMCore.modeling.layers import (
     layer_norm_2d,
     pixels_of_tokens,
     softmax,
-    strided_convolution,
     unfold_twice,
 )
 from MaskSAMCore.modeling.masksam.adapters import build_adapter
@@ -211,10 +210,10 @@ class AdaptedMaskDecoder(nn.Module):
         if masks is None:
             return nothing.expand(*prompts.boxes.shape[:3], 1, -1)
         first, norm1, act1, second, norm2, act2, last = prompt_encoder.mask_downscaling
-        x = strided_convolution(first, masks[..., None])
-        x = act1(layer_norm_2d(norm1, x))
-        x = act2(layer_norm_2d(norm2, strided_convolution(second, x)))
-        x = F.linear(x, last.weight.flatten(1), last.bias).flatten(3, 4)
+        x = second(act1(norm1(first(masks.flatten(0, 2)[:, None]))))
+        x = act2(layer_norm_2d(norm2, x.permute(0, 2, 3, 1)))
+        x = F.linear(x, last.weight.flatten(1), last.bias).flatten(1, 2)
+        x = x.unflatten(0, masks.shape[:3])
         if without is not None:
             x = torch.where(without[..., None, None], nothing.to(x.dtype), x)
         return x
