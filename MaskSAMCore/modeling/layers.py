@@ -82,14 +82,13 @@ class ConvolutionBlock(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, outputs, T, H, W) for x (B, inputs, T, H, W), in the memory format of x."""
         convolution, norm, activation = self
+        assert isinstance(norm, nn.InstanceNorm3d)
         x = convolution(x)
         if len(x) > 1 or torch.is_grad_enabled():
             return activation(norm(x))
-        # The instance norm of one window is a batch norm, which keeps channels-last as they are.
-        normed = nn.functional.batch_norm(
-            x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps
-        )
-        return activation(normed)
+        # The instance norm of one window is a batch norm, which copies no channels-last input.
+        weight, bias, eps = norm.weight, norm.bias, norm.eps
+        return activation(nn.functional.batch_norm(x, None, None, weight, bias, True, eps=eps))
 
 
 class Upsample(nn.Module):

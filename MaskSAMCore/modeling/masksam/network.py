@@ -216,12 +216,12 @@ class MaskSAM(Network):
             proposals.mask_embeddings,
             silent,
         )
-        class_logits, masks = self.decoder(
+        class_logits, decoded = self.decoder(
             self.sam, features.neck, features.maps, prompts, proposals.voxel_embeddings
         )
         if self.upscaling is not None:
-            masks = CoarseMasks(self.upscaling(masks.logits), masks.size)
-        prediction = MaskPrediction(class_logits, masks, boxes, proposals.masks.float())
+            decoded = CoarseMasks(self.upscaling(decoded.logits), decoded.size)
+        prediction = MaskPrediction(class_logits, decoded, boxes, proposals.masks.float())
         if torch.is_grad_enabled():
             # Training needs the logits, which a compiled network computes here.
             return prediction.with_mask_logits(prediction.mask_logits)

@@ -142,6 +142,7 @@ class PromptGenerator(nn.Module):
         voxels = None if self.detail is None else self.detail(features.maps[0], fine)
         embeddings = None if self.vector_head is None else self.per_query(self.vector_head(whole))
         if self.prototypes is not None:
+            assert voxels is not None
             if not torch.is_grad_enabled():
                 # What follows computes in float32: the embeddings are converted once.
                 voxels = voxels.float()
