@@ -21,6 +21,15 @@ _VIEWS = ("axial", "coronal", "sagittal")
 _LEGEND_WIDTH = 120
 # Colours of a PNG file whose pixels have one byte.
 _PALETTE = 256
+# Width and height of each view of a thumbnail in pixels, and its quality as a WebP file.
+THUMBNAIL_SIZE = 192
+_THUMBNAIL_QUALITY = 72
+# Views are drawn this much larger, so that outlines are smooth.
+_FINER = 2
+# Letters at the edges of a thumbnail's views: view, side of its square, and letter.
+_DIRECTIONS = ((0, 0, "R"), (1, 0, "R"), (2, 1, "A"))
+# Voxels that are enough for the grey values of a window.
+_WINDOW_VOXELS = 200_000
 
 
 def outline_picture(
@@ -74,6 +83,90 @@ def outline_picture(
     picture = _with_palette(picture, [label.color for label in labels])
     with atomic_file(path) as temporary:
         picture.save(temporary, format="png", optimize=True)
+
+
+def thumbnail(
+    volume: Volume,
+    labelmap: NDArray[Any],
+    labels: Sequence[Label],
+    margin_mm: float = 12.0,
+) -> bytes:
+    """Return a small WebP picture with axial, coronal and sagittal slices and the outlines.
+
+    On each axis the slice with most voxels of the classes is shown, in radiological orientation and
+    on one scale; letters name the patient's right and front.
+
+    Args:
+        volume: volume.
+        labelmap: integers [K, J, I] on its grid.
+        labels: colours of the classes.
+        margin_mm: margin around the classes in mm.
+    """
+    from PIL import Image, ImageDraw
+
+    image, spacing = _oriented(volume, volume.array)
+    found, _ = _oriented(volume, labelmap)
+    centre, window = _region(found, spacing, margin_mm)
+    extents = [(part.stop - part.start) * mm for part, mm in zip(window, spacing, strict=True)]
+    scale = _FINER * THUMBNAIL_SIZE / max(extents)
+    low, high = _grey_window(image[window])
+    colors = np.zeros((max([0, *(label.value for label in labels)]) + 1, 3), np.uint8)
+    for label in labels:
+        colors[label.value] = [round(255 * part) for part in label.color]
+    canvas = Image.new("RGB", (3 * THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+    for axis in range(3):
+        place: list[Any] = list(window)
+        place[axis] = centre[axis]
+        rows, columns = (max(_FINER, round(extents[a] * scale)) for a in range(3) if a != axis)
+        grey = (image[tuple(place)].astype(np.float32) - low) * (255 / (high - low))
+        # The first row of a picture is its top, but that of the slice is inferior or posterior.
+        view = Image.fromarray(grey[::-1].clip(0, 255).astype(np.uint8))
+        view = view.resize((columns, rows), Image.Resampling.BICUBIC).convert("RGB")
+        values = _nearest(found[tuple(place)][::-1], rows, columns)
+        edge = _edges(values)
+        pixels = np.array(view)
+        pixels[edge] = colors[np.minimum(values[edge], len(colors) - 1)]
+        view = Image.fromarray(pixels).reduce(_FINER)
+        left = axis * THUMBNAIL_SIZE + (THUMBNAIL_SIZE - view.width) // 2
+        canvas.paste(view, (left, (THUMBNAIL_SIZE - view.height) // 2))
+    pen = ImageDraw.Draw(canvas)
+    for cell, side, letter in _DIRECTIONS:
+        across = cell * THUMBNAIL_SIZE + (THUMBNAIL_SIZE - 12 if side else 4)
+        pen.text((across, 3), letter, fill=(210, 210, 210))
+    buffer = BytesIO()
+    canvas.save(buffer, format="webp", quality=_THUMBNAIL_QUALITY)
+    return buffer.getvalue()
+
+
+def _grey_window(values: NDArray[Any]) -> tuple[float, float]:
+    """Return the values that are shown black and white: all but outliers lie between them."""
+    flat = values.ravel()
+    some = flat[:: max(1, flat.size // _WINDOW_VOXELS)]
+    low, high = np.percentile(some, (1, 99.5)) if some.size else (0.0, 1.0)
+    return float(low), max(float(high), float(low) + 1e-6)
+
+
+def _nearest(plane: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
+    """Return a plane [rows, columns] of the nearest values."""
+    across = np.arange(columns) * plane.shape[1] // columns
+    return plane[np.arange(rows)[:, None] * plane.shape[0] // rows, across]
+
+
+def _edges(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return the labelled pixels of a plane within two pixels of another value."""
+    other = np.zeros(values.shape, bool)
+    for axis in (0, 1):
+        for step in range(1, _FINER + 1):
+            near, far = _along(axis, slice(step, None)), _along(axis, slice(None, -step))
+            differ = values[near] != values[far]
+            other[near] |= differ
+            other[far] |= differ
+    return other & (values > 0)
+
+
+def _along(axis: int, part: slice) -> tuple[slice, ...]:
+    """Return an index of a part along one axis of a plane."""
+    return (part, slice(None)) if axis == 0 else (slice(None), part)
 
 
 def _with_palette(picture: Any, colors: Sequence[Sequence[float]]) -> Any:

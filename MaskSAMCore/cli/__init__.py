@@ -24,6 +24,7 @@ from MaskSAMCore.cli import (
     export,
     models,
     predict,
+    report,
     train,
 )
 from MaskSAMCore.errors import Cancelled, MaskSAMError, describe, one_line
@@ -60,7 +61,18 @@ def _options(
     """Accept the options that come before the command."""
 
 
-for command in (predict, evaluate, train, convert, compare, export, models, demo, benchmark):
+for command in (
+    predict,
+    report,
+    evaluate,
+    train,
+    convert,
+    compare,
+    export,
+    models,
+    demo,
+    benchmark,
+):
     command.register(app)
 
 

@@ -27,6 +27,8 @@ from MaskSAMCore.cohort.dask_cluster import DaskCluster
 from MaskSAMCore.cohort.dask_run import DaskRun
 from MaskSAMCore.cohort.dask_worker import WorkerSettings
 from MaskSAMCore.cohort.record import CaseRecord, count_statuses
+from MaskSAMCore.cohort.report.page import check_installed as check_report
+from MaskSAMCore.cohort.report.page import write_report
 from MaskSAMCore.cohort.run import record_left_out, remaining_cases, run_cases
 from MaskSAMCore.cohort.shard import Shard
 from MaskSAMCore.cohort.table import TABLE_NAME, CaseTable
@@ -117,6 +119,11 @@ def predict(
     volumes: Path | None = typer.Option(
         None, help="Also write volumes, scores and left-right asymmetry of all cases to a CSV file."
     ),
+    report: Path | None = typer.Option(
+        None,
+        help="Also write one HTML page about all cases, those to look at first in front, and the"
+        " picture of each beside its labelmap.",
+    ),
     dicom_report: bool = typer.Option(
         False,
         "--dicom-report",
@@ -164,6 +171,8 @@ def predict(
             f"'{model}' segments the objects in boxes: draw ROIs in Slicer, save them and add"
             " --boxes FILE.mrk.json"
         )
+    if report is not None:
+        check_report()
     part = None if shard is None else Shard.parse(shard)
     cluster = None if dask is None else DaskCluster.parse(dask)
     if cluster is not None and cluster.is_local:
@@ -193,11 +202,13 @@ def predict(
         mirror=(segmenter.tta if tta is None else tta.value) == "mirror",
         probabilities=probabilities,
         dicom_report=dicom_report,
+        pictures=report is not None,
         overwrite=overwrite or skip_existing,
     )
     cases, left_out = _of_shard(found, part)
-    if part is not None and volumes is not None:
-        volumes = part.own_file(volumes)
+    if part is not None:
+        volumes = None if volumes is None else part.own_file(volumes)
+        report = None if report is None else part.own_file(report)
     class_names = [label.name for label in segmenter.labels]
     class_names += [box.class_name for box in settings.boxes or ()]
     # An error of one of a few files that were named leaves nothing behind, thus no table.
@@ -213,9 +224,11 @@ def predict(
         check_derivatives(output, bids)
     files = [path for case in cases for path in settings.outputs(case)]
     extended = [output / name for name in ((DESCRIPTION, LOOKUP_TABLE) if bids else ())]
+    if report is not None:
+        extended += [case.picture for case in cases]
     started = time.monotonic()
     checked = prepared(
-        Outputs((*files, *present(volumes)), extended=(*extended, *present(table.path))),
+        Outputs((*files, *present(volumes, report)), extended=(*extended, *present(table.path))),
         _inputs(cases, roi, boxes, Path(model)),
         settings.overwrite,
     )
@@ -249,6 +262,9 @@ def predict(
                     done = table.volumes()
                     if volumes is not None and done:
                         write_volume_table(volumes, done)
+        if report is not None:
+            folder = output if in_folder else found.cases[0].output.parent
+            write_report(report, table.rows, folder, segmenter.labels, overwrite=True)
         if table.path is not None:
             flat = all(case.output.parent == output for case in cases)
             done_now = sum(record.status == "done" for record in records)

@@ -55,9 +55,19 @@ class Case:
         return self.output.with_name(f"{image_stem(self.output)}_report{DICOM_SUFFIX}")
 
     @property
+    def picture(self) -> Path:
+        """File for the picture of slices with outlines."""
+        return picture_of(self.output)
+
+    @property
     def is_dicom(self) -> bool:
         """True if the segmentation is written as DICOM."""
         return self.output.name.lower().endswith(DICOM_SUFFIX)
+
+
+def picture_of(output: Path) -> Path:
+    """Return the file for the picture of a labelmap, beside it."""
+    return output.with_name(f"{image_stem(output)}_picture.webp")
 
 
 @dataclass(frozen=True)

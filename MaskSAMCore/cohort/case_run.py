@@ -21,6 +21,8 @@ from MaskSAMCore.geometry import RasBox, Volume, box_on_grid
 from MaskSAMCore.io.dicom_report import write_dicom_report
 from MaskSAMCore.io.dicom_segmentation import Algorithm, write_dicom_segmentation
 from MaskSAMCore.io.dicom_source import DicomSource, read_source
+from MaskSAMCore.io.files import write_bytes
+from MaskSAMCore.pictures import thumbnail
 
 if TYPE_CHECKING:
     from MaskSAMCore.inference import Segmentation, Segmenter
@@ -40,6 +42,7 @@ class CaseSettings:
         probabilities: whether the probabilities of all classes are written, too.
         dicom_report: whether the volumes are written as a DICOM report, too, beside a DICOM
             segmentation.
+        pictures: whether a picture of each case is written, too, for the report.
         overwrite: whether existing outputs may be replaced.
     """
 
@@ -49,10 +52,11 @@ class CaseSettings:
     mirror: bool = False
     probabilities: bool = False
     dicom_report: bool = False
+    pictures: bool = False
     overwrite: bool = False
 
     def outputs(self, case: Case) -> tuple[Path, ...]:
-        """Return the files to write for a case."""
+        """Return the files without which a case is not complete."""
         outputs = [case.output]
         if self.probabilities:
             outputs.append(case.probabilities)
@@ -178,6 +182,9 @@ class CaseRun:
             io.write_probabilities(
                 result.probabilities, result.volume, case.probabilities, overwrite=overwrite
             )
+        if self._settings.pictures:
+            picture = thumbnail(result.volume, result.labelmap, result.labels)
+            write_bytes(case.picture, picture)
         # The labelmap comes last: a case is complete where it exists.
         if self._source is None:
             io.write_labelmap(

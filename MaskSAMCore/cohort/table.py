@@ -64,7 +64,7 @@ class CaseTable:
         self._classes = list(dict.fromkeys(map(visible, class_names)))
         if path is None:
             return
-        earlier = _earlier_rows(path)
+        earlier = read_rows(path)
         if shard is not None:
             earlier = {name: row for name, row in earlier.items() if name in self._cases}
         self.rows = earlier
@@ -149,8 +149,12 @@ class CaseTable:
             write_text(self.path, text if text.isascii() else _BYTE_ORDER_MARK + text)
 
 
-def _earlier_rows(path: Path) -> dict[str, Row]:
-    """Return the rows of a table and of the tables of its shards, the latest of each case."""
+def read_rows(path: Path) -> dict[str, Row]:
+    """Return the rows of a table and of the tables of its shards, the latest of each case.
+
+    Raises:
+        MaskSAMError: a table cannot be read, or is another kind of file.
+    """
     tables = [path, *Shard.files(path)]
     found: dict[str, Row] = {}
     for table in sorted((t for t in tables if t.is_file()), key=lambda t: t.stat().st_mtime):
@@ -205,11 +209,24 @@ def _append(path: Path, line: str) -> None:
         raise MaskSAMError(f"cannot write {path}: {reason}") from error
 
 
+def paths_of(cell: str) -> list[Path]:
+    """Return the paths in a cell of the inputs or the output."""
+    return [Path(text) for text in cell.split(_NOTE_SEPARATOR) if text]
+
+
+def volumes_of_row(row: Row) -> dict[str, tuple[float, float]]:
+    """Return the volume in ml and the confidence of each class in a row; 0 if it was not found."""
+    found = {}
+    for column, value in row.items():
+        if column.endswith(_VOLUME) and value:
+            name = column[: -len(_VOLUME)]
+            found[name] = float(value), float(row.get(name + _CONFIDENCE) or 0)
+    return found
+
+
 def _volumes(row: Row) -> list[StructureVolume]:
     """Return the volumes and confidences of the classes in a row that were found."""
-    found = []
-    for column, value in row.items():
-        if column.endswith(_VOLUME) and value and float(value) > 0:
-            name = column[: -len(_VOLUME)]
-            found.append((name, float(row.get(name + _CONFIDENCE) or 0), float(value)))
+    found = [
+        (name, confidence, ml) for name, (ml, confidence) in volumes_of_row(row).items() if ml > 0
+    ]
     return structure_volumes(found, voxel_ml=1.0)

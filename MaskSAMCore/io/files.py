@@ -202,6 +202,12 @@ def write_text(path: Path, text: str, overwrite: bool = True) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def write_bytes(path: Path, content: bytes, overwrite: bool = True) -> None:
+    """Write a file, complete or not at all; see :func:`atomic_file`."""
+    with atomic_file(path, overwrite) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(
     path: Path, values: Any, overwrite: bool = True, *, ensure_ascii: bool = True
 ) -> None:

@@ -172,3 +172,38 @@ def test_the_number_of_threads_is_that_of_the_option(folder: Path, model: str):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_report_of_shards_shows_all_cases_with_pictures(
+    folder: Path, model: str, capfd: pytest.CaptureFixture[str]
+):
+    write_bad_files(folder / "in" / "bad")
+    out = folder / "out"
+    options = ["--report", str(out / "part.html")]
+    for number in (1, 2):
+        predict(folder, model, "--shard", f"{number}/2", *options)
+    assert {path.name for path in out.glob("*.html")} == {
+        "part-1-of-2.html",
+        "part-2-of-2.html",
+    }
+    assert main(["report", str(out)]) == 0
+    text = (out / "report.html").read_text("utf-8")
+    assert text.count('<li id="case-') == len(NAMES) + 4
+    assert text.count("data:image/webp;base64,") == len(NAMES)
+    assert text.index("is an empty file") < text.index("site0/case_0")
+    assert "add --overwrite" in error_of(capfd, ["report", str(out)])
+
+
+def test_a_finished_run_gets_its_report_later(
+    folder: Path, model: str, capfd: pytest.CaptureFixture[str]
+):
+    assert predict(folder, model) == 0
+    assert not list(folder.rglob("*.webp"))
+    report = folder / "elsewhere" / "report.html"
+    assert predict(folder, model, "--skip-existing", "--report", str(report)) == 0
+    text = report.read_text("utf-8")
+    assert text.count("data:image/webp;base64,") == len(NAMES)
+    assert 'href="../out/site0/case_0.nii.gz"' in text.replace("./../", "../")
+    empty = folder / "empty"
+    empty.mkdir()
+    assert "holds no cases.csv" in error_of(capfd, ["report", str(empty)])

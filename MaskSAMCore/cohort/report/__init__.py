@@ -1,0 +1,1 @@
+"""Report of a run: one page without any network, the cases to look at first."""

@@ -1,0 +1,360 @@
+"""The page of a report, made from the table of a run and the files that it names."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from MaskSAMCore.cohort.case import picture_of
+from MaskSAMCore.cohort.report.figure import distribution_svg
+from MaskSAMCore.cohort.report.outliers import (
+    FEWEST_VALUES,
+    OUTLIER,
+    ClassVolumes,
+    class_volumes,
+)
+from MaskSAMCore.cohort.report.pictures import draw_picture
+from MaskSAMCore.cohort.table import Row, paths_of, volumes_of_row
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import write_text
+from MaskSAMCore.labels import Label, default_colors
+
+# Column of the table with the lower bound of the expected Dice, which not all models have.
+EXPECTED_DICE = "expected_dice_low"
+# Outliers of a case that are named beside its picture.
+_NAMED_OUTLIERS = 6
+# Threads that read images at the same time.
+_READERS = 4
+_PACKAGES = ("jinja2", "matplotlib", "PIL")
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A class whose volume is an outlier.
+
+    Attributes:
+        name: class name.
+        ml: volume in ml.
+        median: median of the cohort in ml.
+        score: robust z-score.
+    """
+
+    name: str
+    ml: float
+    median: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Link:
+    """A file of a case.
+
+    Attributes:
+        text: text of the link.
+        href: address relative to the page; empty if the file does not exist.
+    """
+
+    text: str
+    href: str
+
+
+@dataclass(frozen=True)
+class ReportCase:
+    """A case as the page shows it.
+
+    Attributes:
+        number: place in the order of the page, from 0.
+        name: name of the case.
+        status: status in the table.
+        reason: reason for a case that is skipped or failed.
+        notes: messages for the user.
+        links: files of the case.
+        outliers: outliers in volume, the strongest first.
+        score: largest distance of a volume from the cohort's median, in robust standard deviations;
+            None if unknown.
+        dice: lower bound of the expected Dice; None if unknown.
+        seconds: time for the case; None if unknown.
+        memory: peak of the memory in MB; None if unknown.
+        total: volume of all classes in ml; None if unknown.
+    """
+
+    number: int
+    name: str
+    status: str
+    reason: str
+    notes: str
+    links: tuple[Link, ...]
+    outliers: tuple[Finding, ...]
+    score: float | None
+    dice: float | None
+    seconds: float | None
+    memory: float | None
+    total: float | None
+
+    @property
+    def kind(self) -> str:
+        """Filter of the page that shows the case."""
+        return "outlier" if self.outliers else self.status
+
+
+def check_installed() -> None:
+    """Check that the packages are installed with which reports are made.
+
+    Raises:
+        MaskSAMError: a package is missing.
+    """
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise MaskSAMError(f"reports need {', '.join(missing)}: pip install 'masksam[report]'")
+
+
+def write_report(
+    path: Path,
+    rows: Mapping[str, Row],
+    folder: Path,
+    labels: Sequence[Label] = (),
+    overwrite: bool = False,
+) -> None:
+    """Write the page, complete or not at all.
+
+    Failures come first, then cases with the lowest expected Dice or, without it, the strongest
+    outliers in volume. Pictures are those that the run has written; others are drawn from the
+    images and labelmaps.
+
+    Args:
+        path: HTML file to write.
+        rows: rows of the table of the run by case.
+        folder: folder of the results.
+        labels: classes of the model with their colours; without them, default colours.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        MaskSAMError: a package is missing, there are no rows, or the file exists or cannot be
+            written.
+    """
+    check_installed()
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    if not rows:
+        raise MaskSAMError(f"{folder} has no cases to report: segment some first")
+    volumes = {name: volumes_of_row(row) for name, row in rows.items() if row["status"] == "done"}
+    classes = class_volumes(
+        {name: {c: ml for c, (ml, _) in found.items()} for name, found in volumes.items()}
+    )
+    cases = _ordered([_case(row, classes, folder, path.parent) for row in rows.values()])
+    numbers = {case.name: case.number for case in cases}
+    colors = _colors(classes, labels)
+    script = (_HERE / "report.js").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        # Names of files and messages may hold anything.
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html").render(
+        title=f"Segmentations in {folder.resolve().name}",
+        made=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        models=sorted({_model(row) for row in rows.values()} - {""}),
+        counts=_counts(cases),
+        cases=cases,
+        pictures=_pictures(cases, rows, folder, labels),
+        figure=distribution_svg(classes, colors, numbers),
+        classes=list(zip((one.name for one in classes), colors, strict=True)),
+        data={
+            "limit": OUTLIER,
+            "classes": _class_data(classes, colors),
+            "cases": _data(cases, classes, volumes),
+        },
+        has_dice=any(case.dice is not None for case in cases),
+        has_scores=any(one.scores for one in classes),
+        limit=OUTLIER,
+        fewest=FEWEST_VALUES,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=(_HERE / "report.css").read_text(encoding="utf-8"),
+    )
+    write_text(path, page, overwrite)
+
+
+def _case(row: Row, classes: Sequence[ClassVolumes], folder: Path, base: Path) -> ReportCase:
+    """Return a case, with links relative to a folder. It has the number 0."""
+    name = row["case"]
+    scores = {one.name: one.scores[name] for one in classes if name in one.scores}
+    outliers = [
+        Finding(one.name, one.ml[name], one.median, scores[one.name])
+        for one in classes
+        if abs(scores.get(one.name, 0.0)) > OUTLIER
+    ]
+    ml = [one.ml[name] for one in classes if name in one.ml]
+    return ReportCase(
+        number=0,
+        name=name,
+        status=row["status"],
+        reason=row["reason"],
+        notes=row["notes"],
+        links=tuple(_links(row, folder, base)),
+        outliers=tuple(sorted(outliers, key=lambda one: -abs(one.score))[:_NAMED_OUTLIERS]),
+        score=max(map(abs, scores.values())) if scores else None,
+        dice=_number(row.get(EXPECTED_DICE, "")),
+        seconds=_number(row["seconds"]),
+        memory=_number(row["peak_memory_mb"]),
+        total=sum(ml) if ml else None,
+    )
+
+
+def _ordered(cases: Sequence[ReportCase]) -> list[ReportCase]:
+    """Return cases with their numbers, those to look at first in front."""
+    statuses = {"failed": 0, "started": 1, "done": 2}
+    has_dice = any(case.dice is not None for case in cases)
+
+    def place(case: ReportCase) -> tuple[int, float, float, str]:
+        dice = case.dice if has_dice and case.dice is not None else math.inf
+        return (statuses.get(case.status, 3), dice, -(case.score or 0.0), case.name)
+
+    return [
+        ReportCase(**{**vars(case), "number": number})
+        for number, case in enumerate(sorted(cases, key=place))
+    ]
+
+
+def _links(row: Row, folder: Path, base: Path) -> list[Link]:
+    inputs = paths_of(row["input"])
+    names = ["image"] if len(inputs) == 1 else [f"image {n + 1}" for n in range(len(inputs))]
+    links = [Link(name, _href(path, base)) for name, path in zip(names, inputs, strict=True)]
+    if row["status"] in ("done", "skipped"):
+        for output in paths_of(row["output"]):
+            found = find_output(output, folder)
+            links += [
+                Link("labelmap", _href(found, base)),
+                Link("folder", _href(found.parent, base)),
+            ]
+    return links
+
+
+def find_output(path: Path, folder: Path) -> Path:
+    """Return where an output of a table lies now, which may have been written from elsewhere.
+
+    Args:
+        path: path as in the table, relative to the working directory of the run.
+        folder: folder of the results, which may have been moved.
+    """
+    parts = path.parts
+    candidates = (folder.joinpath(*parts[start:]) for start in range(1, len(parts)))
+    return next((one for one in (path, *candidates) if one.exists()), path)
+
+
+def _href(path: Path, base: Path) -> str:
+    """Return the address of a file relative to a folder; empty if there is no such file."""
+    if not path.exists():
+        return ""
+    target = path.resolve()
+    try:
+        relative = Path(os.path.relpath(target, base.resolve())).as_posix()
+    except ValueError:  # another drive of Windows
+        return target.as_uri()
+    return "./" + quote(relative)
+
+
+def _pictures(
+    cases: Sequence[ReportCase], rows: Mapping[str, Row], folder: Path, labels: Sequence[Label]
+) -> list[str]:
+    """Return the picture of each case in base 64; empty if there is none."""
+
+    def picture(case: ReportCase) -> str:
+        row = rows[case.name]
+        outputs = paths_of(row["output"])
+        if case.status not in ("done", "skipped") or not outputs:
+            return ""
+        output = find_output(outputs[0], folder)
+        written = picture_of(output)
+        if written.is_file():
+            content = written.read_bytes()
+        else:
+            content = draw_picture(paths_of(row["input"])[:1], output, labels)
+        return base64.b64encode(content).decode()
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(picture, cases))
+
+
+def _colors(classes: Sequence[ClassVolumes], labels: Sequence[Label]) -> list[str]:
+    """Return the colour of each class as "#rrggbb"."""
+    known = {label.name: label.color for label in labels}
+    defaults = default_colors(len(classes))
+    colors = [known.get(one.name, d) for one, d in zip(classes, defaults, strict=True)]
+    return ["#" + "".join(f"{round(255 * part):02x}" for part in color) for color in colors]
+
+
+def _class_data(classes: Sequence[ClassVolumes], colors: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": one.name,
+            "color": color,
+            "low": round(one.low, 4),
+            "median": round(one.median, 4),
+            "high": round(one.high, 4),
+        }
+        for one, color in zip(classes, colors, strict=True)
+    ]
+
+
+def _data(
+    cases: Sequence[ReportCase],
+    classes: Sequence[ClassVolumes],
+    volumes: Mapping[str, Mapping[str, tuple[float, float]]],
+) -> list[list[Any]]:
+    """Return volume, confidence and score of the classes of each case; None if unknown."""
+    found = []
+    for case in cases:
+        own = volumes.get(case.name, {})
+        found.append(
+            [
+                [
+                    round(own[one.name][0], 4),
+                    round(own[one.name][1], 3),
+                    round(one.scores[case.name], 2) if one.scores else None,
+                ]
+                if one.name in own
+                else None
+                for one in classes
+            ]
+        )
+    return found
+
+
+def _counts(cases: Sequence[ReportCase]) -> list[tuple[str, str, int]]:
+    """Return the filters of the page: kind, text and number of cases."""
+    texts = {
+        "failed": "failed",
+        "started": "interrupted",
+        "outlier": "outliers in volume",
+        "done": "without outliers",
+        "skipped": "skipped",
+    }
+    kinds = [case.kind for case in cases]
+    return [(kind, text, kinds.count(kind)) for kind, text in texts.items() if kind in kinds]
+
+
+def _model(row: Row) -> str:
+    return " ".join(filter(None, (row["model"], row["model_version"], row["software"])))
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
