@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def distribution_svg(
         whiskers = [100 * one.low / one.median, 100 * one.high / one.median]
         low, high = np.percentile(list(percent.values()), (25, 75))
         # Colours alone may be those of the page.
-        edge = {"edgecolor": _TEXT_COLOR, "linewidth": 0.5}
+        edge: dict[str, Any] = {"edgecolor": _TEXT_COLOR, "linewidth": 0.5}
         axes.plot(whiskers, [place] * 2, color=_TEXT_COLOR, linewidth=0.9, alpha=0.6)
         axes.barh(place, high - low, 0.62, low, color=color, zorder=2, **edge)
         outside = [case for case, score in one.scores.items() if abs(score) > OUTLIER]
