@@ -153,8 +153,19 @@ def train(
     compiled: bool = typer.Option(
         False, "--compile", help="Compile the network first: faster, needs a C++ compiler."
     ),
-    validation_minutes: float = typer.Option(
-        4.0, min=0.01, help="Time between two validations in minutes."
+    validation_share: float | None = typer.Option(
+        None,
+        min=0.001,
+        max=1.0,
+        help="Largest share of the time for validation, 0.1 by default.",
+    ),
+    validation_minutes: float | None = typer.Option(
+        None, min=0.01, help="Least time between two validations in minutes, 4 by default."
+    ),
+    cache: Path | None = typer.Option(
+        None,
+        help="Folder for the preprocessed cases, which several trainings may share; by default they"
+        " lie in the run until it is complete.",
     ),
     preview_windows: int | None = typer.Option(
         None,
@@ -195,7 +206,9 @@ def train(
         sam_checkpoint=sam_checkpoint,
         weights=weights,
         compiled=compiled,
+        validation_share=validation_share,
         validation_minutes=validation_minutes,
+        cache=cache,
     )
     chosen = {
         "learning_rate": learning_rate,
@@ -207,7 +220,7 @@ def train(
     report = Report(time.monotonic())
     runs = [output] if folds is None else [fold_run(output, index) for index in range(folds)]
     written = Outputs(
-        tuple(run / name for run in runs for name in WRITTEN_FILES), filled=(output, *runs)
+        tuple(run / name for run in runs for name in WRITTEN_FILES), filled=(output, *runs, *present(cache))
     )
     given = Inputs(
         (dataset, *present(splits, targets, sam_checkpoint, weights)),

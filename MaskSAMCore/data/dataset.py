@@ -7,10 +7,10 @@ labelmap dataset, whose images are synthesised.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,8 @@ _SYNTHETIC = "synthetic"
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9_-]+)+")
 # Unknown values listed in an error message.
 _LISTED_VALUES = 10
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -191,30 +193,46 @@ def examine_dataset(
 def load_cases(
     dataset: Dataset, names: Sequence[str], known_problems: Sequence[str] = ()
 ) -> list[LabelledCase]:
+    """Read and check cases and return them all, see :func:`examine_cases`."""
+    return examine_cases(dataset, names, lambda _, case: case, known_problems)
+
+
+def examine_cases(
+    dataset: Dataset,
+    names: Sequence[str],
+    examine: Callable[[int, LabelledCase], Result],
+    known_problems: Sequence[str] = (),
+) -> list[Result]:
     """Read and check cases, all of them, before any work begins.
+
+    Only one case is in memory at a time, apart from the results.
 
     Args:
         dataset: dataset with the cases.
         names: names of the cases to read.
+        examine: function of a case's number and the case.
         known_problems: problems found before, to report together with those of the cases.
+
+    Returns:
+        The result of the function for each case.
 
     Raises:
         MaskSAMError: one report of all problems: missing or unreadable files, files on different
             grids, labels that are not integers or belong to no class.
     """
     problems = list(known_problems)
-    loaded = []
-    for case in dataset.select(names):
+    results = []
+    for number, case in enumerate(dataset.select(names)):
         labelled, found = _load_case(dataset, case)
         problems += found
         if labelled is not None:
-            loaded.append(labelled)
+            results.append(examine(number, labelled))
     if problems:
         raise MaskSAMError(
             f"{dataset.folder} has {len(problems)} problem(s), nothing was started: "
             + "; ".join(problems)
         )
-    return loaded
+    return results
 
 
 def _examine_labelmaps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
 from MaskSAMCore.data.augmentation import Augmentation, Deformation
+from MaskSAMCore.data.case_cache import CaseSource, StoredArrays
 from MaskSAMCore.data.planning import Plan
 from MaskSAMCore.data.preprocessing import PreparedCase
 
@@ -19,7 +21,7 @@ _VOXELS_PER_CLASS = 10_000
 
 
 @dataclass(frozen=True)
-class _IndexedCase:
+class IndexedCase:
     """A prepared case with voxels of each class, on which windows are centred.
 
     Attributes:
@@ -27,19 +29,79 @@ class _IndexedCase:
         labelmap: (D, R, W).
         lowest: lowest intensity of each channel.
         foreground: for each class present, int (M, 3), at most 10,000 of its voxels.
+        reference: labelmap at the resolution of the input, along the axes of the plan; None for a
+            case that is not validated.
     """
+
+    # Names of the arrays of :meth:`to_arrays`.
+    ARRAYS: ClassVar[tuple[str, ...]] = ("image", "labelmap", "lowest", "voxels", "counts")
 
     image: NDArray[np.float32]
     labelmap: NDArray[np.integer]
     lowest: tuple[float, ...]
-    foreground: tuple[NDArray[np.intp], ...]
+    foreground: tuple[NDArray[np.integer], ...]
+    reference: NDArray[np.integer] | None = None
 
     @classmethod
-    def from_case(cls, case: PreparedCase) -> _IndexedCase:
+    def from_case(
+        cls, case: PreparedCase, reference: NDArray[np.integer] | None = None
+    ) -> IndexedCase:
+        """Prepare a case with a labelmap."""
         assert case.labelmap is not None
         foreground = sample_voxels(case.labelmap, _VOXELS_PER_CLASS)
         lowest = tuple(float(channel.min()) for channel in case.image)
-        return cls(case.image, case.labelmap, lowest, foreground)
+        return cls(case.image, case.labelmap, lowest, foreground, reference)
+
+    def open(self) -> IndexedCase:
+        """Return the case itself, which is in memory."""
+        return self
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the case as named arrays."""
+        arrays = {
+            "image": self.image,
+            "labelmap": self.labelmap,
+            "lowest": np.array(self.lowest, np.float64),
+            **packed_voxels(self.foreground),
+        }
+        return arrays if self.reference is None else {**arrays, "reference": self.reference}
+
+
+@dataclass(frozen=True)
+class CachedCase:
+    """A case in a cache.
+
+    Attributes:
+        stored: arrays of :meth:`IndexedCase.to_arrays`.
+        validated: True if the case has a reference.
+    """
+
+    stored: StoredArrays
+    validated: bool = False
+
+    def open(self) -> IndexedCase:
+        """Return the case with arrays mapped into memory."""
+        read = self.stored.read
+        return IndexedCase(
+            read("image"),
+            read("labelmap"),
+            tuple(read("lowest").tolist()),
+            unpacked_voxels(self.stored),
+            read("reference") if self.validated else None,
+        )
+
+
+def packed_voxels(samples: Sequence[NDArray[np.integer]]) -> dict[str, NDArray[Any]]:
+    """Return the result of :func:`sample_voxels` as two arrays: all voxels, and their number for
+    each class."""
+    voxels = np.concatenate([np.empty((0, 3), np.int32), *samples]).astype(np.int32)
+    return {"voxels": voxels, "counts": np.array([len(each) for each in samples], np.int64)}
+
+
+def unpacked_voxels(stored: StoredArrays) -> tuple[NDArray[np.integer], ...]:
+    """Return the samples of voxels of :func:`packed_voxels`."""
+    voxels, ends = stored.read("voxels"), np.cumsum(stored.read("counts"))
+    return tuple(np.split(voxels, ends[:-1])) if len(ends) else ()
 
 
 def sample_voxels(labelmap: NDArray[np.integer], limit: int) -> tuple[NDArray[np.intp], ...]:
@@ -65,7 +127,7 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
     """Random augmented windows without end, different in every worker and every training process.
 
     Args:
-        cases: prepared cases with labelmaps.
+        cases: prepared cases with labelmaps, which each process opens for itself.
         plan: plan with the window's size and spacing.
         strength: strength of the augmentation; 0 for none.
         mirror: axes of the window that are mirrored at random.
@@ -82,7 +144,7 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        cases: Sequence[PreparedCase],
+        cases: Sequence[CaseSource[IndexedCase]],
         plan: Plan,
         strength: float,
         mirror: tuple[int, ...],
@@ -99,7 +161,7 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         self.mirror = mirror
         self.foreground_share = foreground_share
         self.seed = seed
-        self._cases = [_IndexedCase.from_case(case) for case in cases]
+        self._cases = list(cases)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images, float32 (C, T, H, W), with their classes, int64 (T, H, W)."""
@@ -120,12 +182,13 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
             self.contrast,
             self.deformation,
         )
+        cases = [source.open() for source in self._cases]
         while True:
-            case = self._cases[rng.integers(len(self._cases))]
+            case = cases[rng.integers(len(cases))]
             centre = self._random_centre(case, rng)
             yield augmentation(case.image, case.labelmap, centre, case.lowest)
 
-    def _random_centre(self, case: _IndexedCase, rng: np.random.Generator) -> tuple[int, ...]:
+    def _random_centre(self, case: IndexedCase, rng: np.random.Generator) -> tuple[int, ...]:
         """Return a window's centre in voxels; at most a tenth of the window lies outside."""
         shape, window = np.array(case.labelmap.shape), np.array(self.plan.window)
         slack = window // 10

@@ -124,16 +124,21 @@ class BestWeightsSaver:
         for logger in module.loggers:
             logger.save()
         draw_curves(self.run)
-        self.report(f"validation Dice {dice:.4f}{' (best so far)' if best else ''}")
+        so_far = " (best so far)" if best else ""
+        duration = format_duration(module.validation_seconds)
+        self.report(f"validation Dice {dice:.4f}{so_far}, in {duration}")
 
 
 class Validation(Callback):
     """Callback that validates the averaged weights on whole cases, at intervals and at the end.
 
-    Only the first process validates; the others wait.
+    A validation of s seconds is followed by at least s (1 - share) / share seconds of training, and
+    none comes so late that the last one would follow sooner. Only the first process validates; the
+    others wait.
 
     Args:
-        minutes: time between two validations in minutes.
+        share: largest share of the time that validations take.
+        minutes: least time between two validations in minutes.
         evaluate: function that scores a network on a kind of device.
         saver: writer of the weights and scores.
         checkpoints: callback whose checkpoint is saved before each validation but the last, because
@@ -142,11 +147,13 @@ class Validation(Callback):
 
     def __init__(
         self,
+        share: float,
         minutes: float,
         evaluate: Callable[[Network, str], Scores],
         saver: BestWeightsSaver,
         checkpoints: ResumableCheckpoints,
     ) -> None:
+        self.share = share
         self.minutes = minutes
         self.evaluate = evaluate
         self.saver = saver
@@ -159,7 +166,9 @@ class Validation(Callback):
         """Validate when it is due in any process."""
         if module.generator_alone:
             self._last = time.monotonic()
-        due = time.monotonic() - self._last >= 60 * self.minutes
+        interval = self.interval(module)
+        since = time.monotonic() - self._last
+        due = since >= interval and module.seconds_left >= interval
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             self.checkpoints.save(trainer)
             self.run(trainer, module)
@@ -168,13 +177,20 @@ class Validation(Callback):
         """Validate the last weights."""
         self.run(trainer, module)
 
+    def interval(self, module: MaskSAMModule) -> float:
+        """Return the least time from the end of a validation to the next one in seconds."""
+        rest = module.validation_seconds * (1 - self.share) / self.share
+        return max(60 * self.minutes, rest)
+
     def run(self, trainer: lightning.Trainer, module: MaskSAMModule) -> None:
         """Validate once, and save and log the result."""
+        began = time.monotonic()
         if trainer.is_global_zero:
             training = module.model.training
             module.model.eval()
             with module.averaged.applied(module.model), uncompiled(module.model):
                 scores = self.evaluate(module.model, module.device.type)
+                module.validation_seconds = time.monotonic() - began
                 best = scores.mean > module.best_dice
                 module.best_dice = max(scores.mean, module.best_dice)
                 self.saver.save(module, scores, best)
@@ -185,6 +201,7 @@ class Validation(Callback):
                 logger.log_metrics(values, step=trainer.global_step)
         trainer.strategy.barrier("validation")
         self._last = time.monotonic()
+        module.validation_seconds = self._last - began
 
 
 class ProgressLogger(Callback):

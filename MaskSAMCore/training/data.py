@@ -1,4 +1,4 @@
-"""Training data: a dataset that is read, checked, planned and preprocessed."""
+"""Training data: a dataset that is read, checked, planned and preprocessed into a cache."""
 
 from __future__ import annotations
 
@@ -7,31 +7,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch.utils.data import DataLoader
 
-from MaskSAMCore.data import Plan, PreparedCase, preprocess, repeat_edge_slices
-from MaskSAMCore.data.dataset import Dataset, LabelledCase, examine_dataset, load_cases
+from MaskSAMCore.data import Plan
+from MaskSAMCore.data.case_cache import CaseCache
+from MaskSAMCore.data.dataset import Dataset, examine_cases, examine_dataset
 from MaskSAMCore.data.label_scheme import LabelScheme
 from MaskSAMCore.data.patients import parted_lookalikes
 from MaskSAMCore.data.planning import (
     CaseFingerprint,
-    case_fingerprint,
     make_plan,
     summarize,
     with_ct_window,
 )
 from MaskSAMCore.data.splits import Fold, find_split
 from MaskSAMCore.data.synthesis.generator import SynthesisRanges
-from MaskSAMCore.data.synthesis.windows import (
-    IndexedLabelmap,
-    SynthesizedWindows,
-    synthesized_case,
-)
+from MaskSAMCore.data.synthesis.windows import SynthesizedWindows
 from MaskSAMCore.data.windows import WindowDataset
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import NetworkConfig
 from MaskSAMCore.training.hyperparameters import TrainSettings
+from MaskSAMCore.training.prepared_cases import CasePreparation, ExaminedCase, PreparedCases
 from MaskSAMCore.training.preset import Preset
 from MaskSAMCore.training.run_folder import TrainingRecord
 
@@ -44,11 +40,9 @@ class TrainingData:
         classes: names of the classes 1 to K.
         values: values of the classes 1 to K in the dataset's labelmaps.
         split: names of the cases under "train" and "val".
-        validation: validation cases at their own resolution, for inference on whole volumes.
         plan: preprocessing.
         config: configuration of the network.
-        cases: preprocessed training cases; empty if images are synthesised from labelmaps.
-        labelmaps: labelmaps to synthesise training images from; else empty.
+        prepared: cases, preprocessed and in a cache.
         scheme: meaning of the labels if images are synthesised from labelmaps, else None.
         fingerprint: statistics of the training cases; empty for a resumed training.
     """
@@ -56,11 +50,9 @@ class TrainingData:
     classes: tuple[str, ...]
     values: tuple[int, ...]
     split: dict[str, list[str]]
-    validation: list[LabelledCase]
     plan: Plan
     config: NetworkConfig
-    cases: list[PreparedCase] = field(default_factory=list)
-    labelmaps: list[IndexedLabelmap] = field(default_factory=list)
+    prepared: PreparedCases
     scheme: LabelScheme | None = None
     fingerprint: dict[str, Any] = field(default_factory=dict)
 
@@ -79,7 +71,7 @@ class TrainingData:
         if self.scheme is not None:
             ranges = SynthesisRanges(common_contrasts=settings.common_contrasts)
             return SynthesizedWindows(
-                self.labelmaps,
+                self.prepared.labelmaps,
                 self.scheme,
                 self.plan,
                 settings.foreground_share,
@@ -88,7 +80,7 @@ class TrainingData:
                 device,
             )
         return WindowDataset(
-            self.cases,
+            self.prepared.cases,
             self.plan,
             settings.augmentation,
             settings.mirror,
@@ -131,6 +123,7 @@ def prepare_training_data(
     splits: Path | None,
     preset: Preset,
     report: Callable[[str], None],
+    cache: CaseCache,
     chosen: Collection[str] = (),
     targets: Path | None = None,
     fold: Fold | None = None,
@@ -142,91 +135,118 @@ def prepare_training_data(
         splits: JSON file with the training and the validation cases, or None.
         preset: preset to adapt to the dataset.
         report: function that receives lines of text for the user.
+        cache: cache of the preprocessed cases.
         chosen: names of the network's fields that the user has chosen and that are not adapted.
         targets: JSON file that describes the labels of labelmaps without images, or None.
         fold: fold of a cross-validation, or None.
 
     Raises:
-        MaskSAMError: the dataset has problems; the message names them all.
+        MaskSAMError: the dataset has problems (the message names them all), or the cache cannot be
+            written.
     """
     dataset, problems = examine_dataset(folder, targets)
-    split, train, validation = _read_cases(dataset, splits, problems, report, fold)
-    fingerprints = [case_fingerprint(c.channels, c.labelmap, seed) for seed, c in enumerate(train)]
+    split, split_problems = find_split(dataset, splits, fold)
+    problems += split_problems
+    names = [*split["train"], *split["val"]]
+    examined = _examine(dataset, split, names, problems, report)
+    _check_foreground(dataset, split, {name: examined[name].classes for name in names}, report)
+    fingerprints = [examined[name].fingerprint for name in split["train"]]
     plan, config = _adapt(preset, dataset, fingerprints, chosen)
-    data = _preprocess(dataset, split, train, validation, plan, config)
-    data.fingerprint = summarize([case.name for case in train], fingerprints, dataset.channels)
+    preparation = CasePreparation(dataset, split, plan, config.every_slice, cache)
+    prepared = preparation.prepare(examined, report)
+    data = _training_data(dataset, split, plan, config, prepared)
+    data.fingerprint = summarize(split["train"], fingerprints, dataset.channels)
     return data
 
 
 def reload_training_data(
-    folder: Path, record: TrainingRecord, report: Callable[[str], None]
+    folder: Path, record: TrainingRecord, report: Callable[[str], None], cache: CaseCache
 ) -> TrainingData:
-    """Read, check and preprocess a dataset for a resumed training.
+    """Read and check a dataset for a resumed training.
+
+    Cases that are in the cache, and whose files have not changed, are not read again.
 
     Args:
         folder: nnU-Net dataset folder.
         record: record of the training, which has the split, the plan and the network.
         report: function that receives lines of text for the user.
+        cache: cache of the preprocessed cases.
 
     Raises:
-        MaskSAMError: the dataset has problems, or its classes or channels have changed.
+        MaskSAMError: the dataset has problems, its classes or channels have changed, or the cache
+            cannot be written.
     """
     dataset, problems = examine_dataset(folder, record.label_description)
     if not problems:
         _check_unchanged(dataset, record)
-    split, train, validation = _read_cases(dataset, record.split, problems, report)
-    return _preprocess(dataset, split, train, validation, record.plan, record.config)
+    split, split_problems = find_split(dataset, record.split)
+    problems += split_problems
+    plan, config = record.plan, record.config
+    preparation = CasePreparation(dataset, split, plan, config.every_slice, cache)
+    missing = preparation.missing()
+    examined = _examine(dataset, split, missing, problems, report)
+    classes = {
+        name: examined[name].classes if name in examined else preparation.classes_in(name)
+        for name in (*split["train"], *split["val"])
+    }
+    _check_foreground(dataset, split, classes, report)
+    prepared = preparation.prepare(examined, report)
+    return _training_data(dataset, split, plan, config, prepared)
 
 
-def _read_cases(
+def _examine(
     dataset: Dataset,
-    splits: Path | dict[str, list[str]] | None,
+    split: dict[str, list[str]],
+    names: list[str],
     problems: list[str],
     report: Callable[[str], None],
-    fold: Fold | None = None,
-) -> tuple[dict[str, list[str]], list[LabelledCase], list[LabelledCase]]:
-    """Read the cases of a split.
+) -> dict[str, ExaminedCase]:
+    """Read and check cases.
 
     Args:
         dataset: dataset that has been examined.
-        splits: JSON file, the split itself, or None.
-        problems: problems of the dataset found so far.
+        split: names of all cases under "train" and "val".
+        names: names of the cases to read.
+        problems: problems of the dataset and the split found so far.
         report: function that receives lines of text for the user.
-        fold: fold of a cross-validation, or None.
 
     Returns:
-        Case names under "train" and "val", the training cases and the validation cases.
+        The grid, intensities and classes of each case by its name.
 
     Raises:
         MaskSAMError: the dataset, the split or a case has problems; the message names them all.
     """
-    split, split_problems = find_split(dataset, splits, fold)
-    names = [*split["train"], *split["val"]]
-    report(f"reading and checking {len(names)} cases of {dataset.name}")
+    if names:
+        report(f"reading and checking {len(names)} cases of {dataset.name}")
     doubt = parted_lookalikes(split, dataset.patients)
     for note in (*dataset.notes, *([doubt] if doubt else [])):
         report(note)
-    cases = load_cases(dataset, names, known_problems=[*problems, *split_problems])
-    count = len(split["train"])
-    train, validation = cases[:count], cases[count:]
-    _check_foreground(dataset, train, validation, report)
-    return split, train, validation
+    found = examine_cases(dataset, names, ExaminedCase.of, problems)
+    return dict(zip(names, found, strict=True))
 
 
 def _check_foreground(
     dataset: Dataset,
-    train: list[LabelledCase],
-    validation: list[LabelledCase],
+    split: dict[str, list[str]],
+    classes: dict[str, frozenset[int]],
     report: Callable[[str], None],
 ) -> None:
     """Check that the training and the validation cases have labelled voxels.
 
     A class that no training case has is reported: it cannot be learned, but others can.
 
+    Args:
+        dataset: dataset with the cases.
+        split: names of the cases under "train" and "val".
+        classes: indices of the classes that occur in each case.
+        report: function that receives lines of text for the user.
+
     Raises:
         MaskSAMError: no case, no training case or no validation case has a voxel of any class.
     """
-    learned, validated = _classes_in(train), _classes_in(validation)
+    learned, validated = (
+        frozenset().union(*(classes[name] for name in split[side])) for side in ("train", "val")
+    )
     names = ", ".join(f"'{name}'" for name in dataset.classes)
     if not learned | validated:
         raise MaskSAMError(
@@ -243,15 +263,6 @@ def _check_foreground(
     if missing:
         listed = ", ".join(f"'{name}'" for name in missing)
         report(f"note: no training case has a voxel of {listed}, which cannot be learned")
-
-
-def _classes_in(cases: list[LabelledCase]) -> set[int]:
-    """Return the indices of the classes that occur in cases, without the background."""
-    found: set[int] = set()
-    for case in cases:
-        for plane in case.labelmap:  # plane by plane, because sorting makes a copy
-            found.update(np.unique(plane).tolist())
-    return found - {0}
 
 
 def _check_unchanged(dataset: Dataset, record: TrainingRecord) -> None:
@@ -291,33 +302,19 @@ def _adapt(
     return replace(plan, window=config.window), config
 
 
-def _preprocess(
+def _training_data(
     dataset: Dataset,
     split: dict[str, list[str]],
-    train: list[LabelledCase],
-    validation: list[LabelledCase],
     plan: Plan,
     config: NetworkConfig,
+    prepared: PreparedCases,
 ) -> TrainingData:
-    """Preprocess the training cases, and synthesise validation images where there are none."""
-    scheme = dataset.scheme
-    cases: list[PreparedCase] = []
-    labelmaps: list[IndexedLabelmap] = []
-    if scheme is None:
-        cases = [preprocess(case.channels, plan, case.labelmap) for case in train]
-        if config.every_slice:
-            cases = [repeat_edge_slices(case, plan.window[0] // 2) for case in cases]
-    else:
-        labelmaps = [IndexedLabelmap.from_case(c, scheme, plan.orientation) for c in train]
-        validation = [synthesized_case(c, scheme, seed) for seed, c in enumerate(validation)]
     return TrainingData(
         classes=dataset.classes,
         values=dataset.values,
         split=split,
-        validation=validation,
         plan=plan,
         config=config,
-        cases=cases,
-        labelmaps=labelmaps,
-        scheme=scheme,
+        prepared=prepared,
+        scheme=dataset.scheme,
     )

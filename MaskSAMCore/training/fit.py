@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,11 +19,12 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.multiprocessing.spawn import ProcessRaisedException
 
+from MaskSAMCore.data.case_cache import CaseCache
 from MaskSAMCore.data.planning import LARGEST_MM
 from MaskSAMCore.data.splits import Fold
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import axis_mapping
-from MaskSAMCore.io.files import write_json
+from MaskSAMCore.io.files import temporary_folder, write_json
 from MaskSAMCore.modeling import Network, NetworkConfig, build_model, load_sam_checkpoint
 from MaskSAMCore.models.bundle import check_backbone
 from MaskSAMCore.training.callbacks import (
@@ -45,6 +46,7 @@ from MaskSAMCore.training.module import MaskSAMModule, compiler_cache
 from MaskSAMCore.training.preset import Preset
 from MaskSAMCore.training.preview import contact_sheet
 from MaskSAMCore.training.run_folder import (
+    CASES,
     COMPILER_CACHE,
     FINGERPRINT,
     PREVIEW,
@@ -86,7 +88,11 @@ class FitOptions:
         compiled: train with torch.compile, which needs a C++ compiler and is faster after the first
             minute.
         checkpoint_seconds: time between two checkpoints in seconds.
-        validation_minutes: time between two validations in minutes.
+        validation_share: largest share of the time that validations take; None leaves it to the
+            preset, or to the run that is resumed.
+        validation_minutes: least time between two validations in minutes; None as above.
+        cache: folder for the preprocessed cases, which several trainings may share; None keeps them
+            in the run's folder until the training is complete.
         report_seconds: time between two progress reports in seconds.
     """
 
@@ -109,7 +115,9 @@ class FitOptions:
     weights: Path | None = None
     compiled: bool = False
     checkpoint_seconds: float = 90.0
-    validation_minutes: float = 4.0
+    validation_share: float | None = None
+    validation_minutes: float | None = None
+    cache: Path | None = None
     report_seconds: float = 15.0
 
 
@@ -154,8 +162,12 @@ def fit(
     count = sum(p.numel() for p in model.trained_parameters().values())
     report(
         f"{count / 1e6:.2f} M trained parameters, {len(data.split['train'])} training and"
-        f" {len(data.validation)} validation cases, seed {record.seed}, {_budget(record)},"
+        f" {len(data.split['val'])} validation cases, seed {record.seed}, {_budget(record)},"
         f" on {options.devices} x {kind} in {precision(kind)}"
+    )
+    report(
+        f"validation takes at most {record.settings.validation_share:.0%} of the time, and comes"
+        f" at most every {record.settings.validation_minutes:g} minutes and at the end"
     )
     trainer = _trainer(options, record, data, report)
     windows = data.windows(record.settings, record.seed, _restarts(checkpoint), kind)
@@ -167,6 +179,8 @@ def fit(
             stack.enter_context(_temporary_files())
         if options.compiled:
             stack.enter_context(compiler_cache(options.run / COMPILER_CACHE))
+        if options.cache is None:
+            stack.enter_context(_kept_until_complete(_cache(options), data.prepared.entries))
         try:
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
         except ProcessRaisedException as error:
@@ -199,21 +213,23 @@ def preview(
         MaskSAMError: the dataset has problems or the preset cannot be used.
     """
     preset = chosen_preset(options, config_changes or {}, settings_changes or {})
-    data = prepare_training_data(
-        options.dataset,
-        options.splits,
-        preset,
-        report,
-        {*(config_changes or {}), *preset.changes},
-        options.targets,
-        options.fold,
-    )
-    _check_contrast(data, preset.training)
-    lightning.seed_everything(options.seed, verbose=False)
     options.run.mkdir(parents=True, exist_ok=True)
     path = options.run / PREVIEW
-    windows = data.windows(preset.training, options.seed)
-    contact_sheet(windows, count, len(data.classes), data.plan.orientation, path)
+    with temporary_folder(path) as temporary:
+        data = prepare_training_data(
+            options.dataset,
+            options.splits,
+            preset,
+            report,
+            CaseCache(options.cache or temporary / CASES),
+            {*(config_changes or {}), *preset.changes},
+            options.targets,
+            options.fold,
+        )
+        _check_contrast(data, preset.training)
+        lightning.seed_everything(options.seed, verbose=False)
+        windows = data.windows(preset.training, options.seed)
+        contact_sheet(windows, count, len(data.classes), data.plan.orientation, path)
     report(f"{count} windows are in {path}")
     return path
 
@@ -240,16 +256,18 @@ def _begin(
     preset = chosen_preset(options, config_changes, settings_changes)
     sam_sha256 = _check_sam(options, preset.network, preset.name)
     lightning.seed_everything(options.seed, workers=True, verbose=False)
-    data = prepare_training_data(
-        options.dataset,
-        options.splits,
-        preset,
-        report,
-        {*config_changes, *preset.changes},
-        options.targets,
-        options.fold,
-    )
-    _check_contrast(data, preset.training)
+    with _new_cache(options) as cache:
+        data = prepare_training_data(
+            options.dataset,
+            options.splits,
+            preset,
+            report,
+            cache,
+            {*config_changes, *preset.changes},
+            options.targets,
+            options.fold,
+        )
+        _check_contrast(data, preset.training)
     kind = accelerator(options.device)
     facts = {
         "torch": torch.__version__,
@@ -301,7 +319,8 @@ def _resume(
     expected = record.facts.get("sam_sha256")
     sam_sha256 = _check_sam(options, record.config, record.preset, expected)
     lightning.seed_everything(record.seed, workers=True, verbose=False)
-    data = reload_training_data(options.dataset, record, report)
+    data = reload_training_data(options.dataset, record, report, _cache(options))
+    record = replace(record, settings=record.settings.replace(**_validation_changes(options)))
     if options.max_minutes is not None:
         record = record.with_facts(max_minutes=options.max_minutes)
     if sam_sha256 is not None:
@@ -341,9 +360,48 @@ def chosen_preset(
     return replace(
         preset,
         network=network,
-        training=preset.training.replace(**settings_changes),
+        training=preset.training.replace(**{**settings_changes, **_validation_changes(options)}),
         plan=preset.plan.replace(**constraints),
     )
+
+
+def _validation_changes(options: FitOptions) -> dict[str, float]:
+    """Return the settings of the validation that the user has chosen."""
+    chosen = {
+        "validation_share": options.validation_share,
+        "validation_minutes": options.validation_minutes,
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _cache(options: FitOptions) -> CaseCache:
+    """Return the cache of the preprocessed cases."""
+    return CaseCache(options.cache or options.run / CASES)
+
+
+@contextmanager
+def _new_cache(options: FitOptions) -> Iterator[CaseCache]:
+    """Yield the cache of a new training; after an error nothing is left in the run's folder."""
+    cache = _cache(options)
+    try:
+        yield cache
+    except MaskSAMError:
+        if options.cache is None:
+            cache.remove_others(())
+        raise
+
+
+@contextmanager
+def _kept_until_complete(cache: CaseCache, entries: Collection[str]) -> Iterator[None]:
+    """Remove a run's own cache at the end of a ``with`` block; an interrupted training keeps it.
+
+    Args:
+        cache: cache in the folder of the run.
+        entries: entries that the training uses; all others are removed at once.
+    """
+    cache.remove_others(entries)
+    yield
+    cache.remove_others(())
 
 
 def _check_sam(
@@ -450,9 +508,11 @@ def _trainer(
     kind = accelerator(options.device)
     logs = options.run / "logs"
     checkpoints = ResumableCheckpoints(options.run, options.checkpoint_seconds)
+    settings = record.settings
     validation = Validation(
-        options.validation_minutes,
-        Evaluator(data.validation, record.classes, record.values, record.plan).score,
+        settings.validation_share,
+        settings.validation_minutes,
+        Evaluator(data.prepared.validation, record.classes, record.values).score,
         BestWeightsSaver(options.run, report),
         checkpoints,
     )
@@ -463,7 +523,7 @@ def _trainer(
         precision=precision(kind),
         max_epochs=-1,
         max_steps=-1,
-        gradient_clip_val=record.settings.clip or None,
+        gradient_clip_val=settings.clip or None,
         logger=[
             CSVLogger(logs, name="csv", flush_logs_every_n_steps=20),
             TensorBoardLogger(logs, name="tensorboard"),

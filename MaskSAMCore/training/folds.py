@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from MaskSAMCore.data.case_cache import CaseCache
 from MaskSAMCore.data.splits import Fold
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.training.callbacks import newest_checkpoint
 from MaskSAMCore.training.fit import FitOptions, chosen_preset, fit
-from MaskSAMCore.training.run_folder import BEST, RUN_FILE, TrainingRecord, best_dice
+from MaskSAMCore.training.run_folder import BEST, CASES, RUN_FILE, TrainingRecord, best_dice
 
 
 def fold_run(folder: Path, index: int) -> Path:
@@ -56,6 +57,7 @@ def fit_folds(
         )
     for run in begun:
         _check_same(options, TrainingRecord.load(run), run, config_changes, settings_changes)
+    cache = CaseCache(options.cache or options.run / CASES)
     scores = []
     for index, run in enumerate(runs):
         if run in begun and is_finished(run, options.max_minutes):
@@ -63,8 +65,12 @@ def fit_folds(
             report(f"fold {index} is finished: best validation Dice {scores[-1]:.4f}")
             continue
         report(f"fold {index} of 0 to {count - 1}, in {run}")
-        own = replace(options, run=run, fold=Fold(index, count), resume=run in begun)
+        own = replace(
+            options, run=run, fold=Fold(index, count), resume=run in begun, cache=cache.folder
+        )
         scores.append(fit(own, report, config_changes, settings_changes))
+    if options.cache is None:
+        cache.remove_others(())
     report(
         f"validation Dice over {count} folds: mean {mean(scores):.4f}, standard deviation"
         f" {stdev(scores):.4f}"

@@ -64,6 +64,8 @@ class TrainSettings(Configuration):
         contrast_ramp: share of the training, from its start, over which the share of common
             contrasts falls from 1 to ``common_contrasts``. The positions of structures are learned
             many times faster with common contrasts.
+        validation_share: largest share of the time that validations take.
+        validation_minutes: least time between two validations in minutes.
         loss: settings of the network's loss.
     """
 
@@ -90,6 +92,8 @@ class TrainSettings(Configuration):
     generator_first: float = 0.0
     common_contrasts: float = 0.0
     contrast_ramp: float = 0.0
+    validation_share: float = 0.1
+    validation_minutes: float = 4.0
     loss: Configuration = field(default_factory=LossSettings)
 
     def __post_init__(self) -> None:

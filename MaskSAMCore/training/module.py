@@ -96,6 +96,7 @@ class MaskSAMModule(lightning.LightningModule):
         minutes_before: duration of the earlier parts of a resumed training in minutes.
         restarts: number of times that the training has been resumed.
         best_dice: best mean Dice of a validation so far, or -1.
+        validation_seconds: duration of the last validation in seconds, 0 before the first.
         compiled: compile the network's training methods before the first step.
         synthesis_contrasts: share of synthesised images with a common contrast, float32 (1,) in
             memory shared with the processes that synthesise them; None for other images.
@@ -114,6 +115,7 @@ class MaskSAMModule(lightning.LightningModule):
         self.minutes_before = 0.0
         self.restarts = 0
         self.best_dice = -1.0
+        self.validation_seconds = 0.0
         self.compiled = False
         self.synthesis_contrasts: Tensor | None = None
         self.decoder_start: int | None = None
@@ -133,6 +135,12 @@ class MaskSAMModule(lightning.LightningModule):
         if self.max_minutes is not None:
             return min(1.0, self.minutes / self.max_minutes)
         return min(1.0, self.global_step / self.settings.iterations)
+
+    @property
+    def seconds_left(self) -> float:
+        """Expected time until the end of the training in seconds."""
+        progress = max(self.progress, 1e-9)
+        return 60 * self.minutes * (1 - progress) / progress
 
     @property
     def generator_alone(self) -> bool:
@@ -272,6 +280,7 @@ class MaskSAMModule(lightning.LightningModule):
             "minutes": self.minutes,
             "restarts": self.restarts,
             "best_dice": self.best_dice,
+            "validation_seconds": self.validation_seconds,
             "joined": self.decoder_start,
         }
 
@@ -283,6 +292,7 @@ class MaskSAMModule(lightning.LightningModule):
         self.restarts = int(saved["restarts"]) + 1
         # Older checkpoints lack this key: their decoder was trained from the first step.
         self.decoder_start = saved.get("joined", 0)
+        self.validation_seconds = float(saved.get("validation_seconds", 0.0))
         # A validation after this checkpoint may have found better weights.
         self.best_dice = max(self.best_dice, float(saved["best_dice"]))
 

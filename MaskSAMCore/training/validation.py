@@ -7,14 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from MaskSAMCore.data import Plan
-from MaskSAMCore.data.dataset import LabelledCase
+from MaskSAMCore.data.case_cache import CaseSource
+from MaskSAMCore.data.windows import IndexedCase
 from MaskSAMCore.evaluation import dice_scores
-from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.inference.decision import write_labels
+from MaskSAMCore.inference.device import choose_device
+from MaskSAMCore.inference.embedding_cache import EmbeddingCache
+from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.results import keep_largest_components
-from MaskSAMCore.labels import Label
+from MaskSAMCore.inference.runner import Runner
+from MaskSAMCore.inference.scoring import Scorer
+from MaskSAMCore.inference.settings import UNMIRRORED
 from MaskSAMCore.modeling import Network
 
 # Background weights to try. The first one has no effect and is used to compare trainings.
@@ -47,48 +53,50 @@ class Evaluator:
     """Scorer of networks on the validation cases. It can be sent to spawned processes.
 
     Args:
-        cases: validation cases whose labelmaps hold class indices 0 to K.
+        cases: validation cases with a reference; their labelmaps hold class indices 0 to K.
         class_names: names of the classes 1 to K.
         values: values of the classes 1 to K in the dataset's labelmaps.
-        plan: preprocessing of the network.
     """
 
     def __init__(
         self,
-        cases: Sequence[LabelledCase],
+        cases: Sequence[CaseSource[IndexedCase]],
         class_names: Sequence[str],
         values: Sequence[int],
-        plan: Plan,
     ) -> None:
         self.cases = cases
         self.class_names = class_names
         self.values = values
-        self.plan = plan
 
     def score(self, model: Network, device: str) -> Scores:
         """Segment all cases with a network and return its scores."""
-        labels = [Label(i + 1, name, (1.0, 1.0, 1.0)) for i, name in enumerate(self.class_names)]
-        segmenter = MaskSegmenter(model, self.plan, labels, device=device)
-        plain, cleaned = _DiceTable(len(labels)), _DiceTable(len(labels))
-        reweighted = {weight: _DiceTable(len(labels)) for weight in BACKGROUND_WEIGHTS[1:]}
-        for case in self.cases:
-            with segmenter.open(case.channels, cache_bytes=0) as session:
-                found = session.segment().labelmap
-                plain.add(found, case.labelmap)
-                largest = found.copy()
-                keep_largest_components(largest, range(1, len(labels) + 1))
-                cleaned.add(largest, case.labelmap)
-                for weight, table in reweighted.items():
-                    session.weigh_background(weight)
-                    table.add(session.segment().labelmap, case.labelmap)
+        runner = Runner(model, choose_device(device))
+        classes = range(1, len(self.class_names) + 1)
+        indices = np.arange(len(self.class_names) + 1, dtype=np.uint8)
+        plain, cleaned = _DiceTable(len(classes)), _DiceTable(len(classes))
+        reweighted = {weight: _DiceTable(len(classes)) for weight in BACKGROUND_WEIGHTS}
+        for source in self.cases:
+            case = source.open()
+            assert case.reference is not None
+            scorer = Scorer(runner, case.image, UNMIRRORED, EmbeddingCache(0))
+            scores = scorer.automatic(Progress())
+            found = np.zeros(case.reference.shape, np.uint8)
+            write_labels(scores, indices, found, Progress())
+            plain.add(found, case.reference)
+            keep_largest_components(found, classes)
+            cleaned.add(found, case.reference)
+            # The weights are compared on the plan's grid, where no score is interpolated again.
+            largest, winner = scores[1:].max(0)
+            for weight, table in reweighted.items():
+                chosen = torch.where(largest > weight * scores[0], winner + 1, 0)
+                table.add(chosen.numpy(), case.labelmap)
         means, cleaned_means = plain.means(), cleaned.means()
-        tables = {BACKGROUND_WEIGHTS[0]: plain, **reweighted}
         return Scores(
             dice={self.class_names[index]: dice for index, dice in means.items()},
             largest_component=tuple(
                 self.values[index] for index in means if cleaned_means[index] > means[index]
             ),
-            background_weight=max(tables, key=lambda weight: tables[weight].mean()),
+            background_weight=max(reweighted, key=lambda weight: reweighted[weight].mean()),
         )
 
 

@@ -12,29 +12,16 @@ import torch
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch.utils.data import DataLoader
 
-from MaskSAMCore.data import ChannelNormalization, Plan, PreparedCase, preprocess
-from MaskSAMCore.data.windows import WindowDataset
-from MaskSAMCore.geometry import Volume
-from Testing.helpers.generated import generated_case
+from MaskSAMCore.data import PreparedCase
+from MaskSAMCore.data.windows import IndexedCase, WindowDataset
+from Testing.data.helpers import WINDOW, plan_of, prepared_cases
 
-ISOTROPIC = (1.0, 1.0, 1.0)
-WINDOW = (8, 16, 16)
 # A forked process need not import PyTorch again, which takes seconds.
 START_METHOD = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
 
 
-def plan_of(window: tuple[int, int, int] = WINDOW, channels: int = 1) -> Plan:
-    names = tuple(f"MR{n}" for n in range(channels))
-    return Plan("SAR", ISOTROPIC, window, (ChannelNormalization(),) * channels, names)
-
-
-def prepared_cases(channels: int = 1) -> list[PreparedCase]:
-    cases = []
-    for seed in range(2):
-        image, label = generated_case(seed)
-        volumes = [Volume(image * (channel + 1), np.eye(4)) for channel in range(channels)]
-        cases.append(preprocess(volumes, plan_of(channels=channels), label))
-    return cases
+def indexed(image: np.ndarray, labelmap: np.ndarray) -> IndexedCase:
+    return IndexedCase.from_case(PreparedCase(image, labelmap))
 
 
 def first_windows(dataset: WindowDataset, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -57,7 +44,7 @@ def test_windows_repeat_only_with_the_same_seed():
 def test_the_given_share_of_windows_is_centred_on_foreground():
     label = np.zeros((64, 64, 64), np.uint8)
     label[50, 50, 50] = 1
-    case = [PreparedCase(np.zeros((1, 64, 64, 64), np.float32), label)]
+    case = [indexed(np.zeros((1, 64, 64, 64), np.float32), label)]
 
     def share(wanted: float) -> float:
         windows = WindowDataset(case, plan_of((8, 8, 8)), 0.0, (), wanted, 0)
@@ -71,14 +58,14 @@ def test_windows_are_centred_on_small_classes_as_often_as_on_large_ones():
     label = np.zeros((40, 40, 40), np.uint8)
     label[:20] = 1
     label[35, 35, 35] = 2
-    case = [PreparedCase(np.zeros((1, 40, 40, 40), np.float32), label)]
+    case = [indexed(np.zeros((1, 40, 40, 40), np.float32), label)]
     windows = WindowDataset(case, plan_of((6, 6, 6)), 0.0, (), 1.0, 0)
     assert 0.3 < np.mean([(y == 2).any() for _, y in first_windows(windows, 80)]) < 0.7
 
 
 def test_a_small_case_without_foreground_yields_windows():
     image = np.random.default_rng(0).normal(size=(1, 5, 7, 9)).astype(np.float32)
-    case = [PreparedCase(image, np.zeros((5, 7, 9), np.uint8))]
+    case = [indexed(image, np.zeros((5, 7, 9), np.uint8))]
     windows = first_windows(WindowDataset(case, plan_of(), 1.0, (0,), 1.0, 0), 10)
     assert all(x.shape == (1, *WINDOW) and np.isfinite(x).all() for x, _ in windows)
     assert not any(y.any() for _, y in windows)

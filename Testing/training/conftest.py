@@ -80,6 +80,7 @@ def short(dataset: Path, made_once: Callable[..., Path]) -> ShortRun:
             workers=0,
             seed=5,
             checkpoint_seconds=1e9,
+            validation_share=1.0,
             validation_minutes=1e-6,
             report_seconds=0,
         )

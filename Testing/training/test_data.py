@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from MaskSAMCore.data.case_cache import CaseCache
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.data import prepare_training_data
@@ -23,7 +24,7 @@ def test_one_report_names_the_problems_of_description_split_and_cases(tmp_path: 
     split = {"train": ["case_00", "case_01", "nobody"], "val": ["case_01", "case_03", "noone"]}
     file.write_text(json.dumps(split))
     with pytest.raises(MaskSAMError, match=r"4 problem.*nothing was started") as report:
-        prepare_training_data(folder, file, TINY, lambda _: None)
+        prepare_training_data(folder, file, TINY, lambda _: None, CaseCache(tmp_path / "cases"))
     for part in (
         "regions are not supported",
         "['case_01'] are in both train and val",
@@ -37,7 +38,7 @@ def test_notes_on_the_dataset_are_reported(tmp_path: Path):
     folder = write_dataset(tmp_path, cases=3)
     change_description(folder, numTraining=7)
     lines: list[str] = []
-    prepare_training_data(folder, None, TINY, lines.append)
+    prepare_training_data(folder, None, TINY, lines.append, CaseCache(tmp_path / "cases"))
     assert any("numTraining 7" in line for line in lines)
 
 
@@ -46,7 +47,7 @@ def test_all_unreadable_images_are_named_in_one_line(tmp_path: Path):
     (folder / "imagesTr/case_00_0000.nii.gz").unlink()
     (folder / "imagesTr/case_01_0000.nii.gz").write_bytes(b"damaged")
     with pytest.raises(MaskSAMError, match=r"2 problem\(s\)") as report:
-        prepare_training_data(folder, None, TINY, lambda _: None)
+        prepare_training_data(folder, None, TINY, lambda _: None, CaseCache(tmp_path / "cases"))
     message = str(report.value)
     assert "case_00_0000.nii.gz is missing" in message
     assert "case_01_0000.nii.gz" in message
@@ -81,7 +82,7 @@ def test_a_dataset_without_labelled_voxels_is_refused(
     file.write_text(json.dumps({"train": ["case_00", "case_01"], "val": ["case_02"]}))
     without_classes(folder, cases, (1, 2))
     with pytest.raises(MaskSAMError, match=message):
-        prepare_training_data(folder, file, TINY, lambda _: None)
+        prepare_training_data(folder, file, TINY, lambda _: None, CaseCache(tmp_path / "cases"))
 
 
 def test_a_class_that_no_training_case_has_is_reported(tmp_path: Path):
@@ -90,8 +91,8 @@ def test_a_class_that_no_training_case_has_is_reported(tmp_path: Path):
     file.write_text(json.dumps({"train": ["case_00", "case_01"], "val": ["case_02"]}))
     lines: list[str] = []
     without_classes(folder, ["case_00"], (2,))
-    prepare_training_data(folder, file, TINY, lines.append)
+    prepare_training_data(folder, file, TINY, lines.append, CaseCache(tmp_path / "cases"))
     assert not any("cannot be learned" in line for line in lines)
     without_classes(folder, ["case_01"], (2,))
-    prepare_training_data(folder, file, TINY, lines.append)
+    prepare_training_data(folder, file, TINY, lines.append, CaseCache(tmp_path / "cases"))
     assert any("no training case has a voxel of 'Dark', which" in line for line in lines)

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 import torch
 
 from MaskSAMCore.cli import main
+from MaskSAMCore.data.case_cache import CaseCache
 from MaskSAMCore.modeling import SAM_CONFIGS, build_model
 from MaskSAMCore.presets.small import BRAIN
 from MaskSAMCore.training.data import TrainingData, reload_training_data
@@ -70,15 +71,20 @@ def run(heads: Path, targets: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def data(heads: Path, run: Path) -> TrainingData:
-    return reload_training_data(heads, TrainingRecord.load(run), lambda _: None)
+def data(heads: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
+    return reloaded(heads, run, tmp_path_factory.mktemp("cases"))
+
+
+def reloaded(heads: Path, run: Path, cases: Path) -> TrainingData:
+    record = TrainingRecord.load(run)
+    return reload_training_data(heads, record, lambda _: None, CaseCache(cases))
 
 
 def test_a_training_learns_from_synthesised_images_alone(run: Path, data: TrainingData):
     record = TrainingRecord.load(run)
     assert record.plan.orientation == "SAR" and record.plan.spacing == (2.0, 2.0, 2.0)
     assert record.values == (3, 14, 42) and record.settings.mirror == ()
-    evaluator = Evaluator(data.validation, record.classes, record.values, record.plan)
+    evaluator = Evaluator(data.prepared.validation, record.classes, record.values)
     learned = evaluator.score(load_weights(record, run / BEST), "cpu")
     torch.manual_seed(1)
     untrained = evaluator.score(build_model(record.config).eval(), "cpu")
@@ -104,11 +110,13 @@ def test_a_resumed_run_keeps_its_targets(
     assert checkpoint(longer)["global_step"] == iterations
 
 
-def test_validation_images_are_the_same_each_time(run: Path, heads: Path, data: TrainingData):
-    again = reload_training_data(heads, TrainingRecord.load(run), lambda _: None)
-    for a, b in zip(data.validation, again.validation, strict=True):
-        np.testing.assert_array_equal(a.channels[0].array, b.channels[0].array)
-        assert a.channels[0].array.dtype == np.float32
+def test_validation_images_are_the_same_each_time(
+    run: Path, heads: Path, data: TrainingData, tmp_path: Path
+):
+    again = reloaded(heads, run, tmp_path)
+    for one, other in zip(data.prepared.validation, again.prepared.validation, strict=True):
+        np.testing.assert_array_equal(one.open().image, other.open().image)
+        assert one.open().image.dtype == np.float32
 
 
 def test_the_model_has_the_values_of_the_labelmaps(run: Path, tmp_path: Path):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from MaskSAMCore.data.dataset import LabelledCase
+from MaskSAMCore.data import preprocess
+from MaskSAMCore.data.windows import IndexedCase
 from MaskSAMCore.training.validation import Evaluator, Scores
 from Testing.helpers.short_run import VALUES
 from Testing.helpers.threshold_model import ThresholdModel, plan_for, two_blobs, volume_of
 
 
 def scores_of(image: np.ndarray, truth: np.ndarray) -> Scores:
-    case = LabelledCase("case", (volume_of(image),), truth)
-    evaluator = Evaluator([case], list(VALUES), list(VALUES.values()), plan_for())
+    prepared = preprocess([volume_of(image)], plan_for("SAR"), truth)
+    assert prepared.labelmap is not None
+    case = IndexedCase.from_case(prepared, prepared.labelmap)
+    evaluator = Evaluator([case], list(VALUES), list(VALUES.values()))
     return evaluator.score(ThresholdModel(), "cpu")
 
 

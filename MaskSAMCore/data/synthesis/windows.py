@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,13 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from MaskSAMCore.data.case_cache import CaseSource, StoredArrays
 from MaskSAMCore.data.dataset import LabelledCase
 from MaskSAMCore.data.label_scheme import LabelScheme
 from MaskSAMCore.data.planning import Plan
 from MaskSAMCore.data.synthesis.generator import ImageGenerator, SynthesisRanges
 from MaskSAMCore.data.synthesis.labelmap import Labelmap
 from MaskSAMCore.data.synthesis.random_source import RandomSource
-from MaskSAMCore.data.windows import process_seed, sample_voxels
+from MaskSAMCore.data.windows import (
+    packed_voxels,
+    process_seed,
+    sample_voxels,
+    unpacked_voxels,
+)
 from MaskSAMCore.geometry import Box, Volume, apply_axes, axis_mapping, crop, invert_axes
 
 _VOXELS_PER_CLASS = 2_000
@@ -34,8 +41,11 @@ class IndexedLabelmap:
         foreground: for each class present, int (M, 3), at most 2,000 of its voxels.
     """
 
+    # Names of the arrays of :meth:`to_arrays`.
+    ARRAYS: ClassVar[tuple[str, ...]] = ("indices", "spacing", "voxels", "counts")
+
     labelmap: Labelmap
-    foreground: tuple[NDArray[np.intp], ...]
+    foreground: tuple[NDArray[np.integer], ...]
 
     @classmethod
     def from_case(
@@ -46,12 +56,41 @@ class IndexedLabelmap:
         classes = scheme.classes_of(labelmap.indices.numpy())
         return cls(labelmap, sample_voxels(classes, _VOXELS_PER_CLASS))
 
+    def open(self) -> IndexedLabelmap:
+        """Return the labelmap itself, which is in memory."""
+        return self
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the labelmap as named arrays."""
+        return {
+            "indices": self.labelmap.indices.numpy(),
+            "spacing": np.array(self.labelmap.spacing, np.float64),
+            **packed_voxels(self.foreground),
+        }
+
+
+@dataclass(frozen=True)
+class CachedLabelmap:
+    """A labelmap in a cache.
+
+    Attributes:
+        stored: arrays of :meth:`IndexedLabelmap.to_arrays`.
+    """
+
+    stored: StoredArrays
+
+    def open(self) -> IndexedLabelmap:
+        """Return the labelmap with arrays mapped into memory."""
+        indices = torch.from_numpy(self.stored.read("indices"))
+        d, r, c = (float(mm) for mm in self.stored.read("spacing"))
+        return IndexedLabelmap(Labelmap(indices, (d, r, c)), unpacked_voxels(self.stored))
+
 
 class SynthesizedWindows(IterableDataset[tuple[Tensor, Tensor]]):
     """Synthesised windows without end, different in every worker and every training process.
 
     Args:
-        labelmaps: labelmaps to synthesise from.
+        labelmaps: labelmaps to synthesise from, which each process opens for itself.
         scheme: meaning of the labels.
         plan: plan with the window's size, spacing and orientation.
         foreground_share: share of windows centred on a voxel of a random class.
@@ -66,7 +105,7 @@ class SynthesizedWindows(IterableDataset[tuple[Tensor, Tensor]]):
 
     def __init__(
         self,
-        labelmaps: Sequence[IndexedLabelmap],
+        labelmaps: Sequence[CaseSource[IndexedLabelmap]],
         scheme: LabelScheme,
         plan: Plan,
         foreground_share: float,
@@ -92,13 +131,14 @@ class SynthesizedWindows(IterableDataset[tuple[Tensor, Tensor]]):
             torch.set_num_threads(1)
         device = torch.device(self.device)
         rng = RandomSource(int(sequence.generate_state(1)[0]), device)
-        on_device = [source.labelmap.to(device) for source in self.labelmaps]
+        labelmaps = [source.open() for source in self.labelmaps]
+        on_device = [source.labelmap.to(device) for source in labelmaps]
         while True:
             self.generator.ranges = replace(
                 self.generator.ranges, common_contrasts=float(self.common_contrasts)
             )
             index = rng.randint(len(on_device))
-            centre = self._random_centre(self.labelmaps[index], rng)
+            centre = self._random_centre(labelmaps[index], rng)
             yield self.generator.generate_window(on_device[index], centre, rng)
 
     def _random_centre(self, source: IndexedLabelmap, rng: RandomSource) -> list[float]:

@@ -1,0 +1,145 @@
+"""Cache of preprocessed cases: arrays in files that all processes of a training share.
+
+Every process maps the files into its memory, so that they are in memory once, and only as far as
+they are used. An entry is complete or absent, and its name tells what it was made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import atomic_folder
+
+# Smaller files are read, because a mapping has a cost of its own.
+_MAPPED_BYTES = 1 << 16
+# Digits of a SHA-256 in the name of an entry.
+_DIGITS = 20
+
+Opened = TypeVar("Opened", covariant=True)
+
+
+class CaseSource(Protocol[Opened]):
+    """A case that each process opens for itself; it is small when it is sent to another process."""
+
+    def open(self) -> Opened:
+        """Return the case with its arrays."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredArrays:
+    """Arrays of an entry.
+
+    Attributes:
+        folder: folder of the entry.
+    """
+
+    folder: Path
+
+    def read(self, name: str) -> NDArray[Any]:
+        """Return an array; a large one is mapped into memory.
+
+        Raises:
+            MaskSAMError: the file is missing or damaged.
+        """
+        path = self.folder / f"{name}.npy"
+        try:
+            large = path.stat().st_size > _MAPPED_BYTES
+            # PyTorch warns of arrays that cannot be written to; no change reaches the file.
+            array = np.load(path, mmap_mode="c" if large else None)
+        except (OSError, ValueError) as error:
+            raise MaskSAMError(
+                f"{path} is missing or damaged: continue the training with --resume, which"
+                " preprocesses the case again"
+            ) from error
+        return np.asarray(array)
+
+
+class CaseCache:
+    """Entries of preprocessed cases in a folder.
+
+    Args:
+        folder: folder of the entries; it is made when the first entry is stored.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, entry: str, names: Collection[str]) -> StoredArrays | None:
+        """Return an entry with arrays of the given names, or None if there is none."""
+        found = StoredArrays(self.folder / entry)
+        try:
+            for name in names:
+                found.read(name)
+        except MaskSAMError:
+            return None
+        return found
+
+    def store(self, entry: str, arrays: Mapping[str, NDArray[Any]]) -> StoredArrays:
+        """Write an entry, complete or not at all.
+
+        Raises:
+            MaskSAMError: the entry cannot be written, because the disk is full for example.
+        """
+        target = self.folder / entry
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise MaskSAMError(f"cannot write {self.folder}: {reason}") from error
+        with atomic_folder(target) as folder:
+            for name, array in arrays.items():
+                np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        return StoredArrays(target)
+
+    def check_space(self, needed: int) -> None:
+        """Check that the disk has space for further entries.
+
+        Args:
+            needed: size of the entries in bytes.
+
+        Raises:
+            MaskSAMError: it has less.
+        """
+        existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if free < needed:
+            raise MaskSAMError(
+                f"the preprocessed cases need {gigabytes(needed)} in {self.folder}, where only"
+                f" {gigabytes(free)} are free: choose a folder on another disk with --cache"
+            )
+
+    def remove_others(self, entries: Collection[str]) -> None:
+        """Remove all entries but the given ones, or without any the whole folder."""
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if path.name not in entries:
+                    shutil.rmtree(path, ignore_errors=True)
+            if not entries:
+                shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def entry_name(case: str, facts: Mapping[str, Any]) -> str:
+    """Return the name of a case's entry.
+
+    Args:
+        case: name of the case.
+        facts: everything that the arrays depend on, in plain types.
+    """
+    text = json.dumps(facts, sort_keys=True)
+    return f"{case}-{hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]}"
+
+
+def gigabytes(size: int) -> str:
+    """Return a number of bytes in words, such as "1.3 GB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{max(size / 1e6, 0.1):.1f} MB"

@@ -1,0 +1,110 @@
+"""Cache of preprocessed cases in files that processes share."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from MaskSAMCore.data.case_cache import CaseCache, entry_name
+from MaskSAMCore.data.windows import CachedCase, IndexedCase, WindowDataset
+from MaskSAMCore.errors import MaskSAMError
+from Testing.data.helpers import plan_of, prepared_cases
+
+ARRAYS = {"image": np.arange(40_000.0), "counts": np.array([3])}
+
+
+def test_an_entry_has_the_arrays_that_were_stored(tmp_path: Path):
+    cache = CaseCache(tmp_path / "deep" / "cases")
+    assert cache.find("case", ARRAYS) is None
+    cache.store("case", ARRAYS)
+    found = cache.find("case", ARRAYS)
+    assert found is not None
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(found.read(name), array)
+    # A mapped array may be written to, but its file stays as it is.
+    found.read("image")[:] = 0
+    np.testing.assert_array_equal(found.read("image"), ARRAYS["image"])
+
+
+def test_an_entry_is_complete_or_absent(tmp_path: Path):
+    class Unwritable:
+        def __array__(self, *_: object) -> np.ndarray:
+            raise OSError(28, "No space left on device")
+
+    cache = CaseCache(tmp_path)
+    with pytest.raises(MaskSAMError, match=r"^cannot write .*case: no space left on device$"):
+        cache.store("case", {"image": np.zeros(9), "labelmap": Unwritable()})  # type: ignore[dict-item]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_entry_is_not_found(tmp_path: Path):
+    cache = CaseCache(tmp_path)
+    stored = cache.store("case", ARRAYS)
+    path = stored.folder / "image.npy"
+    path.write_bytes(path.read_bytes()[:100_000])
+    assert cache.find("case", ARRAYS) is None
+    with pytest.raises(MaskSAMError, match="image.npy is missing or damaged.*--resume"):
+        stored.read("image")
+    cache.store("case", ARRAYS)
+    assert cache.find("case", ARRAYS) is not None
+
+
+def test_the_name_of_an_entry_tells_what_it_was_made_from():
+    first = entry_name("case", {"spacing": [1.0, 2.0], "files": ["a"]})
+    assert first == entry_name("case", {"files": ["a"], "spacing": [1.0, 2.0]})
+    assert first != entry_name("case", {"spacing": [1.0, 2.0], "files": ["b"]})
+    assert first.startswith("case-")
+
+
+def test_too_little_space_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 5_100_000_000))
+    cache = CaseCache(tmp_path / "cases")
+    cache.check_space(5_000_000_000)
+    with pytest.raises(MaskSAMError, match=r"need 22\.0 GB in .* only 5\.1 GB are free.*--cache"):
+        cache.check_space(22_000_000_000)
+    assert not cache.folder.exists()
+
+
+def test_other_entries_are_removed(tmp_path: Path):
+    cache = CaseCache(tmp_path / "cases")
+    for name in ("first", "second"):
+        cache.store(name, ARRAYS)
+    cache.remove_others({"second"})
+    assert [path.name for path in cache.folder.iterdir()] == ["second"]
+    cache.remove_others(())
+    assert not cache.folder.exists()
+    cache.remove_others(())
+
+
+def test_windows_of_cached_cases_are_those_of_cases_in_memory(tmp_path: Path):
+    cases = prepared_cases()
+    cached = cached_cases(cases, tmp_path)
+
+    def windows(sources: list) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        torch.manual_seed(0)
+        dataset = WindowDataset(sources, plan_of(), 1.0, (0,), 0.5, 3)
+        return list(itertools.islice(dataset, 4))
+
+    for one, other in zip(windows(cases), windows(cached), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_cached_cases_are_sent_to_other_processes_without_their_arrays(tmp_path: Path):
+    cases = prepared_cases()
+    dataset = WindowDataset(cached_cases(cases, tmp_path), plan_of(), 1.0, (0,), 0.5, 3)
+    assert len(pickle.dumps(dataset)) < 4_000 < cases[0].image.nbytes
+
+
+def cached_cases(cases: list[IndexedCase], folder: Path) -> list[CachedCase]:
+    cache = CaseCache(folder)
+    return [CachedCase(cache.store(str(n), case.to_arrays())) for n, case in enumerate(cases)]
