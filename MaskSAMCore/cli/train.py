@@ -220,7 +220,8 @@ def train(
     report = Report(time.monotonic())
     runs = [output] if folds is None else [fold_run(output, index) for index in range(folds)]
     written = Outputs(
-        tuple(run / name for run in runs for name in WRITTEN_FILES), filled=(output, *runs, *present(cache))
+        tuple(run / name for run in runs for name in WRITTEN_FILES),
+        filled=(output, *runs, *present(cache)),
     )
     given = Inputs(
         (dataset, *present(splits, targets, sam_checkpoint, weights)),

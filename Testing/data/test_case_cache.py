@@ -50,7 +50,7 @@ def test_a_damaged_entry_is_not_found(tmp_path: Path):
     path = stored.folder / "image.npy"
     path.write_bytes(path.read_bytes()[:100_000])
     assert cache.find("case", ARRAYS) is None
-    with pytest.raises(MaskSAMError, match="image.npy is missing or damaged.*--resume"):
+    with pytest.raises(MaskSAMError, match=r"image\.npy is missing or damaged.*--resume"):
         stored.read("image")
     cache.store("case", ARRAYS)
     assert cache.find("case", ARRAYS) is not None
