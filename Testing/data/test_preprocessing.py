@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from MaskSAMCore.data import (
     ChannelNormalization,
@@ -13,7 +16,7 @@ from MaskSAMCore.data import (
     repeat_edge_slices,
 )
 from MaskSAMCore.data.planning import coarse_axis
-from MaskSAMCore.data.preprocessing import normalize, resample_labelmap
+from MaskSAMCore.data.preprocessing import normalize, resample, resample_labelmap
 from MaskSAMCore.geometry import Volume, axis_mapping, reorient
 from Testing.helpers.generated import generated_case
 
@@ -198,3 +201,26 @@ def test_edge_slices_are_repeated_with_their_labels():
     order = [0, 0, 0, 1, 2, 3, 3, 3]
     np.testing.assert_array_equal(repeated.image, image[:, order])
     np.testing.assert_array_equal(repeated.labelmap, label[order])
+
+
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize("shape", [(9, 21, 30), (5, 11, 40), (14, 21, 1), (1, 50, 8)])
+def test_arrays_are_resampled_by_splines_within_their_range(
+    shape: tuple[int, int, int], order: Literal[1, 3]
+) -> None:
+    array = np.random.default_rng(0).normal(size=(9, 21, 17)).astype(np.float32)
+    factors = [new / old for new, old in zip(shape, array.shape, strict=True)]
+    spline = ndimage.zoom(array.astype(float), factors, order=order, mode="nearest", grid_mode=True)
+    expected = spline.clip(array.min(), array.max())
+    np.testing.assert_allclose(resample(array, shape, None, order), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_along_a_coarse_axis_every_resampled_slice_shows_a_single_one(axis: int) -> None:
+    array = np.random.default_rng(0).normal(size=(4, 6, 5)).astype(np.float32)
+    shape = [8, 9, 10]
+    found = np.moveaxis(resample(array, (8, 9, 10), axis), axis, 0)
+    shape[axis] = array.shape[axis]
+    slices = np.moveaxis(resample(array, (shape[0], shape[1], shape[2]), None), axis, 0)
+    for each in found:
+        assert np.abs(slices - each).max((1, 2)).min() < 1e-5

@@ -12,7 +12,9 @@ from torch import nn
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.modeling.layers import (
     Convolution3d,
+    ConvolutionBlock,
     Upsample,
+    dot_product_attention,
     pixels_of_tokens,
     strided_convolution,
     unfold_pixels,
@@ -105,3 +107,29 @@ def test_channels_last_convolutions_equal_pytorchs() -> None:
     expected = down(flat).permute(0, 2, 3, 1).unflatten(0, (2, 3))
     torch.testing.assert_close(strided_convolution(down, x), expected, atol=1e-5, rtol=1e-5)
     assert Upsample(5, 7)(x).shape == (2, 3, 12, 16, 7)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_a_convolution_block_equals_its_layers_in_any_memory_format(
+    count: int, layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    block = ConvolutionBlock(6, 8)
+    torch.nn.init.normal_(block[1].weight)
+    torch.nn.init.normal_(block[1].bias)
+    x = torch.randn(count, 6, 5, 7, 9)
+    convolution, norm, activation = block
+    expected = activation(norm(convolution(x)))
+    torch.testing.assert_close(block(x.contiguous(memory_format=layout)), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tokens", [5, 300])
+def test_attention_among_few_and_many_tokens_equals_pytorchs(tokens: int) -> None:
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 2, 3, tokens, 12).unbind(0)
+    v = torch.randn(2, 3, tokens, 8)
+    known = nn.functional.scaled_dot_product_attention(q, k, v, scale=0.3)
+    torch.testing.assert_close(dot_product_attention(q, k, v, 0.3), known)

@@ -258,3 +258,18 @@ def test_semantic_scores_are_class_probabilities_times_masks() -> None:
     scores = semantic_scores(classes, masks)
     torch.testing.assert_close(scores[0, 1, 0], torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
     assert float(scores[0, [0, 2]].max()) < 1e-6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, RESIDUAL_MASKS, {**RESIDUAL_MASKS, "prototypes": 5}])
+def test_scores_computed_slice_by_slice_equal_those_of_whole_masks(options: dict) -> None:
+    torch.manual_seed(0)
+    model = build_model(small_masksam_config(**options)).eval()
+    randomize_adapters(model)
+    prediction = model(torch.randn(2, 1, 5, 16, 20))
+    expected = semantic_scores(prediction.class_logits, prediction.mask_logits)
+    torch.testing.assert_close(prediction.semantic(), expected, atol=1e-5, rtol=1e-4)
+    changed = prediction.with_mask_logits(prediction.mask_logits + 1)
+    expected = semantic_scores(prediction.class_logits, prediction.mask_logits + 1)
+    torch.testing.assert_close(changed.semantic(), expected, atol=1e-5, rtol=1e-4)
+    assert torch.equal(changed.mask_logits, prediction.mask_logits + 1)
