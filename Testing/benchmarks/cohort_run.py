@@ -1,116 +1,155 @@
-"""Two hundred small cases, some of them damaged: killed three times and resumed, and in shards.
+"""A thousand small cases with 20 bad files of ten kinds: killed, resumed, in shards and over Dask.
 
 ``python -m Testing.benchmarks.cohort_run FOLDER`` prints the log in ``Docs/cohort.md``.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import SimpleITK as sitk
+import psutil
 
-from MaskSAMCore.geometry import Volume
-from MaskSAMCore.io import write_volume
-from Testing.cohort.helpers import assert_equal_labelmaps, labelmaps, rows_of
-from Testing.helpers.dicom import oblique_matrix, write_slices
-from Testing.helpers.generated import generated_case
+from Testing.cohort.helpers import assert_equal_labelmaps, labelmaps, rows_of, write_cohort
 from Testing.helpers.small_bundle import small_bundle
-from Testing.helpers.threshold_model import GEOMETRIES
 
-IMAGES = 199
-# Cases that a run has finished when it is killed.
-KILLED_AFTER = (37, 61, 50)
-SHARDS = 4
-# Columns that differ between runs.
-_OF_THE_RUN = ("seconds", "peak_memory_mb", "output")
+# Columns that differ between runs; reasons hold absolute paths where a Dask worker wrote them.
+_OF_THE_RUN = ("seconds", "peak_memory_mb", "output", "reason")
 
 
-def write_cohort(folder: Path) -> set[str]:
-    """Write images in folders of five sites and three DICOM series; return the bad cases."""
-    matrices = list(GEOMETRIES.values())
-    for number in range(IMAGES):
-        path = folder / f"s{number % 5}" / f"c{number:03d}.nii.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_volume(Volume(generated_case(number)[0], matrices[number % len(matrices)]), path)
-    (folder / "s3" / "c013.nii.gz").write_bytes(b"")
-    cut = folder / "s1" / "c051.nii.gz"
-    cut.write_bytes(cut.read_bytes()[:-200])
-    (folder / "s0" / "c100.nii.gz").write_bytes(b"<!DOCTYPE html><html>404</html>")
-    infinite = generated_case(162)[0]
-    infinite[0, 0, 0] = np.nan
-    (folder / "s2" / "c162.nii.gz").unlink()
-    sitk.WriteImage(sitk.GetImageFromArray(infinite), str(folder / "s2" / "c162.mha"))
-    slices = generated_case(5)[0].clip(0).astype(np.uint16)
-    write_slices(folder / "dicom" / "good", slices, oblique_matrix(), series="1.2.1")
-    write_slices(folder / "dicom" / "gap", slices, oblique_matrix(), series="1.2.2")[6].unlink()
+class KilledRuns:
+    """Runs over a cohort into one folder, of which some are killed.
 
-    def localizer(header, k):
-        header.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    Args:
+        folder: folder with the cohort ``in`` and the model ``model``.
+        out: name of the folder of the results.
 
-    write_slices(folder / "dicom" / "scout", slices, oblique_matrix(), localizer, series="1.2.3")
-    return {
-        *("s0/c100", "s1/c051", "s2/c162", "s3/c013"),
-        "dicom/gap",
-    }
+    Attributes:
+        out: folder of the results.
+        recorded: time of the labelmaps that a run has recorded as done.
+        again: labelmaps that were recorded and are written again.
+    """
 
+    def __init__(self, folder: Path, out: str) -> None:
+        self.out = folder / out
+        self.recorded: dict[Path, int] = {}
+        self.again: set[Path] = set()
+        self._folder = folder
 
-def run(folder: Path, out: str, *more: str, killed_after: int | None = None) -> None:
-    """Run over the cohort, kill the run after some cases, and print how it ended."""
-    table = folder / out / "cases.csv"
-    before = finished(table)
-    start = time.monotonic()
-    arguments = ["predict", "in", "-o", out, "-m", "model", *more]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "MaskSAMCore.cli", *arguments],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    if killed_after is not None:
-        while process.poll() is None and finished(table) - before < killed_after:
+    def run(
+        self,
+        *more: str,
+        killed_after: int | None = None,
+        worker_killed_after: int | None = None,
+    ) -> None:
+        """Run ``masksam predict`` and print how it ended.
+
+        Args:
+            more: options of the command.
+            killed_after: cases done in this run before it is killed; None to let it end.
+            worker_killed_after: cases done before one of its worker processes is killed.
+        """
+        begun, before = time.monotonic(), self._done()
+        arguments = ["predict", "in", "-o", self.out.name, "-m", "model", *more]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "MaskSAMCore.cli", *arguments],
+            cwd=self._folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        print(f"masksam {' '.join(arguments)}")
+        if worker_killed_after is not None:
+            self._wait(process, before + worker_killed_after)
+            workers = [p for p in psutil.Process(process.pid).children() if _is_worker(p)]
+            workers[0].kill()
+            print(f"  kill -9 of a worker after {self._done() - before} cases")
+        if killed_after is not None:
+            self._wait(process, before + killed_after)
+            process.kill()
+        lines = process.communicate()[1].splitlines()
+        ended = "kill -9" if process.returncode < 0 else f"exit status {process.returncode}"
+        written = self._check_outputs()
+        seconds = time.monotonic() - begun
+        print(f"  {ended} after {seconds:.0f} s, {written} complete labelmaps", flush=True)
+        for line in lines:
+            if " done, " in line:
+                print(f"  {line}", flush=True)
+
+    def _wait(self, process: subprocess.Popen[str], done: int) -> None:
+        while process.poll() is None and self._done() < done:
             time.sleep(0.01)
-        process.kill()
-    lines = process.communicate()[1].splitlines()
-    end = "killed" if process.returncode < 0 else f"exit status {process.returncode}"
-    count = len(labelmaps(folder / out))
-    print(f"masksam {' '.join(arguments)}")
-    print(f"  {end} after {time.monotonic() - start:.0f} s, {count} complete labelmaps")
-    summary = next((n for n, line in enumerate(lines) if " done, " in line), len(lines))
-    print("".join(f"  {line}\n" for line in lines[summary:]), end="", flush=True)
+
+    def _done(self) -> int:
+        """Return the number of cases that the tables of the folder have as done."""
+        tables = [*self.out.glob("cases*.csv")]
+        return len({case for table in tables for case in _done_cases(table)})
+
+    def _check_outputs(self) -> int:
+        """Return the number of labelmaps; each is complete, and none of a recorded case is new."""
+        found = labelmaps(self.out)
+        done = {case for table in self.out.glob("cases*.csv") for case in _done_cases(table)}
+        for name in done:
+            path = self.out / f"{name}.nii.gz"
+            modified = path.stat().st_mtime_ns
+            if self.recorded.setdefault(path, modified) != modified:
+                self.again.add(path)
+        return len(found)
 
 
-def finished(table: Path) -> int:
-    """Return the number of cases that a run has finished so far."""
-    return table.read_text(encoding="utf-8").count(",done,") if table.exists() else 0
+def _is_worker(process: psutil.Process) -> bool:
+    return any("spawn_main" in argument for argument in process.cmdline())
 
 
-def main(folder: Path) -> None:
-    """Run whole, killed and resumed, and in shards, and compare the results."""
+def _done_cases(table: Path) -> list[str]:
+    lines = table.read_text(encoding="utf-8").splitlines()
+    return [line.split(",", 1)[0] for line in lines if ",done," in line]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run over the cohort as a whole, and killed and resumed; compare the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="new folder")
+    parser.add_argument("--cases", type=int, default=1000)
+    options = parser.parse_args(arguments)
+    folder, part = options.folder, options.cases // 10
+    bad = write_cohort(folder / "in", options.cases, each_bad=max(options.cases // 500, 1))
     small_bundle(folder / "model")
-    bad = write_cohort(folder / "in")
-    run(folder, "whole")
-    for number, count in enumerate(KILLED_AFTER):
-        run(folder, "killed", *(["--skip-existing"] if number else []), killed_after=count)
-    run(folder, "killed", "--skip-existing")
-    for number in range(SHARDS):
-        run(folder, "parts", "--shard", f"{number + 1}/{SHARDS}")
-    run(folder, "parts", "--skip-existing")
-    whole = rows_of(folder / "whole" / "cases.csv")
-    assert {name for name, row in whole.items() if row["status"] == "failed"} == bad
-    for out in ("killed", "parts"):
-        assert_equal_labelmaps(labelmaps(folder / "whole"), labelmaps(folder / out))
-        rows = rows_of(folder / out / "cases.csv")
-        for name, row in rows.items():
-            for column in row.keys() - _OF_THE_RUN:
-                assert row[column] == whole[name][column], (name, column)
-        assert not list((folder / out).rglob(".masksam-*"))
-        print(f"{out}: {len(rows)} rows and all labelmaps equal those of one whole run")
+    whole = KilledRuns(folder, "whole")
+    whole.run()
+    runs = KilledRuns(folder, "killed")
+    runs.run(killed_after=2 * part)
+    runs.run(
+        *("--skip-existing", "--dask", "local:2"),
+        worker_killed_after=part,
+        killed_after=3 * part,
+    )
+    runs.run("--skip-existing", "--shard", "1/2", killed_after=part // 2)
+    for number in (1, 2):
+        runs.run("--skip-existing", "--shard", f"{number}/2")
+    runs.run("--skip-existing")
+    rows, expected = (rows_of(one.out / "cases.csv") for one in (runs, whole))
+    assert rows.keys() == expected.keys() and len(rows) == options.cases
+    failed = {name: row["reason"] for name, row in rows.items() if row["status"] == "failed"}
+    assert failed.keys() == bad.keys()
+    assert all(reason in failed[name] for name, reason in bad.items())
+    for name, row in rows.items():
+        for column in row.keys() - _OF_THE_RUN:
+            assert row[column] == expected[name][column], (name, column)
+    assert_equal_labelmaps(labelmaps(whole.out), labelmaps(runs.out))
+    assert not list(runs.out.rglob(".masksam-*"))
+    print(
+        f"{len(rows)} rows and {len(rows) - len(bad)} labelmaps equal those of one whole run,"
+        f" {len(runs.again)} recorded cases were segmented again, and the {len(bad)} bad files are"
+        " named:"
+    )
+    for name in sorted(failed)[:: max(options.cases // 500, 1)]:
+        print(f"  {name}: {failed[name]}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,11 +15,11 @@ import torch
 
 from MaskSAMCore.cli import main
 from Testing.cli.helpers import error_of
+from Testing.cohort.bad_files import write_bad_files
 from Testing.cohort.helpers import (
     assert_equal_labelmaps,
     labelmaps,
     rows_of,
-    write_bad_files,
     write_cases,
 )
 from Testing.helpers.paths import ROOT
@@ -93,17 +94,16 @@ def test_bad_files_give_status_3_and_a_summary(
     bad = write_bad_files(folder / "in" / "bad")
     assert predict(folder, model) == 3
     printed = capfd.readouterr().err
-    assert f"8 done, 0 skipped, 4 failed: see {folder / 'out' / 'cases.csv'}" in printed
-    assert "bad/empty: " in printed
-    assert "12 of 12 cases" in printed
+    assert f"8 done, 0 skipped, 10 failed: see {folder / 'out' / 'cases.csv'}" in printed
+    assert "bad/empty_0: " in printed
+    assert "18 of 18 cases" in printed
     assert not (folder / "out" / "bad").exists()
     assert predict(folder, model, "--skip-existing") == 3
-    assert "0 done, 8 skipped, 4 failed" in capfd.readouterr().err
-    for path in (folder / "in" / "bad").iterdir():
-        path.unlink()
+    assert "0 done, 8 skipped, 10 failed" in capfd.readouterr().err
+    shutil.rmtree(folder / "in" / "bad")
     write_cases(folder / "in" / "bad", list(bad))
     assert predict(folder, model, "--skip-existing") == 0
-    assert "4 done, 8 skipped, 0 failed" in capfd.readouterr().err
+    assert "10 done, 8 skipped, 0 failed" in capfd.readouterr().err
     rows = rows_of(folder / "out" / "cases.csv")
     assert {row["status"] for row in rows.values()} == {"done"}
 

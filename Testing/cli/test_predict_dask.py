@@ -19,12 +19,13 @@ from distributed import Client
 
 from MaskSAMCore.cli import main
 from Testing.cli.helpers import error_of
+from Testing.cohort.bad_files import write_bad_files
 from Testing.cohort.helpers import (
     assert_equal_labelmaps,
     labelmaps,
     rows_of,
-    write_bad_files,
     write_cases,
+    write_cohort,
 )
 from Testing.helpers.dask_workers import POISON, POISON_LOG, set_software, two_workers
 from Testing.helpers.paths import ROOT
@@ -49,6 +50,25 @@ def folder(tmp_path: Path) -> Path:
 
 def predict(folder: Path, model: str, *more: str, out: str = "out") -> int:
     return main(["predict", str(folder / "in"), "-o", str(folder / out), "-m", model, *more])
+
+
+def predict_process(folder: Path, model: str, *more: str) -> subprocess.Popen[str]:
+    """Start a run over the folder in a process and a session of its own."""
+    arguments = ["predict", str(folder / "in"), "-o", str(folder / "out"), "-m", model, *more]
+    return subprocess.Popen(
+        [sys.executable, "-m", "MaskSAMCore.cli", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def done_when_killed(table: Path) -> list[str]:
+    """Return the cases that a run had recorded as done when it was killed."""
+    lines = table.read_text(encoding="utf-8").splitlines()
+    return [line.split(",", 1)[0] for line in lines if ",done," in line]
 
 
 def address(workers: Client) -> str:
@@ -165,22 +185,39 @@ def test_clusters_that_do_not_exist_are_one_line_of_error(
     assert not (folder / "out").exists()
 
 
+def test_a_cohort_killed_over_dask_and_resumed_in_shards_is_complete(
+    model: str, workers: Client, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    bad = write_cohort(tmp_path / "in", 30, each_bad=1)
+    out = tmp_path / "out"
+    process = predict_process(tmp_path, model, "--dask", address(workers))
+    wait_for_cases(out / "cases.csv", 3)
+    process.kill()
+    process.communicate()
+    before = done_when_killed(out / "cases.csv")
+    kept = {name: (out / f"{name}.nii.gz").stat().st_mtime_ns for name in before}
+    assert 3 <= len(kept) < 20
+    assert predict(tmp_path, model, "--skip-existing", "--shard", "1/2") == 3
+    shard = ("--skip-existing", "--shard", "2/2", "--dask", address(workers))
+    assert predict(tmp_path, model, *shard) == 3
+    assert predict(tmp_path, model, "--skip-existing") == 3
+    assert "0 done, 20 skipped, 10 failed" in capfd.readouterr().err
+    rows = rows_of(out / "cases.csv")
+    assert len(rows) == 30
+    assert len(labelmaps(out)) == 20
+    assert {name for name, row in rows.items() if row["status"] == "failed"} == bad.keys()
+    for name, reason in bad.items():
+        assert reason in rows[name]["reason"]
+    for name, modified in kept.items():
+        assert (out / f"{name}.nii.gz").stat().st_mtime_ns == modified
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals reach a group of processes on POSIX")
 def test_ctrl_c_ends_processes_on_this_computer_and_leaves_complete_outputs(
     folder: Path, model: str
 ):
     out = folder / "out"
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "MaskSAMCore.cli", "predict", str(folder / "in")),
-            *("-o", str(out), "-m", model, "--dask", "local:1"),
-        ],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = predict_process(folder, model, "--dask", "local:1")
     wait_for_cases(out / "cases.csv", 1)
     os.killpg(process.pid, signal.SIGINT)
     printed = process.communicate(timeout=LONG)[1]

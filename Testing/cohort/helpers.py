@@ -10,6 +10,8 @@ import numpy as np
 
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io import read_volume, write_volume
+from Testing.cohort.bad_files import write_bad_files
+from Testing.helpers.generated import generated_case
 from Testing.helpers.threshold_model import GEOMETRIES, two_blobs
 
 
@@ -23,21 +25,25 @@ def write_cases(folder: Path, names: Sequence[str]) -> None:
         write_volume(Volume(array, matrices[number % len(matrices)]), path)
 
 
-def write_bad_files(folder: Path) -> dict[str, str]:
-    """Write files that cannot be segmented; return a part of the reason of each by its case."""
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = folder / "cut.nii.gz"
-    write_volume(Volume(two_blobs(), np.eye(4)), whole)
-    whole.write_bytes(whole.read_bytes()[:-100])
-    (folder / "empty.nii.gz").write_bytes(b"")
-    (folder / "page.nii.gz").write_bytes(b"<!DOCTYPE html><html>404</html>")
-    (folder / "link.nii.gz").symlink_to(folder / "nowhere.nii.gz")
-    return {
-        "cut": "cut.nii.gz",
-        "empty": "is an empty file",
-        "page": "is a web page, not an image",
-        "link": "does not exist",
-    }
+def write_cohort(folder: Path, count: int, each_bad: int) -> dict[str, str]:
+    """Write small images in the folders of five sites, and bad files of ten kinds.
+
+    Args:
+        folder: new folder.
+        count: number of all cases.
+        each_bad: number of bad files of each kind.
+
+    Returns:
+        A part of the reason of each bad case.
+    """
+    bad = write_bad_files(folder / "bad", each_bad)
+    matrices = list(GEOMETRIES.values())
+    for number in range(count - len(bad)):
+        path = folder / f"site{number % 5}" / f"c{number:04d}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        array = generated_case(number, (8, 14, 16))[0]
+        write_volume(Volume(array, matrices[number % len(matrices)]), path)
+    return {f"bad/{name}": reason for name, reason in bad.items()}
 
 
 def rows_of(table: Path) -> dict[str, dict[str, str]]:

@@ -24,11 +24,11 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import RasBox
 from MaskSAMCore.inference import DeviceChoice, MaskSegmenter
 from MaskSAMCore.io import read_volume, write_labelmap
+from Testing.cohort.bad_files import write_bad_files
 from Testing.cohort.helpers import (
     assert_equal_labelmaps,
     labelmaps,
     rows_of,
-    write_bad_files,
     write_cases,
 )
 from Testing.helpers.threshold_model import LABELS, threshold_segmenter
