@@ -10,7 +10,7 @@ import pytest
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.labels import side_of
-from MaskSAMCore.volumetry import structure_volumes, volume_table, write_volume_table
+from MaskSAMCore.volumetry import structure_volumes, volume_table, worst, write_volume_table
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,18 @@ def test_the_file_has_a_byte_order_mark_only_if_it_is_not_ascii(name: str, tmp_p
     assert line["case"] == name
     with pytest.raises(MaskSAMError, match="exists"):
         write_volume_table(path, {}, overwrite=False)
+
+
+def test_the_table_has_columns_of_the_expected_dice_only_where_it_was_estimated():
+    found = [("eye", 0.5, 10), ("nose", 0.5, 20), ("ear", 0.5, 30)]
+    expected = {"eye": (0.9, 0.8), "nose": (0.75, 0.65), "ear": (None, None)}
+    rated = structure_volumes(found, 0.001, expected)
+    heading, *rows = csv.reader(io.StringIO(volume_table({"": rated})))
+    assert heading[-2:] == ["expected_dice", "expected_dice_low"]
+    assert [row[-2:] for row in rows] == [["0.9000", "0.8000"], ["0.7500", "0.6500"], ["", ""]]
+    lowest = worst(rated)
+    assert lowest is not None
+    assert lowest.name == "nose"
+    plain = structure_volumes(found, 0.001)
+    assert "expected" not in volume_table({"": plain})
+    assert worst(plain) is None

@@ -9,10 +9,11 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from MaskSAMCore.errors import one_line
 from MaskSAMCore.io.standard_error import visible_stderr
-from MaskSAMCore.volumetry import StructureVolume
+from MaskSAMCore.volumetry import LOW_DICE, StructureVolume, estimated
 
 
 class ProgressDisplay:
@@ -106,20 +107,32 @@ class ProgressDisplay:
 
 
 def results_table(rows: Sequence[StructureVolume]) -> Table:
-    """Return a table of the classes found: volume in ml, asymmetry of paired ones, and score."""
+    """Return a table of the classes found: volume in ml, asymmetry of paired ones, score, and the
+    expected Dice with its bound where the model estimates it."""
     table = Table(title_justify="left")
     sides = any(row.asymmetry is not None for row in rows)
     table.add_column("class")
-    for heading in ("volume (ml)", *(["asymmetry (%)"] if sides else []), "score"):
+    rated = estimated([rows])
+    headings = ["volume (ml)", *(["asymmetry (%)"] if sides else []), "score"]
+    for heading in (*headings, *(["expected Dice", "at least"] if rated else [])):
         table.add_column(heading, justify="right")
     for row in rows:
         asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:+.1f}"
-        table.add_row(
-            row.name, f"{row.ml:.2f}", *([asymmetry] if sides else []), f"{row.confidence:.2f}"
-        )
+        cells = [f"{row.ml:.2f}", *([asymmetry] if sides else []), f"{row.confidence:.2f}"]
+        table.add_row(row.name, *cells, *(_dice_cells(row) if rated else ()))
     if not rows:
         table.add_row("nothing was found", "", "")
     return table
+
+
+def _dice_cells(row: StructureVolume) -> tuple[Text, Text]:
+    """Return the expected Dice and its bound, red where the class may be wrong."""
+    values = (row.expected_dice, row.expected_dice_low)
+    low = row.expected_dice_low is not None and row.expected_dice_low < LOW_DICE
+    expected, bound = (
+        Text("" if value is None else f"{value:.2f}", "red" if low else "") for value in values
+    )
+    return expected, bound
 
 
 def _duration(seconds: float) -> str:

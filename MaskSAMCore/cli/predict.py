@@ -218,6 +218,7 @@ def predict(
         class_names,
         part,
         [*(case.name for case in cases), *(one.name for one in left_out)],
+        rated=segmenter.estimates_dice,
     )
     bids = found.bids if table.path is not None else ()
     if bids:

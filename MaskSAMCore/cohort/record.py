@@ -50,9 +50,10 @@ class CaseRecord:
 
 
 def volumes_of(result: Segmentation) -> list[StructureVolume]:
-    """Return the volume and the asymmetry of each class that was found."""
+    """Return the volume, asymmetry and expected Dice of each class that was found."""
     found = [(found.name, found.confidence, found.voxel_count) for found in result.instances]
-    return structure_volumes(found, result.volume.voxel_ml)
+    expected = {one.name: (one.expected_dice, one.expected_dice_low) for one in result.instances}
+    return structure_volumes(found, result.volume.voxel_ml, expected)
 
 
 def count_statuses(records: Iterable[CaseRecord]) -> dict[Status, int]:

@@ -17,10 +17,12 @@ from MaskSAMCore.cohort.record import CaseRecord
 from MaskSAMCore.cohort.shard import Shard
 from MaskSAMCore.errors import MaskSAMError, visible
 from MaskSAMCore.io.files import write_text
-from MaskSAMCore.volumetry import StructureVolume, structure_volumes
+from MaskSAMCore.volumetry import StructureVolume, structure_volumes, worst
 
 TABLE_NAME = "cases.csv"
 _FIRST = ("case", "status", "reason", "seconds", "peak_memory_mb")
+# Columns of the class whose expected Dice has the lowest bound.
+_WORST = ("worst_class", "expected_dice", "expected_dice_low")
 _LAST = ("notes", "model", "model_version", "software", "input", "output")
 _VOLUME = " (ml)"
 _CONFIDENCE = " (confidence)"
@@ -41,6 +43,7 @@ class CaseTable:
         class_names: classes of the model, which give two columns each.
         shard: part of the cases that this run segments; its rows go into a file of their own.
         cases: names of the cases of the run.
+        rated: whether the model estimates the Dice of its results.
 
     Attributes:
         rows: latest row of each case, in the order of their names.
@@ -55,11 +58,13 @@ class CaseTable:
         class_names: Sequence[str],
         shard: Shard | None = None,
         cases: Iterable[str] = (),
+        rated: bool = False,
     ) -> None:
         self.path = path if path is None or shard is None else shard.own_file(path)
         self.rows: dict[str, Row] = {}
         self._volumes: dict[str, list[StructureVolume]] = {}
         self._lock = Lock()
+        self._rated = rated
         self._cases = set(map(visible, cases))
         self._classes = list(dict.fromkeys(map(visible, class_names)))
         if path is None:
@@ -109,7 +114,7 @@ class CaseTable:
     @property
     def _columns(self) -> list[str]:
         classes = [name + kind for name in self._classes for kind in (_VOLUME, _CONFIDENCE)]
-        return [*_FIRST, *classes, *_LAST]
+        return [*_FIRST, *classes, *(_WORST if self._rated else ()), *_LAST]
 
     def _row(self, record: CaseRecord) -> Row:
         found = {visible(one.name): one for one in record.volumes}
@@ -133,6 +138,11 @@ class CaseTable:
                 one = found.get(name)
                 row[name + _VOLUME] = "0" if one is None else f"{one.ml:.6f}"
                 row[name + _CONFIDENCE] = "" if one is None else f"{one.confidence:.4f}"
+            lowest = worst(record.volumes)
+            if lowest is not None:
+                numbers = (lowest.expected_dice, lowest.expected_dice_low)
+                texts = (lowest.name, *(f"{number:.4f}" for number in numbers))
+                row.update(zip(_WORST, texts, strict=True))
         return {column: visible(value) for column, value in row.items()}
 
     def _rewrite(self) -> None:
@@ -142,6 +152,7 @@ class CaseTable:
                 return
             # Another model may have written rows with other classes.
             known = {column for row in self.rows.values() for column in row}
+            self._rated = self._rated or bool(known & {*_WORST})
             more = sorted(known - {*self._columns})
             self._classes += [c[: -len(_VOLUME)] for c in more if c.endswith(_VOLUME)]
             text = _lines(self.rows.values(), self._columns, heading=True)

@@ -13,6 +13,7 @@ from MaskSAMCore.inference.device import DeviceChoice, choose_device
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES
 from MaskSAMCore.inference.mask_session import MaskSession
 from MaskSAMCore.inference.memory import array_bytes
+from MaskSAMCore.inference.quality import checked_estimator
 from MaskSAMCore.inference.results import Segmentation
 from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.settings import (
@@ -23,6 +24,7 @@ from MaskSAMCore.inference.settings import (
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import Network
 from MaskSAMCore.models import ANY_INPUT, Bundle, Suitability, open_model
+from MaskSAMCore.models.expected_dice import DiceEstimator
 
 
 class MaskSegmenter:
@@ -42,6 +44,7 @@ class MaskSegmenter:
         suitability: inputs that the model was made for; any by default.
         version: first digits of the SHA-256 of the weights.
         tta: test-time augmentation that the model is meant to be used with.
+        estimator: estimator of the Dice of results; None if it cannot be estimated.
 
     Attributes:
         model: the network.
@@ -70,6 +73,7 @@ class MaskSegmenter:
         suitability: Suitability = ANY_INPUT,
         version: str = "",
         tta: TestTimeAugmentation = "none",
+        estimator: DiceEstimator | None = None,
     ) -> None:
         classes = model.config.num_classes
         if classes != len(labels):
@@ -84,6 +88,7 @@ class MaskSegmenter:
             background_weight,
             tuple(mirror),
             suitability,
+            estimator,
         )
         self.name = name
         self.version = version
@@ -113,7 +118,8 @@ class MaskSegmenter:
             device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
         Raises:
-            MaskSAMError: the weights do not fit, or the device is unusable.
+            MaskSAMError: the weights or the estimator of the Dice do not fit, or the device is
+                unusable.
         """
         return MaskSegmenter(
             bundle.build(sam_checkpoint),
@@ -127,6 +133,7 @@ class MaskSegmenter:
             suitability=bundle.suitability,
             version=bundle.weights_sha256[:VERSION_DIGITS],
             tta=bundle.tta,
+            estimator=checked_estimator(bundle),
         )
 
     @property
@@ -143,6 +150,11 @@ class MaskSegmenter:
     def channels(self) -> int:
         """Number of images per case."""
         return len(self.plan.channels)
+
+    @property
+    def estimates_dice(self) -> bool:
+        """True if the bundle has an estimator of the Dice."""
+        return self.settings.estimator is not None
 
     @property
     def device(self) -> DeviceChoice:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -22,6 +22,8 @@ from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.proposals import Proposal
+from MaskSAMCore.inference.quality import rate
+from MaskSAMCore.inference.result_features import ResultFeatures, result_features
 from MaskSAMCore.inference.results import Segmentation, find_instances, keep_largest_components
 from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.scoring import EditedScores, Scorer
@@ -68,6 +70,9 @@ class MaskSession:
         self._scorer: Scorer | None = None
         self._scores: Tensor | None = None
         self._proposals: tuple[Proposal | None, ...] = ()
+        self._features: ResultFeatures | None = None
+        self._has_roi = roi is not None
+        self._doubts: tuple[str, ...] = ()
         self._automatic: Segmentation | None = None
         self._before_cleanup: NDArray[Any] | None = None
         self._edited: dict[int, tuple[list[Box], EditedScores]] = {}
@@ -100,13 +105,14 @@ class MaskSession:
         """Free the embeddings and scores; the session cannot be used afterwards."""
         self._cache.clear()
         self._scorer = self._scores = self._automatic = self._before_cleanup = None
+        self._features = None
         self._edited.clear()
         self._closed = True
 
     def weigh_background(self, weight: float) -> None:
         """Change the factor of the background's scores; no window is computed again for it."""
         self._settings = replace(self._settings, background_weight=weight)
-        self._automatic = None
+        self._automatic = self._features = None
 
     def segment(
         self,
@@ -150,7 +156,7 @@ class MaskSession:
             self._proposals = scorer.proposed.proposals(names, self._grid)
         if self._automatic is None:
             report.stage("Writing the labels", until=0.85 if by_class else 1.0)
-            self._automatic = self._decide_all(self._scores, report)
+            self._automatic = self._rated(self._decide_all(self._scores, report))
         edited = self._edited_scores(by_class, scorer, report)
         report.stage("Writing the labels", until=0.97)
         # A class with several boxes keeps all of its components, whatever their size.
@@ -167,9 +173,48 @@ class MaskSession:
         if probabilities or (edited and overwrite):
             report.stage("Writing the labels", until=1.0)
             decided = self._decide_all(self._scores, report, edited, cleaned, probabilities)
-            result = decided if overwrite else replace(result, probabilities=decided.probabilities)
+            if overwrite:
+                result = self._rated(decided, {int(self._values[index]) for index in edited})
+            else:
+                result = replace(result, probabilities=decided.probabilities)
         report.finish()
-        return replace(result, notes=(*self._notes, *notes))
+        return replace(result, notes=(*self._notes, *self._doubts, *notes))
+
+    def features(self) -> ResultFeatures:
+        """Return the features of the automatic result.
+
+        Raises:
+            MaskSAMError: the volume has not been segmented.
+        """
+        if self._scorer is None or self._scores is None:
+            raise MaskSAMError("this volume has no features yet: segment it first")
+        if self._features is None:
+            settings = self._settings
+            self._features = result_features(
+                self._scores,
+                self._scorer.image,
+                self._grid.spacing_of(self._volumes[0]),
+                settings.labels,
+                settings.background_weight,
+            )
+        return self._features
+
+    def _rated(self, result: Segmentation, edited: Set[int] = frozenset()) -> Segmentation:
+        """Return a result with the expected Dice of the classes that no box of the user decided.
+
+        Args:
+            result: the result.
+            edited: values of the labels with boxes.
+        """
+        settings = self._settings
+        if settings.estimator is None:
+            return result
+        features = self.features()
+        rating = rate(settings.estimator, features)
+        places = [self._grid.place_from_plan(place) for place in features.weakest]
+        self._doubts = () if self._has_roi and not settings.suitability.needs_roi else rating.doubts
+        instances = rating.applied_to(result.instances, settings.labels, places, edited)
+        return replace(result, instances=instances)
 
     def _prepared_scorer(self, report: Progress) -> Scorer:
         """Return the scorer of the preprocessed volume, which is made at the first run."""

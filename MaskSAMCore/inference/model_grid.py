@@ -66,6 +66,19 @@ class ModelGrid:
         part = self.region.slices()[self.axes[0]]
         return self.shape[0] / (part.stop - part.start)
 
+    def spacing_of(self, volume: Volume) -> tuple[float, float, float]:
+        """Return the voxel size of the grid along depth, rows and columns, in mm.
+
+        Args:
+            volume: the volume that the grid was made for.
+        """
+        parts = self.region.slices()
+        depth, rows, columns = (
+            (parts[axis].stop - parts[axis].start) * volume.spacing[2 - axis] / n
+            for axis, n in zip(self.axes, self.shape, strict=True)
+        )
+        return depth, rows, columns
+
     def crop(self, volume: Volume) -> Volume:
         """Return the region of a volume, with its geometry."""
         return crop(volume, self.region)
@@ -143,6 +156,16 @@ class ModelGrid:
         low, high = np.array(self.region.lower), np.array(self.region.upper)
         i, j, k = (low + fractions[:, ::-1] * (high - low)).T.tolist()
         return Box(class_name, (i[0], j[0], k[0]), (i[1], j[1], k[1]))
+
+    def place_from_plan(self, place: NDArray[np.float64]) -> tuple[float, float, float] | None:
+        """Return a place on the grid as edges (i, j, k) of the volume; None for a place of NaN.
+
+        Args:
+            place: (depth, row, column) in voxel edges of the grid.
+        """
+        if np.isnan(place).any():
+            return None
+        return self.from_plan(np.stack([place, place])).lower
 
     def box_of_part(self, box: Box, part: Region, shape: Shape) -> Box:
         """Return a bounding box in part of a labelmap as a box of the volume, in whole voxels.

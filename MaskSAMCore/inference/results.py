@@ -30,6 +30,11 @@ class Instance:
         voxel_count: number of voxels.
         proposal: boxes that the network predicted for the class, in 3D and slice by slice; None if
             the network predicts no boxes, or none for this class.
+        expected_dice: Dice with the truth that can be expected, 0 to 1; None if the model cannot
+            estimate it, or the user's boxes decided the class.
+        expected_dice_low: bound that the Dice exceeds in nine cases of ten; None likewise.
+        weakest_place: (i, j, k) in voxel edges, in the middle of the slice of the class that the
+            network is least sure of; None likewise.
     """
 
     value: int
@@ -38,6 +43,9 @@ class Instance:
     box: Box
     voxel_count: int
     proposal: Proposal | None = None
+    expected_dice: float | None = None
+    expected_dice_low: float | None = None
+    weakest_place: tuple[float, float, float] | None = None
 
     @property
     def score(self) -> float:

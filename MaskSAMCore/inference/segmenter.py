@@ -83,6 +83,11 @@ class Segmenter(Protocol):
         ...
 
     @property
+    def estimates_dice(self) -> bool:
+        """True if results have an expected Dice."""
+        ...
+
+    @property
     def device(self) -> DeviceChoice:
         """Device in use and the reason for it; the CPU once a GPU's memory ran out."""
         ...

@@ -10,6 +10,7 @@ from typing import Literal
 from MaskSAMCore.data import Plan
 from MaskSAMCore.labels import Label
 from MaskSAMCore.models import ANY_INPUT, Suitability
+from MaskSAMCore.models.expected_dice import DiceEstimator
 
 TestTimeAugmentation = Literal["none", "mirror"]
 # Axes of a window (T, H, W) along which it is mirrored.
@@ -32,6 +33,7 @@ class InferenceSettings:
             validation Dice: masks of networks trained with a Dice loss are often too large.
         mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
         suitability: inputs that the network was made for.
+        estimator: estimator of the Dice of results; None if it cannot be estimated.
     """
 
     plan: Plan
@@ -40,6 +42,7 @@ class InferenceSettings:
     background_weight: float = 1.0
     mirror: tuple[int, ...] = (0, 1, 2)
     suitability: Suitability = ANY_INPUT
+    estimator: DiceEstimator | None = None
 
     def passes(self, tta: TestTimeAugmentation) -> tuple[Flips, ...]:
         """Return the passes whose scores are averaged, the unmirrored one first."""

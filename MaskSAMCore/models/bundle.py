@@ -1,4 +1,5 @@
-"""Model bundles: ``masksam.json`` and ``weights.safetensors`` in a folder or a zip of it.
+"""Model bundles: ``masksam.json`` and ``weights.safetensors`` in a folder or a zip of it, and
+``quality.json`` if the Dice of its results can be estimated.
 
 Nothing is unpickled, and weights are loaded only if they have the SHA-256 that ``masksam.json``
 records.
@@ -11,7 +12,7 @@ import shutil
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -43,6 +44,12 @@ from MaskSAMCore.modeling import (
 )
 from MaskSAMCore.modeling.sam.checkpoint import state_mismatches
 from MaskSAMCore.models.catalog import DESCRIPTION
+from MaskSAMCore.models.expected_dice import (
+    MAX_QUALITY_BYTES,
+    QUALITY,
+    DiceEstimator,
+    read_estimator,
+)
 from MaskSAMCore.models.suitability import ANY_INPUT, Suitability
 
 WEIGHTS = "weights.safetensors"
@@ -70,7 +77,7 @@ class Bundle:
     """A verified model bundle on disk.
 
     Attributes:
-        folder: folder of the two files.
+        folder: folder of the files.
         name: model name for commands and scripts.
         title: one line that describes the model to the user.
         config: configuration of the network.
@@ -86,6 +93,7 @@ class Bundle:
         background_weight: factor on the scores of the background.
         suitability: inputs that the model was made for, as the card states them.
         weights_sha256: SHA-256 of the weights.
+        estimator: estimator of the Dice of results; None without ``quality.json``.
     """
 
     folder: Path
@@ -102,6 +110,7 @@ class Bundle:
     tta: Literal["none", "mirror"] = "none"
     suitability: Suitability = ANY_INPUT
     weights_sha256: str = ""
+    estimator: DiceEstimator | None = None
 
     def build(self, sam_checkpoint: Path | None = None) -> Network:
         """Build the network with its weights, ready for inference.
@@ -172,7 +181,7 @@ def load_bundle(folder: Path, source: Path | None = None) -> Bundle:
     """Read and verify a bundle folder.
 
     Args:
-        folder: folder of the two files.
+        folder: folder of the files.
         source: archive that the folder was unpacked from, which messages name in its place.
 
     Raises:
@@ -197,7 +206,9 @@ def _load_bundle(folder: Path) -> Bundle:
             f"{weights} is damaged or was replaced (its SHA-256 is not the recorded one): install"
             " the model again"
         )
-    return _bundle(folder, values)
+    bundle = _bundle(folder, values)
+    estimator = read_estimator(folder, len(bundle.labels), bundle.weights_sha256)
+    return replace(bundle, estimator=estimator)
 
 
 def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
@@ -388,8 +399,8 @@ def check_backbone(checkpoint: Path, expected: str | None, owner: str) -> str:
 def unpack_bundle(archive: Path, target: Path) -> Bundle:
     """Unpack the zip of a bundle into a new folder and verify the bundle there.
 
-    Only the two files of a bundle are unpacked, under their own names, from the top of the archive
-    or from one folder in it. No path of the archive is used for writing.
+    Only the files of a bundle are unpacked, under their own names, from the top of the archive or
+    from one folder in it. No path of the archive is used for writing.
 
     Args:
         archive: zip file.
@@ -418,7 +429,11 @@ def unpack_bundle(archive: Path, target: Path) -> Bundle:
 
 
 def _members(opened: zipfile.ZipFile, archive: Path) -> dict[str, zipfile.ZipInfo]:
-    limits = {DESCRIPTION: _MAX_DESCRIPTION_BYTES, WEIGHTS: _MAX_WEIGHTS_BYTES}
+    limits = {
+        DESCRIPTION: _MAX_DESCRIPTION_BYTES,
+        WEIGHTS: _MAX_WEIGHTS_BYTES,
+        QUALITY: MAX_QUALITY_BYTES,
+    }
     found: dict[str, zipfile.ZipInfo] = {}
     for member in opened.infolist():
         path = PurePosixPath(member.filename)
@@ -429,6 +444,6 @@ def _members(opened: zipfile.ZipFile, archive: Path) -> dict[str, zipfile.ZipInf
                 f"{archive} is not a model archive: remove '{member.filename}' from it"
             )
         found[path.name] = member
-    if set(found) != set(limits):
+    if not {DESCRIPTION, WEIGHTS} <= set(found):
         raise MaskSAMError(f"{archive} holds no model: {DESCRIPTION} and {WEIGHTS} are not in it")
     return found

@@ -160,6 +160,9 @@ def _message(instance: Instance) -> InstanceMessage:
         instance.box,
         instance.voxel_count,
         proposal,
+        instance.expected_dice,
+        instance.expected_dice_low,
+        instance.weakest_place,
     )
 
 

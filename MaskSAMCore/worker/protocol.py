@@ -350,6 +350,9 @@ class InstanceMessage:
         box: bounding box of the class's voxels, in IJK voxel edges.
         voxel_count: number of voxels.
         proposal: bounding box that the network predicted; None if it predicted none.
+        expected_dice: Dice that can be expected; None if it was not estimated.
+        expected_dice_low: bound that the Dice exceeds in nine cases of ten; None likewise.
+        weakest_place: (i, j, k) in voxel edges, in the least sure slice; None likewise.
     """
 
     value: int
@@ -358,6 +361,9 @@ class InstanceMessage:
     box: Box
     voxel_count: int
     proposal: ProposalMessage | None = None
+    expected_dice: float | None = None
+    expected_dice_low: float | None = None
+    weakest_place: tuple[float, float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the object on the pipe."""
@@ -372,6 +378,9 @@ class InstanceMessage:
             **_edges_to_json(self.box),
             "voxels": self.voxel_count,
             "proposal": proposal,
+            "expected_dice": self.expected_dice,
+            "expected_dice_low": self.expected_dice_low,
+            "weakest_place": None if self.weakest_place is None else list(self.weakest_place),
         }
 
     @classmethod
@@ -389,6 +398,9 @@ class InstanceMessage:
                 _box(name, value),
                 int(value["voxels"]),
                 proposal,
+                _optional_number(value, "expected_dice"),
+                _optional_number(value, "expected_dice_low"),
+                _optional_place(value, "weakest_place"),
             )
 
 
@@ -642,6 +654,17 @@ def _edges_to_json(box: Box) -> dict[str, list[float]]:
 def _box(class_name: str, value: Mapping[str, Sequence[Any]]) -> Box:
     (a, b, c), (d, e, f) = value["lower"], value["upper"]
     return Box(class_name, (float(a), float(b), float(c)), (float(d), float(e), float(f)))
+
+
+def _optional_number(value: Mapping[str, Any], name: str) -> float | None:
+    return None if value.get(name) is None else float(value[name])
+
+
+def _optional_place(value: Mapping[str, Any], name: str) -> tuple[float, float, float] | None:
+    if value.get(name) is None:
+        return None
+    i, j, k = (float(edge) for edge in value[name])
+    return i, j, k
 
 
 def _text(value: Mapping[str, Any], name: str, default: str | None = None) -> str:

@@ -403,6 +403,9 @@ def found_classes(result: SegmentedVolume) -> list[FoundClass]:
             tuple(int(edge) for edge in instance.box.lower),
             tuple(int(edge) for edge in instance.box.upper),
             instance.voxel_count,
+            instance.expected_dice,
+            instance.expected_dice_low,
+            instance.weakest_place,
         )
         for instance in result.instances
     ]

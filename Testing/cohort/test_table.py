@@ -36,6 +36,33 @@ def test_a_row_has_the_volume_and_confidence_of_each_class(tmp_path: Path):
     assert rows["b"]["left eye (ml)"] == ""
 
 
+def test_a_row_has_the_class_with_the_lowest_bound_where_the_dice_is_estimated(tmp_path: Path):
+    path = tmp_path / "cases.csv"
+    rated = (
+        StructureVolume("left eye", 0.5, 6.0, None, 0.85, 0.72),
+        StructureVolume("right eye", 0.5, 6.0, None, 0.8, 0.75),
+    )
+    with CaseTable(path, CLASSES, rated=True) as table:
+        table.add(record("a", volumes=rated))
+        table.add(record("b", "failed", reason="damaged"))
+    rows = rows_of(path)
+    assert [rows["a"][c] for c in ("worst_class", "expected_dice", "expected_dice_low")] == [
+        "left eye",
+        "0.8500",
+        "0.7200",
+    ]
+    assert rows["b"]["expected_dice_low"] == ""
+    # Another model without estimates keeps the columns of the rows that have them.
+    with CaseTable(path, CLASSES) as table:
+        table.add(record("c", volumes=(LEFT,)))
+    rows = rows_of(path)
+    assert rows["a"]["expected_dice_low"] == "0.7200"
+    assert rows["c"]["expected_dice_low"] == ""
+    with CaseTable(tmp_path / "plain.csv", CLASSES) as table:
+        table.add(record("c", volumes=(LEFT,)))
+    assert "expected" not in (tmp_path / "plain.csv").read_text()
+
+
 def test_each_row_is_in_the_file_at_once(tmp_path: Path):
     path = tmp_path / "cases.csv"
     with CaseTable(path, CLASSES) as table:

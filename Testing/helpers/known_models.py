@@ -15,6 +15,7 @@ import torch
 
 from MaskSAMCore.inference import MaskSegmenter, Segmenter, decision
 from MaskSAMCore.inference.sam.segmenter import SamSegmenter
+from Testing.helpers.estimators import known_estimator
 from Testing.helpers.sam_reference import small_sam
 from Testing.helpers.threshold_model import LABELS, SIDES, ThresholdModel, plan_for
 
@@ -98,7 +99,9 @@ class _KnownSegmenter(MaskSegmenter):
         channels = CHANNELS if name == "two_channels" else ("MR",)
         model = _Model(_ON_ENCODE.get(name, lambda: None), len(channels))
         plan = plan_for(spacing=spacing, channels=channels)
-        super().__init__(model, plan, labels, device="cpu", name=name)
+        # The second class of "rated" may be wrong.
+        estimator = known_estimator([0.9, 0.6]) if name == "rated" else None
+        super().__init__(model, plan, labels, device="cpu", name=name, estimator=estimator)
 
     def open(self, volume, **options):
         if self.name == "huge_array":
@@ -118,7 +121,8 @@ def known_segmenter(name: str) -> Segmenter:
     Args:
         name: "threshold"; a key of `_ON_ENCODE`; "slow_loading"; "huge_array", "spilling",
             "many_slabs" or "echo" for the session and its result; "coarse", "sided" or
-            "two_channels" for the plan and the labels; "anything" for a small SAM.
+            "two_channels" for the plan and the labels; "rated" for an estimator of the Dice;
+            "anything" for a small SAM.
     """
     if name == "anything":
         return SamSegmenter(small_sam(), device="cpu", name=name)

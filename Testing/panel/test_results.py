@@ -16,7 +16,7 @@ from Testing.slicer.helpers import GRIDS, segment_names
 
 # On this grid the model resamples nothing.
 GRID = GRIDS["axis-aligned"]
-ASYMMETRY = 3
+ASYMMETRY, DICE = 3, 4
 
 
 def test_classes_can_be_hidden_shown_and_jumped_to(user, scene):
@@ -40,6 +40,34 @@ def test_classes_can_be_hidden_shown_and_jumped_to(user, scene):
     center = np.array(node.GetSegmentCenterRAS("Anterior"))
     to_ras = slicer.util.arrayFromVTKMatrix(slice_node.GetSliceToRAS())
     assert abs((center - to_ras[:3, 3]) @ to_ras[:3, 2]) < 1e-3
+
+
+def test_a_class_that_may_be_wrong_is_red_and_a_click_shows_its_weakest_slice_and_its_box(
+    user, scene
+):
+    import slicer
+
+    table = user.ui.resultsTable
+    user.segment(blobs_volume(GRIDS["oblique"]), "rated")
+    assert not table.isColumnHidden(DICE)
+    assert [table.item(row, DICE).text() for row in range(2)] == ["0.90 (≥ 0.80)", "0.60 (≥ 0.50)"]
+    red, plain = (table.item(row, DICE).foreground().color().name() for row in (1, 0))
+    assert red != plain
+    slice_node = scene.AddNewNodeByClass("vtkMRMLSliceNode")
+    slice_node.SetLayoutName("Red")
+    table.cellClicked.emit(0, 0)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLMarkupsROINode") == 0
+    table.cellClicked.emit(1, 0)
+    (box,) = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
+    assert box.GetName() == "Posterior"
+    assert box.GetDisplayVisibility()
+    bounds = np.zeros(6)
+    box.GetRASBounds(bounds)
+    place = slicer.util.arrayFromVTKMatrix(slice_node.GetSliceToRAS())[:3, 3]
+    assert (bounds[::2] <= place).all()
+    assert (place <= bounds[1::2]).all()
+    user.segment(blobs_volume(GRID), "threshold")
+    assert table.isColumnHidden(DICE)
 
 
 def test_a_run_is_undone_and_redone_and_only_a_present_result_is_exported(user, scene):

@@ -12,6 +12,7 @@ from Testing.helpers.threshold_model import LABELS, SIDES
 KNOWN_MODELS = (
     "threshold",
     "sided",
+    "rated",
     "two_channels",
     "coarse",
     "echo",

@@ -91,7 +91,7 @@ EXAMPLES = {
             (Label(1, "Anterior", (1.0, 0.5, 0.0)),),
             (
                 InstanceMessage(1, "Anterior", 0.75, BOX, 42, ProposalMessage(BOX, 0.5)),
-                InstanceMessage(1, "Anterior", 0.75, BOX, 42),
+                InstanceMessage(1, "Anterior", 0.75, BOX, 42, None, 0.9, 0.8, (1.5, 2.0, 3.5)),
             ),
             DeviceUsed("cpu", "no GPU"),
             ("a note",),
@@ -111,10 +111,18 @@ EXAMPLES = {
                     "upper": [4.0, 5.0, 6.0],
                     "voxels": 42,
                     "proposal": proposal,
+                    "expected_dice": dice,
+                    "expected_dice_low": low,
+                    "weakest_place": place,
                 }
-                for proposal in (
-                    {"lower": [1.0, 2.5, 3.0], "upper": [4.0, 5.0, 6.0], "score": 0.5},
-                    None,
+                for proposal, dice, low, place in (
+                    (
+                        {"lower": [1.0, 2.5, 3.0], "upper": [4.0, 5.0, 6.0], "score": 0.5},
+                        None,
+                        None,
+                        None,
+                    ),
+                    (None, 0.9, 0.8, [1.5, 2.0, 3.5]),
                 )
             ],
             "device": {"name": "cpu", "reason": "no GPU"},

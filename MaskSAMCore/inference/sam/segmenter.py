@@ -48,6 +48,7 @@ class SamSegmenter:
     """
 
     needs_boxes = True
+    estimates_dice = False
     labels: tuple[Label, ...] = ()
     plan = None
     channels = 1

@@ -136,6 +136,13 @@ class BoxSet:
         for node in self.nodes:
             node.SetDisplayVisibility(True)
 
+    def show_one(self, name: str) -> None:
+        """Show the box of a class, after adding the automatic one if it is missing."""
+        if not self.nodes_of(name) and name in self.record.proposals:
+            self._place_automatic(self.add(name), name)
+        for node in self.nodes_of(name):
+            node.SetDisplayVisibility(True)
+
     def hide(self) -> None:
         """Hide all boxes."""
         for node in self.nodes:

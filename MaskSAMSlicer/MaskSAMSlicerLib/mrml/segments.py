@@ -42,6 +42,9 @@ class FoundClass:
         confidence: mean probability of the class's voxels, 0 to 1.
         lower, upper: voxel edges (i, j, k) of the smallest box around the class.
         voxels: number of voxels.
+        expected_dice: Dice that can be expected; None if it was not estimated.
+        expected_dice_low: bound that the Dice exceeds in nine cases of ten; None likewise.
+        weakest_place: voxel edges (i, j, k) in the least sure slice; None likewise.
     """
 
     label: Label
@@ -49,6 +52,9 @@ class FoundClass:
     lower: tuple[int, int, int]
     upper: tuple[int, int, int]
     voxels: int
+    expected_dice: float | None = None
+    expected_dice_low: float | None = None
+    weakest_place: tuple[float, float, float] | None = None
 
 
 def new_segmentation(

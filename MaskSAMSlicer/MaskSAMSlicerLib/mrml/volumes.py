@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -158,6 +158,17 @@ def box_from_roi(roi: vtkMRMLMarkupsROINode, volume: Volume, class_name: str = "
             ).format(roi=roi.GetName(), volume=volume.name)
         )
     return inside
+
+
+def place_in_world(node: vtkMRMLScalarVolumeNode, edges: Sequence[float]) -> list[float]:
+    """Return voxel edges (i, j, k) of a volume as a place in the world, in RAS mm.
+
+    Raises:
+        ValueError: a parent transform is not linear.
+    """
+    indices = np.append(np.asarray(edges, dtype=float) - 0.5, 1.0)
+    place: list[float] = (transform_to_world(node) @ ijk_to_node(node) @ indices)[:3].tolist()
+    return place
 
 
 def is_orthogonal(axes: np.ndarray) -> bool:

@@ -211,6 +211,18 @@ class BoxesView(VTKObservationMixin):
         if boxes is not None and boxes.nodes and self._ui.showBoxesButton.checked:
             boxes.show()
 
+    def show_box(self, name: str) -> None:
+        """Show the box of a class and select it, if the shown segmentation can have boxes."""
+        boxes = self._updates.boxes()
+        if boxes is None or boxes.segmentation is None or boxes.model.needs_boxes:
+            return
+        try:
+            boxes.show_one(name)
+        except ValueError as error:
+            self._progress.refuse(error)
+        self._changed()
+        self._select(name)
+
     def _advice(self) -> str:
         if self._boxes.model.needs_boxes:
             return _(

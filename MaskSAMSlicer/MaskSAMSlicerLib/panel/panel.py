@@ -41,7 +41,7 @@ class Panel:
         self._missing_packages: list[str] = []
         self._progress = ProgressView(ui)
         self._task = WorkerTask(logic, self._progress, self.update)
-        self._results = ResultsView(ui, self._progress)
+        self._results = ResultsView(ui, self._progress, lambda name: self._boxes.show_box(name))
         self._output = OutputView(ui)
         self._channels = ChannelsView(ui)
         self._frames = FramesView(ui)

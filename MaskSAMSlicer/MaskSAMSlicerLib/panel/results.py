@@ -1,8 +1,9 @@
-"""The panel's section of results: classes with confidence, volume and asymmetry; undo; export."""
+"""The panel's section of results: classes with confidence, volume, asymmetry and expected Dice;
+undo; export."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import qt
@@ -13,16 +14,19 @@ from slicer.util import VTKObservationMixin
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.volumetry import (
+    LOW_DICE,
     StructureVolume,
+    estimated,
     structure_volumes,
     volume_table,
     write_volume_table,
 )
-from MaskSAMSlicerLib.mrml.run_record import forget_checksums
+from MaskSAMSlicerLib.mrml.run_record import forget_checksums, volumes_of
 from MaskSAMSlicerLib.mrml.segment_editor import edit
 from MaskSAMSlicerLib.mrml.segments import FoundClass
 from MaskSAMSlicerLib.mrml.sequences import FrameSequence
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
+from MaskSAMSlicerLib.mrml.volumes import place_in_world
 from MaskSAMSlicerLib.panel.dialogs import ask_save_path, show_swatch
 from MaskSAMSlicerLib.panel.progress import ProgressView
 from MaskSAMSlicerLib.run import Outcome
@@ -30,7 +34,9 @@ from MaskSAMSlicerLib.run import Outcome
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
 
-_ASYMMETRY_COLUMN = 3
+_ASYMMETRY_COLUMN, _DICE_COLUMN = 3, 4
+# Readable on light and on dark backgrounds.
+_RED = "#e0442e"
 
 
 class ResultsView(VTKObservationMixin):
@@ -42,12 +48,14 @@ class ResultsView(VTKObservationMixin):
     Args:
         ui: the panel's widgets.
         progress: shows messages and errors.
+        show_box: shows the box of a class, so that the user can drag it.
     """
 
-    def __init__(self, ui: Any, progress: ProgressView) -> None:
+    def __init__(self, ui: Any, progress: ProgressView, show_box: Callable[[str], None]) -> None:
         VTKObservationMixin.__init__(self)
         self._ui = ui
         self._progress = progress
+        self._show_box = show_box
         self._outcome: Outcome | None = None
         self._frame = 0
         self._warnings: Sequence[str] = ()
@@ -143,7 +151,9 @@ class ResultsView(VTKObservationMixin):
                 cell = qt.QTableWidgetItem(text)
                 cell.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
                 table.setItem(index, column, cell)
+            table.setItem(index, _DICE_COLUMN, _dice_cell(row))
         table.setColumnHidden(_ASYMMETRY_COLUMN, all(row.asymmetry is None for row in rows))
+        table.setColumnHidden(_DICE_COLUMN, not estimated([rows]))
         table.blockSignals(blocked)
         self._show_info()
         self._update_buttons()
@@ -170,7 +180,8 @@ class ResultsView(VTKObservationMixin):
 
     def _volumes(self, found: Sequence[FoundClass]) -> list[StructureVolume]:
         structures = [(item.label.name, item.confidence, item.voxels) for item in found]
-        return structure_volumes(structures, self._outcome.voxel_ml)
+        expected = {one.label.name: (one.expected_dice, one.expected_dice_low) for one in found}
+        return structure_volumes(structures, self._outcome.voxel_ml, expected)
 
     def _all_volumes(self, name: str) -> dict[str, list[StructureVolume]]:
         """Return the volumes of each frame by its title, or those of the only one by a name."""
@@ -223,10 +234,25 @@ class ResultsView(VTKObservationMixin):
         segment_id = self._ui.resultsTable.item(row, 0).data(qt.Qt.UserRole)
         if node is None or node.GetSegmentation().GetSegment(segment_id) is None:
             return
-        center = node.GetSegmentCenterRAS(segment_id)
-        if center is not None:
+        found, _ids = self._shown()
+        item = found[row]
+        doubtful = item.expected_dice_low is not None and item.expected_dice_low < LOW_DICE
+        place = node.GetSegmentCenterRAS(segment_id)
+        if doubtful and item.weakest_place is not None:
+            place = self._world_place(item.weakest_place) or place
+        if place is not None:
             mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
-            slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, mode)
+            slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *place, mode)
+        if doubtful:
+            self._show_box(item.label.name)
+
+    def _world_place(self, edges: Sequence[float]) -> Sequence[float] | None:
+        """Return a place in voxel edges of the segmented volume in the world; None without it."""
+        try:
+            volume = volumes_of(self._node())[0]
+        except ValueError:
+            return None
+        return place_in_world(volume, edges)
 
     def _edit(self, _checked: bool = False) -> None:
         """Open the Segment Editor on the segmentation, its volume and the chosen class."""
@@ -259,3 +285,17 @@ class ResultsView(VTKObservationMixin):
         valid = undo is not None and bool(found) and not undo.can_redo
         for button in (self._ui.copyButton, self._ui.exportButton):
             button.enabled = valid
+
+
+def _dice_cell(row: StructureVolume) -> Any:
+    """Return the cell of the expected Dice and its bound, red where the class may be wrong."""
+    if row.expected_dice is None or row.expected_dice_low is None:
+        return qt.QTableWidgetItem("")
+    cell = qt.QTableWidgetItem(f"{row.expected_dice:.2f} (\u2265 {row.expected_dice_low:.2f})")
+    cell.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
+    if row.expected_dice_low < LOW_DICE:
+        cell.setForeground(qt.QBrush(qt.QColor(_RED)))
+        cell.setToolTip(
+            _("This class may be wrong: click it to see its least certain slice and its box.")
+        )
+    return cell

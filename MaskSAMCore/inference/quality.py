@@ -1,0 +1,106 @@
+"""Expected Dice of the classes of a result, and doubts about the result as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.inference.result_features import CLASS_FEATURES, IMAGE_FEATURES, ResultFeatures
+from MaskSAMCore.inference.results import Instance
+from MaskSAMCore.labels import Label
+from MaskSAMCore.models import Bundle
+from MaskSAMCore.models.expected_dice import QUALITY, DiceEstimator, ExpectedDice
+
+# Reasons for a doubtful result by the name of the features that are odd.
+_REASONS = {
+    "": "look at the segments",
+    "orientation": (
+        "the classes lie or extend in unusual ways: check the orientation and the voxel size in the"
+        " file, and that it shows the right part of the body"
+    ),
+    "modality": (
+        "the intensities are unlike those that the model was trained for: check the modality and"
+        " the quality of the image"
+    ),
+    "field of view": (
+        "the field of view is unusual: check that the image shows all structures, and not much more"
+    ),
+}
+# A class of which the plan's grid has no voxel cannot be estimated, and is tiny.
+_UNKNOWN = ExpectedDice(0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Rating:
+    """Estimates for a result.
+
+    Attributes:
+        classes: estimate of each class, None for one that was not found.
+        doubts: messages for the user about the result as a whole.
+    """
+
+    classes: tuple[ExpectedDice | None, ...]
+    doubts: tuple[str, ...]
+
+    def applied_to(
+        self,
+        instances: Sequence[Instance],
+        labels: Sequence[Label],
+        places: Sequence[tuple[float, float, float] | None],
+        edited: Set[int],
+    ) -> tuple[Instance, ...]:
+        """Return instances with their expected Dice.
+
+        Args:
+            instances: classes that were found.
+            labels: classes of the model.
+            places: place of each class in its least sure slice, in voxel edges (i, j, k).
+            edited: values of the labels that boxes of the user decided, which have no estimate.
+        """
+        by_value = {
+            label.value: (estimate or _UNKNOWN, place)
+            for label, estimate, place in zip(labels, self.classes, places, strict=True)
+        }
+        return tuple(
+            instance
+            if instance.value in edited
+            else replace(
+                instance,
+                expected_dice=by_value[instance.value][0].dice,
+                expected_dice_low=by_value[instance.value][0].low,
+                weakest_place=by_value[instance.value][1],
+            )
+            for instance in instances
+        )
+
+
+def rate(estimator: DiceEstimator, features: ResultFeatures) -> Rating:
+    """Estimate the Dice of a result from its features."""
+    classes = estimator.rate(features.classes, features.image)
+    found = [estimate.dice for estimate in classes if estimate is not None]
+    if not found or (mean := sum(found) / len(found)) >= estimator.doubtful_below:
+        return Rating(tuple(classes), ())
+    reason = _REASONS[estimator.oddity(features.classes, features.image)]
+    doubt = f"This result is doubtful, with an expected Dice of {mean:.2f} in the mean: {reason}."
+    return Rating(tuple(classes), (doubt,))
+
+
+def checked_estimator(bundle: Bundle) -> DiceEstimator | None:
+    """Return the estimator of a bundle; None if it has none.
+
+    Raises:
+        MaskSAMError: it was fitted on other features than those that this version computes.
+    """
+    estimator = bundle.estimator
+    if estimator is None:
+        return None
+    known = (CLASS_FEATURES, IMAGE_FEATURES)
+    if (estimator.class_features, estimator.image_features) != known or not {
+        group.name for group in estimator.groups
+    } <= set(_REASONS):
+        raise MaskSAMError(
+            f"{bundle.folder / QUALITY} was made by another version of MaskSAM: remove the file, or"
+            f" fit it again: masksam quality fit {bundle.folder} DATASET"
+        )
+    return estimator

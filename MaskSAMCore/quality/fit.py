@@ -1,0 +1,303 @@
+"""Fit of an estimator of the Dice to results of known Dice.
+
+Samples of one case never lie on both sides of a fit: the bound's correction is the quantile of the
+errors of trees that were fitted without the case (split conformal prediction over folds).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.inference.result_features import CLASS_FEATURES, IMAGE_FEATURES
+from MaskSAMCore.models.expected_dice import (
+    DiceEstimator,
+    FeatureGroup,
+    TreeSum,
+    group_distance,
+    row_width,
+)
+from MaskSAMCore.quality.samples import Sample
+
+# Share of the cases in which the bound holds.
+COVERAGE = 0.9
+# Fewer samples tell nothing of the cases that a bound must leave out.
+FEWEST_SAMPLES = 30
+_FOLDS = 5
+_TREES, _DEPTH, _RATE, _LEAF = 150, 3, 0.06, 8
+# A class with fewer samples shares its correction with the others.
+_FEW = 40
+# Results with a lower mean Dice failed, and this share of them is to be told.
+FAILED_DICE, _TOLD = 0.6, 0.95
+# The threshold of doubtful results lies in this range.
+_THRESHOLDS = (0.45, 0.75)
+# Spreads are taken to be at least this share of those over all classes.
+_SMALLEST_SPREAD = 0.2
+_LIMIT_PERCENTILE, _LIMIT_MARGIN = 98, 1.15
+
+_GROUPS = {
+    "orientation": (
+        (
+            *("position_depth", "position_rows", "position_columns"),
+            *("extent_depth", "extent_rows", "extent_columns"),
+        ),
+        (),
+    ),
+    "modality": (
+        ("intensity_spread", "contrast_ratio"),
+        (
+            *("percentile_2", "percentile_25", "percentile_50", "percentile_75", "percentile_98"),
+            *("skewness", "flat_share", "noise"),
+        ),
+    ),
+    "field of view": (
+        ("border_share",),
+        ("log_extent_depth", "log_extent_rows", "log_extent_columns", "foreground_share"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of all classes of all samples.
+
+    Attributes:
+        inputs: (rows, columns), see :meth:`DiceEstimator.rows`.
+        dice: (rows,), true Dice.
+        sample: (rows,), index of the sample.
+        class_index: (rows,), index of the class from 0.
+        case: (rows,), name of the case.
+    """
+
+    inputs: NDArray[np.float64]
+    dice: NDArray[np.float64]
+    sample: NDArray[np.intp]
+    class_index: NDArray[np.intp]
+    case: NDArray[np.str_]
+
+
+def fit_estimator(
+    samples: Sequence[Sample], weights_sha256: str, facts: dict[str, Any]
+) -> DiceEstimator:
+    """Fit an estimator to samples.
+
+    Args:
+        samples: results of known Dice.
+        weights_sha256: SHA-256 of the weights that they are results of.
+        facts: information for the user.
+
+    Raises:
+        MaskSAMError: there are too few samples or cases, or scikit-learn is not installed.
+    """
+    cases = sorted({sample.case for sample in samples})
+    if len(samples) < FEWEST_SAMPLES or len(cases) < 2:
+        raise MaskSAMError(
+            f"{len(samples)} results of {len(cases)} cases are too few for an estimator of the"
+            f" Dice: it needs {FEWEST_SAMPLES} results of two cases"
+        )
+    estimator = _untrained(samples, weights_sha256, facts)
+    rows = _rows(estimator, samples)
+    expected, quantile = _out_of_fold(rows, cases)
+    correction = _corrections(rows, quantile, len(estimator.usual_dice))
+    estimator = replace(
+        estimator,
+        mean=_fit_trees(rows.inputs, rows.dice),
+        quantile=_fit_trees(rows.inputs, rows.dice, 1 - COVERAGE),
+        correction=correction,
+        doubtful_below=_threshold(samples, rows, np.clip(expected, 0, 1)),
+    )
+    return replace(estimator, groups=_groups(estimator, samples))
+
+
+def _untrained(
+    samples: Sequence[Sample], weights_sha256: str, facts: dict[str, Any]
+) -> DiceEstimator:
+    """Return an estimator that knows usual features, but has no trees."""
+    usual = [sample for sample in samples if sample.corruption == "clean"]
+    if len(usual) < FEWEST_SAMPLES // 3:
+        # Without them, the better half of the samples is what is usual.
+        usual = sorted(samples, key=lambda sample: -sample.mean_dice)[: len(samples) // 2]
+    classes = np.stack([sample.features.classes for sample in usual])
+    image = np.stack([sample.features.image for sample in usual])
+    dice = np.stack([sample.dice for sample in usual])
+    over_all = np.nanstd(classes.reshape(-1, classes.shape[-1]), 0)
+    centre, spread = _moments(classes)
+    lost = np.isnan(centre)
+    centre = np.where(lost, np.nanmean(classes, (0, 1)), centre)
+    spread = np.where(lost, over_all, spread)
+    empty = TreeSum(0.0, np.zeros((1, 1), np.intp), np.zeros((1, 1)), np.zeros((1, 2)))
+    mean_dice = float(np.nanmean(dice))
+    known = ~np.isnan(dice).all(0)
+    usual_dice = np.full(dice.shape[1], mean_dice)
+    usual_dice[known] = np.nanmean(dice[:, known], 0)
+    return DiceEstimator(
+        weights_sha256,
+        CLASS_FEATURES,
+        IMAGE_FEATURES,
+        centre,
+        np.maximum(spread, np.maximum(_SMALLEST_SPREAD * over_all, 1e-4)),
+        image.mean(0),
+        np.maximum(image.std(0), 1e-2),
+        usual_dice,
+        empty,
+        empty,
+        np.zeros(dice.shape[1]),
+        0.0,
+        (),
+        facts,
+    )
+
+
+def _moments(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation over the first axis without NaN; NaN if all are."""
+    count = (~np.isnan(values)).sum(0)
+    with np.errstate(invalid="ignore"):
+        mean = np.nansum(values, 0) / np.where(count, count, np.nan)
+        squares = np.nansum((values - mean) ** 2, 0) / np.where(count, count, np.nan)
+    return mean, np.sqrt(squares)
+
+
+def _rows(estimator: DiceEstimator, samples: Sequence[Sample]) -> _Rows:
+    inputs, dice, index, class_index, case = [], [], [], [], []
+    for number, sample in enumerate(samples):
+        rows = estimator.rows(sample.features.classes, sample.features.image)
+        known = ~(np.isnan(rows).any(1) | np.isnan(sample.dice))
+        inputs.append(rows[known])
+        dice.append(sample.dice[known])
+        index += [number] * int(known.sum())
+        class_index += np.flatnonzero(known).tolist()
+        case += [sample.case] * int(known.sum())
+    return _Rows(
+        np.concatenate(inputs),
+        np.concatenate(dice),
+        np.array(index),
+        np.array(class_index),
+        np.array(case),
+    )
+
+
+def _out_of_fold(
+    rows: _Rows, cases: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the expected Dice and its quantile of each row, by trees that do not know its case."""
+    expected, quantile = np.zeros(len(rows.dice)), np.zeros(len(rows.dice))
+    for fold in range(min(_FOLDS, len(cases))):
+        held_out = np.isin(rows.case, cases[fold :: min(_FOLDS, len(cases))])
+        inputs, dice = rows.inputs[~held_out], rows.dice[~held_out]
+        if not held_out.any() or not len(dice):
+            continue
+        expected[held_out] = _fit_trees(inputs, dice)(rows.inputs[held_out])
+        quantile[held_out] = _fit_trees(inputs, dice, 1 - COVERAGE)(rows.inputs[held_out])
+    return expected, quantile
+
+
+def _corrections(rows: _Rows, quantile: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
+    """Return what to subtract from the quantile of each class for the bound to hold."""
+    excess = np.clip(quantile, 0, 1) - rows.dice
+    pooled = _conformal(excess)
+    return np.array(
+        [
+            _conformal(excess[rows.class_index == index])
+            if (rows.class_index == index).sum() >= _FEW
+            else pooled
+            for index in range(classes)
+        ]
+    )
+
+
+def _conformal(excess: NDArray[np.float64]) -> float:
+    """Return the smallest number of which so many are not larger that the bound holds."""
+    rank = math.ceil((len(excess) + 1) * COVERAGE)
+    return float(np.sort(excess)[min(rank, len(excess)) - 1])
+
+
+def _threshold(samples: Sequence[Sample], rows: _Rows, expected: NDArray[np.float64]) -> float:
+    """Return the mean expected Dice below which nearly all failed results lie."""
+    means = np.array(
+        [
+            expected[rows.sample == number].mean() if (rows.sample == number).any() else 0.0
+            for number in range(len(samples))
+        ]
+    )
+    failed = np.array([sample.mean_dice < FAILED_DICE for sample in samples])
+    if not failed.any():
+        return _THRESHOLDS[0]
+    return round(float(np.clip(np.quantile(means[failed], _TOLD), *_THRESHOLDS)), 4)
+
+
+def _groups(estimator: DiceEstimator, samples: Sequence[Sample]) -> tuple[FeatureGroup, ...]:
+    """Return the groups of features, with limits that usual images hardly exceed."""
+    usual = [sample.features for sample in samples if sample.mean_dice >= FAILED_DICE]
+    groups = []
+    for name, (class_names, image_names) in _GROUPS.items():
+        group = FeatureGroup(
+            name,
+            tuple(CLASS_FEATURES.index(one) for one in class_names),
+            tuple(IMAGE_FEATURES.index(one) for one in image_names),
+            1.0,
+        )
+        found = [group_distance(estimator, group, one.classes, one.image) for one in usual]
+        limit = float(np.percentile(found, _LIMIT_PERCENTILE)) if found else 1.0
+        groups.append(replace(group, limit=round(max(_LIMIT_MARGIN * limit, 0.1), 4)))
+    return tuple(groups)
+
+
+def _fit_trees(
+    inputs: NDArray[np.float64], dice: NDArray[np.float64], quantile: float | None = None
+) -> TreeSum:
+    """Return boosted regression trees.
+
+    Args:
+        inputs: (rows, columns).
+        dice: (rows,).
+        quantile: quantile to estimate; None for the mean.
+
+    Raises:
+        MaskSAMError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.ensemble import GradientBoostingRegressor
+    except ImportError as error:
+        raise MaskSAMError(
+            "an estimator of the Dice is fitted with scikit-learn: pip install masksam[train]"
+        ) from error
+    kind: dict[str, Any] = {"loss": "squared_error"}
+    if quantile is not None:
+        kind = {"loss": "quantile", "alpha": quantile}
+    model = GradientBoostingRegressor(
+        **kind,
+        n_estimators=_TREES,
+        max_depth=_DEPTH,
+        learning_rate=_RATE,
+        min_samples_leaf=_LEAF,
+        subsample=0.7,
+        max_features=0.5,
+        random_state=0,
+    )
+    model.fit(inputs, dice)
+    base = float(np.ravel(model.init_.predict(inputs[:1]))[0])
+    trees = [_complete(tree.tree_) for tree in model.estimators_[:, 0]]
+    columns, thresholds, values = (np.array(parts) for parts in zip(*trees, strict=True))
+    assert inputs.shape[1] == row_width(len(CLASS_FEATURES), len(IMAGE_FEATURES))
+    return TreeSum(base, columns, thresholds, _RATE * values)
+
+
+def _complete(tree: Any) -> tuple[list[int], list[float], list[float]]:
+    """Return a tree of scikit-learn as a complete one: columns, thresholds and leaves."""
+    columns, thresholds = [], []
+    level = [0]
+    for _ in range(_DEPTH):
+        below = []
+        for node in level:
+            leaf = tree.children_left[node] < 0
+            columns.append(0 if leaf else int(tree.feature[node]))
+            thresholds.append(0.0 if leaf else float(tree.threshold[node]))
+            below += [node, node] if leaf else [tree.children_left[node], tree.children_right[node]]
+        level = below
+    return columns, thresholds, [float(tree.value[node].item()) for node in level]

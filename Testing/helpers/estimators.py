@@ -1,0 +1,54 @@
+"""Estimators of the Dice with known results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from MaskSAMCore.inference.result_features import CLASS_FEATURES, IMAGE_FEATURES
+from MaskSAMCore.models.expected_dice import DiceEstimator, FeatureGroup, TreeSum, row_width
+
+
+def known_estimator(
+    dice: Sequence[float],
+    below: float = 0.1,
+    weights_sha256: str = "",
+    doubtful_below: float = 0.0,
+    groups: tuple[FeatureGroup, ...] = (),
+) -> DiceEstimator:
+    """Return an estimator whose results do not depend on the features.
+
+    Args:
+        dice: expected Dice of each class.
+        below: distance of the bound from it.
+        weights_sha256: SHA-256 of the weights.
+        doubtful_below: mean expected Dice below which a result is doubtful.
+        groups: features that tell what is odd.
+    """
+    classes, count = len(dice), len(CLASS_FEATURES)
+    usual = np.asarray(dice, dtype=float)
+    # A chain of steps at each class's usual Dice, which is the last column of the rows.
+    steps = np.unique(usual)
+    width = row_width(count, len(IMAGE_FEATURES))
+    columns = np.full((len(steps), 1), width - 1)
+    thresholds = (steps - 1e-6)[:, None]
+    rise = np.diff(steps, prepend=0.0)
+    values = np.column_stack([np.zeros(len(steps)), rise])
+    trees = TreeSum(0.0, columns, thresholds, values)
+    return DiceEstimator(
+        weights_sha256,
+        CLASS_FEATURES,
+        IMAGE_FEATURES,
+        np.zeros((classes, count)),
+        np.ones((classes, count)),
+        np.zeros(len(IMAGE_FEATURES)),
+        np.ones(len(IMAGE_FEATURES)),
+        usual,
+        trees,
+        trees,
+        np.full(classes, below),
+        doubtful_below,
+        groups,
+        {"results": 0},
+    )

@@ -1,0 +1,129 @@
+"""Expected Dice of results: which classes have one, doubts, and the place of the weakest slice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from MaskSAMCore.geometry import Box
+from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.inference.result_features import CLASS_FEATURES, IMAGE_FEATURES, result_features
+from MaskSAMCore.labels import Label
+from MaskSAMCore.models.expected_dice import DiceEstimator, FeatureGroup
+from Testing.helpers.estimators import known_estimator
+from Testing.helpers.threshold_model import (
+    GEOMETRIES,
+    LABELS,
+    ThresholdModel,
+    plan_for,
+    two_blobs,
+    volume_of,
+)
+
+
+def rated_segmenter(estimator: DiceEstimator | None) -> MaskSegmenter:
+    return MaskSegmenter(ThresholdModel(), plan_for(), LABELS, device="cpu", estimator=estimator)
+
+
+@pytest.mark.parametrize("geometry", sorted(GEOMETRIES))
+def test_each_class_has_its_expected_dice_and_a_place_in_one_of_its_slices(geometry: str):
+    segmenter = rated_segmenter(known_estimator([0.9, 0.6]))
+    volume = volume_of(two_blobs(), GEOMETRIES[geometry])
+    result = segmenter.segment(volume)
+    assert [one.expected_dice for one in result.instances] == pytest.approx([0.9, 0.6])
+    assert [one.expected_dice_low for one in result.instances] == pytest.approx([0.8, 0.5])
+    for one in result.instances:
+        assert one.weakest_place is not None
+        i, j, k = (int(edge) for edge in one.weakest_place)
+        assert result.labelmap[k, j, i] == one.value
+
+
+def test_the_labelmap_does_not_depend_on_the_estimator():
+    volume = volume_of(two_blobs())
+    plain = rated_segmenter(None).segment(volume)
+    rated = rated_segmenter(known_estimator([0.9, 0.6], doubtful_below=1.0)).segment(volume)
+    assert np.array_equal(plain.labelmap, rated.labelmap)
+    assert [one.expected_dice for one in plain.instances] == [None, None]
+    assert plain.notes == ()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_class_that_a_box_of_the_user_decides_has_no_estimate(overwrite: bool):
+    segmenter = rated_segmenter(known_estimator([0.9, 0.6]))
+    box = Box("Anterior", (2, 2, 2), (9, 9, 6))
+    with segmenter.open(volume_of(two_blobs())) as session:
+        edited = session.segment([box], overwrite=overwrite)
+        assert [one.expected_dice for one in edited.instances] == pytest.approx([None, 0.6])
+        automatic = session.segment()
+        assert [one.expected_dice for one in automatic.instances] == pytest.approx([0.9, 0.6])
+
+
+def test_a_doubtful_result_has_one_note_that_names_what_is_odd():
+    position = CLASS_FEATURES.index("position_depth")
+    group = FeatureGroup("orientation", (position,), (), 1e-6)
+    estimator = known_estimator([0.4, 0.2], doubtful_below=0.5, groups=(group,))
+    notes = rated_segmenter(estimator).segment(volume_of(two_blobs())).notes
+    assert len(notes) == 1
+    assert "0.30" in notes[0]
+    assert "orientation" in notes[0]
+    sure = known_estimator([0.9, 0.8], doubtful_below=0.5, groups=(group,))
+    assert rated_segmenter(sure).segment(volume_of(two_blobs())).notes == ()
+
+
+def test_an_roi_of_the_user_is_no_reason_for_doubts():
+    estimator = known_estimator([0.4, 0.2], doubtful_below=0.5)
+    roi = Box("", (0, 0, 0), (20, 15, 10))
+    result = rated_segmenter(estimator).segment(volume_of(two_blobs()), roi=roi)
+    assert result.notes == ()
+    assert result.instances[0].expected_dice == pytest.approx(0.4)
+
+
+def scores_of(classes: np.ndarray, probability: float, count: int) -> torch.Tensor:
+    """Return scores (count, D, R, C) where each voxel's class has the given probability."""
+    scores = torch.full((count, *classes.shape), (1 - probability) / (count - 1))
+    scores.scatter_(0, torch.from_numpy(classes)[None], probability)
+    return scores
+
+
+def test_features_tell_unsure_results_fragments_and_cut_structures():
+    names = ("left blob", "right blob", "nothing")
+    labels = tuple(Label(v, name, (1.0, 1.0, 1.0)) for v, name in enumerate(names, 1))
+    classes = np.zeros((12, 14, 16), np.int64)
+    classes[2:8, 3:9, 2:6] = 1
+    classes[2:8, 3:9, 10:16] = 2
+    classes[10, 12, 2] = 1
+    image = np.where(classes > 0, 2.0, 0.0).astype(np.float32)[None]
+    sure, unsure = (
+        result_features(scores_of(classes, p, 4), image, (2.0, 1.0, 1.0), labels)
+        for p in (0.99, 0.6)
+    )
+
+    def value(features, name: str, index: int) -> float:
+        return float(features.classes[index, CLASS_FEATURES.index(name)])
+
+    assert np.isnan(sure.classes[2]).all()
+    assert np.isnan(sure.weakest[2]).all()
+    assert not np.isnan(sure.classes[:2]).any()
+    assert value(sure, "soft_dice", 0) > value(unsure, "soft_dice", 0)
+    assert value(unsure, "unsure_share", 0) == 1
+    assert value(sure, "fragments", 0) == pytest.approx(1 / 145)
+    assert value(sure, "fragments", 1) == 0
+    assert value(sure, "border_share", 0) == 0
+    assert value(sure, "border_share", 1) == pytest.approx(1 / 6)
+    assert value(sure, "log_volume", 1) == pytest.approx(np.log(6 * 6 * 6 * 2 / 1000))
+    smaller, larger = (value(sure, "asymmetry", index) for index in (0, 1))
+    assert smaller < 0
+    assert larger == pytest.approx(-smaller)
+    assert value(sure, "outline_contrast", 0) > value(sure, "inner_contrast", 0)
+    assert sure.image[IMAGE_FEATURES.index("found_share")] == pytest.approx(2 / 3)
+
+
+def test_the_weakest_place_lies_in_the_least_sure_slice():
+    classes = np.zeros((10, 8, 8), np.int64)
+    classes[2:8, 2:6, 1:5] = 1
+    scores = scores_of(classes, 0.95, 2)
+    scores[:, 5] = scores_of(classes, 0.6, 2)[:, 5]
+    labels = (Label(1, "blob", (1.0, 1.0, 1.0)),)
+    features = result_features(scores, np.zeros((1, 10, 8, 8), np.float32), (1, 1, 1), labels)
+    assert features.weakest[0].tolist() == [5.5, 4.0, 3.0]

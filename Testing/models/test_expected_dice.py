@@ -1,0 +1,96 @@
+"""Estimators of the Dice: their file in a bundle, and how they are applied."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.models import add_model, load_bundle
+from MaskSAMCore.models.expected_dice import QUALITY, TreeSum, write_estimator
+from Testing.helpers.estimators import known_estimator
+from Testing.helpers.small_bundle import small_bundle
+
+
+@pytest.fixture
+def rated(tmp_path: Path) -> Path:
+    folder = small_bundle(tmp_path / "small")
+    write_estimator(folder, known_estimator([0.9, 0.6], 0.1, load_bundle(folder).weights_sha256))
+    return folder
+
+
+def change(folder: Path, **changes: object) -> None:
+    path = folder / QUALITY
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_an_estimator_is_the_same_after_writing_and_reading(rated: Path):
+    estimator = load_bundle(rated).estimator
+    assert estimator is not None
+    values = json.loads((rated / QUALITY).read_text())
+    assert estimator.to_json() == values
+    features = np.ones(estimator.class_centre.shape)
+    features[1] = np.nan
+    found, missing = estimator.rate(features, estimator.image_centre)
+    assert missing is None
+    assert found is not None
+    assert (found.dice, found.low) == pytest.approx((0.9, 0.8))
+
+
+def test_a_bundle_without_an_estimator_has_none(tmp_path: Path):
+    bundle = load_bundle(small_bundle(tmp_path / "small"))
+    assert bundle.estimator is None
+    assert not MaskSegmenter.from_bundle(bundle, device="cpu").estimates_dice
+
+
+def test_a_zip_of_a_bundle_brings_the_estimator_along(rated: Path, tmp_path: Path):
+    archive = shutil.make_archive(str(tmp_path / "zip"), "zip", rated)
+    assert add_model(Path(archive)).estimator is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": 2}, "newer MaskSAM"),
+        ({"format_version": None}, "damaged"),
+        ({"usual_dice": [0.5]}, "damaged"),
+        ({"class_scale": "none"}, "damaged"),
+        ({"correction": [0.1, float("nan")]}, "damaged"),
+        (
+            {"mean": {"base": 0, "columns": [[9999]], "thresholds": [[0]], "values": [[0, 1]]}},
+            "damaged",
+        ),
+        ({"mean": {"base": 0, "columns": [[0]], "thresholds": [[0]], "values": [[0]]}}, "damaged"),
+        ({"groups": [{"name": "orientation"}]}, "damaged"),
+        ({"weights_sha256": "0" * 64}, "other weights"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_in_one_line(rated: Path, changes, message: str):
+    change(rated, **changes)
+    with pytest.raises(MaskSAMError, match=message) as error:
+        load_bundle(rated)
+    assert QUALITY in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_estimator_for_other_features_is_refused_when_the_model_is_loaded(rated: Path):
+    values = json.loads((rated / QUALITY).read_text())
+    change(rated, class_features=["other", *values["class_features"][1:]])
+    with pytest.raises(MaskSAMError, match="another version"):
+        MaskSegmenter.from_bundle(load_bundle(rated), device="cpu")
+
+
+def test_trees_add_the_values_of_the_leaves_that_a_row_reaches():
+    trees = TreeSum(
+        1.0,
+        np.array([[0, 1, 1], [1, 0, 0]]),
+        np.array([[0.0, -1.0, 1.0], [0.0, 0.0, 0.0]]),
+        np.array([[1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0]]),
+    )
+    rows = np.array([[-1.0, -2.0], [-1.0, 5.0], [1.0, 1.0], [1.0, 1.5]])
+    assert trees(rows).tolist() == [1 + 1 + 10, 1 + 2 + 30, 1 + 3 + 40, 1 + 4 + 40]
