@@ -25,6 +25,7 @@ from MaskSAMCore.cli import (
     models,
     predict,
     report,
+    quality,
     train,
 )
 from MaskSAMCore.errors import Cancelled, MaskSAMError, describe, one_line
@@ -69,6 +70,7 @@ for command in (
     convert,
     compare,
     export,
+    quality,
     models,
     demo,
     benchmark,

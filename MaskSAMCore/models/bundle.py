@@ -177,26 +177,27 @@ class Bundle:
             )
 
 
-def load_bundle(folder: Path, source: Path | None = None) -> Bundle:
+def load_bundle(folder: Path, source: Path | None = None, with_estimator: bool = True) -> Bundle:
     """Read and verify a bundle folder.
 
     Args:
         folder: folder of the files.
         source: archive that the folder was unpacked from, which messages name in its place.
+        with_estimator: whether the estimator of the Dice is read, too.
 
     Raises:
         MaskSAMError: a file is missing, the description is damaged or of a newer version, or the
             weights have another SHA-256 than recorded.
     """
     try:
-        return _load_bundle(folder)
+        return _load_bundle(folder, with_estimator)
     except MaskSAMError as error:
         if source is None:
             raise
         raise MaskSAMError(str(error).replace(str(folder), str(source))) from error
 
 
-def _load_bundle(folder: Path) -> Bundle:
+def _load_bundle(folder: Path, with_estimator: bool) -> Bundle:
     values = _read_description(folder)
     weights = folder / WEIGHTS
     if not weights.is_file():
@@ -207,6 +208,8 @@ def _load_bundle(folder: Path) -> Bundle:
             " the model again"
         )
     bundle = _bundle(folder, values)
+    if not with_estimator:
+        return bundle
     estimator = read_estimator(folder, len(bundle.labels), bundle.weights_sha256)
     return replace(bundle, estimator=estimator)
 

@@ -37,11 +37,12 @@ _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 DownloadCallback = Callable[[int, int], None]
 
 
-def open_model(name_or_path: str | Path) -> tuple[Bundle, Path | None]:
+def open_model(name_or_path: str | Path, with_estimator: bool = True) -> tuple[Bundle, Path | None]:
     """Open and verify a model.
 
     Args:
         name_or_path: name in the catalog, or path of a bundle (folder or zip).
+        with_estimator: whether the estimator of the Dice of a folder is read, too.
 
     Returns:
         Bundle, and the checkpoint of its frozen SAM: None without a frozen SAM, or if the
@@ -52,7 +53,7 @@ def open_model(name_or_path: str | Path) -> tuple[Bundle, Path | None]:
     """
     path = Path(name_or_path)
     if path.is_dir():
-        bundle = load_bundle(path)
+        bundle = load_bundle(path, with_estimator=with_estimator)
     elif path.is_file():
         bundle = add_model(path, keep=False)
     else:
@@ -61,7 +62,7 @@ def open_model(name_or_path: str | Path) -> tuple[Bundle, Path | None]:
             raise MaskSAMError(f"'{entry.name}' is a backbone, not a model with classes")
         if entry.folder is None:
             raise MaskSAMError(how_to_get(entry))
-        bundle = load_bundle(entry.folder)
+        bundle = load_bundle(entry.folder, with_estimator=with_estimator)
     return bundle, _backbone(bundle)
 
 

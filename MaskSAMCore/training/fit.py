@@ -299,6 +299,7 @@ def _begin(
         dataset=options.dataset.resolve().name,
         facts=facts,
         label_description=None if data.scheme is None else data.scheme.description,
+        folder=str(options.dataset.resolve()),
     )
     return record, data
 

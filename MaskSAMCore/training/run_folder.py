@@ -56,6 +56,7 @@ class TrainingRecord:
             "sam_sha256" the SHA-256 of the frozen SAM's file.
         label_description: description of the labels if images are synthesised from labelmaps,
             else None.
+        folder: folder of the dataset when the training began; empty if unknown.
     """
 
     config: NetworkConfig
@@ -69,6 +70,7 @@ class TrainingRecord:
     dataset: str
     facts: dict[str, Any]
     label_description: dict[str, Any] | None = None
+    folder: str = ""
 
     @property
     def max_minutes(self) -> float | None:
@@ -93,6 +95,7 @@ class TrainingRecord:
             "dataset": self.dataset,
             "facts": self.facts,
             "label_maps": self.label_description,
+            "folder": self.folder,
         }
         write_json(run / RUN_FILE, values)
 
@@ -123,6 +126,7 @@ class TrainingRecord:
                 dataset=str(values["dataset"]),
                 facts=dict(values["facts"]),
                 label_description=values.get("label_maps"),
+                folder=str(values.get("folder", "")),
             )
             record.check()
         except MALFORMED as error:

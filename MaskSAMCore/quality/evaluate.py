@@ -1,0 +1,165 @@
+"""Measures of an estimator of the Dice on results that it was not fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from MaskSAMCore.inference.quality import rate
+from MaskSAMCore.io.files import atomic_file
+from MaskSAMCore.models.expected_dice import DiceEstimator
+from MaskSAMCore.quality.fit import FAILED_DICE
+from MaskSAMCore.quality.samples import Sample
+
+# Share of the results, those with the lowest bounds, that a user would look at.
+_REDDEST = 0.1
+
+
+@dataclass(frozen=True)
+class QualityMeasures:
+    """Measures of an estimator.
+
+    Attributes:
+        results: number of results.
+        rank_correlation: Spearman's correlation of expected and true Dice by class name; NaN where
+            it is not defined.
+        mean_rank_correlation: mean of it over the classes.
+        coverage: share of the classes of all results whose Dice is not below the bound.
+        mean_error: mean absolute difference of expected and true Dice.
+        failed: number of results with a mean true Dice below 0.6.
+        told: share of these among the tenth with the lowest bounds or marked as doubtful.
+        false_alarms: share of the other results that are marked as doubtful.
+    """
+
+    results: int
+    rank_correlation: dict[str, float]
+    mean_rank_correlation: float
+    coverage: float
+    mean_error: float
+    failed: int
+    told: float
+    false_alarms: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the measures as plain types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class RatedSamples:
+    """Estimates and truth, row by row: one class of one result each.
+
+    Attributes:
+        expected: (rows,), expected Dice.
+        low: (rows,), its bound.
+        true: (rows,), true Dice.
+        class_index: (rows,), index of the class from 0.
+    """
+
+    expected: NDArray[np.float64]
+    low: NDArray[np.float64]
+    true: NDArray[np.float64]
+    class_index: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, estimator: DiceEstimator, samples: Sequence[Sample]) -> RatedSamples:
+        """Estimate the Dice of the classes that samples found."""
+        rows = [
+            (estimate.dice, estimate.low, dice, index)
+            for sample in samples
+            for index, (estimate, dice) in enumerate(
+                zip(
+                    estimator.rate(sample.features.classes, sample.features.image),
+                    sample.dice,
+                    strict=True,
+                )
+            )
+            if estimate is not None and not np.isnan(dice)
+        ]
+        expected, low, true, index = np.array(rows, dtype=float).reshape(-1, 4).T
+        return cls(expected, low, true, index.astype(np.intp))
+
+
+def measure(
+    estimator: DiceEstimator, samples: Sequence[Sample], class_names: Sequence[str]
+) -> QualityMeasures:
+    """Measure an estimator on samples.
+
+    Args:
+        estimator: the estimator.
+        samples: results that it was not fitted on.
+        class_names: names of the classes 1 to K.
+    """
+    rows = RatedSamples.of(estimator, samples)
+    correlations = {}
+    for index, name in enumerate(class_names):
+        chosen = rows.class_index == index
+        correlations[name] = _rank_correlation(rows.expected[chosen], rows.true[chosen])
+    lowest, doubtful = _lowest_and_doubtful(estimator, samples)
+    failed = np.array([sample.mean_dice < FAILED_DICE for sample in samples], dtype=bool)
+    reddest = np.zeros(len(samples), dtype=bool)
+    reddest[np.argsort(lowest)[: round(_REDDEST * len(samples))]] = True
+    told = (reddest | doubtful)[failed]
+    return QualityMeasures(
+        len(samples),
+        correlations,
+        float(np.nanmean(list(correlations.values()))),
+        float((rows.true >= rows.low).mean()),
+        float(np.abs(rows.expected - rows.true).mean()),
+        int(failed.sum()),
+        float(told.mean()) if failed.any() else 1.0,
+        float(doubtful[~failed].mean()) if not failed.all() else 0.0,
+    )
+
+
+def draw_scatter(
+    estimator: DiceEstimator, samples: Sequence[Sample], title: str, path: Path
+) -> None:
+    """Draw expected and bound against true Dice to a PNG."""
+    # Matplotlib takes a second to import, and inference does not need it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = RatedSamples.of(estimator, samples)
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    broken = rows.true < rows.low
+    left.scatter(rows.true, rows.expected, s=6, alpha=0.5, linewidths=0)
+    right.scatter(rows.true[~broken], rows.low[~broken], s=6, alpha=0.5, linewidths=0)
+    right.scatter(rows.true[broken], rows.low[broken], s=6, c="tab:red", linewidths=0)
+    left.set(ylabel="expected Dice", xlabel="true Dice", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    right.set(ylabel=f"bound, holds in {100 * (~broken).mean():.0f} %", xlabel="true Dice")
+    for plot in (left, right):
+        plot.plot([0, 1], [0, 1], c="grey", lw=0.8)
+        plot.grid(alpha=0.3)
+        plot.set_aspect("equal")
+    figure.suptitle(title)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=80, format="png")
+
+
+def _rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Return Spearman's correlation; NaN for fewer than 3 values or equal ones."""
+    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(spearmanr(one, other)[0])
+
+
+def _lowest_and_doubtful(
+    estimator: DiceEstimator, samples: Sequence[Sample]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the lowest bound of each result, and whether it is marked as doubtful."""
+    lowest, doubtful = [], []
+    for sample in samples:
+        rating = rate(estimator, sample.features)
+        # A result in which nothing was found is told as such.
+        lowest.append(min((one.low for one in rating.classes if one is not None), default=0.0))
+        doubtful.append(bool(rating.doubts) or not any(rating.classes))
+    return np.array(lowest), np.array(doubtful)
