@@ -299,18 +299,18 @@ def _read(file: Path, heading: Mapping[str, Any]) -> dict[int, Sample | None]:
     """Return the samples of a file by number; a last line that was cut off is left out."""
     if not file.is_file():
         return {}
-    text = file.read_text(encoding="utf-8")
-    first, *lines = text[: text.rfind("\n") + 1].splitlines() or [""]
     try:
-        if json.loads(first) != heading:
-            raise MaskSAMError(f"{file} has samples of another model or dataset: remove the file")
+        text = file.read_text(encoding="utf-8")
+        first, *lines = text[: text.rfind("\n") + 1].splitlines() or [json.dumps(heading)]
+        known = json.loads(first)
         found: dict[int, Sample | None] = {}
-        for line in lines:
-            values = json.loads(line)
+        for values in map(json.loads, lines):
             found[int(values["number"])] = Sample.from_json(values) if "dice" in values else None
     except MALFORMED as error:
         raise MaskSAMError(f"{file} is damaged: remove the file") from error
-    if text and not text.endswith("\n"):
+    if known != heading:
+        raise MaskSAMError(f"{file} has samples of another model or dataset: remove the file")
+    if not text.endswith("\n"):
         file.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
     return found
 

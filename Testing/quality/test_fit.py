@@ -1,0 +1,60 @@
+"""Fit of estimators: their order, their bound, and what they need."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.models.expected_dice import DiceEstimator
+from MaskSAMCore.quality.evaluate import draw_scatter, measure
+from MaskSAMCore.quality.fit import fit_estimator
+from Testing.quality.helpers import samples_of_known_dice
+
+
+@pytest.fixture(scope="module")
+def estimator() -> DiceEstimator:
+    return fit_estimator(samples_of_known_dice(120), "sha", {"results": 120})
+
+
+def test_expected_dice_follows_the_true_dice_and_the_bound_holds_on_new_results(estimator):
+    measures = measure(estimator, samples_of_known_dice(300, seed=1), ("one", "two"))
+    assert measures.mean_rank_correlation > 0.9
+    assert measures.mean_error < 0.1
+    assert 0.85 <= measures.coverage <= 0.97
+    assert measures.told > 0.9
+
+
+def test_an_estimator_is_the_same_whatever_the_order_of_its_file(estimator):
+    again = DiceEstimator.from_json(estimator.to_json(), 2)
+    sample = samples_of_known_dice(1, seed=2)[0].features
+    expected = estimator.rate(sample.classes, sample.image)
+    for one, other in zip(expected, again.rate(sample.classes, sample.image), strict=True):
+        assert one is not None
+        assert other is not None
+        assert (one.dice, one.low) == pytest.approx((other.dice, other.low), abs=1e-4)
+
+
+def test_a_class_that_is_never_found_does_not_prevent_a_fit():
+    samples = []
+    for sample in samples_of_known_dice(60):
+        sample.features.classes[1] = np.nan
+        samples.append(replace(sample, dice=np.array([sample.dice[0], np.nan])))
+    found = fit_estimator(samples, "sha", {})
+    one, two = found.rate(samples[0].features.classes, samples[0].features.image)
+    assert one is not None
+    assert two is None
+
+
+@pytest.mark.parametrize(("count", "cases"), [(10, 5), (60, 1)])
+def test_too_few_results_or_cases_are_refused(count: int, cases: int):
+    with pytest.raises(MaskSAMError, match="too few"):
+        fit_estimator(samples_of_known_dice(count, cases=cases), "sha", {})
+
+
+def test_the_scatter_plot_is_written(estimator, tmp_path):
+    path = tmp_path / "scatter.png"
+    draw_scatter(estimator, samples_of_known_dice(20, seed=3), "two classes", path)
+    assert path.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,70 @@
+"""Results for a fit: their truth, and files that a stopped run continues."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.quality.corruptions import FITTED
+from MaskSAMCore.quality.samples import RecordedCases, Sampler, collect_samples
+from Testing.helpers.threshold_model import LABELS, ThresholdModel, plan_for, two_blobs, volume_of
+from Testing.quality.helpers import labelled_case
+
+
+def sampler_of(corruptions=None, names=("Anterior", "Posterior")) -> Sampler:
+    segmenter = MaskSegmenter(ThresholdModel(), plan_for(), LABELS, device="cpu")
+    case = labelled_case()
+    known = two_blobs()
+    exact = type(case)("case", (volume_of(known),), known.astype(np.uint8))
+    source = RecordedCases([exact])
+    return Sampler(segmenter, source, names, corruptions or {"clean": FITTED["clean"]})
+
+
+def test_a_perfect_result_has_a_dice_of_one():
+    sampler = sampler_of({"clean": FITTED["clean"], "other": FITTED["clean"]})
+    sample = sampler.sample(0)
+    assert sample is not None
+    assert sample.dice.tolist() == [1.0, 1.0]
+    assert not np.isnan(sample.features.classes).any()
+
+
+def test_classes_are_matched_by_name():
+    sampler = sampler_of(
+        {"clean": FITTED["clean"], "other": FITTED["clean"]}, ("posterior", "anterior")
+    )
+    sample = sampler.sample(0)
+    assert sample is not None
+    assert sample.dice.tolist() == [0.0, 0.0]
+    with pytest.raises(MaskSAMError, match="no class Posterior"):
+        sampler_of(names=("Anterior", "other"))
+
+
+def test_a_stopped_run_continues_where_it_was(tmp_path):
+    corruptions = {name: FITTED[name] for name in ("clean", "noise", "foreign", "cropped")}
+    whole = collect_samples(sampler_of(corruptions), 6, tmp_path / "whole.jsonl", {"model": "a"})
+    file = tmp_path / "part.jsonl"
+    collect_samples(sampler_of(corruptions), 3, file, {"model": "a"})
+    with file.open("a") as stream:
+        stream.write('{"number": 3, "cas')  # the process was killed
+    rest = collect_samples(sampler_of(corruptions), 6, file, {"model": "a"})
+    assert [sample.to_json() for sample in rest] == [sample.to_json() for sample in whole]
+    assert file.read_text() == (tmp_path / "whole.jsonl").read_text()
+
+
+def test_a_file_of_another_model_or_kind_is_refused(tmp_path):
+    file = tmp_path / "results.jsonl"
+    collect_samples(sampler_of(), 1, file, {"model": "a"})
+    before = file.read_bytes()
+    with pytest.raises(MaskSAMError, match="another model"):
+        collect_samples(sampler_of(), 1, file, {"model": "b"})
+    assert file.read_bytes() == before
+    file.write_text(json.dumps([1, 2]) + "\n")
+    with pytest.raises(MaskSAMError):
+        collect_samples(sampler_of(), 1, file, {"model": "a"})
+    file.write_bytes(b"\xff\xfe no text\n")
+    with pytest.raises(MaskSAMError, match="damaged"):
+        collect_samples(sampler_of(), 1, file, {"model": "a"})
