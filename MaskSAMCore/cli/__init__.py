@@ -24,8 +24,8 @@ from MaskSAMCore.cli import (
     export,
     models,
     predict,
-    report,
     quality,
+    report,
     train,
 )
 from MaskSAMCore.errors import Cancelled, MaskSAMError, describe, one_line
