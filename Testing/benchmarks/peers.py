@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from MaskSAMCore import Segmenter, read_volume
 from MaskSAMCore.allocation import keep_freed_memory
 from MaskSAMCore.inference.device import cpu_has_bfloat16
+from MaskSAMCore.modeling.sam.package import segment_anything
 
 _FEATURES = 24
 _LEVELS = 5
@@ -95,9 +96,8 @@ def nnunet() -> nn.Module:
 
 def sam_encoder() -> nn.Module:
     """Return the image encoder of segment-anything's ViT-B."""
-    from segment_anything import sam_model_registry
-
-    return sam_model_registry["vit_b"]().image_encoder
+    model: nn.Module = segment_anything("build_sam").sam_model_registry["vit_b"]().image_encoder
+    return model
 
 
 def measure(name: str, call: Callable[[], object], repetitions: int) -> None:
@@ -122,35 +122,54 @@ def passes(network: nn.Module, image: Tensor, mirrored: bool = False) -> None:
 
 def main() -> None:
     """Measure the peers and our models, and print the table."""
-    from nilearn.datasets.struct import MNI152_FILE_PATH
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--case", default="hippocampus_007")
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--network", action="append", help="name of a row, or a part of it")
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)
     units = "with" if cpu_has_bfloat16() else "without"
     print(f"{torch.get_num_threads()} threads, {units} bfloat16 units\n")
     print("| network | time |\n|---|---|")
-    case = read_volume(options.dataset / "imagesTr" / f"{options.case}_0000.nii.gz")
+    for build in (hippocampus_rows, head_rows, slice_rows):
+        for name, call in build(options.dataset, options.case):
+            if not options.network or any(part in name for part in options.network):
+                measure(name, call, options.repetitions)
+
+
+Rows = Iterator[tuple[str, Callable[[], object]]]
+
+
+def hippocampus_rows(dataset: Path, case: str) -> Rows:
+    """Yield the networks for a hippocampus case, with functions that run them."""
+    volume = read_volume(dataset / "imagesTr" / f"{case}_0000.nii.gz")
     segmenter = Segmenter.from_model("hippocampus", device="cpu")
-    measure("MaskSAM hippocampus, a case", lambda: segmenter.segment(case), options.repetitions)
+    yield "MaskSAM hippocampus, a case", lambda: segmenter.segment(volume)
     network, patch = nnunet().eval(), torch.randn(1, 1, 40, 56, 40)
     count = sum(p.numel() for p in network.parameters()) / 1e6
-    name = f"nnU-Net ({count:.1f} M), a case"
-    measure(f"{name}, one pass", lambda: passes(network, patch), options.repetitions)
-    measure(f"{name}, 8 mirrored", lambda: passes(network, patch, True), options.repetitions)
+    yield f"nnU-Net ({count:.1f} M), a case, one pass", lambda: passes(network, patch)
+    yield f"nnU-Net ({count:.1f} M), a case, 8 mirrored", lambda: passes(network, patch, True)
+
+
+def head_rows(dataset: Path, case: str) -> Rows:
+    """Yield the networks for a whole head, with functions that run them."""
+    from nilearn.datasets.struct import MNI152_FILE_PATH
+
     head = read_volume(MNI152_FILE_PATH)
-    whole = Segmenter.from_model("brain", device="cpu")
-    measure("MaskSAM brain, a head of 1 mm", lambda: whole.segment(head), options.repetitions)
+    segmenter = Segmenter.from_model("brain", device="cpu")
+    yield "MaskSAM brain, a head of 1 mm", lambda: segmenter.segment(head)
     shape = [size // 16 * 16 for size in head.shape]
     unet, image = SynthSegShape().eval(), torch.randn(1, 1, *shape)
-    name = f"SynthSeg's shape, {' x '.join(map(str, shape))}"
-    measure(f"{name}, one pass", lambda: passes(unet, image), options.repetitions)
-    encoder, slice_ = sam_encoder().eval(), torch.randn(1, 3, 1024, 1024)
-    measure("SAM ViT-B encoder, a slice", lambda: passes(encoder, slice_), options.repetitions)
+    size = " x ".join(map(str, shape))
+    yield f"SynthSeg's shape, {size}, one pass", lambda: passes(unet, image)
+
+
+def slice_rows(dataset: Path, case: str) -> Rows:
+    """Yield SAM's encoder for a slice, with a function that runs it."""
+    encoder, image = sam_encoder().eval(), torch.randn(1, 3, 1024, 1024)
+    yield "SAM ViT-B encoder, a slice", lambda: passes(encoder, image)
 
 
 if __name__ == "__main__":

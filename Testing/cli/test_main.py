@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -88,3 +89,12 @@ def test_a_closed_pipe_is_not_an_error():
         os.close(writing)
     assert done.returncode == 1
     assert done.stderr == ""
+
+
+def test_a_command_starts_without_the_libraries_of_networks_and_images():
+    program = "import sys, MaskSAMCore.cli; print(*sorted(set(sys.modules) & set(sys.argv[1:])))"
+    heavy = ["SimpleITK", "distributed", "nibabel", "pydicom", "scipy", "torch"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *heavy], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []

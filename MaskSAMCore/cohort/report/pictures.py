@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io import read_volume
-from MaskSAMCore.io.labelmaps import read_labelmap
 from MaskSAMCore.labels import Label, default_colors
 from MaskSAMCore.pictures import thumbnail
 
@@ -22,6 +20,10 @@ def draw_picture(images: Sequence[Path], output: Path, labels: Sequence[Label]) 
         output: labelmap.
         labels: classes with their colours; without them, default colours.
     """
+    # The readers of images, with nibabel and SimpleITK, would slow down the start of every command.
+    from MaskSAMCore.io import read_volume
+    from MaskSAMCore.io.labelmaps import read_labelmap
+
     try:
         labelmap = read_labelmap(output)
         volume = read_volume(images[0])
