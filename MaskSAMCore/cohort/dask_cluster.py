@@ -17,8 +17,17 @@ from MaskSAMCore.errors import MaskSAMError, describe
 if TYPE_CHECKING:
     from distributed import Client
 
+_ANY_LOCAL_PORT = "127.0.0.1:0"
 _LOCAL = re.compile(r"local(?::([0-9]{1,4}))?")
 _ADDRESS = re.compile(r"(?:tcp|tls|ws|wss|ucx)://\S+")
+# Settings of Dask for processes on one computer. The end of a process closes its connection at
+# once; otherwise, a late answer only means that the computer is busy or was asleep.
+LOCAL_SETTINGS = {
+    "distributed.comm.timeouts.connect": "300s",
+    "distributed.comm.timeouts.tcp": "300s",
+    "distributed.deploy.lost-worker-timeout": "300s",
+    "distributed.scheduler.worker-ttl": None,
+}
 # Module whose `dask_setup` is called in each process of a local cluster.
 _PRELOAD = "MaskSAMCore.cohort.dask_worker"
 
@@ -93,15 +102,16 @@ class DaskCluster:
             tempfile.TemporaryDirectory(
                 prefix="masksam-dask-", ignore_cleanup_errors=True
             ) as folder,
-            dask.config.set({"temporary-directory": folder}),
+            dask.config.set({**LOCAL_SETTINGS, "temporary-directory": folder}),
         ):
             try:
                 cluster = LocalCluster(
                     n_workers=self.workers or max(_cores() // threads, 1),
                     threads_per_worker=1,
                     processes=True,
-                    # A dashboard would open a port that all users of the computer can read.
-                    dashboard_address=None,
+                    # Pages about the cluster are not for other computers.
+                    dashboard_address=_ANY_LOCAL_PORT,
+                    worker_dashboard_address=_ANY_LOCAL_PORT,
                     silence_logs=logging.CRITICAL,
                     # A large case may use the memory that the others leave free.
                     memory_limit=0,

@@ -37,6 +37,8 @@ _POLL_SECONDS = 0.5
 # The record of a case is small; only one of a worker that is lost takes longer to arrive.
 _RESULT_SECONDS = 30
 _NO_WORKER_SECONDS = 10.0
+# Least time between two attempts to replace processes on this computer.
+_SCALE_SECONDS = 30.0
 _GIVEN_UP = (
     f"its worker process ended {_TRIES} times while it was segmented, for example because the"
     " memory ran out: segment it on a computer with more memory"
@@ -104,6 +106,7 @@ class DaskRun:
         self._finished: SimpleQueue[Future | None] = SimpleQueue()
         self._ready: set[str] = set()
         self._lost_unprepared = 0
+        self._scaled = float("-inf")
         self._records: list[CaseRecord] = []
         self._cases = 0
 
@@ -126,6 +129,7 @@ class DaskRun:
                     elif time.monotonic() - seen > _NO_WORKER_SECONDS:
                         seen = float("inf")
                         self._watcher.message("Waiting for a Dask worker")
+                    self._replace_lost_processes()
                     self._take_back(threads)
                     self._prepare(threads)
                     self._place(threads)
@@ -147,6 +151,15 @@ class DaskRun:
                 "the Dask scheduler was lost: start it again, and add --skip-existing to continue"
             ) from error
         return found
+
+    def _replace_lost_processes(self) -> None:
+        """Start processes on this computer in place of those that Dask has given up to restart."""
+        cluster = self._client.cluster
+        if cluster is None or len(cluster.workers) >= len(cluster.worker_spec):
+            return
+        if time.monotonic() - self._scaled > _SCALE_SECONDS:
+            self._scaled = time.monotonic()
+            cluster.scale(len(cluster.worker_spec))
 
     def _take_back(self, threads: dict[str, int]) -> None:
         """Take back the work of workers that are lost."""

@@ -21,6 +21,7 @@ from distributed.utils import get_mp_context
 
 from MaskSAMCore import io
 from MaskSAMCore.cohort import dask_worker
+from MaskSAMCore.cohort.dask_cluster import LOCAL_SETTINGS
 from Testing.helpers.paths import ROOT
 
 # Image whose reader ends the worker.
@@ -52,7 +53,7 @@ def two_workers(folder: Path) -> Iterator[Client]:
 def serve() -> None:
     """Run the scheduler and the workers until the end of standard input."""
     method = "forkserver" if hasattr(os, "fork") else "spawn"
-    dask.config.set({"distributed.worker.multiprocessing-method": method})
+    dask.config.set({**LOCAL_SETTINGS, "distributed.worker.multiprocessing-method": method})
     if method == "forkserver":
         # Processes that start with PyTorch cost a hundredth of the time of importing it.
         preload = ["distributed", "MaskSAMCore.inference", dask_worker.__name__]
@@ -60,7 +61,7 @@ def serve() -> None:
     with LocalCluster(
         n_workers=2,
         threads_per_worker=1,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs=50,
         memory_limit=0,
     ) as cluster:
