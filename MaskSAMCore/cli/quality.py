@@ -76,7 +76,7 @@ def fit(
     request = _request(dataset, splits, side, targets, results, samples, seed, Suite.fitted)
     written = Outputs(extended=present(samples))
     with prepared(written, Inputs((dataset, *present(splits, targets))), overwrite=True):
-        progress = _Progress()
+        progress = ResultsProgress()
         file, estimator = fit_bundle(model, request, device, progress)
     facts = estimator.facts
     typer.echo(f"{file}: fitted to {facts['results']} results of {facts['cases']} cases")
@@ -108,20 +108,26 @@ def evaluate(
     picture = None if output is None else output.with_suffix(".png")
     written = Outputs(present(output, picture), extended=present(samples))
     with prepared(written, Inputs((dataset, *present(splits, targets))), overwrite=True):
-        estimator, found, measures = evaluate_bundle(model, request, device, _Progress())
+        estimator, found, measures = evaluate_bundle(model, request, device, ResultsProgress())
         if output is not None and picture is not None:
             write_json(output, measures.to_json())
             draw_scatter(estimator, found, f"{model}: {len(found)} results", picture)
     _print(measures)
 
 
-class _Progress:
+class ResultsProgress:
     """Line on stderr after each tenth of the results."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, markup=False)
 
     def __call__(self, done: int, total: int) -> None:
+        """Print the number of results at each tenth.
+
+        Args:
+            done: number of results so far.
+            total: number of results in all.
+        """
         if done == total or done % max(total // 10, 1) == 0:
             self._console.print(f"{done} of {total} results", highlight=False)
 

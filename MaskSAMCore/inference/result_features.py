@@ -6,6 +6,7 @@ all on the plan's grid, in a few passes over the scores.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -67,6 +68,8 @@ IMAGE_FEATURES = (
     "noise",
 )
 
+# Of a larger grid only every n-th voxel along each axis is looked at.
+_LARGEST = 1 << 22
 # Probabilities below this one are those of a doubtful voxel.
 _UNSURE = 0.7
 _PERCENTILES = (2, 25, 50, 75, 98)
@@ -113,11 +116,22 @@ def result_features(
         labels: classes 1 to K.
         background_weight: factor of the background's scores.
     """
-    voxels = _decide(scores, background_weight)
-    intensities = image[0]
-    classes = _class_features(voxels, intensities, np.asarray(spacing, dtype=float), labels)
-    of_image = _image_features(voxels, intensities, spacing)
-    return ResultFeatures(classes, of_image, _weakest_slices(voxels, len(labels) + 1))
+    step = _step(scores.shape[1:])
+    voxels = _decide(scores[:, ::step, ::step, ::step], background_weight)
+    intensities = image[0, ::step, ::step, ::step]
+    sizes = step * np.asarray(spacing, dtype=float)
+    classes = _class_features(voxels, intensities, sizes, labels)
+    # The middle of each voxel that is looked at stays where it is.
+    weakest = (_weakest_slices(voxels, len(labels) + 1) - 0.5) * step + 0.5
+    return ResultFeatures(classes, _image_features(voxels, intensities, sizes), weakest)
+
+
+def _step(shape: Sequence[int]) -> int:
+    """Return the step along each axis with which so many voxels are looked at as memory allows."""
+    step = 1
+    while math.prod(-(-length // step) for length in shape) > _LARGEST:
+        step += 1
+    return step
 
 
 @dataclass(frozen=True)
@@ -355,12 +369,12 @@ def _asymmetries(ml: NDArray[np.float64], labels: Sequence[Label]) -> NDArray[np
 
 
 def _image_features(
-    voxels: _Voxels, intensities: NDArray[np.float32], spacing: Sequence[float]
+    voxels: _Voxels, intensities: NDArray[np.float32], spacing: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     winner = voxels.winner
     found = np.bincount(winner.ravel(), minlength=len(voxels.soft_volumes))[1:]
     ml = float(np.prod(spacing)) / 1000
-    extent = np.asarray(winner.shape) * np.asarray(spacing)
+    extent = np.asarray(winner.shape) * spacing
     spread = max(float(intensities.std()), _TINY)
     flat = intensities.ravel()
     percentiles = np.percentile(flat[:: 1 + flat.size // _SORTED_VOXELS], _PERCENTILES)

@@ -1,8 +1,8 @@
 """Estimator of the Dice of results, as a bundle keeps it: numbers in ``quality.json``.
 
-Two sums of regression trees give the expected Dice of a class, and a bound that the true Dice
-exceeds in nine cases of ten: the trees' own quantile, moved by a number that makes it hold on cases
-that the trees were not fitted on (split conformal prediction). Applying it needs NumPy alone.
+Two sums of regression trees give the expected Dice of a class and the error to expect. The bound
+that the true Dice exceeds in nine cases of ten is so many of these errors lower that it holds on
+cases that the trees were not fitted on (split conformal prediction). Applying it needs NumPy alone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from MaskSAMCore.io.files import MALFORMED, read_json, write_text
 QUALITY = "quality.json"
 QUALITY_VERSION = 1
 MAX_QUALITY_BYTES = 2**22
+# No result is more certain than this, as a Dice.
+SMALLEST_ERROR = 0.01
 # Features beyond this many standard deviations tell nothing more.
 _FARTHEST = 8.0
 
@@ -134,8 +136,8 @@ class DiceEstimator:
         image_scale: (features,), their standard deviations.
         usual_dice: (K,), mean Dice of each class on images that are not corrupted.
         mean: trees of the expected Dice.
-        quantile: trees of the Dice that one case of ten does not reach.
-        correction: (K,), number that is subtracted from the quantile.
+        error: trees of the absolute error of the expected Dice.
+        factor: (K,), number of such errors between the expected Dice and the bound.
         doubtful_below: mean expected Dice below which a whole result is doubtful.
         groups: features that tell what is odd about an image.
         facts: information for the user: number of samples, cases and the like.
@@ -150,8 +152,8 @@ class DiceEstimator:
     image_scale: Floats
     usual_dice: Floats
     mean: TreeSum
-    quantile: TreeSum
-    correction: Floats
+    error: TreeSum
+    factor: Floats
     doubtful_below: float
     groups: tuple[FeatureGroup, ...]
     facts: Mapping[str, Any]
@@ -169,7 +171,8 @@ class DiceEstimator:
             return rated
         rows = self.rows(classes, image)[found]
         dice = np.clip(self.mean(rows), 0, 1)
-        low = np.clip(self.quantile(rows) - self.correction[found], 0, dice)
+        error = np.maximum(self.error(rows), SMALLEST_ERROR)
+        low = np.clip(dice - self.factor[found] * error, 0, dice)
         for index, expected, bound in zip(found, dice, low, strict=True):
             rated[index] = ExpectedDice(float(expected), float(bound))
         return rated
@@ -205,8 +208,8 @@ class DiceEstimator:
             "image_scale": [_short(v) for v in self.image_scale],
             "usual_dice": [_short(v) for v in self.usual_dice],
             "mean": self.mean.to_json(),
-            "quantile": self.quantile.to_json(),
-            "correction": [_short(v) for v in self.correction],
+            "error": self.error.to_json(),
+            "factor": [_short(v) for v in self.factor],
             "doubtful_below": self.doubtful_below,
             "groups": [
                 {
@@ -244,8 +247,8 @@ class DiceEstimator:
             _array(values, "image_scale", (count,)),
             _array(values, "usual_dice", (classes,)),
             TreeSum.from_json(values["mean"], width),
-            TreeSum.from_json(values["quantile"], width),
-            _array(values, "correction", (classes,)),
+            TreeSum.from_json(values["error"], width),
+            _array(values, "factor", (classes,)),
             _float(values["doubtful_below"]),
             tuple(_group(group, len(names), count) for group in values["groups"]),
             dict(values["facts"]),

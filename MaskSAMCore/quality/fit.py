@@ -1,7 +1,7 @@
 """Fit of an estimator of the Dice to results of known Dice.
 
-Samples of one case never lie on both sides of a fit: the bound's correction is the quantile of the
-errors of trees that were fitted without the case (split conformal prediction over folds).
+Samples of one case never lie on both sides of a fit: the distance of the bound follows from errors
+of trees that were fitted without the case (split conformal prediction over folds).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference.result_features import CLASS_FEATURES, IMAGE_FEATURES
 from MaskSAMCore.models.expected_dice import (
+    SMALLEST_ERROR,
     DiceEstimator,
     FeatureGroup,
     TreeSum,
@@ -28,10 +29,10 @@ from MaskSAMCore.quality.samples import Sample
 # Share of the cases in which the bound holds.
 COVERAGE = 0.9
 # Fewer samples tell nothing of the cases that a bound must leave out.
-FEWEST_SAMPLES = 30
+FEWEST_SAMPLES = 20
 _FOLDS = 5
 _TREES, _DEPTH, _RATE, _LEAF = 150, 3, 0.06, 8
-# A class with fewer samples shares its correction with the others.
+# A class with fewer samples shares the distance of its bound with the others.
 _FEW = 40
 # Results with a lower mean Dice failed, and this share of them is to be told.
 FAILED_DICE, _TOLD = 0.6, 0.95
@@ -103,14 +104,16 @@ def fit_estimator(
         )
     estimator = _untrained(samples, weights_sha256, facts)
     rows = _rows(estimator, samples)
-    expected, quantile = _out_of_fold(rows, cases)
-    correction = _corrections(rows, quantile, len(estimator.usual_dice))
+    expected = np.clip(_out_of_fold(rows, rows.dice, cases), 0, 1)
+    missed = np.abs(expected - rows.dice)
+    error = np.maximum(_out_of_fold(rows, missed, cases), SMALLEST_ERROR)
+    excess = (expected - rows.dice) / error
     estimator = replace(
         estimator,
         mean=_fit_trees(rows.inputs, rows.dice),
-        quantile=_fit_trees(rows.inputs, rows.dice, 1 - COVERAGE),
-        correction=correction,
-        doubtful_below=_threshold(samples, rows, np.clip(expected, 0, 1)),
+        error=_fit_trees(rows.inputs, missed),
+        factor=_factors(rows, excess, len(estimator.usual_dice)),
+        doubtful_below=_threshold(samples, rows, expected),
     )
     return replace(estimator, groups=_groups(estimator, samples))
 
@@ -183,32 +186,30 @@ def _rows(estimator: DiceEstimator, samples: Sequence[Sample]) -> _Rows:
 
 
 def _out_of_fold(
-    rows: _Rows, cases: Sequence[str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the expected Dice and its quantile of each row, by trees that do not know its case."""
-    expected, quantile = np.zeros(len(rows.dice)), np.zeros(len(rows.dice))
-    for fold in range(min(_FOLDS, len(cases))):
-        held_out = np.isin(rows.case, cases[fold :: min(_FOLDS, len(cases))])
-        inputs, dice = rows.inputs[~held_out], rows.dice[~held_out]
-        if not held_out.any() or not len(dice):
-            continue
-        expected[held_out] = _fit_trees(inputs, dice)(rows.inputs[held_out])
-        quantile[held_out] = _fit_trees(inputs, dice, 1 - COVERAGE)(rows.inputs[held_out])
-    return expected, quantile
+    rows: _Rows, target: NDArray[np.float64], cases: Sequence[str]
+) -> NDArray[np.float64]:
+    """Return estimates of a target for each row, by trees that do not know its case."""
+    estimates = np.zeros(len(target))
+    folds = min(_FOLDS, len(cases))
+    for fold in range(folds):
+        held_out = np.isin(rows.case, cases[fold::folds])
+        if held_out.any() and not held_out.all():
+            trees = _fit_trees(rows.inputs[~held_out], target[~held_out])
+            estimates[held_out] = trees(rows.inputs[held_out])
+    return estimates
 
 
-def _corrections(rows: _Rows, quantile: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
-    """Return what to subtract from the quantile of each class for the bound to hold."""
-    excess = np.clip(quantile, 0, 1) - rows.dice
+def _factors(rows: _Rows, excess: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
+    """Return the number of errors between expected Dice and bound with which each bound holds.
+
+    Args:
+        rows: the rows.
+        excess: (rows,), expected less true Dice, in errors to expect.
+        classes: number of classes.
+    """
     pooled = _conformal(excess)
-    return np.array(
-        [
-            _conformal(excess[rows.class_index == index])
-            if (rows.class_index == index).sum() >= _FEW
-            else pooled
-            for index in range(classes)
-        ]
-    )
+    chosen = [excess[rows.class_index == index] for index in range(classes)]
+    return np.array([_conformal(one) if len(one) >= _FEW else pooled for one in chosen])
 
 
 def _conformal(excess: NDArray[np.float64]) -> float:
@@ -248,15 +249,12 @@ def _groups(estimator: DiceEstimator, samples: Sequence[Sample]) -> tuple[Featur
     return tuple(groups)
 
 
-def _fit_trees(
-    inputs: NDArray[np.float64], dice: NDArray[np.float64], quantile: float | None = None
-) -> TreeSum:
+def _fit_trees(inputs: NDArray[np.float64], target: NDArray[np.float64]) -> TreeSum:
     """Return boosted regression trees.
 
     Args:
         inputs: (rows, columns).
-        dice: (rows,).
-        quantile: quantile to estimate; None for the mean.
+        target: (rows,).
 
     Raises:
         MaskSAMError: scikit-learn is not installed.
@@ -267,11 +265,7 @@ def _fit_trees(
         raise MaskSAMError(
             "an estimator of the Dice is fitted with scikit-learn: pip install masksam[train]"
         ) from error
-    kind: dict[str, Any] = {"loss": "squared_error"}
-    if quantile is not None:
-        kind = {"loss": "quantile", "alpha": quantile}
     model = GradientBoostingRegressor(
-        **kind,
         n_estimators=_TREES,
         max_depth=_DEPTH,
         learning_rate=_RATE,
@@ -280,7 +274,7 @@ def _fit_trees(
         max_features=0.5,
         random_state=0,
     )
-    model.fit(inputs, dice)
+    model.fit(inputs, target)
     base = float(np.ravel(model.init_.predict(inputs[:1]))[0])
     trees = [_complete(tree.tree_) for tree in model.estimators_[:, 0]]
     columns, thresholds, values = (np.array(parts) for parts in zip(*trees, strict=True))

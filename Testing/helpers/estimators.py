@@ -46,7 +46,7 @@ def known_estimator(
         np.ones(len(IMAGE_FEATURES)),
         usual,
         trees,
-        trees,
+        TreeSum(1.0, np.zeros((1, 1), int), np.zeros((1, 1)), np.zeros((1, 2))),
         np.full(classes, below),
         doubtful_below,
         groups,

@@ -8,6 +8,7 @@ import torch
 
 from MaskSAMCore.geometry import Box
 from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.inference import result_features as features_module
 from MaskSAMCore.inference.result_features import CLASS_FEATURES, IMAGE_FEATURES, result_features
 from MaskSAMCore.labels import Label
 from MaskSAMCore.models.expected_dice import DiceEstimator, FeatureGroup
@@ -127,3 +128,17 @@ def test_the_weakest_place_lies_in_the_least_sure_slice():
     labels = (Label(1, "blob", (1.0, 1.0, 1.0)),)
     features = result_features(scores, np.zeros((1, 10, 8, 8), np.float32), (1, 1, 1), labels)
     assert features.weakest[0].tolist() == [5.5, 4.0, 3.0]
+
+
+def test_a_large_grid_is_looked_at_with_steps_and_nothing_moves(monkeypatch: pytest.MonkeyPatch):
+    classes = np.zeros((20, 24, 24), np.int64)
+    classes[4:16, 4:16, 4:20] = 1
+    labels = (Label(1, "blob", (1.0, 1.0, 1.0)),)
+    image = np.where(classes > 0, 1.0, 0.0).astype(np.float32)[None]
+    scores = scores_of(classes, 0.9, 2)
+    whole = result_features(scores, image, (1, 1, 1), labels)
+    monkeypatch.setattr(features_module, "_LARGEST", 2000)
+    part = result_features(scores, image, (1, 1, 1), labels)
+    volume = CLASS_FEATURES.index("log_volume")
+    assert part.classes[0, volume] == pytest.approx(whole.classes[0, volume], abs=0.05)
+    assert np.abs(part.weakest - whole.weakest)[0, 1:].max() <= 1

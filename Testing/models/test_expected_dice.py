@@ -60,7 +60,7 @@ def test_a_zip_of_a_bundle_brings_the_estimator_along(rated: Path, tmp_path: Pat
         ({"format_version": None}, "damaged"),
         ({"usual_dice": [0.5]}, "damaged"),
         ({"class_scale": "none"}, "damaged"),
-        ({"correction": [0.1, float("nan")]}, "damaged"),
+        ({"factor": [0.1, float("nan")]}, "damaged"),
         (
             {"mean": {"base": 0, "columns": [[9999]], "thresholds": [[0]], "values": [[0, 1]]}},
             "damaged",
