@@ -1,7 +1,7 @@
 """The scripted module MaskSAM: metadata, widget, logic for scripts, and self-test."""
 
-import os
 import sys
+import time
 
 import qt
 import slicer
@@ -37,7 +37,8 @@ class MaskSAMSlicer(ScriptedLoadableModule):
             "Method: B. Xie et al., ICCV 2025 (arXiv:2403.14103), who had no part in this"
             " implementation. The model 'brain' (Apache-2.0) was trained on labelmaps of SynthSeg"
             " (B. Billot et al., 2023), the model 'hippocampus' (CC-BY-SA-4.0) on the Medical"
-            " Segmentation Decathlon (Task04, CC-BY-SA-4.0)."
+            " Segmentation Decathlon (Task04, CC-BY-SA-4.0). The head in Sample Data is the MNI152"
+            " template (V. Fonov et al., 2009; McConnell Brain Imaging Centre, McGill University)."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
         slicer.app.connect("startupCompleted()", loadTerminology)
@@ -52,25 +53,10 @@ def loadTerminology():
 
 
 def registerSampleData():
-    """Add the head of the tutorial to the Sample Data module."""
-    import SampleData
+    """Add a sample for each bundled model to the module Sample Data."""
+    from MaskSAMSlicerLib.sample_data import register_samples
 
-    logic = SampleData.SampleDataLogic
-    category = "MaskSAM"
-    if hasattr(logic, "registerCustomSampleDataCategory"):  # Slicer 5.11 and later
-        logic.registerCustomSampleDataCategory(category, title=_("MaskSAM"))
-    icons = os.path.join(os.path.dirname(__file__), "Resources", "Icons")
-    # This is Slicer's own sample head, at Slicer's own address.
-    checksum = "cc211f0dfd9a05ca3841ce1141b292898b2dd2d3f08286affadf823a7e58df93"
-    logic.registerCustomSampleDataSource(
-        category=category,
-        sampleName="MaskSAMHead",
-        uris=f"https://github.com/Slicer/SlicerTestingData/releases/download/SHA256/{checksum}",
-        fileNames="MR-head.nrrd",
-        checksums=f"SHA256:{checksum}",
-        nodeNames="MRHead",
-        thumbnailFileName=os.path.join(icons, "MaskSAMSlicer.png"),
-    )
+    register_samples()
 
 
 class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -249,43 +235,138 @@ class MaskSAMSlicerLogic(ScriptedLoadableModuleLogic):
 
 
 class MaskSAMSlicerTest(ScriptedLoadableModuleTest):
-    """Self-test: a run on a synthetic head."""
+    """Self-test in the application: packages, scripts, and the panel on a synthetic image."""
 
     def setUp(self):
         """Clear the scene."""
         slicer.mrmlScene.Clear(0)
 
     def runTest(self):
-        """Run all tests."""
-        self.setUp()
-        self.test_segments_are_named_like_the_classes_of_the_model()
-
-    def test_segments_are_named_like_the_classes_of_the_model(self):
-        """Segment a synthetic volume with a bundled model."""
-        import numpy as np
-
+        """Run all tests; the first one alone where packages are missing."""
         from MaskSAMSlicerLib import installer
 
-        missing = installer.missing()
-        if missing:  # the machines that build Slicer's extensions lack the packages
-            self.delayDisplay(_("Not run because packages are missing: {0}").format(missing))
-            return
-        self.delayDisplay(_("Segmenting a synthetic volume"))
-        rng = np.random.default_rng(0)
-        voxels = rng.normal(300, 30, (36, 52, 38)).astype(np.float32)
-        k, j, i = np.ogrid[:36, :52, :38]
-        voxels[((k - 18) / 7) ** 2 + ((j - 26) / 14) ** 2 + ((i - 19) / 8) ** 2 < 1] += 300
-        volume = slicer.util.addVolumeFromArray(voxels, np.eye(4), "synthetic")
+        tests = [self.test_the_panel_names_missing_packages]
+        if not installer.missing():  # the machines that build Slicer's extensions lack them
+            tests += [
+                self.test_a_script_segments_a_volume,
+                self.test_the_panel_lists_what_a_run_found,
+                self.test_a_cancelled_run_changes_nothing,
+                self.test_a_moved_box_changes_its_segment_and_can_be_undone,
+            ]
+        for test in tests:
+            self.setUp()
+            self.delayDisplay(test.__doc__)
+            test()
+        self.setUp()
+        passed = _("Passed: {count} of 5 tests.").format(count=len(tests))
+        if len(tests) == 1:
+            passed += " " + _("The others need the missing Python packages.")
+        self.delayDisplay(passed)
+
+    def test_the_panel_names_missing_packages(self):
+        """The panel names missing packages, and Segment waits for them."""
+        from MaskSAMSlicerLib import installer
+
+        ui, missing = self._open_panel(self._volume()).ui, installer.missing()
+        self.assertEqual(not ui.installFrame.isHidden(), bool(missing))
+        self.assertEqual(ui.segmentButton.enabled, not missing, ui.segmentButton.toolTip)
+        for requirement in missing:
+            self.assertIn(requirement, ui.installLabel.text)
+
+    def test_a_script_segments_a_volume(self):
+        """A script segments a volume with a worker of its own."""
+        volume = self._volume()
         logic = MaskSAMSlicerLogic()
         try:
             node = logic.segment(volume, model="hippocampus")
         finally:
             logic.close()
-        segmentation = node.GetSegmentation()
-        names = {
-            segmentation.GetNthSegment(n).GetName()
-            for n in range(segmentation.GetNumberOfSegments())
-        }
-        self.assertTrue(names <= {"Anterior", "Posterior"}, names)
         self.assertEqual(node.GetTransformNodeID(), volume.GetTransformNodeID())
-        self.delayDisplay(_("Passed: {names}").format(names=sorted(names)))
+        self._check_names(node)
+
+    def test_the_panel_lists_what_a_run_found(self):
+        """Segment in the panel makes a segmentation, and lists its classes."""
+        widget = self._open_panel(self._volume())
+        (node,) = self._segment(widget)
+        segmentation, table = node.GetSegmentation(), widget.ui.resultsTable
+        self._check_names(node)
+        self.assertEqual(table.rowCount, segmentation.GetNumberOfSegments())
+        self.assertFalse(widget.ui.resultsButton.isHidden())
+        self.assertEqual(widget.ui.outputSelector.currentNodeID, node.GetID())
+
+    def test_a_cancelled_run_changes_nothing(self):
+        """Cancel ends a run and changes nothing."""
+        widget = self._open_panel(self._volume())
+        nodes = slicer.mrmlScene.GetNumberOfNodes()
+        widget.ui.segmentButton.click()
+        self._wait(lambda: widget.ui.progressBar.maximum > 0 or not widget.panel.busy)
+        self.assertTrue(widget.panel.busy, widget.ui.statusLabel.text)
+        widget.ui.segmentButton.click()
+        self._wait(lambda: not widget.panel.busy)
+        self.assertEqual(widget.logic.segmentation.run.error.kind, "cancelled")
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
+        self._segment(widget)
+
+    def test_a_moved_box_changes_its_segment_and_can_be_undone(self):
+        """A smaller box changes the segment of its class; Undo restores it."""
+        widget = self._open_panel(self._volume())
+        ui = widget.ui
+        (node,) = self._segment(widget)
+        before = self._voxels(node)
+        ui.showBoxesButton.click()
+        box = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLMarkupsROINode")
+        self.assertEqual(box.GetName(), node.GetSegmentation().GetNthSegment(0).GetName())
+        box.SetSize(*(0.5 * size for size in box.GetSize()))
+        self.assertTrue(ui.updateButton.enabled)
+        ui.updateButton.click()
+        self._wait(lambda: not widget.panel.busy)
+        self.assertNotEqual(self._voxels(node), before, ui.statusLabel.text)
+        ui.undoButton.click()
+        self.assertEqual(self._voxels(node), before)
+
+    def _volume(self):
+        """Add an image of a bright ellipsoid."""
+        import numpy as np
+
+        voxels = np.random.default_rng(0).normal(300, 30, (36, 52, 38)).astype(np.float32)
+        k, j, i = np.ogrid[:36, :52, :38]
+        voxels[((k - 18) / 5) ** 2 + ((j - 26) / 16) ** 2 + ((i - 19) / 6) ** 2 < 1] += 300
+        return slicer.util.addVolumeFromArray(voxels, np.eye(4), "synthetic")
+
+    def _open_panel(self, volume):
+        """Open the module, choose a volume and the model, and return the module's widget."""
+        if slicer.util.mainWindow() is not None:
+            slicer.util.selectModule("MaskSAMSlicer")
+        widget = slicer.util.getModuleWidget("MaskSAMSlicer")
+        widget.enter()
+        parameters = widget.logic.getParameterNode()
+        parameters.inputVolume, parameters.model = volume, "hippocampus"
+        slicer.app.processEvents()
+        return widget
+
+    def _segment(self, widget):
+        """Press Segment, wait, and return all segmentations."""
+        self.assertTrue(widget.ui.segmentButton.enabled, widget.ui.segmentButton.toolTip)
+        widget.ui.segmentButton.click()
+        self._wait(lambda: not widget.panel.busy)
+        self.assertIsNone(widget.logic.segmentation.run.error)
+        return slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+
+    def _wait(self, condition):
+        """Process events until a condition holds."""
+        end = time.monotonic() + 300
+        while not condition():
+            self.assertLess(time.monotonic(), end, "the run did not end within 300 s")
+            slicer.app.processEvents()
+            time.sleep(0.01)
+
+    def _check_names(self, node):
+        segmentation = node.GetSegmentation()
+        count = segmentation.GetNumberOfSegments()
+        names = {segmentation.GetNthSegment(number).GetName() for number in range(count)}
+        self.assertTrue(names and names <= {"Anterior", "Posterior"}, names)
+
+    def _voxels(self, node):
+        """Return the number of voxels of the first segment."""
+        segment_id = node.GetSegmentation().GetNthSegmentID(0)
+        return int((slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, segment_id) > 0).sum())

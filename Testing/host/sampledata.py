@@ -26,15 +26,14 @@ class SampleDataSource:
     loadFileProperties: dict | None = None
 
     def __post_init__(self):
-        for name in ("uris", "fileNames", "nodeNames", "checksums", "loadFileTypes"):
+        names = ("uris", "fileNames", "nodeNames", "checksums", "loadFileTypes")
+        for name in names:
             value = getattr(self, name)
             if isinstance(value, str):
                 setattr(self, name, [value])
-        lengths = {
-            len(value) for value in (self.uris, self.fileNames, self.checksums) if value is not None
-        }
+        lengths = {len(getattr(self, name)) for name in names if getattr(self, name) is not None}
         if len(lengths) > 1:
-            raise ValueError("uris, fileNames and checksums of a sample differ in number")
+            raise ValueError("the fields of a sample differ in number")
 
 
 class SampleDataLogic:

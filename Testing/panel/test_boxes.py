@@ -371,6 +371,20 @@ def test_a_box_outside_the_volume_is_refused(user, scene):
     assert not user.busy
 
 
+def test_a_box_outside_the_region_of_the_run_is_refused_without_a_dialog(user, scene):
+    """Only the worker knows that the network decodes nothing there."""
+    volume = blobs_volume()
+    user.choose_volume(volume)
+    user.ui.roiSelector.setCurrentNode(add_roi((2, 2, 2), (9, 9, 9), GRIDS["LPS"]))
+    user.segment(volume)
+    user.click(user.ui.showBoxesButton)
+    move_box(box_node("Anterior"), (12, 10, 2), (20, 16, 9), volume)
+    user.click(user.ui.updateButton)
+    user.wait()
+    assert "lies outside the ROI" in user.ui.warningLabel.text
+    assert user.status.startswith("Failed") and not host.messages.texts("error")
+
+
 def test_boxes_are_saved_and_loaded(user, scene, tmp_path):
     volume = segmented(user, "oblique")
     node, box = segmentation(scene), box_node("Anterior")

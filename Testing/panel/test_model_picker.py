@@ -102,6 +102,7 @@ def test_a_file_that_is_not_a_model_is_refused_in_one_line(user, tmp_path):
     host.messages.answers.append(str(path))
     user.click(user.ui.importButton)
     user.wait()
-    (message,) = host.messages.texts("error")
+    message = user.ui.warningLabel.text
     assert "letter.zip" in message
     assert "\n" not in message
+    assert not host.messages.texts("error")

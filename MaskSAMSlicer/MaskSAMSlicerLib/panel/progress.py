@@ -36,7 +36,7 @@ class ProgressView:
         self._ui.warningLabel.text = "\n".join(warnings)
         self._ui.warningLabel.visible = bool(warnings)
 
-    def refuse(self, error: ValueError) -> None:
+    def refuse(self, error: Exception) -> None:
         """Show why the user's choices cannot work, until the next call of `warn`.
 
         The main window's status bar shows it too, because a button that is far below the warnings
@@ -144,7 +144,8 @@ class WorkerTask:
 
         Args:
             error: the error.
-            show: show a dialog, unless the task was cancelled.
+            show: show a dialog, or a warning if the user's choices were refused; nothing if the
+                task was cancelled.
             kept: what the task has changed nevertheless; empty for nothing.
         """
         cancelled = self._cancelling or error.kind == "cancelled"
@@ -155,7 +156,9 @@ class WorkerTask:
             self.end(_("Cancelled; {kept}.").format(kept=kept))
             return
         self.end(_("Failed: {reason}").format(reason=error))
-        if show:
+        if show and error.kind == "refused":
+            self._progress.refuse(error)
+        elif show:
             self._progress.open_log()
             self._progress.show_error(error)
 
