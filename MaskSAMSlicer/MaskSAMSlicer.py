@@ -163,16 +163,18 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._gui_tag is not None:
             self._parameters.disconnectGui(self._gui_tag)
             self._gui_tag = None
-            modified = vtk.vtkCommand.ModifiedEvent
-            self.removeObserver(self._parameters, modified, self._on_parameters_modified)
+            node, modified = self._parameters.parameterNode, vtk.vtkCommand.ModifiedEvent
+            self.removeObserver(node, modified, self._on_parameters_modified)
 
     def _set_parameters(self, parameters):
         self._disconnect_gui()
         self._parameters = parameters
         if parameters is not None:
             self._gui_tag = parameters.connectGui(self.ui)
-            modified = vtk.vtkCommand.ModifiedEvent
-            self.addObserver(parameters, modified, self._on_parameters_modified)
+            # The node is observed, because Slicer's mixin keeps all that it has ever observed, and
+            # there is a new wrapper whenever the module is opened or a scene is closed.
+            node, modified = parameters.parameterNode, vtk.vtkCommand.ModifiedEvent
+            self.addObserver(node, modified, self._on_parameters_modified)
         if self.panel is not None:
             self.panel.set_parameters(parameters)
 

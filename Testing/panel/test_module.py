@@ -176,6 +176,24 @@ def test_a_run_that_ends_while_the_module_is_left_has_boxes_and_results(user, sc
     assert user.ui.boxesButton.isVisibleTo(user.ui.boxesButton.parent())
 
 
+def test_opening_the_module_and_closing_scenes_keeps_no_wrapper_of_the_parameters(user, scene):
+    import gc
+
+    from MaskSAMSlicerLib.parameters import Parameters
+
+    def count() -> int:
+        gc.collect()
+        return sum(type(value) is Parameters for value in gc.get_objects())
+
+    host.close_scene()
+    before = count()
+    for _ in range(3):
+        host.select_module(None)
+        host.select_module("MaskSAMSlicer")
+        host.close_scene()
+    assert count() == before
+
+
 def test_the_worker_ends_with_the_application(open_panel, own_client, application):
     user = open_panel(own_client())
     user.start(blobs_volume(), "slow")
