@@ -132,9 +132,8 @@ class BestWeightsSaver:
 class Validation(Callback):
     """Callback that validates the averaged weights on whole cases, at intervals and at the end.
 
-    A validation of s seconds is followed by at least s (1 - share) / share seconds of training, and
-    none comes so late that the last one would follow sooner. Only the first process validates; the
-    others wait.
+    A validation of s seconds is followed by at least s (1 - share) / share seconds of training,
+    also before the last one. Only the first process validates; the others wait.
 
     Args:
         share: largest share of the time that validations take.
@@ -168,7 +167,9 @@ class Validation(Callback):
             self._last = time.monotonic()
         interval = self.interval(module)
         since = time.monotonic() - self._last
-        due = since >= interval and module.seconds_left >= interval
+        # A validation that ends shortly before the last one would add to its share.
+        late = module.seconds_left < interval + module.validation_seconds
+        due = since >= interval and not late
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             self.checkpoints.save(trainer)
             self.run(trainer, module)

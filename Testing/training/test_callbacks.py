@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import lightning
@@ -29,6 +30,49 @@ from Testing.helpers.short_run import SHORT, ShortRun
 def test_a_checkpoint_is_written_before_each_validation(short: ShortRun):
     # The last step is validated once, at the end of the training.
     assert short.checkpoint_steps == [*range(1, SHORT["iterations"] + 1)]
+
+
+class Clock:
+    """Seconds that a test lets pass."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+class Unsaved:
+    """Saver of weights and checkpoints that writes nothing."""
+
+    def save(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("share", "minutes", "validations"), [(0.1, 4.5, 4), (0.5, 0.5, 20), (1, 5, 3)]
+)
+def test_validations_take_their_share_of_the_time(
+    share: float, minutes: float, validations: int, monkeypatch: pytest.MonkeyPatch
+):
+    """A training of 20 minutes with steps of 1 s, whose validation takes 30 s."""
+    clock, seconds = Clock(), []
+    monkeypatch.setattr(time, "monotonic", clock.monotonic)
+
+    def evaluate(*_: object) -> Scores:
+        seconds.append(30.0)
+        clock.seconds += seconds[-1]
+        return Scores({"One": 0.5})
+
+    validation = Validation(share, minutes, evaluate, Unsaved(), Unsaved())
+    trainer = lightning.Trainer(accelerator="cpu", devices=1, logger=False, barebones=True)
+    module = MaskSAMModule(build_model(small_masksam_config()), TINY.training, 20, 0)
+    while module.progress < 1:
+        clock.seconds += 1
+        validation.on_train_batch_end(trainer, module)
+    validation.on_train_end(trainer, module)
+    assert len(seconds) == validations
+    assert sum(seconds) <= share * clock.seconds
 
 
 def test_progress_is_reported_with_the_loss_the_best_dice_and_the_time_left(short: ShortRun):
