@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from MaskSAMCore.data.case_cache import CaseSource
 from MaskSAMCore.data.windows import IndexedCase
 from MaskSAMCore.evaluation import dice_scores
-from MaskSAMCore.inference.decision import write_labels
+from MaskSAMCore.inference.decision import SLAB_VOXELS, GridSampler, RegionScores
 from MaskSAMCore.inference.device import choose_device
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache
 from MaskSAMCore.inference.progress import Progress
@@ -21,6 +22,7 @@ from MaskSAMCore.inference.results import keep_largest_components
 from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.scoring import Scorer
 from MaskSAMCore.inference.settings import UNMIRRORED
+from MaskSAMCore.inference.sliding_window import Shape
 from MaskSAMCore.modeling import Network
 
 # Background weights to try. The first one has no effect and is used to compare trainings.
@@ -72,32 +74,55 @@ class Evaluator:
         """Segment all cases with a network and return its scores."""
         runner = Runner(model, choose_device(device))
         classes = range(1, len(self.class_names) + 1)
-        indices = np.arange(len(self.class_names) + 1, dtype=np.uint8)
-        plain, cleaned = _DiceTable(len(classes)), _DiceTable(len(classes))
-        reweighted = {weight: _DiceTable(len(classes)) for weight in BACKGROUND_WEIGHTS}
+        cleaned = _DiceTable(len(classes))
+        tables = {weight: _DiceTable(len(classes)) for weight in BACKGROUND_WEIGHTS}
         for source in self.cases:
             case = source.open()
             assert case.reference is not None
             scorer = Scorer(runner, case.image, UNMIRRORED, EmbeddingCache(0))
-            scores = scorer.automatic(Progress())
-            found = np.zeros(case.reference.shape, np.uint8)
-            write_labels(scores, indices, found, Progress())
-            plain.add(found, case.reference)
-            keep_largest_components(found, classes)
-            cleaned.add(found, case.reference)
-            # The weights are compared on the plan's grid, where no score is interpolated again.
-            largest, winner = scores[1:].max(0)
-            for weight, table in reweighted.items():
-                chosen = torch.where(largest > weight * scores[0], winner + 1, 0)
-                table.add(chosen.numpy(), case.labelmap)
+            depth, rows, columns = case.reference.shape
+            found = weighted_labelmaps(scorer.automatic(Progress()), (depth, rows, columns))
+            for weight, table in tables.items():
+                table.add(found[weight], case.reference)
+            largest = found[BACKGROUND_WEIGHTS[0]]
+            keep_largest_components(largest, classes)
+            cleaned.add(largest, case.reference)
+        plain = tables[BACKGROUND_WEIGHTS[0]]
         means, cleaned_means = plain.means(), cleaned.means()
         return Scores(
             dice={self.class_names[index]: dice for index, dice in means.items()},
             largest_component=tuple(
                 self.values[index] for index in means if cleaned_means[index] > means[index]
             ),
-            background_weight=max(reweighted, key=lambda weight: reweighted[weight].mean()),
+            background_weight=max(tables, key=lambda weight: tables[weight].mean()),
         )
+
+
+def weighted_labelmaps(scores: Tensor, shape: Shape) -> dict[float, NDArray[np.uint8]]:
+    """Return the labelmaps with each of `BACKGROUND_WEIGHTS`, which are decided together.
+
+    A weight above 1 only gives voxels to the background: those whose class has a score below that
+    of the weighted background.
+
+    Args:
+        scores: (K + 1, depth, rows, columns) on the plan's grid.
+        shape: (depth, rows, columns) of the labelmaps.
+    """
+    labelmaps = {weight: np.zeros(shape, np.uint8) for weight in BACKGROUND_WEIGHTS}
+    step = max(1, SLAB_VOXELS // (shape[1] * shape[2]))
+    for first in range(0, shape[0], step):
+        region = slice(first, min(first + step, shape[0])), slice(0, shape[1]), slice(0, shape[2])
+        winner, probability = RegionScores(scores, {}, shape, region).decide()
+        sample = GridSampler(scores.shape[1:], shape, region)
+        depth, rows, columns = sample.source
+        inside = scores[:, depth, rows, columns]
+        background = sample(inside[0])
+        best = probability * sample(inside.sum(0, dtype=torch.float32))
+        for weight, labelmap in labelmaps.items():
+            lost = best <= weight * background
+            chosen = winner if weight == 1 else winner.masked_fill(lost, 0)
+            labelmap[region] = chosen.numpy()
+    return labelmaps
 
 
 class _DiceTable:

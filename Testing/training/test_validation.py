@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from MaskSAMCore.data import preprocess
 from MaskSAMCore.data.windows import IndexedCase
-from MaskSAMCore.training.validation import Evaluator, Scores
+from MaskSAMCore.inference.decision import write_labels
+from MaskSAMCore.inference.progress import Progress
+from MaskSAMCore.training.validation import (
+    BACKGROUND_WEIGHTS,
+    Evaluator,
+    Scores,
+    weighted_labelmaps,
+)
 from Testing.helpers.short_run import VALUES
 from Testing.helpers.threshold_model import ThresholdModel, plan_for, two_blobs, volume_of
 
@@ -44,3 +52,17 @@ def test_a_background_weight_is_recommended_where_it_raises_the_dice():
     assert scores.background_weight == 1.5
     assert scores.dice["Bright"] < 0.9, "the Dice must be that of the network alone"
     assert scores_of(truth.astype(np.float32), truth).background_weight == 1.0
+
+
+def test_labelmaps_of_all_background_weights_are_those_of_separate_decisions():
+    rng = torch.Generator().manual_seed(0)
+    scores = torch.rand(4, 5, 7, 6, generator=rng)
+    shape = (9, 7, 11)
+    found = weighted_labelmaps(scores, shape)
+    for weight in BACKGROUND_WEIGHTS:
+        expected = np.zeros(shape, np.uint8)
+        values = np.arange(4, dtype=np.uint8)
+        write_labels(scores, values, expected, Progress(), background_weight=weight)
+        # Ties are decided by the last bits.
+        assert (found[weight] != expected).mean() < 0.005
+    assert (found[1.8] == 0).sum() > (found[1.0] == 0).sum()
