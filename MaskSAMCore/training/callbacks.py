@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from MaskSAMCore.io import write_json
 from MaskSAMCore.modeling import Network
-from MaskSAMCore.training.module import MaskSAMModule, own_methods
+from MaskSAMCore.training.module import MaskSAMModule, uncompiled
 from MaskSAMCore.training.plots import draw_curves
 from MaskSAMCore.training.run_folder import BEST, LAST, VALIDATION, save_weights
 from MaskSAMCore.training.validation import Scores
@@ -189,7 +189,7 @@ class Validation(Callback):
         if trainer.is_global_zero:
             training = module.model.training
             module.model.eval()
-            with module.averaged.applied(module.model), own_methods(module.model):
+            with module.averaged.applied(module.model), uncompiled(module.model):
                 scores = self.evaluate(module.model, module.device.type)
                 module.validation_seconds = time.monotonic() - began
                 best = scores.mean > module.best_dice

@@ -159,7 +159,6 @@ def fit(
     module = MaskSAMModule(model, record.settings, record.max_minutes, record.seed)
     module.best_dice = best_dice(options.run)
     module.compiled = options.compiled
-    module.halved = kind == "cpu" and options.devices == 1 and torch.get_num_threads() > 1
     count = sum(p.numel() for p in model.trained_parameters().values())
     report(
         f"{count / 1e6:.2f} M trained parameters, {len(data.split['train'])} training and"

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import Network
-from MaskSAMCore.training.batch_halves import halve_steps
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.losses import find_loss
 
@@ -99,7 +98,6 @@ class MaskSAMModule(lightning.LightningModule):
         best_dice: best mean Dice of a validation so far, or -1.
         validation_seconds: duration of the last validation in seconds, 0 before the first.
         compiled: compile the network's training methods before the first step.
-        halved: compute both halves of a batch at the same time, on a CPU.
         synthesis_contrasts: share of synthesised images with a common contrast, float32 (1,) in
             memory shared with the processes that synthesise them; None for other images.
         decoder_start: step in which the training of the decoder began; None before it.
@@ -119,7 +117,6 @@ class MaskSAMModule(lightning.LightningModule):
         self.best_dice = -1.0
         self.validation_seconds = 0.0
         self.compiled = False
-        self.halved = False
         self.synthesis_contrasts: Tensor | None = None
         self.decoder_start: int | None = None
         self._started = time.monotonic()
@@ -159,7 +156,7 @@ class MaskSAMModule(lightning.LightningModule):
         return 1 - random * (1 - settings.common_contrasts)
 
     def on_fit_start(self) -> None:
-        """Prepare the clock, the loss, the random generator and the network's methods."""
+        """Prepare the clock, the loss and the random generator; compile the network if chosen."""
         self._started = time.monotonic()
         seed = self.seed + 7919 * self.restarts + 104729 * self.global_rank
         self._rng = torch.Generator().manual_seed(seed)
@@ -167,8 +164,6 @@ class MaskSAMModule(lightning.LightningModule):
         self.averaged.to(self.device)
         if self.compiled:
             compile_steps(self.model)
-        elif self.halved:
-            halve_steps(self.model)
 
     def learning_rate(self, begin: float = 0.0, first_step: int = 0) -> float:
         """Return the present learning rate of the schedule.
@@ -314,13 +309,13 @@ def compile_steps(model: Network, backend: str = "inductor") -> None:
 
 
 @contextmanager
-def own_methods(model: Network) -> Iterator[None]:
-    """Undo :func:`compile_steps` and :func:`halve_steps` within a ``with`` block.
+def uncompiled(model: Network) -> Iterator[None]:
+    """Undo :func:`compile_steps` within a ``with`` block.
 
     Whole volumes have windows of other batch sizes, each of which would be compiled anew.
     """
-    replaced = [name for name in model.training_methods if name in model.__dict__]
-    kept = {name: model.__dict__.pop(name) for name in replaced}
+    compiled = [name for name in model.training_methods if name in model.__dict__]
+    kept = {name: model.__dict__.pop(name) for name in compiled}
     try:
         yield
     finally:

@@ -17,7 +17,7 @@ from MaskSAMCore.training.module import (
     MaskSAMModule,
     compile_steps,
     compiler_cache,
-    own_methods,
+    uncompiled,
 )
 from Testing.helpers.networks import (
     FROZEN_SMALL_SAM,
@@ -100,7 +100,7 @@ def test_compiled_steps_compute_the_same_and_are_set_aside_for_whole_volumes():
         torch.testing.assert_close(p.grad, gradient, rtol=1e-2, atol=1e-4)
     compiled = {name for name in model.training_methods if name in model.__dict__}
     assert compiled == {"encode", "run_decoder"}
-    with own_methods(model):
+    with uncompiled(model):
         assert not compiled & set(model.__dict__)
     assert compiled <= set(model.__dict__)
 
