@@ -95,12 +95,6 @@ images = torch.randn(batch, 1, *window)
 labels = torch.randint(0, classes + 1, (batch, 1, 4, 4, 4)).float()
 labels = torch.nn.functional.interpolate(labels, window).long()[:, 0]
 settings, rng = LossSettings(), torch.Generator().manual_seed(0)
-try:
-    from MaskSAMCore.training.batch_halves import halve_steps
-    if torch.get_num_threads() > 1:
-        halve_steps(model)
-except ImportError:
-    pass
 optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
 times = []
 for _ in range(5):
