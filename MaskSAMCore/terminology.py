@@ -6,7 +6,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from MaskSAMCore.labels import Code, Label
+from MaskSAMCore.labels import Code, Label, Terminology
 from MaskSAMCore.resources import resources
 
 # Slicer's own list, for codes that ours does not have.
@@ -44,6 +44,18 @@ def terminology_entry(label: Label) -> str:
     )
 
 
+def terminology_of(entry: str) -> Terminology | None:
+    """Return the codes of Slicer's TerminologyEntry of a segment; None without category and type.
+
+    See :func:`terminology_entry`.
+    """
+    codes = [_separated(part) for part in entry.split("~")]
+    if len(codes) < 3 or codes[1] is None or codes[2] is None:
+        return None
+    optional = [*codes[3:4], *codes[5:7]]
+    return Terminology(codes[1], codes[2], *optional)
+
+
 @cache
 def _shipped_codes() -> tuple[str, frozenset[tuple[tuple[str, str], ...]]]:
     """Return the name of the list that ships, and its category, type and modifier combinations."""
@@ -67,3 +79,8 @@ def _key(code: Code | None) -> tuple[str, str]:
 
 def _joined(code: Code | None) -> str:
     return "^^" if code is None else f"{code.scheme}^{code.value}^{code.meaning}"
+
+
+def _separated(text: str) -> Code | None:
+    parts = text.split("^")
+    return Code(*parts) if len(parts) == 3 and all(parts) else None

@@ -231,6 +231,19 @@ class MaskSAMSlicerLogic(ScriptedLoadableModuleLogic):
         """
         return self.segmentation.update(segmentationNode, **options)
 
+    def exportDicom(self, segmentationNode, path, **options):
+        """Write a result as a DICOM segmentation and wait.
+
+        Args:
+            segmentationNode: result of an earlier run on a volume that was loaded from DICOM.
+            path: file to write.
+            options: see ``SegmentationLogic.export_dicom`` (report, folder).
+
+        Returns:
+            The path.
+        """
+        return self.segmentation.export_dicom(segmentationNode, path, **options)
+
     def close(self):
         """End the worker."""
         self.segmentation.close()

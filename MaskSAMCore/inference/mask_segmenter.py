@@ -17,13 +17,13 @@ from MaskSAMCore.inference.quality import checked_estimator
 from MaskSAMCore.inference.results import Segmentation
 from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.settings import (
-    VERSION_DIGITS,
     InferenceSettings,
     TestTimeAugmentation,
 )
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import Network
 from MaskSAMCore.models import ANY_INPUT, Bundle, Suitability, open_model
+from MaskSAMCore.models.catalog import VERSION_DIGITS
 from MaskSAMCore.models.expected_dice import DiceEstimator
 
 

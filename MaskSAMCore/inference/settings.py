@@ -16,8 +16,6 @@ TestTimeAugmentation = Literal["none", "mirror"]
 # Axes of a window (T, H, W) along which it is mirrored.
 Flips = tuple[int, ...]
 UNMIRRORED: tuple[Flips, ...] = ((),)
-# Digits of a SHA-256 that tell the weights of models apart.
-VERSION_DIGITS = 12
 
 
 @dataclass(frozen=True)

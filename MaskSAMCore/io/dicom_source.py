@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -86,6 +86,39 @@ def check_installed() -> None:
     """
     if find_spec("highdicom") is None:
         raise MaskSAMError("DICOM segmentations need highdicom: pip install 'masksam[dicom]'")
+
+
+def find_instances(
+    paths: Sequence[Path], instances: Collection[str], check: Callable[[], None]
+) -> list[Path]:
+    """Return the files of the images with given UIDs.
+
+    Args:
+        paths: files, or folders whose files are looked through, with those of their folders.
+        instances: SOPInstanceUIDs of the images.
+        check: called for each file; raises an exception to stop.
+
+    Raises:
+        MaskSAMError: an image is missing.
+    """
+    from pydicom import dcmread
+
+    found: dict[str, Path] = {}
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            check()
+            if not file.is_file() or not is_dicom(file):
+                continue
+            with silent_pydicom(), suppress(OSError, *MALFORMED):
+                header = dcmread(file, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
+                found.setdefault(str(header.SOPInstanceUID), file)
+    missing = [uid for uid in instances if uid not in found]
+    if missing or not instances:
+        raise MaskSAMError(
+            f"{paths[0]} holds {len(instances) - len(missing)} of the {len(instances)} images of"
+            " the series that the volume was read from: choose the folder with all of them"
+        )
+    return [found[uid] for uid in instances]
 
 
 def read_source(path: Path, only: Sequence[Path] = ()) -> DicomSource:

@@ -14,6 +14,8 @@ from MaskSAMCore.resources import resources
 
 DEFAULT_MODEL = "brain"
 Kind = Literal["model", "backbone"]
+# Digits of a SHA-256 that tell the weights of models apart.
+VERSION_DIGITS = 12
 # Names of the preprocessing that a SAM checkpoint was trained with.
 PREPARATIONS = ("sam", "medsam")
 # File in the folder of a bundle that describes the model.

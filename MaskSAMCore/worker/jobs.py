@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MaskSAMCore import __version__
 from MaskSAMCore.errors import Cancelled, MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.worker import protocol
@@ -20,6 +21,7 @@ from MaskSAMCore.worker.protocol import (
     AvailableDevice,
     DevicesResult,
     DeviceUsed,
+    ExportDicomParams,
     InstanceMessage,
     LogMessage,
     ModelParams,
@@ -30,7 +32,12 @@ from MaskSAMCore.worker.protocol import (
     SegmentResult,
     SessionParams,
 )
-from MaskSAMCore.worker.shared_files import file_state, open_image, write_labelmap
+from MaskSAMCore.worker.shared_files import (
+    file_state,
+    open_image,
+    open_labelmap,
+    write_labelmap,
+)
 
 if TYPE_CHECKING:
     from MaskSAMCore.inference import Instance
@@ -239,6 +246,35 @@ def remove_model(job: JobContext) -> dict[str, Any]:
     return {}
 
 
+def export_dicom(job: JobContext) -> dict[str, Any]:
+    """Write a labelmap as a DICOM segmentation, and the report of its volumes."""
+    from MaskSAMCore.io.dicom_segmentation import Algorithm, check_codes, write_dicom_segmentation
+    from MaskSAMCore.io.dicom_source import check_installed, find_instances, read_source
+
+    params = ExportDicomParams.from_json(job.params)
+    check_installed()
+    check_codes(params.labels)
+    grid = open_labelmap(params.labelmap, params.ijk_to_ras)
+    job.progress("Reading the DICOM series", 0)
+    files = find_instances([Path(path) for path in params.source], params.instances, job.check)
+    source = read_source(files[0].parent, files)
+    job.check()
+    job.progress("Writing the DICOM segmentation", 0.5)
+    algorithm = Algorithm(
+        params.model, params.version or __version__, __version__, corrected=params.corrected
+    )
+    output = Path(params.output)
+    write_dicom_segmentation(
+        grid.array, grid, output, params.labels, source, algorithm, overwrite=True
+    )
+    if params.report is not None:
+        from MaskSAMCore.io.dicom_report import write_dicom_report
+
+        job.progress("Writing the report", 0.9)
+        write_dicom_report(Path(params.report), output, source, overwrite=True)
+    return {}
+
+
 JOBS: Mapping[str, Callable[[JobContext], dict[str, Any]]] = {
     protocol.SEGMENT: segment,
     protocol.CLOSE_SESSION: close_session,
@@ -246,4 +282,5 @@ JOBS: Mapping[str, Callable[[JobContext], dict[str, Any]]] = {
     protocol.DOWNLOAD: download,
     protocol.ADD_MODEL: add_model,
     protocol.REMOVE_MODEL: remove_model,
+    protocol.EXPORT_DICOM: export_dicom,
 }

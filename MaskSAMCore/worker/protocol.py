@@ -29,6 +29,7 @@ INITIALIZE, PING, CANCEL, SHUTDOWN = "initialize", "ping", "cancel", "shutdown"
 # Methods whose jobs run one after another.
 SEGMENT, CLOSE_SESSION, DEVICES = "segment", "close_session", "devices"
 DOWNLOAD, ADD_MODEL, REMOVE_MODEL = "download", "add_model", "remove_model"
+EXPORT_DICOM = "export_dicom"
 # Notifications that the worker sends.
 PROGRESS, LOG = "progress", "log"
 
@@ -592,6 +593,69 @@ class AddModelResult:
     def from_json(cls, value: Mapping[str, Any]) -> AddModelResult:
         """Read the `result` of ``add_model``."""
         return cls(_text(value, "name"), _text(value, "title"))
+
+
+@dataclass(frozen=True)
+class ExportDicomParams:
+    """Request to write a labelmap as a DICOM segmentation.
+
+    Attributes:
+        labelmap: voxels, 0 or values of the labels.
+        ijk_to_ras: 4 x 4 matrix from voxel indices (i, j, k) of the labelmap to RAS in mm, in the
+            space of the source series.
+        labels: classes with their codes.
+        source: absolute paths of the files of the source series, or of a folder that holds them.
+        instances: UIDs of the images of the source series.
+        model: name of the model that made the segmentation.
+        version: version of the model; empty if unknown.
+        corrected: whether the user prompted or corrected the segmentation.
+        output: absolute path of the segmentation.
+        report: absolute path of the report of the volumes; None for no report.
+    """
+
+    labelmap: LabelmapFile
+    ijk_to_ras: tuple[tuple[float, ...], ...]
+    labels: tuple[Label, ...]
+    source: tuple[str, ...]
+    instances: tuple[str, ...]
+    model: str
+    version: str
+    corrected: bool
+    output: str
+    report: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `params` of ``export_dicom``."""
+        return {
+            "labelmap": self.labelmap.to_json(),
+            "ijk_to_ras": [list(row) for row in self.ijk_to_ras],
+            "labels": [label.to_json() for label in self.labels],
+            "source": list(self.source),
+            "instances": list(self.instances),
+            "model": self.model,
+            "version": self.version,
+            "corrected": self.corrected,
+            "output": self.output,
+            "report": self.report,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ExportDicomParams:
+        """Read the `params` of ``export_dicom``."""
+        with _reading("a DICOM segmentation to write"):
+            report = value.get("report")
+            return cls(
+                LabelmapFile.from_json(value["labelmap"]),
+                tuple(tuple(float(x) for x in row) for row in value["ijk_to_ras"]),
+                tuple(Label.from_json(label) for label in value["labels"]),
+                tuple(map(str, value["source"])),
+                tuple(map(str, value["instances"])),
+                _text(value, "model"),
+                str(value.get("version", "")),
+                bool(value.get("corrected")),
+                _text(value, "output"),
+                str(report) if report else None,
+            )
 
 
 @dataclass(frozen=True)

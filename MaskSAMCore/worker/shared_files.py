@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,21 @@ def open_image(image: ImageFile) -> Volume:
         raise ProtocolError(f"{path} has {size} bytes instead of {expected}")
     voxels = np.memmap(path, dtype=dtype, mode="r", shape=shape)
     return Volume(np.asarray(voxels), matrix, image.name, modality=image.modality)
+
+
+def open_labelmap(file: LabelmapFile, ijk_to_ras: Sequence[Sequence[float]]) -> Volume:
+    """Return the volume of a labelmap file; its voxels are mapped, not read.
+
+    Args:
+        file: labelmap file.
+        ijk_to_ras: 4 x 4 matrix of its place.
+
+    Raises:
+        ProtocolError: the file cannot be read, or does not match its description.
+        MaskSAMError: the matrix is not invertible.
+    """
+    rows = tuple(tuple(row) for row in ijk_to_ras)
+    return open_image(ImageFile(file.path, file.shape, file.dtype, rows))
 
 
 def file_state(image: ImageFile) -> Hashable:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import platform
 import re
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from importlib import metadata
+from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
+
+from MaskSAMCore.models import user_folder
+from MaskSAMSlicerLib.core_path import worker_python
 
 # Only minimum versions are given, because other extensions share Slicer's Python. Packages that
 # belong to Slicer (SimpleITK, numpy, requests) are missing here, so that they are never replaced.
@@ -24,6 +31,74 @@ REQUIREMENTS = (
 # PyTorch before 2.3 cannot exchange arrays with numpy 2: one of these must be satisfied.
 TORCH_FOR_NUMPY_2 = "torch>=2.3"
 NUMPY_1 = "numpy<2"
+
+# Packages with which DICOM segmentations are written. Slicer's own DICOM modules need the pydicom
+# that they ship with, which may be older: these are installed into a folder that only the worker
+# reads.
+DICOM_REQUIREMENTS = (
+    "highdicom>=0.28",
+    "pydicom>=3.0.1",
+    "pyjpegls>=1.0",
+    "pillow>=8.3",
+    "packaging>=17.1",
+    "typing-extensions>=4.0",
+)
+_SECONDS_BETWEEN_EVENTS = 0.02
+
+
+def dicom_folder() -> Path:
+    """Return the folder of the packages for DICOM segmentations, of this version of Python."""
+    return user_folder() / "python" / f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def missing_for_dicom() -> list[str]:
+    """Return the requirements for DICOM segmentations that the worker does not have."""
+    return [text for text in DICOM_REQUIREMENTS if not _satisfied(text, dicom_folder())]
+
+
+def explain_dicom(requirements: list[str]) -> str:
+    """Return one line for the user about missing requirements for DICOM segmentations."""
+    return _(
+        "DICOM segmentations need Python packages: {packages} (6 MB to download, 45 MB on the"
+        " disk). Slicer's own packages stay as they are."
+    ).format(packages=", ".join(requirements))
+
+
+def install_for_dicom(log: Callable[[str], None]) -> None:
+    """Install the missing requirements for DICOM segmentations; the application stays responsive.
+
+    Args:
+        log: receives progress messages for the user.
+
+    Raises:
+        RuntimeError: the installation failed; the message says what to do.
+    """
+    wanted, folder = missing_for_dicom(), dicom_folder()
+    log(_("Installing {packages} ...").format(packages=", ".join(wanted)))
+    arguments = ["--no-deps", "--upgrade", "--target", str(folder), *wanted]
+    output = _run_pip(["install", "--disable-pip-version-check", *arguments])
+    if missing_for_dicom():
+        last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
+        raise RuntimeError(
+            _(
+                "{packages} could not be installed: {error}. Check the network and the proxy"
+                " settings, then try again."
+            ).format(packages=", ".join(missing_for_dicom()), error=last.strip())
+        )
+    log(_("All packages that DICOM segmentations need are installed."))
+
+
+def _run_pip(arguments: list[str]) -> str:
+    """Run pip in a process of its own, and return what it printed."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [worker_python(), "-m", "pip", *arguments], stdout=output, stderr=subprocess.STDOUT
+        )
+        while process.poll() is None:
+            slicer.app.processEvents()
+            time.sleep(_SECONDS_BETWEEN_EVENTS)
+        output.seek(0)
+        return output.read().decode("utf-8", "replace")
 
 
 def missing() -> list[str]:
@@ -167,13 +242,19 @@ def _is_intel_mac() -> bool:
     return sys.platform == "darwin" and platform.machine() == "x86_64"
 
 
-def _satisfied(requirement: str) -> bool:
+def _satisfied(requirement: str, folder: Path | None = None) -> bool:
+    """Return whether a requirement is installed, in a folder that goes first or elsewhere."""
     name, relation, limit = re.split("(>=|<)", requirement)
-    version = _version(name)
+    own = None if folder is None else next(_distributions(name, folder), None)
+    version = _version(name) if own is None else own.version
     if not version:
         return False
     newer = _numbers(version) >= _numbers(limit)
     return newer if relation == ">=" else not newer
+
+
+def _distributions(name: str, folder: Path) -> Iterator[metadata.Distribution]:
+    return iter(metadata.distributions(name=name, path=[str(folder)]))
 
 
 def _version(name: str) -> str:

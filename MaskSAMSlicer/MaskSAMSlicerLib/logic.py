@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import slicer
@@ -11,6 +13,7 @@ from slicer.i18n import tr as _
 from MaskSAMCore.callbacks import ProgressCallback
 from MaskSAMSlicerLib import installer
 from MaskSAMSlicerLib.core_path import core_folder, worker_python
+from MaskSAMSlicerLib.dicom_export import export_request
 from MaskSAMSlicerLib.model_catalog import DEFAULT_MODEL, find_model
 from MaskSAMSlicerLib.mrml.box_set import BoxSet
 from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, volumes_of
@@ -32,7 +35,14 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 def new_client(on_log: LogCallback) -> WorkerClient:
     """Return a client whose worker runs MaskSAMCore with Slicer's Python."""
-    return WorkerClient(python=worker_python(), core_folder=core_folder(), on_log=on_log)
+    # The packages for DICOM come before Slicer's, in the worker only.
+    paths = [str(installer.dicom_folder()), os.environ.get("PYTHONPATH", "")]
+    return WorkerClient(
+        python=worker_python(),
+        core_folder=core_folder(),
+        environment={"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+        on_log=on_log,
+    )
 
 
 class SegmentationLogic:
@@ -248,6 +258,39 @@ class SegmentationLogic:
             overwrite=overwrite,
         )
         return self._wait(self.start_update(request, _callbacks(progress)))
+
+    def export_dicom(
+        self,
+        segmentationNode: vtkMRMLSegmentationNode,
+        path: str | Path,
+        report: bool = False,
+        folder: str | Path | None = None,
+    ) -> Path:
+        """Write a result as a DICOM segmentation and wait; the application stays responsive.
+
+        Args:
+            segmentationNode: result of an earlier run on a volume that was loaded from DICOM.
+            path: file to write; an existing one is replaced.
+            report: write the volumes as a structured report, too, beside the segmentation.
+            folder: folder of the volume's DICOM series; None to find it in Slicer's database.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: an argument cannot work; the message says what to do.
+            RuntimeError: the export failed or was cancelled.
+        """
+        path, folder = Path(path), None if folder is None else Path(folder)
+        missing = installer.missing_for_dicom()
+        if missing:
+            raise ValueError(installer.explain_dicom(missing))
+        job = self.client.export_dicom(export_request(segmentationNode, path, report, folder))
+        try:
+            self.client.wait(job, on_idle=slicer.app.processEvents)
+        except WorkerError as error:
+            raise RuntimeError(str(error)) from error
+        return path
 
     def _wait(self, run: Run) -> vtkMRMLSegmentationNode:
         self.on_change()

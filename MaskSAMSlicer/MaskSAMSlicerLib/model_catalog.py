@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from MaskSAMCore import models as core_models
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.labels import Label
+from MaskSAMCore.models.catalog import VERSION_DIGITS
 
 DEFAULT_MODEL = core_models.DEFAULT_MODEL
 
@@ -34,6 +35,7 @@ class ModelInfo:
         channels: name of each image that the model takes; an unknown one is empty.
         needs_boxes: whether the model has no classes and segments a structure in each of the user's
             boxes.
+        version: first digits of the SHA-256 of the weights; empty if unknown.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ModelInfo:
     url: str
     channels: tuple[str, ...] = ("",)
     needs_boxes: bool = False
+    version: str = ""
 
     def matches(self, text: str) -> bool:
         """Return whether all words of a search text occur in the description."""
@@ -137,8 +140,10 @@ def _describe(entry: core_models.Entry) -> ModelInfo:
         suitability = core_models.Suitability.from_card(card)
         plan: dict[str, Any] = dict(values.get("plan") or {})
         channels = tuple(str(name) for name in plan.get("channels") or ("",))
+        weights = str(values.get("weights_sha256") or entry.sha256)
     except (MaskSAMError, KeyError, TypeError, ValueError):
         labels, card, suitability, channels = (), {}, core_models.ANY_INPUT, ("",)
+        weights = ""
     installed = core_models.installed(entry)
     shipped = entry.folder is not None and core_models.user_folder() not in entry.folder.parents
     return ModelInfo(
@@ -155,4 +160,5 @@ def _describe(entry: core_models.Entry) -> ModelInfo:
         url=entry.url,
         channels=channels,
         needs_boxes=entry.needs_boxes,
+        version=weights[:VERSION_DIGITS],
     )

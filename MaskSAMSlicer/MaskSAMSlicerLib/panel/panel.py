@@ -13,6 +13,7 @@ from MaskSAMSlicerLib.panel.boxes import BoxesView, BoxUpdates
 from MaskSAMSlicerLib.panel.channels import ChannelsView
 from MaskSAMSlicerLib.panel.devices import DevicesView
 from MaskSAMSlicerLib.panel.dialogs import narrow, select_data
+from MaskSAMSlicerLib.panel.dicom import DicomView
 from MaskSAMSlicerLib.panel.frames import FramesView
 from MaskSAMSlicerLib.panel.keyboard import SEGMENT, Keyboard
 from MaskSAMSlicerLib.panel.model_picker import ModelPicker
@@ -39,10 +40,12 @@ class Panel:
         self._logic = logic
         self._parameters: Any = None
         self._missing_packages: list[str] = []
+        self._missing_for_dicom: list[str] = []
         self._progress = ProgressView(ui)
         self._task = WorkerTask(logic, self._progress, self.update)
         self._results = ResultsView(ui, self._progress, lambda name: self._boxes.show_box(name))
         self._output = OutputView(ui)
+        self._dicom = DicomView(ui, logic, self._task, self._progress, self._show_missing_for_dicom)
         self._channels = ChannelsView(ui)
         self._frames = FramesView(ui)
         self._devices = DevicesView(ui, logic, self._task)
@@ -71,7 +74,7 @@ class Panel:
         """Set the wrapper of the parameter node; None while a scene closes."""
         self._parameters = self._updates.parameters = parameters
         self._output.parameters = self._channels.parameters = parameters
-        self._frames.parameters = parameters
+        self._frames.parameters = self._dicom.parameters = parameters
         self.update()
 
     def update(self) -> None:
@@ -81,6 +84,7 @@ class Panel:
         if parameters is not None:
             select_data(self._ui.deviceSelector, parameters.device)
         self._output.refresh()
+        self._dicom.refresh()
         self.picker.refresh(None if parameters is None else parameters.model)
         self._channels.refresh(self.picker.model)
         self._frames.refresh()
@@ -95,8 +99,15 @@ class Panel:
     def check_packages(self) -> None:
         """Show which Python packages must be installed."""
         self._missing_packages = installer.missing()
-        self._ui.installFrame.visible = bool(self._missing_packages)
-        self._ui.installLabel.text = installer.explain(self._missing_packages)
+        if self._missing_for_dicom:
+            self._missing_for_dicom = installer.missing_for_dicom()
+        lines = []
+        if self._missing_packages:
+            lines.append(installer.explain(self._missing_packages))
+        if self._missing_for_dicom:
+            lines.append(installer.explain_dicom(self._missing_for_dicom))
+        self._ui.installFrame.visible = bool(lines)
+        self._ui.installLabel.text = "\n".join(lines)
         self.update()
 
     def enter(self) -> None:
@@ -205,10 +216,20 @@ class Panel:
     def _install(self, _checked: bool = False) -> None:
         self._logic.close()  # a worker keeps the packages that it has imported
         try:
-            installer.install(self._progress.log)
+            if self._missing_packages:
+                installer.install(self._progress.log)
+            if self._missing_for_dicom:
+                installer.install_for_dicom(self._progress.log)
         except RuntimeError as error:
             self._progress.show_error(error)
         self.check_packages()
+
+    def _show_missing_for_dicom(self) -> None:
+        self._missing_for_dicom = installer.missing_for_dicom()
+        self.check_packages()
+        self._progress.show_status(
+            _("Install the missing packages at the top of the panel, then export again.")
+        )
 
     def _choose_model(self, name: str) -> None:
         if self._parameters is not None:

@@ -37,6 +37,7 @@ from MaskSAMSlicerLib.worker.connection import Connection, StallMonitor
 from MaskSAMSlicerLib.worker.jobs import (
     DoneCallback,
     ErrorCallback,
+    ExportDicomRequest,
     Job,
     SegmentedVolume,
     SegmentRequest,
@@ -45,7 +46,14 @@ from MaskSAMSlicerLib.worker.jobs import (
 from MaskSAMSlicerLib.worker.process import describe_exit, worker_environment
 from MaskSAMSlicerLib.worker.volume_transfer import Event, VolumeTransfer, run_events
 
-__all__ = ["Job", "SegmentRequest", "SegmentedVolume", "WorkerClient", "WorkerError"]
+__all__ = [
+    "ExportDicomRequest",
+    "Job",
+    "SegmentRequest",
+    "SegmentedVolume",
+    "WorkerClient",
+    "WorkerError",
+]
 
 # A call of `poll` stops after this time and leaves the remaining work to the next call.
 POLL_SECONDS = 0.004
@@ -176,6 +184,22 @@ class WorkerClient:
         return self._submit(
             protocol.ADD_MODEL, params, AddModelResult.from_json, on_progress, on_done, on_error
         )
+
+    def export_dicom(
+        self,
+        request: ExportDicomRequest,
+        on_progress: ProgressCallback | None = None,
+        on_done: DoneCallback | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Job:
+        """Write a labelmap as a DICOM segmentation; return at once."""
+        job = self._submit(protocol.EXPORT_DICOM, None, dict, on_progress, on_done, on_error)
+        if self._transfer is not None:
+            try:
+                job.params = self._transfer.files.share_labelmap(job.id, request).to_json()
+            except WorkerError as error:
+                self._fail_later(job, error)
+        return job
 
     def remove_model(
         self,
@@ -432,7 +456,7 @@ class WorkerClient:
     def _remove(self, job: Job) -> bool:
         if self._jobs.pop(job.id, None) is None:
             return False
-        if job.method == protocol.SEGMENT and self._transfer is not None:
+        if job.method in (protocol.SEGMENT, protocol.EXPORT_DICOM) and self._transfer is not None:
             self._transfer.release(job)
         return True
 

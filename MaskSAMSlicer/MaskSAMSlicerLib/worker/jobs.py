@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from MaskSAMCore.callbacks import ProgressCallback
 from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.labels import Label
 from MaskSAMCore.worker.protocol import ErrorCode, ProgressMessage, RequestError, SegmentResult
 
 DoneCallback = Callable[[Any], None]
@@ -91,6 +93,36 @@ class SegmentedVolume(SegmentResult):
     """
 
     labelmap: np.ndarray
+
+
+@dataclass(frozen=True)
+class ExportDicomRequest:
+    """A labelmap to write as a DICOM segmentation.
+
+    Attributes:
+        labelmap: unsigned integers [K, J, I], 0 or values of the labels.
+        ijk_to_ras: 4 x 4 matrix from its voxel indices (i, j, k) to RAS, in the space of the source
+            series.
+        labels: classes with their codes.
+        source: files of the source series, or a folder that holds them.
+        instances: UIDs of the images of the source series.
+        model: name of the model that made the segmentation.
+        version: version of the model; empty if unknown.
+        corrected: whether the user prompted or corrected the segmentation.
+        output: file to write.
+        report: file for the report of the volumes; None for no report.
+    """
+
+    labelmap: np.ndarray
+    ijk_to_ras: np.ndarray
+    labels: Sequence[Label]
+    source: Sequence[Path]
+    instances: Sequence[str]
+    model: str
+    version: str
+    corrected: bool
+    output: Path
+    report: Path | None = None
 
 
 class Job:

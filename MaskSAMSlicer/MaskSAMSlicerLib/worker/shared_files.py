@@ -11,8 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from MaskSAMCore.geometry import Volume
-from MaskSAMCore.worker.protocol import MAX_SESSIONS, ImageFile, LabelmapFile, SegmentParams
-from MaskSAMSlicerLib.worker.jobs import SegmentRequest, WorkerError
+from MaskSAMCore.worker.protocol import (
+    MAX_SESSIONS,
+    ExportDicomParams,
+    ImageFile,
+    LabelmapFile,
+    SegmentParams,
+)
+from MaskSAMSlicerLib.worker.jobs import ExportDicomRequest, SegmentRequest, WorkerError
 from MaskSAMSlicerLib.worker.private_folder import create_private_folder
 
 # Bytes that are written, or compared, between two checks for a cancel.
@@ -98,6 +104,35 @@ class SharedFiles:
             resume=request.resume,
             overwrite=request.overwrite,
             resample=request.resample,
+        )
+
+    def share_labelmap(self, number: int, request: ExportDicomRequest) -> ExportDicomParams:
+        """Write the labelmap of a request, and return its parameters.
+
+        Args:
+            number: id of the request.
+            request: labelmap and what belongs to it.
+
+        Raises:
+            WorkerError: the disk is full or cannot be written.
+        """
+        labelmap = _native(request.labelmap)
+        with self._lock:
+            used: list[Path] = []
+            self._used_by_request[number] = used
+        path = self._write(labelmap, used, lambda: False)
+        k, j, i = labelmap.shape
+        return ExportDicomParams(
+            labelmap=LabelmapFile(str(path), (k, j, i), labelmap.dtype.str),
+            ijk_to_ras=tuple(tuple(row) for row in request.ijk_to_ras.tolist()),
+            labels=tuple(request.labels),
+            source=tuple(str(path.absolute()) for path in request.source),
+            instances=tuple(request.instances),
+            model=request.model,
+            version=request.version,
+            corrected=request.corrected,
+            output=str(request.output.absolute()),
+            report=None if request.report is None else str(request.report.absolute()),
         )
 
     def read_labelmap(self, file: LabelmapFile) -> np.ndarray:

@@ -1,0 +1,175 @@
+"""DICOM series that a volume was loaded from, and segments as they are exported to DICOM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from MaskSAMCore.labels import Label
+from MaskSAMCore.terminology import terminology_of
+from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, checksum
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkSegment
+
+# Attribute in which Slicer's DICOM module keeps the UIDs of a volume's images.
+_INSTANCES = "DICOM.instanceUIDs"
+
+
+@dataclass(frozen=True)
+class ExportedSegments:
+    """Segments on the grid of a volume.
+
+    Attributes:
+        labelmap: uint8 or uint16 [K, J, I], 0 or values of the labels. Where segments overlap, the
+            later one in the list has the voxels.
+        labels: segments, and classes of the model that were not found.
+        corrected: whether boxes of the user or other edits have changed the model's result.
+    """
+
+    labelmap: np.ndarray
+    labels: tuple[Label, ...]
+    corrected: bool
+
+
+def instances_of(volume_node: vtkMRMLScalarVolumeNode) -> list[str]:
+    """Return the UIDs of the images that a volume was loaded from; empty if it is not from DICOM.
+
+    Slicer keeps them in the scene, also after it was saved and loaded again.
+    """
+    return (volume_node.GetAttribute(_INSTANCES) or "").split()
+
+
+def files_in_database(instances: Sequence[str]) -> list[Path]:
+    """Return the files of images in Slicer's DICOM database; empty unless it has all of them."""
+    # Slicer without its DICOM modules has no database.
+    database = getattr(slicer, "dicomDatabase", None)
+    if database is None or not database.isOpen:
+        return []
+    found = [database.fileForInstance(uid) for uid in instances]
+    files = [Path(name) for name in found if name]
+    complete = len(files) == len(instances) and all(file.is_file() for file in files)
+    return files if complete else []
+
+
+def exported_segments(
+    node: vtkMRMLSegmentationNode,
+    volume_node: vtkMRMLScalarVolumeNode,
+    labels: Sequence[Label],
+) -> ExportedSegments:
+    """Return all segments of a segmentation as they are now, with names, colors and codes.
+
+    Args:
+        node: segmentation that a run of MaskSAM has made.
+        volume_node: the segmented volume.
+        labels: classes of the model.
+
+    Raises:
+        ValueError: a segment has no codes, or the segments cannot be put on the volume's grid.
+    """
+    record = SegmentationRecord.require(node)
+    segmentation = node.GetSegmentation()
+    segment_ids = list(segmentation.GetSegmentIDs())
+    classes = {record.segment_ids.get(label.name): label for label in labels}
+    free = max((label.value for label in labels), default=0) + 1
+    exported: dict[str, Label] = {}
+    for segment_id in segment_ids:
+        label = classes.get(segment_id)
+        if label is None:
+            label, free = Label(free, segment_id, (0.0, 0.0, 0.0)), free + 1
+        exported[segment_id] = _described(label, segmentation.GetSegment(segment_id))
+    for label in exported.values():
+        if label.terminology is None:
+            raise ValueError(
+                _(
+                    "The segment '{name}' has no terminology, which DICOM needs: double-click its"
+                    " color in the Segment Editor, and choose a category and a type."
+                ).format(name=label.name)
+            )
+    # Classes that were not found are described too, so that no reader takes them for forgotten.
+    values = {label.value for label in exported.values()}
+    lost = [label for label in labels if label.value not in values and label.terminology]
+    labelmap = _labelmap(node, volume_node, [(i, exported[i].value) for i in segment_ids])
+    added = len(exported) > len([i for i in segment_ids if i in classes])
+    corrected = added or bool(record.edited) or _changed(labelmap, labels, record)
+    return ExportedSegments(labelmap, (*exported.values(), *lost), corrected)
+
+
+def _described(label: Label, segment: vtkSegment) -> Label:
+    """Return a label with the name, color and codes that its segment has now."""
+    entry = vtk.reference("")
+    tagged = segment.GetTag(segment.GetTerminologyEntryTagName(), entry)
+    red, green, blue = segment.GetColor()
+    return replace(
+        label,
+        name=segment.GetName() or label.name,
+        color=(red, green, blue),
+        terminology=(terminology_of(str(entry)) if tagged else None) or label.terminology,
+    )
+
+
+def _labelmap(
+    node: vtkMRMLSegmentationNode,
+    volume_node: vtkMRMLScalarVolumeNode,
+    values: Sequence[tuple[str, int]],
+) -> np.ndarray:
+    """Return a labelmap [K, J, I] of segments on a volume's grid.
+
+    Args:
+        node: the segmentation.
+        volume_node: the volume.
+        values: segment ID and value of each segment.
+    """
+    ids = vtk.vtkStringArray()
+    for segment_id, _value in values:
+        ids.InsertNextValue(segment_id)
+    scene = slicer.mrmlScene
+    target = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", scene.GenerateUniqueName("temp"))
+    target.SetHideFromEditors(True)
+    try:
+        logic = slicer.modules.segmentations.logic()
+        if values and not logic.ExportSegmentsToLabelmapNode(node, ids, target, volume_node):
+            raise ValueError(
+                _("The segments of '{name}' cannot be put on the grid of the volume.").format(
+                    name=node.GetName()
+                )
+            )
+        table = np.array([0, *(value for _segment_id, value in values)])
+        table = table.astype(np.min_scalar_type(table.max()))
+        if not values:
+            return np.zeros(slicer.util.arrayFromVolume(volume_node).shape, table.dtype)
+        return table[slicer.util.arrayFromVolume(target)]
+    finally:
+        display = target.GetDisplayNode()
+        if display is not None:
+            scene.RemoveNode(display.GetColorNode())
+        scene.RemoveNode(target)
+
+
+def _changed(labelmap: np.ndarray, labels: Sequence[Label], record: SegmentationRecord) -> bool:
+    """Return whether voxels of a class differ from those that runs have written."""
+    for label in labels:
+        lower, upper = _edges(labelmap == label.value)
+        total = checksum(labelmap, label.value, lower, upper) if upper else 0
+        if record.written.get(label.name, 0) != total:
+            return True
+    return False
+
+
+def _edges(mask: np.ndarray) -> tuple[list[int], list[int]]:
+    """Return lower and upper voxel edges (i, j, k) of a mask [K, J, I]; empty without a voxel."""
+    lower, upper = [], []
+    for axis in range(3):
+        used = np.flatnonzero(mask.any(tuple(other for other in range(3) if other != axis)))
+        if not len(used):
+            return [], []
+        lower.insert(0, int(used[0]))
+        upper.insert(0, int(used[-1]) + 1)
+    return lower, upper

@@ -1,0 +1,243 @@
+"""Export of results as DICOM segmentations from the panel and from scripts."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+
+from MaskSAMCore.io import read_json
+from MaskSAMCore.labels import Label, Terminology
+from MaskSAMCore.resources import resources
+from MaskSAMCore.terminology import terminology_entry, terminology_of
+from Testing import host
+from Testing.helpers.dicom import write_slices
+from Testing.helpers.dicom_segmentations import HIPPOCAMPUS, LEFT, RIGHT, STRUCTURE, placed_labelmap
+from Testing.helpers.threshold_model import two_blobs
+from Testing.panel.helpers import blobs_volume, segmentations
+from Testing.slicer.helpers import GRIDS, segment_voxels, write_dicom_series
+
+SIDES = {"Anterior": LEFT, "Posterior": RIGHT}
+
+
+def series_volume(folder: Path, grid: str = "oblique"):
+    """Write a DICOM series, and load it as Slicer's DICOM module does; return its volume node."""
+    import slicer
+
+    names = write_dicom_series(folder, two_blobs().astype(np.int16), GRIDS[grid])
+    volume = slicer.util.loadVolume(names[0], {"singleFile": False})
+    uids = [str(pydicom.dcmread(name).SOPInstanceUID) for name in names]
+    volume.SetAttribute("DICOM.instanceUIDs", " ".join(uids))
+    return volume
+
+
+def set_codes(node) -> list[Label]:
+    """Give segments the codes of hippocampi, as the user does in the Segment Editor."""
+    labels = []
+    segmentation = node.GetSegmentation()
+    for number, segment_id in enumerate(segmentation.GetSegmentIDs(), start=1):
+        segment = segmentation.GetSegment(segment_id)
+        terms = Terminology(STRUCTURE, HIPPOCAMPUS, SIDES.get(segment.GetName()))
+        label = Label(number, segment.GetName(), (0.5, 0.5, 0.5), terms)
+        segment.SetTag(segment.GetTerminologyEntryTagName(), terminology_entry(label))
+        labels.append(label)
+    return labels
+
+
+def assert_placed(path: Path, volume, node, labels: list[Label]) -> None:
+    """Check that a file has the voxels of all segments where the volume's series has them."""
+    from MaskSAMCore.geometry import Volume
+    from MaskSAMSlicerLib.mrml.volumes import ijk_to_node
+
+    expected = np.zeros(two_blobs().shape, np.uint16)
+    for label in labels:
+        expected[segment_voxels(node, label.name, volume)] = label.value
+    assert len(np.unique(expected)) == len(labels) + 1
+    found = placed_labelmap(path, Volume(expected, ijk_to_node(volume)), labels)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.fixture
+def database(monkeypatch) -> dict[str, str]:
+    """Slicer's DICOM database, which the host lacks: files by the UID of their image."""
+    import slicer
+
+    files: dict[str, str] = {}
+    found = types.SimpleNamespace(isOpen=True, fileForInstance=lambda uid: files.get(uid, ""))
+    monkeypatch.setattr(slicer, "dicomDatabase", found, raising=False)
+    return files
+
+
+def fill(database: dict[str, str], folder: Path) -> None:
+    for path in folder.iterdir():
+        database[str(pydicom.dcmread(path).SOPInstanceUID)] = str(path)
+
+
+@pytest.mark.parametrize("grid", ["oblique", "LPS"])
+def test_a_result_is_exported_with_a_report_for_the_series_in_the_database(
+    user, scene, database, tmp_path: Path, grid: str
+):
+    volume = series_volume(tmp_path / "sériés", grid)
+    fill(database, tmp_path / "sériés")
+    user.segment(volume)
+    (node,) = segmentations(scene)
+    labels = set_codes(node)
+    target = tmp_path / "seg.dcm"
+    host.messages.answers.append(str(target))
+    user.ui.dicomReport.checked = True
+    user.click(user.ui.dicomButton)
+    user.wait()
+    assert str(target) in user.status
+    assert_placed(target, volume, node, labels)
+    file = pydicom.dcmread(target)
+    uids = set(database)
+    [referenced] = file.ReferencedSeriesSequence
+    assert {i.ReferencedSOPInstanceUID for i in referenced.ReferencedInstanceSequence} == uids
+    assert {s.SegmentAlgorithmType for s in file.SegmentSequence} == {"AUTOMATIC"}
+    modifiers = [
+        s.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0]
+        for s in file.SegmentSequence
+    ]
+    assert [m.CodeValue for m in modifiers] == [LEFT.value, RIGHT.value]
+    report = pydicom.dcmread(tmp_path / "seg_report.dcm")
+    assert report.Modality == "SR"
+    assert {path.name for path in tmp_path.iterdir()} == {"sériés", "seg.dcm", "seg_report.dcm"}
+
+
+def test_a_folder_is_asked_for_where_the_database_lacks_the_series(user, scene, tmp_path: Path):
+    (tmp_path / "study").mkdir()
+    volume = series_volume(tmp_path / "study" / "series")
+    # Another series in the same folder is no part of it.
+    write_slices(
+        tmp_path / "study" / "other", np.ones((3, 4, 5), np.uint16), np.eye(4), series="1.2.77"
+    )
+    user.segment(volume)
+    (node,) = segmentations(scene)
+    labels = set_codes(node)
+    host.messages.answers.extend([str(tmp_path / "study"), str(tmp_path / "seg")])
+    user.click(user.ui.dicomButton)
+    user.wait()
+    assert_placed(tmp_path / "seg.dcm", volume, node, labels)
+    next((tmp_path / "study" / "series").iterdir()).unlink()
+    host.messages.answers.extend([str(tmp_path / "study"), str(tmp_path / "again.dcm")])
+    user.click(user.ui.dicomButton)
+    user.wait()
+    assert "choose the folder with all of them" in host.messages.texts("error")[-1]
+    assert not (tmp_path / "again.dcm").exists()
+
+
+def test_edited_and_added_segments_are_exported_as_they_are_and_named_semiautomatic(
+    user, scene, tmp_path: Path
+):
+    import slicer
+
+    volume = series_volume(tmp_path / "in")
+    user.segment(volume)
+    (node,) = segmentations(scene)
+    segmentation = node.GetSegmentation()
+    added = segmentation.AddEmptySegment("added", "Lesion")
+    painted = np.zeros(two_blobs().shape, np.uint8)
+    painted[0, :3, :4] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(painted, node, added, volume)
+    first = segmentation.GetSegmentIdBySegmentName("Anterior")
+    segmentation.GetSegment(first).SetName("Hippocampus")
+    labels = set_codes(node)
+    target = tmp_path / "seg.dcm"
+    user.widget.logic.exportDicom(node, target, folder=tmp_path / "in")
+    assert_placed(target, volume, node, labels)
+    segments = pydicom.dcmread(target).SegmentSequence
+    assert [s.SegmentLabel for s in segments] == ["Hippocampus", "Posterior", "Lesion"]
+    assert {s.SegmentAlgorithmType for s in segments} == {"SEMIAUTOMATIC"}
+
+
+def test_a_transform_of_the_volume_does_not_move_the_segmentation_in_the_series(
+    user, scene, tmp_path: Path
+):
+    import slicer
+
+    volume = series_volume(tmp_path / "in")
+    moved = scene.AddNewNodeByClass("vtkMRMLTransformNode")
+    matrix = np.eye(4)
+    matrix[:3, 3] = 5, -7, 11
+    moved.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    volume.SetAndObserveTransformNodeID(moved.GetID())
+    user.segment(volume)
+    (node,) = segmentations(scene)
+    labels = set_codes(node)
+    user.widget.logic.exportDicom(node, tmp_path / "seg.dcm", folder=tmp_path / "in")
+    assert_placed(tmp_path / "seg.dcm", volume, node, labels)
+
+
+def test_segments_without_codes_are_refused_with_what_to_do(user, scene, tmp_path: Path):
+    volume = series_volume(tmp_path / "in")
+    user.segment(volume)
+    (node,) = segmentations(scene)
+    segment = node.GetSegmentation().GetSegment("Anterior")
+    segment.RemoveTag(segment.GetTerminologyEntryTagName())
+    with pytest.raises(ValueError, match="'Anterior' has no terminology"):
+        user.widget.logic.exportDicom(node, tmp_path / "seg.dcm", folder=tmp_path / "in")
+
+
+def test_only_results_of_volumes_from_dicom_can_be_exported(user, tmp_path: Path):
+    assert not user.ui.dicomButton.enabled
+    user.segment(blobs_volume())
+    assert not user.ui.dicomButton.enabled
+    assert "was not loaded from DICOM" in user.ui.dicomButton.toolTip
+    user.segment(series_volume(tmp_path / "in"))
+    assert user.ui.dicomButton.enabled
+
+
+def test_missing_packages_are_installed_for_the_worker_alone(
+    user, scene, tmp_path: Path, monkeypatch
+):
+    from MaskSAMSlicerLib import installer
+
+    user.segment(series_volume(tmp_path / "in"))
+    folder = tmp_path / "python"
+    commands = []
+
+    def pip(arguments):
+        commands.append(arguments)
+        for name, version in (("highdicom", "99.0"), ("pydicom", "99.1")):
+            found = folder / f"{name}-{version}.dist-info" / "METADATA"
+            found.parent.mkdir(parents=True)
+            found.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        return ""
+
+    monkeypatch.setattr(installer, "dicom_folder", lambda: folder)
+    monkeypatch.setattr(installer, "DICOM_REQUIREMENTS", ("highdicom>=99", "pydicom>=99"))
+    monkeypatch.setattr(installer, "_run_pip", pip)
+    user.click(user.ui.dicomButton)
+    frame = user.ui.installFrame
+    assert frame.isVisibleTo(frame.parent())
+    assert "6 MB" in user.ui.installLabel.text
+    assert user.ui.segmentButton.enabled
+    user.click(user.ui.installButton)
+    ((*_options, first, second),) = commands
+    assert str(folder) in _options
+    assert (first, second) == ("highdicom>=99", "pydicom>=99")
+    assert not frame.isVisibleTo(frame.parent())
+    assert host.messages.texts("error") == []
+
+
+def test_a_failed_installation_is_explained(user, scene, tmp_path: Path, monkeypatch):
+    from MaskSAMSlicerLib import installer
+
+    user.segment(series_volume(tmp_path / "in"))
+    monkeypatch.setattr(installer, "dicom_folder", lambda: tmp_path / "python")
+    monkeypatch.setattr(installer, "DICOM_REQUIREMENTS", ("highdicom>=99",))
+    monkeypatch.setattr(installer, "_run_pip", lambda arguments: "ERROR: no network\n")
+    user.click(user.ui.dicomButton)
+    user.click(user.ui.installButton)
+    assert "no network" in host.messages.texts("error")[-1]
+
+
+@pytest.mark.parametrize("description", sorted(resources().glob("Models/*/masksam.json")))
+def test_codes_survive_the_entry_of_a_segment(description: Path):
+    for values in read_json(description)["labels"]:
+        label = Label.from_json(values)
+        assert terminology_of(terminology_entry(label)) == label.terminology
+    assert terminology_of("") is None
