@@ -15,7 +15,7 @@ from MaskSAMCore.modeling.masksam.image_encoder import AdaptedImageEncoder, Imag
 from MaskSAMCore.modeling.masksam.mask_decoder import AdaptedMaskDecoder, DecoderPrompts
 from MaskSAMCore.modeling.masksam.mask_upscaling import MaskUpscaling
 from MaskSAMCore.modeling.masksam.network import set_trained_parts
-from MaskSAMCore.modeling.masksam.voxel_embeddings import resize_masks
+from MaskSAMCore.modeling.masksam.voxel_embeddings import CoarseMasks
 from MaskSAMCore.modeling.prompted.config import PromptedConfig
 from MaskSAMCore.modeling.sam.build import Sam, build_sam
 
@@ -67,12 +67,12 @@ class PromptedMaskSAM(Network):
         """
         boxes = boxes * present[..., None]
         tokens = boxes.new_zeros(*boxes.shape[:3], self.config.sam.prompt_dim)
-        class_logits, masks = self.decoder(
+        class_logits, decoded = self.decoder(
             self.sam, features.neck, features.maps, DecoderPrompts(boxes, tokens)
         )
         if self.upscaling is not None:
-            masks = self.upscaling(masks)
-        return class_logits, resize_masks(masks.float(), self.config.window[1:])
+            decoded = CoarseMasks(self.upscaling(decoded.logits), decoded.size)
+        return class_logits, decoded.on_grid()
 
     def decode(self, embedding: ImageFeatures, prompts: BoxPrompts | None = None) -> ClassScores:
         """Return the scores of the classes from their boxes: class probability times mask, summed
