@@ -14,6 +14,7 @@ import typer
 from MaskSAMCore import __version__
 from MaskSAMCore.cli.display import ProgressDisplay, results_table
 from MaskSAMCore.cli.outputs import Inputs, Outputs, files_in, prepared, present
+from MaskSAMCore.cli.segmenters import is_training, load_segmenter
 from MaskSAMCore.cohort.bids import (
     DESCRIPTION,
     LOOKUP_TABLE,
@@ -81,8 +82,12 @@ def predict(
     output: Path = typer.Option(
         ..., "-o", "--output", help="A file for one input, a folder for several."
     ),
-    model: str = typer.Option(
-        DEFAULT_MODEL, "-m", "--model", help="A model's name or the path of its bundle."
+    model: list[str] = typer.Option(
+        [DEFAULT_MODEL],
+        "-m",
+        "--model",
+        help="A model's name, the path of its bundle, or the folder of a training. Given several"
+        " times, the probabilities of the models are averaged.",
     ),
     roi: Path | None = typer.Option(
         None, help="Slicer ROI markup (.mrk.json); only its inside is segmented."
@@ -162,31 +167,34 @@ def predict(
 
     The results of a folder of more than three cases are listed in cases.csv beside them.
     """
-    from MaskSAMCore.inference import Segmenter
-
     if overwrite and skip_existing:
         raise MaskSAMError("--overwrite and --skip-existing exclude each other: choose one")
-    if boxes is None and needs_boxes(model):
+    if boxes is not None and len(model) > 1:
+        raise MaskSAMError("several models together take no boxes: give one --model with --boxes")
+    prompted = [one for one in model if needs_boxes(one)]
+    if boxes is None and prompted:
         raise MaskSAMError(
-            f"'{model}' segments the objects in boxes: draw ROIs in Slicer, save them and add"
+            f"'{prompted[0]}' segments the objects in boxes: draw ROIs in Slicer, save them and add"
             " --boxes FILE.mrk.json"
         )
     if report is not None:
         check_report()
     part = None if shard is None else Shard.parse(shard)
     cluster = None if dask is None else DaskCluster.parse(dask)
+    if cluster is not None and (len(model) > 1 or is_training(model[0])):
+        raise MaskSAMError("--dask takes one model: its name, or the path of its bundle")
     if cluster is not None and cluster.is_local:
         threads = threads or 1
     if threads is not None and cluster is None:
         limit_threads(threads)
     # With Dask, the workers use the device; here only the model's classes are needed.
     own_device = device if cluster is None else "cpu"
-    warm_model = WarmModel(lambda: Segmenter.from_model(model, own_device))
+    warm_model = WarmModel(lambda: load_segmenter(model, own_device))
     segmenter = warm_model.segmenter
     if boxes is None and segmenter.needs_boxes:
         raise MaskSAMError(
-            f"'{model}' segments only classes that have boxes: add --boxes FILE.mrk.json with one"
-            " box or more for each of them"
+            f"'{segmenter.name}' segments only classes that have boxes: add --boxes FILE.mrk.json"
+            " with one box or more for each of them"
         )
     found = find_cases(inputs, output, segmenter.channels, image_format.value, bids_suffix)
     if keep_going is None:
@@ -230,7 +238,7 @@ def predict(
     started = time.monotonic()
     checked = prepared(
         Outputs((*files, *present(volumes, report)), extended=(*extended, *present(table.path))),
-        _inputs(cases, roi, boxes, Path(model)),
+        _inputs(cases, roi, boxes, *map(Path, model)),
         settings.overwrite,
     )
     with checked, nullcontext() if cluster is None else cluster.connect(threads) as client:
@@ -251,7 +259,7 @@ def predict(
                         )
                     else:
                         workers = WorkerSettings(
-                            str(Path(model).absolute()) if Path(model).exists() else model,
+                            str(Path(model[0]).absolute()) if Path(model[0]).exists() else model[0],
                             segmenter.version,
                             device,
                             threads,

@@ -18,6 +18,7 @@ from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.box_prompts import class_prompt
 from MaskSAMCore.inference.decision import affected_region, write_labels
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
+from MaskSAMCore.inference.grid_scores import GridScores
 from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.progress import Progress
@@ -215,6 +216,26 @@ class MaskSession:
         self._doubts = () if self._has_roi and not settings.suitability.needs_roi else rating.doubts
         instances = rating.applied_to(result.instances, settings.labels, places, edited)
         return replace(result, instances=instances)
+
+    def scores(
+        self, progress: ProgressCallback | None = None, cancelled: CancelledCallback | None = None
+    ) -> GridScores:
+        """Return the scores without boxes, to average them over several networks.
+
+        Args:
+            progress: called with (stage, fraction done, seconds left or None).
+            cancelled: polled as in :meth:`segment`.
+
+        Raises:
+            Cancelled: `cancelled` returned True.
+        """
+        report = Progress(progress, cancelled)
+        scorer = self._prepared_scorer(report)
+        self._runner.memory.notes.clear()
+        report.stage("Segmenting", until=1.0)
+        scores = scorer.automatic(report)
+        notes = (*self._notes, *self._runner.memory.notes)
+        return GridScores(scores, self._grid, self._settings.background_weight, notes)
 
     def _prepared_scorer(self, report: Progress) -> Scorer:
         """Return the scorer of the preprocessed volume, which is made at the first run."""

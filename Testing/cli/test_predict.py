@@ -214,3 +214,26 @@ def test_the_error_of_a_single_input_is_the_only_line(
     lines = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
     assert [line for line in lines if not line.startswith("Device:")] == [lines[-1]]
     assert lines[-1].startswith("masksam: error: ")
+
+
+def test_several_models_are_averaged(image: Path, tmp_path: Path):
+    bundles = [str(small_bundle(tmp_path / name, name)) for name in ("a", "b")]
+    one, both = tmp_path / "one.nii.gz", tmp_path / "both.nii.gz"
+    assert main(["predict", str(image), "-o", str(one), "-m", bundles[0]]) == 0
+    models = ["-m", bundles[0], "-m", bundles[1]]
+    assert main(["predict", str(image), "-o", str(both), *models]) == 0
+    # Both bundles have the same weights.
+    np.testing.assert_array_equal(read_volume(both).array, read_volume(one).array)
+
+
+def test_models_of_other_classes_or_with_boxes_are_not_averaged(
+    image: Path, model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    other = str(small_bundle(tmp_path / "other", "other", class_names=("Bright", "Grey")))
+    target = tmp_path / "result.nii.gz"
+    arguments = ["predict", str(image), "-o", str(target), "-m", model, "-m", other]
+    assert "do not have the same classes" in error_of(capfd, arguments)
+    boxes = tmp_path / "boxes.mrk.json"
+    write_boxes([], boxes)
+    assert "take no boxes" in error_of(capfd, [*arguments, "--boxes", str(boxes)])
+    assert not target.exists()

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from MaskSAMCore import models
+from MaskSAMCore.cli import main
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.inference import MaskSegmenter, Segmenter
@@ -106,6 +107,22 @@ def test_a_bundle_has_the_background_weight_of_the_card_or_of_validation(run: Pa
     assert segmenter.settings.background_weight == 1.5
     export_run(run, tmp_path / "other", {"background_weight": 1.2})
     assert models.load_bundle(tmp_path / "other").background_weight == 1.2
+
+
+def test_the_folder_of_a_training_predicts_like_its_bundle(
+    run: Path, dataset: Path, tmp_path: Path
+):
+    export_run(run, tmp_path / "model")
+    image = str(dataset / "imagesTr/case_00_0000.nii.gz")
+    found = []
+    for name, given in {"bundle": ["model"], "run": ["run"], "both": ["run", "model"]}.items():
+        target = tmp_path / f"{name}.nii.gz"
+        options = [part for one in given for part in ("-m", str(tmp_path / one))]
+        assert main(["predict", image, "-o", str(target), "--device", "cpu", *options]) == 0
+        found.append(read_volume(target).array)
+    assert set(np.unique(found[0])) == {0, *VALUES.values()}
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
 
 
 def test_the_last_weights_are_exported_without_what_validation_chose(run: Path, tmp_path: Path):
