@@ -26,6 +26,7 @@ from MaskSAMCore.cli import (
     predict,
     quality,
     report,
+    submission,
     train,
 )
 from MaskSAMCore.errors import Cancelled, MaskSAMError, describe, one_line
@@ -68,6 +69,7 @@ for command in (
     evaluate,
     train,
     convert,
+    submission,
     compare,
     export,
     quality,

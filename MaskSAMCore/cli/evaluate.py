@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from enum import Enum
 from pathlib import Path
 
 import typer
@@ -11,9 +12,27 @@ from rich.console import Console
 from rich.table import Table
 
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
+from MaskSAMCore.research.published import PUBLISHED
 
 # Other alphabets have digits too; no label has more digits.
 _LABELS = re.compile(r" *[0-9]{1,10} *(, *[0-9]{1,10} *)*")
+
+
+class Empty(str, Enum):
+    """Rules for the Dice of a class that a reference lacks."""
+
+    nnunet = "nnunet"
+    nnformer = "nnformer"
+    transunet = "transunet"
+
+
+class Benchmark(str, Enum):
+    """Datasets of which published figures are known."""
+
+    acdc = "acdc"
+    amos22 = "amos22"
+    synapse = "synapse"
+    btcv = "btcv"
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +50,15 @@ def evaluate(
         None, help="Labelmap values to compare, such as 1,2; by default all in the references."
     ),
     every: bool = typer.Option(False, "--all", help="Fail if a reference has no prediction."),
+    empty: Empty = typer.Option(
+        Empty.nnunet,
+        help="Dice of a class that a reference lacks. nnunet: left out with no prediction, else 0;"
+        " nnformer (also MA-SAM): 1 with no prediction, else 0; transunet: 0 with no prediction,"
+        " else 1.",
+    ),
+    published: Benchmark | None = typer.Option(
+        None, help="Show the published Dice of each organ of this dataset beside."
+    ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a summary that exists."),
 ) -> None:
     """Print Dice and IoU as in nnU-Net, surface Dice at 1 mm and the 95 % Hausdorff distance."""
@@ -51,21 +79,34 @@ def evaluate(
     pairs = evaluation.find_pairs(predictions, references)
     given = Inputs(tuple(path for pair in pairs for path in pair))
     with prepared(Outputs(present(output)), given, overwrite):
-        summary = evaluation.evaluate(predictions, references, values, surfaces)
+        summary = evaluation.evaluate(predictions, references, values, surfaces, empty.value)
         if output is not None:
             evaluation.write_summary(summary, output, overwrite)
     if missing:
         typer.echo(f"{count} no prediction ({some}): left out of the means", err=True)
     console = Console(markup=False)
     shown = ["Dice", "IoU", *(evaluation.SURFACE_METRICS if surfaces else ())]
-    table = Table("label", *(f"{metric} (sd)" for metric in shown))
+    names = {str(value): name for value, name in evaluation.class_names(references).items()}
+    rows = [] if published is None else PUBLISHED[published.value]
+    table = Table("label", *(f"{metric} (sd)" for metric in shown), *(one.method for one in rows))
     for value, means in summary["mean"].items():
         spreads = [evaluation.spread(summary, value, metric) for metric in shown]
-        cells = (f"{_cell(means[m])} ({_cell(sd)})" for m, sd in zip(shown, spreads, strict=True))
-        table.add_row(value, *cells)
-    table.add_row("mean", *(_cell(summary["foreground_mean"][metric]) for metric in shown))
+        cells = [f"{_cell(means[m])} ({_cell(sd)})" for m, sd in zip(shown, spreads, strict=True)]
+        name = names.get(value, value)
+        table.add_row(name, *cells, *(_cell(one.organs.get(name, math.nan)) for one in rows))
+    overall = [_cell(summary["foreground_mean"][metric]) for metric in shown]
+    table.add_row("mean", *overall, *(_cell(one.mean) for one in rows))
     console.print(f"{len(summary['metric_per_case'])} case(s)")
     console.print(table)
+    for one in rows:
+        typer.echo(f"{one.method}: Dice as published in {one.source}", err=True)
+    organs = {organ for one in rows for organ in one.organs}
+    known = {names.get(value, value) for value in summary["mean"]}
+    if organs and known != organs:
+        some = ", ".join(sorted(organs ^ known)[:3])
+        typer.echo(
+            f"Note: the published means are over other organs than these ({some}, ...)", err=True
+        )
     if not surfaces:
         Console(stderr=True).print(
             "Surface metrics were left out: pip install masksam\\[evaluate]", highlight=False

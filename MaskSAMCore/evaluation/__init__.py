@@ -1,6 +1,8 @@
 """Evaluation of segmentations against references, with metrics as in nnU-Net."""
 
+from MaskSAMCore.evaluation.empty_masks import EMPTY_RULES, EmptyRule
 from MaskSAMCore.evaluation.evaluate import (
+    class_names,
     evaluate,
     find_pairs,
     read_summary,
@@ -18,7 +20,10 @@ from MaskSAMCore.evaluation.metrics import (
 )
 
 __all__ = [
+    "EMPTY_RULES",
     "SURFACE_METRICS",
+    "EmptyRule",
+    "class_names",
     "dice_scores",
     "evaluate",
     "find_pairs",

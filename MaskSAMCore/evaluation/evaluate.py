@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.evaluation.empty_masks import EmptyRule, scored_by_rule
 from MaskSAMCore.evaluation.metrics import overlap_metrics, summarize, surface_metrics
 from MaskSAMCore.io.files import MALFORMED, image_stem, is_image_name, read_json, write_json
 from MaskSAMCore.io.labelmaps import read_labelmap
@@ -28,6 +29,7 @@ def evaluate(
     references: Path,
     values: Sequence[int] | None = None,
     surfaces: bool = True,
+    empty: EmptyRule = "nnunet",
 ) -> dict[str, Any]:
     """Compute the metrics of every case and their means.
 
@@ -39,6 +41,7 @@ def evaluate(
         values: labelmap values to compare; None compares all that occur in the references, or in
             the predictions if no reference has any.
         surfaces: compute surface Dice and Hausdorff distance too.
+        empty: rule for the Dice and IoU of a class that a reference lacks.
 
     Returns:
         Content of nnU-Net's ``summary.json``, with the surface metrics added.
@@ -74,9 +77,12 @@ def evaluate(
     for case, shape in zip(per_case, shapes, strict=True):
         metrics = case["metrics"]
         # A value that a case lacks in both files is measured on two empty masks.
-        case["metrics"] = {
-            str(value): metrics.get(value) or _metrics(*_empty_masks(shape), (1, 1, 1), surfaces)
+        found_here = {
+            value: metrics.get(value) or _metrics(*_empty_masks(shape), (1, 1, 1), surfaces)
             for value in order
+        }
+        case["metrics"] = {
+            str(value): scored_by_rule(each, empty) for value, each in found_here.items()
         }
     return summarize(per_case, [str(value) for value in order])
 
@@ -181,6 +187,21 @@ def _labelmaps(folder: Path) -> dict[str, Path]:
             )
         found[name] = path
     return found
+
+
+def class_names(references: Path) -> dict[int, str]:
+    """Return the names of labelmap values in the ``dataset.json`` beside a folder of references.
+
+    None are returned where there is no such file of nnU-Net's form.
+    """
+    path = references.absolute().parent / "dataset.json"
+    if not references.is_dir() or not path.is_file():
+        return {}
+    try:
+        labels = read_json(path)["labels"]
+        return {int(value): str(name) for name, value in labels.items()}
+    except (MaskSAMError, *MALFORMED):
+        return {}
 
 
 def write_summary(summary: dict[str, Any], path: Path, overwrite: bool = True) -> None:

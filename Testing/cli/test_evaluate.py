@@ -115,3 +115,51 @@ def test_labels_are_lists_of_plain_numbers(
 ):
     arguments = ["evaluate", str(labelmap), str(labelmap), f"--labels={labels}"]
     assert "--labels must look like 1,2" in error_of(capfd, arguments)
+
+
+def write_pairs(folder: Path, names: dict[str, int]) -> tuple[Path, Path]:
+    """Write predictions equal to the references of a dataset with classes; return both folders."""
+    array = np.zeros((2, 4, 4), np.uint8)
+    array.flat[: len(names)] = list(names.values())
+    for part in ("predictions", "labelsTs"):
+        write_image(array, folder / part / "a.nii.gz")
+    labels = {"labels": {"background": 0, **names}}
+    (folder / "dataset.json").write_text(json.dumps(labels), encoding="utf-8")
+    return folder / "predictions", folder / "labelsTs"
+
+
+def test_organs_are_named_beside_the_published_figures(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    folders = write_pairs(tmp_path, {"RV": 1, "MYO": 2, "LV": 3})
+    assert main(["evaluate", *map(str, folders), "--published", "acdc"]) == 0
+    shown = capfd.readouterr()
+    (row,) = [line for line in shown.out.splitlines() if "MYO" in line]
+    assert "0.9137" in row and "1.0000" in row
+    (mean,) = [line for line in shown.out.splitlines() if "mean" in line]
+    assert "0.9339" in mean
+    assert "MaskSAM: Dice as published in Xie et al., MaskSAM, ICCV 2025, Table 3" in shown.err
+    assert "other organs" not in shown.err
+
+
+def test_other_organs_than_the_published_ones_are_noted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    folders = write_pairs(tmp_path, {"RV": 1, "MYO": 2})
+    assert main(["evaluate", *map(str, folders), "--published", "acdc"]) == 0
+    assert "the published means are over other organs than these (LV" in capfd.readouterr().err
+
+
+def test_the_rule_for_empty_references_is_chosen(tmp_path: Path):
+    for part, value in (("predictions", 0), ("references", 0), ("references", 1)):
+        array = np.full((2, 3, 4), value, np.uint8)
+        if part == "references":
+            array[0] = 1
+        write_image(array, tmp_path / part / "a.nii.gz")
+    summary = tmp_path / "summary.json"
+    arguments = ["evaluate", str(tmp_path / "predictions"), str(tmp_path / "references")]
+    options = ["--labels", "1,2", "--empty", "nnformer", "-o", str(summary)]
+    assert main([*arguments, *options]) == 0
+    means = json.loads(summary.read_text(encoding="utf-8"))["mean"]
+    assert (means["1"]["Dice"], means["2"]["Dice"]) == (0, 1)
