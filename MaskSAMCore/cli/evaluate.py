@@ -49,6 +49,10 @@ def evaluate(
     labels: str | None = typer.Option(
         None, help="Labelmap values to compare, such as 1,2; by default all in the references."
     ),
+    split: Path | None = typer.Option(
+        None,
+        help="Split file: compare only its test cases or, where it has none, those that validate.",
+    ),
     every: bool = typer.Option(False, "--all", help="Fail if a reference has no prediction."),
     empty: Empty = typer.Option(
         Empty.nnunet,
@@ -63,6 +67,7 @@ def evaluate(
 ) -> None:
     """Print Dice and IoU as in nnU-Net, surface Dice at 1 mm and the 95 % Hausdorff distance."""
     from MaskSAMCore import evaluation
+    from MaskSAMCore.data.splits import tested_cases
     from MaskSAMCore.errors import MaskSAMError
 
     values = None
@@ -70,16 +75,17 @@ def evaluate(
         if not _LABELS.fullmatch(labels):
             raise MaskSAMError(f"--labels must look like 1,2, not '{labels}'")
         values = list(dict.fromkeys(map(int, labels.split(","))))
-    missing = evaluation.without_prediction(predictions, references)
+    cases = None if split is None else tested_cases(split)
+    missing = evaluation.without_prediction(predictions, references) if cases is None else []
     some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
     count = "1 reference has" if len(missing) == 1 else f"{len(missing)} references have"
     if missing and every:
         raise MaskSAMError(f"{count} no prediction ({some}): segment them, or leave out --all")
     surfaces = evaluation.surfaces_available()
-    pairs = evaluation.find_pairs(predictions, references)
-    given = Inputs(tuple(path for pair in pairs for path in pair))
+    pairs = evaluation.find_pairs(predictions, references, cases)
+    given = Inputs((*(path for pair in pairs for path in pair), *present(split)))
     with prepared(Outputs(present(output)), given, overwrite):
-        summary = evaluation.evaluate(predictions, references, values, surfaces, empty.value)
+        summary = evaluation.evaluate(predictions, references, values, surfaces, empty.value, cases)
         if output is not None:
             evaluation.write_summary(summary, output, overwrite)
     if missing:

@@ -62,6 +62,16 @@ def held_out_cases(dataset: Dataset, file: Path | None) -> list[str]:
     return names
 
 
+def tested_cases(file: Path) -> list[str]:
+    """Return the names of the cases under "test" in a split file or, without any, under "val".
+
+    Raises:
+        MaskSAMError: the file is not a split.
+    """
+    split = _read_split(file)
+    return split["test"] or split["val"]
+
+
 def find_split(
     dataset: Dataset, given: Path | dict[str, list[str]] | None, fold: Fold | None = None
 ) -> tuple[dict[str, list[str]], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ def evaluate(
     values: Sequence[int] | None = None,
     surfaces: bool = True,
     empty: EmptyRule = "nnunet",
+    cases: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Compute the metrics of every case and their means.
 
@@ -42,6 +43,7 @@ def evaluate(
             the predictions if no reference has any.
         surfaces: compute surface Dice and Hausdorff distance too.
         empty: rule for the Dice and IoU of a class that a reference lacks.
+        cases: names of the cases to compare; None for all that have a prediction.
 
     Returns:
         Content of nnU-Net's ``summary.json``, with the surface metrics added.
@@ -55,7 +57,7 @@ def evaluate(
     predicted: set[int] = set()
     per_case: list[dict[str, Any]] = []
     shapes = []
-    for prediction, reference in find_pairs(predictions, references):
+    for prediction, reference in find_pairs(predictions, references, cases):
         # Pairs are read one at a time, because a whole test set would not fit in memory.
         metrics, known, shape = _compare(prediction, reference, wanted, surfaces)
         found |= known
@@ -133,12 +135,16 @@ def _compact(labelmap: NDArray[np.integer], path: Path) -> NDArray[np.unsignedin
     return labelmap.astype(np.min_scalar_type(highest), copy=False)
 
 
-def find_pairs(predictions: Path, references: Path) -> list[tuple[Path, Path]]:
+def find_pairs(
+    predictions: Path, references: Path, cases: Collection[str] | None = None
+) -> list[tuple[Path, Path]]:
     """Return each prediction with its reference.
 
     Args:
         predictions: a labelmap file, or a folder of them.
         references: a labelmap file, or a folder of them.
+        cases: names of the predictions to take from a folder, all of which must exist; None for
+            all predictions.
 
     Raises:
         MaskSAMError: a file or folder does not exist, or a prediction has no reference.
@@ -150,9 +156,14 @@ def find_pairs(predictions: Path, references: Path) -> list[tuple[Path, Path]]:
         raise MaskSAMError("give two labelmap files or two folders of them, not one of each")
     if not predictions.is_dir():
         return [(predictions, references)]
-    known = _labelmaps(references)
+    known, predicted = _labelmaps(references), _labelmaps(predictions)
+    if cases is not None:
+        lacking = sorted(set(cases) - set(predicted))
+        if lacking:
+            raise MaskSAMError(f"{predictions} has no labelmap of {', '.join(lacking[:3])}")
+        predicted = {name: path for name, path in predicted.items() if name in cases}
     pairs = []
-    for name, path in _labelmaps(predictions).items():
+    for name, path in predicted.items():
         if name not in known:
             raise MaskSAMError(f"{path} has no reference of its name in {references}")
         pairs.append((path, known[name]))

@@ -15,7 +15,14 @@ from MaskSAMCore.data.splits import Fold
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.training.callbacks import newest_checkpoint
 from MaskSAMCore.training.fit import FitOptions, chosen_preset, fit
-from MaskSAMCore.training.run_folder import BEST, CASES, RUN_FILE, TrainingRecord, best_dice
+from MaskSAMCore.training.run_folder import (
+    BEST,
+    CASES,
+    RUN_FILE,
+    TrainingRecord,
+    best_dice,
+    last_iteration,
+)
 
 
 def fold_run(folder: Path, index: int) -> Path:
@@ -79,7 +86,7 @@ def fit_folds(
 
 
 def is_finished(run: Path, max_minutes: float | None = None) -> bool:
-    """Return whether a training has spent its budget.
+    """Return whether a training has spent its budget, and its last weights were validated.
 
     Args:
         run: folder of the training.
@@ -89,6 +96,8 @@ def is_finished(run: Path, max_minutes: float | None = None) -> bool:
     if checkpoint is None or not (run / BEST).is_file():
         return False
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    if last_iteration(run) != state["global_step"]:
+        return False
     budget = record.max_minutes if max_minutes is None else max_minutes
     if budget is not None:
         return float(state["masksam"]["minutes"]) >= budget

@@ -196,6 +196,15 @@ def best_dice(run: Path) -> float:
     return max(noted, read_validation(run).get("dice", -1.0))
 
 
+def last_iteration(run: Path) -> int | None:
+    """Return the iteration of the last weights of a run that were validated; None without any."""
+    try:
+        with safe_open(run / LAST, "pt") as weights:
+            return int((weights.metadata() or {}).get("iteration", -1))
+    except (OSError, SafetensorError, ValueError):
+        return None
+
+
 def own_weights(model: Network) -> dict[str, Tensor]:
     """Return a network's state without the weights of a frozen SAM."""
     state = model.state_dict()

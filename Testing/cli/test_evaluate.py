@@ -163,3 +163,17 @@ def test_the_rule_for_empty_references_is_chosen(tmp_path: Path):
     assert main([*arguments, *options]) == 0
     means = json.loads(summary.read_text(encoding="utf-8"))["mean"]
     assert (means["1"]["Dice"], means["2"]["Dice"]) == (0, 1)
+
+
+def test_only_the_cases_of_a_split_are_compared(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    for name in "abc":
+        for part in ("predictions", "references"):
+            write_image(generated_case(0)[1], tmp_path / part / f"{name}.nii.gz")
+    split = tmp_path / "splits.json"
+    arguments = ["evaluate", str(tmp_path / "predictions"), str(tmp_path / "references")]
+    for sides, count in (({"val": ["b", "c"]}, 2), ({"val": ["b"], "test": ["c"]}, 1)):
+        split.write_text(json.dumps({"train": ["a"], **sides}), encoding="utf-8")
+        assert main([*arguments, "--split", str(split)]) == 0
+        assert f"{count} case(s)" in capfd.readouterr().out
+    split.write_text(json.dumps({"train": ["a"], "val": ["z"]}), encoding="utf-8")
+    assert "has no labelmap of z" in error_of(capfd, [*arguments, "--split", str(split)])

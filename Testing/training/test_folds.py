@@ -8,12 +8,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.fit import FitOptions
-from MaskSAMCore.training.folds import fit_folds, fold_run
-from MaskSAMCore.training.run_folder import BEST, TrainingRecord
+from MaskSAMCore.training.folds import fit_folds, fold_run, is_finished
+from MaskSAMCore.training.run_folder import BEST, LAST, TrainingRecord
 from Testing.helpers.generated import write_dataset
 from Testing.helpers.short_run import QUICK, SMALL, checkpoint
 
@@ -59,6 +60,18 @@ def test_a_stopped_cross_validation_continues_with_the_fold_that_is_missing(
     assert any(line.startswith("fold 0 is finished: best validation Dice") for line in lines)
     assert (fold_run(run, 0) / BEST).read_bytes() == kept
     assert checkpoint(fold_run(run, 1))["global_step"] == 1
+
+
+def test_a_fold_whose_last_validation_was_killed_is_not_finished(
+    crossed: tuple[FitOptions, list[str]], tmp_path: Path
+):
+    run = Path(shutil.copytree(fold_run(crossed[0].run, 0), tmp_path / "run"))
+    assert is_finished(run)
+    weights = load_file(run / LAST)
+    save_file(weights, run / LAST, {"val_dice": "0.5", "iteration": "0"})
+    assert not is_finished(run)
+    (run / LAST).unlink()
+    assert not is_finished(run)
 
 
 def test_a_cross_validation_is_not_begun_twice_or_resumed_with_other_options(
