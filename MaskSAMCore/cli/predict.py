@@ -37,7 +37,7 @@ from MaskSAMCore.cohort.threads import limit_threads
 from MaskSAMCore.cohort.warm_model import WarmModel
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import RasBox
-from MaskSAMCore.io import read_boxes
+from MaskSAMCore.io import read_boxes, read_volume
 from MaskSAMCore.io.dicom_segmentation import check_codes
 from MaskSAMCore.io.dicom_source import check_installed
 from MaskSAMCore.io.files import remove_abandoned
@@ -129,6 +129,11 @@ def predict(
         help="Also write one HTML page about all cases, those to look at first in front, and the"
         " picture of each beside its labelmap.",
     ),
+    proposals: Path | None = typer.Option(
+        None,
+        help="Also draw the boxes and masks that MaskSAM proposed to itself on the slice with most"
+        " foreground, and which of them won, to a PNG file; for one input.",
+    ),
     dicom_report: bool = typer.Option(
         False,
         "--dicom-report",
@@ -197,6 +202,8 @@ def predict(
             " with one box or more for each of them"
         )
     found = find_cases(inputs, output, segmenter.channels, image_format.value, bids_suffix)
+    if proposals is not None and len(found.cases) != 1:
+        raise MaskSAMError(f"--proposals draws one input, but {len(found.cases)} are given")
     if keep_going is None:
         keep_going = bool(found.folders)
     failed = [one for one in found.left_out if one.failed]
@@ -237,7 +244,10 @@ def predict(
         extended += [case.picture for case in cases]
     started = time.monotonic()
     checked = prepared(
-        Outputs((*files, *present(volumes, report)), extended=(*extended, *present(table.path))),
+        Outputs(
+            (*files, *present(volumes, report, proposals)),
+            extended=(*extended, *present(table.path)),
+        ),
         _inputs(cases, roi, boxes, *map(Path, model)),
         settings.overwrite,
     )
@@ -274,6 +284,11 @@ def predict(
         if report is not None:
             folder = output if in_folder else found.cases[0].output.parent
             write_report(report, table.rows, folder, segmenter.labels, overwrite=True)
+        if proposals is not None and not any(one.status == "failed" for one in records):
+            from MaskSAMCore.research.proposal_picture import write_proposals
+
+            images = [read_volume(image.path, image.files) for image in cases[0].images]
+            write_proposals(segmenter, images, proposals)
         if table.path is not None:
             flat = all(case.output.parent == output for case in cases)
             done_now = sum(record.status == "done" for record in records)

@@ -52,6 +52,7 @@ class EnsembleSegmenter:
     """
 
     needs_boxes = False
+    estimates_dice = False
     plan = None
 
     def __init__(self, members: Sequence[MaskSegmenter]) -> None:

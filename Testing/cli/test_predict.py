@@ -237,3 +237,16 @@ def test_models_of_other_classes_or_with_boxes_are_not_averaged(
     write_boxes([], boxes)
     assert "take no boxes" in error_of(capfd, [*arguments, "--boxes", str(boxes)])
     assert not target.exists()
+
+
+def test_the_proposals_of_one_input_are_drawn(
+    image: Path, model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    target, picture = tmp_path / "out" / "result.nii.gz", tmp_path / "out" / "proposals.png"
+    options = ["-o", str(target), "-m", model, "--proposals", str(picture)]
+    assert main(["predict", str(image), *options]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    other = tmp_path / "other.nii.gz"
+    other.write_bytes(image.read_bytes())
+    two = ["predict", str(image), str(other), *options[2:], "-o", str(tmp_path / "two")]
+    assert "draws one input, but 2 are given" in error_of(capfd, two)
