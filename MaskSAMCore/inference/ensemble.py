@@ -27,9 +27,10 @@ from MaskSAMCore.inference.mask_segmenter import MaskSegmenter
 from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.results import Segmentation, find_instances, keep_largest_components
-from MaskSAMCore.inference.settings import VERSION_DIGITS, TestTimeAugmentation
+from MaskSAMCore.inference.settings import TestTimeAugmentation
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import Network
+from MaskSAMCore.models.catalog import VERSION_DIGITS
 
 _CPU = torch.device("cpu")
 
