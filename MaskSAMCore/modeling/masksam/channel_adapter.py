@@ -83,7 +83,8 @@ class ConvPyramid(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return slices (B, T, H, W, 3) of images (B, C, T, H, W), and the maps (B, T, h, w, C) of
         all levels, fine to coarse."""
-        if not torch.is_grad_enabled():
+        if images.device.type == "cpu" and not torch.is_grad_enabled():
+            # All maps then keep channels last, which the layers that follow need.
             images = images.clone(memory_format=torch.channels_last_3d)
         full = self.level_full(images)
         half = self.level_half(full)
