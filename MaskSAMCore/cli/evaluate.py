@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
-from MaskSAMCore.research.published import PUBLISHED
+
+if TYPE_CHECKING:
+    from MaskSAMCore.research.published import PublishedDice
 
 # Other alphabets have digits too; no label has more digits.
 _LABELS = re.compile(r" *[0-9]{1,10} *(, *[0-9]{1,10} *)*")
@@ -93,7 +97,7 @@ def evaluate(
     console = Console(markup=False)
     shown = ["Dice", "IoU", *(evaluation.SURFACE_METRICS if surfaces else ())]
     names = {str(value): name for value, name in evaluation.class_names(references).items()}
-    rows = [] if published is None else PUBLISHED[published.value]
+    rows = [] if published is None else _published(published)
     table = Table("label", *(f"{metric} (sd)" for metric in shown), *(one.method for one in rows))
     for value, means in summary["mean"].items():
         spreads = [evaluation.spread(summary, value, metric) for metric in shown]
@@ -117,6 +121,14 @@ def evaluate(
         Console(stderr=True).print(
             "Surface metrics were left out: pip install masksam\\[evaluate]", highlight=False
         )
+
+
+def _published(benchmark: Benchmark) -> Sequence[PublishedDice]:
+    """Return the published figures of a dataset."""
+    # The extension for Slicer comes without research.
+    from MaskSAMCore.research.published import PUBLISHED
+
+    return PUBLISHED[benchmark.value]
 
 
 def _cell(figure: float) -> str:
