@@ -7,11 +7,15 @@ import time
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.errors import MaskSAMError
+
+if TYPE_CHECKING:
+    from MaskSAMCore.training.preset import Preset
 
 # Other alphabets have digits too; no window has more than four.
 _PATCH = re.compile(r"[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}){2}")
@@ -46,12 +50,12 @@ class Report:
 
 
 def train(
-    dataset: Path = typer.Argument(
-        ...,
+    dataset: Path | None = typer.Argument(
+        None,
         help="nnU-Net dataset folder: imagesTr, labelsTr, dataset.json. Without imagesTr, images"
-        " are synthesised from the labelmaps.",
+        " are synthesised from the labelmaps. Only --plan works without it.",
     ),
-    output: Path = typer.Option(..., "-o", "--output", help="Folder of the run."),
+    output: Path | None = typer.Option(None, "-o", "--output", help="Folder of the run."),
     preset: str = typer.Option(
         "tiny",
         help="Network and hyperparameters: tiny, brain, acdc, synapse, amos; acdc_prompted,"
@@ -120,6 +124,27 @@ def train(
     ),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
     devices: int = typer.Option(1, min=1, help="Number of devices; on a CPU, of processes."),
+    accumulate: int = typer.Option(
+        1,
+        "--accumulate",
+        min=1,
+        help="Number of parts of a step that a device computes one after the other, to save memory;"
+        " the batch stays the preset's.",
+    ),
+    gradient_checkpointing: bool = typer.Option(
+        False,
+        "--gradient-checkpointing",
+        help="Compute activations again in the backward pass instead of keeping them: slower, and"
+        " needs less memory.",
+    ),
+    stop_after: float | None = typer.Option(
+        None,
+        "--stop-after",
+        min=0.0,
+        metavar="MINUTES",
+        help="End this part of the training after some minutes, with a checkpoint for --resume,"
+        " before the time of a job is over. SIGTERM and SIGUSR1 do the same at once.",
+    ),
     workers: int = typer.Option(
         1, min=0, help="Number of processes for each device that augment windows."
     ),
@@ -139,7 +164,9 @@ def train(
         None, min=0.0, help="Initial learning rate; by default the preset's."
     ),
     batch: int | None = typer.Option(
-        None, min=1, help="Number of windows in a step; by default the preset's."
+        None,
+        min=1,
+        help="Number of windows in a step, over all devices and parts; by default the preset's.",
     ),
     augmentation: float | None = typer.Option(
         None,
@@ -167,6 +194,16 @@ def train(
         help="Folder for the preprocessed cases, which several trainings may share; by default they"
         " lie in the run until it is complete.",
     ),
+    plan: bool = typer.Option(
+        False,
+        "--plan",
+        help="Only print what the training costs: trained parameters, memory, operations, hours,"
+        " and the options with which it fits the device. Derived, not computed; with a dataset,"
+        " for its classes and windows.",
+    ),
+    tflops: float = typer.Option(
+        50.0, "--tflops", min=0.001, help="Rate for the hours of --plan, in TFLOP per second."
+    ),
     preview_windows: int | None = typer.Option(
         None,
         "--preview",
@@ -187,10 +224,24 @@ def train(
 
     if fold is not None and folds is not None:
         raise MaskSAMError("--fold trains one fold and --folds all: choose one of the two")
+    chosen_values = {
+        "learning_rate": learning_rate,
+        "batch": batch,
+        "augmentation": augmentation,
+        "contrast": contrast,
+    }
+    changes = {name: value for name, value in chosen_values.items() if value is not None}
+    chosen = change_preset(find_preset(preset, recipe.value), settings)
+    if plan:
+        _print_plan(chosen, changes, dataset, targets, _patch(patch), device, devices, tflops)
+        return
+    if dataset is None or output is None:
+        missing = "the folder of a dataset" if dataset is None else "a folder for the run, with -o"
+        raise MaskSAMError(f"a training needs {missing}")
     options = FitOptions(
         dataset=dataset,
         run=output,
-        preset=change_preset(find_preset(preset, recipe.value), settings),
+        preset=chosen,
         splits=splits,
         fold=None if fold is None else Fold(fold),
         targets=targets,
@@ -201,6 +252,9 @@ def train(
         resume=resume,
         device=device,
         devices=devices,
+        accumulate=accumulate,
+        gradient_checkpointing=gradient_checkpointing,
+        stop_after=stop_after,
         workers=workers,
         seed=seed,
         sam_checkpoint=sam_checkpoint,
@@ -210,13 +264,6 @@ def train(
         validation_minutes=validation_minutes,
         cache=cache,
     )
-    chosen = {
-        "learning_rate": learning_rate,
-        "batch": batch,
-        "augmentation": augmentation,
-        "contrast": contrast,
-    }
-    changes = {name: value for name, value in chosen.items() if value is not None}
     report = Report(time.monotonic())
     runs = [output] if folds is None else [fold_run(output, index) for index in range(folds)]
     written = Outputs(
@@ -234,6 +281,44 @@ def train(
             fit_folds(options, folds, report, settings_changes=changes)
         else:
             fit(options, report, settings_changes=changes)
+
+
+def _print_plan(
+    preset: Preset,
+    changes: dict[str, Any],
+    dataset: Path | None,
+    targets: Path | None,
+    patch: tuple[int, int, int] | None,
+    device: str,
+    devices: int,
+    tflops: float,
+) -> None:
+    """Print what a training costs, and the options with which it fits the device."""
+    from MaskSAMCore.data.dataset import examine_dataset
+    from MaskSAMCore.training.cost_plan import fit_line, plan_costs, plan_lines
+    from MaskSAMCore.training.devices import accelerator
+
+    network, training = preset.network, preset.training.replace(**changes)
+    window = network.window if patch is None else patch
+    classes, channels = network.num_classes, network.in_channels
+    if dataset is not None:
+        found, problems = examine_dataset(dataset, targets)
+        if problems:
+            raise MaskSAMError("; ".join(problems))
+        classes, channels = len(found.classes), len(found.channels)
+    try:
+        network = network.adapted(window, (1.0, 1.0, 1.0), classes, channels, preset.changes)
+    except ValueError as error:
+        raise MaskSAMError(f"preset '{preset.name}' cannot be planned: {error}") from error
+    kind = accelerator(device, devices)
+    costs = plan_costs(network, training, "cuda")
+    typer.echo(f"{preset.name}, recipe {preset.recipe}, on a GPU with bfloat16:")
+    for line in plan_lines(costs, tflops * 1e12):
+        typer.echo(line)
+    if kind == "cpu":
+        # On a CPU attention is computed in several steps, which keep more.
+        costs = plan_costs(network, training, "cpu")
+    typer.echo(fit_line(costs, device, devices))
 
 
 def _spacing(text: str | None) -> tuple[float, float, float] | None:

@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from MaskSAMCore.data.augmentation import Augmentation, Deformation
 from MaskSAMCore.data.case_cache import CaseSource, StoredArrays
 from MaskSAMCore.data.planning import Plan
 from MaskSAMCore.data.preprocessing import PreparedCase
+from MaskSAMCore.data.window_numbers import WindowNumbers, window_seed
 
 _VOXELS_PER_CLASS = 10_000
 
@@ -124,7 +125,7 @@ def sample_voxels(labelmap: NDArray[np.integer], limit: int) -> tuple[NDArray[np
 
 
 class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
-    """Random augmented windows without end, different in every worker and every training process.
+    """Random augmented windows without end; each has its own random numbers.
 
     Args:
         cases: prepared cases with labelmaps, which each process opens for itself.
@@ -137,6 +138,7 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         deformation: frequency of rotation, scaling and deformation.
 
     Attributes:
+        numbers: numbers of the windows to prepare; all by default.
         common_contrasts: None; only synthesised windows have a share of common contrasts.
     """
 
@@ -161,19 +163,13 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         self.mirror = mirror
         self.foreground_share = foreground_share
         self.seed = seed
+        self.numbers = WindowNumbers()
         self._cases = list(cases)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images, float32 (C, T, H, W), with their classes, int64 (T, H, W)."""
-        sequence = np.random.SeedSequence([self.seed, process_seed()])
-        state = sequence.generate_state(2)
-        # The augmentation library uses these two global generators. Without worker processes
-        # torch's belongs to the training, which alone may seed it; nothing else uses NumPy's.
-        np.random.seed(state[0])
         if get_worker_info() is not None:
-            torch.manual_seed(int(state[1]))
             torch.set_num_threads(1)
-        rng = np.random.default_rng(sequence)
         augmentation = Augmentation(
             self.plan.window,
             self.plan.spacing,
@@ -183,10 +179,19 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
             self.deformation,
         )
         cases = [source.open() for source in self._cases]
-        while True:
+        for number in self.numbers:
+            seeds = window_seed(self.seed, number)
+            rng = np.random.default_rng(seeds)
             case = cases[rng.integers(len(cases))]
             centre = self._random_centre(case, rng)
-            yield augmentation(case.image, case.labelmap, centre, case.lowest)
+            # The augmentation library uses the two global generators. Torch's belongs to the
+            # training where there are no worker processes; nothing else uses NumPy's.
+            first, second = seeds.generate_state(2).tolist()
+            with torch.random.fork_rng(devices=[]):
+                np.random.seed(first)
+                torch.manual_seed(second)
+                window = augmentation(case.image, case.labelmap, centre, case.lowest)
+            yield window
 
     def _random_centre(self, case: IndexedCase, rng: np.random.Generator) -> tuple[int, ...]:
         """Return a window's centre in voxels; at most a tenth of the window lies outside."""
@@ -199,12 +204,3 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
             voxel = voxels[rng.integers(len(voxels))]
             return tuple(int(v) for v in np.clip(voxel, low, high))
         return tuple(int(v) for v in rng.integers(low, high + 1))
-
-
-def process_seed() -> int:
-    """Return a number that differs between the workers, and between the processes of a training."""
-    if get_worker_info() is not None:
-        # Torch seeds the workers of a loader differently, and Lightning those of each process.
-        return torch.initial_seed()
-    parallel = distributed.is_available() and distributed.is_initialized()
-    return distributed.get_rank() if parallel else 0

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from MaskSAMCore.modeling.box_prompts import BoxPrompts
 from MaskSAMCore.modeling.configuration import Configuration
+from MaskSAMCore.modeling.layers import Checkpointed
 from MaskSAMCore.modeling.sam.build import Sam
 from MaskSAMCore.modeling.sam.config import SAM_CONFIGS, SamConfig
 
@@ -238,6 +239,23 @@ class Network(nn.Module):
                 f"expected windows of shape (channels, T, H, W) = {expected},"
                 f" not {tuple(images.shape[1:])}"
             )
+
+    @property
+    def has_gradient_checkpointing(self) -> bool:
+        """True if parts of the network can compute their activations again."""
+        return any(isinstance(part, Checkpointed) for part in self.modules())
+
+    def set_gradient_checkpointing(self, active: bool) -> None:
+        """Compute the activations of large parts again in the backward pass, or keep them.
+
+        Raises:
+            ValueError: no part of the network can do so.
+        """
+        if active and not self.has_gradient_checkpointing:
+            raise ValueError(f"the network '{self.config.kind}' has no gradient checkpointing")
+        for part in self.modules():
+            if isinstance(part, Checkpointed):
+                part.gradient_checkpointing = active
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Return all trained parameters by name."""

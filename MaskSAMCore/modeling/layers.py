@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 # The oneDNN defect that Convolution3d avoids occurs in windows with fewer slices than this.
 _FEW_SLICES = 16
 # Attention among this many tokens is faster on a CPU without ``scaled_dot_product_attention``.
 _FEW_TOKENS = 256
+
+
+Result = TypeVar("Result")
+
+
+class Checkpointed(nn.Module):
+    """Base class of modules with gradient checkpointing.
+
+    Attributes:
+        gradient_checkpointing: the activations of the module's larger parts are computed again in
+            the backward pass instead of kept, which takes time and saves memory.
+    """
+
+    gradient_checkpointing = False
+
+    def checkpointed(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Return ``function(*arguments)``, with gradient checkpointing if that is on."""
+        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
+            return function(*arguments)
+        result: Result = checkpoint(function, *arguments, use_reentrant=False)
+        return result
 
 
 class Convolution3d(nn.Conv3d):
@@ -200,12 +223,21 @@ def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tens
     return out[..., : v.shape[-1]]
 
 
+def full_precision(x: Tensor) -> torch.autocast:
+    """Return a context without mixed precision for computations with a tensor.
+
+    Tensors without memory have no mixed precision of their own: the estimate of a training's cost
+    lets the CPU's stand for it.
+    """
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
+
+
 def softmax(scores: Tensor, dim: int) -> Tensor:
     """Return the softmax of scores in their own precision.
 
     Mixed precision would write float32, which the product that follows rounds at once.
     """
-    with torch.autocast(scores.device.type, enabled=False):
+    with full_precision(scores):
         return torch.softmax(scores, dim)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,8 +31,57 @@ class Budget(Callback):
         self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
     ) -> None:
         """Stop all processes at the same step."""
+        if module.within_step:
+            return
         over = module.progress >= 1
         if trainer.strategy.reduce_boolean_decision(over, all=False):
+            trainer.should_stop = True
+
+
+class EarlyStop(Callback):
+    """Callback that ends a part of a training after a time, or when a signal asks for it.
+
+    The present step is completed, and a checkpoint is saved; nothing is validated. SIGTERM and
+    SIGUSR1 come from schedulers such as Slurm before a job's time is over.
+
+    Args:
+        minutes: time after which this part of the training ends, or None.
+    """
+
+    def __init__(self, minutes: float | None) -> None:
+        self.minutes = minutes
+        self._started = time.monotonic()
+        self._asked = False
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Receive signals, in place of Lightning, which gives up the step, and start the clock."""
+        self._started = time.monotonic()
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for name in ("SIGTERM", "SIGUSR1"):
+            number = getattr(signal, name, None)  # Windows has fewer signals.
+            if number is not None:
+                self._handlers[number] = signal.signal(number, self._ask)
+
+    def on_fit_end(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Leave signals to those who received them before."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _ask(self, *_: Any) -> None:
+        self._asked = True
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
+    ) -> None:
+        """Stop all processes at the same step when one of them is to stop."""
+        if module.within_step:
+            return
+        over = self.minutes is not None and time.monotonic() - self._started >= 60 * self.minutes
+        if trainer.strategy.reduce_boolean_decision(over or self._asked, all=False):
+            module.stopped = module.progress < 1
             trainer.should_stop = True
 
 
@@ -55,6 +106,8 @@ class ResumableCheckpoints(Callback):
         self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
     ) -> None:
         """Save a checkpoint when one is due in any process."""
+        if module.within_step:
+            return
         due = time.monotonic() - self._last >= self.seconds
         if trainer.strategy.reduce_boolean_decision(due, all=False):
             self.save(trainer)
@@ -163,6 +216,8 @@ class Validation(Callback):
         self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
     ) -> None:
         """Validate when it is due in any process."""
+        if module.within_step or module.stopped:
+            return
         if module.generator_alone:
             self._last = time.monotonic()
         interval = self.interval(module)
@@ -175,8 +230,9 @@ class Validation(Callback):
             self.run(trainer, module)
 
     def on_train_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Validate the last weights."""
-        self.run(trainer, module)
+        """Validate the last weights of a training whose budget is spent."""
+        if not module.stopped:
+            self.run(trainer, module)
 
     def interval(self, module: MaskSAMModule) -> float:
         """Return the least time from the end of a validation to the next one in seconds."""
@@ -224,7 +280,7 @@ class ProgressLogger(Callback):
         self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: Any, **__: Any
     ) -> None:
         """Report when it is due, with a running average of the loss."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or module.within_step:
             return
         loss = float(outputs["loss"])
         self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss

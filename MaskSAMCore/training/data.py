@@ -23,6 +23,7 @@ from MaskSAMCore.data.planning import (
 from MaskSAMCore.data.splits import Fold, find_split
 from MaskSAMCore.data.synthesis.generator import SynthesisRanges
 from MaskSAMCore.data.synthesis.windows import SynthesizedWindows
+from MaskSAMCore.data.window_numbers import WindowNumbers
 from MaskSAMCore.data.windows import WindowDataset
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import NetworkConfig
@@ -101,13 +102,14 @@ class TrainingData:
 
         Args:
             windows: windows of :meth:`windows`.
-            batch: number of windows in a batch.
+            batch: number of windows that a process computes at a time.
             workers: number of processes that prepare windows.
             device: device that the windows are prepared on.
         """
         # A GPU cannot be shared with worker processes: it synthesises windows between the steps.
         if self.scheme is not None and device != "cpu":
             workers = 0
+        windows.numbers = WindowNumbers(batch)
         return DataLoader(
             windows,
             batch,

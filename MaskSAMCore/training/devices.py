@@ -62,12 +62,18 @@ def _gpu_has_bfloat16() -> bool:
         return torch.cuda.is_bf16_supported()
 
 
-def strategy(kind: str, devices: int) -> Any:
-    """Return Lightning's strategy: one process for each of several devices."""
-    if devices == 1:
+def strategy(kind: str, processes: int, external: bool = False) -> Any:
+    """Return Lightning's strategy: one process for each of several devices.
+
+    Args:
+        kind: kind of the devices.
+        processes: number of processes.
+        external: torchrun has started them.
+    """
+    if processes == 1:
         return "auto"
     return DDPStrategy(
-        start_method="spawn",
+        start_method="popen" if external else "spawn",
         process_group_backend="nccl" if kind == "cuda" else "gloo",
         find_unused_parameters=True,
         timeout=COLLECTIVE_TIMEOUT,

@@ -30,6 +30,7 @@ from MaskSAMCore.models.bundle import check_backbone
 from MaskSAMCore.training.callbacks import (
     BestWeightsSaver,
     Budget,
+    EarlyStop,
     ProgressLogger,
     ResumableCheckpoints,
     Validation,
@@ -45,6 +46,7 @@ from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.module import MaskSAMModule, compiler_cache
 from MaskSAMCore.training.preset import Preset
 from MaskSAMCore.training.preview import contact_sheet
+from MaskSAMCore.training.processes import Processes, divided_batch
 from MaskSAMCore.training.run_folder import (
     CASES,
     COMPILER_CACHE,
@@ -79,7 +81,13 @@ class FitOptions:
             iterations, or for the budget that a resumed run has.
         resume: continue the training in ``run`` with the preset, split and seed that it began with.
         device: "auto", "cpu", "cuda" or "mps".
-        devices: number of devices, or of processes on a CPU.
+        devices: number of devices, or of processes on a CPU; those that torchrun started, if it
+            did.
+        accumulate: number of parts of each step that a device computes one after the other.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping
+            them.
+        stop_after: minutes after which this part of the training ends, to be resumed; None for the
+            whole training.
         workers: number of processes for each device that prepare windows.
         seed: seed of all random numbers of a new training.
         sam_checkpoint: weights of the frozen SAM, which presets with a frozen SAM need.
@@ -109,6 +117,9 @@ class FitOptions:
     resume: bool = False
     device: str = "auto"
     devices: int = 1
+    accumulate: int = 1
+    gradient_checkpointing: bool = False
+    stop_after: float | None = None
     workers: int = 1
     seed: int = 0
     sam_checkpoint: Path | None = None
@@ -144,47 +155,106 @@ def fit(
             the one that the run began with, the initial weights do not fit, or the loss is no
             longer finite.
     """
-    kind = accelerator(options.device, options.devices)
-    if options.resume:
-        record, data = _resume(options, report)
-        checkpoint = newest_checkpoint(options.run)
-    else:
-        record, data = _begin(options, report, config_changes or {}, settings_changes or {})
-        checkpoint = None
+    processes = Processes.present(options.devices)
+    kind = accelerator(options.device, processes.per_node)
+    if options.compiled and options.gradient_checkpointing:
+        raise MaskSAMError("--compile and --gradient-checkpointing exclude each other: choose one")
+
+    def first() -> tuple[TrainingRecord, TrainingData]:
+        if options.resume:
+            record, data = _resume(options, report)
+        else:
+            record, data = _begin(options, report, config_changes or {}, settings_changes or {})
+        divided_batch(record.settings.batch, processes.count, options.accumulate)
+        _check_checkpointing(options, record.config)
+        options.run.mkdir(parents=True, exist_ok=True)
+        record.save(options.run)
+        if data.fingerprint:
+            write_json(options.run / FINGERPRINT, data.fingerprint)
+        return record, data
+
+    with processes.connected(kind):
+        record, data = processes.first_then_others(first, lambda: _join(options))
+        return _fit(options, processes, kind, record, data, report if processes.first else _silent)
+
+
+def _silent(_line: str) -> None:
+    """Report nothing: only the first process does."""
+
+
+def _join(options: FitOptions) -> tuple[TrainingRecord, TrainingData]:
+    """Return the record and the data of a training that another process has begun."""
+    record = TrainingRecord.load(options.run)
+    lightning.seed_everything(record.seed, workers=True, verbose=False)
+    return record, reload_training_data(options.dataset, record, _silent, _cache(options))
+
+
+def _check_checkpointing(options: FitOptions, config: NetworkConfig) -> None:
+    """Raise an error if the network has no gradient checkpointing that is asked for."""
+    try:
+        with torch.device("meta"):
+            build_model(config).set_gradient_checkpointing(options.gradient_checkpointing)
+    except ValueError as error:
+        raise MaskSAMError(f"{error}: leave --gradient-checkpointing out") from error
+
+
+def _fit(
+    options: FitOptions,
+    processes: Processes,
+    kind: str,
+    record: TrainingRecord,
+    data: TrainingData,
+    report: Callable[[str], None],
+) -> float:
+    """Train a network on prepared data; see :func:`fit`."""
+    checkpoint = newest_checkpoint(options.run) if options.resume else None
     model = _initial_network(options, record)
-    options.run.mkdir(parents=True, exist_ok=True)
-    record.save(options.run)
-    if data.fingerprint:
-        write_json(options.run / FINGERPRINT, data.fingerprint)
+    model.set_gradient_checkpointing(options.gradient_checkpointing)
     module = MaskSAMModule(model, record.settings, record.max_minutes, record.seed)
     module.best_dice = best_dice(options.run)
     module.compiled = options.compiled
+    module.accumulate = options.accumulate
     count = sum(p.numel() for p in model.trained_parameters().values())
     report(
         f"{count / 1e6:.2f} M trained parameters, {len(data.split['train'])} training and"
         f" {len(data.split['val'])} validation cases, seed {record.seed}, {_budget(record)},"
-        f" on {options.devices} x {kind} in {precision(kind)}"
+        f" on {processes.count} x {kind} in {precision(kind)}"
     )
+    batch = divided_batch(record.settings.batch, processes.count, options.accumulate)
+    if record.settings.batch > batch:
+        report(
+            f"a step of {record.settings.batch} windows: {processes.count} device(s) with"
+            f" {options.accumulate} part(s) of {batch} each"
+        )
     report(
         f"validation takes at most {record.settings.validation_share:.0%} of the time, and comes"
         f" at most every {record.settings.validation_minutes:g} minutes and at the end"
     )
-    trainer = _trainer(options, record, data, report)
+    trainer = _trainer(options, processes, record, data, report)
     windows = data.windows(record.settings, record.seed, _restarts(checkpoint), kind)
     module.synthesis_contrasts = windows.common_contrasts
-    loader = data.loader(windows, record.settings.batch, options.workers, kind)
+    module.windows = windows
+    loader = data.loader(windows, batch, options.workers, kind)
     with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore")
-        if options.devices > 1:
+        if processes.count > 1 and not processes.external:
             stack.enter_context(_temporary_files())
         if options.compiled:
             stack.enter_context(compiler_cache(options.run / COMPILER_CACHE))
-        if options.cache is None:
+        if options.cache is None and processes.first:
             stack.enter_context(_kept_until_complete(_cache(options), data.prepared.entries))
         try:
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
         except ProcessRaisedException as error:
             raise unwrap_spawned_error(error) from error
+        except torch.OutOfMemoryError as error:
+            raise MaskSAMError(
+                "the device's memory is too small for this training: masksam train --plan shows"
+                " which --accumulate and --gradient-checkpointing fit"
+            ) from error
+    if _is_stopped(options.run):
+        report(f"stopped at iteration {trainer.global_step}: continue with --resume")
+        return max(best_dice(options.run), 0.0)
     best = max(best_dice(options.run), 0.0)
     report(f"best validation Dice {best:.4f}; weights and curves are in {options.run}")
     return best
@@ -273,7 +343,7 @@ def _begin(
         "torch": torch.__version__,
         "lightning": lightning.__version__,
         "python": platform.python_version(),
-        "device": f"{options.devices} x {kind}",
+        "device": f"{Processes.present(options.devices).count} x {kind}",
         "precision": precision(kind),
         "max_minutes": options.max_minutes,
     }
@@ -465,6 +535,15 @@ def _load_sam(model: Network, file: Path) -> None:
     load_sam_checkpoint(model.sam, file)
 
 
+def _is_stopped(run: Path) -> bool:
+    """Return whether a training ended before its budget was spent."""
+    checkpoint = newest_checkpoint(run)
+    if checkpoint is None:
+        return False
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return bool(state["masksam"].get("stopped", False))
+
+
 def _budget(record: TrainingRecord) -> str:
     if record.max_minutes is None:
         return f"{record.settings.iterations} iterations"
@@ -503,7 +582,11 @@ def _temporary_files() -> Iterator[None]:
 
 
 def _trainer(
-    options: FitOptions, record: TrainingRecord, data: TrainingData, report: Callable[[str], None]
+    options: FitOptions,
+    processes: Processes,
+    record: TrainingRecord,
+    data: TrainingData,
+    report: Callable[[str], None],
 ) -> lightning.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     kind = accelerator(options.device)
@@ -519,8 +602,10 @@ def _trainer(
     )
     return lightning.Trainer(
         accelerator={"cuda": "gpu"}.get(kind, kind),
-        devices=options.devices,
-        strategy=strategy(kind, options.devices),
+        devices=processes.per_node,
+        num_nodes=processes.nodes,
+        strategy=strategy(kind, processes.count, processes.external),
+        accumulate_grad_batches=options.accumulate,
         precision=precision(kind),
         max_epochs=-1,
         max_steps=-1,
@@ -532,6 +617,7 @@ def _trainer(
         log_every_n_steps=5,
         callbacks=[
             Budget(),
+            EarlyStop(options.stop_after),
             checkpoints,
             validation,
             ProgressLogger(report, options.report_seconds),

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from MaskSAMCore.modeling.layers import full_precision
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -68,7 +70,7 @@ def pairwise_mask_costs(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         Two tensors (S, N, K + 1): cross-entropy and Dice loss.
     """
     # Mixed precision would round these sums over thousands of voxels.
-    with torch.autocast(logits.device.type, enabled=False):
+    with full_precision(logits):
         logits, masks = logits.float(), masks.float()
         targets = masks.transpose(1, 2)
         bce = (F.softplus(logits).sum(-1, keepdim=True) - logits @ targets) / logits.shape[-1]

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import lightning
 import torch
 from torch import Tensor, nn
 
+from MaskSAMCore.data.synthesis.windows import SynthesizedWindows
+from MaskSAMCore.data.windows import WindowDataset
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import Network
 from MaskSAMCore.training.hyperparameters import TrainSettings
@@ -98,6 +101,10 @@ class MaskSAMModule(lightning.LightningModule):
         best_dice: best mean Dice of a validation so far, or -1.
         validation_seconds: duration of the last validation in seconds, 0 before the first.
         compiled: compile the network's training methods before the first step.
+        accumulate: number of parts of each step, whose gradients are summed.
+        stopped: the training was asked to end before its budget was spent.
+        windows: windows of the training, of which each process prepares its share; None if another
+            object prepares them.
         synthesis_contrasts: share of synthesised images with a common contrast, float32 (1,) in
             memory shared with the processes that synthesise them; None for other images.
         decoder_start: step in which the training of the decoder began; None before it.
@@ -117,12 +124,16 @@ class MaskSAMModule(lightning.LightningModule):
         self.best_dice = -1.0
         self.validation_seconds = 0.0
         self.compiled = False
+        self.accumulate = 1
+        self.stopped = False
+        self.windows: WindowDataset | SynthesizedWindows | None = None
         self.synthesis_contrasts: Tensor | None = None
         self.decoder_start: int | None = None
         self._started = time.monotonic()
         # These are set in on_fit_start, because a module cannot be sent to a spawned process.
         self._loss: Any = None
         self._rng: torch.Generator | None = None
+        self._parts: list[dict[str, float]] = []
 
     @property
     def minutes(self) -> float:
@@ -141,6 +152,11 @@ class MaskSAMModule(lightning.LightningModule):
         """Expected time until the end of the training in seconds."""
         progress = max(self.progress, 1e-9)
         return 60 * self.minutes * (1 - progress) / progress
+
+    @property
+    def within_step(self) -> bool:
+        """True after a part of a step that others follow."""
+        return bool(self._parts)
 
     @property
     def generator_alone(self) -> bool:
@@ -162,6 +178,10 @@ class MaskSAMModule(lightning.LightningModule):
         self._rng = torch.Generator().manual_seed(seed)
         self._loss = find_loss(self.model.config.kind)
         self.averaged.to(self.device)
+        if self.windows is not None:
+            self.windows.numbers = replace(
+                self.windows.numbers, process=self.global_rank, processes=self.trainer.world_size
+            )
         if self.compiled:
             compile_steps(self.model)
 
@@ -217,7 +237,7 @@ class MaskSAMModule(lightning.LightningModule):
         return torch.optim.AdamW(groups, rate, betas=betas, eps=epsilon, weight_decay=decay)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Return the loss of a batch, and log its parts.
+        """Return the loss of a batch, and log the parts of a whole step's loss.
 
         Args:
             batch: images (B, C, T, H, W) and class indices (B, T, H, W).
@@ -265,8 +285,21 @@ class MaskSAMModule(lightning.LightningModule):
             ) from error
         values = {"loss": float(loss.detach()), "learning_rate": rate, "minutes": self.minutes}
         values.update({f"loss_{name}": float(value) for name, value in parts.items()})
-        self.log_dict(values, batch_size=len(images))
+        self._parts.append(values)
+        if len(self._parts) == self.accumulate:
+            self.log_dict(self._step_means(), batch_size=len(images))
+            self._parts = []
         return loss
+
+    def _step_means(self) -> dict[str, float]:
+        """Return the means of a step's values over its parts and the processes."""
+        names = list(self._parts[0])
+        means = torch.tensor([[part[name] for name in names] for part in self._parts]).mean(0)
+        if self.trainer.world_size > 1:
+            gathered = self.all_gather(means.to(self.device))
+            assert isinstance(gathered, Tensor)
+            means = gathered.mean(0)
+        return dict(zip(names, means.tolist(), strict=True))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take a step and update the averaged weights, before any callback uses them."""
@@ -282,6 +315,7 @@ class MaskSAMModule(lightning.LightningModule):
             "best_dice": self.best_dice,
             "validation_seconds": self.validation_seconds,
             "joined": self.decoder_start,
+            "stopped": self.stopped,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -293,6 +327,10 @@ class MaskSAMModule(lightning.LightningModule):
         # Older checkpoints lack this key: their decoder was trained from the first step.
         self.decoder_start = saved.get("joined", 0)
         self.validation_seconds = float(saved.get("validation_seconds", 0.0))
+        if self.accumulate > 1:
+            # A checkpoint is saved after whole steps, which may have had other parts.
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+            progress.update(dict.fromkeys(progress, checkpoint["global_step"] * self.accumulate))
         # A validation after this checkpoint may have found better weights.
         self.best_dice = max(self.best_dice, float(saved["best_dice"]))
 

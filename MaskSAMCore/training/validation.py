@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,10 @@ from torch import Tensor
 from MaskSAMCore.data.case_cache import CaseSource
 from MaskSAMCore.data.windows import IndexedCase
 from MaskSAMCore.evaluation import dice_scores
+from MaskSAMCore.inference.box_prompts import class_prompt
 from MaskSAMCore.inference.decision import SLAB_VOXELS, GridSampler, RegionScores
 from MaskSAMCore.inference.device import choose_device
-from MaskSAMCore.inference.embedding_cache import EmbeddingCache
+from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.results import keep_largest_components
 from MaskSAMCore.inference.runner import Runner
@@ -79,9 +80,16 @@ class Evaluator:
         for source in self.cases:
             case = source.open()
             assert case.reference is not None
-            scorer = Scorer(runner, case.image, UNMIRRORED, EmbeddingCache(0))
+            kept = CACHE_BYTES if model.config.needs_boxes else 0
+            scorer = Scorer(runner, case.image, UNMIRRORED, EmbeddingCache(kept))
+            scores = scorer.automatic(Progress())
+            for index in classes if model.config.needs_boxes else ():
+                boxes = slice_boxes(case.labelmap, index)
+                edited = scorer.edited(class_prompt(index, boxes, len(case.labelmap)), Progress())
+                scores[index] = 0
+                scores[index][edited.region] = edited.scores.to(scores.dtype)
             depth, rows, columns = case.reference.shape
-            found = weighted_labelmaps(scorer.automatic(Progress()), (depth, rows, columns))
+            found = weighted_labelmaps(scores, (depth, rows, columns))
             for weight, table in tables.items():
                 table.add(found[weight], case.reference)
             largest = found[BACKGROUND_WEIGHTS[0]]
@@ -123,6 +131,17 @@ def weighted_labelmaps(scores: Tensor, shape: Shape) -> dict[float, NDArray[np.u
             chosen = winner if weight == 1 else winner.masked_fill(lost, 0)
             labelmap[region] = chosen.numpy()
     return labelmaps
+
+
+def slice_boxes(labelmap: NDArray[np.integer], class_index: int) -> Iterator[NDArray[np.float64]]:
+    """Yield the tight box of a class on each of its slices: (2, 3), lower and upper edges (depth,
+    row, column)."""
+    for depth, plane in enumerate(labelmap):
+        rows, columns = np.nonzero(plane == class_index)
+        if rows.size:
+            lower = depth, rows.min(), columns.min()
+            upper = depth + 1, rows.max() + 1, columns.max() + 1
+            yield np.array([lower, upper], np.float64)
 
 
 class _DiceTable:

@@ -19,9 +19,9 @@ from MaskSAMCore.data.planning import Plan
 from MaskSAMCore.data.synthesis.generator import ImageGenerator, SynthesisRanges
 from MaskSAMCore.data.synthesis.labelmap import Labelmap
 from MaskSAMCore.data.synthesis.random_source import RandomSource
+from MaskSAMCore.data.window_numbers import WindowNumbers, window_seed
 from MaskSAMCore.data.windows import (
     packed_voxels,
-    process_seed,
     sample_voxels,
     unpacked_voxels,
 )
@@ -87,7 +87,7 @@ class CachedLabelmap:
 
 
 class SynthesizedWindows(IterableDataset[tuple[Tensor, Tensor]]):
-    """Synthesised windows without end, different in every worker and every training process.
+    """Synthesised windows without end; each has its own random numbers.
 
     Args:
         labelmaps: labelmaps to synthesise from, which each process opens for itself.
@@ -99,6 +99,7 @@ class SynthesizedWindows(IterableDataset[tuple[Tensor, Tensor]]):
         device: device that generates the windows; any other than "cpu" excludes worker processes.
 
     Attributes:
+        numbers: numbers of the windows to prepare; all by default.
         common_contrasts: float32 (1,), the share of windows with a common contrast. It is in
             shared memory, so that the training can change it while worker processes run.
     """
@@ -118,6 +119,7 @@ class SynthesizedWindows(IterableDataset[tuple[Tensor, Tensor]]):
         self.plan = plan
         self.foreground_share = foreground_share
         self.seed = seed
+        self.numbers = WindowNumbers()
         self.device = device
         lateral = lateral_axis(plan.orientation)
         self.generator = ImageGenerator(scheme, plan.window, plan.spacing, lateral, ranges)
@@ -126,14 +128,13 @@ class SynthesizedWindows(IterableDataset[tuple[Tensor, Tensor]]):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images, float32 (1, T, H, W), with their classes, int64 (T, H, W)."""
-        sequence = np.random.SeedSequence([self.seed, process_seed()])
         if get_worker_info() is not None:
             torch.set_num_threads(1)
         device = torch.device(self.device)
-        rng = RandomSource(int(sequence.generate_state(1)[0]), device)
         labelmaps = [source.open() for source in self.labelmaps]
         on_device = [source.labelmap.to(device) for source in labelmaps]
-        while True:
+        for number in self.numbers:
+            rng = RandomSource(int(window_seed(self.seed, number).generate_state(1)[0]), device)
             self.generator.ranges = replace(
                 self.generator.ranges, common_contrasts=float(self.common_contrasts)
             )

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from MaskSAMCore.modeling.layers import apply_neck, strided_convolution
+from MaskSAMCore.modeling.layers import Checkpointed, apply_neck, strided_convolution
 from MaskSAMCore.modeling.masam.config import MASamConfig
 from MaskSAMCore.modeling.sam.attention import attend_in_windows
 
@@ -75,7 +75,7 @@ def convolution_over_depth(layer: nn.Conv3d, x: Tensor) -> Tensor:
     return F.linear(torch.cat([before, x, after], -1), weight, layer.bias)
 
 
-class MASamEncoder(nn.Module):
+class MASamEncoder(Checkpointed):
     """Increments and adapters of an image encoder; the SAM that has the encoder is an argument of
     ``forward``."""
 
@@ -101,7 +101,7 @@ class MASamEncoder(nn.Module):
         """
         x = strided_convolution(encoder.patch_embed.proj, images) + encoder.pos_embed[:, None]
         for index, block in enumerate(encoder.blocks):
-            x = self.block(index, block, x)
+            x = self.checkpointed(self.block, index, block, x)
         return apply_neck(encoder.neck, x)
 
     def block(self, index: int, block: Any, x: Tensor) -> Tensor:

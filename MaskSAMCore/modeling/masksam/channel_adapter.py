@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from MaskSAMCore.modeling.layers import (
+    Checkpointed,
     Convolution3d,
     ConvolutionBlock,
     Upsample,
@@ -15,7 +16,7 @@ from MaskSAMCore.modeling.layers import (
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 
 
-class ChannelAdapter(nn.Module):
+class ChannelAdapter(Checkpointed):
     """Channel adapter of the paper: 3 x 3 x 3 convolutions to three channels.
 
     With ``upsampling`` 4, as for ACDC, two transposed convolutions enlarge the slices 4 times. With
@@ -41,11 +42,20 @@ class ChannelAdapter(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return slices (B, T, rows, columns, 3) of images (B, C, T, H, W), and no finer maps."""
-        x = self.first(images)
+        x = self.checkpointed(self.first, images)
         for index in range(0, len(self.upsampling), 2):
-            x = channels_first(self.upsampling[index](channels_last(x)))
-            x = self.activation(self.upsampling[index + 1](x))
-        return channels_last(self.last(self.refine(x))), []
+            x = self.checkpointed(self.enlarge, index, x)
+        return self.checkpointed(self.last_convolutions, x), []
+
+    def enlarge(self, index: int, x: Tensor) -> Tensor:
+        """Apply a transposed convolution with its normalisation and activation."""
+        x = channels_first(self.upsampling[index](channels_last(x)))
+        enlarged: Tensor = self.activation(self.upsampling[index + 1](x))
+        return enlarged
+
+    def last_convolutions(self, x: Tensor) -> Tensor:
+        """Return the channels-last slices."""
+        return channels_last(self.last(self.refine(x)))
 
 
 def _convolution(inputs: int, outputs: int, normalised: bool) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from MaskSAMCore.modeling.layers import apply_neck, strided_convolution
+from MaskSAMCore.modeling.layers import Checkpointed, apply_neck, strided_convolution
 from MaskSAMCore.modeling.masksam.adapters import build_adapter
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.sam.attention import attend_in_windows
@@ -29,7 +29,7 @@ class ImageFeatures:
     maps: list[Tensor]
 
 
-class AdaptedImageEncoder(nn.Module):
+class AdaptedImageEncoder(Checkpointed):
     """Adapters of an image encoder; the SAM that has the encoder is an argument of ``forward``.
 
     The adapters work on whole slices after attention windows are merged back, so that their third
@@ -73,7 +73,7 @@ class AdaptedImageEncoder(nn.Module):
             x = x + self.depth_position
         taps = []
         for index, block in enumerate(encoder.blocks):
-            x = self.block(index, block, x)
+            x = self.checkpointed(self.block, index, block, x)
             if index in self.taps:
                 taps.append(x)
         return ImageFeatures(apply_neck(encoder.neck, x), taps, maps)

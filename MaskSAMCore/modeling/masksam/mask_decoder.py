@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MaskSAMCore.modeling.layers import (
+    Checkpointed,
     add,
     dot_product_attention,
     fold_pixels,
@@ -28,6 +29,8 @@ from MaskSAMCore.modeling.masksam.voxel_embeddings import CoarseMasks
 SILENT_LOGIT = -8.0
 # Image embeddings of the queries that are decoded together take this much memory on a CPU.
 _CPU_BYTES = 8 << 20
+# In training with gradient checkpointing the activations of a few queries are in memory at a time.
+_CHECKPOINTED_BYTES = 64 << 20
 _ALL = 1 << 30
 
 
@@ -63,7 +66,7 @@ class DecoderPrompts:
         return replace(self, **chosen)
 
 
-class AdaptedMaskDecoder(nn.Module):
+class AdaptedMaskDecoder(Checkpointed):
     """Adapters and class head of a mask decoder that gets N prompts for each slice.
 
     The SAM with the prompt encoder and the mask decoder is an argument of ``forward``. The tokens
@@ -130,7 +133,13 @@ class AdaptedMaskDecoder(nn.Module):
         images = self.upscaling_maps(maps)
         count = self.queries_at_once(neck)
         parts = [
-            self.decode_together(sam, neck, images, prompts.select(slice(first, first + count)))
+            self.checkpointed(
+                self.decode_together,
+                sam,
+                neck,
+                images,
+                prompts.select(slice(first, first + count)),
+            )
             for first in range(0, prompts.boxes.shape[1], count)
         ]
         class_logits, mask_tokens, logits = (
@@ -148,12 +157,13 @@ class AdaptedMaskDecoder(nn.Module):
         return class_logits, CoarseMasks(logits, self.window, embeddings, voxel_embeddings)
 
     def queries_at_once(self, neck: Tensor) -> int:
-        """Return the number of queries to decode together: a few on a CPU, to save memory, else
-        all."""
-        if neck.device.type != "cpu" or torch.is_grad_enabled():
-            return _ALL
-        batch, slices, rows, columns, channels = neck.shape
-        return max(1, _CPU_BYTES // (4 * batch * slices * rows * columns * channels))
+        """Return the number of queries to decode together: a few on a CPU and with gradient
+        checkpointing, to save memory, else all."""
+        if torch.is_grad_enabled():
+            most = _CHECKPOINTED_BYTES if self.gradient_checkpointing else None
+        else:
+            most = _CPU_BYTES if neck.device.type == "cpu" else None
+        return _ALL if most is None else max(1, most // (4 * neck.numel()))
 
     def decode_together(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from MaskSAMCore.modeling.layers import (
+    Checkpointed,
     Convolution3d,
     ConvolutionBlock,
     Upsample,
@@ -15,7 +16,7 @@ from MaskSAMCore.modeling.layers import (
 _WIDTH = 64
 
 
-class MaskUpscaling(nn.Module):
+class MaskUpscaling(Checkpointed):
     """Convolutions over the masks of all queries, and two transposed convolutions: 4 times finer.
 
     The queries are the channels, so that each of them sees the masks of the others.
@@ -34,9 +35,14 @@ class MaskUpscaling(nn.Module):
 
     def forward(self, masks: Tensor) -> Tensor:
         """Return the logits (B, N, T, 4h, 4w) of masks (B, N, T, h, w)."""
-        x = self.first(masks)
+        x = self.checkpointed(self.first, masks)
         for upsample in self.upsampling:
-            x = channels_first(upsample(channels_last(x)))
-            x = self.activation(self.norm(x))
-        logits: Tensor = self.last(x)
+            x = self.checkpointed(self.enlarge, upsample, x)
+        logits: Tensor = self.checkpointed(self.last, x)
         return logits
+
+    def enlarge(self, upsample: nn.Module, x: Tensor) -> Tensor:
+        """Apply a transposed convolution with its normalisation and activation."""
+        x = channels_first(upsample(channels_last(x)))
+        enlarged: Tensor = self.activation(self.norm(x))
+        return enlarged

@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MaskSAMCore.modeling.boxes import mask_boxes
-from MaskSAMCore.modeling.layers import ConvolutionBlock, Upsample, channels_first, channels_last
+from MaskSAMCore.modeling.layers import (
+    Checkpointed,
+    ConvolutionBlock,
+    Upsample,
+    channels_first,
+    channels_last,
+)
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.masksam.image_encoder import ImageFeatures
 from MaskSAMCore.modeling.masksam.voxel_embeddings import Prototypes, VoxelEmbedding
@@ -54,7 +60,7 @@ class Proposals:
         )
 
 
-class PromptGenerator(nn.Module):
+class PromptGenerator(Checkpointed):
     """Pyramid from the neck up to 4 times the token grid, with one skip connection for each level.
 
     The deepest two taps join the neck at the token grid, the second tap joins at 2 times the grid,
@@ -113,23 +119,12 @@ class PromptGenerator(nn.Module):
     def forward(self, features: ImageFeatures) -> Proposals:
         """Return the proposals of windows."""
         four, two, one = ([m] for m in features.maps[-3:]) if features.maps else ([], [], [])
-        deep = self.skip_deep(torch.cat(features.taps[2:], -1))
-        coarse = _join(self.level_coarse, features.neck, deep, *one)
-        middle = _join(
-            self.level_middle,
-            self.up_middle(channels_last(coarse)),
-            self.skip_middle(features.taps[1]),
-            *two,
-        )
-        fine = _join(
-            self.level_fine,
-            self.up_fine(channels_last(middle)),
-            self.skip_shallow(features.taps[0]),
-            *four,
-        )
+        coarse = self.checkpointed(self.coarse_level, features, *one)
+        middle = self.checkpointed(self.middle_level, coarse, features.taps[1], *two)
+        fine = self.checkpointed(self.fine_level, middle, features.taps[0], *four)
         levels = [coarse, middle, fine]
         for level in self.further:
-            levels.append(level(levels[-1]))
+            levels.append(self.checkpointed(level, levels[-1]))
         masks = self.mask_head(levels[-1]).contiguous()
         coarser = tuple(
             head(level) for head, level in zip(self.coarser_heads, levels[-2::-1], strict=False)
@@ -148,6 +143,21 @@ class PromptGenerator(nn.Module):
                 voxels = voxels.float()
             embeddings = embeddings + self.prototypes(masks, embeddings, voxels)
         return Proposals(masks, boxes, class_tokens, voxels, embeddings, coarser)
+
+    def coarse_level(self, features: ImageFeatures, *maps: Tensor) -> Tensor:
+        """Return the level (B, C, T, h, w) of the token grid."""
+        deep = self.skip_deep(torch.cat(features.taps[2:], -1))
+        return _join(self.level_coarse, features.neck, deep, *maps)
+
+    def middle_level(self, coarse: Tensor, tap: Tensor, *maps: Tensor) -> Tensor:
+        """Return the level (B, C, T, 2h, 2w)."""
+        finer = self.up_middle(channels_last(coarse))
+        return _join(self.level_middle, finer, self.skip_middle(tap), *maps)
+
+    def fine_level(self, middle: Tensor, tap: Tensor, *maps: Tensor) -> Tensor:
+        """Return the level (B, C, T, 4h, 4w)."""
+        finer = self.up_fine(channels_last(middle))
+        return _join(self.level_fine, finer, self.skip_shallow(tap), *maps)
 
     def per_query(self, x: Tensor) -> Tensor:
         """Return (B, N, T, c) for x (B, T, N c)."""

@@ -16,6 +16,7 @@ from MaskSAMCore.modeling.layers import (
     add,
     channels_first,
     channels_last,
+    full_precision,
     linear_weights,
 )
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
@@ -84,7 +85,7 @@ class Prototypes(nn.Module):
         Returns:
             (B, N, 1, c).
         """
-        with torch.autocast(masks.device.type, enabled=False):
+        with full_precision(masks):
             voxels = voxel_embeddings.float().flatten(3).unbind(1)
             embeddings = mask_embeddings.float()
             size = voxel_embeddings.shape[-2:]
@@ -130,7 +131,7 @@ def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
     if not torch.is_grad_enabled():
         flat = F.interpolate(masks.flatten(1, -3), tuple(size), mode="bilinear")
         return flat.unflatten(1, masks.shape[1:-2])
-    with torch.autocast(masks.device.type, enabled=False):
+    with full_precision(masks):
         rows, columns = (
             linear_weights(length, wanted, masks.device).to(masks.dtype)
             for length, wanted in zip(masks.shape[-2:], size, strict=True)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from MaskSAMCore.modeling.layers import full_precision
 from MaskSAMCore.modeling.sam.config import SamConfig
 from MaskSAMCore.modeling.sam.package import segment_anything
 
@@ -32,7 +33,7 @@ class Sam(nn.Module):
             (M, 2, C) for M boxes, never rounded to half precision.
         """
         rows, columns = self.prompt_encoder.input_image_size
-        with torch.autocast(boxes.device.type, enabled=False):
+        with full_precision(boxes):
             size = boxes.new_tensor([columns, rows, columns, rows], dtype=torch.float32)
             # SAM expects pixel indices and adds half a pixel to them.
             corners = boxes.float().reshape(-1, 4) * size - 0.5

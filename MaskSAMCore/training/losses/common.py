@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from MaskSAMCore.modeling.layers import full_precision
 
 # Added to numerator and denominator of a Dice, so that an absent class has none of the loss.
 _SMOOTH = 1.0
@@ -24,7 +25,7 @@ def cross_entropy_and_dice(
         background: class 0 counts in the Dice.
     """
     known = labels >= 0
-    with torch.autocast(logits.device.type, enabled=False):
+    with full_precision(logits):
         entropy = F.cross_entropy(logits, labels.masked_fill(~known, -1), ignore_index=-1)
         probability = logits.softmax(1) * known[:, None]
         target = F.one_hot(labels.clamp(min=0), logits.shape[1]).movedim(-1, 1) * known[:, None]

@@ -17,6 +17,7 @@ from torch import Tensor
 from MaskSAMCore.modeling import MaskPrediction, MaskSAM, MaskSAMEmbedding
 from MaskSAMCore.modeling.boxes import mask_boxes
 from MaskSAMCore.modeling.configuration import Configuration
+from MaskSAMCore.modeling.layers import full_precision
 from MaskSAMCore.modeling.masksam.box_prompts import cut_masks
 from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
 from MaskSAMCore.training.losses.common import split_shared_settings
@@ -227,7 +228,7 @@ def generator_loss(
     """
     classes = model.config.num_classes + 1
     proposals = model.encode(images).proposals
-    with torch.autocast(labels.device.type, enabled=False):
+    with full_precision(labels):
         logits = by_slice(model.auxiliary_masks(proposals)).flatten(2)
         wanted = by_slice(labels[:, None]).flatten(1)
         known = wanted >= 0
@@ -353,7 +354,7 @@ def semantic_loss(class_logits: Tensor, mask_logits: Tensor, targets: Targets) -
         mask_logits: (B, N, T, H, W).
         targets: ground truth of the B T slices.
     """
-    with torch.autocast(class_logits.device.type, enabled=False):
+    with full_precision(class_logits):
         probability = by_slice(class_logits).float().softmax(-1)[..., :-1]
         masks = by_slice(mask_logits).float().sigmoid().flatten(2)
         scores = probability.transpose(1, 2) @ masks

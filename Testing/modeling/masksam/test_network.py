@@ -67,6 +67,24 @@ def test_the_published_form_has_masks_on_the_windows_grid_and_trains_every_part(
     assert all("no_mask" in name for name in without)
 
 
+def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    model = build_model(published_config())
+    randomize_adapters(model)
+    images = torch.randn(1, 1, 5, 32, 48)
+    gradients = {}
+    for active in (False, True):
+        model.set_gradient_checkpointing(active)
+        model.zero_grad()
+        prediction = model(images)
+        (prediction.semantic().square().mean() + prediction.auxiliary_logits.mean()).backward()
+        parameters = model.trained_parameters()
+        gradients[active] = {n: p.grad for n, p in parameters.items() if p.grad is not None}
+    assert gradients[False].keys() == gradients[True].keys()
+    for name, gradient in gradients[False].items():
+        torch.testing.assert_close(gradients[True][name], gradient, atol=1e-6, rtol=1e-3)
+
+
 def test_logits_as_prompts_are_averaged_over_the_cells_of_the_prompt_grid() -> None:
     model = build_model(published_config(mask_prompt="logits"))
     masks = torch.randn(1, 4, 5, 32, 48)

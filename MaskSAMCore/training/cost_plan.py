@@ -1,0 +1,165 @@
+"""Plan of what a training will cost, and of the way in which it fits a device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.modeling import NetworkConfig, build_model
+from MaskSAMCore.training.cost import StepCost, fixed_bytes, step_cost
+from MaskSAMCore.training.devices import accelerator, precision
+from MaskSAMCore.training.hyperparameters import TrainSettings
+
+_GIB = 2**30
+# Share of a device's memory that a training may take: the rest is for the driver, the libraries'
+# own buffers and the gaps between tensors.
+_USABLE = 0.9
+
+
+@dataclass(frozen=True)
+class CostPlan:
+    """Costs of a training on a kind of device.
+
+    Attributes:
+        trained: number of trained parameters.
+        fixed: bytes for weights, gradients and the optimizer.
+        batch: windows of a step.
+        iterations: steps of the training.
+        one, two: costs of one and of two windows at a time, without and with gradient
+            checkpointing; None where the network has none.
+    """
+
+    trained: int
+    fixed: int
+    batch: int
+    iterations: int
+    one: tuple[StepCost, StepCost | None]
+    two: tuple[StepCost, StepCost | None]
+
+    def memory(self, windows: int, checkpointing: bool) -> int | None:
+        """Return the bytes for a number of windows at a time, or None without checkpointing."""
+        one, two = self.one[checkpointing], self.two[checkpointing]
+        if one is None or two is None:
+            return None
+        return self.fixed + one.activations + (windows - 1) * (two.activations - one.activations)
+
+    def operations(self, checkpointing: bool) -> int | None:
+        """Return the floating-point operations of a step."""
+        one = self.one[checkpointing]
+        return None if one is None else self.batch * one.operations
+
+    def sizes(self) -> list[int]:
+        """Return the numbers of windows at a time that divide a step."""
+        return [size for size in range(1, self.batch + 1) if self.batch % size == 0]
+
+    def fit(self, memory: int) -> tuple[int, bool] | None:
+        """Return the largest number of windows at a time that fits a device, and whether with
+        gradient checkpointing, which is used only where it is needed; None where nothing fits."""
+        for checkpointing in (False, True):
+            for size in reversed(self.sizes()):
+                needed = self.memory(size, checkpointing)
+                if needed is not None and needed <= _USABLE * memory:
+                    return size, checkpointing
+        return None
+
+
+def plan_costs(config: NetworkConfig, settings: TrainSettings, device: str) -> CostPlan:
+    """Return the costs of a training.
+
+    Args:
+        config: network.
+        settings: hyperparameters.
+        device: "cuda" or "cpu".
+    """
+    with torch.device("meta"):
+        model = build_model(config)
+    half = device != "cpu" or precision("cpu") != "32-true"
+    costs: list[tuple[StepCost, StepCost | None]] = []
+    for windows in (1, 2):
+        plain = step_cost(config, settings, windows, False, device, half)
+        again = None
+        if model.has_gradient_checkpointing:
+            again = step_cost(config, settings, windows, True, device, half)
+        costs.append((plain, again))
+    return CostPlan(
+        sum(p.numel() for p in model.trained_parameters().values()),
+        fixed_bytes(config, settings),
+        settings.batch,
+        settings.iterations,
+        *costs,
+    )
+
+
+def device_memory(kind: str) -> int:
+    """Return the bytes of a device's memory; of the computer's for a CPU."""
+    if kind == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def plan_lines(plan: CostPlan, rate: float) -> Iterator[str]:
+    """Yield the plan's table as lines of Markdown.
+
+    Args:
+        plan: costs.
+        rate: sustained floating-point operations of the device per second.
+    """
+    yield f"{plan.trained / 1e6:.2f} M trained parameters; a step has {plan.batch} windows"
+    yield (
+        f"{plan.fixed / _GIB:.1f} GiB for weights, gradients and optimizer, and for activations:"
+    )
+    yield ""
+    yield "| windows at a time | GiB kept | GiB with --gradient-checkpointing |"
+    yield "|---|---|---|"
+    for size in plan.sizes():
+        found = [plan.memory(size, checkpointing) for checkpointing in (False, True)]
+        cells = ["-" if n is None else f"{(n - plan.fixed) / _GIB:.1f}" for n in found]
+        yield f"| {size} | {' | '.join(cells)} |"
+    yield ""
+    for checkpointing in (False, True):
+        operations = plan.operations(checkpointing)
+        if operations is not None:
+            hours = plan.iterations * operations / rate / 3600
+            yield (
+                f"{operations / 1e12:.1f} TFLOP a step"
+                f"{' with --gradient-checkpointing' if checkpointing else ''},"
+                f" {plan.iterations} steps: {hours:.0f} hours at {rate / 1e12:g} TFLOP/s"
+            )
+
+
+def fit_line(plan: CostPlan, device: str, processes: int) -> str:
+    """Return the choices with which a training fits the device found.
+
+    Args:
+        plan: costs on that kind of device.
+        device: "auto", "cpu", "cuda" or "mps".
+        processes: number of devices.
+
+    Raises:
+        MaskSAMError: nothing fits.
+    """
+    kind = accelerator(device, processes)
+    memory = device_memory(kind)
+    name = torch.cuda.get_device_name(0) if kind == "cuda" else kind
+    found = plan.fit(memory)
+    if found is None:
+        needed = min(n for again in (False, True) if (n := plan.memory(1, again)) is not None)
+        raise MaskSAMError(
+            f"nothing fits {name} with {memory / _GIB:.0f} GiB: one window at a time needs"
+            f" {needed / _USABLE / _GIB:.0f} GiB; choose a larger device, or a smaller --patch or"
+            " SAM"
+        )
+    size, checkpointing = found
+    size = min(size, max(1, plan.batch // processes))
+    parts = max(1, plan.batch // (size * processes))
+    options = [f"--devices {processes}"] if processes > 1 else []
+    options += [f"--accumulate {parts}"] if parts > 1 else []
+    options += ["--gradient-checkpointing"] if checkpointing else []
+    return (
+        f"{name} with {memory / _GIB:.0f} GiB: {size} window(s) at a time fit,"
+        f" {' '.join(options) or 'without further options'}"
+    )

@@ -1,0 +1,174 @@
+"""Steps that are divided among processes and parts, and trainings that end early."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from MaskSAMCore.data.window_numbers import WindowNumbers
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.presets.small import TINY
+from MaskSAMCore.training import fit as training
+from MaskSAMCore.training.fit import FitOptions, fit
+from MaskSAMCore.training.losses.masksam import LossSettings
+from MaskSAMCore.training.losses.prompting import PromptSettings
+from MaskSAMCore.training.processes import Processes, divided_batch
+from MaskSAMCore.training.run_folder import BEST, LAST
+from Testing.helpers.paths import ROOT
+from Testing.helpers.short_run import SHORT, SMALL, checkpoint, logged_losses
+
+# Every window has the same weight and no random prompt, however a step is divided.
+DIVISIBLE = {
+    **SHORT,
+    "batch": 4,
+    "loss": LossSettings(each_window=True, prompts=PromptSettings(share=0.0)),
+}
+
+
+@pytest.mark.parametrize(
+    ("batch", "processes", "accumulate", "each"), [(24, 4, 2, 3), (2, 1, 1, 2)]
+)
+def test_a_batch_is_divided_among_processes_and_parts(
+    batch: int, processes: int, accumulate: int, each: int
+) -> None:
+    assert divided_batch(batch, processes, accumulate) == each
+
+
+def test_a_batch_that_cannot_be_divided_equally_is_refused() -> None:
+    with pytest.raises(MaskSAMError, match="choose a --batch that is a multiple of 4"):
+        divided_batch(2, 4, 1)
+
+
+def test_processes_together_prepare_the_windows_that_one_prepares_alone() -> None:
+    def first(numbers: WindowNumbers, count: int) -> list[int]:
+        return [number for number, _ in zip(numbers, range(count), strict=False)]
+
+    assert first(WindowNumbers(batch=4), 8) == list(range(8))
+    two = [first(WindowNumbers(2, process, 2), 4) for process in range(2)]
+    assert two == [[0, 1, 4, 5], [2, 3, 6, 7]]
+
+
+def test_processes_of_torchrun_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Processes.present(3) == Processes(3, 3)
+    environment = {"WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4, "RANK": 5, "TORCHELASTIC_RUN_ID": "x"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+    found = Processes.present(1)
+    assert found == Processes(8, 4, 5, external=True)
+    assert found.nodes == 2 and not found.first
+    with pytest.raises(MaskSAMError, match="torchrun started 4 processes here: give --devices 4"):
+        Processes.present(3)
+
+
+def train(dataset: Path, run: Path, **options: object) -> list[str]:
+    """Train on the CPU in float32 and return the reported lines."""
+    lines: list[str] = []
+    fit(
+        FitOptions(dataset, run, TINY, device="cpu", workers=0, **options),  # type: ignore[arg-type]
+        lines.append,
+        SMALL,
+        DIVISIBLE,
+    )
+    return lines
+
+
+@pytest.fixture
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "precision", lambda _: "32-true")
+
+
+def assert_same_training(run: Path, other: Path) -> None:
+    """Check that two runs have equal losses and weights but for rounding."""
+    assert logged_losses(run) == pytest.approx(logged_losses(other), rel=1e-3)
+    before, after = load_file(run / LAST), load_file(other / LAST)
+    worst = max(float((before[name] - after[name]).abs().max()) for name in before)
+    assert worst < 1e-2 and checkpoint(run)["global_step"] == checkpoint(other)["global_step"]
+
+
+def test_accumulated_and_checkpointed_steps_are_the_steps_of_the_whole_batch(
+    dataset: Path, tmp_path: Path, in_float32: None
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(dataset, whole)
+    lines = train(dataset, parts, accumulate=4, gradient_checkpointing=True)
+    assert any("a step of 4 windows: 1 device(s) with 4 part(s) of 1 each" in x for x in lines)
+    assert_same_training(whole, parts)
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from MaskSAMCore.training import fit as training
+from Testing.training.test_processes import train
+training.precision = lambda _: "32-true"
+if __name__ == "__main__":
+    dataset, run, options = sys.argv[1:]
+    for line in train(Path(dataset), Path(run), **eval(options)):
+        print(line, flush=True)
+"""
+
+
+def torchrun(processes: int, script: Path, *arguments: str) -> list[str]:
+    run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return [sys.executable, *run, str(script), *arguments]
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(("processes", "accumulate"), [(2, 2), (4, 1)])
+def test_torchrun_trains_as_one_process_does(
+    processes: int, accumulate: int, dataset: Path, tmp_path: Path, in_float32: None
+) -> None:
+    script = tmp_path / "go.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    train(dataset, alone)
+    command = torchrun(
+        processes, script, str(dataset), str(together), f"dict(accumulate={accumulate})"
+    )
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # Only the first process reports.
+    assert done.stdout.count("trained parameters") == 1
+    assert f"on {processes} x cpu" in done.stdout and (together / BEST).is_file()
+    assert_same_training(alone, together)
+    again = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+    assert again.returncode != 0 and "already holds a training: add --resume" in again.stderr
+
+
+def test_a_part_of_a_training_that_ends_early_is_resumed_on_its_schedule(
+    dataset: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    lines = train(dataset, run, stop_after=0.0)
+    assert lines[-1] == "stopped at iteration 1: continue with --resume"
+    assert not (run / LAST).exists() and checkpoint(run)["global_step"] == 1
+    # The parts of a step may be others after a stop.
+    fit(FitOptions(dataset, run, device="cpu", workers=0, resume=True, accumulate=2), str)
+    state = checkpoint(run)
+    assert state["global_step"] == DIVISIBLE["iterations"] and (run / BEST).is_file()
+
+
+def test_a_signal_ends_a_training_with_a_checkpoint(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DIVISIBLE, "iterations", 10**6)
+    plain = training.MaskSAMModule.training_step
+
+    def step(self: torch.nn.Module, *arguments: object) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        return plain(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training.MaskSAMModule, "training_step", step)
+    lines = train(dataset, tmp_path / "run")
+    assert lines[-1] == "stopped at iteration 1: continue with --resume"
