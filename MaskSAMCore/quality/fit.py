@@ -26,6 +26,13 @@ from MaskSAMCore.models.expected_dice import (
 )
 from MaskSAMCore.quality.samples import Sample
 
+# Features that depend on how much of the body an ROI shows tell what is odd about an image, but not
+# how good its result is.
+_OF_THE_VIEW = (
+    *("foreground_share", "log_extent_depth", "log_extent_rows", "log_extent_columns"),
+    *("percentile_2", "percentile_25", "percentile_50", "percentile_75", "percentile_98"),
+    *("skewness", "flat_share"),
+)
 # Share of the cases in which the bound holds.
 COVERAGE = 0.9
 # Fewer samples tell nothing of the cases that a bound must leave out.
@@ -104,6 +111,7 @@ def fit_estimator(
         )
     estimator = _untrained(samples, weights_sha256, facts)
     rows = _rows(estimator, samples)
+    rows.inputs[:, _columns_of_the_view()] = 0  # no tree looks at what is always equal
     expected = np.clip(_out_of_fold(rows, rows.dice, cases), 0, 1)
     missed = np.abs(expected - rows.dice)
     error = np.maximum(_out_of_fold(rows, missed, cases), SMALLEST_ERROR)
@@ -183,6 +191,12 @@ def _rows(estimator: DiceEstimator, samples: Sequence[Sample]) -> _Rows:
         np.array(class_index),
         np.array(case),
     )
+
+
+def _columns_of_the_view() -> list[int]:
+    """Return the columns of the rows that hold features of the view."""
+    first = 4 * len(CLASS_FEATURES)
+    return [first + IMAGE_FEATURES.index(name) for name in _OF_THE_VIEW]
 
 
 def _out_of_fold(

@@ -27,7 +27,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     options = ["--splits", str(folder / "splits.json"), "--samples", str(folder / "results.jsonl")]
     assert (
-        main(["quality", "fit", str(folder / "model"), str(data), *options, "--results", "36"]) == 0
+        main(["quality", "fit", str(folder / "model"), str(data), *options, "--results", "22"]) == 0
     )
     return folder
 
@@ -38,7 +38,7 @@ def test_a_fit_writes_an_estimator_that_is_evaluated_on_other_cases(fitted: Path
     assert estimator.facts["cases"] == 2
     output = fitted / "measures.json"
     arguments = ["quality", "evaluate", str(fitted / "model"), str(fitted / "data")]
-    options = ["--splits", str(fitted / "splits.json"), "--results", "8", "-o", str(output)]
+    options = ["--splits", str(fitted / "splits.json"), "--results", "4", "-o", str(output)]
     assert main([*arguments, *options]) == 0
     assert "the bound holds in" in capfd.readouterr().out
     measures = json.loads(output.read_text())
