@@ -37,7 +37,7 @@ from MaskSAMCore.cohort.threads import limit_threads
 from MaskSAMCore.cohort.warm_model import WarmModel
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import RasBox
-from MaskSAMCore.io import read_boxes, read_volume
+from MaskSAMCore.io import read_boxes
 from MaskSAMCore.io.dicom_segmentation import check_codes
 from MaskSAMCore.io.dicom_source import check_installed
 from MaskSAMCore.io.files import remove_abandoned
@@ -285,6 +285,7 @@ def predict(
             folder = output if in_folder else found.cases[0].output.parent
             write_report(report, table.rows, folder, segmenter.labels, overwrite=True)
         if proposals is not None and not any(one.status == "failed" for one in records):
+            from MaskSAMCore.io import read_volume
             from MaskSAMCore.research.proposal_picture import write_proposals
 
             images = [read_volume(image.path, image.files) for image in cases[0].images]
