@@ -125,7 +125,7 @@ def test_a_folder_is_asked_for_where_the_database_lacks_the_series(user, scene, 
     host.messages.answers.extend([str(tmp_path / "study"), str(tmp_path / "again.dcm")])
     user.click(user.ui.dicomButton)
     user.wait()
-    assert "choose the folder with all of them" in host.messages.texts("error")[-1]
+    assert "choose the folder with all of them" in user.status
     assert not (tmp_path / "again.dcm").exists()
 
 

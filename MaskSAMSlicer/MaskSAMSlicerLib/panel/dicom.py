@@ -76,7 +76,7 @@ class DicomView:
         try:
             request = export_request(node, path, bool(self._ui.dicomReport.checked), folder)
         except ValueError as error:
-            self._progress.show_error(error)
+            self._progress.refuse(error)
             return
         self._task.begin(_("Exporting"))
         self._logic.client.export_dicom(
