@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,13 +12,20 @@ from MaskSAMCore.data import preprocess
 from MaskSAMCore.data.windows import IndexedCase
 from MaskSAMCore.inference.decision import write_labels
 from MaskSAMCore.inference.progress import Progress
+from MaskSAMCore.modeling.prompted import Config
+from MaskSAMCore.presets.small import TINY
+from MaskSAMCore.training.fit import FitOptions, fit
+from MaskSAMCore.training.hyperparameters import TrainSettings
+from MaskSAMCore.training.losses.prompted import LossSettings
+from MaskSAMCore.training.preset import Preset
+from MaskSAMCore.training.run_folder import best_dice
 from MaskSAMCore.training.validation import (
     BACKGROUND_WEIGHTS,
     Evaluator,
     Scores,
     weighted_labelmaps,
 )
-from Testing.helpers.short_run import VALUES
+from Testing.helpers.short_run import SMALL, VALUES, dice_of
 from Testing.helpers.threshold_model import ThresholdModel, plan_for, two_blobs, volume_of
 
 
@@ -66,3 +75,15 @@ def test_labelmaps_of_all_background_weights_are_those_of_separate_decisions():
         # Ties are decided by the last bits.
         assert (found[weight] != expected).mean() < 0.005
     assert (found[1.8] == 0).sum() > (found[1.0] == 0).sum()
+
+
+def test_a_network_without_proposals_is_validated_with_the_boxes_of_the_reference(
+    dataset: Path, tmp_path: Path
+):
+    values = {**TINY.network.to_dict(), "queries": 3}
+    loss = LossSettings(classification=2.0)
+    preset = Preset("prompted", Config.from_dict(values), TrainSettings(loss=loss))
+    options = FitOptions(dataset, tmp_path / "run", preset, device="cpu", workers=0)
+    fit(options, str, SMALL, {"iterations": 60, "warm_up": 0, "learning_rate": 5e-3, "ema": 0.5})
+    assert dice_of(tmp_path / "run", dataset) < 0.1, "classes without a box are not segmented"
+    assert best_dice(tmp_path / "run") > 0.2
