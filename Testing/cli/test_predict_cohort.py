@@ -177,7 +177,7 @@ def test_the_number_of_threads_is_that_of_the_option(folder: Path, model: str):
 def test_a_report_of_shards_shows_all_cases_with_pictures(
     folder: Path, model: str, capfd: pytest.CaptureFixture[str]
 ):
-    write_bad_files(folder / "in" / "bad")
+    bad = write_bad_files(folder / "in" / "bad")
     out = folder / "out"
     options = ["--report", str(out / "part.html")]
     for number in (1, 2):
@@ -188,7 +188,7 @@ def test_a_report_of_shards_shows_all_cases_with_pictures(
     }
     assert main(["report", str(out)]) == 0
     text = (out / "report.html").read_text("utf-8")
-    assert text.count('<li id="case-') == len(NAMES) + 4
+    assert text.count('<li id="case-') == len(NAMES) + len(bad)
     assert text.count("data:image/webp;base64,") == len(NAMES)
     assert text.index("is an empty file") < text.index("site0/case_0")
     assert "add --overwrite" in error_of(capfd, ["report", str(out)])
