@@ -266,6 +266,18 @@ class Network(nn.Module):
         none for a network without a prompt generator."""
         return []
 
+    def freeze_proposals(self) -> None:
+        """Exclude all but the decoder from training.
+
+        Raises:
+            ValueError: the network has no prompt generator.
+        """
+        decoder = {id(parameter) for parameter in self.decoder_parameters()}
+        if not decoder:
+            raise ValueError(f"the network '{self.config.kind}' has no prompt generator")
+        for parameter in self.parameters():
+            parameter.requires_grad_(id(parameter) in decoder)
+
     def reset_decoder(self) -> None:
         """Undo the effect of a decoder that was trained with another prompt generator."""
 

@@ -255,3 +255,8 @@ def linear_weights(length: int, wanted: int, device: torch.device | None = None)
         0, length - 1
     )
     return (1 - (position[:, None] - torch.arange(length, device=device)).abs()).clamp(min=0)
+
+
+def repeated(x: Tensor, times: int) -> Tensor:
+    """Return a batch (B, ...) several times, one after the other: (times B, ...)."""
+    return x.repeat(times, *[1] * (x.ndim - 1))

@@ -527,6 +527,11 @@ def _initial_network(options: FitOptions, record: TrainingRecord) -> Network:
         _load_sam(model, options.sam_checkpoint)
     if options.weights is not None and not options.resume:
         load_initial_weights(model, options.weights)
+    if record.settings.decoder_alone:
+        try:
+            model.freeze_proposals()
+        except ValueError as error:
+            raise MaskSAMError(f"{error}: decoder_alone cannot be used") from error
     return model
 
 

@@ -59,6 +59,8 @@ class TrainSettings(Configuration):
         generator_first: share of the training, from its start, in which only the encoder and the
             prompt generator are trained, with query k for class k. With many classes the decoder
             takes four fifths of a step and learns little before the proposals are good.
+        decoder_alone: only the decoder is trained; the encoder and the prompt generator keep their
+            initial weights.
         common_contrasts: share of synthesised images that have one of the contrasts named in the
             description of the labelmaps; the others have random contrasts.
         contrast_ramp: share of the training, from its start, over which the share of common
@@ -90,6 +92,7 @@ class TrainSettings(Configuration):
     mirror: tuple[int, ...] = (0, 1, 2)
     tta: Literal["none", "mirror"] = "none"
     generator_first: float = 0.0
+    decoder_alone: bool = False
     common_contrasts: float = 0.0
     contrast_ramp: float = 0.0
     validation_share: float = 0.1

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from MaskSAMCore.modeling.layers import full_precision
+from MaskSAMCore.modeling.layers import full_precision, repeated
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Targets:
         """Return the ground truth of some of the ``batch`` windows that the slices belong to."""
         parts = (self.masks, self.boxes, self.present)
         return Targets(*(x.unflatten(0, (batch, -1))[windows].flatten(0, 1) for x in parts))
+
+    def repeated(self, times: int) -> Targets:
+        """Return the ground truth of all slices several times, one after the other."""
+        return Targets(*(repeated(x, times) for x in (self.masks, self.boxes, self.present)))
 
 
 @dataclass(frozen=True)

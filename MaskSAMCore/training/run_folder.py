@@ -261,6 +261,8 @@ def _mismatches(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
 def load_initial_weights(model: Network, folder: Path) -> None:
     """Load the trained weights of a model or of another run into a new network.
 
+    Parts that the weights lack keep their initial values if these are zeros, which have no effect.
+
     Args:
         model: network to initialise.
         folder: folder of a model bundle, or of a run, whose best weights are taken.
@@ -275,7 +277,9 @@ def load_initial_weights(model: Network, folder: Path) -> None:
         raise MaskSAMError(f"{folder} holds no weights to start from: give a model or a run")
     found = _read_weights(folder / name)
     state = model.state_dict()
-    wrong = _mismatches(found, {key: state[key] for key in model.kept_names()})
+    wanted = {key: state[key] for key in model.kept_names()}
+    new = {key: value for key, value in wanted.items() if key not in found and not value.any()}
+    wrong = _mismatches(found, {key: wanted[key] for key in wanted if key not in new})
     if wrong:
         raise MaskSAMError(
             f"{folder} holds the weights of another network: {wrong}: start from a model of the"

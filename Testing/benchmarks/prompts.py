@@ -3,9 +3,10 @@
     python -m Testing.benchmarks.prompts DATASET --splits splits.json --side val -m hippocampus
 
 Boxes go through the public interface, as a user's would: one box for each slice of the network's
-depth axis, or one for the whole structure. The result is then limited to the boxes, which by itself
+depth axis, or one for the whole structure. The result is then limited to the boxes, which itself
 changes the Dice; the rows "not held" leave that out and show the effect of the prompts on the
-decoder: the box with the mask prompt cut to it, or the box without a mask prompt.
+decoder: the box with the mask prompt cut to it, or the box without a mask prompt. The last lines
+say how far the decoder's mask follows a box that is moved.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.geometry import Box, axis_mapping
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.modeling import Network
-from MaskSAMCore.modeling.masksam.box_prompts import apply_box_prompts
 
 
 class AuxiliaryOnly(Network):
@@ -62,9 +63,27 @@ class NotHeld(Network):
         prediction = self.model.decode(embedding)
         if prompts is None:
             return prediction
-        changed = apply_box_prompts(prediction.class_logits, embedding.proposals, prompts)
+        changed = self.model.prompt_queries(prediction.class_logits, embedding.proposals, prompts)
         without = None if self.with_masks else changed.class_index >= 0
-        return self.model.run_decoder(embedding, changed.boxes, changed.masks, without)
+        return self.model.run_decoder(
+            embedding, changed.boxes, changed.masks, without, box_kinds=changed.kinds
+        )
+
+
+class WholeWindow(Network):
+    """Model whose box prompts are all the whole window."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model.config)
+        self.model = model
+
+    def encode(self, images: Any) -> Any:
+        return self.model.encode(images)
+
+    def decode(self, embedding: Any, prompts: Any = None) -> Any:
+        proposals = embedding.proposals
+        boxes = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand_as(proposals.boxes)
+        return self.model.run_decoder(embedding, boxes, proposals.masks)
 
 
 class BoxTokensAlone(NotHeld):
@@ -140,6 +159,30 @@ def measure(
     return {mode: np.array(scores) for mode, scores in rows.items()}
 
 
+def followed(
+    segmenter: MaskSegmenter,
+    cases: list[LabelledCase],
+    names: list[str],
+    orientation: str,
+    distance: float,
+) -> np.ndarray:
+    """Return how far the masks of each case and class follow true slice boxes that are moved in
+    plane: shift of the centroid over the distance, mean of both axes."""
+    shares = []
+    for case in cases:
+        depth = 2 - axis_mapping(case.channels[0].ijk_to_ras, orientation)[0][0]
+        with segmenter.open(case.channels) as session:
+            at = []
+            for shift in (0.0, distance):
+                boxes = inside(slice_boxes(case, names, orientation, shift), case.labelmap.shape)
+                found = session.segment(boxes=boxes).labelmap
+                voxels = [np.argwhere(found == value + 1)[:, ::-1] for value in range(len(names))]
+                at.append([v.mean(0) if len(v) else np.full(3, np.nan) for v in voxels])
+            moved = np.delete(np.subtract(at[1], at[0]), depth, axis=1).mean(1)
+            shares.append(moved / distance)
+    return np.array(shares)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
@@ -172,6 +215,7 @@ def main() -> None:
     for what, engine, draws in (
         ("", segmenter, held),
         ("", auxiliary, {"auxiliary masks alone": None}),
+        ("", engine_of(segmenter, WholeWindow), {"all boxes the whole window": None}),
         ("not held: ", free, off),
         ("no mask prompt: ", tokens, off),
     ):
@@ -185,6 +229,10 @@ def main() -> None:
                 flush=True,
             )
             table[what + mode] = {"mean": float(mean.mean()), "cases": values.round(4).tolist()}
+    for distance in (2.0, 4.0):
+        shares = followed(free, cases, classes, turn, distance)
+        print(f"slice boxes moved by {distance:g} voxels: masks move by {shares.mean():.2f} of it")
+        table[f"moved by {distance:g}"] = {"share": float(shares.mean())}
     if options.output is not None:
         values = {"cases": names, "modes": table, "plan": dataclasses.asdict(segmenter.plan)}
         options.output.write_text(json.dumps(values, indent=1), encoding="utf-8")

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +46,15 @@ def test_weights_of_another_network_are_refused(tmp_path: Path):
     wider = build_model(small_masksam_config(head_channels=24))
     with pytest.raises(MaskSAMError, match=r"weights of another network: generator\.box_head"):
         load_initial_weights(wider, tmp_path)
+
+
+def test_a_part_without_effect_may_be_missing_from_initial_weights(tmp_path: Path):
+    source = build_model(small_masksam_config())
+    save_weights(source, tmp_path / "best.safetensors", {})
+    told = build_model(small_masksam_config(box_kinds=True))
+    load_initial_weights(told, tmp_path)
+    assert torch.equal(told.decoder.class_token, source.decoder.class_token)
+    assert not told.decoder.box_kinds.any()
 
 
 def test_a_damaged_file_of_weights_is_refused(tmp_path: Path):

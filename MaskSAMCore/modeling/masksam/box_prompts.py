@@ -9,10 +9,13 @@ from torch import Tensor
 
 from MaskSAMCore.modeling.box_prompts import BoxPrompts
 from MaskSAMCore.modeling.boxes import clip_boxes, inside_boxes
+from MaskSAMCore.modeling.masksam.mask_decoder import BoxKind
 from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
 
 # Logit of excluded classes and voxels, whose probability is negligible.
 EXCLUDED_LOGIT = -30.0
+# Logit of the voxels of a box that is a mask prompt.
+FILLED_LOGIT = 4.0
 # A query shows a class where the probability of the class is above this.
 SHOWN = 0.5
 
@@ -25,16 +28,18 @@ class PromptedQueries(NamedTuple):
         masks: (B, N, T, 4h, 4w) logits of the mask prompts.
         class_index: (B, N, T), class of the user's box that the query has; -1 without a box.
         bounds: (B, N, T, 4), the user's box that bounds the query's mask; zeros without a box.
+        kinds: long (B, N, T), a :class:`BoxKind` for each box.
     """
 
     boxes: Tensor
     masks: Tensor
     class_index: Tensor
     bounds: Tensor
+    kinds: Tensor
 
 
 def apply_box_prompts(
-    class_logits: Tensor, proposals: Proposals, prompts: BoxPrompts
+    class_logits: Tensor, proposals: Proposals, prompts: BoxPrompts, clip: bool = True
 ) -> PromptedQueries:
     """Give each box to the query that most likely shows its class, slice by slice.
 
@@ -46,9 +51,12 @@ def apply_box_prompts(
         class_logits: (B, N, T, K + 2) of the proposals.
         proposals: prompts of the generator.
         prompts: boxes of the user.
+        clip: clip the boxes of queries to a box that only bounds their class. A decoder that is
+            told the kinds of boxes receives the user's box itself.
     """
     boxes, masks = proposals.boxes.clone(), proposals.masks.clone()
     bounds = torch.zeros_like(boxes)
+    kinds = torch.full(boxes.shape[:-1], int(BoxKind.PROPOSED), device=boxes.device)
     probability = class_logits.float().softmax(-1)
     classes = torch.full(probability.shape[:-1], -1, device=probability.device)
     for class_index in range(prompts.given.shape[1]):
@@ -60,17 +68,21 @@ def apply_box_prompts(
         batch, slices = active.nonzero(as_tuple=True)
         chosen = query[:, 0][active]
         box = prompts.boxes[:, class_index][active].to(boxes.dtype)
+        kinds[batch, chosen, slices] = BoxKind.TIGHT
         if prompts.exact is not None:
+            loose = ~prompts.exact[:, class_index][active]
+            kinds[batch[loose], chosen[loose], slices[loose]] = BoxKind.BOUND
+        if prompts.exact is not None and clip:
             own = boxes[batch, chosen, slices]
             shown = probability[..., class_index].gather(1, query)[:, 0][active] > SHOWN
-            clipped = shown & ~prompts.exact[:, class_index][active]
+            clipped = shown & loose
             boxes[batch, chosen, slices] = torch.where(clipped[:, None], clip_boxes(own, box), box)
         else:
             boxes[batch, chosen, slices] = box
         bounds[batch, chosen, slices] = box
         masks[batch, chosen, slices] = cut_masks(masks[batch, chosen, slices], box)
         classes[batch, chosen, slices] = class_index
-    return PromptedQueries(boxes, masks, classes, bounds)
+    return PromptedQueries(boxes, masks, classes, bounds, kinds)
 
 
 def restrict_prediction(
@@ -99,6 +111,12 @@ def restrict_prediction(
         class_logits[..., class_index] = logits.masked_fill(own, -EXCLUDED_LOGIT)
         mask_logits[own] = cut_masks(mask_logits[own], queries.bounds[own])
     return class_logits, mask_logits
+
+
+def filled_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Return mask logits (B, N, T, height, width) that fill boxes (B, N, T, 4)."""
+    inside = inside_boxes(boxes.flatten(0, 2), height, width).unflatten(0, boxes.shape[:3])
+    return torch.where(inside, FILLED_LOGIT, -FILLED_LOGIT)
 
 
 def cut_masks(masks: Tensor, boxes: Tensor) -> Tensor:

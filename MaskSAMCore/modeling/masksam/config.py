@@ -38,13 +38,18 @@ class MaskSAMConfig(SamNetworkConfig):
             are added to the mask logits (MaskFormer); 0 means none. Needs ``stem_pyramid``.
         residual_masks: the prompt generator also predicts mask embeddings, and the decoder's masks
             are added to the mask prompts. With many classes the decoder then learns a correction of
-            the proposals instead of every class anew. Needs ``detail_channels``.
+            the proposals instead of every class anew. If the mask prompts are boxes, only the mask
+            embeddings are added. Needs ``detail_channels``.
         prototypes: width of the per-voxel embeddings if the mask embeddings also contain the mean
             embedding of the voxels that the mask claims; 0 means that they do not. Needs
             ``residual_masks``.
         prompts: form of the prompt generator, Figure 2 (a) "masks", (b) "boxes", (c) "both" or
             (d) "average".
-        mask_prompt: form of the mask prompts, "logits" (as in SAM's training) or "binary".
+        mask_prompt: form of the mask prompts: "logits" (as in SAM's training) or "binary" masks of
+            the prompt generator, or "box", the filled box prompt, so that the decoder is told
+            where a mask is but not its outline.
+        box_kinds: the decoder is told whether a box is proposed or the user's, and whether the
+            user's box is tight on its slice.
         generator_channels: widths of the prompt generator at 1, 2 and 4 times the token grid.
         generator_grid: grid of the prompt generator's masks, "tokens" (4 times the token grid) or
             "window" (as fine as the window, as in the paper). A level that leads there has half the
@@ -74,7 +79,8 @@ class MaskSAMConfig(SamNetworkConfig):
     residual_masks: bool = False
     prototypes: int = 0
     prompts: PromptForm = "average"
-    mask_prompt: Literal["logits", "binary"] = "logits"
+    mask_prompt: Literal["logits", "binary", "box"] = "logits"
+    box_kinds: bool = False
     generator_channels: tuple[int, int, int] = (256, 128, 128)
     generator_grid: Literal["tokens", "window"] = "tokens"
     deep_supervision: bool = False

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from MaskSAMCore.modeling.layers import Checkpointed, apply_neck, strided_convolution
+from MaskSAMCore.modeling.layers import Checkpointed, apply_neck, repeated, strided_convolution
 from MaskSAMCore.modeling.masksam.adapters import build_adapter
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.sam.attention import attend_in_windows
@@ -27,6 +27,11 @@ class ImageFeatures:
     neck: Tensor
     taps: list[Tensor]
     maps: list[Tensor]
+
+    def repeated(self, times: int) -> ImageFeatures:
+        """Return the features of all windows several times, one after the other."""
+        taps, maps = ([repeated(x, times) for x in kind] for kind in (self.taps, self.maps))
+        return ImageFeatures(repeated(self.neck, times), taps, maps)
 
 
 class AdaptedImageEncoder(Checkpointed):

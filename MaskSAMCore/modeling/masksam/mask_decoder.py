@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from enum import IntEnum
 from typing import Any
 
 import torch
@@ -34,6 +35,20 @@ _CHECKPOINTED_BYTES = 64 << 20
 _ALL = 1 << 30
 
 
+class BoxKind(IntEnum):
+    """Kinds of boxes that the decoder can be told apart.
+
+    Attributes:
+        PROPOSED: box of the prompt generator.
+        TIGHT: box of the user, tight on its slice.
+        BOUND: box of the user that only bounds its class on the slice.
+    """
+
+    PROPOSED = 0
+    TIGHT = 1
+    BOUND = 2
+
+
 @dataclass(frozen=True)
 class DecoderPrompts:
     """Prompts of N queries for each slice of B windows.
@@ -47,6 +62,7 @@ class DecoderPrompts:
             added to the prompts, or None.
         silent: bool (B, N, T), true for prompts whose masks get nothing from the upscaled image
             embeddings, see :meth:`MaskSAM.silent_prompts`; None computes them all.
+        box_kinds: long (B, N, T), a :class:`BoxKind` for each box, or None if all are proposed.
     """
 
     boxes: Tensor
@@ -55,6 +71,7 @@ class DecoderPrompts:
     without_mask: Tensor | None = None
     mask_embeddings: Tensor | None = None
     silent: Tensor | None = None
+    box_kinds: Tensor | None = None
 
     def select(self, queries: slice) -> DecoderPrompts:
         """Return the prompts of some queries."""
@@ -97,6 +114,9 @@ class AdaptedMaskDecoder(Checkpointed):
             self.depth_position = nn.Parameter(torch.zeros(slices, tokens, dim))
         self.class_token = nn.Parameter(torch.randn(1, dim) * 0.02)
         self.class_head = nn.Linear(dim, config.num_classes + 2)
+        self.box_kinds: nn.Parameter | None = None
+        if config.box_kinds:
+            self.box_kinds = nn.Parameter(torch.zeros(len(BoxKind), 2, dim))
         self.grid = config.grid
         self.window = config.window[1:]
         self.from_half: nn.Linear | None = None
@@ -104,6 +124,8 @@ class AdaptedMaskDecoder(Checkpointed):
         if config.stem_pyramid:
             self.from_half = nn.Linear(config.stem_channels[-2], dim // 4)
             self.from_full = nn.Linear(config.stem_channels[-3], dim // 8)
+        # Boxes as mask prompts say where a mask is, and so are no part of it.
+        self.adds_to_masks = config.mask_prompt != "box"
         self.detail: nn.Sequential | None = None
         if config.detail_channels:
             self.detail = nn.Sequential(
@@ -150,10 +172,11 @@ class AdaptedMaskDecoder(Checkpointed):
         embeddings = self.detail(mask_tokens)
         if prompts.mask_embeddings is not None and prompts.masks is not None:
             embeddings = embeddings + prompts.mask_embeddings
-            masks = prompts.masks
-            if prompts.without_mask is not None:
-                masks = masks.masked_fill(prompts.without_mask[..., None, None], 0.0)
-            logits = add(logits, masks)
+            if self.adds_to_masks:
+                logits = add(logits, kept_masks(prompts.masks, prompts.without_mask))
+            elif prompts.silent is not None:
+                logits = logits.masked_fill(prompts.silent[..., None, None], SILENT_LOGIT)
+                embeddings = embeddings.masked_fill(prompts.silent[..., None], 0.0)
         return class_logits, CoarseMasks(logits, self.window, embeddings, voxel_embeddings)
 
     def queries_at_once(self, neck: Tensor) -> int:
@@ -197,6 +220,13 @@ class AdaptedMaskDecoder(Checkpointed):
         output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         output = output.expand(lead, slices, -1, -1)
         corners = sam.embed_boxes(prompts.boxes).reshape(lead, slices, 2, -1)
+        if self.box_kinds is not None:
+            kinds = prompts.box_kinds
+            if kinds is None:
+                kinds = torch.zeros(
+                    prompts.boxes.shape[:3], dtype=torch.long, device=corners.device
+                )
+            corners = corners + self.box_kinds[kinds.flatten(0, 1)]
         classes = (prompts.class_tokens + self.class_token).reshape(lead, slices, 1, -1)
         tokens = torch.cat([output, corners.to(output.dtype), classes.to(output.dtype)], 2)
         tokens, keys = self.transform(decoder.transformer, tokens, keys, key_position)
@@ -334,6 +364,11 @@ class AdaptedMaskDecoder(Checkpointed):
             x = add(x, images[1])
         logits = act2(x).flatten(-4, -2) @ hyper[..., None]
         return unfold_twice(logits.reshape(*logits.shape[:-2], *self.grid, 16))
+
+
+def kept_masks(masks: Tensor, without: Tensor | None) -> Tensor:
+    """Return mask prompts (B, N, T, 4h, 4w) with zeros for those that are left out, or all."""
+    return masks if without is None else masks.masked_fill(without[..., None, None], 0.0)
 
 
 def self_attention(attention: Any, positioned: Tensor, tokens: Tensor) -> Tensor:

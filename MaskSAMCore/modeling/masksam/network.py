@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from MaskSAMCore.modeling.base import Network, WindowPrediction
 from MaskSAMCore.modeling.box_prompts import BoxPrompts
 from MaskSAMCore.modeling.boxes import inside_boxes
-from MaskSAMCore.modeling.masksam.box_prompts import apply_box_prompts, restrict_prediction
+from MaskSAMCore.modeling.masksam.box_prompts import (
+    PromptedQueries,
+    apply_box_prompts,
+    filled_boxes,
+    restrict_prediction,
+)
 from MaskSAMCore.modeling.masksam.channel_adapter import build_channel_adapter
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.masksam.image_encoder import AdaptedImageEncoder, ImageFeatures
@@ -78,6 +83,10 @@ class MaskSAMEmbedding:
     features: ImageFeatures
     proposals: Proposals
 
+    def repeated(self, times: int) -> MaskSAMEmbedding:
+        """Return the embedding of all windows several times, one after the other."""
+        return MaskSAMEmbedding(self.features.repeated(times), self.proposals.repeated(times))
+
 
 class MaskSAM(Network):
     """MaskSAM; the names of its parts are keys of saved weights.
@@ -109,7 +118,7 @@ class MaskSAM(Network):
 
         A frozen SAM's own masks are kept, because its weights cannot be set to zero.
         """
-        if not self.config.residual_masks:
+        if not self.config.residual_masks or self.config.mask_prompt == "box":
             return
         assert self.decoder.detail is not None
         layers: list[Any] = [self.decoder.detail[-1]]
@@ -145,8 +154,10 @@ class MaskSAM(Network):
             silent = self.silent_prompts(proposals)
             return self.run_decoder(embedding, proposals.boxes, proposals.masks, silent=silent)
         prediction = self.run_decoder(embedding, proposals.boxes, proposals.masks)
-        queries = apply_box_prompts(prediction.class_logits, proposals, prompts)
-        prediction = self.run_decoder(embedding, queries.boxes, queries.masks)
+        queries = self.prompt_queries(prediction.class_logits, proposals, prompts)
+        prediction = self.run_decoder(
+            embedding, queries.boxes, queries.masks, box_kinds=queries.kinds
+        )
         class_logits, mask_logits = restrict_prediction(
             prediction.class_logits, prediction.mask_logits, queries, prompts
         )
@@ -180,11 +191,16 @@ class MaskSAM(Network):
         if class_logits is None or self.upscaling is not None:
             # The learned upscaling needs the masks of all queries.
             return super().decode_class(embedding, class_logits, prompts, class_index)
-        prompted = apply_box_prompts(class_logits, embedding.proposals, prompts)
+        prompted = self.prompt_queries(class_logits, embedding.proposals, prompts)
         own = prompted.class_index == class_index
         queries = own.any(2).any(0).nonzero()[:, 0]
         few = replace(embedding, proposals=embedding.proposals.select(queries))
-        prediction = self.run_decoder(few, prompted.boxes[:, queries], prompted.masks[:, queries])
+        prediction = self.run_decoder(
+            few,
+            prompted.boxes[:, queries],
+            prompted.masks[:, queries],
+            box_kinds=prompted.kinds[:, queries],
+        )
         own, bounds = own[:, queries], prompted.bounds[:, queries]
         inside = inside_boxes(bounds.flatten(0, 2), *self.config.window[1:])
         kept = inside.unflatten(0, own.shape) & own[..., None, None]
@@ -197,6 +213,7 @@ class MaskSAM(Network):
         masks: Tensor,
         without_mask: Tensor | None = None,
         silent: Tensor | None = None,
+        box_kinds: Tensor | None = None,
     ) -> MaskPrediction:
         """Decode prompts.
 
@@ -206,15 +223,17 @@ class MaskSAM(Network):
             masks: logits of the mask prompts on the grid of the generator's masks.
             without_mask: bool (B, N, T), true for prompts whose mask is left out.
             silent: bool (B, N, T), result of :meth:`silent_prompts`, or None.
+            box_kinds: long (B, N, T), a :class:`BoxKind` for each box; None if all are proposed.
         """
         features, proposals = embedding.features, embedding.proposals
         prompts = DecoderPrompts(
             boxes,
             proposals.class_tokens,
-            self.mask_prompts(masks),
+            self.mask_prompts(masks, boxes),
             without_mask,
             proposals.mask_embeddings,
             silent,
+            box_kinds,
         )
         class_logits, decoded = self.decoder(
             self.sam, features.neck, features.maps, prompts, proposals.voxel_embeddings
@@ -243,6 +262,13 @@ class MaskSAM(Network):
         largest = add_embedding_logits(proposals.masks, masks, coarse).flatten(3).amax(3)
         return largest < SILENT_LOGIT
 
+    def prompt_queries(
+        self, class_logits: Tensor, proposals: Proposals, prompts: BoxPrompts
+    ) -> PromptedQueries:
+        """Give the user's boxes to queries, see :func:`apply_box_prompts`."""
+        clip = not self.config.box_kinds
+        return apply_box_prompts(class_logits, proposals, prompts, clip)
+
     def auxiliary_masks(self, proposals: Proposals) -> Tensor:
         """Return the logits (B, N, T, H, W) of the prompt generator's masks on the window's grid,
         with the products of their embeddings if they have any."""
@@ -251,17 +277,24 @@ class MaskSAM(Network):
             return self.to_window(proposals.masks)
         return add_embedding_logits(proposals.masks, masks, voxels).float()
 
-    def mask_prompts(self, masks: Tensor) -> Tensor | None:
-        """Return the prompt generator's masks as the prompt encoder receives them: (B, N, T, 4h,
-        4w), without gradient, except where the decoder adds to them."""
+    def mask_prompts(self, masks: Tensor, boxes: Tensor) -> Tensor | None:
+        """Return the mask prompts (B, N, T, 4h, 4w) as the prompt encoder receives them: without
+        gradient, except where the decoder adds to them.
+
+        Args:
+            masks: (B, N, T, 4h, 4w) logits of the prompt generator's masks.
+            boxes: (B, N, T, 4) box prompts.
+        """
         if self.config.prompts == "boxes":
             return None
+        rows, columns = (4 * size for size in self.config.grid)
+        if self.config.mask_prompt == "box":
+            return filled_boxes(boxes.detach(), rows, columns).to(masks.dtype)
         if not self.config.residual_masks:
             masks = masks.detach()
         binary = self.config.mask_prompt == "binary"
         if binary:
             masks = (masks > 0).to(masks.dtype)
-        rows, columns = (4 * size for size in self.config.grid)
         if masks.shape[-2:] == (rows, columns):
             return masks
         flat = masks.flatten(0, 1)

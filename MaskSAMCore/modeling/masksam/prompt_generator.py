@@ -15,10 +15,15 @@ from MaskSAMCore.modeling.layers import (
     Upsample,
     channels_first,
     channels_last,
+    repeated,
 )
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.masksam.image_encoder import ImageFeatures
-from MaskSAMCore.modeling.masksam.voxel_embeddings import Prototypes, VoxelEmbedding
+from MaskSAMCore.modeling.masksam.voxel_embeddings import (
+    Prototypes,
+    VoxelEmbedding,
+    add_embedding_logits,
+)
 
 # No level of the generator has fewer channels because it is finer.
 _NARROWEST = 16
@@ -46,6 +51,21 @@ class Proposals:
     voxel_embeddings: Tensor | None = None
     mask_embeddings: Tensor | None = None
     coarser_masks: tuple[Tensor, ...] = ()
+
+    def repeated(self, times: int) -> Proposals:
+        """Return the proposals of all windows several times, one after the other."""
+        voxels, embeddings = (
+            None if x is None else repeated(x, times)
+            for x in (self.voxel_embeddings, self.mask_embeddings)
+        )
+        return Proposals(
+            repeated(self.masks, times),
+            repeated(self.boxes, times),
+            repeated(self.class_tokens, times),
+            voxels,
+            embeddings,
+            tuple(repeated(masks, times) for masks in self.coarser_masks),
+        )
 
     def select(self, queries: Tensor) -> Proposals:
         """Return the proposals of some queries, given by index."""
@@ -77,6 +97,8 @@ class PromptGenerator(Checkpointed):
         four, two, one = config.stem_channels[-3:] if config.stem_pyramid else (0, 0, 0)
         self.queries = config.queries
         self.form = config.prompts
+        # Mask prompts need no boxes of their refined form.
+        self.boxes_of_refined = config.mask_prompt == "box"
         self.skip_deep = nn.Linear(2 * dim, coarse)
         self.skip_middle = Upsample(dim, middle)
         self.skip_shallow = nn.Sequential(Upsample(dim, fine // 2), Upsample(fine // 2, fine // 2))
@@ -133,7 +155,6 @@ class PromptGenerator(Checkpointed):
         learned = fraction_boxes(self.per_query(self.box_head(pooled)))
         whole = torch.cat([pool(level, 1) for level in levels], -1)
         class_tokens = self.per_query(self.class_head(whole))
-        boxes = self.box_prompts(masks, learned)
         voxels = None if self.detail is None else self.detail(features.maps[0], fine)
         embeddings = None if self.vector_head is None else self.per_query(self.vector_head(whole))
         if self.prototypes is not None:
@@ -142,6 +163,10 @@ class PromptGenerator(Checkpointed):
                 # What follows computes in float32: the embeddings are converted once.
                 voxels = voxels.float()
             embeddings = embeddings + self.prototypes(masks, embeddings, voxels)
+        shown = masks
+        if self.boxes_of_refined and embeddings is not None and voxels is not None:
+            shown = add_embedding_logits(masks.detach(), embeddings.detach(), voxels.detach())
+        boxes = self.box_prompts(shown, learned)
         return Proposals(masks, boxes, class_tokens, voxels, embeddings, coarser)
 
     def coarse_level(self, features: ImageFeatures, *maps: Tensor) -> Tensor:

@@ -19,10 +19,12 @@ from MaskSAMCore.modeling.boxes import mask_boxes
 from MaskSAMCore.modeling.configuration import Configuration
 from MaskSAMCore.modeling.layers import full_precision
 from MaskSAMCore.modeling.masksam.box_prompts import cut_masks
+from MaskSAMCore.modeling.masksam.mask_decoder import BoxKind
 from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
 from MaskSAMCore.training.losses.common import split_shared_settings
 from MaskSAMCore.training.losses.prompting import (
     PromptSettings,
+    cut_targets,
     ground_truth_boxes,
     sample_prompts,
 )
@@ -159,8 +161,13 @@ def training_loss(
     """
     targets = slice_targets(labels, model.config.num_classes)
     embedding = model.encode(images)
-    prediction, aux_costs = prompted_prediction(model, embedding, targets, settings, rng, matching)
-    batch = len(images)
+    repeats = settings.prompts.repeats
+    if repeats > 1:
+        embedding, targets = embedding.repeated(repeats), targets.repeated(repeats)
+    prediction, aux_costs, targets = prompted_prediction(
+        model, embedding, targets, settings, rng, matching
+    )
+    batch = len(images) * repeats
     groups = [slice(i, i + 1) for i in range(batch)] if settings.each_window else [slice(0, batch)]
     losses = [
         matched_losses(
@@ -261,7 +268,7 @@ def prompted_prediction(
     settings: LossSettings,
     rng: torch.Generator | None,
     matching: Matching = match,
-) -> tuple[MaskPrediction, Tensor]:
+) -> tuple[MaskPrediction, Tensor, Targets]:
     """Decode windows with ground-truth boxes in place of a share of the proposals.
 
     A box replaces the proposal that the matching of the proposals alone gives to its class.
@@ -275,7 +282,8 @@ def prompted_prediction(
         matching: function that assigns the classes of each slice to queries.
 
     Returns:
-        The prediction, and the costs (S, N, K + 1) of auxiliary masks and boxes.
+        The prediction, the costs (S, N, K + 1) of auxiliary masks and boxes, and the ground truth,
+        cut to the boxes that hold only a part of their class.
     """
     prompts = settings.prompts
     proposals = embedding.proposals
@@ -289,21 +297,27 @@ def prompted_prediction(
     boxes, masks = proposals.boxes, proposals.masks.detach()
     without = torch.zeros(boxes.shape[:3], dtype=torch.bool, device=boxes.device)
     classes = targets.present.shape[1]
-    prompted, loose, dropped = sample_prompts(batch, classes, prompts, rng)
-    if prompts.share > 0 and prompted.any():
+    kinds = torch.full(without.shape, int(BoxKind.PROPOSED), device=boxes.device)
+    sample = sample_prompts(batch, classes, prompts, rng)
+    if prompts.share > 0 and sample.prompted.any():
+        forms = sample.by_slice(slices, boxes.device)
         pairs = matching(
             costs - class_affinity(costs, settings.affinity),
-            targets.present & prompted.to(boxes.device).repeat_interleave(slices, 0),
+            targets.present & forms.prompted,
         )
-        given = ground_truth_boxes(targets, batch, loose, prompts.jitter, rng)
-        given = given[pairs.slices, pairs.classes]
+        pair = pairs.slices, pairs.classes
+        given = ground_truth_boxes(targets, sample, prompts, rng)[pair]
         index = pairs.slices // slices, pairs.queries, pairs.slices % slices
         boxes, masks = boxes.clone(), masks.clone()
         boxes[index] = given.to(boxes.dtype)
         masks[index] = cut_masks(masks[index], given)
-        without[index] = dropped.to(boxes.device)[index[0], pairs.classes]
-    prediction = model.run_decoder(embedding, boxes, masks, without)
-    return prediction, costs
+        without[index] = forms.dropped[pair]
+        kinds[index] = torch.where(forms.loose[pair], int(BoxKind.BOUND), int(BoxKind.TIGHT))
+        part = forms.partial[pair]
+        size = model.config.window[1:]
+        targets = cut_targets(targets, pairs.slices[part], pairs.classes[part], given[part], size)
+    prediction = model.run_decoder(embedding, boxes, masks, without, box_kinds=kinds)
+    return prediction, costs, targets
 
 
 def auxiliary_mask_costs(

@@ -7,13 +7,18 @@ box, or left out for a share, so that the decoder has to use the box.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from MaskSAMCore.modeling.boxes import inside_boxes
 from MaskSAMCore.modeling.configuration import Configuration
 from MaskSAMCore.training.matcher import Targets
+
+# Largest shift of the edges of boxes that hold only a part, as a share of the box's size.
+_PARTIAL_SHIFT = 0.3
 
 
 @dataclass(frozen=True)
@@ -25,17 +30,47 @@ class PromptSettings(Configuration):
         loose: share of these boxes that enclose the class over the whole window.
         drop_mask: share of these boxes without a mask prompt.
         jitter: largest shift of each edge, as a share of the box's size.
+        growth: largest outward shift of each edge of loose boxes, as a share of the box's size. The
+            box of a user encloses the class outside of the window as well.
+        partial: share of these boxes that hold only a part of their class. The part is then the
+            truth, as a user expects who draws such a box.
+        repeats: number of times that each encoded window is decoded, with other boxes each time.
     """
 
     share: float = 0.4
     loose: float = 0.4
     drop_mask: float = 0.4
     jitter: float = 0.1
+    growth: float = 0.0
+    partial: float = 0.0
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class PromptSample:
+    """Forms of the ground-truth boxes of B windows, each bool (B, K + 1).
+
+    Attributes:
+        prompted: the class has a box.
+        loose: the box encloses the class over the whole window.
+        dropped: the mask prompt is left out.
+        partial: the box holds only a part of the class.
+    """
+
+    prompted: Tensor
+    loose: Tensor
+    dropped: Tensor
+    partial: Tensor
+
+    def by_slice(self, slices: int, device: torch.device) -> PromptSample:
+        """Return the forms for each of the B T slices."""
+        forms = (self.prompted, self.loose, self.dropped, self.partial)
+        return PromptSample(*(form.to(device).repeat_interleave(slices, 0) for form in forms))
 
 
 def sample_prompts(
     batch: int, classes: int, settings: PromptSettings, rng: torch.Generator | None
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> PromptSample:
     """Sample the classes that get a ground-truth box; the background never does.
 
     Args:
@@ -43,9 +78,6 @@ def sample_prompts(
         classes: K + 1.
         settings: shares of the boxes.
         rng: random generator on the CPU, or None for PyTorch's own.
-
-    Returns:
-        Three bool (B, K + 1): the class has a box, the box is loose, the mask prompt is left out.
     """
 
     def sample(share: float) -> Tensor:
@@ -53,31 +85,70 @@ def sample_prompts(
 
     prompted = sample(settings.share)
     prompted[:, 0] = False
-    return prompted, sample(settings.loose), sample(settings.drop_mask)
+    loose, dropped = sample(settings.loose), sample(settings.drop_mask)
+    if not settings.partial:
+        return PromptSample(prompted, loose, dropped, torch.zeros_like(prompted))
+    partial = sample(settings.partial)
+    return PromptSample(prompted, loose & ~partial, dropped, partial)
 
 
 def ground_truth_boxes(
-    targets: Targets, batch: int, loose: Tensor, jitter: float, rng: torch.Generator | None
+    targets: Targets, sample: PromptSample, settings: PromptSettings, rng: torch.Generator | None
 ) -> Tensor:
     """Return jittered boxes of the ground truth.
 
     Args:
         targets: ground truth of S = B T slices.
-        batch: B.
-        loose: bool (B, K + 1), true for boxes that enclose the class over the whole window.
-        jitter: largest shift of each edge, as a share of the box's size.
+        sample: forms of the boxes.
+        settings: sizes of the changes.
         rng: random generator on the CPU, or None for PyTorch's own.
 
     Returns:
         (S, K + 1, 4).
     """
+    batch = len(sample.loose)
     boxes = targets.boxes.unflatten(0, (batch, -1))
     present = targets.present.unflatten(0, (batch, -1))[..., None]
     lower = boxes[..., :2].masked_fill(~present, 2.0).amin(1, keepdim=True)
     upper = boxes[..., 2:].masked_fill(~present, -1.0).amax(1, keepdim=True)
-    whole = torch.cat([lower, upper], -1).expand_as(boxes)
-    boxes = torch.where(loose[:, None, :, None].to(boxes.device), whole, boxes)
-    return jitter_boxes(boxes, jitter, rng).flatten(0, 1)
+    whole = torch.cat([lower, upper], -1)
+    if settings.growth:
+        whole = enlarge_boxes(whole, settings.growth, rng)
+    boxes = torch.where(sample.loose[:, None, :, None].to(boxes.device), whole, boxes)
+    boxes = jitter_boxes(boxes, settings.jitter, rng)
+    if sample.partial.any():
+        partial = sample.partial[:, None, :, None].to(boxes.device)
+        boxes = torch.where(partial, jitter_boxes(boxes, _PARTIAL_SHIFT, rng), boxes)
+    return boxes.flatten(0, 1)
+
+
+def cut_targets(
+    targets: Targets, slices: Tensor, classes: Tensor, boxes: Tensor, size: Sequence[int]
+) -> Targets:
+    """Return the ground truth without what lies outside of boxes that hold only a part.
+
+    No class is true there, so that the losses ignore these voxels.
+
+    Args:
+        targets: ground truth of S slices.
+        slices: long (M,), slice of each box.
+        classes: long (M,), class of each box.
+        boxes: (M, 4).
+        size: H and W.
+    """
+    masks = targets.masks.clone()
+    inside = inside_boxes(boxes, *size).flatten(1)
+    masks[slices, classes] *= inside.to(masks.dtype)
+    return replace(targets, masks=masks)
+
+
+def enlarge_boxes(boxes: Tensor, growth: float, rng: torch.Generator | None) -> Tensor:
+    """Return boxes (..., 4) with each edge moved outward by at most ``growth`` times the box's
+    size; small moves are more frequent."""
+    outward = torch.rand(boxes.shape, generator=rng).to(boxes.device).square() * growth
+    size = boxes[..., 2:] - boxes[..., :2]
+    lower = boxes[..., :2] - outward[..., :2] * size
+    return torch.cat([lower, boxes[..., 2:] + outward[..., 2:] * size], -1).clamp(0, 1)
 
 
 def jitter_boxes(boxes: Tensor, jitter: float, rng: torch.Generator | None) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 
 from MaskSAMCore.modeling import BoxPrompts, MaskPrediction, build_model
 from MaskSAMCore.modeling.masksam.box_prompts import apply_box_prompts
+from MaskSAMCore.modeling.masksam.mask_decoder import BoxKind
 from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
 from Testing.helpers.networks import (
     class_box_prompts,
@@ -52,11 +53,23 @@ def test_a_bounding_box_clips_the_box_of_a_query_that_shows_the_class() -> None:
     assert (int(columns.min()), int(columns.max())) == (3, 6)
 
 
+def test_a_decoder_that_knows_the_kinds_of_boxes_receives_a_bounding_box_itself() -> None:
+    box = [0.4, 0.1, 0.9, 0.5]
+    changed = apply_box_prompts(*example_proposals(), box_of_class_1(box, False), clip=False)
+    torch.testing.assert_close(changed.boxes[0, 0, 0], torch.tensor(box))
+    assert changed.kinds[0, 0, 0] == BoxKind.BOUND and changed.kinds[0, 1, 0] == BoxKind.PROPOSED
+    tight = apply_box_prompts(*example_proposals(), box_of_class_1(box, True), clip=False)
+    assert tight.kinds[0, 0, 0] == BoxKind.TIGHT
+
+
+@pytest.mark.parametrize("form", [{}, {"mask_prompt": "box", "box_kinds": True}])
 @pytest.mark.parametrize("class_index", [1, 2])
 @pytest.mark.parametrize("exact", [True, False])
-def test_decoding_one_class_gives_the_scores_of_decoding_all(class_index: int, exact: bool) -> None:
+def test_decoding_one_class_gives_the_scores_of_decoding_all(
+    class_index: int, exact: bool, form: dict[str, object]
+) -> None:
     torch.manual_seed(0)
-    model = build_model(small_masksam_config()).eval()
+    model = build_model(small_masksam_config(**form)).eval()
     randomize_adapters(model)
     boxes = torch.zeros(2, 3, 5, 4)
     present = torch.zeros(2, 3, 5, dtype=torch.bool)

@@ -7,6 +7,7 @@ import torch
 
 from MaskSAMCore.modeling import MaskSAMConfig, build_model, semantic_scores
 from MaskSAMCore.modeling.masksam.channel_adapter import build_channel_adapter
+from MaskSAMCore.modeling.masksam.mask_decoder import BoxKind
 from MaskSAMCore.presets import find_preset
 from MaskSAMCore.presets.paper import ACDC
 from Testing.helpers.networks import (
@@ -54,7 +55,7 @@ def test_the_published_form_has_masks_on_the_windows_grid_and_trains_every_part(
     masks = embedding.proposals.masks
     assert masks.shape == (1, 4, 5, 32, 48)
     assert [m.shape[-2:] for m in embedding.proposals.coarser_masks] == [(16, 24), (8, 12)]
-    prompts = model.mask_prompts(masks)
+    prompts = model.mask_prompts(masks, embedding.proposals.boxes)
     assert prompts is not None and prompts.shape == (1, 4, 5, 8, 12)
     assert set(prompts.unique().tolist()) <= {0.0, 1.0}
     prediction = model.decode(embedding)
@@ -88,7 +89,7 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
 def test_logits_as_prompts_are_averaged_over_the_cells_of_the_prompt_grid() -> None:
     model = build_model(published_config(mask_prompt="logits"))
     masks = torch.randn(1, 4, 5, 32, 48)
-    found = model.mask_prompts(masks)
+    found = model.mask_prompts(masks, torch.zeros(1, 4, 5, 4))
     assert found is not None
     torch.testing.assert_close(found[0, 1, 2, 3, 4], masks[0, 1, 2, 12:16, 16:20].mean())
 
@@ -208,11 +209,39 @@ def test_final_masks_contain_no_auxiliary_logits() -> None:
 def test_the_decoder_receives_logits_and_no_gradient_flows_through_its_mask_prompts() -> None:
     model = build_model(small_masksam_config())
     embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
-    prompt = model.mask_prompts(embedding.proposals.masks)
+    masks, boxes = embedding.proposals.masks, embedding.proposals.boxes
+    prompt = model.mask_prompts(masks, boxes)
     assert prompt is not None and not prompt.requires_grad
     assert float(prompt.min()) < 0 or float(prompt.max()) > 1
-    binary = build_model(small_masksam_config(mask_prompt="binary")).mask_prompts(prompt)
+    binary = build_model(small_masksam_config(mask_prompt="binary")).mask_prompts(masks, boxes)
     assert binary is not None and set(binary.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_a_filled_box_as_mask_prompt_tells_nothing_of_the_auxiliary_mask() -> None:
+    model = build_model(small_masksam_config(mask_prompt="box"))
+    masks = torch.randn(1, 1, 1, 16, 20)
+    box = torch.tensor([0.25, 0.5, 0.75, 1.0]).view(1, 1, 1, 4)
+    prompt = model.mask_prompts(masks, box)
+    assert prompt is not None and torch.equal(prompt, model.mask_prompts(-masks, box))
+    wanted = torch.zeros(16, 20, dtype=torch.bool)
+    wanted[8:, 5:15] = True
+    assert torch.equal(prompt[0, 0, 0] > 0, wanted)
+
+
+def test_a_decoder_without_learned_kinds_of_boxes_treats_all_alike() -> None:
+    torch.manual_seed(0)
+    model = build_model(small_masksam_config(box_kinds=True)).eval()
+    randomize_adapters(model)
+    with torch.no_grad():
+        embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
+        boxes, masks = embedding.proposals.boxes, embedding.proposals.masks
+        tight = torch.full(boxes.shape[:3], int(BoxKind.TIGHT))
+        known = model.run_decoder(embedding, boxes, masks)
+        same = model.run_decoder(embedding, boxes, masks, box_kinds=tight)
+        assert torch.equal(known.mask_logits, same.mask_logits)
+        torch.nn.init.normal_(model.decoder.box_kinds)
+        other = model.run_decoder(embedding, boxes, masks, box_kinds=tight)
+    assert float((other.mask_logits - known.mask_logits).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("prototypes", [0, 5])

@@ -12,6 +12,7 @@ import torch
 
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.modeling import MaskSAM, build_model
+from MaskSAMCore.modeling.boxes import inside_boxes
 from MaskSAMCore.training.losses.masksam import (
     LossSettings,
     auxiliary_mask_costs,
@@ -22,7 +23,12 @@ from MaskSAMCore.training.losses.masksam import (
     slice_targets,
     training_loss,
 )
-from MaskSAMCore.training.losses.prompting import PromptSettings, ground_truth_boxes, sample_prompts
+from MaskSAMCore.training.losses.prompting import (
+    PromptSample,
+    PromptSettings,
+    ground_truth_boxes,
+    sample_prompts,
+)
 from MaskSAMCore.training.matcher import Assignment
 from Testing.helpers.networks import small_masksam_config
 
@@ -32,6 +38,12 @@ def example_labels() -> torch.Tensor:
     labels[0, 1:4, 4:8, 5:10] = 1
     labels[0, 2:, 10:14, 5:18] = 2
     return labels
+
+
+def box_sample(loose: list[bool]) -> PromptSample:
+    """Return boxes for all classes of one window, some of which enclose the class over it."""
+    nothing = torch.zeros(1, len(loose), dtype=torch.bool)
+    return PromptSample(~nothing, torch.tensor([loose]), nothing, nothing)
 
 
 def test_targets_of_a_slice_are_its_classes_with_tight_boxes() -> None:
@@ -80,13 +92,79 @@ def test_the_semantic_loss_ignores_padding() -> None:
 
 def test_ground_truth_boxes_are_tight_or_those_of_the_whole_window() -> None:
     targets = slice_targets(example_labels(), 2)
-    loose = torch.tensor([[False, False, True]])
-    boxes = ground_truth_boxes(targets, 1, loose, 0.0, None)
+    sample = box_sample(loose=[False, False, True])
+    boxes = ground_truth_boxes(targets, sample, PromptSettings(jitter=0), None)
     torch.testing.assert_close(boxes[2, 1], targets.boxes[2, 1])
     torch.testing.assert_close(boxes[4, 2], torch.tensor([0.25, 0.625, 0.9, 0.875]))
-    jittered = ground_truth_boxes(targets, 1, loose, 0.1, torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(0)
+    jittered = ground_truth_boxes(targets, sample, PromptSettings(jitter=0.1), rng)
     shift = (jittered - boxes)[2, 1].abs()
     assert 0 < float(shift.max()) <= 0.1 * 0.25 + 1e-6
+    larger = ground_truth_boxes(targets, sample, PromptSettings(jitter=0, growth=0.4), rng)
+    assert torch.equal(larger[2, 1], boxes[2, 1])
+    grown = (larger - boxes)[2:, 2] * torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    assert float(grown.min()) >= 0 and float(grown.max()) > 0.001
+    assert torch.equal(larger[4, 2], larger[2, 2])
+
+
+def test_a_box_of_a_part_makes_that_part_the_truth_and_leaves_the_rest_unknown() -> None:
+    torch.manual_seed(0)
+    model = build_model(small_masksam_config())
+    targets = slice_targets(example_labels(), 2)
+    part = PromptSettings(share=1, loose=0, drop_mask=0, jitter=0, partial=1)
+    with torch.no_grad():
+        embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
+        rng = torch.Generator().manual_seed(0)
+        prediction, _, cut = prompted_prediction(
+            model, embedding, targets, LossSettings(prompts=part), rng
+        )
+    changed = (prediction.boxes != embedding.proposals.boxes).any(-1)[0]
+    query = int(changed[:, 1].nonzero()[0, 0])
+    inside = inside_boxes(prediction.boxes[0, query, 1][None], 16, 20)[0].flatten()
+    whole = targets.masks[1, 1] > 0
+    assert torch.equal(cut.masks[1, 1] > 0, whole & inside)
+    assert 0 < int((whole & inside).sum()) < int(whole.sum())
+    assert torch.equal(cut.masks[:, 0], targets.masks[:, 0])
+    assert not cut.masks[1][:, whole & ~inside].any()
+
+
+def test_a_decoder_that_learns_alone_leaves_the_proposals_as_they_are() -> None:
+    torch.manual_seed(0)
+    model = build_model(small_masksam_config(mask_prompt="box", box_kinds=True))
+    model.freeze_proposals()
+    settings = LossSettings(prompts=PromptSettings(share=0.5, drop_mask=0, repeats=3))
+    loss, _ = training_loss(
+        model,
+        torch.randn(2, 1, 5, 16, 20),
+        example_labels().expand(2, -1, -1, -1),
+        settings,
+        torch.Generator().manual_seed(3),
+    )
+    loss.backward()
+    learned = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert learned and all(
+        name.startswith(("decoder.", "sam.mask_decoder.", "sam.prompt_encoder."))
+        for name in learned
+    )
+    assert "decoder.box_kinds" in learned
+
+
+def test_a_window_that_is_decoded_several_times_has_the_loss_of_a_larger_batch() -> None:
+    torch.manual_seed(0)
+    model = build_model(small_masksam_config())
+    images, labels = torch.randn(2, 1, 5, 16, 20), example_labels().expand(2, -1, -1, -1)
+    prompts = PromptSettings(share=0.5, jitter=0.2)
+    twice = LossSettings(prompts=replace(prompts, repeats=2))
+    with torch.no_grad():
+        one, _ = training_loss(model, images, labels, twice, torch.Generator().manual_seed(3))
+        other, _ = training_loss(
+            model,
+            images.repeat(2, 1, 1, 1, 1),
+            labels.repeat(2, 1, 1, 1),
+            LossSettings(prompts=prompts),
+            torch.Generator().manual_seed(3),
+        )
+    assert float(one) == pytest.approx(float(other), rel=1e-4)
 
 
 def test_prompts_replace_the_proposal_of_their_class_only() -> None:
@@ -96,7 +174,7 @@ def test_prompts_replace_the_proposal_of_their_class_only() -> None:
     settings = LossSettings(prompts=PromptSettings(share=1, loose=0, drop_mask=0, jitter=0))
     with torch.no_grad():
         embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
-        prediction, _ = prompted_prediction(model, embedding, targets, settings, None)
+        prediction, _, _ = prompted_prediction(model, embedding, targets, settings, None)
     changed = (prediction.boxes != embedding.proposals.boxes).any(-1)[0]
     assert changed.sum(0).tolist() == [0, 1, 2, 2, 1]
     query = int(changed[:, 1].nonzero()[0, 0])
@@ -104,9 +182,9 @@ def test_prompts_replace_the_proposal_of_their_class_only() -> None:
 
 
 def test_the_background_is_never_prompted_and_a_share_of_zero_prompts_nothing() -> None:
-    prompted, _, _ = sample_prompts(50, 3, PromptSettings(share=1), None)
+    prompted = sample_prompts(50, 3, PromptSettings(share=1), None).prompted
     assert not prompted[:, 0].any() and prompted[:, 1:].all()
-    assert not sample_prompts(50, 3, PromptSettings(share=0), None)[0].any()
+    assert not sample_prompts(50, 3, PromptSettings(share=0), None).prompted.any()
 
 
 def test_the_loss_reaches_every_trained_parameter_and_reports_its_parts() -> None:
