@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -165,6 +166,9 @@ def fit(
             record, data = _resume(options, report)
         else:
             record, data = _begin(options, report, config_changes or {}, settings_changes or {})
+            if options.weights is not None:
+                # Weights that do not fit are told before the run has a record.
+                _initial_network(options, record)
         divided_batch(record.settings.batch, processes.count, options.accumulate)
         _check_checkpointing(options, record.config)
         options.run.mkdir(parents=True, exist_ok=True)
@@ -173,8 +177,15 @@ def fit(
             write_json(options.run / FINGERPRINT, data.fingerprint)
         return record, data
 
+    new = not options.run.exists()
     with processes.connected(kind):
-        record, data = processes.first_then_others(first, lambda: _join(options))
+        try:
+            record, data = processes.first_then_others(first, lambda: _join(options))
+        except MaskSAMError:
+            if new and processes.first:
+                # Only prepared cases may be there.
+                shutil.rmtree(options.run, ignore_errors=True)
+            raise
         return _fit(options, processes, kind, record, data, report if processes.first else _silent)
 
 

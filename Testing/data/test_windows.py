@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import pickle
-from functools import partial
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch.utils.data import DataLoader
 
 from MaskSAMCore.data import PreparedCase
+from MaskSAMCore.data.window_numbers import WindowNumbers
 from MaskSAMCore.data.windows import IndexedCase, WindowDataset
 from Testing.data.helpers import WINDOW, plan_of, prepared_cases
 
@@ -88,18 +87,10 @@ def test_each_worker_yields_its_own_windows():
 
 
 def test_each_training_process_yields_its_own_windows():
-    # Lightning starts all processes with one seed and seeds their workers by rank.
-
     def first_of(process: int) -> np.ndarray:
-        torch.manual_seed(0)
         windows = WindowDataset(prepared_cases(), plan_of(), 1.0, (0,), 0.33, 0)
-        loader = DataLoader(
-            windows,
-            1,
-            num_workers=1,
-            multiprocessing_context=START_METHOD,
-            worker_init_fn=partial(pl_worker_init_function, rank=process),
-        )
+        windows.numbers = WindowNumbers(1, process, processes=2)
+        loader = DataLoader(windows, 1, num_workers=1, multiprocessing_context=START_METHOD)
         return next(iter(loader))[0].numpy()
 
     assert (first_of(0) != first_of(1)).any()

@@ -38,7 +38,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def masam(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("masam") / "run"
     options = FitOptions(dataset, run, MASAM_TINY, device="cpu", workers=0)
-    settings = {**QUICK, "iterations": 160, "learning_rate": 2e-3}
+    settings = {**QUICK, "iterations": 240, "learning_rate": 2e-3}
     fit(options, lambda _: None, SMALL_MASAM, settings)
     return run
 

@@ -135,13 +135,16 @@ def test_torchrun_trains_as_one_process_does(
     command = torchrun(
         processes, script, str(dataset), str(together), f"dict(accumulate={accumulate})"
     )
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+    # torchrun leaves its logs of failed processes in the temporary folder.
+    (tmp_path / "temporary").mkdir()
+    environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path / "temporary")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     # Only the first process reports.
     assert done.stdout.count("trained parameters") == 1
     assert f"on {processes} x cpu" in done.stdout and (together / BEST).is_file()
     assert_same_training(alone, together)
-    again = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert again.returncode != 0 and "already holds a training: add --resume" in again.stderr
 
 
