@@ -46,7 +46,7 @@ VALUES = {"Bright": 10, "Dark": 300}
 
 @dataclasses.dataclass(frozen=True)
 class ShortRun:
-    """A run of a few steps that is validated after each of them.
+    """A run of a few steps that is validated as often as the time allows.
 
     Attributes:
         dataset: folder of the dataset.
@@ -87,6 +87,13 @@ def logged_losses(run: Path, part: int = 0) -> list[float]:
     path = run / f"logs/csv/version_{part}/metrics.csv"
     with path.open(newline="", encoding="utf-8") as stream:
         return [float(row["loss"]) for row in csv.DictReader(stream) if row.get("loss")]
+
+
+def validated_steps(run: Path) -> list[int]:
+    """Return the steps after which a run was validated."""
+    path = run / "logs/csv/version_0/metrics.csv"
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [int(row["step"]) for row in csv.DictReader(stream) if row.get("val_dice")]
 
 
 def dice_of(run: Path, dataset: Path, trained: bool = True) -> float:

@@ -60,7 +60,7 @@ def trained(dataset: Path, made_once: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def short(dataset: Path, made_once: Callable[..., Path]) -> ShortRun:
-    """A run of a few steps with seed 5 that is validated after each step."""
+    """A run of a few steps with seed 5 that is validated as often as the time allows."""
 
     def fill(folder: Path) -> None:
         run = folder / "run"
