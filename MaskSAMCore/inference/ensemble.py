@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from MaskSAMCore.inference.mask_segmenter import MaskSegmenter
 from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.results import Segmentation, find_instances, keep_largest_components
+from MaskSAMCore.inference.session import Session
 from MaskSAMCore.inference.settings import TestTimeAugmentation
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import Network
@@ -161,7 +161,7 @@ class EnsembleSegmenter:
         return EnsembleSession(self, volumes, roi, tta, cache_bytes)
 
 
-class EnsembleSession:
+class EnsembleSession(Session):
     """An open volume of an ensemble, see :class:`Session`.
 
     Args:
@@ -186,17 +186,6 @@ class EnsembleSession:
         self._tta = tta
         self._cache = EmbeddingCache(max(1, cache_bytes))
         self._closed = False
-
-    def __enter__(self) -> EnsembleSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def memory_bytes(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -28,10 +27,11 @@ from MaskSAMCore.inference.result_features import ResultFeatures, result_feature
 from MaskSAMCore.inference.results import Segmentation, find_instances, keep_largest_components
 from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.scoring import EditedScores, Scorer
+from MaskSAMCore.inference.session import Session
 from MaskSAMCore.inference.settings import InferenceSettings, TestTimeAugmentation
 
 
-class MaskSession:
+class MaskSession(Session):
     """An open volume of a network with classes, see :class:`Session`.
 
     Args:
@@ -78,17 +78,6 @@ class MaskSession:
         self._before_cleanup: NDArray[Any] | None = None
         self._edited: dict[int, tuple[list[Box], EditedScores]] = {}
         self._closed = False
-
-    def __enter__(self) -> MaskSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def memory_bytes(self) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.geometry import Box
 from MaskSAMCore.inference.results import Segmentation
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Session(Protocol):
@@ -20,14 +23,16 @@ class Session(Protocol):
         ...     second = session.segment(boxes=[Box("Anterior", (10, 12, 8), (30, 31, 20))])
     """
 
-    def __enter__(self) -> Session: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
     @property
     def memory_bytes(self) -> int:

@@ -8,24 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from MaskSAMCore.research.conversion.amos22 import ORGANS as AMOS_ORGANS
+
 _PAPER = "Xie et al., MaskSAM, ICCV 2025"
-_AMOS = (
-    "spleen",
-    "right kidney",
-    "left kidney",
-    "gallbladder",
-    "esophagus",
-    "liver",
-    "stomach",
-    "aorta",
-    "inferior vena cava",
-    "pancreas",
-    "right adrenal gland",
-    "left adrenal gland",
-    "duodenum",
-    "bladder",
-    "prostate or uterus",
-)
 _SYNAPSE = (
     "aorta",
     "gallbladder",
@@ -76,21 +61,21 @@ PUBLISHED: Mapping[str, tuple[PublishedDice, ...]] = {
         _row(
             "MaskSAM",
             "Table 1",
-            _AMOS,
+            AMOS_ORGANS,
             "96.3 97.3 96.9 87.2 87.6 98.2 94.0 96.2 92.2 88.8 79.4 81.3 85.1 92.0 85.4",
             90.5,
         ),
         _row(
             "SwinUNETR",
             "Table 1",
-            _AMOS,
+            AMOS_ORGANS,
             "95.9 96.0 94.9 89.4 82.7 97.9 89.9 94.4 89.9 82.8 79.1 74.5 81.7 87.5 84.1",
             88.0,
         ),
         _row(
             "nnU-Net",
             "Table 1",
-            _AMOS,
+            AMOS_ORGANS,
             "96.5 95.9 95.1 88.9 82.0 98.0 89.0 94.8 90.1 82.1 78.5 73.9 80.6 86.9 83.9",
             87.8,
         ),

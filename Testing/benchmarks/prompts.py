@@ -28,8 +28,8 @@ from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.modeling import Network
 
 
-class AuxiliaryOnly(Network):
-    """Model whose final masks are those of the prompt generator."""
+class Wrapped(Network):
+    """Model that decodes the embeddings of another one in its own way."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model.config)
@@ -37,6 +37,10 @@ class AuxiliaryOnly(Network):
 
     def encode(self, images: Any) -> Any:
         return self.model.encode(images)
+
+
+class AuxiliaryOnly(Wrapped):
+    """Model whose final masks are those of the prompt generator."""
 
     def decode(self, embedding: Any, prompts: Any = None) -> Any:
         prediction = self.model.decode(embedding, prompts)
@@ -44,20 +48,13 @@ class AuxiliaryOnly(Network):
         return prediction.with_mask_logits(masks)
 
 
-class NotHeld(Network):
+class NotHeld(Wrapped):
     """Model that prompts its decoder with boxes but does not change the decoder's result.
 
     No class is assigned to a query, limited to a box or suppressed outside of it.
     """
 
     with_masks = True
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(model.config)
-        self.model = model
-
-    def encode(self, images: Any) -> Any:
-        return self.model.encode(images)
 
     def decode(self, embedding: Any, prompts: Any = None) -> Any:
         prediction = self.model.decode(embedding)
@@ -70,15 +67,8 @@ class NotHeld(Network):
         )
 
 
-class WholeWindow(Network):
+class WholeWindow(Wrapped):
     """Model whose box prompts are all the whole window."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(model.config)
-        self.model = model
-
-    def encode(self, images: Any) -> Any:
-        return self.model.encode(images)
 
     def decode(self, embedding: Any, prompts: Any = None) -> Any:
         proposals = embedding.proposals

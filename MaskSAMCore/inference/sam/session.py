@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from MaskSAMCore.inference.sam.preprocessing import (
     to_grey,
 )
 from MaskSAMCore.inference.sam.runner import SamRunner
+from MaskSAMCore.inference.session import Session
 from MaskSAMCore.inference.sliding_window import hull
 from MaskSAMCore.intensities import modality, usable_intensities
 from MaskSAMCore.labels import Label, default_colors
@@ -62,7 +62,7 @@ class _BoxJob:
     logits: NDArray[np.float16] | None = None
 
 
-class SamSession:
+class SamSession(Session):
     """An open volume of a SAM, see :class:`Session`.
 
     Each box is segmented slice by slice along its best axis (:func:`box_slices.best_axis`). Its
@@ -97,17 +97,6 @@ class SamSession:
         self._is_ct: bool | None = None
         self._limits: Limits | None = None
         self._closed = False
-
-    def __enter__(self) -> SamSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def memory_bytes(self) -> int:

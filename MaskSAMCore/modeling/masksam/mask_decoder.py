@@ -222,11 +222,8 @@ class AdaptedMaskDecoder(Checkpointed):
         corners = sam.embed_boxes(prompts.boxes).reshape(lead, slices, 2, -1)
         if self.box_kinds is not None:
             kinds = prompts.box_kinds
-            if kinds is None:
-                kinds = torch.zeros(
-                    prompts.boxes.shape[:3], dtype=torch.long, device=corners.device
-                )
-            corners = corners + self.box_kinds[kinds.flatten(0, 1)]
+            kind = BoxKind.PROPOSED if kinds is None else kinds.flatten(0, 1)
+            corners = corners + self.box_kinds[kind]
         classes = (prompts.class_tokens + self.class_token).reshape(lead, slices, 1, -1)
         tokens = torch.cat([output, corners.to(output.dtype), classes.to(output.dtype)], 2)
         tokens, keys = self.transform(decoder.transformer, tokens, keys, key_position)
