@@ -305,6 +305,8 @@ class Soak:
             self._kill()
             self.user.wait(lambda: not self._client.running, "the worker's end")
         self._start()
+        # The client may learn only now that the worker before has ended.
+        self.user.wait(lambda: self._client.running, "a new worker")
         psutil.Process(self._client.pid).kill()
         self._end_killed()
 

@@ -81,7 +81,7 @@ class MainWindow(QtWidgets.QMainWindow):
         self.resize(*size)
         self._panel = QtWidgets.QScrollArea()
         self._panel.setWidgetResizable(True)
-        self._panel.setFixedWidth(max(360, size[0] // 3))
+        self.panel_width = max(360, size[0] // 3)
         central = QtWidgets.QWidget()
         layout = QtWidgets.QHBoxLayout(central)
         layout.addWidget(self._panel)
@@ -107,6 +107,15 @@ class MainWindow(QtWidgets.QMainWindow):
         grid.addLayout(box, row, column)
         grid.setRowStretch(row, 1)
         grid.setColumnStretch(column, 1)
+
+    @property
+    def panel_width(self) -> int:
+        """Width of the panel in pixels, which a user changes at its border."""
+        return self._panel.width
+
+    @panel_width.setter
+    def panel_width(self, pixels: int) -> None:
+        self._panel.setFixedWidth(pixels)
 
     def moduleSelector(self):
         """Return the window, which ``slicer.util.selectModule`` uses as the module selector."""

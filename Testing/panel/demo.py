@@ -14,7 +14,7 @@ from pathlib import Path
 
 from Testing import host
 from Testing.panel.helpers import User, drag, segmentations
-from Testing.panel.pictures import save_light_and_dark
+from Testing.panel.pictures import save_light_and_dark, save_narrow
 from Testing.slicer.helpers import MODULE, ROOT
 
 SIDES = ("left", "right")
@@ -46,6 +46,7 @@ def main() -> None:
         segment(user)
         show(panel, 1.0)
         save_light_and_dark(window, folder)
+        save_narrow(window, folder)
         hide_results()
         user.choose_model("hippocampus")
         for side in SIDES:
@@ -63,8 +64,8 @@ def main() -> None:
     if host.errors or host.messages.texts("error"):
         sys.exit(f"demo: {[*host.errors, *host.messages.texts('error')]}")
     print(
-        f"{folder}: scene.mrb (open it in 3D Slicer), panel.png, panel-dark.png, boxes.png;"
-        f" {time.perf_counter() - began:.1f} s"
+        f"{folder}: scene.mrb (open it in 3D Slicer), panel.png, panel-dark.png,"
+        f" panel-narrow.png, boxes.png; {time.perf_counter() - began:.1f} s"
     )
 
 

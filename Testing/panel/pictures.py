@@ -1,4 +1,4 @@
-"""Pictures of the window in Slicer's light and dark style."""
+"""Pictures of the window in Slicer's light and dark style, and with a narrow panel."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def save_light_and_dark(window, folder: Path) -> tuple[Path, Path]:
     window.save(files[1])
     application.setPalette(light)
     return files
+
+
+def save_narrow(window, folder: Path) -> Path:
+    """Save a picture of the window with a panel of 340 pixels, its scroll bar included, as panel-narrow.png."""
+    file, width = folder / "panel-narrow.png", window.panel_width
+    window.panel_width = 340
+    window.save(file)
+    window.panel_width = width
+    return file
 
 
 def dark_palette():
