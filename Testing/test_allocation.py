@@ -32,6 +32,6 @@ def test_memory_that_was_freed_is_used_again_without_page_faults() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=True
     )
-    # By default, each of the 20 rounds faults on each of its 34,000 pages. A small object that comes
-    # to lie within a freed tensor's memory may still make the heap grow, by a tensor or two.
+    # By default, each of the 20 rounds faults on each of its 34,000 pages. A small object that lies
+    # within a freed tensor's memory may still make the heap grow, by a tensor or two.
     assert int(done.stdout) < 20 * 34_000 / 4
