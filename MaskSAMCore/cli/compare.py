@@ -11,6 +11,9 @@ import typer
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.errors import MaskSAMError
 
+_DEFAULT_MINUTES = 60.0
+_LARGEST_SEED = 2**32 - 1
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the app."""
@@ -26,9 +29,10 @@ def compare(
     ),
     systems: str | None = typer.Option(
         None,
-        help="Comma-separated: masksam, masam, unet, a preset, the NAME of a --run, sam or medsam."
-        " Append -box or -boxes to prompt a system with the reference's boxes, one in space or one"
-        " on each slice. By default the systems of the papers.",
+        help="Comma-separated: masksam, masam, unet, a preset, the NAME of a --run, sam or medsam;"
+        " table4 for the ablations B1 to B9, prompt_forms for the four forms of prompts. Append"
+        " -box or -boxes to prompt a system with the reference's boxes, one in space or one on each"
+        " slice. By default the systems of the papers.",
     ),
     run: list[str] = typer.Option(
         [], metavar="NAME=FOLDER", help="Finished training to use instead of a new one; repeatable."
@@ -41,10 +45,28 @@ def compare(
         help='JSON file with "train", "val" and "test" cases; by default one case in five is held'
         " out.",
     ),
-    max_minutes: float = typer.Option(60.0, min=0.01, help="Time budget of each training."),
+    max_minutes: float | None = typer.Option(
+        None, min=0.01, help="Time budget of each training, 60 by default."
+    ),
+    iterations: int | None = typer.Option(
+        None, min=1, help="Iterations of each training, in place of a time budget."
+    ),
+    settings: list[str] = typer.Option(
+        [],
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting of all presets, as in masksam train; repeatable.",
+    ),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
     workers: int = typer.Option(1, min=0, help="Processes that augment windows."),
-    seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of each training."),
+    seed: int | None = typer.Option(
+        None, min=0, max=_LARGEST_SEED, help="Seed of each training, 0 by default."
+    ),
+    seeds: str | None = typer.Option(
+        None,
+        metavar="N,N,...",
+        help="Train every system with each of these seeds, and show means and spreads.",
+    ),
     orientation: str | None = typer.Option(
         None, help="Directions of depth, rows and columns of the slices, such as RSA."
     ),
@@ -57,7 +79,7 @@ def compare(
         from MaskSAMCore.research.comparison.compare import CompareOptions
         from MaskSAMCore.research.comparison.compare import compare as run_comparison
         from MaskSAMCore.research.comparison.stage import print_line
-        from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS
+        from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS, expand_groups
     except ImportError as error:
         if (error.name or "").startswith("MaskSAMCore"):
             raise MaskSAMError(
@@ -69,6 +91,14 @@ def compare(
     names: tuple[str, ...] = DEFAULT_SYSTEMS
     if systems is not None:
         names = tuple(name.strip() for name in systems.split(",") if name.strip())
+    if iterations is not None:
+        if max_minutes is not None:
+            raise MaskSAMError("--max-minutes and --iterations are two budgets: choose one")
+        settings = [f"iterations={iterations}", *settings]
+    elif max_minutes is None:
+        max_minutes = _DEFAULT_MINUTES
+    if seed is not None and seeds is not None:
+        raise MaskSAMError("--seed is one seed and --seeds several: choose one of the two")
     runs = {name: Path(folder) for name, folder in _pairs(run, "--run NAME=FOLDER").items()}
     written = Outputs((output / "comparison.json",), filled=(output,))
     given = Inputs(
@@ -80,12 +110,14 @@ def compare(
             CompareOptions(
                 dataset=dataset,
                 output=output,
-                systems=names,
+                systems=expand_groups(names),
                 splits=splits,
                 max_minutes=max_minutes,
+                settings=tuple(settings),
                 device=device,
                 workers=workers,
-                seed=seed,
+                seed=seed or 0,
+                seeds=() if seeds is None else _seeds(seeds),
                 orientation=None if orientation is None else orientation.upper(),
                 runs=runs,
                 presets=_pairs(preset, "--preset NAME=PRESET"),
@@ -94,6 +126,15 @@ def compare(
             ),
             print_line,
         )
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """Return the numbers of --seeds."""
+    numbers = [part.strip() for part in text.split(",")]
+    found = tuple(int(number) if number.isdecimal() else -1 for number in numbers)
+    if not all(0 <= seed <= _LARGEST_SEED for seed in found) or len(set(found)) < len(found):
+        raise MaskSAMError(f"--seeds must be different whole numbers, such as 0,1,2, not '{text}'")
+    return found
 
 
 def _pairs(values: list[str], form: str) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from MaskSAMCore.presets.paper import ACDC
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.research.ablations import ablations
@@ -34,4 +36,17 @@ def _ablations(prefix: str, whole: Preset) -> tuple[Preset, ...]:
     )
 
 
-PRESETS = (UNET, *_ablations("ablation", TINY), *_ablations("acdc_ablation", ACDC))
+def _prompt_forms(whole: Preset) -> tuple[Preset, ...]:
+    """Return a preset with the forms of prompts of Figure 2 (a) to (c); its own is (d)."""
+    return tuple(
+        replace(whole, name=f"{whole.name}_{form}", network=whole.network.replace(prompts=form))
+        for form in ("masks", "boxes", "both")
+    )
+
+
+PRESETS = (
+    UNET,
+    *_prompt_forms(TINY),
+    *_ablations("ablation", TINY),
+    *_ablations("acdc_ablation", ACDC),
+)

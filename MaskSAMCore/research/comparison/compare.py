@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from MaskSAMCore.data.splits import held_out_cases, split_cases
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.evaluation import evaluate, surfaces_available, write_summary
 from MaskSAMCore.inference.device import choose_device
+from MaskSAMCore.presets import find_preset
 from MaskSAMCore.research.comparison.folder import Folder, read_record, write_record
 from MaskSAMCore.research.comparison.stage import Job
-from MaskSAMCore.research.comparison.statistics import Row, compared_pairs, make_row
+from MaskSAMCore.research.comparison.statistics import Row, compared_pairs, make_row, over_seeds
 from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS, System, Training, find_systems
-from MaskSAMCore.research.comparison.tables import write_tables
+from MaskSAMCore.research.comparison.tables import write_seeds, write_tables
+from MaskSAMCore.training.overrides import change_preset
 from MaskSAMCore.training.run_folder import TrainingRecord
 
 
@@ -32,10 +35,13 @@ class CompareOptions:
         systems: names of systems, see `systems.find_systems`.
         splits: JSON file with "train" and "val", and "test" for an evaluation on cases that no
             training chose its weights on; None splits as a training does.
-        max_minutes: time budget of each training.
+        max_minutes: time budget of each training; None trains for the iterations of each preset.
+        settings: settings to change in all presets, "key=value".
         device: "auto", "cpu", "cuda" or "mps".
         workers: processes that augment windows in each training.
         seed: seed of each training.
+        seeds: seeds to train every system with, in place of ``seed``; figures are then means over
+            the seeds.
         orientation: orientation of all plans, or None.
         runs: folders of finished trainings by name.
         presets: presets by name of the training, in place of the default ones.
@@ -47,10 +53,12 @@ class CompareOptions:
     output: Path
     systems: tuple[str, ...] = DEFAULT_SYSTEMS
     splits: Path | None = None
-    max_minutes: float = 60.0
+    max_minutes: float | None = 60.0
+    settings: tuple[str, ...] = ()
     device: str = "auto"
     workers: int = 1
     seed: int = 0
+    seeds: tuple[int, ...] = ()
     orientation: str | None = None
     runs: Mapping[str, Path] = field(default_factory=dict)
     presets: Mapping[str, str] = field(default_factory=dict)
@@ -86,6 +94,9 @@ def compare(
     if importlib.util.find_spec("matplotlib") is None:
         raise MaskSAMError("the tables need matplotlib: pip install masksam[train]")
     systems, trainings = find_systems(options.systems, options.runs, options.presets)
+    for training in trainings.values():
+        if training.given is None:
+            change_preset(find_preset(training.preset), options.settings)
     device = choose_device(options.device).device.type
     dataset = open_dataset(options.dataset)
     split = split_cases(dataset, options.splits)
@@ -101,50 +112,59 @@ def compare(
             "split": split,
             "cases": cases,
             "max_minutes": options.max_minutes,
+            "settings": list(options.settings) or None,
             "device": device,
-            "seed": options.seed,
+            "seed": None if options.seeds else options.seed,
             "orientation": options.orientation,
         }
     )
-    write_record(folder.root / "split.json", {**split, "test": test})
+    write_record(folder.split, {**split, "test": test})
     file = options.sam_checkpoint
     job = Job(
         stage="train",
         folder=folder.root.resolve(),
         dataset=options.dataset.resolve(),
+        split=folder.split.resolve(),
+        cache=folder.cache.resolve(),
         cases=tuple(cases),
         device=device,
         max_minutes=options.max_minutes,
+        settings=options.settings,
         workers=options.workers,
         seed=options.seed,
         orientation=options.orientation,
         sam_checkpoint=None if file is None else file.resolve(),
     )
-    stages = _Stages(folder, job, report, run_stage)
-    problems = {name: stages.train(training) for name, training in trainings.items()}
-    rows = []
-    for system in systems:
-        training_of_system = trainings.get(system.training)
-        problem = (
-            problems.get(system.training, "")
-            or stages.segment(system, training_of_system)
-            or _evaluate(folder, system, dataset, cases)
-        )
-        if problem:
-            report(f"{system.name} is left out: {problem}")
-        rows.append(make_row(folder, system, training_of_system, dataset, problem))
-    if all(row.problem for row in rows):
-        raise MaskSAMError(f"no system could be evaluated: {rows[0].problem}")
     facts = {
         "dataset": dataset.name,
         "cases": f"{len(cases)} {'test' if test else 'validation'} cases",
         "training cases": str(len(split["train"])),
-        "budget": f"{options.max_minutes:g} minutes of training each",
-        "device": _device_name(folder, systems, device),
-        "seed": str(options.seed),
+        "budget": _budget(options),
+        "settings": ", ".join(options.settings),
+        "device": device,
+        "seed" if not options.seeds else "seeds": ", ".join(
+            map(str, options.seeds or [options.seed])
+        ),
         "command": options.command,
     }
-    write_tables(folder.root, rows, compared_pairs(rows), dataset.classes, facts, bool(test))
+    every: dict[int, list[Row]] = {}
+    rows: list[Row] = []
+    for seed in options.seeds or (options.seed,):
+        part = folder.of_seed(seed) if options.seeds else folder
+        stages = _Stages(
+            part, replace(job, folder=part.root.resolve(), seed=seed), report, run_stage
+        )
+        # Systems without a new training are the same for all seeds.
+        new = [s for s in systems if not every or _is_trained(trainings.get(s.training))]
+        every[seed] = stages.rows(new, trainings, dataset, cases)
+        rows = every[seed] if not options.seeds else over_seeds(every)
+        facts["device"] = _device_name(part, new, device)
+        write_tables(folder.root, rows, compared_pairs(rows), dataset.classes, facts, bool(test))
+        if options.seeds:
+            write_seeds(folder.root, every, dataset.classes)
+    if all(row.problem for row in rows):
+        raise MaskSAMError(f"no system could be evaluated: {rows[0].problem}")
+    shutil.rmtree(folder.cache, ignore_errors=True)
     report(f"the tables are in {folder.root / 'comparison.md'}, .csv and .png")
     return rows
 
@@ -172,10 +192,12 @@ def check_given(training: Training, dataset: Dataset, cases: list[str]) -> None:
 
 @dataclass(frozen=True)
 class _Stages:
-    """Runner of unfinished stages; both methods return a problem, or an empty string.
+    """Runner of the unfinished stages of a seed.
+
+    The methods `train` and `segment` return a problem, or an empty string.
 
     Attributes:
-        folder: the comparison's folder.
+        folder: the comparison's folder, or that of one of its seeds.
         job: the part of a job that all stages share.
         report: function that receives lines of text for the user.
         run: function that runs the job of a file and returns the exit status.
@@ -185,6 +207,30 @@ class _Stages:
     job: Job
     report: Callable[[str], None]
     run: Callable[[Path], int]
+
+    def rows(
+        self,
+        systems: Sequence[System],
+        trainings: Mapping[str, Training],
+        dataset: Dataset,
+        cases: list[str],
+    ) -> list[Row]:
+        """Train, segment and evaluate systems, and return their rows."""
+        rows = []
+        problems: dict[str, str] = {}
+        for system in systems:
+            training = trainings.get(system.training)
+            if training is not None and training.name not in problems:
+                problems[training.name] = self.train(training)
+            problem = (
+                problems.get(system.training, "")
+                or self.segment(system, training)
+                or _evaluate(self.folder, system, dataset, cases)
+            )
+            if problem:
+                self.report(f"{system.name} is left out: {problem}")
+            rows.append(make_row(self.folder, system, training, dataset, problem))
+        return rows
 
     def train(self, training: Training) -> str:
         """Train, unless the training is given or finished."""
@@ -235,6 +281,17 @@ def _evaluate(folder: Folder, system: System, dataset: Dataset, cases: list[str]
     return ""
 
 
-def _device_name(folder: Folder, systems: list[System], kind: str) -> str:
+def _is_trained(training: Training | None) -> bool:
+    """Return whether a comparison trains a system itself."""
+    return training is not None and training.given is None
+
+
+def _budget(options: CompareOptions) -> str:
+    if options.max_minutes is None:
+        return "the same number of iterations each"
+    return f"{options.max_minutes:g} minutes of training each"
+
+
+def _device_name(folder: Folder, systems: Sequence[System], kind: str) -> str:
     found = [read_record(folder.facts(system.name)).get("device") for system in systems]
     return next((str(device) for device in found if device), kind)

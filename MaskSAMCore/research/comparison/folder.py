@@ -8,6 +8,10 @@
 - ``comparison.md``, ``comparison.csv``, ``comparison.png``, ``cases.csv``, ``tests.csv``: the
   results.
 - ``jobs``: the stages' jobs and their errors.
+- ``cache``: the preprocessed cases, until the comparison is complete.
+
+A comparison with several seeds has ``seed_0``, ``seed_1``, ... with the runs, models, systems and
+jobs of each seed, and ``seeds.csv`` with their results.
 """
 
 from __future__ import annotations
@@ -30,6 +34,20 @@ class Folder:
     """
 
     root: Path
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the preprocessed cases, which all trainings share."""
+        return self.root / "cache"
+
+    @property
+    def split(self) -> Path:
+        """File with the cases."""
+        return self.root / "split.json"
+
+    def of_seed(self, seed: int) -> Folder:
+        """Return the folder of one of several seeds."""
+        return Folder(self.root / f"seed_{seed}")
 
     def run(self, training: str) -> Path:
         """Return the run folder of a training."""

@@ -30,13 +30,16 @@ class Job:
 
     Attributes:
         stage: "train" or "segment".
-        folder: the comparison's folder.
+        folder: the comparison's folder, or that of one of its seeds.
         dataset: the dataset's folder.
+        split: JSON file with the training and validation cases.
+        cache: folder of the preprocessed cases.
         cases: names of the cases to segment.
         device: "cpu", "cuda" or "mps".
         training: the training; None for a checkpoint.
         system: the system that segments; None for a training.
-        max_minutes: time budget of the training.
+        max_minutes: time budget of the training, or None for the preset's iterations.
+        settings: settings of the preset to change, "key=value".
         workers: processes that augment windows.
         seed: seed of the training.
         orientation: orientation of the plan, or None.
@@ -46,11 +49,14 @@ class Job:
     stage: Literal["train", "segment"]
     folder: Path
     dataset: Path
+    split: Path
+    cache: Path
     cases: tuple[str, ...]
     device: str
     training: Training | None = None
     system: System | None = None
-    max_minutes: float = 60.0
+    max_minutes: float | None = 60.0
+    settings: tuple[str, ...] = ()
     workers: int = 1
     seed: int = 0
     orientation: str | None = None
@@ -63,11 +69,14 @@ class Job:
             "stage": self.stage,
             "folder": str(self.folder),
             "dataset": str(self.dataset),
+            "split": str(self.split),
+            "cache": str(self.cache),
             "cases": list(self.cases),
             "device": self.device,
             "training": None if self.training is None else self.training.to_dict(),
             "system": None if self.system is None else asdict(self.system),
             "max_minutes": self.max_minutes,
+            "settings": list(self.settings),
             "workers": self.workers,
             "seed": self.seed,
             "orientation": self.orientation,
@@ -82,11 +91,14 @@ class Job:
             stage=values["stage"],
             folder=Path(values["folder"]),
             dataset=Path(values["dataset"]),
+            split=Path(values["split"]),
+            cache=Path(values["cache"]),
             cases=tuple(values["cases"]),
             device=values["device"],
             training=None if training is None else Training.from_dict(training),
             system=None if system is None else System(**system),
             max_minutes=values["max_minutes"],
+            settings=tuple(values["settings"]),
             workers=values["workers"],
             seed=values["seed"],
             orientation=values["orientation"],
@@ -98,6 +110,7 @@ def train(job: Job) -> None:
     """Train, or continue a training that was stopped."""
     from MaskSAMCore.presets import find_preset
     from MaskSAMCore.training.fit import FitOptions, fit
+    from MaskSAMCore.training.overrides import change_preset
 
     assert job.training is not None
     folder = Folder(job.folder)
@@ -106,15 +119,16 @@ def train(job: Job) -> None:
     options = FitOptions(
         dataset=job.dataset,
         run=run,
-        preset=find_preset(job.training.preset),
+        preset=change_preset(find_preset(job.training.preset), job.settings),
         orientation=job.orientation,
-        splits=folder.root / "split.json",
+        splits=job.split,
         max_minutes=job.max_minutes,
         resume=(run / "run.json").exists(),
         device=job.device,
         workers=job.workers,
         seed=job.seed,
         sam_checkpoint=job.sam_checkpoint,
+        cache=job.cache,
     )
     best = fit(options, print_line)
     write_record(folder.finished(job.training.name), {"best_validation_dice": best})

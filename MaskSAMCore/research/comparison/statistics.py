@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -16,6 +16,9 @@ from MaskSAMCore.evaluation import read_summary
 from MaskSAMCore.research.comparison.folder import Folder, read_record
 from MaskSAMCore.research.comparison.systems import System, Training
 from MaskSAMCore.training.run_folder import TrainingRecord, read_validation
+
+# Figures of which a row over several seeds has the plain mean.
+_AVERAGED = ("mean", "surface_dice", "hd95", "seconds", "memory", "minutes", "iterations")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Row:
         minutes: training time until the best weights.
         iterations: training iterations until the best weights.
         per_case: mean Dice over the classes of each case.
+        seeds: mean Dice of each seed, if there are several; all figures are then means over the
+            seeds, and the standard deviations those between them.
         problem: reason for a row without figures, else empty.
     """
 
@@ -54,6 +59,7 @@ class Row:
     minutes: float = math.nan
     iterations: float = math.nan
     per_case: Mapping[str, float] = field(default_factory=dict)
+    seeds: Mapping[int, float] = field(default_factory=dict)
     problem: str = ""
 
 
@@ -138,6 +144,45 @@ def _training_facts(folder: Folder, training: Training | None) -> tuple[float, f
     return (
         float(found.get("minutes", math.nan if minutes is None else minutes)),
         float(found.get("iteration", math.nan)),
+    )
+
+
+def over_seeds(rows: Mapping[int, Sequence[Row]]) -> list[Row]:
+    """Return one row for each system with the means over its seeds.
+
+    Args:
+        rows: rows by seed. A system without a new training is in those of the first seed only.
+    """
+    found: dict[str, dict[int, Row]] = {}
+    for seed, each in rows.items():
+        for row in each:
+            found.setdefault(row.system, {})[seed] = row
+    return [_mean_row(by_seed) for by_seed in found.values()]
+
+
+def _mean_row(rows: Mapping[int, Row]) -> Row:
+    """Return the means of a system's rows, by seed; seeds without figures are left out."""
+    known = {seed: row for seed, row in rows.items() if not row.problem}
+    first = next(iter((known or rows).values()))
+    if not known:
+        return first
+
+    def mean(name: str) -> float:
+        return mean_of([getattr(row, name) for row in known.values()])
+
+    dice = {}
+    for name in first.dice:
+        means = [row.dice[name][0] for row in known.values()]
+        dice[name] = mean_of(means), spread_of(means)
+    return replace(
+        first,
+        dice=dice,
+        spread=spread_of([row.mean for row in known.values()]),
+        per_case={
+            case: mean_of([row.per_case[case] for row in known.values()]) for case in first.per_case
+        },
+        seeds={seed: row.mean for seed, row in known.items()},
+        **{name: mean(name) for name in _AVERAGED},
     )
 
 

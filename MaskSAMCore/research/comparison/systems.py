@@ -16,6 +16,11 @@ Prompt = Literal["none", "box", "boxes"]
 # Short names of trainings and checkpoints, with their default presets and catalog names.
 TRAININGS = {"masksam": "tiny", "masam": "masam_tiny", "unet": "unet"}
 CHECKPOINTS = {"sam": "sam_vit_b", "medsam": "medsam"}
+# Short names of several systems.
+GROUPS = {
+    "table4": tuple(f"ablation_b{number}" for number in range(1, 10)),
+    "prompt_forms": ("tiny_masks", "tiny_boxes", "tiny_both", "ablation_b9"),
+}
 DEFAULT_SYSTEMS = (
     "masksam",
     "masksam-box",
@@ -73,6 +78,11 @@ class Training:
         """Build a training from the plain types of :meth:`to_dict`."""
         given = values["given"]
         return cls(values["name"], values["preset"], None if given is None else Path(given))
+
+
+def expand_groups(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names of systems with each group replaced by its members, each name once."""
+    return tuple(dict.fromkeys(one for name in names for one in GROUPS.get(name, (name,))))
 
 
 def find_systems(

@@ -14,9 +14,16 @@ import numpy as np
 from MaskSAMCore.io import atomic_file, write_text
 from MaskSAMCore.research.comparison.statistics import Pair, Row
 
-NOTES = (
+SPREAD = (
     'Dice: mean (standard deviation) over the cases; "mean" first averages the classes of each'
-    " case. Surface Dice at 1 mm and the 95 % Hausdorff distance (HD95) are means over cases and"
+    " case."
+)
+SPREAD_OF_SEEDS = (
+    "Dice: mean over the cases and the seeds (standard deviation of the seeds' means), and the mean"
+    " of each seed. The tests compare the means over the seeds of each case."
+)
+NOTES = (
+    " Surface Dice at 1 mm and the 95 % Hausdorff distance (HD95) are means over cases and"
     " classes; HD95 is infinite if a class was missed. Parameters are in millions."
     ' "minutes" and "iterations" are those until the best weights. The time is that of one volume'
     " from memory to labelmap, the memory is the peak of the segmenting process."
@@ -86,7 +93,7 @@ def markdown(
             ' are slightly too high. A split file with "test" cases avoids that.\n'
         )
     parts.append(_markdown_table(*shown_table(rows, classes)))
-    parts.append(NOTES)
+    parts.append((SPREAD_OF_SEEDS if any(row.seeds for row in rows) else SPREAD) + NOTES)
     left_out = [f"- {row.system}: {row.problem}" for row in rows if row.problem]
     if left_out:
         parts.append("## Left out\n\n" + "\n".join(left_out) + "\n")
@@ -108,6 +115,9 @@ def shown_table(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[str],
     """Return the heading and the lines of the table with rounded figures."""
     heading = ["system", "network", *classes, "mean", "surface Dice", "HD95 mm"]
     heading += ["tunable M", "total M", "minutes", "iterations", "s a volume", "memory GiB"]
+    seeded = any(row.seeds for row in rows)
+    if seeded:
+        heading.append("seeds")
     lines = []
     for row in rows:
         dice = [row.dice.get(name, (math.nan, math.nan)) for name in classes]
@@ -125,6 +135,7 @@ def shown_table(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[str],
                 _number(row.iterations, 0),
                 _number(row.seconds, 2),
                 _number(row.memory / 2**30, 2),
+                *([" ".join(_number(dice, 4) for dice in row.seeds.values())] if seeded else []),
             ]
         )
     return heading, lines
@@ -147,6 +158,24 @@ def plain_table(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[Any],
         known = ["" if math.isnan(value) else value for value in figures]
         lines.append([row.system, row.network, *known, row.problem])
     return heading, lines
+
+
+def write_seeds(folder: Path, rows: Mapping[int, Sequence[Row]], classes: Sequence[str]) -> None:
+    """Write ``seeds.csv`` with the Dice of every system and seed.
+
+    Args:
+        folder: the comparison's folder.
+        rows: rows of the systems by seed.
+        classes: names of the classes, in order.
+    """
+    heading = ["system", "seed", *(f"dice {name}" for name in classes), "dice mean", "iterations"]
+    lines: list[list[Any]] = [
+        [row.system, seed, *(row.dice[name][0] for name in classes), row.mean, row.iterations]
+        for seed, each in rows.items()
+        for row in each
+        if not row.problem
+    ]
+    write_text(folder / "seeds.csv", _csv([heading, *lines]))
 
 
 def draw(rows: Sequence[Row], classes: Sequence[str], facts: Mapping[str, str], path: Path) -> None:

@@ -19,6 +19,12 @@ from Testing.helpers.sam_reference import small_sam
 from Testing.helpers.short_run import VALUES, write_gapped_dataset
 
 
+def job_of(folder: Path, dataset: Path, cases: tuple[str, ...]) -> Job:
+    """Return a job that segments cases on the CPU."""
+    split, cache = folder / "split.json", folder / "cache"
+    return Job("segment", folder / "out", dataset, split, cache, cases, "cpu")
+
+
 @pytest.mark.parametrize("prompt", ["box", "boxes"])
 def test_masks_of_a_sam_checkpoint_get_the_values_of_the_dataset(
     prompt: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -32,7 +38,7 @@ def test_masks_of_a_sam_checkpoint_get_the_values_of_the_dataset(
     monkeypatch.setattr(SamSegmenter, "from_model", staticmethod(load_small_sam))
     cases = ("case_00", "case_01")
     system = System("sam-boxes", "", "sam_vit_b", prompt)
-    segment(Job("segment", tmp_path / "out", dataset, cases, "cpu", system=system))
+    segment(replace(job_of(tmp_path, dataset, cases), system=system))
     folder = Folder(tmp_path / "out")
     found = set()
     for case in cases:
@@ -56,7 +62,7 @@ def test_masks_of_a_sam_checkpoint_get_the_values_of_the_dataset(
 def test_a_job_is_read_back_as_it_was_written(tmp_path: Path):
     training = Training("mine", "", tmp_path / "run")
     system = System("mine-box", "mine", "", "box")
-    job = Job("segment", tmp_path, tmp_path / "data", ("a", "b"), "cpu", training, system)
-    with_sam = replace(job, sam_checkpoint=tmp_path / "sam.pth", orientation="RSA")
-    for one in (job, with_sam):
+    job = replace(job_of(tmp_path, tmp_path / "data", ("a", "b")), training=training, system=system)
+    changed = replace(job, max_minutes=None, settings=("iterations=9",), orientation="RSA")
+    for one in (job, changed, replace(changed, sam_checkpoint=tmp_path / "sam.pth")):
         assert Job.from_dict(json.loads(json.dumps(one.to_dict()))) == one

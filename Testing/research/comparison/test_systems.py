@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS, find_systems
+from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS, expand_groups, find_systems
 
 
 def test_the_default_systems_share_three_trainings_and_two_checkpoints():
@@ -33,6 +33,13 @@ def test_presets_and_given_runs_are_systems():
         ("mine", ""),
     ]
     assert systems[-1].training == "mine" and systems[-1].prompt == "boxes"
+
+
+def test_groups_of_systems_have_one_name():
+    names = expand_groups(["table4", "prompt_forms", "unet"])
+    assert names[0] == "ablation_b1" and names[8] == "ablation_b9" and len(names) == 13
+    systems, trainings = find_systems(names, {}, {})
+    assert [system.name for system in systems] == list(names) == list(trainings)
 
 
 @pytest.mark.parametrize(

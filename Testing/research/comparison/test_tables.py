@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from MaskSAMCore.research.comparison.statistics import Row, compared_pairs
-from MaskSAMCore.research.comparison.tables import write_tables
+from MaskSAMCore.research.comparison.statistics import Row, compared_pairs, over_seeds
+from MaskSAMCore.research.comparison.tables import write_seeds, write_tables
 from Testing.research.comparison.helpers import row_of
 
 
@@ -35,3 +35,18 @@ def test_tables_are_written_as_markdown_csv_and_figure(tmp_path: Path):
     tests = list(csv.DictReader((tmp_path / "tests.csv").open(encoding="utf-8")))
     assert tests[0]["first"] == "masksam"
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
+
+
+def test_tables_of_several_seeds_show_each_seed(tmp_path: Path):
+    by_seed = {0: [row_of("masksam", [0.8, 0.9])], 5: [row_of("masksam", [0.6, 0.7])]}
+    rows = over_seeds(by_seed)
+    write_tables(tmp_path, rows, [], ["A"], {"dataset": "Generated"}, True)
+    write_seeds(tmp_path, by_seed, ["A"])
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "| 0.7500 (0.141) |" in text and "| 0.8500 0.6500 |" in text
+    assert "standard deviation of the seeds' means" in text
+    lines = list(csv.DictReader((tmp_path / "seeds.csv").open(encoding="utf-8")))
+    assert [(line["seed"], float(line["dice mean"])) for line in lines] == [
+        ("0", pytest.approx(0.85)),
+        ("5", pytest.approx(0.65)),
+    ]
