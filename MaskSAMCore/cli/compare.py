@@ -30,9 +30,10 @@ def compare(
     systems: str | None = typer.Option(
         None,
         help="Comma-separated: masksam, masam, unet, a preset, the NAME of a --run, sam or medsam;"
-        " table4 for the ablations B1 to B9, prompt_forms for the four forms of prompts. Append"
-        " -box or -boxes to prompt a system with the reference's boxes, one in space or one on each"
-        " slice. By default the systems of the papers.",
+        " table4 for the ablations B1 to B9, prompt_forms for the four forms of prompts, baselines"
+        " for small SAMed, Med-SA, 3DSAM-adapter and SAM3D. Append -box or -boxes to prompt a"
+        " system with the reference's boxes, one in space or one on each slice. By default the"
+        " systems of the papers.",
     ),
     run: list[str] = typer.Option(
         [], metavar="NAME=FOLDER", help="Finished training to use instead of a new one; repeatable."

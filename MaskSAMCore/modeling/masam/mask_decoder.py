@@ -1,4 +1,5 @@
-"""MA-SAM's mask decoder: one mask token for each class, masks at the resolution of SAM's input."""
+"""Mask decoder with one mask token for each class: MA-SAM's, whose masks have the resolution of
+SAM's input, and SAMed's, whose masks have that of SAM."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from MaskSAMCore.modeling.layers import layer_norm_2d
-from MaskSAMCore.modeling.masam.config import MASamConfig
+from MaskSAMCore.modeling.sam.config import SamConfig
 from MaskSAMCore.modeling.sam.package import segment_anything
 
 
@@ -30,28 +31,44 @@ class UpscalingStage(nn.Module):
         return F.gelu(x)
 
 
-class MASamDecoder(nn.Module):
-    """Mask tokens, upscaling and hypernetworks of MA-SAM; slices are decoded one by one.
+class ClassTokenDecoder(nn.Module):
+    """Mask tokens, upscaling and hypernetworks; slices are decoded one by one.
 
     The SAM with the prompt encoder and the mask decoder, which are trained, is an argument of
     ``forward``. The first of the K + 1 mask tokens is the background's. SAM's upscaling ends at 4
     times the token grid; further stages lead up to the resolution of SAM's input. The two corner
     tokens of a box also carry the embedding of its class, which is initialised to zero.
+
+    Args:
+        config: shape of the SAM.
+        num_classes: K.
+        further_stages: further stages of upscaling follow SAM's.
+        upscaling_norm: SAM's second transposed convolution is followed by a LayerNorm.
+        boxes: the decoder gets boxes of classes.
     """
 
-    def __init__(self, config: MASamConfig) -> None:
+    def __init__(
+        self,
+        config: SamConfig,
+        num_classes: int,
+        further_stages: bool = True,
+        upscaling_norm: bool = False,
+        boxes: bool = True,
+    ) -> None:
         super().__init__()
-        dim = config.sam.prompt_dim
-        count = config.num_classes + 1
+        dim = config.prompt_dim
+        count = num_classes + 1
         self.mask_tokens = nn.Embedding(count, dim)
-        self.box_class = nn.Embedding(config.num_classes, dim)
-        nn.init.zeros_(self.box_class.weight)
+        self.box_class: nn.Embedding | None = None
+        if boxes:
+            self.box_class = nn.Embedding(num_classes, dim)
+            nn.init.zeros_(self.box_class.weight)
         self.upscaling_norm: nn.Module | None = None
-        if config.upscaling_norm:
+        if upscaling_norm:
             self.upscaling_norm = segment_anything("modeling.common").LayerNorm2d(dim // 8)
         widths = []
         scale, width = 4, dim // 8
-        while scale < config.sam.patch_size:
+        while further_stages and scale < config.patch_size:
             widths.append(width)
             scale, width = 2 * scale, width // 2
         self.further = nn.Sequential(
@@ -63,7 +80,8 @@ class MASamDecoder(nn.Module):
     def forward(
         self, sam: Any, neck: Tensor, boxes: Tensor | None = None, classes: Tensor | None = None
     ) -> Tensor:
-        """Return the class logits (B, K + 1, T, rows, columns) at the resolution of SAM's input.
+        """Return the class logits (B, K + 1, T, rows, columns), at the resolution of SAM's input or
+        without further stages at 4 times the token grid.
 
         Args:
             sam: SAM with the prompt encoder and the mask decoder.
@@ -75,7 +93,7 @@ class MASamDecoder(nn.Module):
         batch, slices, _, _, dim = neck.shape
         tokens = torch.cat([decoder.iou_token.weight, self.mask_tokens.weight])
         tokens = tokens.expand(batch, -1, -1)
-        if boxes is not None and classes is not None:
+        if boxes is not None and classes is not None and self.box_class is not None:
             corners = sam.embed_boxes(boxes) + self.box_class(classes - 1)[:, None]
             tokens = torch.cat([tokens, corners.to(tokens.dtype)], 1)
         tokens = tokens.repeat_interleave(slices, 0)
@@ -99,3 +117,13 @@ class MASamDecoder(nn.Module):
             return upscaled
         first, norm, act1, second, act2 = layers
         return act2(self.upscaling_norm(second(act1(norm(first(image))))))
+
+
+def freeze_unused_parts(sam: Any) -> None:
+    """Freeze the parts of SAM that a decoder with class tokens never runs: SAM's own mask tokens
+    and their networks, mask quality, mask and point prompts."""
+    decoder, prompts = sam.mask_decoder, sam.prompt_encoder
+    masks = [decoder.mask_tokens, decoder.output_hypernetworks_mlps, prompts.mask_downscaling]
+    points = [prompts.point_embeddings[0], prompts.point_embeddings[1]]
+    for part in (*masks, *points, prompts.not_a_point_embed, decoder.iou_prediction_head):
+        part.requires_grad_(False)

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from MaskSAMCore.modeling.base import ClassScores, Network
 from MaskSAMCore.modeling.box_prompts import BoxPrompts
 from MaskSAMCore.modeling.boxes import inside_boxes
-from MaskSAMCore.modeling.layers import channels_last
 from MaskSAMCore.modeling.masam.config import MASamConfig
 from MaskSAMCore.modeling.masam.image_encoder import MASamEncoder
-from MaskSAMCore.modeling.masam.mask_decoder import MASamDecoder
+from MaskSAMCore.modeling.masam.mask_decoder import ClassTokenDecoder, freeze_unused_parts
 from MaskSAMCore.modeling.sam.build import Sam, build_sam
+from MaskSAMCore.modeling.sam.slices import build_channel_mixer, resized_slices, rgb_slices
 
 
 @dataclass
@@ -46,38 +45,19 @@ class MASam(Network):
     def __init__(self, config: MASamConfig) -> None:
         super().__init__(config)
         self.sam = build_sam(config.sam, config.grid)
-        self.to_rgb: nn.Linear | None = None
-        if config.in_channels not in (1, 3):
-            self.to_rgb = nn.Linear(config.in_channels, 3)
+        self.to_rgb = build_channel_mixer(config.in_channels)
         self.encoder = MASamEncoder(config)
-        self.decoder = MASamDecoder(config)
+        self.decoder = ClassTokenDecoder(
+            config.sam, config.num_classes, upscaling_norm=config.upscaling_norm
+        )
         self.sam.image_encoder.requires_grad_(not config.sam.frozen)
-        for part in self._unused_parts():
-            part.requires_grad_(False)
-
-    def _unused_parts(self) -> list[nn.Module]:
-        """Return the parts of SAM that MA-SAM never runs: its own mask tokens and their networks,
-        mask quality, mask and point prompts."""
-        decoder, prompts = self.sam.mask_decoder, self.sam.prompt_encoder
-        masks = [decoder.mask_tokens, decoder.output_hypernetworks_mlps, prompts.mask_downscaling]
-        points = [prompts.point_embeddings[0], prompts.point_embeddings[1]]
-        return [*masks, *points, prompts.not_a_point_embed, decoder.iou_prediction_head]
+        freeze_unused_parts(self.sam)
 
     def encode(self, images: Tensor) -> MASamEmbedding:
         """Return the embedding of windows (B, C, T, H, W)."""
         self.check_window(images)
-        return MASamEmbedding(self.encoder(self.sam.image_encoder, self.slices(images)))
-
-    def slices(self, images: Tensor) -> Tensor:
-        """Return images (B, C, T, H, W) as SAM's input (B, T, rows, columns, 3)."""
-        x = channels_last(images)
-        x = x.expand(*x.shape[:-1], 3) if x.shape[-1] == 1 else x
-        x = x if self.to_rgb is None else self.to_rgb(x)
-        if x.shape[2:4] == self.config.image_size:
-            return x
-        flat = x.flatten(0, 1).permute(0, 3, 1, 2)
-        flat = F.interpolate(flat, self.config.image_size, mode="bilinear", align_corners=False)
-        return flat.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+        slices = rgb_slices(images, self.to_rgb, self.config.image_size)
+        return MASamEmbedding(self.encoder(self.sam.image_encoder, slices))
 
     def run_decoder(
         self,
@@ -93,11 +73,7 @@ class MASam(Network):
             classes: (B,) class index of each box, 1 to K, or None.
         """
         logits = self.decoder(self.sam, embedding.neck, boxes, classes).float()
-        size = self.config.window[1:]
-        if logits.shape[-2:] == size:
-            return logits
-        flat = F.interpolate(logits.flatten(1, 2), size, mode="bilinear", align_corners=False)
-        return flat.unflatten(1, logits.shape[1:3])
+        return resized_slices(logits, self.config.window[1:])
 
     def decode(self, embedding: MASamEmbedding, prompts: BoxPrompts | None = None) -> ClassScores:
         """Return the class probabilities of encoded windows.

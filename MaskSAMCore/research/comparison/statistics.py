@@ -17,9 +17,6 @@ from MaskSAMCore.research.comparison.folder import Folder, read_record
 from MaskSAMCore.research.comparison.systems import System, Training
 from MaskSAMCore.training.run_folder import TrainingRecord, read_validation
 
-# Figures of which a row over several seeds has the plain mean.
-_AVERAGED = ("mean", "surface_dice", "hd95", "seconds", "memory", "minutes", "iterations")
-
 
 @dataclass(frozen=True)
 class Row:
@@ -167,22 +164,24 @@ def _mean_row(rows: Mapping[int, Row]) -> Row:
     if not known:
         return first
 
-    def mean(name: str) -> float:
-        return mean_of([getattr(row, name) for row in known.values()])
-
+    each = list(known.values())
     dice = {}
     for name in first.dice:
-        means = [row.dice[name][0] for row in known.values()]
+        means = [row.dice[name][0] for row in each]
         dice[name] = mean_of(means), spread_of(means)
     return replace(
         first,
         dice=dice,
-        spread=spread_of([row.mean for row in known.values()]),
-        per_case={
-            case: mean_of([row.per_case[case] for row in known.values()]) for case in first.per_case
-        },
+        spread=spread_of([row.mean for row in each]),
+        per_case={case: mean_of([row.per_case[case] for row in each]) for case in first.per_case},
         seeds={seed: row.mean for seed, row in known.items()},
-        **{name: mean(name) for name in _AVERAGED},
+        mean=mean_of([row.mean for row in each]),
+        surface_dice=mean_of([row.surface_dice for row in each]),
+        hd95=mean_of([row.hd95 for row in each]),
+        seconds=mean_of([row.seconds for row in each]),
+        memory=mean_of([row.memory for row in each]),
+        minutes=mean_of([row.minutes for row in each]),
+        iterations=mean_of([row.iterations for row in each]),
     )
 
 

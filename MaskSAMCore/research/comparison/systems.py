@@ -20,6 +20,7 @@ CHECKPOINTS = {"sam": "sam_vit_b", "medsam": "medsam"}
 GROUPS = {
     "table4": tuple(f"ablation_b{number}" for number in range(1, 10)),
     "prompt_forms": ("tiny_masks", "tiny_boxes", "tiny_both", "ablation_b9"),
+    "baselines": ("samed_tiny", "med_sa_tiny", "3dsam_adapter_tiny", "sam3d_tiny"),
 }
 DEFAULT_SYSTEMS = (
     "masksam",

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from MaskSAMCore.modeling.configuration import Configuration
+from MaskSAMCore.research.class_logits import supervised_loss
 from MaskSAMCore.research.unet.network import UNet
-from MaskSAMCore.training.losses.common import cross_entropy_and_dice, split_shared_settings
+from MaskSAMCore.training.losses.common import split_shared_settings
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,5 @@ def training_loss(
     shares = [0.5**index for index in range(len(stages))]
     if len(stages) > 1:
         shares[-1] = 0.0
-    loss = stages[0].new_zeros(())
-    parts = {name: stages[0].new_zeros(()) for name in ("cross_entropy", "dice")}
-    for share, logits in zip(shares, stages, strict=True):
-        target = labels
-        if logits.shape[2:] != labels.shape[1:]:
-            coarse = F.interpolate(labels[:, None].float(), logits.shape[2:], mode="nearest")
-            target = coarse[:, 0].long()
-        entropy, dice = cross_entropy_and_dice(logits.float(), target, background=False)
-        part = settings.cross_entropy * entropy + settings.dice * dice
-        loss = loss + share / sum(shares) * part
-        parts["cross_entropy"] += share / sum(shares) * entropy.detach()
-        parts["dice"] += share / sum(shares) * dice.detach()
-    return loss, parts
+    weights = settings.cross_entropy, settings.dice
+    return supervised_loss(stages, labels, shares, weights, background=False)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
-from MaskSAMCore.modeling.base import ClassScores, Network
-from MaskSAMCore.modeling.box_prompts import BoxPrompts
-from MaskSAMCore.modeling.boxes import inside_boxes
 from MaskSAMCore.modeling.layers import Convolution3d
+from MaskSAMCore.research.class_logits import ClassLogitsNetwork
 from MaskSAMCore.research.unet.config import UNetConfig
 
 
-class UNet(Network):
+class UNet(ClassLogitsNetwork):
     """U-Net behind the interface of the other networks.
 
     Raises:
         ValueError: ``dynamic-network-architectures`` is not installed.
     """
-
-    training_methods: ClassVar[tuple[str, ...]] = ("encode", "supervised_logits")
 
     config: UNetConfig
 
@@ -66,19 +62,6 @@ class UNet(Network):
         self.network.decoder.deep_supervision = False
         logits: Tensor = self.network(images)
         return logits
-
-    def decode(self, embedding: Tensor, prompts: BoxPrompts | None = None) -> ClassScores:
-        """Return the class probabilities of class logits (B, K + 1, T, H, W).
-
-        The network has no prompts: a box only removes voxels of its class that lie outside.
-        """
-        scores = embedding.float().softmax(1)
-        if prompts is None:
-            return ClassScores(scores)
-        boxes = prompts.boxes.float()
-        inside = inside_boxes(boxes.flatten(0, 2), *scores.shape[-2:]).unflatten(0, boxes.shape[:3])
-        inside = inside & prompts.present[..., None, None]
-        return ClassScores(scores * (inside | ~prompts.given[..., None, None, None]))
 
 
 def replace_convolutions(network: nn.Module) -> None:
