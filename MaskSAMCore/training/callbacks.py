@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning
 import torch
@@ -140,6 +140,20 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+class ScoresReceiver(Protocol):
+    """Receiver of the scores of each validation."""
+
+    def save(self, module: MaskSAMModule, scores: Scores, best: bool) -> None:
+        """Receive scores.
+
+        Args:
+            module: module of the training, its averaged weights in place.
+            scores: scores of these weights.
+            best: True if these weights score higher than all earlier ones of the training.
+        """
+        ...
+
+
 @dataclass
 class BestWeightsSaver:
     """Writer of a validation's weights, scores and curves. It can be sent to spawned processes.
@@ -192,7 +206,7 @@ class Validation(Callback):
         share: largest share of the time that validations take.
         minutes: least time between two validations in minutes.
         evaluate: function that scores a network on a kind of device.
-        saver: writer of the weights and scores.
+        saver: receiver of the scores, such as the writer of the weights.
         checkpoints: callback whose checkpoint is saved before each validation but the last, because
             a validation may take long.
     """
@@ -202,7 +216,7 @@ class Validation(Callback):
         share: float,
         minutes: float,
         evaluate: Callable[[Network, str], Scores],
-        saver: BestWeightsSaver,
+        saver: ScoresReceiver,
         checkpoints: ResumableCheckpoints,
     ) -> None:
         self.share = share

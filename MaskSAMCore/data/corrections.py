@@ -1,0 +1,241 @@
+"""Folders of corrected cases: nnU-Net datasets that record which classes are right in each case.
+
+``dataset.json`` has nnU-Net's keys and ``checked``, the names of the right classes by case. A class
+that is checked and has no voxel is absent from the case. A case without an entry is right as a
+whole. Cases are appended and never overwritten, and the integers of the labels never change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MaskSAMCore.data.dataset import Dataset, examine_dataset
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io import read_json, write_json, write_volume
+from MaskSAMCore.io.files import made_folders, temporary_folder
+
+_ENDING = ".nii.gz"
+_DESCRIPTION = "dataset.json"
+# Characters that a file name cannot have on every system, or that the shell would interpret.
+_UNUSABLE = re.compile(r"[^\w.-]+", re.ASCII)
+_LARGEST = np.iinfo(np.uint16).max
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """A folder of corrected cases.
+
+    Attributes:
+        dataset: dataset with the complete cases.
+        checked: names of the classes that are right in each case.
+    """
+
+    dataset: Dataset
+    checked: Mapping[str, frozenset[str]]
+
+
+def read_corrections(folder: Path) -> Corrections:
+    """Read a folder of corrected cases, or any nnU-Net dataset, whose cases are right as a whole.
+
+    Cases that a stopped :func:`append_case` left incomplete are not among them.
+
+    Raises:
+        MaskSAMError: the folder is not a dataset, or ``checked`` names unknown classes.
+    """
+    dataset, problems = examine_dataset(folder)
+    if dataset.scheme is not None:
+        raise MaskSAMError(f"{folder} has no images: give volumes with their segmentations")
+    if problems:
+        raise MaskSAMError("; ".join(problems))
+    path = folder / _DESCRIPTION
+    entries = _checked(path, read_json(path))
+    known = frozenset(dataset.classes)
+    for name, classes in entries.items():
+        unknown = sorted(classes - known)
+        if unknown:
+            raise MaskSAMError(f"{path}: 'checked' of {name} has unknown classes: {unknown}")
+    cases = tuple(
+        case
+        for case in dataset.cases
+        if case.name not in entries or all(file.is_file() for file in (*case.images, case.labelmap))
+    )
+    if not cases:
+        raise MaskSAMError(f"{folder} has no complete case")
+    checked = {case.name: entries.get(case.name, known) for case in cases}
+    return Corrections(replace(dataset, cases=cases), checked)
+
+
+def append_case(
+    folder: Path,
+    channels: Sequence[Volume],
+    labelmap: NDArray[np.integer],
+    labels: Mapping[str, int],
+    checked: Collection[str],
+    name: str,
+    channel_names: Sequence[str] | None = None,
+) -> str:
+    """Add a corrected case to a folder, which is made if it does not exist.
+
+    Args:
+        folder: folder of corrected cases.
+        channels: one volume for each channel, all on one grid.
+        labelmap: integers [K, J, I] on the grid of the channels.
+        labels: value in the labelmap of each class name, without the background.
+        checked: names of the classes that are right, among those of ``labels``.
+        name: name of the case; characters that a file name cannot have are replaced, and a second
+            case of the same name gets a number.
+        channel_names: names of the channels in a new folder; None for "MR" or, with several
+            channels, "MR0", "MR1" and so on.
+
+    Returns:
+        The name of the case in the folder.
+
+    Raises:
+        MaskSAMError: the parts of the case do not fit each other or the folder, or the folder
+            cannot be written. The folder is unchanged then.
+    """
+    _check_case(channels, labelmap, labels, checked)
+    path = folder / _DESCRIPTION
+    with ExitStack() as stack:
+        folders = [folder, folder / "imagesTr", folder / "labelsTr"]
+        stack.enter_context(made_folders(folders))
+        description = _description(path, channels, channel_names)
+        stored, values = _merged_labels(description, labels, path)
+        entries = _checked(path, description)
+        case = _free_name(name, folder, description["file_ending"], entries)
+        renumbered = np.zeros(labelmap.shape, np.min_scalar_type(max(values.values())))
+        for value, new in values.items():
+            renumbered[labelmap == value] = new
+        temporary = stack.enter_context(temporary_folder(path))
+        ending = description["file_ending"]
+        images = [f"{case}_{index:04d}{ending}" for index in range(len(channels))]
+        for file, volume in zip(images, channels, strict=True):
+            write_volume(volume, temporary / file)
+        file = f"{case}{ending}"
+        write_volume(replace(channels[0], array=renumbered), temporary / file)
+        kept = {each: sorted(classes) for each, classes in entries.items()}
+        changed = {
+            **description,
+            "labels": stored,
+            "numTraining": len(_cases(folder, ending)) + 1,
+            "checked": {**kept, case: sorted(checked)},
+        }
+        # With an entry in "checked" a case whose files are not all there is known as incomplete.
+        write_json(path, changed, ensure_ascii=False)
+        for image in images:
+            (temporary / image).replace(folder / "imagesTr" / image)
+        (temporary / file).replace(folder / "labelsTr" / file)
+    return case
+
+
+def _check_case(
+    channels: Sequence[Volume],
+    labelmap: NDArray[np.integer],
+    labels: Mapping[str, int],
+    checked: Collection[str],
+) -> None:
+    """Raise an error if the parts of a case do not fit each other."""
+    if not channels:
+        raise MaskSAMError("a corrected case needs a volume")
+    if any(not volume.same_grid(channels[0]) for volume in channels[1:]):
+        raise MaskSAMError("the channels of a corrected case must share one grid")
+    if labelmap.shape != channels[0].shape:
+        raise MaskSAMError("the segmentation is not on the grid of the volume: resample it first")
+    if not labels or not checked:
+        raise MaskSAMError("no class is checked: check the classes that are right in this case")
+    unknown = sorted(set(checked) - set(labels))
+    if unknown:
+        raise MaskSAMError(f"the segmentation has no class {', '.join(unknown)}")
+    known = np.array([0, *labels.values()])
+    if len(set(known.tolist())) < len(known) or known.min() < 0:
+        raise MaskSAMError("the classes of a segmentation need different values from 1 up")
+    unnamed = np.setdiff1d(np.unique(labelmap), known)
+    if unnamed.size:
+        raise MaskSAMError(f"the segmentation has the value {unnamed[0]}, which is no class")
+
+
+def _description(
+    path: Path, channels: Sequence[Volume], channel_names: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the content of ``dataset.json``, or that of a new folder."""
+    if path.is_file():
+        values = read_json(path)
+        if not isinstance(values, dict) or not isinstance(values.get("channel_names"), dict):
+            raise MaskSAMError(f"{path} does not describe a dataset: choose another folder")
+        if not isinstance(values.get("labels"), dict) or "file_ending" not in values:
+            raise MaskSAMError(f"{path} does not describe a dataset: choose another folder")
+        count = len(values["channel_names"])
+        if count != len(channels):
+            raise MaskSAMError(
+                f"{path.parent} has cases of {count} channel(s), not {len(channels)}: choose"
+                " another folder"
+            )
+        return values
+    if any(next(path.parent.joinpath(part).iterdir(), None) for part in ("imagesTr", "labelsTr")):
+        raise MaskSAMError(f"{path.parent} has images but no {_DESCRIPTION}: choose another folder")
+    names = channel_names
+    if names is None:
+        names = ["MR"] if len(channels) == 1 else [f"MR{i}" for i in range(len(channels))]
+    return {
+        "channel_names": {str(index): name for index, name in enumerate(names)},
+        "labels": {"background": 0},
+        "numTraining": 0,
+        "file_ending": _ENDING,
+        "checked": {},
+    }
+
+
+def _merged_labels(
+    description: Mapping[str, Any], labels: Mapping[str, int], path: Path
+) -> tuple[dict[str, int], dict[int, int]]:
+    """Return the labels of the folder with new ones, and the folder's value of each value."""
+    stored = {str(name): int(value) for name, value in description["labels"].items()}
+    values = {}
+    for name, value in labels.items():
+        if name not in stored:
+            taken = set(stored.values())
+            free = value if value not in taken else max(taken) + 1
+            if free > _LARGEST:
+                raise MaskSAMError(f"{path} has no value left for the class '{name}'")
+            stored[name] = free
+        values[value] = stored[name]
+    return stored, values
+
+
+def _checked(path: Path, description: Any) -> dict[str, frozenset[str]]:
+    """Return the names of the checked classes of each case that has an entry."""
+    entries = description.get("checked", {}) if isinstance(description, dict) else {}
+    wrong = f"{path}: 'checked' must map names of cases to lists of class names"
+    if not isinstance(entries, dict):
+        raise MaskSAMError(wrong)
+    found = {}
+    for name, classes in entries.items():
+        if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
+            raise MaskSAMError(wrong)
+        found[name] = frozenset(classes)
+    return found
+
+
+def _cases(folder: Path, ending: str) -> list[str]:
+    return [each.name[: -len(ending)] for each in (folder / "labelsTr").glob(f"*{ending}")]
+
+
+def _free_name(name: str, folder: Path, ending: str, entries: Collection[str]) -> str:
+    """Return a name that no case in the folder has."""
+    plain = _UNUSABLE.sub("-", name).strip("-.") or "case"
+    images = {each.name.removesuffix(ending)[:-5] for each in (folder / "imagesTr").iterdir()}
+    taken = {*_cases(folder, ending), *images, *entries}
+    number, found = 1, plain
+    while found.casefold() in {each.casefold() for each in taken}:
+        number += 1
+        found = f"{plain}-{number}"
+    return found

@@ -1,0 +1,121 @@
+"""Place of a refiner: near which classes of the base it decides, how far, and in which windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+# Windows show this much around the classes, and at least this extent, in mm.
+_MARGIN_MM, _LEAST_MM = 8.0, 48.0
+# Distances from the anchors within which the refiner decides, in mm.
+_LEAST_REACH_MM, _LARGEST_REACH_MM = 8.0, 40.0
+# Share of the voxels of the corrected classes that must be within reach.
+_REACHED = 0.995
+# Components below this share of the largest one have no influence on the windows.
+_SMALL_COMPONENT = 0.05
+
+
+@dataclass(frozen=True)
+class MeasuredCase:
+    """A corrected case beside the base's own classes, both on the plan's grid.
+
+    Attributes:
+        image: float32 (C, D, R, W).
+        corrected: (D, R, W), index of the corrected class of each voxel, 0 for all others.
+        found: (D, R, W), class indices that the base gives, or None for a case that it has not
+            segmented.
+    """
+
+    image: NDArray[np.float32]
+    corrected: NDArray[np.integer]
+    found: NDArray[np.integer] | None = None
+
+
+@dataclass
+class Placement:
+    """Sums over the corrected cases that tell where a refiner has to work.
+
+    Args:
+        classes: number of corrected classes.
+        known: number of classes of the base, without the background.
+        spacing: voxel size of the plan in mm.
+    """
+
+    classes: int
+    known: int
+    spacing: tuple[float, float, float]
+    _overlaps: NDArray[np.int64] = field(init=False)
+    _extents: list[tuple[float, float]] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._overlaps = np.zeros((self.classes + 1, self.known + 1), np.int64)
+
+    def add(self, case: MeasuredCase) -> None:
+        """Add a case that the base has segmented."""
+        assert case.found is not None
+        pairs = case.corrected.astype(np.int64) * (self.known + 1) + case.found
+        counts = np.bincount(pairs.ravel(), minlength=self._overlaps.size)
+        self._overlaps += counts.reshape(self._overlaps.shape)
+        for index in range(1, self.classes + 1):
+            self._extents += component_extents(case.corrected == index, self.spacing)
+
+    def nearest(self, index: int) -> int:
+        """Return the base's class with the largest Dice with a corrected class; 0 if the base gives
+        none of its classes to it."""
+        both = self._overlaps[index, 1:]
+        sizes = self._overlaps[index].sum() + self._overlaps[:, 1:].sum(0)
+        return 1 + int(np.argmax(2 * both / np.maximum(sizes, 1))) if both.any() else 0
+
+    def extent(self) -> tuple[float, float]:
+        """Return the rows and columns in voxels that a refiner's window has to show."""
+        found = np.array(self._extents or [(0.0, 0.0)])
+        usual = np.quantile(found, 0.9, axis=0) + 2 * _MARGIN_MM
+        rows, columns = np.maximum(usual, _LEAST_MM) / self.spacing[1:]
+        return float(rows), float(columns)
+
+
+def component_extents(
+    mask: NDArray[np.bool_], spacing: Sequence[float]
+) -> list[tuple[float, float]]:
+    """Return the extents along rows and columns in mm of the larger components of a mask."""
+    parts, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    if not count:
+        return []
+    sizes = np.bincount(parts.ravel())[1:]
+    found = ndimage.find_objects(parts)
+    return [
+        ((rows.stop - rows.start) * spacing[1], (columns.stop - columns.start) * spacing[2])
+        for (_, rows, columns), size in zip(found, sizes, strict=True)
+        if size >= _SMALL_COMPONENT * sizes.max()
+    ]
+
+
+def distances(case: MeasuredCase, anchors: Sequence[int], spacing: Sequence[float]) -> list[float]:
+    """Return the distances in mm of a case's corrected voxels from the base's anchor classes; none
+    for a case in which the base finds no anchor."""
+    if case.found is None:
+        return []
+    known = np.isin(case.found, anchors)
+    corrected = case.corrected > 0
+    if not known.any() or not corrected.any():
+        return []
+    away = ndimage.distance_transform_edt(~known, sampling=spacing)
+    found: list[float] = away[corrected].tolist()
+    return found
+
+
+def reach_in_voxels(found: Sequence[float], spacing: Sequence[float]) -> tuple[int, int, int]:
+    """Return the distance from the anchors within which a refiner decides, in voxels.
+
+    Args:
+        found: distances of corrected voxels from the anchors in mm.
+        spacing: voxel size of the plan in mm.
+    """
+    needed = float(np.quantile(found, _REACHED)) + _LEAST_REACH_MM / 2 if len(found) else 0.0
+    reach = min(max(needed, _LEAST_REACH_MM), _LARGEST_REACH_MM)
+    depth, rows, columns = (max(1, round(reach / mm)) for mm in spacing)
+    return depth, rows, columns
