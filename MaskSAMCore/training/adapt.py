@@ -592,10 +592,8 @@ def _prepare(task: Task, work: Path, clock: Clock) -> Learning:
     cache = CaseCache(work / _CASES)
     for number, name in enumerate((*train, *held_out)):
         clock.step(f"Preprocessing case {number + 1} of {len(train) + len(held_out)}")
-        case = measured.get(name)
-        if case is None:
-            whole = name in held_out or task.is_partial(name)
-            case = task.measure(segmenter if whole else None, name, clock)
+        measures = segmenter if name in held_out or task.is_partial(name) else None
+        case = measured.get(name) or task.measure(measures, name, clock)
         region = name in held_out
         cache.store(name, indexed_case(task, learning, name, case, region).to_arrays())
     return replace(learning, seconds=clock.seconds)
