@@ -29,11 +29,11 @@ def compare(
     ),
     systems: str | None = typer.Option(
         None,
-        help="Comma-separated: masksam, masam, unet, a preset, the NAME of a --run, sam or medsam;"
-        " table4 for the ablations B1 to B9, prompt_forms for the four forms of prompts, baselines"
-        " for small SAMed, Med-SA, 3DSAM-adapter and SAM3D. Append -box or -boxes to prompt a"
-        " system with the reference's boxes, one in space or one on each slice. By default the"
-        " systems of the papers.",
+        help="Comma-separated: masksam, masam, unet, nnunet, a preset, the NAME of a --run, sam or"
+        " medsam; table4 for the ablations B1 to B9, prompt_forms for the four forms of prompts,"
+        " baselines for small SAMed, Med-SA, 3DSAM-adapter and SAM3D. Append -box or -boxes to"
+        " prompt a system with the reference's boxes, one in space or one on each slice. By default"
+        " the systems of the papers.",
     ),
     run: list[str] = typer.Option(
         [], metavar="NAME=FOLDER", help="Finished training to use instead of a new one; repeatable."
@@ -95,7 +95,6 @@ def compare(
     if iterations is not None:
         if max_minutes is not None:
             raise MaskSAMError("--max-minutes and --iterations are two budgets: choose one")
-        settings = [f"iterations={iterations}", *settings]
     elif max_minutes is None:
         max_minutes = _DEFAULT_MINUTES
     if seed is not None and seeds is not None:
@@ -114,6 +113,7 @@ def compare(
                 systems=expand_groups(names),
                 splits=splits,
                 max_minutes=max_minutes,
+                iterations=iterations,
                 settings=tuple(settings),
                 device=device,
                 workers=workers,

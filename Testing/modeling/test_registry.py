@@ -77,7 +77,7 @@ def test_packages_without_a_network_are_not_networks(name: str) -> None:
 def test_networks_of_research_are_left_out_where_research_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert set(network_packages()) == {"masam", "masksam", "prompted", "unet"}
+    assert set(network_packages()) == {"masam", "masksam", "prompted", "sam_baselines", "unet"}
     monkeypatch.setitem(sys.modules, "MaskSAMCore.research", None)
     assert set(network_packages()) == {"masam", "masksam", "prompted"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from MaskSAMCore.modeling.sam.slices import SliceNetworkConfig
+from MaskSAMCore.modeling.slices import SliceNetworkConfig
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class MASamConfig(SliceNetworkConfig):
     """Description of an MA-SAM (Chen et al.), saved with its weights.
 
     If SAM is frozen, only its image encoder is. The attributes below come after those of
-    :class:`~MaskSAMCore.modeling.sam.slices.SliceNetworkConfig`.
+    :class:`~MaskSAMCore.modeling.slices.SliceNetworkConfig`.
 
     Attributes:
         rank: r, the rank of the FacT increments.

@@ -16,7 +16,7 @@ from MaskSAMCore.modeling.masam.config import MASamConfig
 from MaskSAMCore.modeling.masam.image_encoder import MASamEncoder
 from MaskSAMCore.modeling.masam.mask_decoder import ClassTokenDecoder, freeze_unused_parts
 from MaskSAMCore.modeling.sam.build import Sam, build_sam
-from MaskSAMCore.modeling.sam.slices import build_channel_mixer, resized_slices, rgb_slices
+from MaskSAMCore.modeling.slices import build_channel_mixer, resized_slices, rgb_slices
 
 
 @dataclass

@@ -35,7 +35,8 @@ class CompareOptions:
         systems: names of systems, see `systems.find_systems`.
         splits: JSON file with "train" and "val", and "test" for an evaluation on cases that no
             training chose its weights on; None splits as a training does.
-        max_minutes: time budget of each training; None trains for the iterations of each preset.
+        max_minutes: time budget of each training; None for a budget of iterations.
+        iterations: number of iterations of each training; None for a budget of time.
         settings: settings to change in all presets, "key=value".
         device: "auto", "cpu", "cuda" or "mps".
         workers: processes that augment windows in each training.
@@ -54,6 +55,7 @@ class CompareOptions:
     systems: tuple[str, ...] = DEFAULT_SYSTEMS
     splits: Path | None = None
     max_minutes: float | None = 60.0
+    iterations: int | None = None
     settings: tuple[str, ...] = ()
     device: str = "auto"
     workers: int = 1
@@ -95,7 +97,7 @@ def compare(
         raise MaskSAMError("the tables need matplotlib: pip install masksam[train]")
     systems, trainings = find_systems(options.systems, options.runs, options.presets)
     for training in trainings.values():
-        if training.given is None:
+        if training.is_ours:
             change_preset(find_preset(training.preset), options.settings)
     device = choose_device(options.device).device.type
     dataset = open_dataset(options.dataset)
@@ -112,6 +114,7 @@ def compare(
             "split": split,
             "cases": cases,
             "max_minutes": options.max_minutes,
+            "iterations": options.iterations,
             "settings": list(options.settings) or None,
             "device": device,
             "seed": None if options.seeds else options.seed,
@@ -129,6 +132,7 @@ def compare(
         cases=tuple(cases),
         device=device,
         max_minutes=options.max_minutes,
+        iterations=options.iterations,
         settings=options.settings,
         workers=options.workers,
         seed=options.seed,
@@ -288,7 +292,7 @@ def _is_trained(training: Training | None) -> bool:
 
 def _budget(options: CompareOptions) -> str:
     if options.max_minutes is None:
-        return "the same number of iterations each"
+        return f"{options.iterations} iterations of training each"
     return f"{options.max_minutes:g} minutes of training each"
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.research.comparison import nnunet
 from MaskSAMCore.research.comparison.folder import Folder, read_record, write_record
 from MaskSAMCore.research.comparison.prompts import reference_boxes, slice_axis
 from MaskSAMCore.research.comparison.systems import System, Training
@@ -38,7 +39,8 @@ class Job:
         device: "cpu", "cuda" or "mps".
         training: the training; None for a checkpoint.
         system: the system that segments; None for a training.
-        max_minutes: time budget of the training, or None for the preset's iterations.
+        max_minutes: time budget of the training; None for a budget of iterations.
+        iterations: number of iterations of the training; None for a budget of time.
         settings: settings of the preset to change, "key=value".
         workers: processes that augment windows.
         seed: seed of the training.
@@ -56,6 +58,7 @@ class Job:
     training: Training | None = None
     system: System | None = None
     max_minutes: float | None = 60.0
+    iterations: int | None = None
     settings: tuple[str, ...] = ()
     workers: int = 1
     seed: int = 0
@@ -76,6 +79,7 @@ class Job:
             "training": None if self.training is None else self.training.to_dict(),
             "system": None if self.system is None else asdict(self.system),
             "max_minutes": self.max_minutes,
+            "iterations": self.iterations,
             "settings": list(self.settings),
             "workers": self.workers,
             "seed": self.seed,
@@ -98,6 +102,7 @@ class Job:
             training=None if training is None else Training.from_dict(training),
             system=None if system is None else System(**system),
             max_minutes=values["max_minutes"],
+            iterations=values["iterations"],
             settings=tuple(values["settings"]),
             workers=values["workers"],
             seed=values["seed"],
@@ -113,13 +118,16 @@ def train(job: Job) -> None:
     from MaskSAMCore.training.overrides import change_preset
 
     assert job.training is not None
+    settings = job.settings
+    if job.iterations is not None:
+        settings = (f"iterations={job.iterations}", *settings)
     folder = Folder(job.folder)
     run = folder.run(job.training.name)
     run.parent.mkdir(parents=True, exist_ok=True)
     options = FitOptions(
         dataset=job.dataset,
         run=run,
-        preset=change_preset(find_preset(job.training.preset), job.settings),
+        preset=change_preset(find_preset(job.training.preset), settings),
         orientation=job.orientation,
         splits=job.split,
         max_minutes=job.max_minutes,
@@ -228,12 +236,20 @@ def print_line(line: str) -> None:
     print(line, flush=True)
 
 
+def run_stage(job: Job) -> None:
+    """Run a job, by nnU-Net's own commands if it is nnU-Net's."""
+    if job.training is not None and job.training.is_nnunet:
+        (nnunet.train if job.stage == "train" else nnunet.segment)(job)
+    else:
+        (train if job.stage == "train" else segment)(job)
+
+
 def main(arguments: list[str]) -> int:
     """Run the job of a file and return the exit status; an error is written beside the file."""
     job_file = Path(arguments[0])
     try:
         job = Job.from_dict(read_record(job_file))
-        (train if job.stage == "train" else segment)(job)
+        run_stage(job)
     except MaskSAMError as error:
         problem = str(error)
     except MemoryError:

@@ -135,6 +135,9 @@ def _training_facts(folder: Folder, training: Training | None) -> tuple[float, f
     """Return the minutes and the iterations of a training until its best weights."""
     if training is None:
         return 0.0, 0.0
+    if training.is_nnunet:
+        facts = read_record(folder.finished(training.name))
+        return float(facts["minutes"]), float(facts["iterations"])
     run = folder.run(training.name) if training.given is None else training.given
     found = read_validation(run)
     minutes = TrainingRecord.load(run).max_minutes

@@ -15,6 +15,7 @@ Prompt = Literal["none", "box", "boxes"]
 
 # Short names of trainings and checkpoints, with their default presets and catalog names.
 TRAININGS = {"masksam": "tiny", "masam": "masam_tiny", "unet": "unet"}
+NNUNET = "nnunet"
 CHECKPOINTS = {"sam": "sam_vit_b", "medsam": "medsam"}
 # Short names of several systems.
 GROUPS = {
@@ -58,13 +59,23 @@ class Training:
 
     Attributes:
         name: name of the training.
-        preset: name of the preset; empty for a given run.
+        preset: name of the preset; empty for a given run, "nnunet" for nnU-Net itself.
         given: run folder of an earlier training, or None.
     """
 
     name: str
     preset: str
     given: Path | None = None
+
+    @property
+    def is_nnunet(self) -> bool:
+        """True for nnU-Net itself, which has its own commands and settings."""
+        return self.preset == NNUNET
+
+    @property
+    def is_ours(self) -> bool:
+        """True for a training with one of our presets."""
+        return self.given is None and not self.is_nnunet
 
     def to_dict(self) -> dict[str, Any]:
         """Return the training in plain types for JSON."""
@@ -92,14 +103,15 @@ def find_systems(
     """Return the systems with the given names, and the trainings they need by name.
 
     Args:
-        names: names of trainings ("masksam", "masam", "unet", any preset, or a name in ``runs``)
-            or checkpoints ("sam", "medsam", or a name in the catalog), followed by "-box" or
-            "-boxes" for a system that receives boxes of the reference.
+        names: names of trainings ("masksam", "masam", "unet", "nnunet", any preset, or a name in
+            ``runs``) or checkpoints ("sam", "medsam", or a name in the catalog), followed by "-box"
+            or "-boxes" for a system that receives boxes of the reference.
         runs: folders of finished trainings by name.
         presets: presets by name of the training, in place of the default ones.
 
     Raises:
-        MaskSAMError: a name is unknown, occurs twice, or is a checkpoint without boxes.
+        MaskSAMError: a name is unknown, occurs twice, is a checkpoint without boxes, or is nnU-Net
+            with boxes.
     """
     systems: list[System] = []
     trainings: dict[str, Training] = {}
@@ -117,9 +129,14 @@ def find_systems(
         if base in runs:
             trainings[base] = Training(base, "", Path(runs[base]))
             continue
+        if base == NNUNET and base not in presets:
+            if prompt != "none":
+                raise MaskSAMError("nnU-Net accepts no boxes: compare nnunet")
+            trainings[base] = Training(base, NNUNET)
+            continue
         preset = presets.get(base, TRAININGS.get(base, base))
         if preset not in all_presets():
-            known = ", ".join([*TRAININGS, *CHECKPOINTS])
+            known = ", ".join([*TRAININGS, NNUNET, *CHECKPOINTS])
             raise MaskSAMError(
                 f"unknown system '{name}': choose {known}, a preset ({preset_names()}) or the NAME"
                 " of a --run"

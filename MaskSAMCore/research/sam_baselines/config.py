@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from MaskSAMCore.modeling.sam.slices import SliceNetworkConfig
+from MaskSAMCore.modeling.slices import SliceNetworkConfig
 
 EncoderKind = Literal["frozen", "low_rank", "space_depth", "volume"]
 DecoderKind = Literal["class_tokens", "convolutions", "levels"]
@@ -19,7 +19,7 @@ class BaselineConfig(SliceNetworkConfig):
     "space_depth" with "class_tokens" (Med-SA without prompts), "volume" with "levels" (the
     automatic form of 3DSAM-adapter), and "frozen" with "convolutions" (SAM3D). If SAM is not
     frozen, the encoder's own weights are trained as well. The attributes below come after those of
-    :class:`~MaskSAMCore.modeling.sam.slices.SliceNetworkConfig`.
+    :class:`~MaskSAMCore.modeling.slices.SliceNetworkConfig`.
 
     Attributes:
         encoder: adaptation of the image encoder: none, low-rank increments of queries and values,

@@ -45,7 +45,8 @@ def test_groups_of_systems_have_one_name():
 @pytest.mark.parametrize(
     ("names", "runs", "presets", "message"),
     [
-        (["nnunet"], {}, {}, "unknown system 'nnunet': choose masksam, masam, unet, sam"),
+        (["nnformer"], {}, {}, "'nnformer': choose masksam, masam, unet, nnunet, sam"),
+        (["nnunet-box"], {}, {}, "nnU-Net accepts no boxes: compare nnunet"),
         (["sam"], {}, {}, "needs boxes: compare sam-box or sam-boxes"),
         (["unet", "unet"], {}, {}, "'unet' occurs twice"),
         ([], {}, {}, "no system to compare"),
