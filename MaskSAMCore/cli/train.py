@@ -15,7 +15,7 @@ from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.errors import MaskSAMError
 
 if TYPE_CHECKING:
-    from MaskSAMCore.training.preset import Preset
+    from MaskSAMCore.training.fit import FitOptions
 
 # Other alphabets have digits too; no window has more than four.
 _PATCH = re.compile(r"[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}){2}")
@@ -233,15 +233,12 @@ def train(
     }
     changes = {name: value for name, value in chosen_values.items() if value is not None}
     chosen = change_preset(find_preset(preset, recipe.value), settings)
-    if plan:
-        _print_plan(chosen, changes, dataset, targets, _patch(patch), device, devices, tflops)
-        return
-    if dataset is None or output is None:
+    if not plan and (dataset is None or output is None):
         missing = "the folder of a dataset" if dataset is None else "a folder for the run, with -o"
         raise MaskSAMError(f"a training needs {missing}")
     options = FitOptions(
-        dataset=dataset,
-        run=output,
+        dataset=dataset or Path(),
+        run=output or Path(),
         preset=chosen,
         splits=splits,
         fold=None if fold is None else Fold(fold),
@@ -265,6 +262,10 @@ def train(
         validation_minutes=validation_minutes,
         cache=cache,
     )
+    if plan:
+        _print_plan(options, changes, dataset is not None, tflops)
+        return
+    assert dataset is not None and output is not None
     report = Report(time.monotonic())
     runs = [output] if folds is None else [fold_run(output, index) for index in range(folds)]
     written = Outputs(
@@ -285,41 +286,41 @@ def train(
 
 
 def _print_plan(
-    preset: Preset,
-    changes: dict[str, Any],
-    dataset: Path | None,
-    targets: Path | None,
-    patch: tuple[int, int, int] | None,
-    device: str,
-    devices: int,
-    tflops: float,
+    options: FitOptions, changes: dict[str, Any], has_dataset: bool, tflops: float
 ) -> None:
     """Print what a training costs, and the options with which it fits the device."""
-    from MaskSAMCore.data.dataset import examine_dataset
     from MaskSAMCore.training.cost_plan import fit_line, plan_costs, plan_lines
+    from MaskSAMCore.training.data import plan_network
     from MaskSAMCore.training.devices import accelerator
+    from MaskSAMCore.training.fit import chosen_preset
 
-    network, training = preset.network, preset.training.replace(**changes)
-    window = network.window if patch is None else patch
-    classes, channels = network.num_classes, network.in_channels
-    if dataset is not None:
-        found, problems = examine_dataset(dataset, targets)
-        if problems:
-            raise MaskSAMError("; ".join(problems))
-        classes, channels = len(found.classes), len(found.channels)
+    preset = chosen_preset(options, {}, changes)
+    network, training = preset.network, preset.training
+    title = f"{preset.name}, recipe {preset.recipe}"
     try:
-        network = network.adapted(window, (1.0, 1.0, 1.0), classes, channels, preset.changes)
+        if has_dataset:
+            grid, network = plan_network(
+                options.dataset, options.splits, preset, options.targets, options.fold
+            )
+            voxels, mm = (
+                " x ".join(f"{size:g}" for size in sizes) for sizes in (grid.window, grid.spacing)
+            )
+            title += f", windows of {voxels} voxels of {mm} mm ({grid.orientation})"
+        else:
+            classes, channels = network.num_classes, network.in_channels
+            spacing = preset.plan.spacing or (1.0, 1.0, 1.0)
+            network = network.adapted(network.window, spacing, classes, channels, preset.changes)
     except ValueError as error:
         raise MaskSAMError(f"preset '{preset.name}' cannot be planned: {error}") from error
-    kind = accelerator(device, devices)
+    kind = accelerator(options.device, options.devices)
     costs = plan_costs(network, training, "cuda")
-    typer.echo(f"{preset.name}, recipe {preset.recipe}, on a GPU with bfloat16:")
+    typer.echo(f"{title}, on a GPU with bfloat16:")
     for line in plan_lines(costs, tflops * 1e12):
         typer.echo(line)
     if kind == "cpu":
         # On a CPU attention is computed in several steps, which keep more.
         costs = plan_costs(network, training, "cpu")
-    typer.echo(fit_line(costs, device, devices))
+    typer.echo(fit_line(costs, options.device, options.devices))
 
 
 def _spacing(text: str | None) -> tuple[float, float, float] | None:

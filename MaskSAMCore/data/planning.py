@@ -104,20 +104,35 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class CaseFingerprint:
-    """Grid and foreground intensities of a case.
+class CaseGrid:
+    """Grid of a case.
 
     Attributes:
         shape: voxels along K, J, I.
         spacing: mm along K, J, I.
         ijk_to_ras: (4, 4), voxel indices to RAS in mm.
-        foreground: (C, N), a sample of foreground intensities of each channel.
-        structures: voxels along K, J, I of the box around all labelled voxels; 0 without any.
     """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     ijk_to_ras: np.ndarray
+
+    @classmethod
+    def of(cls, volume: Volume) -> CaseGrid:
+        """Return the grid of a volume."""
+        i, j, k = volume.spacing
+        return CaseGrid(volume.shape, (k, j, i), volume.ijk_to_ras)
+
+
+@dataclass(frozen=True)
+class CaseFingerprint(CaseGrid):
+    """Grid and foreground intensities of a case.
+
+    Attributes:
+        foreground: (C, N), a sample of foreground intensities of each channel.
+        structures: voxels along K, J, I of the box around all labelled voxels; 0 without any.
+    """
+
     foreground: np.ndarray
     structures: tuple[int, int, int] = (0, 0, 0)
 
@@ -132,14 +147,13 @@ def case_fingerprint(
         labelmap: [K, J, I], 0 for the background.
         seed: seed of the sample of foreground voxels.
     """
-    first = channels[0]
+    grid = CaseGrid.of(channels[0])
     inside = np.flatnonzero(labelmap > 0)
     rng = np.random.default_rng(seed)
     chosen = rng.choice(inside, min(_FOREGROUND_SAMPLE, inside.size), replace=False)
     foreground = np.stack([volume.array.reshape(-1)[chosen] for volume in channels])
-    i, j, k = first.spacing
     return CaseFingerprint(
-        first.shape, (k, j, i), first.ijk_to_ras, foreground, _labelled_box(labelmap)
+        grid.shape, grid.spacing, grid.ijk_to_ras, foreground, _labelled_box(labelmap)
     )
 
 
@@ -178,6 +192,45 @@ def make_plan(
     Args:
         cases: fingerprints of the training cases only.
         channels: names of the channels; a channel named "CT" gets CT normalisation.
+        token_voxels, window, orientation, spacing: as in :func:`plan_grid`.
+
+    Raises:
+        MaskSAMError: there are no cases.
+    """
+    grid = plan_grid(cases, token_voxels, window, orientation, spacing)
+    foreground = [
+        np.concatenate([case.foreground[c] for case in cases]) for c in range(len(channels))
+    ]
+    kinds = tuple(_normalization(n, f) for n, f in zip(channels, foreground, strict=True))
+    return Plan(grid.orientation, grid.spacing, grid.window, kinds, tuple(channels))
+
+
+@dataclass(frozen=True)
+class PlannedGrid:
+    """Grid that a network expects.
+
+    Attributes:
+        orientation: directions of depth, rows and columns.
+        spacing: mm along depth, rows, columns.
+        window: (T, H, W) in voxels.
+    """
+
+    orientation: str
+    spacing: tuple[float, float, float]
+    window: tuple[int, int, int]
+
+
+def plan_grid(
+    cases: Sequence[CaseGrid],
+    token_voxels: int,
+    window: tuple[int, int, int],
+    orientation: str | None = None,
+    spacing: tuple[float, float, float] | None = None,
+) -> PlannedGrid:
+    """Return the grid of the plan for a dataset.
+
+    Args:
+        cases: grids of the training cases only.
         token_voxels: edge of a token in voxels; H and W become multiples of it.
         window: the preset's (T, H, W), which shrinks to the largest case along each axis: T to its
             number of slices, H and W to whole tokens.
@@ -202,12 +255,8 @@ def make_plan(
         min(size, int(np.ceil(need / token_voxels)) * token_voxels)
         for size, need in zip(window[1:], extent[1:], strict=True)
     )
-    foreground = [
-        np.concatenate([case.foreground[c] for case in cases]) for c in range(len(channels))
-    ]
-    kinds = tuple(_normalization(n, f) for n, f in zip(channels, foreground, strict=True))
     a, b, c = (float(v) for v in target)
-    return Plan(orientation, (a, b, c), (depth, height, width), kinds, tuple(channels))
+    return PlannedGrid(orientation, (a, b, c), (depth, height, width))
 
 
 def summarize(
@@ -311,7 +360,7 @@ def coarse_axis(spacing: Sequence[float]) -> int | None:
     return list(spacing).index(worst)
 
 
-def _orientation(cases: Sequence[CaseFingerprint]) -> str:
+def _orientation(cases: Sequence[CaseGrid]) -> str:
     """Return an orientation with depth along the axis of the largest median spacing.
 
     Of equal axes, superior comes before anterior and anterior before right.

@@ -16,7 +16,10 @@ from MaskSAMCore.data.label_scheme import LabelScheme
 from MaskSAMCore.data.patients import parted_lookalikes
 from MaskSAMCore.data.planning import (
     CaseFingerprint,
+    CaseGrid,
+    PlannedGrid,
     make_plan,
+    plan_grid,
     summarize,
     with_ct_window,
 )
@@ -26,6 +29,7 @@ from MaskSAMCore.data.synthesis.windows import SynthesizedWindows
 from MaskSAMCore.data.window_numbers import WindowNumbers
 from MaskSAMCore.data.windows import WindowDataset
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io import read_volume
 from MaskSAMCore.modeling import NetworkConfig
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.prepared_cases import CasePreparation, ExaminedCase, PreparedCases
@@ -278,6 +282,44 @@ def _check_unchanged(dataset: Dataset, record: TrainingRecord) -> None:
                 f"{dataset.folder} has the {part} {', '.join(now)}, but the run was started with"
                 f" {', '.join(before)}"
             )
+
+
+def plan_network(
+    folder: Path,
+    splits: Path | None,
+    preset: Preset,
+    targets: Path | None = None,
+    fold: Fold | None = None,
+) -> tuple[PlannedGrid, NetworkConfig]:
+    """Return the grid and the network of a training, of which only the labelmaps are read.
+
+    Args:
+        folder: nnU-Net dataset folder.
+        splits: JSON file with the training and the validation cases, or None.
+        preset: preset to adapt to the dataset.
+        targets: JSON file that describes the labels of labelmaps without images, or None.
+        fold: fold of a cross-validation, or None.
+
+    Raises:
+        MaskSAMError: the dataset or a labelmap has problems; the message names them.
+    """
+    dataset, problems = examine_dataset(folder, targets)
+    split, split_problems = find_split(dataset, splits, fold)
+    if problems or split_problems:
+        raise MaskSAMError("; ".join([*problems, *split_problems]))
+    cases = dataset.select(split["train"])
+    network, constraints = preset.network, preset.plan
+    grid = plan_grid(
+        [CaseGrid.of(read_volume(case.labelmap)) for case in cases],
+        network.token_voxels,
+        network.window,
+        constraints.orientation,
+        constraints.spacing,
+    )
+    config = network.adapted(
+        grid.window, grid.spacing, len(dataset.classes), len(dataset.channels), preset.changes
+    )
+    return replace(grid, window=config.window), config
 
 
 def _adapt(

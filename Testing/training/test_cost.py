@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,21 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from MaskSAMCore.cli import main
+from MaskSAMCore.data.case_cache import CaseCache
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import NetworkConfig, build_model
+from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training import cost_plan
 from MaskSAMCore.training.cost import StepCost, step_cost
 from MaskSAMCore.training.cost_plan import CostPlan, fit_line, plan_lines
+from MaskSAMCore.training.data import prepare_training_data
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.losses import find_loss
 from MaskSAMCore.training.losses.masam import LossSettings as MASamLossSettings
 from MaskSAMCore.training.losses.masksam import LossSettings
 from MaskSAMCore.training.losses.prompting import PromptSettings
+from MaskSAMCore.training.preset import PlanConstraints
+from Testing.helpers.generated import write_dataset
 from Testing.helpers.networks import small_masam_config, small_masksam_config
 
 GIB = 2**30
@@ -136,3 +142,29 @@ def test_the_shell_prints_a_plan_without_a_dataset_and_writes_nothing(
     found = capfd.readouterr()
     assert "acdc, recipe paper, on a GPU with bfloat16:" in found.out
     assert found.err.startswith("masksam: error: nothing fits") and not list(tmp_path.iterdir())
+
+
+def test_a_plan_with_a_dataset_has_the_grid_of_its_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dataset = write_dataset(tmp_path / "data", 5)
+    planned: list[NetworkConfig] = []
+
+    def costs(config: NetworkConfig, *_: object) -> CostPlan:
+        planned.append(config)
+        return PLAN
+
+    monkeypatch.setattr(cost_plan, "plan_costs", costs)
+    monkeypatch.setattr(cost_plan, "device_memory", lambda _: 80 * GIB)
+    for more, spacing in (([], None), (["--spacing", "2,2,2"], (2.0, 2.0, 2.0))):
+        assert main(["train", str(dataset), "--preset", "tiny", "--plan", *more]) == 0
+        title = capfd.readouterr().out.splitlines()[0]
+        preset = replace(TINY, plan=PlanConstraints(spacing=spacing))
+        cache = CaseCache(tmp_path / "cache")
+        data = prepare_training_data(dataset, None, preset, lambda _: None, cache)
+        assert planned[-1] == data.config
+        voxels = " x ".join(map(str, data.plan.window))
+        mm = " x ".join(f"{size:g}" for size in data.plan.spacing)
+        assert f"windows of {voxels} voxels of {mm} mm ({data.plan.orientation})" in title
+    # Larger voxels leave fewer of them.
+    assert planned[-1].window != planned[0].window
