@@ -83,7 +83,7 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(widget)
         widget.setMRMLScene(slicer.mrmlScene)
         self.logic = MaskSAMSlicerLogic()
-        self.panel = Panel(self.ui, self.logic.segmentation)
+        self.panel = Panel(self.ui, self.logic.segmentation, self.logic.learning)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self._on_scene_start_close)
         self.addObserver(scene, scene.EndCloseEvent, self._on_scene_changed)
@@ -94,7 +94,7 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._connect_parameters()
 
     def cleanup(self):
-        """Close the panel and end the worker, before Slicer quits or reloads the module."""
+        """Close the panel and end the workers, before Slicer quits or reloads the module."""
         try:
             slicer.app.disconnect("aboutToQuit()", self._on_quit)
             self._set_parameters(None)
@@ -187,18 +187,22 @@ class MaskSAMSlicerLogic(ScriptedLoadableModuleLogic):
 
     Args:
         segmentation: logic that runs models; None to create one with its own worker.
+        learning: logic that adapts models; None to create one with its own worker.
 
     Example:
         >>> logic = slicer.util.getModuleLogic("MaskSAMSlicer")
         >>> segmentation = logic.segment(volumeNode)  # a whole head
         >>> segmentation = logic.segment(volumeNode, model="hippocampus", roiNode=roi)
+        >>> model = logic.adapt([(volumeNode, segmentation)], name="hippocampus-ours", minutes=15)
     """
 
-    def __init__(self, segmentation=None):
+    def __init__(self, segmentation=None, learning=None):
         ScriptedLoadableModuleLogic.__init__(self)
+        from MaskSAMSlicerLib.learning import LearningLogic
         from MaskSAMSlicerLib.logic import SegmentationLogic
 
         self.segmentation = segmentation or SegmentationLogic()
+        self.learning = learning or LearningLogic()
 
     def getParameterNode(self):
         """Return the wrapper of the scene's parameter node."""
@@ -244,9 +248,23 @@ class MaskSAMSlicerLogic(ScriptedLoadableModuleLogic):
         """
         return self.segmentation.export_dicom(segmentationNode, path, **options)
 
+    def adapt(self, corrections, **options):
+        """Adapt a model to corrected segmentations and wait.
+
+        Args:
+            corrections: pairs of a volume and its corrected segmentation.
+            options: see ``LearningLogic.adapt`` (model, name, minutes, folder, checked, device,
+                resume, progress).
+
+        Returns:
+            The name of the new model.
+        """
+        return self.learning.adapt(corrections, **options)
+
     def close(self):
-        """End the worker."""
+        """End the workers."""
         self.segmentation.close()
+        self.learning.close()
 
 
 class MaskSAMSlicerTest(ScriptedLoadableModuleTest):

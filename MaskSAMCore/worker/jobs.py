@@ -16,6 +16,8 @@ from MaskSAMCore.geometry import Volume
 from MaskSAMCore.worker import protocol
 from MaskSAMCore.worker.cache import ModelCache
 from MaskSAMCore.worker.protocol import (
+    AdaptParams,
+    AdaptResult,
     AddModelParams,
     AddModelResult,
     AvailableDevice,
@@ -23,6 +25,8 @@ from MaskSAMCore.worker.protocol import (
     DeviceUsed,
     ExportDicomParams,
     InstanceMessage,
+    KeepCorrectionsParams,
+    KeepCorrectionsResult,
     LogMessage,
     ModelParams,
     ProgressMessage,
@@ -31,6 +35,7 @@ from MaskSAMCore.worker.protocol import (
     SegmentParams,
     SegmentResult,
     SessionParams,
+    ValidationMessage,
 )
 from MaskSAMCore.worker.shared_files import (
     file_state,
@@ -50,7 +55,7 @@ SESSION_LOST = (
     " the whole run was repeated"
 )
 
-Notify = Callable[["ProgressMessage | LogMessage"], None]
+Notify = Callable[["ProgressMessage | ValidationMessage | LogMessage"], None]
 
 
 class JobContext:
@@ -86,6 +91,10 @@ class JobContext:
             self._stage, self._fraction, self._reported_at = stage, fraction, now
             rounded = round(float(fraction), 4)
             self._notify(ProgressMessage(self.id, stage, rounded, seconds_left))
+
+    def validation(self, minutes: float, dice: float) -> None:
+        """Send the Dice that a model which learns has reached."""
+        self._notify(ValidationMessage(self.id, round(minutes, 3), round(dice, 4)))
 
     def log(self, text: str) -> None:
         """Send a line for the log."""
@@ -275,6 +284,46 @@ def export_dicom(job: JobContext) -> dict[str, Any]:
     return {}
 
 
+def keep_corrections(job: JobContext) -> dict[str, Any]:
+    """Add corrected cases to a folder, one after the other; a case is complete or absent."""
+    from MaskSAMCore.data.corrections import append_case
+
+    params = KeepCorrectionsParams.from_json(job.params)
+    folder, names, cases = Path(params.folder), params.channels or None, []
+    for number, one in enumerate(params.corrections):
+        job.check()
+        job.progress(f"Keeping {one.name}", number / len(params.corrections))
+        channels = [open_image(image) for image in one.images]
+        labelmap = open_labelmap(one.labelmap, one.images[0].ijk_to_ras).array
+        cases.append(
+            append_case(folder, channels, labelmap, one.values, one.checked, one.name, names)
+        )
+    return KeepCorrectionsResult(tuple(cases)).to_json()
+
+
+def adapt(job: JobContext) -> dict[str, Any]:
+    """Adapt a model to corrected cases, and write the new model's bundle if it is better."""
+    params = AdaptParams.from_json(job.params)
+    job.progress("Starting PyTorch", 0)
+    from MaskSAMCore.training import adapt as adaptation
+
+    options = adaptation.AdaptOptions(
+        model=Path(params.model),
+        cases=Path(params.cases),
+        output=Path(params.output),
+        name=params.name,
+        minutes=params.minutes,
+        device=params.device,
+        resume=params.resume,
+    )
+    result = adaptation.adapt(
+        options, job.progress, job.cancelled, on_validation=job.validation, report=job.log
+    )
+    return AdaptResult(
+        result.kept, result.before, result.after, result.held_out, result.message
+    ).to_json()
+
+
 JOBS: Mapping[str, Callable[[JobContext], dict[str, Any]]] = {
     protocol.SEGMENT: segment,
     protocol.CLOSE_SESSION: close_session,
@@ -283,4 +332,6 @@ JOBS: Mapping[str, Callable[[JobContext], dict[str, Any]]] = {
     protocol.ADD_MODEL: add_model,
     protocol.REMOVE_MODEL: remove_model,
     protocol.EXPORT_DICOM: export_dicom,
+    protocol.KEEP_CORRECTIONS: keep_corrections,
+    protocol.ADAPT: adapt,
 }

@@ -30,8 +30,9 @@ INITIALIZE, PING, CANCEL, SHUTDOWN = "initialize", "ping", "cancel", "shutdown"
 SEGMENT, CLOSE_SESSION, DEVICES = "segment", "close_session", "devices"
 DOWNLOAD, ADD_MODEL, REMOVE_MODEL = "download", "add_model", "remove_model"
 EXPORT_DICOM = "export_dicom"
+KEEP_CORRECTIONS, ADAPT = "keep_corrections", "adapt"
 # Notifications that the worker sends.
-PROGRESS, LOG = "progress", "log"
+PROGRESS, LOG, VALIDATION = "progress", "log", "validation"
 
 
 class ErrorCode(IntEnum):
@@ -659,6 +660,181 @@ class ExportDicomParams:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """A case that the user has corrected.
+
+    Attributes:
+        name: name of the case, from which that of its files is made.
+        images: channels, all on one grid.
+        labelmap: voxels on that grid, 0 or values of the classes.
+        values: value in the labelmap of each class by its name; it may have no voxel.
+        checked: names of the classes that are right in this case.
+    """
+
+    name: str
+    images: tuple[ImageFile, ...]
+    labelmap: LabelmapFile
+    values: Mapping[str, int]
+    checked: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object on the pipe."""
+        return {
+            "name": self.name,
+            "images": [image.to_json() for image in self.images],
+            "labelmap": self.labelmap.to_json(),
+            "values": dict(self.values),
+            "checked": list(self.checked),
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Correction:
+        """Read the object on the pipe."""
+        with _reading("a correction"):
+            return cls(
+                str(value["name"]),
+                tuple(ImageFile.from_json(image) for image in value["images"]),
+                LabelmapFile.from_json(value["labelmap"]),
+                {str(name): int(number) for name, number in value["values"].items()},
+                tuple(map(str, value["checked"])),
+            )
+
+
+@dataclass(frozen=True)
+class KeepCorrectionsParams:
+    """Request to add corrected cases to a folder.
+
+    Attributes:
+        folder: absolute path of the folder, which need not exist yet.
+        channels: names of the channels; empty if they are unknown.
+        corrections: cases to add.
+    """
+
+    folder: str
+    channels: tuple[str, ...]
+    corrections: tuple[Correction, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `params` of ``keep_corrections``."""
+        return {
+            "folder": self.folder,
+            "channels": list(self.channels),
+            "corrections": [correction.to_json() for correction in self.corrections],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> KeepCorrectionsParams:
+        """Read the `params` of ``keep_corrections``."""
+        with _reading("the corrections"):
+            corrections = tuple(Correction.from_json(one) for one in value["corrections"])
+            return cls(_text(value, "folder"), tuple(map(str, value["channels"])), corrections)
+
+
+@dataclass(frozen=True)
+class KeepCorrectionsResult:
+    """Answer to a request to add corrected cases to a folder.
+
+    Attributes:
+        cases: name of each case in the folder.
+    """
+
+    cases: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `result` of ``keep_corrections``."""
+        return {"cases": list(self.cases)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> KeepCorrectionsResult:
+        """Read the `result` of ``keep_corrections``."""
+        with _reading("the result"):
+            return cls(tuple(map(str, value["cases"])))
+
+
+@dataclass(frozen=True)
+class AdaptParams:
+    """Request to adapt a model to corrected cases.
+
+    Attributes:
+        model: absolute path of its bundle.
+        cases: absolute path of the folder of corrected cases.
+        output: absolute path of the new bundle's folder.
+        name: name of the new model.
+        minutes: longest time in minutes.
+        device: "auto", "cpu", "cuda" or "mps".
+        resume: True to go on with an unfinished learning, False to begin anew.
+    """
+
+    model: str
+    cases: str
+    output: str
+    name: str
+    minutes: float
+    device: str = "auto"
+    resume: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `params` of ``adapt``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> AdaptParams:
+        """Read the `params` of ``adapt``."""
+        with _reading("a model to adapt"):
+            return cls(
+                _text(value, "model"),
+                _text(value, "cases"),
+                _text(value, "output"),
+                _text(value, "name"),
+                float(value["minutes"]),
+                _text(value, "device", "auto"),
+                bool(value.get("resume", False)),
+            )
+
+
+@dataclass(frozen=True)
+class AdaptResult:
+    """Answer to a request to adapt a model.
+
+    Attributes:
+        kept: False if the new model is not better, so that it was not written.
+        before: Dice of each class on the cases held out, with the model that was adapted; empty
+            where no case was held out.
+        after: Dice of each class with the new model.
+        held_out: names of the cases held out.
+        message: one line for the user.
+    """
+
+    kept: bool
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    held_out: tuple[str, ...]
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `result` of ``adapt``."""
+        return {
+            "kept": self.kept,
+            "before": dict(self.before),
+            "after": dict(self.after),
+            "held_out": list(self.held_out),
+            "message": self.message,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> AdaptResult:
+        """Read the `result` of ``adapt``."""
+        with _reading("the result"):
+            return cls(
+                bool(value["kept"]),
+                {str(name): float(dice) for name, dice in value["before"].items()},
+                {str(name): float(dice) for name, dice in value["after"].items()},
+                tuple(map(str, value["held_out"])),
+                str(value["message"]),
+            )
+
+
+@dataclass(frozen=True)
 class ProgressMessage:
     """Notification of a job's progress.
 
@@ -686,6 +862,32 @@ class ProgressMessage:
             left = value.get("seconds_left")
             left = None if left is None else float(left)
             return cls(value["id"], str(value.get("stage", "")), float(value["fraction"]), left)
+
+
+@dataclass(frozen=True)
+class ValidationMessage:
+    """Notification of the Dice that a model which learns has reached.
+
+    Attributes:
+        id: id of the job's request.
+        minutes: time of learning in minutes.
+        dice: mean Dice of the classes on the cases held out.
+    """
+
+    method: ClassVar[str] = VALIDATION
+    id: int | str
+    minutes: float
+    dice: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `params` of ``validation``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ValidationMessage:
+        """Read the `params` of ``validation``."""
+        with _reading("a validation"):
+            return cls(value["id"], float(value["minutes"]), float(value["dice"]))
 
 
 @dataclass(frozen=True)

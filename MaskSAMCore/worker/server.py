@@ -28,11 +28,14 @@ from MaskSAMCore.worker.protocol import (
     ProgressMessage,
     Request,
     RequestError,
+    ValidationMessage,
     encode_line,
 )
 
 # Time for a job to remove its files after the client has closed the pipe.
 _SECONDS_TO_CLEAN_UP = 0.5
+# Number by which the priority of a worker that learns is lower, of 19 at most.
+_NICENESS = 10
 
 
 class Channel:
@@ -42,7 +45,7 @@ class Channel:
         self._stream = stream
         self._lock = threading.Lock()
 
-    def notify(self, message: ProgressMessage | LogMessage) -> None:
+    def notify(self, message: ProgressMessage | ValidationMessage | LogMessage) -> None:
         """Send a notification."""
         self._send({"method": message.method, "params": message.to_json()})
 
@@ -247,6 +250,16 @@ def take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return reader, writer
 
 
+def lower_priority() -> None:
+    """Let other programs have the processor first, where they want it."""
+    if sys.platform == "win32":
+        import psutil
+
+        psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+    else:
+        os.nice(_NICENESS)
+
+
 def main(load: LoadSegmenter = load_segmenter) -> None:
     """Run the worker.
 
@@ -256,7 +269,10 @@ def main(load: LoadSegmenter = load_segmenter) -> None:
     parser = argparse.ArgumentParser(prog="python -m MaskSAMCore.worker", description=__doc__)
     parser.add_argument("--idle-minutes", type=float, default=15.0)
     parser.add_argument("--memory-gib", type=float, default=4.0)
+    parser.add_argument("--low-priority", action="store_true")
     options = parser.parse_args()
+    if options.low_priority:
+        lower_priority()
     keep_freed_memory()
     reserve_matrix_buffers()
     reader, writer = take_pipes()

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -32,60 +33,110 @@ REQUIREMENTS = (
 TORCH_FOR_NUMPY_2 = "torch>=2.3"
 NUMPY_1 = "numpy<2"
 
-# Packages with which DICOM segmentations are written. Slicer's own DICOM modules need the pydicom
-# that they ship with, which may be older: these are installed into a folder that only the worker
-# reads.
-DICOM_REQUIREMENTS = (
-    "highdicom>=0.28",
-    "pydicom>=3.0.1",
-    "pyjpegls>=1.0",
-    "pillow>=8.3",
-    "packaging>=17.1",
-    "typing-extensions>=4.0",
-)
 _SECONDS_BETWEEN_EVENTS = 0.02
 
 
-def dicom_folder() -> Path:
-    """Return the folder of the packages for DICOM segmentations, of this version of Python."""
+@dataclass(frozen=True)
+class Extra:
+    """Packages of one part of MaskSAM, which are installed when the user turns to that part.
+
+    Slicer's own modules need the versions that Slicer comes with: these packages are installed into
+    a folder that only the worker reads, and each is named, so that pip brings no others.
+
+    Attributes:
+        requirements: the packages.
+        download_mb: size of the download in MB.
+        disk_mb: size on the disk in MB.
+    """
+
+    requirements: tuple[str, ...]
+    download_mb: int
+    disk_mb: int
+
+
+# Packages with which DICOM segmentations are written.
+DICOM = Extra(
+    (
+        "highdicom>=0.28",
+        "pydicom>=3.0.1",
+        "pyjpegls>=1.0",
+        "pillow>=8.3",
+        "packaging>=17.1",
+        "typing-extensions>=4.0",
+    ),
+    download_mb=6,
+    disk_mb=45,
+)
+# Packages with which a model learns: PyTorch Lightning, batchgeneratorsv2, and what they import.
+LEARNING = Extra(
+    (
+        "lightning>=2.6",
+        "lightning-utilities>=0.10",
+        "torchmetrics>=1.0",
+        "fsspec>=2022.5",
+        "tqdm>=4.57",
+        "PyYAML>=5.4",
+        "packaging>=20.0",
+        "typing-extensions>=4.5",
+        "batchgeneratorsv2>=0.3",
+        "scikit-image>=0.21",
+        "lazy-loader>=0.4",
+        "pandas>=2.0",
+        "python-dateutil>=2.8.2",
+        "six>=1.16",
+    ),
+    download_mb=30,
+    disk_mb=132,
+)
+
+
+def worker_folder() -> Path:
+    """Return the folder of the packages that only the worker reads, of this version of Python."""
     return user_folder() / "python" / f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def missing_for_dicom() -> list[str]:
-    """Return the requirements for DICOM segmentations that the worker does not have."""
-    return [text for text in DICOM_REQUIREMENTS if not _satisfied(text, dicom_folder())]
+def missing_for(extra: Extra) -> list[str]:
+    """Return the requirements of a part of MaskSAM that the worker does not have."""
+    return [text for text in extra.requirements if not _satisfied(text, worker_folder())]
 
 
-def explain_dicom(requirements: list[str]) -> str:
-    """Return one line for the user about missing requirements for DICOM segmentations."""
+def explain_extra(extra: Extra) -> str:
+    """Return one line for the user about the missing packages of a part of MaskSAM."""
+    part = _("Learning") if extra is LEARNING else _("DICOM segmentations")
     return _(
-        "DICOM segmentations need Python packages: {packages} (6 MB to download, 45 MB on the"
-        " disk). Slicer's own packages stay as they are."
-    ).format(packages=", ".join(requirements))
+        "{part}: Python packages are missing ({packages}), {download} MB to download, {disk} MB on"
+        " the disk. Slicer's own packages stay as they are."
+    ).format(
+        part=part,
+        packages=", ".join(missing_for(extra)),
+        download=extra.download_mb,
+        disk=extra.disk_mb,
+    )
 
 
-def install_for_dicom(log: Callable[[str], None]) -> None:
-    """Install the missing requirements for DICOM segmentations; the application stays responsive.
+def install_extra(extra: Extra, log: Callable[[str], None]) -> None:
+    """Install the missing packages of a part of MaskSAM; the application stays responsive.
 
     Args:
+        extra: the part.
         log: receives progress messages for the user.
 
     Raises:
         RuntimeError: the installation failed; the message says what to do.
     """
-    wanted, folder = missing_for_dicom(), dicom_folder()
+    wanted, folder = missing_for(extra), worker_folder()
     log(_("Installing {packages} ...").format(packages=", ".join(wanted)))
     arguments = ["--no-deps", "--upgrade", "--target", str(folder), *wanted]
     output = _run_pip(["install", "--disable-pip-version-check", *arguments])
-    if missing_for_dicom():
+    if missing_for(extra):
         last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
         raise RuntimeError(
             _(
                 "{packages} could not be installed: {error}. Check the network and the proxy"
                 " settings, then try again."
-            ).format(packages=", ".join(missing_for_dicom()), error=last.strip())
+            ).format(packages=", ".join(missing_for(extra)), error=last.strip())
         )
-    log(_("All packages that DICOM segmentations need are installed."))
+    log(_("The packages are installed."))
 
 
 def _run_pip(arguments: list[str]) -> str:

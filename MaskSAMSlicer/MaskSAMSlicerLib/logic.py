@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import slicer
 from slicer.i18n import tr as _
@@ -33,15 +33,21 @@ LogCallback = Callable[[str], None]
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-def new_client(on_log: LogCallback) -> WorkerClient:
-    """Return a client whose worker runs MaskSAMCore with Slicer's Python."""
-    # The packages for DICOM come before Slicer's, in the worker only.
-    paths = [str(installer.dicom_folder()), os.environ.get("PYTHONPATH", "")]
+def new_client(on_log: LogCallback, **options: Any) -> WorkerClient:
+    """Return a client whose worker runs MaskSAMCore with Slicer's Python.
+
+    Args:
+        on_log: receives lines for the log.
+        options: see :class:`WorkerClient`.
+    """
+    # The worker's own packages come before Slicer's.
+    paths = [str(installer.worker_folder()), os.environ.get("PYTHONPATH", "")]
     return WorkerClient(
         python=worker_python(),
         core_folder=core_folder(),
         environment={"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
         on_log=on_log,
+        **options,
     )
 
 
@@ -282,9 +288,8 @@ class SegmentationLogic:
             RuntimeError: the export failed or was cancelled.
         """
         path, folder = Path(path), None if folder is None else Path(folder)
-        missing = installer.missing_for_dicom()
-        if missing:
-            raise ValueError(installer.explain_dicom(missing))
+        if installer.missing_for(installer.DICOM):
+            raise ValueError(installer.explain_extra(installer.DICOM))
         job = self.client.export_dicom(export_request(segmentationNode, path, report, folder))
         try:
             self.client.wait(job, on_idle=slicer.app.processEvents)

@@ -3,6 +3,8 @@ from Testing.panel.fixtures import open_panel, user, user_of_real_models, views 
 from Testing.slicer.fixtures import (  # noqa: F401
     known,
     known_client,
+    learning_client,
+    learnt_models,
     models_home,
     own_client,
     real_client,

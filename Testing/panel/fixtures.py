@@ -18,15 +18,17 @@ from Testing.slicer.helpers import MODULE
 def open_panel(
     application, scene, models_home: Path, monkeypatch
 ) -> Iterator[Callable[[Callable], User]]:
-    """Function that opens the panel with a factory of clients, and returns its user."""
+    """Function that opens the panel with factories of clients, and returns its user."""
     monkeypatch.setenv("MASKSAM_HOME", str(models_home))
 
-    def open_over(client_factory: Callable) -> User:
+    def open_over(client_factory: Callable, learning_factory: Callable | None = None) -> User:
+        from MaskSAMSlicerLib.learning import LearningLogic
         from MaskSAMSlicerLib.logic import SegmentationLogic
 
         host.load_module(MODULE)
         module = sys.modules["MaskSAMSlicer"]
-        logic = partial(module.MaskSAMSlicerLogic, SegmentationLogic(client_factory))
+        learning = None if learning_factory is None else LearningLogic(learning_factory)
+        logic = partial(module.MaskSAMSlicerLogic, SegmentationLogic(client_factory), learning)
         monkeypatch.setattr(module, "MaskSAMSlicerLogic", logic)
         return User(host.select_module("MaskSAMSlicer"))
 

@@ -207,8 +207,10 @@ def test_missing_packages_are_installed_for_the_worker_alone(
             found.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         return ""
 
-    monkeypatch.setattr(installer, "dicom_folder", lambda: folder)
-    monkeypatch.setattr(installer, "DICOM_REQUIREMENTS", ("highdicom>=99", "pydicom>=99"))
+    monkeypatch.setattr(installer, "worker_folder", lambda: folder)
+    monkeypatch.setattr(
+        installer, "DICOM", installer.Extra(("highdicom>=99", "pydicom>=99"), 6, 45)
+    )
     monkeypatch.setattr(installer, "_run_pip", pip)
     user.click(user.ui.dicomButton)
     frame = user.ui.installFrame
@@ -227,8 +229,8 @@ def test_a_failed_installation_is_explained(user, scene, tmp_path: Path, monkeyp
     from MaskSAMSlicerLib import installer
 
     user.segment(series_volume(tmp_path / "in"))
-    monkeypatch.setattr(installer, "dicom_folder", lambda: tmp_path / "python")
-    monkeypatch.setattr(installer, "DICOM_REQUIREMENTS", ("highdicom>=99",))
+    monkeypatch.setattr(installer, "worker_folder", lambda: tmp_path / "python")
+    monkeypatch.setattr(installer, "DICOM", installer.Extra(("highdicom>=99",), 6, 45))
     monkeypatch.setattr(installer, "_run_pip", lambda arguments: "ERROR: no network\n")
     user.click(user.ui.dicomButton)
     user.click(user.ui.installButton)

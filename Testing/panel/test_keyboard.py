@@ -9,7 +9,7 @@ import pytest
 from Testing import host
 from Testing.panel.helpers import blobs_volume, box_node, move_box, segmentations
 
-SECTIONS = ("inputs", "model", "output", "advanced", "results", "boxes", "log")
+SECTIONS = ("inputs", "model", "output", "advanced", "results", "boxes", "learn", "log")
 # Slicer's main window opens its menus with these.
 MENUS = set("FEVH")
 # What users do most has a letter of its own in the whole panel.
@@ -41,7 +41,9 @@ def press(window, key: str, *modifiers: str) -> None:
 
 def controls(user) -> dict[str, object]:
     """Return the named widgets that the user can operate and that are visible now."""
-    kinds = "QPushButton QCheckBox QLineEdit QComboBox QTableWidget QTreeWidget ctkSearchBox"
+    kinds = (
+        "QPushButton QCheckBox QLineEdit QComboBox QTableWidget QTreeWidget QSpinBox ctkSearchBox"
+    )
     kinds = {*kinds.split(), "qMRMLSegmentationShow3DButton", "ctkCollapsibleButton"}
     return {
         name: widget
@@ -104,6 +106,9 @@ def test_mnemonics_press_buttons_and_choose_selectors(user, window, scene):
         (user.ui.outputLabel, user.ui.outputSelector),
         (user.ui.ruleLabel, user.ui.ruleSelector),
         (user.ui.deviceLabel, user.ui.deviceSelector),
+        (user.ui.learnNameLabel, user.ui.learnName),
+        (user.ui.learnMinutesLabel, user.ui.learnMinutes),
+        (user.ui.learnFolderLabel, user.ui.learnFolder),
     ):
         assert label.buddy() is selector, label.text
 

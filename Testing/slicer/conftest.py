@@ -2,6 +2,8 @@ from Testing.host.fixtures import application, ignored_without_slicer, scene  # 
 from Testing.slicer.fixtures import (  # noqa: F401
     known,
     known_client,
+    learning_client,
+    learnt_models,
     logic,
     models_home,
     real_client,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from Testing.slicer.models import write_models
 
 # The worker starts through a launcher, as in Slicer.
 LAUNCHED_WORKER = (*LAUNCHER, *KNOWN_WORKER)
+LEARNING_WORKER = (*LAUNCHED_WORKER, "--low-priority")
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +38,26 @@ def known_client(application, models_home: Path) -> Iterator:
 
 
 @pytest.fixture(scope="session")
+def learning_client(application, models_home: Path) -> Iterator:
+    """Client of a worker in which learning has known results; all tests share it."""
+    from Testing.slicer.shared_client import SharedClient
+
+    client = SharedClient(models_home, command=LEARNING_WORKER, cancel_seconds=3.0)
+    yield client
+    client.end()
+
+
+@pytest.fixture
+def learnt_models(models_home: Path) -> Iterator[Path]:
+    """The folder of the user's models, from which those of the test are removed at its end."""
+    folder = models_home / "models"
+    before = set(folder.iterdir())
+    yield folder
+    for path in set(folder.iterdir()) - before:
+        shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
 def real_client(application, models_home: Path) -> Iterator:
     """Client of a worker as it ships; all tests share it."""
     from Testing.slicer.shared_client import SharedClient
@@ -47,12 +69,17 @@ def real_client(application, models_home: Path) -> Iterator:
 
 @pytest.fixture
 def own_client(application, models_home: Path):
-    """Factory of clients that one test uses; takes options of ``WorkerClient``."""
+    """Factory of clients that one test uses.
+
+    It takes options of ``WorkerClient``, and the largest size of a file in bytes that the disk has
+    space for.
+    """
     from MaskSAMSlicerLib.worker.client import WorkerClient
 
-    def factory_for(**options: object):
+    def factory_for(largest_file: int | None = None, **options: object):
+        limit = () if largest_file is None else ("--largest-file", str(largest_file))
         return lambda on_log: WorkerClient(
-            command=LAUNCHED_WORKER, on_log=on_log, hang_seconds=LONG, **options
+            command=(*LAUNCHED_WORKER, *limit), on_log=on_log, hang_seconds=LONG, **options
         )
 
     return factory_for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,9 +35,10 @@ class SharedClient(WorkerClient):
     def close(self) -> None:
         """Cancel all jobs and wait until they have ended; the worker keeps running."""
         self._on_line = None
-        if self.running:
-            self.cancel()
-            self.wait(self.devices())
+        self.cancel()
+        while self.needs_polling:
+            self.poll()
+            time.sleep(0.01)
 
     def end(self) -> None:
         """End the worker."""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from MaskSAMCore.labels import Label
-from MaskSAMCore.terminology import terminology_of
-from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, checksum
+from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, checksums
+from MaskSAMSlicerLib.mrml.segments import described, labelmap_of
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkSegment
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
 # Attribute in which Slicer's DICOM module keeps the UIDs of a volume's images.
 _INSTANCES = "DICOM.instanceUIDs"
@@ -84,7 +83,7 @@ def exported_segments(
         label = classes.get(segment_id)
         if label is None:
             label, free = Label(free, segment_id, (0.0, 0.0, 0.0)), free + 1
-        exported[segment_id] = _described(label, segmentation.GetSegment(segment_id))
+        exported[segment_id] = described(label, segmentation.GetSegment(segment_id))
     for label in exported.values():
         if label.terminology is None:
             raise ValueError(
@@ -96,80 +95,13 @@ def exported_segments(
     # Classes that were not found are described too, so that no reader takes them for forgotten.
     values = {label.value for label in exported.values()}
     lost = [label for label in labels if label.value not in values and label.terminology]
-    labelmap = _labelmap(node, volume_node, [(i, exported[i].value) for i in segment_ids])
+    labelmap = labelmap_of(node, volume_node, [(i, exported[i].value) for i in segment_ids])
     added = len(exported) > len([i for i in segment_ids if i in classes])
     corrected = added or bool(record.edited) or _changed(labelmap, labels, record)
     return ExportedSegments(labelmap, (*exported.values(), *lost), corrected)
 
 
-def _described(label: Label, segment: vtkSegment) -> Label:
-    """Return a label with the name, color and codes that its segment has now."""
-    entry = vtk.reference("")
-    tagged = segment.GetTag(segment.GetTerminologyEntryTagName(), entry)
-    red, green, blue = segment.GetColor()
-    return replace(
-        label,
-        name=segment.GetName() or label.name,
-        color=(red, green, blue),
-        terminology=(terminology_of(str(entry)) if tagged else None) or label.terminology,
-    )
-
-
-def _labelmap(
-    node: vtkMRMLSegmentationNode,
-    volume_node: vtkMRMLScalarVolumeNode,
-    values: Sequence[tuple[str, int]],
-) -> np.ndarray:
-    """Return a labelmap [K, J, I] of segments on a volume's grid.
-
-    Args:
-        node: the segmentation.
-        volume_node: the volume.
-        values: segment ID and value of each segment.
-    """
-    ids = vtk.vtkStringArray()
-    for segment_id, _value in values:
-        ids.InsertNextValue(segment_id)
-    scene = slicer.mrmlScene
-    target = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", scene.GenerateUniqueName("temp"))
-    target.SetHideFromEditors(True)
-    try:
-        logic = slicer.modules.segmentations.logic()
-        if values and not logic.ExportSegmentsToLabelmapNode(node, ids, target, volume_node):
-            raise ValueError(
-                _("The segments of '{name}' cannot be put on the grid of the volume.").format(
-                    name=node.GetName()
-                )
-            )
-        table = np.array([0, *(value for _segment_id, value in values)])
-        table = table.astype(np.min_scalar_type(table.max()))
-        if not values:
-            return np.zeros(slicer.util.arrayFromVolume(volume_node).shape, table.dtype)
-        return table[slicer.util.arrayFromVolume(target)]
-    finally:
-        display = target.GetDisplayNode()
-        if display is not None:
-            scene.RemoveNode(display.GetColorNode())
-        scene.RemoveNode(target)
-
-
 def _changed(labelmap: np.ndarray, labels: Sequence[Label], record: SegmentationRecord) -> bool:
     """Return whether voxels of a class differ from those that runs have written."""
-    for label in labels:
-        lower, upper = _edges(labelmap == label.value)
-        total = checksum(labelmap, label.value, lower, upper) if upper else 0
-        if record.written.get(label.name, 0) != total:
-            return True
-    return False
-
-
-def _edges(mask: np.ndarray) -> tuple[list[int], list[int]]:
-    """Return lower and upper voxel edges (i, j, k) of a mask [K, J, I]; empty without a voxel."""
-    lower, upper = [], []
-    for axis in range(3):
-        used = np.flatnonzero(mask.any(tuple(other for other in range(3) if other != axis)))
-        if not len(used):
-            return [], []
-        lower.insert(0, int(used[0]))
-        upper.insert(0, int(used[-1]) + 1)
-    return lower, upper
+    sums = checksums(labelmap)
+    return any(record.written.get(one.name, 0) != sums.get(one.value, 0) for one in labels)

@@ -148,3 +148,23 @@ def checksum(
     voxels = labelmap[k0:k1, j0:j1, i0:i1] == value
     place = repr((i0, j0, k0, i1, j1, k1)).encode()
     return zlib.crc32(np.packbits(voxels).tobytes(), zlib.crc32(place))
+
+
+def checksums(labelmap: np.ndarray) -> dict[int, int]:
+    """Return the :func:`checksum` of each class in a labelmap [K, J, I] by its value."""
+    lower: dict[int, list[int]] = {}
+    upper: dict[int, list[int]] = {}
+    for axis in (2, 1, 0):  # i, j, k
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        for index in range(labelmap.shape[axis]):
+            counts = np.bincount(labelmap.take(index, axis).ravel())
+            for value in np.flatnonzero(counts).tolist():
+                first.setdefault(value, index)
+                last[value] = index + 1
+        for value in first:
+            lower.setdefault(value, []).append(first[value])
+            upper.setdefault(value, []).append(last[value])
+    return {
+        value: checksum(labelmap, value, lower[value], upper[value]) for value in lower if value
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.labels import Label
-from MaskSAMCore.terminology import terminology_entry
+from MaskSAMCore.terminology import terminology_entry, terminology_of
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.mrml.volumes import is_orthogonal, transform_to_world
 
@@ -277,6 +277,61 @@ def _fill(segment: vtkSegment, label: Label, image: Any, model: str) -> None:
     terminology = terminology_entry(label)
     if terminology:
         segment.SetTag(segment.GetTerminologyEntryTagName(), terminology)
+
+
+def labelmap_of(
+    node: vtkMRMLSegmentationNode,
+    volume_node: vtkMRMLScalarVolumeNode,
+    values: Sequence[tuple[str, int]],
+) -> np.ndarray:
+    """Return a labelmap [K, J, I] of segments on a volume's grid.
+
+    Args:
+        node: the segmentation.
+        volume_node: the volume.
+        values: segment ID and value of each segment; where segments overlap, the later one has the
+            voxels.
+
+    Raises:
+        ValueError: the segments cannot be put on that grid.
+    """
+    ids = vtk.vtkStringArray()
+    for segment_id, _value in values:
+        ids.InsertNextValue(segment_id)
+    scene = slicer.mrmlScene
+    target = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", scene.GenerateUniqueName("temp"))
+    target.SetHideFromEditors(True)
+    try:
+        logic = slicer.modules.segmentations.logic()
+        if values and not logic.ExportSegmentsToLabelmapNode(node, ids, target, volume_node):
+            raise ValueError(
+                _("The segments of '{name}' cannot be put on the grid of the volume.").format(
+                    name=node.GetName()
+                )
+            )
+        table = np.array([0, *(value for _segment_id, value in values)])
+        table = table.astype(np.min_scalar_type(table.max()))
+        if not values:
+            return np.zeros(slicer.util.arrayFromVolume(volume_node).shape, table.dtype)
+        return table[slicer.util.arrayFromVolume(target)]
+    finally:
+        display = target.GetDisplayNode()
+        if display is not None:
+            scene.RemoveNode(display.GetColorNode())
+        scene.RemoveNode(target)
+
+
+def described(label: Label, segment: vtkSegment) -> Label:
+    """Return a label with the name, color and codes that its segment has now."""
+    entry = vtk.reference("")
+    tagged = segment.GetTag(segment.GetTerminologyEntryTagName(), entry)
+    red, green, blue = segment.GetColor()
+    return replace(
+        label,
+        name=segment.GetName() or label.name,
+        color=(red, green, blue),
+        terminology=(terminology_of(str(entry)) if tagged else None) or label.terminology,
+    )
 
 
 def image_to_segmentation(node: vtkMRMLTransformableNode, volume: Volume) -> np.ndarray:

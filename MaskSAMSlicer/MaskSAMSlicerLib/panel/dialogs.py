@@ -41,11 +41,16 @@ def ask_save_path(title: str, name: str, suffix: str, file_filter: str) -> Path 
     return path
 
 
-def show_swatch(item: qt.QTableWidgetItem, color: tuple[float, float, float]) -> None:
-    """Show a color (RGB, 0 to 1) as the icon of a table's cell."""
+def swatch(color: tuple[float, float, float]) -> qt.QIcon:
+    """Return the icon of a color (RGB, 0 to 1)."""
     pixmap = qt.QPixmap(14, 14)
     pixmap.fill(qt.QColor.fromRgbF(*color))
-    item.setIcon(qt.QIcon(pixmap))
+    return qt.QIcon(pixmap)
+
+
+def show_swatch(item: qt.QTableWidgetItem, color: tuple[float, float, float]) -> None:
+    """Show a color (RGB, 0 to 1) as the icon of a table's cell."""
+    item.setIcon(swatch(color))
 
 
 def narrow(selector: Any) -> None:

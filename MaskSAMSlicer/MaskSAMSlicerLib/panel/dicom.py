@@ -61,7 +61,7 @@ class DicomView:
 
     def _export(self, _checked: bool = False) -> None:
         node = self._node
-        if installer.missing_for_dicom():
+        if installer.missing_for(installer.DICOM):
             self._on_missing()
             return
         title = _("Export DICOM segmentation")

@@ -32,6 +32,7 @@ class Keyboard:
             ui.advancedButton,
             ui.resultsButton,
             ui.boxesButton,
+            ui.learnButton,
             ui.logButton,
         ):
             _open_with_space(section)

@@ -52,12 +52,16 @@ class ModelPicker:
         ui.downloadButton.connect("clicked(bool)", self._download)
         ui.importButton.connect("clicked(bool)", self._import)
         ui.removeButton.connect("clicked(bool)", self._remove)
-        self._read_catalog()
+        self.read_catalog()
 
     @property
     def model(self) -> ModelInfo | None:
         """The chosen model; None if it is not in the catalog."""
         return next((model for model in self._models if model.name == self._chosen), None)
+
+    def choose(self, name: str) -> None:
+        """Choose a model, as the user does."""
+        self._on_choice(name)
 
     def refresh(self, name: str | None) -> None:
         """Enable the widgets while the worker is idle, and show a model as the chosen one.
@@ -71,7 +75,8 @@ class ModelPicker:
             self._select_chosen()
         self._show_details()
 
-    def _read_catalog(self) -> None:
+    def read_catalog(self) -> None:
+        """List the models of the catalog, which may have changed."""
         self._models = list_models()
         self._search(self._ui.modelSearch.text)
 
@@ -170,16 +175,16 @@ class ModelPicker:
             )
 
     def _on_added(self, result: AddModelResult) -> None:
-        self._read_catalog()
+        self.read_catalog()
         self._on_choice(result.name)
         self._task.end(_("The model was added."))
 
     def _on_removed(self, _result: dict[str, Any]) -> None:
-        self._read_catalog()
+        self.read_catalog()
         self._task.end(_("The model was removed."))
 
     def _on_downloaded(self, _result: dict[str, Any]) -> None:
-        self._read_catalog()
+        self.read_catalog()
         self._task.end(_("The model was downloaded."))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from MaskSAMSlicerLib import installer
+from MaskSAMSlicerLib.learning import LearningLogic
 from MaskSAMSlicerLib.logic import SegmentationLogic
 from MaskSAMSlicerLib.mrml.box_nodes import draw
 from MaskSAMSlicerLib.panel.boxes import BoxesView, BoxUpdates
@@ -16,6 +17,7 @@ from MaskSAMSlicerLib.panel.dialogs import narrow, select_data
 from MaskSAMSlicerLib.panel.dicom import DicomView
 from MaskSAMSlicerLib.panel.frames import FramesView
 from MaskSAMSlicerLib.panel.keyboard import SEGMENT, Keyboard
+from MaskSAMSlicerLib.panel.learning import LearningView
 from MaskSAMSlicerLib.panel.model_picker import ModelPicker
 from MaskSAMSlicerLib.panel.output import OutputView
 from MaskSAMSlicerLib.panel.progress import ProgressView, WorkerTask
@@ -30,22 +32,29 @@ class Panel:
     Args:
         ui: the widgets of MaskSAMSlicer.ui by name.
         logic: runs models.
+        learning: adapts models.
 
     Attributes:
         picker: the list of models.
     """
 
-    def __init__(self, ui: Any, logic: SegmentationLogic) -> None:
+    def __init__(self, ui: Any, logic: SegmentationLogic, learning: LearningLogic) -> None:
         self._ui = ui
         self._logic = logic
         self._parameters: Any = None
         self._missing_packages: list[str] = []
-        self._missing_for_dicom: list[str] = []
+        self._wanted_extras: list[installer.Extra] = []
         self._progress = ProgressView(ui)
         self._task = WorkerTask(logic, self._progress, self.update)
         self._results = ResultsView(ui, self._progress, lambda name: self._boxes.show_box(name))
         self._output = OutputView(ui)
-        self._dicom = DicomView(ui, logic, self._task, self._progress, self._show_missing_for_dicom)
+        self._dicom = DicomView(
+            ui,
+            logic,
+            self._task,
+            self._progress,
+            lambda: self._offer_extra(installer.DICOM, _("then export again")),
+        )
         self._channels = ChannelsView(ui)
         self._frames = FramesView(ui)
         self._devices = DevicesView(ui, logic, self._task)
@@ -53,6 +62,14 @@ class Panel:
         self._updates = BoxUpdates(logic, self._task, self._progress, self.picker, self._results)
         self._boxes = BoxesView(
             ui, self._updates, self._task, self._progress, self._update_segment_button
+        )
+        self._learning = LearningView(
+            ui,
+            learning,
+            self._progress,
+            self.picker,
+            self._channels,
+            lambda: self._offer_extra(installer.LEARNING, _("then press Learn again")),
         )
         for selector in (ui.volumeSelector, ui.roiSelector, ui.outputSelector):
             narrow(selector)
@@ -75,6 +92,7 @@ class Panel:
         self._parameters = self._updates.parameters = parameters
         self._output.parameters = self._channels.parameters = parameters
         self._frames.parameters = self._dicom.parameters = parameters
+        self._learning.parameters = parameters
         self.update()
 
     def update(self) -> None:
@@ -94,18 +112,17 @@ class Panel:
         self._progress.warn(warnings)
         self._results.refresh(warnings)
         self._boxes.refresh()
+        self._learning.refresh()
         self._update_segment_button()
 
     def check_packages(self) -> None:
         """Show which Python packages must be installed."""
         self._missing_packages = installer.missing()
-        if self._missing_for_dicom:
-            self._missing_for_dicom = installer.missing_for_dicom()
-        lines = []
+        wanted = [extra for extra in self._wanted_extras if installer.missing_for(extra)]
+        self._wanted_extras = wanted
+        lines = [installer.explain_extra(extra) for extra in wanted]
         if self._missing_packages:
-            lines.append(installer.explain(self._missing_packages))
-        if self._missing_for_dicom:
-            lines.append(installer.explain_dicom(self._missing_for_dicom))
+            lines.insert(0, installer.explain(self._missing_packages))
         self._ui.installFrame.visible = bool(lines)
         self._ui.installLabel.text = "\n".join(lines)
         self.update()
@@ -113,6 +130,7 @@ class Panel:
     def enter(self) -> None:
         """Show how boxes were changed in other modules, and segment after drags again."""
         self._boxes.resume()
+        self._learning.offer_corrected()
         self._keyboard.enable(True)
 
     def exit(self) -> None:
@@ -128,10 +146,12 @@ class Panel:
         self._results.clear()
         self._devices.close()
         self._boxes.close()
+        self._learning.close()
 
     def scene_closing(self) -> None:
         """Cancel the run and drop its nodes before the scene closes."""
         self._results.clear()
+        self._learning.clear()
         if self._logic.busy:
             self._task.cancel()
         self._logic.forget()
@@ -218,17 +238,24 @@ class Panel:
         try:
             if self._missing_packages:
                 installer.install(self._progress.log)
-            if self._missing_for_dicom:
-                installer.install_for_dicom(self._progress.log)
+            for extra in self._wanted_extras:
+                installer.install_extra(extra, self._progress.log)
         except RuntimeError as error:
             self._progress.show_error(error)
         self.check_packages()
 
-    def _show_missing_for_dicom(self) -> None:
-        self._missing_for_dicom = installer.missing_for_dicom()
+    def _offer_extra(self, extra: installer.Extra, then: str) -> None:
+        """Offer the missing packages of a part of MaskSAM that the user has turned to.
+
+        Args:
+            extra: the part.
+            then: what the user does after the installation.
+        """
+        if extra not in self._wanted_extras:
+            self._wanted_extras.append(extra)
         self.check_packages()
         self._progress.show_status(
-            _("Install the missing packages at the top of the panel, then export again.")
+            _("Install the missing packages at the top of the panel, {then}.").format(then=then)
         )
 
     def _choose_model(self, name: str) -> None:

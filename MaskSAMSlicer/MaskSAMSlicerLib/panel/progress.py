@@ -56,7 +56,7 @@ class ProgressView:
         """Show the stage and the fraction done of a task, and the time left if it is known."""
         self._ui.progressBar.setRange(0, 1000)
         self._ui.progressBar.value = round(1000 * fraction)
-        self.show_status(stage + _time_left(seconds_left))
+        self.show_status(stage + time_left(seconds_left))
 
     def end(self, message: str) -> None:
         """Hide the bar and show a message about the end of a task."""
@@ -190,7 +190,8 @@ class WorkerTask:
             self._timer.stop()
 
 
-def _time_left(seconds: float | None) -> str:
+def time_left(seconds: float | None) -> str:
+    """Return the time left as the end of a status text; empty if it is unknown."""
     if seconds is None:
         return ""
     if seconds < 90:

@@ -22,9 +22,12 @@ from typing import Any
 from MaskSAMCore.callbacks import ProgressCallback
 from MaskSAMCore.worker import protocol
 from MaskSAMCore.worker.protocol import (
+    AdaptParams,
+    AdaptResult,
     AddModelParams,
     AddModelResult,
     DevicesResult,
+    KeepCorrectionsResult,
     LogMessage,
     ModelParams,
     ProgressMessage,
@@ -32,21 +35,25 @@ from MaskSAMCore.worker.protocol import (
     RequestError,
     SegmentResult,
     SessionParams,
+    ValidationMessage,
 )
 from MaskSAMSlicerLib.worker.connection import Connection, StallMonitor
 from MaskSAMSlicerLib.worker.jobs import (
+    CorrectedCase,
     DoneCallback,
     ErrorCallback,
     ExportDicomRequest,
     Job,
     SegmentedVolume,
     SegmentRequest,
+    ValidationCallback,
     WorkerError,
 )
 from MaskSAMSlicerLib.worker.process import describe_exit, worker_environment
 from MaskSAMSlicerLib.worker.volume_transfer import Event, VolumeTransfer, run_events
 
 __all__ = [
+    "CorrectedCase",
     "ExportDicomRequest",
     "Job",
     "SegmentRequest",
@@ -57,6 +64,8 @@ __all__ = [
 
 # A call of `poll` stops after this time and leaves the remaining work to the next call.
 POLL_SECONDS = 0.004
+# Methods whose requests refer to files of this client.
+_WITH_FILES = (protocol.SEGMENT, protocol.EXPORT_DICOM, protocol.KEEP_CORRECTIONS)
 # Number of fresh workers that a job is given to, if none of them has started it.
 _MAX_RESTARTS = 2
 
@@ -78,6 +87,7 @@ class WorkerClient:
         stalled_seconds: time without progress of a worker that answers pings, after which the log
             and the job's `on_progress` receive a notice.
         cancel_seconds: time for the worker to stop a cancelled job, after which it is ended.
+        low_priority: whether other programs have the processor first.
     """
 
     def __init__(
@@ -92,8 +102,11 @@ class WorkerClient:
         start_seconds: float | None = None,
         stalled_seconds: float = 180.0,
         cancel_seconds: float = 0.7,
+        low_priority: bool = False,
     ) -> None:
         self._command = list(command or (str(python or sys.executable), "-m", "MaskSAMCore.worker"))
+        if low_priority:
+            self._command.append("--low-priority")
         self._environment = worker_environment(core_folder, environment)
         self._on_log = on_log
         self._hang_seconds = hang_seconds
@@ -201,6 +214,49 @@ class WorkerClient:
                 self._fail_later(job, error)
         return job
 
+    def keep_corrections(
+        self,
+        cases: Sequence[CorrectedCase],
+        folder: Path,
+        channels: Sequence[str] = (),
+        on_progress: ProgressCallback | None = None,
+        on_done: DoneCallback | None = None,
+        on_error: ErrorCallback | None = None,
+    ) -> Job:
+        """Add corrected cases to a folder. The result is a `KeepCorrectionsResult`.
+
+        The voxels are copied before this returns.
+
+        Args:
+            cases: cases to keep.
+            folder: folder of the cases, which need not exist yet.
+            channels: names of the channels; empty if they are unknown.
+            on_progress, on_done, on_error: functions that are called, see `Job`.
+        """
+        read = KeepCorrectionsResult.from_json
+        job = self._submit(protocol.KEEP_CORRECTIONS, None, read, on_progress, on_done, on_error)
+        if self._transfer is not None:
+            files = self._transfer.files
+            try:
+                job.params = files.share_corrections(job.id, cases, folder, channels).to_json()
+            except WorkerError as error:
+                self._fail_later(job, error)
+        return job
+
+    def adapt(
+        self,
+        params: AdaptParams,
+        on_progress: ProgressCallback | None = None,
+        on_done: DoneCallback | None = None,
+        on_error: ErrorCallback | None = None,
+        on_validation: ValidationCallback | None = None,
+    ) -> Job:
+        """Adapt a model to corrected cases. The result is an `AdaptResult`."""
+        read, values = AdaptResult.from_json, params.to_json()
+        return self._submit(
+            protocol.ADAPT, values, read, on_progress, on_done, on_error, on_validation
+        )
+
     def remove_model(
         self,
         name: str,
@@ -289,9 +345,11 @@ class WorkerClient:
         on_progress: ProgressCallback | None = None,
         on_done: DoneCallback | None = None,
         on_error: ErrorCallback | None = None,
+        on_validation: ValidationCallback | None = None,
     ) -> Job:
         self._number += 1
-        job = Job(self._number, method, params, read_result, on_progress, on_done, on_error)
+        callbacks = on_progress, on_done, on_error, on_validation
+        job = Job(self._number, method, params, read_result, *callbacks)
         self._jobs[job.id] = job
         self._connect_for([job])
         return job
@@ -348,18 +406,32 @@ class WorkerClient:
 
     def _handle(self, connection: Connection, message: dict[str, Any]) -> None:
         method, number, params = message.get("method"), message.get("id"), message.get("params")
-        if method == protocol.PROGRESS and isinstance(params, dict):
+        if method in (protocol.PROGRESS, protocol.VALIDATION) and isinstance(params, dict):
             try:
-                progress = ProgressMessage.from_json(params)
+                self._report(method, params)
             except ProtocolError as error:
                 self._abandon(connection, WorkerError("protocol", str(error), connection.tail))
-                return
-            if isinstance(progress.id, int) and progress.id in self._jobs:
-                self._jobs[progress.id].report(progress)
         elif method == protocol.LOG and isinstance(params, dict):
             self._log(LogMessage.from_json(params).text)
         elif isinstance(number, int) and number in self._jobs:
             self._handle_answer(self._jobs[number], message.get("result"), message.get("error"))
+
+    def _report(self, method: str, params: dict[str, Any]) -> None:
+        """Pass a report on to its job, if that has not ended.
+
+        Raises:
+            ProtocolError: the report is not described correctly.
+        """
+        number = params.get("id")
+        job = self._jobs.get(number) if isinstance(number, int) else None
+        if method == protocol.PROGRESS:
+            progress = ProgressMessage.from_json(params)
+            if job is not None:
+                job.report(progress)
+        else:
+            validation = ValidationMessage.from_json(params)
+            if job is not None:
+                job.validate(validation)
 
     def _handle_answer(self, job: Job, result: Any, error: Any) -> None:
         job.answered = True
@@ -456,7 +528,7 @@ class WorkerClient:
     def _remove(self, job: Job) -> bool:
         if self._jobs.pop(job.id, None) is None:
             return False
-        if job.method in (protocol.SEGMENT, protocol.EXPORT_DICOM) and self._transfer is not None:
+        if job.method in _WITH_FILES and self._transfer is not None:
             self._transfer.release(job)
         return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,17 @@ import numpy as np
 from MaskSAMCore.callbacks import ProgressCallback
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.labels import Label
-from MaskSAMCore.worker.protocol import ErrorCode, ProgressMessage, RequestError, SegmentResult
+from MaskSAMCore.worker.protocol import (
+    ErrorCode,
+    ProgressMessage,
+    RequestError,
+    SegmentResult,
+    ValidationMessage,
+)
 
 DoneCallback = Callable[[Any], None]
+# Arguments: minutes of learning, and the mean Dice on the cases held out.
+ValidationCallback = Callable[[float, float], None]
 ErrorCallback = Callable[["WorkerError"], None]
 
 _KINDS = {
@@ -125,6 +133,25 @@ class ExportDicomRequest:
     report: Path | None = None
 
 
+@dataclass(frozen=True)
+class CorrectedCase:
+    """A volume with the classes that the user has corrected.
+
+    Attributes:
+        name: name of the case.
+        channels: images, all on one grid.
+        labelmap: unsigned integers [K, J, I] on that grid, 0 or values of the classes.
+        values: value in the labelmap of each class by its name; it may have no voxel.
+        checked: names of the classes that are right.
+    """
+
+    name: str
+    channels: Sequence[Volume]
+    labelmap: np.ndarray
+    values: Mapping[str, int]
+    checked: Sequence[str]
+
+
 class Job:
     """A request, from the call of the client to its result or error.
 
@@ -136,6 +163,7 @@ class Job:
         on_progress: receives stage, fraction done and seconds left.
         on_done: receives the result.
         on_error: receives the WorkerError.
+        on_validation: receives the minutes of learning and the Dice on the cases held out.
 
     Attributes:
         id: id of the request.
@@ -161,6 +189,7 @@ class Job:
         on_progress: ProgressCallback | None = None,
         on_done: DoneCallback | None = None,
         on_error: ErrorCallback | None = None,
+        on_validation: ValidationCallback | None = None,
     ) -> None:
         self.id = number
         self.method = method
@@ -179,6 +208,7 @@ class Job:
         self._on_progress = on_progress
         self._on_done = on_done
         self._on_error = on_error
+        self._on_validation = on_validation
         self._fraction = 0.0
         self._began = time.monotonic()
         self._seconds: float | None = None
@@ -199,6 +229,11 @@ class Job:
         self.reports += 1
         self.stage, self._fraction = progress.stage, progress.fraction
         self._call_on_progress(self.stage, progress.seconds_left)
+
+    def validate(self, validation: ValidationMessage) -> None:
+        """Pass the Dice of a model which learns on to the caller."""
+        if self._on_validation is not None and not self.done and not self.cancelling:
+            self._on_validation(validation.minutes, validation.dice)
 
     def remark(self, text: str) -> None:
         """Report a remark to the caller, in place of the stage."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,19 @@ import numpy as np
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.worker.protocol import (
     MAX_SESSIONS,
+    Correction,
     ExportDicomParams,
     ImageFile,
+    KeepCorrectionsParams,
     LabelmapFile,
     SegmentParams,
 )
-from MaskSAMSlicerLib.worker.jobs import ExportDicomRequest, SegmentRequest, WorkerError
+from MaskSAMSlicerLib.worker.jobs import (
+    CorrectedCase,
+    ExportDicomRequest,
+    SegmentRequest,
+    WorkerError,
+)
 from MaskSAMSlicerLib.worker.private_folder import create_private_folder
 
 # Bytes that are written, or compared, between two checks for a cancel.
@@ -134,6 +141,42 @@ class SharedFiles:
             output=str(request.output.absolute()),
             report=None if request.report is None else str(request.report.absolute()),
         )
+
+    def share_corrections(
+        self, number: int, cases: Sequence[CorrectedCase], folder: Path, channels: Sequence[str]
+    ) -> KeepCorrectionsParams:
+        """Write corrected cases, and return the parameters of a request to keep them.
+
+        Args:
+            number: id of the request.
+            cases: cases to keep.
+            folder: folder that the worker adds them to.
+            channels: names of the channels; empty if they are unknown.
+
+        Raises:
+            WorkerError: the disk is full or cannot be written, or a volume is not numeric.
+        """
+        with self._lock:
+            used: list[Path] = []
+            self._used_by_request[number] = used
+
+        def write(array: np.ndarray) -> Path:
+            return self._write(array, used, lambda: False)
+
+        corrections = []
+        for case in cases:
+            arrays = [_native(volume.array) for volume in case.channels]
+            images = tuple(
+                _image_file(write(array), array, volume)
+                for array, volume in zip(arrays, case.channels, strict=True)
+            )
+            k, j, i = case.labelmap.shape
+            labelmap = LabelmapFile(str(write(case.labelmap)), (k, j, i), case.labelmap.dtype.str)
+            corrections.append(
+                Correction(case.name, images, labelmap, case.values, tuple(case.checked))
+            )
+        folder = folder.absolute()
+        return KeepCorrectionsParams(str(folder), tuple(channels), tuple(corrections))
 
     def read_labelmap(self, file: LabelmapFile) -> np.ndarray:
         """Read a labelmap into memory, as integers [K, J, I].

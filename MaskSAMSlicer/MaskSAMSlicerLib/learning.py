@@ -1,0 +1,422 @@
+"""Learning from corrected segmentations, for scripts and for the panel.
+
+A worker of its own learns, so that segmenting goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MaskSAMCore.callbacks import ProgressCallback
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.models import find, user_folder
+from MaskSAMCore.models.catalog import check_name
+from MaskSAMCore.models.unfinished import unfinished_learning
+from MaskSAMCore.worker.protocol import AdaptParams, AdaptResult, KeepCorrectionsResult
+from MaskSAMSlicerLib import installer
+from MaskSAMSlicerLib.logic import LogCallback, new_client
+from MaskSAMSlicerLib.model_catalog import DEFAULT_MODEL, ModelInfo, find_model, list_models
+from MaskSAMSlicerLib.mrml.corrections import CorrectedNodes, corrected_case
+from MaskSAMSlicerLib.worker.client import Job, WorkerClient, WorkerError
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+
+    Volumes = vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode]
+
+DEFAULT_MINUTES = 15.0
+# Seconds in which a cancelled worker saves what it has learnt.
+_CANCEL_SECONDS = 3.0
+# Setting that keeps the folder of the corrections of a model, followed by the model's name.
+_FOLDER_SETTING = "MaskSAM/corrections/"
+
+
+def new_learning_client(on_log: LogCallback) -> WorkerClient:
+    """Return a client whose worker learns with Slicer's Python, at low priority."""
+    return new_client(on_log, low_priority=True, cancel_seconds=_CANCEL_SECONDS)
+
+
+def corrections_folder(model: str) -> Path:
+    """Return the folder in which corrections for a model are kept.
+
+    It is the one that the user has chosen last, else a folder below the user's documents.
+    """
+    chosen = slicer.app.userSettings().value(_FOLDER_SETTING + model, "")
+    if chosen:
+        return Path(str(chosen))
+    documents = qt.QStandardPaths.writableLocation(qt.QStandardPaths.DocumentsLocation)
+    return Path(str(documents)) / "MaskSAM" / f"corrections-{model}"
+
+
+def choose_corrections_folder(model: str, folder: Path) -> None:
+    """Remember the folder in which corrections for a model are kept."""
+    slicer.app.userSettings().setValue(_FOLDER_SETTING + model, str(folder))
+
+
+def output_of(name: str) -> Path:
+    """Return the folder of a new model, where the catalog finds it."""
+    return user_folder() / "models" / name
+
+
+def free_name(model: str) -> str:
+    """Return a name for a model that is adapted from another one, which no model has yet."""
+    base = f"{model.removesuffix('-ours')}-ours"
+    taken = {one.name for one in list_models()}
+    name, number = base, 1
+    while name in taken:
+        number += 1
+        name = f"{base}-{number}"
+    return name
+
+
+@dataclass(frozen=True)
+class LearningRequest:
+    """A model to adapt to corrected segmentations.
+
+    Attributes:
+        model: the model to adapt.
+        name: name of the new model.
+        corrections: corrected segmentations in the scene; those in the folder are used, too.
+        folder: folder that keeps the corrections.
+        minutes: longest time in minutes.
+        device: "auto", "cpu", "cuda" or "mps".
+        resume: True to go on with the unfinished learning of this name, False to begin anew.
+    """
+
+    model: ModelInfo
+    name: str
+    corrections: Sequence[CorrectedNodes]
+    folder: Path
+    minutes: float = DEFAULT_MINUTES
+    device: str = "auto"
+    resume: bool = False
+
+
+def _ignore(*_arguments: object) -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True)
+class LearningCallbacks:
+    """Functions that a learning calls; each is called on the main thread, out of ``poll``.
+
+    Attributes:
+        on_progress: receives the stage, the fraction done and the seconds left or None.
+        on_kept: receives the number of corrections, once they are in the folder.
+        on_validation: receives the minutes of learning and the Dice on the cases held out.
+        on_done: receives the result.
+        on_error: receives the error; no model was written.
+    """
+
+    on_progress: ProgressCallback = _ignore
+    on_kept: Callable[[int], None] = _ignore
+    on_validation: Callable[[float, float], None] = _ignore
+    on_done: Callable[[AdaptResult], None] = _ignore
+    on_error: Callable[[WorkerError], None] = _ignore
+
+
+class Learning:
+    """A model that learns from corrections: these are kept first, then the model is adapted.
+
+    The voxels are copied before :meth:`start` returns, so that the scene may change or be closed.
+
+    Attributes:
+        request: the request; it is emptied of nodes once it has started.
+        job: the worker's job; the second one follows the first.
+        validations: minutes of learning and Dice on the cases held out.
+        result: the result, once the learning has succeeded.
+        error: the error, once the learning has failed.
+    """
+
+    def __init__(
+        self, request: LearningRequest, callbacks: LearningCallbacks | None = None
+    ) -> None:
+        self.request = request
+        self.job: Job | None = None
+        self.validations: list[tuple[float, float]] = []
+        self.result: AdaptResult | None = None
+        self.error: WorkerError | None = None
+        self._callbacks = callbacks or LearningCallbacks()
+        self._client: WorkerClient | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the learning has succeeded or failed."""
+        return self.result is not None or self.error is not None
+
+    def start(self, client: WorkerClient) -> None:
+        """Check the request and send the corrections to the worker.
+
+        Raises:
+            ValueError: the request cannot work; the message says what to do. Nothing was started.
+        """
+        request = self.request
+        _check(request)
+        cases = [corrected_case(nodes, request.model.labels) for nodes in request.corrections]
+        self.request = replace(request, corrections=())
+        self._client = client
+        if cases:
+            self.job = client.keep_corrections(
+                cases,
+                request.folder,
+                channels=[name for name in request.model.channels if name],
+                on_progress=self._callbacks.on_progress,
+                on_done=self._on_kept,
+                on_error=self._fail,
+            )
+        else:
+            self._learn()
+
+    def _on_kept(self, result: KeepCorrectionsResult) -> None:
+        self._callbacks.on_kept(len(result.cases))
+        self._learn()
+
+    def _learn(self) -> None:
+        request = self.request
+        self.job = self._client.adapt(
+            AdaptParams(
+                str(find(request.model.name).folder),
+                str(request.folder.absolute()),
+                str(output_of(request.name).absolute()),
+                request.name,
+                request.minutes,
+                request.device,
+                request.resume,
+            ),
+            on_progress=self._callbacks.on_progress,
+            on_done=self._finish,
+            on_error=self._fail,
+            on_validation=self._on_validation,
+        )
+
+    def _on_validation(self, minutes: float, dice: float) -> None:
+        self.validations.append((minutes, dice))
+        self._callbacks.on_validation(minutes, dice)
+
+    def _finish(self, result: AdaptResult) -> None:
+        self.result = result
+        if result.kept:  # its next learning goes on from the same corrections
+            choose_corrections_folder(self.request.name, self.request.folder)
+        self._callbacks.on_done(result)
+
+    def _fail(self, error: WorkerError) -> None:
+        if error.kind == "crashed":
+            # The worker's own message gives advice for segmenting.
+            text = _(
+                "learning ended unexpectedly, often because the memory ran out; the corrections and"
+                " what was learnt until the last save are kept: close other programs and press"
+                " Learn again"
+            )
+            error = WorkerError(error.kind, text, f"{error}\n{error.details}".strip())
+        self.error = error
+        self._callbacks.on_error(error)
+
+
+class LearningLogic:
+    """Learning in a worker process of its own, one model at a time.
+
+    Args:
+        client_factory: makes the client of the worker; receives a function for log lines.
+
+    Attributes:
+        learning: the latest learning; None before the first one.
+        on_log: called with each line for the log.
+        on_change: called when a script's learning begins and ends.
+    """
+
+    def __init__(
+        self, client_factory: Callable[[LogCallback], WorkerClient] = new_learning_client
+    ) -> None:
+        self.learning: Learning | None = None
+        self.on_log: LogCallback = lambda _text: None
+        self.on_change: Callable[[], None] = lambda: None
+        self._client_factory = client_factory
+        self._client: WorkerClient | None = None
+
+    @property
+    def client(self) -> WorkerClient:
+        """Client of the worker; the process starts with the first request."""
+        if self._client is None:
+            self._client = self._client_factory(lambda text: self.on_log(text))
+        return self._client
+
+    @property
+    def busy(self) -> bool:
+        """Return whether a model is learning."""
+        return self.learning is not None and not self.learning.finished
+
+    def start(
+        self, request: LearningRequest, callbacks: LearningCallbacks | None = None
+    ) -> Learning:
+        """Start to learn and return at once; :meth:`poll` continues.
+
+        Raises:
+            ValueError: the request cannot work; the message says what to do.
+        """
+        if self.busy:
+            raise ValueError(_("A model is learning: wait until it ends, or cancel it."))
+        missing = installer.missing() + installer.missing_for(installer.LEARNING)
+        if missing:
+            raise ValueError(
+                _(
+                    "Python packages are missing ({packages}): press Install missing packages."
+                ).format(packages=", ".join(missing))
+            )
+        learning = Learning(request, callbacks)
+        learning.start(self.client)
+        self.learning = learning
+        choose_corrections_folder(request.model.name, request.folder)
+        return learning
+
+    @property
+    def needs_polling(self) -> bool:
+        """Return whether :meth:`poll` has something left to do."""
+        return self._client is not None and self._client.needs_polling
+
+    def poll(self) -> None:
+        """Handle the worker's messages without waiting for more."""
+        if self._client is not None:
+            self._client.poll()
+
+    def cancel(self) -> None:
+        """Stop learning; what was learnt so far is kept for the next time."""
+        if self.busy:
+            self.client.cancel()
+
+    def adapt(
+        self,
+        corrections: Sequence[tuple[Volumes, vtkMRMLSegmentationNode]],
+        model: str = DEFAULT_MODEL,
+        name: str | None = None,
+        minutes: float = DEFAULT_MINUTES,
+        folder: str | Path | None = None,
+        checked: Sequence[str] | None = None,
+        device: str = "auto",
+        resume: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> str:
+        """Adapt a model to corrected segmentations and wait; the application stays responsive.
+
+        Args:
+            corrections: pairs of a volume (or one volume for each channel of the model) and its
+                corrected segmentation. Those kept in the folder are used, too.
+            model: name of the model to adapt.
+            name: name of the new model; None for a free one.
+            minutes: longest time in minutes.
+            folder: folder that keeps the corrections; None for the one used last.
+            checked: names of the segments that are right; None for all segments.
+            device: "auto", "cpu", "cuda" or "mps".
+            resume: go on with the unfinished learning of this name instead of beginning anew.
+            progress: called with the stage, the fraction done and the seconds left or None.
+
+        Returns:
+            The name of the new model, for ``segment``.
+
+        Raises:
+            ValueError: an argument cannot work; the message says what to do.
+            RuntimeError: the learning failed or was cancelled, or the new model is not better.
+        """
+        found = find_model(model)
+        nodes = [
+            CorrectedNodes(one if isinstance(one, (list, tuple)) else [one], other, checked)
+            for one, other in corrections
+        ]
+        request = LearningRequest(
+            model=found,
+            name=free_name(model) if name is None else name,
+            corrections=nodes,
+            folder=corrections_folder(model) if folder is None else Path(folder),
+            minutes=minutes,
+            device=device,
+            resume=resume,
+        )
+        callbacks = LearningCallbacks() if progress is None else LearningCallbacks(progress)
+        learning = self.start(request, callbacks)
+        self._wait(learning)
+        if not learning.result.kept:
+            raise RuntimeError(learning.result.message)
+        return learning.request.name
+
+    def _wait(self, learning: Learning) -> None:
+        self.on_change()
+        try:
+            job = None
+            while job is not learning.job:  # learning follows when the corrections are kept
+                job = learning.job
+                self.client.wait(job, on_idle=slicer.app.processEvents)
+        except WorkerError:
+            raise RuntimeError(str(learning.error)) from learning.error
+        except BaseException:
+            # The script's progress function failed, or the user pressed Ctrl+C.
+            self.close()
+            raise
+        finally:
+            self.on_change()
+
+    def close(self) -> None:
+        """End the worker; what was learnt until the last save is kept."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        self.learning = None
+
+
+def _check(request: LearningRequest) -> None:
+    """Check what can be checked before any work.
+
+    Raises:
+        ValueError: the request cannot work; the message says what to do.
+    """
+    model = request.model
+    if not model.installed:
+        raise ValueError(
+            _("The model '{title}' is not installed: press Download first.").format(
+                title=model.title
+            )
+        )
+    if model.needs_boxes:
+        raise ValueError(
+            _("'{title}' has no classes that could learn: choose another model.").format(
+                title=model.title
+            )
+        )
+    try:
+        check_name(request.name)
+    except MaskSAMError as error:
+        raise ValueError(str(error)) from error
+    if any(one.name == request.name for one in list_models()):
+        raise ValueError(
+            _("There is a model named '{name}': choose another name.").format(name=request.name)
+        )
+    if not request.minutes > 0:
+        raise ValueError(_("Choose how many minutes the model may learn."))
+    if request.resume and unfinished_learning(output_of(request.name)) is None:
+        raise ValueError(
+            _("No learning of '{name}' was interrupted: begin anew.").format(name=request.name)
+        )
+    for nodes in request.corrections:
+        _check_nodes(nodes, model)
+    if not request.corrections and not request.folder.is_dir():
+        raise ValueError(_("Add a corrected segmentation first."))
+
+
+def _check_nodes(nodes: CorrectedNodes, model: ModelInfo) -> None:
+    node: Any = nodes.segmentation
+    if node is None or not node.IsA("vtkMRMLSegmentationNode"):
+        raise ValueError(_("{what!r} is not a segmentation node: choose one.").format(what=node))
+    if len(nodes.volumes) != len(model.channels):
+        raise ValueError(
+            _("'{title}' takes {count} images, but '{name}' belongs to {given}.").format(
+                title=model.title,
+                count=len(model.channels),
+                name=node.GetName(),
+                given=len(nodes.volumes),
+            )
+        )

@@ -1,0 +1,212 @@
+"""Volumes with the segments that the user has corrected, as cases that a model learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from MaskSAMCore.geometry import Box, Volume, crop
+from MaskSAMCore.labels import Label
+from MaskSAMSlicerLib.mrml.channels import not_on_one_grid, on_other_grids
+from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, checksums, volumes_of
+from MaskSAMSlicerLib.mrml.segments import labelmap_of
+from MaskSAMSlicerLib.mrml.volumes import is_image, volume_from_node
+from MaskSAMSlicerLib.worker.jobs import CorrectedCase
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+
+# States of a class in a segmentation.
+CHANGED = "changed"  # the user has changed the voxels of the model's segment
+ADDED = "added"  # no run of a model has made the segment
+REMOVED = "removed"  # the user has removed the segment that the model made
+UNCHANGED = "unchanged"
+ABSENT = "absent"  # the model found nothing, and there is no segment
+CORRECTED = frozenset({CHANGED, ADDED, REMOVED})
+
+
+@dataclass(frozen=True)
+class ClassState:
+    """A class in a segmentation: a segment, or a class of the model without one.
+
+    Attributes:
+        name: name of the segment, else of the class.
+        color: red, green and blue, each 0 to 1.
+        state: CHANGED, ADDED, REMOVED, UNCHANGED or ABSENT.
+    """
+
+    name: str
+    color: tuple[float, float, float]
+    state: str
+
+
+@dataclass(frozen=True)
+class CorrectedNodes:
+    """A segmentation in the scene with its volumes, and the classes that are right in it.
+
+    Attributes:
+        volumes: a volume for each channel of the model.
+        segmentation: the segmentation.
+        checked: names of the segments that are right, and of classes that are truly absent; None
+            for all segments.
+    """
+
+    volumes: Sequence[vtkMRMLScalarVolumeNode]
+    segmentation: vtkMRMLSegmentationNode
+    checked: Collection[str] | None = None
+
+
+def images_of(node: vtkMRMLSegmentationNode) -> list[vtkMRMLScalarVolumeNode]:
+    """Return the volumes that a segmentation belongs to; empty if that is unknown.
+
+    They are those that a run has segmented, else the one that its geometry is from.
+    """
+    if SegmentationRecord.load(node) is not None:
+        try:
+            return volumes_of(node)
+        except ValueError:  # a volume is no longer in the scene
+            return []
+    volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+    return [volume] if is_image(volume) else []
+
+
+def is_corrected(node: vtkMRMLSegmentationNode) -> bool:
+    """Return whether the user has corrected the result of a run on a volume in the scene."""
+    record, volumes = SegmentationRecord.load(node), images_of(node)
+    if record is None or not record.written or not volumes:
+        return False
+    try:
+        states = class_states(node, volumes[0], ())
+    except ValueError:  # its segments cannot be put on the volume's grid
+        return False
+    return any(one.state in CORRECTED for one in states)
+
+
+def class_states(
+    node: vtkMRMLSegmentationNode,
+    volume_node: vtkMRMLScalarVolumeNode,
+    labels: Sequence[Label],
+) -> list[ClassState]:
+    """Return the classes of a segmentation: its segments, then classes without a segment.
+
+    Args:
+        node: the segmentation.
+        volume_node: the volume that it belongs to.
+        labels: classes of the model.
+
+    Raises:
+        ValueError: the segments cannot be put on the volume's grid.
+    """
+    segmentation = node.GetSegmentation()
+    record = SegmentationRecord.load(node)
+    made = {} if record is None else {one: name for name, one in record.segment_ids.items()}
+    ids = list(segmentation.GetSegmentIDs())
+    sums: dict[int, int] = {}
+    if record is not None and record.written and any(one in made for one in ids):
+        values = [(segment_id, value) for value, segment_id in enumerate(ids, 1)]
+        sums = checksums(labelmap_of(node, volume_node, values))
+    states = []
+    for value, segment_id in enumerate(ids, 1):
+        segment = segmentation.GetSegment(segment_id)
+        if segment_id not in made:
+            state = ADDED
+        elif not record.written or record.written.get(made[segment_id], 0) == sums.get(value, 0):
+            state = UNCHANGED
+        else:
+            state = CHANGED
+        states.append(ClassState(segment.GetName(), tuple(segment.GetColor()), state))
+    present = {one.name.casefold() for one in states}
+    lost = {name for one, name in made.items() if one not in ids}
+    missing = {label.name: label.color for label in labels}
+    missing.update({name: (0.5, 0.5, 0.5) for name in lost if name not in missing})
+    for name, color in missing.items():
+        if name.casefold() not in present:
+            states.append(ClassState(name, color, REMOVED if name in lost else ABSENT))
+    return states
+
+
+def corrected_case(nodes: CorrectedNodes, labels: Sequence[Label]) -> CorrectedCase:
+    """Return the image and the checked segments of a corrected segmentation, on one grid.
+
+    Parent transforms are applied, as they are for a run. Of the result of a run in an ROI only that
+    part is taken, with all that was drawn outside.
+
+    Args:
+        nodes: the segmentation, its volumes and the checked classes.
+        labels: classes of the model, whose spelling the names get.
+
+    Raises:
+        ValueError: a volume, the segmentation or a checked name cannot be used, or nothing is
+            checked; the message says what to do.
+    """
+    node = nodes.segmentation
+    channels = [volume_from_node(volume) for volume in nodes.volumes]
+    others = on_other_grids(channels)
+    if others:
+        raise ValueError(not_on_one_grid(channels[0], others))
+    spelling = {label.name.casefold(): label.name for label in labels}
+
+    def spelled(name: str) -> str:
+        return spelling.get(name.casefold(), name)
+
+    segmentation = node.GetSegmentation()
+    segments = [
+        (segment_id, spelled(segmentation.GetSegment(segment_id).GetName()))
+        for segment_id in segmentation.GetSegmentIDs()
+    ]
+    names = [name for _segment_id, name in segments]
+    checked = names if nodes.checked is None else [spelled(name) for name in nodes.checked]
+    if not checked:
+        raise ValueError(
+            _("Tick the segments of '{name}' that are right.").format(name=node.GetName())
+        )
+    for name in checked:
+        if names.count(name) > 1:
+            raise ValueError(
+                _("'{node}' has two segments named '{name}': rename or untick one.").format(
+                    node=node.GetName(), name=name
+                )
+            )
+        if name not in names and name not in spelling.values():
+            raise ValueError(
+                _("'{node}' has no segment named '{name}', nor has the model such a class.").format(
+                    node=node.GetName(), name=name
+                )
+            )
+    # A checked class without a segment is truly absent.
+    values = {name: value for value, name in enumerate(checked, 1)}
+    drawn = [(segment_id, values[name]) for segment_id, name in segments if name in values]
+    labelmap = labelmap_of(node, nodes.volumes[0], drawn)
+    channels, labelmap = _inside_roi(node, channels, labelmap)
+    return CorrectedCase(nodes.volumes[0].GetName(), channels, labelmap, values, tuple(values))
+
+
+def _inside_roi(
+    node: vtkMRMLSegmentationNode, channels: list[Volume], labelmap: np.ndarray
+) -> tuple[list[Volume], np.ndarray]:
+    """Crop channels and labelmap to the ROI of the run, enlarged by what was drawn outside."""
+    record = SegmentationRecord.load(node)
+    if record is None or record.roi is None:
+        return channels, labelmap
+    lower, upper = (np.array(edges, dtype=float) for edges in record.roi)
+    drawn = np.argwhere(labelmap)[:, ::-1]
+    if len(drawn):
+        lower, upper = np.minimum(lower, drawn.min(0)), np.maximum(upper, drawn.max(0) + 1)
+    box = Box("", tuple(lower.tolist()), tuple(upper.tolist())).clipped(labelmap.shape).rounded()
+    return [crop(channel, box) for channel in channels], labelmap[box.slices()]
+
+
+def content_time(node: vtkMRMLSegmentationNode) -> tuple[int, int]:
+    """Return a key that grows whenever a segment has changed, been added or removed."""
+    segmentation = node.GetSegmentation()
+    segments = [segmentation.GetSegment(one) for one in segmentation.GetSegmentIDs()]
+    names = slicer.vtkSegmentationConverter
+    kind = names.GetSegmentationBinaryLabelmapRepresentationName()
+    images = [segment.GetRepresentation(kind) for segment in segments]
+    times = [one.GetMTime() for one in (*segments, *images) if one is not None]
+    return len(segments), max(times, default=0)

@@ -1,0 +1,134 @@
+"""Folders of corrected cases: appending, reading, and correcting an image once more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MaskSAMCore.data.corrections import append_case, read_corrections
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io import read_volume
+from MaskSAMCore.io.labelmaps import read_labelmap
+from Testing.helpers.threshold_model import LEFT_HANDED, OBLIQUE, matrix, rotation
+
+SHAPE = (5, 7, 9)
+ANISOTROPIC = matrix(rotation(20, 0) @ rotation(-15, 2), (0.7, 1.1, 3.0))
+
+
+def image(seed: int = 0, ijk_to_ras: np.ndarray = OBLIQUE) -> Volume:
+    rng = np.random.default_rng(seed)
+    return Volume(rng.integers(0, 900, SHAPE).astype(np.int16), ijk_to_ras)
+
+
+def labels(**boxes: int) -> np.ndarray:
+    """Return a labelmap whose slices of one index have each a value."""
+    labelmap = np.zeros(SHAPE, np.uint8)
+    for value, index in enumerate(boxes.values(), 1):
+        labelmap[index] = value
+    return labelmap
+
+
+def stored(folder: Path) -> dict:
+    return json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("grid", [OBLIQUE, LEFT_HANDED, ANISOTROPIC], ids=["oblique", "left", "an"])
+def test_a_case_is_read_as_it_was_appended(tmp_path: Path, grid: np.ndarray):
+    volume, labelmap = image(ijk_to_ras=grid), labels(Lesion=2, Brain=3)
+    values = {"Lesion": 1, "Brain": 2}
+    name = append_case(tmp_path / "new", [volume], labelmap, values, values, "Kopf 1/ä", ["T1"])
+    assert name == "Kopf-1"
+    found = read_corrections(tmp_path / "new")
+    (case,) = found.dataset.cases
+    assert found.checked == {name: frozenset(values)}
+    assert found.dataset.channels == ("T1",)
+    read = read_volume(case.images[0])
+    np.testing.assert_array_equal(read.array, volume.array)
+    np.testing.assert_allclose(read.ijk_to_ras, grid, atol=1e-4)
+    np.testing.assert_array_equal(read_labelmap(case.labelmap).array, labelmap)
+
+
+def test_values_of_classes_never_change_and_new_ones_are_added(tmp_path: Path):
+    append_case(tmp_path, [image(0)], labels(A=1, B=2), {"A": 1, "B": 2}, ["A"], "one")
+    name = append_case(tmp_path, [image(1)], labels(B=1, C=3), {"B": 1, "C": 2}, ["B", "C"], "one")
+    assert name == "one-2"
+    assert stored(tmp_path)["labels"] == {"background": 0, "A": 1, "B": 2, "C": 3}
+    labelmap = read_labelmap(tmp_path / "labelsTr" / "one-2.nii.gz").array
+    assert np.unique(labelmap[1]).tolist() == [2] and np.unique(labelmap[3]).tolist() == [3]
+    checked = read_corrections(tmp_path).checked
+    assert checked == {"one": frozenset("A"), "one-2": frozenset("BC")}
+
+
+def test_an_equal_case_is_not_appended_twice(tmp_path: Path):
+    arguments = [image()], labels(A=1), {"A": 1}, ["A"], "one"
+    append_case(tmp_path, *arguments)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    # The volume may have been moved meanwhile.
+    assert append_case(tmp_path, [image(ijk_to_ras=LEFT_HANDED)], *arguments[1:]) == "one"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_image_corrected_once_more_replaces_the_older_case_for_learning(tmp_path: Path):
+    append_case(tmp_path, [image()], labels(A=1, B=2), {"A": 1, "B": 2}, ["A", "B"], "one")
+    first = (tmp_path / "labelsTr" / "one.nii.gz").read_bytes()
+    again = labels(B=3)
+    for _ in range(2):  # pressing the button twice makes no third one
+        assert append_case(tmp_path, [image()], again, {"B": 1}, ["B"], "one") == "one-2"
+    append_case(tmp_path, [image(1)], labels(A=1), {"A": 1}, ["A"], "two")
+    found = read_corrections(tmp_path)
+    assert found.checked == {"one-2": frozenset("AB"), "two": frozenset("A")}
+    # The class that was checked before only is taken over, and the older file stays.
+    labelmap = read_labelmap(tmp_path / "labelsTr" / "one-2.nii.gz").array
+    assert np.unique(labelmap[1]).tolist() == [1] and np.unique(labelmap[3]).tolist() == [2]
+    assert not labelmap[2].any()
+    assert (tmp_path / "labelsTr" / "one.nii.gz").read_bytes() == first
+
+
+def test_an_incomplete_case_replaces_nothing(tmp_path: Path):
+    append_case(tmp_path, [image()], labels(A=1), {"A": 1}, ["A"], "one")
+    append_case(tmp_path, [image()], labels(A=2), {"A": 1}, ["A"], "one")
+    (tmp_path / "labelsTr" / "one-2.nii.gz").unlink()  # as after a crash
+    assert set(read_corrections(tmp_path).checked) == {"one"}
+    assert append_case(tmp_path, [image()], labels(A=2), {"A": 1}, ["A"], "one") == "one-3"
+    assert set(read_corrections(tmp_path).checked) == {"one-3"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": []}, "needs a volume"),
+        ({"channels": [image(), image(1, LEFT_HANDED)]}, "share one grid"),
+        ({"labelmap": np.zeros((2, 2, 2), np.uint8)}, "not on the grid"),
+        ({"checked": []}, "no class is checked"),
+        ({"checked": ["B"]}, "no class B"),
+        ({"labels": {"A": 0}}, "different values from 1 up"),
+        ({"labelmap": labels(A=1, B=2)}, "value 2, which is no class"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_and_leave_nothing(tmp_path: Path, change, message):
+    values = {"channels": [image()], "labelmap": labels(A=1), "labels": {"A": 1}}
+    values |= {"checked": ["A"], "name": "one", **change}
+    with pytest.raises(MaskSAMError, match=message):
+        append_case(tmp_path / "new", **values)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "does not describe a dataset"),
+        (
+            '{"channel_names": {"0": "T1", "1": "T2"}, "labels": {}, "file_ending": ".nii"}',
+            "2 chan",
+        ),
+    ],
+)
+def test_folders_of_something_else_are_refused_and_unchanged(tmp_path: Path, content, message):
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(MaskSAMError, match=message):
+        append_case(tmp_path, [image()], labels(A=1), {"A": 1}, ["A"], "one")
+    assert (tmp_path / "dataset.json").read_text() == content

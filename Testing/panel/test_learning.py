@@ -1,0 +1,389 @@
+"""The section Learn: corrections, learning beside segmenting, interruptions, results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import SimpleITK as sitk
+
+from Testing import host
+from Testing.helpers.known_learning import AFTER, BEFORE
+from Testing.helpers.threshold_model import two_blobs
+from Testing.panel.helpers import User, blobs_volume, segmentations
+from Testing.slicer.helpers import GRIDS
+
+
+class Learner:
+    """Simulated user of the section Learn.
+
+    Args:
+        user: user of the panel.
+        folder: folder that keeps the corrections.
+    """
+
+    def __init__(self, user: User, folder: Path) -> None:
+        self.user = user
+        self.ui = user.ui
+        self.folder = folder
+
+    @property
+    def logic(self):
+        return self.user.widget.logic.learning
+
+    @property
+    def button(self):
+        return self.ui.startLearningButton
+
+    @property
+    def status(self) -> str:
+        return self.ui.learnStatus.text
+
+    @property
+    def log(self) -> str:
+        return self.ui.logText.plainText
+
+    @property
+    def shown(self) -> dict[str, dict[str, tuple[bool, str]]]:
+        """Ticks and states of each volume's segments."""
+        import qt
+
+        tree, found = self.ui.learnTree, {}
+        for row in range(tree.topLevelItemCount):
+            top = tree.topLevelItem(row)
+            items = [top.child(index) for index in range(top.childCount())]
+            found[top.text(0)] = {
+                item.text(0): (item.checkState(0) == qt.Qt.Checked, item.text(1)) for item in items
+            }
+        return found
+
+    @property
+    def kept(self) -> dict[str, list[str]]:
+        """Checked classes of each kept case."""
+        return json.loads((self.folder / "dataset.json").read_text(encoding="utf-8"))["checked"]
+
+    def choose_model(self, name: str) -> None:
+        from MaskSAMSlicerLib.learning import choose_corrections_folder
+
+        choose_corrections_folder(name, self.folder)
+        self.user.choose_model(name)
+
+    def open(self) -> None:
+        self.ui.learnButton.collapsed = False
+
+    def tick(self, volume: str, segment: str, ticked: bool = True) -> None:
+        import qt
+
+        tree = self.ui.learnTree
+        tops = [tree.topLevelItem(row) for row in range(tree.topLevelItemCount)]
+        (top,) = [top for top in tops if top.text(0) == volume]
+        items = [top.child(index) for index in range(top.childCount())]
+        (item,) = [item for item in items if item.text(0) == segment]
+        item.setCheckState(0, qt.Qt.Checked if ticked else qt.Qt.Unchecked)
+
+    def wait(self) -> None:
+        self.user.wait(lambda: not self.logic.busy, "the end of learning")
+
+    def wait_for_progress(self) -> None:
+        self.user.wait(lambda: self.ui.learnProgress.maximum > 0, "progress")
+
+    def learn(self) -> None:
+        self.user.click(self.button)
+        self.wait()
+
+
+@pytest.fixture
+def open_learner(open_panel, known_client, learnt_models: Path, tmp_path: Path) -> Callable:
+    """Function that opens the panel with a client for learning, and returns its user."""
+
+    def open_with(learning_factory: Callable) -> Learner:
+        learner = Learner(open_panel(known_client.for_logic, learning_factory), tmp_path / "kept")
+        learner.choose_model("threshold")
+        return learner
+
+    return open_with
+
+
+@pytest.fixture
+def learner(open_learner, learning_client) -> Learner:
+    """User of a panel whose worker for learning has known results."""
+    return open_learner(learning_client.for_logic)
+
+
+def corrected(user: User, name: str, grid: str = "oblique"):
+    """Segment a volume and paint over one segment; return the volume and the segmentation."""
+    volume = blobs_volume(GRIDS[grid], name)
+    user.segment(volume)
+    node = segmentations(volume.GetScene())[-1]
+    paint(node, "Anterior", volume)
+    return volume, node
+
+
+def paint(node, segment: str, volume, columns: slice = slice(2, 7)) -> np.ndarray:
+    """Give a segment other voxels, as the Segment Editor does; return them as bool [K, J, I]."""
+    import slicer
+
+    voxels = np.zeros(two_blobs().shape, np.uint8)
+    voxels[1:4, 3:9, columns] = 1
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(segment)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, segment_id, volume)
+    return voxels > 0
+
+
+def test_corrections_are_offered_learnt_and_the_new_model_segments(learner, scene):
+    user, ui = learner.user, learner.ui
+    untouched = blobs_volume(name="untouched")
+    user.segment(untouched)
+    nodes = [corrected(user, f"head {n}", grid) for n, grid in enumerate(("oblique", "LPS"))]
+    learner.open()
+    assert learner.shown == {
+        f"head {n}": {"Anterior": (True, "corrected"), "Posterior": (False, "unchanged")}
+        for n in range(2)
+    }
+    learner.tick("head 1", "Posterior")
+    assert ui.learnName.text == "threshold-ours"
+    count = scene.GetNumberOfNodes()
+    user.click(learner.button)
+    assert learner.button.text == "Cance&l learning"
+    learner.wait()
+    assert scene.GetNumberOfNodes() == count
+    # The corrections are kept in nnU-Net's form, in space.
+    assert learner.kept == {"head-0": ["Anterior"], "head-1": ["Anterior", "Posterior"]}
+    labelmap = sitk.ReadImage(str(learner.folder / "labelsTr/head-1.nii.gz"))
+    image = sitk.ReadImage(str(learner.folder / "imagesTr/head-1_0000.nii.gz"))
+    assert image.GetOrigin() == labelmap.GetOrigin()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), two_blobs())
+    volume, node = nodes[1]
+    values = json.loads((learner.folder / "dataset.json").read_text())["labels"]
+    import slicer
+
+    for name in ("Anterior", "Posterior"):
+        voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, name, volume) > 0
+        found = sitk.GetArrayFromImage(labelmap) == values[name]
+        # Where the painted segment covers another one, the later segment has the voxels.
+        assert (found & ~voxels).sum() == 0 and found.any(), name
+    # The result is shown, and the model is there without having been chosen.
+    assert learner.status.startswith("'threshold-ours' is better")
+    assert ui.learnPlot.isVisibleTo(ui.learnButton)
+    table = ui.learnResults
+    rows = [[table.item(r, c).text() for c in range(3)] for r in range(table.rowCount)]
+    assert rows == [[name, f"{BEFORE[name]:.3f}", f"{AFTER[name]:.3f}"] for name in BEFORE]
+    assert "threshold-ours" in user.shown_models
+    assert user.widget.panel.picker.model.name == "threshold"
+    user.click(ui.chooseModelButton)
+    assert user.widget.panel.picker.model.name == "threshold-ours"
+    user.segment(blobs_volume(name="fourth"), "threshold-ours")
+    assert user.status.startswith("Done: 2 classes in 'fourth segmentation'")
+    assert host.messages.texts("error") == []
+
+
+def test_the_next_session_learns_from_the_kept_corrections_with_the_new_model(learner, scene):
+    corrected(learner.user, "first")
+    learner.open()
+    learner.learn()
+    host.close_scene()
+    assert learner.shown == {}
+    # The folder of the corrections is remembered for the new model, too.
+    learner.user.choose_model("threshold-ours")
+    assert Path(learner.ui.learnFolder.text) == learner.folder
+    assert learner.ui.learnName.text == "threshold-ours-2"
+    corrected(learner.user, "second")
+    learner.ui.learnButton.collapsed = True
+    learner.open()
+    learner.learn()
+    assert set(learner.kept) == {"first", "second"}
+    assert "on 2 case(s)" in learner.status
+
+
+def test_a_segmentation_of_the_users_own_is_added_by_a_click(learner, scene):
+    volume = blobs_volume(GRIDS["sagittal"], "CT")
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    for name in ("Lesion", "anterior"):
+        node.GetSegmentation().AddEmptySegment(name, name)
+    paint(node, "Lesion", volume)
+    learner.open()
+    assert learner.shown == {} and not learner.button.enabled
+    learner.ui.learnSelector.setCurrentNode(node)
+    learner.user.click(learner.ui.addCorrectionButton)
+    assert learner.shown == {"CT": {"Lesion": (True, "added"), "anterior": (True, "added")}}
+    learner.learn()
+    # The empty segment is spelled as the model's class, which is checked as absent.
+    assert learner.kept == {"CT": ["Anterior", "Lesion"]}
+    labelmap = sitk.GetArrayFromImage(sitk.ReadImage(str(learner.folder / "labelsTr/CT.nii.gz")))
+    values = json.loads((learner.folder / "dataset.json").read_text())["labels"]
+    assert set(np.unique(labelmap)) == {0, values["Lesion"]}
+    learner.ui.learnTree.topLevelItem(0).setSelected(True)
+    learner.user.click(learner.ui.removeCorrectionButton)
+    assert learner.shown == {}
+
+
+def test_segments_changed_meanwhile_are_ticked_and_choices_of_the_user_stay(learner, scene):
+    volume, node = corrected(learner.user, "head")
+    learner.open()
+    learner.tick("head", "Anterior", False)
+    paint(node, "Posterior", volume, slice(9, 14))
+    learner.ui.learnButton.collapsed = True
+    learner.open()
+    assert learner.shown["head"] == {
+        "Anterior": (False, "corrected"),
+        "Posterior": (True, "corrected"),
+    }
+    node.GetSegmentation().RemoveSegment(node.GetSegmentation().GetNthSegmentID(1))
+    learner.user.widget.enter()
+    assert learner.shown["head"]["Posterior"] == (True, "removed")
+    scene.RemoveNode(volume)
+    learner.user.wait(lambda: learner.shown == {}, "the removal of the row")
+
+
+def test_segmenting_goes_on_while_a_model_learns_at_low_priority(learner, scene):
+    user = learner.user
+    learner.choose_model("hanging")
+    volume = blobs_volume(name="head")
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    node.GetSegmentation().AddEmptySegment("Anterior", "Anterior")
+    paint(node, "Anterior", volume)
+    learner.open()
+    learner.ui.learnSelector.setCurrentNode(node)
+    user.click(learner.ui.addCorrectionButton)
+    user.click(learner.button)
+    learner.wait_for_progress()
+    user.segment(volume)
+    assert user.found == ["Anterior", "Posterior"]
+    assert learner.logic.busy and "left" in learner.status
+    own = psutil.Process().nice()
+    assert f"priority {min(19, own + 10)}, anew, 15 min" in learner.log
+    user.click(learner.button)
+    assert not learner.button.enabled
+    learner.wait()
+    assert learner.status.startswith("Cancelled; the corrections")
+    assert learner.kept == {"head": ["Anterior"]}
+    assert host.messages.texts("error") == []
+
+
+@pytest.mark.parametrize("go_on", [True, False], ids=["going on", "anew"])
+def test_an_interrupted_learning_goes_on_or_begins_anew_as_the_user_chooses(
+    learner, scene, go_on: bool
+):
+    box = learner.ui.resumeCheckBox
+    corrected(learner.user, "head")
+    learner.choose_model("crashing")
+    learner.open()
+    assert not box.isVisibleTo(learner.ui.learnButton)
+    learner.learn()
+    (message,) = host.messages.texts("error")
+    assert "what was learnt until the last save are kept" in message
+    host.messages.clear()
+    assert box.isVisibleTo(learner.ui.learnButton) and box.checked
+    # A crash at the same place again shows that it began anew.
+    box.checked = go_on
+    learner.learn()
+    assert ("going on" in learner.log) == go_on
+    assert ("crashing-ours" in learner.user.shown_models) == go_on
+    assert len(learner.kept) == 1
+
+
+def test_a_killed_worker_loses_neither_corrections_nor_what_was_learnt(learner, scene):
+    corrected(learner.user, "head")
+    learner.choose_model("hanging")
+    learner.open()
+    learner.user.click(learner.button)
+    learner.wait_for_progress()
+    learner.user.wait(lambda: "anew" in learner.log, "the beginning of learning")
+    psutil.Process(learner.logic.client.pid).kill()
+    learner.wait()
+    assert learner.kept == {"head": ["Anterior"]}
+    learner.learn()
+    assert "going on" in learner.log
+    assert "hanging-ours" in learner.user.shown_models
+
+
+def test_a_scene_closed_during_learning_loses_nothing(learner, scene):
+    corrected(learner.user, "head")
+    learner.choose_model("hanging")
+    learner.open()
+    learner.user.click(learner.button)
+    learner.wait_for_progress()
+    host.close_scene()
+    assert learner.logic.busy and learner.shown == {}
+    learner.user.click(learner.button)
+    learner.wait()
+    assert learner.kept == {"head": ["Anterior"]}
+    learner.choose_model("hanging")
+    learner.learn()  # from what is kept, with an empty scene
+    assert "hanging-ours" in learner.user.shown_models
+
+
+def test_a_full_disk_is_told_in_the_warning_line_and_leaves_no_half_case(
+    open_learner, own_client, scene
+):
+    learner = open_learner(own_client(largest_file=64))
+    corrected(learner.user, "head")
+    learner.open()
+    learner.learn()
+    assert "cannot write" in learner.ui.warningLabel.text
+    assert not learner.folder.exists()
+    assert host.messages.texts("error") == []
+
+
+def test_a_model_that_is_not_better_changes_nothing(learner, scene):
+    corrected(learner.user, "head")
+    learner.choose_model("sided")
+    learner.open()
+    before = learner.user.shown_models
+    learner.learn()
+    assert learner.status == "'sided' is not better after learning: nothing was changed"
+    assert learner.user.shown_models == before
+    assert not learner.ui.chooseModelButton.isVisibleTo(learner.ui.learnButton)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("threshold", "There is a model named 'threshold'"), ("a/b", "letters, digits")],
+)
+def test_names_that_cannot_be_are_refused_in_the_warning_line(learner, scene, name, message):
+    corrected(learner.user, "head")
+    learner.open()
+    learner.ui.learnName.text = name
+    learner.user.click(learner.button)
+    assert message in learner.ui.warningLabel.text
+    assert not learner.logic.busy and not learner.folder.exists()
+    assert host.messages.texts("error") == []
+
+
+def test_the_packages_for_learning_are_installed_with_the_same_button(
+    learner, scene, tmp_path: Path, monkeypatch
+):
+    from MaskSAMSlicerLib import installer
+
+    folder, commands = tmp_path / "python", []
+
+    def pip(arguments):
+        commands.append(arguments)
+        found = folder / "lightning-99.0.dist-info" / "METADATA"
+        found.parent.mkdir(parents=True)
+        found.write_text("Metadata-Version: 2.1\nName: lightning\nVersion: 99.0\n")
+        return ""
+
+    monkeypatch.setattr(installer, "worker_folder", lambda: folder)
+    monkeypatch.setattr(installer, "LEARNING", installer.Extra(("lightning>=99",), 30, 132))
+    monkeypatch.setattr(installer, "_run_pip", pip)
+    corrected(learner.user, "head")
+    learner.open()
+    learner.user.click(learner.button)
+    assert not learner.logic.busy
+    assert (
+        "30 MB" in learner.ui.installLabel.text and "lightning>=99" in learner.ui.installLabel.text
+    )
+    learner.user.click(learner.ui.installButton)
+    (arguments,) = commands
+    assert str(folder) in arguments and arguments[-1] == "lightning>=99"
+    frame = learner.ui.installFrame
+    assert not frame.isVisibleTo(frame.parent())
+    learner.learn()
+    assert "threshold-ours" in learner.user.shown_models

@@ -1,0 +1,147 @@
+"""Corrected segmentations as cases on the grid of their volume."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from MaskSAMCore.labels import Label
+from Testing.helpers.threshold_model import LABELS, two_blobs
+from Testing.slicer.helpers import (
+    GRIDS,
+    add_roi,
+    add_transform,
+    add_volume,
+    add_warp,
+    matrix,
+    turn,
+)
+
+SHAPE = two_blobs().shape
+
+
+def drawn(volume, **segments: np.ndarray):
+    """Return a segmentation of the user's own with segments on the grid of a volume."""
+    import slicer
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    for name, voxels in segments.items():
+        segment_id = node.GetSegmentation().AddEmptySegment(name, name)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(
+            voxels.astype(np.uint8), node, segment_id, volume
+        )
+    return node
+
+
+def block(lower: tuple[int, int, int], upper: tuple[int, int, int]) -> np.ndarray:
+    """Return a block of voxels (k, j, i) as bool [K, J, I]."""
+    voxels = np.zeros(SHAPE, bool)
+    voxels[tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))] = True
+    return voxels
+
+
+def case_of(volume, node, checked=None, labels=LABELS):
+    from MaskSAMSlicerLib.mrml.corrections import CorrectedNodes, corrected_case
+
+    return corrected_case(CorrectedNodes([volume], node, checked), labels)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=list(GRIDS))
+def test_image_and_labelmap_share_the_grid_of_the_volume(scene, grid):
+    volume = add_volume(two_blobs(), GRIDS[grid], "head")
+    one, other = block((1, 2, 3), (5, 9, 8)), block((6, 4, 2), (9, 12, 17))
+    case = case_of(volume, drawn(volume, Anterior=one, Lesion=other))
+    assert (case.name, case.values) == ("head", {"Anterior": 1, "Lesion": 2})
+    assert set(case.checked) == {"Anterior", "Lesion"}
+    np.testing.assert_array_equal(case.labelmap, one + 2 * other)
+    np.testing.assert_allclose(case.channels[0].ijk_to_ras, GRIDS[grid])
+    np.testing.assert_array_equal(case.channels[0].array, two_blobs())
+
+
+def test_parent_transforms_are_applied_to_both(scene):
+    volume = add_volume(two_blobs(), GRIDS["oblique"])
+    voxels = block((1, 2, 3), (5, 9, 8))
+    node = drawn(volume, Anterior=voxels)
+    to_world = matrix(turn((12, -7, 33)), (1, 1, 1))
+    transform = add_transform(to_world, volume, node)
+    case = case_of(volume, node)
+    np.testing.assert_array_equal(case.labelmap, voxels)
+    np.testing.assert_allclose(case.channels[0].ijk_to_ras, to_world @ GRIDS["oblique"])
+    # The segmentation moves away from the volume by whole voxels.
+    steps = np.eye(4)
+    steps[:3, 3] = (GRIDS["oblique"] @ [2, 3, 1, 0])[:3]
+    node.SetAndObserveTransformNodeID(None)
+    volume.SetAndObserveTransformNodeID(None)
+    scene.RemoveNode(transform)
+    add_transform(steps, node)
+    np.testing.assert_array_equal(case_of(volume, node).labelmap, block((2, 5, 5), (6, 12, 10)))
+
+
+def test_a_segmentation_on_another_grid_is_resampled_to_that_of_the_volume(scene):
+    volume = add_volume(two_blobs(), GRIDS["LPS"])
+    # Voxels of half the size that share the volume's corner, in another orientation.
+    half = GRIDS["LPS"] @ np.diag([0.5, 0.5, 0.5, 1.0])
+    half[:3, 3] = (GRIDS["LPS"] @ [-0.25, -0.25, -0.25, 1])[:3]
+    fine = add_volume(np.zeros([2 * n for n in SHAPE], np.int16), half)
+    voxels = block((1, 2, 3), (5, 9, 8))
+    twice = voxels.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    node = drawn(fine, Anterior=twice)
+    np.testing.assert_array_equal(case_of(volume, node).labelmap, voxels)
+    # The scene is as before.
+    assert scene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 0
+    assert node.GetSegmentation().GetNumberOfSegments() == 1
+
+
+def test_only_checked_segments_are_taken_and_absent_classes_may_be_checked(scene):
+    volume = add_volume(two_blobs(), GRIDS["sagittal"])
+    node = drawn(volume, lesion=block((1, 2, 3), (5, 9, 8)), rest=block((6, 4, 2), (9, 12, 17)))
+    labels = (*LABELS, Label(3, "Lesion", (0, 0, 1)))
+    case = case_of(volume, node, ["lesion", "Posterior"], labels)
+    # A segment is spelled as the model's class.
+    assert case.values == {"Lesion": 1, "Posterior": 2}
+    np.testing.assert_array_equal(case.labelmap, block((1, 2, 3), (5, 9, 8)))
+
+
+@pytest.mark.parametrize("beyond", [False, True], ids=["inside", "drawn beyond"])
+def test_the_result_in_an_roi_is_cropped_to_it_with_all_that_was_drawn(known, beyond):
+    from MaskSAMSlicerLib.mrml.corrections import class_states
+
+    volume = add_volume(two_blobs(), GRIDS["oblique"])
+    roi = add_roi((2, 3, 1), (20, 15, 10), GRIDS["oblique"])
+    node = known.segment(volume, model="threshold", roiNode=roi)
+    assert {one.state for one in class_states(node, volume, LABELS)} == {"unchanged"}
+    added = drawn(volume, Lesion=block((0, 3, 3), (2, 9, 8))) if beyond else None
+    if added is not None:
+        segment = added.GetSegmentation().GetSegment("Lesion")
+        node.GetSegmentation().AddSegment(segment, "Lesion")
+        states = {one.name: one.state for one in class_states(node, volume, LABELS)}
+        assert states == {"Anterior": "unchanged", "Posterior": "unchanged", "Lesion": "added"}
+    case = case_of(volume, node)
+    first = 0 if beyond else 1
+    assert case.labelmap.shape == case.channels[0].shape == (10 - first, 12, 18)
+    part = two_blobs()[first:10, 3:15, 2:20]
+    np.testing.assert_array_equal(case.channels[0].array, part)
+    places = case.channels[0].ijk_to_ras @ [0, 0, 0, 1], GRIDS["oblique"] @ [2, 3, first, 1]
+    np.testing.assert_allclose(*places)
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("nothing checked", "Tick the segments"),
+        ("unknown name", "no segment named 'Tumour'"),
+        ("two segments of a name", "two segments named 'Anterior'"),
+        ("warped volume", "Harden"),
+    ],
+)
+def test_corrections_that_cannot_be_learnt_are_refused(scene, case, message):
+    volume = add_volume(two_blobs(), GRIDS["LPS"])
+    node = drawn(volume, Anterior=block((1, 2, 3), (5, 9, 8)))
+    checked = {"nothing checked": [], "unknown name": ["Tumour"]}.get(case)
+    if case == "two segments of a name":
+        node.GetSegmentation().AddEmptySegment("second", "anterior")
+    if case == "warped volume":
+        add_warp(volume)
+    with pytest.raises(ValueError, match=message):
+        case_of(volume, node, checked)

@@ -1,0 +1,113 @@
+"""``logic.adapt``: the new model, arguments, and errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from Testing.helpers.threshold_model import two_blobs
+from Testing.slicer.helpers import GRIDS, add_volume, segment_names
+
+
+@pytest.fixture
+def learning(known, learning_client, learnt_models: Path, tmp_path: Path):
+    """The module's logic for learning, with a worker of known results."""
+    from MaskSAMSlicerLib.learning import LearningLogic, choose_corrections_folder
+
+    choose_corrections_folder("threshold", tmp_path / "kept")
+    logic = LearningLogic(learning_client.for_logic)
+    yield logic
+    logic.close()
+
+
+def pair(name: str = "head"):
+    """Return a volume and a segmentation with one segment."""
+    import slicer
+
+    volume = add_volume(two_blobs(), GRIDS["oblique"], name)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    segment_id = node.GetSegmentation().AddEmptySegment("Anterior", "Anterior")
+    voxels = (two_blobs() == 2).astype(np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, segment_id, volume)
+    return volume, node
+
+
+def test_adapt_waits_and_returns_a_model_that_segments(known, learning, scene, tmp_path):
+    pairs = [pair(f"head {n}") for n in range(2)]
+    count, reports = scene.GetNumberOfNodes(), []
+    model = learning.adapt(
+        pairs, model="threshold", minutes=1, progress=lambda *report: reports.append(report)
+    )
+    assert model == "threshold-ours"
+    assert scene.GetNumberOfNodes() == count
+    assert any(stage == "Learning" for stage, _fraction, _left in reports)
+    kept = json.loads((tmp_path / "kept" / "dataset.json").read_text())
+    assert kept["numTraining"] == 2 and kept["channel_names"] == {"0": "MR"}
+    node = known.segment(pair()[0], model=model)
+    assert segment_names(node) == ["Anterior", "Posterior"]
+    # The next one learns from the same folder.
+    assert learning.adapt([], model=model, name="third") == "third"
+    assert learning.learning.validations
+
+
+def test_several_channels_are_kept_with_their_names(learning, scene, tmp_path):
+    volume, node = pair()
+    other = add_volume(two_blobs() + 1, GRIDS["oblique"], "flair")
+    folder = tmp_path / "two"
+    learning.adapt([([volume, other], node)], model="two_channels", folder=folder)
+    description = json.loads((folder / "dataset.json").read_text())
+    assert description["channel_names"] == {"0": "T1", "1": "FLAIR"}
+    assert sorted(path.name for path in (folder / "imagesTr").iterdir()) == [
+        "head_0000.nii.gz",
+        "head_0001.nii.gz",
+    ]
+
+
+def test_a_model_that_is_not_better_is_an_error(learning, scene, tmp_path):
+    with pytest.raises(RuntimeError, match="not better"):
+        learning.adapt([pair()], model="sided", folder=tmp_path / "kept")
+
+
+def test_a_worker_that_fails_is_an_error_and_the_next_one_goes_on(learning, scene, tmp_path):
+    arguments = {"model": "crashing", "folder": tmp_path / "kept", "name": "new"}
+    with pytest.raises(RuntimeError, match="what was learnt until the last save"):
+        learning.adapt([pair()], **arguments)
+    assert learning.adapt([], resume=True, **arguments) == "new"
+
+
+def test_a_failing_progress_function_ends_the_learning(learning, scene, tmp_path):
+    def fail(*_report):
+        raise KeyError("fault of the script")
+
+    with pytest.raises(KeyError):
+        learning.adapt([pair()], model="hanging", folder=tmp_path / "kept", progress=fail)
+    assert not learning.busy
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": "nonesuch"}, "choose one of"),
+        ({"model": "sam_vit_b"}, "not installed"),
+        ({"model": "anything"}, "no classes that could learn"),
+        ({"model": "two_channels"}, "takes 2 images"),
+        ({"name": "threshold"}, "There is a model named"),
+        ({"name": "no way"}, "letters, digits"),
+        ({"minutes": 0}, "how many minutes"),
+        ({"checked": ["Tumour"]}, "no segment named"),
+        ({"resume": True}, "No learning of 'threshold-ours' was interrupted"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(learning, scene, tmp_path, options, message):
+    volume, node = pair()
+    with pytest.raises(ValueError, match=message):
+        learning.adapt([(volume, node)], **{"model": "threshold", **options})
+    assert not (tmp_path / "kept").exists() and not learning.busy
+    if not options:
+        return
+    with pytest.raises(ValueError, match="is not a segmentation node"):
+        learning.adapt([(volume, volume)], model="threshold")
