@@ -2,11 +2,14 @@
 
 ``dataset.json`` has nnU-Net's keys and ``checked``, the names of the right classes by case. A class
 that is checked and has no voxel is absent from the case. A case without an entry is right as a
-whole. Cases are appended and never overwritten, and the integers of the labels never change.
+whole. Cases are appended and never overwritten, and the integers of the labels never change. An
+image that is corrected once more is a new case, which replaces the older one for learning:
+``images`` has the SHA-256 of the image of each case, in the order in which they were appended.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,6 +25,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io import read_json, write_json, write_volume
 from MaskSAMCore.io.files import made_folders, temporary_folder
+from MaskSAMCore.io.labelmaps import read_labelmap
 
 _ENDING = ".nii.gz"
 _DESCRIPTION = "dataset.json"
@@ -46,7 +50,8 @@ class Corrections:
 def read_corrections(folder: Path) -> Corrections:
     """Read a folder of corrected cases, or any nnU-Net dataset, whose cases are right as a whole.
 
-    Cases that a stopped :func:`append_case` left incomplete are not among them.
+    Cases that a stopped :func:`append_case` left incomplete are not among them, nor are those that
+    a newer correction of the same image replaces.
 
     Raises:
         MaskSAMError: the folder is not a dataset, or ``checked`` names unknown classes.
@@ -63,10 +68,15 @@ def read_corrections(folder: Path) -> Corrections:
         unknown = sorted(classes - known)
         if unknown:
             raise MaskSAMError(f"{path}: 'checked' of {name} has unknown classes: {unknown}")
-    cases = tuple(
-        case
+    complete = {
+        case.name: case
         for case in dataset.cases
         if case.name not in entries or all(file.is_file() for file in (*case.images, case.labelmap))
+    }
+    images = _images(path, read_json(path))
+    newest = {images[name]: name for name in images if name in complete}
+    cases = tuple(
+        case for name, case in complete.items() if newest.get(images.get(name, ""), name) == name
     )
     if not cases:
         raise MaskSAMError(f"{folder} has no complete case")
@@ -85,6 +95,9 @@ def append_case(
 ) -> str:
     """Add a corrected case to a folder, which is made if it does not exist.
 
+    If the folder has a case of the same image, the new case takes over the classes that are checked
+    there only, and replaces it for learning; where that changes nothing, no case is added.
+
     Args:
         folder: folder of corrected cases.
         channels: one volume for each channel, all on one grid.
@@ -97,7 +110,7 @@ def append_case(
             channels, "MR0", "MR1" and so on.
 
     Returns:
-        The name of the case in the folder.
+        The name of the case in the folder; the one of an equal case that was there.
 
     Raises:
         MaskSAMError: the parts of the case do not fit each other or the folder, or the folder
@@ -111,12 +124,25 @@ def append_case(
         description = _description(path, channels, channel_names)
         stored, values = _merged_labels(description, labels, path)
         entries = _checked(path, description)
-        case = _free_name(name, folder, description["file_ending"], entries)
-        renumbered = np.zeros(labelmap.shape, np.min_scalar_type(max(values.values())))
+        ending = description["file_ending"]
+        renumbered = np.zeros(labelmap.shape, np.min_scalar_type(max(stored.values())))
         for value, new in values.items():
             renumbered[labelmap == value] = new
+        right = frozenset(checked)
+        digests, digest = _images(path, description), _digest(channels)
+        earlier = [each for each in digests if digests[each] == digest]
+        labelmaps = folder / "labelsTr"
+        present = [each for each in earlier if (labelmaps / f"{each}{ending}").is_file()]
+        if present:
+            before = read_labelmap(labelmaps / f"{present[-1]}{ending}").array
+            others = entries[present[-1]] - right
+            taken_over = np.isin(before, [stored[each] for each in others]) & (renumbered == 0)
+            renumbered = np.where(taken_over, before, renumbered).astype(renumbered.dtype)
+            right |= others
+            if entries[present[-1]] == right and np.array_equal(before, renumbered):
+                return present[-1]
+        case = _free_name(name, folder, ending, entries)
         temporary = stack.enter_context(temporary_folder(path))
-        ending = description["file_ending"]
         images = [f"{case}_{index:04d}{ending}" for index in range(len(channels))]
         for file, volume in zip(images, channels, strict=True):
             write_volume(volume, temporary / file)
@@ -127,7 +153,8 @@ def append_case(
             **description,
             "labels": stored,
             "numTraining": len(_cases(folder, ending)) + 1,
-            "checked": {**kept, case: sorted(checked)},
+            "checked": {**kept, case: sorted(right)},
+            "images": {**digests, case: digest},
         }
         # With an entry in "checked" a case whose files are not all there is known as incomplete.
         write_json(path, changed, ensure_ascii=False)
@@ -223,6 +250,24 @@ def _checked(path: Path, description: Any) -> dict[str, frozenset[str]]:
             raise MaskSAMError(wrong)
         found[name] = frozenset(classes)
     return found
+
+
+def _images(path: Path, description: Any) -> dict[str, str]:
+    """Return the SHA-256 of the image of each case that has an entry, oldest first."""
+    values = description.get("images", {}) if isinstance(description, dict) else {}
+    if not isinstance(values, dict) or not all(isinstance(one, str) for one in values.values()):
+        raise MaskSAMError(f"{path}: 'images' must map names of cases to checksums")
+    return dict(values)
+
+
+def _digest(channels: Sequence[Volume]) -> str:
+    """Return the SHA-256 of the voxels of a case, wherever it is in space."""
+    digest = hashlib.sha256()
+    for channel in channels:
+        digest.update(f"{channel.array.dtype.str} {channel.shape}".encode())
+        for part in channel.array:
+            digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
 
 
 def _cases(folder: Path, ending: str) -> list[str]:
