@@ -220,9 +220,7 @@ class LearningView:
         )
         self._logic.start(request, callbacks)
         self._new_model, self._cancelling = request.name, False
-        self._show(
-            learnProgress=True, learnPlot=False, learnResults=False, chooseModelButton=False
-        )
+        self._show(learnProgress=True, learnPlot=False, learnResults=False, chooseModelButton=False)
         self._ui.learnProgress.setRange(0, 0)
         self._say(_("'{model}' learns as '{name}'.").format(model=model.title, name=request.name))
         self._timer.start()
