@@ -16,6 +16,7 @@ from typer.main import get_command
 
 from MaskSAMCore.allocation import keep_freed_memory
 from MaskSAMCore.cli import (
+    adapt,
     benchmark,
     compare,
     convert,
@@ -68,6 +69,7 @@ for command in (
     report,
     evaluate,
     train,
+    adapt,
     convert,
     submission,
     compare,

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ from MaskSAMCore.training.refinement import (
     MeasuredCase,
     Placement,
     distances,
+    is_small,
     reach_in_voxels,
 )
 from MaskSAMCore.training.run_folder import own_weights
@@ -73,6 +75,8 @@ from MaskSAMCore.training.validation import Evaluator, Scores
 _PARTS, _MOST_HELD_OUT, _LEAST_CASES = 5, 8, 3
 # Cases that the base segments before the learning, to tell where its classes lie.
 _MEASURED_CASES = 8
+# Cases whose windows tell which query shows which class.
+_QUERIED_CASES = 2
 # Largest shares of the time for these cases, and for the comparison at the end.
 _MEASURING_SHARE, _COMPARING_SHARE = 0.2, 0.25
 _STATE, _CASES = "learning.json", "cases"
@@ -380,6 +384,12 @@ class Task:
         """Kind of the device."""
         return accelerator(self.options.device)
 
+    @property
+    def mirror(self) -> tuple[int, ...]:
+        """Axes along which the new model may be mirrored: none, unless the model is meant to be,
+        because a corrected class may be one end of a structure."""
+        return self.bundle.mirror if self.bundle.tta == "mirror" else ()
+
     def index_in_model(self, name: str) -> int | None:
         """Return the index of a class in the model, or None for a new class."""
         names = [label.name.casefold() for label in self.bundle.labels]
@@ -545,7 +555,8 @@ def _prepare(task: Task, work: Path, clock: Clock) -> Learning:
     """Measure the cases, choose the place of the refiner, and preprocess the cases for it."""
     spacing = task.plan.spacing
     train, held_out = _divided(task)
-    placement = Placement(len(task.classes), task.base.config.num_classes, spacing)
+    config = task.base.config
+    placement = Placement(len(task.classes), config.num_classes, spacing, config.window[1:])
     measured: dict[str, MeasuredCase] = {}
     segmenter = task.segmenter()
     began = clock.seconds
@@ -568,7 +579,8 @@ def _prepare(task: Task, work: Path, clock: Clock) -> Learning:
     anchors = _anchors(task, placement)
     found: list[float] = []
     for case in measured.values():
-        if not fits_refiner(case.corrected.shape[1:], window[1:], task.base.config.window[1:]):
+        _, rows, columns = case.corrected.shape
+        if not is_small((rows, columns), config.window[1:]):
             found += distances(case, anchors, spacing)
     # The base and the new model segment each of the held-out cases.
     most = max(1, int(_COMPARING_SHARE * 60 * clock.minutes / max(2.5 * each, 1e-3)))
@@ -644,25 +656,11 @@ def _divided(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return train, tuple(held_out)
 
 
-def fits_refiner(extent: Sequence[int], window: Sequence[int], whole: Sequence[int]) -> bool:
-    """Return whether an image shows no more than the surroundings of the refined classes.
-
-    Args:
-        extent: rows and columns of the image in voxels.
-        window: rows and columns of the refiner's window.
-        whole: rows and columns of the base's window.
-    """
-    rows, columns = extent
-    small = 2 * rows * columns <= whole[0] * whole[1]
-    return small and rows <= window[0] and columns <= window[1]
-
-
 def _around_classes(cases: Iterable[MeasuredCase], source: MaskSAM) -> Tensor:
-    """Return a window of each case around its corrected classes: (B, C, T, H, W)."""
+    """Return windows around the corrected classes of a few cases: (B, C, T, H, W)."""
     windows = []
-    for case in cases:
-        voxels = np.argwhere(case.corrected > 0)
-        middle = voxels.mean(0) if len(voxels) else np.array(case.corrected.shape) / 2
+    for case in islice((each for each in cases if (each.corrected > 0).any()), _QUERIED_CASES):
+        middle = np.argwhere(case.corrected > 0).mean(0)
         size = source.config.window
         centre = [round(place) for place in middle]
         channels = [cut(one, centre, size, float(one.min())) for one in case.image]
@@ -808,9 +806,7 @@ def _learn(
                 f"{options.minutes:g} minutes are too few for these cases: give at least"
                 f" {2 * (learning.seconds + learning.comparing) / 60:.0f}"
             )
-    settings = SETTINGS.replace(
-        mirror=task.bundle.mirror, iterations=options.steps or SETTINGS.iterations
-    )
+    settings = SETTINGS.replace(mirror=task.mirror, iterations=options.steps or SETTINGS.iterations)
     lightning.seed_everything(learning.seed, verbose=False)
     module = MaskSAMModule(refiner, settings, minutes, learning.seed)
     checkpoint = newest_checkpoint(work)
@@ -889,7 +885,7 @@ def _compare(
         device=task.device,
         largest_component=bundle.largest_component,
         background_weight=bundle.background_weight,
-        mirror=bundle.mirror,
+        mirror=task.mirror,
     )
     scores: dict[str, tuple[list[float], list[float]]] = {}
     for name in learning.held_out:
@@ -944,7 +940,7 @@ def _save(
         bundle.plan,
         tuple(labels),
         bundle.largest_component,
-        bundle.mirror,
+        task.mirror,
         {**card, "adapted": facts},
         background_weight=bundle.background_weight,
         tta=bundle.tta,

@@ -43,13 +43,16 @@ class Placement:
         classes: number of corrected classes.
         known: number of classes of the base, without the background.
         spacing: voxel size of the plan in mm.
+        whole: rows and columns of the base's window.
     """
 
     classes: int
     known: int
     spacing: tuple[float, float, float]
+    whole: tuple[int, int]
     _overlaps: NDArray[np.int64] = field(init=False)
     _extents: list[tuple[float, float]] = field(init=False, default_factory=list)
+    _images: tuple[int, int] = field(init=False, default=(0, 0))
 
     def __post_init__(self) -> None:
         self._overlaps = np.zeros((self.classes + 1, self.known + 1), np.int64)
@@ -60,8 +63,10 @@ class Placement:
         pairs = case.corrected.astype(np.int64) * (self.known + 1) + case.found
         counts = np.bincount(pairs.ravel(), minlength=self._overlaps.size)
         self._overlaps += counts.reshape(self._overlaps.shape)
-        for index in range(1, self.classes + 1):
-            self._extents += component_extents(case.corrected == index, self.spacing)
+        self._extents += component_extents(case.corrected > 0, self.spacing)
+        _, rows, columns = case.corrected.shape
+        if is_small((rows, columns), self.whole):
+            self._images = max(self._images[0], rows), max(self._images[1], columns)
 
     def nearest(self, index: int) -> int:
         """Return the base's class with the largest Dice with a corrected class; 0 if the base gives
@@ -71,11 +76,22 @@ class Placement:
         return 1 + int(np.argmax(2 * both / np.maximum(sizes, 1))) if both.any() else 0
 
     def extent(self) -> tuple[float, float]:
-        """Return the rows and columns in voxels that a refiner's window has to show."""
+        """Return the rows and columns in voxels that a refiner's window has to show: the classes
+        with their surroundings, and the whole of small images."""
         found = np.array(self._extents or [(0.0, 0.0)])
         usual = np.quantile(found, 0.9, axis=0) + 2 * _MARGIN_MM
         rows, columns = np.maximum(usual, _LEAST_MM) / self.spacing[1:]
-        return float(rows), float(columns)
+        return max(float(rows), self._images[0]), max(float(columns), self._images[1])
+
+
+def is_small(extent: tuple[int, int], whole: Sequence[int]) -> bool:
+    """Return whether an image is much smaller than the base's window.
+
+    Args:
+        extent: rows and columns of the image in voxels.
+        whole: rows and columns of the window.
+    """
+    return 2 * extent[0] * extent[1] <= whole[0] * whole[1]
 
 
 def component_extents(

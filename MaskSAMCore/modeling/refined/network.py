@@ -221,7 +221,8 @@ class RefinedNetwork(Network):
             for tile in self._tiles(window, self._box_mask(edges, present)):
                 inside = self._prompts(edges, present, prompts.exact, tile, class_index, own)
                 embedding = self.refiner.encode(self._cut(images, tile))
-                scores = self.refiner.decode_class(embedding, None, inside, own)
+                logits = self.refiner.decode(embedding).class_logits
+                scores = self.refiner.decode_class(embedding, logits, inside, own)
                 self._add(total, weight, tile, scores.float())
         return (total / weight.clamp(min=1e-12))[:, 0]
 

@@ -1,0 +1,172 @@
+"""``masksam adapt``: learn a user's corrected cases."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
+from MaskSAMCore.cli.train import Report
+from MaskSAMCore.errors import MaskSAMError
+
+if TYPE_CHECKING:
+    from MaskSAMCore.training.adapt import AdaptResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("adapt")(adapt)
+
+
+def adapt(
+    model: str = typer.Argument(..., help="Model to adapt: a name, or the path of a bundle."),
+    cases: list[str] = typer.Argument(
+        ...,
+        help="A folder of corrected cases (any nnU-Net dataset), or pairs IMAGE=SEGMENTATION, such"
+        " as head.nii.gz=corrected.seg.nrrd. A labelmap must have the values of the model.",
+    ),
+    output: Path = typer.Option(..., "-o", "--output", help="Folder of the new model."),
+    name: str | None = typer.Option(
+        None, help="Name of the new model; by default that of its folder."
+    ),
+    classes: list[str] = typer.Option(
+        [],
+        "--class",
+        metavar="NAME",
+        help="Class that is right in the pairs; may be given several times. By default all classes"
+        " of each segmentation are.",
+    ),
+    minutes: float = typer.Option(15.0, min=0.01, help="Longest duration of the whole work."),
+    holdout: str = typer.Option(
+        "auto",
+        metavar="auto|N|FILE",
+        help="Cases that are not learned but decide whether the new model is better: with three"
+        " cases or more one in five, a number, or a JSON file with their names.",
+    ),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
+    threads: int | None = typer.Option(None, min=1, help="Number of threads on a CPU."),
+    seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of all random numbers."),
+    resume: bool = typer.Option(
+        False, "--resume", help="Continue a learning that was stopped; otherwise it starts anew."
+    ),
+    steps: int | None = typer.Option(
+        None, min=1, help="Learn for this number of steps, in place of the minutes."
+    ),
+) -> None:
+    """Learn corrected cases, and write a new model if it is better on cases that were held out.
+
+    What was not corrected stays as it is: the new model has the old one in it, and a second, small
+    network that decides about the corrected classes alone. Ctrl-C stops the learning, and --resume
+    continues it.
+    """
+    try:
+        from MaskSAMCore.training.adapt import AdaptOptions, work_folder
+        from MaskSAMCore.training.adapt import adapt as learn
+    except ImportError as error:
+        raise MaskSAMError(f"learning needs '{error.name}': pip install masksam[train]") from error
+
+    pairs = [_pair(text) for text in cases] if "=" in cases[0] else []
+    if not pairs and len(cases) > 1:
+        raise MaskSAMError("give one folder of cases, or pairs IMAGE=SEGMENTATION")
+    if classes and not pairs:
+        raise MaskSAMError("--class is for pairs: dataset.json of a folder has the checked classes")
+    if output.exists():
+        raise MaskSAMError(f"{output} exists: choose another folder for the new model")
+    folder = output.with_name(f".{output.name}.cases") if pairs else Path(cases[0])
+    given = [path for pair in pairs for path in pair] or [folder]
+    options = AdaptOptions(
+        model=model,
+        cases=folder,
+        output=output,
+        name=name or output.name,
+        minutes=minutes,
+        holdout=_holdout(holdout),
+        device=device,
+        threads=threads,
+        seed=seed,
+        resume=resume,
+        steps=steps,
+    )
+    extra = present(options.holdout if isinstance(options.holdout, Path) else None)
+    with prepared(Outputs(replaced=(output,)), Inputs((*given, *extra)), overwrite=True):
+        try:
+            if pairs and not (resume and folder.is_dir()):
+                shutil.rmtree(folder, ignore_errors=True)
+                _collect(model, pairs, classes, folder)
+            with _stoppable() as stopped:
+                result = learn(options, cancelled=stopped, report=Report(time.monotonic()))
+        finally:
+            if pairs and not work_folder(output).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+    _print(result)
+
+
+def _pair(text: str) -> tuple[Path, Path]:
+    image, separator, segmentation = text.rpartition("=")
+    if not separator or not image or not segmentation:
+        raise MaskSAMError(f"'{text}' is no pair: give IMAGE=SEGMENTATION")
+    return Path(image), Path(segmentation)
+
+
+def _holdout(text: str) -> str | int | Path:
+    if text == "auto":
+        return text
+    return int(text) if text.isdecimal() else Path(text)
+
+
+def _collect(
+    model: str, pairs: Sequence[tuple[Path, Path]], classes: Sequence[str], folder: Path
+) -> None:
+    """Write pairs of image and segmentation to a folder of corrected cases."""
+    from MaskSAMCore.data.corrections import append_case
+    from MaskSAMCore.io import read_volume
+    from MaskSAMCore.io.files import image_stem
+    from MaskSAMCore.io.segments import read_segmentation
+    from MaskSAMCore.models import open_model
+
+    bundle, _ = open_model(model, with_estimator=False)
+    names = {label.name: label.value for label in bundle.labels}
+    for image, segmentation in pairs:
+        volume = read_volume(image)
+        labelmap, values = read_segmentation(segmentation, volume, names)
+        append_case(
+            folder,
+            [volume],
+            labelmap,
+            values,
+            list(classes) or list(values),
+            image_stem(image),
+            bundle.plan.channels,
+        )
+
+
+@contextmanager
+def _stoppable() -> Iterator[Any]:
+    """Yield a function that tells whether Ctrl-C or SIGTERM has asked for an end."""
+    asked: list[int] = []
+    former = {
+        number: signal.signal(number, lambda got, _: asked.append(got))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _print(result: AdaptResult) -> None:
+    """Print the Dice of each class before and after, and what was decided."""
+    if result.before:
+        width = max(map(len, result.before))
+        typer.echo(f"{'class':{width}}  before  after")
+        for name, before in result.before.items():
+            typer.echo(f"{name:{width}}  {before:6.3f}  {result.after[name]:5.3f}")
+    typer.echo(result.message)

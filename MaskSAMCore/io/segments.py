@@ -1,0 +1,94 @@
+"""Reading of segmentations with the names of their segments, on the grid of an image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io.images import to_image
+from MaskSAMCore.io.labelmaps import read_labelmap
+
+# A header with hundreds of segments is far smaller.
+_HEADER_BYTES = 1 << 22
+_FIELD = re.compile(r"Segment([0-9]+)_(Name|LabelValue|Layer)")
+
+
+def read_segment_values(path: Path) -> dict[str, int]:
+    """Return the value of each segment of a ``.seg.nrrd`` file by its name.
+
+    Raises:
+        MaskSAMError: the file cannot be read, has no segments, segments of one name, or segments
+            that overlap and so lie in several layers.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_HEADER_BYTES)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise MaskSAMError(f"{path} cannot be read: {reason}") from error
+    header = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0].decode("utf-8", "replace")
+    segments: dict[str, dict[str, str]] = {}
+    for line in header.splitlines():
+        key, separator, value = line.partition(":=")
+        match = _FIELD.fullmatch(key.strip())
+        if separator and match is not None:
+            segments.setdefault(match[1], {})[match[2]] = value.strip()
+    if any(segment.get("Layer", "0") != "0" for segment in segments.values()):
+        raise MaskSAMError(f"{path} has segments that overlap: export it without overlaps")
+    found: dict[str, int] = {}
+    for number, segment in segments.items():
+        name = segment.get("Name", f"Segment_{number}")
+        if name in found:
+            raise MaskSAMError(f"{path} has two segments named '{name}': rename one")
+        if not segment.get("LabelValue", "").isdecimal():
+            raise MaskSAMError(f"{path}: the segment '{name}' has no value")
+        found[name] = int(segment["LabelValue"])
+    if not found:
+        raise MaskSAMError(f"{path} names no segments: save the segmentation in 3D Slicer again")
+    return found
+
+
+def read_segmentation(
+    path: Path, image: Volume, names: Mapping[str, int]
+) -> tuple[NDArray[np.integer], dict[str, int]]:
+    """Return a labelmap on the grid of an image, and the values of its classes by name.
+
+    Args:
+        path: a ``.seg.nrrd`` file, or a labelmap.
+        image: image that the segmentation belongs to. A segmentation on another grid, such as one
+            that was cropped to its segments, is resampled to the nearest voxel.
+        names: values of the classes of a labelmap, which has no names.
+
+    Raises:
+        MaskSAMError: the file cannot be read, or does not overlap the image, or a labelmap has
+            values without a name.
+    """
+    labelmap = read_labelmap(path)
+    named = path.name.lower().endswith(".seg.nrrd")
+    values = read_segment_values(path) if named else dict(names)
+    array = labelmap.array
+    if not labelmap.same_grid(image, tolerance_mm=0.05):
+        resampled = sitk.Resample(
+            to_image(array, labelmap.ijk_to_ras),
+            to_image(np.zeros(image.shape, np.uint8), image.ijk_to_ras),
+            sitk.Transform(),
+            sitk.sitkNearestNeighbor,
+            0,
+        )
+        if array.any() and not sitk.GetArrayViewFromImage(resampled).any():
+            raise MaskSAMError(f"{path} does not overlap the image '{image.name}'")
+        array = sitk.GetArrayFromImage(resampled)
+    unnamed = sorted(set(np.unique(array).tolist()) - {0, *values.values()})
+    if unnamed:
+        raise MaskSAMError(
+            f"{path} has values without a class: {unnamed[:10]}: give a .seg.nrrd file, or a"
+            " labelmap with the values of the model"
+        )
+    return array, values

@@ -1,0 +1,178 @@
+"""Learning curves: a model adapted to a few cases, and networks trained from nothing on them.
+
+    python -m Testing.benchmarks.adapt_curves DATA/Dataset004_Hippocampus -o curves \\
+        --splits splits.json --cases 1 3 5 10 20 --arms adapted tiny unet --minutes 15
+
+Each arm gets the same cases and the same minutes on an idle machine, or with --steps the number of
+steps that it would take in them on one. The validation cases are segmented with the last weights;
+with --side test it is the test cases. Finished arms are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+
+from MaskSAMCore import Segmenter
+from MaskSAMCore.data.dataset import Dataset, load_cases, open_dataset
+from MaskSAMCore.evaluation import dice_scores
+from MaskSAMCore.io.files import read_json, write_json
+from MaskSAMCore.presets import find_preset
+from MaskSAMCore.training.adapt import AdaptOptions, adapt, work_folder
+from MaskSAMCore.training.export import export_run
+from MaskSAMCore.training.fit import FitOptions, fit
+
+ADAPTED = "adapted"
+
+
+def chosen_cases(split: dict[str, list[str]], count: int, seed: int) -> list[str]:
+    """Return training cases; those of a larger number contain those of a smaller one."""
+    names = sorted(split["train"])
+    random.Random(seed).shuffle(names)
+    return names[:count]
+
+
+def part_of(dataset: Dataset, names: list[str], folder: Path) -> Path:
+    """Write a dataset folder with some of the cases."""
+    if (folder / "dataset.json").is_file():
+        return folder
+    for case in dataset.select(names):
+        for path in (*case.images, case.labelmap):
+            target = folder / path.parent.name / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    description = {**read_json(dataset.folder / "dataset.json"), "numTraining": len(names)}
+    (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    return folder
+
+
+def scored(model: Path, dataset: Dataset, names: list[str]) -> dict[str, float]:
+    """Return the mean Dice of each class of a model on cases of a dataset."""
+    segmenter = Segmenter.from_model(model)
+    values = {label.name: label.value for label in segmenter.labels}
+    scores = []
+    for case in load_cases(dataset, names):
+        found = segmenter.segment(case.channels).labelmap
+        own = np.zeros_like(case.labelmap)
+        for index, name in enumerate(dataset.classes, start=1):
+            own[found == values[name]] = index
+        scores.append(dice_scores(own, case.labelmap, range(1, len(dataset.classes) + 1)))
+    return dict(zip(dataset.classes, np.nanmean(scores, 0).tolist(), strict=True))
+
+
+class Curves:
+    """Learning curves whose finished points are in a JSON file."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.dataset = open_dataset(options.dataset)
+        self.split = read_json(options.splits)
+        self.file = options.output / "curves.json"
+        self.points = read_json(self.file) if self.file.is_file() else {}
+
+    def run(self) -> None:
+        """Compute all points that are not in the file, and print them."""
+        for seed in self.options.seeds:
+            for count in self.options.cases:
+                for arm in self.options.arms:
+                    key = f"{arm} {count} cases seed {seed} {self.budget(arm)}"
+                    if key not in self.points:
+                        self.points[key] = self.point(arm, count, seed)
+                        write_json(self.file, self.points)
+                    print(key, self.points[key], flush=True)
+
+    def budget(self, arm: str) -> str:
+        """Return the budget of an arm in words."""
+        steps = self.steps(arm)
+        return f"{self.options.minutes:g} minutes" if steps is None else f"{steps} steps"
+
+    def steps(self, arm: str) -> int | None:
+        """Return the steps of an arm, None for the minutes."""
+        return dict(self.options.steps).get(arm)
+
+    def point(self, arm: str, count: int, seed: int) -> dict[str, object]:
+        """Train one network and return its scores."""
+        options = self.options
+        names = chosen_cases(self.split, count, seed)
+        folder = options.output / f"{arm}-{count}-{seed}"
+        model = folder / "model"
+        began, cpu = time.monotonic(), time.process_time()
+        if not model.exists():
+            (self.adapted if arm == ADAPTED else self.trained)(arm, names, folder, seed)
+        facts = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
+        scores = scored(model, self.dataset, self.split[options.side])
+        return {"mean": float(np.mean(list(scores.values()))), **scores, **facts}
+
+    def adapted(self, arm: str, names: list[str], folder: Path, seed: int) -> None:
+        """Adapt the model to cases."""
+        cases = part_of(self.dataset, names, folder / "cases")
+        output = folder / "model"
+        adapt(
+            AdaptOptions(
+                self.options.model,
+                cases,
+                output,
+                f"{arm}-{len(names)}",
+                minutes=self.options.minutes,
+                holdout=0,
+                threads=self.options.threads,
+                seed=seed,
+                resume=(work_folder(output) / "learning.json").exists(),
+                steps=self.steps(arm),
+            )
+        )
+
+    def trained(self, arm: str, names: list[str], folder: Path, seed: int) -> None:
+        """Train a preset from nothing on cases; two validation cases are scored at the end only."""
+        watched = self.split["val"][:2]
+        data = part_of(self.dataset, [*names, *watched], folder / "data")
+        write_json(folder / "splits.json", {"train": names, "val": watched})
+        run = folder / "run"
+        steps = self.steps(arm)
+        options = FitOptions(
+            data,
+            run,
+            None if run.exists() else find_preset(arm),
+            splits=folder / "splits.json",
+            max_minutes=None if steps else self.options.minutes,
+            resume=run.exists(),
+            seed=seed,
+            validation_minutes=1e6,
+        )
+        fit(options, settings_changes={} if steps is None else {"iterations": steps})
+        export_run(run, folder / "model", last=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--splits", type=Path, required=True)
+    parser.add_argument("--model", default="brain")
+    parser.add_argument("--cases", type=int, nargs="+", default=[1, 3, 5, 10, 20])
+    parser.add_argument("--arms", nargs="+", default=[ADAPTED, "tiny", "unet"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--side", choices=["val", "test"], default="val")
+    parser.add_argument(
+        "--steps",
+        type=lambda text: (text.split("=")[0], int(text.split("=")[1])),
+        nargs="+",
+        default=[],
+        metavar="ARM=N",
+        help="steps of an arm in place of the minutes",
+    )
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    Curves(options).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""``masksam adapt``: folders and pairs of files, and one line for bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MaskSAMCore.cli import main
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io import write_labelmap, write_volume
+from MaskSAMCore.labels import Label
+from MaskSAMCore.models import load_bundle
+from Testing.helpers.generated import generated_case
+from Testing.helpers.small_bundle import small_bundle
+
+# Oblique, and of the model's voxel size.
+GRID = np.array([[0.8, -0.6, 0, 4], [0.6, 0.8, 0, -9], [0, 0, 2, 31], [0, 0, 0, 1.0]])
+LABELS = (Label(1, "Bright", (1, 0, 0)), Label(9, "Spot", (0, 1, 0)))
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> str:
+    """An image with a segmentation of a known and a new class."""
+    image, labelmap = generated_case(3)
+    volume = Volume(image, GRID)
+    write_volume(volume, tmp_path / "head.nii.gz")
+    segmentation = np.where(labelmap == 2, 9, labelmap).astype(np.uint8)
+    write_labelmap(segmentation, volume, tmp_path / "head.seg.nrrd", LABELS)
+    return f"{tmp_path / 'head.nii.gz'}={tmp_path / 'head.seg.nrrd'}"
+
+
+def test_a_pair_makes_a_new_model_with_a_new_class(pair: str, tmp_path: Path, capsys):
+    base = small_bundle(tmp_path / "small")
+    output = tmp_path / "ours"
+    options = ["--class", "Spot", "--steps", "2", "--device", "cpu"]
+    status = main(["adapt", str(base), pair, "-o", str(output), *options])
+    assert status == 0 and "'ours' is written" in capsys.readouterr().out
+    bundle = load_bundle(output)
+    assert [label.name for label in bundle.labels] == ["Bright", "Dark", "Spot"]
+    assert bundle.card["adapted"]["classes"] == ["Spot"]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none"], "none is not a dataset folder"),
+        (["none.nii.gz=none.seg.nrrd"], "none.nii.gz"),
+        (["a", "b"], "one folder of cases, or pairs"),
+        (["a=b", "c"], "'c' is no pair"),
+        (["none", "--class", "x"], "--class is for pairs"),
+        (["none", "--holdout", "missing.json"], "none is not a dataset folder"),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(
+    arguments: list[str], message: str, tmp_path: Path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    small_bundle(tmp_path / "small")
+    assert main(["adapt", "small", *arguments, "-o", "ours"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("masksam: error: ") and message in line
+    assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+def test_a_model_that_exists_is_not_replaced(pair: str, tmp_path: Path, capsys):
+    base = small_bundle(tmp_path / "small")
+    before = (base / "masksam.json").read_bytes()
+    assert main(["adapt", str(base), pair, "-o", str(base)]) == 2
+    assert "exists: choose another folder" in capsys.readouterr().err
+    assert (base / "masksam.json").read_bytes() == before

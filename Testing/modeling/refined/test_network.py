@@ -1,0 +1,156 @@
+"""A network with a refiner: it decides near the anchors, and everything else is the base's."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from MaskSAMCore.inference.embedding_cache import copy_window
+from MaskSAMCore.inference.proposals import likely_boxes
+from MaskSAMCore.modeling import MaskSAM, build_model, read_config
+from MaskSAMCore.modeling.masksam.inheritance import inherited_network
+from MaskSAMCore.modeling.refined import Config, Network
+from MaskSAMCore.modeling.refined.network import RefinedPrediction, dilated
+from MaskSAMCore.models import load_bundle
+from Testing.helpers.networks import class_box_prompts, randomize_adapters, small_masksam_config
+from Testing.helpers.small_bundle import small_bundle
+
+WINDOW, OWN = (5, 16, 20), (5, 8, 12)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> MaskSAM:
+    """A random network that finds two classes in any image."""
+    return load_bundle(small_bundle(tmp_path_factory.mktemp("base") / "small")).build()
+
+
+def refined_network(base: MaskSAM, **changes: object) -> Network:
+    """Return a network with two base classes, whose first one and a new one are refined."""
+    refiner = inherited_network(base, OWN, [1, 2], [0, 1, 2])
+    values = {
+        "num_classes": 3,
+        "window": WINDOW,
+        "base": base.config,
+        "refiner": refiner.config,
+        "refined": (1, 3),
+        "anchors": (1,),
+        "reach": (1, 2, 3),
+    }
+    network = Network(Config(**{**values, **changes}))
+    network.base.load_state_dict(base.state_dict())
+    network.refiner.load_state_dict(refiner.state_dict())
+    return network.eval().requires_grad_(False)
+
+
+def shares(scores: torch.Tensor) -> torch.Tensor:
+    return scores / scores.sum(1, keepdim=True)
+
+
+@torch.inference_mode()
+def test_beyond_the_reach_of_the_anchors_nothing_changes(base: MaskSAM):
+    network = refined_network(base)
+    images = torch.randn(2, 1, *WINDOW)
+    old = network.base(images).semantic()
+    near = network.decided(images, old)
+    new = network(images).semantic()
+    assert 0 < near.sum() < near.numel()
+    far = ~near[:, None].expand(-1, 3, -1, -1, -1)
+    torch.testing.assert_close(new[:, :3][far], old[far], rtol=0, atol=0)
+    assert not new[:, 3][~near].any()
+
+
+@torch.inference_mode()
+def test_classes_without_a_refiner_keep_their_order_within_reach(base: MaskSAM):
+    network = refined_network(base)
+    images = torch.randn(1, 1, *WINDOW)
+    old, new = network.base(images).semantic(), network(images).semantic()
+    near = network.decided(images, old)[0]
+    others = [0, 2]
+    before, after = old[0, others][:, near], new[0, others][:, near]
+    torch.testing.assert_close(before[0] * after[1], before[1] * after[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(old.sum(1), new.sum(1), rtol=1e-3, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_an_image_that_fits_the_refiner_is_decided_as_a_whole(base: MaskSAM):
+    network = refined_network(base, anchors=())
+    images = torch.zeros(2, 1, *WINDOW)
+    images[0, :, :, 6:13, 5:15] = 1 + torch.rand(1, 5, 7, 10)
+    images[1] = torch.rand(1, *WINDOW)
+    near = network.decided(images, network.base(images).semantic())
+    assert near[0].all() and not near[1].any()
+
+
+@torch.inference_mode()
+def test_a_box_bounds_a_class_of_the_refiner_and_one_of_the_base(base: MaskSAM):
+    network = refined_network(base)
+    images = torch.randn(1, 1, *WINDOW)
+    embedding = network.encode(images)
+    logits = network.decode(embedding).class_logits
+    for index in (1, 2, 3):
+        prompts = class_box_prompts(min(index, 2), [0.25, 0.25, 0.75, 0.5], [1, 2])
+        wider = [torch.cat([part, torch.zeros_like(part[:, :1])], 1) for part in prompts[:3]]
+        if index == 3:
+            wider = [part[:, [0, 1, 3, 2]] for part in wider]
+        given = prompts._replace(boxes=wider[0], given=wider[1], present=wider[2])
+        scores = network.decode_class(embedding, logits, given, index)
+        outside = torch.ones(WINDOW, dtype=torch.bool)
+        outside[1:3, 4:8, 5:15] = False
+        assert scores.shape == (1, *WINDOW) and not scores[0, outside].any()
+        assert scores[0, ~outside].any()
+
+
+@torch.inference_mode()
+def test_the_prediction_has_logits_of_all_classes_and_can_be_cached(base: MaskSAM):
+    network = refined_network(base)
+    images = torch.randn(2, 1, *WINDOW)
+    embedding = network.encode(images)
+    prediction = network.decode(embedding)
+    assert prediction.class_logits.shape[-1] == 3 + 2
+    boxes = likely_boxes(prediction.class_logits, prediction.boxes)
+    assert boxes.shape == (2, 3, 5, 5) and not boxes[:, 2, :, 4].any()
+    one = network.decode(copy_window(embedding, 1))
+    assert isinstance(one, RefinedPrediction)
+    torch.testing.assert_close(one.scores, prediction.scores[1:], rtol=1e-3, atol=1e-4)
+
+
+def test_a_configuration_is_read_back_with_both_parts(base: MaskSAM):
+    config = refined_network(base).config
+    assert read_config(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"refined": (1, 2)},
+        {"refined": (1, 1)},
+        {"refined": (1, 9)},
+        {"anchors": (3,)},
+        {"reach": (1, 2, 999)},
+        {"window": (5, 16, 24)},
+        {"in_channels": 2},
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(base: MaskSAM, changes: dict[str, object]):
+    with pytest.raises(ValueError, match=r"fit|base|channels|windows|classes"):
+        dataclasses.replace(refined_network(base).config, **changes)
+
+
+def test_a_mask_is_dilated_along_each_axis():
+    mask = torch.zeros(1, 5, 6, 7, dtype=torch.bool)
+    mask[0, 2, 3, 3] = True
+    assert dilated(mask, (0, 1, 2))[0].nonzero().tolist() == [
+        [2, row, column] for row in (2, 3, 4) for column in (1, 2, 3, 4, 5)
+    ]
+
+
+@torch.inference_mode()
+def test_an_inherited_network_of_the_same_classes_and_window_is_the_same():
+    torch.manual_seed(1)
+    source = build_model(small_masksam_config(queries=3)).eval()
+    randomize_adapters(source)
+    same = inherited_network(source, source.config.window, [1, 2], [0, 1, 2]).eval()
+    images = torch.randn(1, 1, *source.config.window)
+    torch.testing.assert_close(same(images).semantic(), source(images).semantic())

@@ -1,0 +1,162 @@
+"""Adaptation of a model to corrected cases: classes, partial labels, acceptance and resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MaskSAMCore.data.corrections import append_case
+from MaskSAMCore.errors import Cancelled, MaskSAMError
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.models import load_bundle
+from MaskSAMCore.training.adapt import AdaptOptions, AdaptResult, adapt, work_folder
+from MaskSAMCore.training.export import export_run
+from Testing.helpers.generated import generated_case
+
+VALUES = {"Bright": 10, "Dark": 300}
+GRID = np.diag([1.0, 1.0, 2.0, 1.0])
+
+
+@pytest.fixture(scope="session")
+def base(trained: Path, made_once: Callable[..., Path]) -> Path:
+    """A bundle that finds both classes."""
+    return made_once("adapt-base", lambda folder: export_run(trained, folder / "base")) / "base"
+
+
+def upper_half(labelmap: np.ndarray, value: int, new: int) -> np.ndarray:
+    """Return a labelmap in which the upper half of a class has another value."""
+    changed = labelmap.astype(np.uint16)
+    k = np.nonzero(labelmap == value)[0]
+    changed[(labelmap == value) & (np.arange(len(labelmap)) > np.median(k))[:, None, None]] = new
+    return changed
+
+
+@pytest.fixture(scope="session")
+def caps(made_once: Callable[..., Path]) -> Path:
+    """Corrected cases whose only checked class is new: the upper half of the bright body."""
+
+    def fill(folder: Path) -> None:
+        for seed in range(20, 24):
+            image, labelmap = generated_case(seed)
+            cap = upper_half(labelmap, 1, 7)
+            cap[cap != 7] = 0
+            append_case(folder / "caps", [Volume(image, GRID)], cap, {"Cap": 7}, ["Cap"], "case")
+
+    return made_once("caps", fill) / "caps"
+
+
+@pytest.fixture(scope="session")
+def adapted(base: Path, caps: Path, made_once: Callable[..., Path]) -> Path:
+    """A bundle with the new class."""
+
+    def fill(folder: Path) -> None:
+        result = adapt(options(base, caps, folder / "ours", steps=60), report=lambda _: None)
+        assert result.kept
+
+    return made_once("adapted", fill) / "ours"
+
+
+def options(base: Path, cases: Path, output: Path, **changes: object) -> AdaptOptions:
+    """Return options of a short adaptation."""
+    plain = AdaptOptions(base, cases, output, "ours", device="cpu", steps=2)
+    return dataclasses.replace(plain, **changes)
+
+
+def run(chosen: AdaptOptions, **callbacks: object) -> AdaptResult:
+    """Adapt without any report."""
+    return adapt(chosen, report=lambda _: None, **callbacks)
+
+
+def test_a_new_class_is_learned_and_the_others_lose_only_its_voxels(base: Path, adapted: Path):
+    image, labelmap = generated_case(31)
+    volume = Volume(image, GRID)
+    old = Segmenter.from_model(base, device="cpu").segment(volume).labelmap
+    new = Segmenter.from_model(adapted, device="cpu").segment(volume).labelmap
+    truth = upper_half(labelmap, 1, 7) == 7
+    cap = new == 7
+    assert 2 * (cap & truth).sum() / (cap.sum() + truth.sum()) > 0.6
+    np.testing.assert_array_equal(new[~cap], old[~cap])
+
+
+def test_the_new_bundle_tells_where_it_comes_from(base: Path, adapted: Path):
+    bundle = load_bundle(adapted)
+    assert [label.name for label in bundle.labels] == ["Bright", "Dark", "Cap"]
+    assert [label.value for label in bundle.labels] == [10, 300, 7]
+    facts = bundle.card["adapted"]
+    assert facts["from"] == "base" and facts["weights_sha256"] == load_bundle(base).weights_sha256
+    assert facts["cases"] == 3 and facts["held_out"] == 1
+    assert facts["dice_before"] == {"Cap": 0.0} and facts["dice_after"]["Cap"] > 0.6
+    assert bundle.estimator is None and not work_folder(adapted).exists()
+
+
+def test_a_model_that_is_not_better_is_not_written(base: Path, tmp_path: Path):
+    for seed in range(20, 23):
+        image, labelmap = generated_case(seed)
+        only = np.where(labelmap == 1, 1, 0).astype(np.uint8)
+        append_case(
+            tmp_path / "cases", [Volume(image, GRID)], only, {"Bright": 1}, ["Bright"], "case"
+        )
+    result = run(options(base, tmp_path / "cases", tmp_path / "ours", steps=1))
+    assert not result.kept and result.bundle is None and "not better" in result.message
+    assert set(result.before) == set(result.after) == {"Bright"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases"]
+
+
+def test_a_cancelled_learning_is_continued(base: Path, caps: Path, tmp_path: Path):
+    chosen = options(base, caps, tmp_path / "ours", steps=4, holdout=0)
+    stages: list[str] = []
+    with pytest.raises(Cancelled):
+        run(
+            chosen,
+            progress=lambda stage, *_: stages.append(stage),
+            cancelled=lambda: stages.count("Learning") >= 2,
+        )
+    assert work_folder(chosen.output).is_dir() and not chosen.output.exists()
+    stages.clear()
+    result = run(
+        dataclasses.replace(chosen, resume=True), progress=lambda stage, *_: stages.append(stage)
+    )
+    assert result.kept and result.held_out == () and stages.count("Learning") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ours"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"output": Path(__file__).parent}, "exists"),
+        ({"resume": True}, "no unfinished learning"),
+        ({"name": "a b"}, "cannot be a model's name"),
+        ({"holdout": 4}, "none is left to learn"),
+        ({"minutes": 0.0}, "more than 0"),
+        ({"minutes": 1e-6, "steps": None}, "too few"),
+    ],
+)
+def test_a_bad_choice_gets_one_line_and_leaves_nothing(
+    base: Path, caps: Path, tmp_path: Path, changes: dict[str, object], message: str
+):
+    with pytest.raises(MaskSAMError, match=message) as caught:
+        run(options(base, caps, tmp_path / "ours", **changes))
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_cases_cannot_continue_a_learning(base: Path, caps: Path, tmp_path: Path):
+    cases = Path(shutil.copytree(caps, tmp_path / "cases"))
+    chosen = options(base, cases, tmp_path / "ours", steps=2)
+    stages: list[str] = []
+    with pytest.raises(Cancelled):
+        run(
+            chosen,
+            progress=lambda stage, *_: stages.append(stage),
+            cancelled=lambda: "Learning" in stages,
+        )
+    image, labelmap = generated_case(5)
+    append_case(cases, [Volume(image, GRID)], labelmap * 0, {"Cap": 7}, ["Cap"], "another")
+    with pytest.raises(MaskSAMError, match="have changed since"):
+        run(dataclasses.replace(chosen, resume=True))
