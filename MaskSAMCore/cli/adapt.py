@@ -15,6 +15,7 @@ import typer
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.cli.train import Report
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.models.unfinished import learning_folder
 
 if TYPE_CHECKING:
     from MaskSAMCore.training.adapt import AdaptResult
@@ -67,7 +68,7 @@ def adapt(
     continues it.
     """
     try:
-        from MaskSAMCore.training.adapt import AdaptOptions, work_folder
+        from MaskSAMCore.training.adapt import AdaptOptions
         from MaskSAMCore.training.adapt import adapt as learn
     except ImportError as error:
         raise MaskSAMError(f"learning needs '{error.name}': pip install masksam[train]") from error
@@ -103,7 +104,7 @@ def adapt(
             with _stoppable() as stopped:
                 result = learn(options, cancelled=stopped, report=Report(time.monotonic()))
         finally:
-            if pairs and not work_folder(output).exists():
+            if pairs and not learning_folder(output).exists():
                 shutil.rmtree(folder, ignore_errors=True)
     _print(result)
 

@@ -49,6 +49,7 @@ from MaskSAMCore.modeling.refined import Network as RefinedNetwork
 from MaskSAMCore.modeling.refined.network import dilated
 from MaskSAMCore.models import Bundle, open_model, save_bundle
 from MaskSAMCore.models.catalog import check_name
+from MaskSAMCore.models.unfinished import STATE, learning_folder
 from MaskSAMCore.training.callbacks import (
     Budget,
     ProgressLogger,
@@ -79,7 +80,7 @@ _MEASURED_CASES = 8
 _QUERIED_CASES = 2
 # Largest shares of the time for these cases, and for the comparison at the end.
 _MEASURING_SHARE, _COMPARING_SHARE = 0.2, 0.25
-_STATE, _CASES = "learning.json", "cases"
+_CASES = "cases"
 _CHECKPOINT_SECONDS, _REPORT_SECONDS, _VALIDATION_MINUTES = 30.0, 15.0, 0.5
 _VOXELS_PER_CLASS = 10_000
 # Facts of a card that are about the former weights.
@@ -236,11 +237,6 @@ class Clock:
         return self.cancelled is not None and self.cancelled()
 
 
-def work_folder(output: Path) -> Path:
-    """Return the folder beside a new bundle that holds an unfinished learning."""
-    return output.with_name(f".{output.name}.learning")
-
-
 def adapt(
     options: AdaptOptions,
     progress: ProgressCallback | None = None,
@@ -268,7 +264,7 @@ def adapt(
         torch.set_num_threads(options.threads)
     clock.step("Reading the cases")
     bundle, _ = open_model(options.model, with_estimator=False)
-    work = work_folder(options.output)
+    work = learning_folder(options.output)
     task = Task.of(options, bundle)
     if options.resume:
         learning = _resumed(work, task)
@@ -278,7 +274,7 @@ def adapt(
         try:
             with made_folders([work]):
                 learning = _prepare(task, work, clock)
-                write_json(work / _STATE, learning.to_dict())
+                write_json(work / STATE, learning.to_dict())
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise
@@ -526,7 +522,7 @@ def _resumed(work: Path, task: Task) -> Learning:
     Raises:
         MaskSAMError: there is none, or the model or the cases have changed.
     """
-    path = work / _STATE
+    path = work / STATE
     if not path.is_file():
         raise MaskSAMError(
             f"there is no unfinished learning for {task.options.output}: start one without --resume"
@@ -608,7 +604,26 @@ def _prepare(task: Task, work: Path, clock: Clock) -> Learning:
         case = measured.get(name) or task.measure(measures, name, clock)
         region = name in held_out
         cache.store(name, indexed_case(task, learning, name, case, region).to_arrays())
-    return replace(learning, seconds=clock.seconds)
+    learning = replace(learning, seconds=clock.seconds)
+    _minutes_left(task.options, learning)
+    return learning
+
+
+def _minutes_left(options: AdaptOptions, learning: Learning) -> float | None:
+    """Return the minutes between the preparation and the comparison, None with a number of steps.
+
+    Raises:
+        MaskSAMError: there are none.
+    """
+    if options.steps is not None:
+        return None
+    needed = (learning.seconds + learning.comparing) / 60
+    if options.minutes <= needed:
+        raise MaskSAMError(
+            f"{options.minutes:g} minutes are too few for these cases: give at least"
+            f" {2 * needed:.2g}"
+        )
+    return options.minutes - needed
 
 
 def _anchors(task: Task, placement: Placement) -> tuple[int, ...]:
@@ -798,14 +813,7 @@ def _learn(
     refiner = inherited_network(source, learning.window, origins, learning.queries)
     refiner.requires_grad_(True)
     set_trained_parts(refiner.sam, False)
-    minutes = None
-    if options.steps is None:
-        minutes = options.minutes - (learning.seconds + learning.comparing) / 60
-        if minutes <= 0:
-            raise MaskSAMError(
-                f"{options.minutes:g} minutes are too few for these cases: give at least"
-                f" {2 * (learning.seconds + learning.comparing) / 60:.0f}"
-            )
+    minutes = _minutes_left(options, learning)
     settings = SETTINGS.replace(mirror=task.mirror, iterations=options.steps or SETTINGS.iterations)
     lightning.seed_everything(learning.seed, verbose=False)
     module = MaskSAMModule(refiner, settings, minutes, learning.seed)

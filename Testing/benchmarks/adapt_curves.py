@@ -23,8 +23,9 @@ from MaskSAMCore import Segmenter
 from MaskSAMCore.data.dataset import Dataset, load_cases, open_dataset
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.io.files import read_json, write_json
+from MaskSAMCore.models.unfinished import unfinished_learning
 from MaskSAMCore.presets import find_preset
-from MaskSAMCore.training.adapt import AdaptOptions, adapt, work_folder
+from MaskSAMCore.training.adapt import AdaptOptions, adapt
 from MaskSAMCore.training.export import export_run
 from MaskSAMCore.training.fit import FitOptions, fit
 
@@ -123,7 +124,7 @@ class Curves:
                 holdout=0,
                 threads=self.options.threads,
                 seed=seed,
-                resume=(work_folder(output) / "learning.json").exists(),
+                resume=unfinished_learning(output) is not None,
                 steps=self.steps(arm),
             )
         )

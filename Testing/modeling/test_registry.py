@@ -77,9 +77,16 @@ def test_packages_without_a_network_are_not_networks(name: str) -> None:
 def test_networks_of_research_are_left_out_where_research_is_not_installed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert set(network_packages()) == {"masam", "masksam", "prompted", "sam_baselines", "unet"}
+    assert set(network_packages()) == {
+        "masam",
+        "masksam",
+        "prompted",
+        "refined",
+        "sam_baselines",
+        "unet",
+    }
     monkeypatch.setitem(sys.modules, "MaskSAMCore.research", None)
-    assert set(network_packages()) == {"masam", "masksam", "prompted"}
+    assert set(network_packages()) == {"masam", "masksam", "prompted", "refined"}
 
 
 def test_unknown_fields_are_named() -> None:

@@ -15,7 +15,8 @@ from MaskSAMCore.errors import Cancelled, MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.models import load_bundle
-from MaskSAMCore.training.adapt import AdaptOptions, AdaptResult, adapt, work_folder
+from MaskSAMCore.models.unfinished import learning_folder
+from MaskSAMCore.training.adapt import AdaptOptions, AdaptResult, adapt
 from MaskSAMCore.training.export import export_run
 from Testing.helpers.generated import generated_case
 
@@ -92,7 +93,7 @@ def test_the_new_bundle_tells_where_it_comes_from(base: Path, adapted: Path):
     assert facts["from"] == "base" and facts["weights_sha256"] == load_bundle(base).weights_sha256
     assert facts["cases"] == 3 and facts["held_out"] == 1
     assert facts["dice_before"] == {"Cap": 0.0} and facts["dice_after"]["Cap"] > 0.6
-    assert bundle.estimator is None and not work_folder(adapted).exists()
+    assert bundle.estimator is None and not learning_folder(adapted).exists()
 
 
 def test_a_model_that_is_not_better_is_not_written(base: Path, tmp_path: Path):
@@ -117,7 +118,7 @@ def test_a_cancelled_learning_is_continued(base: Path, caps: Path, tmp_path: Pat
             progress=lambda stage, *_: stages.append(stage),
             cancelled=lambda: stages.count("Learning") >= 2,
         )
-    assert work_folder(chosen.output).is_dir() and not chosen.output.exists()
+    assert learning_folder(chosen.output).is_dir() and not chosen.output.exists()
     stages.clear()
     result = run(
         dataclasses.replace(chosen, resume=True), progress=lambda stage, *_: stages.append(stage)
@@ -141,7 +142,7 @@ def test_a_bad_choice_gets_one_line_and_leaves_nothing(
     base: Path, caps: Path, tmp_path: Path, changes: dict[str, object], message: str
 ):
     with pytest.raises(MaskSAMError, match=message) as caught:
-        run(options(base, caps, tmp_path / "ours", **changes))
+        run(dataclasses.replace(options(base, caps, tmp_path / "ours"), **changes))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
