@@ -30,6 +30,7 @@ from torch import Tensor
 from MaskSAMCore.data.planning import coarse_axis
 
 Deformation = Literal["frequent", "nnunet"]
+AugmentationKind = Literal["nnunet", "masam"]
 
 
 @dataclass(frozen=True)

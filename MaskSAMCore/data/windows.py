@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from MaskSAMCore.data.augmentation import Augmentation, Deformation
+from MaskSAMCore.data.augmentation import Augmentation, AugmentationKind, Deformation
 from MaskSAMCore.data.case_cache import CaseSource, StoredArrays
 from MaskSAMCore.data.planning import Plan
 from MaskSAMCore.data.preprocessing import PreparedCase
+from MaskSAMCore.data.slice_augmentation import SliceAugmentation
 from MaskSAMCore.data.window_numbers import WindowNumbers, window_seed
 
 _VOXELS_PER_CLASS = 10_000
@@ -136,6 +137,7 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         seed: seed of all random numbers; a resumed training passes another one.
         contrast: share of windows with the contrast of another scanner.
         deformation: frequency of rotation, scaling and deformation.
+        kind: "masam" for MA-SAM's own augmentation, which mirrors too, in place of all others.
 
     Attributes:
         numbers: numbers of the windows to prepare; all by default.
@@ -154,8 +156,10 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         seed: int,
         contrast: float = 0.0,
         deformation: Deformation = "frequent",
+        kind: AugmentationKind = "nnunet",
     ) -> None:
         super().__init__()
+        self.kind: AugmentationKind = kind
         self.plan = plan
         self.strength = strength
         self.contrast = contrast
@@ -170,14 +174,7 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         """Yield images, float32 (C, T, H, W), with their classes, int64 (T, H, W)."""
         if get_worker_info() is not None:
             torch.set_num_threads(1)
-        augmentation = Augmentation(
-            self.plan.window,
-            self.plan.spacing,
-            self.strength,
-            self.mirror,
-            self.contrast,
-            self.deformation,
-        )
+        augmentation = self._augmentation()
         cases = [source.open() for source in self._cases]
         for number in self.numbers:
             seeds = window_seed(self.seed, number)
@@ -192,6 +189,18 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
                 torch.manual_seed(second)
                 window = augmentation(case.image, case.labelmap, centre, case.lowest)
             yield window
+
+    def _augmentation(self) -> Augmentation | SliceAugmentation:
+        if self.kind == "masam":
+            return SliceAugmentation(self.plan.window, self.strength)
+        return Augmentation(
+            self.plan.window,
+            self.plan.spacing,
+            self.strength,
+            self.mirror,
+            self.contrast,
+            self.deformation,
+        )
 
     def _random_centre(self, case: IndexedCase, rng: np.random.Generator) -> tuple[int, ...]:
         """Return a window's centre in voxels; at most a tenth of the window lies outside."""

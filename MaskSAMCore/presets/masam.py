@@ -45,7 +45,7 @@ _PUBLISHED = _TRAINING.replace(
     batch=24,
     clip=0.0,
     ema=0.0,
-    deformation="nnunet",
+    augmentation_kind="masam",
     loss=LossSettings(box_share=0.0, each_window=True),
 )
 

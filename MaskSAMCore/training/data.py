@@ -93,6 +93,7 @@ class TrainingData:
             seed,
             settings.contrast,
             settings.deformation,
+            settings.augmentation_kind,
         )
 
     def loader(

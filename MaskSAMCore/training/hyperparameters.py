@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from MaskSAMCore.data.augmentation import Deformation
+from MaskSAMCore.data.augmentation import AugmentationKind, Deformation
 from MaskSAMCore.modeling.configuration import Configuration
 from MaskSAMCore.training.losses import read_loss_settings
 from MaskSAMCore.training.losses.masksam import LossSettings
@@ -50,6 +50,8 @@ class TrainSettings(Configuration):
         foreground_share: share of windows centred on a foreground voxel.
         augmentation: strength of the augmentation, as a factor of its ranges and probabilities; 0
             means none.
+        augmentation_kind: "nnunet", or "masam" for MA-SAM's own augmentation of slices; with it,
+            ``deformation``, ``contrast`` and ``mirror`` have no effect.
         deformation: "frequent" rotation, scaling and elastic deformation, for few cases, or
             "nnunet", as frequent as in nnU-Net, which has no elastic deformation.
         contrast: share of windows that get another contrast, for images of other scanners.
@@ -87,6 +89,7 @@ class TrainSettings(Configuration):
     ema: float = 0.998
     foreground_share: float = 1 / 3
     augmentation: float = 1.0
+    augmentation_kind: AugmentationKind = "nnunet"
     deformation: Deformation = "frequent"
     contrast: float = 0.0
     mirror: tuple[int, ...] = (0, 1, 2)

@@ -11,7 +11,6 @@ import os
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
@@ -36,8 +35,9 @@ class MaskSAMBudgetTrainer(nnUNetTrainer):
     num_epochs: int
     num_iterations_per_epoch: int
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def initialize(self) -> None:
+        """Set the budget before the schedule is built."""
+        # The constructor cannot be extended: its parameters differ between nnU-Net's versions.
         self.minutes = float(os.environ.get("MASKSAM_MINUTES", "0"))
         iterations = int(os.environ.get("MASKSAM_ITERATIONS", "0"))
         epochs, length = self.num_epochs, self.num_iterations_per_epoch
@@ -48,6 +48,7 @@ class MaskSAMBudgetTrainer(nnUNetTrainer):
             epochs, length = _MANY_EPOCHS, _SHORT_EPOCH
         self.num_epochs, self.num_iterations_per_epoch = epochs, length
         self.num_val_iterations_per_epoch = max(1, length // _VALIDATION_SHARE)
+        super().initialize()
 
     def run_training(self) -> None:
         """Train until the budget is spent, and write the facts of the training."""
