@@ -14,6 +14,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import write_json
 from MaskSAMCore.modeling import Network
 from MaskSAMCore.training.module import MaskSAMModule, uncompiled
@@ -117,14 +118,25 @@ class ResumableCheckpoints(Callback):
         self.save(trainer)
 
     def save(self, trainer: lightning.Trainer) -> None:
-        """Replace the older of the two checkpoints. All processes must call this."""
+        """Replace the older of the two checkpoints. All processes must call this.
+
+        Raises:
+            MaskSAMError: the file cannot be written, because the disk is full for example.
+        """
         target = self.folder / CHECKPOINTS[self._next]
         self._next = 1 - self._next
         # The name is fixed, so that the next checkpoint overwrites the file of a killed process.
         temporary = target.with_suffix(".part")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            temporary.replace(target)
+        try:
+            trainer.save_checkpoint(temporary)
+            if trainer.is_global_zero:
+                temporary.replace(target)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise MaskSAMError(
+                f"the checkpoint {target} cannot be written: free disk space, then continue with"
+                " --resume"
+            ) from error
         self._last = time.monotonic()
 
 

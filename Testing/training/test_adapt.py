@@ -15,7 +15,7 @@ from MaskSAMCore.errors import Cancelled, MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.models import load_bundle
-from MaskSAMCore.models.unfinished import learning_folder
+from MaskSAMCore.models.unfinished import learning_folder, unfinished_learning
 from MaskSAMCore.training.adapt import AdaptOptions, AdaptResult, adapt
 from MaskSAMCore.training.export import export_run
 from Testing.helpers.generated import generated_case
@@ -109,7 +109,11 @@ def test_a_model_that_is_not_better_is_not_written(base: Path, tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cases"]
 
 
-def test_a_cancelled_learning_is_continued(base: Path, caps: Path, tmp_path: Path):
+@pytest.mark.parametrize(("checkpoints", "left"), [(True, 1), (False, 4)])
+def test_a_stopped_learning_is_continued(
+    base: Path, caps: Path, tmp_path: Path, checkpoints: bool, left: int
+):
+    """A process may also be killed before its first checkpoint."""
     chosen = options(base, caps, tmp_path / "ours", steps=4, holdout=0)
     stages: list[str] = []
     with pytest.raises(Cancelled):
@@ -118,12 +122,15 @@ def test_a_cancelled_learning_is_continued(base: Path, caps: Path, tmp_path: Pat
             progress=lambda stage, *_: stages.append(stage),
             cancelled=lambda: stages.count("Learning") >= 2,
         )
-    assert learning_folder(chosen.output).is_dir() and not chosen.output.exists()
+    assert unfinished_learning(chosen.output) is not None and not chosen.output.exists()
+    if not checkpoints:
+        for path in learning_folder(chosen.output).glob("*.ckpt"):
+            path.unlink()
     stages.clear()
     result = run(
         dataclasses.replace(chosen, resume=True), progress=lambda stage, *_: stages.append(stage)
     )
-    assert result.kept and result.held_out == () and stages.count("Learning") == 1
+    assert result.kept and result.held_out == () and stages.count("Learning") == left
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours"]
 
 

@@ -10,6 +10,7 @@ import lightning
 import pytest
 import torch
 
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.callbacks import (
@@ -133,3 +134,18 @@ def test_a_worse_validation_keeps_the_best_weights_also_after_a_kill(tmp_path: P
     # A kill may also come between the weights and validation.json: the weights' metadata counts.
     (tmp_path / "validation.json").unlink()
     assert best_dice(tmp_path) == pytest.approx(0.7)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trainer = lightning.Trainer(accelerator="cpu", devices=1, logger=False, barebones=True)
+
+    def full(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer, "save_checkpoint", full)
+    with pytest.raises(MaskSAMError, match="free disk space, then continue with --resume"):
+        ResumableCheckpoints(tmp_path, 1).save(trainer)
+    assert list(tmp_path.iterdir()) == []

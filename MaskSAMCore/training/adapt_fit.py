@@ -1,0 +1,186 @@
+"""Training of a refiner on corrected cases."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from MaskSAMCore.data.case_cache import StoredArrays
+from MaskSAMCore.data.window_numbers import WindowNumbers
+from MaskSAMCore.data.windows import CachedCase, WindowDataset
+from MaskSAMCore.errors import Cancelled
+from MaskSAMCore.modeling import MaskSAM
+from MaskSAMCore.modeling.masksam.inheritance import inherited_network
+from MaskSAMCore.modeling.masksam.network import set_trained_parts
+from MaskSAMCore.training.adapt_clock import Clock
+from MaskSAMCore.training.adapt_preparation import minutes_left
+from MaskSAMCore.training.adapt_task import Learning, Task
+from MaskSAMCore.training.callbacks import (
+    Budget,
+    ProgressLogger,
+    ResumableCheckpoints,
+    Validation,
+    newest_checkpoint,
+)
+from MaskSAMCore.training.devices import precision
+from MaskSAMCore.training.hyperparameters import TrainSettings
+from MaskSAMCore.training.losses.masksam import LossSettings
+from MaskSAMCore.training.losses.prompting import PromptSettings
+from MaskSAMCore.training.module import MaskSAMModule
+from MaskSAMCore.training.run_folder import CASES
+from MaskSAMCore.training.validation import Evaluator, Scores
+
+_CHECKPOINT_SECONDS, _REPORT_SECONDS, _VALIDATION_MINUTES = 30.0, 15.0, 0.5
+# Hyperparameters of every adaptation.
+SETTINGS = TrainSettings(
+    learning_rate=1e-3,
+    warm_up=20,
+    batch=2,
+    clip=5.0,
+    ema=0.99,
+    foreground_share=0.9,
+    loss=LossSettings(prompts=PromptSettings(share=0.2, jitter=0.05), affinity=4.0),
+)
+
+# Arguments: minutes since the start, mean Dice of the held-out cases.
+ValidationCallback = Callable[[float, float], None]
+
+
+class CorrectedWindows(WindowDataset):
+    """Random augmented windows, in which voxels of unknown class belong to no class.
+
+    Args:
+        classes: number of corrected classes; the next larger value of a case means an unknown one.
+        arguments: arguments of :class:`WindowDataset`.
+    """
+
+    def __init__(self, classes: int, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.classes = classes
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images, float32 (C, T, H, W), with their classes, int64 (T, H, W), -1 for unknown
+        ones."""
+        for image, labels in super().__iter__():
+            yield image, labels.masked_fill(labels > self.classes, -1)
+
+
+class Watch(Callback):
+    """Callback that reports the progress and ends the training when the user cancels."""
+
+    def __init__(self, clock: Clock, steps: int | None) -> None:
+        self.clock = clock
+        self.steps = steps
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
+    ) -> None:
+        """Report, and stop if the user has cancelled."""
+        if self.clock.is_cancelled():
+            module.stopped = True
+            trainer.should_stop = True
+            return
+        self.clock.step("Learning")
+
+
+@dataclass
+class Told:
+    """Receiver of the scores of a validation, which passes them on."""
+
+    clock: Clock
+    on_validation: ValidationCallback | None
+
+    def save(self, module: MaskSAMModule, scores: Scores, best: bool) -> None:
+        """Pass on the mean Dice of the held-out cases."""
+        if self.on_validation is not None:
+            self.on_validation(self.clock.seconds / 60, scores.mean)
+
+
+def fit_refiner(
+    task: Task,
+    learning: Learning,
+    work: Path,
+    clock: Clock,
+    report: Callable[[str], None],
+    on_validation: ValidationCallback | None,
+) -> MaskSAM:
+    """Train the refiner and return it.
+
+    Raises:
+        MaskSAMError: the minutes are too few.
+        Cancelled: the user has cancelled; the training can be resumed.
+    """
+    options, count = task.options, len(learning.classes)
+    source, origins = task.source(learning.origins)
+    refiner = inherited_network(source, learning.window, origins, learning.queries)
+    refiner.requires_grad_(True)
+    set_trained_parts(refiner.sam, False)
+    minutes = minutes_left(options, learning)
+    settings = SETTINGS.replace(mirror=task.mirror, iterations=options.steps or SETTINGS.iterations)
+    lightning.seed_everything(learning.seed, verbose=False)
+    module = MaskSAMModule(refiner, settings, minutes, learning.seed)
+    checkpoint = newest_checkpoint(work)
+    restarts = 0
+    if checkpoint is not None:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["masksam"]
+        clock.before += 60 * float(state["minutes"])
+        restarts = int(state["restarts"]) + 1
+    cache = work / CASES
+    windows = CorrectedWindows(
+        count,
+        [CachedCase(StoredArrays(cache / name)) for name in learning.train],
+        replace(task.plan, window=learning.window),
+        settings.augmentation,
+        settings.mirror,
+        settings.foreground_share,
+        learning.seed + 15_485_863 * restarts,
+    )
+    windows.numbers = WindowNumbers(settings.batch)
+    module.windows = windows
+    checkpoints = ResumableCheckpoints(work, _CHECKPOINT_SECONDS)
+    callbacks: list[Callback] = [Budget(), Watch(clock, options.steps), checkpoints]
+    if learning.held_out:
+        cases = [CachedCase(StoredArrays(cache / name), True) for name in learning.held_out]
+        evaluate = Evaluator(cases, learning.classes, range(1, count + 1)).score
+        told = Told(clock, on_validation)
+        callbacks.append(
+            Validation(settings.validation_share, _VALIDATION_MINUTES, evaluate, told, checkpoints)
+        )
+    callbacks.append(ProgressLogger(report, _REPORT_SECONDS))
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    kind = task.device
+    trainer = lightning.Trainer(
+        accelerator={"cuda": "gpu"}.get(kind, kind),
+        devices=1,
+        precision=precision(kind),
+        max_epochs=-1,
+        max_steps=-1,
+        gradient_clip_val=settings.clip,
+        logger=False,
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=work,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loader: DataLoader[Any] = DataLoader(windows, settings.batch)
+        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+    if module.stopped:
+        raise Cancelled("the learning was cancelled: it can be continued")
+    module.averaged.to(torch.device("cpu"))
+    refiner.cpu()
+    refiner.load_state_dict(module.averaged.values, strict=False)
+    return refiner.eval()

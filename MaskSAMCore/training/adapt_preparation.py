@@ -1,0 +1,272 @@
+"""Preparation of an adaptation: cases to learn and to hold out, and the place of the refiner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from MaskSAMCore.data.augmentation import cut
+from MaskSAMCore.data.case_cache import CaseCache
+from MaskSAMCore.data.splits import cross_validation
+from MaskSAMCore.data.windows import IndexedCase, sample_voxels
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import MALFORMED, read_json, sha256
+from MaskSAMCore.modeling import MaskSAM
+from MaskSAMCore.modeling.masksam.inheritance import fitting_window
+from MaskSAMCore.modeling.refined.network import dilated
+from MaskSAMCore.models.unfinished import STATE
+from MaskSAMCore.training.adapt_clock import Clock
+from MaskSAMCore.training.adapt_task import AdaptOptions, Learning, Task
+from MaskSAMCore.training.refinement import (
+    MeasuredCase,
+    Placement,
+    distances,
+    is_small,
+    reach_in_voxels,
+)
+from MaskSAMCore.training.run_folder import CASES
+
+# Cases that are held out without a choice of the user: one in five, at most these.
+_PARTS, _MOST_HELD_OUT, _LEAST_CASES = 5, 8, 3
+# Cases that the base segments before the learning, to tell where its classes lie.
+_MEASURED_CASES = 8
+# Cases whose windows tell which query shows which class.
+_QUERIED_CASES = 2
+# Largest shares of the time for these cases, and for the comparison at the end.
+_MEASURING_SHARE, _COMPARING_SHARE = 0.2, 0.25
+_VOXELS_PER_CLASS = 10_000
+
+
+def prepare(task: Task, work: Path, clock: Clock) -> Learning:
+    """Measure the cases, choose the place of the refiner, and preprocess the cases for it."""
+    spacing = task.plan.spacing
+    train, held_out = _divided(task)
+    config = task.base.config
+    placement = Placement(len(task.classes), config.num_classes, spacing, config.window[1:])
+    measured: dict[str, MeasuredCase] = {}
+    segmenter = task.segmenter()
+    began = clock.seconds
+    for number, name in enumerate(train):
+        clock.step(f"Measuring case {number + 1} of {len(train)}")
+        late = clock.seconds - began > _MEASURING_SHARE * 60 * clock.minutes
+        enough = bool(measured) and (late or len(measured) >= _MEASURED_CASES)
+        if not enough or task.is_partial(name):
+            measured[name] = task.measure(segmenter, name, clock)
+            placement.add(measured[name])
+    if not any((case.corrected > 0).any() for case in measured.values()):
+        raise MaskSAMError(f"no case in {task.options.cases} shows a voxel of the checked classes")
+    each = (clock.seconds - began) / len(measured)
+    origins = tuple(
+        task.index_in_model(name) or placement.nearest(index)
+        for index, name in enumerate(task.classes, start=1)
+    )
+    source, _own_origins = task.source(origins)
+    window = fitting_window(source.config, placement.extent())
+    anchors = _anchors(task, placement)
+    found: list[float] = []
+    for case in measured.values():
+        _, rows, columns = case.corrected.shape
+        if not is_small((rows, columns), config.window[1:]):
+            found += distances(case, anchors, spacing)
+    # The base and the new model segment each of the held-out cases.
+    most = max(1, int(_COMPARING_SHARE * 60 * clock.minutes / max(2.5 * each, 1e-3)))
+    if task.options.holdout == "auto" and most < len(held_out):
+        train, held_out = (*train, *held_out[most:]), held_out[:most]
+    learning = Learning(
+        model=task.bundle.weights_sha256,
+        cases=_checksums(task),
+        seed=task.options.seed,
+        train=train,
+        held_out=held_out,
+        classes=task.classes,
+        origins=origins,
+        anchors=anchors,
+        reach=reach_in_voxels(found, spacing),
+        window=window,
+        queries=class_queries(source, _around_classes(measured.values(), source)),
+        seconds=0.0,
+        comparing=2.5 * each * len(held_out) + 3,
+    )
+    cache = CaseCache(work / CASES)
+    for number, name in enumerate((*train, *held_out)):
+        clock.step(f"Preprocessing case {number + 1} of {len(train) + len(held_out)}")
+        measures = segmenter if name in held_out or task.is_partial(name) else None
+        case = measured.get(name) or task.measure(measures, name, clock)
+        region = name in held_out
+        cache.store(name, indexed_case(task, learning, name, case, region).to_arrays())
+    learning = replace(learning, seconds=clock.seconds)
+    minutes_left(task.options, learning)
+    return learning
+
+
+def minutes_left(options: AdaptOptions, learning: Learning) -> float | None:
+    """Return the minutes between the preparation and the comparison, None with a number of steps.
+
+    Raises:
+        MaskSAMError: there are none.
+    """
+    if options.steps is not None:
+        return None
+    needed = (learning.seconds + learning.comparing) / 60
+    if options.minutes <= needed:
+        raise MaskSAMError(
+            f"{options.minutes:g} minutes are too few for these cases: give at least"
+            f" {2 * needed:.2g}"
+        )
+    return options.minutes - needed
+
+
+def _anchors(task: Task, placement: Placement) -> tuple[int, ...]:
+    """Return the base's classes near which the refiner decides: the corrected ones, and those that
+    new ones are most like; all where a new class is like none."""
+    found = {
+        task.base_index(name) or placement.nearest(index)
+        for index, name in enumerate(task.classes, start=1)
+    } - {0}
+    return tuple(sorted(found or range(1, task.base.config.num_classes + 1)))
+
+
+def _divided(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of the cases to learn and of those to hold out.
+
+    Raises:
+        MaskSAMError: the choice of the user leaves no case to learn, or names unknown cases.
+    """
+    dataset, choice = task.corrections.dataset, task.options.holdout
+    names = [case.name for case in dataset.cases]
+    held_out: list[str] = []
+    if isinstance(choice, Path):
+        values = read_json(choice)
+        listed = values.get("val") if isinstance(values, dict) else values
+        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+            raise MaskSAMError(f"{choice} needs a list of case names, or one under 'val'")
+        unknown = sorted(set(listed) - set(names))
+        if unknown:
+            raise MaskSAMError(f"{choice} names cases that are not in the folder: {unknown}")
+        held_out = sorted(set(listed))
+    elif choice == "auto":
+        patients = len({dataset.patients.get(name, name) for name in names})
+        if len(names) >= _LEAST_CASES and patients > 1:
+            folds = cross_validation(names, dataset.patients, min(_PARTS, patients))
+            held_out = folds[0]["val"][:_MOST_HELD_OUT]
+    else:
+        order = np.random.default_rng(task.options.seed).permutation(len(names))
+        held_out = [names[index] for index in order[: int(choice)]]
+    train = tuple(name for name in names if name not in held_out)
+    if not train:
+        raise MaskSAMError(
+            f"{len(held_out)} of {len(names)} case(s) are held out, so that none is left to learn:"
+            " hold out fewer"
+        )
+    return train, tuple(held_out)
+
+
+def _around_classes(cases: Iterable[MeasuredCase], source: MaskSAM) -> Tensor:
+    """Return windows around the corrected classes of a few cases: (B, C, T, H, W)."""
+    windows = []
+    for case in islice((each for each in cases if (each.corrected > 0).any()), _QUERIED_CASES):
+        middle = np.argwhere(case.corrected > 0).mean(0)
+        size = source.config.window
+        centre = [round(place) for place in middle]
+        channels = [cut(one, centre, size, float(one.min())) for one in case.image]
+        windows.append(torch.from_numpy(np.stack(channels)))
+    return torch.stack(windows)
+
+
+@torch.inference_mode()
+def class_queries(source: MaskSAM, windows: Tensor) -> tuple[int, ...]:
+    """Return the query that most likely shows each class of a network, background first.
+
+    Args:
+        source: the network.
+        windows: (B, C, T, H, W) around the classes of interest.
+    """
+    shown = torch.zeros(source.config.queries, source.config.num_classes + 1)
+    for window in windows:
+        logits = source(window[None]).class_logits
+        shown = torch.maximum(shown, logits.softmax(-1)[0, ..., :-1].amax(1))
+    return tuple(shown.argmax(0).tolist())
+
+
+def indexed_case(
+    task: Task, learning: Learning, name: str, case: MeasuredCase, region: bool
+) -> IndexedCase:
+    """Return a case with its corrected classes, and with voxels that windows are centred on.
+
+    Args:
+        task: the task.
+        learning: the refiner's place.
+        name: name of the case.
+        case: the case on the plan's grid.
+        region: True for the part of the case that the refiner decides about, with a reference.
+    """
+    labels = case.corrected.astype(np.uint8)
+    near = None
+    if case.found is not None:
+        anchored = torch.from_numpy(np.isin(case.found, learning.anchors))[None]
+        near = dilated(anchored, learning.reach)[0].numpy()
+        labels[(labels == 0) & task.unknown(name, case.found, learning)] = len(learning.classes) + 1
+    classes = np.where(labels > len(learning.classes), 0, labels)
+    lowest = tuple(float(channel.min()) for channel in case.image)
+    if region:
+        part = _region((classes > 0) if near is None else (classes > 0) | near, learning.window)
+        image = np.ascontiguousarray(case.image[:, part[0], part[1], part[2]])
+        inside = np.ascontiguousarray(classes[part])
+        return IndexedCase(image, inside, lowest, (), inside)
+    foreground = sample_voxels(classes, _VOXELS_PER_CLASS)
+    if near is not None:
+        # Windows without any of the classes show the refiner what they are not.
+        foreground += sample_voxels(near.astype(np.uint8), _VOXELS_PER_CLASS)
+    return IndexedCase(case.image, labels, lowest, foreground)
+
+
+def _region(mask: NDArray[np.bool_], window: Sequence[int]) -> tuple[slice, slice, slice]:
+    """Return the part of a volume around a mask that is at least as large as a window."""
+    voxels = np.argwhere(mask)
+    if not len(voxels):
+        return slice(None), slice(None), slice(None)
+    parts = []
+    for low, high, size, length in zip(
+        voxels.min(0), voxels.max(0) + 1, window, mask.shape, strict=True
+    ):
+        missing = max(0, size - int(high - low))
+        parts.append(slice(max(0, int(low) - missing // 2), min(length, int(high) + missing // 2)))
+    return parts[0], parts[1], parts[2]
+
+
+def resumed(work: Path, task: Task) -> Learning:
+    """Return the learning to continue.
+
+    Raises:
+        MaskSAMError: there is none, or the model or the cases have changed.
+    """
+    path = work / STATE
+    if not path.is_file():
+        raise MaskSAMError(
+            f"there is no unfinished learning for {task.options.output}: start one without --resume"
+        )
+    try:
+        learning = Learning.from_dict(read_json(path))
+    except MALFORMED as error:
+        raise MaskSAMError(f"{path} is damaged ({error}): start anew without --resume") from error
+    if learning.model != task.bundle.weights_sha256 or learning.cases != _checksums(task):
+        raise MaskSAMError(
+            "the model or the cases have changed since this learning began: start anew without"
+            " --resume"
+        )
+    return learning
+
+
+def _checksums(task: Task) -> tuple[str, ...]:
+    cases = task.corrections.dataset.cases
+    return tuple(
+        f"{case.name} {sha256(case.labelmap)} {sorted(task.corrections.checked[case.name])}"
+        for case in cases
+    )

@@ -1,0 +1,290 @@
+"""A model, the corrected cases that it is adapted to, and the choices of the user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from MaskSAMCore.data import Plan, preprocess
+from MaskSAMCore.data.corrections import Corrections, read_corrections
+from MaskSAMCore.data.dataset import LabelledCase, load_cases
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.labels import Label, default_colors
+from MaskSAMCore.modeling import MaskSAM, Network
+from MaskSAMCore.modeling.configuration import Configuration
+from MaskSAMCore.modeling.refined import Config as RefinedConfig
+from MaskSAMCore.modeling.refined import Network as RefinedNetwork
+from MaskSAMCore.models import Bundle
+from MaskSAMCore.training.adapt_clock import Clock
+from MaskSAMCore.training.devices import accelerator
+from MaskSAMCore.training.refinement import MeasuredCase
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """Choices of the user for an adaptation.
+
+    Attributes:
+        model: folder or zip of the bundle to adapt, or a name in the catalog.
+        cases: folder of corrected cases, or any nnU-Net dataset.
+        output: folder of the new bundle, which must not exist.
+        name: name of the new model.
+        minutes: longest duration of the whole work, earlier parts included.
+        holdout: cases that are not learned but decide whether the new model is better: "auto", a
+            number, or a JSON file with a list of names or a split with "val".
+        device: "auto", "cpu", "cuda" or "mps".
+        threads: number of threads on a CPU; None for PyTorch's own choice.
+        seed: seed of all random numbers.
+        resume: continue a cancelled or killed adaptation; otherwise it starts anew.
+        steps: number of steps of the learning in place of the minutes; None for the minutes.
+    """
+
+    model: Path | str
+    cases: Path
+    output: Path
+    name: str
+    minutes: float = 15.0
+    holdout: str | int | Path = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+    resume: bool = False
+    steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Learning(Configuration):
+    """Everything that a learning is resumed with.
+
+    Attributes:
+        model: SHA-256 of the weights of the model.
+        cases: SHA-256 of the labelmap of each case, after its name.
+        seed: seed of all random numbers.
+        train: names of the cases to learn.
+        held_out: names of the held-out cases.
+        classes: names of the corrected classes, in the refiner's order.
+        origins: index in the model of the class that each corrected class starts from, 0 for the
+            background.
+        anchors: see :class:`RefinedConfig`.
+        reach: see :class:`RefinedConfig`.
+        window: (T, H, W) of the refiner in voxels.
+        queries: query of the refiner's origin that shows each of its classes.
+        seconds: time that the preparation took.
+        comparing: time to keep for the comparison in seconds.
+    """
+
+    model: str
+    cases: tuple[str, ...]
+    seed: int
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+    classes: tuple[str, ...]
+    origins: tuple[int, ...]
+    anchors: tuple[int, ...]
+    reach: tuple[int, int, int]
+    window: tuple[int, int, int]
+    queries: tuple[int, ...]
+    seconds: float
+    comparing: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model with the cases that it is adapted to.
+
+    Attributes:
+        options: choices of the user.
+        bundle: bundle of the model.
+        model: network of the bundle.
+        base: network that the refiner is added to: the model itself or, if it has a refiner of the
+            same classes, its base.
+        corrections: corrected cases.
+        classes: names of the corrected classes.
+        plan: preprocessing of the model.
+    """
+
+    options: AdaptOptions
+    bundle: Bundle
+    model: Network
+    base: Network
+    corrections: Corrections
+    classes: tuple[str, ...]
+    plan: Plan
+
+    @classmethod
+    def of(cls, options: AdaptOptions, bundle: Bundle) -> Task:
+        """Read the cases and check that the model can learn them.
+
+        Raises:
+            MaskSAMError: it cannot.
+        """
+        if bundle.config.frozen_sam is not None:
+            raise MaskSAMError(
+                f"model '{bundle.name}' stands on a large frozen SAM and cannot be adapted here:"
+                " choose a model without one, such as brain"
+            )
+        corrections = read_corrections(options.cases)
+        dataset = corrections.dataset
+        if len(dataset.channels) != len(bundle.plan.channels):
+            raise MaskSAMError(
+                f"model '{bundle.name}' takes {len(bundle.plan.channels)} image(s) a case, but"
+                f" the cases in {options.cases} have {len(dataset.channels)}"
+            )
+        checked = frozenset().union(*corrections.checked.values())
+        classes = tuple(name for name in dataset.classes if name in checked)
+        if not classes:
+            raise MaskSAMError(f"no class is checked in any case of {options.cases}")
+        model = bundle.build()
+        base = model
+        if isinstance(model, RefinedNetwork):
+            names = {label.name.casefold() for label in bundle.labels}
+            own = {bundle.labels[index - 1].name.casefold() for index in model.config.refined}
+            if own <= {name.casefold() for name in classes} & names:
+                base = model.base
+        return cls(options, bundle, model, base, corrections, classes, bundle.plan)
+
+    @property
+    def device(self) -> str:
+        """Kind of the device."""
+        return accelerator(self.options.device)
+
+    @property
+    def mirror(self) -> tuple[int, ...]:
+        """Axes along which the new model may be mirrored: none, unless the model is meant to be,
+        because a corrected class may be one end of a structure."""
+        return self.bundle.mirror if self.bundle.tta == "mirror" else ()
+
+    def index_in_model(self, name: str) -> int | None:
+        """Return the index of a class in the model, or None for a new class."""
+        names = [label.name.casefold() for label in self.bundle.labels]
+        return names.index(name.casefold()) + 1 if name.casefold() in names else None
+
+    def base_index(self, name: str) -> int | None:
+        """Return the index of a class in the base, or None for one that the base lacks."""
+        index = self.index_in_model(name)
+        return None if index is None or index > self.base.config.num_classes else index
+
+    def segmenter(self) -> MaskSegmenter:
+        """Return the segmenter of the base."""
+        labels = self.bundle.labels[: self.base.config.num_classes]
+        return MaskSegmenter(self.base, self.plan, labels, device=self.device)
+
+    def is_partial(self, name: str) -> bool:
+        """Return whether some of the corrected classes are not checked in a case."""
+        return not set(self.classes) <= self.corrections.checked[name]
+
+    def load(self, name: str) -> LabelledCase:
+        """Read a case.
+
+        Raises:
+            MaskSAMError: it has problems.
+        """
+        (case,) = load_cases(self.corrections.dataset, [name])
+        return case
+
+    def measure(self, segmenter: MaskSegmenter | None, name: str, clock: Clock) -> MeasuredCase:
+        """Preprocess a case, and segment it with the base if its segmenter is given."""
+        case = self.load(name)
+        found = None
+        if segmenter is not None:
+            with segmenter.open(case.channels, cache_bytes=0) as session:
+                scores = session.scores(cancelled=clock.is_cancelled).scores
+            found = scores.argmax(0).to(torch.uint8).numpy()
+        corrected = np.zeros_like(case.labelmap)
+        checked = self.corrections.checked[name]
+        for index, class_name in enumerate(self.corrections.dataset.classes, start=1):
+            if class_name in checked:
+                corrected[case.labelmap == index] = 1 + self.classes.index(class_name)
+        prepared = preprocess(case.channels, self.plan, corrected)
+        assert prepared.labelmap is not None
+        return MeasuredCase(prepared.image, prepared.labelmap, found)
+
+    def unknown(
+        self, name: str, found: NDArray[np.integer], learning: Learning
+    ) -> NDArray[np.bool_]:
+        """Return the voxels of a case that may belong to a class that is not checked there."""
+        missing = [each for each in self.classes if each not in self.corrections.checked[name]]
+        indices = [self.base_index(each) for each in missing]
+        doubtful = {index for index in indices if index is not None}
+        if None in indices:
+            doubtful |= set(learning.anchors)
+        return np.isin(found, sorted(doubtful))
+
+    def source(self, origins: Sequence[int]) -> tuple[MaskSAM, tuple[int, ...]]:
+        """Return the network that the refiner starts as, and its own indices of the origins.
+
+        Args:
+            origins: class indices of the model.
+
+        Raises:
+            MaskSAMError: the network is of another kind than MaskSAM.
+        """
+        network, own = self.model, tuple(origins)
+        while isinstance(network, RefinedNetwork):
+            config = network.config
+            if all(index in config.refined for index in own):
+                own = tuple(config.refined.index(index) + 1 for index in own)
+                network = network.refiner
+            else:
+                known = config.base.num_classes
+                own = tuple(index if index <= known else config.anchors[0] for index in own)
+                network = network.base
+        if not isinstance(network, MaskSAM):
+            raise MaskSAMError(
+                f"model '{self.bundle.name}' is of the kind '{network.config.kind}': only MaskSAM's"
+                " models can be adapted"
+            )
+        return network, own
+
+    def labels_of(self, learning: Learning) -> tuple[Label, ...]:
+        """Return the labels of the new model: those of the base, then the others."""
+        known = self.base.config.num_classes
+        labels = list(self.bundle.labels[:known])
+        former = {label.name.casefold(): label for label in self.bundle.labels}
+        values = dict(
+            zip(self.corrections.dataset.classes, self.corrections.dataset.values, strict=True)
+        )
+        for name in learning.classes:
+            if self.base_index(name) is not None:
+                continue
+            label = former.get(name.casefold())
+            taken = {each.value for each in labels}
+            value = values[name] if label is None else label.value
+            if value in taken:
+                value = max(taken) + 1
+            color = default_colors(len(labels) + 1)[-1]
+            labels.append(
+                Label(value, name, color) if label is None else replace(label, value=value)
+            )
+        return tuple(labels)
+
+    def refined(self, learning: Learning, refiner: MaskSAM) -> RefinedNetwork:
+        """Return the base with a refiner."""
+        base = self.base.config
+        indices, new = [], base.num_classes
+        for name in learning.classes:
+            index = self.base_index(name)
+            if index is None:
+                new += 1
+                index = new
+            indices.append(index)
+        config = RefinedConfig(
+            num_classes=new,
+            in_channels=base.in_channels,
+            window=base.window,
+            base=base,
+            refiner=refiner.config,
+            refined=tuple(indices),
+            anchors=learning.anchors,
+            reach=learning.reach,
+        )
+        network = RefinedNetwork(config)
+        network.base.load_state_dict(self.base.state_dict())
+        network.refiner.load_state_dict(refiner.state_dict())
+        return network.eval().requires_grad_(False)

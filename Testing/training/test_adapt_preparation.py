@@ -1,0 +1,114 @@
+"""Preparation of an adaptation: partial labels, held-out cases and the place of the refiner."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MaskSAMCore.data.case_cache import StoredArrays
+from MaskSAMCore.data.corrections import append_case
+from MaskSAMCore.data.window_numbers import WindowNumbers
+from MaskSAMCore.data.windows import CachedCase
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.models import load_bundle
+from MaskSAMCore.training.adapt_clock import Clock
+from MaskSAMCore.training.adapt_fit import CorrectedWindows
+from MaskSAMCore.training.adapt_preparation import prepare
+from MaskSAMCore.training.adapt_task import AdaptOptions, Task
+from MaskSAMCore.training.run_folder import CASES
+from Testing.helpers.generated import generated_case
+from Testing.helpers.small_bundle import small_bundle
+
+# Oblique and left-handed, of the model's voxel size.
+TURN = np.array([[0.8, -0.6, 0, 4], [0.6, 0.8, 0, -9], [0, 0, -1, 31], [0, 0, 0, 1]])
+GRID = TURN @ np.diag([1.0, 1.0, 2.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_bundle(tmp_path_factory.mktemp("base") / "small")
+
+
+def task(base: Path, cases: Path, **choices: object) -> Task:
+    """Return the task of adapting a model that finds "Bright" and "Dark"."""
+    options = AdaptOptions(base, cases, cases.with_name("ours"), "ours", device="cpu", **choices)
+    return Task.of(options, load_bundle(base))
+
+
+def add(folder: Path, seed: int, labels: dict[str, int], checked: list[str]) -> np.ndarray:
+    """Add a generated case and return its labelmap."""
+    image, labelmap = generated_case(seed)
+    append_case(folder, [Volume(image, GRID)], labelmap, labels, checked, f"case{seed}")
+    return labelmap
+
+
+def test_voxels_of_an_unchecked_class_are_unknown_where_the_model_finds_it(
+    base: Path, tmp_path: Path
+):
+    cases, work = tmp_path / "cases", tmp_path / "work"
+    labels = {"Bright": 1, "Dark": 2}
+    add(cases, 1, labels, ["Bright"])
+    add(cases, 2, labels, ["Bright", "Dark"])
+    work.mkdir()
+    own = task(base, cases, holdout=0)
+    learning = prepare(own, work, Clock(60.0, None, None))
+    assert learning.classes == ("Bright", "Dark") and learning.held_out == ()
+    found = own.measure(own.segmenter(), "case1", Clock(60.0, None, None)).found
+    labelmap = StoredArrays(work / CASES / "case1").read("labelmap")
+    bright = labelmap == 1
+    assert bright.any() and not (labelmap == 2).any()
+    np.testing.assert_array_equal(labelmap == 3, (found == 2) & ~bright)
+    both = StoredArrays(work / CASES / "case2").read("labelmap")
+    assert set(np.unique(both)) == {0, 1, 2}
+    windows = CorrectedWindows(
+        2, [CachedCase(StoredArrays(work / CASES / "case1"))], own.plan, 0.0, (), 1.0, 0
+    )
+    windows.numbers = WindowNumbers(1)
+    seen = next(iter(windows))[1]
+    assert seen.min() == -1 and seen.max() <= 2
+
+
+def test_a_class_is_learned_by_its_name_whatever_its_value(base: Path, tmp_path: Path):
+    cases, work = tmp_path / "cases", tmp_path / "work"
+    work.mkdir()
+    labelmap = add(cases, 4, {"Spot": 1, "dark": 2}, ["Spot", "dark"])
+    own = task(base, cases, holdout=0)
+    learning = prepare(own, work, Clock(60.0, None, None))
+    assert learning.classes == ("Spot", "dark")
+    assert [label.name for label in own.labels_of(learning)] == ["Bright", "Dark", "Spot"]
+    # The value of the new class is taken by one of the model.
+    assert [label.value for label in own.labels_of(learning)] == [1, 2, 3]
+    assert learning.anchors and set(learning.anchors) <= {1, 2} and 2 in learning.anchors
+    stored = StoredArrays(work / CASES / "case4").read("labelmap")
+    assert [(stored == value).sum() for value in (1, 2)] == [
+        (labelmap == value).sum() for value in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("holdout", "expected"),
+    [("auto", 1), (0, 0), (2, 2)],
+)
+def test_cases_are_held_out_as_chosen(
+    base: Path, tmp_path: Path, holdout: str | int, expected: int
+):
+    cases, work = tmp_path / "cases", tmp_path / "work"
+    work.mkdir()
+    for seed in range(3):
+        add(cases, seed, {"Bright": 1, "Dark": 2}, ["Bright"])
+    learning = prepare(task(base, cases, holdout=holdout), work, Clock(60.0, None, None))
+    assert len(learning.held_out) == expected
+    assert sorted((*learning.train, *learning.held_out)) == ["case0", "case1", "case2"]
+
+
+def test_a_file_names_the_held_out_cases(base: Path, tmp_path: Path):
+    cases, work, file = tmp_path / "cases", tmp_path / "work", tmp_path / "split.json"
+    work.mkdir()
+    for seed in range(2):
+        add(cases, seed, {"Bright": 1, "Dark": 2}, ["Bright"])
+    file.write_text(json.dumps({"train": [], "val": ["case1"]}), encoding="utf-8")
+    learning = prepare(task(base, cases, holdout=file), work, Clock(60.0, None, None))
+    assert learning.train == ("case0",) and learning.held_out == ("case1",)
