@@ -121,6 +121,35 @@ def test_it_plans_trains_and_segments_with_its_own_commands(
     assert np.array_equal(read_volume(predicted).array, truth.array)
 
 
+def test_each_of_several_seeds_has_a_folder_and_finished_ones_are_not_repeated(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = install(tmp_path, dataset, monkeypatch)
+    output = tmp_path / "out"
+    options = CompareOptions(
+        dataset,
+        output,
+        ("nnunet",),
+        dataset / "splits.json",
+        max_minutes=None,
+        iterations=300,
+        device="cpu",
+        seeds=(0, 1),
+    )
+    for seeds, commands in (((0, 1), 6), ((0, 1, 5), 9)):
+        (row,) = compare(
+            replace(options, seeds=seeds), lambda _: None, lambda job_file: main([str(job_file)])
+        )
+        assert list(row.seeds) == list(seeds) and row.spread == 0
+        assert len(calls.read_text(encoding="utf-8").splitlines()) == commands
+    assert (output / "seed_5/systems/nnunet/predictions/case_03.nii.gz").is_file()
+    assert not (output / "runs").exists()
+    lines = (output / "seeds.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[:2] for line in lines[1:]] == [["nnunet", s] for s in "015"]
+    text = (output / "comparison.md").read_text(encoding="utf-8")
+    assert "- budget: 300 iterations of training each" in text and "- seeds: 0, 1, 5" in text
+
+
 def test_a_budget_of_iterations_and_a_training_that_was_stopped(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
