@@ -139,18 +139,7 @@ def compare(
         orientation=options.orientation,
         sam_checkpoint=None if file is None else file.resolve(),
     )
-    facts = {
-        "dataset": dataset.name,
-        "cases": f"{len(cases)} {'test' if test else 'validation'} cases",
-        "training cases": str(len(split["train"])),
-        "budget": _budget(options),
-        "settings": ", ".join(options.settings),
-        "device": device,
-        "seed" if not options.seeds else "seeds": ", ".join(
-            map(str, options.seeds or [options.seed])
-        ),
-        "command": options.command,
-    }
+    facts = _facts(options, dataset, split, test)
     every: dict[int, list[Row]] = {}
     rows: list[Row] = []
     for seed in options.seeds or (options.seed,):
@@ -163,11 +152,11 @@ def compare(
         every[seed] = stages.rows(new, trainings, dataset, cases)
         rows = every[seed] if not options.seeds else over_seeds(every)
         facts["device"] = _device_name(part, new, device)
+        if all(row.problem for row in rows):
+            raise MaskSAMError(f"no system could be evaluated: {rows[0].problem}")
         write_tables(folder.root, rows, compared_pairs(rows), dataset.classes, facts, bool(test))
         if options.seeds:
             write_seeds(folder.root, every, dataset.classes)
-    if all(row.problem for row in rows):
-        raise MaskSAMError(f"no system could be evaluated: {rows[0].problem}")
     shutil.rmtree(folder.cache, ignore_errors=True)
     report(f"the tables are in {folder.root / 'comparison.md'}, .csv and .png")
     return rows
@@ -288,6 +277,23 @@ def _evaluate(folder: Folder, system: System, dataset: Dataset, cases: list[str]
 def _is_trained(training: Training | None) -> bool:
     """Return whether a comparison trains a system itself."""
     return training is not None and training.given is None
+
+
+def _facts(
+    options: CompareOptions, dataset: Dataset, split: Mapping[str, Sequence[str]], test: list[str]
+) -> dict[str, str]:
+    """Return the terms of a comparison in words, by name."""
+    cases = test or split["val"]
+    return {
+        "dataset": dataset.name,
+        "cases": f"{len(cases)} {'test' if test else 'validation'} cases",
+        "training cases": str(len(split["train"])),
+        "budget": _budget(options),
+        "settings": ", ".join(options.settings),
+        "device": options.device,
+        "seeds" if options.seeds else "seed": ", ".join(map(str, options.seeds or [options.seed])),
+        "command": options.command,
+    }
 
 
 def _budget(options: CompareOptions) -> str:
