@@ -27,6 +27,7 @@ from MaskSAMCore.training.adapt_task import AdaptOptions, Learning, Task
 from MaskSAMCore.training.refinement import (
     MeasuredCase,
     Placement,
+    choose_anchors,
     distances,
     is_small,
     reach_in_voxels,
@@ -69,12 +70,17 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
     )
     source, _own_origins = task.source(origins)
     window = fitting_window(source.config, placement.extent())
-    anchors = _anchors(task, placement)
-    found: list[float] = []
-    for case in measured.values():
-        _, rows, columns = case.corrected.shape
-        if not is_small((rows, columns), config.window[1:]):
-            found += distances(case, anchors, spacing)
+    large = [
+        case
+        for case in measured.values()
+        if not is_small((case.corrected.shape[1], case.corrected.shape[2]), config.window[1:])
+    ]
+    known = [task.base_index(name) for name in task.classes]
+    new = [index for index, own in enumerate(known, start=1) if own is None]
+    own = [index for index in known if index is not None]
+    anchors = choose_anchors(placement, own, new, large)
+    every = range(1, len(task.classes) + 1)
+    found = [d for case in large for d in distances(case, anchors, spacing, every)]
     # The base and the new model segment each of the held-out cases.
     most = max(1, int(_COMPARING_SHARE * 60 * clock.minutes / max(2.5 * each, 1e-3)))
     if task.options.holdout == "auto" and most < len(held_out):
@@ -121,16 +127,6 @@ def minutes_left(options: AdaptOptions, learning: Learning) -> float | None:
             f" {2 * needed:.2g}"
         )
     return options.minutes - needed
-
-
-def _anchors(task: Task, placement: Placement) -> tuple[int, ...]:
-    """Return the base's classes near which the refiner decides: the corrected ones, and those that
-    new ones are most like; all where a new class is like none."""
-    found = {
-        task.base_index(name) or placement.nearest(index)
-        for index, name in enumerate(task.classes, start=1)
-    } - {0}
-    return tuple(sorted(found or range(1, task.base.config.num_classes + 1)))
 
 
 def _divided(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,8 @@ _MARGIN_MM, _LEAST_MM = 8.0, 48.0
 _LEAST_REACH_MM, _LARGEST_REACH_MM = 8.0, 40.0
 # Share of the voxels of the corrected classes that must be within reach.
 _REACHED = 0.995
+# Largest share of the voxels of new classes that are far from all anchors.
+_FAR_SHARE = 0.05
 # Components below this share of the largest one have no influence on the windows.
 _SMALL_COMPONENT = 0.05
 
@@ -71,9 +74,18 @@ class Placement:
     def nearest(self, index: int) -> int:
         """Return the base's class with the largest Dice with a corrected class; 0 if the base gives
         none of its classes to it."""
-        both = self._overlaps[index, 1:]
-        sizes = self._overlaps[index].sum() + self._overlaps[:, 1:].sum(0)
-        return 1 + int(np.argmax(2 * both / np.maximum(sizes, 1))) if both.any() else 0
+        return next(iter(self.ranked([index])), 0)
+
+    def ranked(self, indices: Sequence[int]) -> list[int]:
+        """Return the base's classes that overlap some corrected classes, by their Dice with the
+        union of these, the largest first."""
+        if not indices:
+            return []
+        union = self._overlaps[list(indices)]
+        sizes = union.sum() + self._overlaps[:, 1:].sum(0)
+        dice = 2 * union[:, 1:].sum(0) / np.maximum(sizes, 1)
+        order = np.argsort(-dice, kind="stable")
+        return [1 + int(index) for index in order if dice[index] > 0]
 
     def extent(self) -> tuple[float, float]:
         """Return the rows and columns in voxels that a refiner's window has to show: the classes
@@ -110,15 +122,44 @@ def component_extents(
     ]
 
 
-def distances(case: MeasuredCase, anchors: Sequence[int], spacing: Sequence[float]) -> list[float]:
-    """Return the distances in mm of a case's corrected voxels from the base's anchor classes; none
-    for a case in which the base finds no anchor."""
-    if case.found is None:
+def choose_anchors(
+    placement: Placement, own: Collection[int], new: Sequence[int], cases: Sequence[MeasuredCase]
+) -> tuple[int, ...]:
+    """Return the base's classes near which a refiner decides.
+
+    These are the corrected classes of the base, the class that the new ones together are most like,
+    and more such classes as long as many voxels of the new ones are far from all.
+
+    Args:
+        placement: sums over the cases.
+        own: class indices of the corrected classes that the base has.
+        new: indices of the others among the corrected classes.
+        cases: cases whose images are not small.
+
+    Returns:
+        Class indices; all of the base's where no class fits.
+    """
+    anchors = set(own)
+    for candidate in placement.ranked(new):
+        away = [d for case in cases for d in distances(case, anchors, placement.spacing, new)]
+        known = bool(away) or anchors > set(own)
+        if anchors and known and np.sum(np.array(away) > _LEAST_REACH_MM) <= _FAR_SHARE * len(away):
+            break
+        anchors.add(candidate)
+    return tuple(sorted(anchors or range(1, placement.known + 1)))
+
+
+def distances(
+    case: MeasuredCase, anchors: Collection[int], spacing: Sequence[float], classes: Sequence[int]
+) -> list[float]:
+    """Return the distances in mm of the voxels of corrected classes from the base's anchor classes;
+    infinity in a case in which the base finds no anchor."""
+    corrected = np.isin(case.corrected, classes)
+    if case.found is None or not corrected.any():
         return []
-    known = np.isin(case.found, anchors)
-    corrected = case.corrected > 0
-    if not known.any() or not corrected.any():
-        return []
+    known = np.isin(case.found, sorted(anchors))
+    if not known.any():
+        return [math.inf] * int(corrected.sum())
     away = ndimage.distance_transform_edt(~known, sampling=spacing)
     found: list[float] = away[corrected].tolist()
     return found
@@ -128,10 +169,11 @@ def reach_in_voxels(found: Sequence[float], spacing: Sequence[float]) -> tuple[i
     """Return the distance from the anchors within which a refiner decides, in voxels.
 
     Args:
-        found: distances of corrected voxels from the anchors in mm.
+        found: distances of corrected voxels from the anchors in mm, infinite ones left out.
         spacing: voxel size of the plan in mm.
     """
-    needed = float(np.quantile(found, _REACHED)) + _LEAST_REACH_MM / 2 if len(found) else 0.0
+    finite = [distance for distance in found if math.isfinite(distance)]
+    needed = float(np.quantile(finite, _REACHED)) + _LEAST_REACH_MM / 2 if finite else 0.0
     reach = min(max(needed, _LEAST_REACH_MM), _LARGEST_REACH_MM)
     depth, rows, columns = (max(1, round(reach / mm)) for mm in spacing)
     return depth, rows, columns
