@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,9 @@ _NUMBER = "1"
 _CONFIGURATION = "3d_fullres"
 _TRAINER = "MaskSAMBudgetTrainer"
 _TRAINER_FOLDER = Path(__file__).parent / "nnunet_trainer"
+# Last line of a traceback.
+_ERROR = re.compile(r"[\w.]*(Error|Exception): ")
+_REASON_LETTERS = 200
 _MODEL = f"{_TRAINER}__nnUNetPlans__{_CONFIGURATION}"
 
 
@@ -154,6 +158,7 @@ def _call(run: Path, command: list[str], more: dict[str, str] | None = None) -> 
         **(more or {}),
     }
     log = run / "log.txt"
+    start = log.stat().st_size if log.is_file() else 0
     with log.open("ab") as stream:
         status = subprocess.run(
             [program, *command[1:]],
@@ -164,9 +169,16 @@ def _call(run: Path, command: list[str], more: dict[str, str] | None = None) -> 
             check=False,
         ).returncode
     if status != 0:
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
-        raise MaskSAMError(f"{command[0]} failed with status {status}: {last[:200]} (see {log})")
+        reason = _reason(log.read_bytes()[start:].decode("utf-8", "replace"))
+        raise MaskSAMError(f"{command[0]} failed with status {status}: {reason} (see {log})")
+
+
+def _reason(output: str) -> str:
+    """Return the first error in the output of a command, else its last line."""
+    lines = [line.strip() for line in output.split("\n") if line.strip()]
+    # The first error ends nnU-Net's other processes, which then report their own.
+    errors = [line for line in lines if _ERROR.match(line)]
+    return [*errors, *lines[-1:], "no output"][0][:_REASON_LETTERS]
 
 
 def _peak_memory_of_children() -> float:

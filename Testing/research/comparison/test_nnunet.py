@@ -34,7 +34,8 @@ call = [name, sys.argv[1:], {{key: os.environ[key] for key in keys}}]
 with open("{calls}", "a") as stream:
     stream.write(json.dumps(call) + chr(10))
 if "{failing}" == name:
-    print("something else"); print("RuntimeError: no memory"); sys.exit(3)
+    print("something else"); print("RuntimeError: no memory")
+    print("RuntimeError: One or more background workers are no longer alive"); sys.exit(3)
 if name == "nnUNetv2_plan_and_preprocess":
     (Path(os.environ["nnUNet_preprocessed"]) / "Dataset001_Compared").mkdir()
 if name == "nnUNetv2_train":
