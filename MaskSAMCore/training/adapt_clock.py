@@ -32,12 +32,16 @@ class Clock:
         return self.before + time.monotonic() - self._started
 
     def step(self, stage: str) -> None:
-        """Report the progress.
+        """Poll for cancellation and report the progress.
 
         Raises:
             Cancelled: the user has cancelled.
         """
         self.check()
+        self.show(stage)
+
+    def show(self, stage: str) -> None:
+        """Report the progress without polling for cancellation."""
         if self.progress is not None:
             left = max(0.0, 60 * self.minutes - self.seconds)
             self.progress(stage, min(0.99, self.seconds / (60 * self.minutes)), left)

@@ -78,9 +78,8 @@ class CorrectedWindows(WindowDataset):
 class Watch(Callback):
     """Callback that reports the progress and ends the training when the user cancels."""
 
-    def __init__(self, clock: Clock, steps: int | None) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.steps = steps
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
@@ -90,11 +89,11 @@ class Watch(Callback):
             module.stopped = True
             trainer.should_stop = True
             return
-        self.clock.step("Learning")
+        self.clock.show("Learning")
 
 
 @dataclass
-class Told:
+class ValidationReport:
     """Receiver of the scores of a validation, which passes them on."""
 
     clock: Clock
@@ -148,13 +147,15 @@ def fit_refiner(
     windows.numbers = WindowNumbers(settings.batch)
     module.windows = windows
     checkpoints = ResumableCheckpoints(work, _CHECKPOINT_SECONDS)
-    callbacks: list[Callback] = [Budget(), Watch(clock, options.steps), checkpoints]
+    callbacks: list[Callback] = [Budget(), Watch(clock), checkpoints]
     if learning.held_out:
         cases = [CachedCase(StoredArrays(cache / name), True) for name in learning.held_out]
         evaluate = Evaluator(cases, learning.classes, range(1, count + 1)).score
-        told = Told(clock, on_validation)
+        scores = ValidationReport(clock, on_validation)
         callbacks.append(
-            Validation(settings.validation_share, _VALIDATION_MINUTES, evaluate, told, checkpoints)
+            Validation(
+                settings.validation_share, _VALIDATION_MINUTES, evaluate, scores, checkpoints
+            )
         )
     callbacks.append(ProgressLogger(report, _REPORT_SECONDS))
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
