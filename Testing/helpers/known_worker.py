@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -27,6 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--largest-file", type=int, help="limit of a file's size in bytes")
     parser.add_argument("--catalog-entry", type=json.loads, help="entry that any name stands for")
+    parser.add_argument("--learning-steps", type=int, help="learn for real, but so many steps")
     parser.add_argument("--preload", action="store_true", help="import PyTorch before all else")
     options, others = parser.parse_known_args()
     if options.preload:
@@ -39,9 +41,14 @@ def main() -> None:
         from MaskSAMCore import models
 
         models.find = lambda _name: models.Entry(**options.catalog_entry)
-    from Testing.helpers import known_learning
+    if options.learning_steps is None:
+        from Testing.helpers import known_learning
 
-    sys.modules["MaskSAMCore.training.adapt"] = known_learning
+        sys.modules["MaskSAMCore.training.adapt"] = known_learning
+    else:
+        from MaskSAMCore.training import adapt
+
+        adapt.AdaptOptions = partial(adapt.AdaptOptions, steps=options.learning_steps)
     sys.argv[1:] = others
     server.main(load)
 

@@ -12,8 +12,11 @@ import pytest
 import SimpleITK as sitk
 
 from Testing import host
+from Testing.helpers.generated import generated_case
 from Testing.helpers.known_learning import AFTER, BEFORE
+from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.threshold_model import two_blobs
+from Testing.helpers.time_limits import LONG
 from Testing.panel.helpers import User, blobs_volume, segmentations
 from Testing.slicer.helpers import GRIDS, add_volume
 
@@ -392,3 +395,43 @@ def test_the_packages_for_learning_are_installed_with_the_same_button(
     assert not frame.isVisibleTo(frame.parent())
     learner.learn()
     assert "threshold-ours" in learner.user.shown_models
+
+
+def test_three_corrections_are_learnt_for_real_and_a_fourth_volume_is_segmented(
+    open_panel, real_client, learnt_models, tmp_path: Path, scene
+):
+    """The engine itself learns, in a worker as it ships."""
+    import slicer
+
+    from MaskSAMSlicerLib.worker.client import WorkerClient
+
+    def client(on_log: Callable[[str], None]) -> WorkerClient:
+        command = (*KNOWN_WORKER, "--learning-steps", "40", "--low-priority")
+        return WorkerClient(command=command, on_log=on_log, hang_seconds=LONG)
+
+    learner = Learner(open_panel(real_client.for_logic, client), tmp_path / "kept")
+    learner.choose_model("small")
+    truths = []
+    for seed in range(4):
+        array, truth = generated_case(seed)
+        volume = add_volume(array, GRIDS["oblique"], f"head {seed}")
+        truths.append((volume, truth))
+        if seed < 3:
+            learner.user.segment(volume, "small")
+            node = segmentations(scene)[-1]
+            for value, name in ((1, "Bright"), (2, "Dark")):
+                segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(name)
+                if not segment_id:
+                    segment_id = node.GetSegmentation().AddEmptySegment("", name)
+                slicer.util.updateSegmentBinaryLabelmapFromArray(
+                    (truth == value).astype(np.uint8), node, segment_id, volume
+                )
+    learner.open()
+    assert [sorted(states) for states in learner.shown.values()] == [["Bright", "Dark"]] * 3
+    learner.learn()
+    print(learner.log)
+    assert "is better and is written" in learner.status
+    assert learner.ui.learnResults.rowCount == 2
+    volume, truth = truths[3]
+    learner.user.segment(volume, "small-ours")
+    assert learner.user.status.startswith("Done: 2 classes")

@@ -91,7 +91,12 @@ class LearningView:
         ui.startLearningButton.connect("clicked(bool)", self._learn_or_cancel)
         ui.chooseModelButton.connect("clicked(bool)", self._choose_model)
         logic.on_log = progress.log
-        logic.on_change = self.refresh
+        logic.on_change = self._on_script
+
+    def _on_script(self) -> None:
+        """Show what a script has begun or ended; it may have made a model."""
+        self._picker.read_catalog()
+        self.refresh()
 
     def refresh(self) -> None:
         """Show the model that learns, with the name of its successor, and update the buttons."""
