@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import psutil
 import pytest
 import SimpleITK as sitk
 
+from MaskSAMCore.training.export import export_run
 from Testing import host
 from Testing.helpers.generated import generated_case
 from Testing.helpers.known_learning import AFTER, BEFORE
@@ -18,7 +20,7 @@ from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.time_limits import LONG
 from Testing.panel.helpers import User, blobs_volume, segmentations
-from Testing.slicer.helpers import GRIDS, add_volume
+from Testing.slicer.helpers import GRIDS, add_volume, matrix, segment_voxels, turn
 
 
 class Learner:
@@ -115,6 +117,12 @@ def open_learner(open_panel, known_client, learnt_models: Path, tmp_path: Path) 
 def learner(open_learner, learning_client) -> Learner:
     """User of a panel whose worker for learning has known results."""
     return open_learner(learning_client.for_logic)
+
+
+@pytest.fixture(scope="session")
+def adaptable(trained: Path, made_once: Callable[..., Path]) -> Path:
+    """A bundle that finds both bodies of generated volumes."""
+    return made_once("adapt-base", lambda folder: export_run(trained, folder / "base")) / "base"
 
 
 def corrected(user: User, name: str, grid: str = "oblique"):
@@ -397,41 +405,43 @@ def test_the_packages_for_learning_are_installed_with_the_same_button(
     assert "threshold-ours" in learner.user.shown_models
 
 
-def test_three_corrections_are_learnt_for_real_and_a_fourth_volume_is_segmented(
-    open_panel, real_client, learnt_models, tmp_path: Path, scene
+def test_a_class_drawn_in_three_volumes_is_learnt_for_real_and_found_in_a_fourth(
+    open_panel, real_client, learnt_models, adaptable: Path, tmp_path: Path, scene
 ):
-    """The engine itself learns, in a worker as it ships."""
+    """The engine itself learns, for a given number of steps, and segments as it ships."""
     import slicer
 
     from MaskSAMSlicerLib.worker.client import WorkerClient
 
     def client(on_log: Callable[[str], None]) -> WorkerClient:
-        command = (*KNOWN_WORKER, "--learning-steps", "40", "--low-priority")
+        command = (*KNOWN_WORKER, "--learning-steps", "30")
         return WorkerClient(command=command, on_log=on_log, hang_seconds=LONG)
 
+    model = shutil.copytree(adaptable, learnt_models / "base").name
     learner = Learner(open_panel(real_client.for_logic, client), tmp_path / "kept")
-    learner.choose_model("small")
-    truths = []
-    for seed in range(4):
-        array, truth = generated_case(seed)
-        volume = add_volume(array, GRIDS["oblique"], f"head {seed}")
-        truths.append((volume, truth))
-        if seed < 3:
-            learner.user.segment(volume, "small")
-            node = segmentations(scene)[-1]
-            for value, name in ((1, "Bright"), (2, "Dark")):
-                segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(name)
-                if not segment_id:
-                    segment_id = node.GetSegmentation().AddEmptySegment("", name)
-                slicer.util.updateSegmentBinaryLabelmapFromArray(
-                    (truth == value).astype(np.uint8), node, segment_id, volume
-                )
+    learner.user.widget.panel.picker.read_catalog()
+    learner.choose_model(model)
+    grid, caps = matrix(turn((17, -23, 31)), (1.0, 1.0, 2.0)), []
+    for seed in range(20, 24):
+        array, labelmap = generated_case(seed)
+        volume = add_volume(array, grid, f"head {seed}")
+        cap = labelmap == 1
+        cap[: int(np.median(np.nonzero(cap)[0]))] = False
+        caps.append((volume, cap))
+    for volume, cap in caps[:3]:
+        learner.user.segment(volume, model)
+        node = segmentations(scene)[-1]
+        segment_id = node.GetSegmentation().AddEmptySegment("", "Cap")
+        voxels = cap.astype(np.uint8)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, segment_id, volume)
     learner.open()
-    assert [sorted(states) for states in learner.shown.values()] == [["Bright", "Dark"]] * 3
+    assert len(learner.shown) == 3
+    assert {states["Cap"] for states in learner.shown.values()} == {(True, "added")}
     learner.learn()
-    print(learner.log)
-    assert "is better and is written" in learner.status
-    assert learner.ui.learnResults.rowCount == 2
-    volume, truth = truths[3]
-    learner.user.segment(volume, "small-ours")
-    assert learner.user.status.startswith("Done: 2 classes")
+    assert "is better and is written" in learner.status, learner.log
+    assert learner.ui.learnResults.rowCount == 1
+    learner.user.click(learner.ui.chooseModelButton)
+    volume, cap = caps[3]
+    learner.user.segment(volume, f"{model}-ours")
+    found = segment_voxels(segmentations(scene)[-1], "Cap", volume)
+    assert 2 * (found & cap).sum() / (found.sum() + cap.sum()) > 0.1

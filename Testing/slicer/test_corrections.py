@@ -111,7 +111,7 @@ def test_the_result_in_an_roi_is_cropped_to_it_with_all_that_was_drawn(known, be
     roi = add_roi((2, 3, 1), (20, 15, 10), GRIDS["oblique"])
     node = known.segment(volume, model="threshold", roiNode=roi)
     assert {one.state for one in class_states(node, volume, LABELS)} == {"unchanged"}
-    added = drawn(volume, Lesion=block((0, 3, 3), (2, 9, 8))) if beyond else None
+    added = drawn(volume, Lesion=block((0, 3, 3), (5, 9, 8))) if beyond else None
     if added is not None:
         segment = added.GetSegmentation().GetSegment("Lesion")
         node.GetSegmentation().AddSegment(segment, "Lesion")

@@ -10,9 +10,12 @@ from MaskSAMCore.geometry import Box
 from MaskSAMCore.labels import Label
 from MaskSAMCore.worker import protocol
 from MaskSAMCore.worker.protocol import (
+    AdaptParams,
+    AdaptResult,
     AddModelParams,
     AddModelResult,
     AvailableDevice,
+    Correction,
     DevicesResult,
     DeviceUsed,
     ErrorCode,
@@ -20,6 +23,8 @@ from MaskSAMCore.worker.protocol import (
     InitializeParams,
     InitializeResult,
     InstanceMessage,
+    KeepCorrectionsParams,
+    KeepCorrectionsResult,
     LabelmapFile,
     LogMessage,
     ModelParams,
@@ -31,6 +36,7 @@ from MaskSAMCore.worker.protocol import (
     SegmentParams,
     SegmentResult,
     SessionParams,
+    ValidationMessage,
     encode_line,
 )
 
@@ -129,6 +135,70 @@ EXAMPLES = {
             "notes": ["a note"],
             "seconds": 1.5,
         },
+    ),
+    "keep_corrections params": (
+        KeepCorrectionsParams(
+            "/f/kept",
+            ("T1",),
+            (
+                Correction(
+                    "head",
+                    (ImageFile("/f/a.raw", (3, 4, 5), "<i2", ((1.0, 0.0), (0.0, 1.0)), "head"),),
+                    LabelmapFile("/f/b.raw", (3, 4, 5), "|u1"),
+                    {"Lesion": 1},
+                    ("Lesion",),
+                ),
+            ),
+        ),
+        {
+            "folder": "/f/kept",
+            "channels": ["T1"],
+            "corrections": [
+                {
+                    "name": "head",
+                    "images": [
+                        {
+                            "path": "/f/a.raw",
+                            "shape": [3, 4, 5],
+                            "dtype": "<i2",
+                            "ijk_to_ras": [[1.0, 0.0], [0.0, 1.0]],
+                            "name": "head",
+                            "modality": "",
+                        }
+                    ],
+                    "labelmap": {"path": "/f/b.raw", "shape": [3, 4, 5], "dtype": "|u1"},
+                    "values": {"Lesion": 1},
+                    "checked": ["Lesion"],
+                }
+            ],
+        },
+    ),
+    "keep_corrections result": (KeepCorrectionsResult(("head-2",)), {"cases": ["head-2"]}),
+    "adapt params": (
+        AdaptParams("/m/brain", "/f/kept", "/m/ours", "ours", 15.0, "cpu", True),
+        {
+            "model": "/m/brain",
+            "cases": "/f/kept",
+            "output": "/m/ours",
+            "name": "ours",
+            "minutes": 15.0,
+            "device": "cpu",
+            "resume": True,
+        },
+    ),
+    "adapt result": (
+        AdaptResult(True, {"Lesion": 0.25}, {"Lesion": 0.5}, ("head",), "better"),
+        {
+            "kept": True,
+            "before": {"Lesion": 0.25},
+            "after": {"Lesion": 0.5},
+            "held_out": ["head"],
+            "message": "better",
+        },
+    ),
+    "validation params": (
+        ValidationMessage(1, 0.5, 0.75),
+        {"id": 1, "minutes": 0.5, "dice": 0.75},
     ),
     "close_session params": (SessionParams("abc"), {"session": "abc"}),
     "devices result": (

@@ -107,9 +107,10 @@ def class_states(
     made = {} if record is None else {one: name for name, one in record.segment_ids.items()}
     ids = list(segmentation.GetSegmentIDs())
     sums: dict[int, int] = {}
-    if record is not None and record.written and any(one in made for one in ids):
-        values = [(segment_id, value) for value, segment_id in enumerate(ids, 1)]
-        sums = checksums(labelmap_of(node, volume_node, values))
+    # Segments that the user has added may overlap those of the model, which they do not change.
+    written = [(one, value) for value, one in enumerate(ids, 1) if one in made]
+    if record is not None and record.written and written:
+        sums = checksums(labelmap_of(node, volume_node, written))
     states = []
     for value, segment_id in enumerate(ids, 1):
         segment = segmentation.GetSegment(segment_id)
