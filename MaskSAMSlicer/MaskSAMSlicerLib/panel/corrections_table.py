@@ -72,7 +72,8 @@ class _Row:
         if now == self.read_at:
             return False
         before = {one.name: one.state for one in self.states}
-        self.states = class_states(node, self.volumes[0], _labels_of(node))
+        states = class_states(node, self.volumes[0], _labels_of(node))
+        self.states = sorted(states, key=lambda one: one.state not in CORRECTED)
         for one in self.states:
             if before.get(one.name) != one.state:
                 self.ticks[one.name] = one.state in CORRECTED
