@@ -305,9 +305,10 @@ def adapt(job: JobContext) -> dict[str, Any]:
     """Adapt a model to corrected cases, and write the new model's bundle if it is better."""
     params = AdaptParams.from_json(job.params)
     job.progress("Starting PyTorch", 0)
-    from MaskSAMCore.training import adapt as adaptation
+    from MaskSAMCore.training.adapt import AdaptOptions
+    from MaskSAMCore.training.adapt import adapt as learn
 
-    options = adaptation.AdaptOptions(
+    options = AdaptOptions(
         model=Path(params.model),
         cases=Path(params.cases),
         output=Path(params.output),
@@ -316,7 +317,7 @@ def adapt(job: JobContext) -> dict[str, Any]:
         device=params.device,
         resume=params.resume,
     )
-    result = adaptation.adapt(
+    result = learn(
         options, job.progress, job.cancelled, on_validation=job.validation, report=job.log
     )
     return AdaptResult(
