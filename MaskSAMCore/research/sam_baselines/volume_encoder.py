@@ -71,7 +71,7 @@ class VolumeEncoder(Checkpointed):
         self.enlarged_depth = config.token_depth * config.token_slices
         size = config.token_slices, 1, 1
         self.join_slices = Convolution3d(dim, dim, kernel_size=size, stride=size, groups=dim)
-        # The depth of a window may be smaller than that of the published cubes.
+        # The published windows are 32 tokens deep; those of other datasets may be fewer.
         self.depth_position = nn.Parameter(torch.ones(1, config.token_depth, 1, 1, dim))
         self.adapters = nn.ModuleList(VolumeAdapter(dim, config.adapter_dim) for _ in range(depth))
         # Increments to the mean of SAM's tables, so that they may be loaded at any time.
