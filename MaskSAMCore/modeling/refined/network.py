@@ -169,6 +169,9 @@ class RefinedNetwork(Network):
     def merged(self, scores: Tensor, found: Tensor) -> Tensor:
         """Return the scores (B, K + 1, T, H, W) of all classes.
 
+        The best of the other classes gets the refiner's whole share of all others. So a voxel gets
+        the class that the refiner gives it, however unsure the base is among the other classes.
+
         Args:
             scores: (B, base classes + 1, T, H, W) of the base.
             found: (B, refined classes + 1, T, H, W) shares of the refiner's classes, the first
@@ -177,9 +180,9 @@ class RefinedNetwork(Network):
         config = self.config
         decides = found.sum(1) > 0
         total = scores.sum(1)
-        old = [index for index in config.refined if index <= config.base.num_classes]
-        others = total - scores[:, old].sum(1)
-        share = found[:, 0] * total / torch.maximum(others, _LEAST_SHARE * total).clamp(min=1e-12)
+        others = [index for index in range(scores.shape[1]) if index not in config.refined]
+        best = torch.maximum(scores[:, others].amax(1), _LEAST_SHARE * total).clamp(min=1e-12)
+        share = found[:, 0] * total / best
         merged = scores * torch.where(decides, share, 1.0)[:, None]
         new = scores.new_zeros(
             len(scores), config.num_classes + 1 - scores.shape[1], *total.shape[1:]
