@@ -5,6 +5,7 @@ A worker of its own learns, so that segmenting goes on meanwhile.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,7 +68,7 @@ def output_of(name: str) -> Path:
 
 def free_name(model: str) -> str:
     """Return a name for a model that is adapted from another one, which no model has yet."""
-    base = f"{model.removesuffix('-ours')}-ours"
+    base = re.sub(r"(-ours(-\d+)?)?$", "-ours", model, count=1)
     taken = {one.name for one in list_models()}
     name, number = base, 1
     while name in taken:

@@ -295,6 +295,24 @@ def test_names_that_cannot_be_are_refused_in_the_warning_line(learner, scene, na
     assert host.messages.texts("error") == []
 
 
+def test_the_panel_stays_narrow_with_everything_of_learning_shown(learner, scene):
+    """In Slicer, the panel has no horizontal scroll bar."""
+    corrected(learner.user, "T1 mprage sagittal with a name of more than sixty characters in all")
+    window = host.open_window("MaskSAMSlicer", (1400, 1000))
+    try:
+        learner.open()
+        window.refresh()
+        width = learner.user.widget.parent.minimumSizeHint.width
+        assert width() < 320
+        learner.learn()
+        window.refresh()
+        for name in ("learnPlot", "learnResults", "chooseModelButton"):
+            assert getattr(learner.ui, name).isVisible(), name
+        assert learner.user.widget.parent.minimumSizeHint.width() < 320
+    finally:
+        window.close()
+
+
 def test_the_packages_for_learning_are_installed_with_the_same_button(
     learner, scene, tmp_path: Path, monkeypatch
 ):

@@ -50,6 +50,7 @@ class LearningView:
 
     Attributes:
         parameters: wrapper of the parameter node; None while a scene closes.
+        packages_missing: whether packages are missing without which no model can run.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class LearningView:
         on_missing: Callable[[], None],
     ) -> None:
         self.parameters: Any = None
+        self.packages_missing = False
         self._ui = ui
         self._logic = logic
         self._progress = progress
@@ -332,7 +334,7 @@ class LearningView:
             return _("This model has no classes that could learn: choose another one.")
         if not self._name:
             return _("Name the new model.")
-        if installer.missing():
+        if self.packages_missing:
             return _("Install the missing Python packages first.")
         if not self._table.corrections() and not (self._folder / "dataset.json").is_file():
             return _("Add a corrected segmentation first, and tick the segments that are right.")

@@ -118,6 +118,7 @@ class Panel:
     def check_packages(self) -> None:
         """Show which Python packages must be installed."""
         self._missing_packages = installer.missing()
+        self._learning.packages_missing = bool(self._missing_packages)
         wanted = [extra for extra in self._wanted_extras if installer.missing_for(extra)]
         self._wanted_extras = wanted
         lines = [installer.explain_extra(extra) for extra in wanted]
