@@ -214,7 +214,7 @@ def _save(
     save_bundle(
         options.output,
         options.name,
-        f"{bundle.title}, adapted to {len(learning.train)} case(s)",
+        f"{options.name}: {bundle.name} adapted to {len(learning.train)} case(s)",
         own_weights(network),
         network.config,
         bundle.plan,

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from Testing import host
 from Testing.panel.helpers import User, segmentations
@@ -72,6 +73,7 @@ def learn(options: argparse.Namespace, folder: Path, window) -> None:
     learner.open()
     ui.learnMinutes.value = options.minutes
     save(window, folder / "learn-corrections.png")
+    sections = [picture_of(ui.learnButton)]
     began = time.monotonic()
     user.click(learner.button)
     learner.wait_for_progress()
@@ -82,11 +84,14 @@ def learn(options: argparse.Namespace, folder: Path, window) -> None:
     points = learner.logic.learning.validations
     user.wait(lambda: len(points) >= 4 or not learner.logic.busy, "validations")
     save(window, folder / "learn-progress.png")
+    sections.append(picture_of(ui.learnButton))
     while learner.logic.busy:  # longer than a test waits
         slicer.app.processEvents()
         time.sleep(0.02)
     print(f"{learner.status} ({time.monotonic() - began:.0f} s)")
     save(window, folder / "learn-result.png")
+    sections.append(picture_of(ui.learnButton))
+    save_beside(sections, folder / "learn.png")
     (folder / "log.txt").write_text(learner.log, encoding="utf-8")
     if not learner.logic.learning.result.kept:
         return
@@ -146,6 +151,26 @@ def save(window, path: Path) -> None:
     """Save a picture of the window."""
     window.refresh()
     window.save(path)
+
+
+def picture_of(widget) -> Image.Image:
+    """Return the picture of a widget."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/widget.png"
+        widget.grab().save(path)
+        return Image.open(path).convert("RGB")
+
+
+def save_beside(pictures: list[Image.Image], path: Path) -> None:
+    """Save pictures side by side, in few colors, as a small file."""
+    gap = 12
+    size = sum(p.width for p in pictures) + 2 * gap, max(p.height for p in pictures)
+    whole = Image.new("RGB", size, "white")
+    left = 0
+    for picture in pictures:
+        whole.paste(picture, (left, 0))
+        left += picture.width + gap
+    whole.quantize(64).save(path, optimize=True)
 
 
 if __name__ == "__main__":
