@@ -73,6 +73,7 @@ class Learning(Configuration):
             background.
         anchors: see :class:`RefinedConfig`.
         reach: see :class:`RefinedConfig`.
+        givers: see :class:`RefinedConfig`.
         window: (T, H, W) of the refiner in voxels.
         queries: query of the refiner's origin that shows each of its classes.
         seconds: time that the preparation took.
@@ -88,6 +89,7 @@ class Learning(Configuration):
     origins: tuple[int, ...]
     anchors: tuple[int, ...]
     reach: tuple[int, int, int]
+    givers: tuple[int, ...]
     window: tuple[int, int, int]
     queries: tuple[int, ...]
     seconds: float
@@ -283,6 +285,7 @@ class Task:
             refined=tuple(indices),
             anchors=learning.anchors,
             reach=learning.reach,
+            givers=learning.givers,
         )
         network = RefinedNetwork(config)
         network.base.load_state_dict(self.base.state_dict())

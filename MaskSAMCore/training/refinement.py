@@ -18,6 +18,8 @@ _LEAST_REACH_MM, _LARGEST_REACH_MM = 8.0, 40.0
 _REACHED = 0.995
 # Largest share of the voxels of new classes that are far from all anchors.
 _FAR_SHARE = 0.05
+# Classes with a larger share of the corrected voxels lose voxels to the corrected classes.
+_GIVER_SHARE = 0.01
 # Components below this share of the largest one have no influence on the windows.
 _SMALL_COMPONENT = 0.05
 
@@ -147,6 +149,21 @@ def choose_anchors(
             break
         anchors.add(candidate)
     return tuple(sorted(anchors or range(1, placement.known + 1)))
+
+
+def choose_givers(cases: Sequence[MeasuredCase]) -> tuple[int, ...]:
+    """Return the base's classes that lose voxels to the corrected ones: the background, and those
+    with some share of the corrected voxels.
+
+    Args:
+        cases: cases whose images are not small; without any, only the background is known to.
+    """
+    lost = [
+        case.found[case.corrected > 0].astype(np.int64) for case in cases if case.found is not None
+    ]
+    counts = np.bincount(np.concatenate([np.empty(0, np.int64), *lost]), minlength=1)
+    found = np.flatnonzero(counts > _GIVER_SHARE * counts.sum()).tolist()
+    return tuple(sorted({0, *found}))
 
 
 def distances(

@@ -11,6 +11,7 @@ from MaskSAMCore.training.refinement import (
     MeasuredCase,
     Placement,
     choose_anchors,
+    choose_givers,
     component_extents,
     distances,
     is_small,
@@ -95,3 +96,11 @@ def test_windows_show_the_classes_with_a_margin_and_the_whole_of_small_images():
     assert sums.extent() == (66.0, 48.0)
     assert is_small((60, 40), (100, 100)) and not is_small((100, 51), (100, 100))
     assert component_extents(np.zeros(SHAPE, bool), SPACING) == []
+
+
+def test_classes_that_lose_voxels_are_those_with_a_share_of_the_corrected_ones():
+    one = case(
+        {1: block(slice(0, 50))}, {2: block(slice(0, 25)), 3: block(slice(49, 60), slice(19, 20))}
+    )
+    assert choose_givers([one]) == (0, 2)
+    assert choose_givers([]) == (0,)

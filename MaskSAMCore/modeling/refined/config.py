@@ -25,6 +25,8 @@ class RefinedConfig(NetworkConfig):
         anchors: class indices of the base. The refiner only changes voxels near theirs.
         reach: distance from the anchors along T, H and W in voxels, within which the refiner
             decides.
+        givers: further class indices of the base, 0 for the background, that may lose voxels to the
+            refiner's classes there.
     """
 
     kind: ClassVar[str] = "refined"
@@ -34,6 +36,7 @@ class RefinedConfig(NetworkConfig):
     refined: tuple[int, ...]
     anchors: tuple[int, ...]
     reach: tuple[int, int, int]
+    givers: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,6 +59,8 @@ class RefinedConfig(NetworkConfig):
             raise ValueError("the refined classes do not fit the number of classes")
         if not all(1 <= index <= base.num_classes for index in self.anchors):
             raise ValueError("an anchor is no class of the base")
+        if not all(0 <= index <= base.num_classes for index in self.givers):
+            raise ValueError("a giver is no class of the base")
         if not all(0 <= size <= 2 * max(self.window) for size in self.reach):
             raise ValueError("the reach does not fit the windows")
 

@@ -7,7 +7,7 @@ the reach of the base's own anchor classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, NamedTuple
@@ -149,7 +149,8 @@ class RefinedNetwork(Network):
     def decided(self, images: Tensor, scores: Tensor) -> Tensor:
         """Return the voxels that the refiner decides about: bool (B, T, H, W).
 
-        These are the voxels near the base's anchor classes. An image that is no larger than the
+        These are the voxels near the base's anchor classes that the base gives to these, to refined
+        classes or to those that may lose voxels. An image that is no larger than the
         refiner's window, and much smaller than the base's, shows no more than the surroundings of
         the refined classes, so that the refiner decides about all of it.
 
@@ -157,10 +158,9 @@ class RefinedNetwork(Network):
             images: (B, C, T, H, W).
             scores: (B, K + 1, T, H, W) of the base.
         """
-        best = scores.argmax(1)
-        anchors = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
-        anchors[list(self.config.anchors)] = True
-        near = dilated(anchors[best], self.config.reach)
+        config, best = self.config, scores.argmax(1)
+        near = dilated(_is_one_of(best, config.anchors), config.reach)
+        near &= _is_one_of(best, {*config.anchors, *config.refined, *config.givers})
         for index, image in enumerate(images):
             if self._fits(image):
                 near[index] = True
@@ -305,6 +305,12 @@ def dilated(mask: Tensor, reach: Sequence[int]) -> Tensor:
         kernel[axis], padding[axis] = 2 * size + 1, size
         wider = F.max_pool3d(wider, kernel, stride=1, padding=padding)
     return wider[:, 0] > 0
+
+
+def _is_one_of(labels: Tensor, values: Iterable[int]) -> Tensor:
+    return torch.isin(
+        labels, torch.tensor(sorted(values), dtype=labels.dtype, device=labels.device)
+    )
 
 
 def _starts(shown: Tensor, size: int, length: int) -> list[int]:

@@ -37,6 +37,7 @@ def refined_network(base: MaskSAM, **changes: object) -> Network:
         "refined": (1, 3),
         "anchors": (1,),
         "reach": (1, 2, 3),
+        "givers": (0, 2),
     }
     network = Network(Config(**{**values, **changes}))
     network.base.load_state_dict(base.state_dict())
@@ -55,6 +56,18 @@ def test_beyond_the_reach_of_the_anchors_nothing_changes(base: MaskSAM):
     far = ~near[:, None].expand(-1, 3, -1, -1, -1)
     torch.testing.assert_close(new[:, :3][far], old[far], rtol=0, atol=0)
     assert not new[:, 3][~near].any()
+
+
+@torch.inference_mode()
+def test_a_class_that_may_not_lose_voxels_keeps_them(base: MaskSAM):
+    images = torch.randn(2, 1, *WINDOW)
+    old = base(images).semantic()
+    network = refined_network(base, givers=(0,))
+    near, new = network.decided(images, old), network(images).semantic()
+    kept = old.argmax(1) == 2
+    assert near.any() and not (near & kept).any()
+    assert (refined_network(base).decided(images, old) & kept).any()
+    assert (new.argmax(1)[kept] == 2).all()
 
 
 @torch.inference_mode()
@@ -132,6 +145,7 @@ def test_a_configuration_is_read_back_with_both_parts(base: MaskSAM):
         {"refined": (1, 1)},
         {"refined": (1, 9)},
         {"anchors": (3,)},
+        {"givers": (3,)},
         {"reach": (1, 2, 999)},
         {"window": (5, 16, 24)},
         {"in_channels": 2},
