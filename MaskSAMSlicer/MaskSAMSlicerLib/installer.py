@@ -67,7 +67,8 @@ DICOM = Extra(
     download_mb=6,
     disk_mb=45,
 )
-# Packages with which a model learns: PyTorch Lightning, batchgeneratorsv2, and what they import.
+# Packages with which a model learns: PyTorch Lightning, batchgeneratorsv2, what they import, and
+# nibabel, which reads the corrections.
 LEARNING = Extra(
     (
         "lightning>=2.6",
@@ -84,9 +85,10 @@ LEARNING = Extra(
         "pandas>=2.0",
         "python-dateutil>=2.8.2",
         "six>=1.16",
+        "nibabel>=5",
     ),
-    download_mb=30,
-    disk_mb=132,
+    download_mb=33,
+    disk_mb=143,
 )
 
 

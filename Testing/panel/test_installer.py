@@ -10,6 +10,7 @@ import pytest
 
 from MaskSAMCore import Volume
 from Testing import host
+from Testing.helpers.blocked_packages import block_packages
 from Testing.helpers.generated import generated_case
 from Testing.helpers.paths import ROOT
 from Testing.helpers.time_limits import LONG
@@ -251,17 +252,10 @@ def test_the_worker_needs_no_package_that_neither_slicer_nor_the_installer_bring
     from MaskSAMSlicerLib import installer
     from MaskSAMSlicerLib.worker.client import SegmentRequest, WorkerClient
 
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Blocked:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name in {OTHER_PACKAGES}:\n"
-        "            raise ModuleNotFoundError(name, name=name)\n"
-        "sys.meta_path.insert(0, Blocked())\n"
-    )
+    folder = block_packages(tmp_path, OTHER_PACKAGES)
     installed = {text.split(">=")[0].replace("-", "_") for text in installer.REQUIREMENTS}
     assert not installed & set(OTHER_PACKAGES)
-    environment = {"MASKSAM_HOME": str(models_home), "PYTHONPATH": str(tmp_path)}
+    environment = {"MASKSAM_HOME": str(models_home), "PYTHONPATH": folder}
     client = WorkerClient(core_folder=ROOT, environment=environment, hang_seconds=LONG)
     array = generated_case(1)[0]
     try:

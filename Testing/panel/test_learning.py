@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from MaskSAMCore.training.export import export_run
 from Testing import host
+from Testing.helpers.blocked_packages import block_packages
 from Testing.helpers.generated import generated_case
 from Testing.helpers.known_learning import AFTER, BEFORE
 from Testing.helpers.paths import KNOWN_WORKER
@@ -22,6 +23,10 @@ from Testing.helpers.time_limits import LONG
 from Testing.panel.helpers import User, blobs_volume, segmentations
 from Testing.panel.learner import Learner
 from Testing.slicer.helpers import GRIDS, add_volume, matrix, segment_voxels, turn
+
+# Requirements of the package on a computer without Slicer, or of its extras. Lightning uses others
+# of them where they are installed.
+UNINSTALLED = ("pydicom", "typer", "monai")
 
 
 @pytest.fixture
@@ -349,14 +354,20 @@ def test_the_packages_for_learning_are_installed_with_the_same_button(
 def test_a_class_drawn_in_three_volumes_is_learnt_for_real_and_found_in_a_fourth(
     open_panel, real_client, learnt_models, adaptable: Path, tmp_path: Path, scene
 ):
-    """The engine itself learns, for a given number of steps, and segments as it ships."""
+    """The engine itself learns, for a given number of steps, without other packages than those that
+    the installer brings, and segments as it ships."""
     import slicer
 
     from MaskSAMSlicerLib.worker.client import WorkerClient
 
+    (tmp_path / "blocked").mkdir()
+    environment = {"PYTHONPATH": block_packages(tmp_path / "blocked", UNINSTALLED)}
+
     def client(on_log: Callable[[str], None]) -> WorkerClient:
         command = (*KNOWN_WORKER, "--learning-steps", "30")
-        return WorkerClient(command=command, on_log=on_log, hang_seconds=LONG)
+        return WorkerClient(
+            command=command, on_log=on_log, hang_seconds=LONG, environment=environment
+        )
 
     model = shutil.copytree(adaptable, learnt_models / "base").name
     learner = Learner(open_panel(real_client.for_logic, client), tmp_path / "kept")
