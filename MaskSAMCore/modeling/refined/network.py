@@ -162,8 +162,10 @@ class RefinedNetwork(Network):
         near = dilated(_is_one_of(best, config.anchors), config.reach)
         near &= _is_one_of(best, {*config.anchors, *config.refined, *config.givers})
         for index, image in enumerate(images):
-            if self._fits(image):
-                near[index] = True
+            part = self._small_part(image)
+            if part is not None:
+                near[index] = False
+                near[index][part] = True
         return near
 
     def merged(self, scores: Tensor, found: Tensor) -> Tensor:
@@ -192,13 +194,17 @@ class RefinedNetwork(Network):
             merged[:, index] = torch.where(decides, found[:, own] * total, merged[:, index])
         return merged
 
-    def _fits(self, image: Tensor) -> bool:
-        """Return whether what an image (C, T, H, W) shows fits the refiner's window."""
+    def _small_part(self, image: Tensor) -> tuple[slice, slice, slice] | None:
+        """Return the part of an image (C, T, H, W) that shows something, if that fits the refiner's
+        window and is much smaller than the base's; else None."""
         shown = (image > image.amin((1, 2, 3), keepdim=True)).any(0).any(0)
         rows, columns = (_extent(shown.any(axis)) for axis in (1, 0))
         own, whole = self.config.refiner.window[1:], self.config.window[1:]
-        small = 2 * rows * columns <= whole[0] * whole[1]
-        return small and rows <= own[0] and columns <= own[1]
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        small = 2 * height * width <= whole[0] * whole[1]
+        if not (small and height <= own[0] and width <= own[1]):
+            return None
+        return slice(None), rows, columns
 
     def _refiner_scores(self, images: Tensor, near: Tensor) -> Tensor:
         """Return the refiner's shares (B, classes + 1, T, H, W); zeros where it does not decide."""
@@ -329,9 +335,9 @@ def _starts(shown: Tensor, size: int, length: int) -> list[int]:
     return [first + round(i * (last - first - size) / steps) for i in range(steps + 1)]
 
 
-def _extent(shown: Tensor) -> int:
+def _extent(shown: Tensor) -> slice:
     found = shown.nonzero()[:, 0]
-    return int(found[-1] - found[0]) + 1 if len(found) else 0
+    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else slice(0, 0)
 
 
 def _bell(size: int, like: Tensor) -> Tensor:

@@ -97,7 +97,21 @@ def test_an_image_that_fits_the_refiner_is_decided_as_a_whole(base: MaskSAM):
     images[0, :, :, 6:13, 5:15] = 1 + torch.rand(1, 5, 7, 10)
     images[1] = torch.rand(1, *WINDOW)
     near = network.decided(images, network.base(images).semantic())
-    assert near[0].all() and not near[1].any()
+    expected = torch.zeros_like(near)
+    expected[0, :, 6:13, 5:15] = True
+    assert torch.equal(near, expected)
+
+
+@torch.inference_mode()
+def test_a_small_image_is_segmented_as_by_the_refiner_alone(base: MaskSAM):
+    network = refined_network(base)
+    images = torch.zeros(1, 1, *WINDOW)
+    images[..., 4:12, 4:16] = 1 + torch.rand(1, 1, 5, *OWN[1:])
+    alone = network.refiner(images[..., 4:12, 4:16]).semantic()
+    found = network(images).semantic()[..., 4:12, 4:16]
+    best = alone.argmax(1)
+    assert torch.equal(best == 1, found.argmax(1) == 1)
+    assert torch.equal(best == 2, found.argmax(1) == 3)
 
 
 @torch.inference_mode()
