@@ -23,11 +23,12 @@ def learning(known, learning_client, learnt_models: Path, tmp_path: Path):
     logic.close()
 
 
-def pair(name: str = "head"):
-    """Return a volume and a segmentation with one segment."""
+def pair(number: int = 0):
+    """Return the volume of a number and a segmentation with one segment."""
     import slicer
 
-    volume = add_volume(two_blobs(), GRIDS["oblique"], name)
+    image = two_blobs() + np.float32(0.01 * number)
+    volume = add_volume(image, GRIDS["oblique"], f"head {number}")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     segment_id = node.GetSegmentation().AddEmptySegment("Anterior", "Anterior")
@@ -37,7 +38,7 @@ def pair(name: str = "head"):
 
 
 def test_adapt_waits_and_returns_a_model_that_segments(known, learning, scene, tmp_path):
-    pairs = [pair(f"head {n}") for n in range(2)]
+    pairs = [pair(number) for number in range(2)]
     count, reports = scene.GetNumberOfNodes(), []
     model = learning.adapt(
         pairs, model="threshold", minutes=1, progress=lambda *report: reports.append(report)
@@ -62,8 +63,8 @@ def test_several_channels_are_kept_with_their_names(learning, scene, tmp_path):
     description = json.loads((folder / "dataset.json").read_text())
     assert description["channel_names"] == {"0": "T1", "1": "FLAIR"}
     assert sorted(path.name for path in (folder / "imagesTr").iterdir()) == [
-        "head_0000.nii.gz",
-        "head_0001.nii.gz",
+        "head-0_0000.nii.gz",
+        "head-0_0001.nii.gz",
     ]
 
 
