@@ -50,6 +50,8 @@ class MaskSAMConfig(SamNetworkConfig):
             where a mask is but not its outline.
         box_kinds: the decoder is told whether a box is proposed or the user's, and whether the
             user's box is tight on its slice.
+        generator_maps: the upscaled image embeddings of the decoder get the prompt generator's maps
+            at 2 and 4 times the token grid as well.
         generator_channels: widths of the prompt generator at 1, 2 and 4 times the token grid.
         generator_grid: grid of the prompt generator's masks, "tokens" (4 times the token grid) or
             "window" (as fine as the window, as in the paper). A level that leads there has half the
@@ -81,6 +83,7 @@ class MaskSAMConfig(SamNetworkConfig):
     prompts: PromptForm = "average"
     mask_prompt: Literal["logits", "binary", "box"] = "logits"
     box_kinds: bool = False
+    generator_maps: bool = False
     generator_channels: tuple[int, int, int] = (256, 128, 128)
     generator_grid: Literal["tokens", "window"] = "tokens"
     deep_supervision: bool = False

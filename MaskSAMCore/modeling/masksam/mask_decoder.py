@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from functools import reduce
 from typing import Any
 
 import torch
@@ -124,6 +125,12 @@ class AdaptedMaskDecoder(Checkpointed):
         if config.stem_pyramid:
             self.from_half = nn.Linear(config.stem_channels[-2], dim // 4)
             self.from_full = nn.Linear(config.stem_channels[-3], dim // 8)
+        self.from_middle: nn.Linear | None = None
+        self.from_fine: nn.Linear | None = None
+        if config.generator_maps:
+            _, middle, fine = config.generator_channels
+            self.from_middle = zero_linear(middle, dim // 4)
+            self.from_fine = zero_linear(fine, dim // 8)
         # Boxes as mask prompts say where a mask is, and so are no part of it.
         self.adds_to_masks = config.mask_prompt != "box"
         self.detail: nn.Sequential | None = None
@@ -139,6 +146,7 @@ class AdaptedMaskDecoder(Checkpointed):
         maps: list[Tensor],
         prompts: DecoderPrompts,
         voxel_embeddings: Tensor | None = None,
+        generator_maps: Sequence[Tensor] = (),
     ) -> tuple[Tensor, CoarseMasks]:
         """Decode prompts.
 
@@ -148,11 +156,12 @@ class AdaptedMaskDecoder(Checkpointed):
             maps: maps of the channel adapter, fine to coarse, or an empty list.
             prompts: prompts of N queries.
             voxel_embeddings: (B, T, c, H, W) per-voxel embeddings, or None.
+            generator_maps: maps of the prompt generator at 2 and 4 times the token grid, or empty.
 
         Returns:
             Class logits (B, N, T, K + 2) and masks.
         """
-        images = self.upscaling_maps(maps)
+        images = self.upscaling_maps(maps, generator_maps)
         count = self.queries_at_once(neck)
         parts = [
             self.checkpointed(
@@ -295,19 +304,27 @@ class AdaptedMaskDecoder(Checkpointed):
         tokens = tokens + attended + self.after_final_attention(attended)
         return transformer.norm_final_attn(tokens), keys
 
-    def upscaling_maps(self, maps: list[Tensor]) -> tuple[Tensor, ...]:
-        """Return what the upscaled embeddings of every prompt get from a pyramid's maps at 2 and 4
+    def upscaling_maps(
+        self, maps: Sequence[Tensor], generator_maps: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Return the additions to the upscaled embeddings of every prompt from maps at 2 and 4
         times the token grid: (B, T, h w, 4, C / 4) and (B, T, h w, 4, 4, C / 8), by token.
 
         Args:
-            maps: maps of the channel adapter, fine to coarse; an empty list gives no maps.
+            maps: maps of the channel adapter, fine to coarse, or empty.
+            generator_maps: maps of the prompt generator, coarse to fine, or empty.
         """
-        if self.from_half is None or self.from_full is None:
+        halves, fulls = [], []
+        if self.from_half is not None and self.from_full is not None:
+            halves.append(self.from_half(maps[-2].contiguous()))
+            fulls.append(self.from_full(maps[-3].contiguous()))
+        if self.from_middle is not None and self.from_fine is not None:
+            halves.append(self.from_middle(generator_maps[0].contiguous()))
+            fulls.append(self.from_fine(generator_maps[1].contiguous()))
+        if not halves:
             return ()
-        half = fold_pixels(self.from_half(maps[-2].contiguous()))
-        full = fold_pixels(fold_pixels(self.from_full(maps[-3].contiguous())).flatten(4)).unflatten(
-            -1, (4, -1)
-        )
+        half, full = fold_pixels(reduce(add, halves)), fold_pixels(reduce(add, fulls))
+        full = fold_pixels(full.flatten(4)).unflatten(-1, (4, -1))
         return half.flatten(2, 3), full.flatten(2, 3)
 
     def upscaled_product(
@@ -361,6 +378,14 @@ class AdaptedMaskDecoder(Checkpointed):
             x = add(x, images[1])
         logits = act2(x).flatten(-4, -2) @ hyper[..., None]
         return unfold_twice(logits.reshape(*logits.shape[:-2], *self.grid, 16))
+
+
+def zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """Return a linear layer that maps everything to zero before it is trained."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def kept_masks(masks: Tensor, without: Tensor | None) -> Tensor:

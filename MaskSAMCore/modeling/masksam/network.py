@@ -236,7 +236,12 @@ class MaskSAM(Network):
             box_kinds,
         )
         class_logits, decoded = self.decoder(
-            self.sam, features.neck, features.maps, prompts, proposals.voxel_embeddings
+            self.sam,
+            features.neck,
+            features.maps,
+            prompts,
+            proposals.voxel_embeddings,
+            proposals.maps,
         )
         if self.upscaling is not None:
             decoded = CoarseMasks(self.upscaling(decoded.logits), decoded.size)

@@ -43,6 +43,8 @@ class Proposals:
             predicts mask embeddings.
         coarser_masks: logits of the auxiliary masks at the two levels below, fine to coarse, for
             deep supervision; else empty.
+        maps: maps (B, T, 2h, 2w, C) and (B, T, 4h, 4w, C') of the generator for the decoder, or
+            empty.
     """
 
     masks: Tensor
@@ -51,6 +53,7 @@ class Proposals:
     voxel_embeddings: Tensor | None = None
     mask_embeddings: Tensor | None = None
     coarser_masks: tuple[Tensor, ...] = ()
+    maps: tuple[Tensor, ...] = ()
 
     def repeated(self, times: int) -> Proposals:
         """Return the proposals of all windows several times, one after the other."""
@@ -65,6 +68,7 @@ class Proposals:
             voxels,
             embeddings,
             tuple(repeated(masks, times) for masks in self.coarser_masks),
+            tuple(repeated(level, times) for level in self.maps),
         )
 
     def select(self, queries: Tensor) -> Proposals:
@@ -99,6 +103,7 @@ class PromptGenerator(Checkpointed):
         self.form = config.prompts
         # Mask prompts need no boxes of their refined form.
         self.boxes_of_refined = config.mask_prompt == "box"
+        self.gives_maps = config.generator_maps
         self.skip_deep = nn.Linear(2 * dim, coarse)
         self.skip_middle = Upsample(dim, middle)
         self.skip_shallow = nn.Sequential(Upsample(dim, fine // 2), Upsample(fine // 2, fine // 2))
@@ -167,7 +172,10 @@ class PromptGenerator(Checkpointed):
         if self.boxes_of_refined and embeddings is not None and voxels is not None:
             shown = add_embedding_logits(masks.detach(), embeddings.detach(), voxels.detach())
         boxes = self.box_prompts(shown, learned)
-        return Proposals(masks, boxes, class_tokens, voxels, embeddings, coarser)
+        maps: tuple[Tensor, ...] = ()
+        if self.gives_maps:
+            maps = channels_last(middle), channels_last(fine)
+        return Proposals(masks, boxes, class_tokens, voxels, embeddings, coarser, maps)
 
     def coarse_level(self, features: ImageFeatures, *maps: Tensor) -> Tensor:
         """Return the level (B, C, T, h, w) of the token grid."""

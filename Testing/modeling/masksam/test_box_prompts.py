@@ -62,7 +62,9 @@ def test_a_decoder_that_knows_the_kinds_of_boxes_receives_a_bounding_box_itself(
     assert tight.kinds[0, 0, 0] == BoxKind.TIGHT
 
 
-@pytest.mark.parametrize("form", [{}, {"mask_prompt": "box", "box_kinds": True}])
+@pytest.mark.parametrize(
+    "form", [{}, {"mask_prompt": "box", "box_kinds": True, "generator_maps": True}]
+)
 @pytest.mark.parametrize("class_index", [1, 2])
 @pytest.mark.parametrize("exact", [True, False])
 def test_decoding_one_class_gives_the_scores_of_decoding_all(

@@ -244,6 +244,26 @@ def test_a_decoder_without_learned_kinds_of_boxes_treats_all_alike() -> None:
     assert float((other.mask_logits - known.mask_logits).abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("pyramid", [{}, {"stem_pyramid": True, "stem_channels": (4, 8, 16)}])
+def test_untrained_maps_of_the_generator_have_no_effect_on_the_decoder(
+    pyramid: dict[str, object],
+) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(2, 1, 5, 16, 20)
+    model = build_model(small_masksam_config(generator_maps=True, **pyramid)).eval()
+    plain = build_model(small_masksam_config(**pyramid)).eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    with torch.no_grad():
+        embedding = model.encode(images)
+        known = model.decode(embedding).mask_logits
+        torch.testing.assert_close(known, plain(images).mask_logits)
+        torch.nn.init.normal_(model.decoder.from_fine.weight)
+        changed = model.decode(embedding).mask_logits
+        assert float((changed - known).abs().max()) > 1e-3
+        twice = model.decode(embedding.repeated(2)).mask_logits
+    torch.testing.assert_close(twice, torch.cat([changed, changed]))
+
+
 @pytest.mark.parametrize("prototypes", [0, 5])
 def test_an_untrained_residual_decoder_returns_the_mask_prompts(prototypes: int) -> None:
     torch.manual_seed(0)
