@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,16 @@ class NotHeld(Wrapped):
 
 
 class WholeWindow(Wrapped):
-    """Model whose box prompts are all the whole window."""
+    """Model whose proposed boxes are all the whole window."""
+
+    def encode(self, images: Any) -> Any:
+        embedding = self.model.encode(images)
+        boxes = embedding.proposals.boxes
+        whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand_as(boxes)
+        return replace(embedding, proposals=replace(embedding.proposals, boxes=whole))
 
     def decode(self, embedding: Any, prompts: Any = None) -> Any:
-        proposals = embedding.proposals
-        boxes = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand_as(proposals.boxes)
-        return self.model.run_decoder(embedding, boxes, proposals.masks)
+        return self.model.decode(embedding, prompts)
 
 
 class BoxTokensAlone(NotHeld):
@@ -173,6 +178,45 @@ def followed(
     return np.array(shares)
 
 
+def grown(
+    segmenter: MaskSegmenter,
+    cases: list[LabelledCase],
+    names: list[str],
+    margin: float,
+    largest: float,
+) -> np.ndarray:
+    """Return volumes and Dice of structures that are segmented too small, before and after the user
+    draws one box that is larger than the true structure.
+
+    Args:
+        segmenter: engine of the model.
+        cases: cases with a reference.
+        names: names of the classes.
+        margin: voxels between the true structure and each face of the box.
+        largest: structures with at most this share of their true volume are measured.
+
+    Returns:
+        (structures, 4): volume before and after, as shares of the true volume; Dice before and
+        after.
+    """
+    rows = []
+    for case in cases:
+        with segmenter.open(case.channels) as session:
+            before = session.segment(boxes=None).labelmap
+            for value, name in enumerate(names, start=1):
+                true = int((case.labelmap == value).sum())
+                if not 0 < int((before == value).sum()) <= largest * true:
+                    continue
+                (tight,) = (box for box in whole_boxes(case, names) if box.class_name == name)
+                lower, upper = np.array(tight.lower) - margin, np.array(tight.upper) + margin
+                box = Box(name, tuple(lower), tuple(upper))
+                found = before, session.segment(boxes=[box]).labelmap
+                volumes = [(labels == value).sum() / true for labels in found]
+                scores = [dice_scores(labels, case.labelmap, [value])[0] for labels in found]
+                rows.append([*volumes, *scores])
+    return np.array(rows).reshape(-1, 4)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
@@ -202,13 +246,21 @@ def main() -> None:
     print("automatic: largest loss and gain of a case")
     table: dict[str, dict[str, Any]] = {}
     automatic = np.zeros(len(cases))
-    for what, engine, draws in (
+    rows: list[tuple[str, MaskSegmenter, dict[str, Any]]] = [
         ("", segmenter, held),
         ("", auxiliary, {"auxiliary masks alone": None}),
-        ("", engine_of(segmenter, WholeWindow), {"all boxes the whole window": None}),
+        (
+            "",
+            engine_of(segmenter, WholeWindow),
+            {
+                "all proposed boxes the whole window": None,
+                "then a true box, one a class": held["true box, one a class"],
+            },
+        ),
         ("not held: ", free, off),
         ("no mask prompt: ", tokens, off),
-    ):
+    ]
+    for what, engine, draws in rows:
         for mode, values in measure(engine, cases, draws).items():
             mean = values.mean(1)
             automatic = mean if mode == "automatic" else automatic
@@ -223,9 +275,17 @@ def main() -> None:
         shares = followed(free, cases, classes, turn, distance)
         print(f"slice boxes moved by {distance:g} voxels: masks move by {shares.mean():.2f} of it")
         table[f"moved by {distance:g}"] = {"share": float(shares.mean())}
+    for margin in (0, 1, 2):
+        structures = grown(segmenter, cases, classes, margin, 0.95)
+        volume, changed, dice, better = structures.mean(0)
+        print(
+            f"{len(structures)} structures with at most 95 % of their volume, box {margin} voxels"
+            f" larger: volume {volume:.3f} to {changed:.3f}, Dice {dice:.4f} to {better:.4f}"
+        )
+        table[f"grown, {margin} voxels"] = {"structures": structures.round(4).tolist()}
     if options.output is not None:
-        values = {"cases": names, "modes": table, "plan": dataclasses.asdict(segmenter.plan)}
-        options.output.write_text(json.dumps(values, indent=1), encoding="utf-8")
+        record = {"cases": names, "modes": table, "plan": dataclasses.asdict(segmenter.plan)}
+        options.output.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
