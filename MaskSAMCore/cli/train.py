@@ -58,8 +58,8 @@ def train(
     output: Path | None = typer.Option(None, "-o", "--output", help="Folder of the run."),
     preset: str = typer.Option(
         "tiny",
-        help="Network and hyperparameters: tiny, brain, acdc, synapse, amos; acdc_prompted,"
-        " synapse_prompted; masam_tiny, masam_b, masam_h; unet; ablation_b1 to _b9,"
+        help="Network and hyperparameters: tiny, tiny_decoder, brain, acdc, synapse, amos;"
+        " acdc_prompted, synapse_prompted; masam_tiny, masam_b, masam_h; unet; ablation_b1 to _b9,"
         " acdc_ablation_b1 to _b9; tiny_masks, tiny_boxes, tiny_both; samed, med_sa, 3dsam_adapter,"
         " sam3d, each also with _tiny.",
     ),

@@ -30,6 +30,21 @@ TINY = Preset(
     ),
 )
 
+# The encoder and the prompt generator come from a model of the preset "tiny", and stay as they are.
+TINY_DECODER = Preset(
+    "tiny_decoder",
+    TINY.network.replace(mask_prompt="box", box_kinds=True, generator_maps=True, prompts="masks"),
+    TINY.training.replace(
+        learning_rate=1.5e-3,
+        decoder_alone=True,
+        loss=LossSettings(
+            prompts=PromptSettings(
+                share=0.5, drop_mask=0.0, jitter=0.03, growth=0.15, partial=0.15, repeats=4
+            )
+        ),
+    ),
+)
+
 BRAIN = Preset(
     "brain",
     MaskSAMConfig(
@@ -63,4 +78,4 @@ BRAIN = Preset(
     PlanConstraints(orientation="SAR", spacing=(2.0, 2.0, 2.0)),
 )
 
-PRESETS = (TINY, BRAIN)
+PRESETS = (TINY, TINY_DECODER, BRAIN)

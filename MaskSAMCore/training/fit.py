@@ -335,6 +335,11 @@ def _begin(
             " another folder"
         )
     preset = chosen_preset(options, config_changes, settings_changes)
+    if preset.training.decoder_alone and options.weights is None:
+        raise MaskSAMError(
+            f"preset '{preset.name}' trains the decoder alone: give the model with the encoder and"
+            " the prompt generator with --from"
+        )
     sam_sha256 = _check_sam(options, preset.network, preset.name)
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     with _new_cache(options) as cache:

@@ -22,7 +22,11 @@ def test_a_folder_that_is_not_a_dataset_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--preset", "nonsense"], "unknown preset 'nonsense': choose one of tiny, brain"),
+        (["--preset", "nonsense"], "unknown preset 'nonsense': choose one of tiny, tiny_decoder"),
+        (
+            ["--preset", "tiny_decoder"],
+            "'tiny_decoder' trains the decoder alone: give the model with",
+        ),
         (["--preset", "acdc"], "adapts a frozen SAM: give its official weights with --sam-check"),
         (["--preset", "acdc", "--sam-checkpoint", "absent.pth"], "cannot be read"),
         (["--preset", "acdc", "--sam-checkpoint", "bad.pth"], "not a readable SAM checkpoint"),

@@ -11,13 +11,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 import torch._inductor.config
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.masam import MASAM_TINY
-from MaskSAMCore.presets.small import TINY
+from MaskSAMCore.presets.small import TINY, TINY_DECODER
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.run_folder import BEST, TrainingRecord
 from Testing.helpers.paths import ROOT
@@ -113,6 +114,21 @@ def test_a_training_whose_initial_weights_do_not_fit_leaves_no_folder(
     with pytest.raises(MaskSAMError, match=r"weights of another network: generator\.box_head"):
         fit(options, lambda _: None, {**SMALL, "head_channels": 40}, SHORT)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_decoder_that_is_trained_alone_keeps_the_encoder_and_the_prompt_generator(
+    dataset: Path, trained: Path, tmp_path: Path
+):
+    run = tmp_path / "run"
+    options = FitOptions(dataset, run, TINY_DECODER, device="cpu", workers=0, weights=trained)
+    fit(options, lambda _: None, SMALL, SHORT)
+    before, after = load_file(trained / BEST), load_file(run / BEST)
+    changed = {name for name, value in before.items() if not torch.equal(after[name], value)}
+    assert changed and all(
+        name.startswith(("decoder.", "sam.mask_decoder.", "sam.prompt_encoder."))
+        for name in changed
+    )
+    assert after["decoder.from_fine.weight"].any()
 
 
 def test_two_processes_train_together_and_keep_the_same_weights(dataset: Path, tmp_path: Path):
