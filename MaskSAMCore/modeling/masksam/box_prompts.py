@@ -52,7 +52,8 @@ def apply_box_prompts(
         proposals: prompts of the generator.
         prompts: boxes of the user.
         clip: clip the boxes of queries to a box that only bounds their class. A decoder that is
-            told the kinds of boxes receives the user's box itself.
+            told the kinds of boxes receives the user's box itself, as if it was proposed: told
+            that a box only bounds its class, it hardly follows the box.
     """
     boxes, masks = proposals.boxes.clone(), proposals.masks.clone()
     bounds = torch.zeros_like(boxes)
@@ -68,14 +69,13 @@ def apply_box_prompts(
         batch, slices = active.nonzero(as_tuple=True)
         chosen = query[:, 0][active]
         box = prompts.boxes[:, class_index][active].to(boxes.dtype)
-        kinds[batch, chosen, slices] = BoxKind.TIGHT
-        if prompts.exact is not None:
-            loose = ~prompts.exact[:, class_index][active]
-            kinds[batch[loose], chosen[loose], slices[loose]] = BoxKind.BOUND
-        if prompts.exact is not None and clip:
+        exact = torch.ones_like(active) if prompts.exact is None else prompts.exact[:, class_index]
+        tight = exact[active]
+        kinds[batch[tight], chosen[tight], slices[tight]] = BoxKind.TIGHT
+        if clip:
             own = boxes[batch, chosen, slices]
             shown = probability[..., class_index].gather(1, query)[:, 0][active] > SHOWN
-            clipped = shown & loose
+            clipped = shown & ~tight
             boxes[batch, chosen, slices] = torch.where(clipped[:, None], clip_boxes(own, box), box)
         else:
             boxes[batch, chosen, slices] = box

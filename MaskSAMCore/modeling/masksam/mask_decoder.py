@@ -40,9 +40,10 @@ class BoxKind(IntEnum):
     """Kinds of boxes that the decoder can be told apart.
 
     Attributes:
-        PROPOSED: box of the prompt generator.
+        PROPOSED: box of the prompt generator, or of the user in space.
         TIGHT: box of the user, tight on its slice.
-        BOUND: box of the user that only bounds its class on the slice.
+        BOUND: box that only bounds its class on the slice. It keeps the loose boxes of a training
+            apart from the others.
     """
 
     PROPOSED = 0
