@@ -20,7 +20,9 @@ from MaskSAMCore.resources import resources
 from Testing.benchmarks.prompts import (
     AuxiliaryOnly,
     NotHeld,
+    WholeWindow,
     engine_of,
+    grown,
     measure,
     slice_boxes,
     whole_boxes,
@@ -147,7 +149,12 @@ def scores(
 ) -> dict[str, np.ndarray]:
     """Return the Dice (cases, classes) without boxes, with true boxes and with shifted ones."""
     names = [label.name for label in segmenter.labels]
-    boxes = {"automatic": None, "true": slices, "shifted": lambda c: whole_boxes(c, names, 6)}
+    boxes = {
+        "automatic": None,
+        "true": slices,
+        "one": lambda c: whole_boxes(c, names),
+        "shifted": lambda c: whole_boxes(c, names, 6),
+    }
     return measure(segmenter, cases, boxes)
 
 
@@ -166,7 +173,8 @@ def test_the_mean_dice_of_validation_volumes_is_high(scores: dict[str, np.ndarra
 
 def test_true_boxes_raise_the_dice_and_shifted_ones_lower_it(scores: dict[str, np.ndarray]):
     automatic = scores["automatic"].mean()
-    assert scores["true"].mean() > automatic + 0.01
+    assert scores["true"].mean() > automatic + 0.02
+    assert scores["one"].mean() > automatic + 0.005
     assert scores["shifted"].mean() < automatic - 0.1
 
 
@@ -175,8 +183,27 @@ def test_box_prompts_change_the_masks_of_the_decoder_itself(
 ):
     """The result is not limited to the boxes, so every change comes from the mask decoder."""
     automatic = scores["automatic"][:2].mean()
-    assert prompted["true"].mean() > automatic + 0.01
+    assert prompted["true"].mean() > automatic + 0.02
     assert prompted["shifted"].mean() < automatic - 0.2
+
+
+def test_without_its_boxes_the_decoder_finds_nothing_and_a_box_finds_a_missed_class(
+    segmenter: MaskSegmenter, cases: list[LabelledCase]
+):
+    names = [label.name for label in segmenter.labels]
+    boxes = {"missed": None, "box": lambda c: whole_boxes(c, names)}
+    found = measure(engine_of(segmenter, WholeWindow), cases[:2], boxes)
+    assert found["missed"].mean() < 0.3
+    assert found["box"].mean() > 0.8
+
+
+def test_a_box_larger_than_a_structure_that_is_too_small_lets_it_grow_towards_the_truth(
+    segmenter: MaskSegmenter, cases: list[LabelledCase]
+):
+    names = [label.name for label in segmenter.labels]
+    volume, changed, dice, better = grown(segmenter, cases, names, 1.0, 0.95).mean(0)
+    assert changed > volume + 0.02
+    assert better > dice
 
 
 def test_with_true_boxes_the_decoder_exceeds_the_prompt_generator(
