@@ -171,7 +171,8 @@ class RefinedNetwork(Network):
     def merged(self, scores: Tensor, found: Tensor) -> Tensor:
         """Return the scores (B, K + 1, T, H, W) of all classes.
 
-        The best of the other classes gets the refiner's whole share of all others. So a voxel gets
+        The best of the other classes gets the refiner's whole share of all others, and the shares
+        do not depend on the sum of the base's scores, which differs between voxels. So a voxel gets
         the class that the refiner gives it, however unsure the base is among the other classes.
 
         Args:
@@ -181,17 +182,16 @@ class RefinedNetwork(Network):
         """
         config = self.config
         decides = found.sum(1) > 0
-        total = scores.sum(1)
         others = [index for index in range(scores.shape[1]) if index not in config.refined]
-        best = torch.maximum(scores[:, others].amax(1), _LEAST_SHARE * total).clamp(min=1e-12)
-        share = found[:, 0] * total / best
+        least = (_LEAST_SHARE * scores.sum(1)).clamp(min=1e-12)
+        share = found[:, 0] / torch.maximum(scores[:, others].amax(1), least)
         merged = scores * torch.where(decides, share, 1.0)[:, None]
         new = scores.new_zeros(
-            len(scores), config.num_classes + 1 - scores.shape[1], *total.shape[1:]
+            len(scores), config.num_classes + 1 - scores.shape[1], *scores.shape[2:]
         )
         merged = torch.cat([merged, new], 1)
         for own, index in enumerate(config.refined, start=1):
-            merged[:, index] = torch.where(decides, found[:, own] * total, merged[:, index])
+            merged[:, index] = torch.where(decides, found[:, own], merged[:, index])
         return merged
 
     def _small_part(self, image: Tensor) -> tuple[slice, slice, slice] | None:

@@ -78,7 +78,7 @@ def test_classes_without_a_refiner_keep_their_order_within_reach(base: MaskSAM):
     near = network.decided(images, old)[0]
     others = [0, 2]
     before, after = old[0, others][:, near], new[0, others][:, near]
-    torch.testing.assert_close(before[0] * after[1], before[1] * after[0], rtol=1e-4, atol=1e-6)
+    assert torch.equal(before.argmax(0), after.argmax(0))
 
 
 @torch.inference_mode()
