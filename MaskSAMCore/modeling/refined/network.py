@@ -144,7 +144,12 @@ class RefinedNetwork(Network):
             new = self.config.num_classes - self.config.base.num_classes
             never = logits.new_full((*logits.shape[:-1], new), _NEVER)
             logits = torch.cat([logits[..., :-1], never, logits[..., -1:]], -1)
-        return RefinedPrediction(self.merged(scores, found), logits, prediction.boxes)
+        total = scores.sum(1)
+        for index, image in enumerate(embedding.images):
+            if self._small_part(image) is not None:
+                # The base is unsure of such images: its sums would move outlines between voxels.
+                total[index] = 1
+        return RefinedPrediction(self.merged(scores, found, total), logits, prediction.boxes)
 
     def decided(self, images: Tensor, scores: Tensor) -> Tensor:
         """Return the voxels that the refiner decides about: bool (B, T, H, W).
@@ -168,30 +173,30 @@ class RefinedNetwork(Network):
                 near[index][part] = True
         return near
 
-    def merged(self, scores: Tensor, found: Tensor) -> Tensor:
+    def merged(self, scores: Tensor, found: Tensor, total: Tensor) -> Tensor:
         """Return the scores (B, K + 1, T, H, W) of all classes.
 
-        The best of the other classes gets the refiner's whole share of all others, and the shares
-        do not depend on the sum of the base's scores, which differs between voxels. So a voxel gets
+        The best of the other classes gets the refiner's whole share of all others. So a voxel gets
         the class that the refiner gives it, however unsure the base is among the other classes.
 
         Args:
             scores: (B, base classes + 1, T, H, W) of the base.
             found: (B, refined classes + 1, T, H, W) shares of the refiner's classes, the first
                 that of all others; zeros where the refiner does not decide.
+            total: (B, T, H, W) sum that the refiner's shares get, which fits the scores beside.
         """
         config = self.config
         decides = found.sum(1) > 0
         others = [index for index in range(scores.shape[1]) if index not in config.refined]
         least = (_LEAST_SHARE * scores.sum(1)).clamp(min=1e-12)
-        share = found[:, 0] / torch.maximum(scores[:, others].amax(1), least)
+        share = found[:, 0] * total / torch.maximum(scores[:, others].amax(1), least)
         merged = scores * torch.where(decides, share, 1.0)[:, None]
         new = scores.new_zeros(
             len(scores), config.num_classes + 1 - scores.shape[1], *scores.shape[2:]
         )
         merged = torch.cat([merged, new], 1)
         for own, index in enumerate(config.refined, start=1):
-            merged[:, index] = torch.where(decides, found[:, own], merged[:, index])
+            merged[:, index] = torch.where(decides, found[:, own] * total, merged[:, index])
         return merged
 
     def _small_part(self, image: Tensor) -> tuple[slice, slice, slice] | None:

@@ -86,7 +86,7 @@ def test_a_voxel_gets_the_class_of_the_refiner_however_unsure_the_base_is(base: 
     network = refined_network(base)
     scores = torch.tensor([0.3, 0.2, 0.29]).reshape(1, 3, 1, 1, 1).expand(-1, -1, 1, 1, 2)
     found = torch.tensor([[0.55, 0.45, 0.0], [0.4, 0.15, 0.45]]).T.reshape(1, 3, 1, 1, 2)
-    merged = network.merged(scores, found)
+    merged = network.merged(scores, found, scores.sum(1))
     assert merged.argmax(1).flatten().tolist() == [0, 3]
 
 
