@@ -412,11 +412,11 @@ def found_classes(result: SegmentedVolume) -> list[FoundClass]:
 
 
 def _proposals(instances: Sequence[InstanceMessage]) -> dict[str, Edges]:
-    """Return the box that the network proposed for each class; without one, its bounding box."""
-    boxes = {
-        instance.name: instance.box if instance.proposal is None else instance.proposal.box
-        for instance in instances
-    }
+    """Return the bounding box of each class.
+
+    The network's own boxes in 3D may be much larger: one doubtful slice is enough.
+    """
+    boxes = {instance.name: instance.box for instance in instances}
     return {name: (list(box.lower), list(box.upper)) for name, box in boxes.items()}
 
 

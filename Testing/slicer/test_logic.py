@@ -59,6 +59,19 @@ def test_a_real_model_gives_the_result_of_the_engine(logic, models_home):
         assert found[instance.name].confidence == pytest.approx(instance.confidence, abs=1e-4)
 
 
+def test_the_boxes_of_a_real_model_surround_its_segments(logic):
+    from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord
+
+    volume = add_volume(generated_case(1)[0], GRIDS["oblique"])
+    node = logic.segment(volume, model="small", device="cpu")
+    boxes = SegmentationRecord.require(node).proposals
+    assert boxes
+    for name, (lower, upper) in boxes.items():
+        voxels = np.argwhere(segment_voxels(node, name, volume))[:, ::-1]
+        np.testing.assert_allclose(lower, voxels.min(0))
+        np.testing.assert_allclose(upper, voxels.max(0) + 1)
+
+
 def test_the_model_sees_the_volume_under_its_parent_transform(known):
     array = two_blobs()
     volume = add_volume(array, GRIDS["LPS"])

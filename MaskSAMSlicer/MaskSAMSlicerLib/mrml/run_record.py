@@ -35,7 +35,8 @@ class SegmentationRecord:
         device: device that the user asked for.
         session: key under which the worker may still hold the volume open.
         roi: segmented part in voxel edges (i, j, k) of the volume; None for the whole volume.
-        proposals: the network's box of each class that it found, in voxel edges (i, j, k).
+        proposals: bounding box of each class that was found, from which the user begins, in voxel
+            edges (i, j, k).
         segment_ids: segment ID of each class.
         written: checksum of the voxels last written for each class.
         edited: classes whose voxels come from the user's boxes.
