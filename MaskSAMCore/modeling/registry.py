@@ -106,13 +106,15 @@ def build_limited(config: NetworkConfig, most: int | None) -> Network:
     """
     total = 0
 
-    def count(_module: nn.Module, _name: str, parameter: Tensor | None) -> None:
+    def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
         nonlocal total
         if parameter is None:
             return
         if not parameter.numel():
             raise ValueError("a layer has no values")
-        total += parameter.numel()
+        # Some networks set a parameter again when they initialise it.
+        former = module._parameters.get(name)
+        total += parameter.numel() - (0 if former is None else former.numel())
         if most is not None and total > most:
             raise ValueError(f"it describes a network of more than {most} values")
 

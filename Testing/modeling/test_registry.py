@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from MaskSAMCore.modeling import MASamConfig, MaskSAMConfig, SamConfig, build_model, read_config
-from MaskSAMCore.modeling.registry import network_packages
+from MaskSAMCore.modeling.registry import build_limited, network_packages
+from MaskSAMCore.research.unet.config import UNetConfig
 from Testing.helpers.networks import small_masam_config, small_masksam_config
 
 # "architecture" of a masksam.json as it was written before SAM's own names were taken over.
@@ -96,3 +97,11 @@ def test_unknown_fields_are_named() -> None:
         read_config({**FORMER, "sam": {**FORMER["sam"], "size": 3}})
     with pytest.raises(ValueError, match=r"unknown MASamConfig field\(s\): width"):
         read_config({**small_masam_config().to_dict(), "width": 3})
+
+
+def test_a_network_that_sets_its_parameters_again_is_built_within_the_limit_of_a_bundle() -> None:
+    config = UNetConfig(num_classes=2, window=(16, 16, 16), features=8)
+    values = sum(each.numel() for each in build_model(config).parameters())
+    build_limited(config, 2 * values)
+    with pytest.raises(ValueError, match=f"more than {values - 1} values"):
+        build_limited(config, values - 1)
