@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from MaskSAMCore.modeling.layers import Checkpointed, apply_neck, strided_convolution
 from MaskSAMCore.modeling.masam.config import MASamConfig
 from MaskSAMCore.modeling.sam.attention import attend_in_windows
+from MaskSAMCore.modeling.sam.slice_encoder import SliceEncoder
 
 
 class FacT(nn.Module):
@@ -75,7 +75,7 @@ def convolution_over_depth(layer: nn.Conv3d, x: Tensor) -> Tensor:
     return F.linear(torch.cat([before, x, after], -1), weight, layer.bias)
 
 
-class MASamEncoder(Checkpointed):
+class MASamEncoder(SliceEncoder):
     """Increments and adapters of an image encoder; the SAM that has the encoder is an argument of
     ``forward``."""
 
@@ -91,18 +91,6 @@ class MASamEncoder(Checkpointed):
         self.fact = FacT(config)
         self.before_attention = adapters()
         self.before_mlp = adapters()
-
-    def forward(self, encoder: Any, images: Tensor) -> Tensor:
-        """Return the image embeddings (B, T, h, w, C) of windows.
-
-        Args:
-            encoder: image encoder of SAM.
-            images: (B, T, rows, columns, 3) slices.
-        """
-        x = strided_convolution(encoder.patch_embed.proj, images) + encoder.pos_embed[:, None]
-        for index, block in enumerate(encoder.blocks):
-            x = self.checkpointed(self.block, index, block, x)
-        return apply_neck(encoder.neck, x)
 
     def block(self, index: int, block: Any, x: Tensor) -> Tensor:
         """Apply a transformer block with its adapters to tokens (B, T, h, w, D)."""

@@ -7,15 +7,12 @@ from torch import Tensor, nn
 from MaskSAMCore.modeling.layers import channels_first
 from MaskSAMCore.modeling.masam.mask_decoder import ClassTokenDecoder, freeze_unused_parts
 from MaskSAMCore.modeling.sam.build import Sam, build_sam
+from MaskSAMCore.modeling.sam.slice_encoder import SliceEncoder
 from MaskSAMCore.modeling.slices import build_channel_mixer, resized_slices, rgb_slices
 from MaskSAMCore.research.class_logits import ClassLogitsNetwork
 from MaskSAMCore.research.sam_baselines.config import BaselineConfig
 from MaskSAMCore.research.sam_baselines.decoders import ConvolutionDecoder, LevelDecoder
-from MaskSAMCore.research.sam_baselines.slice_encoders import (
-    LowRankEncoder,
-    SliceEncoder,
-    SpaceDepthEncoder,
-)
+from MaskSAMCore.research.sam_baselines.slice_encoders import LowRankEncoder, SpaceDepthEncoder
 from MaskSAMCore.research.sam_baselines.volume_encoder import VolumeEncoder
 
 
