@@ -167,6 +167,23 @@ def missing() -> list[str]:
     return texts
 
 
+def check_packages(*extras: Extra) -> None:
+    """Check that all packages are there, those of some parts of MaskSAM included.
+
+    Raises:
+        ValueError: packages are missing; the message says what to do.
+    """
+    texts = missing()
+    for extra in extras:
+        texts += missing_for(extra)
+    if texts:
+        raise ValueError(
+            _("Python packages are missing ({packages}): press Install missing packages.").format(
+                packages=", ".join(texts)
+            )
+        )
+
+
 def explain(requirements: list[str]) -> str:
     """Return one line for the user about missing requirements."""
     text = _("MaskSAM needs Python packages: {packages}.").format(packages=", ".join(requirements))

@@ -263,13 +263,7 @@ class LearningLogic:
         """
         if self.busy:
             raise ValueError(_("A model is learning: wait until it ends, or cancel it."))
-        missing = installer.missing() + installer.missing_for(installer.LEARNING)
-        if missing:
-            raise ValueError(
-                _(
-                    "Python packages are missing ({packages}): press Install missing packages."
-                ).format(packages=", ".join(missing))
-            )
+        installer.check_packages(installer.LEARNING)
         learning = Learning(request, callbacks)
         learning.start(self.client)
         self.learning = learning

@@ -127,13 +127,7 @@ class SegmentationLogic:
     def _start(self, run: _Run) -> _Run:
         if self.busy:
             raise ValueError(_("A run is in progress: wait until it ends, or cancel it."))
-        missing = installer.missing()
-        if missing:
-            raise ValueError(
-                _(
-                    "Python packages are missing ({packages}): press Install missing packages."
-                ).format(packages=", ".join(missing))
-            )
+        installer.check_packages()
         run.start(self.client)
         self.run = run
         if run.session:
