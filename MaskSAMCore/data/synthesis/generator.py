@@ -220,7 +220,7 @@ class ImageGenerator:
         ]
         image = along_axes(image, [profile.to(device) for profile in profiles])
 
-        image *= self._bias_field(centres, rng).to(device)
+        image *= self._bias_field(centres, rng)
         signal = image.clamp_(min=0)
         noise = rng.normal_tensor(image.shape) * rng.uniform(0, ranges.noise)
         # A stripped image is exactly 0 outside.
@@ -271,15 +271,17 @@ class ImageGenerator:
         return spacing
 
     def _bias_field(self, centres: Sequence[Tensor], rng: RandomSource) -> Tensor:
-        """Return a smooth multiplicative field at voxel centres given for each axis."""
+        """Return a smooth multiplicative field at voxel centres given for each axis, on the device
+        of ``rng``."""
         bases = [
             spline_basis(at + length / 2, max(length / 3, _BIAS_KNOT_SPACING), length)
             for at, length in zip(centres, self._extent, strict=True)
         ]
         shape = [basis.shape[1] for basis in bases]
         strength = rng.uniform(0, self.ranges.bias)
-        control = rng.unit_uniform_tensor(math.prod(shape)) * strength
-        return along_axes(control.reshape(shape), bases).exp_()
+        control = (rng.unit_uniform_tensor(math.prod(shape)) * strength).reshape(shape)
+        on_device = [basis.to(rng.device) for basis in bases]
+        return along_axes(control.to(rng.device), on_device).exp_()
 
     def _cropped(self, image: Tensor, classes: Tensor, rng: RandomSource) -> tuple[Tensor, Tensor]:
         """Blank one end of the window along random axes, as beyond the faces of a volume."""

@@ -85,31 +85,42 @@ class Prototypes(nn.Module):
         Returns:
             (B, N, 1, c).
         """
+        batch, slices = voxel_embeddings.shape[:2]
+        # A slice of all masks stays in a core's cache; a GPU would wait for many small operations.
+        together = 1 if masks.device.type == "cpu" else slices
+
+        def parts(x: Tensor) -> list[Tensor]:
+            """Return (B, N, T, ...) as parts (B t, N, ...)."""
+            return [part.transpose(1, 2).flatten(0, 1) for part in x.split(together, 2)]
+
         with full_precision(masks):
-            voxels = voxel_embeddings.float().flatten(3).unbind(1)
+            windows = voxel_embeddings.float().flatten(3).split(together, 1)
+            voxels = [part.flatten(0, 1) for part in windows]
             embeddings = mask_embeddings.float()
             size = voxel_embeddings.shape[-2:]
-            whole = [resize_masks(mask, size).flatten(2) for mask in masks.float().unbind(2)]
-            first = self.from_masks(whole, voxels)
+            whole = [resize_masks(part, size).flatten(2) for part in parts(masks.float())]
+            first = self.from_masks(whole, voxels, batch)
             # Refined masks give better prototypes.
-            slices = zip(whole, (embeddings + first).unbind(2), voxels, strict=True)
-            return self.from_masks((torch.baddbmm(*each) for each in slices), voxels)
+            triples = zip(whole, parts(embeddings + first), voxels, strict=True)
+            return self.from_masks((torch.baddbmm(*each) for each in triples), voxels, batch)
 
-    def from_masks(self, logits: Iterable[Tensor], voxels: Sequence[Tensor]) -> Tensor:
+    def from_masks(self, logits: Iterable[Tensor], voxels: Sequence[Tensor], batch: int) -> Tensor:
         """Return the mask embeddings of the prototypes of masks.
 
-        Slices are processed one by one, because a slice of all masks stays in a core's cache.
+        The T slices of the B windows are divided into parts of t slices each.
 
         Args:
-            logits: for each of T slices, (B, N, H W).
-            voxels: for each of T slices, the voxel embeddings (B, c, H W).
+            logits: for each part, (B t, N, H W).
+            voxels: for each part, the voxel embeddings (B t, c, H W).
+            batch: B.
 
         Returns:
             (B, N, 1, c).
         """
         pairs = zip(logits, voxels, strict=True)
         products = [mask.softmax(1) @ voxel.transpose(1, 2) for mask, voxel in pairs]
-        sums = torch.stack(products).sum(0)
+        slices = [part.unflatten(0, (batch, -1)).transpose(0, 1) for part in products]
+        sums = torch.cat(slices).sum(0)
         prototypes = sums[..., :-1] / (sums[..., -1:] + 1)
         squares = (prototypes**2).sum(-1, keepdim=True)
         found = self.scale * torch.cat([2 * prototypes, -squares], -1)

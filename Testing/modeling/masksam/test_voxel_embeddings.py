@@ -61,6 +61,16 @@ def test_prototypes_are_those_of_each_image_and_favour_no_mask() -> None:
     torch.testing.assert_close(both.sum(1), torch.zeros_like(both[:, 0]))
 
 
+def test_prototypes_are_the_same_for_slices_one_by_one_and_together() -> None:
+    torch.manual_seed(0)
+    masks, voxels = torch.randn(2, 5, 3, 24), torch.rand(2, 5, 4, 24)
+    prototypes = Prototypes(3)
+    alone = prototypes.from_masks(masks.unbind(1), voxels.unbind(1), batch=2)
+    together = prototypes.from_masks([masks.flatten(0, 1)], [voxels.flatten(0, 1)], batch=2)
+    assert together.shape == (2, 3, 1, 4)
+    torch.testing.assert_close(together, alone)
+
+
 def test_voxel_embeddings_end_with_a_constant_channel() -> None:
     config = small_masksam_config(**RESIDUAL_MASKS, prototypes=5)
     model = build_model(config).eval()
