@@ -1,10 +1,11 @@
-"""Tables of structure volumes, with the asymmetry of paired structures."""
+"""Tables of structure volumes, with the asymmetry of paired structures and the share of each in the
+intracranial volume."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from MaskSAMCore.io.files import write_text
 from MaskSAMCore.labels import side_of
 
 COLUMNS = ("structure", "score", "volume_ml", "asymmetry_percent")
+# Name of the row of the sum of all classes within the skull.
+INTRACRANIAL = "intracranial volume"
+# Further column where the intracranial volume is known.
+SHARE_COLUMN = "intracranial_percent"
 # A class may be wrong where the bound of its expected Dice is lower.
 LOW_DICE = 0.7
 # Further columns where the model estimates the Dice of its results.
@@ -20,32 +25,37 @@ DICE_COLUMNS = ("expected_dice", "expected_dice_low")
 
 @dataclass(frozen=True)
 class StructureVolume:
-    """A row of the table: the volume of one class.
+    """A row of the table: the volume of one class, or the intracranial volume.
 
     Attributes:
-        name: class name.
-        confidence: mean probability over the voxels of the class, 0 to 1.
+        name: class name, or :data:`INTRACRANIAL`.
+        confidence: mean probability over the voxels of the class, 0 to 1; None for the intracranial
+            volume.
         ml: volume in ml.
         asymmetry: difference of left and right relative to their mean in percent, positive if the
             left side is larger; None for a class that is not one of two sides.
         expected_dice: Dice with the truth that can be expected; None if it was not estimated.
         expected_dice_low: bound that the Dice exceeds in nine cases of ten; None likewise.
+        share: percentage of the intracranial volume; None for a class outside the skull, and where
+            the intracranial volume is unknown.
     """
 
     name: str
-    confidence: float
+    confidence: float | None
     ml: float
     asymmetry: float | None = None
     expected_dice: float | None = None
     expected_dice_low: float | None = None
+    share: float | None = None
 
 
 def structure_volumes(
     found: Sequence[tuple[str, float, float]],
     voxel_ml: float,
     expected: Mapping[str, tuple[float | None, float | None]] | None = None,
+    intracranial: Collection[str] = (),
 ) -> list[StructureVolume]:
-    """Return the volume and asymmetry of each class.
+    """Return the volume and asymmetry of each class, and the intracranial volume if it is known.
 
     Two classes are the sides of one structure if their names differ only in the word "left" or
     "right", as in "left hippocampus" and "Right-Hippocampus".
@@ -54,15 +64,19 @@ def structure_volumes(
         found: class name, confidence and number of voxels of each class.
         voxel_ml: volume of a voxel in ml; 1 if the numbers are volumes in ml.
         expected: expected Dice and its bound by class name; None if they were not estimated.
+        intracranial: names of the classes whose volumes add up to the intracranial volume; none if
+            it is unknown.
 
     Returns:
         One row per class, in the same order; both sides of a structure have the same asymmetry.
+        The intracranial volume, if it is known and not 0, is the last row.
     """
     sides: dict[str, dict[str, float]] = {}
     for name, _, voxels in found:
         side, structure = side_of(name)
         if side:
             sides.setdefault(structure, {})[side] = voxels * voxel_ml
+    total = sum(voxels for name, _, voxels in found if name in intracranial) * voxel_ml
     rows = []
     for name, confidence, voxels in found:
         both = sides.get(side_of(name)[1], {})
@@ -70,13 +84,22 @@ def structure_volumes(
         if side_of(name)[0] and len(both) == 2 and sum(both.values()) > 0:
             asymmetry = 200 * (both["left"] - both["right"]) / (both["left"] + both["right"])
         dice, low = (expected or {}).get(name, (None, None))
-        rows.append(StructureVolume(name, confidence, voxels * voxel_ml, asymmetry, dice, low))
+        ml = voxels * voxel_ml
+        share = 100 * ml / total if total > 0 and name in intracranial else None
+        rows.append(StructureVolume(name, confidence, ml, asymmetry, dice, low, share))
+    if total > 0:
+        rows.append(StructureVolume(INTRACRANIAL, None, total, share=100.0))
     return rows
 
 
 def estimated(cases: Iterable[Sequence[StructureVolume]]) -> bool:
     """Return whether any row of any case has an expected Dice."""
     return any(row.expected_dice is not None for rows in cases for row in rows)
+
+
+def has_shares(cases: Iterable[Sequence[StructureVolume]]) -> bool:
+    """Return whether the intracranial volume of any case is known."""
+    return any(row.share is not None for rows in cases for row in rows)
 
 
 def worst(rows: Sequence[StructureVolume]) -> StructureVolume | None:
@@ -94,23 +117,37 @@ def volume_table(cases: Mapping[str, Sequence[StructureVolume]], separator: str 
         separator: separator of the columns.
 
     Returns:
-        CSV, with the columns of the expected Dice if any row has one.
+        CSV, with columns of the share of the intracranial volume and of the expected Dice if any
+        row has them.
     """
     named = set(cases) != {""}
-    columns = (*COLUMNS, *(DICE_COLUMNS if estimated(cases.values()) else ()))
+    columns = [*(["case"] if named else []), *COLUMNS]
+    columns += [SHARE_COLUMN] if has_shares(cases.values()) else []
+    columns += DICE_COLUMNS if estimated(cases.values()) else []
     text = io.StringIO()
-    writer = csv.writer(text, delimiter=separator, lineterminator="\n")
-    writer.writerow(["case", *columns] if named else columns)
+    writer = csv.DictWriter(
+        text, columns, restval="", extrasaction="ignore", delimiter=separator, lineterminator="\n"
+    )
+    writer.writeheader()
     for case, rows in cases.items():
         if named and not rows:
-            writer.writerow([case, *("" for _ in columns)])
+            writer.writerow({"case": case})
         for row in rows:
-            asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:.2f}"
-            dice = (_number(row.expected_dice), _number(row.expected_dice_low))
-            values = (row.name, f"{row.confidence:.4f}", f"{row.ml:.4f}", asymmetry, *dice)
-            shown = values[: len(columns)]
-            writer.writerow([case, *shown] if named else shown)
+            writer.writerow({"case": case, **_cells(row)})
     return text.getvalue()
+
+
+def _cells(row: StructureVolume) -> dict[str, str]:
+    """Return the texts of a row by column."""
+    return {
+        "structure": row.name,
+        "score": _number(row.confidence),
+        "volume_ml": _number(row.ml),
+        "asymmetry_percent": "" if row.asymmetry is None else f"{row.asymmetry:.2f}",
+        SHARE_COLUMN: _number(row.share),
+        DICE_COLUMNS[0]: _number(row.expected_dice),
+        DICE_COLUMNS[1]: _number(row.expected_dice_low),
+    }
 
 
 def _number(value: float | None) -> str:

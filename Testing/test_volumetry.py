@@ -10,7 +10,13 @@ import pytest
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.labels import side_of
-from MaskSAMCore.volumetry import structure_volumes, volume_table, worst, write_volume_table
+from MaskSAMCore.volumetry import (
+    INTRACRANIAL,
+    structure_volumes,
+    volume_table,
+    worst,
+    write_volume_table,
+)
 
 
 @pytest.mark.parametrize(
@@ -91,3 +97,36 @@ def test_the_table_has_columns_of_the_expected_dice_only_where_it_was_estimated(
     plain = structure_volumes(found, 0.001)
     assert "expected" not in volume_table({"": plain})
     assert worst(plain) is None
+
+
+def test_the_intracranial_volume_is_the_sum_of_its_classes_and_each_has_a_share():
+    found = [("left eye", 0.9, 40), ("left lobe", 0.5, 30), ("right lobe", 0.5, 90)]
+    lobes = ("left lobe", "right lobe", "lesion")
+    rows = structure_volumes(found, 0.5, intracranial=lobes)
+    assert [row.name for row in rows] == ["left eye", "left lobe", "right lobe", INTRACRANIAL]
+    assert [row.ml for row in rows] == [20, 15, 45, 60]
+    assert [row.share for row in rows] == [None, 25, 75, 100]
+    # A sum has no confidence, and nothing beside it to be asymmetrical with.
+    assert (rows[-1].confidence, rows[-1].asymmetry) == (None, None)
+    assert rows[1].asymmetry == pytest.approx(-100)
+    assert structure_volumes(found[:1], 0.5, intracranial=lobes) == rows[:1]
+
+
+def test_the_table_has_the_column_of_shares_only_where_the_intracranial_volume_is_known():
+    found = [("lobe", 0.5, 30), ("lesion", 0.25, 10)]
+    expected = {"lobe": (0.9, 0.8)}
+    known = structure_volumes(found, 0.1, expected, ("lobe", "lesion"))
+    unknown = structure_volumes(found, 0.1, expected)
+    (heading, *rows) = csv.reader(io.StringIO(volume_table({"a": known, "b": unknown})))
+    assert heading == [
+        *("case", "structure", "score", "volume_ml", "asymmetry_percent"),
+        *("intracranial_percent", "expected_dice", "expected_dice_low"),
+    ]
+    assert rows == [
+        ["a", "lobe", "0.5000", "3.0000", "", "75.0000", "0.9000", "0.8000"],
+        ["a", "lesion", "0.2500", "1.0000", "", "25.0000", "", ""],
+        ["a", INTRACRANIAL, "", "4.0000", "", "100.0000", "", ""],
+        ["b", "lobe", "0.5000", "3.0000", "", "", "0.9000", "0.8000"],
+        ["b", "lesion", "0.2500", "1.0000", "", "", "", ""],
+    ]
+    assert "intracranial" not in volume_table({"b": unknown})

@@ -37,7 +37,9 @@ def _add(categories: list[dict[str, Any]], label: dict[str, Any]) -> None:
         return
     color = [round(255 * part) for part in label["color"]]
     shown = {"recommendedDisplayRGBValue": color, "3dSlicerLabel": label["name"]}
-    category = _entry(categories, codes["category"], {"showAnatomy": False, "Type": []})
+    # Slicer shows regions for categories whose structures may lie anywhere, such as lesions.
+    anywhere = codes["region"] is not None
+    category = _entry(categories, codes["category"], {"showAnatomy": anywhere, "Type": []})
     if codes["type_modifier"] is None:
         _entry(category["Type"], codes["type"], shown)
         return

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from MaskSAMCore.errors import one_line
 from MaskSAMCore.io.standard_error import visible_stderr
-from MaskSAMCore.volumetry import LOW_DICE, StructureVolume, estimated
+from MaskSAMCore.volumetry import LOW_DICE, StructureVolume, estimated, has_shares
 
 
 class ProgressDisplay:
@@ -107,18 +107,23 @@ class ProgressDisplay:
 
 
 def results_table(rows: Sequence[StructureVolume]) -> Table:
-    """Return a table of the classes found: volume in ml, asymmetry of paired ones, score, and the
-    expected Dice with its bound where the model estimates it."""
+    """Return a table of the classes found: volume in ml, share of the intracranial volume where it
+    is known, asymmetry of paired ones, score, and the expected Dice with its bound where the model
+    estimates it."""
     table = Table(title_justify="left")
     sides = any(row.asymmetry is not None for row in rows)
     table.add_column("class")
-    rated = estimated([rows])
-    headings = ["volume (ml)", *(["asymmetry (%)"] if sides else []), "score"]
+    rated, shared = estimated([rows]), has_shares([rows])
+    headings = ["volume (ml)", *(["of intracranial (%)"] if shared else [])]
+    headings += [*(["asymmetry (%)"] if sides else []), "score"]
     for heading in (*headings, *(["expected Dice", "at least"] if rated else [])):
         table.add_column(heading, justify="right")
     for row in rows:
         asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:+.1f}"
-        cells = [f"{row.ml:.2f}", *([asymmetry] if sides else []), f"{row.confidence:.2f}"]
+        share = "" if row.share is None else f"{row.share:.2f}"
+        score = "" if row.confidence is None else f"{row.confidence:.2f}"
+        cells = [f"{row.ml:.2f}", *([share] if shared else [])]
+        cells += [*([asymmetry] if sides else []), score]
         table.add_row(row.name, *cells, *(_dice_cells(row) if rated else ()))
     if not rows:
         table.add_row("nothing was found", "", "")

@@ -122,7 +122,9 @@ def predict(
         False, "--probabilities", help="Also write the probability of every class."
     ),
     volumes: Path | None = typer.Option(
-        None, help="Also write volumes, scores and left-right asymmetry of all cases to a CSV file."
+        None,
+        help="Also write volumes, scores and left-right asymmetry of all cases to a CSV file, and"
+        " the intracranial volume and shares of it if the model segments the whole head.",
     ),
     report: Path | None = typer.Option(
         None,
@@ -234,6 +236,7 @@ def predict(
         part,
         [*(case.name for case in cases), *(one.name for one in left_out)],
         rated=segmenter.estimates_dice,
+        intracranial=segmenter.intracranial,
     )
     bids = found.bids if table.path is not None else ()
     if bids:

@@ -28,7 +28,8 @@ class CaseRecord:
         output: file of the labelmap; None if there is none.
         seconds: time for reading, segmenting and writing; None if nothing was done.
         peak_memory_mb: peak of the process's memory while the case was segmented; None if unknown.
-        volumes: volume and confidence of each class that was found.
+        volumes: volume and confidence of each class that was found, and the intracranial volume if
+            it is known.
         notes: messages for the user.
         model: name of the model.
         model_version: first digits of the SHA-256 of its weights.
@@ -50,10 +51,11 @@ class CaseRecord:
 
 
 def volumes_of(result: Segmentation) -> list[StructureVolume]:
-    """Return the volume, asymmetry and expected Dice of each class that was found."""
+    """Return the volume, asymmetry and expected Dice of each class that was found, and the
+    intracranial volume if it is known."""
     found = [(found.name, found.confidence, found.voxel_count) for found in result.instances]
     expected = {one.name: (one.expected_dice, one.expected_dice_low) for one in result.instances}
-    return structure_volumes(found, result.volume.voxel_ml, expected)
+    return structure_volumes(found, result.volume.voxel_ml, expected, result.intracranial)
 
 
 def count_statuses(records: Iterable[CaseRecord]) -> dict[Status, int]:

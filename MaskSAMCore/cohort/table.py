@@ -10,6 +10,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -17,7 +18,7 @@ from MaskSAMCore.cohort.record import CaseRecord
 from MaskSAMCore.cohort.shard import Shard
 from MaskSAMCore.errors import MaskSAMError, visible
 from MaskSAMCore.io.files import write_text
-from MaskSAMCore.volumetry import StructureVolume, structure_volumes, worst
+from MaskSAMCore.volumetry import INTRACRANIAL, StructureVolume, structure_volumes, worst
 
 TABLE_NAME = "cases.csv"
 _FIRST = ("case", "status", "reason", "seconds", "peak_memory_mb")
@@ -26,6 +27,7 @@ _WORST = ("worst_class", "expected_dice", "expected_dice_low")
 _LAST = ("notes", "model", "model_version", "software", "input", "output")
 _VOLUME = " (ml)"
 _CONFIDENCE = " (confidence)"
+_SHARE = " (% of intracranial)"
 _BYTE_ORDER_MARK = "\ufeff"
 _NOTE_SEPARATOR = "; "
 
@@ -44,6 +46,8 @@ class CaseTable:
         shard: part of the cases that this run segments; its rows go into a file of their own.
         cases: names of the cases of the run.
         rated: whether the model estimates the Dice of its results.
+        intracranial: classes that fill the skull together, which give a further column each, and
+            one for their sum; none if the model does not state them.
 
     Attributes:
         rows: latest row of each case, in the order of their names.
@@ -59,6 +63,7 @@ class CaseTable:
         shard: Shard | None = None,
         cases: Iterable[str] = (),
         rated: bool = False,
+        intracranial: Iterable[str] = (),
     ) -> None:
         self.path = path if path is None or shard is None else shard.own_file(path)
         self.rows: dict[str, Row] = {}
@@ -67,6 +72,7 @@ class CaseTable:
         self._rated = rated
         self._cases = set(map(visible, cases))
         self._classes = list(dict.fromkeys(map(visible, class_names)))
+        self._intracranial = list(dict.fromkeys(map(visible, intracranial)))
         if path is None:
             return
         earlier = read_rows(path)
@@ -114,6 +120,9 @@ class CaseTable:
     @property
     def _columns(self) -> list[str]:
         classes = [name + kind for name in self._classes for kind in (_VOLUME, _CONFIDENCE)]
+        if self._intracranial:
+            classes.append(INTRACRANIAL + _VOLUME)
+            classes += [name + _SHARE for name in self._intracranial]
         return [*_FIRST, *classes, *(_WORST if self._rated else ()), *_LAST]
 
     def _row(self, record: CaseRecord) -> Row:
@@ -137,7 +146,13 @@ class CaseTable:
             for name in self._classes:
                 one = found.get(name)
                 row[name + _VOLUME] = "0" if one is None else f"{one.ml:.6f}"
-                row[name + _CONFIDENCE] = "" if one is None else f"{one.confidence:.4f}"
+                confidence = None if one is None else one.confidence
+                row[name + _CONFIDENCE] = "" if confidence is None else f"{confidence:.4f}"
+            if INTRACRANIAL in found:
+                row[INTRACRANIAL + _VOLUME] = f"{found[INTRACRANIAL].ml:.6f}"
+                for name in self._intracranial:
+                    share = found[name].share if name in found else None
+                    row[name + _SHARE] = f"{share or 0.0:.4f}"
             lowest = worst(record.volumes)
             if lowest is not None:
                 numbers = (lowest.expected_dice, lowest.expected_dice_low)
@@ -153,6 +168,8 @@ class CaseTable:
             # Another model may have written rows with other classes.
             known = {column for row in self.rows.values() for column in row}
             self._rated = self._rated or bool(known & {*_WORST})
+            shared = sorted(c[: -len(_SHARE)] for c in known if c.endswith(_SHARE))
+            self._intracranial += [name for name in shared if name not in self._intracranial]
             more = sorted(known - {*self._columns})
             self._classes += [c[: -len(_VOLUME)] for c in more if c.endswith(_VOLUME)]
             text = _lines(self.rows.values(), self._columns, heading=True)
@@ -225,19 +242,45 @@ def paths_of(cell: str) -> list[Path]:
     return [Path(text) for text in cell.split(_NOTE_SEPARATOR) if text]
 
 
-def volumes_of_row(row: Row) -> dict[str, tuple[float, float]]:
-    """Return the volume in ml and the confidence of each class in a row; 0 if it was not found."""
+@dataclass(frozen=True)
+class RowVolume:
+    """Volume of a class in a row, or the intracranial volume.
+
+    Attributes:
+        ml: volume in ml; 0 if the class was not found.
+        confidence: mean probability over the voxels of the class; None if it was not found, and for
+            the intracranial volume.
+        share: percentage of the intracranial volume; None where that is unknown.
+    """
+
+    ml: float
+    confidence: float | None
+    share: float | None
+
+
+def volumes_of_row(row: Row) -> dict[str, RowVolume]:
+    """Return the volume of each class in a row by its name, and the intracranial volume if the row
+    has it."""
     found = {}
     for column, value in row.items():
         if column.endswith(_VOLUME) and value:
             name = column[: -len(_VOLUME)]
-            found[name] = float(value), float(row.get(name + _CONFIDENCE) or 0)
+            confidence, share = (row.get(name + kind) for kind in (_CONFIDENCE, _SHARE))
+            found[name] = RowVolume(
+                float(value),
+                float(confidence) if confidence else None,
+                float(share) if share else None,
+            )
     return found
 
 
 def _volumes(row: Row) -> list[StructureVolume]:
     """Return the volumes and confidences of the classes in a row that were found."""
+    volumes = {name: one for name, one in volumes_of_row(row).items() if one.ml > 0}
     found = [
-        (name, confidence, ml) for name, (ml, confidence) in volumes_of_row(row).items() if ml > 0
+        (name, one.confidence, one.ml)
+        for name, one in volumes.items()
+        if one.confidence is not None
     ]
-    return structure_volumes(found, voxel_ml=1.0)
+    shared = [name for name, one in volumes.items() if one.share is not None]
+    return structure_volumes(found, voxel_ml=1.0, intracranial=shared)

@@ -22,6 +22,7 @@ from MaskSAMCore.inference.decision import SLAB_VOXELS, update_argmax
 from MaskSAMCore.inference.device import DeviceChoice
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
 from MaskSAMCore.inference.grid_scores import GridScores
+from MaskSAMCore.inference.intracranial import with_intracranial
 from MaskSAMCore.inference.mask_segmenter import MaskSegmenter
 from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.progress import Progress
@@ -101,6 +102,12 @@ class EnsembleSegmenter:
     def labels(self) -> tuple[Label, ...]:
         """Classes 1 to K in order."""
         return self.members[0].labels
+
+    @property
+    def intracranial(self) -> tuple[str, ...]:
+        """Names of the classes that fill the skull together; empty unless all networks agree."""
+        first, *others = (member.intracranial for member in self.members)
+        return first if all(other == first for other in others) else ()
 
     @property
     def channels(self) -> int:
@@ -282,7 +289,9 @@ class EnsembleSession(Session):
         confidences = sums / np.maximum(voxels, 1)
         instances = find_instances(labelmap, labels, confidences[1:])
         notes = dict.fromkeys(note for one in scored for note in one.notes)
-        return Segmentation(labelmap, labels, instances, volume, shares, tuple(notes))
+        result = Segmentation(labelmap, labels, instances, volume, shares, tuple(notes))
+        whole = () if self._roi is not None else self._ensemble.intracranial
+        return with_intracranial(result, whole)
 
 
 def _means(scored: Sequence[GridScores], planes: slice) -> Iterator[NDArray[np.float32]]:

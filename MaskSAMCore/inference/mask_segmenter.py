@@ -45,6 +45,7 @@ class MaskSegmenter:
         version: first digits of the SHA-256 of the weights.
         tta: test-time augmentation that the model is meant to be used with.
         estimator: estimator of the Dice of results; None if it cannot be estimated.
+        intracranial: names of the classes that fill the skull together; empty if unknown.
 
     Attributes:
         model: the network.
@@ -74,6 +75,7 @@ class MaskSegmenter:
         version: str = "",
         tta: TestTimeAugmentation = "none",
         estimator: DiceEstimator | None = None,
+        intracranial: Sequence[str] = (),
     ) -> None:
         classes = model.config.num_classes
         if classes != len(labels):
@@ -89,6 +91,7 @@ class MaskSegmenter:
             tuple(mirror),
             suitability,
             estimator,
+            tuple(intracranial),
         )
         self.name = name
         self.version = version
@@ -134,6 +137,7 @@ class MaskSegmenter:
             version=bundle.weights_sha256[:VERSION_DIGITS],
             tta=bundle.tta,
             estimator=checked_estimator(bundle),
+            intracranial=bundle.intracranial,
         )
 
     @property
@@ -155,6 +159,11 @@ class MaskSegmenter:
     def estimates_dice(self) -> bool:
         """True if the bundle has an estimator of the Dice."""
         return self.settings.estimator is not None
+
+    @property
+    def intracranial(self) -> tuple[str, ...]:
+        """Names of the classes that fill the skull together; empty if unknown."""
+        return self.settings.intracranial
 
     @property
     def device(self) -> DeviceChoice:

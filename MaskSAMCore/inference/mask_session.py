@@ -18,6 +18,7 @@ from MaskSAMCore.inference.box_prompts import class_prompt
 from MaskSAMCore.inference.decision import affected_region, write_labels
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
 from MaskSAMCore.inference.grid_scores import GridScores
+from MaskSAMCore.inference.intracranial import with_intracranial
 from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.progress import Progress
@@ -168,7 +169,8 @@ class MaskSession(Session):
             else:
                 result = replace(result, probabilities=decided.probabilities)
         report.finish()
-        return replace(result, notes=(*self._notes, *self._doubts, *notes))
+        result = replace(result, notes=(*self._notes, *self._doubts, *notes))
+        return with_intracranial(result, () if self._has_roi else self._settings.intracranial)
 
     def features(self) -> ResultFeatures:
         """Return the features of the automatic result.

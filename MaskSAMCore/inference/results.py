@@ -66,6 +66,8 @@ class Segmentation:
             unless they were requested.
         notes: messages for the user, such as doubts in the file that the volume was read from, or a
             change of device because memory ran out.
+        intracranial: names of the classes whose volumes add up to the intracranial volume; empty if
+            the model does not state them, or only a part of the head was segmented.
     """
 
     labelmap: NDArray[Any]
@@ -74,6 +76,7 @@ class Segmentation:
     volume: Volume
     probabilities: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
+    intracranial: tuple[str, ...] = ()
 
 
 def find_instances(

@@ -88,6 +88,11 @@ class Segmenter(Protocol):
         ...
 
     @property
+    def intracranial(self) -> tuple[str, ...]:
+        """Names of the classes that fill the skull together; empty if unknown."""
+        ...
+
+    @property
     def device(self) -> DeviceChoice:
         """Device in use and the reason for it; the CPU once a GPU's memory ran out."""
         ...

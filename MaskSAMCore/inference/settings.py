@@ -32,6 +32,7 @@ class InferenceSettings:
         mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
         suitability: inputs that the network was made for.
         estimator: estimator of the Dice of results; None if it cannot be estimated.
+        intracranial: names of the classes that fill the skull together; empty if unknown.
     """
 
     plan: Plan
@@ -41,6 +42,7 @@ class InferenceSettings:
     mirror: tuple[int, ...] = (0, 1, 2)
     suitability: Suitability = ANY_INPUT
     estimator: DiceEstimator | None = None
+    intracranial: tuple[str, ...] = ()
 
     def passes(self, tta: TestTimeAugmentation) -> tuple[Flips, ...]:
         """Return the passes whose scores are averaged, the unmirrored one first."""

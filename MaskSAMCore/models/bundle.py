@@ -12,6 +12,7 @@ import shutil
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -94,6 +95,8 @@ class Bundle:
         suitability: inputs that the model was made for, as the card states them.
         weights_sha256: SHA-256 of the weights.
         estimator: estimator of the Dice of results; None without ``quality.json``.
+        intracranial: names of the classes that fill the skull together, as the card states them;
+            empty if it does not.
     """
 
     folder: Path
@@ -111,6 +114,7 @@ class Bundle:
     suitability: Suitability = ANY_INPUT
     weights_sha256: str = ""
     estimator: DiceEstimator | None = None
+    intracranial: tuple[str, ...] = ()
 
     def build(self, sam_checkpoint: Path | None = None) -> Network:
         """Build the network with its weights, ready for inference.
@@ -232,6 +236,7 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             tta=_tta(values.get("tta", "none")),
             suitability=Suitability.from_card(values.get("card", {})),
             weights_sha256=values["weights_sha256"],
+            intracranial=intracranial_classes(values.get("card", {}), labels),
         )
         _check_values(bundle)
     except MALFORMED as error:
@@ -274,6 +279,28 @@ def _check_values(bundle: Bundle) -> None:
             raise ValueError(f"label '{label.name}' has a value above {LARGEST_VALUE}")
     if not set(bundle.mirror) <= {0, 1, 2}:
         raise ValueError(f"it mirrors axes that a window does not have: {list(bundle.mirror)}")
+
+
+def intracranial_classes(card: Mapping[str, Any], labels: Sequence[Label]) -> tuple[str, ...]:
+    """Return the names of the classes that fill the skull together, in the order of the labels.
+
+    Args:
+        card: card of a model; its "intracranial" is "all" or a list of class names.
+        labels: classes of the model.
+
+    Raises:
+        ValueError: it is something else, or names a class that the model does not have.
+    """
+    wanted = card.get("intracranial", [])
+    names = tuple(label.name for label in labels)
+    if wanted == "all":
+        return names
+    if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
+        raise ValueError("'intracranial' must be \"all\" or a list of class names")
+    unknown = sorted(set(wanted) - set(names))
+    if unknown:
+        raise ValueError(f"'intracranial' has names of no class: {', '.join(unknown)}")
+    return tuple(name for name in names if name in wanted)
 
 
 def check_background_weight(value: Any) -> float:

@@ -211,6 +211,9 @@ def _save(
         facts["dice_before"] = {name: round(dice, 4) for name, dice in before.items()}
         facts["dice_after"] = {name: round(dice, 4) for name, dice in after.items()}
     card = {key: value for key, value in bundle.card.items() if key not in _FORMER_FIGURES}
+    if len(labels) > len(bundle.labels):
+        # New classes take voxels from those within the skull, and may lie in it or outside.
+        card.pop("intracranial", None)
     save_bundle(
         options.output,
         options.name,

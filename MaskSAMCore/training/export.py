@@ -8,7 +8,12 @@ from typing import Any
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import MALFORMED
 from MaskSAMCore.labels import Label, default_colors
-from MaskSAMCore.models.bundle import Bundle, check_background_weight, save_bundle
+from MaskSAMCore.models.bundle import (
+    Bundle,
+    check_background_weight,
+    intracranial_classes,
+    save_bundle,
+)
 from MaskSAMCore.training.run_folder import (
     BEST,
     LAST,
@@ -34,7 +39,8 @@ def export_run(
         folder: folder of the new bundle, whose name becomes the model's unless the card has one.
         card: "name", "title", "labels" (display name, colour and terminology of each class name),
             "largest_component" and "background_weight" (by default those found in validation),
-            and any other information about the model.
+            "intracranial" ("all" or the names of the classes that fill the skull together), and any
+            other information about the model.
         overwrite: replace a bundle that exists.
         last: take the last weights in place of those with the best validation Dice, and no
             post-processing that was found in validation, so that nothing was chosen on the
@@ -55,6 +61,7 @@ def export_run(
         unknown = sorted(set(largest) - set(record.values))
         if unknown:
             raise ValueError(f"largest_component has values of no class: {unknown}")
+        intracranial_classes(card, labels)
     except MALFORMED as error:
         raise MaskSAMError(f"the card cannot be used: {error}") from error
     model = load_weights(record, run / (LAST if last else BEST))

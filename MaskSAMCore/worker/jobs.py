@@ -162,6 +162,7 @@ def segment(job: JobContext) -> dict[str, Any]:
         device=DeviceUsed(str(segmenter.device.device), segmenter.device.reason),
         notes=result.notes,
         seconds=time.monotonic() - began,
+        intracranial=result.intracranial,
     ).to_json()
 
 

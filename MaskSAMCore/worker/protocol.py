@@ -436,6 +436,7 @@ class SegmentResult:
         device: device that the network ran on.
         notes: remarks for the user.
         seconds: duration of the work.
+        intracranial: classes whose volumes add up to the intracranial volume; empty if unknown.
     """
 
     labelmap_file: LabelmapFile
@@ -444,6 +445,7 @@ class SegmentResult:
     device: DeviceUsed
     notes: tuple[str, ...]
     seconds: float
+    intracranial: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the `result` of ``segment``."""
@@ -454,6 +456,7 @@ class SegmentResult:
             "device": asdict(self.device),
             "notes": list(self.notes),
             "seconds": self.seconds,
+            "intracranial": list(self.intracranial),
         }
 
     @classmethod
@@ -467,6 +470,7 @@ class SegmentResult:
                 DeviceUsed.from_json(value["device"]),
                 tuple(str(note) for note in value.get("notes", ())),
                 float(value["seconds"]),
+                tuple(str(name) for name in value.get("intracranial", ())),
             )
 
 

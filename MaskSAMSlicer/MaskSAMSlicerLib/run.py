@@ -81,11 +81,14 @@ class FrameResult:
         title: title of the frame, for tables.
         found: classes that were found.
         segment_ids: segment IDs of these classes, in the same order.
+        intracranial: names of the classes whose volumes add up to the intracranial volume; empty if
+            it is unknown.
     """
 
     title: str
     found: list[FoundClass]
     segment_ids: list[str]
+    intracranial: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class Outcome:
         seconds: duration of the run in the worker.
         voxel_ml: volume of a voxel in ml.
         volume_name: name of the segmented volume.
+        intracranial: names of the classes whose volumes add up to the intracranial volume; empty if
+            it is unknown.
         frames: results of the frames of a sequence; empty for a single volume.
     """
 
@@ -116,6 +121,7 @@ class Outcome:
     seconds: float
     voxel_ml: float
     volume_name: str
+    intracranial: tuple[str, ...]
     frames: tuple[FrameResult, ...] = ()
 
 
@@ -440,4 +446,5 @@ def _outcome(
         seconds=result.seconds,
         voxel_ml=volume.voxel_ml,
         volume_name=volume.name,
+        intracranial=result.intracranial,
     )

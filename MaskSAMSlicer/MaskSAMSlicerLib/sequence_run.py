@@ -133,7 +133,8 @@ class SequenceRun(Run):
         )
         self._history.set(value, stored)
         names = [item.label.name for item in found]
-        self._results.append(FrameResult(titles(self._frames)[self._frame], found, ids))
+        title = titles(self._frames)[self._frame]
+        self._results.append(FrameResult(title, found, ids, result.intracranial))
         self._last = result, volume
         known = SegmentationRecord.load(node)
         before = known.segment_ids if known is not None and self._frame else {}
@@ -154,5 +155,6 @@ class SequenceRun(Run):
             seconds=seconds,
             voxel_ml=volume.voxel_ml,
             volume_name=volume.name,
+            intracranial=first.intracranial,
             frames=tuple(self._results),
         )

@@ -205,6 +205,40 @@ def test_the_volumes_of_all_cases_are_written_and_an_existing_file_is_kept(
         assert "name another file" in capfd.readouterr().err
 
 
+def test_the_intracranial_volume_is_given_for_whole_heads_of_models_that_segment_them(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    head = str(small_bundle(tmp_path / "head", card={"intracranial": "all"}))
+    write_image(generated_case(0)[0], tmp_path / "in" / "a.nii.gz", spacing=(1, 1, 2))
+    volumes, out = tmp_path / "volumes.csv", tmp_path / "out"
+    arguments = ["predict", str(tmp_path / "in"), "-o", str(out), "-m", head, "--overwrite"]
+    arguments += ["--volumes", str(volumes)]
+    # A shard leaves its table.
+    assert main([*arguments, "--shard", "1/1"]) == 0
+    assert "of intracranial (%)" in capfd.readouterr().out
+    (row,) = csv.DictReader((out / "cases-1-of-1.csv").open(encoding="utf-8"))
+    total = 2 * (read_volume(out / "a.nii.gz").array > 0).sum() / 1000
+    assert float(row["intracranial volume (ml)"]) == pytest.approx(total, abs=1e-5)
+    written = tmp_path / "volumes-1-of-1.csv"
+    *classes, last = csv.DictReader(written.open(encoding="utf-8"))
+    assert (last["structure"], last["score"]) == ("intracranial volume", "")
+    assert float(last["volume_ml"]) == pytest.approx(total, abs=1e-3)
+    shares = [float(line["intracranial_percent"]) for line in classes]
+    assert sum(shares) == pytest.approx(100, abs=1e-2)
+    for line, share in zip(classes, shares, strict=True):
+        assert 100 * float(line["volume_ml"]) / total == pytest.approx(share, abs=0.1)
+        assert float(row[f"{line['structure']} (% of intracranial)"]) == share
+    # An ROI is a part of the head.
+    volume = read_volume(tmp_path / "in" / "a.nii.gz")
+    k, j, i = volume.shape
+    centre = (volume.ijk_to_ras @ np.array([i / 2, j / 2, k / 2, 1]))[:3]
+    roi = tmp_path / "roi.mrk.json"
+    write_boxes([RasBox("ROI", tuple(centre), np.eye(3), (14.0, 14.0, 14.0))], roi)
+    assert main([*arguments, "--roi", str(roi)]) == 0
+    assert "intracranial" not in capfd.readouterr().out
+    assert "intracranial" not in volumes.read_text(encoding="utf-8")
+
+
 def test_the_error_of_a_single_input_is_the_only_line(
     tmp_path: Path, model: str, capfd: pytest.CaptureFixture[str]
 ):

@@ -12,7 +12,7 @@ from MaskSAMCore.cohort.record import CaseRecord
 from MaskSAMCore.cohort.shard import Shard
 from MaskSAMCore.cohort.table import CaseTable
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.volumetry import StructureVolume
+from MaskSAMCore.volumetry import StructureVolume, structure_volumes
 from Testing.cohort.helpers import rows_of
 
 CLASSES = ("left eye", "right eye")
@@ -61,6 +61,37 @@ def test_a_row_has_the_class_with_the_lowest_bound_where_the_dice_is_estimated(t
     with CaseTable(tmp_path / "plain.csv", CLASSES) as table:
         table.add(record("c", volumes=(LEFT,)))
     assert "expected" not in (tmp_path / "plain.csv").read_text()
+
+
+def test_a_row_has_the_intracranial_volume_and_the_share_of_each_class_where_it_is_known(
+    tmp_path: Path,
+):
+    path, classes = tmp_path / "cases.csv", ("eye", "lobe", "lesion")
+    inside = classes[1:]
+    found = [("eye", 0.9, 7.0), ("lobe", 0.8, 30.0), ("lesion", 0.7, 10.0)]
+    volumes = structure_volumes(found, 1.0, intracranial=inside)
+    healthy = structure_volumes(found[:2], 1.0, intracranial=inside)
+    cut = structure_volumes(found, 1.0)
+    with CaseTable(path, classes, cases="abc", intracranial=inside) as table:
+        table.add(record("a", volumes=tuple(volumes)))
+        table.add(record("b", volumes=tuple(healthy)))
+        table.add(record("c", volumes=tuple(cut)))
+    rows = rows_of(path)
+    columns = ("intracranial volume (ml)", *(f"{name} (% of intracranial)" for name in inside))
+    assert [[rows[case][column] for column in columns] for case in "abc"] == [
+        ["40.000000", "75.0000", "25.0000"],
+        ["30.000000", "100.0000", "0.0000"],
+        ["", "", ""],
+    ]
+    assert "eye (% of intracranial)" not in rows["a"]
+    assert "intracranial volume (confidence)" not in rows["a"]
+    # A later run reads the rows back, with another model whose table has no such columns.
+    with CaseTable(path, ("eye",), cases="abc") as table:
+        assert table.volumes() == {"a": volumes, "b": healthy, "c": cut}
+    assert rows_of(path) == rows
+    with CaseTable(tmp_path / "plain.csv", classes) as table:
+        table.add(record("c", volumes=tuple(cut)))
+    assert "intracranial" not in (tmp_path / "plain.csv").read_text()
 
 
 def test_each_row_is_in_the_file_at_once(tmp_path: Path):

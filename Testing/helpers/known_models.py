@@ -101,7 +101,16 @@ class _KnownSegmenter(MaskSegmenter):
         plan = plan_for(spacing=spacing, channels=channels)
         # The second class of "rated" may be wrong.
         estimator = known_estimator([0.9, 0.6]) if name == "rated" else None
-        super().__init__(model, plan, labels, device="cpu", name=name, estimator=estimator)
+        inside = [label.name for label in labels] if name == "head" else []
+        super().__init__(
+            model,
+            plan,
+            labels,
+            device="cpu",
+            name=name,
+            estimator=estimator,
+            intracranial=inside,
+        )
 
     def open(self, volume, **options):
         if self.name == "huge_array":
@@ -121,8 +130,8 @@ def known_segmenter(name: str) -> Segmenter:
     Args:
         name: "threshold"; a key of `_ON_ENCODE`; "slow_loading"; "huge_array", "spilling",
             "many_slabs" or "echo" for the session and its result; "coarse", "sided" or
-            "two_channels" for the plan and the labels; "rated" for an estimator of the Dice;
-            "anything" for a small SAM.
+            "two_channels" for the plan and the labels; "rated" for an estimator of the Dice; "head"
+            for the intracranial volume; "anything" for a small SAM.
     """
     if name == "anything":
         return SamSegmenter(small_sam(), device="cpu", name=name)

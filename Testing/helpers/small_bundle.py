@@ -19,6 +19,7 @@ def small_bundle(
     name: str = "small",
     channels: int = 1,
     class_names: tuple[str, str] = ("Bright", "Dark"),
+    card: dict[str, object] | None = None,
 ) -> Path:
     """Write a bundle of a small random network that finds both of its classes in any image."""
     torch.manual_seed(4)
@@ -43,5 +44,5 @@ def small_bundle(
         Label(value, class_name, color)
         for value, (class_name, color) in enumerate(zip(class_names, colors, strict=True), 1)
     )
-    save_bundle(folder, name, "Small", own_weights(model), config, plan, labels, (), (0,))
+    save_bundle(folder, name, "Small", own_weights(model), config, plan, labels, (), (0,), card)
     return folder

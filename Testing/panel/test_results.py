@@ -12,11 +12,11 @@ from Testing import host
 from Testing.helpers.paths import ROOT
 from Testing.helpers.threshold_model import two_blobs
 from Testing.panel.helpers import blobs_volume, segmentations
-from Testing.slicer.helpers import GRIDS, segment_names
+from Testing.slicer.helpers import GRIDS, add_roi, segment_names
 
 # On this grid the model resamples nothing.
 GRID = GRIDS["axis-aligned"]
-ASYMMETRY, DICE = 3, 4
+SHARE, ASYMMETRY, DICE = 3, 4, 5
 
 
 def test_classes_can_be_hidden_shown_and_jumped_to(user, scene):
@@ -110,6 +110,66 @@ def test_asymmetry_is_shown_for_models_with_two_sides(user):
     assert not table.isColumnHidden(ASYMMETRY)
     user.segment(blobs_volume(GRID), "threshold")
     assert table.isColumnHidden(ASYMMETRY)
+
+
+def test_the_intracranial_volume_and_the_share_of_each_class_are_shown(user, scene, tmp_path):
+    import qt
+    import slicer
+
+    table = user.ui.resultsTable
+    user.segment(blobs_volume(GRID), "head")
+    ml = [(two_blobs() == value).sum() / 1000 for value in (1, 2)]
+    assert user.found == ["Anterior", "Posterior", "intracranial volume"]
+    assert user.table[2] == ["intracranial volume", "", f"{sum(ml):.2f}"]
+    shares = [f"{100 * one / sum(ml):.2f}" for one in ml]
+    assert [table.item(row, SHARE).text() for row in range(3)] == [*shares, "100.00"]
+    assert not table.isColumnHidden(SHARE)
+    # A segment that is only hidden is part of the sum.
+    table.item(0, 0).setCheckState(qt.Qt.Unchecked)
+    user.click(user.ui.copyButton)
+    rows = list(csv.DictReader(io.StringIO(qt.QApplication.clipboard().text()), delimiter="\t"))
+    assert [row["structure"] for row in rows] == user.found
+    assert [float(row["intracranial_percent"]) for row in rows] == pytest.approx(
+        [*map(float, shares), 100], abs=0.01
+    )
+    # The sum is no segment: it has no box to tick, nowhere to jump to and nothing to edit.
+    assert not table.item(2, 0).flags() & qt.Qt.ItemIsUserCheckable
+    slice_node = scene.AddNewNodeByClass("vtkMRMLSliceNode")
+    slice_node.SetLayoutName("Red")
+    before = slicer.util.arrayFromVTKMatrix(slice_node.GetSliceToRAS())
+    table.cellClicked.emit(2, 0)
+    assert np.array_equal(slicer.util.arrayFromVTKMatrix(slice_node.GetSliceToRAS()), before)
+    user.segment(blobs_volume(GRID), "threshold")
+    assert user.found == ["Anterior", "Posterior"]
+    assert table.isColumnHidden(SHARE)
+
+
+def test_without_one_of_its_segments_no_intracranial_volume_is_shown(user, scene, tmp_path):
+    removed = "No intracranial volume is shown, because segments were removed."
+    table = user.ui.resultsTable
+    user.segment(blobs_volume(GRID), "head")
+    (node,) = segmentations(scene)
+    user.click(user.ui.undoButton)
+    assert removed not in user.ui.resultsInfo.text, "the user has removed all of them"
+    user.click(user.ui.redoButton)
+    assert "intracranial volume" in user.found
+    node.GetSegmentation().RemoveSegment(node.GetSegmentation().GetNthSegmentID(1))
+    assert user.found == ["Anterior", "Posterior"]
+    assert table.isColumnHidden(SHARE)
+    assert removed in user.ui.resultsInfo.text
+    host.messages.answers.append(str(tmp_path / "volumes"))
+    user.click(user.ui.exportButton)
+    assert "intracranial" not in (tmp_path / "volumes.csv").read_text(encoding="utf-8-sig")
+
+
+def test_an_roi_has_no_intracranial_volume(user, scene):
+    volume = blobs_volume(GRID)
+    user.choose_volume(volume)
+    user.ui.roiSelector.setCurrentNode(add_roi((2, 2, 2), (20, 15, 9), GRID))
+    user.segment(volume, "head")
+    assert user.found
+    assert "intracranial volume" not in user.found
+    assert user.ui.resultsTable.isColumnHidden(SHARE)
 
 
 def test_the_table_is_copied_and_exported(user, tmp_path):

@@ -75,6 +75,25 @@ def test_the_table_shows_the_classes_of_the_shown_frame(user, scene, sequence, t
     ]
 
 
+def test_each_frame_has_an_intracranial_volume_of_its_own(user, scene, sequence, tmp_path):
+    browser, _volume = sequence
+    user.choose_model("head")
+    user.click(user.ui.segmentButton)
+    user.wait()
+    (node,) = segmentations(scene)
+    show_frame(browser, 1)
+    assert user.found == ["Anterior", "intracranial volume"]
+    show_frame(browser, 2)
+    assert user.found == ["Anterior", "Posterior", "intracranial volume"]
+    node.GetSegmentation().RemoveSegment(node.GetSegmentation().GetNthSegmentID(0))
+    path = tmp_path / "volumes.csv"
+    host.messages.answers.append(str(path))
+    user.click(user.ui.exportButton)
+    with path.open(encoding="utf-8-sig") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["structure"] == "intracranial volume"]
+    assert [row["case"].split(" ", 1)[1] for row in rows] == ["frame 1 (0 ms)", "frame 2 (40 ms)"]
+
+
 def test_one_undo_reverts_all_frames(user, scene, sequence):
     browser, _volume = sequence
     user.click(user.ui.segmentButton)

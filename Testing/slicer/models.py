@@ -13,6 +13,7 @@ KNOWN_MODELS = (
     "threshold",
     "sided",
     "rated",
+    "head",
     "two_channels",
     "coarse",
     "echo",

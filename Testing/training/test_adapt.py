@@ -27,7 +27,9 @@ GRID = np.diag([1.0, 1.0, 2.0, 1.0])
 @pytest.fixture(scope="session")
 def base(trained: Path, made_once: Callable[..., Path]) -> Path:
     """A bundle that finds both classes."""
-    return made_once("adapt-base", lambda folder: export_run(trained, folder / "base")) / "base"
+    card = {"intracranial": "all"}
+    made = made_once("adapt-base", lambda folder: export_run(trained, folder / "base", card))
+    return made / "base"
 
 
 def upper_half(labelmap: np.ndarray, value: int, new: int) -> np.ndarray:
@@ -94,6 +96,8 @@ def test_the_new_bundle_tells_where_it_comes_from(base: Path, adapted: Path):
     assert facts["cases"] == 3 and facts["held_out"] == 1
     assert facts["dice_before"] == {"Cap": 0.0} and facts["dice_after"]["Cap"] > 0.6
     assert bundle.estimator is None and not learning_folder(adapted).exists()
+    # Nobody has said on which side of the skull the new class lies.
+    assert load_bundle(base).intracranial and not bundle.intracranial
 
 
 def test_a_model_that_is_not_better_is_not_written(base: Path, tmp_path: Path):

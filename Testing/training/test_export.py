@@ -109,6 +109,17 @@ def test_a_bundle_has_the_background_weight_of_the_card_or_of_validation(run: Pa
     assert models.load_bundle(tmp_path / "other").background_weight == 1.2
 
 
+def test_a_card_states_the_classes_that_fill_the_skull_by_their_new_names(
+    run: Path, tmp_path: Path
+):
+    assert export_run(run, tmp_path / "plain").intracranial == ()
+    every = export_run(run, tmp_path / "every", {"intracranial": "all"})
+    assert every.intracranial == ("Bright", "Dark")
+    renamed = {"labels": {"Dark": {"name": "lobe"}}, "intracranial": ["lobe"]}
+    assert export_run(run, tmp_path / "one", renamed).intracranial == ("lobe",)
+    assert Segmenter.from_model(tmp_path / "one", device="cpu").intracranial == ("lobe",)
+
+
 def test_the_folder_of_a_training_predicts_like_its_bundle(
     run: Path, dataset: Path, tmp_path: Path
 ):
@@ -199,6 +210,8 @@ def test_a_bundle_with_a_wrong_background_weight_is_refused(run: Path, tmp_path:
         ({"labels": {"Bright": {"color": "red"}}}, "label 'Bright' cannot be used"),
         ({"largest_component": [1]}, "values of no class"),
         ({"largest_component": 10}, "card cannot be used"),
+        ({"intracranial": True}, "'intracranial' must be \"all\" or a list of class names"),
+        ({"intracranial": ["Bright", "Lobe"]}, "'intracranial' has names of no class: Lobe"),
     ],
 )
 def test_a_card_of_another_kind_is_refused(

@@ -102,6 +102,7 @@ EXAMPLES = {
             DeviceUsed("cpu", "no GPU"),
             ("a note",),
             1.5,
+            ("Anterior",),
         ),
         {
             "labelmap": {"path": "/f/labelmap-2.raw", "shape": [3, 4, 5], "dtype": "|u1"},
@@ -134,6 +135,7 @@ EXAMPLES = {
             "device": {"name": "cpu", "reason": "no GPU"},
             "notes": ["a note"],
             "seconds": 1.5,
+            "intracranial": ["Anterior"],
         },
     ),
     "keep_corrections params": (

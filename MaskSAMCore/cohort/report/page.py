@@ -24,10 +24,11 @@ from MaskSAMCore.cohort.report.outliers import (
     class_volumes,
 )
 from MaskSAMCore.cohort.report.pictures import draw_picture
-from MaskSAMCore.cohort.table import Row, paths_of, volumes_of_row
+from MaskSAMCore.cohort.table import Row, RowVolume, paths_of, volumes_of_row
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import write_text
 from MaskSAMCore.labels import Label, default_colors
+from MaskSAMCore.volumetry import INTRACRANIAL
 
 # Column of the table with the lower bound of the expected Dice, which not all models have.
 EXPECTED_DICE = "expected_dice_low"
@@ -150,7 +151,7 @@ def write_report(
         raise MaskSAMError(f"{folder} has no cases to report: segment some first")
     volumes = {name: volumes_of_row(row) for name, row in rows.items() if row["status"] == "done"}
     classes = class_volumes(
-        {name: {c: ml for c, (ml, _) in found.items()} for name, found in volumes.items()}
+        {name: {c: one.ml for c, one in found.items()} for name, found in volumes.items()}
     )
     cases = _ordered([_case(row, classes, folder, path.parent) for row in rows.values()])
     numbers = {case.name: case.number for case in cases}
@@ -177,6 +178,9 @@ def write_report(
             "limit": OUTLIER,
             "classes": _class_data(classes, colors),
             "cases": _data(cases, classes, volumes),
+            "has_shares": any(
+                one.share is not None for found in volumes.values() for one in found.values()
+            ),
         },
         has_dice=any(case.dice is not None for case in cases),
         has_scores=any(one.scores for one in classes),
@@ -198,7 +202,8 @@ def _case(row: Row, classes: Sequence[ClassVolumes], folder: Path, base: Path) -
         for one in classes
         if abs(scores.get(one.name, 0.0)) > OUTLIER
     ]
-    ml = [one.ml[name] for one in classes if name in one.ml]
+    # The intracranial volume is a sum of classes.
+    ml = [one.ml[name] for one in classes if name in one.ml and one.name != INTRACRANIAL]
     return ReportCase(
         number=0,
         name=name,
@@ -314,18 +319,19 @@ def _class_data(classes: Sequence[ClassVolumes], colors: Sequence[str]) -> list[
 def _data(
     cases: Sequence[ReportCase],
     classes: Sequence[ClassVolumes],
-    volumes: Mapping[str, Mapping[str, tuple[float, float]]],
+    volumes: Mapping[str, Mapping[str, RowVolume]],
 ) -> list[list[Any]]:
-    """Return volume, confidence and score of the classes of each case; None if unknown."""
-    found = []
+    """Return volume, confidence, score and share of the classes of each case; None if unknown."""
+    found: list[list[Any]] = []
     for case in cases:
         own = volumes.get(case.name, {})
         found.append(
             [
                 [
-                    round(own[one.name][0], 4),
-                    round(own[one.name][1], 3),
-                    round(one.scores[case.name], 2) if one.scores else None,
+                    round(own[one.name].ml, 4),
+                    _rounded(own[one.name].confidence, 3),
+                    _rounded(one.scores.get(case.name), 2),
+                    _rounded(own[one.name].share, 2),
                 ]
                 if one.name in own
                 else None
@@ -333,6 +339,10 @@ def _data(
             ]
         )
     return found
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def _counts(cases: Sequence[ReportCase]) -> list[tuple[str, str, int]]:

@@ -90,7 +90,8 @@ function fill(details) {
   const own = data.cases[Number(details.closest(".case").dataset.number)];
   const table = element("table");
   const head = table.createTHead().insertRow();
-  for (const text of ["class", "ml", "median", "confidence", "sd", "0 to 250 % of the median"]) {
+  const shares = data.has_shares ? ["% of intracranial"] : [];
+  for (const text of ["class", "ml", ...shares, "median", "confidence", "sd", "0 to 250 % of the median"]) {
     const cell = element("th", text);
     cell.scope = "col";
     head.append(cell);
@@ -98,7 +99,7 @@ function fill(details) {
   const body = table.createTBody();
   data.classes.forEach((one, index) => {
     if (!own[index]) return;
-    const [ml, confidence, score] = own[index];
+    const [ml, confidence, score, share] = own[index];
     const row = body.insertRow();
     if (Math.abs(score ?? 0) > data.limit) row.className = "outlier";
     const name = element("th", one.name);
@@ -108,7 +109,8 @@ function fill(details) {
     name.prepend(swatch);
     row.append(name);
     const cells = [
-      ml.toFixed(2), one.median.toFixed(2), ml > 0 ? confidence.toFixed(2) : "–",
+      ml.toFixed(2), ...(data.has_shares ? [share?.toFixed(2) ?? "–"] : []),
+      one.median.toFixed(2), confidence?.toFixed(2) ?? "–",
       score === null ? "–" : (score > 0 ? "+" : "") + score.toFixed(1).replace("-", "−"),
     ];
     for (const text of cells) row.append(element("td", text));

@@ -40,6 +40,7 @@ class SamSegmenter:
         name: name of the model.
         version: first digits of the SHA-256 of the checkpoint; empty if the model has no file.
         labels: empty, because a SAM has no classes.
+        intracranial: empty likewise.
         plan: None, because slices are used as they are in the volume.
         channels: 1.
         tta: "none", because there are no mirrored passes.
@@ -51,6 +52,7 @@ class SamSegmenter:
     needs_boxes = True
     estimates_dice = False
     labels: tuple[Label, ...] = ()
+    intracranial: tuple[str, ...] = ()
     plan = None
     channels = 1
     tta: TestTimeAugmentation = "none"

@@ -68,6 +68,11 @@ class FrameSequence:
             )
         return volume_from_node(node, stored)
 
+    def stored(self, node: vtkMRMLNode, frame: int) -> vtkMRMLNode | None:
+        """Return what the sequence of a node holds for a frame; None if it holds nothing."""
+        sequence = self.browser.GetSequenceNode(node)
+        return None if sequence is None else sequence.GetDataNodeAtValue(self.values[frame], True)
+
     def segmentations_of(self, node: vtkMRMLSegmentationNode) -> vtkMRMLSequenceNode:
         """Return the sequence that a segmentation shows frames of; a new one if it has none.
 

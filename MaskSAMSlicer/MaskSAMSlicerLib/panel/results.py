@@ -1,9 +1,10 @@
-"""The panel's section of results: classes with confidence, volume, asymmetry and expected Dice;
-undo; export."""
+"""The panel's section of results: classes with confidence, volume, share of the intracranial
+volume, asymmetry and expected Dice; undo; export."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import qt
@@ -17,24 +18,24 @@ from MaskSAMCore.volumetry import (
     LOW_DICE,
     StructureVolume,
     estimated,
+    has_shares,
     structure_volumes,
     volume_table,
     write_volume_table,
 )
 from MaskSAMSlicerLib.mrml.run_record import forget_checksums, volumes_of
 from MaskSAMSlicerLib.mrml.segment_editor import edit
-from MaskSAMSlicerLib.mrml.segments import FoundClass
 from MaskSAMSlicerLib.mrml.sequences import FrameSequence
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.mrml.volumes import place_in_world
 from MaskSAMSlicerLib.panel.dialogs import ask_save_path, show_swatch
 from MaskSAMSlicerLib.panel.progress import ProgressView
-from MaskSAMSlicerLib.run import Outcome
+from MaskSAMSlicerLib.run import FrameResult, Outcome
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
 
-_ASYMMETRY_COLUMN, _DICE_COLUMN = 3, 4
+_SHARE_COLUMN, _ASYMMETRY_COLUMN, _DICE_COLUMN = 3, 4, 5
 # Readable on light and on dark backgrounds.
 _RED = "#e0442e"
 
@@ -102,6 +103,10 @@ class ResultsView(VTKObservationMixin):
         if sequence is not None:
             modified = vtk.vtkCommand.ModifiedEvent
             self.addObserver(sequence.browser, modified, self._on_browser_modified)
+        elif outcome.intracranial:
+            segmentation = outcome.node.GetSegmentation()
+            for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved):
+                self.addObserver(segmentation, event, self._on_segments_changed)
         self._frame = 0 if sequence is None else sequence.selected
         self._fill()
 
@@ -122,36 +127,49 @@ class ResultsView(VTKObservationMixin):
             self._frame = browser.GetSelectedItemNumber()
             self._fill()
 
-    def _shown(self) -> tuple[Sequence[FoundClass], Sequence[str]]:
-        """Return the classes and segment IDs of the shown frame, or of the only one."""
-        outcome = self._outcome
-        if not outcome.frames:
-            return outcome.found, outcome.segment_ids
-        if 0 <= self._frame < len(outcome.frames):
-            frame = outcome.frames[self._frame]
-            return frame.found, frame.segment_ids
-        return (), ()
+    def _on_segments_changed(self, *_event: object) -> None:
+        if self._node() is not None:
+            self._fill()
+
+    def _results(self) -> Sequence[Outcome | FrameResult]:
+        """Return the result of each frame, or the only one."""
+        return self._outcome.frames or (self._outcome,)
+
+    def _shown(self) -> Outcome | FrameResult | None:
+        """Return the result of the shown frame, or the only one; None for a frame without one."""
+        results = self._results()
+        return results[self._frame] if 0 <= self._frame < len(results) else None
 
     def _fill(self) -> None:
-        found, segment_ids = self._shown()
+        shown = self._shown()
         table = self._ui.resultsTable
         blocked = table.blockSignals(True)
-        table.setRowCount(len(found))
-        rows = self._volumes(found)
-        for index, (item, segment_id, row) in enumerate(zip(found, segment_ids, rows, strict=True)):
-            name = qt.QTableWidgetItem(item.label.name)
+        rows = [] if shown is None else self._volumes(self._frame)
+        classes = [] if shown is None else zip(shown.found, shown.segment_ids, strict=True)
+        table.setRowCount(len(rows))
+        # The last row may be the intracranial volume, which is no class.
+        for index, (row, of_class) in enumerate(zip_longest(rows, classes)):
+            name = qt.QTableWidgetItem(row.name)
             name.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
-            name.setCheckState(qt.Qt.Checked if self._visible(segment_id) else qt.Qt.Unchecked)
-            show_swatch(name, item.label.color)
-            name.setData(qt.Qt.UserRole, segment_id)
+            if of_class is None:
+                name.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
+                name.setData(qt.Qt.UserRole, "")
+            else:
+                item, segment_id = of_class
+                name.setCheckState(qt.Qt.Checked if self._visible(segment_id) else qt.Qt.Unchecked)
+                show_swatch(name, item.label.color)
+                name.setData(qt.Qt.UserRole, segment_id)
             table.setItem(index, 0, name)
+            confidence = "" if row.confidence is None else f"{row.confidence:.2f}"
+            share = "" if row.share is None else f"{row.share:.2f}"
             asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:+.1f}"
-            texts = (f"{row.confidence:.2f}", f"{row.ml:.2f}", asymmetry)
+            texts = (confidence, f"{row.ml:.2f}", share, asymmetry)
             for column, text in enumerate(texts, start=1):
                 cell = qt.QTableWidgetItem(text)
                 cell.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
                 table.setItem(index, column, cell)
             table.setItem(index, _DICE_COLUMN, _dice_cell(row))
+        table.setColumnHidden(_SHARE_COLUMN, not has_shares([rows]))
         table.setColumnHidden(_ASYMMETRY_COLUMN, all(row.asymmetry is None for row in rows))
         table.setColumnHidden(_DICE_COLUMN, not estimated([rows]))
         table.blockSignals(blocked)
@@ -176,20 +194,44 @@ class ResultsView(VTKObservationMixin):
         elif not outcome.found:
             lines = [_("No class was found: check the volume, the ROI and the model.")]
         lines += [note for note in outcome.notes if note not in self._warnings]
+        undone = outcome.undo.can_redo
+        if not undone and self._shown() is not None and self._lacks_segments(self._frame):
+            lines.append(_("No intracranial volume is shown, because segments were removed."))
         self._ui.resultsInfo.text = "\n".join(lines)
 
-    def _volumes(self, found: Sequence[FoundClass]) -> list[StructureVolume]:
-        structures = [(item.label.name, item.confidence, item.voxels) for item in found]
-        expected = {one.label.name: (one.expected_dice, one.expected_dice_low) for one in found}
-        return structure_volumes(structures, self._outcome.voxel_ml, expected)
+    def _volumes(self, frame: int) -> list[StructureVolume]:
+        """Return the volumes of a frame, or of the only result, which has number 0."""
+        result = self._results()[frame]
+        structures = [(item.label.name, item.confidence, item.voxels) for item in result.found]
+        expected = {
+            one.label.name: (one.expected_dice, one.expected_dice_low) for one in result.found
+        }
+        intracranial = () if self._lacks_segments(frame) else result.intracranial
+        return structure_volumes(structures, self._outcome.voxel_ml, expected, intracranial)
+
+    def _lacks_segments(self, frame: int) -> bool:
+        """Return whether segments were removed that are part of the intracranial volume."""
+        result = self._results()[frame]
+        ids = [
+            segment_id
+            for item, segment_id in zip(result.found, result.segment_ids, strict=True)
+            if item.label.name in result.intracranial
+        ]
+        node = self._node()
+        sequence = FrameSequence.of(node) if self._outcome.frames else None
+        if sequence is not None:
+            node = sequence.stored(node, frame)
+        present = [] if node is None else node.GetSegmentation().GetSegmentIDs()
+        return not set(ids) <= set(present)
 
     def _all_volumes(self, name: str) -> dict[str, list[StructureVolume]]:
         """Return the volumes of each frame by its title, or those of the only one by a name."""
-        outcome = self._outcome
-        if not outcome.frames:
-            return {name: self._volumes(outcome.found)}
+        frames = self._outcome.frames
+        if not frames:
+            return {name: self._volumes(0)}
         return {
-            f"{name} {frame.title}".strip(): self._volumes(frame.found) for frame in outcome.frames
+            f"{name} {frame.title}".strip(): self._volumes(number)
+            for number, frame in enumerate(frames)
         }
 
     def _copy(self, _checked: bool = False) -> None:
@@ -232,10 +274,9 @@ class ResultsView(VTKObservationMixin):
     def _jump(self, row: int, _column: int) -> None:
         node = self._node()
         segment_id = self._ui.resultsTable.item(row, 0).data(qt.Qt.UserRole)
-        if node is None or node.GetSegmentation().GetSegment(segment_id) is None:
+        if not segment_id or node is None or node.GetSegmentation().GetSegment(segment_id) is None:
             return
-        found, _ids = self._shown()
-        item = found[row]
+        item = self._shown().found[row]
         doubtful = item.expected_dice_low is not None and item.expected_dice_low < LOW_DICE
         place = node.GetSegmentCenterRAS(segment_id)
         if doubtful and item.weakest_place is not None:
@@ -268,12 +309,14 @@ class ResultsView(VTKObservationMixin):
         if self._outcome.undo.can_undo:
             self._outcome.undo.undo()
             forget_checksums(self._node())
+        self._show_info()
         self._update_buttons()
 
     def _redo(self, _checked: bool = False) -> None:
         if self._outcome.undo.can_redo:
             self._outcome.undo.redo()
             forget_checksums(self._node())
+        self._show_info()
         self._update_buttons()
 
     def _update_buttons(self) -> None:

@@ -24,7 +24,7 @@ from MaskSAMCore.io import write_labelmap, write_volume
 from MaskSAMCore.io.files import write_bytes
 from MaskSAMCore.labels import Label
 from MaskSAMCore.pictures import thumbnail
-from MaskSAMCore.volumetry import StructureVolume
+from MaskSAMCore.volumetry import StructureVolume, structure_volumes
 from Testing.helpers.browser import browser, needs_browser
 
 LABELS = (Label(1, "Big $x$ <b>", (0.9, 0.2, 0.1)), Label(2, "Small", (0.1, 0.4, 0.9)))
@@ -225,6 +225,42 @@ def test_cases_with_the_lowest_expected_dice_come_first_where_it_is_known(tmp_pa
     write_report(tmp_path / "report.html", rows, tmp_path, LABELS)
     names = re.findall('data-name="([^"]*)"', (tmp_path / "report.html").read_text("utf-8"))
     assert names[:4] == ["broken", "case_9", "case_3", "case_5"]
+
+
+@needs_browser
+def test_shares_of_the_intracranial_volume_are_shown_where_they_are_known(tmp_path: Path):
+    names = [one.name for one in LABELS]
+    found = [(names[0], 0.9, 30.0), (names[1], 0.8, 10.0)]
+    known = structure_volumes(found, 1.0, intracranial=names)
+    with CaseTable(None, names, intracranial=names) as table:
+        table.add(record("whole", tmp_path, volumes=tuple(known)))
+        table.add(record("cut", tmp_path, volumes=volumes(30, 0)))
+    write_report(tmp_path / "report.html", table.rows, tmp_path, LABELS)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    # The volume of all classes does not count their sum again.
+    assert sorted(re.findall('data-total="([^"]*)"', page)) == ["30.0", "40.0"]
+    with browser() as driver:
+        driver.get((tmp_path / "report.html").as_uri())
+        cells = {}
+        for case in driver.find_elements(By.CSS_SELECTOR, ".case"):
+            case.find_element(By.CSS_SELECTOR, ".volumes summary").click()
+            rows = WebDriverWait(driver, 30).until(
+                lambda _, case=case: case.find_elements(By.CSS_SELECTOR, "tbody tr")
+            )
+            cells[case.get_attribute("data-name")] = [
+                [cell.text for cell in row.find_elements(By.CSS_SELECTOR, "th, td")][:5]
+                for row in rows
+            ]
+        assert problems(driver) == []
+    assert cells["whole"] == [
+        [names[0], "30.00", "75.00", "30.00", "0.90"],
+        [names[1], "10.00", "25.00", "5.00", "0.80"],
+        ["intracranial volume", "40.00", "–", "40.00", "–"],
+    ]
+    assert cells["cut"] == [
+        [names[0], "30.00", "–", "30.00", "0.90"],
+        [names[1], "0.00", "–", "5.00", "–"],
+    ]
 
 
 def test_names_cannot_leave_their_place_in_the_page(tmp_path: Path, monkeypatch):
