@@ -114,7 +114,7 @@ def results_table(rows: Sequence[StructureVolume]) -> Table:
     sides = any(row.asymmetry is not None for row in rows)
     table.add_column("class")
     rated, shared = estimated([rows]), has_shares([rows])
-    headings = ["volume (ml)", *(["of intracranial (%)"] if shared else [])]
+    headings = ["volume (ml)", *(["share (%)"] if shared else [])]
     headings += [*(["asymmetry (%)"] if sides else []), "score"]
     for heading in (*headings, *(["expected Dice", "at least"] if rated else [])):
         table.add_column(heading, justify="right")

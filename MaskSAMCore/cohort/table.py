@@ -277,6 +277,7 @@ def volumes_of_row(row: Row) -> dict[str, RowVolume]:
 def _volumes(row: Row) -> list[StructureVolume]:
     """Return the volumes and confidences of the classes in a row that were found."""
     volumes = {name: one for name, one in volumes_of_row(row).items() if one.ml > 0}
+    # The intracranial volume has no confidence: it is summed up again.
     found = [
         (name, one.confidence, one.ml)
         for name, one in volumes.items()
