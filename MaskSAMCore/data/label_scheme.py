@@ -18,7 +18,17 @@ from numpy.typing import NDArray
 from MaskSAMCore.labels import side_of
 
 # Keys of dataset.json, or of a --targets file, that describe labelmaps.
-KEYS = ("labels", "targets", "pairs", "surroundings", "tissues", "contrasts", "file_ending", "name")
+KEYS = (
+    "labels",
+    "targets",
+    "pairs",
+    "surroundings",
+    "tissues",
+    "lesions",
+    "contrasts",
+    "file_ending",
+    "name",
+)
 # Other alphabets have digits too, of which int() refuses some; no value has more digits.
 _DIGITS = re.compile(r"[0-9]{1,9}")
 # Labelmaps are written with 16 bits.
@@ -39,6 +49,8 @@ class LabelScheme:
         mirrored: for each label the label on the other side of the body, or itself.
         surroundings: labels that are removed when an image is stripped, such as the skull.
         tissues: tissue number of each label; labels of one tissue look alike.
+        lesions: for each label the label of lesions within it, or itself; empty if none has
+            lesions.
         contrasts: for each common kind of image the mean intensity, 0 to 1, of every label; NaN
             for labels with any intensity.
         description: JSON values that the scheme was read from; a run keeps them.
@@ -52,6 +64,7 @@ class LabelScheme:
     mirrored: tuple[int, ...]
     surroundings: tuple[int, ...]
     tissues: tuple[int, ...]
+    lesions: tuple[int, ...]
     contrasts: tuple[tuple[float, ...], ...]
     description: dict[str, Any]
 
@@ -73,7 +86,9 @@ def read_scheme(description: Mapping[str, Any]) -> tuple[LabelScheme | None, lis
             ``targets``: a list of label names, or class names mapped to one or several label names;
             without it every label is a class. ``pairs``: lists of a left and a right name, ``[]``
             for none; without it the words "left" and "right" in names decide. ``surroundings``: a
-            list of names. ``tissues``: lists of names that look alike. ``contrasts``: kinds of
+            list of names. ``tissues``: lists of names that look alike. ``lesions``: names of labels
+            mapped to the label of lesions within them, which synthesised images get at random
+            places; a side that is not named has those of the other. ``contrasts``: kinds of
             image mapped to intensities, 0 to 1, by name; an intensity given for one side applies
             to the other side too.
 
@@ -96,6 +111,7 @@ def read_scheme(description: Mapping[str, Any]) -> tuple[LabelScheme | None, lis
     mirrored = reader.mirrored(description.get("pairs"))
     surroundings = reader.indices(description.get("surroundings", []), "surroundings")
     tissues = reader.tissues(description.get("tissues", []), mirrored)
+    lesions = reader.lesions(description.get("lesions", {}), mirrored)
     contrasts = reader.contrasts(description.get("contrasts", {}), mirrored)
     targets = [0] * len(names)
     ordered = sorted(merged.items(), key=lambda item: min(item[1], default=0))
@@ -116,6 +132,7 @@ def read_scheme(description: Mapping[str, Any]) -> tuple[LabelScheme | None, lis
         mirrored=mirrored,
         surroundings=surroundings,
         tissues=tissues,
+        lesions=lesions,
         contrasts=contrasts,
         description={key: description[key] for key in KEYS if key in description},
     )
@@ -209,6 +226,19 @@ class _Reader:
             for index in found:
                 tissue[index] = tissue[mirrored[index]] = min(found)
         return tuple(tissue)
+
+    def lesions(self, wanted: Any, mirrored: Sequence[int]) -> tuple[int, ...]:
+        """Return for each label the label of lesions within it, or itself."""
+        if not isinstance(wanted, dict) or not all(isinstance(v, str) for v in wanted.values()):
+            self.problems.append("'lesions' must map names of labels to the label of their lesions")
+            return ()
+        pairs = [self.indices([str(name), label], "lesions") for name, label in wanted.items()]
+        named = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+        if 0 in named or 0 in named.values():
+            self.problems.append("'lesions': the background neither has lesions nor is one")
+        other = {mirrored[within]: mirrored[label] for within, label in named.items()}
+        lesions = {**other, **named}
+        return tuple(lesions.get(i, i) for i in range(len(self.names))) if lesions else ()
 
     def contrasts(self, wanted: Any, mirrored: Sequence[int]) -> tuple[tuple[float, ...], ...]:
         """Return the intensities of each kind of image; a side that is not named has those of the

@@ -101,7 +101,6 @@ class TrainingData:
         windows: WindowDataset | SynthesizedWindows,
         batch: int,
         workers: int,
-        device: str = "cpu",
     ) -> DataLoader[Any]:
         """Return an endless sequence of batches.
 
@@ -109,10 +108,9 @@ class TrainingData:
             windows: windows of :meth:`windows`.
             batch: number of windows that a process computes at a time.
             workers: number of processes that prepare windows.
-            device: device that the windows are prepared on.
         """
         # A GPU cannot be shared with worker processes: it synthesises windows between the steps.
-        if self.scheme is not None and device != "cpu":
+        if isinstance(windows, SynthesizedWindows) and windows.device != "cpu":
             workers = 0
         windows.numbers = WindowNumbers(batch)
         return DataLoader(

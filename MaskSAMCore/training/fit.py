@@ -89,7 +89,8 @@ class FitOptions:
             them.
         stop_after: minutes after which this part of the training ends, to be resumed; None for the
             whole training.
-        workers: number of processes for each device that prepare windows.
+        workers: number of processes for each device that prepare windows. A GPU synthesises images
+            itself unless there are two or more.
         seed: seed of all random numbers of a new training.
         sam_checkpoint: weights of the frozen SAM, which presets with a frozen SAM need.
         weights: folder of a model bundle or of another run whose weights a new training starts
@@ -242,10 +243,11 @@ def _fit(
         f" at most every {record.settings.validation_minutes:g} minutes and at the end"
     )
     trainer = _trainer(options, processes, record, data, report)
-    windows = data.windows(record.settings, record.seed, _restarts(checkpoint), kind)
+    synthesizer = "cpu" if options.workers > 1 else kind
+    windows = data.windows(record.settings, record.seed, _restarts(checkpoint), synthesizer)
     module.synthesis_contrasts = windows.common_contrasts
     module.windows = windows
-    loader = data.loader(windows, batch, options.workers, kind)
+    loader = data.loader(windows, batch, options.workers)
     with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore")
         if processes.count > 1 and not processes.external:

@@ -63,6 +63,23 @@ def test_a_contrast_covers_both_sides_and_leaves_other_labels_open():
     assert plain is not None and plain.contrasts == ()
 
 
+def test_lesions_of_a_side_apply_to_the_other():
+    scheme, _ = read_scheme(changed(lesions={"left half": "left core"}))
+    assert scheme is not None
+    lesion = {name: scheme.names[scheme.lesions[i]] for i, name in enumerate(scheme.names)}
+    assert lesion["left half"] == "left core" and lesion["right half"] == "right core"
+    assert lesion["middle"] == "middle"
+    named, _ = read_scheme(
+        changed(lesions={"right half": "left core", "left half": "middle", "middle": "left core"})
+    )
+    assert named is not None
+    lesion = {name: named.names[named.lesions[i]] for i, name in enumerate(named.names)}
+    assert (lesion["right half"], lesion["left half"]) == ("left core", "middle")
+    assert lesion["middle"] == "left core"
+    plain, _ = read_scheme(DESCRIPTION)
+    assert plain is not None and plain.lesions == ()
+
+
 def test_given_pairs_replace_the_words_in_names():
     labels = {"background": 0, "left atrium": 1, "right atrium": 2}
     scheme, _ = read_scheme({"labels": labels, "pairs": []})
@@ -91,6 +108,13 @@ def test_given_pairs_replace_the_words_in_names():
         (changed(surroundings=["hat"]), "'surroundings' has names that are not in 'labels'"),
         (changed(pairs=[["left half"]]), "'pairs' must be"),
         (changed(tissues=["left half"]), "tissues"),
+        (changed(lesions=["middle"]), "'lesions' must map"),
+        (changed(lesions={"middle": 3}), "'lesions' must map"),
+        (changed(lesions={"middle": "background"}), "the background neither has lesions nor is"),
+        (
+            changed(lesions={"middle": "nose"}),
+            "'lesions' has names that are not in 'labels': nose",
+        ),
         (changed(contrasts=[0.5]), "'contrasts' must map"),
         (changed(contrasts={"T1": {"middle": 1.5}}), "'contrasts' must map"),
         (

@@ -78,12 +78,7 @@ class BSplineTransform:
             Uint8 of ``shape``; positions outside the labelmap get its outermost voxels.
         """
         device = labelmap.indices.device
-        bases = [
-            spline_basis(voxel_centres(length, mm) + length / 2, gap, length)[:count].to(device)
-            for length, mm, gap, count in zip(
-                self.extent, spacing, self.knot_spacing, shape, strict=True
-            )
-        ]
+        bases = grid_bases(self.extent, shape, spacing, self.knot_spacing, device)
         index: Tensor | None = None
         sizes = zip(labelmap.indices.shape, labelmap.spacing, strict=True)
         for axis, (size, mm) in enumerate(sizes):
@@ -113,6 +108,32 @@ def along_axes(volume: Tensor, matrices: Sequence[Tensor]) -> Tensor:
             rest = volume.shape[1:]
             volume = (matrix @ volume.reshape(len(volume), -1)).reshape(-1, *rest)
     return volume
+
+
+def grid_bases(
+    extent: Sequence[float],
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    knot_spacing: Sequence[float],
+    device: torch.device,
+) -> list[Tensor]:
+    """Return the values of cubic B-spline basis functions at the voxels of a grid in a window.
+
+    Args:
+        extent: size of the window along each axis in mm.
+        shape: voxels of the grid along each axis.
+        spacing: mm of the grid's voxels along each axis.
+        knot_spacing: distance of the control points along each axis in mm.
+        device: device of the result.
+
+    Returns:
+        For each axis (voxels, control points), see :func:`spline_basis`.
+    """
+    axes = zip(extent, shape, spacing, knot_spacing, strict=True)
+    return [
+        spline_basis(voxel_centres(length, mm) + length / 2, gap, length)[:count].to(device)
+        for length, count, mm, gap in axes
+    ]
 
 
 def spline_basis(positions: Tensor, knot_spacing: float, length: float) -> Tensor:

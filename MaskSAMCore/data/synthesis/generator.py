@@ -6,10 +6,11 @@ heads:
 
 1. Affine map, smooth deformation and left-right flip form one cubic B-spline from window to
    labelmap, so that labels are looked up once.
-2. Intensities of each label follow a Gaussian, on a grid as fine as the labelmap's.
-3. Blur and acquisition are one matrix for each axis, whose rows are slice profiles.
-4. Bias field, noise and gamma are applied to the acquired voxels.
-5. One interpolation matrix for each axis resamples to the network's grid, as inference does.
+2. Random blobs within a label, such as the white matter, become lesions.
+3. Intensities of each label follow a Gaussian, on a grid as fine as the labelmap's.
+4. Blur and acquisition are one matrix for each axis, whose rows are slice profiles.
+5. Bias field, noise and gamma are applied to the acquired voxels.
+6. One interpolation matrix for each axis resamples to the network's grid, as inference does.
 
 All steps are in torch, run on any device and take their random numbers from one `RandomSource`.
 """
@@ -33,6 +34,7 @@ from MaskSAMCore.data.synthesis.deformation import (
     voxel_centres,
 )
 from MaskSAMCore.data.synthesis.labelmap import Labelmap
+from MaskSAMCore.data.synthesis.lesions import LesionField
 from MaskSAMCore.data.synthesis.random_source import RandomSource
 from MaskSAMCore.labels import GOLDEN_RATIO
 
@@ -42,6 +44,10 @@ _FWHM = 2.3548
 _TISSUE_DIFFERENCE = 0.06
 # Largest mean and standard deviation of a dark background.
 _DARK_MEAN, _DARK_SPREAD = 0.06, 0.02
+# Distances of the control points of lesions in mm, and their thresholds in standard deviations.
+# With the lowest one a tenth of the tissue are lesions, with the highest hardly any.
+_LESION_KNOT_SPACING = (3.0, 9.0)
+_LESION_THRESHOLD = (1.3, 3.2)
 # Control points of the bias field are at least this many mm apart.
 _BIAS_KNOT_SPACING = 40.0
 
@@ -57,6 +63,7 @@ class SynthesisRanges:
         deformation: largest standard deviation of the control points' shifts in mm.
         knot_spacing: distance of the deformation's control points in mm.
         flip: probability of a left-right flip, for labels that have sides.
+        lesions: probability of lesions, for label schemes that have them.
         common_contrasts: probability that the contrast is one of the label scheme's, not random.
         spread: largest standard deviation of intensities within a label.
         shared_means: probability that labels of one tissue get nearly the same mean intensity.
@@ -77,6 +84,7 @@ class SynthesisRanges:
     deformation: float = 3.0
     knot_spacing: float = 32.0
     flip: float = 0.5
+    lesions: float = 0.6
     common_contrasts: float = 0.0
     spread: float = 0.1
     shared_means: float = 0.5
@@ -149,18 +157,23 @@ class ImageGenerator:
         """
         flipped = self.scheme.paired and rng.bernoulli(self.ranges.flip)
         transform = self._transform(centre, flipped, rng)
-        image = self._image(labelmap, transform, rng)
+        lesions: LesionField | None = None
+        if self.scheme.lesions and rng.bernoulli(self.ranges.lesions):
+            lesions = self._lesions(rng)
+        image = self._image(labelmap, transform, lesions, rng)
         class_of_label = torch.tensor(self.scheme.targets)
         if flipped:
             class_of_label = class_of_label[torch.tensor(self.scheme.mirrored)]
         labels = transform.sample(labelmap, self.window, self.spacing)
+        if lesions is not None:
+            labels = lesions.apply(labels, self.spacing)
         classes = class_of_label.to(rng.device).index_select(0, labels.int().flatten())
         classes = classes.reshape(self.window)
         image, classes = self._cropped(image, classes, rng)
         return _standardized(image)[None], classes
 
     def generate_image(self, labelmap: Labelmap, rng: RandomSource) -> Tensor:
-        """Return an image of a whole labelmap without deformation or cropping.
+        """Return an image of a whole labelmap without deformation, lesions or cropping.
 
         Args:
             labelmap: a labelmap whose grid equals the window's.
@@ -169,7 +182,7 @@ class ImageGenerator:
         Returns:
             Float32 (D, R, C), intensities of about 0 to 1.
         """
-        return self._image(labelmap, BSplineTransform.identity(labelmap), rng)
+        return self._image(labelmap, BSplineTransform.identity(labelmap), None, rng)
 
     def _transform(
         self, centre: Sequence[float], flipped: bool, rng: RandomSource
@@ -192,7 +205,23 @@ class ImageGenerator:
         """Size of the window along each axis in mm."""
         return [n * mm for n, mm in zip(self.window, self.spacing, strict=True)]
 
-    def _image(self, labelmap: Labelmap, transform: BSplineTransform, rng: RandomSource) -> Tensor:
+    def _lesions(self, rng: RandomSource) -> LesionField:
+        """Return random lesions of a window."""
+        return LesionField.random(
+            self.scheme.lesions,
+            self._extent,
+            rng.uniform(*_LESION_KNOT_SPACING),
+            rng.uniform(*_LESION_THRESHOLD),
+            rng,
+        )
+
+    def _image(
+        self,
+        labelmap: Labelmap,
+        transform: BSplineTransform,
+        lesions: LesionField | None,
+        rng: RandomSource,
+    ) -> Tensor:
         """Return the image on the network's grid, (T, H, W), intensities of about 0 to 1."""
         ranges, device, extent = self.ranges, rng.device, self._extent
         # The fine grid divides the network's voxels into whole parts of about the labelmap's size.
@@ -201,7 +230,10 @@ class ImageGenerator:
         ]
         shape = [n * part for n, part in zip(self.window, parts, strict=True)]
         fine = [mm / part for mm, part in zip(self.spacing, parts, strict=True)]
-        labels = transform.sample(labelmap, shape, fine).int().flatten()
+        sampled = transform.sample(labelmap, shape, fine)
+        if lesions is not None:
+            sampled = lesions.apply(sampled, fine)
+        labels = sampled.int().flatten()
         means, spreads, stripped = self._label_intensities(rng)
         image = rng.normal_tensor([labels.numel()])
         image.mul_(spreads.to(device).index_select(0, labels))

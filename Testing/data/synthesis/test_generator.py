@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 
 from MaskSAMCore.data.label_scheme import LabelScheme, read_scheme
-from MaskSAMCore.data.synthesis.generator import SynthesisRanges
+from MaskSAMCore.data.synthesis.generator import ImageGenerator, SynthesisRanges
 from MaskSAMCore.data.synthesis.labelmap import Labelmap
 from Testing.data.synthesis.helpers import (
     PLAIN,
@@ -22,10 +22,11 @@ from Testing.data.synthesis.helpers import (
     uncropped_labelmap,
     window_at_centre,
 )
-from Testing.helpers.labelled_heads import DESCRIPTION, head
+from Testing.helpers.labelled_heads import DESCRIPTION, LABELS, head
 
 # Every label is a class of its own.
 EVERY_LABEL = replace(label_scheme(), targets=tuple(range(7)))
+LESIONS = ["left lesion", "right lesion"]
 
 
 def correlation_along(image: np.ndarray, axis: int) -> float:
@@ -167,3 +168,48 @@ def test_a_cropped_part_of_the_window_has_no_class():
     image, classes = window_at_centre(generator, labelmap, 3)
     assert 0 < (classes == 0).mean() < 0.8
     assert image[classes == 0].max() == image.min()
+
+
+def lesion_generator(share: float) -> tuple[LabelScheme, ImageGenerator]:
+    """Return a scheme whose halves have lesions, and a generator of windows with them."""
+    description = {
+        "labels": {**LABELS, "left lesion": 25, "right lesion": 57},
+        "targets": {"left side": "left half", "right side": "right half", "lesion": LESIONS},
+        "lesions": {"left half": "left lesion"},
+        "contrasts": {"plain": {"left half": 0.5, "left lesion": 0.9, "middle": 0.2}},
+    }
+    scheme, problems = read_scheme(description)
+    assert scheme is not None, problems
+    ranges = replace(PLAIN, lesions=share, common_contrasts=1.0)
+    return scheme, image_generator(ranges, scheme=scheme)
+
+
+def test_lesions_lie_within_their_tissue_and_look_like_their_label():
+    scheme, generator = lesion_generator(1.0)
+    values = head()
+    indices = np.searchsorted(scheme.values, values).astype(np.uint8)
+    labelmap = Labelmap(torch.from_numpy(indices), (1.0, 1.0, 1.0))
+    lesion = scheme.classes.index("lesion") + 1
+    found = []
+    for seed in range(6):
+        image, classes = window_at_centre(generator, labelmap, seed)
+        halves = np.isin(values, [LABELS["left half"], LABELS["right half"]])
+        inside = classes == lesion
+        assert not (inside & ~halves).any()
+        found.append(inside.sum() / halves.sum())
+        for name, side in (("left half", "left side"), ("right half", "right side")):
+            healthy = classes == scheme.classes.index(side) + 1
+            own = inside & (values == LABELS[name])
+            assert (healthy | own == (values == LABELS[name])).all()
+            if own.sum() > 5:
+                assert image[own].mean() > image[healthy].max()
+    # Some windows have few lesions, none has more lesions than tissue.
+    assert max(found) > 0.02 and min(found) < max(found) / 2 and max(found) < 0.25
+
+
+def test_without_lesions_the_tissue_is_whole():
+    scheme, generator = lesion_generator(0.0)
+    indices = np.searchsorted(scheme.values, head()).astype(np.uint8)
+    labelmap = Labelmap(torch.from_numpy(indices), (1.0, 1.0, 1.0))
+    _, classes = window_at_centre(generator, labelmap, 0)
+    np.testing.assert_array_equal(classes, scheme.classes_of(indices))
