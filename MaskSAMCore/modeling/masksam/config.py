@@ -48,11 +48,14 @@ class MaskSAMConfig(SamNetworkConfig):
         mask_prompt: form of the mask prompts: "logits" (as in SAM's training) or "binary" masks of
             the prompt generator, or "box", the filled box prompt, so that the decoder is told
             where a mask is but not its outline.
-        box_kinds: the decoder is told whether a box is proposed or the user's, and whether the
-            user's box is tight on its slice.
+        box_kinds: boxes that only bound their class on a slice have a learned embedding of their
+            own, which is used in training only, so that the decoder learns to fill all others.
         generator_maps: the upscaled image embeddings of the decoder get the prompt generator's maps
             at 2 and 4 times the token grid as well.
         generator_channels: widths of the prompt generator at 1, 2 and 4 times the token grid.
+        generator_joins: the maps that meet at a level of the prompt generator are joined by
+            "concatenation", or by their "sum", which halves the arithmetic of the level's
+            convolutions.
         generator_grid: grid of the prompt generator's masks, "tokens" (4 times the token grid) or
             "window" (as fine as the window, as in the paper). A level that leads there has half the
             channels of the one below, but at least 16.
@@ -85,6 +88,7 @@ class MaskSAMConfig(SamNetworkConfig):
     box_kinds: bool = False
     generator_maps: bool = False
     generator_channels: tuple[int, int, int] = (256, 128, 128)
+    generator_joins: Literal["concatenation", "sum"] = "concatenation"
     generator_grid: Literal["tokens", "window"] = "tokens"
     deep_supervision: bool = False
     mask_upscaling: Literal["bilinear", "learned"] = "bilinear"

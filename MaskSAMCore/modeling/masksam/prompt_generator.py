@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +14,7 @@ from MaskSAMCore.modeling.layers import (
     Checkpointed,
     ConvolutionBlock,
     Upsample,
+    add,
     channels_first,
     channels_last,
     repeated,
@@ -104,14 +106,19 @@ class PromptGenerator(Checkpointed):
         # Mask prompts need no boxes of their refined form.
         self.boxes_of_refined = config.mask_prompt == "box"
         self.gives_maps = config.generator_maps
+        sums = config.generator_joins == "sum"
+        shallow = fine if sums else fine // 2
         self.skip_deep = nn.Linear(2 * dim, coarse)
         self.skip_middle = Upsample(dim, middle)
-        self.skip_shallow = nn.Sequential(Upsample(dim, fine // 2), Upsample(fine // 2, fine // 2))
-        self.level_coarse = _level(prompt_dim + coarse + one, coarse)
+        self.skip_shallow = nn.Sequential(Upsample(dim, fine // 2), Upsample(fine // 2, shallow))
+        self.join_coarse = Join((prompt_dim, coarse, one), coarse, sums)
+        self.level_coarse = _level(self.join_coarse.width, coarse)
         self.up_middle = Upsample(coarse, middle)
-        self.level_middle = _level(2 * middle + two, middle)
+        self.join_middle = Join((middle, middle, two), middle, sums)
+        self.level_middle = _level(self.join_middle.width, middle)
         self.up_fine = Upsample(middle, fine)
-        self.level_fine = _level(fine + fine // 2 + four, fine)
+        self.join_fine = Join((fine, shallow, four), fine, sums)
+        self.level_fine = _level(self.join_fine.width, fine)
         widths = [coarse, middle, fine]
         self.further = nn.ModuleList()
         if config.generator_grid == "window":
@@ -180,17 +187,20 @@ class PromptGenerator(Checkpointed):
     def coarse_level(self, features: ImageFeatures, *maps: Tensor) -> Tensor:
         """Return the level (B, C, T, h, w) of the token grid."""
         deep = self.skip_deep(torch.cat(features.taps[2:], -1))
-        return _join(self.level_coarse, features.neck, deep, *maps)
+        coarse: Tensor = self.level_coarse(self.join_coarse(features.neck, deep, *maps))
+        return coarse
 
     def middle_level(self, coarse: Tensor, tap: Tensor, *maps: Tensor) -> Tensor:
         """Return the level (B, C, T, 2h, 2w)."""
         finer = self.up_middle(channels_last(coarse))
-        return _join(self.level_middle, finer, self.skip_middle(tap), *maps)
+        middle: Tensor = self.level_middle(self.join_middle(finer, self.skip_middle(tap), *maps))
+        return middle
 
     def fine_level(self, middle: Tensor, tap: Tensor, *maps: Tensor) -> Tensor:
         """Return the level (B, C, T, 4h, 4w)."""
         finer = self.up_fine(channels_last(middle))
-        return _join(self.level_fine, finer, self.skip_shallow(tap), *maps)
+        fine: Tensor = self.level_fine(self.join_fine(finer, self.skip_shallow(tap), *maps))
+        return fine
 
     def per_query(self, x: Tensor) -> Tensor:
         """Return (B, N, T, c) for x (B, T, N c)."""
@@ -211,6 +221,35 @@ class PromptGenerator(Checkpointed):
         return torch.where(present[..., None], chosen, learned)
 
 
+class Join(nn.Module):
+    """Join of the channels-last maps that meet at a level.
+
+    Args:
+        widths: channels of the maps; 0 for an absent map.
+        output: channels of the level.
+        sums: sum the maps, each after a linear layer, instead of concatenating them.
+
+    Attributes:
+        width: channels of the joined map.
+    """
+
+    def __init__(self, widths: Sequence[int], output: int, sums: bool) -> None:
+        super().__init__()
+        self.width = output if sums else sum(widths)
+        self.layers: nn.ModuleList | None = None
+        if sums:
+            self.layers = nn.ModuleList(nn.Linear(width, output) for width in widths if width)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Return the joined map, channels-first."""
+        if self.layers is None:
+            return channels_first(torch.cat(maps, -1))
+        first, *others = (layer(x) for layer, x in zip(self.layers, maps, strict=True))
+        for other in others:
+            first = add(first, other)
+        return channels_first(first)
+
+
 class FurtherLevel(nn.Module):
     """Level with twice the in-plane resolution of the one below."""
 
@@ -227,11 +266,6 @@ class FurtherLevel(nn.Module):
 
 def _level(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(ConvolutionBlock(inputs, outputs), ConvolutionBlock(outputs, outputs))
-
-
-def _join(level: nn.Module, *parts: Tensor) -> Tensor:
-    """Concatenate channels-last maps and return the channels-first output of a level."""
-    return level(channels_first(torch.cat(parts, -1)))
 
 
 def pool(level: Tensor, cells: int) -> Tensor:

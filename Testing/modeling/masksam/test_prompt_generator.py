@@ -24,3 +24,20 @@ def test_learned_boxes_have_ordered_corners_inside_the_window() -> None:
     boxes = fraction_boxes(torch.randn(1000, 4) * 10)
     assert bool((boxes[:, 2:] >= boxes[:, :2]).all())
     assert float(boxes.min()) >= 0 and float(boxes.max()) <= 1
+
+
+def test_summed_maps_all_reach_the_masks() -> None:
+    config = small_masksam_config(stem_pyramid=True, stem_channels=(4, 8, 16))
+    model = build_model(config.replace(generator_joins="sum"))
+    images = torch.randn(1, 1, *config.window)
+    model.encode(images).proposals.masks.square().sum().backward()
+    generator = model.generator
+    for join in (generator.join_coarse, generator.join_middle, generator.join_fine):
+        assert len(join.layers) == 3
+        assert all(bool(layer.weight.grad.any()) for layer in join.layers)
+    assert count(model.generator) < count(build_model(config).generator)
+
+
+def count(module: torch.nn.Module) -> int:
+    """Return the number of parameters."""
+    return sum(p.numel() for p in module.parameters())
