@@ -27,8 +27,9 @@ class MaskSAMSlicer(ScriptedLoadableModule):
         self.parent.dependencies = []
         self.parent.contributors = ["PLACEHOLDER_CONTRIBUTORS"]
         self.parent.helpText = _(
-            "Segments 29 structures of the brain in MR images of any contrast, the head and body of"
-            " the hippocampus in T1-weighted MR, and any structure inside boxes that you draw, as"
+            "Segments 29 structures of the brain, cerebrospinal fluid and white matter lesions in"
+            " MR images of any contrast, the head and body of the hippocampus in T1-weighted MR,"
+            " and any structure inside boxes that you draw, as"
             " named, editable segments. An independent implementation of MaskSAM, a Segment"
             " Anything Model that prompts itself. For research only, not for diagnosis. Images"
             " never leave this computer."

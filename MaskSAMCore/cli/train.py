@@ -58,10 +58,10 @@ def train(
     output: Path | None = typer.Option(None, "-o", "--output", help="Folder of the run."),
     preset: str = typer.Option(
         "tiny",
-        help="Network and hyperparameters: tiny, tiny_decoder, brain, acdc, synapse, amos;"
-        " acdc_prompted, synapse_prompted; masam_tiny, masam_b, masam_h; unet; ablation_b1 to _b9,"
-        " acdc_ablation_b1 to _b9; tiny_masks, tiny_boxes, tiny_both; samed, med_sa, 3dsam_adapter,"
-        " sam3d, each also with _tiny.",
+        help="Network and hyperparameters: tiny, compact, compact_decoder, brain; acdc, synapse,"
+        " amos; acdc_prompted, synapse_prompted; masam_tiny, masam_b, masam_h; unet; ablation_b1 to"
+        " _b9, acdc_ablation_b1 to _b9; tiny_masks, tiny_boxes, tiny_both; samed, med_sa,"
+        " 3dsam_adapter, sam3d, each also with _tiny.",
     ),
     recipe: Recipe = typer.Option(
         Recipe.ours,
@@ -147,7 +147,10 @@ def train(
         " before the time of a job is over. SIGTERM and SIGUSR1 do the same at once.",
     ),
     workers: int = typer.Option(
-        1, min=0, help="Number of processes for each device that augment windows."
+        1,
+        min=0,
+        help="Number of processes for each device that prepare windows. A GPU synthesises images"
+        " itself unless there are two or more.",
     ),
     seed: int = typer.Option(
         0,

@@ -105,7 +105,6 @@ PARTS: dict[str, Callable[[MaskSAM], None]] = {
     "mask prompts": with_prompts(lambda prompts: {"masks": None}),
     "box corners (the whole window instead)": with_prompts(whole_window),
     "mask prompts and box corners": with_prompts(lambda p: {"masks": None, **whole_window(p)}),
-    "kinds of boxes": with_prompts(lambda prompts: {"box_kinds": None}),
     "auxiliary class tokens": with_prompts(
         lambda prompts: {"class_tokens": torch.zeros_like(prompts.class_tokens)}
     ),

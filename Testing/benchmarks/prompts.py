@@ -1,6 +1,8 @@
 """Dice with proposals, with the auxiliary masks alone, and with true and shifted boxes.
 
     python -m Testing.benchmarks.prompts DATASET --splits splits.json --side val -m hippocampus
+    python -m Testing.benchmarks.prompts LABELMAPS --targets Docs/brain/labels.json \
+        --splits Docs/brain/splits.json --side val -m brain
 
 Boxes go through the public interface, as a user's would: one box for each slice of the network's
 depth axis, or one for the whole structure. The result is then limited to the boxes, which itself
@@ -22,11 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
+from MaskSAMCore.data.dataset import LabelledCase, examine_dataset, load_cases, open_dataset
+from MaskSAMCore.data.synthesis.windows import synthesized_case
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.geometry import Box, axis_mapping
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.modeling import Network
+from Testing.benchmarks.brain_maps import FIRST_SEED
 
 
 class Wrapped(Network):
@@ -63,9 +67,7 @@ class NotHeld(Wrapped):
             return prediction
         changed = self.model.prompt_queries(prediction.class_logits, embedding.proposals, prompts)
         without = None if self.with_masks else changed.class_index >= 0
-        return self.model.run_decoder(
-            embedding, changed.boxes, changed.masks, without, box_kinds=changed.kinds
-        )
+        return self.model.run_decoder(embedding, changed.boxes, changed.masks, without)
 
 
 class WholeWindow(Wrapped):
@@ -137,6 +139,39 @@ def inside(boxes: list[Box], shape: tuple[int, int, int]) -> list[Box]:
     return [box for box in boxes if not box.clipped(shape).empty]
 
 
+def class_indices(segmenter: MaskSegmenter, labelmap: np.ndarray) -> np.ndarray:
+    """Return a labelmap of a model with the indices of the classes in place of their values."""
+    values = [label.value for label in segmenter.labels]
+    table = np.zeros(max(values) + 1, np.uint8)
+    table[values] = range(1, len(values) + 1)
+    return table[labelmap]
+
+
+def read_cases(
+    folder: Path, names: list[str], targets: Path | None, images: int
+) -> list[LabelledCase]:
+    """Return cases, or images synthesised from labelmaps.
+
+    Args:
+        folder: nnU-Net dataset folder.
+        names: names of the cases.
+        targets: JSON file that describes the labels of labelmaps without images, or None.
+        images: number of images of each labelmap.
+    """
+    if targets is None:
+        return load_cases(open_dataset(folder), names)
+    dataset, problems = examine_dataset(folder, targets)
+    scheme = dataset.scheme
+    if problems or scheme is None:
+        raise SystemExit("; ".join(problems) or "the labelmaps have no description")
+    cases = load_cases(dataset, names)
+    return [
+        synthesized_case(case, scheme, FIRST_SEED + number)
+        for case in cases
+        for number in range(images)
+    ]
+
+
 def measure(
     segmenter: MaskSegmenter,
     cases: list[LabelledCase],
@@ -148,7 +183,7 @@ def measure(
         with segmenter.open(case.channels) as session:
             for mode, draw in draws.items():
                 boxes = None if draw is None else inside(draw(case), case.labelmap.shape)
-                found = session.segment(boxes=boxes).labelmap
+                found = class_indices(segmenter, session.segment(boxes=boxes).labelmap)
                 values = range(1, len(segmenter.labels) + 1)
                 rows[mode].append(dice_scores(found, case.labelmap, values))
     return {mode: np.array(scores) for mode, scores in rows.items()}
@@ -170,7 +205,7 @@ def followed(
             at = []
             for shift in (0.0, distance):
                 boxes = inside(slice_boxes(case, names, orientation, shift), case.labelmap.shape)
-                found = session.segment(boxes=boxes).labelmap
+                found = class_indices(segmenter, session.segment(boxes=boxes).labelmap)
                 voxels = [np.argwhere(found == value + 1)[:, ::-1] for value in range(len(names))]
                 at.append([v.mean(0) if len(v) else np.full(3, np.nan) for v in voxels])
             moved = np.delete(np.subtract(at[1], at[0]), depth, axis=1).mean(1)
@@ -202,7 +237,7 @@ def grown(
     rows = []
     for case in cases:
         with segmenter.open(case.channels) as session:
-            before = session.segment(boxes=None).labelmap
+            before = class_indices(segmenter, session.segment(boxes=None).labelmap)
             for value, name in enumerate(names, start=1):
                 true = int((case.labelmap == value).sum())
                 if not 0 < int((before == value).sum()) <= largest * true:
@@ -210,7 +245,8 @@ def grown(
                 (tight,) = (box for box in whole_boxes(case, names) if box.class_name == name)
                 lower, upper = np.array(tight.lower) - margin, np.array(tight.upper) + margin
                 box = Box(name, tuple(lower), tuple(upper))
-                found = before, session.segment(boxes=[box], overwrite=True).labelmap
+                after = session.segment(boxes=[box], overwrite=True).labelmap
+                found = before, class_indices(segmenter, after)
                 volumes = [(labels == value).sum() / true for labels in found]
                 scores = [dice_scores(labels, case.labelmap, [value])[0] for labels in found]
                 rows.append([*volumes, *scores])
@@ -222,14 +258,18 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--splits", type=Path, required=True)
     parser.add_argument("--side", default="val")
+    parser.add_argument("--targets", type=Path, help="description of labelmaps without images")
+    parser.add_argument("--images", type=int, default=2, help="images of each labelmap")
     parser.add_argument("-m", "--model", default="hippocampus")
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument(
-        "--brief", action="store_true", help="only without boxes and with true ones"
+        "--brief",
+        action="store_true",
+        help="only without boxes, with true ones and with whole windows",
     )
     options = parser.parse_args()
     names = json.loads(options.splits.read_text(encoding="utf-8"))[options.side]
-    cases = load_cases(open_dataset(options.dataset), names)
+    cases = read_cases(options.dataset, names, options.targets, options.images)
     segmenter = MaskSegmenter.from_model(options.model)
     auxiliary = engine_of(segmenter, AuxiliaryOnly)
     free, tokens = engine_of(segmenter, NotHeld), engine_of(segmenter, BoxTokensAlone)
@@ -265,12 +305,13 @@ def main() -> None:
     ]
     if options.brief:
         brief = ("automatic", "true boxes, one a slice", "true box, one a class")
-        rows = [("", segmenter, {mode: held[mode] for mode in brief})]
+        rows = [("", segmenter, {mode: held[mode] for mode in brief}), rows[2]]
     for what, engine, draws in rows:
         for mode, values in measure(engine, cases, draws).items():
-            mean = values.mean(1)
+            mean = np.nanmean(values, 1)
             automatic = mean if mode == "automatic" else automatic
-            change, per_class = mean - automatic, " ".join(f"{v:.4f}" for v in values.mean(0))
+            classes_mean = np.nanmean(values, 0)
+            change, per_class = mean - automatic, " ".join(f"{v:.4f}" for v in classes_mean)
             print(
                 f"{what + mode:42s} {mean.mean():.4f} ({mean.std():.4f})  {per_class}"
                 f"  {change.min():+.4f} {change.max():+.4f}",

@@ -70,7 +70,7 @@ def test_the_bundle_is_small_and_states_its_labels_data_and_licence():
     assert sum(p.stat().st_size for p in folder.iterdir()) < 25e6
     card = json.loads((folder / "masksam.json").read_text(encoding="utf-8"))
     names = [label["name"] for label in card["labels"]]
-    assert len(names) == 29 and "left hippocampus" in names
+    assert len(names) == 31 and "left hippocampus" in names
     assert all(label["terminology"]["type"]["value"] for label in card["labels"])
     assert card["card"]["needs_roi"] is False
     (data,) = card["card"]["training_data"]
@@ -138,7 +138,7 @@ def test_inverted_intensities_change_the_result_little(
 def test_the_label_scheme_the_card_and_the_split_of_the_training_agree():
     description = json.loads((ROOT / "Docs/brain/labels.json").read_text(encoding="utf-8"))
     scheme, problems = read_scheme(description)
-    assert not problems and scheme is not None and len(scheme.classes) == 29
+    assert not problems and scheme is not None and len(scheme.classes) == 31
     path = resources() / "Models/cards/brain.json"
     card = json.loads(path.read_text(encoding="utf-8"))
     assert set(card["labels"]) == set(scheme.classes)
@@ -149,7 +149,7 @@ def test_the_label_scheme_the_card_and_the_split_of_the_training_agree():
         side = label.terminology.type_modifier
         assert (side.meaning.lower() if side else "") in ("", label.name.split()[0])
         kinds.add((label.terminology.type, side))
-    assert len(kinds) == 29
+    assert len(kinds) == 31
     split = json.loads((ROOT / "Docs/brain/splits.json").read_text(encoding="utf-8"))
     assert len(split["train"]) == 14 and len(split["val"]) == 2
     assert not set(split["train"]) & set(split["val"])

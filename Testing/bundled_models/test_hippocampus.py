@@ -86,12 +86,12 @@ def test_the_demo_writes_named_segments_with_codes_for_slicer(demo: Path):
     assert found == ["Left anterior", "Left posterior", "Right anterior", "Right posterior"]
     assert "SCT^5366008^Hippocampus" in image.GetMetaData("Segment0_Tags")
     image = sitk.ReadImage(str(demo / "brain.seg.nrrd"))
-    found = {image.GetMetaData(f"Segment{n}_Name") for n in range(29)}
+    found = {image.GetMetaData(f"Segment{n}_Name") for n in range(31)}
     assert {"left hippocampus", "right cerebral cortex", "brain stem"} <= found
 
 
 def test_the_demos_pictures_show_every_structure_in_its_colour(demo: Path):
-    for name, count in (("brain", 29), ("hippocampi", 4)):
+    for name, count in (("brain", 31), ("hippocampi", 4)):
         segmentation = sitk.ReadImage(str(demo / f"{name}.seg.nrrd"))
         picture = sitk.GetArrayFromImage(sitk.ReadImage(str(demo / f"{name}.png")))
         for n in range(count):
@@ -187,13 +187,13 @@ def test_box_prompts_change_the_masks_of_the_decoder_itself(
     assert prompted["shifted"].mean() < automatic - 0.2
 
 
-def test_without_its_boxes_the_decoder_finds_nothing_and_a_box_finds_a_missed_class(
+def test_without_its_boxes_the_decoder_misses_a_class_that_a_box_finds(
     segmenter: MaskSegmenter, cases: list[LabelledCase]
 ):
     names = [label.name for label in segmenter.labels]
     boxes = {"missed": None, "box": lambda c: whole_boxes(c, names)}
     found = measure(engine_of(segmenter, WholeWindow), cases[:2], boxes)
-    assert found["missed"].mean() < 0.3
+    assert found["missed"].min(1).max() < 0.2
     assert found["box"].mean() > 0.8
 
 

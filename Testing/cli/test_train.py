@@ -22,10 +22,10 @@ def test_a_folder_that_is_not_a_dataset_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--preset", "nonsense"], "unknown preset 'nonsense': choose one of tiny, tiny_decoder"),
+        (["--preset", "nonsense"], "unknown preset 'nonsense': choose one of tiny, compact"),
         (
-            ["--preset", "tiny_decoder"],
-            "'tiny_decoder' trains the decoder alone: give the model with",
+            ["--preset", "compact_decoder"],
+            "'compact_decoder' trains the decoder alone: give the model with",
         ),
         (["--preset", "acdc"], "adapts a frozen SAM: give its official weights with --sam-check"),
         (["--preset", "acdc", "--sam-checkpoint", "absent.pth"], "cannot be read"),

@@ -30,9 +30,7 @@ def test_network_and_training_are_read_back_from_json(preset: Preset) -> None:
 
 
 def test_an_unknown_preset_is_refused_with_the_names_of_all() -> None:
-    with pytest.raises(
-        MaskSAMError, match="unknown preset 'mini': choose one of tiny, tiny_decoder"
-    ):
+    with pytest.raises(MaskSAMError, match="unknown preset 'mini': choose one of tiny, compact"):
         find_preset("mini")
     assert "unet, ablation_b1 to ablation_b9" in preset_names()
 

@@ -18,7 +18,7 @@ from torch.testing import assert_close
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.masam import MASAM_TINY
-from MaskSAMCore.presets.small import TINY, TINY_DECODER
+from MaskSAMCore.presets.small import COMPACT_DECODER, TINY
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.run_folder import BEST, TrainingRecord
 from Testing.helpers.paths import ROOT
@@ -120,7 +120,9 @@ def test_a_decoder_that_is_trained_alone_keeps_the_encoder_and_the_prompt_genera
     dataset: Path, trained: Path, tmp_path: Path
 ):
     run = tmp_path / "run"
-    options = FitOptions(dataset, run, TINY_DECODER, device="cpu", workers=0, weights=trained)
+    boxes = {"mask_prompt": "box", "box_kinds": True, "generator_maps": True}
+    preset = dataclasses.replace(COMPACT_DECODER, network=TINY.network.replace(**boxes))
+    options = FitOptions(dataset, run, preset, device="cpu", workers=0, weights=trained)
     fit(options, lambda _: None, SMALL, SHORT)
     before, after = load_file(trained / BEST), load_file(run / BEST)
     changed = {name for name, value in before.items() if not torch.equal(after[name], value)}

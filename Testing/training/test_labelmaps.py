@@ -88,7 +88,8 @@ def test_a_training_learns_from_synthesised_images_alone(run: Path, data: Traini
     learned = evaluator.score(load_weights(record, run / BEST), "cpu")
     torch.manual_seed(1)
     untrained = evaluator.score(build_model(record.config).eval(), "cpu")
-    assert learned.dice["left side"] > 0.6 and learned.dice["right side"] > 0.6
+    # The decoder starts anew after half of the iterations.
+    assert min(learned.dice["left side"], learned.dice["right side"]) > 0.45
     assert learned.mean > untrained.mean + 0.25
 
 
@@ -155,3 +156,12 @@ def test_a_contrast_that_would_change_nothing_is_refused(
     assert main([*arguments, "--targets", str(targets), "--contrast", "0.5"]) == 2
     assert "leave --contrast out" in capfd.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_windows_are_synthesised_by_workers_on_the_processor_or_without_any_on_a_gpu(
+    run: Path, data: TrainingData
+):
+    settings = TrainingRecord.load(run).settings
+    for device, workers in (("cpu", 3), ("cuda", 0)):
+        windows = data.windows(settings, seed=1, device=device)
+        assert data.loader(windows, batch=1, workers=3).num_workers == workers

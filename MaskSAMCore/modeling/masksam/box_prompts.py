@@ -9,7 +9,6 @@ from torch import Tensor
 
 from MaskSAMCore.modeling.box_prompts import BoxPrompts
 from MaskSAMCore.modeling.boxes import clip_boxes, inside_boxes
-from MaskSAMCore.modeling.masksam.mask_decoder import BoxKind
 from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
 
 # Logit of excluded classes and voxels, whose probability is negligible.
@@ -28,14 +27,12 @@ class PromptedQueries(NamedTuple):
         masks: (B, N, T, 4h, 4w) logits of the mask prompts.
         class_index: (B, N, T), class of the user's box that the query has; -1 without a box.
         bounds: (B, N, T, 4), the user's box that bounds the query's mask; zeros without a box.
-        kinds: long (B, N, T), a :class:`BoxKind` for each box.
     """
 
     boxes: Tensor
     masks: Tensor
     class_index: Tensor
     bounds: Tensor
-    kinds: Tensor
 
 
 def apply_box_prompts(
@@ -51,13 +48,10 @@ def apply_box_prompts(
         class_logits: (B, N, T, K + 2) of the proposals.
         proposals: prompts of the generator.
         prompts: boxes of the user.
-        clip: clip the boxes of queries to a box that only bounds their class. A decoder that is
-            told the kinds of boxes receives the user's box itself, as if it was proposed: told
-            that a box only bounds its class, it hardly follows the box.
+        clip: without it every box replaces the query's box.
     """
     boxes, masks = proposals.boxes.clone(), proposals.masks.clone()
     bounds = torch.zeros_like(boxes)
-    kinds = torch.full(boxes.shape[:-1], int(BoxKind.PROPOSED), device=boxes.device)
     probability = class_logits.float().softmax(-1)
     classes = torch.full(probability.shape[:-1], -1, device=probability.device)
     for class_index in range(prompts.given.shape[1]):
@@ -69,20 +63,17 @@ def apply_box_prompts(
         batch, slices = active.nonzero(as_tuple=True)
         chosen = query[:, 0][active]
         box = prompts.boxes[:, class_index][active].to(boxes.dtype)
-        exact = torch.ones_like(active) if prompts.exact is None else prompts.exact[:, class_index]
-        tight = exact[active]
-        kinds[batch[tight], chosen[tight], slices[tight]] = BoxKind.TIGHT
-        if clip:
+        if clip and prompts.exact is not None:
             own = boxes[batch, chosen, slices]
             shown = probability[..., class_index].gather(1, query)[:, 0][active] > SHOWN
-            clipped = shown & ~tight
+            clipped = shown & ~prompts.exact[:, class_index][active]
             boxes[batch, chosen, slices] = torch.where(clipped[:, None], clip_boxes(own, box), box)
         else:
             boxes[batch, chosen, slices] = box
         bounds[batch, chosen, slices] = box
         masks[batch, chosen, slices] = cut_masks(masks[batch, chosen, slices], box)
         classes[batch, chosen, slices] = class_index
-    return PromptedQueries(boxes, masks, classes, bounds, kinds)
+    return PromptedQueries(boxes, masks, classes, bounds)
 
 
 def restrict_prediction(

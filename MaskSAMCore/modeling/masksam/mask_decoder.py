@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from enum import IntEnum
 from functools import reduce
 from typing import Any
 
@@ -36,21 +35,6 @@ _CHECKPOINTED_BYTES = 64 << 20
 _ALL = 1 << 30
 
 
-class BoxKind(IntEnum):
-    """Kinds of boxes that the decoder can be told apart.
-
-    Attributes:
-        PROPOSED: box of the prompt generator, or of the user in space.
-        TIGHT: box of the user, tight on its slice.
-        BOUND: box that only bounds its class on the slice. It keeps the loose boxes of a training
-            apart from the others.
-    """
-
-    PROPOSED = 0
-    TIGHT = 1
-    BOUND = 2
-
-
 @dataclass(frozen=True)
 class DecoderPrompts:
     """Prompts of N queries for each slice of B windows.
@@ -64,7 +48,7 @@ class DecoderPrompts:
             added to the prompts, or None.
         silent: bool (B, N, T), true for prompts whose masks get nothing from the upscaled image
             embeddings, see :meth:`MaskSAM.silent_prompts`; None computes them all.
-        box_kinds: long (B, N, T), a :class:`BoxKind` for each box, or None if all are proposed.
+        loose: bool (B, N, T), true for boxes that only bound their class on the slice, or None.
     """
 
     boxes: Tensor
@@ -73,7 +57,7 @@ class DecoderPrompts:
     without_mask: Tensor | None = None
     mask_embeddings: Tensor | None = None
     silent: Tensor | None = None
-    box_kinds: Tensor | None = None
+    loose: Tensor | None = None
 
     def select(self, queries: slice) -> DecoderPrompts:
         """Return the prompts of some queries."""
@@ -118,7 +102,7 @@ class AdaptedMaskDecoder(Checkpointed):
         self.class_head = nn.Linear(dim, config.num_classes + 2)
         self.box_kinds: nn.Parameter | None = None
         if config.box_kinds:
-            self.box_kinds = nn.Parameter(torch.zeros(len(BoxKind), 2, dim))
+            self.box_kinds = nn.Parameter(torch.zeros(2, 2, dim))
         self.grid = config.grid
         self.window = config.window[1:]
         self.from_half: nn.Linear | None = None
@@ -231,8 +215,7 @@ class AdaptedMaskDecoder(Checkpointed):
         output = output.expand(lead, slices, -1, -1)
         corners = sam.embed_boxes(prompts.boxes).reshape(lead, slices, 2, -1)
         if self.box_kinds is not None:
-            kinds = prompts.box_kinds
-            kind = BoxKind.PROPOSED if kinds is None else kinds.flatten(0, 1)
+            kind = 0 if prompts.loose is None else prompts.loose.flatten(0, 1).long()
             corners = corners + self.box_kinds[kind]
         classes = (prompts.class_tokens + self.class_token).reshape(lead, slices, 1, -1)
         tokens = torch.cat([output, corners.to(output.dtype), classes.to(output.dtype)], 2)

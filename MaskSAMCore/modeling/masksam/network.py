@@ -155,9 +155,7 @@ class MaskSAM(Network):
             return self.run_decoder(embedding, proposals.boxes, proposals.masks, silent=silent)
         prediction = self.run_decoder(embedding, proposals.boxes, proposals.masks)
         queries = self.prompt_queries(prediction.class_logits, proposals, prompts)
-        prediction = self.run_decoder(
-            embedding, queries.boxes, queries.masks, box_kinds=queries.kinds
-        )
+        prediction = self.run_decoder(embedding, queries.boxes, queries.masks)
         class_logits, mask_logits = restrict_prediction(
             prediction.class_logits, prediction.mask_logits, queries, prompts
         )
@@ -195,12 +193,7 @@ class MaskSAM(Network):
         own = prompted.class_index == class_index
         queries = own.any(2).any(0).nonzero()[:, 0]
         few = replace(embedding, proposals=embedding.proposals.select(queries))
-        prediction = self.run_decoder(
-            few,
-            prompted.boxes[:, queries],
-            prompted.masks[:, queries],
-            box_kinds=prompted.kinds[:, queries],
-        )
+        prediction = self.run_decoder(few, prompted.boxes[:, queries], prompted.masks[:, queries])
         own, bounds = own[:, queries], prompted.bounds[:, queries]
         inside = inside_boxes(bounds.flatten(0, 2), *self.config.window[1:])
         kept = inside.unflatten(0, own.shape) & own[..., None, None]
@@ -213,7 +206,7 @@ class MaskSAM(Network):
         masks: Tensor,
         without_mask: Tensor | None = None,
         silent: Tensor | None = None,
-        box_kinds: Tensor | None = None,
+        loose: Tensor | None = None,
     ) -> MaskPrediction:
         """Decode prompts.
 
@@ -223,7 +216,8 @@ class MaskSAM(Network):
             masks: logits of the mask prompts on the grid of the generator's masks.
             without_mask: bool (B, N, T), true for prompts whose mask is left out.
             silent: bool (B, N, T), result of :meth:`silent_prompts`, or None.
-            box_kinds: long (B, N, T), a :class:`BoxKind` for each box; None if all are proposed.
+            loose: bool (B, N, T), true for boxes that only bound their class on the slice; None if
+                none does.
         """
         features, proposals = embedding.features, embedding.proposals
         prompts = DecoderPrompts(
@@ -233,7 +227,7 @@ class MaskSAM(Network):
             without_mask,
             proposals.mask_embeddings,
             silent,
-            box_kinds,
+            loose,
         )
         class_logits, decoded = self.decoder(
             self.sam,
@@ -256,7 +250,7 @@ class MaskSAM(Network):
         generator's mask is empty by far. None if all must be decoded, as in training.
 
         Their masks are decoded without the upscaled image embeddings, which take most of the time.
-        This needs a decoder that adds to the generator's masks.
+        This needs mask embeddings of the generator.
         """
         voxels, masks = proposals.voxel_embeddings, proposals.mask_embeddings
         if torch.is_grad_enabled() or masks is None or voxels is None:

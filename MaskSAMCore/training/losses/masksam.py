@@ -19,7 +19,6 @@ from MaskSAMCore.modeling.boxes import mask_boxes
 from MaskSAMCore.modeling.configuration import Configuration
 from MaskSAMCore.modeling.layers import full_precision
 from MaskSAMCore.modeling.masksam.box_prompts import cut_masks
-from MaskSAMCore.modeling.masksam.mask_decoder import BoxKind
 from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
 from MaskSAMCore.training.losses.common import split_shared_settings
 from MaskSAMCore.training.losses.prompting import (
@@ -297,7 +296,7 @@ def prompted_prediction(
     boxes, masks = proposals.boxes, proposals.masks.detach()
     without = torch.zeros(boxes.shape[:3], dtype=torch.bool, device=boxes.device)
     classes = targets.present.shape[1]
-    kinds = torch.full(without.shape, int(BoxKind.PROPOSED), device=boxes.device)
+    loose = torch.zeros_like(without)
     sample = sample_prompts(batch, classes, prompts, rng)
     if prompts.share > 0 and sample.prompted.any():
         forms = sample.by_slice(slices, boxes.device)
@@ -312,11 +311,11 @@ def prompted_prediction(
         boxes[index] = given.to(boxes.dtype)
         masks[index] = cut_masks(masks[index], given)
         without[index] = forms.dropped[pair]
-        kinds[index] = torch.where(forms.loose[pair], int(BoxKind.BOUND), int(BoxKind.TIGHT))
+        loose[index] = forms.loose[pair]
         part = forms.partial[pair]
         size = model.config.window[1:]
         targets = cut_targets(targets, pairs.slices[part], pairs.classes[part], given[part], size)
-    prediction = model.run_decoder(embedding, boxes, masks, without, box_kinds=kinds)
+    prediction = model.run_decoder(embedding, boxes, masks, without, loose=loose)
     return prediction, costs, targets
 
 

@@ -7,7 +7,6 @@ import torch
 
 from MaskSAMCore.modeling import MaskSAMConfig, build_model, semantic_scores
 from MaskSAMCore.modeling.masksam.channel_adapter import build_channel_adapter
-from MaskSAMCore.modeling.masksam.mask_decoder import BoxKind
 from MaskSAMCore.presets import find_preset
 from MaskSAMCore.presets.paper import ACDC
 from Testing.helpers.networks import (
@@ -235,12 +234,13 @@ def test_a_decoder_without_learned_kinds_of_boxes_treats_all_alike() -> None:
     with torch.no_grad():
         embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
         boxes, masks = embedding.proposals.boxes, embedding.proposals.masks
-        tight = torch.full(boxes.shape[:3], int(BoxKind.TIGHT))
+        loose = torch.ones(boxes.shape[:3], dtype=torch.bool)
         known = model.run_decoder(embedding, boxes, masks)
-        same = model.run_decoder(embedding, boxes, masks, box_kinds=tight)
+        same = model.run_decoder(embedding, boxes, masks, loose=loose)
         assert torch.equal(known.mask_logits, same.mask_logits)
         torch.nn.init.normal_(model.decoder.box_kinds)
-        other = model.run_decoder(embedding, boxes, masks, box_kinds=tight)
+        known = model.run_decoder(embedding, boxes, masks)
+        other = model.run_decoder(embedding, boxes, masks, loose=loose)
     assert float((other.mask_logits - known.mask_logits).abs().max()) > 1e-3
 
 
