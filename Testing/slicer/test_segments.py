@@ -291,3 +291,28 @@ def test_names_that_differ_in_case_are_different_segments(segments):
     first = node.GetSegmentation().GetNthSegmentID(0)
     kept = slicer.util.arrayFromSegmentBinaryLabelmap(node, first, volume)
     assert np.array_equal(kept, mine)
+
+
+def test_cerebrospinal_fluid_hides_nothing_in_3d_until_the_user_decides(segments):
+    from dataclasses import replace
+
+    from MaskSAMCore.labels import Code, Terminology
+
+    codes = Terminology(
+        Code("SCT", "123037004", "Anatomical Structure"),
+        Code("SCT", "65216001", "Cerebrospinal Fluid"),
+    )
+    labelmap = two_blocks()
+    fluid, other = found_in(segments, labelmap, {1: "fluid", 2: "other"})
+    fluid = replace(fluid, label=replace(fluid.label, terminology=codes))
+    volume = add_volume(np.zeros(SHAPE, np.int16), GRIDS["oblique"])
+    node = segments.new_segmentation(volume)
+    _, ids = segments.write_segments(
+        node, placed(volume), labelmap, [fluid, other], "replace", "model"
+    )
+    display = node.GetDisplayNode()
+    assert display.GetSegmentOpacity3D(ids[0]) < 0.5
+    assert display.GetSegmentOpacity3D(ids[1]) == 1.0
+    display.SetSegmentOpacity3D(ids[0], 1.0)
+    segments.write_segments(node, placed(volume), labelmap, [fluid], "replace", "model")
+    assert display.GetSegmentOpacity3D(ids[0]) == 1.0

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 ADD, REPLACE = "add", "replace"
 # Segment tag with the name of the model that made the segment.
 MODEL_TAG = "MaskSAM.Model"
+# Cerebrospinal fluid encloses the brain, which is seen through it in 3D views.
+_ENCLOSING = ("SCT", "65216001")
+_ENCLOSING_OPACITY = 0.15
 
 
 @dataclass(frozen=True)
@@ -143,12 +146,16 @@ def write_segments(
     segmentation = node.GetSegmentation()
     history = UndoHistory(node)
     matrix = image_to_segmentation(node, volume)
+    known = set(segmentation.GetSegmentIDs())
     with _segments_changed(node):
         ids = fill_segments(segmentation, matrix, labelmap, found, rule, model)
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
-    for segment_id in ids:
-        node.GetDisplayNode().SetSegmentVisibility(segment_id, True)
+    display = node.GetDisplayNode()
+    for item, segment_id in zip(found, ids, strict=True):
+        display.SetSegmentVisibility(segment_id, True)
+        if segment_id not in known and _encloses_others(item.label):
+            display.SetSegmentOpacity3D(segment_id, _ENCLOSING_OPACITY)
     history.watch()
     return history, ids
 
@@ -258,6 +265,11 @@ def _segments_changed(node: vtkMRMLSegmentationNode) -> Iterator[None]:
     if has_surfaces:
         # The conversion is forced, because otherwise segments without a surface get none.
         segmentation.CreateRepresentation(_closed_surface(), True)
+
+
+def _encloses_others(label: Label) -> bool:
+    kind = None if label.terminology is None else label.terminology.type
+    return kind is not None and (kind.scheme, kind.value) == _ENCLOSING
 
 
 def _add_segment(segmentation: Any, label: Label, image: Any, model: str) -> str:
