@@ -28,7 +28,7 @@ GRID = np.diag([1.0, 1.0, 2.0, 1.0])
 def base(trained: Path, made_once: Callable[..., Path]) -> Path:
     """A bundle that finds both classes."""
     card = {"intracranial": "all"}
-    made = made_once("adapt-base", lambda folder: export_run(trained, folder / "base", card))
+    made = made_once("intracranial-base", lambda folder: export_run(trained, folder / "base", card))
     return made / "base"
 
 
