@@ -36,16 +36,12 @@ _PROMPTS = PromptSettings(share=0.5, drop_mask=0.0, jitter=0.03, growth=0.15, pa
 # Its window holds a whole hippocampus.
 COMPACT = Preset(
     "compact",
-    MaskSAMConfig(
-        num_classes=2,
+    TINY.network.replace(
         window=(40, 44, 56),
-        queries=4,
         sam=SAM_CONFIGS["vit_t"].replace(
             embed_dim=128, num_heads=4, prompt_dim=64, decoder_mlp_dim=128, decoder_heads=2
         ),
         stem_channels=(32, 48, 96),
-        upsampling=1,
-        stem_pyramid=True,
         prompts="masks",
         mask_prompt="box",
         box_kinds=True,
@@ -53,12 +49,7 @@ COMPACT = Preset(
         generator_joins="sum",
         generator_maps=True,
     ),
-    TrainSettings(
-        learning_rate=2e-3,
-        warm_up=200,
-        iterations=8000,
-        clip=5.0,
-        mirror=(0,),
+    TINY.training.replace(
         loss=LossSettings(prompts=_PROMPTS.replace(repeats=2)),
         generator_first=0.4,
     ),
