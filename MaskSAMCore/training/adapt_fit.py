@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -32,12 +31,12 @@ from MaskSAMCore.training.callbacks import (
     Validation,
     newest_checkpoint,
 )
-from MaskSAMCore.training.devices import precision
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.losses.masksam import LossSettings
 from MaskSAMCore.training.losses.prompting import PromptSettings
 from MaskSAMCore.training.module import MaskSAMModule
 from MaskSAMCore.training.run_folder import CASES
+from MaskSAMCore.training.trainer import build_trainer
 from MaskSAMCore.training.validation import Evaluator, Scores
 
 _CHECKPOINT_SECONDS, _REPORT_SECONDS, _VALIDATION_MINUTES = 30.0, 15.0, 0.5
@@ -158,23 +157,7 @@ def fit_refiner(
             )
         )
     callbacks.append(ProgressLogger(report, _REPORT_SECONDS))
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    kind = task.device
-    trainer = lightning.Trainer(
-        accelerator={"cuda": "gpu"}.get(kind, kind),
-        devices=1,
-        precision=precision(kind),
-        max_epochs=-1,
-        max_steps=-1,
-        gradient_clip_val=settings.clip,
-        logger=False,
-        callbacks=callbacks,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=work,
-    )
+    trainer = build_trainer(task.device, work, callbacks, settings.clip)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loader: DataLoader[Any] = DataLoader(windows, settings.batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,10 +47,14 @@ class EarlyStop(Callback):
 
     Args:
         minutes: time after which this part of the training ends, or None.
+        signals: names of the signals, of which Windows has fewer.
     """
 
-    def __init__(self, minutes: float | None) -> None:
+    def __init__(
+        self, minutes: float | None, signals: Sequence[str] = ("SIGTERM", "SIGUSR1")
+    ) -> None:
         self.minutes = minutes
+        self.signals = signals
         self._started = time.monotonic()
         self._asked = False
         self._handlers: dict[int, Any] = {}
@@ -60,8 +64,8 @@ class EarlyStop(Callback):
         self._started = time.monotonic()
         if threading.current_thread() is not threading.main_thread():
             return
-        for name in ("SIGTERM", "SIGUSR1"):
-            number = getattr(signal, name, None)  # Windows has fewer signals.
+        for name in self.signals:
+            number = getattr(signal, name, None)
             if number is not None:
                 self._handlers[number] = signal.signal(number, self._ask)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import shutil
@@ -58,6 +57,7 @@ from MaskSAMCore.training.run_folder import (
     best_dice,
     load_initial_weights,
 )
+from MaskSAMCore.training.trainer import build_trainer
 from MaskSAMCore.training.validation import Evaluator
 
 
@@ -611,8 +611,6 @@ def _trainer(
     data: TrainingData,
     report: Callable[[str], None],
 ) -> lightning.Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    kind = accelerator(options.device)
     logs = options.run / "logs"
     checkpoints = ResumableCheckpoints(options.run, options.checkpoint_seconds)
     settings = record.settings
@@ -623,31 +621,25 @@ def _trainer(
         BestWeightsSaver(options.run, report),
         checkpoints,
     )
-    return lightning.Trainer(
-        accelerator={"cuda": "gpu"}.get(kind, kind),
-        devices=processes.per_node,
-        num_nodes=processes.nodes,
-        strategy=strategy(kind, processes.count, processes.external),
-        accumulate_grad_batches=options.accumulate,
-        precision=precision(kind),
-        max_epochs=-1,
-        max_steps=-1,
-        gradient_clip_val=settings.clip or None,
-        logger=[
-            CSVLogger(logs, name="csv", flush_logs_every_n_steps=20),
-            TensorBoardLogger(logs, name="tensorboard"),
-        ],
-        log_every_n_steps=5,
-        callbacks=[
+    kind = accelerator(options.device)
+    return build_trainer(
+        kind,
+        options.run,
+        [
             Budget(),
             EarlyStop(options.stop_after),
             checkpoints,
             validation,
             ProgressLogger(report, options.report_seconds),
         ],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=options.run,
+        settings.clip,
+        devices=processes.per_node,
+        num_nodes=processes.nodes,
+        strategy=strategy(kind, processes.count, processes.external),
+        accumulate_grad_batches=options.accumulate,
+        logger=[
+            CSVLogger(logs, name="csv", flush_logs_every_n_steps=20),
+            TensorBoardLogger(logs, name="tensorboard"),
+        ],
+        log_every_n_steps=5,
     )

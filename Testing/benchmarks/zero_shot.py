@@ -3,6 +3,7 @@
     python -m Testing.benchmarks.zero_shot DATASET [DATASET ...] -o zero_shot.json
     python -m Testing.benchmarks.zero_shot DATASET --sam sam_vit_b_01ec64.pth
     python -m Testing.benchmarks.zero_shot DATASET --sam medsam_vit_b.pth --sam-type medsam
+    python -m Testing.benchmarks.zero_shot DATASET --sam RUN_OF_PRETRAIN --around 2
 
 A dataset is a folder in nnU-Net's form; of one that has a ``splits.json``, the cases of ``--side``
 are taken. Slices are those of the file, across its third axis. Beside the SAM stand two masks that
@@ -29,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference.device import choose_device
 from MaskSAMCore.inference.sam.preprocessing import (
     PREPARATIONS,
@@ -41,6 +43,8 @@ from MaskSAMCore.inference.sam.runner import SamRunner
 from MaskSAMCore.intensities import modality
 from MaskSAMCore.modeling.sam.checkpoint import checkpoint_config
 from MaskSAMCore.modeling.sam.predictor import PlainSam
+from MaskSAMCore.research.promptable_sam.box_masks import ellipses, filled_boxes
+from MaskSAMCore.research.promptable_sam.run import open_sam
 
 Masks = NDArray[np.bool_]
 
@@ -67,21 +71,14 @@ class BoxedSlice:
 Segment = Callable[[BoxedSlice], Masks]
 
 
-def ellipses(given: BoxedSlice) -> Masks:
+def in_ellipses(given: BoxedSlice) -> Masks:
     """Return the ellipses inscribed in the boxes."""
-    rows, columns = given.pixels.shape
-    x1, y1, x2, y2 = given.boxes.T[:, :, None]
-    across = (np.arange(columns) + 0.5 - (x1 + x2) / 2) / (x2 - x1)
-    down = (np.arange(rows) + 0.5 - (y1 + y2) / 2) / (y2 - y1)
-    return down[:, :, None] ** 2 + across[:, None] ** 2 <= 0.25
+    return ellipses(given.boxes, *given.pixels.shape)
 
 
-def filled_boxes(given: BoxedSlice) -> Masks:
+def in_boxes(given: BoxedSlice) -> Masks:
     """Return the boxes themselves."""
-    rows, columns = given.pixels.shape
-    x1, y1, x2, y2 = given.boxes.T[:, :, None]
-    x, y = np.arange(columns) + 0.5, np.arange(rows) + 0.5
-    return ((y > y1) & (y < y2))[:, :, None] & ((x > x1) & (x < x2))[:, None]
+    return filled_boxes(given.boxes, *given.pixels.shape)
 
 
 class SamOnSlices:
@@ -118,7 +115,7 @@ class SamOnSlices:
             boxes = given.boxes[numbers] - origin
             masks[numbers, rows, columns] = self.runner.logits(embedding, boxes, grey.shape) > 0
         self.seconds += time.perf_counter() - began
-        return masks & filled_boxes(given)
+        return masks & in_boxes(given)
 
     def _groups(self, given: BoxedSlice) -> list[list[int]]:
         """Return the numbers of the boxes that one encoded image serves."""
@@ -187,11 +184,13 @@ def read_cases(folder: Path, side: str) -> Iterator[LabelledCase]:
         yield from load_cases(dataset, [name])
 
 
-def open_sam(path: Path) -> PlainSam:
-    """Build the SAM of a checkpoint file of an official size."""
+def read_sam(path: Path, last: bool) -> PlainSam:
+    """Build the SAM of a checkpoint file of an official size, or of a run of ``pretrain``."""
     try:
+        if path.is_dir():
+            return open_sam(path, last)
         return PlainSam.from_checkpoint(path, checkpoint_config(path))
-    except (OSError, ValueError) as error:
+    except (MaskSAMError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
 
 
@@ -200,16 +199,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("datasets", type=Path, nargs="+")
     parser.add_argument("--side", default="test", help="cases of a dataset that has splits.json")
-    parser.add_argument("--sam", type=Path, help="checkpoint file of SAM or MedSAM")
+    parser.add_argument("--sam", type=Path, help="checkpoint of SAM or MedSAM, or run of pretrain")
+    parser.add_argument("--last", action="store_true", help="last weights of a run, not its best")
     parser.add_argument("--sam-type", choices=list(PREPARATIONS), default="sam")
     parser.add_argument("--around", type=float, default=0.0, help="0 for whole slices")
     parser.add_argument("--device", default="auto")
     parser.add_argument("-o", "--output", type=Path, help="JSON file with the Dice of structures")
     options = parser.parse_args()
-    ways: dict[str, Segment] = {"ellipse": ellipses, "filled box": filled_boxes}
+    ways: dict[str, Segment] = {"ellipse": in_ellipses, "filled box": in_boxes}
     sam: SamOnSlices | None = None
     if options.sam is not None:
-        model = open_sam(options.sam)
+        model = read_sam(options.sam, options.last)
         sam = SamOnSlices(model, options.sam_type, options.around, options.device)
         ways[options.sam.stem] = sam
     shown = Table("volumes", *ways)

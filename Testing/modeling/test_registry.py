@@ -81,6 +81,7 @@ def test_networks_of_research_are_left_out_where_research_is_not_installed(
     assert set(network_packages()) == {
         "masam",
         "masksam",
+        "promptable_sam",
         "prompted",
         "refined",
         "sam_baselines",

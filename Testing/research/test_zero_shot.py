@@ -12,7 +12,7 @@ from MaskSAMCore.data.dataset import LabelledCase
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.modeling import SamConfig
 from MaskSAMCore.modeling.sam.predictor import PlainSam
-from Testing.benchmarks.zero_shot import SamOnSlices, ellipses, filled_boxes, volume_dice
+from Testing.benchmarks.zero_shot import SamOnSlices, in_boxes, in_ellipses, volume_dice
 
 SMALL = SamConfig("small", 4, 16, 1, 2, window_size=0, global_attn_indexes=(0,), prompt_dim=16)
 
@@ -36,7 +36,7 @@ def disc_and_square() -> np.ndarray:
 def test_ellipses_and_boxes_have_the_dice_of_geometry():
     """A disc of radius r has the area pi r^2 and its box 4 r^2; a square has those of its box and
     of the disc in it."""
-    ways = {"ellipse": ellipses, "box": filled_boxes}
+    ways = {"ellipse": in_ellipses, "box": in_boxes}
     dice = volume_dice(case_of(disc_and_square()), ways)
     overlap = 2 * math.pi / 4 / (1 + math.pi / 4)
     assert dice["ellipse"] == {1: 1.0, 2: pytest.approx(overlap, abs=0.005)}
@@ -54,6 +54,6 @@ class Everywhere(PlainSam):
 def test_masks_of_a_sam_lie_where_its_boxes_are(around: float):
     """Squares around boxes are encoded one by one, and whole slices once."""
     sam = SamOnSlices(Everywhere(SMALL, 32), "sam", around, "cpu")
-    dice = volume_dice(case_of(disc_and_square()), {"sam": sam, "box": filled_boxes})
+    dice = volume_dice(case_of(disc_and_square()), {"sam": sam, "box": in_boxes})
     assert dice["sam"] == dice["box"]
     assert sam.encoded == (3 if around else 2)

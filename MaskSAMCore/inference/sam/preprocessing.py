@@ -106,7 +106,7 @@ class SamPreparation:
 
     def image(self, grey: NDArray[np.uint8], size: int) -> Tensor:
         """See :meth:`Preparation.image`."""
-        rows, columns = _resized_shape(grey.shape, size)
+        rows, columns = resized_shape(grey.shape, size)
         resized = torch.from_numpy(resize_bilinear(grey, (rows, columns))).float()
         mean, std = (torch.tensor(v)[:, None, None] for v in (_PIXEL_MEAN, _PIXEL_STD))
         normalised = (resized - mean) / std
@@ -114,13 +114,13 @@ class SamPreparation:
 
     def boxes(self, boxes: NDArray[np.float64], shape: Shape2D, size: int) -> Tensor:
         """See :meth:`Preparation.boxes`."""
-        rows, columns = _resized_shape(shape, size)
+        rows, columns = resized_shape(shape, size)
         scale = np.array([columns / shape[1], rows / shape[0]] * 2)
         return torch.from_numpy(boxes * scale).float()
 
     def logits(self, masks: Tensor, shape: Shape2D, size: int) -> Tensor:
         """See :meth:`Preparation.logits`."""
-        rows, columns = _resized_shape(shape, size)
+        rows, columns = resized_shape(shape, size)
         return _interpolate(_interpolate(masks, (size, size))[:, :rows, :columns], shape)
 
 
@@ -187,7 +187,7 @@ def resize_cubic(grey: NDArray[np.uint8], shape: Shape2D) -> NDArray[np.float64]
     return clipped
 
 
-def _resized_shape(shape: tuple[int, ...], size: int) -> Shape2D:
+def resized_shape(shape: tuple[int, ...], size: int) -> Shape2D:
     """Return the shape of a slice whose longest side is resized to `size`."""
     scale = size / max(shape)
     return int(shape[0] * scale + 0.5), int(shape[1] * scale + 0.5)

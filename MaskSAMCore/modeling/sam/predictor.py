@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,50 @@ from MaskSAMCore.modeling.sam.config import SamConfig
 
 # Boxes that are decoded together; each of them repeats the image embedding in memory.
 _BOX_BATCH = 16
+# Mask logits inside of a filled box; outside they are negative.
+_FILLED_LOGIT = 4.0
 
 BlockCallback = Callable[[], None]
+
+
+def encode_slices(encoder: Any, images: Tensor, each_block: BlockCallback | None = None) -> Tensor:
+    """Return the image embeddings (B, C, h, w) of SAM's inputs.
+
+    Args:
+        encoder: image encoder of SAM.
+        images: (B, 3, rows, columns), preprocessed for the encoder.
+        each_block: called before each block; it may raise to stop.
+    """
+    x = encoder.patch_embed(images) + encoder.pos_embed
+    for block in encoder.blocks:
+        if each_block is not None:
+            each_block()
+        x = x + attend_in_windows(block, block.norm1(x))
+        x = x + block.mlp(block.norm2(x))
+    embedding: Tensor = encoder.neck(x.permute(0, 3, 1, 2))
+    return embedding
+
+
+def filled_box_logits(boxes: Tensor, image_size: int, size: int) -> Tensor:
+    """Return mask prompts that fill boxes; cells at their edges are covered in part.
+
+    Args:
+        boxes: (N, 4), x1 y1 x2 y2 in pixels of SAM's input.
+        image_size: edge of SAM's input in pixels.
+        size: edge of a mask prompt in cells.
+
+    Returns:
+        (N, 1, size, size) logits.
+    """
+    edges = boxes.float() * (size / image_size)
+    cells = torch.arange(size, device=boxes.device, dtype=torch.float32)
+
+    def covered(first: Tensor, last: Tensor) -> Tensor:
+        return torch.minimum(cells + 1, last[:, None]) - torch.maximum(cells, first[:, None])
+
+    x1, y1, x2, y2 = edges.unbind(1)
+    columns, rows = covered(x1, x2).clamp(0, 1), covered(y1, y2).clamp(0, 1)
+    return _FILLED_LOGIT * (2 * rows[:, None, :, None] * columns[:, None, None] - 1)
 
 
 class PlainSam(nn.Module):
@@ -26,12 +69,16 @@ class PlainSam(nn.Module):
         config: shape of the model.
         image_size: edge of the square input in pixels; position embeddings are interpolated if it
             is not 1024.
+        fills_boxes: boxes are also given as filled mask prompts, as the SAM was trained with.
     """
 
-    def __init__(self, config: SamConfig, image_size: int = IMAGE_SIZE) -> None:
+    def __init__(
+        self, config: SamConfig, image_size: int = IMAGE_SIZE, fills_boxes: bool = False
+    ) -> None:
         super().__init__()
         self.config = config
         self.image_size = image_size
+        self.fills_boxes = fills_boxes
         tokens = image_size // config.patch_size
         self.sam = build_sam(config, (tokens, tokens))
 
@@ -60,15 +107,7 @@ class PlainSam(nn.Module):
         Returns:
             (B, C, image_size / 16, image_size / 16), equal to SAM's own within 1e-4 in float32.
         """
-        encoder = self.sam.image_encoder
-        x = encoder.patch_embed(images) + encoder.pos_embed
-        for block in encoder.blocks:
-            if each_block is not None:
-                each_block()
-            x = x + attend_in_windows(block, block.norm1(x))
-            x = x + block.mlp(block.norm2(x))
-        embedding: Tensor = encoder.neck(x.permute(0, 3, 1, 2))
-        return embedding
+        return encode_slices(self.sam.image_encoder, images, each_block)
 
     def decode(self, embedding: Tensor, boxes: Tensor) -> Tensor:
         """Return one mask for each box.
@@ -81,8 +120,10 @@ class PlainSam(nn.Module):
             (N, 4 h, 4 w) logits, positive inside the mask.
         """
         masks = []
+        size = self.sam.prompt_encoder.mask_input_size[0]
         for some in boxes.split(_BOX_BATCH):
-            sparse, dense = self.sam.prompt_encoder(points=None, boxes=some, masks=None)
+            filled = filled_box_logits(some, self.image_size, size) if self.fills_boxes else None
+            sparse, dense = self.sam.prompt_encoder(points=None, boxes=some, masks=filled)
             logits, _ = self.sam.mask_decoder(
                 image_embeddings=embedding,
                 image_pe=self.sam.prompt_encoder.get_dense_pe(),

@@ -1,0 +1,110 @@
+"""``masksam pretrain``: train a small SAM that segments anything by prompts, from labelmaps."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import typer
+
+from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared
+from MaskSAMCore.cli.train import Report
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import is_image_name
+from MaskSAMCore.io.listing import listed
+
+_DEFAULT_MINUTES = 480.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command("pretrain")(pretrain)
+
+
+def pretrain(
+    labelmaps: list[Path] = typer.Argument(
+        None,
+        metavar="LABELMAPS...",
+        help="Labelmaps of anything: files, or folders of them. Slices are synthesised from them"
+        " and from random shapes.",
+    ),
+    output: Path = typer.Option(..., "-o", "--output", help="Folder of the run."),
+    validation: list[Path] = typer.Option(
+        [],
+        help="Labelmaps that are held out and validate, files or folders; repeatable. By default"
+        " other slices of LABELMAPS validate.",
+    ),
+    max_minutes: float | None = typer.Option(
+        None,
+        min=0.01,
+        help="Time budget over all resumed parts, 480 by default; with --resume, it replaces the"
+        " run's budget.",
+    ),
+    resume: bool = typer.Option(
+        False, "--resume", help="Continue the run in -o with its own labelmaps and seed."
+    ),
+    stop_after: float | None = typer.Option(
+        None,
+        "--stop-after",
+        min=0.0,
+        metavar="MINUTES",
+        help="End this part of the training after some minutes, with a checkpoint for --resume."
+        " Ctrl-C and SIGTERM do the same at once.",
+    ),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
+    seed: int = typer.Option(
+        0, min=0, max=2**32 - 1, help="Seed of all random numbers; a resumed run keeps its own."
+    ),
+    learning_rate: float = typer.Option(1e-3, min=0.0, help="Initial learning rate."),
+    batch: int = typer.Option(8, min=1, help="Number of slices in a step."),
+    objects: int = typer.Option(
+        16, min=1, max=256, help="Number of objects that are prompted on each slice."
+    ),
+) -> None:
+    """Train a SAM that segments anything by a box; interrupt it at any time.
+
+    This is research: no model that ships stands on such a SAM yet.
+    """
+    try:
+        from MaskSAMCore.research.promptable_sam.pretrain import SETTINGS, PretrainOptions
+        from MaskSAMCore.research.promptable_sam.pretrain import pretrain as train_sam
+        from MaskSAMCore.training.run_folder import WRITTEN_FILES
+    except ImportError as error:
+        if (error.name or "").startswith("MaskSAMCore"):
+            raise MaskSAMError(
+                "'masksam pretrain' is not part of the 3D Slicer extension: install the Python"
+                " package masksam[train]"
+            ) from error
+        raise MaskSAMError(f"training needs '{error.name}': pip install masksam[train]") from error
+
+    given = tuple(file for path in labelmaps or [] for file in _files(path))
+    held_out = tuple(file for path in validation for file in _files(path))
+    if max_minutes is None and not resume:
+        max_minutes = _DEFAULT_MINUTES
+    options = PretrainOptions(
+        labelmaps=given,
+        run=output,
+        validation=held_out,
+        max_minutes=max_minutes,
+        stop_after=stop_after,
+        resume=resume,
+        device=device,
+        seed=seed,
+        settings=SETTINGS.replace(learning_rate=learning_rate, batch=batch),
+        objects=objects,
+    )
+    written = Outputs(tuple(output / name for name in WRITTEN_FILES), filled=(output,))
+    folders = tuple(path for path in (*(labelmaps or []), *validation) if path.is_dir())
+    with prepared(written, Inputs((*given, *held_out), closed=folders), overwrite=True):
+        train_sam(options, Report(time.monotonic()))
+
+
+def _files(path: Path) -> list[Path]:
+    """Return a file itself, or the image files of a folder."""
+    if not path.is_dir():
+        return [path]
+    folder = path / "labelsTr" if (path / "labelsTr").is_dir() else path
+    found = [file for file in listed(folder) if is_image_name(file)]
+    if not found:
+        raise MaskSAMError(f"{path} has no labelmap: name a folder of image files")
+    return found
