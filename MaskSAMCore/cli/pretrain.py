@@ -24,9 +24,9 @@ def register(app: typer.Typer) -> None:
 def pretrain(
     labelmaps: list[Path] = typer.Argument(
         None,
-        metavar="LABELMAPS...",
-        help="Labelmaps of anything: files, or folders of them. Slices are synthesised from them"
-        " and from random shapes.",
+        metavar="LABELMAPS",
+        help="Labelmaps of anything: files, folders of them, or datasets. Slices are synthesised"
+        " from them and from random shapes.",
     ),
     output: Path = typer.Option(..., "-o", "--output", help="Folder of the run."),
     validation: list[Path] = typer.Option(
@@ -94,7 +94,8 @@ def pretrain(
         objects=objects,
     )
     written = Outputs(tuple(output / name for name in WRITTEN_FILES), filled=(output,))
-    folders = tuple(path for path in (*(labelmaps or []), *validation) if path.is_dir())
+    paths = (*(labelmaps or []), *validation)
+    folders = tuple(_folder(path) for path in paths if path.is_dir())
     with prepared(written, Inputs((*given, *held_out), closed=folders), overwrite=True):
         train_sam(options, Report(time.monotonic()))
 
@@ -103,8 +104,13 @@ def _files(path: Path) -> list[Path]:
     """Return a file itself, or the image files of a folder."""
     if not path.is_dir():
         return [path]
-    folder = path / "labelsTr" if (path / "labelsTr").is_dir() else path
-    found = [file for file in listed(folder) if is_image_name(file)]
+    found = [file for file in listed(_folder(path)) if is_image_name(file)]
     if not found:
         raise MaskSAMError(f"{path} has no labelmap: name a folder of image files")
     return found
+
+
+def _folder(path: Path) -> Path:
+    """Return the folder with the labelmaps of a folder or of a dataset."""
+    labels = path / "labelsTr"
+    return labels if labels.is_dir() else path

@@ -156,6 +156,18 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+def next_restart(checkpoint: Path | None) -> int:
+    """Return how often a training has been resumed, this time included.
+
+    Args:
+        checkpoint: checkpoint that the training continues from; None if it begins.
+    """
+    if checkpoint is None:
+        return 0
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return int(state["masksam"]["restarts"]) + 1
+
+
 class ScoresReceiver(Protocol):
     """Receiver of the scores of each validation."""
 

@@ -35,6 +35,7 @@ from MaskSAMCore.training.callbacks import (
     ResumableCheckpoints,
     Validation,
     newest_checkpoint,
+    next_restart,
 )
 from MaskSAMCore.training.data import (
     TrainingData,
@@ -244,7 +245,7 @@ def _fit(
     )
     trainer = _trainer(options, processes, record, data, report)
     synthesizer = "cpu" if options.workers > 1 else kind
-    windows = data.windows(record.settings, record.seed, _restarts(checkpoint), synthesizer)
+    windows = data.windows(record.settings, record.seed, next_restart(checkpoint), synthesizer)
     module.synthesis_contrasts = windows.common_contrasts
     module.windows = windows
     loader = data.loader(windows, batch, options.workers)
@@ -571,14 +572,6 @@ def _budget(record: TrainingRecord) -> str:
     if record.max_minutes is None:
         return f"{record.settings.iterations} iterations"
     return f"{record.max_minutes:g} minutes"
-
-
-def _restarts(checkpoint: Path | None) -> int:
-    """Return how often a training has been resumed, this time included."""
-    if checkpoint is None:
-        return 0
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return int(state["masksam"]["restarts"]) + 1
 
 
 @contextmanager

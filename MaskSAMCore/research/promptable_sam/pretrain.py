@@ -39,6 +39,7 @@ from MaskSAMCore.training.callbacks import (
     ResumableCheckpoints,
     Validation,
     newest_checkpoint,
+    next_restart,
 )
 from MaskSAMCore.training.devices import accelerator, precision
 from MaskSAMCore.training.hyperparameters import TrainSettings
@@ -167,14 +168,11 @@ def pretrain(options: PretrainOptions, report: Callable[[str], None] = print) ->
     model = PromptableSam(record.config)
     module = MaskSAMModule(model, record.settings, record.max_minutes, record.seed)
     checkpoint = newest_checkpoint(options.run) if options.resume else None
-    restarts = 0
-    if checkpoint is not None:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        restarts = int(state["masksam"]["restarts"]) + 1
     size = record.config.window[1]
     unseen = SyntheticSlices(held_out, size, record.objects, record.seed + _VALIDATION_SEED)
     validation = BoxValidation(unseen, options.validation_slices)
-    slices = SyntheticSlices(train, size, record.objects, record.seed + _RESTART * restarts)
+    seed = record.seed + _RESTART * next_restart(checkpoint)
+    slices = SyntheticSlices(train, size, record.objects, seed)
     slices.numbers = WindowNumbers(record.settings.batch)
     options.run.mkdir(parents=True, exist_ok=True)
     record.save(options.run)

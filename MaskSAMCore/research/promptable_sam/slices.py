@@ -39,6 +39,8 @@ _AROUND = (1.4, 4.0)
 _LEAST_EDGE = 16
 # Deformation of labelmaps: distance of control points, and their shift, as shares of the slice.
 _KNOTS, _SHIFT = 0.3, 0.03
+# Random voxels that are tried as the centre of a slice.
+_TRIES = 20
 # Share of slices that are cut off at grey values within their range, as CT windows do.
 _WINDOWED, _CUT = 0.3, 0.15
 _PERCENTILES = (0.005, 0.995)
@@ -82,6 +84,7 @@ class SyntheticSlices(IterableDataset[tuple[Tensor, Tensor]]):
         rng = np.random.default_rng(int(second))
         while True:
             image, labels, parts = self._slice(source)
+            whole = image
             if rng.random() < _AROUND_OBJECT:
                 place = _around_object(labels, parts, rng)
                 image, labels, parts = image[place], labels[place], parts[place]
@@ -96,7 +99,9 @@ class SyntheticSlices(IterableDataset[tuple[Tensor, Tensor]]):
         low, high = _PERCENTILES
         if rng.random() < _WINDOWED:
             low, high = rng.random() * _CUT, 1 - rng.random() * _CUT
-        darkest, brightest = np.quantile(image, (low, high))
+        # The grey values of an image that is cut out may be chosen for the whole image.
+        range_of = image if rng.random() < 0.5 else whole
+        darkest, brightest = np.quantile(range_of, (low, high))
         grey = to_grey(image, (float(darkest), float(brightest)))
         shown = PREPARATIONS["sam"].image(grey, self.size)[0]
         # Few objects are prompted several times, in other ways.
@@ -133,9 +138,9 @@ def _cut(labelmap: Labelmap, rows: int, columns: int, rng: RandomSource) -> Tens
     longest = math.exp(rng.uniform(*map(math.log, _EXTENT)))
     pixel = longest / max(rows, columns)
     extent = [pixel, rows * pixel, columns * pixel]
-    # Half of the centres lie in labels, whatever their share of the labelmap is.
+    # Slices are centred on labels, unless these fill hardly any of the labelmap.
     shape = labelmap.indices.shape
-    for _ in range(20):
+    for _ in range(_TRIES):
         voxel = [rng.randint(n) for n in shape]
         if labelmap.indices[tuple(voxel)]:
             break
