@@ -125,7 +125,9 @@ class SyntheticSlices(IterableDataset[tuple[Tensor, Tensor]]):
             labels = random_shapes(rows, columns, rng)
             parts = labels
         else:
-            labels = _cut(self.labelmaps[rng.randint(len(self.labelmaps))], rows, columns, rng)
+            labels = random_cut(
+                self.labelmaps[rng.randint(len(self.labelmaps))], rows, columns, rng
+            )
             parts = _subdivided(labels, rng)
         parts = torch.unique(parts, return_inverse=True)[1].clamp(max=_MOST_PARTS - 1)
         generator = ImageGenerator(self._scheme, (1, rows, columns), (1.0, 1.0, 1.0), 2, _RANGES)
@@ -133,7 +135,7 @@ class SyntheticSlices(IterableDataset[tuple[Tensor, Tensor]]):
         return image[0].numpy(), labels.numpy(), parts.numpy()
 
 
-def _cut(labelmap: Labelmap, rows: int, columns: int, rng: RandomSource) -> Tensor:
+def random_cut(labelmap: Labelmap, rows: int, columns: int, rng: RandomSource) -> Tensor:
     """Return a deformed slice of a labelmap in a random direction, int64 (rows, columns)."""
     longest = math.exp(rng.uniform(*map(math.log, _EXTENT)))
     pixel = longest / max(rows, columns)

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
+from MaskSAMCore.data.synthesis.labelmap import Labelmap
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.research.promptable_sam.objects import random_objects
 from MaskSAMCore.research.promptable_sam.pretrain import read_labelmaps
-from MaskSAMCore.research.promptable_sam.slices import SyntheticSlices
+from MaskSAMCore.research.promptable_sam.slices import SyntheticSlices, random_cut
+from Testing.data.synthesis.helpers import rng
 from Testing.research.promptable_sam.helpers import write_labelmap
 
 
@@ -36,6 +39,25 @@ def test_slices_are_sams_inputs_with_an_object_in_every_mask(labelmap: Path):
         assert masks.shape == (5, 32, 32) and masks.dtype == torch.uint8
         assert torch.isfinite(image).all() and masks.max() == 1
         assert (masks.sum((1, 2)) > 0).all()
+
+
+def test_slices_of_a_sphere_of_anisotropic_voxels_are_discs_in_every_direction():
+    spacing = (3.0, 2.0, 4.0)
+    axes = [(np.arange(round(120 / mm)) + 0.5) * mm - 60 for mm in spacing]
+    z, y, x = np.meshgrid(*axes, indexing="ij")
+    sphere = (z**2 + y**2 + x**2 < 40**2).astype(np.uint8)
+    labelmap = Labelmap(torch.from_numpy(sphere), spacing)
+    ratios = []
+    for seed in range(40):
+        disc = random_cut(labelmap, 60, 60, rng(seed)).numpy() > 0
+        edges = disc[[0, -1]].any() or disc[:, [0, -1]].any()
+        if disc.sum() > 100 and not edges:
+            rows, columns = disc.any(1).sum(), disc.any(0).sum()
+            ratios.append((rows / columns, disc.sum() / (rows * columns)))
+    sides, filled = np.array(ratios).T
+    assert len(ratios) > 10
+    assert sides.min() > 0.75 and sides.max() < 1 / 0.75
+    assert abs(filled.mean() - np.pi / 4) < 0.04
 
 
 def test_objects_are_labels_parts_or_neighbours_and_never_the_whole_slice():
@@ -69,8 +91,6 @@ def test_label_maps_that_cannot_be_used_are_named(
 ):
     path = tmp_path / "map.nii.gz"
     if len(values) > 1:
-        import SimpleITK as sitk
-
         array = np.array(values, np.int16).reshape(300, 1, 1).repeat(6, 1).repeat(6, 2)
         sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
     else:
