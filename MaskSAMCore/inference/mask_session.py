@@ -182,12 +182,15 @@ class MaskSession(Session):
             raise MaskSAMError("this volume has no features yet: segment it first")
         if self._features is None:
             settings = self._settings
+            cleaned = settings.largest_component
+            whole = {i for i, label in enumerate(settings.labels, 1) if label.value in cleaned}
             self._features = result_features(
                 self._scores,
                 self._scorer.image,
                 self._grid.spacing_of(self._volumes[0]),
                 settings.labels,
                 settings.background_weight,
+                whole,
             )
         return self._features
 

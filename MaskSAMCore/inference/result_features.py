@@ -1,13 +1,14 @@
 """Features of a result that tell how well it can be expected to overlap with the truth.
 
 They are made from the image, from the network's scores and from the labels that follow from them,
-all on the plan's grid, in a few passes over the scores.
+all on the plan's grid, in a few passes over the scores. Components that are removed from a result
+have no influence.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from MaskSAMCore.inference.results import keep_largest_components
 from MaskSAMCore.labels import Label, side_of
 
 # Features of a class; lengths are in mm, volumes in ml.
@@ -76,6 +78,8 @@ _PERCENTILES = (2, 25, 50, 75, 98)
 # Percentiles are those of every n-th voxel of a large image, because sorting takes long.
 _SORTED_VOXELS = 1 << 17
 _TINY = 1e-6
+# Probabilities of a class count up to so many voxels beyond the bounds of a component that is kept.
+_NEAR = 2
 # A slice with a smaller share of the voxels of a class's largest slice is an end of the class.
 _END_SHARE = 0.3
 
@@ -105,6 +109,7 @@ def result_features(
     spacing: Sequence[float],
     labels: Sequence[Label],
     background_weight: float = 1.0,
+    whole: Set[int] = frozenset(),
 ) -> ResultFeatures:
     """Return the features of an automatic result.
 
@@ -115,9 +120,10 @@ def result_features(
         spacing: voxel size along depth, rows and columns in mm.
         labels: classes 1 to K.
         background_weight: factor of the background's scores.
+        whole: indices of the classes of which a result keeps the largest component only.
     """
     step = _step(scores.shape[1:])
-    voxels = _decide(scores[:, ::step, ::step, ::step], background_weight)
+    voxels = _decide(scores[:, ::step, ::step, ::step], background_weight, whole)
     intensities = image[0, ::step, ::step, ::step]
     sizes = step * np.asarray(spacing, dtype=float)
     classes = _class_features(voxels, intensities, sizes, labels)
@@ -143,7 +149,8 @@ class _Voxels:
         probability: probability of the winner, of the same shape.
         margin: difference of the two largest probabilities.
         purity: sum of the squared probabilities.
-        soft_volumes: (K + 1,), sums of the probabilities of each class over all voxels.
+        soft_volumes: (K + 1,), sums of the probabilities of each class: over all voxels, or near
+            the component that is kept.
     """
 
     winner: NDArray[np.int64]
@@ -153,7 +160,7 @@ class _Voxels:
     soft_volumes: NDArray[np.float64]
 
 
-def _decide(scores: Tensor, background_weight: float) -> _Voxels:
+def _decide(scores: Tensor, background_weight: float, whole: Set[int]) -> _Voxels:
     count = len(scores)
     best = background_weight * scores[0].float()
     second = torch.zeros_like(best)
@@ -169,8 +176,14 @@ def _decide(scores: Tensor, background_weight: float) -> _Voxels:
     share = 1 / total.clamp_(min=_TINY)
     soft = [float((scores[index].float() * share).sum()) for index in range(count)]
     soft[0] *= background_weight
+    kept = winner.numpy()
+    keep_largest_components(kept, whole)
+    for index, region in enumerate(ndimage.find_objects(kept, count - 1), start=1):
+        if region is not None and index in whole:
+            near = tuple(slice(max(part.start - _NEAR, 0), part.stop + _NEAR) for part in region)
+            soft[index] = float((scores[index][near].float() * share[near]).sum())
     return _Voxels(
-        winner.numpy(),
+        kept,
         (best * share).numpy(),
         ((best - second) * share).numpy(),
         (squares * share.square()).numpy(),

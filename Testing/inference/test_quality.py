@@ -120,6 +120,26 @@ def test_features_tell_unsure_results_fragments_and_cut_structures():
     assert sure.image[IMAGE_FEATURES.index("found_share")] == pytest.approx(2 / 3)
 
 
+def test_a_component_that_is_removed_from_the_result_has_no_influence():
+    labels = (Label(1, "blob", (1.0, 1.0, 1.0)), Label(2, "scattered", (1.0, 1.0, 1.0)))
+    single = np.zeros((12, 14, 16), np.int64)
+    single[2:8, 3:9, 2:6] = 1
+    single[2, 11, 11:15] = single[9, 11, 11:15] = 2
+    scattered = single.copy()
+    scattered[10:, 2:5, 10:12] = 1
+    image = np.where(single > 0, 2.0, 0.0).astype(np.float32)[None]
+    alone, cleaned, kept = (
+        result_features(scores_of(classes, 0.9, 3), image, (2.0, 1.0, 1.0), labels, whole=whole)
+        for classes, whole in ((single, {1}), (scattered, {1}), (scattered, set()))
+    )
+    fragments, soft = (CLASS_FEATURES.index(name) for name in ("fragments", "soft_dice"))
+    assert cleaned.classes[0] == pytest.approx(alone.classes[0], abs=0.005)
+    assert cleaned.classes[1] == pytest.approx(alone.classes[1])
+    assert cleaned.classes[1, fragments] == 0.5
+    assert kept.classes[0, fragments] > 0.05
+    assert kept.classes[0, soft] < alone.classes[0, soft]
+
+
 def test_the_weakest_place_lies_in_the_least_sure_slice():
     classes = np.zeros((10, 8, 8), np.int64)
     classes[2:8, 2:6, 1:5] = 1
