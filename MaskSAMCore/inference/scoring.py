@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from MaskSAMCore.inference.box_filling import fill_boxes
 from MaskSAMCore.inference.box_prompts import ClassPrompt, window_prompt
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache, copy_window
 from MaskSAMCore.inference.memory import array_bytes
@@ -149,7 +150,8 @@ class Scorer:
     def edited(self, prompt: ClassPrompt, progress: Progress) -> EditedScores:
         """Return new scores of one class from its boxes.
 
-        Only windows that a box reaches are decoded: elsewhere the score of the class is 0.
+        Only windows that a box reaches are decoded: elsewhere the score of the class is 0. The
+        class then grows towards the sides of its boxes, see :mod:`.box_filling`.
         """
         prompts = {}
         for view in self._views:
@@ -176,7 +178,8 @@ class Scorer:
 
         # A few queries take so little time that threads would wait for each other.
         self._process_all(reached, score, add, progress, batch_size=1)
-        return EditedScores(region, total[0]).cropped(prompt.extent(self.image.shape[1:]))
+        inside = EditedScores(region, total[0]).cropped(prompt.extent(self.image.shape[1:]))
+        return replace(inside, scores=fill_boxes(inside.scores, inside.region, prompt))
 
     def _embedding(self, view: _View) -> Any:
         kept = self._cache.get(view.key, self._runner.device)

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from MaskSAMCore.inference.box_filling import LEAST_SCORE, REACH, fill_boxes
+from MaskSAMCore.inference.box_prompts import ClassPrompt, class_prompt
+
+DEPTH, ROWS, COLUMNS = 9, 10, 12
+WHOLE = (slice(0, DEPTH), slice(0, ROWS), slice(0, COLUMNS))
+
+
+def box_in_space(lower=(0, 0, 0), upper=(DEPTH, ROWS, COLUMNS)) -> ClassPrompt:
+    return class_prompt(1, [np.array([lower, upper], float)], DEPTH)
+
+
+def boxes_on_slices(slices: range) -> ClassPrompt:
+    parts = [np.array([(k, 0, 0), (k + 1, ROWS, COLUMNS)], float) for k in slices]
+    return class_prompt(1, parts, DEPTH)
+
+
+def scores_with_tail(tail: float) -> torch.Tensor:
+    """Return scores that touch all sides of the whole grid but the last column, where they are
+    `tail`."""
+    scores = torch.full((DEPTH, ROWS, COLUMNS), 0.01)
+    scores[:, :, :9] = 0.9
+    scores[4, 5, 9:] = tail
+    return scores
+
+
+def test_a_class_grows_towards_the_side_that_it_does_not_touch():
+    scores = scores_with_tail(0.3)
+    filled = fill_boxes(scores, WHOLE, box_in_space())
+    assert ((filled > 0.5) & (scores <= 0.5)).nonzero().tolist()[-1] == [4, 5, COLUMNS - 1]
+    assert torch.equal(filled[:, :, :-REACH], scores[:, :, :-REACH])
+    assert (filled[:, :, 9:][scores[:, :, 9:] < 0.1] < 0.5).all()
+
+
+def test_a_class_that_touches_all_sides_keeps_its_scores():
+    scores = scores_with_tail(0.6)
+    assert torch.equal(fill_boxes(scores, WHOLE, box_in_space()), scores)
+
+
+def test_a_side_on_which_nothing_looks_like_the_class_is_left_alone():
+    scores = scores_with_tail(0.9 * LEAST_SCORE)
+    assert torch.equal(fill_boxes(scores, WHOLE, box_in_space()), scores)
+
+
+def test_a_box_on_a_slice_is_filled_where_a_box_in_space_is_not():
+    scores = scores_with_tail(0.9 * LEAST_SCORE)
+    filled = fill_boxes(scores, WHOLE, boxes_on_slices(range(DEPTH)))
+    assert filled[4, 5, COLUMNS - 1] > 0.5
+
+
+def test_slices_with_their_own_boxes_do_not_depend_on_one_another():
+    scores = scores_with_tail(0.3)
+    filled = fill_boxes(scores, WHOLE, boxes_on_slices(range(DEPTH)))
+    alone = fill_boxes(scores, WHOLE, boxes_on_slices(range(4, 5)))
+    assert torch.equal(alone[4], filled[4])
+    assert torch.equal(alone[:4], scores[:4])
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 1, 2)])
+def test_a_mirrored_class_is_filled_alike(axes: tuple[int, ...]):
+    scores = torch.rand(DEPTH, ROWS, COLUMNS, generator=torch.Generator().manual_seed(1)) * 0.45
+    filled = fill_boxes(scores, WHOLE, box_in_space())
+    mirrored = fill_boxes(scores.flip(axes), WHOLE, box_in_space())
+    torch.testing.assert_close(mirrored.flip(axes), filled)
+
+
+def test_a_region_that_does_not_begin_at_the_origin_is_filled_alike():
+    lower, upper = (2, 3, 4), (8, 9, 11)
+    region = tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))
+    scores = torch.zeros(DEPTH, ROWS, COLUMNS)
+    scores[region] = torch.rand(6, 6, 7, generator=torch.Generator().manual_seed(2)) * 0.45
+    prompt = box_in_space(lower, upper)
+    whole = fill_boxes(scores, WHOLE, prompt)
+    assert torch.equal(fill_boxes(scores[region], region, prompt), whole[region])
+    assert (whole[region].amax((0, 1)) > 0.5).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    edges=st.lists(
+        st.tuples(*(st.tuples(st.floats(0, n), st.floats(0, n)) for n in (DEPTH, ROWS, COLUMNS))),
+        min_size=1,
+        max_size=3,
+    ),
+    scale=st.floats(0.001, 1),
+    seed=st.integers(0, 9),
+)
+def test_no_score_is_lowered_and_none_appears_where_there_was_none(edges, scale: float, seed: int):
+    boxes = [np.sort(np.array(one, float).T, axis=0) for one in edges]
+    prompt = class_prompt(1, boxes, DEPTH)
+    region = prompt.extent((DEPTH, ROWS, COLUMNS))
+    shape = [part.stop - part.start for part in region]
+    scores = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * scale
+    scores[scores < 0.2 * scale] = 0
+    filled = fill_boxes(scores, region, prompt)
+    assert (filled >= scores).all()
+    assert (filled <= 1).all()
+    assert torch.equal(filled == 0, scores == 0)
