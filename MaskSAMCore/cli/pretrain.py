@@ -40,6 +40,12 @@ def pretrain(
         help="Time budget over all resumed parts, 480 by default; with --resume, it replaces the"
         " run's budget.",
     ),
+    iterations: int | None = typer.Option(
+        None,
+        min=1,
+        help="Number of steps over all resumed parts, in place of --max-minutes: for a processor"
+        " that is often busy with other work.",
+    ),
     resume: bool = typer.Option(
         False, "--resume", help="Continue the run in -o with its own labelmaps and seed."
     ),
@@ -79,13 +85,14 @@ def pretrain(
 
     given = tuple(file for path in labelmaps or [] for file in _files(path))
     held_out = tuple(file for path in validation for file in _files(path))
-    if max_minutes is None and not resume:
+    if max_minutes is None and iterations is None and not resume:
         max_minutes = _DEFAULT_MINUTES
     options = PretrainOptions(
         labelmaps=given,
         run=output,
         validation=held_out,
         max_minutes=max_minutes,
+        iterations=iterations,
         stop_after=stop_after,
         resume=resume,
         device=device,

@@ -24,6 +24,7 @@ from Testing.research.promptable_sam.helpers import write_labelmap
         (["map.nii.gz", "--device", "warp"], "device 'warp' is not available"),
         (["map.nii.gz", "--batch", "0"], "--batch"),
         (["map.nii.gz", "--max-minutes", "0"], "--max-minutes"),
+        (["map.nii.gz", "--max-minutes", "9", "--iterations", "9"], "two budgets: choose one"),
         (["--resume"], "run holds no training of a SAM"),
     ],
 )

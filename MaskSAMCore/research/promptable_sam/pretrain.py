@@ -80,8 +80,9 @@ class PretrainOptions:
         run: folder of the training, a new one unless ``resume`` is set.
         validation: files of labelmaps that are held out and validate; without any, slices that
             are not trained on are synthesised from ``labelmaps``.
-        max_minutes: time budget over all parts of the training; None trains for the iterations of
-            the settings, or for the budget that a resumed run has.
+        max_minutes: time budget over all parts of the training, or None.
+        iterations: number of steps of the whole training in place of a time budget, or None. With
+            neither, a new training has the iterations of the settings, a resumed one its budget.
         stop_after: minutes after which this part of the training ends, to be resumed, or None.
         resume: continue the training in ``run``.
         device: "auto", "cpu", "cuda" or "mps".
@@ -98,6 +99,7 @@ class PretrainOptions:
     run: Path
     validation: tuple[Path, ...] = ()
     max_minutes: float | None = None
+    iterations: int | None = None
     stop_after: float | None = None
     resume: bool = False
     device: str = "auto"
@@ -160,6 +162,8 @@ def pretrain(options: PretrainOptions, report: Callable[[str], None] = print) ->
         MaskSAMError: a labelmap cannot be used, the run exists or cannot be resumed, the device is
             not available, or the loss is no longer finite.
     """
+    if options.max_minutes is not None and options.iterations is not None:
+        raise MaskSAMError("--max-minutes and --iterations are two budgets: choose one")
     kind = accelerator(options.device)
     record = _resumed(options) if options.resume else _begun(options, kind)
     train = read_labelmaps(record.labelmaps)
@@ -236,7 +240,7 @@ def _begun(options: PretrainOptions, kind: str) -> PretrainRecord:
         )
     if not options.labelmaps:
         raise MaskSAMError("a training needs labelmaps: give their files")
-    return PretrainRecord(
+    record = PretrainRecord(
         config=options.config,
         settings=options.settings,
         seed=options.seed,
@@ -249,9 +253,10 @@ def _begun(options: PretrainOptions, kind: str) -> PretrainRecord:
             "python": platform.python_version(),
             "device": kind,
             "precision": precision(kind),
-            "max_minutes": options.max_minutes,
+            "max_minutes": None,
         },
     )
+    return record.with_budget(options.max_minutes, options.iterations)
 
 
 def _resumed(options: PretrainOptions) -> PretrainRecord:
@@ -266,9 +271,7 @@ def _resumed(options: PretrainOptions) -> PretrainRecord:
                 f"{options.run} was trained on other labelmaps: leave them out with --resume, or"
                 " start another run"
             )
-    if options.max_minutes is not None:
-        record = record.with_budget(options.max_minutes)
-    return record
+    return record.with_budget(options.max_minutes, options.iterations)
 
 
 def _absolute(paths: Sequence[Path]) -> tuple[str, ...]:

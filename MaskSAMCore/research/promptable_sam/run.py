@@ -50,9 +50,14 @@ class PretrainRecord:
         """Time budget over all parts of the training in minutes, or None."""
         return self.facts.get("max_minutes")
 
-    def with_budget(self, minutes: float) -> PretrainRecord:
-        """Return a copy with another time budget."""
-        return replace(self, facts={**self.facts, "max_minutes": minutes})
+    def with_budget(self, minutes: float | None, iterations: int | None) -> PretrainRecord:
+        """Return a copy with another budget, of time or of steps; the same if neither is given."""
+        if minutes is None and iterations is None:
+            return self
+        settings = self.settings
+        if iterations is not None:
+            settings = settings.replace(iterations=iterations)
+        return replace(self, settings=settings, facts={**self.facts, "max_minutes": minutes})
 
     def save(self, run: Path) -> None:
         """Write ``run.json`` into a run's folder."""

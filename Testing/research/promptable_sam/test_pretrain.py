@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from functools import partial
 from pathlib import Path
@@ -108,6 +109,17 @@ def test_a_training_that_is_stopped_says_how_to_continue(labelmap: Path, tmp_pat
     pretrain(small_options(labelmap, tmp_path / "run", resume=True), lines.append)
     assert lines[-1].startswith("best validation Dice")
     assert checkpoint(tmp_path / "run")["global_step"] == 3
+
+
+def test_a_budget_given_on_resuming_replaces_that_of_the_run(trained: Path, tmp_path: Path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    options = small_options(Path(), run, labelmaps=(), resume=True, iterations=6)
+    pretrain(options, lambda _: None)
+    assert checkpoint(run)["global_step"] == PretrainRecord.load(run).settings.iterations == 6
+    # These minutes have passed already, so that the training ends after one step.
+    pretrain(dataclasses.replace(options, iterations=None, max_minutes=1e-6), lambda _: None)
+    assert checkpoint(run)["global_step"] == 7
+    assert PretrainRecord.load(run).max_minutes == 1e-6
 
 
 def test_a_run_is_neither_replaced_nor_mixed_with_others(
