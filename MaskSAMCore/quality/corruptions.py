@@ -59,22 +59,30 @@ def noise(case: LabelledCase, severity: float, rng: np.random.Generator) -> Labe
 
 
 def motion(case: LabelledCase, severity: float, rng: np.random.Generator) -> LabelledCase:
-    """Move the body while the image is acquired, which blurs it and repeats its edges."""
-    axis, moved = int(rng.integers(3)), int(rng.integers(2, 6))
-    shifts = rng.normal(0, 1 + 5 * severity, (moved, 3))
-    angles = rng.normal(0, 1 + 6 * severity, moved)
-    starts = np.sort(rng.random(moved))
+    """Move the body while the image is acquired, which blurs it and repeats its edges.
+
+    In the middle of the scan the body lies where the labelmap says: the lines of this time hold
+    most of the image, so that otherwise all of it would be shifted.
+    """
+    axis, moved = int(rng.integers(3)), int(rng.integers(4, 13))
+    shifts = rng.normal(0, 1 + 7 * severity, (moved, 3))
+    angles = rng.normal(0, 1 + 9 * severity, moved)
+    times = rng.uniform(-0.5, 0.5, moved)
+    # Of two that overlap the later one remains: those far from the middle of the scan come last.
+    outwards = np.argsort(np.abs(times))
 
     def acquired(values: NDArray[np.float32]) -> NDArray[Any]:
         lines = np.fft.fft(values, axis=axis)
         length = values.shape[axis]
-        for start, shift, angle in zip(starts, shifts, angles, strict=True):
+        # Lines near the middle are acquired in the middle of the scan, at time 0.
+        acquired_at = (np.arange(length) - length // 2) / length
+        for number in outwards:
             turned = ndimage.rotate(
-                values, angle, axes=(1, 2), reshape=False, order=1, mode="nearest"
+                values, angles[number], axes=(1, 2), reshape=False, order=1, mode="nearest"
             )
-            turned = ndimage.shift(turned, shift, order=1, mode="nearest")
-            # Lines near the middle are acquired in the middle of the scan.
-            part = np.fft.ifftshift(np.arange(length) >= start * length)
+            turned = ndimage.shift(turned, shifts[number], order=1, mode="nearest")
+            time = times[number]
+            part = np.fft.ifftshift(acquired_at < time if time < 0 else acquired_at > time)
             chosen: list[Any] = [slice(None)] * 3
             chosen[axis] = np.flatnonzero(part)
             lines[tuple(chosen)] = np.fft.fft(turned, axis=axis)[tuple(chosen)]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from MaskSAMCore.data.dataset import LabelledCase
+from MaskSAMCore.geometry import Volume
 from MaskSAMCore.quality.corruptions import FITTED, HELD_OUT
 from Testing.helpers.threshold_model import LEFT_HANDED
 from Testing.quality.helpers import labelled_case
@@ -33,6 +36,21 @@ def test_corrupted_intensities_leave_the_labelmap_and_its_place(name: str):
     assert np.array_equal(found.labelmap, case.labelmap)
     assert found.channels[0].same_grid(case.channels[0])
     assert (name == "clean") == np.array_equal(found.channels[0].array, case.channels[0].array)
+
+
+@pytest.mark.parametrize("length", [31, 32])
+def test_a_body_that_moves_stays_where_the_labelmap_says(length: int):
+    axes = np.ogrid[tuple(slice(-1, 1, complex(0, length)) for _ in range(3))]
+    image = 100 * np.exp(-8 * sum(axis**2 for axis in axes)).astype(np.float32)
+    volume = Volume(image, np.eye(4), "body")
+    case = LabelledCase("body", (volume,), (image > 30).astype(np.uint8))
+    changes = []
+    for seed in range(30):
+        (moved,) = FITTED["motion"](case, 0.4, np.random.default_rng(seed)).channels
+        shifted = ndimage.center_of_mass(moved.array > 0.5 * moved.array.max())
+        changes.append(np.abs(np.subtract(shifted, (length - 1) / 2)).max())
+    assert np.median(changes) < 0.5
+    assert max(changes) < 3
 
 
 def test_a_cropped_image_keeps_each_voxel_at_its_place():
