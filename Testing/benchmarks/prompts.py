@@ -6,9 +6,9 @@
 
 Boxes go through the public interface, as a user's would: one box for each slice of the network's
 depth axis, or one for the whole structure. The result is then limited to the boxes, which itself
-changes the Dice; the rows "not held" leave that out and show the effect of the prompts on the
-decoder: the box with the mask prompt cut to it, or the box without a mask prompt. The last lines
-say how far the decoder's mask follows a box that is moved.
+changes the Dice; the rows "not held" leave that out: the box with the mask prompt cut to it, or the
+box without a mask prompt. The last lines say how far the mask follows a box that is moved, and how
+far one that is too small grows in a larger box.
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ def main() -> None:
     parser.add_argument(
         "--brief",
         action="store_true",
-        help="only without boxes, with true ones and with whole windows",
+        help="only without boxes, with true and larger ones, and with whole windows",
     )
     options = parser.parse_args()
     names = json.loads(options.splits.read_text(encoding="utf-8"))[options.side]
@@ -322,7 +322,7 @@ def main() -> None:
         shares = followed(free, cases, classes, turn, distance)
         print(f"slice boxes moved by {distance:g} voxels: masks move by {shares.mean():.2f} of it")
         table[f"moved by {distance:g}"] = {"share": float(shares.mean())}
-    for margin in () if options.brief else (0, 1, 2):
+    for margin in (0, 1, 2):
         structures = grown(segmenter, cases, classes, margin, 0.95)
         volume, changed, dice, better = structures.mean(0)
         print(

@@ -135,6 +135,17 @@ def test_inverted_intensities_change_the_result_little(
     assert np.mean(dice_scores(found_deep, other.labelmap, values)) > 0.75
 
 
+def test_a_good_result_is_trusted_and_noise_is_doubtful(segmenter: Segmenter, deep: Volume):
+    good = segmenter.segment(deep)
+    assert not any("doubtful" in note for note in good.notes)
+    expected = {one.name: one.expected_dice for one in good.instances}
+    assert all(expected[f"{side} thalamus"] > 0.75 for side in ("left", "right"))
+    values = np.random.default_rng(0).rayleigh(10, deep.shape).astype(np.float32)
+    noise = segmenter.segment(Volume(values, deep.ijk_to_ras, ""))
+    assert any("doubtful" in note for note in noise.notes)
+    assert all(one.expected_dice < 0.5 for one in noise.instances)
+
+
 def test_the_label_scheme_the_card_and_the_split_of_the_training_agree():
     description = json.loads((ROOT / "Docs/brain/labels.json").read_text(encoding="utf-8"))
     scheme, problems = read_scheme(description)

@@ -12,9 +12,9 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from MaskSAMCore import Box, read_boxes, read_volume
+from MaskSAMCore import Box, Volume, read_boxes, read_volume
 from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
-from MaskSAMCore.geometry import box_on_grid
+from MaskSAMCore.geometry import box_on_grid, crop
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.resources import resources
 from Testing.benchmarks.prompts import (
@@ -114,6 +114,20 @@ def test_the_same_head_turned_and_tilted_gives_the_same_hippocampus(
     back = found[:, ::-1].transpose(1, 2, 0)
     both = 2 * ((back > 0) & expected).sum() / ((back > 0).sum() + expected.sum())
     assert both > 0.99
+
+
+def test_a_good_result_is_trusted_and_one_of_a_head_upside_down_is_doubtful(
+    segmenter: MaskSegmenter, demo: Path
+):
+    volume = read_volume(demo / "mni152_t1.nii.gz")
+    (box,) = read_boxes(resources() / "SampleData/hippocampus-left.mrk.json")
+    part = crop(volume, box_on_grid(box, volume))
+    turned = Volume(part.array, np.diag([1.0, -1, -1, 1]) @ part.ijk_to_ras)
+    good, wrong = (segmenter.segment(one) for one in (part, turned))
+    assert not any("doubtful" in note for note in good.notes)
+    assert any("doubtful" in note for note in wrong.notes)
+    assert min(one.expected_dice for one in good.instances) > 0.7
+    assert all(one.expected_dice_low < 0.5 for one in wrong.instances)
 
 
 def _turned(shape: tuple[int, ...]) -> np.ndarray:
