@@ -108,23 +108,25 @@ class ProgressDisplay:
 
 def results_table(rows: Sequence[StructureVolume]) -> Table:
     """Return a table of the classes found: volume in ml, share of the intracranial volume where it
-    is known, asymmetry of paired ones, score, and the expected Dice with its bound where the model
-    estimates it."""
+    is known, asymmetry of paired ones, and the expected Dice with its bound, or the score where the
+    model has no estimate."""
     table = Table(title_justify="left")
     sides = any(row.asymmetry is not None for row in rows)
     table.add_column("class")
     rated, shared = estimated([rows]), has_shares([rows])
-    headings = ["volume (ml)", *(["share (%)"] if shared else [])]
-    headings += [*(["asymmetry (%)"] if sides else []), "score"]
-    for heading in (*headings, *(["expected Dice", "at least"] if rated else [])):
+    # Headings on two lines leave room for the names on a terminal of 80 columns.
+    headings = ["volume\n(ml)", *(["share\n(%)"] if shared else [])]
+    headings += ["asymmetry\n(%)"] if sides else []
+    headings += ["expected\nDice", "at\nleast"] if rated else ["score"]
+    for heading in headings:
         table.add_column(heading, justify="right")
     for row in rows:
         asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:+.1f}"
         share = "" if row.share is None else f"{row.share:.2f}"
         score = "" if row.confidence is None else f"{row.confidence:.2f}"
         cells = [f"{row.ml:.2f}", *([share] if shared else [])]
-        cells += [*([asymmetry] if sides else []), score]
-        table.add_row(row.name, *cells, *(_dice_cells(row) if rated else ()))
+        cells += [asymmetry] if sides else []
+        table.add_row(row.name, *cells, *(_dice_cells(row) if rated else (score,)))
     if not rows:
         table.add_row("nothing was found", "", "")
     return table

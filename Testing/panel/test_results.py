@@ -16,7 +16,7 @@ from Testing.slicer.helpers import GRIDS, add_roi, segment_names
 
 # On this grid the model resamples nothing.
 GRID = GRIDS["axis-aligned"]
-SHARE, ASYMMETRY, DICE = 3, 4, 5
+CONFIDENCE, SHARE, ASYMMETRY, DICE = 1, 3, 4, 5
 
 
 def test_classes_can_be_hidden_shown_and_jumped_to(user, scene):
@@ -50,6 +50,10 @@ def test_a_class_that_may_be_wrong_is_red_and_a_click_shows_its_weakest_slice_an
     table = user.ui.resultsTable
     user.segment(blobs_volume(GRIDS["oblique"]), "rated")
     assert not table.isColumnHidden(DICE)
+    assert table.isColumnHidden(CONFIDENCE)
+    assert [f"Confidence: {table.item(row, CONFIDENCE).text()}" for row in range(2)] == [
+        table.item(row, DICE).toolTip().splitlines()[-1] for row in range(2)
+    ]
     assert [table.item(row, DICE).text() for row in range(2)] == ["0.90 (≥ 0.80)", "0.60 (≥ 0.50)"]
     red, plain = (table.item(row, DICE).foreground().color().name() for row in (1, 0))
     assert red != plain
@@ -68,6 +72,7 @@ def test_a_class_that_may_be_wrong_is_red_and_a_click_shows_its_weakest_slice_an
     assert (place <= bounds[1::2]).all()
     user.segment(blobs_volume(GRID), "threshold")
     assert table.isColumnHidden(DICE)
+    assert not table.isColumnHidden(CONFIDENCE)
 
 
 def test_a_run_is_undone_and_redone_and_only_a_present_result_is_exported(user, scene):

@@ -35,7 +35,7 @@ from MaskSAMSlicerLib.run import FrameResult, Outcome
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
 
-_SHARE_COLUMN, _ASYMMETRY_COLUMN, _DICE_COLUMN = 3, 4, 5
+_CONFIDENCE_COLUMN, _SHARE_COLUMN, _ASYMMETRY_COLUMN, _DICE_COLUMN = 1, 3, 4, 5
 # Readable on light and on dark backgrounds.
 _RED = "#e0442e"
 
@@ -171,7 +171,10 @@ class ResultsView(VTKObservationMixin):
             table.setItem(index, _DICE_COLUMN, _dice_cell(row))
         table.setColumnHidden(_SHARE_COLUMN, not has_shares([rows]))
         table.setColumnHidden(_ASYMMETRY_COLUMN, all(row.asymmetry is None for row in rows))
-        table.setColumnHidden(_DICE_COLUMN, not estimated([rows]))
+        rated = estimated([rows])
+        # The expected Dice says more than the confidence, and names need the width of a column.
+        table.setColumnHidden(_CONFIDENCE_COLUMN, rated)
+        table.setColumnHidden(_DICE_COLUMN, not rated)
         table.blockSignals(blocked)
         self._show_info()
         self._update_buttons()
@@ -336,9 +339,13 @@ def _dice_cell(row: StructureVolume) -> Any:
         return qt.QTableWidgetItem("")
     cell = qt.QTableWidgetItem(f"{row.expected_dice:.2f} (\u2265 {row.expected_dice_low:.2f})")
     cell.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
+    lines = []
     if row.expected_dice_low < LOW_DICE:
         cell.setForeground(qt.QBrush(qt.QColor(_RED)))
-        cell.setToolTip(
+        lines.append(
             _("This class may be wrong: click it to see its least certain slice and its box.")
         )
+    if row.confidence is not None:
+        lines.append(_("Confidence: {value:.2f}").format(value=row.confidence))
+    cell.setToolTip("\n".join(lines))
     return cell
