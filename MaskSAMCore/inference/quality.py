@@ -14,7 +14,6 @@ from MaskSAMCore.models.expected_dice import QUALITY, DiceEstimator, ExpectedDic
 
 # Reasons for a doubtful result by the name of the features that are odd.
 _REASONS = {
-    "": "look at the segments",
     "orientation": (
         "the classes lie or extend in unusual ways: check the orientation and the voxel size in the"
         " file, and that it shows the right part of the body"
@@ -81,8 +80,9 @@ def rate(estimator: DiceEstimator, features: ResultFeatures) -> Rating:
     found = [estimate.dice for estimate in classes if estimate is not None]
     if not found or (mean := sum(found) / len(found)) >= estimator.doubtful_below:
         return Rating(tuple(classes), ())
-    reason = _REASONS[estimator.oddity(features.classes, features.image)]
-    doubt = f"This result is doubtful, with an expected Dice of {mean:.2f} in the mean: {reason}."
+    odd = estimator.oddities(features.classes, features.image)[:2]
+    reasons = "; ".join(_REASONS[name] for name in odd) or "look at the segments"
+    doubt = f"This result is doubtful, with an expected Dice of {mean:.2f} in the mean: {reasons}."
     return Rating(tuple(classes), (doubt,))
 
 

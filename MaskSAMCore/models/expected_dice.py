@@ -185,14 +185,14 @@ class DiceEstimator:
         repeated = np.tile(whole, (len(classes), 1))
         return np.column_stack([classes, distances, repeated, self.usual_dice])
 
-    def oddity(self, classes: Floats, image: Floats) -> str:
-        """Return the name of the group of features that is most unusual; empty if none is."""
+    def oddities(self, classes: Floats, image: Floats) -> tuple[str, ...]:
+        """Return the names of the groups of features that are unusual, the most unusual first."""
         shares = {
             group.name: group_distance(self, group, classes, image) / group.limit
             for group in self.groups
         }
-        name = max(shares, key=lambda key: shares[key], default="")
-        return name if name and shares[name] > 1 else ""
+        unusual = (name for name, share in shares.items() if share > 1)
+        return tuple(sorted(unusual, key=lambda name: -shares[name]))
 
     def to_json(self) -> dict[str, Any]:
         """Return the estimator as plain types."""

@@ -68,6 +68,11 @@ def test_a_doubtful_result_has_one_note_that_names_what_is_odd():
     assert len(notes) == 1
     assert "0.30" in notes[0]
     assert "orientation" in notes[0]
+    other = FeatureGroup("modality", (CLASS_FEATURES.index("intensity"),), (), 1e-6)
+    both = known_estimator([0.4, 0.2], doubtful_below=0.5, groups=(group, other))
+    (note,) = rated_segmenter(both).segment(volume_of(two_blobs())).notes
+    assert "orientation" in note
+    assert "modality" in note
     sure = known_estimator([0.9, 0.8], doubtful_below=0.5, groups=(group,))
     assert rated_segmenter(sure).segment(volume_of(two_blobs())).notes == ()
 
