@@ -64,6 +64,8 @@ class ResultsView(VTKObservationMixin):
         header.setStretchLastSection(False)
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        # A narrow panel shows the first columns only.
+        header.moveSection(_DICE_COLUMN, 1)
         ui.resultsTable.connect("itemChanged(QTableWidgetItem*)", self._toggle)
         ui.resultsTable.connect("cellClicked(int,int)", self._jump)
         ui.undoButton.connect("clicked(bool)", self._undo)
