@@ -3,8 +3,8 @@
 A user draws a box that the class touches on each side (Lempitsky et al., *Image segmentation with a
 bounding box prior*, ICCV 2009), but a network may stop short of a side. The logits of the class are
 then raised near that side, by what the best voxel on it lacks to be one of the class, and by less
-and less further inside. A side on which even the best voxel has hardly any score is
-left alone: the box is too large there.
+and less further inside. A side on which even the best voxel has hardly any score is left alone: the
+box is too large there.
 """
 
 from __future__ import annotations
