@@ -37,3 +37,10 @@ def run_process(
         timeout=600,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how},
     )
+
+
+def headings_of(output: str) -> list[str]:
+    """Return the headings of the first table in an output, each on one line."""
+    heading = output[output.index("\u250f") : output.index("\u2521")].splitlines()[1:]
+    lines = [line.strip("\u2503").split("\u2503") for line in heading]
+    return [" ".join(" ".join(parts).split()) for parts in zip(*lines, strict=True)]

@@ -14,7 +14,7 @@ from MaskSAMCore.cli import main
 from MaskSAMCore.geometry import RasBox, box_on_grid
 from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.io import read_boxes, read_volume, write_boxes
-from Testing.cli.helpers import error_of
+from Testing.cli.helpers import error_of, headings_of
 from Testing.helpers.generated import generated_case, write_image
 from Testing.helpers.small_bundle import small_bundle
 
@@ -24,7 +24,7 @@ def test_one_image_becomes_one_segmentation_on_its_own_grid(
 ):
     target = tmp_path / "out" / "result.seg.nrrd"
     assert main(["predict", str(image), "-o", str(target), "-m", model]) == 0
-    assert "(ml)" in capfd.readouterr().out
+    assert "volume (ml)" in headings_of(capfd.readouterr().out)
     found, given = sitk.ReadImage(str(target)), sitk.ReadImage(str(image))
     assert found.GetSize() == given.GetSize()
     assert found.GetOrigin() == pytest.approx(given.GetOrigin())
@@ -215,7 +215,7 @@ def test_the_intracranial_volume_is_given_for_whole_heads_of_models_that_segment
     arguments += ["--volumes", str(volumes)]
     # A shard leaves its table.
     assert main([*arguments, "--shard", "1/1"]) == 0
-    assert "share" in capfd.readouterr().out
+    assert "share (%)" in headings_of(capfd.readouterr().out)
     (row,) = csv.DictReader((out / "cases-1-of-1.csv").open(encoding="utf-8"))
     total = 2 * (read_volume(out / "a.nii.gz").array > 0).sum() / 1000
     assert float(row["intracranial volume (ml)"]) == pytest.approx(total, abs=1e-5)
