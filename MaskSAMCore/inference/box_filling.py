@@ -3,15 +3,20 @@
 A user draws a box that the class touches on each side (Lempitsky et al., *Image segmentation with a
 bounding box prior*, ICCV 2009), but a network may stop short of a side. The logits of the class are
 then raised near that side, by what the best voxel on it lacks to be one of the class, and by less
-and less further inside. A side on which even the best voxel has hardly any score is left alone: the
-box is too large there.
+and less further inside.
+
+A side on which even the best voxel has hardly any score is either drawn too far out or meant as it
+is. It is meant where the class touches most other sides, as after a drag of one side, and on a
+single slice: then the tip of the class is stretched to it. Else it is left alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,10 +31,35 @@ REACH = 4
 # Difference by which a raised score exceeds one half, as a logit.
 _MARGIN = 1e-3
 _TINY = 1e-6
+# A class that ends more voxels before a side is stretched to it, and does not touch a side that is
+# further away.
+_CLOSE, _TOUCHING = 0.2, 0.5
+# Sides of a box in space that the class may not touch if they are to be meant as they are.
+_MOST_MEANT = 2
+# The last voxels of a class along an axis, its tip, are stretched at most so many times as long.
+_TIP, _MOST_TIMES = 2.0, 2.5
+# The tip consists of lines of voxels that end at most so many voxels before the class does.
+_BLUNT = 1
+
+
+class _Part(NamedTuple):
+    """Voxels that a box covers.
+
+    Attributes:
+        region: part of the scores.
+        sides: lower and upper side of the box along each axis, in voxel edges of the part.
+        least: score that the best voxel on a side needs for the class to grow towards it.
+        most_meant: largest number of sides without such a voxel that are meant as they are.
+    """
+
+    region: Region
+    sides: tuple[tuple[float, float], ...]
+    least: float
+    most_meant: int
 
 
 def fill_boxes(scores: Tensor, region: Region, prompt: ClassPrompt) -> Tensor:
-    """Return the scores of a class with boxes, raised near the sides that it does not touch.
+    """Return the scores of a class with boxes, larger near the sides that it does not touch.
 
     Each single slice is filled by itself; slices next to one another that boxes in space cross are
     filled together.
@@ -42,16 +72,18 @@ def fill_boxes(scores: Tensor, region: Region, prompt: ClassPrompt) -> Tensor:
     filled = scores.clone()
     if not scores.numel():
         return filled
-    for part, least in _filled_parts(prompt, region):
-        filled[part] = _raised(scores[part], least)
+    for part in _filled_parts(prompt, region):
+        raised = _raised(scores[part.region], part.least)
+        filled[part.region] = _stretched(raised, part.sides, part.most_meant)
     return filled
 
 
-def _filled_parts(prompt: ClassPrompt, region: Region) -> Iterator[tuple[Region, float]]:
-    """Yield the part of a region that each box covers, and the least score on its sides."""
+def _filled_parts(prompt: ClassPrompt, region: Region) -> Iterator[_Part]:
+    """Yield the part of a region that each box covers."""
     edges, present, exact = (
         values[region[DEPTH]] for values in (prompt.edges, prompt.present, prompt.exact)
     )
+    depths = prompt.boxes[:, :, DEPTH] - region[DEPTH].start
     start = 0
     while start < len(present):
         stop = start + 1
@@ -60,14 +92,30 @@ def _filled_parts(prompt: ClassPrompt, region: Region) -> Iterator[tuple[Region,
             while loose and stop < len(present) and present[stop] and not exact[stop]:
                 stop += 1
             low, high = edges[start:stop, :2].min(0), edges[start:stop, 2:].max(0)
+            slices = slice(start, stop)
             columns, rows = (
                 crossed_slices(lower - part.start, upper - part.start, part.stop - part.start)
                 for lower, upper, part in zip(
                     low, high, (region[COLUMNS], region[ROWS]), strict=True
                 )
             )
-            least = LEAST_SCORE if loose else LEAST_SCORE_ON_SLICE
-            yield (slice(start, stop), rows, columns), least
+            own = depths[(depths[:, 1] > start) & (depths[:, 0] < stop)]
+            ends = (
+                (np.append(own[:, 0], start).min(), np.append(own[:, 1], stop).max()),
+                (low[1] - region[ROWS].start, high[1] - region[ROWS].start),
+                (low[0] - region[COLUMNS].start, high[0] - region[COLUMNS].start),
+            )
+            covered = slices, rows, columns
+            sides = tuple(
+                (max(lower - part.start, 0.0), min(upper, part.stop) - part.start)
+                for (lower, upper), part in zip(ends, covered, strict=True)
+            )
+            yield _Part(
+                covered,
+                sides,
+                LEAST_SCORE if loose else LEAST_SCORE_ON_SLICE,
+                _MOST_MEANT if loose else 4,
+            )
         start = stop
 
 
@@ -90,3 +138,71 @@ def _raised(scores: Tensor, least: float) -> Tensor:
                 bias += weights.reshape([-1 if a == axis else 1 for a in range(3)])
     raised = torch.sigmoid(torch.logit(scores.clamp(_TINY, 1 - _TINY)) + bias)
     return torch.where((scores > 0) & (bias > 0), torch.maximum(raised, scores), scores)
+
+
+def _stretched(scores: Tensor, sides: Sequence[tuple[float, float]], most: int) -> Tensor:
+    """Return the scores (depth, rows, columns) of the voxels in a box, with the tips of the class
+    stretched to the sides that it does not touch, if these are few.
+
+    Args:
+        scores: scores before, 0 for voxels that cannot be of the class.
+        sides: lower and upper side of the box along each axis, in voxel edges.
+        most: largest number of sides that the class does not touch.
+    """
+    missed = []
+    for axis, ends in enumerate(sides):
+        profile = scores.amax([other for other in range(3) if other != axis])
+        shown = (profile >= 0.5).nonzero()[:, 0]
+        # The two sides of a single slice are the slice.
+        if len(profile) < 2 or not len(shown):
+            continue
+        for step, voxel, side in ((-1, int(shown[0]), ends[0]), (1, int(shown[-1]), ends[1])):
+            end = _end(profile, voxel, step)
+            if step * (side - end) > _CLOSE:
+                missed.append((axis, step, voxel, end, side, len(shown)))
+    if sum(step * (side - end) > _TOUCHING for _, step, _, end, side, _ in missed) > most:
+        return scores
+    for axis, step, voxel, end, side, length in missed:
+        pivot = end - step * min(length / 2, _TIP)
+        times = (side - pivot) / (end - pivot)
+        if times <= _MOST_TIMES:
+            scores = _with_longer_tip(scores, axis, step, voxel, pivot, times)
+    return scores
+
+
+def _end(profile: Tensor, voxel: int, step: int) -> float:
+    """Return where a profile falls below one half beyond its last voxel above, in voxel edges.
+
+    Beyond the box the profile is 0, but a class ends at the edge of its last voxel there.
+    """
+    own, beyond = float(profile[voxel]), voxel + step
+    next_one = float(profile[beyond]) if 0 <= beyond < len(profile) else 0.0
+    share = (own - 0.5) / (own - next_one)
+    return voxel + 0.5 + step * (share if next_one else min(share, 0.5))
+
+
+def _with_longer_tip(
+    scores: Tensor, axis: int, step: int, voxel: int, pivot: float, times: float
+) -> Tensor:
+    """Return scores with the part of the class beyond a place along an axis stretched.
+
+    Args:
+        scores: (depth, rows, columns).
+        axis: axis along which the class is stretched.
+        step: 1 towards the last voxel, -1 towards the first.
+        voxel: last voxel of the class in this direction.
+        pivot: place that stays, in voxel edges.
+        times: length of the stretched part over that before.
+    """
+    along = [-1 if other == axis else 1 for other in range(3)]
+    places = torch.arange(scores.shape[axis]) + 0.5
+    beyond = step * (places - pivot) > 0
+    source = torch.where(beyond, pivot + (places - pivot) / times, places) - 0.5
+    low = source.floor().clamp(0, len(places) - 1).long()
+    high = (low + 1).clamp(max=len(places) - 1)
+    share = (source - low).clamp(0, 1).reshape(along)
+    longer = scores.index_select(axis, low) * (1 - share) + scores.index_select(axis, high) * share
+    near = step * (torch.arange(len(places)) - voxel) >= -_BLUNT
+    lines = ((scores >= 0.5) & near.reshape(along)).any(axis, keepdim=True)
+    grows = (scores > 0) & beyond.reshape(along) & lines
+    return torch.where(grows, torch.maximum(scores, longer), scores)

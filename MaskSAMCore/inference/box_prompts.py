@@ -33,12 +33,14 @@ class ClassPrompt:
         present: bool (depth,), True for a slice that a box of the class crosses.
         exact: bool (depth,), True for a slice that only boxes of single slices cross: the box is
             that of the class on the slice, while a box in space only bounds the class.
+        boxes: (M, 2, 3), lower and upper edges (depth, row, column) of each box.
     """
 
     class_index: int
     edges: NDArray[np.float64]
     present: NDArray[np.bool_]
     exact: NDArray[np.bool_]
+    boxes: NDArray[np.float64]
 
     def extent(self, shape: Sequence[int]) -> tuple[slice, slice, slice]:
         """Return the region of the plan's grid that contains all boxes, empty without boxes.
@@ -72,18 +74,19 @@ def class_prompt(
         slice_thickness: thickness of the input's slices, in slices of the plan's grid. A box that
             is no thicker than a slice of either grid is the box of a single slice.
     """
+    parts = np.array(list(boxes), np.float64).reshape(-1, 2, 3)
     thinnest = max(1.0, slice_thickness) + 2 * EDGE_TOLERANCE
     exact = np.ones(depth, dtype=bool)
     edges = np.tile([np.inf, np.inf, -np.inf, -np.inf], (depth, 1))
     present = np.zeros(depth, dtype=bool)
-    for lower, upper in boxes:
+    for lower, upper in parts:
         crossed = crossed_slices(lower[DEPTH], upper[DEPTH], depth)
         present[crossed] = True
         exact[crossed] &= upper[DEPTH] - lower[DEPTH] <= thinnest
         low, high = (lower[COLUMNS], lower[ROWS]), (upper[COLUMNS], upper[ROWS])
         edges[crossed, :2] = np.minimum(edges[crossed, :2], low)
         edges[crossed, 2:] = np.maximum(edges[crossed, 2:], high)
-    return ClassPrompt(class_index, edges, present, exact)
+    return ClassPrompt(class_index, edges, present, exact, parts)
 
 
 def crossed_slices(lower: float, upper: float, depth: int) -> slice:

@@ -20,6 +20,7 @@ this as follows:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from MaskSAMCore.inference.box_prompts import class_prompt, crossed_slices
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.scoring import EditedScores
 from MaskSAMCore.inference.sliding_window import Region, Shape, hull
@@ -118,10 +120,7 @@ class RegionScores:
         self._sample = GridSampler(scores.shape[1:], shape, region)
         depth, rows, columns = self._sample.source
         self._scores = scores[:, depth, rows, columns]
-        self._edited = {
-            index: self._sample(_placed(change, self._sample.source))
-            for index, change in sorted(edited.items())
-        }
+        self._edited = {index: self._boxed(change) for index, change in sorted(edited.items())}
         self._weight = background_weight
         self._background = self._automatic(0)
         self._gain: Tensor | None = None
@@ -166,6 +165,36 @@ class RegionScores:
         total[nothing] = 1
         for index, score in enumerate(self._final_scores()):
             yield torch.where(nothing, float(index == 0), score / total)
+
+    def _boxed(self, change: EditedScores) -> Tensor:
+        """Return the new scores of a class, which end exactly at its boxes.
+
+        Between the outermost voxel centres of the plan's grid in a box and its sides the scores
+        continue. Zeros beyond would draw the outline of the class inwards.
+        """
+        source = self._sample.source
+        if change.boxes is None:
+            return self._sample(_placed(change, source))
+        continuing = _continued(change, self._all_scores.shape[1:])
+        return self._sample(_placed(continuing, source)) * self._inside(change.boxes)
+
+    def _inside(self, boxes: NDArray[np.float64]) -> Tensor:
+        """Return 1 for the voxels of the region in the boxes of a class, united slice by slice, and
+        0 for all others.
+
+        Args:
+            boxes: (M, 2, 3) on the plan's grid.
+        """
+        scale = np.divide(self._shape, self._all_scores.shape[1:])
+        prompt = class_prompt(0, boxes * scale, self._shape[0])
+        depth, rows, columns = self._region
+        inside = torch.zeros(*(part.stop - part.start for part in self._region))
+        for index in np.flatnonzero(prompt.present[depth]):
+            x1, y1, x2, y2 = prompt.edges[depth.start + index]
+            own_rows = _inner(crossed_slices(y1, y2, self._shape[1]), rows)
+            own_columns = _inner(crossed_slices(x1, x2, self._shape[2]), columns)
+            inside[index, own_rows, own_columns] = 1
+        return inside
 
     def _automatic(self, index: int) -> Tensor:
         return self._sample(self._scores[index])
@@ -362,6 +391,33 @@ def _slabs(
     step = max(1, int(SLAB_VOXELS // (plane * max(1.0, shrinking) * max(1, boxes))))
     for first in range(depth.start, depth.stop, step):
         yield slice(first, min(first + step, depth.stop))
+
+
+def _inner(part: slice, whole: slice) -> slice:
+    """Return the part of an axis within another part, counted from the start of that."""
+    start, stop = max(part.start, whole.start), min(part.stop, whole.stop)
+    return slice(start - whole.start, max(start, stop) - whole.start)
+
+
+def _continued(change: EditedScores, shape: Sequence[int]) -> EditedScores:
+    """Return new scores whose neighbouring voxels on the plan's grid have the nearest score.
+
+    Args:
+        change: new scores, 0 where they have none.
+        shape: shape of the plan's grid.
+    """
+    depth, rows, columns = (
+        slice(max(part.start - 1, 0), min(part.stop + 1, size))
+        for part, size in zip(change.region, shape, strict=True)
+    )
+    values = _placed(change, (depth, rows, columns))
+    for axis in (2, 1, 0):
+        lower, upper = values.clone(), values.clone()
+        count = values.shape[axis] - 1
+        lower.narrow(axis, 1, count).copy_(values.narrow(axis, 0, count))
+        upper.narrow(axis, 0, count).copy_(values.narrow(axis, 1, count))
+        values = torch.where(values > 0, values, torch.maximum(lower, upper))
+    return replace(change, region=(depth, rows, columns), scores=values)
 
 
 def _placed(change: EditedScores, region: Region) -> Tensor:

@@ -44,10 +44,13 @@ class EditedScores:
     Attributes:
         region: part of the plan's grid.
         scores: (depth, rows, columns) of the region.
+        boxes: (M, 2, 3), lower and upper edges (depth, row, column) of the boxes on the same grid,
+            which limit the class on finer grids too; None limits it to the region only.
     """
 
     region: Region
     scores: Tensor
+    boxes: NDArray[np.float64] | None = None
 
     def cropped(self, extent: Region) -> EditedScores:
         """Return the part within another region of the plan's grid."""
@@ -57,7 +60,7 @@ class EditedScores:
             inside.append(slice(start, max(start, stop)))
             within.append(slice(start - have.start, max(start, stop) - have.start))
         scores = self.scores[tuple(within)].clone()
-        return EditedScores((inside[0], inside[1], inside[2]), scores)
+        return replace(self, region=(inside[0], inside[1], inside[2]), scores=scores)
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,9 @@ class Scorer:
 
         # A few queries take so little time that threads would wait for each other.
         self._process_all(reached, score, add, progress, batch_size=1)
-        inside = EditedScores(region, total[0]).cropped(prompt.extent(self.image.shape[1:]))
+        inside = EditedScores(region, total[0], prompt.boxes).cropped(
+            prompt.extent(self.image.shape[1:])
+        )
         return replace(inside, scores=fill_boxes(inside.scores, inside.region, prompt))
 
     def _embedding(self, view: _View) -> Any:

@@ -80,6 +80,60 @@ def test_a_region_that_does_not_begin_at_the_origin_is_filled_alike():
     assert (whole[region].amax((0, 1)) > 0.5).all()
 
 
+def body(rows: slice, columns: slice, slices: slice = slice(1, 8)) -> torch.Tensor:
+    """Return scores of a body, around which nothing looks like it."""
+    scores = torch.full((DEPTH, ROWS, COLUMNS), 1e-4)
+    scores[slices, rows, columns] = 0.9
+    return scores
+
+
+def found(scores: torch.Tensor, prompt: ClassPrompt) -> list[tuple[int, int]]:
+    """Return the first and the last voxel of the class along each axis."""
+    region = prompt.extent(scores.shape)
+    inside = torch.zeros_like(scores)
+    inside[region] = scores[region]
+    voxels = (fill_boxes(inside[region], region, prompt) > 0.5).nonzero()
+    first = [part.start for part in region]
+    return [
+        (int(low) + start, int(high) + start)
+        for low, high, start in zip(voxels.amin(0), voxels.amax(0), first, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("axis", "upper"), [(a, u) for a in range(3) for u in (False, True)])
+def test_a_side_that_was_dragged_away_is_reached(axis: int, upper: bool):
+    scores = body(slice(3, 7), slice(3, 9), slice(3, 7))
+    low, high = [3, 3, 3], [7, 7, 9]
+    (high if upper else low)[axis] += 2 if upper else -2
+    ends = [(a, b - 1) for a, b in zip(low, high, strict=True)]
+    assert found(scores, box_in_space(low, high)) == ends
+
+
+def test_a_box_that_is_too_large_on_most_sides_is_not_filled():
+    scores = body(slice(3, 7), slice(3, 9), slice(3, 7))
+    assert found(scores, box_in_space((1, 1, 1), (9, 9, 11))) == [(3, 6), (3, 6), (3, 8)]
+
+
+def test_a_side_that_is_far_away_is_not_reached():
+    scores = body(slice(3, 7), slice(2, 5), slice(3, 7))
+    assert found(scores, box_in_space((3, 3, 2), (7, 7, 12)))[2] == (2, 4)
+
+
+def test_a_box_on_a_slice_is_filled_without_any_evidence():
+    scores = body(slice(3, 7), slice(4, 8))
+    part = class_prompt(1, [np.array([(4, 2, 2), (5, 9, 10)], float)], DEPTH)
+    assert found(scores, part) == [(4, 4), (2, 8), (2, 9)]
+
+
+def test_only_the_tip_of_a_class_is_stretched():
+    scores = body(slice(3, 7), slice(3, 6), slice(3, 7))
+    scores[4:6, 4:6, 6:9] = 0.9
+    prompt = box_in_space((3, 3, 3), (7, 7, 11))
+    region = prompt.extent(scores.shape)
+    filled = fill_boxes(scores[region], region, prompt) > 0.5
+    assert filled[1:3, 1:3].all() and filled.sum() == 4 * 4 * 3 + 4 * 5
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     edges=st.lists(

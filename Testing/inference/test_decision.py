@@ -309,3 +309,50 @@ def test_new_scores_count_in_their_region_and_are_zero_elsewhere(overwrite):
     expected[region] = 4
     decide = overwriting_labels if overwrite else keeping_labels
     np.testing.assert_array_equal(decide(scores, edited, (4, 5, 6)), expected)
+
+
+# On the plan's grid: lower and upper edges (depth, row, column).
+ODD_BOX = np.array([[1.5, 2.0, 2.25], [4.5, 5.5, 7.75]])
+
+
+@pytest.mark.parametrize("shape", [SOURCE, (12, 16, 18), (24, 16, 9), (9, 20, 27)])
+@pytest.mark.parametrize("decide", [overwriting_labels, keeping_labels])
+def test_a_class_ends_at_its_box_on_every_grid(shape, decide):
+    scores = torch.zeros(5, *SOURCE)
+    scores[0] = 1
+    region = tuple(slice(int(a + 0.5), int(b + 0.5)) for a, b in ODD_BOX.T)
+    new = torch.full([part.stop - part.start for part in region], 0.6)
+    edited = {2: EditedScores(region, new, ODD_BOX[None])}
+    # Voxels of the output whose centre lies in the box; an exact half lies in it at its lower end.
+    centres = np.meshgrid(*(np.arange(n) + 0.5 for n in shape), indexing="ij")
+    low, high = ODD_BOX * np.divide(shape, SOURCE)
+    inside = np.logical_and.reduce(
+        [(a <= c) & (c < b) for a, b, c in zip(low, high, centres, strict=True)]
+    )
+    assert inside.any()
+    np.testing.assert_array_equal(decide(scores, edited, shape) == VALUES[2], inside)
+
+
+@pytest.mark.parametrize("slab_voxels", [1, 1 << 23])
+def test_boxes_of_slices_thinner_than_the_plans_each_bound_their_slice(slab_voxels, monkeypatch):
+    monkeypatch.setattr(decision, "SLAB_VOXELS", slab_voxels)
+    scores = torch.zeros(5, *SOURCE)
+    scores[0] = 1
+    boxes = np.array(
+        [[[2.0, 1.0, 1.0], [2.5, 5.0, 6.0]], [[2.5, 2.5, 1.5], [3.0, 7.0, 7.0]]], dtype=float
+    )
+    region = slice(2, 3), slice(1, 7), slice(1, 7)
+    edited = {1: EditedScores(region, torch.full((1, 6, 6), 0.7), boxes)}
+    expected = np.zeros((12, 16, 18), bool)
+    expected[4, 2:10, 2:12] = expected[5, 5:14, 3:14] = True
+    for decide in (overwriting_labels, keeping_labels):
+        np.testing.assert_array_equal(decide(scores, edited, expected.shape) == VALUES[1], expected)
+
+
+def test_a_box_thinner_than_a_voxel_keeps_the_voxel_that_contains_it():
+    scores = torch.zeros(5, *SOURCE)
+    scores[0] = 1
+    box = np.array([[[2.6, 1.0, 1.0], [2.8, 4.0, 4.0]]])
+    edited = {1: EditedScores((slice(2, 3), slice(1, 4), slice(1, 4)), torch.ones(1, 3, 3), box)}
+    found = np.argwhere(overwriting_labels(scores, edited, (9, 8, 9)) == VALUES[1])
+    assert set(found[:, 0]) == {4} and len(found) == 9

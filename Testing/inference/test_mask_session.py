@@ -34,7 +34,7 @@ def expected_with(inside=INSIDE):
 
 @pytest.mark.parametrize("name", GEOMETRIES)
 @pytest.mark.parametrize("orientation", ["SPL", "LIP", "ARS"])
-@pytest.mark.parametrize("finer", [1, 2])
+@pytest.mark.parametrize("finer", [0.5, 1, 2])
 def test_a_box_gives_its_class_exactly_the_voxels_inside(name, orientation, finer):
     segmenter = threshold_segmenter(orientation=orientation, spacing=[1 / finer] * 3)
     # The image has no class 2, because its resampled edges are not exact.
