@@ -74,6 +74,16 @@ class Plan:
     normalization: tuple[ChannelNormalization, ...]
     channels: tuple[str, ...]
 
+    def divided(self, parts: Sequence[float]) -> Plan:
+        """Return the plan of the same windows whose voxels are divided into parts along each axis.
+
+        Args:
+            parts: parts along depth, rows, columns; fractions unite voxels.
+        """
+        depth, rows, columns = (mm / part for mm, part in zip(self.spacing, parts, strict=True))
+        t, h, w = (round(size * part) for size, part in zip(self.window, parts, strict=True))
+        return replace(self, spacing=(depth, rows, columns), window=(t, h, w))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan in plain types for JSON."""
         return asdict(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,6 +176,18 @@ def resample_labelmap(
         result[wins] = value
         best[wins] = share[wins]
     return result
+
+
+def nearest_voxels(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
+    """Return an array on another grid over the same extent: each voxel has the value of the nearest
+    one.
+
+    Args:
+        array: any array with 3 axes.
+        shape: shape of the result.
+    """
+    places = (_nearest_index(old, new) for old, new in zip(array.shape, shape, strict=True))
+    return array[np.ix_(*places)]
 
 
 def normalize(

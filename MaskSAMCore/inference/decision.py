@@ -12,6 +12,8 @@ this as follows:
   because the rounding of equal scores differs between processors.
 - With `overwrite`, all classes compete. So a voxel of a class without boxes may go to a class with
   boxes, but never to another class without boxes or to the background.
+- Where a refiner decides about some classes, their scores are its shares, and the best of the
+  others has its share of all others.
 - Without `overwrite`, classes without boxes keep exactly their automatic voxels. Elsewhere only
   classes with boxes and the background compete, so that nothing outside the neighbourhood of the
   boxes depends on them.
@@ -30,9 +32,10 @@ from torch import Tensor
 
 from MaskSAMCore.inference.box_prompts import class_prompt, crossed_slices
 from MaskSAMCore.inference.progress import Progress
-from MaskSAMCore.inference.scoring import EditedScores
+from MaskSAMCore.inference.scoring import EditedScores, Shares
 from MaskSAMCore.inference.sliding_window import Region, Shape, hull
-from MaskSAMCore.modeling.layers import linear_weights
+from MaskSAMCore.modeling.layers import continued, linear_weights
+from MaskSAMCore.modeling.refined.network import others_factor
 
 # A class without boxes gets a voxel that a class with boxes lost only if its score there is more
 # than this share of the score that was lost.
@@ -106,6 +109,7 @@ class RegionScores:
         shape: (depth, rows, columns) of the output's grid.
         region: voxels of the output's grid.
         background_weight: factor of the background's scores.
+        shares: shares of the classes that a refiner decides, or None.
     """
 
     def __init__(
@@ -115,13 +119,20 @@ class RegionScores:
         shape: Shape,
         region: Region,
         background_weight: float = 1.0,
+        shares: Shares | None = None,
     ) -> None:
         self._all_scores, self._shape, self._region = scores, shape, region
         self._sample = GridSampler(scores.shape[1:], shape, region)
         depth, rows, columns = self._sample.source
         self._scores = scores[:, depth, rows, columns]
-        self._edited = {index: self._boxed(change) for index, change in sorted(edited.items())}
         self._weight = background_weight
+        # Shares of the refined classes, and the factor of the other classes' scores.
+        self._refined: dict[int, Tensor] = {}
+        self._decides = self._factor = torch.ones(())
+        self._edited: dict[int, Tensor] = {}
+        if shares is not None:
+            self._refine(shares)
+        self._edited = {index: self._boxed(change) for index, change in sorted(edited.items())}
         self._background = self._automatic(0)
         self._gain: Tensor | None = None
         if edited:
@@ -131,6 +142,21 @@ class RegionScores:
                 torch.maximum(self._gain, change, out=self._gain)
                 # Not in place: without resampling, the background is a view of the scores.
                 self._background = torch.maximum(self._background, -REASSIGN_RATIO * change)
+
+    def _refine(self, shares: Shares) -> None:
+        """Take the decisions of a refiner."""
+        values = shares.values
+        sample = GridSampler(values.shape[1:], self._shape, self._region)
+        found = [sample(share[sample.source]) for share in values]
+        sums = torch.stack(found).sum(0)
+        # Between voxels that the refiner decides and others, the nearest ones count.
+        self._decides = sums >= 0.5
+        others, *own = (share / sums.clamp(min=0.5) for share in found)
+        self._refined = dict(zip(shares.classes, own, strict=True))
+        best, _ = self._best_without_boxes(self._sample(self._scores[0]))
+        total = self._sample(self._scores.sum(0, dtype=torch.float32))
+        factor = others_factor(others, best, total)
+        self._factor = torch.where(self._decides, factor, 1.0)
 
     def decide(self, overwrite: bool = True) -> tuple[Tensor, Tensor]:
         """Apply the decision rule.
@@ -169,24 +195,26 @@ class RegionScores:
     def _boxed(self, change: EditedScores) -> Tensor:
         """Return the new scores of a class, which end exactly at its boxes.
 
-        Between the outermost voxel centres of the plan's grid in a box and its sides the scores
-        continue. Zeros beyond would draw the outline of the class inwards.
+        Between the outermost voxel centres of their grid in a box and its sides, scores continue:
+        zeros beyond would draw the outline of the class inwards.
         """
-        source = self._sample.source
+        grid = change.shape or self._all_scores.shape[1:]
+        sample = self._sample
+        if change.shape is not None:
+            sample = GridSampler(grid, self._shape, self._region)
         if change.boxes is None:
-            return self._sample(_placed(change, source))
-        continuing = _continued(change, self._all_scores.shape[1:])
-        return self._sample(_placed(continuing, source)) * self._inside(change.boxes)
+            return sample(_placed(change, sample.source))
+        score = sample(_placed(_continued(change, grid), sample.source))
+        return score * self._inside(change.boxes * np.divide(self._shape, grid))
 
     def _inside(self, boxes: NDArray[np.float64]) -> Tensor:
         """Return 1 for the voxels of the region in the boxes of a class, united slice by slice, and
         0 for all others.
 
         Args:
-            boxes: (M, 2, 3) on the plan's grid.
+            boxes: (M, 2, 3) on the output's grid.
         """
-        scale = np.divide(self._shape, self._all_scores.shape[1:])
-        prompt = class_prompt(0, boxes * scale, self._shape[0])
+        prompt = class_prompt(0, boxes, self._shape[0])
         depth, rows, columns = self._region
         inside = torch.zeros(*(part.stop - part.start for part in self._region))
         for index in np.flatnonzero(prompt.present[depth]):
@@ -197,7 +225,10 @@ class RegionScores:
         return inside
 
     def _automatic(self, index: int) -> Tensor:
-        return self._sample(self._scores[index])
+        score = self._sample(self._scores[index])
+        if index in self._refined:
+            return torch.where(self._decides, self._refined[index], score)
+        return score * self._factor if self._refined else score
 
     def _remaining_background(self) -> Tensor:
         """Return the weighted background less the largest gain of a class with boxes."""
@@ -207,8 +238,16 @@ class RegionScores:
 
     def _decide_without_boxes(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the best scores, their sums and the class indices among the other classes."""
-        best = self._weight * self._background
-        total = best + self._sum_without_boxes()
+        best, winner = self._best_without_boxes(self._weight * self._background)
+        total = self._weight * self._background + self._sum_without_boxes()
+        for index in sorted(self._refined.keys() - self._edited.keys()):
+            update_argmax(best, winner, index, self._automatic(index))
+        return best, total, winner
+
+    def _best_without_boxes(self, background: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the best scores and the class indices among the background and the classes that
+        neither have boxes nor are refined."""
+        best = background.clone()
         winner = torch.zeros(best.shape, dtype=torch.int32)
         for index, region in self._candidates():
             inside = tuple(
@@ -217,19 +256,22 @@ class RegionScores:
             )
             sample = GridSampler(self._all_scores.shape[1:], self._shape, region)
             score = sample(self._all_scores[index][sample.source])
+            if self._factor.ndim:
+                score = score * self._factor[inside]
             update_argmax(best[inside], winner[inside], index, score)
-        return best, total, winner
+        return best, winner
 
     def _candidates(self) -> Iterator[tuple[int, Region]]:
         """Yield the classes without boxes that can be the best somewhere, with the region of the
-        output's grid where they can.
+        output's grid where they can; refined classes are left out.
 
         A score is interpolated between at most 8 voxels of the plan's grid. The best of the
         interpolated scores is at least 1/8 of the mean of the best scores there, so that a class
         below this share at all 8 voxels is not the best between them.
         """
-        needed = self._scores.amax(0).float() / CORNERS
-        for index in range(1, len(self._scores)):
+        own = [index for index in range(len(self._scores)) if index not in self._refined]
+        needed = self._scores[own].amax(0).float() / CORNERS
+        for index in own[1:]:
             if index in self._edited:
                 continue
             possible = (self._scores[index] >= needed) & (self._scores[index] > 0)
@@ -250,11 +292,16 @@ class RegionScores:
                 yield index, (parts[0], parts[1], parts[2])
 
     def _sum_without_boxes(self) -> Tensor:
-        """Return the sum of the foreground scores without boxes, with a single interpolation."""
+        """Return the sum of the foreground scores without boxes, with few interpolations."""
         total = self._scores[1:].sum(0, dtype=torch.float32)
-        for index in self._edited:
+        for index in self._edited.keys() | self._refined.keys():
             total -= self._scores[index].float()
-        return self._sample(total)
+        result = self._sample(total)
+        if self._refined:
+            result *= self._factor
+        for index in self._refined.keys() - self._edited.keys():
+            result += self._automatic(index)
+        return result
 
     def _final_scores(self) -> Iterator[Tensor]:
         yield self._remaining_background()
@@ -296,14 +343,16 @@ def affected_region(
     Returns:
         Region of the output's grid, or None if no box contains a voxel.
     """
-    regions = [change.region for change in edited.values() if change.scores.numel()]
-    if not regions:
-        return None
-    depth, rows, columns = (
-        output_part(part, n, m)
-        for part, n, m in zip(hull(regions), source_shape, target_shape, strict=True)
-    )
-    return depth, rows, columns
+    regions: list[Region] = []
+    for change in edited.values():
+        if change.scores.numel():
+            shape = change.shape or source_shape
+            depth, rows, columns = (
+                output_part(part, n, m)
+                for part, n, m in zip(change.region, shape, target_shape, strict=True)
+            )
+            regions.append((depth, rows, columns))
+    return hull(regions) if regions else None
 
 
 def output_part(part: slice, source: int, target: int) -> slice:
@@ -326,6 +375,7 @@ def write_labels(
     progress: Progress,
     *,
     edited: Mapping[int, EditedScores] | None = None,
+    shares: Shares | None = None,
     background_weight: float = 1.0,
     kept: NDArray[Any] | None = None,
     region: Region | None = None,
@@ -343,6 +393,7 @@ def write_labels(
             classes with boxes must be background in it, and no others are written.
         progress: progress of the run, which is advanced slice by slice.
         edited: new scores of the classes with boxes, by class index.
+        shares: shares of the classes that a refiner decides, or None.
         background_weight: factor of the background's scores.
         kept: automatic labels before post-processing, whose classes without boxes keep their
             voxels; None for `overwrite`.
@@ -360,7 +411,7 @@ def write_labels(
     for part in _slabs(depth, rows, columns, scores.shape[1:], shape, len(edited)):
         progress.step(part.start - depth.start, depth.stop - depth.start)
         slab = part, rows, columns
-        decided = RegionScores(scores, edited, shape, slab, background_weight)
+        decided = RegionScores(scores, edited, shape, slab, background_weight, shares)
         winner, probability = decided.decide(overwrite=kept is None)
         if kept is None:
             labelmap[slab] = values[winner.numpy()]
@@ -410,13 +461,7 @@ def _continued(change: EditedScores, shape: Sequence[int]) -> EditedScores:
         slice(max(part.start - 1, 0), min(part.stop + 1, size))
         for part, size in zip(change.region, shape, strict=True)
     )
-    values = _placed(change, (depth, rows, columns))
-    for axis in (2, 1, 0):
-        lower, upper = values.clone(), values.clone()
-        count = values.shape[axis] - 1
-        lower.narrow(axis, 1, count).copy_(values.narrow(axis, 0, count))
-        upper.narrow(axis, 0, count).copy_(values.narrow(axis, 1, count))
-        values = torch.where(values > 0, values, torch.maximum(lower, upper))
+    values = continued(_placed(change, (depth, rows, columns)))
     return replace(change, region=(depth, rows, columns), scores=values)
 
 

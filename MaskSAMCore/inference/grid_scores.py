@@ -12,6 +12,7 @@ from torch import Tensor
 from MaskSAMCore.geometry import invert_axes
 from MaskSAMCore.inference.decision import RegionScores
 from MaskSAMCore.inference.model_grid import ModelGrid
+from MaskSAMCore.inference.scoring import Shares
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,27 @@ class GridScores:
         grid: grid of the network, and its place in the volume.
         background_weight: factor of the background's scores.
         notes: messages for the user about the volume and the run.
+        shares: shares of the classes that a refiner decides, or None.
     """
 
     scores: Tensor
     grid: ModelGrid
     background_weight: float
     notes: tuple[str, ...] = ()
+    shares: Shares | None = None
+
+    def classes(self) -> Tensor:
+        """Return the class index of each voxel of the grid: int32 (depth, rows, columns)."""
+        depth, rows, columns = (slice(0, size) for size in self.grid.shape)
+        whole = RegionScores(
+            self.scores,
+            {},
+            self.grid.shape,
+            (depth, rows, columns),
+            self.background_weight,
+            self.shares,
+        )
+        return whole.decide()[0]
 
     def probabilities(self, planes: slice) -> Iterator[NDArray[Any]]:
         """Yield the probabilities of each class, background first, at voxels of the volume.
@@ -53,6 +69,7 @@ class GridScores:
             (depth, rows, columns),
             (region[0], region[1], region[2]),
             self.background_weight,
+            self.shares,
         )
         for probability in decided.probabilities():
             yield invert_axes(probability.numpy(), grid.axes, grid.flips)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
-from MaskSAMCore.data import preprocess
+from MaskSAMCore.data import Plan, preprocess
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.box_prompts import class_prompt
@@ -229,25 +229,32 @@ class MaskSession(Session):
         report.stage("Segmenting", until=1.0)
         scores = scorer.automatic(report)
         notes = (*self._notes, *self._runner.memory.notes)
-        return GridScores(scores, self._grid, self._settings.background_weight, notes)
+        weight = self._settings.background_weight
+        return GridScores(scores, self._grid, weight, notes, scorer.shares)
 
     def _prepared_scorer(self, report: Progress) -> Scorer:
         """Return the scorer of the preprocessed volume, which is made at the first run."""
         if self._scorer is None:
             report.stage("Preparing the image", until=0.05)
-            plan = self._settings.plan
-            channels = []
-            # Cancellation is polled between channels, because each may take seconds.
-            for volume, normalization in zip(self._volumes, plan.normalization, strict=True):
-                report.check()
-                plan_of_channel = replace(plan, normalization=(normalization,))
-                prepared = preprocess([self._grid.crop(volume)], plan_of_channel)
-                channels.append(prepared.image)
-                self._notes.update(dict.fromkeys(prepared.notes))
-            image = channels[0] if len(channels) == 1 else np.concatenate(channels)
+            plan, parts = self._settings.plan, self._runner.model.config.parts
+            image, fine = self._preprocessed(plan, report), None
             self._grid = self._grid.resampled_to(image.shape[1:])
-            self._scorer = Scorer(self._runner, image, self._passes, self._cache)
+            if max(parts) > 1:
+                fine = self._preprocessed(plan.divided(parts), report)
+            self._scorer = Scorer(self._runner, image, self._passes, self._cache, fine)
         return self._scorer
+
+    def _preprocessed(self, plan: Plan, report: Progress) -> NDArray[np.float32]:
+        """Return the image (C, depth, rows, columns) on the grid of a plan."""
+        channels = []
+        # Cancellation is polled between channels, because each may take seconds.
+        for volume, normalization in zip(self._volumes, plan.normalization, strict=True):
+            report.check()
+            plan_of_channel = replace(plan, normalization=(normalization,))
+            prepared = preprocess([self._grid.crop(volume)], plan_of_channel)
+            channels.append(prepared.image)
+            self._notes.update(dict.fromkeys(prepared.notes))
+        return channels[0] if len(channels) == 1 else np.concatenate(channels)
 
     def _group_by_class(self, boxes: Sequence[Box]) -> dict[int, list[Box]]:
         """Return the boxes by class index, clipped to the processed region."""
@@ -271,14 +278,17 @@ class MaskSession(Session):
         self, boxes: dict[int, list[Box]], scorer: Scorer, report: Progress
     ) -> dict[int, EditedScores]:
         """Return the new scores of the classes with boxes; those of unchanged boxes are kept."""
-        depth = scorer.image.shape[1]
+        refined = self._runner.model.config.refined_classes
         edited = {}
         for done, (index, parts) in enumerate(sorted(boxes.items()), start=1):
             if index not in self._edited or self._edited[index][0] != parts:
                 name = self._settings.labels[index - 1].name
                 report.stage(f"Decoding {name} from its box", 0.85 + 0.1 * done / len(boxes))
-                edges = map(self._grid.to_plan, parts)
-                prompt = class_prompt(index, edges, depth, self._grid.slice_thickness)
+                grid = self._grid
+                if index in refined:
+                    grid = grid.resampled_to(scorer.fine_shape)
+                edges = map(grid.to_plan, parts)
+                prompt = class_prompt(index, edges, grid.shape[0], grid.slice_thickness)
                 self._edited[index] = parts, scorer.edited(prompt, report)
             edited[index] = self._edited[index][1]
         return edited
@@ -312,6 +322,7 @@ class MaskSession(Session):
             self._grid.to_plan_axes(labelmap),
             report,
             edited=edited,
+            shares=None if self._scorer is None else self._scorer.shares,
             background_weight=settings.background_weight,
             probabilities=(
                 None
@@ -362,6 +373,7 @@ class MaskSession(Session):
                 view,
                 report,
                 edited=edited,
+                shares=None if self._scorer is None else self._scorer.shares,
                 background_weight=self._settings.background_weight,
                 kept=self._grid.to_plan_axes(before),
                 region=region,

@@ -27,15 +27,18 @@ class AutomaticScores:
     """Scores of a batch of windows without boxes of the user, on the CPU.
 
     Attributes:
-        scores: float32 (B, K + 1, T, H, W), background first.
+        scores: float32 (B, K + 1, T, H, W), background first, without a refiner's decisions.
         boxes: (B, K, T, 5), boxes of the classes, see :func:`proposals.likely_boxes`; None for a
             network without queries.
         class_logits: (B, N, T, K + 2) of the queries; None for a network without queries.
+        shares: float32 (B, R + 1, T, H, W) of the refined classes in their own voxels, see
+            :meth:`WindowPrediction.shares`; None for a network without a refiner.
     """
 
     scores: Tensor
     boxes: Tensor | None = None
     class_logits: Tensor | None = None
+    shares: Tensor | None = None
 
 
 class Runner:
@@ -82,7 +85,7 @@ class Runner:
         return [items[i : i + together] for i in range(0, len(items), together)], 1
 
     @torch.inference_mode()
-    def encode(self, images: Tensor) -> Any:
+    def encode(self, images: Tensor, fine: Tensor | None = None) -> Any:
         """Return the embedding of windows, float32 on the device.
 
         Encoding takes most of the time and runs in mixed precision if the device has it. Decoding
@@ -90,10 +93,12 @@ class Runner:
 
         Args:
             images: (B, C, T, H, W).
+            fine: the same windows in the voxels of the refined classes, if these are smaller.
         """
         device = self.device
+        both = (images,) if fine is None else (images, fine)
         with mixed_precision(device):
-            embedding = self.model.encode(images.to(device))
+            embedding = self.model.encode(*(part.to(device) for part in both))
         return map_tensors(embedding, lambda t: t.float() if t.is_floating_point() else t)
 
     @torch.inference_mode()
@@ -129,8 +134,10 @@ class Runner:
         """
         model = self.model
         prediction = model.decode(embedding) if all_queries else model.decode_likely(embedding)
-        scores = prediction.semantic().float().cpu()
+        scores, shares = prediction.unrefined().float().cpu(), prediction.shares()
+        if shares is not None:
+            shares = shares.float().cpu()
         if prediction.boxes is None or prediction.class_logits is None:
-            return AutomaticScores(scores)
+            return AutomaticScores(scores, shares=shares)
         boxes = likely_boxes(prediction.class_logits, prediction.boxes).cpu()
-        return AutomaticScores(scores, boxes, prediction.class_logits.cpu())
+        return AutomaticScores(scores, boxes, prediction.class_logits.cpu(), shares)

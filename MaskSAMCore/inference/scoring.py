@@ -23,8 +23,10 @@ from MaskSAMCore.inference.runner import AutomaticScores, Runner
 from MaskSAMCore.inference.settings import Flips
 from MaskSAMCore.inference.sliding_window import (
     Region,
+    Shape,
     Window,
     accumulate,
+    divided_windows,
     extract,
     hull,
     plan_windows,
@@ -46,11 +48,14 @@ class EditedScores:
         scores: (depth, rows, columns) of the region.
         boxes: (M, 2, 3), lower and upper edges (depth, row, column) of the boxes on the same grid,
             which limit the class on finer grids too; None limits it to the region only.
+        shape: (depth, rows, columns) of the grid, if it is not the plan's but covers the same box
+            of space in the smaller voxels of a refined class; else None.
     """
 
     region: Region
     scores: Tensor
     boxes: NDArray[np.float64] | None = None
+    shape: Shape | None = None
 
     def cropped(self, extent: Region) -> EditedScores:
         """Return the part within another region of the plan's grid."""
@@ -64,17 +69,34 @@ class EditedScores:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """Shares of the classes that a refiner decides.
+
+    Attributes:
+        values: float32 (R + 1, depth, rows, columns), the first that of all other classes. The grid
+            covers the plan's box of space in the refiner's voxels. The sum of a voxel's shares is 1
+            where the refiner decides, else 0.
+        classes: class index of each refined class.
+    """
+
+    values: Tensor
+    classes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class _View:
     """A window of the volume, mirrored along some axes.
 
     Attributes:
         index: number of the window.
         window: the window.
+        fine: the window in the voxels of the refined classes.
         flips: axes of (T, H, W) along which it is mirrored.
     """
 
     index: int
     window: Window
+    fine: Window
     flips: Flips
 
     @property
@@ -91,9 +113,13 @@ class Scorer:
         image: float32 (C, depth, rows, columns) on the plan's grid.
         passes: axes of (T, H, W) along which the windows of each averaged pass are mirrored.
         cache: cache of the embeddings, for later prompts.
+        fine: float32 (C, D, R, W), the image in the voxels of the refined classes, if these are
+            parts of the plan's; else None.
 
     Attributes:
         image: the image.
+        shares: shares of the refined classes, once :meth:`automatic` has run; None for a network
+            without a refiner.
         proposed: boxes that the network predicted, once :meth:`automatic` has run.
     """
 
@@ -103,15 +129,28 @@ class Scorer:
         image: NDArray[np.float32],
         passes: tuple[Flips, ...],
         cache: EmbeddingCache,
+        fine: NDArray[np.float32] | None = None,
     ) -> None:
         config = runner.model.config
         self.image = image
+        self.shares: Shares | None = None
+        self._fine = fine
         self._runner = runner
         self._cache = cache
-        self._fill = torch.from_numpy(image.min((1, 2, 3)))
+        self._lowest = torch.from_numpy(image.min((1, 2, 3)))
+        self._fine_lowest = self._lowest
+        if fine is not None:
+            self._fine_lowest = torch.from_numpy(fine.min((1, 2, 3)))
         windows = plan_windows(image.shape[1:], runner.window, config.every_slice)
+        divided = windows
+        if fine is not None:
+            divided = divided_windows(image.shape[1:], runner.window, fine.shape[1:], config.parts)
         self._passes = len(passes)
-        self._views = [_View(i, w, flips) for i, w in enumerate(windows) for flips in passes]
+        self._views = [
+            _View(i, *pair, flips)
+            for i, pair in enumerate(zip(windows, divided, strict=True))
+            for flips in passes
+        ]
         self._num_classes = config.num_classes
         self.proposed = ProposalSum(self._num_classes, image.shape[1])
         self._class_logits: dict[tuple[int, Flips], Tensor] = {}
@@ -119,19 +158,29 @@ class Scorer:
     @property
     def memory_bytes(self) -> int:
         """Bytes of the image and of the classes' logits, without the embeddings."""
-        return array_bytes((self.image, *self._class_logits.values()))
+        shares = None if self.shares is None else self.shares.values
+        return array_bytes((self.image, self._fine, shares, *self._class_logits.values()))
+
+    @property
+    def fine_shape(self) -> Shape:
+        """Shape of the grid of the refined classes."""
+        depth, rows, columns = (self.image if self._fine is None else self._fine).shape[1:]
+        return depth, rows, columns
 
     def automatic(self, progress: Progress) -> Tensor:
-        """Return the scores (K + 1, depth, rows, columns) without boxes of the user."""
+        """Return the scores (K + 1, depth, rows, columns) without boxes of the user, and keep the
+        shares of the refined classes."""
         shape = (self._num_classes + 1, *self.image.shape[1:])
         dtype = torch.float32 if 4 * np.prod(shape) <= FLOAT32_LIMIT else torch.float16
         total = torch.zeros(shape, dtype=dtype)
         proposed = ProposalSum(self._num_classes, shape[1])
+        refined = self._runner.model.config.refined_classes
+        decided = torch.zeros(len(refined) + 1, *self.fine_shape) if refined else None
 
         later = bool(self._cache.limit)  # boxes of the user may follow
 
         def score(batch: Sequence[_View]) -> tuple[Any, AutomaticScores]:
-            embedding = self._runner.encode(torch.stack([self._extract(view) for view in batch]))
+            embedding = self._encode(batch)
             found = self._runner.automatic(embedding, all_queries=later)
             return embedding if later else None, found
 
@@ -139,6 +188,8 @@ class Scorer:
             embedding, found = scored
             for i, view in enumerate(batch):
                 self._add(total, found.scores[i], view)
+                if decided is not None and found.shares is not None:
+                    self._add(decided, found.shares[i], view, fine=True)
                 if found.boxes is not None:
                     proposed.add(found.boxes[i], view.window, view.flips)
                 if found.class_logits is not None and later:
@@ -148,23 +199,27 @@ class Scorer:
 
         self._process_all(self._views, score, add, progress)
         self.proposed = proposed
+        self.shares = None if decided is None else Shares(decided, refined)
         return total
 
     def edited(self, prompt: ClassPrompt, progress: Progress) -> EditedScores:
-        """Return new scores of one class from its boxes.
+        """Return new scores of one class from its boxes, which are on the grid of the refined
+        classes if it is one of them.
 
         Only windows that a box reaches are decoded: elsewhere the score of the class is 0. The
         class then grows towards the sides of its boxes, see :mod:`.box_filling`.
         """
+        fine = prompt.class_index in self._runner.model.config.refined_classes
         prompts = {}
         for view in self._views:
-            found = window_prompt(prompt, view.window, self._num_classes, view.flips)
+            place = view.fine if fine else view.window
+            found = window_prompt(prompt, place, self._num_classes, view.flips)
             if found is not None:
                 prompts[view.key] = found
         reached = [view for view in self._views if view.key in prompts]
         if not reached:
             return EditedScores((slice(0), slice(0), slice(0)), torch.zeros(0, 0, 0))
-        region = hull([view.window.image for view in reached])
+        region = hull([(view.fine if fine else view.window).image for view in reached])
         total = torch.zeros(1, *(part.stop - part.start for part in region))
 
         def score(batch: Sequence[_View]) -> Tensor:
@@ -177,31 +232,44 @@ class Scorer:
             )
 
         def add(batch: Sequence[_View], scores: Tensor) -> None:
-            self._add(total, scores, batch[0], region)
+            self._add(total, scores, batch[0], region, fine)
 
         # A few queries take so little time that threads would wait for each other.
         self._process_all(reached, score, add, progress, batch_size=1)
-        inside = EditedScores(region, total[0], prompt.boxes).cropped(
-            prompt.extent(self.image.shape[1:])
-        )
+        shape = self.fine_shape if fine else self.image.shape[1:]
+        inside = EditedScores(
+            region, total[0], prompt.boxes, self.fine_shape if fine else None
+        ).cropped(prompt.extent(shape))
         return replace(inside, scores=fill_boxes(inside.scores, inside.region, prompt))
 
     def _embedding(self, view: _View) -> Any:
         kept = self._cache.get(view.key, self._runner.device)
-        return self._runner.encode(self._extract(view)[None]) if kept is None else kept
+        return self._encode([view]) if kept is None else kept
 
-    def _extract(self, view: _View) -> Tensor:
-        """Return the image (C, T, H, W) of a view."""
-        image = extract(self.image, view.window, self._fill)
-        return image.flip([axis + 1 for axis in view.flips])
+    def _encode(self, views: Sequence[_View]) -> Any:
+        images = [self._extract(self.image, view.window, view.flips) for view in views]
+        if self._fine is None:
+            return self._runner.encode(torch.stack(images))
+        fine = [self._extract(self._fine, view.fine, view.flips) for view in views]
+        return self._runner.encode(torch.stack(images), torch.stack(fine))
+
+    def _extract(self, image: NDArray[np.float32], window: Window, flips: Flips) -> Tensor:
+        """Return a window (C, T, H, W) of an image as a view shows it."""
+        lowest = self._lowest if image is self.image else self._fine_lowest
+        return extract(image, window, lowest).flip([axis + 1 for axis in flips])
 
     def _add(
-        self, total: Tensor, scores: Tensor, view: _View, region: Region | None = None
+        self,
+        total: Tensor,
+        scores: Tensor,
+        view: _View,
+        region: Region | None = None,
+        fine: bool = False,
     ) -> None:
         """Add the scores (classes, T, H, W) of a view to those of a region of the volume."""
         if view.flips:
             scores = scores.flip([axis + 1 for axis in view.flips])
-        accumulate(total, scores, view.window, region, 1 / self._passes)
+        accumulate(total, scores, view.fine if fine else view.window, region, 1 / self._passes)
 
     def _process_all(
         self,

@@ -104,9 +104,37 @@ def plan_windows(
         every_slice: True centres a window on each slice, repeating the slices at the ends, and
             weights all windows of a slice equally (MA-SAM).
     """
-    depth, rows, columns = (_spans(n, extent) for n, extent in zip(shape, size, strict=True))
+    spans = [
+        _spans(n, extent, window_starts(n, extent)) for n, extent in zip(shape, size, strict=True)
+    ]
     if every_slice:
-        depth = _centred_spans(shape[0], size[0])
+        spans[0] = _centred_spans(shape[0], size[0])
+    return _windows(spans, size, every_slice)
+
+
+def divided_windows(
+    shape: Sequence[int], size: Sequence[int], fine: Sequence[int], parts: Sequence[int]
+) -> list[Window]:
+    """Return the windows of :func:`plan_windows` on a grid whose voxels are parts of the plan's.
+
+    The sizes of both grids are rounded, so that a window may be moved by a voxel of the finer one.
+
+    Args:
+        shape: (depth, rows, columns) of the volume on the plan's grid.
+        size: (T, H, W) of a window there.
+        fine: (depth, rows, columns) of the volume on the finer grid.
+        parts: number of parts of a voxel along each axis.
+    """
+    spans = [
+        _spans(length, part * extent, [part * start for start in window_starts(n, extent)])
+        for n, extent, length, part in zip(shape, size, fine, parts, strict=True)
+    ]
+    return _windows(spans, [part * extent for extent, part in zip(size, parts, strict=True)])
+
+
+def _windows(
+    spans: Sequence[Sequence[Span]], size: Sequence[int], repeats_edges: bool = False
+) -> list[Window]:
     slices, height, width = size
     return [
         Window(
@@ -115,15 +143,14 @@ def plan_windows(
             (d.weights, r.weights, c.weights),
             (d.image, r.image, c.image),
             (d.inside, r.inside, c.inside),
-            every_slice,
+            repeats_edges,
         )
-        for d, r, c in product(depth, rows, columns)
+        for d, r, c in product(*spans)
     ]
 
 
-def _spans(length: int, size: int) -> list[Span]:
-    """Return the positions of half-overlapping windows along an axis."""
-    starts = window_starts(length, size)
+def _spans(length: int, size: int, starts: Sequence[int]) -> list[Span]:
+    """Return the positions of windows along an axis."""
     return _placed(length, size, starts, axis_weights(length, size, starts))
 
 

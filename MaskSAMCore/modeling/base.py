@@ -52,6 +52,16 @@ class NetworkConfig(Configuration):
         return 1
 
     @property
+    def parts(self) -> tuple[int, int, int]:
+        """Number of parts of a voxel along T, H and W that the refined classes are decided in."""
+        return 1, 1, 1
+
+    @property
+    def refined_classes(self) -> tuple[int, ...]:
+        """Classes that a refiner decides; none for most networks."""
+        return ()
+
+    @property
     def frozen_sam(self) -> SamConfig | None:
         """SAM whose weights come from its own checkpoint, or None."""
         return None
@@ -142,6 +152,18 @@ class WindowPrediction:
     def semantic(self) -> Tensor:
         """Return the scores (B, K + 1, T, H, W) of the classes, background first."""
         raise NotImplementedError
+
+    def unrefined(self) -> Tensor:
+        """Return the scores like :meth:`semantic`, without the decisions of a refiner."""
+        return self.semantic()
+
+    def shares(self) -> Tensor | None:
+        """Return the shares (B, R + 1, T, H, W) of the refined classes in their own voxels.
+
+        The first is that of all other classes. The shares of a voxel have the sum 1, or 0 where the
+        refiner does not decide. None for a network without a refiner.
+        """
+        return None
 
 
 @dataclass

@@ -246,6 +246,25 @@ def add(x: Tensor, y: Tensor) -> Tensor:
     return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
+def continued(scores: Tensor) -> Tensor:
+    """Return scores whose zeros next to other scores are the nearest of these, along each axis.
+
+    Interpolated scores then do not fall towards zero between the outermost voxel centres in a box
+    and its sides.
+
+    Args:
+        scores: (..., depth, rows, columns), 0 where there are none.
+    """
+    for axis in (-1, -2, -3):
+        count = scores.shape[axis] - 1
+        nearest = torch.zeros_like(scores)
+        nearest.narrow(axis, 1, count).copy_(scores.narrow(axis, 0, count))
+        ahead = nearest.narrow(axis, 0, count)
+        torch.maximum(ahead, scores.narrow(axis, 1, count), out=ahead)
+        scores = torch.where(scores > 0, scores, nearest)
+    return scores
+
+
 def linear_weights(length: int, wanted: int, device: torch.device | None = None) -> Tensor:
     """Return the matrix (wanted, length) that interpolates linearly between cells of an axis.
 

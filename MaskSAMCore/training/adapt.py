@@ -102,7 +102,7 @@ def adapt(
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise
-    report(_described(learning))
+    report(_described(task, learning))
     refiner = fit_refiner(task, learning, work, clock, report, on_validation)
     clock.step("Comparing")
     network = task.refined(learning, refiner)
@@ -230,10 +230,13 @@ def _save(
     )
 
 
-def _described(learning: Learning) -> str:
+def _described(task: Task, learning: Learning) -> str:
     held_out = f", {len(learning.held_out)} held out" if learning.held_out else ""
     window = " x ".join(map(str, learning.window))
+    plan = task.plan.divided(learning.subdivision)
+    size = " x ".join(f"{mm:.3g}" for mm in plan.spacing)
     return (
         f"{len(learning.train)} case(s) to learn{held_out}; classes"
         f" {', '.join(learning.classes)}; windows of {window} voxels"
+        f" of {size} mm"
     )

@@ -137,7 +137,7 @@ def fit_refiner(
     windows = CorrectedWindows(
         count,
         [CachedCase(StoredArrays(cache / name)) for name in learning.train],
-        replace(task.plan, window=learning.window),
+        replace(task.plan.divided(learning.subdivision), window=learning.window),
         settings.augmentation,
         settings.mirror,
         settings.foreground_share,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from MaskSAMCore.data.augmentation import cut
 from MaskSAMCore.data.case_cache import CaseCache
+from MaskSAMCore.data.preprocessing import PreparedCase, nearest_voxels
 from MaskSAMCore.data.splits import cross_validation
 from MaskSAMCore.data.windows import IndexedCase, sample_voxels
 from MaskSAMCore.errors import MaskSAMError
@@ -23,12 +24,13 @@ from MaskSAMCore.modeling.masksam.inheritance import fitting_window
 from MaskSAMCore.modeling.refined.network import dilated
 from MaskSAMCore.models.unfinished import STATE
 from MaskSAMCore.training.adapt_clock import Clock
-from MaskSAMCore.training.adapt_task import AdaptOptions, Learning, Task
+from MaskSAMCore.training.adapt_task import WHOLE, AdaptOptions, Learning, Task
 from MaskSAMCore.training.refinement import (
     MeasuredCase,
     Placement,
     choose_anchors,
     choose_givers,
+    choose_subdivision,
     distances,
     is_small,
     reach_in_voxels,
@@ -70,7 +72,6 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
         for index, name in enumerate(task.classes, start=1)
     )
     source, _own_origins = task.source(origins)
-    window = fitting_window(source.config, placement.extent())
     large = [
         case
         for case in measured.values()
@@ -82,6 +83,20 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
     anchors = choose_anchors(placement, own, new, large)
     every = range(1, len(task.classes) + 1)
     found = [d for case in large for d in distances(case, anchors, spacing, every)]
+    reach = reach_in_voxels(found, spacing)
+    former = task.former_refiner
+    if former is None:
+        decided = [int(_near(case, anchors, reach).sum()) for case in large]
+        subdivision = choose_subdivision(
+            list(measured.values()), placement, decided, source.config.window
+        )
+    else:
+        subdivision = former.config.subdivision
+    extent = [size * parts for size, parts in zip(placement.extent(), subdivision[1:], strict=True)]
+    # The network that the refiner starts as sees voxels of its own size.
+    own_voxels = WHOLE if former is None else subdivision
+    shown = (name for name, case in measured.items() if (case.corrected > 0).any())
+    examples = (task.prepared(name, own_voxels) for name in islice(shown, _QUERIED_CASES))
     # The base and the new model segment each of the held-out cases.
     most = max(1, int(_COMPARING_SHARE * 60 * clock.minutes / max(2.5 * each, 1e-3)))
     if task.options.holdout == "auto" and most < len(held_out):
@@ -95,10 +110,11 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
         classes=task.classes,
         origins=origins,
         anchors=anchors,
-        reach=reach_in_voxels(found, spacing),
+        reach=reach,
         givers=choose_givers(large),
-        window=window,
-        queries=class_queries(source, _around_classes(measured.values(), source)),
+        subdivision=subdivision,
+        window=fitting_window(source.config, extent),
+        queries=class_queries(source, _around_classes(examples, source)),
         seconds=0.0,
         comparing=2.5 * each * len(held_out) + 3,
     )
@@ -166,16 +182,25 @@ def _divided(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return train, tuple(held_out)
 
 
-def _around_classes(cases: Iterable[MeasuredCase], source: MaskSAM) -> Tensor:
-    """Return windows around the corrected classes of a few cases: (B, C, T, H, W)."""
+def _around_classes(cases: Iterable[PreparedCase], source: MaskSAM) -> Tensor:
+    """Return windows around the corrected classes of some cases: (B, C, T, H, W)."""
     windows = []
-    for case in islice((each for each in cases if (each.corrected > 0).any()), _QUERIED_CASES):
-        middle = np.argwhere(case.corrected > 0).mean(0)
+    for case in cases:
+        assert case.labelmap is not None
+        centre = [round(place) for place in np.argwhere(case.labelmap > 0).mean(0)]
         size = source.config.window
-        centre = [round(place) for place in middle]
         channels = [cut(one, centre, size, float(one.min())) for one in case.image]
         windows.append(torch.from_numpy(np.stack(channels)))
     return torch.stack(windows)
+
+
+def _near(
+    case: MeasuredCase, anchors: Sequence[int], reach: tuple[int, int, int]
+) -> NDArray[np.bool_]:
+    """Return the voxels of a case within reach of the anchor classes that the base finds."""
+    assert case.found is not None
+    anchored = torch.from_numpy(np.isin(case.found, anchors))[None]
+    return dilated(anchored, reach)[0].numpy()
 
 
 @torch.inference_mode()
@@ -202,27 +227,29 @@ def indexed_case(
         task: the task.
         learning: the refiner's place.
         name: name of the case.
-        case: the case on the plan's grid.
+        case: the case on the base's grid.
         region: True for the part of the case that the refiner decides about, with a reference.
     """
-    labels = case.corrected.astype(np.uint8)
+    prepared = task.prepared(name, learning.subdivision)
+    assert prepared.labelmap is not None
+    image, labels = prepared.image, prepared.labelmap.astype(np.uint8)
     near = None
     if case.found is not None:
-        anchored = torch.from_numpy(np.isin(case.found, learning.anchors))[None]
-        near = dilated(anchored, learning.reach)[0].numpy()
-        labels[(labels == 0) & task.unknown(name, case.found, learning)] = len(learning.classes) + 1
+        near = nearest_voxels(_near(case, learning.anchors, learning.reach), labels.shape)
+        unknown = nearest_voxels(task.unknown(name, case.found, learning), labels.shape)
+        labels[(labels == 0) & unknown] = len(learning.classes) + 1
     classes = np.where(labels > len(learning.classes), 0, labels)
-    lowest = tuple(float(channel.min()) for channel in case.image)
+    lowest = tuple(float(channel.min()) for channel in image)
     if region:
         part = _region((classes > 0) if near is None else (classes > 0) | near, learning.window)
-        image = np.ascontiguousarray(case.image[:, part[0], part[1], part[2]])
+        image = np.ascontiguousarray(image[:, part[0], part[1], part[2]])
         inside = np.ascontiguousarray(classes[part])
         return IndexedCase(image, inside, lowest, (), inside)
     foreground = sample_voxels(classes, _VOXELS_PER_CLASS)
     if near is not None:
         # Windows without any of the classes show the refiner what they are not.
         foreground += sample_voxels(near.astype(np.uint8), _VOXELS_PER_CLASS)
-    return IndexedCase(case.image, labels, lowest, foreground)
+    return IndexedCase(image, labels, lowest, foreground)
 
 
 def _region(mask: NDArray[np.bool_], window: Sequence[int]) -> tuple[slice, slice, slice]:

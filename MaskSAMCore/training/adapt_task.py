@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from MaskSAMCore.data import Plan, preprocess
+from MaskSAMCore.data import Plan, PreparedCase, preprocess
 from MaskSAMCore.data.corrections import Corrections, read_corrections
 from MaskSAMCore.data.dataset import LabelledCase, load_cases
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import axis_mapping
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.labels import Label, default_colors
 from MaskSAMCore.modeling import MaskSAM, Network
@@ -24,6 +26,10 @@ from MaskSAMCore.models import Bundle
 from MaskSAMCore.training.adapt_clock import Clock
 from MaskSAMCore.training.devices import accelerator
 from MaskSAMCore.training.refinement import MeasuredCase
+
+# Parts along T, H and W of a voxel of a base, and those of an undivided one.
+Parts: TypeAlias = tuple[int, int, int]
+WHOLE: Parts = (1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Learning(Configuration):
         anchors: see :class:`RefinedConfig`.
         reach: see :class:`RefinedConfig`.
         givers: see :class:`RefinedConfig`.
+        subdivision: see :class:`RefinedConfig`.
         window: (T, H, W) of the refiner in voxels.
         queries: query of the refiner's origin that shows each of its classes.
         seconds: time that the preparation took.
@@ -94,6 +101,7 @@ class Learning(Configuration):
     queries: tuple[int, ...]
     seconds: float
     comparing: float
+    subdivision: Parts = WHOLE
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,12 @@ class Task:
             own = {bundle.labels[index - 1].name.casefold() for index in model.config.refined}
             if own <= {name.casefold() for name in classes} & names:
                 base = model.base
+            elif max(model.config.subdivision) > 1:
+                raise MaskSAMError(
+                    f"model '{bundle.name}' has learned {', '.join(sorted(own))} in smaller voxels:"
+                    " correct these classes as well, or adapt the model that it comes from to all"
+                    " corrections together"
+                )
         return cls(options, bundle, model, base, corrections, classes, bundle.plan)
 
     @property
@@ -161,6 +175,12 @@ class Task:
         """Axes along which the new model may be mirrored: none, unless the model is meant to be,
         because a corrected class may be one end of a structure."""
         return self.bundle.mirror if self.bundle.tta == "mirror" else ()
+
+    @property
+    def former_refiner(self) -> RefinedNetwork | None:
+        """The model, if its refiner has the corrected classes and learns further."""
+        former = self.model if self.base is not self.model else None
+        return former if isinstance(former, RefinedNetwork) else None
 
     def index_in_model(self, name: str) -> int | None:
         """Return the index of a class in the model, or None for a new class."""
@@ -190,22 +210,35 @@ class Task:
         (case,) = load_cases(self.corrections.dataset, [name])
         return case
 
+    def prepared(self, name: str, subdivision: Parts) -> PreparedCase:
+        """Return a case with the indices of its corrected classes, 0 for all others.
+
+        Args:
+            name: name of the case.
+            subdivision: parts of a voxel of the base's plan.
+        """
+        case = self.load(name)
+        corrected = np.zeros_like(case.labelmap)
+        checked = self.corrections.checked[name]
+        for index, class_name in enumerate(self.corrections.dataset.classes, start=1):
+            if class_name in checked:
+                corrected[case.labelmap == index] = 1 + self.classes.index(class_name)
+        return preprocess(case.channels, self.plan.divided(subdivision), corrected)
+
     def measure(self, segmenter: MaskSegmenter | None, name: str, clock: Clock) -> MeasuredCase:
         """Preprocess a case, and segment it with the base if its segmenter is given."""
         case = self.load(name)
         found = None
         if segmenter is not None:
             with segmenter.open(case.channels, cache_bytes=0) as session:
-                scores = session.scores(cancelled=clock.is_cancelled).scores
-            found = scores.argmax(0).to(torch.uint8).numpy()
-        corrected = np.zeros_like(case.labelmap)
-        checked = self.corrections.checked[name]
-        for index, class_name in enumerate(self.corrections.dataset.classes, start=1):
-            if class_name in checked:
-                corrected[case.labelmap == index] = 1 + self.classes.index(class_name)
-        prepared = preprocess(case.channels, self.plan, corrected)
+                scores = session.scores(cancelled=clock.is_cancelled)
+            found = scores.classes().to(torch.uint8).numpy()
+        volume = case.channels[0]
+        axes, _ = axis_mapping(volume.ijk_to_ras, self.plan.orientation)
+        depth, rows, columns = (volume.spacing[2 - axis] for axis in axes)
+        prepared = self.prepared(name, WHOLE)
         assert prepared.labelmap is not None
-        return MeasuredCase(prepared.image, prepared.labelmap, found)
+        return MeasuredCase(prepared.image, prepared.labelmap, found, (depth, rows, columns))
 
     def unknown(
         self, name: str, found: NDArray[np.integer], learning: Learning
@@ -286,6 +319,7 @@ class Task:
             anchors=learning.anchors,
             reach=learning.reach,
             givers=learning.givers,
+            subdivision=learning.subdivision,
         )
         network = RefinedNetwork(config)
         network.base.load_state_dict(self.base.state_dict())

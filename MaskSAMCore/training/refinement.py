@@ -22,6 +22,9 @@ _FAR_SHARE = 0.05
 _GIVER_SHARE = 0.01
 # Components below this share of the largest one have no influence on the windows.
 _SMALL_COMPONENT = 0.05
+# Voxels of the plan are divided at most into so many parts along an axis, and only if the refiner
+# needs few windows on an image, for each takes a good part of a second.
+_MOST_PARTS, _MOST_WINDOWS = 2, 24
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,14 @@ class MeasuredCase:
         corrected: (D, R, W), index of the corrected class of each voxel, 0 for all others.
         found: (D, R, W), class indices that the base gives, or None for a case that it has not
             segmented.
+        spacing: voxel size of the image as it came, in mm along the plan's axes; None for that of
+            the plan.
     """
 
     image: NDArray[np.float32]
     corrected: NDArray[np.integer]
     found: NDArray[np.integer] | None = None
+    spacing: tuple[float, float, float] | None = None
 
 
 @dataclass
@@ -194,3 +200,37 @@ def reach_in_voxels(found: Sequence[float], spacing: Sequence[float]) -> tuple[i
     reach = min(max(needed, _LEAST_REACH_MM), _LARGEST_REACH_MM)
     depth, rows, columns = (max(1, round(reach / mm)) for mm in spacing)
     return depth, rows, columns
+
+
+def choose_subdivision(
+    cases: Sequence[MeasuredCase],
+    placement: Placement,
+    decided: Sequence[int],
+    largest: Sequence[int],
+) -> tuple[int, int, int]:
+    """Return the parts along each axis that a voxel of the plan is divided into for a refiner.
+
+    A refiner sees small structures as finely as their images show them. Where its windows could not
+    show a structure with its surroundings then, or would be many, it keeps the plan's voxels.
+
+    Args:
+        cases: corrected cases.
+        placement: sums over the cases.
+        decided: voxels of the plan that the refiner decides about, for each case with an image that
+            is not small.
+        largest: (T, H, W) of the refiner's largest window in voxels.
+    """
+    spacings = [case.spacing for case in cases if case.spacing is not None]
+    if not spacings:
+        return 1, 1, 1
+    usual = np.median(spacings, axis=0)
+    depth, rows, columns = (
+        int(np.clip(round(whole / mm), 1, _MOST_PARTS))
+        for whole, mm in zip(placement.spacing, usual, strict=True)
+    )
+    extent = placement.extent()
+    shows = extent[0] * rows <= largest[1] and extent[1] * columns <= largest[2]
+    size = largest[0] * min(extent[0] * rows, largest[1]) * min(extent[1] * columns, largest[2])
+    # Windows half-overlap along three axes.
+    windows = 8 * depth * rows * columns * np.mean(decided) / size if len(decided) else 0.0
+    return (depth, rows, columns) if shows and windows <= _MOST_WINDOWS else (1, 1, 1)

@@ -16,7 +16,12 @@ from MaskSAMCore.data import (
     repeat_edge_slices,
 )
 from MaskSAMCore.data.planning import coarse_axis
-from MaskSAMCore.data.preprocessing import normalize, resample, resample_labelmap
+from MaskSAMCore.data.preprocessing import (
+    nearest_voxels,
+    normalize,
+    resample,
+    resample_labelmap,
+)
 from MaskSAMCore.geometry import Volume, axis_mapping, reorient
 from Testing.helpers.generated import generated_case
 
@@ -224,3 +229,11 @@ def test_along_a_coarse_axis_every_resampled_slice_shows_a_single_one(axis: int)
     slices = np.moveaxis(resample(array, (shape[0], shape[1], shape[2]), None), axis, 0)
     for each in found:
         assert np.abs(slices - each).max((1, 2)).min() < 1e-5
+
+
+def test_values_on_another_grid_are_those_of_the_nearest_voxel() -> None:
+    values = np.arange(24).reshape(2, 3, 4)
+    finer = nearest_voxels(values, (4, 6, 8))
+    assert np.array_equal(finer, values.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+    assert np.array_equal(nearest_voxels(finer, values.shape), values)
+    assert nearest_voxels(values > 3, (3, 3, 3)).shape == (3, 3, 3)

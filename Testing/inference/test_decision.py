@@ -17,7 +17,7 @@ from MaskSAMCore.inference.decision import (
     write_labels,
 )
 from MaskSAMCore.inference.progress import Progress
-from MaskSAMCore.inference.scoring import EditedScores
+from MaskSAMCore.inference.scoring import EditedScores, Shares
 
 # (depth, rows, columns) of the scores, and of outputs that are equal, finer, coarser and flat.
 SOURCE = (6, 8, 9)
@@ -356,3 +356,77 @@ def test_a_box_thinner_than_a_voxel_keeps_the_voxel_that_contains_it():
     edited = {1: EditedScores((slice(2, 3), slice(1, 4), slice(1, 4)), torch.ones(1, 3, 3), box)}
     found = np.argwhere(overwriting_labels(scores, edited, (9, 8, 9)) == VALUES[1])
     assert set(found[:, 0]) == {4} and len(found) == 9
+
+
+def random_shares(rng: torch.Generator, classes: tuple[int, ...]) -> Shares:
+    """Return shares in voxels half as large, of a part of the grid."""
+    values = torch.zeros(len(classes) + 1, 12, 16, 18)
+    part = torch.rand(len(classes) + 1, 8, 9, 11, generator=rng)
+    values[:, 2:10, 4:13, 3:14] = part / part.sum(0)
+    return Shares(values, classes)
+
+
+@pytest.mark.parametrize("shape", [*TARGETS, (12, 16, 18)])
+@pytest.mark.parametrize("classes", [(2,), (4, 1)])
+@pytest.mark.parametrize("slab_voxels", [1, 1 << 23])
+def test_a_refiner_decides_about_its_classes_and_the_others_keep_their_order(
+    shape, classes, slab_voxels, monkeypatch
+):
+    monkeypatch.setattr(decision, "SLAB_VOXELS", slab_voxels)
+    rng = torch.Generator().manual_seed(3)
+    scores, shares = random_scores(rng), random_shares(rng, classes)
+    base, found = interpolated(scores, shape), interpolated(shares.values, shape)
+    sums = found.sum(0)
+    best = found.argmax(0)
+    others = base.copy()
+    others[list(classes)] = -1
+    refined = np.array([0, *classes])[best]
+    expected = np.where(best > 0, refined, others.argmax(0))
+    expected = VALUES[np.where(sums >= 0.5, expected, base.argmax(0))]
+    clear = abs(sums - 0.5) > 1e-4
+    for every in (base, found, np.delete(base, classes, 0)):
+        two = np.sort(every, axis=0)[-2:]
+        clear &= (two[1] - two[0] > 1e-4) | (two[1] == 0)
+    labelmap = np.zeros(shape, np.uint8)
+    write_labels(scores, VALUES, labelmap, Progress(), shares=shares)
+    assert clear.mean() > 0.8 or clear.size == 1
+    np.testing.assert_array_equal(labelmap[clear], expected[clear])
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_box_of_a_refined_class_is_on_its_own_grid(overwrite):
+    rng = torch.Generator().manual_seed(5)
+    scores, shares = random_scores(rng), random_shares(rng, (2,))
+    scores[0] = 1
+    box = np.array([[3.0, 5.0, 4.0], [8.0, 12.0, 11.0]])
+    region = slice(3, 8), slice(5, 12), slice(4, 11)
+    change = EditedScores(region, torch.full((5, 7, 7), 0.9), box[None], (12, 16, 18))
+    shape = (12, 16, 18)
+    kept = np.zeros(shape, np.uint8)
+    write_labels(scores, VALUES, kept, Progress(), shares=shares)
+    labelmap = np.where(kept == VALUES[2], 0, kept)
+    write_labels(
+        scores,
+        VALUES,
+        labelmap,
+        Progress(),
+        edited={2: change},
+        shares=shares,
+        kept=None if overwrite else kept,
+        region=affected_region({2: change}, SOURCE, shape),
+    )
+    inside = np.zeros(shape, bool)
+    inside[region] = True
+    assert (kept[~inside] == VALUES[2]).any()
+    np.testing.assert_array_equal(labelmap == VALUES[2], inside)
+
+
+@pytest.mark.parametrize("shape", TARGETS)
+def test_probabilities_of_refined_classes_are_the_refiners_shares(shape):
+    rng = torch.Generator().manual_seed(6)
+    scores, shares = random_scores(rng), random_shares(rng, (2,))
+    labelmap = np.zeros(shape, np.uint8)
+    probabilities = [np.zeros(shape, np.float32) for _ in VALUES]
+    write_labels(scores, VALUES, labelmap, Progress(), shares=shares, probabilities=probabilities)
+    np.testing.assert_allclose(np.sum(probabilities, 0), 1, atol=1e-4)
+    np.testing.assert_array_equal(VALUES[np.argmax(probabilities, 0)], labelmap)

@@ -9,6 +9,7 @@ import torch
 from MaskSAMCore.inference.sliding_window import (
     accumulate,
     axis_weights,
+    divided_windows,
     extract,
     plan_windows,
     window_starts,
@@ -99,3 +100,19 @@ def test_windows_centred_on_the_first_and_last_slices_repeat_them():
     assert extract(image, last, torch.tensor([-9.0]))[0, :, 4, 4].tolist() == [3, 4, 5, 5, 5]
     # In-plane there is nothing to repeat: rows beyond the image are filled.
     assert set(extract(image, first, torch.tensor([-9.0]))[0, :, 0, 0].tolist()) == {-9.0}
+
+
+@pytest.mark.parametrize(
+    ("shape", "fine"), [((9, 20, 30), (18, 40, 60)), ((9, 20, 30), (17, 41, 59)), ((3, 4, 5),) * 2]
+)
+def test_windows_on_a_finer_grid_lie_where_those_of_the_plan_do(shape, fine) -> None:
+    parts = (2, 2, 2) if fine != shape else (1, 1, 1)
+    windows = plan_windows(shape, (4, 8, 8))
+    finer = divided_windows(shape, (4, 8, 8), fine, parts)
+    total = np.zeros(fine)
+    for own, other in zip(windows, finer, strict=True):
+        assert other.start == tuple(a * b for a, b in zip(own.start, parts, strict=True))
+        assert other.size == tuple(a * b for a, b in zip(own.size, parts, strict=True))
+        total[other.image] += other.weight.numpy()
+    covered = tuple(slice(0, a * b) for a, b in zip(shape, parts, strict=True))
+    np.testing.assert_allclose(total[covered], 1, atol=1e-5)

@@ -14,6 +14,7 @@ from MaskSAMCore.modeling.layers import (
     Convolution3d,
     ConvolutionBlock,
     Upsample,
+    continued,
     dot_product_attention,
     pixels_of_tokens,
     strided_convolution,
@@ -133,3 +134,16 @@ def test_attention_among_few_and_many_tokens_equals_pytorchs(tokens: int) -> Non
     v = torch.randn(2, 3, tokens, 8)
     known = nn.functional.scaled_dot_product_attention(q, k, v, scale=0.3)
     torch.testing.assert_close(dot_product_attention(q, k, v, 0.3), known)
+
+
+def test_scores_continue_by_one_voxel_beyond_their_region() -> None:
+    scores = torch.zeros(5, 6, 7)
+    scores[2:4, 2:4, 3:5] = torch.rand(2, 2, 2) + 0.1
+    found = continued(scores)
+    assert torch.equal(found[2:4, 2:4, 3:5], scores[2:4, 2:4, 3:5])
+    assert torch.equal(found[1, 2:4, 3:5], scores[2, 2:4, 3:5])
+    assert torch.equal(found[2:4, 4, 3:5], scores[2:4, 3, 3:5])
+    assert torch.equal(found[2:4, 2:4, 5], scores[2:4, 2:4, 4])
+    assert found[1, 1, 2] == scores[2, 2, 3]
+    assert not found[0].any() and not found[:, 0].any() and not found[..., :2].any()
+    assert (found > 0).sum() == 4 * 4 * 4

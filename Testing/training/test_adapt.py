@@ -12,9 +12,11 @@ import pytest
 
 from MaskSAMCore.data.corrections import append_case
 from MaskSAMCore.errors import Cancelled, MaskSAMError
-from MaskSAMCore.geometry import Volume
+from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.io.files import read_json, write_json
 from MaskSAMCore.models import load_bundle
+from MaskSAMCore.models.catalog import DESCRIPTION
 from MaskSAMCore.models.unfinished import learning_folder, unfinished_learning
 from MaskSAMCore.training.adapt import AdaptOptions, AdaptResult, adapt
 from MaskSAMCore.training.export import export_run
@@ -22,6 +24,9 @@ from Testing.helpers.generated import generated_case
 
 VALUES = {"Bright": 10, "Dark": 300}
 GRID = np.diag([1.0, 1.0, 2.0, 1.0])
+TURN = np.array([[0.8, -0.6, 0, 4], [0.6, 0.8, 0, -9], [0, 0, -1, 31], [0, 0, 0, 1]])
+# Half as large voxels as those of a model for bodies four times as large.
+FINE, FINE_SHAPE = TURN @ np.diag([2.0, 2.0, 4.0, 1.0]), (28, 52, 60)
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +70,28 @@ def adapted(base: Path, caps: Path, made_once: Callable[..., Path]) -> Path:
     return made_once("adapted", fill) / "ours"
 
 
+@pytest.fixture(scope="session")
+def fine(base: Path, made_once: Callable[..., Path]) -> Path:
+    """A folder with the bundle for bodies four times as large ("coarse"), oblique and left-handed
+    cases with voxels half as large as its own ("cases"), and what it learned from these ("first").
+    """
+
+    def fill(folder: Path) -> None:
+        coarse = Path(shutil.copytree(base, folder / "coarse"))
+        facts = read_json(coarse / DESCRIPTION)
+        facts["plan"]["spacing"] = [4 * mm for mm in facts["plan"]["spacing"]]
+        write_json(coarse / DESCRIPTION, facts)
+        for seed in range(20, 22):
+            image, labelmap = generated_case(seed, FINE_SHAPE)
+            only = (labelmap == 1).astype(np.uint8)
+            append_case(
+                folder / "cases", [Volume(image, FINE)], only, {"Bright": 1}, ["Bright"], "case"
+            )
+        run(options(coarse, folder / "cases", folder / "first", holdout=0, steps=40))
+
+    return made_once("fine", fill)
+
+
 def options(base: Path, cases: Path, output: Path, **changes: object) -> AdaptOptions:
     """Return options of a short adaptation."""
     plain = AdaptOptions(base, cases, output, "ours", device="cpu", steps=2)
@@ -85,6 +112,61 @@ def test_a_new_class_is_learned_and_the_others_lose_only_its_voxels(base: Path, 
     cap = new == 7
     assert 2 * (cap & truth).sum() / (cap.sum() + truth.sum()) > 0.6
     np.testing.assert_array_equal(new[~cap], old[~cap])
+
+
+def test_small_structures_are_learned_in_the_voxels_of_their_images(fine: Path, tmp_path: Path):
+    bundle, old = load_bundle(fine / "first"), load_bundle(fine / "coarse")
+    assert bundle.plan == old.plan and bundle.config.base == old.config
+    assert bundle.config.subdivision == (2, 2, 2)
+    image, labelmap = generated_case(31, FINE_SHAPE)
+    volume = Volume(image, FINE)
+    found = Segmenter.from_model(fine / "first", device="cpu").segment(volume).labelmap
+    truth, bright = labelmap == 1, found == VALUES["Bright"]
+    assert 2 * (bright & truth).sum() / (bright.sum() + truth.sum()) > 0.8
+    # The other class is the former model's where the new one leaves it.
+    before = Segmenter.from_model(fine / "coarse", device="cpu").segment(volume).labelmap
+    free = ~bright & (before != VALUES["Bright"])
+    np.testing.assert_array_equal(found[free], before[free])
+    # The same class is learned further in the same voxels.
+    again = run(options(fine / "first", fine / "cases", tmp_path / "again", holdout=0))
+    assert again.kept and load_bundle(tmp_path / "again").config == bundle.config
+    cap = upper_half(labelmap, 1, 7)
+    cap[cap != 7] = 0
+    append_case(tmp_path / "caps", [volume], cap, {"Cap": 7}, ["Cap"], "case")
+    with pytest.raises(MaskSAMError, match="has learned bright in smaller voxels"):
+        run(options(tmp_path / "again", tmp_path / "caps", tmp_path / "third", holdout=0))
+
+
+def test_a_small_image_is_decided_in_smaller_voxels_as_a_whole(fine: Path):
+    image, _ = generated_case(31, FINE_SHAPE)
+    small = image[:, 8:34, 8:38].copy()
+    # In the larger voxels this one is hardly dark.
+    small[5, 6, 7] = small.min() - 100
+    with Segmenter.from_model(fine / "first", device="cpu").open(Volume(small, FINE)) as session:
+        shares = session.scores().shares
+    assert shares.classes == (1,) and shares.values.shape == (2, *small.shape)
+    sums = shares.values.sum(0).numpy()
+    assert (sums > 0.99).sum() >= small.size - 1
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_boxes_of_a_class_that_was_learned_in_smaller_voxels(fine: Path, mirrored: bool):
+    image, labelmap = generated_case(31, FINE_SHAPE)
+    matrix = FINE @ np.diag([-1.0, 1.0, 1.0, 1.0]) if mirrored else FINE
+    volume = Volume(image, matrix)
+    (k, j, i) = (int(v) for v in np.argwhere(labelmap == 1).mean(0))
+    box = Box("Bright", (i - 3, j - 4, k - 2), (i + 4, j + 3, k + 3))
+    outside = np.ones(FINE_SHAPE, bool)
+    outside[k - 2 : k + 3, j - 4 : j + 3, i - 3 : i + 4] = False
+    with Segmenter.from_model(fine / "first", device="cpu").open(volume) as session:
+        plain = session.segment().labelmap
+        near = session.segment([box]).labelmap
+        whole = session.segment([box], overwrite=True).labelmap
+    for found in (near, whole):
+        bright = found == VALUES["Bright"]
+        assert bright.any() and not bright[outside].any()
+        np.testing.assert_array_equal(found == VALUES["Dark"], plain == VALUES["Dark"])
+    np.testing.assert_array_equal(near == VALUES["Bright"], whole == VALUES["Bright"])
 
 
 def test_the_new_bundle_tells_where_it_comes_from(base: Path, adapted: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from MaskSAMCore.training.refinement import (
     Placement,
     choose_anchors,
     choose_givers,
+    choose_subdivision,
     component_extents,
     distances,
     is_small,
@@ -104,3 +106,31 @@ def test_classes_that_lose_voxels_are_those_with_a_share_of_the_corrected_ones()
     )
     assert choose_givers([one]) == (0, 2)
     assert choose_givers([]) == (0,)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "decided", "largest", "expected"),
+    [
+        ((1.0, 0.5, 0.5), [9000], (10, 200, 200), (2, 2, 2)),
+        ((0.4, 0.3, 0.5), [9000], (10, 200, 200), (2, 2, 2)),
+        # Thick slices, and an image as coarse as the plan.
+        ((4.0, 0.5, 0.6), [9000], (10, 200, 200), (1, 2, 2)),
+        ((2.2, 0.9, 1.1), [9000], (10, 200, 200), (1, 1, 1)),
+        # The windows could not show the structure.
+        ((1.0, 0.5, 0.5), [9000], (10, 130, 200), (1, 1, 1)),
+        # There would be too many of them.
+        ((1.0, 0.5, 0.5), [90_000], (10, 200, 200), (1, 1, 1)),
+        # Small images are decided as a whole, by few windows.
+        ((1.0, 0.5, 0.5), [], (10, 200, 200), (2, 2, 2)),
+    ],
+)
+def test_small_structures_are_seen_as_finely_as_the_images_show_them(
+    spacing: tuple[float, float, float],
+    decided: list[int],
+    largest: tuple[int, int, int],
+    expected: tuple[int, int, int],
+):
+    one = case({1: block(slice(0, 50))}, {})
+    fine = dataclasses.replace(one, spacing=spacing)
+    assert choose_subdivision([fine], placement(one), decided, largest) == expected
+    assert choose_subdivision([one], placement(one), decided, largest) == (1, 1, 1)

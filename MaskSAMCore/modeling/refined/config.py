@@ -9,6 +9,9 @@ from typing import Any, ClassVar
 from MaskSAMCore.modeling.base import NetworkConfig
 from MaskSAMCore.modeling.registry import read_config
 
+# Largest number of parts of a voxel of the base along an axis.
+MOST_PARTS = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class RefinedConfig(NetworkConfig):
@@ -17,9 +20,8 @@ class RefinedConfig(NetworkConfig):
     The attributes below come after those of :class:`~MaskSAMCore.modeling.base.NetworkConfig`.
 
     Attributes:
-        base: network of all classes but the new ones, with the same windows.
-        refiner: network of some classes, with windows of the same depth that may be smaller
-            in-plane.
+        base: network of all classes but the new ones.
+        refiner: network of some classes, with windows that may be smaller.
         refined: class index of each class of the refiner. Classes of the base keep their index, new
             classes come after them.
         anchors: class indices of the base. The refiner only changes voxels near theirs.
@@ -27,6 +29,8 @@ class RefinedConfig(NetworkConfig):
             decides.
         givers: further class indices of the base, 0 for the background, that may lose voxels to the
             refiner's classes there.
+        subdivision: number of parts along T, H and W that a voxel is divided into for the refiner:
+            its own voxels, which it sees and decides.
     """
 
     kind: ClassVar[str] = "refined"
@@ -37,14 +41,17 @@ class RefinedConfig(NetworkConfig):
     anchors: tuple[int, ...]
     reach: tuple[int, int, int]
     givers: tuple[int, ...] = (0,)
+    subdivision: tuple[int, int, int] = (1, 1, 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         base, refiner = self.base, self.refiner
+        if not all(1 <= parts <= MOST_PARTS for parts in self.subdivision):
+            raise ValueError(f"voxels are divided into 1 to {MOST_PARTS} parts along an axis")
         if (self.window, self.in_channels) != (base.window, base.in_channels):
             raise ValueError("the base has other windows or channels")
-        fits = refiner.window[0] == self.window[0] and all(
-            own <= whole for own, whole in zip(refiner.window, self.window, strict=True)
+        fits = all(
+            own <= whole for own, whole in zip(refiner.window, self.fine_window, strict=True)
         )
         if not fits or refiner.in_channels != self.in_channels:
             raise ValueError("the refiner has windows or channels that do not fit the base")
@@ -68,6 +75,22 @@ class RefinedConfig(NetworkConfig):
     def token_voxels(self) -> int:
         """Number of voxels that H and W of a window must be a multiple of."""
         return self.base.token_voxels
+
+    @property
+    def parts(self) -> tuple[int, int, int]:
+        """Number of the refiner's voxels along T, H and W in each voxel."""
+        return self.subdivision
+
+    @property
+    def refined_classes(self) -> tuple[int, ...]:
+        """Classes that the refiner decides."""
+        return self.refined
+
+    @property
+    def fine_window(self) -> tuple[int, int, int]:
+        """Shape of a window in the refiner's voxels."""
+        t, h, w = (size * part for size, part in zip(self.window, self.subdivision, strict=True))
+        return t, h, w
 
     def to_dict(self) -> dict[str, Any]:
         """Return the kind and the fields as plain types, for JSON."""

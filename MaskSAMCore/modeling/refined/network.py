@@ -2,7 +2,7 @@
 
 The base decides about everything else as if the refiner did not exist: a voxel that the refiner
 gives to none of its classes has the base's best class among the others, and nothing changes beyond
-the reach of the base's own anchor classes.
+the reach of the base's own anchor classes. The refiner may see smaller voxels than the base.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class RefinedEmbedding:
     """Encoded windows.
 
     Attributes:
-        images: (B, C, T, H, W), which the refiner encodes where it is needed.
+        fine: (B, C, T, H, W) in the refiner's voxels, which it encodes where it is needed.
         base: embedding of the base.
     """
 
-    images: Tensor
+    fine: Tensor
     base: Any
 
 
@@ -47,18 +47,31 @@ class RefinedPrediction(WindowPrediction):
     """Prediction of a network with a refiner for a batch of windows.
 
     Attributes:
-        scores: (B, K + 1, T, H, W) scores of the classes, background first.
+        config: configuration of the network.
+        scores: (B, K + 1, T, H, W) scores of the base, background first, 0 for new classes.
+        found: (B, R + 1, T, H, W) shares of the refiner's classes in its own voxels, the first that
+            of all others; zeros where it does not decide.
         class_logits: (B, N, T, K + 2) of the base's queries, or None.
         boxes: (B, N, T, 4) boxes of the base's queries, or None.
     """
 
+    config: RefinedConfig
     scores: Tensor
+    found: Tensor
     class_logits: Tensor | None
     boxes: Tensor | None
 
     def semantic(self) -> Tensor:
         """Return the scores (B, K + 1, T, H, W) of the classes, background first."""
+        return merged(self.scores, F.avg_pool3d(self.found, self.config.subdivision), self.config)
+
+    def unrefined(self) -> Tensor:
+        """Return the scores (B, K + 1, T, H, W) without the decisions of the refiner."""
         return self.scores
+
+    def shares(self) -> Tensor:
+        """Return the shares (B, R + 1, T, H, W) of the refined classes in the refiner's voxels."""
+        return self.found
 
 
 class Tile(NamedTuple):
@@ -66,13 +79,11 @@ class Tile(NamedTuple):
 
     Attributes:
         window: index of the window in its batch.
-        row: first row.
-        column: first column.
+        start: first slice, row and column.
     """
 
     window: int
-    row: int
-    column: int
+    start: tuple[int, int, int]
 
 
 class RefinedNetwork(Network):
@@ -85,24 +96,31 @@ class RefinedNetwork(Network):
         self.base = build_model(config.base)
         self.refiner = build_model(config.refiner)
 
-    def encode(self, images: Tensor) -> RefinedEmbedding:
-        """Return the embedding of windows (B, C, T, H, W)."""
+    def encode(self, images: Tensor, fine: Tensor | None = None) -> RefinedEmbedding:
+        """Return the embedding of windows.
+
+        Args:
+            images: (B, C, T, H, W).
+            fine: the same windows in the refiner's voxels; None divides those of the images.
+        """
         self.check_window(images)
-        return RefinedEmbedding(images, self.base.encode(images))
+        if fine is None:
+            fine = images
+            for axis, parts in enumerate(self.config.subdivision, start=2):
+                fine = fine.repeat_interleave(parts, axis) if parts > 1 else fine
+        return RefinedEmbedding(fine, self.base.encode(images))
 
     def decode(
         self, embedding: RefinedEmbedding, prompts: BoxPrompts | None = None
     ) -> RefinedPrediction:
-        """Predict classes without boxes or from boxes of the user."""
-        prediction = self._prediction(embedding, self.base.decode(embedding.base))
-        if prompts is None:
-            return prediction
-        for index in prompts.given.any(0).nonzero()[:, 0].tolist():
-            edited = self.decode_class(embedding, prediction.class_logits, prompts, index)
-            given = prompts.given[:, index, None, None, None]
-            scores = prediction.scores
-            scores[:, index] = torch.where(given, edited.to(scores.dtype), scores[:, index])
-        return prediction
+        """Predict classes without boxes.
+
+        Raises:
+            ValueError: boxes are given, which :meth:`decode_class` takes.
+        """
+        if prompts is not None:
+            raise ValueError("a network with a refiner decodes boxes class by class")
+        return self._prediction(embedding, self.base.decode(embedding.base))
 
     def decode_likely(self, embedding: RefinedEmbedding) -> RefinedPrediction:
         """Predict without queries of the base that hardly show anything."""
@@ -115,11 +133,14 @@ class RefinedNetwork(Network):
         prompts: BoxPrompts,
         class_index: int,
     ) -> Tensor:
-        """Return the scores (B, T, H, W) of one class from its boxes, which the refiner decodes if
-        the class is one of its own."""
+        """Return the scores (B, T, H, W) of one class from its boxes.
+
+        A refined class is decoded by the refiner, from boxes on slices of its voxels and to scores
+        of its voxels.
+        """
         config = self.config
         if class_index in config.refined:
-            return self._decode_refined(embedding.images, prompts, class_index)
+            return self._decode_refined(embedding.fine, prompts, class_index)
         known = config.base.num_classes
         if class_logits is not None:
             class_logits = torch.cat([class_logits[..., : known + 1], class_logits[..., -1:]], -1)
@@ -137,22 +158,19 @@ class RefinedNetwork(Network):
     ) -> RefinedPrediction:
         """Return a prediction of the base with the refiner's decisions."""
         scores = prediction.semantic()
-        near = self.decided(embedding.images, scores)
-        found = self._refiner_scores(embedding.images, near)
+        near = self.decided(embedding.fine, scores)
+        found = self._refiner_shares(embedding.fine, near)
+        count = self.config.num_classes - self.config.base.num_classes
+        new = scores.new_zeros(len(scores), count, *scores.shape[2:])
         logits = prediction.class_logits
         if logits is not None:
-            new = self.config.num_classes - self.config.base.num_classes
-            never = logits.new_full((*logits.shape[:-1], new), _NEVER)
+            never = logits.new_full((*logits.shape[:-1], count), _NEVER)
             logits = torch.cat([logits[..., :-1], never, logits[..., -1:]], -1)
-        total = scores.sum(1)
-        for index, image in enumerate(embedding.images):
-            if self._small_part(image) is not None:
-                # The base is unsure of such images: its sums would move outlines between voxels.
-                total[index] = 1
-        return RefinedPrediction(self.merged(scores, found, total), logits, prediction.boxes)
+        scores = torch.cat([scores, new], 1)
+        return RefinedPrediction(self.config, scores, found, logits, prediction.boxes)
 
-    def decided(self, images: Tensor, scores: Tensor) -> Tensor:
-        """Return the voxels that the refiner decides about: bool (B, T, H, W).
+    def decided(self, fine: Tensor, scores: Tensor) -> Tensor:
+        """Return the refiner's voxels that it decides about: bool (B, T, H, W).
 
         These are the voxels near the base's anchor classes that the base gives to these, to refined
         classes or to those that may lose voxels. An image that is no larger than the
@@ -160,58 +178,36 @@ class RefinedNetwork(Network):
         the refined classes, so that the refiner decides about all of it.
 
         Args:
-            images: (B, C, T, H, W).
-            scores: (B, K + 1, T, H, W) of the base.
+            fine: (B, C, T, H, W) in the refiner's voxels.
+            scores: (B, K + 1, t, h, w) of the base.
         """
         config, best = self.config, scores.argmax(1)
         near = dilated(_is_one_of(best, config.anchors), config.reach)
         near &= _is_one_of(best, {*config.anchors, *config.refined, *config.givers})
-        for index, image in enumerate(images):
+        for axis, parts in enumerate(config.subdivision, start=1):
+            near = near.repeat_interleave(parts, axis) if parts > 1 else near
+        for index, image in enumerate(fine):
             part = self._small_part(image)
             if part is not None:
                 near[index] = False
                 near[index][part] = True
         return near
 
-    def merged(self, scores: Tensor, found: Tensor, total: Tensor) -> Tensor:
-        """Return the scores (B, K + 1, T, H, W) of all classes.
-
-        The best of the other classes gets the refiner's whole share of all others. So a voxel gets
-        the class that the refiner gives it, however unsure the base is among the other classes.
-
-        Args:
-            scores: (B, base classes + 1, T, H, W) of the base.
-            found: (B, refined classes + 1, T, H, W) shares of the refiner's classes, the first
-                that of all others; zeros where the refiner does not decide.
-            total: (B, T, H, W) sum that the refiner's shares get, which fits the scores beside.
-        """
-        config = self.config
-        decides = found.sum(1) > 0
-        others = [index for index in range(scores.shape[1]) if index not in config.refined]
-        least = (_LEAST_SHARE * scores.sum(1)).clamp(min=1e-12)
-        share = found[:, 0] * total / torch.maximum(scores[:, others].amax(1), least)
-        merged = scores * torch.where(decides, share, 1.0)[:, None]
-        new = scores.new_zeros(
-            len(scores), config.num_classes + 1 - scores.shape[1], *scores.shape[2:]
-        )
-        merged = torch.cat([merged, new], 1)
-        for own, index in enumerate(config.refined, start=1):
-            merged[:, index] = torch.where(decides, found[:, own] * total, merged[:, index])
-        return merged
-
     def _small_part(self, image: Tensor) -> tuple[slice, slice, slice] | None:
         """Return the part of an image (C, T, H, W) that shows something, if that fits the refiner's
         window and is much smaller than the base's; else None."""
-        shown = (image > image.amin((1, 2, 3), keepdim=True)).any(0).any(0)
-        rows, columns = (_extent(shown.any(axis)) for axis in (1, 0))
-        own, whole = self.config.refiner.window[1:], self.config.window[1:]
+        shown = (image > image.amin((1, 2, 3), keepdim=True)).any(0)
+        slices, rows, columns = (
+            _extent(shown.any(last).any(first)) for first, last in ((1, 2), (0, 2), (0, 1))
+        )
+        own, whole = self.config.refiner.window[1:], self.config.fine_window[1:]
         height, width = rows.stop - rows.start, columns.stop - columns.start
         small = 2 * height * width <= whole[0] * whole[1]
         if not (small and height <= own[0] and width <= own[1]):
             return None
-        return slice(None), rows, columns
+        return slices, rows, columns
 
-    def _refiner_scores(self, images: Tensor, near: Tensor) -> Tensor:
+    def _refiner_shares(self, images: Tensor, near: Tensor) -> Tensor:
         """Return the refiner's shares (B, classes + 1, T, H, W); zeros where it does not decide."""
         tiles = [tile for index, mask in enumerate(near) for tile in self._tiles(index, mask)]
         count = self.config.refiner.num_classes + 1
@@ -225,15 +221,16 @@ class RefinedNetwork(Network):
     def _decode_refined(self, images: Tensor, prompts: BoxPrompts, class_index: int) -> Tensor:
         """Return the scores (B, T, H, W) of a class of the refiner from its boxes."""
         own = self.config.refined.index(class_index) + 1
-        rows, columns = self.config.window[1:]
+        rows, columns = self.config.fine_window[1:]
         size = images.new_tensor([columns, rows, columns, rows])
         total = images.new_zeros(len(images), 1, *images.shape[2:], dtype=torch.float32)
         weight = torch.zeros_like(total)
         for window in range(len(images)):
             present = prompts.present[window, class_index]
+            exact = None if prompts.exact is None else prompts.exact[window, class_index]
             edges = prompts.boxes[window, class_index] * size
             for tile in self._tiles(window, self._box_mask(edges, present)):
-                inside = self._prompts(edges, present, prompts.exact, tile, class_index, own)
+                inside = self._prompts(edges, present, exact, tile, own)
                 embedding = self.refiner.encode(self._cut(images, tile))
                 logits = self.refiner.decode(embedding).class_logits
                 scores = self.refiner.decode_class(embedding, logits, inside, own)
@@ -241,31 +238,36 @@ class RefinedNetwork(Network):
         return (total / weight.clamp(min=1e-12))[:, 0]
 
     def _box_mask(self, edges: Tensor, present: Tensor) -> Tensor:
-        """Return the voxels (1, H, W) of the hull of boxes (T, 4) in voxel edges."""
-        mask = torch.zeros(1, *self.config.window[1:], dtype=torch.bool, device=edges.device)
+        """Return the voxels (T, H, W) on the slices of boxes (T, 4) that lie in the hull of these,
+        which are in voxel edges."""
+        mask = torch.zeros(self.config.fine_window, dtype=torch.bool, device=edges.device)
         if present.any():
             low, high = edges[present, :2].amin(0), edges[present, 2:].amax(0)
             x1, y1 = (int(v) for v in low.floor().clamp(min=0))
             x2, y2 = (int(v) for v in high.ceil())
-            mask[:, y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)] = True
+            mask[present, y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)] = True
         return mask
 
     def _prompts(
-        self,
-        edges: Tensor,
-        present: Tensor,
-        exact: Tensor | None,
-        tile: Tile,
-        class_index: int,
-        own: int,
+        self, edges: Tensor, present: Tensor, exact: Tensor | None, tile: Tile, own: int
     ) -> BoxPrompts:
-        """Return the boxes (T, 4) of a class in voxel edges as prompts of the refiner in a tile."""
+        """Return the boxes (T, 4) of a class in voxel edges as prompts of the refiner in a tile.
+
+        Args:
+            edges: boxes on the slices of the window.
+            present: bool (T,), True where there is one.
+            exact: bool (T,), True where it is tight; None for everywhere.
+            tile: place of the refiner's window.
+            own: index of the class in the refiner.
+        """
         config = self.config.refiner
         slices, rows, columns = config.window
-        shift = edges.new_tensor([tile.column, tile.row] * 2)
+        first, row, column = tile.start
+        part = slice(first, first + slices)
+        shift = edges.new_tensor([column, row] * 2)
         size = edges.new_tensor([columns, rows] * 2)
-        inside = ((edges - shift) / size).clamp(0, 1)
-        seen = present & (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
+        inside = ((edges[part] - shift) / size).clamp(0, 1)
+        seen = present[part] & (inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1])
         count = config.num_classes + 1
         boxes = edges.new_zeros(1, count, slices, 4)
         given = torch.zeros(1, count, dtype=torch.bool, device=edges.device)
@@ -274,38 +276,69 @@ class RefinedNetwork(Network):
         tight = None
         if exact is not None:
             tight = torch.zeros_like(shown)
-            tight[0, own] = exact[tile.window, class_index]
+            tight[0, own] = exact[part]
         return BoxPrompts(boxes, given, shown, tight)
 
     def _tiles(self, window: int, mask: Tensor) -> Iterator[Tile]:
         """Yield the refiner's windows that cover a mask (T, H, W), half-overlapping."""
-        plane = mask.any(0)
-        if not plane.any():
+        if not mask.any():
             return
-        own = self.config.refiner.window[1:]
-        starts = [_starts(plane.any(1 - axis), own[axis], plane.shape[axis]) for axis in range(2)]
-        for row, column in product(*starts):
-            if plane[row : row + own[0], column : column + own[1]].any():
-                yield Tile(window, row, column)
+        own = self.config.refiner.window
+        shown = (mask.any(last).any(first) for first, last in ((1, 2), (0, 2), (0, 1)))
+        starts = [
+            _starts(line, size, length)
+            for line, size, length in zip(shown, own, mask.shape, strict=True)
+        ]
+        for depth, row, column in product(*starts):
+            start = depth, row, column
+            if mask[_place(start, own)].any():
+                yield Tile(window, start)
 
     def _cut(self, images: Tensor, tile: Tile) -> Tensor:
-        _, rows, columns = self.config.refiner.window
-        part = images[tile.window, None]
-        return part[..., tile.row : tile.row + rows, tile.column : tile.column + columns]
+        depth, rows, columns = _place(tile.start, self.config.refiner.window)
+        return images[tile.window, None, :, depth, rows, columns]
 
     def _add(self, total: Tensor, weight: Tensor, tile: Tile, scores: Tensor) -> None:
         """Add the weighted scores (classes, T, h, w) of a tile to those of its window, in place."""
-        _, rows, columns = self.config.refiner.window
-        share = _bell(rows, scores)[:, None] * _bell(columns, scores)
-        place = (
-            tile.window,
-            slice(None),
-            slice(None),
-            slice(tile.row, tile.row + rows),
-            slice(tile.column, tile.column + columns),
-        )
+        slices, rows, columns = (_bell(size, scores) for size in self.config.refiner.window)
+        share = slices[:, None, None] * rows[:, None] * columns
+        place = (tile.window, slice(None), *_place(tile.start, share.shape))
         total[place] += scores * share
         weight[place] += share
+
+
+def merged(scores: Tensor, found: Tensor, config: RefinedConfig) -> Tensor:
+    """Return the scores (B, K + 1, T, H, W) of all classes.
+
+    The best of the other classes gets the refiner's whole share of all others. So a voxel gets the
+    class that the refiner gives it, however unsure the base is among the other classes.
+
+    Args:
+        scores: (B, K + 1, T, H, W) of the base, 0 for new classes.
+        found: (B, R + 1, T, H, W) shares of the refiner's classes, the first that of all others;
+            zeros where the refiner does not decide.
+        config: configuration of the network.
+    """
+    sums = found.sum(1)
+    decides = sums >= 0.5
+    others = [index for index in range(scores.shape[1]) if index not in config.refined]
+    total = scores.sum(1)
+    share = others_factor(found[:, 0] / sums * total, scores[:, others].amax(1), total)
+    result = scores * torch.where(decides, share, 1.0)[:, None]
+    for own, index in enumerate(config.refined, start=1):
+        result[:, index] = torch.where(decides, found[:, own] / sums * total, result[:, index])
+    return result
+
+
+def others_factor(share: Tensor, best: Tensor, total: Tensor) -> Tensor:
+    """Return the factor of the other classes' scores with which their best has a share.
+
+    Args:
+        share: share of all other classes.
+        best: best of their scores.
+        total: sum of all scores.
+    """
+    return share / torch.maximum(best, (_LEAST_SHARE * total).clamp(min=1e-12))
 
 
 def dilated(mask: Tensor, reach: Sequence[int]) -> Tensor:
@@ -322,6 +355,13 @@ def _is_one_of(labels: Tensor, values: Iterable[int]) -> Tensor:
     return torch.isin(
         labels, torch.tensor(sorted(values), dtype=labels.dtype, device=labels.device)
     )
+
+
+def _place(start: Sequence[int], size: Sequence[int]) -> tuple[slice, slice, slice]:
+    depth, rows, columns = (
+        slice(first, first + length) for first, length in zip(start, size, strict=True)
+    )
+    return depth, rows, columns
 
 
 def _starts(shown: Tensor, size: int, length: int) -> list[int]:

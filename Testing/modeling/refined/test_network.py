@@ -10,9 +10,10 @@ import torch
 from MaskSAMCore.inference.embedding_cache import copy_window
 from MaskSAMCore.inference.proposals import likely_boxes
 from MaskSAMCore.modeling import MaskSAM, build_model, read_config
+from MaskSAMCore.modeling.box_prompts import BoxPrompts
 from MaskSAMCore.modeling.masksam.inheritance import inherited_network
 from MaskSAMCore.modeling.refined import Config, Network
-from MaskSAMCore.modeling.refined.network import RefinedPrediction, dilated
+from MaskSAMCore.modeling.refined.network import RefinedPrediction, dilated, merged
 from MaskSAMCore.models import load_bundle
 from Testing.helpers.networks import class_box_prompts, randomize_adapters, small_masksam_config
 from Testing.helpers.small_bundle import small_bundle
@@ -83,11 +84,10 @@ def test_classes_without_a_refiner_keep_their_order_within_reach(base: MaskSAM):
 
 @torch.inference_mode()
 def test_a_voxel_gets_the_class_of_the_refiner_however_unsure_the_base_is(base: MaskSAM):
-    network = refined_network(base)
-    scores = torch.tensor([0.3, 0.2, 0.29]).reshape(1, 3, 1, 1, 1).expand(-1, -1, 1, 1, 2)
+    config = refined_network(base).config
+    scores = torch.tensor([0.3, 0.2, 0.29, 0]).reshape(1, 4, 1, 1, 1).expand(-1, -1, 1, 1, 2)
     found = torch.tensor([[0.55, 0.45, 0.0], [0.4, 0.15, 0.45]]).T.reshape(1, 3, 1, 1, 2)
-    merged = network.merged(scores, found, scores.sum(1))
-    assert merged.argmax(1).flatten().tolist() == [0, 3]
+    assert merged(scores, found, config).argmax(1).flatten().tolist() == [0, 3]
 
 
 @torch.inference_mode()
@@ -147,9 +147,83 @@ def test_the_prediction_has_logits_of_all_classes_and_can_be_cached(base: MaskSA
     torch.testing.assert_close(one.scores, prediction.scores[1:], rtol=1e-3, atol=1e-4)
 
 
+def divided(base: MaskSAM, **changes: object) -> Network:
+    """Return the network with a refiner whose voxels are half as large along each axis."""
+    return refined_network(base, subdivision=(2, 2, 2), **changes)
+
+
+def doubled(values: torch.Tensor) -> torch.Tensor:
+    """Return (..., T, H, W) with each voxel divided into eight equal ones."""
+    for axis in (-1, -2, -3):
+        values = values.repeat_interleave(2, axis)
+    return values
+
+
+@torch.inference_mode()
+def test_a_refiner_of_smaller_voxels_leaves_the_base_as_it_is(base: MaskSAM):
+    network = divided(base)
+    images, fine = torch.randn(2, 1, *WINDOW), torch.randn(2, 1, 10, 32, 40)
+    prediction = network.decode(network.encode(images, fine))
+    old = base(images).semantic()
+    torch.testing.assert_close(prediction.unrefined()[:, :3], old, rtol=0, atol=0)
+    assert not prediction.unrefined()[:, 3:].any()
+    near = doubled(refined_network(base).decided(images, old))
+    assert torch.equal(network.decided(fine, old), near) and 0 < near.sum() < near.numel()
+    shares = prediction.shares()
+    assert shares.shape == (2, 3, 10, 32, 40)
+    torch.testing.assert_close(shares.sum(1), near.float(), rtol=0, atol=1e-4)
+    other = network.decode(network.encode(images, fine + 0.3 * torch.randn_like(fine))).shares()
+    assert (other - shares).abs().amax() > 1e-3
+
+
+@torch.inference_mode()
+def test_a_refiner_sees_and_decides_every_one_of_its_voxels(base: MaskSAM):
+    network = divided(base)
+    images, fine = torch.zeros(1, 1, *WINDOW), torch.zeros(1, 1, 10, 32, 40)
+    place = slice(2, 7), slice(8, 16), slice(10, 22)
+    fine[(0, 0, *place)] = 1 + torch.rand(5, 8, 12)
+    alone = network.refiner(fine[(..., *place)]).semantic()
+    shares = network.decode(network.encode(images, fine)).shares()
+    inside = shares[(..., *place)]
+    torch.testing.assert_close(inside, alone / alone.sum(1, keepdim=True), rtol=1e-3, atol=1e-4)
+    # Windows of five slices cover nine.
+    fine[0, 0, 1:10, 8:16, 10:22] = 1 + torch.rand(9, 8, 12)
+    sums = network.decode(network.encode(images, fine)).shares().sum(1)[0]
+    assert (sums[1:10, 8:16, 10:22] > 0.99).all() and (sums > 0).sum() == 9 * 8 * 12
+
+
+@torch.inference_mode()
+def test_a_box_on_slices_of_the_refiner_bounds_its_class(base: MaskSAM):
+    network = divided(base)
+    embedding = network.encode(torch.randn(1, 1, *WINDOW), torch.randn(1, 1, 10, 32, 40))
+    boxes = torch.zeros(1, 4, 10, 4)
+    boxes[..., 3:8, :] = torch.tensor([5 / 40, 9 / 32, 27 / 40, 24 / 32])
+    outside = torch.ones(10, 32, 40, dtype=torch.bool)
+    outside[3:8, 9:24, 5:27] = False
+    for index in (1, 3):
+        given = torch.arange(4)[None] == index
+        present = torch.zeros(1, 4, 10, dtype=torch.bool)
+        present[0, index, 3:8] = True
+        prompts = BoxPrompts(boxes * present[..., None], given, present, torch.ones_like(present))
+        scores = network.decode_class(embedding, None, prompts, index)
+        assert scores.shape == (1, 10, 32, 40) and not scores[0, outside].any()
+        assert (scores[0, ~outside] > 0).float().mean() > 0.9
+
+
+def test_boxes_of_all_classes_together_are_refused(base: MaskSAM):
+    network = refined_network(base)
+    prompts = class_box_prompts(1, [0.25, 0.25, 0.75, 0.5], [1, 2])
+    with pytest.raises(ValueError, match="class by class"):
+        network.decode(network.encode(torch.randn(1, 1, *WINDOW)), prompts)
+
+
 def test_a_configuration_is_read_back_with_both_parts(base: MaskSAM):
-    config = refined_network(base).config
+    config = divided(base).config
     assert read_config(config.to_dict()) == config
+    # A network that was saved before voxels could be divided.
+    plain = refined_network(base).config
+    values = {name: value for name, value in plain.to_dict().items() if name != "subdivision"}
+    assert read_config(values) == plain
 
 
 @pytest.mark.parametrize(
@@ -163,10 +237,12 @@ def test_a_configuration_is_read_back_with_both_parts(base: MaskSAM):
         {"reach": (1, 2, 999)},
         {"window": (5, 16, 24)},
         {"in_channels": 2},
+        {"subdivision": (1, 0, 1)},
+        {"subdivision": (5, 1, 1)},
     ],
 )
 def test_parts_that_do_not_fit_are_refused(base: MaskSAM, changes: dict[str, object]):
-    with pytest.raises(ValueError, match=r"fit|base|channels|windows|classes"):
+    with pytest.raises(ValueError, match=r"fit|base|channels|windows|classes|parts|window"):
         dataclasses.replace(refined_network(base).config, **changes)
 
 
