@@ -80,7 +80,8 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
     known = [task.base_index(name) for name in task.classes]
     new = [index for index, own in enumerate(known, start=1) if own is None]
     own = [index for index in known if index is not None]
-    anchors = choose_anchors(placement, own, new, large)
+    # Images that are all small do not tell where in a large one a new class lies.
+    anchors = choose_anchors(placement, own, new, large) if large else tuple(sorted(own))
     every = range(1, len(task.classes) + 1)
     found = [d for case in large for d in distances(case, anchors, spacing, every)]
     reach = reach_in_voxels(found, spacing)

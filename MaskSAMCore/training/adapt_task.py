@@ -248,6 +248,8 @@ class Task:
         indices = [self.base_index(each) for each in missing]
         doubtful = {index for index in indices if index is not None}
         if None in indices:
+            if not learning.anchors:
+                return np.ones(found.shape, bool)
             doubtful |= set(learning.anchors)
         return np.isin(found, sorted(doubtful))
 
@@ -268,7 +270,9 @@ class Task:
                 network = network.refiner
             else:
                 known = config.base.num_classes
-                own = tuple(index if index <= known else config.anchors[0] for index in own)
+                own = tuple(
+                    index if index <= known else next(iter(config.anchors), 1) for index in own
+                )
                 network = network.base
         if not isinstance(network, MaskSAM):
             raise MaskSAMError(

@@ -88,6 +88,29 @@ def test_a_class_is_learned_by_its_name_whatever_its_value(base: Path, tmp_path:
     ]
 
 
+def test_from_small_images_nothing_is_learned_about_large_ones(base: Path, tmp_path: Path):
+    cases, work = tmp_path / "cases", tmp_path / "work"
+    work.mkdir()
+    labels = {"Spot": 1, "Dark": 2}
+    for seed, checked in ((1, ["Spot", "Dark"]), (2, ["Dark"])):
+        image, labelmap = generated_case(seed, (8, 12, 13))
+        append_case(cases, [Volume(image, GRID)], labelmap, labels, checked, f"case{seed}")
+    learning = prepare(task(base, cases, holdout=0), work, Clock(60.0, None, None))
+    # "Dark" is a class of the model, "Spot" is new.
+    assert learning.classes == ("Spot", "Dark") and learning.anchors == (2,)
+    (tmp_path / "other").mkdir()
+    spots = tmp_path / "spots"
+    for seed, checked in ((1, ["Spot", "Rim"]), (2, ["Spot"])):
+        image, labelmap = generated_case(seed, (8, 12, 13))
+        values = {"Spot": 1, "Rim": 2}
+        append_case(spots, [Volume(image, GRID)], labelmap, values, checked, f"case{seed}")
+    learning = prepare(task(base, spots, holdout=0), tmp_path / "other", Clock(60.0, None, None))
+    assert learning.anchors == ()
+    # Anything that is not checked may be the rim.
+    stored = StoredArrays(tmp_path / "other" / CASES / "case2").read("labelmap")
+    assert set(np.unique(stored)) == {1, 3}
+
+
 @pytest.mark.parametrize(
     ("holdout", "expected"),
     [("auto", 1), (0, 0), (2, 2)],

@@ -167,6 +167,10 @@ class RefinedNetwork(Network):
             never = logits.new_full((*logits.shape[:-1], count), _NEVER)
             logits = torch.cat([logits[..., :-1], never, logits[..., -1:]], -1)
         scores = torch.cat([scores, new], 1)
+        for index, image in enumerate(embedding.fine):
+            if self._small_part(image) is not None:
+                # What the base finds in an image that shows so little of its surroundings is noise.
+                scores[index], scores[index, 0] = 0, 1
         return RefinedPrediction(self.config, scores, found, logits, prediction.boxes)
 
     def decided(self, fine: Tensor, scores: Tensor) -> Tensor:

@@ -112,6 +112,8 @@ def test_a_small_image_is_segmented_as_by_the_refiner_alone(base: MaskSAM):
     best = alone.argmax(1)
     assert torch.equal(best == 1, found.argmax(1) == 1)
     assert torch.equal(best == 2, found.argmax(1) == 3)
+    # Nothing else is found in it.
+    assert torch.equal(best == 0, found.argmax(1) == 0)
 
 
 @torch.inference_mode()
