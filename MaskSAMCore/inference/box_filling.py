@@ -73,8 +73,11 @@ def fill_boxes(scores: Tensor, region: Region, prompt: ClassPrompt) -> Tensor:
     if not scores.numel():
         return filled
     for part in _filled_parts(prompt, region):
-        raised = _raised(scores[part.region], part.least)
-        filled[part.region] = _stretched(raised, part.sides, part.most_meant)
+        before = scores[part.region]
+        raised = _raised(before, part.least)
+        gaps = [gap for *_, gap in _gaps(before, part.sides)]
+        meant = sum(gap > _TOUCHING for gap in gaps) <= part.most_meant
+        filled[part.region] = _stretched(raised, part.sides) if meant else raised
     return filled
 
 
@@ -140,16 +143,33 @@ def _raised(scores: Tensor, least: float) -> Tensor:
     return torch.where((scores > 0) & (bias > 0), torch.maximum(raised, scores), scores)
 
 
-def _stretched(scores: Tensor, sides: Sequence[tuple[float, float]], most: int) -> Tensor:
-    """Return the scores (depth, rows, columns) of the voxels in a box, with the tips of the class
-    stretched to the sides that it does not touch, if these are few.
+class _Gap(NamedTuple):
+    """Side of a box that a class does not reach.
+
+    Attributes:
+        axis: axis that the side is perpendicular to.
+        step: 1 for the upper side, -1 for the lower one.
+        voxel: last voxel of the class in this direction.
+        end: where the class ends, in voxel edges.
+        length: voxels of the class along the axis.
+        gap: voxels between its end and the side.
+    """
+
+    axis: int
+    step: int
+    voxel: int
+    end: float
+    length: int
+    gap: float
+
+
+def _gaps(scores: Tensor, sides: Sequence[tuple[float, float]]) -> Iterator[_Gap]:
+    """Yield the gaps between a class and the sides of its box.
 
     Args:
-        scores: scores before, 0 for voxels that cannot be of the class.
+        scores: (depth, rows, columns) of the voxels in the box.
         sides: lower and upper side of the box along each axis, in voxel edges.
-        most: largest number of sides that the class does not touch.
     """
-    missed = []
     for axis, ends in enumerate(sides):
         profile = scores.amax([other for other in range(3) if other != axis])
         shown = (profile >= 0.5).nonzero()[:, 0]
@@ -158,14 +178,22 @@ def _stretched(scores: Tensor, sides: Sequence[tuple[float, float]], most: int) 
             continue
         for step, voxel, side in ((-1, int(shown[0]), ends[0]), (1, int(shown[-1]), ends[1])):
             end = _end(profile, voxel, step)
-            if step * (side - end) > _CLOSE:
-                missed.append((axis, step, voxel, end, side, len(shown)))
-    if sum(step * (side - end) > _TOUCHING for _, step, _, end, side, _ in missed) > most:
-        return scores
-    for axis, step, voxel, end, side, length in missed:
-        pivot = end - step * min(length / 2, _TIP)
-        times = (side - pivot) / (end - pivot)
-        if times <= _MOST_TIMES:
+            yield _Gap(axis, step, voxel, end, len(shown), step * (side - end))
+
+
+def _stretched(scores: Tensor, sides: Sequence[tuple[float, float]]) -> Tensor:
+    """Return the scores (depth, rows, columns) of the voxels in a box, with the tips of the class
+    stretched to the sides that it does not touch.
+
+    Args:
+        scores: scores before, 0 for voxels that cannot be of the class.
+        sides: lower and upper side of the box along each axis, in voxel edges.
+    """
+    for axis, step, voxel, end, length, gap in list(_gaps(scores, sides)):
+        tip = min(length / 2, _TIP)
+        times = (tip + gap) / tip
+        if gap > _CLOSE and times <= _MOST_TIMES:
+            pivot = end - step * tip
             scores = _with_longer_tip(scores, axis, step, voxel, pivot, times)
     return scores
 

@@ -66,7 +66,11 @@ def test_networks_of_other_orientations_agree_voxel_by_voxel(name: str):
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
-def test_probabilities_are_the_mean_of_those_of_the_networks(cache_bytes: int):
+def test_probabilities_are_the_mean_of_those_of_the_networks(
+    cache_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # Other tests that run at the same time have files in the common folder.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     members = [
         threshold_segmenter(orientation="SPL", spacing=(2, 1, 1)),
         threshold_segmenter(orientation="LIP", spacing=(1, 1.3, 2.5)),
