@@ -34,8 +34,9 @@ _TINY = 1e-6
 # A class that ends more voxels before a side is stretched to it, and does not touch a side that is
 # further away.
 _CLOSE, _TOUCHING = 0.2, 0.5
-# Sides of a box in space that the class may not touch if they are to be meant as they are.
-_MOST_MEANT = 2
+# Largest number of sides that the class does not touch and that are meant as they are: of a box in
+# space, and all four of the box of a slice.
+_MOST_MEANT, _MOST_MEANT_ON_SLICE = 2, 4
 # The last voxels of a class along an axis, its tip, are stretched at most so many times as long.
 _TIP, _MOST_TIMES = 2.0, 2.5
 # The tip consists of lines of voxels that end at most so many voxels before the class does.
@@ -49,7 +50,8 @@ class _Part(NamedTuple):
         region: part of the scores.
         sides: lower and upper side of the box along each axis, in voxel edges of the part.
         least: score that the best voxel on a side needs for the class to grow towards it.
-        most_meant: largest number of sides without such a voxel that are meant as they are.
+        most_meant: largest number of sides that the class does not touch and that are meant as they
+            are.
     """
 
     region: Region
@@ -117,7 +119,7 @@ def _filled_parts(prompt: ClassPrompt, region: Region) -> Iterator[_Part]:
                 covered,
                 sides,
                 LEAST_SCORE if loose else LEAST_SCORE_ON_SLICE,
-                _MOST_MEANT if loose else 4,
+                _MOST_MEANT if loose else _MOST_MEANT_ON_SLICE,
             )
         start = stop
 

@@ -237,6 +237,5 @@ def _described(task: Task, learning: Learning) -> str:
     size = " x ".join(f"{mm:.3g}" for mm in plan.spacing)
     return (
         f"{len(learning.train)} case(s) to learn{held_out}; classes"
-        f" {', '.join(learning.classes)}; windows of {window} voxels"
-        f" of {size} mm"
+        f" {', '.join(learning.classes)}; windows of {window} voxels of {size} mm"
     )

@@ -217,9 +217,11 @@ class Task:
             name: name of the case.
             subdivision: parts of a voxel of the base's plan.
         """
-        case = self.load(name)
+        return self._prepared(self.load(name), subdivision)
+
+    def _prepared(self, case: LabelledCase, subdivision: Parts) -> PreparedCase:
         corrected = np.zeros_like(case.labelmap)
-        checked = self.corrections.checked[name]
+        checked = self.corrections.checked[case.name]
         for index, class_name in enumerate(self.corrections.dataset.classes, start=1):
             if class_name in checked:
                 corrected[case.labelmap == index] = 1 + self.classes.index(class_name)
@@ -236,7 +238,7 @@ class Task:
         volume = case.channels[0]
         axes, _ = axis_mapping(volume.ijk_to_ras, self.plan.orientation)
         depth, rows, columns = (volume.spacing[2 - axis] for axis in axes)
-        prepared = self.prepared(name, WHOLE)
+        prepared = self._prepared(case, WHOLE)
         assert prepared.labelmap is not None
         return MeasuredCase(prepared.image, prepared.labelmap, found, (depth, rows, columns))
 
