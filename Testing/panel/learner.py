@@ -78,8 +78,9 @@ class Learner:
     def wait(self) -> None:
         self.user.wait(lambda: not self.logic.busy, "the end of learning")
 
-    def wait_for_progress(self) -> None:
-        self.user.wait(lambda: self.ui.learnProgress.maximum > 0, "progress")
+    def wait_until_it_learns(self) -> None:
+        """Wait until the corrections are kept and the model learns, which may then be resumed."""
+        self.user.wait(lambda: self.status.startswith("Learning"), "the beginning of learning")
 
     def learn(self) -> None:
         self.user.click(self.button)

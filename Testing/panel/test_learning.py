@@ -196,7 +196,7 @@ def test_segmenting_goes_on_while_a_model_learns_at_low_priority(learner, scene)
     learner.ui.learnSelector.setCurrentNode(node)
     user.click(learner.ui.addCorrectionButton)
     user.click(learner.button)
-    learner.wait_for_progress()
+    learner.wait_until_it_learns()
     user.segment(volume)
     assert user.found == ["Anterior", "Posterior"]
     assert learner.logic.busy and "left" in learner.status
@@ -237,8 +237,7 @@ def test_a_killed_worker_loses_neither_corrections_nor_what_was_learnt(learner, 
     learner.choose_model("hanging")
     learner.open()
     learner.user.click(learner.button)
-    learner.wait_for_progress()
-    learner.user.wait(lambda: "anew" in learner.log, "the beginning of learning")
+    learner.wait_until_it_learns()
     psutil.Process(learner.logic.client.pid).kill()
     learner.wait()
     assert learner.kept == {"head": ["Anterior"]}
@@ -252,7 +251,7 @@ def test_a_scene_closed_during_learning_loses_nothing(learner, scene):
     learner.choose_model("hanging")
     learner.open()
     learner.user.click(learner.button)
-    learner.wait_for_progress()
+    learner.wait_until_it_learns()
     host.close_scene()
     assert learner.logic.busy and learner.shown == {}
     learner.user.click(learner.button)
