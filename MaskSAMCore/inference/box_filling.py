@@ -7,7 +7,8 @@ and less further inside.
 
 A side on which even the best voxel has hardly any score is either drawn too far out or meant as it
 is. It is meant where the class touches most other sides, as after a drag of one side, and on a
-single slice: then the tip of the class is stretched to it. Else it is left alone.
+single slice: then the tip of the class is stretched to it, and its score there exceeds those of
+other classes, however sure they are. Else it is left alone.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ REACH = 4
 # Difference by which a raised score exceeds one half, as a logit.
 _MARGIN = 1e-3
 _TINY = 1e-6
+# Largest score of a class where another one wins.
+_LOST = 0.499
 # A class that ends more voxels before a side is stretched to it, and does not touch a side that is
 # further away.
 _CLOSE, _TOUCHING = 0.2, 0.5
@@ -39,6 +42,9 @@ _CLOSE, _TOUCHING = 0.2, 0.5
 _MOST_MEANT, _MOST_MEANT_ON_SLICE = 2, 4
 # The last voxels of a class along an axis, its tip, are stretched at most so many times as long.
 _TIP, _MOST_TIMES = 2.0, 2.5
+# A stretched tip exceeds the best other class by so much that it still does between its voxels and
+# those beside it, which are not raised.
+_MARGIN_OVER_OTHERS = 0.1
 # The tip consists of lines of voxels that end at most so many voxels before the class does.
 _BLUNT = 1
 
@@ -60,7 +66,9 @@ class _Part(NamedTuple):
     most_meant: int
 
 
-def fill_boxes(scores: Tensor, region: Region, prompt: ClassPrompt) -> Tensor:
+def fill_boxes(
+    scores: Tensor, region: Region, prompt: ClassPrompt, others: Tensor | None = None
+) -> Tensor:
     """Return the scores of a class with boxes, larger near the sides that it does not touch.
 
     Each single slice is filled by itself; slices next to one another that boxes in space cross are
@@ -70,16 +78,25 @@ def fill_boxes(scores: Tensor, region: Region, prompt: ClassPrompt) -> Tensor:
         scores: (depth, rows, columns) of a region that contains the boxes, 0 outside them.
         region: the region of the plan's grid.
         prompt: the boxes.
+        others: (depth, rows, columns) of the region, best automatic score of the other classes;
+            None where there is none.
+
+    Returns:
+        (depth, rows, columns); they exceed 1 where a stretched tip takes voxels of a class that is
+        sure of them.
     """
     filled = scores.clone()
     if not scores.numel():
         return filled
+    best_other = torch.zeros_like(scores) if others is None else others
     for part in _filled_parts(prompt, region):
         before = scores[part.region]
         raised = _raised(before, part.least)
         gaps = [gap for *_, gap in _gaps(before, part.sides)]
         meant = sum(gap > _TOUCHING for gap in gaps) <= part.most_meant
-        filled[part.region] = _stretched(raised, part.sides) if meant else raised
+        filled[part.region] = (
+            _stretched(raised, part.sides, best_other[part.region]) if meant else raised
+        )
     return filled
 
 
@@ -183,21 +200,26 @@ def _gaps(scores: Tensor, sides: Sequence[tuple[float, float]]) -> Iterator[_Gap
             yield _Gap(axis, step, voxel, end, len(shown), step * (side - end))
 
 
-def _stretched(scores: Tensor, sides: Sequence[tuple[float, float]]) -> Tensor:
+def _stretched(scores: Tensor, sides: Sequence[tuple[float, float]], others: Tensor) -> Tensor:
     """Return the scores (depth, rows, columns) of the voxels in a box, with the tips of the class
     stretched to the sides that it does not touch.
 
     Args:
         scores: scores before, 0 for voxels that cannot be of the class.
         sides: lower and upper side of the box along each axis, in voxel edges.
+        others: best score of the other classes.
     """
-    for axis, step, voxel, end, length, gap in list(_gaps(scores, sides)):
+    won = torch.where(scores > others, scores, scores.clamp(max=_LOST))
+    for axis, step, voxel, end, length, gap in list(_gaps(won, sides)):
         tip = min(length / 2, _TIP)
         times = (tip + gap) / tip
         if gap > _CLOSE and times <= _MOST_TIMES:
             pivot = end - step * tip
-            scores = _with_longer_tip(scores, axis, step, voxel, pivot, times)
-    return scores
+            longer = _with_longer_tip(won, axis, step, voxel, pivot, times)
+            grown = (longer >= 0.5) & (won < 0.5)
+            longer = torch.where(grown, torch.maximum(longer, others + _MARGIN_OVER_OTHERS), longer)
+            won = torch.where(longer > won, longer, won)
+    return torch.maximum(won, scores)
 
 
 def _end(profile: Tensor, voxel: int, step: int) -> float:

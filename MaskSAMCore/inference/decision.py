@@ -30,7 +30,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from MaskSAMCore.inference.box_prompts import class_prompt, crossed_slices
+from MaskSAMCore.inference.box_filling import fill_boxes
+from MaskSAMCore.inference.box_prompts import ClassPrompt, class_prompt, crossed_slices
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.scoring import EditedScores, Shares
 from MaskSAMCore.inference.sliding_window import Region, Shape, hull
@@ -184,6 +185,26 @@ class RegionScores:
             boxed |= update_argmax(best, winner, index, score, TIE_TOLERANCE * boxed)
         return winner, best / total.clamp_(min=torch.finfo(total.dtype).tiny)
 
+    def best_other(self, index: int = 0) -> Tensor:
+        """Return the best score (depth, rows, columns) of the foreground classes without boxes, but
+        for one."""
+        best, _ = self._best_without_boxes(torch.zeros_like(self._background), without=index)
+        for other in self._refined.keys() - self._edited.keys() - {index}:
+            torch.maximum(best, self._automatic(other), out=best)
+        return best
+
+    def exceeds_others(self, winner: Tensor) -> Tensor:
+        """Return where a class with boxes has a larger score than all classes without boxes.
+
+        Args:
+            winner: index (depth, rows, columns) of the class, 0 for none.
+        """
+        others = self.best_other()
+        exceeds = torch.zeros(winner.shape, dtype=torch.bool)
+        for index, score in self._edited.items():
+            exceeds |= (winner == index) & (score > others)
+        return exceeds
+
     def probabilities(self) -> Iterator[Tensor]:
         """Yield the probabilities of each class, background first, as (depth, rows, columns)."""
         total = sum(self._final_scores(), torch.zeros_like(self._background))
@@ -244,12 +265,14 @@ class RegionScores:
             update_argmax(best, winner, index, self._automatic(index))
         return best, total, winner
 
-    def _best_without_boxes(self, background: Tensor) -> tuple[Tensor, Tensor]:
+    def _best_without_boxes(self, background: Tensor, without: int = 0) -> tuple[Tensor, Tensor]:
         """Return the best scores and the class indices among the background and the classes that
-        neither have boxes nor are refined."""
+        neither have boxes nor are refined, but for one."""
         best = background.clone()
         winner = torch.zeros(best.shape, dtype=torch.int32)
         for index, region in self._candidates():
+            if index == without:
+                continue
             inside = tuple(
                 slice(part.start - whole.start, part.stop - whole.start)
                 for part, whole in zip(region, self._region, strict=True)
@@ -330,6 +353,25 @@ def update_argmax(
     return wins
 
 
+def filled(
+    edited: EditedScores, prompt: ClassPrompt, scores: Tensor, shares: Shares | None = None
+) -> EditedScores:
+    """Return new scores of a class that fills its boxes, see :mod:`.box_filling`.
+
+    Args:
+        edited: scores of the class as they were decoded.
+        prompt: the boxes.
+        scores: (K + 1, depth, rows, columns), automatic scores on the plan's grid.
+        shares: shares of the classes that a refiner decides, or None.
+    """
+    depth, rows, columns = edited.shape or scores.shape[1:]
+    others = None
+    if edited.scores.numel():
+        whole = RegionScores(scores, {}, (depth, rows, columns), edited.region, shares=shares)
+        others = whole.best_other(prompt.class_index)
+    return replace(edited, scores=fill_boxes(edited.scores, edited.region, prompt, others))
+
+
 def affected_region(
     edited: Mapping[int, EditedScores], source_shape: Sequence[int], target_shape: Sequence[int]
 ) -> Region | None:
@@ -380,6 +422,7 @@ def write_labels(
     kept: NDArray[Any] | None = None,
     region: Region | None = None,
     probabilities: Sequence[NDArray[np.float32]] | None = None,
+    refused: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
     """Decide all voxels of a region and write their labels.
 
@@ -399,6 +442,8 @@ def write_labels(
             voxels; None for `overwrite`.
         region: voxels to decide; None for all.
         probabilities: K + 1 arrays like `labelmap`, written; None if they are not needed.
+        refused: (K + 1,), the voxels that each class with boxes would take from classes without
+            boxes, which keep them, are added; None if they are not counted.
 
     Returns:
         (K + 1,), mean probability of each class over its voxels, 0 for a class without voxels.
@@ -416,7 +461,11 @@ def write_labels(
         if kept is None:
             labelmap[slab] = values[winner.numpy()]
         else:
-            winner[torch.from_numpy(~np.isin(kept[slab], contested))] = 0
+            held = torch.from_numpy(~np.isin(kept[slab], contested))
+            if refused is not None:
+                taken = held & decided.exceeds_others(winner)
+                refused += torch.bincount(winner[taken], minlength=count).numpy()
+            winner[held] = 0
             found = winner.numpy()
             labelmap[slab][found > 0] = values[found[found > 0]]
         flat = winner.flatten()

@@ -15,7 +15,7 @@ from MaskSAMCore.data import Plan, preprocess
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.box_prompts import class_prompt
-from MaskSAMCore.inference.decision import affected_region, write_labels
+from MaskSAMCore.inference.decision import affected_region, filled, write_labels
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
 from MaskSAMCore.inference.grid_scores import GridScores
 from MaskSAMCore.inference.intracranial import with_intracranial
@@ -30,6 +30,9 @@ from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.scoring import EditedScores, Scorer
 from MaskSAMCore.inference.session import Session
 from MaskSAMCore.inference.settings import InferenceSettings, TestTimeAugmentation
+
+# A class with boxes is noted that lacks more voxels which others keep, as a share of its own.
+_NOTED_SHARE = 0.02
 
 
 class MaskSession(Session):
@@ -148,7 +151,7 @@ class MaskSession(Session):
         if self._automatic is None:
             report.stage("Writing the labels", until=0.85 if by_class else 1.0)
             self._automatic = self._rated(self._decide_all(self._scores, report))
-        edited = self._edited_scores(by_class, scorer, report)
+        edited = self._edited_scores(by_class, scorer, self._scores, report)
         report.stage("Writing the labels", until=0.97)
         # A class with several boxes keeps all of its components, whatever their size.
         whole = {
@@ -169,7 +172,7 @@ class MaskSession(Session):
             else:
                 result = replace(result, probabilities=decided.probabilities)
         report.finish()
-        result = replace(result, notes=(*self._notes, *self._doubts, *notes))
+        result = replace(result, notes=(*self._notes, *self._doubts, *result.notes, *notes))
         return with_intracranial(result, () if self._has_roi else self._settings.intracranial)
 
     def features(self) -> ResultFeatures:
@@ -275,7 +278,7 @@ class MaskSession(Session):
         return grouped
 
     def _edited_scores(
-        self, boxes: dict[int, list[Box]], scorer: Scorer, report: Progress
+        self, boxes: dict[int, list[Box]], scorer: Scorer, scores: Tensor, report: Progress
     ) -> dict[int, EditedScores]:
         """Return the new scores of the classes with boxes; those of unchanged boxes are kept."""
         refined = self._runner.model.config.refined_classes
@@ -289,7 +292,8 @@ class MaskSession(Session):
                     grid = grid.resampled_to(scorer.fine_shape)
                 edges = map(grid.to_plan, parts)
                 prompt = class_prompt(index, edges, grid.shape[0], grid.slice_thickness)
-                self._edited[index] = parts, scorer.edited(prompt, report)
+                decoded = scorer.edited(prompt, report)
+                self._edited[index] = parts, filled(decoded, prompt, scores, scorer.shares)
             edited[index] = self._edited[index][1]
         return edited
 
@@ -356,7 +360,7 @@ class MaskSession(Session):
             report: receives the progress.
         """
         labels, values = self._settings.labels, self._values
-        labelmap = automatic.labelmap.copy()
+        labelmap, refused = automatic.labelmap.copy(), np.zeros(len(values), np.int64)
         instances = {instance.value: instance for instance in automatic.instances}
         edited_values = {int(values[index]) for index in edited}
         for value in edited_values & set(instances):
@@ -377,6 +381,7 @@ class MaskSession(Session):
                 background_weight=self._settings.background_weight,
                 kept=self._grid.to_plan_axes(before),
                 region=region,
+                refused=refused,
             )
             keep_largest_components(view[region], edited_values & cleaned)
             found = find_instances(view[region], labels, confidences[1:], self._proposals)
@@ -385,7 +390,15 @@ class MaskSession(Session):
                     box = self._grid.box_of_part(instance.box, region, shape)
                     instances[instance.value] = replace(instance, box=box)
         ordered = [instances[label.value] for label in labels if label.value in instances]
-        return replace(automatic, labelmap=labelmap, instances=tuple(ordered))
+        notes = []
+        for index in sorted(edited):
+            value = int(values[index])
+            own = instances[value].voxel_count if value in instances else 0
+            if refused[index] > _NOTED_SHARE * own:
+                larger = f"be {100 * refused[index] / own:.0f} % larger" if own else "be found"
+                name = labels[index - 1].name
+                notes.append(f"{name} would {larger} if it could overwrite other classes")
+        return replace(automatic, labelmap=labelmap, instances=tuple(ordered), notes=tuple(notes))
 
     @property
     def _values(self) -> NDArray[Any]:

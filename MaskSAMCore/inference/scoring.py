@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from MaskSAMCore.inference.box_filling import fill_boxes
 from MaskSAMCore.inference.box_prompts import ClassPrompt, window_prompt
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache, copy_window
 from MaskSAMCore.inference.memory import array_bytes
@@ -207,7 +206,7 @@ class Scorer:
         classes if it is one of them.
 
         Only windows that a box reaches are decoded: elsewhere the score of the class is 0. The
-        class then grows towards the sides of its boxes, see :mod:`.box_filling`.
+        class does not yet fill its boxes, see :func:`.decision.filled`.
         """
         fine = prompt.class_index in self._runner.model.config.refined_classes
         prompts = {}
@@ -237,10 +236,8 @@ class Scorer:
         # A few queries take so little time that threads would wait for each other.
         self._process_all(reached, score, add, progress, batch_size=1)
         shape = self.fine_shape if fine else self.image.shape[1:]
-        inside = EditedScores(
-            region, total[0], prompt.boxes, self.fine_shape if fine else None
-        ).cropped(prompt.extent(shape))
-        return replace(inside, scores=fill_boxes(inside.scores, inside.region, prompt))
+        whole = EditedScores(region, total[0], prompt.boxes, self.fine_shape if fine else None)
+        return whole.cropped(prompt.extent(shape))
 
     def _embedding(self, view: _View) -> Any:
         kept = self._cache.get(view.key, self._runner.device)

@@ -15,7 +15,7 @@ from MaskSAMCore.data.case_cache import CaseSource
 from MaskSAMCore.data.windows import IndexedCase
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.inference.box_prompts import class_prompt
-from MaskSAMCore.inference.decision import SLAB_VOXELS, GridSampler, RegionScores
+from MaskSAMCore.inference.decision import SLAB_VOXELS, GridSampler, RegionScores, filled
 from MaskSAMCore.inference.device import choose_device
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
 from MaskSAMCore.inference.progress import Progress
@@ -83,11 +83,14 @@ class Evaluator:
             kept = CACHE_BYTES if model.config.needs_boxes else 0
             scorer = Scorer(runner, case.image, UNMIRRORED, EmbeddingCache(kept))
             scores = scorer.automatic(Progress())
+            changes = {}
             for index in classes if model.config.needs_boxes else ():
                 boxes = slice_boxes(case.labelmap, index)
-                edited = scorer.edited(class_prompt(index, boxes, len(case.labelmap)), Progress())
+                prompt = class_prompt(index, boxes, len(case.labelmap))
+                changes[index] = filled(scorer.edited(prompt, Progress()), prompt, scores)
+            for index, change in changes.items():
                 scores[index] = 0
-                scores[index][edited.region] = edited.scores.to(scores.dtype)
+                scores[index][change.region] = change.scores.to(scores.dtype)
             depth, rows, columns = case.reference.shape
             found = weighted_labelmaps(scores, (depth, rows, columns))
             for weight, table in tables.items():

@@ -155,3 +155,25 @@ def test_no_score_is_lowered_and_none_appears_where_there_was_none(edges, scale:
     assert (filled >= scores).all()
     assert (filled <= 1).all()
     assert torch.equal(filled == 0, scores == 0)
+
+
+@pytest.mark.parametrize("sure", [0.2, 0.95, 1.0])
+def test_a_dragged_side_is_reached_across_a_class_that_is_sure_of_its_voxels(sure: float):
+    scores = body(slice(3, 7), slice(3, 9), slice(3, 7))
+    prompt = box_in_space((3, 3, 3), (7, 7, 11))
+    region = prompt.extent(scores.shape)
+    others = torch.full_like(scores, sure)
+    others[3:7, 3:7, 3:9] = 0.1
+    filled = fill_boxes(scores[region], region, prompt, others[region])
+    assert (filled > others[region]).all()
+    assert (filled[:, :, :6] == scores[region][:, :, :6]).all()
+
+
+def test_a_class_that_loses_the_voxels_at_a_side_is_stretched_over_them():
+    scores = torch.full((DEPTH, ROWS, COLUMNS), 0.9)
+    scores[:, :, 10:] = 0.6
+    others = torch.full_like(scores, 0.2)
+    others[:, :, 10:] = 0.8
+    filled = fill_boxes(scores, WHOLE, box_in_space(), others)
+    assert (filled > others).all()
+    assert torch.equal(filled[:, :, :10], scores[:, :, :10])

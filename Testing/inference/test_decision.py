@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 
 from MaskSAMCore.inference import decision
+from MaskSAMCore.inference.box_prompts import class_prompt
 from MaskSAMCore.inference.decision import (
     TIE_TOLERANCE,
     GridSampler,
     affected_region,
+    filled,
     write_labels,
 )
 from MaskSAMCore.inference.progress import Progress
@@ -430,3 +432,48 @@ def test_probabilities_of_refined_classes_are_the_refiners_shares(shape):
     write_labels(scores, VALUES, labelmap, Progress(), shares=shares, probabilities=probabilities)
     np.testing.assert_allclose(np.sum(probabilities, 0), 1, atol=1e-4)
     np.testing.assert_array_equal(VALUES[np.argmax(probabilities, 0)], labelmap)
+
+
+@pytest.mark.parametrize("shape", TARGETS)
+@pytest.mark.parametrize("classes", [(2,), (4, 1)])
+def test_voxels_that_other_classes_keep_are_counted(shape, classes):
+    rng = torch.Generator().manual_seed(8)
+    scores, edited = random_scores(rng), random_edits(rng, classes)
+    kept = automatic_labels(scores, shape)
+    labelmap = np.where(np.isin(kept, VALUES[list(classes)]), 0, kept)
+    refused = np.zeros(len(VALUES), np.int64)
+    write_labels(scores, VALUES, labelmap, Progress(), edited=edited, kept=kept, refused=refused)
+    taken = overwriting_labels(scores, edited, shape)
+    held = ~np.isin(kept, VALUES[[0, *classes]])
+    expected = [(held & (taken == value)).sum() for value in VALUES]
+    expected = [n if index in classes else 0 for index, n in enumerate(expected)]
+    assert sum(expected) > 0 or kept.size == 1
+    np.testing.assert_array_equal(refused, expected)
+
+
+@pytest.mark.parametrize("refined", [False, True])
+def test_a_class_fills_its_box_across_others_that_are_sure(refined: bool):
+    base = torch.zeros(3, *SOURCE)
+    base[2] = 0.99
+    base[1, :, :, :3], base[2, :, :, :3] = 0.9, 0.05
+    shape, parts = SOURCE, 1
+    shares = None
+    if refined:
+        parts = 2
+        shape = tuple(parts * n for n in SOURCE)
+        values = base.new_zeros(2, *shape)
+        values[1, :, :, : 3 * parts] = 0.9
+        values[0] = 1 - values[1]
+        shares = Shares(values, (1,))
+    end = 4 * parts
+    box = np.array([[0.0, 0.0, 0.0], [shape[0], shape[1], end]])
+    prompt = class_prompt(1, [box], shape[0])
+    region = prompt.extent(shape)
+    decoded = torch.full([part.stop - part.start for part in region], 1e-3)
+    decoded[..., : 3 * parts] = 0.9
+    change = EditedScores(region, decoded, box[None], shape if refined else None)
+    change = filled(change, prompt, base, shares)
+    labelmap = np.zeros(shape, np.uint8)
+    write_labels(base, VALUES[:3], labelmap, Progress(), edited={1: change}, shares=shares)
+    expected = np.where(np.arange(shape[2]) < end, VALUES[1], VALUES[2])
+    np.testing.assert_array_equal(labelmap, np.broadcast_to(expected, shape))

@@ -261,6 +261,27 @@ def test_without_overwrite_classes_without_boxes_keep_their_voxels():
     np.testing.assert_array_equal(automatic.labelmap, two_blobs())
 
 
+def test_a_class_that_could_take_voxels_of_others_is_noted_unless_it_may():
+    # The network is less sure of the other class than of a class in its box.
+    volume = volume_of(np.where(two_blobs() == 2, np.float32(1.6), two_blobs()))
+    everything = Box("Anterior", (0, 0, 0), (23, 17, 11))
+    small = Box("Anterior", (8, 6, 6), (16, 13, 9))  # within the other class
+    with threshold_segmenter().open(volume) as session:
+        kept = session.segment(boxes=[everything])
+        taken = session.segment(boxes=[everything], overwrite=True)
+        hidden = session.segment(boxes=[small])
+        beside = session.segment(boxes=[Box("Anterior", (3, 4, 2), (11, 8, 5))])
+        assert session.segment().notes == ()
+    more = (taken.labelmap == 1).sum() - (kept.labelmap == 1).sum()
+    assert more == (two_blobs() == 2).sum()
+    share = 100 * more / (kept.labelmap == 1).sum()
+    assert kept.notes == (
+        f"Anterior would be {share:.0f} % larger if it could overwrite other classes",
+    )
+    assert hidden.notes == ("Anterior would be found if it could overwrite other classes",)
+    assert taken.notes == () and beside.notes == ()
+
+
 def test_instances_after_a_box_are_those_of_the_labelmap():
     for name in GEOMETRIES:
         volume = volume_of(two_blobs(), GEOMETRIES[name])
