@@ -22,8 +22,10 @@ from MaskSAMSlicerLib.model_catalog import ModelInfo
 from MaskSAMSlicerLib.mrml.box_nodes import class_of
 from MaskSAMSlicerLib.mrml.box_set import BoxSet
 from MaskSAMSlicerLib.mrml.channels import check_channels
+from MaskSAMSlicerLib.mrml.painted import with_painted_voxels
 from MaskSAMSlicerLib.mrml.run_record import Edges, SegmentationRecord, checksum, volumes_of
 from MaskSAMSlicerLib.mrml.segments import (
+    ClassVoxels,
     FoundClass,
     check_target,
     new_segmentation,
@@ -355,26 +357,29 @@ class Update(Run):
         node, labelmap = self.request.output, result.labelmap
         record = SegmentationRecord.require(node)  # an undo may have changed it meanwhile
         found = {item.label.name: item for item in found_classes(result)}
-        classes, sums = [], {}
+        changes, sums = [], {}
         for label in self._labels_to_compare(record, result):
             item = found.get(label.name)
             segment_id = record.segment_ids.get(label.name, "")
             segment = node.GetSegmentation().GetSegment(segment_id) if segment_id else None
             total = 0 if item is None else _checksum(labelmap, item)
             if record.written.get(label.name, 0) != total or (item and segment is None):
-                classes.append((label, item))
+                box = None if item is None else (item.lower, item.upper)
+                changes.append(ClassVoxels(label, labelmap, box))
                 sums[label.name] = total
         undo = self._history
-        if classes or undo is None:
+        if changes or undo is None:
+            volume_node, boxed = self.request.volumes[0], self._now_or_before(record)
+            changes = with_painted_voxels(node, volume_node, record, changes, boxed)
             undo, ids = replace_voxels(
-                node, volume, labelmap, classes, record.segment_ids, record.model, undo
+                node, volume, changes, record.segment_ids, record.model, undo
             )
             record.segment_ids.update(ids)
         record.written.update(sums)
         record.edited = self._boxed
         record.save(node)
         ids = [record.segment_ids.get(name, "") for name in found]
-        changed = [label.name for label, _item in classes]
+        changed = [change.label.name for change in changes]
         return _outcome(node, list(found.values()), ids, changed, undo, result, volume)
 
     def _labels_to_compare(
@@ -387,8 +392,12 @@ class Update(Run):
         labels += [Label(1, name, (0.5, 0.5, 0.5)) for name in sorted(removed)]
         if self.request.overwrite or self.request.model.needs_boxes:
             return labels
-        boxed = {name.casefold() for name in (*self._boxed, *record.edited)}
+        boxed = self._now_or_before(record)
         return [label for label in labels if label.name.casefold() in boxed]
+
+    def _now_or_before(self, record: SegmentationRecord) -> set[str]:
+        """Return the casefolded names of the classes that have a box now or had one before."""
+        return {name.casefold() for name in (*self._boxed, *record.edited)}
 
 
 def _class_names(boxes: Sequence[Box]) -> list[str]:

@@ -306,6 +306,40 @@ def test_a_box_takes_voxels_of_other_classes_only_if_the_user_allows_it(user, sc
         assert np.array_equal(segment_voxels(node, "Posterior", volume), expected(volume) == 2)
 
 
+@pytest.mark.parametrize("grid", ["oblique", "sagittal"])
+def test_another_segment_loses_only_what_a_class_with_a_box_takes(user, scene, grid):
+    import slicer
+
+    # The network is less sure of the other class than of a class in its box.
+    array = np.where(two_blobs() == 2, np.float32(1.6), two_blobs())
+    volume = add_volume(array, GRIDS[grid], "head")
+    user.segment(volume)
+    user.click(user.ui.showBoxesButton)
+    node = segmentation(scene)
+    before = segment_voxels(node, "Anterior", volume)
+    painted = segment_voxels(node, "Posterior", volume).astype(np.uint8)
+    painted[7:, 11:, 13:] = 0
+    painted[0, :4, 18:] = 1
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName("Posterior")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(painted, node, segment_id, volume)
+    user.ui.overwriteCheckBox.click()
+    move_box(box_node("Anterior"), (3, 4, 2), (11, 9, 7), volume)
+    user.segment_again()
+    taken = segment_voxels(node, "Anterior", volume)
+    assert (taken & (painted > 0)).any()
+    labels = expected(volume, box_node("Anterior"), overwrite=True)
+    assert np.array_equal(taken, labels == 1)
+    left = np.where(before | taken, labels == 2, painted > 0)
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), left)
+    user.choose_box("Anterior")
+    user.click(user.ui.resetBoxButton)
+    user.wait()
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), before)
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), painted > 0)
+    user.click(user.ui.undoButton)
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), left)
+
+
 def test_voxels_painted_into_another_segment_stay(user, scene):
     import slicer
 

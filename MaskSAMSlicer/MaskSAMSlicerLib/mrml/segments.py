@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import slicer
@@ -58,6 +58,21 @@ class FoundClass:
     expected_dice: float | None = None
     expected_dice_low: float | None = None
     weakest_place: tuple[float, float, float] | None = None
+
+
+class ClassVoxels(NamedTuple):
+    """Voxels that a class gets.
+
+    Attributes:
+        label: name, color, codes and value in the labelmap.
+        labelmap: integers [K, J, I] on the volume's grid.
+        box: lower and upper voxel edges (i, j, k) of the smallest box around the class; None if it
+            has no voxels.
+    """
+
+    label: Label
+    labelmap: np.ndarray
+    box: tuple[Sequence[int], Sequence[int]] | None
 
 
 def new_segmentation(
@@ -184,7 +199,8 @@ def fill_segments(
     if segmentation.GetNumberOfSegments() == 0:
         segmentation.SetSourceRepresentationName(_binary_labelmap())
     # Voxels of other segments stay because the new segments do not share their layer.
-    image = _oriented_image(labelmap, found, matrix)
+    boxes = [(item.lower, item.upper) for item in found]
+    image = _oriented_image(labelmap, boxes, matrix)
     ids = []
     for item in found:
         segment_id = _segment_named(segmentation, item.label.name) if rule == REPLACE else ""
@@ -202,8 +218,7 @@ def fill_segments(
 def replace_voxels(
     node: vtkMRMLSegmentationNode,
     volume: Volume,
-    labelmap: np.ndarray,
-    classes: Sequence[tuple[Label, FoundClass | None]],
+    classes: Sequence[ClassVoxels],
     segment_ids: Mapping[str, str],
     model: str,
     history: UndoHistory | None = None,
@@ -213,8 +228,7 @@ def replace_voxels(
     Args:
         node: the segmentation.
         volume: the segmented volume.
-        labelmap: integers [K, J, I] on the volume's grid.
-        classes: label of each class, and its find; None empties the class's segment.
+        classes: the classes; one without voxels empties its segment.
         segment_ids: segment ID of each class by name; a class without a segment gets a new one.
         model: name of the model, noted in new segments.
         history: undo history to continue; None for a new one.
@@ -229,22 +243,23 @@ def replace_voxels(
     else:
         history.save()
     ids = {}
-    nothing = np.zeros((1, 1, 1), labelmap.dtype)
     with history.own_change(), _segments_changed(node):
-        for label, found in classes:
+        for label, labelmap, box in classes:
             segment_id = segment_ids.get(label.name, "")
             segment = segmentation.GetSegment(segment_id) if segment_id else None
-            voxels, places = (nothing, []) if found is None else (labelmap, [found])
-            image = _oriented_image(voxels, places, matrix)
+            voxels, boxes = (np.zeros((1, 1, 1), labelmap.dtype), [((0, 0, 0), (1, 1, 1))])
+            if box is not None:
+                voxels, boxes = labelmap, [box]
+            image = _oriented_image(voxels, boxes, matrix)
             if segment is None:
-                if found is None:
+                if box is None:
                     continue
                 segment_id = _add_segment(segmentation, label, image, model)
             else:
                 segmentation.SeparateSegmentLabelmap(segment_id)
                 segment.RemoveAllRepresentations()
                 segment.AddRepresentation(_binary_labelmap(), image)
-                if found is not None:
+                if box is not None:
                     segment.SetLabelValue(label.value)
             ids[label.name] = segment_id
     history.watch()
@@ -363,12 +378,14 @@ def image_to_segmentation(node: vtkMRMLTransformableNode, volume: Volume) -> np.
     return matrix
 
 
-def _oriented_image(labelmap: np.ndarray, found: Sequence[FoundClass], matrix: np.ndarray) -> Any:
-    """Return the part of a labelmap that has classes, as one image for all its segments."""
-    lower = (
-        np.min([item.lower for item in found], axis=0).astype(int) if found else np.zeros(3, int)
-    )
-    upper = np.max([item.upper for item in found], axis=0).astype(int) if found else lower + 1
+def _oriented_image(
+    labelmap: np.ndarray,
+    boxes: Sequence[tuple[Sequence[int], Sequence[int]]],
+    matrix: np.ndarray,
+) -> Any:
+    """Return the part of a labelmap that boxes cover, as one image for all its segments."""
+    edges = np.array(boxes or [((0, 0, 0), (1, 1, 1))], dtype=int)
+    lower, upper = edges[:, 0].min(0), edges[:, 1].max(0)
     part = labelmap[lower[2] : upper[2], lower[1] : upper[1], lower[0] : upper[0]]
     image = slicer.vtkOrientedImageData()
     extent = [value for a, b in zip(lower, upper, strict=True) for value in (int(a), int(b) - 1)]

@@ -1,0 +1,91 @@
+"""What the user has painted into segments, where classes with boxes take voxels of others.
+
+A segment of a class without a box changes only where a class with one takes voxels or gives them
+back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, checksums
+from MaskSAMSlicerLib.mrml.segments import ClassVoxels, labelmap_of
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+
+
+def with_painted_voxels(
+    node: vtkMRMLSegmentationNode,
+    volume_node: vtkMRMLScalarVolumeNode,
+    record: SegmentationRecord,
+    changes: Sequence[ClassVoxels],
+    boxed: Collection[str],
+) -> list[ClassVoxels]:
+    """Return the changes of a segmentation that leave what the user has painted into others.
+
+    Args:
+        node: the segmentation.
+        volume_node: the segmented volume.
+        record: the run that made it, with the checksums of what was written.
+        changes: new voxels of classes.
+        boxed: names (casefolded) of the classes with a box now or before, whose voxels are all
+            replaced.
+
+    Raises:
+        ValueError: the segments cannot be put on the volume's grid.
+    """
+    present = set(node.GetSegmentation().GetSegmentIDs())
+    ids = {name: one for name, one in record.segment_ids.items() if one in present}
+    others = [
+        one for one in changes if one.label.name.casefold() not in boxed and one.label.name in ids
+    ]
+    if not others:
+        return list(changes)
+    numbers = {one.label.name: number for number, one in enumerate(others, 1)}
+    shown = [(ids[name], number) for name, number in numbers.items()]
+    current = checksums(labelmap_of(node, volume_node, shown))
+    kept = {
+        name
+        for name, number in numbers.items()
+        if current.get(number, 0) != record.written.get(name, 0)
+    }
+    if not kept:
+        return list(changes)
+    near = _near(node, volume_node, changes, boxed, ids)
+    return [
+        _merged(one, near, labelmap_of(node, volume_node, [(ids[one.label.name], 1)]) > 0)
+        if one.label.name in kept
+        else one
+        for one in changes
+    ]
+
+
+def _near(
+    node: vtkMRMLSegmentationNode,
+    volume_node: vtkMRMLScalarVolumeNode,
+    changes: Sequence[ClassVoxels],
+    boxed: Collection[str],
+    ids: Mapping[str, str],
+) -> np.ndarray:
+    """Return the voxels [K, J, I] that classes with a box have or had."""
+    had = [(one, 1) for name, one in ids.items() if name.casefold() in boxed]
+    near = labelmap_of(node, volume_node, had) > 0
+    for one in changes:
+        if one.label.name.casefold() in boxed and one.box is not None:
+            near |= one.labelmap == one.label.value
+    return near
+
+
+def _merged(change: ClassVoxels, near: np.ndarray, painted: np.ndarray) -> ClassVoxels:
+    """Return a change that leaves the painted voxels [K, J, I] which are not near."""
+    value = change.label.value
+    voxels = np.where(near, change.labelmap == value, painted)
+    places = np.argwhere(voxels)[:, ::-1]
+    if not len(places):
+        return ClassVoxels(change.label, change.labelmap, None)
+    labelmap = voxels.astype(change.labelmap.dtype) * change.labelmap.dtype.type(value)
+    return ClassVoxels(change.label, labelmap, (places.min(0), places.max(0) + 1))
