@@ -210,8 +210,9 @@ class MaskSession(Session):
         features = self.features()
         rating = rate(settings.estimator, features)
         places = [self._grid.place_from_plan(place) for place in features.weakest]
+        unknown = {settings.labels[index].value for index in settings.estimator.unrated}
         self._doubts = () if self._has_roi and not settings.suitability.needs_roi else rating.doubts
-        instances = rating.applied_to(result.instances, settings.labels, places, edited)
+        instances = rating.applied_to(result.instances, settings.labels, places, edited | unknown)
         return replace(result, instances=instances)
 
     def scores(

@@ -47,7 +47,7 @@ class Rating:
         instances: Sequence[Instance],
         labels: Sequence[Label],
         places: Sequence[tuple[float, float, float] | None],
-        edited: Set[int],
+        unknown: Set[int],
     ) -> tuple[Instance, ...]:
         """Return instances with their expected Dice.
 
@@ -55,7 +55,7 @@ class Rating:
             instances: classes that were found.
             labels: classes of the model.
             places: place of each class in its least sure slice, in voxel edges (i, j, k).
-            edited: values of the labels that boxes of the user decided, which have no estimate.
+            unknown: values of the labels without an estimate, as those that boxes decided.
         """
         by_value = {
             label.value: (estimate or _UNKNOWN, place)
@@ -63,7 +63,7 @@ class Rating:
         }
         return tuple(
             instance
-            if instance.value in edited
+            if instance.value in unknown
             else replace(
                 instance,
                 expected_dice=by_value[instance.value][0].dice,

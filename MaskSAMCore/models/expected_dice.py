@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,8 @@ class DiceEstimator:
         doubtful_below: mean expected Dice below which a whole result is doubtful.
         groups: features that tell what is odd about an image.
         facts: information for the user: number of samples, cases and the like.
+        unrated: indices from 0 of classes whose results it was not fitted on: their expected Dice
+            is unknown.
     """
 
     weights_sha256: str
@@ -157,6 +159,29 @@ class DiceEstimator:
     doubtful_below: float
     groups: tuple[FeatureGroup, ...]
     facts: Mapping[str, Any]
+    unrated: tuple[int, ...] = ()
+
+    def carried_over(
+        self, sources: Sequence[int | None], unrated: Sequence[int], weights_sha256: str
+    ) -> DiceEstimator:
+        """Return the estimator for a model whose other classes have the same results.
+
+        Args:
+            sources: index from 0 of each of its classes in this estimator; None for a new one.
+            unrated: indices of the classes whose results are not the same.
+            weights_sha256: SHA-256 of its weights.
+        """
+        known = np.array([0 if source is None else source for source in sources])
+        lost = {i for i, source in enumerate(sources) if source is None or source in self.unrated}
+        return replace(
+            self,
+            weights_sha256=weights_sha256,
+            class_centre=self.class_centre[known],
+            class_scale=self.class_scale[known],
+            usual_dice=self.usual_dice[known],
+            factor=self.factor[known],
+            unrated=tuple(sorted(lost | {*unrated})),
+        )
 
     def rate(self, classes: Floats, image: Floats) -> list[ExpectedDice | None]:
         """Return the estimate for each class of a result; None for a class without features.
@@ -211,6 +236,7 @@ class DiceEstimator:
             "error": self.error.to_json(),
             "factor": [_short(v) for v in self.factor],
             "doubtful_below": self.doubtful_below,
+            "unrated": list(self.unrated),
             "groups": [
                 {
                     "name": group.name,
@@ -252,7 +278,10 @@ class DiceEstimator:
             _float(values["doubtful_below"]),
             tuple(_group(group, len(names), count) for group in values["groups"]),
             dict(values["facts"]),
+            tuple(int(index) for index in values.get("unrated", ())),
         )
+        if not {*estimator.unrated} <= {*range(classes)}:
+            raise ValueError("a class without an estimate is none of the model's")
         if min(estimator.class_scale.min(), estimator.image_scale.min()) <= 0:
             raise ValueError("a standard deviation is not above 0")
         return estimator

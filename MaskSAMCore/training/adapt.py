@@ -23,9 +23,9 @@ from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.io.files import made_folders, write_json
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling.refined import Network as RefinedNetwork
-from MaskSAMCore.models import open_model, save_bundle
+from MaskSAMCore.models import Bundle, open_model, save_bundle
 from MaskSAMCore.models.catalog import check_name
-from MaskSAMCore.models.expected_dice import QUALITY
+from MaskSAMCore.models.expected_dice import read_estimator, write_estimator
 from MaskSAMCore.models.unfinished import STATE, learning_folder
 from MaskSAMCore.training.adapt_clock import Clock
 from MaskSAMCore.training.adapt_fit import ValidationCallback, fit_refiner
@@ -110,9 +110,10 @@ def adapt(
     before, after = _compare(task, learning, network, labels, clock)
     kept = not before or np.mean(list(after.values())) > np.mean(list(before.values()))
     if kept:
-        _save(task, learning, network, labels, before, after)
-        if (bundle.folder / QUALITY).is_file():
-            report("the new model has no expected Dice: that of the old one does not hold for it")
+        new = _save(task, learning, network, labels, before, after)
+        note = _keep_estimator(task, learning, new)
+        if note:
+            report(note)
     shutil.rmtree(work, ignore_errors=True)
     if progress is not None:
         progress("Done", 1.0, 0.0)
@@ -196,7 +197,7 @@ def _save(
     labels: Sequence[Label],
     before: Mapping[str, float],
     after: Mapping[str, float],
-) -> None:
+) -> Bundle:
     """Write the new bundle."""
     bundle, options = task.bundle, task.options
     facts = {
@@ -214,7 +215,7 @@ def _save(
     if len(labels) > len(bundle.labels):
         # New classes take voxels from those within the skull, and may lie in it or outside.
         card.pop("intracranial", None)
-    save_bundle(
+    return save_bundle(
         options.output,
         options.name,
         f"{options.name}: {bundle.name} adapted to {len(learning.train)} case(s)",
@@ -228,6 +229,28 @@ def _save(
         background_weight=bundle.background_weight,
         tta=bundle.tta,
     )
+
+
+def _keep_estimator(task: Task, learning: Learning, new: Bundle) -> str:
+    """Give a new bundle the estimator of the Dice, for the classes that were not learned.
+
+    Their results are the same as before. Returns a line for the user, empty if there is no
+    estimator.
+    """
+    former = task.bundle
+    try:
+        estimator = read_estimator(former.folder, len(former.labels), former.weights_sha256)
+    except MaskSAMError as error:
+        return f"Note: results of the new model have no expected Dice: {error}"
+    if estimator is None:
+        return ""
+    known = {label.name.casefold(): index for index, label in enumerate(former.labels)}
+    names = [label.name.casefold() for label in new.labels]
+    learned = {name.casefold() for name in learning.classes}
+    unrated = [index for index, name in enumerate(names) if name in learned]
+    sources = [known.get(name) for name in names]
+    write_estimator(new.folder, estimator.carried_over(sources, unrated, new.weights_sha256))
+    return "the learned classes have no expected Dice; that of the other classes stays"
 
 
 def _described(task: Task, learning: Learning) -> str:

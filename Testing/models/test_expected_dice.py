@@ -42,6 +42,21 @@ def test_an_estimator_is_the_same_after_writing_and_reading(rated: Path):
     assert (found.dice, found.low) == pytest.approx((0.9, 0.8))
 
 
+def test_an_estimator_is_carried_over_to_a_model_with_other_classes(rated: Path):
+    estimator = known_estimator([0.9, 0.6], 0.1, "0" * 64)
+    new = estimator.carried_over([1, None, 0], [2], load_bundle(rated).weights_sha256)
+    assert new.unrated == (1, 2)
+    features, image = np.ones(estimator.class_centre.shape), estimator.image_centre
+    _, second = estimator.rate(features, image)
+    found = new.rate(
+        np.vstack([features[1], np.full_like(features[0], np.nan), features[0]]), image
+    )
+    assert found[0] == second and found[1] is None
+    again = type(new).from_json(json.loads(json.dumps(new.to_json())), 3)
+    assert again.to_json() == new.to_json()
+    assert new.carried_over([0, 1, 2], [], "1" * 64).unrated == (1, 2)
+
+
 def test_a_bundle_without_an_estimator_has_none(tmp_path: Path):
     bundle = load_bundle(small_bundle(tmp_path / "small"))
     assert bundle.estimator is None
@@ -67,6 +82,7 @@ def test_a_zip_of_a_bundle_brings_the_estimator_along(rated: Path, tmp_path: Pat
         ),
         ({"mean": {"base": 0, "columns": [[0]], "thresholds": [[0]], "values": [[0]]}}, "damaged"),
         ({"groups": [{"name": "orientation"}]}, "damaged"),
+        ({"unrated": [2]}, "damaged"),
         ({"weights_sha256": "0" * 64}, "other weights"),
     ],
 )

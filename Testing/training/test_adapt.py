@@ -17,9 +17,11 @@ from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.io.files import read_json, write_json
 from MaskSAMCore.models import load_bundle
 from MaskSAMCore.models.catalog import DESCRIPTION
+from MaskSAMCore.models.expected_dice import QUALITY, write_estimator
 from MaskSAMCore.models.unfinished import learning_folder, unfinished_learning
 from MaskSAMCore.training.adapt import AdaptOptions, AdaptResult, adapt
 from MaskSAMCore.training.export import export_run
+from Testing.helpers.estimators import known_estimator
 from Testing.helpers.generated import generated_case
 
 VALUES = {"Bright": 10, "Dark": 300}
@@ -180,6 +182,36 @@ def test_the_new_bundle_tells_where_it_comes_from(base: Path, adapted: Path):
     assert bundle.estimator is None and not learning_folder(adapted).exists()
     # Nobody has said on which side of the skull the new class lies.
     assert load_bundle(base).intracranial and not bundle.intracranial
+
+
+def test_classes_that_were_not_learned_keep_their_expected_dice(
+    base: Path, caps: Path, tmp_path: Path
+):
+    rated = Path(shutil.copytree(base, tmp_path / "rated"))
+    sha256 = load_bundle(rated).weights_sha256
+    write_estimator(rated, known_estimator([0.9, 0.6], 0.1, sha256))
+    lines: list[str] = []
+    adapt(options(rated, caps, tmp_path / "ours", holdout=0, steps=60), report=lines.append)
+    assert any("expected Dice" in line for line in lines)
+    volume = Volume(generated_case(31)[0], GRID)
+    before, after = (
+        {one.name: one for one in Segmenter.from_model(m, device="cpu").segment(volume).instances}
+        for m in (rated, tmp_path / "ours")
+    )
+    for name in ("Bright", "Dark"):
+        assert before[name].expected_dice is not None
+        assert after[name].expected_dice == before[name].expected_dice
+        assert after[name].expected_dice_low == before[name].expected_dice_low
+    assert after["Cap"].expected_dice is None
+
+
+def test_a_damaged_estimator_does_not_hinder_learning(base: Path, caps: Path, tmp_path: Path):
+    damaged = Path(shutil.copytree(base, tmp_path / "damaged"))
+    (damaged / QUALITY).write_text("{}")
+    lines: list[str] = []
+    adapt(options(damaged, caps, tmp_path / "ours", holdout=0), report=lines.append)
+    assert "have no expected Dice" in lines[-1] and "damaged" in lines[-1]
+    assert load_bundle(tmp_path / "ours").estimator is None
 
 
 def test_a_model_that_is_not_better_is_not_written(base: Path, tmp_path: Path):
