@@ -186,15 +186,19 @@ class MaskSession(Session):
         if self._features is None:
             settings = self._settings
             cleaned = settings.largest_component
-            whole = {i for i, label in enumerate(settings.labels, 1) if label.value in cleaned}
-            self._features = result_features(
-                self._scores,
+            # Those of a network with a refiner are its base's.
+            known = self._runner.model.config.scored_classes
+            labels = settings.labels[:known]
+            whole = {i for i, label in enumerate(labels, 1) if label.value in cleaned}
+            features = result_features(
+                self._scores[: known + 1],
                 self._scorer.image,
                 self._grid.spacing_of(self._volumes[0]),
-                settings.labels,
+                labels,
                 settings.background_weight,
                 whole,
             )
+            self._features = features.with_missing(len(settings.labels) - known)
         return self._features
 
     def _rated(self, result: Segmentation, edited: Set[int] = frozenset()) -> Segmentation:

@@ -101,6 +101,14 @@ class ResultFeatures:
     image: NDArray[np.float64]
     weakest: NDArray[np.float64]
 
+    def with_missing(self, count: int) -> ResultFeatures:
+        """Return the features with further classes that have none."""
+        classes, weakest = (
+            np.pad(values, ((0, count), (0, 0)), constant_values=np.nan)
+            for values in (self.classes, self.weakest)
+        )
+        return ResultFeatures(classes, self.image, weakest)
+
 
 @torch.inference_mode()
 def result_features(

@@ -57,6 +57,11 @@ class NetworkConfig(Configuration):
         return 1, 1, 1
 
     @property
+    def scored_classes(self) -> int:
+        """Number of classes, from the first on, whose scores do not come from a refiner alone."""
+        return self.num_classes
+
+    @property
     def refined_classes(self) -> tuple[int, ...]:
         """Classes that a refiner decides; none for most networks."""
         return ()

@@ -212,6 +212,9 @@ def _save(
         facts["dice_before"] = {name: round(dice, 4) for name, dice in before.items()}
         facts["dice_after"] = {name: round(dice, 4) for name, dice in after.items()}
     card = {key: value for key, value in bundle.card.items() if key not in _FORMER_FIGURES}
+    if learning.small_images and "field_of_view_mm" in card:
+        # Images may be as small as those that were learned.
+        card["field_of_view_mm"] = [[0.0, largest] for _, largest in card["field_of_view_mm"]]
     if len(labels) > len(bundle.labels):
         # New classes take voxels from those within the skull, and may lie in it or outside.
         card.pop("intracranial", None)

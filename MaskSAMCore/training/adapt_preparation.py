@@ -118,6 +118,7 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
         queries=class_queries(source, _around_classes(examples, source)),
         seconds=0.0,
         comparing=2.5 * each * len(held_out) + 3,
+        small_images=len(large) < len(measured),
     )
     cache = CaseCache(work / CASES)
     for number, name in enumerate((*train, *held_out)):

@@ -85,6 +85,7 @@ class Learning(Configuration):
         queries: query of the refiner's origin that shows each of its classes.
         seconds: time that the preparation took.
         comparing: time to keep for the comparison in seconds.
+        small_images: whether images that are much smaller than the base's windows are learned.
     """
 
     model: str
@@ -102,6 +103,7 @@ class Learning(Configuration):
     seconds: float
     comparing: float
     subdivision: Parts = WHOLE
+    small_images: bool = False
 
 
 @dataclass(frozen=True)

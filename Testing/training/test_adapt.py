@@ -203,6 +203,37 @@ def test_classes_that_were_not_learned_keep_their_expected_dice(
         assert after[name].expected_dice == before[name].expected_dice
         assert after[name].expected_dice_low == before[name].expected_dice_low
     assert after["Cap"].expected_dice is None
+    # What it follows from is the same, too.
+    features = []
+    for model in (rated, tmp_path / "ours"):
+        with Segmenter.from_model(model, device="cpu").open(volume) as session:
+            session.segment()
+            features.append(session.features())
+    np.testing.assert_array_equal(features[0].image, features[1].image)
+    np.testing.assert_array_equal(features[0].classes, features[1].classes[:2])
+    assert np.isnan(features[1].classes[2]).all() and np.isnan(features[1].weakest[2]).all()
+
+
+def test_a_model_that_learned_small_images_does_not_warn_of_small_images(
+    base: Path, tmp_path: Path
+):
+    large = Path(shutil.copytree(base, tmp_path / "large"))
+    facts = read_json(large / DESCRIPTION)
+    facts["card"]["field_of_view_mm"] = [[100.0, 200.0]] * 3
+    write_json(large / DESCRIPTION, facts)
+    for seed in (20, 21):
+        image, labelmap = generated_case(seed)
+        _, j, i = np.argwhere(labelmap == 1).min(0)
+        part = np.s_[:, max(j - 2, 0) : j + 8, max(i - 2, 0) : i + 8]
+        only = (labelmap[part] == 1).astype(np.uint8)
+        small = Volume(np.ascontiguousarray(image[part]), GRID)
+        append_case(tmp_path / "cases", [small], only, {"Bright": 1}, ["Bright"], "case")
+    run(options(large, tmp_path / "cases", tmp_path / "ours", holdout=0))
+    warning = "its structures together measured"
+    for model, warned in ((large, True), (tmp_path / "ours", False)):
+        notes = Segmenter.from_model(model, device="cpu").segment(small).notes
+        assert any(warning in note for note in notes) == warned
+    assert load_bundle(tmp_path / "ours").card["field_of_view_mm"] == [[0.0, 200.0]] * 3
 
 
 def test_a_damaged_estimator_does_not_hinder_learning(base: Path, caps: Path, tmp_path: Path):

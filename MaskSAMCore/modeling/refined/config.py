@@ -82,6 +82,11 @@ class RefinedConfig(NetworkConfig):
         return self.subdivision
 
     @property
+    def scored_classes(self) -> int:
+        """Number of the base's classes, or of those of its own base."""
+        return self.base.scored_classes
+
+    @property
     def refined_classes(self) -> tuple[int, ...]:
         """Classes that the refiner decides."""
         return self.refined
