@@ -242,7 +242,7 @@ class Task:
         depth, rows, columns = (volume.spacing[2 - axis] for axis in axes)
         prepared = self._prepared(case, WHOLE)
         assert prepared.labelmap is not None
-        return MeasuredCase(prepared.image, prepared.labelmap, found, (depth, rows, columns))
+        return MeasuredCase(prepared.labelmap, found, (depth, rows, columns))
 
     def unknown(
         self, name: str, found: NDArray[np.integer], learning: Learning

@@ -32,7 +32,6 @@ class MeasuredCase:
     """A corrected case beside the base's own classes, both on the plan's grid.
 
     Attributes:
-        image: float32 (C, D, R, W).
         corrected: (D, R, W), index of the corrected class of each voxel, 0 for all others.
         found: (D, R, W), class indices that the base gives, or None for a case that it has not
             segmented.
@@ -40,7 +39,6 @@ class MeasuredCase:
             the plan.
     """
 
-    image: NDArray[np.float32]
     corrected: NDArray[np.integer]
     found: NDArray[np.integer] | None = None
     spacing: tuple[float, float, float] | None = None

@@ -76,7 +76,7 @@ def learn(options: argparse.Namespace, folder: Path, window) -> None:
     sections = [picture_of(ui.learnButton)]
     began = time.monotonic()
     user.click(learner.button)
-    learner.wait_for_progress()
+    learner.wait_until_it_learns()
     fourth = load(options.dataset, names[CORRECTED])
     user.segment(fourth, options.model)
     print(f"while it learns: {user.status}")

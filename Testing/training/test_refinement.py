@@ -32,7 +32,7 @@ def case(corrected: dict[int, tuple[slice, ...]], found: dict[int, tuple[slice, 
         for value, block in blocks.items():
             labels[block] = value
         maps.append(labels)
-    return MeasuredCase(np.zeros((1, *SHAPE), np.float32), *maps)
+    return MeasuredCase(*maps)
 
 
 def block(rows: slice, columns: slice = slice(10, 20)) -> tuple[slice, ...]:
