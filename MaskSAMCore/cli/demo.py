@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from MaskSAMCore.cli.display import ProgressDisplay, results_table
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared
 from MaskSAMCore.cohort.record import volumes_of
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.models.catalog import DEFAULT_MODEL
+from MaskSAMCore.volumetry import structure_volumes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,22 +88,25 @@ def _hippocampi(volume: Volume, output: Path, device: str, console: Console) -> 
     labelmap = np.zeros(volume.shape, np.uint8)
     labels: list[Label] = []
     rows: list[Any] = []
-    table = Table("side", "class", "volume (ml)", "score")
+    found: list[tuple[str, float, float]] = []
+    expected: dict[str, tuple[float | None, float | None]] = {}
     for side, file in _SIDES.items():
         roi = box_on_grid(read_boxes(resources() / "SampleData" / file)[0], volume)
         result = segmenter.segment(volume, roi=roi)
-        first = len(labels)
+        first, of_side = len(labels), f"{side.capitalize()} "
         for label in result.labels:
             value = first + label.value
             labelmap[result.labelmap == label.value] = value
-            name = f"{side.capitalize()} {label.name.lower()}"
+            name = of_side + label.name.lower()
             labels.append(dataclasses.replace(label, value=value, name=name))
-        for found in volumes_of(result):
-            table.add_row(side, found.name, f"{found.ml:.2f}", f"{found.confidence:.2f}")
+        for one in result.instances:
+            name = of_side + one.name.lower()
+            found.append((name, one.confidence, one.voxel_count))
+            expected[name] = one.expected_dice, one.expected_dice_low
         rows.append((f"{side} hippocampus", volume, result.labelmap, None))
     _write(labelmap, volume, output / "hippocampi", labels)
     outline_picture(rows, result.labels, output / "hippocampi.png")
-    console.print(table)
+    console.print(results_table(structure_volumes(found, volume.voxel_ml, expected)))
 
 
 def _segmenter(model: str, device: str, console: Console) -> Segmenter:
