@@ -36,6 +36,8 @@ class ModelInfo:
         needs_boxes: whether the model has no classes and segments a structure in each of the user's
             boxes.
         version: first digits of the SHA-256 of the weights; empty if unknown.
+        fills_skull: whether the classes fill the skull together, so that one can only grow at the
+            cost of others.
     """
 
     name: str
@@ -52,6 +54,7 @@ class ModelInfo:
     channels: tuple[str, ...] = ("",)
     needs_boxes: bool = False
     version: str = ""
+    fills_skull: bool = False
 
     def matches(self, text: str) -> bool:
         """Return whether all words of a search text occur in the description."""
@@ -161,4 +164,5 @@ def _describe(entry: core_models.Entry) -> ModelInfo:
         channels=channels,
         needs_boxes=entry.needs_boxes,
         version=weights[:VERSION_DIGITS],
+        fills_skull=bool(card.get("intracranial")),
     )

@@ -22,6 +22,7 @@ class Parameters:
         boxSegmentation: result whose boxes are shown.
         boxLive: segment again whenever the user has dragged a box.
         boxOverwrite: let classes with a changed box take voxels from the others.
+        boxModel: model for whose boxes `boxOverwrite` was set last.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -34,3 +35,4 @@ class Parameters:
     boxSegmentation: vtkMRMLSegmentationNode
     boxLive: bool = False
     boxOverwrite: bool = False
+    boxModel: str = ""

@@ -340,6 +340,20 @@ def test_another_segment_loses_only_what_a_class_with_a_box_takes(user, scene, g
     assert np.array_equal(segment_voxels(node, "Posterior", volume), left)
 
 
+def test_boxes_may_overwrite_at_first_where_the_classes_fill_the_skull(user, scene):
+    ui, volume = user.ui, blobs_volume()
+    for model, allowed in (("threshold", False), ("head", True), ("threshold", False)):
+        user.segment(volume, model)
+        assert ui.overwriteCheckBox.checked == allowed
+    user.segment(volume, "head")
+    ui.overwriteCheckBox.click()
+    user.click(ui.showBoxesButton)
+    move_box(box_node("Anterior"), (3, 3, 2), (9, 9, 5), volume)
+    user.segment_again()
+    user.segment(volume, "head")
+    assert not ui.overwriteCheckBox.checked  # the choice of the user stays
+
+
 def test_voxels_painted_into_another_segment_stay(user, scene):
     import slicer
 
@@ -440,8 +454,16 @@ def test_boxes_are_saved_and_loaded(user, scene, tmp_path):
     user.segment_again()
     assert np.array_equal(segment_voxels(node, "Anterior", volume), wanted)
     assert not host.messages.texts("error")
+    text = (tmp_path / "mine.mrk.json").read_text()
     (tmp_path / "mine.mrk.json").write_text("{}")
     host.messages.answers.append(str(tmp_path / "mine.mrk.json"))
     user.click(user.ui.loadBoxesButton)
     (message,) = host.messages.texts("error")
     assert "not a Slicer markup file" in message
+    # Boxes of another model are a wrong choice, which the warning line tells.
+    host.messages.clear()
+    (tmp_path / "other.mrk.json").write_text(text.replace("Anterior", "liver"))
+    host.messages.answers.append(str(tmp_path / "other.mrk.json"))
+    user.click(user.ui.loadBoxesButton)
+    assert "'liver' in the file is not named like a class" in user.ui.warningLabel.text
+    assert host.messages.texts("error") == []

@@ -42,6 +42,26 @@ def test_classes_can_be_hidden_shown_and_jumped_to(user, scene):
     assert abs((center - to_ras[:3, 3]) @ to_ras[:3, 2]) < 1e-3
 
 
+def test_the_table_follows_what_other_modules_do_with_the_segments(user, scene):
+    import qt
+
+    user.segment(blobs_volume())
+    node = segmentations(scene)[0]
+    segmentation = node.GetSegmentation()
+    segment_id = segmentation.GetSegmentIdBySegmentName("Posterior")
+    cell = user.ui.resultsTable.item(1, 0)
+    node.GetDisplayNode().SetSegmentVisibility(segment_id, False)
+    assert cell.checkState() == qt.Qt.Unchecked
+    node.GetDisplayNode().SetSegmentVisibility(segment_id, True)
+    assert cell.checkState() == qt.Qt.Checked
+    segmentation.GetSegment(segment_id).SetName("tail")
+    segmentation.GetSegment(segment_id).SetColor(0.0, 0.0, 1.0)
+    assert cell.text() == "tail"
+    color = cell.icon().pixmap(8, 8).toImage().pixelColor(4, 4)
+    assert (color.red(), color.green(), color.blue()) == (0, 0, 255)
+    assert user.ui.resultsTable.item(0, 0).text() == "Anterior"
+
+
 def test_a_class_that_may_be_wrong_is_red_and_a_click_shows_its_weakest_slice_and_its_box(
     user, scene
 ):

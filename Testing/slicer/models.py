@@ -41,6 +41,8 @@ def write_models(home: Path) -> None:
         described = {"name": name, "title": name.title(), "labels": labels}
         if name == "two_channels":
             described["plan"] = {"channels": CHANNELS}
+        if name == "head":
+            described["card"] = {"intracranial": "all"}
         (folder / "masksam.json").write_text(json.dumps(described))
     checkpoint = home / "checkpoints" / "anything"
     checkpoint.mkdir(parents=True)

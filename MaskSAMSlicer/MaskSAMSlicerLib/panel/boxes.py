@@ -10,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMSlicerLib.logic import SegmentationLogic
 from MaskSAMSlicerLib.mrml import box_nodes
 from MaskSAMSlicerLib.mrml.box_set import AUTOMATIC, DRAWN, EDITED, BoxSet
@@ -22,6 +23,8 @@ from MaskSAMSlicerLib.worker.client import WorkerError
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLMarkupsROINode
+
+    from MaskSAMSlicerLib.model_catalog import ModelInfo
 
 _FILE_FILTER = "ROI (*.mrk.json)"
 
@@ -56,6 +59,13 @@ class BoxUpdates:
         self._results = results
         self._after_drag = False  # True if a drag, not a click, started the current run
         self._dragged_again = False  # True if a drag has ended during the current run
+
+    def propose_overwriting(self, model: ModelInfo) -> None:
+        """Let classes overwrite others where they could not grow otherwise, until the user unticks
+        it; for other models they may not, until the user ticks it."""
+        parameters = self.parameters
+        if parameters is not None and parameters.boxModel != model.name:
+            parameters.boxModel, parameters.boxOverwrite = model.name, model.fills_skull
 
     def boxes(self) -> BoxSet | None:
         """Return the boxes for the chosen model and volume; None if there cannot be any."""
@@ -157,6 +167,7 @@ class BoxesView(VTKObservationMixin):
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         ui.boxesTable.connect("cellClicked(int,int)", self._jump)
+        ui.boxesTable.connect("cellActivated(int,int)", self._jump)  # by the keyboard
         ui.boxesTable.connect("itemSelectionChanged()", self._update_buttons)
         ui.boxName.connect("textChanged(QString)", lambda _text: self._update_buttons())
         ui.showBoxesButton.connect("toggled(bool)", self._toggle)
@@ -201,6 +212,7 @@ class BoxesView(VTKObservationMixin):
         self._ui.showBoxesButton.blockSignals(blocked)
         self._ui.boxName.visible = boxes.model.needs_boxes
         self._ui.overwriteCheckBox.visible = not boxes.model.needs_boxes
+        self._updates.propose_overwriting(boxes.model)
         self._ui.boxesInfo.text = self._advice()
         self._fill_table()
         self._update_buttons()
@@ -362,8 +374,11 @@ class BoxesView(VTKObservationMixin):
             return
         try:
             names = self._boxes.load(path)
-        except ValueError as error:
+        except MaskSAMError as error:  # the file cannot be read
             self._progress.show_error(error)
+            return
+        except ValueError as error:
+            self._progress.refuse(error)
             return
         self._changed()
         self._progress.show_status(_("Boxes of {names} loaded.").format(names=", ".join(names)))

@@ -68,6 +68,7 @@ class ResultsView(VTKObservationMixin):
         header.moveSection(_DICE_COLUMN, 1)
         ui.resultsTable.connect("itemChanged(QTableWidgetItem*)", self._toggle)
         ui.resultsTable.connect("cellClicked(int,int)", self._jump)
+        ui.resultsTable.connect("cellActivated(int,int)", self._jump)  # by the keyboard
         ui.undoButton.connect("clicked(bool)", self._undo)
         ui.redoButton.connect("clicked(bool)", self._redo)
         ui.copyButton.connect("clicked(bool)", self._copy)
@@ -105,10 +106,14 @@ class ResultsView(VTKObservationMixin):
         if sequence is not None:
             modified = vtk.vtkCommand.ModifiedEvent
             self.addObserver(sequence.browser, modified, self._on_browser_modified)
-        elif outcome.intracranial:
+        else:
             segmentation = outcome.node.GetSegmentation()
             for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved):
                 self.addObserver(segmentation, event, self._on_segments_changed)
+            self.addObserver(segmentation, segmentation.SegmentModified, self._show_looks)
+            display = outcome.node.GetDisplayNode()
+            if display is not None:
+                self.addObserver(display, vtk.vtkCommand.ModifiedEvent, self._show_looks)
         self._frame = 0 if sequence is None else sequence.selected
         self._fill()
 
@@ -132,6 +137,22 @@ class ResultsView(VTKObservationMixin):
     def _on_segments_changed(self, *_event: object) -> None:
         if self._node() is not None:
             self._fill()
+
+    def _show_looks(self, *_event: object) -> None:
+        """Show names, colors and visibility of the segments as other modules have changed them."""
+        node, table = self._node(), self._ui.resultsTable
+        if node is None:
+            return
+        blocked = table.blockSignals(True)
+        for row in range(table.rowCount):
+            cell = table.item(row, 0)
+            segment_id = cell.data(qt.Qt.UserRole)
+            segment = node.GetSegmentation().GetSegment(segment_id) if segment_id else None
+            if segment is not None:
+                cell.setText(segment.GetName())
+                cell.setCheckState(qt.Qt.Checked if self._visible(segment_id) else qt.Qt.Unchecked)
+                show_swatch(cell, segment.GetColor())
+        table.blockSignals(blocked)
 
     def _results(self) -> Sequence[Outcome | FrameResult]:
         """Return the result of each frame, or the only one."""
