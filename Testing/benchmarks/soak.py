@@ -56,7 +56,14 @@ COLUMNS = (
     "temporary_files",
 )
 # What must not be more at the end than after the first runs.
-CONSTANT = ("panel_files", "nodes", "worker_files", "worker_threads", "temporary_files")
+CONSTANT = (
+    "panel_files",
+    "panel_threads",
+    "nodes",
+    "worker_files",
+    "worker_threads",
+    "temporary_files",
+)
 
 
 class Soak:

@@ -135,6 +135,23 @@ def test_inverted_intensities_change_the_result_little(
     assert np.mean(dice_scores(found_deep, other.labelmap, values)) > 0.75
 
 
+@pytest.mark.parametrize("name", ["left putamen", "left hippocampus"])
+def test_a_segment_follows_a_side_of_its_box_that_is_dragged(
+    segmenter: Segmenter, deep: Volume, name: str
+):
+    with segmenter.open(deep) as session:
+        (one,) = [found for found in session.segment().instances if found.name == name]
+        for axis in range(3):
+            for mm in (4, -4):
+                upper = list(one.box.upper)
+                upper[axis] += mm
+                box = Box(name, one.box.lower, tuple(upper))
+                dragged = session.segment([box], overwrite=True).labelmap == one.value
+                end = np.argwhere(dragged)[:, 2 - axis].max() + 1
+                assert end <= upper[axis]
+                assert end >= (one.box.upper[axis] + 2 if mm > 0 else upper[axis] - 2)
+
+
 def test_a_good_result_is_trusted_and_noise_is_doubtful(segmenter: Segmenter, deep: Volume):
     good = segmenter.segment(deep)
     assert not any("doubtful" in note for note in good.notes)
