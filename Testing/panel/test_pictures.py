@@ -50,8 +50,9 @@ def test_the_window_shows_the_result_in_light_and_dark(user, window, scene):
 
 
 def test_the_texts_of_buttons_fit(user, window, scene):
-    user.choose_model("hippocampus")
+    user.choose_model("sam_vit_b")
     user.choose_volume(blobs_volume())
+    user.ui.advancedButton.collapsed = False
     window.refresh()
     for name in ("segmentButton", "downloadButton", "importButton", "removeButton", "undoButton"):
         button = getattr(user.ui, name)
@@ -68,6 +69,12 @@ def test_segment_is_above_the_fold_and_the_panel_stays_narrow_with_results(user,
         window.refresh()
         button = user.ui.segmentButton
         assert button.mapTo(user.widget.parent, qt.QPoint(0, button.height)).y() < 620, model
+    # Two warnings leave it there, too.
+    user.choose_volume(blobs_volume(np.diag([-9.0, -9.0, 9.0, 1.0]), "thick"))
+    user.choose_model("brain")
+    window.refresh()
+    assert user.ui.warningLabel.text
+    assert button.mapTo(user.widget.parent, qt.QPoint(0, button.height)).y() < 660
     before = user.widget.parent.minimumSizeHint.width()
     user.segment(blobs_volume())
     window.refresh()
@@ -88,7 +95,7 @@ def test_device_rule_and_description_are_under_advanced(user, window, scene):
     ui, parent = user.ui, user.widget.parent
     for shown in (False, True):
         ui.advancedButton.collapsed = not shown
-        for widget in (ui.deviceSelector, ui.ruleSelector, ui.modelDetails):
+        for widget in (ui.deviceSelector, ui.ruleSelector, ui.modelDetails, ui.importButton):
             assert widget.isVisibleTo(parent) == shown
     user.choose_model("hippocampus")
     assert ui.modelSummary.isVisibleTo(parent)

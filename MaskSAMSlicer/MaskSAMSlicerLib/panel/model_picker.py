@@ -15,8 +15,8 @@ from MaskSAMSlicerLib.logic import SegmentationLogic
 from MaskSAMSlicerLib.model_catalog import ModelInfo, list_models, readable_size
 from MaskSAMSlicerLib.panel.progress import WorkerTask
 
-# Width of the first column in pixels, chosen so that most columns fit without scrolling.
-_TITLE_WIDTH = 190
+# Columns that a narrow panel has no room for; the line below tells the same of the chosen model.
+_HIDDEN_COLUMNS = (2, 3, 4, 5)
 
 
 class ModelPicker:
@@ -45,10 +45,12 @@ class ModelPicker:
         header = ui.modelTree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        header.setSectionResizeMode(0, qt.QHeaderView.Interactive)
-        ui.modelTree.setColumnWidth(0, _TITLE_WIDTH)
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        for column in _HIDDEN_COLUMNS:
+            ui.modelTree.setColumnHidden(column, True)
         ui.modelTree.connect("itemSelectionChanged()", self._on_selection)
         ui.modelSearch.connect("textChanged(QString)", self._search)
+        ui.modelButton.connect("contentsCollapsed(bool)", lambda _collapsed: self._show_details())
         ui.downloadButton.connect("clicked(bool)", self._download)
         ui.importButton.connect("clicked(bool)", self._import)
         ui.removeButton.connect("clicked(bool)", self._remove)
@@ -114,6 +116,8 @@ class ModelPicker:
         self._ui.modelSummary.text = model.summary() if model else ""
         self._ui.modelDetails.text = model.details() if model else _("Choose a model.")
         can_download = bool(model and model.url and not model.installed)
+        if not self._ui.modelButton.collapsed:  # else it is shown when the section is expanded
+            self._ui.downloadButton.visible = can_download
         self._ui.downloadButton.enabled = idle and can_download
         self._ui.downloadButton.toolTip = (
             _("Download {size} and verify the checksum.").format(size=readable_size(model.size))
