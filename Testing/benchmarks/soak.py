@@ -226,7 +226,8 @@ class Soak:
         self._finish()
 
     def _move_box(self) -> None:
-        """Make a box of the shown result smaller and segment again; then hide the boxes."""
+        """Make a box of the shown result smaller or larger, which may overwrite other classes, and
+        segment again; then hide the boxes."""
         from MaskSAMSlicerLib.mrml.box_nodes import boxes_of
 
         user, parameters = self.user, self.user.widget.logic.getParameterNode()
@@ -238,8 +239,14 @@ class Soak:
         volume = parameters.inputVolume
         edges = edges_of(box, volume)
         lower = np.floor(edges.lower)
-        size = np.ceil((np.array(edges.upper) - lower) * self._random.uniform(0.4, 0.9))
-        move_box(box, tuple(lower), tuple(lower + size), volume)
+        whole = np.ceil(np.array(edges.upper) - lower)
+        smaller = np.ceil(whole * self._random.uniform(0.4, 0.9))
+        larger = whole + self._random.randint(1, 3)
+        user.ui.overwriteCheckBox.checked = self._random.random() < 0.5
+        if self._random.random() < 0.5:
+            move_box(box, tuple(lower), tuple(lower + larger), volume)
+        if not user.ui.updateButton.enabled:  # a box that fills the volume cannot be larger
+            move_box(box, tuple(lower), tuple(lower + smaller), volume)
         user.segment_again()
         assert user.status.startswith("Segmented again"), user.status
         user.click(user.ui.showBoxesButton)

@@ -44,21 +44,26 @@ def test_classes_can_be_hidden_shown_and_jumped_to(user, scene):
 
 def test_the_table_follows_what_other_modules_do_with_the_segments(user, scene):
     import qt
+    import slicer
+
+    def shown() -> tuple[str, bool, tuple[int, int, int]]:
+        slicer.app.processEvents()
+        cell = user.ui.resultsTable.item(1, 0)
+        color = cell.icon().pixmap(8, 8).toImage().pixelColor(4, 4)
+        ticked = cell.checkState() == qt.Qt.Checked
+        return cell.text(), ticked, (color.red(), color.green(), color.blue())
 
     user.segment(blobs_volume())
     node = segmentations(scene)[0]
-    segmentation = node.GetSegmentation()
-    segment_id = segmentation.GetSegmentIdBySegmentName("Posterior")
-    cell = user.ui.resultsTable.item(1, 0)
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName("Posterior")
+    segment = node.GetSegmentation().GetSegment(segment_id)
     node.GetDisplayNode().SetSegmentVisibility(segment_id, False)
-    assert cell.checkState() == qt.Qt.Unchecked
+    assert not shown()[1]
     node.GetDisplayNode().SetSegmentVisibility(segment_id, True)
-    assert cell.checkState() == qt.Qt.Checked
-    segmentation.GetSegment(segment_id).SetName("tail")
-    segmentation.GetSegment(segment_id).SetColor(0.0, 0.0, 1.0)
-    assert cell.text() == "tail"
-    color = cell.icon().pixmap(8, 8).toImage().pixelColor(4, 4)
-    assert (color.red(), color.green(), color.blue()) == (0, 0, 255)
+    assert shown()[1]
+    segment.SetName("tail")
+    segment.SetColor(0.0, 0.0, 1.0)
+    assert shown() == ("tail", True, (0, 0, 255))
     assert user.ui.resultsTable.item(0, 0).text() == "Anterior"
 
 

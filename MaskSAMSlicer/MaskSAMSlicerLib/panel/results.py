@@ -60,6 +60,7 @@ class ResultsView(VTKObservationMixin):
         self._outcome: Outcome | None = None
         self._frame = 0
         self._warnings: Sequence[str] = ()
+        self._fill_pending = False
         header = ui.resultsTable.horizontalHeader()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
@@ -108,12 +109,14 @@ class ResultsView(VTKObservationMixin):
             self.addObserver(sequence.browser, modified, self._on_browser_modified)
         else:
             segmentation = outcome.node.GetSegmentation()
-            for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved):
-                self.addObserver(segmentation, event, self._on_segments_changed)
-            self.addObserver(segmentation, segmentation.SegmentModified, self._show_looks)
+            if outcome.intracranial:
+                for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved):
+                    self.addObserver(segmentation, event, self._on_segments_changed)
+            self.addObserver(segmentation, segmentation.SegmentModified, self._on_looks_changed)
             display = outcome.node.GetDisplayNode()
             if display is not None:
-                self.addObserver(display, vtk.vtkCommand.ModifiedEvent, self._show_looks)
+                modified = vtk.vtkCommand.ModifiedEvent
+                self.addObserver(display, modified, self._on_looks_changed)
         self._frame = 0 if sequence is None else sequence.selected
         self._fill()
 
@@ -138,21 +141,16 @@ class ResultsView(VTKObservationMixin):
         if self._node() is not None:
             self._fill()
 
-    def _show_looks(self, *_event: object) -> None:
-        """Show names, colors and visibility of the segments as other modules have changed them."""
-        node, table = self._node(), self._ui.resultsTable
-        if node is None:
-            return
-        blocked = table.blockSignals(True)
-        for row in range(table.rowCount):
-            cell = table.item(row, 0)
-            segment_id = cell.data(qt.Qt.UserRole)
-            segment = node.GetSegmentation().GetSegment(segment_id) if segment_id else None
-            if segment is not None:
-                cell.setText(segment.GetName())
-                cell.setCheckState(qt.Qt.Checked if self._visible(segment_id) else qt.Qt.Unchecked)
-                show_swatch(cell, segment.GetColor())
-        table.blockSignals(blocked)
+    def _on_looks_changed(self, *_event: object) -> None:
+        # Others may change many segments at a time, which are complete only afterwards.
+        if not self._fill_pending:
+            self._fill_pending = True
+            qt.QTimer.singleShot(0, self._fill_later)
+
+    def _fill_later(self) -> None:
+        self._fill_pending = False
+        if self._node() is not None:
+            self._fill()
 
     def _results(self) -> Sequence[Outcome | FrameResult]:
         """Return the result of each frame, or the only one."""
@@ -179,8 +177,10 @@ class ResultsView(VTKObservationMixin):
                 name.setData(qt.Qt.UserRole, "")
             else:
                 item, segment_id = of_class
+                segment = self._segment(segment_id)
+                name.setText(row.name if segment is None else segment.GetName())
                 name.setCheckState(qt.Qt.Checked if self._visible(segment_id) else qt.Qt.Unchecked)
-                show_swatch(name, item.label.color)
+                show_swatch(name, item.label.color if segment is None else segment.GetColor())
                 name.setData(qt.Qt.UserRole, segment_id)
             table.setItem(index, 0, name)
             confidence = "" if row.confidence is None else f"{row.confidence:.2f}"
@@ -284,10 +284,14 @@ class ResultsView(VTKObservationMixin):
             return None
         return slicer.mrmlScene.GetNodeByID(self._outcome.undo.node_id)
 
-    def _visible(self, segment_id: str) -> bool:
+    def _segment(self, segment_id: str) -> Any:
+        """Return a segment of the shown segmentation; None if there is none of this ID."""
         node = self._node()
-        present = node is not None and node.GetSegmentation().GetSegment(segment_id) is not None
-        display = node.GetDisplayNode() if present else None
+        return None if node is None else node.GetSegmentation().GetSegment(segment_id)
+
+    def _visible(self, segment_id: str) -> bool:
+        present = self._segment(segment_id) is not None
+        display = self._node().GetDisplayNode() if present else None
         return display is not None and bool(display.GetSegmentVisibility(segment_id))
 
     def _toggle(self, item: Any) -> None:
