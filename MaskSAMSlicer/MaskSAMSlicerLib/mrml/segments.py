@@ -247,10 +247,8 @@ def replace_voxels(
         for label, labelmap, box in classes:
             segment_id = segment_ids.get(label.name, "")
             segment = segmentation.GetSegment(segment_id) if segment_id else None
-            voxels, boxes = (np.zeros((1, 1, 1), labelmap.dtype), [((0, 0, 0), (1, 1, 1))])
-            if box is not None:
-                voxels, boxes = labelmap, [box]
-            image = _oriented_image(voxels, boxes, matrix)
+            voxels = np.zeros((1, 1, 1), labelmap.dtype) if box is None else labelmap
+            image = _oriented_image(voxels, [] if box is None else [box], matrix)
             if segment is None:
                 if box is None:
                     continue
