@@ -17,13 +17,13 @@ from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared
 from MaskSAMCore.cohort.record import volumes_of
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.models.catalog import DEFAULT_MODEL
-from MaskSAMCore.volumetry import structure_volumes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from MaskSAMCore.geometry import Volume
     from MaskSAMCore.inference import Segmenter
+    from MaskSAMCore.inference.results import Instance
     from MaskSAMCore.labels import Label
 
 # ROI of the hippocampus on each side.
@@ -88,8 +88,7 @@ def _hippocampi(volume: Volume, output: Path, device: str, console: Console) -> 
     labelmap = np.zeros(volume.shape, np.uint8)
     labels: list[Label] = []
     rows: list[Any] = []
-    found: list[tuple[str, float, float]] = []
-    expected: dict[str, tuple[float | None, float | None]] = {}
+    instances: list[Instance] = []
     for side, file in _SIDES.items():
         roi = box_on_grid(read_boxes(resources() / "SampleData" / file)[0], volume)
         result = segmenter.segment(volume, roi=roi)
@@ -100,13 +99,12 @@ def _hippocampi(volume: Volume, output: Path, device: str, console: Console) -> 
             name = of_side + label.name.lower()
             labels.append(dataclasses.replace(label, value=value, name=name))
         for one in result.instances:
-            name = of_side + one.name.lower()
-            found.append((name, one.confidence, one.voxel_count))
-            expected[name] = one.expected_dice, one.expected_dice_low
+            instances.append(dataclasses.replace(one, name=of_side + one.name.lower()))
         rows.append((f"{side} hippocampus", volume, result.labelmap, None))
     _write(labelmap, volume, output / "hippocampi", labels)
     outline_picture(rows, result.labels, output / "hippocampi.png")
-    console.print(results_table(structure_volumes(found, volume.voxel_ml, expected)))
+    both = dataclasses.replace(result, instances=tuple(instances))
+    console.print(results_table(volumes_of(both)))
 
 
 def _segmenter(model: str, device: str, console: Console) -> Segmenter:

@@ -1,4 +1,4 @@
-"""What the user has painted into segments, where classes with boxes take voxels of others.
+"""Voxels painted into segments of other classes, which stay where a class with a box overwrites.
 
 A segment of a class without a box changes only where a class with one takes voxels or gives them
 back.
