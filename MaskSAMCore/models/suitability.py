@@ -89,15 +89,24 @@ class Suitability:
         # An ROI is the user's own choice of what the model sees.
         return tuple(doubts) if has_roi else (*doubts, *self._doubts_on_extent(volume))
 
+    def lacks_roi(self, volume: Volume) -> bool:
+        """Return whether an ROI of a volume should be chosen: the model was trained on crops."""
+        return self.needs_roi and self._is_far_larger(volume)
+
+    def _is_far_larger(self, volume: Volume) -> bool:
+        """Return whether a volume is far larger than images in training."""
+        if self.field_of_view_mm is None:
+            return True
+        return bool((_extent(volume) > _FAR_LARGER * np.transpose(self.field_of_view_mm)[1]).any())
+
     def _doubts_on_extent(self, volume: Volume) -> list[str]:
         if self.field_of_view_mm is None:
             if self.needs_roi:
                 return ["This model needs an ROI around the structure: draw or choose one."]
             return []
-        axes, _ = axis_mapping(volume.ijk_to_ras, "RAS")
-        extent = np.array([volume.shape[axis] * volume.spacing[2 - axis] for axis in axes])
+        extent = _extent(volume)
         structures, images = np.transpose(self.field_of_view_mm)
-        if (extent > _FAR_LARGER * images).any():
+        if self._is_far_larger(volume):
             need = "may fail here"
             if self.needs_roi:
                 need = "needs an ROI around the structure"
@@ -115,6 +124,12 @@ class Suitability:
 
 # Suitability of a model whose card states nothing.
 ANY_INPUT = Suitability()
+
+
+def _extent(volume: Volume) -> NDArray[np.float64]:
+    """Return the extent of a volume in mm towards the right, the front and the head."""
+    axes, _ = axis_mapping(volume.ijk_to_ras, "RAS")
+    return np.array([volume.shape[axis] * volume.spacing[2 - axis] for axis in axes])
 
 
 def _millimetres(extent: NDArray[np.float64]) -> str:

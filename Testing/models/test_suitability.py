@@ -70,6 +70,20 @@ def test_an_roi_is_the_users_own_choice_of_an_extent():
     assert doubts("hippocampus", volume(), has_roi=True) == ()
 
 
+@pytest.mark.parametrize(
+    ("model", "given", "lacks"),
+    [
+        ("hippocampus", volume(), True),
+        ("hippocampus", volume((34, 50, 36)), False),
+        ("brain", volume(), False),
+    ],
+)
+def test_only_a_model_of_crops_lacks_an_roi_and_only_in_a_large_volume(
+    model: str, given: Volume, lacks: bool
+):
+    assert Suitability.from_card(describe(find(model))["card"]).lacks_roi(given) == lacks
+
+
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 def test_the_stated_modality_counts_more_than_the_intensities(modality: str):
     assert bool(doubts("brain", volume(low=-1000, modality=modality))) == (modality == "CT")

@@ -92,7 +92,12 @@ def move_a_box(application, user: User) -> None:
 
     from MaskSAMSlicerLib.mrml.box_nodes import boxes_of
 
-    for section in (user.ui.inputsButton, user.ui.modelButton, user.ui.outputButton):
+    for section in (
+        user.ui.inputsButton,
+        user.ui.modelButton,
+        user.ui.outputButton,
+        user.ui.advancedButton,
+    ):
         section.collapsed = True
     if not user.ui.showBoxesButton.checked:  # a click on a class that may be wrong shows them too
         user.click(user.ui.showBoxesButton)

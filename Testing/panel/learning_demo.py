@@ -68,7 +68,7 @@ def learn(options: argparse.Namespace, folder: Path, window) -> None:
         user.segment(volume, options.model)
         print(user.status)
         correct(segmentations(volume.GetScene())[-1], volume, options.dataset, name, labels)
-    for section in ("inputs", "model", "output", "results", "boxes"):
+    for section in ("inputs", "model", "output", "advanced", "results", "boxes"):
         getattr(ui, f"{section}Button").collapsed = True
     learner.open()
     ui.learnMinutes.value = options.minutes

@@ -69,12 +69,14 @@ def test_segment_is_above_the_fold_and_the_panel_stays_narrow_with_results(user,
         window.refresh()
         button = user.ui.segmentButton
         assert button.mapTo(user.widget.parent, qt.QPoint(0, button.height)).y() < 620, model
-    # Two warnings leave it there, too.
+    # Two warnings leave it there, too, and what Advanced has is below.
+    user.ui.advancedButton.collapsed = False
     user.choose_volume(blobs_volume(np.diag([-9.0, -9.0, 9.0, 1.0]), "thick"))
     user.choose_model("brain")
     window.refresh()
     assert user.ui.warningLabel.text
     assert button.mapTo(user.widget.parent, qt.QPoint(0, button.height)).y() < 660
+    user.ui.advancedButton.collapsed = True
     before = user.widget.parent.minimumSizeHint.width()
     user.segment(blobs_volume())
     window.refresh()
@@ -91,11 +93,26 @@ def test_segment_is_above_the_fold_and_the_panel_stays_narrow_with_results(user,
         assert user.widget.parent.minimumSizeHint.width() < 320, model
 
 
-def test_device_rule_and_description_are_under_advanced(user, window, scene):
+def test_names_stay_readable_beside_many_columns(user, window, scene):
+    for model in ("head", "threshold", "head"):
+        user.segment(blobs_volume(), model)
+        window.refresh()
+        table = user.ui.resultsTable
+        needed = table.fontMetrics().horizontalAdvance("left cerebral")
+        assert table.columnWidth(0) > needed + 40, model  # the tick and the colour
+
+
+def test_roi_device_rule_and_description_are_under_advanced(user, window, scene):
     ui, parent = user.ui, user.widget.parent
     for shown in (False, True):
         ui.advancedButton.collapsed = not shown
-        for widget in (ui.deviceSelector, ui.ruleSelector, ui.modelDetails, ui.importButton):
+        for widget in (
+            ui.roiSelector,
+            ui.deviceSelector,
+            ui.ruleSelector,
+            ui.modelDetails,
+            ui.importButton,
+        ):
             assert widget.isVisibleTo(parent) == shown
     user.choose_model("hippocampus")
     assert ui.modelSummary.isVisibleTo(parent)

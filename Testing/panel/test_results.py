@@ -16,7 +16,7 @@ from Testing.slicer.helpers import GRIDS, add_roi, segment_names
 
 # On this grid the model resamples nothing.
 GRID = GRIDS["axis-aligned"]
-CONFIDENCE, SHARE, ASYMMETRY, DICE = 1, 3, 4, 5
+CONFIDENCE, SHARE, ASYMMETRY, DICE, OPACITY = 1, 3, 4, 5, 6
 
 
 def test_classes_can_be_hidden_shown_and_jumped_to(user, scene):
@@ -67,6 +67,33 @@ def test_the_table_follows_what_other_modules_do_with_the_segments(user, scene):
     assert user.ui.resultsTable.item(0, 0).text() == "Anterior"
 
 
+def test_the_opacity_of_a_class_is_shown_and_edited(user, scene):
+    import slicer
+    from PySide6 import QtCore, QtWidgets
+
+    user.segment(blobs_volume())
+    node = segmentations(scene)[0]
+    display = node.GetDisplayNode()
+    table = user.ui.resultsTable
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName("Posterior")
+    assert table.item(1, OPACITY).text() == "1"
+    display.SetSegmentOpacity3D(segment_id, 0.25)
+    slicer.app.processEvents()
+    assert table.item(1, OPACITY).text() == "0.25"
+    for typed, opacity in ((0.5, 0.5), (7.0, 1.0)):
+        table.item(1, OPACITY).setData(QtCore.Qt.ItemDataRole.EditRole, typed)
+        slicer.app.processEvents()
+        assert display.GetSegmentOpacity3D(segment_id) == opacity
+        assert table.item(1, OPACITY).text() == f"{opacity:g}"
+    assert display.GetSegmentOpacity3D(node.GetSegmentation().GetNthSegmentID(0)) == 1.0
+    # A double click edits this column and no other.
+    for column, edited in ((0, False), (2, False), (OPACITY, True)):
+        table.editItem(table.item(1, column))
+        editors = table.findChildren(QtWidgets.QDoubleSpinBox)
+        assert bool(editors) == edited
+        assert not table.findChildren(QtWidgets.QLineEdit) or edited
+
+
 def test_a_class_that_may_be_wrong_is_red_and_a_click_shows_its_weakest_slice_and_its_box(
     user, scene
 ):
@@ -79,7 +106,7 @@ def test_a_class_that_may_be_wrong_is_red_and_a_click_shows_its_weakest_slice_an
     assert [f"Confidence: {table.item(row, CONFIDENCE).text()}" for row in range(2)] == [
         table.item(row, DICE).toolTip().splitlines()[-1] for row in range(2)
     ]
-    assert [table.item(row, DICE).text() for row in range(2)] == ["0.90 (≥ 0.80)", "0.60 (≥ 0.50)"]
+    assert [table.item(row, DICE).text() for row in range(2)] == ["0.90\n≥ 0.80", "0.60\n≥ 0.50"]
     red, plain = (table.item(row, DICE).foreground().color().name() for row in (1, 0))
     assert red != plain
     slice_node = scene.AddNewNodeByClass("vtkMRMLSliceNode")

@@ -52,6 +52,27 @@ def test_a_warning_names_an_unsuitable_volume_which_can_still_be_segmented(user,
     assert user.ui.segmentButton.enabled
 
 
+def test_advanced_opens_by_itself_where_an_roi_is_needed_and_can_be_closed(user):
+    whole = add_volume(np.full((120, 120, 120), 300.0, np.float32), np.eye(4))
+    section = user.ui.advancedButton
+    user.choose_volume(whole)
+    user.choose_model("small")
+    assert section.collapsed
+    user.choose_model("hippocampus")
+    assert not section.collapsed
+    section.collapsed = True
+    user.ui.deviceSelector.currentIndex = user.ui.deviceSelector.findData("cpu")
+    assert section.collapsed
+    # Neither a crop nor a chosen ROI needs another one.
+    user.choose_volume(add_volume(np.full((40, 50, 40), 300.0, np.float32), np.eye(4)))
+    assert section.collapsed
+    user.ui.roiSelector.setCurrentNode(add_roi((2, 2, 2), (18, 18, 18), np.eye(4)))
+    user.choose_volume(whole)
+    assert section.collapsed
+    user.ui.roiSelector.setCurrentNode(None)
+    assert not section.collapsed
+
+
 def test_opening_the_module_starts_no_process(open_panel, own_client, scene):
     user = open_panel(own_client())
     host.select_module(None)

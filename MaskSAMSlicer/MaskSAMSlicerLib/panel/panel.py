@@ -10,6 +10,7 @@ from MaskSAMSlicerLib import installer
 from MaskSAMSlicerLib.learning import LearningLogic
 from MaskSAMSlicerLib.logic import SegmentationLogic
 from MaskSAMSlicerLib.mrml.box_nodes import draw
+from MaskSAMSlicerLib.mrml.volumes import volume_from_node
 from MaskSAMSlicerLib.panel.boxes import BoxesView, BoxUpdates
 from MaskSAMSlicerLib.panel.channels import ChannelsView
 from MaskSAMSlicerLib.panel.devices import DevicesView
@@ -44,6 +45,7 @@ class Panel:
         self._parameters: Any = None
         self._missing_packages: list[str] = []
         self._wanted_extras: list[installer.Extra] = []
+        self._lacked_roi = False
         self._progress = ProgressView(ui)
         self._task = WorkerTask(logic, self._progress, self.update)
         self._results = ResultsView(ui, self._progress, lambda name: self._boxes.show_box(name))
@@ -106,10 +108,16 @@ class Panel:
         self.picker.refresh(None if parameters is None else parameters.model)
         self._channels.refresh(self.picker.model)
         self._frames.refresh()
-        for widget in (self._ui.inputsButton, self._ui.outputButton, self._ui.installButton):
+        for widget in (
+            self._ui.inputsButton,
+            self._ui.outputButton,
+            self._ui.roiSelector,
+            self._ui.installButton,
+        ):
             widget.enabled = not busy
         warnings = self._warnings()
         self._progress.warn(warnings)
+        self._open_advanced_for_roi()
         self._results.refresh(warnings)
         self._boxes.refresh()
         self._learning.refresh()
@@ -310,3 +318,20 @@ class Panel:
             return [str(error)]
         doubts = model.suitability.doubts(volumes[0], parameters.roi is not None)
         return [*self._channels.doubts(volumes), *doubts]
+
+    def _open_advanced_for_roi(self) -> None:
+        """Open Advanced, where the ROI is chosen, when the choices begin to need one."""
+        lacks_roi = self._lacks_roi()
+        if lacks_roi and not self._lacked_roi:
+            self._ui.advancedButton.collapsed = False
+        self._lacked_roi = lacks_roi
+
+    def _lacks_roi(self) -> bool:
+        parameters, model = self._parameters, self.picker.model
+        if parameters is None or model is None or parameters.roi is not None:
+            return False
+        try:
+            volume = volume_from_node(parameters.inputVolume)
+        except ValueError:
+            return False
+        return bool(model.suitability.lacks_roi(volume))

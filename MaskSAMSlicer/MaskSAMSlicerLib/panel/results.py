@@ -1,5 +1,5 @@
 """The panel's section of results: classes with confidence, volume, share of the intracranial
-volume, asymmetry and expected Dice; undo; export."""
+volume, asymmetry, expected Dice and opacity; undo; export."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ from MaskSAMSlicerLib.run import FrameResult, Outcome
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
 
-_CONFIDENCE_COLUMN, _SHARE_COLUMN, _ASYMMETRY_COLUMN, _DICE_COLUMN = 1, 3, 4, 5
+_NAME_COLUMN, _CONFIDENCE_COLUMN = 0, 1
+_SHARE_COLUMN, _ASYMMETRY_COLUMN, _DICE_COLUMN, _OPACITY_COLUMN = 3, 4, 5, 6
+# Pixels for a name in two lines beside its tick and its colour.
+_NAME_WIDTH = 126
 # Readable on light and on dark backgrounds.
 _RED = "#e0442e"
 
@@ -64,10 +67,11 @@ class ResultsView(VTKObservationMixin):
         header = ui.resultsTable.horizontalHeader()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        two_lines = 2 * ui.resultsTable.fontMetrics().height() + 2
+        ui.resultsTable.verticalHeader().setDefaultSectionSize(two_lines)
         # A narrow panel shows the first columns only.
         header.moveSection(_DICE_COLUMN, 1)
-        ui.resultsTable.connect("itemChanged(QTableWidgetItem*)", self._toggle)
+        ui.resultsTable.connect("itemChanged(QTableWidgetItem*)", self._change)
         ui.resultsTable.connect("cellClicked(int,int)", self._jump)
         ui.resultsTable.connect("cellActivated(int,int)", self._jump)  # by the keyboard
         ui.undoButton.connect("clicked(bool)", self._undo)
@@ -178,29 +182,40 @@ class ResultsView(VTKObservationMixin):
             else:
                 item, segment_id = of_class
                 segment = self._segment(segment_id)
-                name.setText(row.name if segment is None else segment.GetName())
+                if segment is not None:
+                    name.setText(segment.GetName())
                 name.setCheckState(qt.Qt.Checked if self._visible(segment_id) else qt.Qt.Unchecked)
                 show_swatch(name, item.label.color if segment is None else segment.GetColor())
                 name.setData(qt.Qt.UserRole, segment_id)
-            table.setItem(index, 0, name)
+            table.setItem(index, _NAME_COLUMN, name)
             confidence = "" if row.confidence is None else f"{row.confidence:.2f}"
             share = "" if row.share is None else f"{row.share:.2f}"
             asymmetry = "" if row.asymmetry is None else f"{row.asymmetry:+.1f}"
             texts = (confidence, f"{row.ml:.2f}", share, asymmetry)
-            for column, text in enumerate(texts, start=1):
-                cell = qt.QTableWidgetItem(text)
-                cell.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
-                table.setItem(index, column, cell)
+            for column, text in enumerate(texts, start=_CONFIDENCE_COLUMN):
+                table.setItem(index, column, _cell(text))
             table.setItem(index, _DICE_COLUMN, _dice_cell(row))
+            opacity = None if of_class is None else self._opacity(of_class[1])
+            table.setItem(index, _OPACITY_COLUMN, _opacity_cell(opacity))
         table.setColumnHidden(_SHARE_COLUMN, not has_shares([rows]))
         table.setColumnHidden(_ASYMMETRY_COLUMN, all(row.asymmetry is None for row in rows))
         rated = estimated([rows])
         # The expected Dice says more than the confidence, and names need the width of a column.
         table.setColumnHidden(_CONFIDENCE_COLUMN, rated)
         table.setColumnHidden(_DICE_COLUMN, not rated)
+        self._fit_names(crowded=has_shares([rows]))
         table.blockSignals(blocked)
         self._show_info()
         self._update_buttons()
+
+    def _fit_names(self, crowded: bool) -> None:
+        """Give names the width that the other columns leave, or where these are many, enough."""
+        header = self._ui.resultsTable.horizontalHeader()
+        mode = header.sectionResizeMode(_NAME_COLUMN)
+        wanted = qt.QHeaderView.Interactive if crowded else qt.QHeaderView.Stretch
+        if mode != wanted:
+            header.setSectionResizeMode(_NAME_COLUMN, wanted)
+            header.resizeSection(_NAME_COLUMN, _NAME_WIDTH)
 
     def _show_info(self) -> None:
         outcome = self._outcome
@@ -289,21 +304,34 @@ class ResultsView(VTKObservationMixin):
         node = self._node()
         return None if node is None else node.GetSegmentation().GetSegment(segment_id)
 
+    def _display_of(self, segment_id: str) -> Any:
+        """Return the display node of a segment; None if there is no such segment or node."""
+        return None if self._segment(segment_id) is None else self._node().GetDisplayNode()
+
     def _visible(self, segment_id: str) -> bool:
-        present = self._segment(segment_id) is not None
-        display = self._node().GetDisplayNode() if present else None
+        display = self._display_of(segment_id)
         return display is not None and bool(display.GetSegmentVisibility(segment_id))
 
-    def _toggle(self, item: Any) -> None:
-        node = self._node()
-        segment_id = item.data(qt.Qt.UserRole)
-        if node is not None and node.GetDisplayNode() is not None and segment_id:
-            shown = item.checkState() == qt.Qt.Checked
-            node.GetDisplayNode().SetSegmentVisibility(segment_id, shown)
+    def _opacity(self, segment_id: str) -> float | None:
+        display = self._display_of(segment_id)
+        return None if display is None else display.GetSegmentOpacity3D(segment_id)
+
+    def _change(self, item: Any) -> None:
+        """Show or hide the segment of a row or change its opacity, as the user did in the table."""
+        segment_id = self._ui.resultsTable.item(item.row(), _NAME_COLUMN).data(qt.Qt.UserRole)
+        display = self._display_of(segment_id) if segment_id else None
+        if display is None:
+            return
+        if item.column() == _NAME_COLUMN:
+            display.SetSegmentVisibility(segment_id, item.checkState() == qt.Qt.Checked)
+        elif item.column() == _OPACITY_COLUMN:
+            opacity = min(max(float(item.data(qt.Qt.EditRole)), 0.0), 1.0)
+            display.SetSegmentOpacity3D(segment_id, opacity)
+            self._on_looks_changed()  # a value out of range may have changed nothing
 
     def _jump(self, row: int, _column: int) -> None:
         node = self._node()
-        segment_id = self._ui.resultsTable.item(row, 0).data(qt.Qt.UserRole)
+        segment_id = self._ui.resultsTable.item(row, _NAME_COLUMN).data(qt.Qt.UserRole)
         if not segment_id or node is None or node.GetSegmentation().GetSegment(segment_id) is None:
             return
         item = self._shown().found[row]
@@ -331,7 +359,7 @@ class ResultsView(VTKObservationMixin):
         if node is None:
             return
         row = self._ui.resultsTable.currentRow()
-        item = self._ui.resultsTable.item(row, 0) if row >= 0 else None
+        item = self._ui.resultsTable.item(row, _NAME_COLUMN) if row >= 0 else None
         edit(node, "" if item is None else item.data(qt.Qt.UserRole))
         slicer.util.selectModule("SegmentEditor")
 
@@ -360,12 +388,19 @@ class ResultsView(VTKObservationMixin):
             button.enabled = valid
 
 
+def _cell(text: str) -> Any:
+    """Return a cell of numbers, which the user cannot edit."""
+    cell = qt.QTableWidgetItem(text)
+    cell.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
+    cell.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable)
+    return cell
+
+
 def _dice_cell(row: StructureVolume) -> Any:
     """Return the cell of the expected Dice and its bound, red where the class may be wrong."""
     if row.expected_dice is None or row.expected_dice_low is None:
-        return qt.QTableWidgetItem("")
-    cell = qt.QTableWidgetItem(f"{row.expected_dice:.2f} (\u2265 {row.expected_dice_low:.2f})")
-    cell.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
+        return _cell("")
+    cell = _cell(f"{row.expected_dice:.2f}\n\u2265 {row.expected_dice_low:.2f}")
     lines = []
     if row.expected_dice_low < LOW_DICE:
         cell.setForeground(qt.QBrush(qt.QColor(_RED)))
@@ -375,4 +410,13 @@ def _dice_cell(row: StructureVolume) -> Any:
     if row.confidence is not None:
         lines.append(_("Confidence: {value:.2f}").format(value=row.confidence))
     cell.setToolTip("\n".join(lines))
+    return cell
+
+
+def _opacity_cell(opacity: float | None) -> Any:
+    """Return the cell of an opacity, which the user can edit; empty where there is none."""
+    cell = _cell("")
+    if opacity is not None:
+        cell.setFlags(cell.flags() | qt.Qt.ItemIsEditable)
+        cell.setData(qt.Qt.EditRole, round(opacity, 2))
     return cell
