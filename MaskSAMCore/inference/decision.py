@@ -21,6 +21,7 @@ this as follows:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -99,6 +100,33 @@ class GridSampler:
         if columns is not None:
             values = values @ columns.T
         return values
+
+    def picked(self, values: Tensor, index: Tensor, voxels: Tensor) -> Tensor:
+        """Interpolate at some voxels only, each in an array of its own.
+
+        Args:
+            values: (C, depth, rows, columns) of the region `source` of the plan's grid.
+            index: (N,), which of the C arrays each voxel is interpolated in.
+            voxels: (N, 3), places in the region of the output's grid.
+
+        Returns:
+            float32 (N,).
+        """
+        sides = [self._neighbours(axis, places) for axis, places in enumerate(voxels.unbind(1))]
+        total = torch.zeros(len(index))
+        for (z, of_z), (y, of_y), (x, of_x) in itertools.product(*sides):
+            total += of_z * of_y * of_x * values[index, z, y, x].float()
+        return total
+
+    def _neighbours(self, axis: int, places: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return the cells of `source` that places along an axis lie between, and their weights."""
+        weights = self._axes[axis]
+        if weights is None:
+            return [(places, torch.ones(len(places)))]
+        cells, lower = weights.shape[1], (weights > 0).int().argmax(1)
+        upper = (lower + 1).clamp(max=cells - 1)
+        share = weights.gather(1, lower[:, None])[:, 0]
+        return [(lower[places], share[places]), (upper[places], 1 - share[places])]
 
 
 class RegionScores:
@@ -193,16 +221,21 @@ class RegionScores:
             torch.maximum(best, self._automatic(other), out=best)
         return best
 
-    def exceeds_others(self, winner: Tensor) -> Tensor:
-        """Return where a class with boxes has a larger score than all classes without boxes.
+    def exceeds_kept(self, winner: Tensor, kept: Tensor) -> Tensor:
+        """Return where a class with boxes has a larger score than the class that keeps the voxel.
 
         Args:
-            winner: index (depth, rows, columns) of the class, 0 for none.
+            winner: index (depth, rows, columns) of the class with boxes, 0 for none.
+            kept: index (depth, rows, columns) of the class without boxes, which is the best of them
+                there; 0 for none.
         """
-        others = self.best_other()
         exceeds = torch.zeros(winner.shape, dtype=torch.bool)
-        for index, score in self._edited.items():
-            exceeds |= (winner == index) & (score > others)
+        voxels = ((winner > 0) & (kept > 0)).nonzero()
+        for part in voxels.split(SLAB_VOXELS // CORNERS):
+            place = tuple(part.unbind(1))
+            best = self._automatic_at(kept[place].long(), part)
+            for index, score in self._edited.items():
+                exceeds[place] |= (winner[place] == index) & (score[place] > best)
         return exceeds
 
     def probabilities(self) -> Iterator[Tensor]:
@@ -250,6 +283,18 @@ class RegionScores:
         if index in self._refined:
             return torch.where(self._decides, self._refined[index], score)
         return score * self._factor if self._refined else score
+
+    def _automatic_at(self, index: Tensor, voxels: Tensor) -> Tensor:
+        """Return the automatic scores (N,) of a class (N,) at each of some voxels (N, 3)."""
+        scores = self._sample.picked(self._scores, index, voxels)
+        if not self._refined:
+            return scores
+        place = tuple(voxels.unbind(1))
+        decides = self._decides[place]
+        scores *= torch.where(decides, self._factor[place], 1.0)
+        for refined, share in self._refined.items():
+            scores = torch.where((index == refined) & decides, share[place], scores)
+        return scores
 
     def _remaining_background(self) -> Tensor:
         """Return the weighted background less the largest gain of a class with boxes."""
@@ -452,6 +497,8 @@ def write_labels(
     count, shape = len(scores), (labelmap.shape[0], labelmap.shape[1], labelmap.shape[2])
     depth, rows, columns = region or (slice(0, n) for n in shape)
     contested = values[[0, *sorted(edited)]]
+    index_of = np.zeros(int(values.max()) + 1, np.int32)
+    index_of[values] = np.arange(len(values))
     sums, voxels = np.zeros(count), np.zeros(count)
     for part in _slabs(depth, rows, columns, scores.shape[1:], shape, len(edited)):
         progress.step(part.start - depth.start, depth.stop - depth.start)
@@ -463,7 +510,8 @@ def write_labels(
         else:
             held = torch.from_numpy(~np.isin(kept[slab], contested))
             if refused is not None:
-                taken = held & decided.exceeds_others(winner)
+                keeping = torch.from_numpy(index_of[kept[slab]]) * held
+                taken = decided.exceeds_kept(winner, keeping)
                 refused += torch.bincount(winner[taken], minlength=count).numpy()
             winner[held] = 0
             found = winner.numpy()

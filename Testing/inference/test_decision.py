@@ -193,6 +193,20 @@ def test_a_sampler_interpolates_a_region_as_it_would_the_whole_grid(shape):
 
 
 @pytest.mark.parametrize("shape", TARGETS)
+def test_a_sampler_interpolates_single_voxels_as_it_would_all_of_them(shape):
+    rng = torch.Generator().manual_seed(2)
+    values = torch.rand(3, *SOURCE, generator=rng)
+    region = tuple(slice(n // 3, n) for n in shape)
+    sampler = GridSampler(SOURCE, shape, region)
+    known = values[(slice(None), *sampler.source)]
+    wanted = torch.stack([sampler(one) for one in known])
+    voxels = torch.ones(wanted.shape[1:]).nonzero()
+    index = torch.randint(0, 3, (len(voxels),), generator=rng)
+    found = sampler.picked(known, index, voxels)
+    np.testing.assert_allclose(found, wanted[(index, *voxels.unbind(1))], atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", TARGETS)
 def test_no_voxel_outside_the_affected_region_depends_on_the_new_scores(shape):
     values = torch.zeros(SOURCE)
     part = (slice(2, 4), slice(0, 3), slice(5, 9))
