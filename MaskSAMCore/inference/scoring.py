@@ -36,6 +36,8 @@ Scored = TypeVar("Scored")
 # Score volumes beyond this size are float16. Scores are means of numbers between 0 and about 1, so
 # that a rounding error of 5e-4 decides only between classes that are equally likely.
 FLOAT32_LIMIT = 512 << 20
+# Windows whose weight within a box is below this share of the largest one are not decoded again.
+LEAST_WEIGHT = 0.01
 
 
 @dataclass(frozen=True)
@@ -205,8 +207,9 @@ class Scorer:
         """Return new scores of one class from its boxes, which are on the grid of the refined
         classes if it is one of them.
 
-        Only windows that a box reaches are decoded: elsewhere the score of the class is 0. The
-        class does not yet fill its boxes, see :func:`.decision.filled`.
+        Only windows that a box reaches are decoded, and not those whose weight is next to nothing
+        there: elsewhere the score of the class is 0. The class does not yet fill its boxes, see
+        :func:`.decision.filled`.
         """
         fine = prompt.class_index in self._runner.model.config.refined_classes
         prompts = {}
@@ -215,9 +218,16 @@ class Scorer:
             found = window_prompt(prompt, place, self._num_classes, view.flips)
             if found is not None:
                 prompts[view.key] = found
+        shape = self.fine_shape if fine else self.image.shape[1:]
+        extent = prompt.extent(shape)
         reached = [view for view in self._views if view.key in prompts]
         if not reached:
             return EditedScores((slice(0), slice(0), slice(0)), torch.zeros(0, 0, 0))
+        windows = [view.fine if fine else view.window for view in reached]
+        weights = [window.largest_weight(extent) for window in windows]
+        least = LEAST_WEIGHT * max(weights)
+        skipped = min(weights) < least
+        reached = [view for view, weight in zip(reached, weights, strict=True) if weight >= least]
         region = hull([(view.fine if fine else view.window).image for view in reached])
         total = torch.zeros(1, *(part.stop - part.start for part in region))
 
@@ -235,9 +245,14 @@ class Scorer:
 
         # A few queries take so little time that threads would wait for each other.
         self._process_all(reached, score, add, progress, batch_size=1)
-        shape = self.fine_shape if fine else self.image.shape[1:]
+        if skipped:
+            known = torch.zeros_like(total)
+            for view in reached:
+                size = (view.fine if fine else view.window).size
+                self._add(known, torch.ones(1, *size), view, region, fine)
+            total = torch.where(known > 0.5, total / known, total)
         whole = EditedScores(region, total[0], prompt.boxes, self.fine_shape if fine else None)
-        return whole.cropped(prompt.extent(shape))
+        return whole.cropped(extent)
 
     def _embedding(self, view: _View) -> Any:
         kept = self._cache.get(view.key, self._runner.device)

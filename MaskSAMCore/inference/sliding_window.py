@@ -60,6 +60,16 @@ class Window:
         depth, rows, columns = (w[part] for w, part in zip(self.weights, self.inside, strict=True))
         return depth[:, None, None] * (rows[:, None] * columns)
 
+    def largest_weight(self, region: Region) -> float:
+        """Return the largest weight of the window's voxels in a region of the volume."""
+        largest = 1.0
+        for weights, image, inside, part in zip(
+            self.weights, self.image, self.inside, region, strict=True
+        ):
+            own = weights[inside][max(part.start - image.start, 0) : part.stop - image.start]
+            largest *= float(own.max()) if len(own) else 0.0
+        return largest
+
 
 def hull(regions: Sequence[Region]) -> Region:
     """Return the smallest region that contains all given regions."""

@@ -1,10 +1,11 @@
-"""Scores of windows that are centred on every slice."""
+"""Scores of a volume from its windows."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from MaskSAMCore.inference.box_prompts import class_prompt
 from MaskSAMCore.inference.device import choose_device
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache
 from MaskSAMCore.inference.progress import Progress
@@ -40,3 +41,45 @@ def test_the_scores_of_a_slice_are_the_mean_over_its_five_windows():
     # Slices in the middle have all five positions, the first one has 2, 1 and 0.
     assert scores[0, :, 0, 0].tolist() == pytest.approx([1, 1.5, 2, 2, 2, 2, 2, 2.5, 3])
     torch.testing.assert_close(scores[1], torch.from_numpy(image[0]))
+
+
+class ImageModel(Network):
+    """Network whose one class has the scores that the image shows.
+
+    Attributes:
+        decoded: number of windows decoded so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(NetworkConfig(1, window=(8, 16, 16)))
+        self.decoded = 0
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def decode(self, embedding: Tensor, prompts: object = None) -> ClassScores:
+        self.decoded += len(embedding)
+        return ClassScores(torch.cat([1 - embedding, embedding], 1))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "decoded"),
+    [
+        # Windows begin at 0, 8 and 16; the weight of the second next to the centre of the first is
+        # below a hundredth.
+        ((7, 9), (7, 9), 1),
+        ((7, 9), (7, 13), 2),
+        ((7, 13), (7, 13), 4),
+        ((3, 29), (3, 29), 9),
+    ],
+)
+def test_only_windows_that_weigh_something_in_a_box_are_decoded_again(rows, columns, decoded):
+    image = np.random.default_rng(2).uniform(size=(1, 8, 32, 32)).astype(np.float32)
+    model = ImageModel()
+    scorer = Scorer(Runner(model, choose_device("cpu")), image, UNMIRRORED, EmbeddingCache(0))
+    lower, upper = zip((2, 6), rows, columns, strict=True)
+    prompt = class_prompt(1, [np.array([lower, upper], float)], 8)
+    edited = scorer.edited(prompt, Progress(None, None))
+    assert model.decoded == decoded
+    assert edited.region == (slice(2, 6), slice(*rows), slice(*columns))
+    torch.testing.assert_close(edited.scores, torch.from_numpy(image[0][edited.region]))
