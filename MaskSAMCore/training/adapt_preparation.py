@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from MaskSAMCore.data.augmentation import cut
-from MaskSAMCore.data.case_cache import CaseCache
+from MaskSAMCore.data.case_cache import CaseCache, StoredArrays
 from MaskSAMCore.data.preprocessing import PreparedCase, nearest_voxels
 from MaskSAMCore.data.splits import cross_validation
 from MaskSAMCore.data.windows import IndexedCase, sample_voxels
@@ -24,7 +24,7 @@ from MaskSAMCore.modeling.masksam.inheritance import fitting_window
 from MaskSAMCore.modeling.refined.network import dilated
 from MaskSAMCore.models.unfinished import STATE
 from MaskSAMCore.training.adapt_clock import Clock
-from MaskSAMCore.training.adapt_task import WHOLE, AdaptOptions, Learning, Task
+from MaskSAMCore.training.adapt_task import WHOLE, AdaptOptions, Learning, Parts, Task
 from MaskSAMCore.training.refinement import (
     MeasuredCase,
     Placement,
@@ -54,6 +54,7 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
     train, held_out = _divided(task)
     config = task.base.config
     placement = Placement(len(task.classes), config.num_classes, spacing, config.window[1:])
+    cache = CaseCache(work / CASES)
     measured: dict[str, MeasuredCase] = {}
     segmenter = task.segmenter()
     began = clock.seconds
@@ -62,8 +63,12 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
         late = clock.seconds - began > _MEASURING_SHARE * 60 * clock.minutes
         enough = bool(measured) and (late or len(measured) >= _MEASURED_CASES)
         if not enough or task.is_partial(name):
-            measured[name] = task.measure(segmenter, name, clock)
-            placement.add(measured[name])
+            case = task.measure(segmenter, name, clock)
+            assert case.image is not None
+            # All images together may not fit into memory. The indexed case replaces this entry.
+            cache.store(name, {"image": case.image})
+            measured[name] = case = replace(case, image=None)
+            placement.add(case)
     if not any((case.corrected > 0).any() for case in measured.values()):
         raise MaskSAMError(f"no case in {task.options.cases} shows a voxel of the checked classes")
     each = (clock.seconds - began) / len(measured)
@@ -83,11 +88,11 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
     # Images that are all small do not tell where in a large one a new class lies.
     anchors = choose_anchors(placement, own, new, large) if large else tuple(sorted(own))
     every = range(1, len(task.classes) + 1)
-    found = [d for case in large for d in distances(case, anchors, spacing, every)]
-    reach = reach_in_voxels(found, spacing)
+    away = [d for case in large for d in distances(case, anchors, spacing, every)]
+    reach = reach_in_voxels(away, spacing)
     former = task.former_refiner
     if former is None:
-        decided = [int(_near(case, anchors, reach).sum()) for case in large]
+        decided = [int(_near(case.found, anchors, reach).sum()) for case in large]
         subdivision = choose_subdivision(
             list(measured.values()), placement, decided, source.config.window
         )
@@ -97,7 +102,9 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
     # The network that the refiner starts as sees voxels of its own size.
     own_voxels = WHOLE if former is None else subdivision
     shown = (name for name, case in measured.items() if (case.corrected > 0).any())
-    examples = (task.prepared(name, own_voxels) for name in islice(shown, _QUERIED_CASES))
+    examples = (
+        _prepared(task, name, own_voxels, measured, cache) for name in islice(shown, _QUERIED_CASES)
+    )
     # The base and the new model segment each of the held-out cases.
     most = max(1, int(_COMPARING_SHARE * 60 * clock.minutes / max(2.5 * each, 1e-3)))
     if task.options.holdout == "auto" and most < len(held_out):
@@ -120,13 +127,15 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
         comparing=2.5 * each * len(held_out) + 3,
         small_images=len(large) < len(measured),
     )
-    cache = CaseCache(work / CASES)
     for number, name in enumerate((*train, *held_out)):
         clock.step(f"Preprocessing case {number + 1} of {len(train) + len(held_out)}")
-        measures = segmenter if name in held_out or task.is_partial(name) else None
-        case = measured.get(name) or task.measure(measures, name, clock)
         region = name in held_out
-        cache.store(name, indexed_case(task, learning, name, case, region).to_arrays())
+        found = measured[name].found if name in measured else None
+        if found is None and (region or task.is_partial(name)):
+            found = task.found(segmenter, task.load(name), clock)
+        prepared = _prepared(task, name, subdivision, measured, cache)
+        cache.store(name, indexed_case(task, learning, name, prepared, found, region).to_arrays())
+        del prepared  # One image at a time is in memory.
     learning = replace(learning, seconds=clock.seconds)
     minutes_left(task.options, learning)
     return learning
@@ -184,6 +193,29 @@ def _divided(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return train, tuple(held_out)
 
 
+def _prepared(
+    task: Task,
+    name: str,
+    subdivision: Parts,
+    measured: Mapping[str, MeasuredCase],
+    cache: CaseCache,
+) -> PreparedCase:
+    """Return a case, which is preprocessed unless it was measured in voxels of the same size.
+
+    Args:
+        task: the task.
+        name: name of the case.
+        subdivision: parts of a voxel of the base's plan.
+        measured: measured cases, by name.
+        cache: cache with their images.
+    """
+    if subdivision != WHOLE or name not in measured:
+        return task.prepared(task.load(name), subdivision)
+    # A copy in memory, because Windows replaces no file that is mapped.
+    image = np.array(StoredArrays(cache.folder / name).read("image"))
+    return PreparedCase(image, measured[name].corrected)
+
+
 def _around_classes(cases: Iterable[PreparedCase], source: MaskSAM) -> Tensor:
     """Return windows around the corrected classes of some cases: (B, C, T, H, W)."""
     windows = []
@@ -197,11 +229,10 @@ def _around_classes(cases: Iterable[PreparedCase], source: MaskSAM) -> Tensor:
 
 
 def _near(
-    case: MeasuredCase, anchors: Sequence[int], reach: tuple[int, int, int]
+    found: NDArray[np.integer], anchors: Sequence[int], reach: tuple[int, int, int]
 ) -> NDArray[np.bool_]:
-    """Return the voxels of a case within reach of the anchor classes that the base finds."""
-    assert case.found is not None
-    anchored = torch.from_numpy(np.isin(case.found, anchors))[None]
+    """Return the voxels within reach of the anchor classes among those that the base finds."""
+    anchored = torch.from_numpy(np.isin(found, anchors))[None]
     return dilated(anchored, reach)[0].numpy()
 
 
@@ -221,7 +252,12 @@ def class_queries(source: MaskSAM, windows: Tensor) -> tuple[int, ...]:
 
 
 def indexed_case(
-    task: Task, learning: Learning, name: str, case: MeasuredCase, region: bool
+    task: Task,
+    learning: Learning,
+    name: str,
+    prepared: PreparedCase,
+    found: NDArray[np.integer] | None,
+    region: bool,
 ) -> IndexedCase:
     """Return a case with its corrected classes, and with voxels that windows are centred on.
 
@@ -229,16 +265,17 @@ def indexed_case(
         task: the task.
         learning: the refiner's place.
         name: name of the case.
-        case: the case on the base's grid.
+        prepared: the case in the refiner's voxels.
+        found: class indices that the base gives, on the base's grid, or None for a case that it has
+            not segmented.
         region: True for the part of the case that the refiner decides about, with a reference.
     """
-    prepared = task.prepared(name, learning.subdivision)
     assert prepared.labelmap is not None
     image, labels = prepared.image, prepared.labelmap.astype(np.uint8)
     near = None
-    if case.found is not None:
-        near = nearest_voxels(_near(case, learning.anchors, learning.reach), labels.shape)
-        unknown = nearest_voxels(task.unknown(name, case.found, learning), labels.shape)
+    if found is not None:
+        near = nearest_voxels(_near(found, learning.anchors, learning.reach), labels.shape)
+        unknown = nearest_voxels(task.unknown(name, found, learning), labels.shape)
         labels[(labels == 0) & unknown] = len(learning.classes) + 1
     classes = np.where(labels > len(learning.classes), 0, labels)
     lowest = tuple(float(channel.min()) for channel in image)

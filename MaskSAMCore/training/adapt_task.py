@@ -212,16 +212,13 @@ class Task:
         (case,) = load_cases(self.corrections.dataset, [name])
         return case
 
-    def prepared(self, name: str, subdivision: Parts) -> PreparedCase:
+    def prepared(self, case: LabelledCase, subdivision: Parts) -> PreparedCase:
         """Return a case with the indices of its corrected classes, 0 for all others.
 
         Args:
-            name: name of the case.
+            case: the case as it was read.
             subdivision: parts of a voxel of the base's plan.
         """
-        return self._prepared(self.load(name), subdivision)
-
-    def _prepared(self, case: LabelledCase, subdivision: Parts) -> PreparedCase:
         corrected = np.zeros_like(case.labelmap)
         checked = self.corrections.checked[case.name]
         for index, class_name in enumerate(self.corrections.dataset.classes, start=1):
@@ -229,20 +226,24 @@ class Task:
                 corrected[case.labelmap == index] = 1 + self.classes.index(class_name)
         return preprocess(case.channels, self.plan.divided(subdivision), corrected)
 
-    def measure(self, segmenter: MaskSegmenter | None, name: str, clock: Clock) -> MeasuredCase:
-        """Preprocess a case, and segment it with the base if its segmenter is given."""
+    def found(
+        self, segmenter: MaskSegmenter, case: LabelledCase, clock: Clock
+    ) -> NDArray[np.uint8]:
+        """Return the class indices that the base's segmenter gives to a case, (D, R, W)."""
+        with segmenter.open(case.channels, cache_bytes=0) as session:
+            scores = session.scores(cancelled=clock.is_cancelled)
+        return scores.classes().to(torch.uint8).numpy()
+
+    def measure(self, segmenter: MaskSegmenter, name: str, clock: Clock) -> MeasuredCase:
+        """Segment a case with the base, and preprocess it."""
         case = self.load(name)
-        found = None
-        if segmenter is not None:
-            with segmenter.open(case.channels, cache_bytes=0) as session:
-                scores = session.scores(cancelled=clock.is_cancelled)
-            found = scores.classes().to(torch.uint8).numpy()
+        found = self.found(segmenter, case, clock)
         volume = case.channels[0]
         axes, _ = axis_mapping(volume.ijk_to_ras, self.plan.orientation)
         depth, rows, columns = (volume.spacing[2 - axis] for axis in axes)
-        prepared = self._prepared(case, WHOLE)
+        prepared = self.prepared(case, WHOLE)
         assert prepared.labelmap is not None
-        return MeasuredCase(prepared.labelmap, found, (depth, rows, columns))
+        return MeasuredCase(prepared.labelmap, found, (depth, rows, columns), prepared.image)
 
     def unknown(
         self, name: str, found: NDArray[np.integer], learning: Learning

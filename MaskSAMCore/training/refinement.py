@@ -33,15 +33,16 @@ class MeasuredCase:
 
     Attributes:
         corrected: (D, R, W), index of the corrected class of each voxel, 0 for all others.
-        found: (D, R, W), class indices that the base gives, or None for a case that it has not
-            segmented.
+        found: (D, R, W), class indices that the base gives.
         spacing: voxel size of the image as it came, in mm along the plan's axes; None for that of
             the plan.
+        image: float32 (C, D, R, W), or None for a case whose image is not in memory.
     """
 
     corrected: NDArray[np.integer]
-    found: NDArray[np.integer] | None = None
+    found: NDArray[np.integer]
     spacing: tuple[float, float, float] | None = None
+    image: NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -68,7 +69,6 @@ class Placement:
 
     def add(self, case: MeasuredCase) -> None:
         """Add a case that the base has segmented."""
-        assert case.found is not None
         pairs = case.corrected.astype(np.int64) * (self.known + 1) + case.found
         counts = np.bincount(pairs.ravel(), minlength=self._overlaps.size)
         self._overlaps += counts.reshape(self._overlaps.shape)
@@ -162,9 +162,7 @@ def choose_givers(cases: Sequence[MeasuredCase]) -> tuple[int, ...]:
     Args:
         cases: cases whose images are not small; without any, only the background is known to.
     """
-    lost = [
-        case.found[case.corrected > 0].astype(np.int64) for case in cases if case.found is not None
-    ]
+    lost = [case.found[case.corrected > 0].astype(np.int64) for case in cases]
     counts = np.bincount(np.concatenate([np.empty(0, np.int64), *lost]), minlength=1)
     found = np.flatnonzero(counts > _GIVER_SHARE * counts.sum()).tolist()
     return tuple(sorted({0, *found}))
@@ -176,7 +174,7 @@ def distances(
     """Return the distances in mm of the voxels of corrected classes from the base's anchor classes;
     infinity in a case in which the base finds no anchor."""
     corrected = np.isin(case.corrected, classes)
-    if case.found is None or not corrected.any():
+    if not corrected.any():
         return []
     known = np.isin(case.found, sorted(anchors))
     if not known.any():

@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MaskSAMCore.data import preprocess
 from MaskSAMCore.data.case_cache import StoredArrays
 from MaskSAMCore.data.corrections import append_case
 from MaskSAMCore.data.window_numbers import WindowNumbers
 from MaskSAMCore.data.windows import CachedCase
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.models import load_bundle
+from MaskSAMCore.training import adapt_task
 from MaskSAMCore.training.adapt_clock import Clock
 from MaskSAMCore.training.adapt_fit import CorrectedWindows
 from MaskSAMCore.training.adapt_preparation import prepare
-from MaskSAMCore.training.adapt_task import AdaptOptions, Task
+from MaskSAMCore.training.adapt_task import WHOLE, AdaptOptions, Task
 from MaskSAMCore.training.run_folder import CASES
 from Testing.helpers.generated import generated_case
 from Testing.helpers.small_bundle import small_bundle
@@ -135,3 +137,28 @@ def test_a_file_names_the_held_out_cases(base: Path, tmp_path: Path):
     file.write_text(json.dumps({"train": [], "val": ["case1"]}), encoding="utf-8")
     learning = prepare(task(base, cases, holdout=file), work, Clock(60.0, None, None))
     assert learning.train == ("case0",) and learning.held_out == ("case1",)
+
+
+def test_every_case_is_preprocessed_once(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cases, work = tmp_path / "cases", tmp_path / "work"
+    work.mkdir()
+    for seed in range(4):
+        add(cases, seed, {"Bright": 1, "Dark": 2}, ["Bright", "Dark"])
+    own = task(base, cases, holdout=1, steps=1)
+    expected = {name: own.prepared(own.load(name), WHOLE) for name in own.corrections.checked}
+    made = []
+
+    def counted(*arguments: object):
+        made.append(preprocess(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(adapt_task, "preprocess", counted)
+    # In so little time only the first case is measured.
+    learning = prepare(own, work, Clock(1e-6, None, None))
+    assert learning.subdivision == WHOLE and len(made) == len(expected) == 4
+    for name in learning.train:
+        stored = StoredArrays(work / CASES / name)
+        np.testing.assert_array_equal(stored.read("image"), expected[name].image)
+        np.testing.assert_array_equal(stored.read("labelmap"), expected[name].labelmap)
