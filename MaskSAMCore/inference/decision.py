@@ -37,7 +37,7 @@ from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.scoring import EditedScores, Shares
 from MaskSAMCore.inference.sliding_window import Region, Shape, hull
 from MaskSAMCore.modeling.layers import continued, linear_weights
-from MaskSAMCore.modeling.refined.network import others_factor
+from MaskSAMCore.modeling.refined.network import decided_shares, others_factor
 
 # A class without boxes gets a voxel that a class with boxes lost only if its score there is more
 # than this share of the score that was lost.
@@ -176,16 +176,12 @@ class RegionScores:
         """Take the decisions of a refiner."""
         values = shares.values
         sample = GridSampler(values.shape[1:], self._shape, self._region)
-        found = [sample(share[sample.source]) for share in values]
-        sums = torch.stack(found).sum(0)
-        # Between voxels that the refiner decides and others, the nearest ones count.
-        self._decides = sums >= 0.5
-        others, *own = (share / sums.clamp(min=0.5) for share in found)
+        found = torch.stack([sample(share[sample.source]) for share in values])
+        self._decides, (others, *own) = decided_shares(found)
         self._refined = dict(zip(shares.classes, own, strict=True))
         best, _ = self._best_without_boxes(self._sample(self._scores[0]))
         total = self._sample(self._scores.sum(0, dtype=torch.float32))
-        factor = others_factor(others, best, total)
-        self._factor = torch.where(self._decides, factor, 1.0)
+        self._factor = others_factor(self._decides, others, best, total)
 
     def decide(self, overwrite: bool = True) -> tuple[Tensor, Tensor]:
         """Apply the decision rule.

@@ -323,26 +323,45 @@ def merged(scores: Tensor, found: Tensor, config: RefinedConfig) -> Tensor:
             zeros where the refiner does not decide.
         config: configuration of the network.
     """
-    sums = found.sum(1)
-    decides = sums >= 0.5
-    others = [index for index in range(scores.shape[1]) if index not in config.refined]
+    decides, (others, *own) = decided_shares(found.movedim(1, 0))
+    rest = [index for index in range(scores.shape[1]) if index not in config.refined]
     total = scores.sum(1)
-    share = others_factor(found[:, 0] / sums * total, scores[:, others].amax(1), total)
-    result = scores * torch.where(decides, share, 1.0)[:, None]
-    for own, index in enumerate(config.refined, start=1):
-        result[:, index] = torch.where(decides, found[:, own] / sums * total, result[:, index])
+    factor = others_factor(decides, others * total, scores[:, rest].amax(1), total)
+    result = scores * factor[:, None]
+    for index, share in zip(config.refined, own, strict=True):
+        result[:, index] = torch.where(decides, share * total, result[:, index])
     return result
 
 
-def others_factor(share: Tensor, best: Tensor, total: Tensor) -> Tensor:
-    """Return the factor of the other classes' scores with which their best has a share.
+def decided_shares(found: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Return the voxels that a refiner decides, and the shares there, which sum to 1.
+
+    Between voxels that it decides and others, the nearest ones count.
 
     Args:
+        found: (R + 1, ...) shares of the refiner's classes, the first that of all others; zeros
+            where the refiner does not decide.
+
+    Returns:
+        bool (...), and for each of the R + 1 classes its shares (...).
+    """
+    sums = found.sum(0)
+    whole = sums.clamp(min=0.5)
+    return sums >= 0.5, [share / whole for share in found]
+
+
+def others_factor(decides: Tensor, share: Tensor, best: Tensor, total: Tensor) -> Tensor:
+    """Return the factor of the other classes' scores with which their best has a share; 1 where the
+    refiner does not decide.
+
+    Args:
+        decides: bool, True for the voxels that the refiner decides.
         share: share of all other classes.
         best: best of their scores.
         total: sum of all scores.
     """
-    return share / torch.maximum(best, (_LEAST_SHARE * total).clamp(min=1e-12))
+    factor = share / torch.maximum(best, (_LEAST_SHARE * total).clamp(min=1e-12))
+    return torch.where(decides, factor, 1.0)
 
 
 def dilated(mask: Tensor, reach: Sequence[int]) -> Tensor:
