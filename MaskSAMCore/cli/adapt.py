@@ -14,6 +14,7 @@ import typer
 
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.cli.train import Report
+from MaskSAMCore.cli.training_options import DEVICE
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.models.unfinished import learning_folder
 
@@ -51,7 +52,7 @@ def adapt(
         help="Cases that are not learned but decide whether the new model is better: with three"
         " cases or more one in five, a number, or a JSON file with their names.",
     ),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
+    device: str = DEVICE,
     threads: int | None = typer.Option(None, min=1, help="Number of threads on a CPU."),
     seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of all random numbers."),
     resume: bool = typer.Option(

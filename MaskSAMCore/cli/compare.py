@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
+from MaskSAMCore.cli.training_options import DEVICE
 from MaskSAMCore.errors import MaskSAMError
 
 _DEFAULT_MINUTES = 60.0
@@ -58,7 +59,7 @@ def compare(
         metavar="KEY=VALUE",
         help="Change a setting of all presets, as in masksam train; repeatable.",
     ),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
+    device: str = DEVICE,
     workers: int = typer.Option(1, min=0, help="Processes that augment windows."),
     seed: int | None = typer.Option(
         None, min=0, max=_LARGEST_SEED, help="Seed of each training, 0 by default."

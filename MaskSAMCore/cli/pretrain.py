@@ -9,6 +9,14 @@ import typer
 
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared
 from MaskSAMCore.cli.train import Report
+from MaskSAMCore.cli.training_options import (
+    DEVICE,
+    SEED,
+    max_minutes_option,
+    resume_option,
+    run_option,
+    stop_after_option,
+)
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import is_image_name
 from MaskSAMCore.io.listing import listed
@@ -28,39 +36,23 @@ def pretrain(
         help="Labelmaps of anything: files, folders of them, or datasets. Slices are synthesised"
         " from them and from random shapes.",
     ),
-    output: Path = typer.Option(..., "-o", "--output", help="Folder of the run."),
+    output: Path = run_option(...),
     validation: list[Path] = typer.Option(
         [],
         help="Labelmaps that are held out and validate, files or folders; repeatable. By default"
         " other slices of LABELMAPS validate.",
     ),
-    max_minutes: float | None = typer.Option(
-        None,
-        min=0.01,
-        help="Time budget over all resumed parts, 480 by default; with --resume, it replaces the"
-        " run's budget.",
-    ),
+    max_minutes: float | None = max_minutes_option(", 480 by default"),
     iterations: int | None = typer.Option(
         None,
         min=1,
         help="Number of steps over all resumed parts, in place of --max-minutes: for a processor"
         " that is often busy with other work.",
     ),
-    resume: bool = typer.Option(
-        False, "--resume", help="Continue the run in -o with its own labelmaps and seed."
-    ),
-    stop_after: float | None = typer.Option(
-        None,
-        "--stop-after",
-        min=0.0,
-        metavar="MINUTES",
-        help="End this part of the training after some minutes, with a checkpoint for --resume."
-        " Ctrl-C and SIGTERM do the same at once.",
-    ),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
-    seed: int = typer.Option(
-        0, min=0, max=2**32 - 1, help="Seed of all random numbers; a resumed run keeps its own."
-    ),
+    resume: bool = resume_option("labelmaps"),
+    stop_after: float | None = stop_after_option("Ctrl-C and SIGTERM"),
+    device: str = DEVICE,
+    seed: int = SEED,
     learning_rate: float = typer.Option(1e-3, min=0.0, help="Initial learning rate."),
     batch: int = typer.Option(8, min=1, help="Number of slices in a step."),
     objects: int = typer.Option(

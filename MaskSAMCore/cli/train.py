@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
+from MaskSAMCore.cli.training_options import (
+    DEVICE,
+    SEED,
+    max_minutes_option,
+    resume_option,
+    run_option,
+    stop_after_option,
+)
 from MaskSAMCore.errors import MaskSAMError
 
 if TYPE_CHECKING:
@@ -55,7 +63,7 @@ def train(
         help="nnU-Net dataset folder: imagesTr, labelsTr, dataset.json. Without imagesTr, images"
         " are synthesised from the labelmaps. Only --plan works without it.",
     ),
-    output: Path | None = typer.Option(None, "-o", "--output", help="Folder of the run."),
+    output: Path | None = run_option(None),
     preset: str = typer.Option(
         "tiny",
         help="Network and hyperparameters: tiny, compact, compact_decoder, brain; acdc, synapse,"
@@ -115,15 +123,9 @@ def train(
         help="Window of the network along depth, rows and columns in voxels, such as 4,256,256; by"
         " default the preset's.",
     ),
-    max_minutes: float | None = typer.Option(
-        None,
-        min=0.01,
-        help="Time budget over all resumed parts; with --resume, it replaces the run's budget.",
-    ),
-    resume: bool = typer.Option(
-        False, "--resume", help="Continue the run in -o with its own preset, split and seed."
-    ),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
+    max_minutes: float | None = max_minutes_option(),
+    resume: bool = resume_option("preset, split"),
+    device: str = DEVICE,
     devices: int = typer.Option(1, min=1, help="Number of devices; on a CPU, of processes."),
     accumulate: int = typer.Option(
         1,
@@ -138,13 +140,8 @@ def train(
         help="Compute activations again in the backward pass instead of keeping them: slower, and"
         " needs less memory.",
     ),
-    stop_after: float | None = typer.Option(
-        None,
-        "--stop-after",
-        min=0.0,
-        metavar="MINUTES",
-        help="End this part of the training after some minutes, with a checkpoint for --resume,"
-        " before the time of a job is over. SIGTERM and SIGUSR1 do the same at once.",
+    stop_after: float | None = stop_after_option(
+        "SIGTERM and SIGUSR1", ", before the time of a job is over"
     ),
     workers: int = typer.Option(
         1,
@@ -152,12 +149,7 @@ def train(
         help="Number of processes for each device that prepare windows. A GPU synthesises images"
         " itself unless there are two or more.",
     ),
-    seed: int = typer.Option(
-        0,
-        min=0,
-        max=2**32 - 1,
-        help="Seed of all random numbers; a resumed run keeps its own.",
-    ),
+    seed: int = SEED,
     sam_checkpoint: Path | None = typer.Option(
         None, help="Official SAM weights, for presets with a frozen SAM."
     ),

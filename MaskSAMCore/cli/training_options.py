@@ -1,0 +1,63 @@
+"""Options that the commands share which train a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+DEVICE = typer.Option("auto", help="auto, cpu, cuda or mps.")
+SEED = typer.Option(
+    0, min=0, max=2**32 - 1, help="Seed of all random numbers; a resumed run keeps its own."
+)
+
+
+def run_option(default: Any) -> Any:
+    """Return the option of the folder of a run.
+
+    Args:
+        default: None, or ``...`` where the option is required.
+    """
+    return typer.Option(default, "-o", "--output", help="Folder of the run.")
+
+
+def max_minutes_option(default: str = "") -> Any:
+    """Return the option of a time budget.
+
+    Args:
+        default: text about the budget without the option.
+    """
+    return typer.Option(
+        None,
+        min=0.01,
+        help=f"Time budget over all resumed parts{default}; with --resume, it replaces the run's"
+        " budget.",
+    )
+
+
+def resume_option(kept: str) -> Any:
+    """Return the option that continues a run.
+
+    Args:
+        kept: text that lists the choices, besides the seed, that the run keeps.
+    """
+    return typer.Option(
+        False, "--resume", help=f"Continue the run in -o with its own {kept} and seed."
+    )
+
+
+def stop_after_option(stops: str, purpose: str = "") -> Any:
+    """Return the option that ends a part of a training.
+
+    Args:
+        stops: text that lists the signals with the same effect.
+        purpose: text about the use of the option.
+    """
+    return typer.Option(
+        None,
+        "--stop-after",
+        min=0.0,
+        metavar="MINUTES",
+        help="End this part of the training after some minutes, with a checkpoint for"
+        f" --resume{purpose}. {stops} do the same at once.",
+    )
