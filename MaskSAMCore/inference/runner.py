@@ -85,7 +85,7 @@ class Runner:
         return [items[i : i + together] for i in range(0, len(items), together)], 1
 
     @torch.inference_mode()
-    def encode(self, images: Tensor, fine: Tensor | None = None) -> Any:
+    def encode(self, images: Tensor, fine: Tensor | None = None, small: bool | None = None) -> Any:
         """Return the embedding of windows, float32 on the device.
 
         Encoding takes most of the time and runs in mixed precision if the device has it. Decoding
@@ -94,11 +94,13 @@ class Runner:
         Args:
             images: (B, C, T, H, W).
             fine: the same windows in the voxels of the refined classes, if these are smaller.
+            small: what :meth:`.Network.is_small` says of the image that they show.
         """
         device = self.device
         both = (images,) if fine is None else (images, fine)
+        known: dict[str, Any] = {} if small is None else {"small": small}
         with mixed_precision(device):
-            embedding = self.model.encode(*(part.to(device) for part in both))
+            embedding = self.model.encode(*(part.to(device) for part in both), **known)
         return map_tensors(embedding, lambda t: t.float() if t.is_floating_point() else t)
 
     @torch.inference_mode()

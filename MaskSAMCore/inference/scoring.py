@@ -142,6 +142,7 @@ class Scorer:
         self._fine_lowest = self._lowest
         if fine is not None:
             self._fine_lowest = torch.from_numpy(fine.min((1, 2, 3)))
+        self._small = runner.model.is_small(torch.from_numpy(image if fine is None else fine))
         windows = plan_windows(image.shape[1:], runner.window, config.every_slice)
         divided = windows
         if fine is not None:
@@ -261,9 +262,9 @@ class Scorer:
     def _encode(self, views: Sequence[_View]) -> Any:
         images = [self._extract(self.image, view.window, view.flips) for view in views]
         if self._fine is None:
-            return self._runner.encode(torch.stack(images))
+            return self._runner.encode(torch.stack(images), small=self._small)
         fine = [self._extract(self._fine, view.fine, view.flips) for view in views]
-        return self._runner.encode(torch.stack(images), torch.stack(fine))
+        return self._runner.encode(torch.stack(images), torch.stack(fine), self._small)
 
     def _extract(self, image: NDArray[np.float32], window: Window, flips: Flips) -> Tensor:
         """Return a window (C, T, H, W) of an image as a view shows it."""

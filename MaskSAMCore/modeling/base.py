@@ -210,6 +210,18 @@ class Network(nn.Module):
         self.config = config
         self.sam = None
 
+    def is_small(self, image: Tensor) -> bool | None:
+        """Return whether an image shows too little to be decided as others are.
+
+        Args:
+            image: (C, depth, rows, columns), a whole image in the voxels of the refined classes.
+
+        Returns:
+            None for a network that makes no difference; otherwise its :meth:`encode` takes the
+            answer as `small`.
+        """
+        return None
+
     def encode(self, images: Tensor) -> Any:
         """Return the embedding of windows, from which masks are decoded.
 

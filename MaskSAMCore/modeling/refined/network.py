@@ -36,10 +36,13 @@ class RefinedEmbedding:
     Attributes:
         fine: (B, C, T, H, W) in the refiner's voxels, which it encodes where it is needed.
         base: embedding of the base.
+        small: whether the image that the windows show is small, see
+            :meth:`RefinedNetwork.is_small`; None if each window is an image of its own.
     """
 
     fine: Tensor
     base: Any
+    small: bool | None = None
 
 
 @dataclass
@@ -96,19 +99,28 @@ class RefinedNetwork(Network):
         self.base = build_model(config.base)
         self.refiner = build_model(config.refiner)
 
-    def encode(self, images: Tensor, fine: Tensor | None = None) -> RefinedEmbedding:
+    def is_small(self, image: Tensor) -> bool:
+        """Return whether an image shows no more than the surroundings of the refined classes: what
+        it shows is no larger than the refiner's window, and much smaller than the base's."""
+        return self._small_part(image) is not None
+
+    def encode(
+        self, images: Tensor, fine: Tensor | None = None, small: bool | None = None
+    ) -> RefinedEmbedding:
         """Return the embedding of windows.
 
         Args:
             images: (B, C, T, H, W).
             fine: the same windows in the refiner's voxels; None divides those of the images.
+            small: whether the image that they show is small, see :meth:`is_small`; None if each of
+                them is an image of its own.
         """
         self.check_window(images)
         if fine is None:
             fine = images
             for axis, parts in enumerate(self.config.subdivision, start=2):
                 fine = fine.repeat_interleave(parts, axis) if parts > 1 else fine
-        return RefinedEmbedding(fine, self.base.encode(images))
+        return RefinedEmbedding(fine, self.base.encode(images), small)
 
     def decode(
         self, embedding: RefinedEmbedding, prompts: BoxPrompts | None = None
@@ -158,7 +170,7 @@ class RefinedNetwork(Network):
     ) -> RefinedPrediction:
         """Return a prediction of the base with the refiner's decisions."""
         scores = prediction.semantic()
-        near = self.decided(embedding.fine, scores)
+        near = self.decided(embedding.fine, scores, embedding.small)
         found = self._refiner_shares(embedding.fine, near)
         count = self.config.num_classes - self.config.base.num_classes
         new = scores.new_zeros(len(scores), count, *scores.shape[2:])
@@ -167,35 +179,43 @@ class RefinedNetwork(Network):
             never = logits.new_full((*logits.shape[:-1], count), _NEVER)
             logits = torch.cat([logits[..., :-1], never, logits[..., -1:]], -1)
         scores = torch.cat([scores, new], 1)
-        for index, image in enumerate(embedding.fine):
-            if self._small_part(image) is not None:
+        for index, part in enumerate(self._small_parts(embedding.fine, embedding.small)):
+            if part is not None:
                 # What the base finds in an image that shows so little of its surroundings is noise.
-                scores[index], scores[index, 0] = 0, 1
+                scores[index] = 0
+                scores[index, 0] = 1
         return RefinedPrediction(self.config, scores, found, logits, prediction.boxes)
 
-    def decided(self, fine: Tensor, scores: Tensor) -> Tensor:
+    def decided(self, fine: Tensor, scores: Tensor, small: bool | None = None) -> Tensor:
         """Return the refiner's voxels that it decides about: bool (B, T, H, W).
 
         These are the voxels near the base's anchor classes that the base gives to these, to refined
-        classes or to those that may lose voxels. An image that is no larger than the
-        refiner's window, and much smaller than the base's, shows no more than the surroundings of
-        the refined classes, so that the refiner decides about all of it.
+        classes or to those that may lose voxels. About a small image it decides as a whole.
 
         Args:
             fine: (B, C, T, H, W) in the refiner's voxels.
             scores: (B, K + 1, t, h, w) of the base.
+            small: see :meth:`encode`.
         """
         config, best = self.config, scores.argmax(1)
         near = dilated(_is_one_of(best, config.anchors), config.reach)
         near &= _is_one_of(best, {*config.anchors, *config.refined, *config.givers})
         for axis, parts in enumerate(config.subdivision, start=1):
             near = near.repeat_interleave(parts, axis) if parts > 1 else near
-        for index, image in enumerate(fine):
-            part = self._small_part(image)
+        for index, part in enumerate(self._small_parts(fine, small)):
             if part is not None:
                 near[index] = False
                 near[index][part] = True
         return near
+
+    def _small_parts(
+        self, fine: Tensor, small: bool | None
+    ) -> list[tuple[slice, slice, slice] | None]:
+        """Return what each window of a small image shows, None for windows of other images."""
+        if small is False:
+            # One window may show little of a large image.
+            return [None] * len(fine)
+        return [self._small_part(image) for image in fine]
 
     def _small_part(self, image: Tensor) -> tuple[slice, slice, slice] | None:
         """Return the part of an image (C, T, H, W) that shows something, if that fits the refiner's

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
-from MaskSAMCore.inference.embedding_cache import copy_window
+from MaskSAMCore.inference.device import choose_device
+from MaskSAMCore.inference.embedding_cache import EmbeddingCache, copy_window
+from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.proposals import likely_boxes
+from MaskSAMCore.inference.runner import Runner
+from MaskSAMCore.inference.scoring import Scorer
+from MaskSAMCore.inference.settings import UNMIRRORED
 from MaskSAMCore.modeling import MaskSAM, build_model, read_config
 from MaskSAMCore.modeling.box_prompts import BoxPrompts
 from MaskSAMCore.modeling.masksam.inheritance import inherited_network
@@ -114,6 +120,28 @@ def test_a_small_image_is_segmented_as_by_the_refiner_alone(base: MaskSAM):
     assert torch.equal(best == 2, found.argmax(1) == 3)
     # Nothing else is found in it.
     assert torch.equal(best == 0, found.argmax(1) == 0)
+
+
+@torch.inference_mode()
+def test_a_window_that_shows_little_of_a_large_image_is_decided_as_others_are(base: MaskSAM):
+    network = refined_network(base)
+    image = np.zeros((1, 5, 32, 40), np.float32)
+    image[0, :, :16, :20] = 1 + np.random.default_rng(0).random((5, 16, 20))
+    image[0, :, 25:30, 30:38] = 2
+    scorers = [
+        Scorer(Runner(one, choose_device("cpu")), image, UNMIRRORED, EmbeddingCache(0))
+        for one in (base, network)
+    ]
+    old, new = (scorer.automatic(Progress(None, None)) for scorer in scorers)
+    # The last window shows the second part alone, which would fit the refiner.
+    last = torch.from_numpy(image[None, :, :, 16:, 20:])
+    assert network.is_small(last[0]) and not network.is_small(torch.from_numpy(image))
+    torch.testing.assert_close(new[:3], old)
+    embedding = network.encode(last, small=False)
+    near = network.decided(last, base(last).semantic(), small=False)
+    found, wanted = network.decode(embedding).semantic(), base(last).semantic()
+    far = ~near[:, None].expand(-1, 3, -1, -1, -1)
+    torch.testing.assert_close(found[:, :3][far], wanted[far], rtol=0, atol=0)
 
 
 @torch.inference_mode()
