@@ -17,7 +17,6 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,7 +104,6 @@ def _filled_parts(prompt: ClassPrompt, region: Region) -> Iterator[_Part]:
     edges, present, exact = (
         values[region[DEPTH]] for values in (prompt.edges, prompt.present, prompt.exact)
     )
-    depths = prompt.boxes[:, :, DEPTH] - region[DEPTH].start
     start = 0
     while start < len(present):
         stop = start + 1
@@ -121,9 +119,8 @@ def _filled_parts(prompt: ClassPrompt, region: Region) -> Iterator[_Part]:
                     low, high, (region[COLUMNS], region[ROWS]), strict=True
                 )
             )
-            own = depths[(depths[:, 1] > start) & (depths[:, 0] < stop)]
             ends = (
-                (np.append(own[:, 0], start).min(), np.append(own[:, 1], stop).max()),
+                (start, stop),
                 (low[1] - region[ROWS].start, high[1] - region[ROWS].start),
                 (low[0] - region[COLUMNS].start, high[0] - region[COLUMNS].start),
             )

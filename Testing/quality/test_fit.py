@@ -11,6 +11,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.models.expected_dice import DiceEstimator
 from MaskSAMCore.quality.evaluate import draw_scatter, measure
 from MaskSAMCore.quality.fit import fit_estimator
+from MaskSAMCore.quality.samples import Sample
 from Testing.quality.helpers import samples_of_known_dice
 
 
@@ -25,6 +26,30 @@ def test_expected_dice_follows_the_true_dice_and_the_bound_holds_on_new_results(
     assert measures.mean_error < 0.1
     assert 0.85 <= measures.coverage <= 0.97
     assert measures.told > 0.9
+
+
+def samples_of_unlike_cases(first: int, cases: int = 15, each: int = 8) -> list[Sample]:
+    """Return results whose Dice is that of their case, which no feature but one that is the same in
+    all results of the case could tell."""
+    samples = []
+    for case in range(first, first + cases):
+        rng = np.random.default_rng(case)
+        dice, mark = rng.uniform(0.2, 0.9), rng.uniform(0, 1)
+        for sample in samples_of_known_dice(each, seed=case):
+            sample.features.classes[:, 0] = mark
+            samples.append(replace(sample, case=f"case {case}", dice=np.full(2, dice)))
+    return samples
+
+
+def test_the_bound_holds_on_cases_that_are_unlike_those_of_the_fit():
+    estimator = fit_estimator(samples_of_unlike_cases(0), "sha", {})
+    assert measure(estimator, samples_of_unlike_cases(100), ("one", "two")).coverage > 0.8
+
+
+def test_failed_results_that_look_good_are_counted_as_not_told(estimator):
+    bad = [replace(one, dice=0.2 * one.dice) for one in samples_of_known_dice(80, seed=4)]
+    looks_good = [one for one in bad if one.features.classes[:, 0].min() > 0.85]
+    assert measure(estimator, looks_good, ("one", "two")).told == 0
 
 
 def test_an_estimator_is_the_same_whatever_the_order_of_its_file(estimator):
