@@ -48,7 +48,7 @@ def test_the_bound_holds_on_cases_that_are_unlike_those_of_the_fit():
 
 def test_failed_results_that_look_good_are_counted_as_not_told(estimator):
     bad = [replace(one, dice=0.2 * one.dice) for one in samples_of_known_dice(600, seed=4)]
-    looks_good = [one for one in bad if one.features.classes[:, 0].min() > 0.9]
+    looks_good = [one for one in bad if one.features.classes[:, 0].min() > 0.85]
     assert measure(estimator, looks_good, ("one", "two")).told < 0.5
 
 
