@@ -221,14 +221,9 @@ class Scorer:
                 prompts[view.key] = found
         shape = self.fine_shape if fine else self.image.shape[1:]
         extent = prompt.extent(shape)
-        reached = [view for view in self._views if view.key in prompts]
-        if not reached:
+        if not prompts:
             return EditedScores((slice(0), slice(0), slice(0)), torch.zeros(0, 0, 0))
-        windows = [view.fine if fine else view.window for view in reached]
-        weights = [window.largest_weight(extent) for window in windows]
-        least = LEAST_WEIGHT * max(weights)
-        skipped = min(weights) < least
-        reached = [view for view, weight in zip(reached, weights, strict=True) if weight >= least]
+        reached = self._weighty([view for view in self._views if view.key in prompts], extent, fine)
         region = hull([(view.fine if fine else view.window).image for view in reached])
         total = torch.zeros(1, *(part.stop - part.start for part in region))
 
@@ -246,14 +241,21 @@ class Scorer:
 
         # A few queries take so little time that threads would wait for each other.
         self._process_all(reached, score, add, progress, batch_size=1)
-        if skipped:
-            known = torch.zeros_like(total)
+        if len(reached) < len(prompts):
+            weight = torch.zeros_like(total)
             for view in reached:
                 size = (view.fine if fine else view.window).size
-                self._add(known, torch.ones(1, *size), view, region, fine)
-            total = torch.where(known > 0.5, total / known, total)
+                self._add(weight, torch.ones(1, *size), view, region, fine)
+            total = torch.where(weight > 0.5, total / weight, total)
         whole = EditedScores(region, total[0], prompt.boxes, self.fine_shape if fine else None)
         return whole.cropped(extent)
+
+    def _weighty(self, views: Sequence[_View], extent: Region, fine: bool) -> list[_View]:
+        """Return the views whose windows have more than next to no weight in a region."""
+        windows = [view.fine if fine else view.window for view in views]
+        weights = [window.largest_weight(extent) for window in windows]
+        least = LEAST_WEIGHT * max(weights)
+        return [view for view, weight in zip(views, weights, strict=True) if weight >= least]
 
     def _embedding(self, view: _View) -> Any:
         kept = self._cache.get(view.key, self._runner.device)
