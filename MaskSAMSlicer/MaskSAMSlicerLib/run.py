@@ -216,6 +216,7 @@ class Run:
             session=uuid.uuid4().hex,
             roi=None if roi is None else (list(roi.lower), list(roi.upper)),
             edited=_class_names(boxes),
+            overwrote=bool(boxes) and request.overwrite,
             resample=request.resample,
         )
         return self._worker_request(volumes, roi, boxes)
@@ -377,6 +378,7 @@ class Update(Run):
             record.segment_ids.update(ids)
         record.written.update(sums)
         record.edited = self._boxed
+        record.overwrote = self.request.overwrite
         record.save(node)
         ids = [record.segment_ids.get(name, "") for name in found]
         changed = [change.label.name for change in changes]
@@ -390,7 +392,9 @@ class Update(Run):
         # Names of a model without classes that no longer have a box: their segments are emptied.
         removed = {*record.edited} - {label.name for label in labels}
         labels += [Label(1, name, (0.5, 0.5, 0.5)) for name in sorted(removed)]
-        if self.request.overwrite or self.request.model.needs_boxes:
+        # Without overwriting, classes get back what the boxes of the update before took from them.
+        overwrites = self.request.overwrite or record.overwrote
+        if overwrites or self.request.model.needs_boxes:
             return labels
         boxed = self._now_or_before(record)
         return [label for label in labels if label.name.casefold() in boxed]

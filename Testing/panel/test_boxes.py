@@ -306,6 +306,49 @@ def test_a_box_takes_voxels_of_other_classes_only_if_the_user_allows_it(user, sc
         assert np.array_equal(segment_voxels(node, "Posterior", volume), expected(volume) == 2)
 
 
+@pytest.mark.parametrize("then", ["segment again", "reset"])
+def test_classes_get_back_what_was_taken_once_the_user_forbids_to_overwrite(user, scene, then):
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    automatic = expected(volume)
+    user.ui.overwriteCheckBox.click()
+    move_box(box, (0, 0, 0), (23, 17, 11), volume)
+    user.segment_again()
+    assert segment_voxels(node, "Posterior", volume).sum() < (automatic == 2).sum()
+    user.ui.overwriteCheckBox.click()
+    if then == "segment again":
+        user.segment_again()
+        labels = expected(volume, box)
+    else:
+        user.choose_box("Anterior")
+        user.click(user.ui.resetBoxButton)
+        user.wait()
+        labels = automatic
+    for value, name in ((1, "Anterior"), (2, "Posterior")):
+        assert np.array_equal(segment_voxels(node, name, volume), labels == value), name
+
+
+def test_painted_voxels_stay_when_a_class_gets_back_what_was_taken(user, scene):
+    import slicer
+
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    user.ui.overwriteCheckBox.click()
+    move_box(box, (0, 0, 3), (12, 17, 9), volume)
+    user.segment_again()
+    left = segment_voxels(node, "Posterior", volume)
+    taken = segment_voxels(node, "Anterior", volume)
+    assert left.any() and (taken & (expected(volume) == 2)).any()
+    painted = left.astype(np.uint8)
+    painted[0, :4, 18:] = 1
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName("Posterior")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(painted, node, segment_id, volume)
+    user.ui.overwriteCheckBox.click()
+    user.segment_again()
+    restored = np.where(taken, expected(volume) == 2, painted > 0)
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), restored)
+
+
 @pytest.mark.parametrize("grid", ["oblique", "sagittal"])
 def test_another_segment_loses_only_what_a_class_with_a_box_takes(user, scene, grid):
     import slicer

@@ -40,6 +40,7 @@ class SegmentationRecord:
         segment_ids: segment ID of each class.
         written: checksum of the voxels last written for each class.
         edited: classes whose voxels come from the user's boxes.
+        overwrote: whether these classes were allowed to take voxels from others.
         resample: whether channels were resampled to the grid of the first one.
     """
 
@@ -51,6 +52,7 @@ class SegmentationRecord:
     segment_ids: dict[str, str] = field(default_factory=dict)
     written: dict[str, int] = field(default_factory=dict)
     edited: list[str] = field(default_factory=list)
+    overwrote: bool = False
     resample: bool = False
 
     def save(
