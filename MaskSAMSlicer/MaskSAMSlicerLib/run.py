@@ -324,8 +324,9 @@ class Update(Run):
     """A run that segments again from changed boxes, into the segmentation of an earlier run.
 
     Only classes whose voxels change are written, into their own segments and in one step: whatever
-    the user has painted into other segments stays. The request's boxes are all active boxes: a
-    class without one gets its automatic voxels back.
+    the user has painted into other segments stays, and a segment that the user has removed comes
+    back only for a class with a box. The request's boxes are all active boxes: a class without one
+    gets its automatic voxels back.
 
     Args:
         request: the request; its output is the segmentation, its volumes are ignored.
@@ -358,11 +359,14 @@ class Update(Run):
         node, labelmap = self.request.output, result.labelmap
         record = SegmentationRecord.require(node)  # an undo may have changed it meanwhile
         found = {item.label.name: item for item in found_classes(result)}
+        boxed = self._now_or_before(record)
         changes, sums = [], {}
         for label in self._labels_to_compare(record, result):
             item = found.get(label.name)
             segment_id = record.segment_ids.get(label.name, "")
             segment = node.GetSegmentation().GetSegment(segment_id) if segment_id else None
+            if segment_id and segment is None and label.name.casefold() not in boxed:
+                continue  # the user has removed the segment
             total = 0 if item is None else _checksum(labelmap, item)
             if record.written.get(label.name, 0) != total or (item and segment is None):
                 box = None if item is None else (item.lower, item.upper)
@@ -370,8 +374,7 @@ class Update(Run):
                 sums[label.name] = total
         undo = self._history
         if changes or undo is None:
-            volume_node, boxed = self.request.volumes[0], self._now_or_before(record)
-            changes = with_painted_voxels(node, volume_node, record, changes, boxed)
+            changes = with_painted_voxels(node, self.request.volumes[0], record, changes, boxed)
             undo, ids = replace_voxels(
                 node, volume, changes, record.segment_ids, record.model, undo
             )
