@@ -349,6 +349,25 @@ def test_painted_voxels_stay_when_a_class_gets_back_what_was_taken(user, scene):
     assert np.array_equal(segment_voxels(node, "Posterior", volume), restored)
 
 
+def test_a_segment_that_the_user_has_removed_comes_back_only_with_a_box(user, scene):
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    segments = node.GetSegmentation()
+    segments.RemoveSegment(segments.GetSegmentIdBySegmentName("Posterior"))
+    user.ui.overwriteCheckBox.click()
+    for upper in ((23, 17, 11), (9, 9, 5)):  # the first box would take voxels of the other class
+        move_box(box, (3, 3, 2), upper, volume)
+        user.segment_again()
+        assert segment_names(node) == ["Anterior"]
+    other = box_node("Posterior")
+    move_box(other, (5, 6, 5), (15, 13, 10), volume)
+    user.segment_again()
+    assert segment_names(node) == ["Anterior", "Posterior"]
+    labels = expected(volume, box, other, overwrite=True)
+    assert (labels == 2).any()
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), labels == 2)
+
+
 @pytest.mark.parametrize("grid", ["oblique", "sagittal"])
 def test_another_segment_loses_only_what_a_class_with_a_box_takes(user, scene, grid):
     import slicer
@@ -474,6 +493,50 @@ def test_a_box_outside_the_region_of_the_run_is_refused_without_a_dialog(user, s
     user.wait()
     assert "lies outside the ROI" in user.ui.warningLabel.text
     assert user.status.startswith("Failed") and not host.messages.texts("error")
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["failed", "cancelled"])
+def test_a_drag_during_a_run_that_fails_is_followed_unless_the_user_cancels(user, scene, cancelled):
+    volume = blobs_volume()
+    user.choose_volume(volume)
+    user.ui.roiSelector.setCurrentNode(add_roi((2, 2, 2), (12, 12, 9), GRIDS["LPS"]))
+    user.segment(volume)
+    user.click(user.ui.showBoxesButton)
+    user.ui.liveCheckBox.click()
+    node, box = segmentation(scene), box_node("Anterior")
+    before = segment_voxels(node, "Anterior", volume)
+    # Only the worker knows that this box lies outside the region.
+    drag_to(box, (14, 13, 2), (20, 16, 9), volume)
+    assert user.busy
+    drag_to(box, (3, 3, 2), (9, 9, 5), volume)
+    if cancelled:
+        user.click(user.ui.segmentButton)  # its text is Cancel during a run
+    user.wait()
+    followed = not np.array_equal(segment_voxels(node, "Anterior", volume), before)
+    assert followed == (not cancelled)
+
+
+def test_a_failed_run_after_a_drag_is_not_repeated(user, scene):
+    volume = blobs_volume()
+    user.choose_volume(volume)
+    user.ui.roiSelector.setCurrentNode(add_roi((2, 2, 2), (12, 12, 9), GRIDS["LPS"]))
+    user.segment(volume)
+    user.click(user.ui.showBoxesButton)
+    user.ui.liveCheckBox.click()
+    box = box_node("Anterior")
+    for lower in ((14, 13, 2), (15, 13, 2), (16, 13, 2)):
+        drag_to(box, lower, (20, 16, 9), volume)
+    user.wait()
+    assert not user.busy and user.status.startswith("Failed")
+    assert user.ui.logText.toPlainText().count("Failed") == 2
+
+
+def drag_to(box, lower, upper, volume) -> None:
+    """Move a box to voxel edges, and end the drag."""
+    import slicer
+
+    move_box(box, lower, upper, volume)
+    box.InvokeEvent(slicer.vtkMRMLMarkupsNode.PointEndInteractionEvent)
 
 
 def test_boxes_are_saved_and_loaded(user, scene, tmp_path):

@@ -127,12 +127,18 @@ class BoxUpdates:
             )
         )
         self._results.show(outcome)
-        if self._dragged_again:
-            self.start(after_drag=True)
+        self._follow_drag()
 
     def _on_error(self, error: WorkerError) -> None:
-        self._dragged_again = False
+        if self._task.cancelling or error.kind == "cancelled":
+            self._dragged_again = False
         self._task.fail(error, show=not self._after_drag)
+        self._follow_drag()
+
+    def _follow_drag(self) -> None:
+        """Segment again, once, if a drag has ended during the run that has just ended."""
+        if self._dragged_again:
+            self.start(after_drag=True)
 
 
 class BoxesView(VTKObservationMixin):
