@@ -65,6 +65,11 @@ class Learner:
     def open(self) -> None:
         self.ui.learnButton.collapsed = False
 
+    def open_again(self) -> None:
+        """Collapse and open the section, which then reads the segments anew."""
+        self.ui.learnButton.collapsed = True
+        self.open()
+
     def tick(self, volume: str, segment: str, ticked: bool = True) -> None:
         import qt
 

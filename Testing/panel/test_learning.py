@@ -20,7 +20,7 @@ from Testing.helpers.known_learning import AFTER, BEFORE
 from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.time_limits import LONG
-from Testing.panel.helpers import User, blobs_volume, segmentations
+from Testing.panel.helpers import User, blobs_volume, box_node, move_box, segmentations
 from Testing.panel.learner import Learner
 from Testing.slicer.helpers import GRIDS, add_volume, matrix, segment_voxels, turn
 
@@ -182,6 +182,60 @@ def test_segments_changed_meanwhile_are_ticked_and_choices_of_the_user_stay(lear
     assert learner.shown["head"]["Posterior"] == (True, "removed")
     scene.RemoveNode(volume)
     learner.user.wait(lambda: learner.shown == {}, "the removal of the row")
+
+
+def test_what_an_undo_or_redo_brings_back_is_corrected_only_if_the_user_has_changed_it(
+    learner, scene
+):
+    user, ui = learner.user, learner.user.ui
+    untouched = blobs_volume(name="untouched")
+    user.segment(untouched)
+    for button in (ui.undoButton, ui.redoButton):
+        user.click(button)
+        learner.open_again()
+        assert learner.shown == {}
+    segment_in_box(user, (3, 3, 2), (9, 9, 5), untouched)
+    for button in (ui.undoButton, ui.redoButton, ui.undoButton):
+        user.click(button)
+        learner.open_again()
+        assert learner.shown == {}
+    # The user paints into one class, and then a box changes the other one.
+    node = segmentations(scene)[-1]
+    paint(node, "Posterior", untouched, slice(12, 17))
+    segment_in_box(user, (3, 3, 2), (8, 7, 5), untouched)
+    for button in (None, ui.undoButton, ui.redoButton):
+        if button is not None:
+            user.click(button)
+        learner.open_again()
+        assert learner.shown["untouched"] == {
+            "Anterior": (False, "unchanged"),
+            "Posterior": (True, "corrected"),
+        }
+
+
+def segment_in_box(user: User, lower, upper, volume) -> None:
+    """Show the boxes, move the one of Anterior, and segment again."""
+    user.ui.showBoxesButton.setChecked(True)
+    move_box(box_node("Anterior"), lower, upper, volume)
+    user.segment_again()
+
+
+def test_corrections_that_a_run_has_replaced_are_found_after_its_undo(learner, scene):
+    volume, node = corrected(learner.user, "head")
+    learner.user.ui.outputSelector.setCurrentNode(node)
+    learner.user.choose_rule("replace")
+    learner.user.segment(volume)
+    learner.open_again()
+    assert learner.shown == {}
+    learner.user.click(learner.user.ui.undoButton)
+    learner.open_again()
+    assert learner.shown["head"] == {
+        "Anterior": (True, "corrected"),
+        "Posterior": (False, "unchanged"),
+    }
+    learner.user.click(learner.user.ui.redoButton)
+    learner.open_again()
+    assert not any(ticked for ticked, _state in learner.shown.get("head", {}).values())
 
 
 def test_segmenting_goes_on_while_a_model_learns_at_low_priority(learner, scene):

@@ -13,7 +13,12 @@ from slicer.i18n import tr as _
 from MaskSAMCore.geometry import Box, Volume, crop
 from MaskSAMCore.labels import Label
 from MaskSAMSlicerLib.mrml.channels import not_on_one_grid, on_other_grids
-from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, checksums, volumes_of
+from MaskSAMSlicerLib.mrml.run_record import (
+    UNKNOWN_CHECKSUM,
+    SegmentationRecord,
+    checksums,
+    volumes_of,
+)
 from MaskSAMSlicerLib.mrml.segments import labelmap_of
 from MaskSAMSlicerLib.mrml.volumes import is_image, volume_from_node
 from MaskSAMSlicerLib.worker.jobs import CorrectedCase
@@ -78,7 +83,7 @@ def images_of(node: vtkMRMLSegmentationNode) -> list[vtkMRMLScalarVolumeNode]:
 def is_corrected(node: vtkMRMLSegmentationNode) -> bool:
     """Return whether the user has corrected the result of a run on a volume in the scene."""
     record, volumes = SegmentationRecord.load(node), images_of(node)
-    if record is None or not record.written or not volumes:
+    if record is None or not any(record.written.values()) or not volumes:
         return False
     try:
         states = class_states(node, volumes[0], ())
@@ -116,13 +121,17 @@ def class_states(
         segment = segmentation.GetSegment(segment_id)
         if segment_id not in made:
             state = ADDED
-        elif not record.written or record.written.get(made[segment_id], 0) == sums.get(value, 0):
+        elif not record.written or record.written.get(made[segment_id], 0) in (
+            sums.get(value, 0),
+            UNKNOWN_CHECKSUM,
+        ):
             state = UNCHANGED
         else:
             state = CHANGED
         states.append(ClassState(segment.GetName(), tuple(segment.GetColor()), state))
     present = {one.name.casefold() for one in states}
-    lost = {name for one, name in made.items() if one not in ids}
+    # A class whose segment an undo took away has the checksum of no voxels.
+    lost = {name for one, name in made.items() if one not in ids and record.written.get(name) != 0}
     missing = {label.name: label.color for label in labels}
     missing.update({name: (0.5, 0.5, 0.5) for name in lost if name not in missing})
     for name, color in missing.items():

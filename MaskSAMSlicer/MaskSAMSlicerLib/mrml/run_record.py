@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _ATTRIBUTE = "MaskSAM.Run"
 _VOLUME = "MaskSAM.Volume"
-# No class has this checksum.
-_UNKNOWN_CHECKSUM = -1
+# Scenes of earlier versions hold this checksum for all classes after an undo or redo.
+UNKNOWN_CHECKSUM = -1
 
 Edges = tuple[list[float], list[float]]
 
@@ -129,11 +129,43 @@ def same_region(one: Edges | None, other: Edges | None) -> bool:
     return bool(shared > 0.5 * min((b - a).prod(), (d - c).prod()))
 
 
-def forget_checksums(node: vtkMRMLSegmentationNode | None) -> None:
-    """Make the next update write all segments: an undo or redo has changed their voxels."""
-    record = SegmentationRecord.load(node)
-    if record is not None:
-        record.written = dict.fromkeys(record.segment_ids, _UNKNOWN_CHECKSUM)
+@dataclass(frozen=True)
+class RecordState:
+    """The record of a segmentation at a time, for an undo or redo that restores its segments.
+
+    Attributes:
+        record: the record; None before the first run.
+        volume_ids: node IDs of the segmented volumes.
+    """
+
+    record: SegmentationRecord | None
+    volume_ids: tuple[str, ...]
+
+    @classmethod
+    def of(cls, node: vtkMRMLSegmentationNode | None) -> RecordState:
+        """Return the present state; an empty one for a node that was removed."""
+        count = 0 if node is None else node.GetNumberOfNodeReferences(_VOLUME)
+        ids = tuple(node.GetNthNodeReferenceID(_VOLUME, index) for index in range(count))
+        return cls(SegmentationRecord.load(node), ids)
+
+    def restore(self, node: vtkMRMLSegmentationNode | None) -> None:
+        """Note the segments and checksums of this state in the record of a segmentation.
+
+        The model, the session, the ROI and the proposals stay those of the last run, which the next
+        update continues. Classes that only this run has made get the checksum of no voxels.
+        """
+        now = RecordState.of(node)
+        record, before = now.record, self.record or SegmentationRecord("")
+        if record is None:
+            return
+        kind, other = ((one.model, one.roi) for one in (record, before))
+        if kind == other and now.volume_ids == self.volume_ids:
+            record.segment_ids, record.written = before.segment_ids, before.written
+        else:
+            kept = {*record.segment_ids.items()} & {*before.segment_ids.items()}
+            record.written = dict.fromkeys(record.segment_ids, 0)
+            record.written.update({name: before.written.get(name, 0) for name, _id in kept})
+        record.edited, record.overwrote = before.edited, before.overwrote
         record.save(node)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import slicer
 
+from MaskSAMSlicerLib.mrml.run_record import RecordState
+
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
 
@@ -15,7 +17,7 @@ _MAX_STATES = 20
 
 
 class UndoHistory:
-    """Earlier states of a segmentation's segments.
+    """Earlier states of a segmentation's segments, and of the record of the run that made them.
 
     Once anything else has changed the segments, nothing can be undone or redone: that would lose
     the other change.
@@ -34,11 +36,14 @@ class UndoHistory:
         self._history = slicer.vtkSegmentationHistory()
         self._history.SetMaximumNumberOfStates(_MAX_STATES)
         self._history.SetSegmentation(self._segmentation)
-        self._history.SaveState()
+        # States of the record by their number, and the number of the present one.
+        self._records: dict[int, RecordState] = {}
+        self._number = 0
+        self.node_id = node.GetID()
+        self._save()
         self._observer_tags: list[int] = []
         self._ignore_changes = False
         self._outdated = False
-        self.node_id = node.GetID()
 
     def save(self) -> None:
         """Save the present state before another change.
@@ -46,9 +51,9 @@ class UndoHistory:
         If anything else has changed the segments, earlier states are dropped.
         """
         if self._outdated:
-            self._history.RemoveAllStates()
+            self._remove_states()
             self._outdated = False
-        self._history.SaveState()
+        self._save()
 
     @contextmanager
     def own_change(self) -> Iterator[None]:
@@ -76,7 +81,7 @@ class UndoHistory:
         for tag in self._observer_tags:
             self._segmentation.RemoveObserver(tag)
         self._observer_tags.clear()
-        self._history.RemoveAllStates()
+        self._remove_states()
         self._outdated = True
 
     @property
@@ -91,15 +96,36 @@ class UndoHistory:
 
     def undo(self) -> None:
         """Restore the previous state."""
-        self._restore(self._history.RestorePreviousState)
+        if self.can_undo:
+            self._restore(self._history.RestorePreviousState, -1)
 
     def redo(self) -> None:
         """Restore the next state."""
-        self._restore(self._history.RestoreNextState)
+        if self.can_redo:
+            self._restore(self._history.RestoreNextState, 1)
 
-    def _restore(self, restore: Callable[[], object]) -> None:
+    def _save(self) -> None:
+        """Save the present state, which has no next one any more."""
+        records = {number: one for number, one in self._records.items() if number < self._number}
+        self._records = {**records, self._number: RecordState.of(self._node())}
+        self._number += 1
+        self._history.SaveState()
+
+    def _remove_states(self) -> None:
+        self._records = {}
+        self._history.RemoveAllStates()
+
+    def _restore(self, restore: Callable[[], object], step: int) -> None:
+        self._records.setdefault(self._number, RecordState.of(self._node()))
+        self._number += step
         with self.own_change():
+            # The record comes first, for all that the change of the segments causes.
+            if self._number in self._records:
+                self._records[self._number].restore(self._node())
             restore()
+
+    def _node(self) -> vtkMRMLSegmentationNode | None:
+        return slicer.mrmlScene.GetNodeByID(self.node_id)
 
     def _on_change(self, *_event: object) -> None:
         if not self._ignore_changes:

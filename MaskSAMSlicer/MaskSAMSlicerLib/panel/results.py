@@ -23,7 +23,7 @@ from MaskSAMCore.volumetry import (
     volume_table,
     write_volume_table,
 )
-from MaskSAMSlicerLib.mrml.run_record import forget_checksums, volumes_of
+from MaskSAMSlicerLib.mrml.run_record import volumes_of
 from MaskSAMSlicerLib.mrml.segment_editor import edit
 from MaskSAMSlicerLib.mrml.sequences import FrameSequence
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
@@ -366,14 +366,12 @@ class ResultsView(VTKObservationMixin):
     def _undo(self, _checked: bool = False) -> None:
         if self._outcome.undo.can_undo:
             self._outcome.undo.undo()
-            forget_checksums(self._node())
         self._show_info()
         self._update_buttons()
 
     def _redo(self, _checked: bool = False) -> None:
         if self._outcome.undo.can_redo:
             self._outcome.undo.redo()
-            forget_checksums(self._node())
         self._show_info()
         self._update_buttons()
 
