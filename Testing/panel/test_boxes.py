@@ -328,6 +328,21 @@ def test_classes_get_back_what_was_taken_once_the_user_forbids_to_overwrite(user
         assert np.array_equal(segment_voxels(node, name, volume), labels == value), name
 
 
+def test_what_was_taken_is_given_back_after_an_undo_too(user, scene):
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    user.ui.overwriteCheckBox.click()
+    move_box(box, (0, 0, 0), (23, 17, 11), volume)
+    user.segment_again()
+    taken = segment_voxels(node, "Posterior", volume)
+    user.ui.overwriteCheckBox.click()
+    for _ in range(2):
+        user.segment_again()
+        assert np.array_equal(segment_voxels(node, "Posterior", volume), expected(volume) == 2)
+        user.click(user.ui.undoButton)
+        assert np.array_equal(segment_voxels(node, "Posterior", volume), taken)
+
+
 def test_painted_voxels_stay_when_a_class_gets_back_what_was_taken(user, scene):
     import slicer
 

@@ -126,6 +126,19 @@ def test_the_result_in_an_roi_is_cropped_to_it_with_all_that_was_drawn(known, be
     np.testing.assert_allclose(*places)
 
 
+def test_classes_of_an_unknown_checksum_do_not_count_as_corrected(known):
+    from MaskSAMSlicerLib.mrml.corrections import class_states, is_corrected
+    from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord
+
+    volume = add_volume(two_blobs(), GRIDS["LPS"])
+    node = known.segment(volume, model="threshold")
+    record = SegmentationRecord.load(node)
+    record.written = dict.fromkeys(record.written, -1)  # as earlier versions did after an undo
+    record.save(node)
+    assert {one.state for one in class_states(node, volume, LABELS)} == {"unchanged"}
+    assert not is_corrected(node)
+
+
 @pytest.mark.parametrize(
     ("case", "message"),
     [
