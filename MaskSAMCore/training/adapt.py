@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
+from MaskSAMCore.data.dataset import LabelledCase
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.inference import MaskSegmenter
@@ -46,7 +47,9 @@ class AdaptResult:
     Attributes:
         kept: True if the new model was written; False if it was no better.
         before: Dice of each corrected class on the held-out cases before; 0 for a class that the
-            model did not have. Empty where no case was held out.
+            model did not have. To find none of a class in a case without it counts 1. Empty where
+            nothing can be compared: no case was held out, or none shows a corrected class and
+            neither model finds one.
         after: Dice of the same classes with the new model.
         held_out: names of the held-out cases.
         bundle: folder of the new bundle, or None.
@@ -123,7 +126,7 @@ def adapt(
         after=after,
         held_out=learning.held_out,
         bundle=options.output if kept else None,
-        message=_message(options, before, after, bool(kept)),
+        message=_message(options, learning, before, after, bool(kept)),
     )
 
 
@@ -136,10 +139,19 @@ def _check_options(options: AdaptOptions) -> None:
 
 
 def _message(
-    options: AdaptOptions, before: Mapping[str, float], after: Mapping[str, float], kept: bool
+    options: AdaptOptions,
+    learning: Learning,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    kept: bool,
 ) -> str:
-    if not before:
+    if not learning.held_out:
         return f"'{options.name}' is written; no case was held out to compare it with"
+    if not before:
+        return (
+            f"'{options.name}' is written, but cannot be compared: no held-out case shows a checked"
+            " class, and neither model finds one there"
+        )
     old, new = (float(np.mean(list(scores.values()))) for scores in (before, after))
     change = f"mean Dice of the held-out cases {old:.3f} before, {new:.3f} after"
     if kept:
@@ -154,10 +166,11 @@ def _compare(
     labels: Sequence[Label],
     clock: Clock,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the Dice of the corrected classes on the held-out cases, before and after."""
+    """Return the Dice of the corrected classes on the held-out cases, before and after.
+
+    A class that no held-out case shows and that neither model finds there is left out.
+    """
     bundle = task.bundle
-    if not learning.held_out:
-        return {}, {}
     former = MaskSegmenter.from_bundle(replace(bundle, estimator=None), None, task.device)
     new = MaskSegmenter(
         network,
@@ -168,26 +181,53 @@ def _compare(
         background_weight=bundle.background_weight,
         mirror=task.mirror,
     )
-    scores: dict[str, tuple[list[float], list[float]]] = {}
+    before: dict[str, list[float]] = {}
+    after: dict[str, list[float]] = {}
     for name in learning.held_out:
         case = task.load(name)
-        for which, segmenter in enumerate((former, new)):
+        checked = {
+            class_name: index
+            for index, class_name in enumerate(task.corrections.dataset.classes, start=1)
+            if class_name in task.corrections.checked[name]
+        }
+        for segmenter, scores in ((former, before), (new, after)):
             clock.step("Comparing")
-            found = segmenter.segment(case.channels, cancelled=clock.is_cancelled).labelmap
-            values = {label.name.casefold(): label.value for label in segmenter.labels}
-            for own, class_name in enumerate(task.corrections.dataset.classes, start=1):
-                if class_name not in task.corrections.checked[name]:
-                    continue
-                value = values.get(class_name.casefold(), -1)
-                (dice,) = dice_scores(
-                    (found == value).astype(np.uint8), (case.labelmap == own).astype(np.uint8), [1]
-                )
-                if dice == dice:
-                    scores.setdefault(class_name, ([], []))[which].append(dice)
-    return tuple(  # type: ignore[return-value]
-        {name: float(np.mean(pair[which])) if pair[which] else 1.0 for name, pair in scores.items()}
-        for which in (0, 1)
-    )
+            for class_name, dice in _class_dice(segmenter, case, checked, clock).items():
+                scores.setdefault(class_name, []).append(dice)
+    compared = [name for name in before if not np.isnan([*before[name], *after[name]]).all()]
+    return _means(before, compared), _means(after, compared)
+
+
+def _class_dice(
+    segmenter: MaskSegmenter, case: LabelledCase, names: Mapping[str, int], clock: Clock
+) -> dict[str, float]:
+    """Return the Dice of some classes on a case, NaN for one that is neither there nor found.
+
+    Args:
+        segmenter: segmenter of the model.
+        case: the case with its reference.
+        names: value in the reference of each class name.
+        clock: clock that knows whether the user has cancelled.
+    """
+    found = segmenter.segment(case.channels, cancelled=clock.is_cancelled).labelmap
+    values = {label.name.casefold(): label.value for label in segmenter.labels}
+    scores = {}
+    for name, own in names.items():
+        mask = found == values.get(name.casefold(), -1)
+        (scores[name],) = dice_scores(
+            mask.astype(np.uint8), (case.labelmap == own).astype(np.uint8), [1]
+        )
+    return scores
+
+
+def _means(scores: Mapping[str, Sequence[float]], names: Sequence[str]) -> dict[str, float]:
+    """Return the mean Dice of some classes over cases; to find nothing where nothing is counts 1.
+
+    Args:
+        scores: Dice of each class on each case, NaN where it is neither there nor found.
+        names: names of the classes.
+    """
+    return {name: float(np.nan_to_num(scores[name], nan=1.0).mean()) for name in names}
 
 
 def _save(

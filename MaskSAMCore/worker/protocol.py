@@ -803,7 +803,7 @@ class AdaptResult:
     Attributes:
         kept: False if the new model is not better, so that it was not written.
         before: Dice of each class on the cases held out, with the model that was adapted; empty
-            where no case was held out.
+            where nothing can be compared.
         after: Dice of each class with the new model.
         held_out: names of the cases held out.
         message: one line for the user.

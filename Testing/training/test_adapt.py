@@ -9,20 +9,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from MaskSAMCore.data.corrections import append_case
 from MaskSAMCore.errors import Cancelled, MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.io.files import read_json, write_json
+from MaskSAMCore.modeling import MaskSAM
+from MaskSAMCore.modeling.masksam.inheritance import inherited_network
 from MaskSAMCore.models import load_bundle
 from MaskSAMCore.models.catalog import DESCRIPTION
 from MaskSAMCore.models.expected_dice import QUALITY, write_estimator
 from MaskSAMCore.models.unfinished import learning_folder, unfinished_learning
+from MaskSAMCore.training import adapt as adaptation
 from MaskSAMCore.training.adapt import AdaptOptions, AdaptResult, adapt
+from MaskSAMCore.training.adapt_task import Learning, Task
 from MaskSAMCore.training.export import export_run
 from Testing.helpers.estimators import known_estimator
 from Testing.helpers.generated import generated_case
+from Testing.helpers.small_bundle import small_bundle
 
 VALUES = {"Bright": 10, "Dark": 300}
 GRID = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -260,6 +266,43 @@ def test_a_model_that_is_not_better_is_not_written(base: Path, tmp_path: Path):
     assert not result.kept and result.bundle is None and "not better" in result.message
     assert set(result.before) == set(result.after) == {"Bright"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cases"]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "dice", "message"),
+    [
+        (["case21"], {}, "cannot be compared"),
+        (["case20", "case21"], {"Lesion": 0.5}, "0.500 before, 0.500 after"),
+    ],
+)
+def test_to_find_nothing_in_a_held_out_case_without_the_class_is_right(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    held_out: list[str],
+    dice: dict[str, float],
+    message: str,
+):
+    for seed in range(20, 23):
+        image, labelmap = generated_case(seed)
+        lesion = (labelmap == 1).astype(np.uint8) * (seed != 21)
+        volume = Volume(image, GRID)
+        append_case(tmp_path / "cases", [volume], lesion, {"Lesion": 1}, ["Lesion"], f"case{seed}")
+
+    def refiner_that_finds_nothing(task: Task, learning: Learning, *_: object) -> MaskSAM:
+        source, origins = task.source(learning.origins)
+        refiner = inherited_network(source, learning.window, origins, learning.queries)
+        with torch.no_grad():
+            refiner.decoder.class_head.bias[0] += 1000
+        return refiner.eval()
+
+    monkeypatch.setattr(adaptation, "fit_refiner", refiner_that_finds_nothing)
+    write_json(tmp_path / "split.json", held_out)
+    small = small_bundle(tmp_path / "small")
+    cases, output = tmp_path / "cases", tmp_path / "ours"
+    result = run(options(small, cases, output, holdout=tmp_path / "split.json"))
+    assert result.before == dice and result.after == dice
+    assert message in result.message and "no case was held out" not in result.message
+    assert result.kept == output.exists() == (not dice)
 
 
 @pytest.mark.parametrize(("checkpoints", "left"), [(True, 1), (False, 4)])
