@@ -102,7 +102,8 @@ def append_case(
         folder: folder of corrected cases.
         channels: one volume for each channel, all on one grid.
         labelmap: integers [K, J, I] on the grid of the channels.
-        labels: value in the labelmap of each class name, without the background.
+        labels: value in the labelmap of each class name, without the background. A name that
+            differs from one of the folder in its case only is the same class.
         checked: names of the classes that are right, among those of ``labels``.
         name: name of the case; characters that a file name cannot have are replaced, and a second
             case of the same name gets a number.
@@ -122,20 +123,21 @@ def append_case(
         folders = [folder, folder / "imagesTr", folder / "labelsTr"]
         stack.enter_context(made_folders(folders))
         description = _description(path, channels, channel_names)
-        stored, values = _merged_labels(description, labels, path)
+        stored, values, names = _merged_labels(description, labels, path)
         entries = _checked(path, description)
         ending = description["file_ending"]
         renumbered = np.zeros(labelmap.shape, np.min_scalar_type(max(stored.values())))
         for value, new in values.items():
             renumbered[labelmap == value] = new
-        right = frozenset(checked)
+        right = frozenset(names[each] for each in checked)
         digests, digest = _images(path, description), _digest(channels)
         earlier = [each for each in digests if digests[each] == digest]
         labelmaps = folder / "labelsTr"
         present = [each for each in earlier if (labelmaps / f"{each}{ending}").is_file()]
         if present:
             before = read_labelmap(labelmaps / f"{present[-1]}{ending}").array
-            others = entries[present[-1]] - right
+            same = {each.casefold() for each in right}
+            others = {each for each in entries[present[-1]] if each.casefold() not in same}
             taken_over = np.isin(before, [stored[each] for each in others]) & (renumbered == 0)
             renumbered = np.where(taken_over, before, renumbered).astype(renumbered.dtype)
             right |= others
@@ -223,19 +225,25 @@ def _description(
 
 def _merged_labels(
     description: Mapping[str, Any], labels: Mapping[str, int], path: Path
-) -> tuple[dict[str, int], dict[int, int]]:
-    """Return the labels of the folder with new ones, and the folder's value of each value."""
+) -> tuple[dict[str, int], dict[int, int], dict[str, str]]:
+    """Return the labels of the folder with new ones, and its value of each value and its name of
+    each name."""
     stored = {str(name): int(value) for name, value in description["labels"].items()}
-    values = {}
+    spellings: dict[str, str] = {}
+    for name, value in stored.items():
+        if value != 0:
+            spellings.setdefault(name.casefold(), name)
+    values, names = {}, {}
     for name, value in labels.items():
-        if name not in stored:
+        own = name if name in stored else spellings.setdefault(name.casefold(), name)
+        if own not in stored:
             taken = set(stored.values())
             free = value if value not in taken else max(taken) + 1
             if free > _LARGEST:
                 raise MaskSAMError(f"{path} has no value left for the class '{name}'")
-            stored[name] = free
-        values[value] = stored[name]
-    return stored, values
+            stored[own] = free
+        values[value], names[name] = stored[own], own
+    return stored, values, names
 
 
 def _checked(path: Path, description: Any) -> dict[str, frozenset[str]]:

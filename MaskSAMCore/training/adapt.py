@@ -171,6 +171,8 @@ def _compare(
     A class that no held-out case shows and that neither model finds there is left out.
     """
     bundle = task.bundle
+    if not learning.held_out:
+        return {}, {}
     former = MaskSegmenter.from_bundle(replace(bundle, estimator=None), None, task.device)
     new = MaskSegmenter(
         network,
@@ -185,11 +187,8 @@ def _compare(
     after: dict[str, list[float]] = {}
     for name in learning.held_out:
         case = task.load(name)
-        checked = {
-            class_name: index
-            for index, class_name in enumerate(task.corrections.dataset.classes, start=1)
-            if class_name in task.corrections.checked[name]
-        }
+        case = replace(case, labelmap=task.corrected(case))
+        checked = {each: task.classes.index(each) + 1 for each in task.checked(name)}
         for segmenter, scores in ((former, before), (new, after)):
             clock.step("Comparing")
             for class_name, dice in _class_dice(segmenter, case, checked, clock).items():

@@ -117,7 +117,8 @@ class Task:
         base: network that the refiner is added to: the model itself or, if it has a refiner of the
             same classes, its base.
         corrections: corrected cases.
-        classes: names of the corrected classes.
+        classes: names of the corrected classes. Names in the dataset that differ in their case only
+            are one class, spelled as the model's or else as the first of them.
         plan: preprocessing of the model.
     """
 
@@ -149,7 +150,12 @@ class Task:
                 f" the cases in {options.cases} have {len(dataset.channels)}"
             )
         checked = frozenset().union(*corrections.checked.values())
-        classes = tuple(name for name in dataset.classes if name in checked)
+        own_names = {label.name for label in bundle.labels}
+        spellings: dict[str, str] = {}
+        for name in dataset.classes:
+            if name in checked and (name in own_names or name.casefold() not in spellings):
+                spellings[name.casefold()] = name
+        classes = tuple(spellings.values())
         if not classes:
             raise MaskSAMError(f"no class is checked in any case of {options.cases}")
         model = bundle.build()
@@ -201,7 +207,23 @@ class Task:
 
     def is_partial(self, name: str) -> bool:
         """Return whether some of the corrected classes are not checked in a case."""
-        return not set(self.classes) <= self.corrections.checked[name]
+        return len(self.checked(name)) < len(self.classes)
+
+    def checked(self, name: str) -> tuple[str, ...]:
+        """Return the names of the corrected classes that are checked in a case."""
+        checked = {each.casefold() for each in self.corrections.checked[name]}
+        return tuple(each for each in self.classes if each.casefold() in checked)
+
+    def corrected(self, case: LabelledCase) -> NDArray[np.uint8]:
+        """Return the labelmap of a case with the indices of its corrected classes, 0 for all others
+        and for classes that are not checked there."""
+        checked = {each.casefold() for each in self.checked(case.name)}
+        indices = {each.casefold(): index for index, each in enumerate(self.classes, start=1)}
+        corrected = np.zeros_like(case.labelmap)
+        for own, name in enumerate(self.corrections.dataset.classes, start=1):
+            if name.casefold() in checked:
+                corrected[case.labelmap == own] = indices[name.casefold()]
+        return corrected
 
     def load(self, name: str) -> LabelledCase:
         """Read a case.
@@ -219,12 +241,8 @@ class Task:
             case: the case as it was read.
             subdivision: parts of a voxel of the base's plan.
         """
-        corrected = np.zeros_like(case.labelmap)
-        checked = self.corrections.checked[case.name]
-        for index, class_name in enumerate(self.corrections.dataset.classes, start=1):
-            if class_name in checked:
-                corrected[case.labelmap == index] = 1 + self.classes.index(class_name)
-        return preprocess(case.channels, self.plan.divided(subdivision), corrected)
+        plan = self.plan.divided(subdivision)
+        return preprocess(case.channels, plan, self.corrected(case))
 
     def found(
         self, segmenter: MaskSegmenter, case: LabelledCase, clock: Clock
@@ -249,7 +267,8 @@ class Task:
         self, name: str, found: NDArray[np.integer], learning: Learning
     ) -> NDArray[np.bool_]:
         """Return the voxels of a case that may belong to a class that is not checked there."""
-        missing = [each for each in self.classes if each not in self.corrections.checked[name]]
+        checked = self.checked(name)
+        missing = [each for each in self.classes if each not in checked]
         indices = [self.base_index(each) for each in missing]
         doubtful = {index for index in indices if index is not None}
         if None in indices:

@@ -63,6 +63,19 @@ def test_values_of_classes_never_change_and_new_ones_are_added(tmp_path: Path):
     assert checked == {"one": frozenset("A"), "one-2": frozenset("BC")}
 
 
+def test_a_class_in_another_spelling_is_the_class_of_the_folder(tmp_path: Path):
+    append_case(tmp_path, [image(0)], labels(A=1, B=2), {"Lesion": 1, "B": 2}, ["Lesion"], "one")
+    append_case(tmp_path, [image(1)], labels(A=3), {"lesion": 1}, ["lesion"], "two")
+    assert stored(tmp_path)["labels"] == {"background": 0, "Lesion": 1, "B": 2}
+    found = read_corrections(tmp_path)
+    assert found.checked == {"one": frozenset({"Lesion"}), "two": frozenset({"Lesion"})}
+    assert np.unique(read_labelmap(tmp_path / "labelsTr" / "two.nii.gz").array[3]).tolist() == [1]
+    # The class is checked once more, so nothing of the older case is taken over.
+    append_case(tmp_path, [image(0)], labels(A=4), {"LESION": 1}, ["LESION"], "one")
+    again = read_labelmap(tmp_path / "labelsTr" / "one-2.nii.gz").array
+    assert np.unique(again[4]).tolist() == [1] and not again[:4].any()
+
+
 def test_an_equal_case_is_not_appended_twice(tmp_path: Path):
     arguments = [image()], labels(A=1), {"A": 1}, ["A"], "one"
     append_case(tmp_path, *arguments)

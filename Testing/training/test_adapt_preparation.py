@@ -21,7 +21,7 @@ from MaskSAMCore.training.adapt_fit import CorrectedWindows
 from MaskSAMCore.training.adapt_preparation import prepare
 from MaskSAMCore.training.adapt_task import WHOLE, AdaptOptions, Task
 from MaskSAMCore.training.run_folder import CASES
-from Testing.helpers.generated import generated_case
+from Testing.helpers.generated import change_description, generated_case
 from Testing.helpers.small_bundle import small_bundle
 
 # Oblique and left-handed, of the model's voxel size.
@@ -88,6 +88,40 @@ def test_a_class_is_learned_by_its_name_whatever_its_value(base: Path, tmp_path:
     assert [(stored == value).sum() for value in (1, 2)] == [
         (labelmap == value).sum() for value in (1, 2)
     ]
+
+
+@pytest.mark.parametrize(
+    ("spellings", "expected"),
+    [(("bright", "Bright"), "Bright"), (("Lesion", "lesion"), "Lesion")],
+)
+def test_two_spellings_of_a_class_are_one_class(
+    base: Path, tmp_path: Path, spellings: tuple[str, str], expected: str
+):
+    """The spelling of the model goes first, else that of the smaller value."""
+    cases, work = tmp_path / "cases", tmp_path / "work"
+    work.mkdir()
+    bodies = []
+    for seed, value in ((1, 1), (2, 2)):
+        image, labelmap = generated_case(seed)
+        bodies.append(labelmap == 1)
+        values = {"one": 1, "two": 2}
+        name = tuple(values)[value - 1]
+        only = bodies[-1] * np.uint8(value)
+        append_case(cases, [Volume(image, GRID)], only, values, [name], f"case{seed}")
+    one, two = spellings
+    change_description(
+        cases,
+        labels={"background": 0, one: 1, two: 2},
+        checked={"case1": [one], "case2": [two]},
+    )
+    own = task(base, cases, holdout=0)
+    learning = prepare(own, work, Clock(60.0, None, None))
+    assert learning.classes == (expected,)
+    names = [label.name for label in own.labels_of(learning)]
+    assert names == ["Bright", "Dark"] + ["Lesion"] * (expected == "Lesion")
+    for name, body in zip(("case1", "case2"), bodies, strict=True):
+        labelmap = StoredArrays(work / CASES / name).read("labelmap")
+        assert (labelmap == 1).sum() == body.sum() and labelmap.max() == 1
 
 
 def test_from_small_images_nothing_is_learned_about_large_ones(base: Path, tmp_path: Path):
