@@ -57,11 +57,13 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
     cache = CaseCache(work / CASES)
     measured: dict[str, MeasuredCase] = {}
     segmenter = task.segmenter()
+    shown = False
     began = clock.seconds
     for number, name in enumerate(train):
         clock.step(f"Measuring case {number + 1} of {len(train)}")
         late = clock.seconds - began > _MEASURING_SHARE * 60 * clock.minutes
-        enough = bool(measured) and (late or len(measured) >= _MEASURED_CASES)
+        # Healthy patients may come first, but only a case with the classes tells where they lie.
+        enough = shown and (late or len(measured) >= _MEASURED_CASES)
         if not enough or task.is_partial(name):
             case = task.measure(segmenter, name, clock)
             assert case.image is not None
@@ -69,7 +71,8 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
             cache.store(name, {"image": case.image})
             measured[name] = case = replace(case, image=None)
             placement.add(case)
-    if not any((case.corrected > 0).any() for case in measured.values()):
+            shown = shown or bool((case.corrected > 0).any())
+    if not shown:
         raise MaskSAMError(f"no case in {task.options.cases} shows a voxel of the checked classes")
     each = (clock.seconds - began) / len(measured)
     origins = tuple(
@@ -101,9 +104,10 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
     extent = [size * parts for size, parts in zip(placement.extent(), subdivision[1:], strict=True)]
     # The network that the refiner starts as sees voxels of its own size.
     own_voxels = WHOLE if former is None else subdivision
-    shown = (name for name, case in measured.items() if (case.corrected > 0).any())
+    with_classes = (name for name, case in measured.items() if (case.corrected > 0).any())
     examples = (
-        _prepared(task, name, own_voxels, measured, cache) for name in islice(shown, _QUERIED_CASES)
+        _prepared(task, name, own_voxels, measured, cache)
+        for name in islice(with_classes, _QUERIED_CASES)
     )
     # The base and the new model segment each of the held-out cases.
     most = max(1, int(_COMPARING_SHARE * 60 * clock.minutes / max(2.5 * each, 1e-3)))

@@ -173,6 +173,19 @@ def test_a_file_names_the_held_out_cases(base: Path, tmp_path: Path):
     assert learning.train == ("case0",) and learning.held_out == ("case1",)
 
 
+@pytest.mark.parametrize("minutes", [60.0, 1e-6])
+def test_cases_without_the_class_may_come_first(base: Path, tmp_path: Path, minutes: float):
+    cases, work = tmp_path / "cases", tmp_path / "work"
+    work.mkdir()
+    for seed in range(9):
+        image, labelmap = generated_case(seed)
+        lesion = (labelmap == 1).astype(np.uint8) * (seed == 8)
+        append_case(cases, [Volume(image, GRID)], lesion, {"Lesion": 1}, ["Lesion"], f"case{seed}")
+    own = task(base, cases, holdout=0, steps=1)
+    learning = prepare(own, work, Clock(minutes, None, None))
+    assert learning.classes == ("Lesion",) and len(learning.train) == 9 and learning.anchors
+
+
 def test_every_case_is_preprocessed_once(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
