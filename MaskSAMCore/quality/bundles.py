@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from MaskSAMCore.data.dataset import Dataset
@@ -51,6 +51,8 @@ def fit_bundle(
 ) -> tuple[Path, DiceEstimator]:
     """Fit the estimator of a bundle, and write it into the bundle's folder.
 
+    Classes that a refiner decides have no features, and therefore no expected Dice.
+
     Args:
         model: name of an installed model, or path of a bundle's folder.
         request: results to fit to, of cases that the network was not trained on.
@@ -66,6 +68,12 @@ def fit_bundle(
     if Path(model).is_file():
         raise MaskSAMError(f"{model} is an archive: unpack it, or add it with masksam models add")
     bundle, sam_checkpoint = open_model(model, with_estimator=False)
+    unrated = tuple(index - 1 for index in bundle.config.refined_classes)
+    if len(unrated) == len(bundle.labels):
+        raise MaskSAMError(
+            f"all classes of model '{bundle.name}' were learned in an adaptation, and such classes"
+            " have no expected Dice: there is nothing to fit"
+        )
     segmenter = MaskSegmenter.from_bundle(bundle, sam_checkpoint, device)
     samples = make_samples(segmenter, request, report)
     facts = {
@@ -76,6 +84,7 @@ def fit_bundle(
         "corruptions": sorted(request.corruptions or FITTED),
     }
     estimator = fit_estimator(samples, bundle.weights_sha256, facts)
+    estimator = replace(estimator, unrated=tuple(sorted(unrated)))
     return write_estimator(bundle.folder, estimator), estimator
 
 

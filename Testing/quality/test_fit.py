@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from MaskSAMCore.data.corrections import append_case
+from MaskSAMCore.data.dataset import examine_dataset
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.io import read_volume
 from MaskSAMCore.models.expected_dice import DiceEstimator
+from MaskSAMCore.quality import bundles
+from MaskSAMCore.quality.bundles import SampleRequest, fit_bundle
 from MaskSAMCore.quality.evaluate import draw_scatter, measure
 from MaskSAMCore.quality.fit import fit_estimator
 from MaskSAMCore.quality.samples import Sample
+from MaskSAMCore.training.adapt import AdaptOptions, adapt
+from Testing.helpers.generated import generated_case, write_dataset
+from Testing.helpers.small_bundle import small_bundle
 from Testing.quality.helpers import samples_of_known_dice
 
 
@@ -71,6 +82,45 @@ def test_a_class_that_is_never_found_does_not_prevent_a_fit():
     one, two = found.rate(samples[0].features.classes, samples[0].features.image)
     assert one is not None
     assert two is None
+
+
+def adapted_model(folder: Path, classes: dict[str, int]) -> Path:
+    """Return a model that finds "Bright" and "Dark" and has been adapted to some classes."""
+    image, labelmap = generated_case(1)
+    volume = Volume(image, np.diag([1.0, 1.0, 2.0, 1.0]))
+    only = labelmap * np.isin(labelmap, [*classes.values()])
+    append_case(folder / "cases", [volume], only, classes, [*classes], "case")
+    model = small_bundle(folder / "small")
+    chosen = AdaptOptions(
+        model, folder / "cases", folder / "ours", "ours", holdout=0, device="cpu", steps=1
+    )
+    adapt(chosen, report=lambda _: None)
+    return folder / "ours"
+
+
+def test_classes_that_an_adaptation_learned_have_no_expected_dice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = adapted_model(tmp_path, {"Dark": 2})
+    dataset, _ = examine_dataset(write_dataset(tmp_path / "data", 2))
+    samples = samples_of_known_dice(60)
+    for sample in samples:
+        sample.features.classes[1] = np.nan
+    monkeypatch.setattr(bundles, "make_samples", lambda *_: samples)
+    names = [case.name for case in dataset.cases]
+    _, estimator = fit_bundle(model, SampleRequest(dataset, names, 20), "cpu")
+    assert estimator.unrated == (1,)
+    volume = read_volume(dataset.cases[0].images[0])
+    found = Segmenter.from_model(model, device="cpu").segment(volume).instances
+    assert [one.expected_dice for one in found if one.name == "Dark"] == [None]
+
+
+def test_a_model_whose_classes_were_all_learned_in_an_adaptation_is_refused(tmp_path: Path):
+    model = adapted_model(tmp_path, {"Bright": 1, "Dark": 2})
+    dataset, _ = examine_dataset(write_dataset(tmp_path / "data", 2))
+    names = [case.name for case in dataset.cases]
+    with pytest.raises(MaskSAMError, match="nothing to fit"):
+        fit_bundle(model, SampleRequest(dataset, names, 20), "cpu")
 
 
 @pytest.mark.parametrize(("count", "cases"), [(10, 5), (60, 1)])
