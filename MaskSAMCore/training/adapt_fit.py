@@ -104,6 +104,20 @@ class ValidationReport:
             self.on_validation(self.clock.seconds / 60, scores.mean)
 
 
+def held_out_evaluator(task: Task, learning: Learning, folder: Path) -> Evaluator:
+    """Return the evaluator of the held-out cases, each with the classes that are checked in it.
+
+    Args:
+        task: the task.
+        learning: what is learned.
+        folder: folder of the prepared cases.
+    """
+    cases = [CachedCase(StoredArrays(folder / name), True) for name in learning.held_out]
+    indices = {name: index for index, name in enumerate(learning.classes, start=1)}
+    checked = [{indices[each] for each in task.checked(name)} for name in learning.held_out]
+    return Evaluator(cases, learning.classes, tuple(indices.values()), checked)
+
+
 def fit_refiner(
     task: Task,
     learning: Learning,
@@ -148,8 +162,7 @@ def fit_refiner(
     checkpoints = ResumableCheckpoints(work, _CHECKPOINT_SECONDS)
     callbacks: list[Callback] = [Budget(), Watch(clock), checkpoints]
     if learning.held_out:
-        cases = [CachedCase(StoredArrays(cache / name), True) for name in learning.held_out]
-        evaluate = Evaluator(cases, learning.classes, range(1, count + 1)).score
+        evaluate = held_out_evaluator(task, learning, cache).score
         scores = ValidationReport(clock, on_validation)
         callbacks.append(
             Validation(

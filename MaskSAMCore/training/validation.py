@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,7 @@ class Evaluator:
         cases: validation cases with a reference; their labelmaps hold class indices 0 to K.
         class_names: names of the classes 1 to K.
         values: values of the classes 1 to K in the dataset's labelmaps.
+        known: class indices that the reference of each case tells about; None for all in all cases.
     """
 
     def __init__(
@@ -66,10 +67,13 @@ class Evaluator:
         cases: Sequence[CaseSource[IndexedCase]],
         class_names: Sequence[str],
         values: Sequence[int],
+        known: Sequence[Collection[int]] | None = None,
     ) -> None:
         self.cases = cases
         self.class_names = class_names
         self.values = values
+        everything = range(1, len(class_names) + 1)
+        self.known = [everything] * len(cases) if known is None else known
 
     def score(self, model: Network, device: str) -> Scores:
         """Segment all cases with a network and return its scores."""
@@ -77,7 +81,7 @@ class Evaluator:
         classes = range(1, len(self.class_names) + 1)
         cleaned = _DiceTable(len(classes))
         tables = {weight: _DiceTable(len(classes)) for weight in BACKGROUND_WEIGHTS}
-        for source in self.cases:
+        for source, known in zip(self.cases, self.known, strict=True):
             case = source.open()
             assert case.reference is not None
             kept = CACHE_BYTES if model.config.needs_boxes else 0
@@ -94,10 +98,10 @@ class Evaluator:
             depth, rows, columns = case.reference.shape
             found = weighted_labelmaps(scores, (depth, rows, columns))
             for weight, table in tables.items():
-                table.add(found[weight], case.reference)
+                table.add(found[weight], case.reference, known)
             largest = found[BACKGROUND_WEIGHTS[0]]
             keep_largest_components(largest, classes)
-            cleaned.add(largest, case.reference)
+            cleaned.add(largest, case.reference, known)
         plain = tables[BACKGROUND_WEIGHTS[0]]
         means, cleaned_means = plain.means(), cleaned.means()
         return Scores(
@@ -153,12 +157,23 @@ class _DiceTable:
     def __init__(self, classes: int) -> None:
         self._scores: list[list[float]] = [[] for _ in range(classes)]
 
-    def add(self, found: NDArray[np.integer], reference: NDArray[np.integer]) -> None:
-        """Add a case; a class that neither labelmap contains gets no score."""
+    def add(
+        self,
+        found: NDArray[np.integer],
+        reference: NDArray[np.integer],
+        known: Collection[int],
+    ) -> None:
+        """Add a case; a class that neither labelmap contains gets no score.
+
+        Args:
+            found: labelmap of class indices.
+            reference: labelmap of the same shape.
+            known: class indices that the reference tells about.
+        """
         dice = dice_scores(found, reference, range(1, len(self._scores) + 1))
-        for scores, score in zip(self._scores, dice, strict=True):
-            if not math.isnan(score):
-                scores.append(score)
+        for index, score in enumerate(dice, start=1):
+            if index in known and not math.isnan(score):
+                self._scores[index - 1].append(score)
 
     def means(self) -> dict[int, float]:
         """Return the mean score of each class that has one, by its index from 0."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from MaskSAMCore.data import preprocess
 from MaskSAMCore.data.case_cache import StoredArrays
@@ -14,10 +16,11 @@ from MaskSAMCore.data.corrections import append_case
 from MaskSAMCore.data.window_numbers import WindowNumbers
 from MaskSAMCore.data.windows import CachedCase
 from MaskSAMCore.geometry import Volume
+from MaskSAMCore.modeling import ClassScores, Network, NetworkConfig
 from MaskSAMCore.models import load_bundle
 from MaskSAMCore.training import adapt_task
 from MaskSAMCore.training.adapt_clock import Clock
-from MaskSAMCore.training.adapt_fit import CorrectedWindows
+from MaskSAMCore.training.adapt_fit import CorrectedWindows, held_out_evaluator
 from MaskSAMCore.training.adapt_preparation import prepare
 from MaskSAMCore.training.adapt_task import WHOLE, AdaptOptions, Task
 from MaskSAMCore.training.run_folder import CASES
@@ -184,6 +187,40 @@ def test_cases_without_the_class_may_come_first(base: Path, tmp_path: Path, minu
     own = task(base, cases, holdout=0, steps=1)
     learning = prepare(own, work, Clock(minutes, None, None))
     assert learning.classes == ("Lesion",) and len(learning.train) == 9 and learning.anchors
+
+
+class FindsBothBodies(Network):
+    """A network that finds the bright and the dark body of generated volumes."""
+
+    def __init__(self, window: tuple[int, int, int]) -> None:
+        super().__init__(NetworkConfig(2, 1, window))
+
+    def encode(self, images: Tensor) -> Tensor:
+        return images
+
+    def decode(self, embedding: Tensor, prompts: object = None) -> ClassScores:
+        values = embedding[:, 0]
+        masks = [values.abs() < 2, values >= 2, values <= -2]
+        return ClassScores(torch.stack(masks, 1).float())
+
+
+def test_only_the_checked_classes_of_a_held_out_case_are_validated(base: Path, tmp_path: Path):
+    cases, work, file = tmp_path / "cases", tmp_path / "work", tmp_path / "split.json"
+    work.mkdir()
+    both = ["Bright", "Dark"]
+    for seed, checked in ((20, both), (21, both), (22, ["Bright"])):
+        image, labelmap = generated_case(seed)
+        if checked != both:
+            labelmap[labelmap == 2] = 0
+        labels = {"Bright": 1, "Dark": 2}
+        append_case(cases, [Volume(image, GRID)], labelmap, labels, checked, f"case{seed}")
+    for held_out, validated in ((["case22"], {"Bright"}), (["case21", "case22"], {*both})):
+        file.write_text(json.dumps(held_out), encoding="utf-8")
+        own = task(base, cases, holdout=file)
+        learning = prepare(own, work, Clock(60.0, None, None))
+        network = FindsBothBodies(learning.window)
+        scores = held_out_evaluator(own, learning, work / CASES).score(network, "cpu")
+        assert set(scores.dice) == validated and min(scores.dice.values()) > 0.9
 
 
 def test_every_case_is_preprocessed_once(
