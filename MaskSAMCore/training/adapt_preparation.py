@@ -296,7 +296,8 @@ def indexed_case(
 
 
 def _region(mask: NDArray[np.bool_], window: Sequence[int]) -> tuple[slice, slice, slice]:
-    """Return the part of a volume around a mask that is at least as large as a window."""
+    """Return the part of a volume around a mask that is at least as large as a window, or as the
+    volume where that is smaller."""
     voxels = np.argwhere(mask)
     if not len(voxels):
         return slice(None), slice(None), slice(None)
@@ -304,8 +305,10 @@ def _region(mask: NDArray[np.bool_], window: Sequence[int]) -> tuple[slice, slic
     for low, high, size, length in zip(
         voxels.min(0), voxels.max(0) + 1, window, mask.shape, strict=True
     ):
-        missing = max(0, size - int(high - low))
-        parts.append(slice(max(0, int(low) - missing // 2), min(length, int(high) + missing // 2)))
+        extent = min(length, max(size, int(high - low)))
+        first = int(low) - (extent - int(high - low)) // 2
+        first = min(max(0, first), length - extent)
+        parts.append(slice(first, first + extent))
     return parts[0], parts[1], parts[2]
 
 

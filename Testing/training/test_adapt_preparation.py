@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from MaskSAMCore.data import preprocess
+from MaskSAMCore.data import PreparedCase, preprocess
 from MaskSAMCore.data.case_cache import StoredArrays
 from MaskSAMCore.data.corrections import append_case
 from MaskSAMCore.data.window_numbers import WindowNumbers
@@ -21,7 +21,7 @@ from MaskSAMCore.models import load_bundle
 from MaskSAMCore.training import adapt_task
 from MaskSAMCore.training.adapt_clock import Clock
 from MaskSAMCore.training.adapt_fit import CorrectedWindows, held_out_evaluator
-from MaskSAMCore.training.adapt_preparation import prepare
+from MaskSAMCore.training.adapt_preparation import indexed_case, prepare
 from MaskSAMCore.training.adapt_task import WHOLE, AdaptOptions, Task
 from MaskSAMCore.training.run_folder import CASES
 from Testing.helpers.generated import change_description, generated_case
@@ -221,6 +221,25 @@ def test_only_the_checked_classes_of_a_held_out_case_are_validated(base: Path, t
         network = FindsBothBodies(learning.window)
         scores = held_out_evaluator(own, learning, work / CASES).score(network, "cpu")
         assert set(scores.dice) == validated and min(scores.dice.values()) > 0.9
+
+
+@pytest.mark.parametrize("corner", [(0, 1, 0), (11, 22, 26)])
+def test_the_validated_part_of_a_case_is_a_window_at_the_border_too(
+    base: Path, tmp_path: Path, corner: tuple[int, int, int]
+):
+    cases, work = tmp_path / "cases", tmp_path / "work"
+    work.mkdir()
+    add(cases, 1, {"Bright": 1, "Dark": 2}, ["Bright"])
+    own = task(base, cases, holdout=0)
+    learning = prepare(own, work, Clock(60.0, None, None))
+    labelmap = np.zeros((14, 26, 30), np.uint8)
+    k, j, i = corner
+    labelmap[k : k + 2, j : j + 3, i : i + 3] = 1
+    prepared = PreparedCase(np.zeros((1, *labelmap.shape), np.float32), labelmap)
+    case = indexed_case(own, learning, "case1", prepared, None, True)
+    assert case.reference is not None
+    assert case.reference.shape == case.image.shape[1:] == learning.window
+    assert (case.reference == 1).sum() == 18
 
 
 def test_every_case_is_preprocessed_once(
