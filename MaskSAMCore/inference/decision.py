@@ -209,7 +209,7 @@ class RegionScores:
             boxed |= update_argmax(best, winner, index, score, TIE_TOLERANCE * boxed)
         return winner, best / total.clamp_(min=torch.finfo(total.dtype).tiny)
 
-    def best_other(self, index: int = 0) -> Tensor:
+    def best_other(self, index: int) -> Tensor:
         """Return the best score (depth, rows, columns) of the foreground classes without boxes, but
         for one."""
         best, _ = self._best_without_boxes(torch.zeros_like(self._background), without=index)

@@ -105,6 +105,10 @@ class _View:
         """Key of the view's embedding."""
         return self.index, self.flips
 
+    def on_grid(self, fine: bool) -> Window:
+        """Return the window on the plan's grid, or on that of the refined classes."""
+        return self.fine if fine else self.window
+
 
 class Scorer:
     """Computation of a preprocessed volume's class scores, from all of its windows.
@@ -215,7 +219,7 @@ class Scorer:
         fine = prompt.class_index in self._runner.model.config.refined_classes
         prompts = {}
         for view in self._views:
-            place = view.fine if fine else view.window
+            place = view.on_grid(fine)
             found = window_prompt(prompt, place, self._num_classes, view.flips)
             if found is not None:
                 prompts[view.key] = found
@@ -224,7 +228,7 @@ class Scorer:
         if not prompts:
             return EditedScores((slice(0), slice(0), slice(0)), torch.zeros(0, 0, 0))
         reached = self._weighty([view for view in self._views if view.key in prompts], extent, fine)
-        region = hull([(view.fine if fine else view.window).image for view in reached])
+        region = hull([view.on_grid(fine).image for view in reached])
         total = torch.zeros(1, *(part.stop - part.start for part in region))
 
         def score(batch: Sequence[_View]) -> Tensor:
@@ -244,7 +248,7 @@ class Scorer:
         if len(reached) < len(prompts):
             weight = torch.zeros_like(total)
             for view in reached:
-                size = (view.fine if fine else view.window).size
+                size = view.on_grid(fine).size
                 self._add(weight, torch.ones(1, *size), view, region, fine)
             total = torch.where(weight > 0.5, total / weight, total)
         whole = EditedScores(region, total[0], prompt.boxes, self.fine_shape if fine else None)
@@ -252,7 +256,7 @@ class Scorer:
 
     def _weighty(self, views: Sequence[_View], extent: Region, fine: bool) -> list[_View]:
         """Return the views whose windows have more than next to no weight in a region."""
-        windows = [view.fine if fine else view.window for view in views]
+        windows = [view.on_grid(fine) for view in views]
         weights = [window.largest_weight(extent) for window in windows]
         least = LEAST_WEIGHT * max(weights)
         return [view for view, weight in zip(views, weights, strict=True) if weight >= least]
@@ -284,7 +288,7 @@ class Scorer:
         """Add the scores (classes, T, H, W) of a view to those of a region of the volume."""
         if view.flips:
             scores = scores.flip([axis + 1 for axis in view.flips])
-        accumulate(total, scores, view.fine if fine else view.window, region, 1 / self._passes)
+        accumulate(total, scores, view.on_grid(fine), region, 1 / self._passes)
 
     def _process_all(
         self,

@@ -306,14 +306,20 @@ def test_a_box_takes_voxels_of_other_classes_only_if_the_user_allows_it(user, sc
         assert np.array_equal(segment_voxels(node, "Posterior", volume), expected(volume) == 2)
 
 
-@pytest.mark.parametrize("then", ["segment again", "reset"])
-def test_classes_get_back_what_was_taken_once_the_user_forbids_to_overwrite(user, scene, then):
+def overwritten(user, scene, lower, upper):
+    """Return a volume, its segmentation and the box of a class that has overwritten the other."""
     volume = segmented(user)
     node, box = segmentation(scene), box_node("Anterior")
-    automatic = expected(volume)
     user.ui.overwriteCheckBox.click()
-    move_box(box, (0, 0, 0), (23, 17, 11), volume)
+    move_box(box, lower, upper, volume)
     user.segment_again()
+    return volume, node, box
+
+
+@pytest.mark.parametrize("then", ["segment again", "reset"])
+def test_classes_get_back_what_was_taken_once_the_user_forbids_to_overwrite(user, scene, then):
+    volume, node, box = overwritten(user, scene, (0, 0, 0), (23, 17, 11))
+    automatic = expected(volume)
     assert segment_voxels(node, "Posterior", volume).sum() < (automatic == 2).sum()
     user.ui.overwriteCheckBox.click()
     if then == "segment again":
@@ -329,11 +335,7 @@ def test_classes_get_back_what_was_taken_once_the_user_forbids_to_overwrite(user
 
 
 def test_what_was_taken_is_given_back_after_an_undo_too(user, scene):
-    volume = segmented(user)
-    node, box = segmentation(scene), box_node("Anterior")
-    user.ui.overwriteCheckBox.click()
-    move_box(box, (0, 0, 0), (23, 17, 11), volume)
-    user.segment_again()
+    volume, node, _box = overwritten(user, scene, (0, 0, 0), (23, 17, 11))
     taken = segment_voxels(node, "Posterior", volume)
     user.ui.overwriteCheckBox.click()
     for _ in range(2):
@@ -346,11 +348,7 @@ def test_what_was_taken_is_given_back_after_an_undo_too(user, scene):
 def test_painted_voxels_stay_when_a_class_gets_back_what_was_taken(user, scene):
     import slicer
 
-    volume = segmented(user)
-    node, box = segmentation(scene), box_node("Anterior")
-    user.ui.overwriteCheckBox.click()
-    move_box(box, (0, 0, 3), (12, 17, 9), volume)
-    user.segment_again()
+    volume, node, _box = overwritten(user, scene, (0, 0, 3), (12, 17, 9))
     left = segment_voxels(node, "Posterior", volume)
     taken = segment_voxels(node, "Anterior", volume)
     assert left.any() and (taken & (expected(volume) == 2)).any()
