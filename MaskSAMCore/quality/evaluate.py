@@ -34,7 +34,7 @@ class QualityMeasures:
         mean_error: mean absolute difference of expected and true Dice.
         failed: number of results with a mean true Dice below 0.6.
         told: share of these among the tenth with the lowest bounds or marked as doubtful.
-        false_alarms: share of the other results that are marked as doubtful.
+        false_alarms: share of the results with a larger mean Dice that are marked as doubtful.
     """
 
     results: int
@@ -102,7 +102,9 @@ def measure(
         chosen = rows.class_index == index
         correlations[name] = _rank_correlation(rows.expected[chosen], rows.true[chosen])
     lowest, doubtful = _lowest_and_doubtful(estimator, samples)
-    failed = np.array([sample.mean_dice < FAILED_DICE for sample in samples], dtype=bool)
+    means = np.array([sample.mean_dice for sample in samples])
+    # A result in which nothing is there and nothing was found is neither.
+    failed, good = means < FAILED_DICE, means >= FAILED_DICE
     reddest = np.zeros(len(samples), dtype=bool)
     reddest[np.argsort(lowest)[: round(_REDDEST * len(samples))]] = True
     told = (reddest | doubtful)[failed]
@@ -114,7 +116,7 @@ def measure(
         float(np.abs(rows.expected - rows.true).mean()),
         int(failed.sum()),
         float(told.mean()) if failed.any() else 1.0,
-        float(doubtful[~failed].mean()) if not failed.all() else 0.0,
+        float(doubtful[good].mean()) if good.any() else 0.0,
     )
 
 

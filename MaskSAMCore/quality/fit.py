@@ -134,7 +134,8 @@ def _untrained(
     usual = [sample for sample in samples if sample.corruption == "clean"]
     if len(usual) < FEWEST_SAMPLES // 3:
         # Without them, the better half of the samples is what is usual.
-        usual = sorted(samples, key=lambda sample: -sample.mean_dice)[: len(samples) // 2]
+        shown = [sample for sample in samples if not math.isnan(sample.mean_dice)]
+        usual = sorted(shown, key=lambda sample: -sample.mean_dice)[: max(1, len(shown) // 2)]
     classes = np.stack([sample.features.classes for sample in usual])
     image = np.stack([sample.features.image for sample in usual])
     dice = np.stack([sample.dice for sample in usual])

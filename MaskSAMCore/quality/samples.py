@@ -163,9 +163,9 @@ class Sample:
 
     @property
     def mean_dice(self) -> float:
-        """Mean true Dice over the classes; 0 if there is none."""
+        """Mean true Dice over the classes; NaN where nothing is there and nothing was found."""
         known = self.dice[~np.isnan(self.dice)]
-        return float(known.mean()) if known.size else 0.0
+        return float(known.mean()) if known.size else math.nan
 
     def to_json(self) -> dict[str, Any]:
         """Return the sample as plain types, with null for NaN."""

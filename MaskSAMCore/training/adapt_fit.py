@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,8 @@ def fit_refiner(
     checkpoints = ResumableCheckpoints(work, _CHECKPOINT_SECONDS)
     callbacks: list[Callback] = [Budget(), Watch(clock), checkpoints]
     if learning.held_out:
-        evaluate = held_out_evaluator(task, learning, cache).score
+        evaluator = held_out_evaluator(task, learning, cache)
+        evaluate = partial(evaluator.score, cancelled=clock.is_cancelled)
         scores = ValidationReport(clock, on_validation)
         callbacks.append(
             Validation(

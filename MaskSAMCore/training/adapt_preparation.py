@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from MaskSAMCore.data.preprocessing import PreparedCase, nearest_voxels
 from MaskSAMCore.data.splits import cross_validation
 from MaskSAMCore.data.windows import IndexedCase, sample_voxels
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.io.files import MALFORMED, read_json, sha256
 from MaskSAMCore.modeling import MaskSAM
 from MaskSAMCore.modeling.masksam.inheritance import fitting_window
@@ -45,22 +46,77 @@ _MEASURED_CASES = 8
 _QUERIED_CASES = 2
 # Largest shares of the time for these cases, and for the comparison at the end.
 _MEASURING_SHARE, _COMPARING_SHARE = 0.2, 0.25
+# Time of the comparison: that of a case, in segmentations by the base, and seconds to begin with.
+_COMPARED_CASE, _COMPARING_SECONDS = 2.5, 3.0
 _VOXELS_PER_CLASS = 10_000
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Cases that the base has segmented before the learning.
+
+    Attributes:
+        cases: the cases by name. Their images are in the cache.
+        placement: sums over them.
+        seconds: time that one of them takes.
+    """
+
+    cases: Mapping[str, MeasuredCase]
+    placement: Placement
+    seconds: float
+
+    @property
+    def large(self) -> list[MeasuredCase]:
+        """Cases whose images are not small, which tell what surrounds the corrected classes."""
+        whole = self.placement.whole
+        return [
+            case
+            for case in self.cases.values()
+            if not is_small((case.corrected.shape[1], case.corrected.shape[2]), whole)
+        ]
 
 
 def prepare(task: Task, work: Path, clock: Clock) -> Learning:
     """Measure the cases, choose the place of the refiner, and preprocess the cases for it."""
-    spacing = task.plan.spacing
     train, held_out = _divided(task)
-    config = task.base.config
-    placement = Placement(len(task.classes), config.num_classes, spacing, config.window[1:])
     cache = CaseCache(work / CASES)
-    measured: dict[str, MeasuredCase] = {}
     segmenter = task.segmenter()
+    measured = _measure(task, train, segmenter, cache, clock)
+    if task.options.holdout == "auto":
+        compared = _COMPARING_SHARE * 60 * clock.minutes / _comparing(measured, 1)
+        most = max(1, int(compared))
+        train, held_out = (*train, *held_out[most:]), held_out[:most]
+    learning = _planned(task, train, held_out, measured, cache)
+    for number, name in enumerate((*train, *held_out)):
+        clock.step(f"Preprocessing case {number + 1} of {len(train) + len(held_out)}")
+        region = name in held_out
+        found = measured.cases[name].found if name in measured.cases else None
+        if found is None and (region or task.is_partial(name)):
+            found = task.found(segmenter, task.load(name), clock)
+        prepared = _prepared(task, name, learning.subdivision, measured.cases, cache)
+        cache.store(name, indexed_case(task, learning, name, prepared, found, region).to_arrays())
+        del prepared  # One image at a time is in memory.
+    learning = replace(learning, seconds=clock.seconds)
+    minutes_left(task.options, learning)
+    return learning
+
+
+def _measure(
+    task: Task, names: Sequence[str], segmenter: MaskSegmenter, cache: CaseCache, clock: Clock
+) -> _Measured:
+    """Segment cases with the base until there are enough of them, and store their images.
+
+    Raises:
+        MaskSAMError: no case shows a corrected class.
+    """
+    config = task.base.config
+    classes = len(task.classes)
+    placement = Placement(classes, config.num_classes, task.plan.spacing, config.window[1:])
+    measured: dict[str, MeasuredCase] = {}
     shown = False
     began = clock.seconds
-    for number, name in enumerate(train):
-        clock.step(f"Measuring case {number + 1} of {len(train)}")
+    for number, name in enumerate(names):
+        clock.step(f"Measuring case {number + 1} of {len(names)}")
         late = clock.seconds - began > _MEASURING_SHARE * 60 * clock.minutes
         # Healthy patients may come first, but only a case with the classes tells where they lie.
         enough = shown and (late or len(measured) >= _MEASURED_CASES)
@@ -74,22 +130,30 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
             shown = shown or bool((case.corrected > 0).any())
     if not shown:
         raise MaskSAMError(f"no case in {task.options.cases} shows a voxel of the checked classes")
-    each = (clock.seconds - began) / len(measured)
+    return _Measured(measured, placement, (clock.seconds - began) / len(measured))
+
+
+def _comparing(measured: _Measured, held_out: int) -> float:
+    """Return the seconds to keep for the comparison: both models segment each held-out case."""
+    return max(_COMPARED_CASE * measured.seconds * held_out, 1e-3)
+
+
+def _planned(
+    task: Task,
+    train: tuple[str, ...],
+    held_out: tuple[str, ...],
+    measured: _Measured,
+    cache: CaseCache,
+) -> Learning:
+    """Return what is learned, and the place of the refiner."""
+    placement, large = measured.placement, measured.large
+    spacing = task.plan.spacing
     origins = tuple(
         task.index_in_model(name) or placement.nearest(index)
         for index, name in enumerate(task.classes, start=1)
     )
     source, _own_origins = task.source(origins)
-    large = [
-        case
-        for case in measured.values()
-        if not is_small((case.corrected.shape[1], case.corrected.shape[2]), config.window[1:])
-    ]
-    known = [task.base_index(name) for name in task.classes]
-    new = [index for index, own in enumerate(known, start=1) if own is None]
-    own = [index for index in known if index is not None]
-    # Images that are all small do not tell where in a large one a new class lies.
-    anchors = choose_anchors(placement, own, new, large) if large else tuple(sorted(own))
+    anchors = _anchors(task, measured)
     every = range(1, len(task.classes) + 1)
     away = [d for case in large for d in distances(case, anchors, spacing, every)]
     reach = reach_in_voxels(away, spacing)
@@ -97,23 +161,19 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
     if former is None:
         decided = [int(_near(case.found, anchors, reach).sum()) for case in large]
         subdivision = choose_subdivision(
-            list(measured.values()), placement, decided, source.config.window
+            list(measured.cases.values()), placement, decided, source.config.window
         )
     else:
         subdivision = former.config.subdivision
     extent = [size * parts for size, parts in zip(placement.extent(), subdivision[1:], strict=True)]
     # The network that the refiner starts as sees voxels of its own size.
     own_voxels = WHOLE if former is None else subdivision
-    with_classes = (name for name, case in measured.items() if (case.corrected > 0).any())
+    with_classes = (name for name, case in measured.cases.items() if (case.corrected > 0).any())
     examples = (
-        _prepared(task, name, own_voxels, measured, cache)
+        _prepared(task, name, own_voxels, measured.cases, cache)
         for name in islice(with_classes, _QUERIED_CASES)
     )
-    # The base and the new model segment each of the held-out cases.
-    most = max(1, int(_COMPARING_SHARE * 60 * clock.minutes / max(2.5 * each, 1e-3)))
-    if task.options.holdout == "auto" and most < len(held_out):
-        train, held_out = (*train, *held_out[most:]), held_out[:most]
-    learning = Learning(
+    return Learning(
         model=task.bundle.weights_sha256,
         cases=_checksums(task),
         seed=task.options.seed,
@@ -128,21 +188,20 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
         window=fitting_window(source.config, extent),
         queries=class_queries(source, _around_classes(examples, source)),
         seconds=0.0,
-        comparing=2.5 * each * len(held_out) + 3,
-        small_images=len(large) < len(measured),
+        comparing=_comparing(measured, len(held_out)) + _COMPARING_SECONDS,
+        small_images=len(large) < len(measured.cases),
     )
-    for number, name in enumerate((*train, *held_out)):
-        clock.step(f"Preprocessing case {number + 1} of {len(train) + len(held_out)}")
-        region = name in held_out
-        found = measured[name].found if name in measured else None
-        if found is None and (region or task.is_partial(name)):
-            found = task.found(segmenter, task.load(name), clock)
-        prepared = _prepared(task, name, subdivision, measured, cache)
-        cache.store(name, indexed_case(task, learning, name, prepared, found, region).to_arrays())
-        del prepared  # One image at a time is in memory.
-    learning = replace(learning, seconds=clock.seconds)
-    minutes_left(task.options, learning)
-    return learning
+
+
+def _anchors(task: Task, measured: _Measured) -> tuple[int, ...]:
+    """Return the classes of the base near which the refiner decides."""
+    known = [task.base_index(name) for name in task.classes]
+    new = [index for index, own in enumerate(known, start=1) if own is None]
+    own = [index for index in known if index is not None]
+    if not measured.large:
+        # Images that are all small do not tell where in a large one a new class lies.
+        return tuple(sorted(own))
+    return choose_anchors(measured.placement, own, new, measured.large)
 
 
 def minutes_left(options: AdaptOptions, learning: Learning) -> float | None:

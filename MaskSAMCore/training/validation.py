@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from MaskSAMCore.callbacks import CancelledCallback
 from MaskSAMCore.data.case_cache import CaseSource
 from MaskSAMCore.data.windows import IndexedCase
 from MaskSAMCore.evaluation import dice_scores
@@ -75,8 +76,15 @@ class Evaluator:
         everything = range(1, len(class_names) + 1)
         self.known = [everything] * len(cases) if known is None else known
 
-    def score(self, model: Network, device: str) -> Scores:
-        """Segment all cases with a network and return its scores."""
+    def score(
+        self, model: Network, device: str, cancelled: CancelledCallback | None = None
+    ) -> Scores:
+        """Segment all cases with a network and return its scores.
+
+        Raises:
+            Cancelled: `cancelled`, which is polled before each window, returned True.
+        """
+        progress = Progress(cancelled=cancelled)
         runner = Runner(model, choose_device(device))
         classes = range(1, len(self.class_names) + 1)
         cleaned = _DiceTable(len(classes))
@@ -86,12 +94,12 @@ class Evaluator:
             assert case.reference is not None
             kept = CACHE_BYTES if model.config.needs_boxes else 0
             scorer = Scorer(runner, case.image, UNMIRRORED, EmbeddingCache(kept))
-            scores = scorer.automatic(Progress())
+            scores = scorer.automatic(progress)
             changes = {}
             for index in classes if model.config.needs_boxes else ():
                 boxes = slice_boxes(case.labelmap, index)
                 prompt = class_prompt(index, boxes, len(case.labelmap))
-                changes[index] = filled(scorer.edited(prompt, Progress()), prompt, scores)
+                changes[index] = filled(scorer.edited(prompt, progress), prompt, scores)
             for index, change in changes.items():
                 scores[index] = 0
                 scores[index][change.region] = change.scores.to(scores.dtype)

@@ -63,6 +63,26 @@ def test_failed_results_that_look_good_are_counted_as_not_told(estimator):
     assert measure(estimator, looks_good, ("one", "two")).told < 0.5
 
 
+def test_an_empty_result_of_an_image_without_structures_is_no_failure(estimator):
+    samples = samples_of_known_dice(60, seed=5)
+    (empty,) = samples_of_known_dice(1, seed=6)
+    empty.features.classes[:] = np.nan
+    empty = replace(empty, dice=np.full(2, np.nan))
+    before, after = (
+        measure(estimator, each, ("one", "two")) for each in (samples, [*samples, empty])
+    )
+    assert (after.failed, after.told, after.false_alarms) == (
+        before.failed,
+        before.told,
+        before.false_alarms,
+    )
+    thresholds = [
+        fit_estimator(each, "sha", {}).doubtful_below
+        for each in (samples, [*samples, *[empty] * 60])
+    ]
+    assert thresholds[0] == thresholds[1]
+
+
 def test_an_estimator_is_the_same_whatever_the_order_of_its_file(estimator):
     again = DiceEstimator.from_json(estimator.to_json(), 2)
     sample = samples_of_known_dice(1, seed=2)[0].features

@@ -330,6 +330,23 @@ def test_a_stopped_learning_is_continued(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours"]
 
 
+def test_a_learning_is_stopped_while_the_held_out_cases_are_validated(
+    base: Path, caps: Path, tmp_path: Path
+):
+    chosen = options(base, caps, tmp_path / "ours", steps=1, holdout=1)
+    stages: list[str] = []
+    validations: list[float] = []
+    with pytest.raises(Cancelled):
+        run(
+            chosen,
+            progress=lambda stage, *_: stages.append(stage),
+            cancelled=lambda: "Learning" in stages,
+            on_validation=lambda _, dice: validations.append(dice),
+        )
+    assert validations == [] and "Comparing" not in stages
+    assert unfinished_learning(chosen.output) is not None and not chosen.output.exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
