@@ -184,22 +184,30 @@ class MaskSession(Session):
         if self._scorer is None or self._scores is None:
             raise MaskSAMError("this volume has no features yet: segment it first")
         if self._features is None:
-            settings = self._settings
-            cleaned = settings.largest_component
-            # Those of a network with a refiner are its base's.
-            known = self._runner.model.config.scored_classes
-            labels = settings.labels[:known]
-            whole = {i for i, label in enumerate(labels, 1) if label.value in cleaned}
-            features = result_features(
-                self._scores[: known + 1],
-                self._scorer.image,
-                self._grid.spacing_of(self._volumes[0]),
-                labels,
-                settings.background_weight,
-                whole,
-            )
-            self._features = features.with_missing(len(settings.labels) - known)
+            # Those of a network with a refiner are its base's, and beside them its own.
+            known, shares = self._runner.model.config.scored_classes, self._scorer.shares
+            features = self._features_of(self._scores[: known + 1], self._scorer.image)
+            features = features.with_missing(len(self._settings.labels) - known)
+            if shares is not None:
+                whole = self._features_of(shares.merged_with(self._scores), self._scorer.image)
+                own = whole.of_classes([index - 1 for index in shares.classes])
+                features = replace(features, refined=own)
+            self._features = features
         return self._features
+
+    def _features_of(self, scores: Tensor, image: NDArray[np.float32]) -> ResultFeatures:
+        """Return the features of scores of the first classes, on the grid of an image."""
+        settings = self._settings
+        labels = settings.labels[: len(scores) - 1]
+        cleaned = settings.largest_component
+        return result_features(
+            scores,
+            image,
+            self._grid.spacing_of(self._volumes[0]),
+            labels,
+            settings.background_weight,
+            {i for i, label in enumerate(labels, 1) if label.value in cleaned},
+        )
 
     def _rated(self, result: Segmentation, edited: Set[int] = frozenset()) -> Segmentation:
         """Return a result with the expected Dice of the classes that no box of the user decided.
@@ -213,8 +221,8 @@ class MaskSession(Session):
             return result
         features = self.features()
         rating = rate(settings.estimator, features)
-        places = [self._grid.place_from_plan(place) for place in features.weakest]
-        unknown = {settings.labels[index].value for index in settings.estimator.unrated}
+        places = [self._grid.place_from_plan(place) for place in rating.weakest]
+        unknown = {settings.labels[index].value for index in settings.estimator.unknown}
         self._doubts = () if self._has_roi and not settings.suitability.needs_roi else rating.doubts
         instances = rating.applied_to(result.instances, settings.labels, places, edited | unknown)
         return replace(result, instances=instances)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference.result_features import CLASS_FEATURES, IMAGE_FEATURES, ResultFeatures
 from MaskSAMCore.inference.results import Instance
@@ -36,10 +39,12 @@ class Rating:
 
     Attributes:
         classes: estimate of each class, None for one that was not found.
+        weakest: (K, 3), a place of each class in its least sure slice, see :class:`ResultFeatures`.
         doubts: messages for the user about the result as a whole.
     """
 
     classes: tuple[ExpectedDice | None, ...]
+    weakest: NDArray[np.float64]
     doubts: tuple[str, ...]
 
     def applied_to(
@@ -76,14 +81,30 @@ class Rating:
 
 def rate(estimator: DiceEstimator, features: ResultFeatures) -> Rating:
     """Estimate the Dice of a result from its features."""
-    classes = estimator.rate(features.classes, features.image)
+    rating = _rated(estimator, features)
+    if estimator.refined is None or features.refined is None:
+        return rating
+    own = _rated(estimator.refined.estimator, features.refined)
+    classes, weakest = list(rating.classes), rating.weakest.copy()
+    for index, estimate, place in zip(
+        estimator.refined.classes, own.classes, own.weakest, strict=True
+    ):
+        classes[index], weakest[index] = estimate, place
+    # About an image in which the base finds nothing, only the refined classes tell.
+    doubts = rating.doubts if any(rating.classes) else own.doubts
+    return Rating(tuple(classes), weakest, doubts)
+
+
+def _rated(estimator: DiceEstimator, features: ResultFeatures) -> Rating:
+    """Estimate the Dice of a result of the classes of one estimator."""
+    classes = tuple(estimator.rate(features.classes, features.image))
     found = [estimate.dice for estimate in classes if estimate is not None]
     if not found or (mean := sum(found) / len(found)) >= estimator.doubtful_below:
-        return Rating(tuple(classes), ())
+        return Rating(classes, features.weakest, ())
     odd = estimator.oddities(features.classes, features.image)[:2]
     reasons = "; ".join(_REASONS[name] for name in odd) or "look at the segments"
     doubt = f"This result is doubtful, with an expected Dice of {mean:.2f} in the mean: {reasons}."
-    return Rating(tuple(classes), (doubt,))
+    return Rating(classes, features.weakest, (doubt,))
 
 
 def checked_estimator(bundle: Bundle) -> DiceEstimator | None:
@@ -95,12 +116,20 @@ def checked_estimator(bundle: Bundle) -> DiceEstimator | None:
     estimator = bundle.estimator
     if estimator is None:
         return None
-    known = (CLASS_FEATURES, IMAGE_FEATURES)
-    if (estimator.class_features, estimator.image_features) != known or not {
-        group.name for group in estimator.groups
-    } <= set(_REASONS):
+    refined = estimator.refined
+    parts = [estimator] if refined is None else [estimator, refined.estimator]
+    own_classes = tuple(index - 1 for index in bundle.config.refined_classes)
+    fits = refined is None or refined.classes == own_classes
+    if not (fits and all(_has_known_features(part) for part in parts)):
         raise MaskSAMError(
             f"{bundle.folder / QUALITY} was made by another version of MaskSAM: remove the file, or"
             f" fit it again: masksam quality fit {bundle.folder} DATASET"
         )
     return estimator
+
+
+def _has_known_features(estimator: DiceEstimator) -> bool:
+    """Return whether an estimator was fitted to the features that this version computes."""
+    known = (CLASS_FEATURES, IMAGE_FEATURES)
+    names = {group.name for group in estimator.groups}
+    return (estimator.class_features, estimator.image_features) == known and names <= set(_REASONS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -95,11 +95,14 @@ class ResultFeatures:
         weakest: float64 (K, 3), a place (depth, row, column) in the middle of the slice of each
             class that the network is least sure of, in voxel edges of the plan's grid; NaN for a
             class without voxels.
+        refined: features of the classes that a refiner decides, in its order, from the scores with
+            its decisions; those above are from the scores without them. None without a refiner.
     """
 
     classes: NDArray[np.float64]
     image: NDArray[np.float64]
     weakest: NDArray[np.float64]
+    refined: ResultFeatures | None = None
 
     def with_missing(self, count: int) -> ResultFeatures:
         """Return the features with further classes that have none."""
@@ -107,7 +110,12 @@ class ResultFeatures:
             np.pad(values, ((0, count), (0, 0)), constant_values=np.nan)
             for values in (self.classes, self.weakest)
         )
-        return ResultFeatures(classes, self.image, weakest)
+        return replace(self, classes=classes, weakest=weakest)
+
+    def of_classes(self, indices: Sequence[int]) -> ResultFeatures:
+        """Return the features of some classes, given by their indices from 0."""
+        rows = list(indices)
+        return replace(self, classes=self.classes[rows], weakest=self.weakest[rows])
 
 
 @torch.inference_mode()

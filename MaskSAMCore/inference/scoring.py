@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,6 +31,7 @@ from MaskSAMCore.inference.sliding_window import (
     hull,
     plan_windows,
 )
+from MaskSAMCore.modeling.refined.network import merged
 
 Scored = TypeVar("Scored")
 
@@ -82,6 +84,16 @@ class Shares:
 
     values: Tensor
     classes: tuple[int, ...]
+
+    def merged_with(self, scores: Tensor) -> Tensor:
+        """Return scores of all classes (K + 1, depth, rows, columns) on the plan's grid.
+
+        Args:
+            scores: (K + 1, depth, rows, columns) without the decisions of the refiner.
+        """
+        depth, rows, columns = scores.shape[1:]
+        found = F.adaptive_avg_pool3d(self.values, (depth, rows, columns))
+        return merged(scores[None].float(), found[None], self.classes)[0]
 
 
 @dataclass(frozen=True)

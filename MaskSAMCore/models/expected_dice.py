@@ -142,7 +142,8 @@ class DiceEstimator:
         groups: features that tell what is odd about an image.
         facts: information for the user: number of samples, cases and the like.
         unrated: indices from 0 of classes whose results it was not fitted on: their expected Dice
-            is unknown.
+            is that of ``refined``, or unknown.
+        refined: estimator for the classes that a refiner decides; None if it was not fitted.
     """
 
     weights_sha256: str
@@ -160,6 +161,14 @@ class DiceEstimator:
     groups: tuple[FeatureGroup, ...]
     facts: Mapping[str, Any]
     unrated: tuple[int, ...] = ()
+    refined: RefinedEstimator | None = None
+
+    @property
+    def unknown(self) -> frozenset[int]:
+        """Indices from 0 of the classes whose expected Dice is unknown."""
+        return frozenset(self.unrated) - frozenset(
+            () if self.refined is None else self.refined.classes
+        )
 
     def carried_over(
         self, sources: Sequence[int | None], unrated: Sequence[int], weights_sha256: str
@@ -181,6 +190,7 @@ class DiceEstimator:
             usual_dice=self.usual_dice[known],
             factor=self.factor[known],
             unrated=tuple(sorted(lost | {*unrated})),
+            refined=None,
         )
 
     def rate(self, classes: Floats, image: Floats) -> list[ExpectedDice | None]:
@@ -221,7 +231,9 @@ class DiceEstimator:
 
     def to_json(self) -> dict[str, Any]:
         """Return the estimator as plain types."""
+        refined = {} if self.refined is None else {"refined": self.refined.to_json()}
         return {
+            **refined,
             "format_version": QUALITY_VERSION,
             "weights_sha256": self.weights_sha256,
             "facts": dict(self.facts),
@@ -279,12 +291,43 @@ class DiceEstimator:
             tuple(_group(group, len(names), count) for group in values["groups"]),
             dict(values["facts"]),
             tuple(int(index) for index in values.get("unrated", ())),
+            RefinedEstimator.from_json(values["refined"]) if "refined" in values else None,
         )
         if not {*estimator.unrated} <= {*range(classes)}:
             raise ValueError("a class without an estimate is none of the model's")
+        refined = () if estimator.refined is None else estimator.refined.classes
+        if not {*refined} <= {*estimator.unrated} or len({*refined}) < len(refined):
+            raise ValueError("its refined classes are not those without an estimate")
         if min(estimator.class_scale.min(), estimator.image_scale.min()) <= 0:
             raise ValueError("a standard deviation is not above 0")
         return estimator
+
+
+@dataclass(frozen=True)
+class RefinedEstimator:
+    """Estimator of the Dice of the classes that a refiner decides.
+
+    Attributes:
+        classes: index from 0 of each of these classes among those of the model.
+        estimator: the estimator, whose classes are these.
+    """
+
+    classes: tuple[int, ...]
+    estimator: DiceEstimator
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the estimator as plain types."""
+        return {"classes": list(self.classes), "estimator": self.estimator.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RefinedEstimator:
+        """Build an estimator from the dictionary of :meth:`to_json`.
+
+        Raises:
+            ValueError: the arrays do not fit each other, or are not finite.
+        """
+        classes = tuple(int(index) for index in values["classes"])
+        return cls(classes, DiceEstimator.from_json(values["estimator"], len(classes)))
 
 
 def row_width(class_features: int, image_features: int) -> int:

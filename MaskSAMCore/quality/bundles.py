@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from MaskSAMCore.data.dataset import Dataset
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference import MaskSegmenter
-from MaskSAMCore.models import open_model
-from MaskSAMCore.models.expected_dice import DiceEstimator, write_estimator
+from MaskSAMCore.inference.quality import checked_estimator
+from MaskSAMCore.models import Bundle, open_model
+from MaskSAMCore.models.expected_dice import (
+    DiceEstimator,
+    RefinedEstimator,
+    read_estimator,
+    write_estimator,
+)
 from MaskSAMCore.quality.corruptions import FITTED, Corruption
 from MaskSAMCore.quality.evaluate import QualityMeasures, measure
 from MaskSAMCore.quality.fit import fit_estimator
-from MaskSAMCore.quality.samples import Sample, Sampler, collect_samples, open_source
+from MaskSAMCore.quality.samples import (
+    Sample,
+    Sampler,
+    collect_samples,
+    missing_classes,
+    open_source,
+)
 
 # Arguments: number of results so far and in total.
 ResultsCallback = Callable[[int, int], None]
@@ -51,7 +64,8 @@ def fit_bundle(
 ) -> tuple[Path, DiceEstimator]:
     """Fit the estimator of a bundle, and write it into the bundle's folder.
 
-    Classes that a refiner decides have no features, and therefore no expected Dice.
+    Classes that a refiner decides have an estimator of their own beside that of the others. Where
+    the dataset shows the classes of one of them only, the other stays as it is.
 
     Args:
         model: name of an installed model, or path of a bundle's folder.
@@ -68,14 +82,16 @@ def fit_bundle(
     if Path(model).is_file():
         raise MaskSAMError(f"{model} is an archive: unpack it, or add it with masksam models add")
     bundle, sam_checkpoint = open_model(model, with_estimator=False)
-    unrated = tuple(index - 1 for index in bundle.config.refined_classes)
-    if len(unrated) == len(bundle.labels):
+    refined = refined_indices(bundle)
+    known = _shown(bundle, request.dataset)
+    estimator = _present_estimator(bundle)
+    if estimator is None and known <= {*refined}:
         raise MaskSAMError(
-            f"all classes of model '{bundle.name}' were learned in an adaptation, and such classes"
-            " have no expected Dice: there is nothing to fit"
+            f"the dataset shows only classes that model '{bundle.name}' learned in an adaptation,"
+            " whose expected Dice needs that of the model before it: there is nothing to fit"
         )
     segmenter = MaskSegmenter.from_bundle(bundle, sam_checkpoint, device)
-    samples = make_samples(segmenter, request, report)
+    samples = make_samples(segmenter, request, report, known)
     facts = {
         "dataset": request.dataset.name,
         "cases": len({sample.case for sample in samples}),
@@ -83,9 +99,69 @@ def fit_bundle(
         "seed": request.seed,
         "corruptions": sorted(request.corruptions or FITTED),
     }
-    estimator = fit_estimator(samples, bundle.weights_sha256, facts)
-    estimator = replace(estimator, unrated=tuple(sorted(unrated)))
+    if not known <= {*refined}:
+        others = [sample.unrefined(refined) for sample in samples]
+        fitted = fit_estimator(others, bundle.weights_sha256, facts)
+        kept = None if estimator is None else estimator.refined
+        estimator = replace(fitted, unrated=tuple(sorted(refined)), refined=kept)
+    assert estimator is not None
+    if refined and {*refined} <= known:
+        own = fit_refined(samples, refined, bundle.weights_sha256, facts)
+        estimator = replace(estimator, refined=own)
     return write_estimator(bundle.folder, estimator), estimator
+
+
+def fit_refined(
+    samples: Sequence[Sample], refined: tuple[int, ...], sha256: str, facts: dict[str, Any]
+) -> RefinedEstimator:
+    """Fit an estimator for the classes that a refiner decides.
+
+    Args:
+        samples: results of known Dice.
+        refined: indices from 0 of these classes among those of the model, in the refiner's order.
+        sha256: SHA-256 of the weights that they are results of.
+        facts: information for the user.
+
+    Raises:
+        MaskSAMError: there are too few results or cases, or scikit-learn is not installed.
+    """
+    own = [sample.refined(refined) for sample in samples]
+    return RefinedEstimator(refined, fit_estimator(own, sha256, facts))
+
+
+def refined_indices(bundle: Bundle) -> tuple[int, ...]:
+    """Return the indices from 0 of the classes that a bundle's refiner decides, in its order."""
+    return tuple(index - 1 for index in bundle.config.refined_classes)
+
+
+def _shown(bundle: Bundle, dataset: Dataset) -> frozenset[int]:
+    """Return the indices from 0 of the classes that a dataset tells about: all of a bundle, those
+    of its refiner, or those of no refiner.
+
+    Raises:
+        MaskSAMError: the dataset lacks some class of both.
+    """
+    refined = frozenset(refined_indices(bundle))
+    others = frozenset(range(len(bundle.labels))) - refined
+    missing = {
+        part: missing_classes([bundle.labels[index] for index in sorted(part)], dataset.classes)
+        for part in (others, refined)
+        if part
+    }
+    shown = frozenset().union(*(part for part, names in missing.items() if not names))
+    if not shown:
+        names = ", ".join(missing[others] if others else missing[refined])
+        raise MaskSAMError(f"the dataset has no class {names} of the model")
+    return shown
+
+
+def _present_estimator(bundle: Bundle) -> DiceEstimator | None:
+    """Return the estimator that a bundle has, if it can be used."""
+    try:
+        found = read_estimator(bundle.folder, len(bundle.labels), bundle.weights_sha256)
+        return checked_estimator(replace(bundle, estimator=found))
+    except MaskSAMError:
+        return None
 
 
 def evaluate_bundle(
@@ -111,8 +187,14 @@ def evaluate_bundle(
             f"model '{bundle.name}' has no estimator of the Dice: masksam quality fit {model}"
             " DATASET"
         )
+    known = _shown(bundle, request.dataset) - bundle.estimator.unknown
+    if not known:
+        raise MaskSAMError(
+            f"the classes of the dataset have no expected Dice in model '{bundle.name}': masksam"
+            f" quality fit {model} DATASET"
+        )
     segmenter = MaskSegmenter.from_bundle(bundle, sam_checkpoint, device)
-    samples = make_samples(segmenter, request, report)
+    samples = make_samples(segmenter, request, report, known)
     if not samples:
         raise MaskSAMError("the model refused all images: there is nothing to measure")
     names = [label.name for label in bundle.labels]
@@ -120,13 +202,27 @@ def evaluate_bundle(
 
 
 def make_samples(
-    segmenter: MaskSegmenter, request: SampleRequest, report: ResultsCallback | None = None
+    segmenter: MaskSegmenter,
+    request: SampleRequest,
+    report: ResultsCallback | None = None,
+    known: Collection[int] | None = None,
 ) -> list[Sample]:
-    """Return the results of a request, made anew or read from its file."""
+    """Return the results of a request, made anew or read from its file.
+
+    Args:
+        segmenter: the model.
+        request: the request.
+        report: receives the progress.
+        known: indices from 0 of the classes that the dataset tells about; None for all.
+
+    Raises:
+        MaskSAMError: the cases cannot be used, or the file has samples of another request.
+    """
     assert segmenter.plan is not None
     corruptions = request.corruptions or FITTED
     source = open_source(request.dataset, request.names, segmenter.plan)
-    sampler = Sampler(segmenter, source, request.dataset.classes, corruptions, request.seed)
+    classes = request.dataset.classes
+    sampler = Sampler(segmenter, source, classes, corruptions, request.seed, known)
     heading = {
         "model_version": segmenter.version,
         "dataset": request.dataset.name,
@@ -134,6 +230,8 @@ def make_samples(
         "seed": request.seed,
         "corruptions": sorted(corruptions),
     }
+    if known is not None and len(known) < len(segmenter.labels):
+        heading["classes"] = [segmenter.labels[index].name for index in sorted(known)]
     if request.file is not None:
         return collect_samples(sampler, request.count, request.file, heading, report)
     with tempfile.TemporaryDirectory(prefix="masksam-") as folder:

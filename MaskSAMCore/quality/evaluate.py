@@ -29,7 +29,7 @@ class QualityMeasures:
         results: number of results.
         rank_correlation: Spearman's correlation of expected and true Dice by class name; NaN where
             it is not defined.
-        mean_rank_correlation: mean of it over the classes.
+        mean_rank_correlation: mean of it over the classes; NaN if it is defined for none.
         coverage: share of the classes of all results whose Dice is not below the bound.
         mean_error: mean absolute difference of expected and true Dice.
         failed: number of results with a mean true Dice below 0.6.
@@ -74,11 +74,7 @@ class RatedSamples:
             (estimate.dice, estimate.low, dice, index)
             for sample in samples
             for index, (estimate, dice) in enumerate(
-                zip(
-                    estimator.rate(sample.features.classes, sample.features.image),
-                    sample.dice,
-                    strict=True,
-                )
+                zip(rate(estimator, sample.features).classes, sample.dice, strict=True)
             )
             if estimate is not None and not np.isnan(dice)
         ]
@@ -101,6 +97,7 @@ def measure(
     for index, name in enumerate(class_names):
         chosen = rows.class_index == index
         correlations[name] = _rank_correlation(rows.expected[chosen], rows.true[chosen])
+    defined = [value for value in correlations.values() if not np.isnan(value)]
     lowest, doubtful = _lowest_and_doubtful(estimator, samples)
     means = np.array([sample.mean_dice for sample in samples])
     # A result in which nothing is there and nothing was found is neither.
@@ -111,7 +108,7 @@ def measure(
     return QualityMeasures(
         len(samples),
         correlations,
-        float(np.nanmean(list(correlations.values()))),
+        float(np.mean(defined)) if defined else float("nan"),
         float((rows.true >= rows.low).mean()),
         float(np.abs(rows.expected - rows.true).mean()),
         int(failed.sum()),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -151,7 +151,8 @@ class Sample:
         corruption: names of the corruptions, joined by " + ".
         severity: the largest severity of them, 0 to 1.
         features: features of the result.
-        dice: true Dice of the classes 1 to K, (K,); NaN for a class in neither labelmap.
+        dice: true Dice of the classes 1 to K, (K,); NaN for a class that is neither there nor
+            found, or about which the case tells nothing.
     """
 
     number: int
@@ -167,6 +168,25 @@ class Sample:
         known = self.dice[~np.isnan(self.dice)]
         return float(known.mean()) if known.size else math.nan
 
+    def unrefined(self, refined: Sequence[int]) -> Sample:
+        """Return what tells about the classes that no refiner decides.
+
+        Args:
+            refined: indices from 0 of the classes that it decides.
+        """
+        dice = self.dice.copy()
+        dice[list(refined)] = np.nan
+        return replace(self, features=replace(self.features, refined=None), dice=dice)
+
+    def refined(self, refined: Sequence[int]) -> Sample:
+        """Return what tells about the classes that a refiner decides.
+
+        Args:
+            refined: indices from 0 of these classes.
+        """
+        assert self.features.refined is not None
+        return replace(self, features=self.features.refined, dice=self.dice[list(refined)])
+
     def to_json(self) -> dict[str, Any]:
         """Return the sample as plain types, with null for NaN."""
         return {
@@ -174,25 +194,39 @@ class Sample:
             "case": self.case,
             "corruption": self.corruption,
             "severity": self.severity,
-            "classes": [_plain(row) for row in self.features.classes],
-            "image": _plain(self.features.image),
+            **_features_to_json(self.features),
             "dice": _plain(self.dice),
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Sample:
         """Build a sample from the dictionary of :meth:`to_json`."""
-        classes = np.array([_numbers(row) for row in values["classes"]])
-        nowhere = np.full((len(classes), 3), np.nan)
-        features = ResultFeatures(classes, np.array(_numbers(values["image"])), nowhere)
         return cls(
             int(values["number"]),
             str(values["case"]),
             str(values["corruption"]),
             float(values["severity"]),
-            features,
+            _features_from_json(values),
             np.array(_numbers(values["dice"])),
         )
+
+
+def _features_to_json(features: ResultFeatures) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "classes": [_plain(row) for row in features.classes],
+        "image": _plain(features.image),
+    }
+    if features.refined is not None:
+        values["refined"] = _features_to_json(features.refined)
+    return values
+
+
+def _features_from_json(values: Mapping[str, Any]) -> ResultFeatures:
+    """Return features from the dictionary of :func:`_features_to_json`, without places."""
+    classes = np.array([_numbers(row) for row in values["classes"]])
+    refined = _features_from_json(values["refined"]) if "refined" in values else None
+    nowhere = np.full((len(classes), 3), np.nan)
+    return ResultFeatures(classes, np.array(_numbers(values["image"])), nowhere, refined)
 
 
 class Sampler:
@@ -204,9 +238,10 @@ class Sampler:
         class_names: names of the source's classes 1 to K.
         corruptions: corruptions by name.
         seed: seed of all random numbers.
+        known: indices from 0 of the model's classes that the source tells about; None for all.
 
     Raises:
-        MaskSAMError: the source lacks a class of the model.
+        MaskSAMError: the source lacks one of these.
     """
 
     def __init__(
@@ -216,10 +251,13 @@ class Sampler:
         class_names: Sequence[str],
         corruptions: Mapping[str, Corruption],
         seed: int = 0,
+        known: Collection[int] | None = None,
     ) -> None:
         self._segmenter, self._source = segmenter, source
         self._corruptions, self._seed = corruptions, seed
-        self._values = _values_of_classes(segmenter.labels, class_names)
+        labels = segmenter.labels
+        self._known = sorted(range(len(labels)) if known is None else known)
+        self._values = _values_of_classes([labels[index] for index in self._known], class_names)
 
     def sample(self, number: int) -> Sample | None:
         """Return a sample; None for an image that the model refuses.
@@ -239,8 +277,9 @@ class Sampler:
         except MaskSAMError:
             return None
         truth = self._values[case.labelmap]
-        dice = dice_scores(found, truth, [label.value for label in labels])
-        return Sample(number, name, applied, severity, features, np.array(dice))
+        dice = np.full(len(labels), np.nan)
+        dice[self._known] = dice_scores(found, truth, [labels[i].value for i in self._known])
+        return Sample(number, name, applied, severity, features, dice)
 
     def _corrupted(
         self, case: LabelledCase, rng: np.random.Generator
@@ -335,15 +374,22 @@ def open_source(
 
 
 def _values_of_classes(labels: Sequence[Label], class_names: Sequence[str]) -> NDArray[np.intp]:
-    """Return the model's value of each class index of a dataset, 0 for classes without one."""
-    indices = {name.casefold(): index for index, name in enumerate(class_names, start=1)}
-    missing = [label.name for label in labels if label.name.casefold() not in indices]
+    """Return the value of each class index of a dataset in the model, 0 for classes without one.
+
+    Raises:
+        MaskSAMError: the dataset lacks one of the labels.
+    """
+    missing = missing_classes(labels, class_names)
     if missing:
         raise MaskSAMError(f"the dataset has no class {', '.join(missing)} of the model")
-    values = np.zeros(len(class_names) + 1, np.intp)
-    for label in labels:
-        values[indices[label.name.casefold()]] = label.value
-    return values
+    values = {label.name.casefold(): label.value for label in labels}
+    return np.array([0, *(values.get(name.casefold(), 0) for name in class_names)], np.intp)
+
+
+def missing_classes(labels: Sequence[Label], class_names: Sequence[str]) -> list[str]:
+    """Return the names of the labels that are none of a dataset's classes."""
+    known = {name.casefold() for name in class_names}
+    return [label.name for label in labels if label.name.casefold() not in known]
 
 
 def _plain(values: NDArray[np.float64]) -> list[float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,16 @@ import pytest
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.inference.quality import rate
+from MaskSAMCore.inference.result_features import CLASS_FEATURES, IMAGE_FEATURES, ResultFeatures
 from MaskSAMCore.models import add_model, load_bundle
-from MaskSAMCore.models.expected_dice import QUALITY, TreeSum, write_estimator
+from MaskSAMCore.models.expected_dice import (
+    QUALITY,
+    DiceEstimator,
+    RefinedEstimator,
+    TreeSum,
+    write_estimator,
+)
 from Testing.helpers.estimators import known_estimator
 from Testing.helpers.small_bundle import small_bundle
 
@@ -57,6 +66,30 @@ def test_an_estimator_is_carried_over_to_a_model_with_other_classes(rated: Path)
     assert new.carried_over([0, 1, 2], [], "1" * 64).unrated == (1, 2)
 
 
+def with_refined(estimator: DiceEstimator, classes: tuple[int, ...]) -> DiceEstimator:
+    """Return an estimator with another one for some classes, which expects a Dice of 0.7."""
+    own = known_estimator([0.7] * len(classes), 0.1, estimator.weights_sha256, 0.8)
+    return replace(estimator, unrated=(1,), refined=RefinedEstimator(classes, own))
+
+
+def test_refined_classes_have_an_estimator_of_their_own():
+    estimator = with_refined(known_estimator([0.9, 0.6]), (1,))
+    again = DiceEstimator.from_json(json.loads(json.dumps(estimator.to_json())), 2)
+    assert again.to_json() == estimator.to_json() and again.unknown == frozenset()
+    assert estimator.carried_over([0, 1], [], "").unknown == {1}
+    classes, nowhere = np.ones((2, len(CLASS_FEATURES))), np.full((2, 3), np.nan)
+    own = ResultFeatures(classes[:1], np.zeros(len(IMAGE_FEATURES)), np.array([[1.0, 2, 3]]))
+    features = ResultFeatures(classes, own.image, nowhere, own)
+    first, second = rate(again, features).classes
+    assert first is not None and second is not None
+    assert (first.dice, second.dice) == pytest.approx((0.9, 0.7))
+    assert rate(again, features).weakest[1].tolist() == [1, 2, 3]
+    # The refined classes are doubtful, but the others tell about the image where there are any.
+    assert not rate(again, features).doubts
+    (doubt,) = rate(again, replace(features, classes=np.full_like(classes, np.nan))).doubts
+    assert "0.70" in doubt
+
+
 def test_a_bundle_without_an_estimator_has_none(tmp_path: Path):
     bundle = load_bundle(small_bundle(tmp_path / "small"))
     assert bundle.estimator is None
@@ -83,6 +116,8 @@ def test_a_zip_of_a_bundle_brings_the_estimator_along(rated: Path, tmp_path: Pat
         ({"mean": {"base": 0, "columns": [[0]], "thresholds": [[0]], "values": [[0]]}}, "damaged"),
         ({"groups": [{"name": "orientation"}]}, "damaged"),
         ({"unrated": [2]}, "damaged"),
+        ({"refined": {"classes": [1], "estimator": known_estimator([0.7]).to_json()}}, "damaged"),
+        ({"refined": {"classes": [1], "estimator": {}}, "unrated": [1]}, "damaged"),
         ({"weights_sha256": "0" * 64}, "other weights"),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from MaskSAMCore.data.corrections import append_case
-from MaskSAMCore.data.dataset import examine_dataset
+from MaskSAMCore.data.dataset import Dataset, examine_dataset
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.inference import Segmenter
@@ -118,18 +118,33 @@ def adapted_model(folder: Path, classes: dict[str, int]) -> Path:
     return folder / "ours"
 
 
-def test_classes_that_an_adaptation_learned_have_no_expected_dice(
+def cases_of(folder: Path, classes: dict[str, int]) -> Dataset:
+    """Return cases that show some of the classes "Bright" and "Dark"."""
+    for seed in (2, 3):
+        image, labelmap = generated_case(seed)
+        volume = Volume(image, np.diag([1.0, 1.0, 2.0, 1.0]))
+        only = labelmap * np.isin(labelmap, [*classes.values()])
+        append_case(folder, [volume], only, classes, [*classes], "case")
+    dataset, problems = examine_dataset(folder)
+    assert not problems
+    return dataset
+
+
+def request_for(dataset: Dataset) -> SampleRequest:
+    return SampleRequest(dataset, [case.name for case in dataset.cases], 20)
+
+
+def test_classes_that_an_adaptation_learned_have_no_expected_dice_without_cases_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     model = adapted_model(tmp_path, {"Dark": 2})
-    dataset, _ = examine_dataset(write_dataset(tmp_path / "data", 2))
+    dataset = cases_of(tmp_path / "data", {"Bright": 1})
     samples = samples_of_known_dice(60)
     for sample in samples:
         sample.features.classes[1] = np.nan
     monkeypatch.setattr(bundles, "make_samples", lambda *_: samples)
-    names = [case.name for case in dataset.cases]
-    _, estimator = fit_bundle(model, SampleRequest(dataset, names, 20), "cpu")
-    assert estimator.unrated == (1,)
+    _, estimator = fit_bundle(model, request_for(dataset), "cpu")
+    assert estimator.unrated == (1,) and estimator.unknown == {1}
     volume = read_volume(dataset.cases[0].images[0])
     found = Segmenter.from_model(model, device="cpu").segment(volume).instances
     assert [one.expected_dice for one in found if one.name == "Dark"] == [None]
@@ -138,9 +153,8 @@ def test_classes_that_an_adaptation_learned_have_no_expected_dice(
 def test_a_model_whose_classes_were_all_learned_in_an_adaptation_is_refused(tmp_path: Path):
     model = adapted_model(tmp_path, {"Bright": 1, "Dark": 2})
     dataset, _ = examine_dataset(write_dataset(tmp_path / "data", 2))
-    names = [case.name for case in dataset.cases]
     with pytest.raises(MaskSAMError, match="nothing to fit"):
-        fit_bundle(model, SampleRequest(dataset, names, 20), "cpu")
+        fit_bundle(model, request_for(dataset), "cpu")
 
 
 @pytest.mark.parametrize(("count", "cases"), [(10, 5), (60, 1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 from MaskSAMCore.data.corrections import append_case
+from MaskSAMCore.data.dataset import examine_dataset
 from MaskSAMCore.errors import Cancelled, MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.inference.result_features import CLASS_FEATURES
 from MaskSAMCore.io.files import read_json, write_json
 from MaskSAMCore.modeling import MaskSAM
 from MaskSAMCore.modeling.masksam.inheritance import inherited_network
@@ -22,6 +25,10 @@ from MaskSAMCore.models import load_bundle
 from MaskSAMCore.models.catalog import DESCRIPTION
 from MaskSAMCore.models.expected_dice import QUALITY, write_estimator
 from MaskSAMCore.models.unfinished import learning_folder, unfinished_learning
+from MaskSAMCore.quality.bundles import SampleRequest, evaluate_bundle, fit_bundle
+from MaskSAMCore.quality.corruptions import FITTED
+from MaskSAMCore.quality.fit import FEWEST_SAMPLES
+from MaskSAMCore.quality.samples import Sample
 from MaskSAMCore.training import adapt as adaptation
 from MaskSAMCore.training.adapt import AdaptOptions, AdaptResult, adapt
 from MaskSAMCore.training.adapt_task import Learning, Task
@@ -222,6 +229,40 @@ def test_classes_that_were_not_learned_keep_their_expected_dice(
     np.testing.assert_array_equal(features[0].image, features[1].image)
     np.testing.assert_array_equal(features[0].classes, features[1].classes[:2])
     assert np.isnan(features[1].classes[2]).all() and np.isnan(features[1].weakest[2]).all()
+
+
+def test_learned_classes_get_an_estimator_of_their_own(adapted: Path, caps: Path, tmp_path: Path):
+    model = Path(shutil.copytree(adapted, tmp_path / "ours"))
+    dataset, _ = examine_dataset(caps)
+    request = SampleRequest(dataset, [case.name for case in dataset.cases], FEWEST_SAMPLES)
+    with pytest.raises(MaskSAMError, match="nothing to fit"):
+        fit_bundle(model, request, "cpu")
+    others = known_estimator([0.9, 0.6, 0.0], 0.1, load_bundle(model).weights_sha256)
+    write_estimator(model, dataclasses.replace(others, unrated=(2,)))
+    with pytest.raises(MaskSAMError, match="no expected Dice"):
+        evaluate_bundle(model, request, "cpu")
+    chosen = {name: FITTED[name] for name in ("clean", "noise", "bias")}
+    fit_bundle(model, dataclasses.replace(request, corruptions=chosen), "cpu")
+    with Segmenter.from_model(model, device="cpu").open(Volume(generated_case(31)[0], GRID)) as one:
+        result = one.segment()
+        features = one.features().refined
+    expected = {instance.name: instance.expected_dice for instance in result.instances}
+    assert (expected["Bright"], expected["Dark"]) == pytest.approx((0.9, 0.6))
+    cap = next(instance for instance in result.instances if instance.name == "Cap")
+    assert cap.expected_dice is not None and cap.expected_dice_low is not None
+    assert 0 <= cap.expected_dice_low <= cap.expected_dice <= 1 and cap.expected_dice > 0.2
+    # The features are those of what the refiner decides.
+    assert features is not None and len(features.classes) == 1
+    ml = np.exp(features.classes[0, CLASS_FEATURES.index("log_volume")])
+    assert ml == pytest.approx(cap.voxel_count * 2 / 1000, rel=0.05)
+    assert cap.weakest_place is not None
+    assert (result.labelmap[int(cap.weakest_place[2])] == cap.value).any()
+    _, samples, measures = evaluate_bundle(
+        model, dataclasses.replace(request, count=4, seed=1, corruptions=chosen), "cpu"
+    )
+    assert np.isnan(measures.rank_correlation["Bright"]) and measures.results == len(samples) == 4
+    again = [Sample.from_json(json.loads(json.dumps(one.to_json()))) for one in samples]
+    assert [one.to_json() for one in again] == [one.to_json() for one in samples]
 
 
 def test_a_model_that_learned_small_images_does_not_warn_of_small_images(

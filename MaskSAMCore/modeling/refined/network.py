@@ -66,7 +66,8 @@ class RefinedPrediction(WindowPrediction):
 
     def semantic(self) -> Tensor:
         """Return the scores (B, K + 1, T, H, W) of the classes, background first."""
-        return merged(self.scores, F.avg_pool3d(self.found, self.config.subdivision), self.config)
+        found = F.avg_pool3d(self.found, self.config.subdivision)
+        return merged(self.scores, found, self.config.refined)
 
     def unrefined(self) -> Tensor:
         """Return the scores (B, K + 1, T, H, W) without the decisions of the refiner."""
@@ -331,7 +332,7 @@ class RefinedNetwork(Network):
         weight[place] += share
 
 
-def merged(scores: Tensor, found: Tensor, config: RefinedConfig) -> Tensor:
+def merged(scores: Tensor, found: Tensor, refined: Sequence[int]) -> Tensor:
     """Return the scores (B, K + 1, T, H, W) of all classes.
 
     The best of the other classes gets the refiner's whole share of all others. So a voxel gets the
@@ -341,14 +342,14 @@ def merged(scores: Tensor, found: Tensor, config: RefinedConfig) -> Tensor:
         scores: (B, K + 1, T, H, W) of the base, 0 for new classes.
         found: (B, R + 1, T, H, W) shares of the refiner's classes, the first that of all others;
             zeros where the refiner does not decide.
-        config: configuration of the network.
+        refined: class index of each class of the refiner.
     """
     decides, (others, *own) = decided_shares(found.movedim(1, 0))
-    rest = [index for index in range(scores.shape[1]) if index not in config.refined]
+    rest = [index for index in range(scores.shape[1]) if index not in refined]
     total = scores.sum(1)
     factor = others_factor(decides, others * total, scores[:, rest].amax(1), total)
     result = scores * factor[:, None]
-    for index, share in zip(config.refined, own, strict=True):
+    for index, share in zip(refined, own, strict=True):
         result[:, index] = torch.where(decides, share * total, result[:, index])
     return result
 

@@ -90,10 +90,10 @@ def test_classes_without_a_refiner_keep_their_order_within_reach(base: MaskSAM):
 
 @torch.inference_mode()
 def test_a_voxel_gets_the_class_of_the_refiner_however_unsure_the_base_is(base: MaskSAM):
-    config = refined_network(base).config
+    refined = refined_network(base).config.refined
     scores = torch.tensor([0.3, 0.2, 0.29, 0]).reshape(1, 4, 1, 1, 1).expand(-1, -1, 1, 1, 2)
     found = torch.tensor([[0.55, 0.45, 0.0], [0.4, 0.15, 0.45]]).T.reshape(1, 3, 1, 1, 2)
-    assert merged(scores, found, config).argmax(1).flatten().tolist() == [0, 3]
+    assert merged(scores, found, refined).argmax(1).flatten().tolist() == [0, 3]
 
 
 @torch.inference_mode()
