@@ -26,9 +26,9 @@ from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling.refined import Network as RefinedNetwork
 from MaskSAMCore.models import Bundle, open_model, save_bundle
 from MaskSAMCore.models.catalog import check_name
-from MaskSAMCore.models.expected_dice import read_estimator, write_estimator
 from MaskSAMCore.models.unfinished import STATE, learning_folder
 from MaskSAMCore.training.adapt_clock import Clock
+from MaskSAMCore.training.adapt_estimator import results_to_fit, write_adapted_estimator
 from MaskSAMCore.training.adapt_fit import ValidationCallback, fit_refiner
 from MaskSAMCore.training.adapt_preparation import prepare, resumed
 from MaskSAMCore.training.adapt_task import AdaptOptions, Learning, Task
@@ -110,11 +110,21 @@ def adapt(
     clock.step("Comparing")
     network = task.refined(learning, refiner)
     labels = task.labels_of(learning)
-    before, after = _compare(task, learning, network, labels, clock)
+    new = MaskSegmenter(
+        network,
+        task.plan,
+        labels,
+        device=task.device,
+        largest_component=task.bundle.largest_component,
+        background_weight=task.bundle.background_weight,
+        mirror=task.mirror,
+    )
+    before, after = _compare(task, learning, new, clock)
     kept = not before or np.mean(list(after.values())) > np.mean(list(before.values()))
     if kept:
-        new = _save(task, learning, network, labels, before, after)
-        note = _keep_estimator(task, learning, new)
+        samples = results_to_fit(task, learning, new, clock)
+        written = _save(task, learning, network, labels, before, after)
+        note = write_adapted_estimator(task, learning, written, samples)
         if note:
             report(note)
     shutil.rmtree(work, ignore_errors=True)
@@ -160,29 +170,15 @@ def _message(
 
 
 def _compare(
-    task: Task,
-    learning: Learning,
-    network: RefinedNetwork,
-    labels: Sequence[Label],
-    clock: Clock,
+    task: Task, learning: Learning, new: MaskSegmenter, clock: Clock
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return the Dice of the corrected classes on the held-out cases, before and after.
 
     A class that no held-out case shows and that neither model finds there is left out.
     """
-    bundle = task.bundle
     if not learning.held_out:
         return {}, {}
-    former = MaskSegmenter.from_bundle(replace(bundle, estimator=None), None, task.device)
-    new = MaskSegmenter(
-        network,
-        bundle.plan,
-        labels,
-        device=task.device,
-        largest_component=bundle.largest_component,
-        background_weight=bundle.background_weight,
-        mirror=task.mirror,
-    )
+    former = MaskSegmenter.from_bundle(replace(task.bundle, estimator=None), None, task.device)
     before: dict[str, list[float]] = {}
     after: dict[str, list[float]] = {}
     for name in learning.held_out:
@@ -271,28 +267,6 @@ def _save(
         background_weight=bundle.background_weight,
         tta=bundle.tta,
     )
-
-
-def _keep_estimator(task: Task, learning: Learning, new: Bundle) -> str:
-    """Give a new bundle the estimator of the Dice, for the classes that were not learned.
-
-    Their results are the same as before. Returns a line for the user, empty if there is no
-    estimator.
-    """
-    former = task.bundle
-    try:
-        estimator = read_estimator(former.folder, len(former.labels), former.weights_sha256)
-    except MaskSAMError as error:
-        return f"Note: results of the new model have no expected Dice: {error}"
-    if estimator is None:
-        return ""
-    known = {label.name.casefold(): index for index, label in enumerate(former.labels)}
-    names = [label.name.casefold() for label in new.labels]
-    learned = {name.casefold() for name in learning.classes}
-    unrated = [index for index, name in enumerate(names) if name in learned]
-    sources = [known.get(name) for name in names]
-    write_estimator(new.folder, estimator.carried_over(sources, unrated, new.weights_sha256))
-    return "the learned classes have no expected Dice; that of the other classes stays"
 
 
 def _described(task: Task, learning: Learning) -> str:

@@ -23,6 +23,7 @@ from MaskSAMCore.io.files import MALFORMED, read_json, sha256
 from MaskSAMCore.modeling import MaskSAM
 from MaskSAMCore.modeling.masksam.inheritance import fitting_window
 from MaskSAMCore.modeling.refined.network import dilated
+from MaskSAMCore.models.expected_dice import QUALITY
 from MaskSAMCore.models.unfinished import STATE
 from MaskSAMCore.training.adapt_clock import Clock
 from MaskSAMCore.training.adapt_task import WHOLE, AdaptOptions, Learning, Parts, Task
@@ -44,8 +45,11 @@ _PARTS, _MOST_HELD_OUT, _LEAST_CASES = 5, 8, 3
 _MEASURED_CASES = 8
 # Cases whose windows tell which query shows which class.
 _QUERIED_CASES = 2
-# Largest shares of the time for these cases, and for the comparison at the end.
-_MEASURING_SHARE, _COMPARING_SHARE = 0.2, 0.25
+# Largest shares of the time for these cases, for the comparison at the end, and for the results to
+# fit an estimator of the Dice to.
+_MEASURING_SHARE, _COMPARING_SHARE, _RESULTS_SHARE = 0.2, 0.25, 0.1
+# Number of these results, and the time of one in segmentations by the base.
+_FEWEST_RESULTS, _MOST_RESULTS, _RESULT = 30, 60, 1.5
 # Time of the comparison: that of a case, in segmentations by the base, and seconds to begin with.
 _COMPARED_CASE, _COMPARING_SECONDS = 2.5, 3.0
 _VOXELS_PER_CLASS = 10_000
@@ -96,7 +100,9 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
         prepared = _prepared(task, name, learning.subdivision, measured.cases, cache)
         cache.store(name, indexed_case(task, learning, name, prepared, found, region).to_arrays())
         del prepared  # One image at a time is in memory.
-    learning = replace(learning, seconds=clock.seconds)
+    results = _results(task, held_out, measured, clock.minutes)
+    comparing = learning.comparing + results * _RESULT * measured.seconds
+    learning = replace(learning, seconds=clock.seconds, results=results, comparing=comparing)
     minutes_left(task.options, learning)
     return learning
 
@@ -136,6 +142,19 @@ def _measure(
 def _comparing(measured: _Measured, held_out: int) -> float:
     """Return the seconds to keep for the comparison: both models segment each held-out case."""
     return max(_COMPARED_CASE * measured.seconds * held_out, 1e-3)
+
+
+def _results(task: Task, held_out: Sequence[str], measured: _Measured, minutes: float) -> int:
+    """Return the number of results that an estimator of the Dice is fitted to.
+
+    There are none without a held-out case, because results of learned cases are better than others,
+    nor where they would be few in the time that there is for them.
+    """
+    has_estimator = (task.bundle.folder / QUALITY).is_file()
+    if not has_estimator or all(task.is_partial(name) for name in held_out):
+        return 0
+    possible = int(_RESULTS_SHARE * 60 * minutes / max(_RESULT * measured.seconds, 1e-3))
+    return min(possible, _MOST_RESULTS) if possible >= _FEWEST_RESULTS else 0
 
 
 def _planned(

@@ -84,8 +84,9 @@ class Learning(Configuration):
         window: (T, H, W) of the refiner in voxels.
         queries: query of the refiner's origin that shows each of its classes.
         seconds: time that the preparation took.
-        comparing: time to keep for the comparison in seconds.
+        comparing: time to keep for the comparison and the results to fit to, in seconds.
         small_images: whether images that are much smaller than the base's windows are learned.
+        results: number of results that an estimator of the Dice is fitted to; 0 for none.
     """
 
     model: str
@@ -104,6 +105,7 @@ class Learning(Configuration):
     comparing: float
     subdivision: Parts = WHOLE
     small_images: bool = False
+    results: int = 0
 
 
 @dataclass(frozen=True)

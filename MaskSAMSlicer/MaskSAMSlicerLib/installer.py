@@ -67,8 +67,8 @@ DICOM = Extra(
     download_mb=6,
     disk_mb=45,
 )
-# Packages with which a model learns: PyTorch Lightning, batchgeneratorsv2, what they import, and
-# nibabel, which reads the corrections.
+# Packages with which a model learns: PyTorch Lightning, batchgeneratorsv2, scikit-learn, which fits
+# the expected Dice, what these import, and nibabel, which reads the corrections.
 LEARNING = Extra(
     (
         "lightning>=2.6",
@@ -86,9 +86,13 @@ LEARNING = Extra(
         "python-dateutil>=2.8.2",
         "six>=1.16",
         "nibabel>=5",
+        "scikit-learn>=1.3",
+        "joblib>=1.4",
+        "narwhals>=2.0.1",
+        "threadpoolctl>=3.5",
     ),
-    download_mb=33,
-    disk_mb=143,
+    download_mb=43,
+    disk_mb=203,
 )
 
 

@@ -30,6 +30,7 @@ from MaskSAMCore.quality.corruptions import FITTED
 from MaskSAMCore.quality.fit import FEWEST_SAMPLES
 from MaskSAMCore.quality.samples import Sample
 from MaskSAMCore.training import adapt as adaptation
+from MaskSAMCore.training import adapt_preparation
 from MaskSAMCore.training.adapt import AdaptOptions, AdaptResult, adapt
 from MaskSAMCore.training.adapt_task import Learning, Task
 from MaskSAMCore.training.export import export_run
@@ -229,6 +230,36 @@ def test_classes_that_were_not_learned_keep_their_expected_dice(
     np.testing.assert_array_equal(features[0].image, features[1].image)
     np.testing.assert_array_equal(features[0].classes, features[1].classes[:2])
     assert np.isnan(features[1].classes[2]).all() and np.isnan(features[1].weakest[2]).all()
+
+
+def test_the_expected_dice_of_learned_classes_is_fitted_where_a_case_is_held_out(
+    base: Path, caps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(adapt_preparation, "_MOST_RESULTS", 30)
+    rated = Path(shutil.copytree(base, tmp_path / "rated"))
+    former = known_estimator([0.9, 0.6], 0.1, load_bundle(rated).weights_sha256)
+    write_estimator(rated, former)
+    lines: list[str] = []
+    stages: list[str] = []
+    result = adapt(
+        options(rated, caps, tmp_path / "ours", steps=60),
+        report=lines.append,
+        progress=lambda stage, *_: stages.append(stage),
+    )
+    assert result.kept and len(result.held_out) == 1
+    assert stages.count("Estimating the Dice") == 30
+    assert any("results of 4 case(s)" in line for line in lines)
+    estimator = load_bundle(tmp_path / "ours").estimator
+    assert estimator is not None and estimator.refined is not None
+    assert estimator.refined.classes == (2,) and estimator.unknown == frozenset()
+    # To find less of a class than usual is worse.
+    own = estimator.refined.estimator
+    poor = own.class_centre.copy()
+    confident = [CLASS_FEATURES.index(name) for name in ("soft_dice", "confidence", "margin")]
+    poor[:, confident] = 0
+    (usual,), (worse,) = (own.rate(each, own.image_centre) for each in (own.class_centre, poor))
+    assert usual is not None and worse is not None and usual.dice >= worse.dice
+    assert usual.dice == pytest.approx(result.after["Cap"], abs=0.25)
 
 
 def test_learned_classes_get_an_estimator_of_their_own(adapted: Path, caps: Path, tmp_path: Path):
