@@ -213,7 +213,9 @@ class CaseRun:
             settings.overwrite,
         )
         if settings.dicom_report:
-            write_dicom_report(case.report, case.output, source, settings.overwrite)
+            write_dicom_report(
+                case.report, case.output, source, settings.overwrite, result.intracranial
+            )
 
 
 def run_case(segmenter: Segmenter, case: Case, settings: CaseSettings) -> CaseRecord:

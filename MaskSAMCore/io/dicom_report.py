@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.dicom_files import is_dicom, silent_pydicom
+from MaskSAMCore.io.dicom_segmentation import MANUFACTURER, name_of
 from MaskSAMCore.io.dicom_source import DicomSource
 from MaskSAMCore.io.files import MALFORMED, atomic_file
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
         CodedConcept,
         Comprehensive3DSR,
         FindingSite,
+        Measurement,
+        MeasurementsAndQualitativeEvaluations,
         VolumetricROIMeasurementsAndQualitativeEvaluations,
     )
     from pydicom.sr.coding import Code
@@ -28,18 +32,29 @@ _SERIES_OFFSET = 1000
 # Codes of SNOMED CT for sides, which a report states as laterality.
 _SIDES = ("7771000", "24028007")
 _DIGITS = 4
+# DICOM and SNOMED CT have no code for a share of the intracranial volume.
+_OWN_SCHEME = "99MASKSAM"
 
 
 def write_dicom_report(
-    path: Path, segmentation: Path, source: DicomSource, overwrite: bool = False
+    path: Path,
+    segmentation: Path,
+    source: DicomSource,
+    overwrite: bool = False,
+    intracranial: Collection[str] = (),
 ) -> None:
     """Write the volume of every segment as a structured report, complete or not at all.
+
+    Where the intracranial volume is known, the report has it, too, and the percentage of it that
+    each of its classes has.
 
     Args:
         path: file to write.
         segmentation: DICOM segmentation to measure and to refer to.
         source: series that the segmentation was made from.
         overwrite: whether an existing file may be replaced.
+        intracranial: names of the classes whose volumes add up to the intracranial volume; none if
+            it is unknown.
 
     Raises:
         MaskSAMError: the report exists or cannot be written, or the segmentation cannot be read.
@@ -50,16 +65,25 @@ def write_dicom_report(
         raise MaskSAMError(f"{segmentation} is no DICOM segmentation: give one that was written")
     with atomic_file(path, overwrite) as temporary, silent_pydicom():
         try:
-            report = _report(segread(segmentation), source)
+            report = _report(segread(segmentation), source, set(map(name_of, intracranial)))
         except MALFORMED as error:
             raise source.refused(error) from error
         report.save_as(temporary)
 
 
-def _report(segmentation: Segmentation, source: DicomSource) -> Comprehensive3DSR:
-    """Return the report of a segmentation."""
+def _report(
+    segmentation: Segmentation, source: DicomSource, intracranial: Collection[str]
+) -> Comprehensive3DSR:
+    """Return the report of a segmentation.
+
+    Args:
+        segmentation: DICOM segmentation.
+        source: series that the segmentation was made from.
+        intracranial: names of the segments whose volumes add up to the intracranial volume.
+    """
     import highdicom
     from highdicom import sr
+    from pydicom.dataset import Dataset
     from pydicom.sr.codedict import codes
     from pydicom.uid import generate_uid
 
@@ -81,10 +105,10 @@ def _report(segmentation: Segmentation, source: DicomSource) -> Comprehensive3DS
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=device),
         procedure_reported=_procedure(str(source.images[0].get("Modality", ""))),
-        imaging_measurements=_measurements(segmentation, source),
+        imaging_measurements=_measurements(segmentation, source, intracranial),
         title=codes.DCM.ImagingMeasurementReport,
     )
-    return sr.Comprehensive3DSR(
+    report = sr.Comprehensive3DSR(
         evidence=[segmentation, *source.images],
         content=content[0],
         series_instance_uid=highdicom.UID(),
@@ -99,19 +123,38 @@ def _report(segmentation: Segmentation, source: DicomSource) -> Comprehensive3DS
         is_complete=True,
         specific_character_set=segmentation.SpecificCharacterSet,
     )
+    if intracranial:
+        scheme = Dataset()
+        scheme.CodingSchemeDesignator = _OWN_SCHEME
+        scheme.CodingSchemeName = "Measurements of MaskSAM"
+        scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
+        report.CodingSchemeIdentificationSequence = [scheme]
+    return report
 
 
 def _measurements(
-    segmentation: Segmentation, source: DicomSource
-) -> list[VolumetricROIMeasurementsAndQualitativeEvaluations]:
-    """Return the volume of each segment in ml, 0 for those without a voxel."""
-    from highdicom import sr
-    from pydicom.sr.codedict import codes
+    segmentation: Segmentation, source: DicomSource, intracranial: Collection[str]
+) -> list[
+    VolumetricROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations
+]:
+    """Return the volume of each segment, 0 for those without a voxel, and the intracranial volume.
 
-    ml = sr.CodedConcept("ml", "UCUM", "milliliter")
+    Args:
+        segmentation: DICOM segmentation.
+        source: series that the segmentation was made from.
+        intracranial: names of the segments whose volumes add up to the intracranial volume.
+    """
+    from highdicom import sr
+
+    volumes = _volumes(segmentation)
+    descriptions = {number: segmentation.get_segment_description(number) for number in volumes}
+    inside = [n for n, one in descriptions.items() if one.segment_label in intracranial]
+    total = sum(volumes[number] for number in inside)
     groups = []
-    for segment, volume in _volumes(segmentation).items():
-        description = segmentation.get_segment_description(segment)
+    for number, description in descriptions.items():
+        measurements = [_volume(volumes[number])]
+        if total > 0 and number in inside:
+            measurements.append(_share(volumes[number] / total))
         groups.append(
             sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
                 tracking_identifier=sr.TrackingIdentifier(
@@ -120,7 +163,7 @@ def _measurements(
                 referenced_segment=sr.ReferencedSegment(
                     sop_class_uid=segmentation.SOPClassUID,
                     sop_instance_uid=segmentation.SOPInstanceUID,
-                    segment_number=segment,
+                    segment_number=number,
                     source_series=sr.SourceSeriesForSegmentation(
                         source.images[0].SeriesInstanceUID
                     ),
@@ -129,12 +172,60 @@ def _measurements(
                 finding_type=_kind(description),
                 finding_sites=[_site(description)],
                 algorithm_id=_algorithm(description),
-                measurements=[
-                    sr.Measurement(name=codes.SCT.Volume, value=round(volume, _DIGITS), unit=ml)
-                ],
+                measurements=measurements,
             )
         )
+    if total > 0:
+        groups.append(_intracranial(total, source, descriptions[inside[0]]))
     return groups
+
+
+def _intracranial(
+    ml: float, source: DicomSource, description: SegmentDescription
+) -> MeasurementsAndQualitativeEvaluations:
+    """Return the intracranial volume, which is that of no single segment.
+
+    Args:
+        ml: volume in ml.
+        source: series that the segmentation was made from.
+        description: description of one of its segments, which names the algorithm.
+    """
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+    from pydicom.uid import generate_uid
+
+    name, place = "intracranial volume", codes.cid7140.CranialCavity
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            uid=generate_uid(entropy_srcs=[str(source.images[0].SeriesInstanceUID), name]),
+            identifier=name,
+        ),
+        finding_category=sr.CodedConcept("123037004", "SCT", "Anatomical Structure"),
+        finding_type=place,
+        finding_sites=[sr.FindingSite(anatomic_location=place)],
+        algorithm_id=_algorithm(description),
+        measurements=[_volume(ml)],
+    )
+
+
+def _volume(ml: float) -> Measurement:
+    """Return a measurement of a volume in ml."""
+    from highdicom import sr
+    from pydicom.sr.codedict import codes
+
+    unit = sr.CodedConcept("ml", "UCUM", "milliliter")
+    return sr.Measurement(name=codes.SCT.Volume, value=round(ml, _DIGITS), unit=unit)
+
+
+def _share(part: float) -> Measurement:
+    """Return a measurement of a part of the intracranial volume, 0 to 1, in percent."""
+    from highdicom import sr
+
+    return sr.Measurement(
+        name=sr.CodedConcept("ICVPERCENT", _OWN_SCHEME, "Percentage of intracranial volume"),
+        value=round(100 * part, _DIGITS),
+        unit=sr.CodedConcept("%", "UCUM", "percent"),
+    )
 
 
 def _volumes(segmentation: Segmentation) -> dict[int, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -69,6 +71,42 @@ def test_a_series_becomes_a_segmentation_and_a_report(coded_model: str, tmp_path
     ]
     expected = [instance.voxel_count * volume.voxel_ml for instance in result.instances]
     assert volumes == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_report_has_the_intracranial_volume_of_the_table(
+    coded_model: str, tmp_path: Path
+) -> None:
+    model = tmp_path / "head"
+    shutil.copytree(coded_model, model)
+    description = read_json(model / "masksam.json")
+    write_json(model / "masksam.json", {**description, "card": {"intracranial": ["Bright"]}})
+    source, table = write_series(tmp_path / "in"), tmp_path / "volumes.csv"
+    arguments = ["predict", str(source), "-o", str(tmp_path / "seg.dcm"), "-m", str(model)]
+    assert main([*arguments, "--dicom-report", "--volumes", str(table)]) == 0
+    rows = {row["structure"]: row for row in csv.DictReader(table.read_text().splitlines())}
+    content = srread(tmp_path / "seg_report.dcm").content
+    [group] = content.get_image_measurement_groups()
+    [measurement] = group.get_measurements()
+    total = float(rows["intracranial volume"]["volume_ml"])
+    assert float(measurement.value) == pytest.approx(total, abs=1e-4)
+    for group in content.get_volumetric_roi_measurement_groups():
+        shares = [float(measurement.value) for measurement in group.get_measurements()[1:]]
+        share = rows[group.tracking_identifier]["intracranial_percent"]
+        assert shares == ([pytest.approx(float(share), abs=1e-4)] if share else [])
+
+
+def test_a_report_of_a_region_has_no_intracranial_volume(coded_model: str, tmp_path: Path) -> None:
+    model = tmp_path / "head"
+    shutil.copytree(coded_model, model)
+    description = read_json(model / "masksam.json")
+    write_json(model / "masksam.json", {**description, "card": {"intracranial": "all"}})
+    source, roi = write_series(tmp_path / "in"), tmp_path / "roi.mrk.json"
+    centre = (read_volume(source).ijk_to_ras @ np.array([10.5, 8.5, 3.5, 1]))[:3]
+    write_boxes([RasBox("R", tuple(centre), np.eye(3), (60.0, 60.0, 60.0))], roi)
+    arguments = ["predict", str(source), "-o", str(tmp_path / "seg.dcm"), "-m", str(model)]
+    assert main([*arguments, "--dicom-report", "--roi", str(roi)]) == 0
+    content = srread(tmp_path / "seg_report.dcm").content
+    assert content.get_image_measurement_groups() == []
 
 
 def test_a_tree_of_studies_becomes_a_tree_of_segmentations(

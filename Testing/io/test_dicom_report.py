@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,10 @@ def enhanced(folder: Path) -> Path:
 
 
 def reported(
-    source: Path, folder: Path, labels: tuple[Label, ...] = LABELS
+    source: Path,
+    folder: Path,
+    labels: tuple[Label, ...] = LABELS,
+    intracranial: Sequence[str] = (),
 ) -> tuple[Path, dict[str, float]]:
     """Write a segmentation and its report; return the report and the volumes in ml by name."""
     volume, images = read_volume(source), read_source(source)
@@ -50,7 +53,7 @@ def reported(
     algorithm = Algorithm("small", "4f2a", "1.2.3")
     segmentation = folder / "seg.dcm"
     write_dicom_segmentation(labelmap, volume, segmentation, labels, images, algorithm)
-    write_dicom_report(folder / "report.dcm", segmentation, images)
+    write_dicom_report(folder / "report.dcm", segmentation, images, intracranial=intracranial)
     voxels = {label.name: np.count_nonzero(labelmap == label.value) for label in labels}
     ml = abs(np.linalg.det(MATRIX[:3, :3])) / 1000
     return folder / "report.dcm", {name: count * ml for name, count in voxels.items()}
@@ -78,6 +81,53 @@ def test_a_single_segment_is_measured(tmp_path: Path) -> None:
     assert float(group.get_measurements()[0].value) == pytest.approx(
         expected["right hippocampus"], abs=1e-4
     )
+
+
+def test_a_report_has_the_intracranial_volume_and_shares_of_it(tmp_path: Path) -> None:
+    inside = ("right hippocampus", "left hippocampus", "brain stem")
+    path, expected = reported(series(tmp_path / "in"), tmp_path, intracranial=inside)
+    content = srread(path).content
+    found = {}
+    for group in content.get_volumetric_roi_measurement_groups():
+        volume, *shares = group.get_measurements()
+        assert volume.name.value == "118565006"
+        found[group.tracking_identifier] = [float(share.value) for share in shares]
+        for share in shares:
+            assert share.name.scheme_designator == "99MASKSAM"
+            assert share.name.meaning == "Percentage of intracranial volume"
+            assert (share.unit.value, share.unit.scheme_designator) == ("%", "UCUM")
+    total = sum(expected[name] for name in inside)
+    assert found == {
+        name: [pytest.approx(100 * ml / total, abs=1e-4)] if name in inside else []
+        for name, ml in expected.items()
+    }
+    [group] = content.get_image_measurement_groups()
+    [measurement] = group.get_measurements()
+    assert measurement.name.value == "118565006"
+    assert (measurement.unit.value, measurement.unit.scheme_designator) == ("ml", "UCUM")
+    assert float(measurement.value) == pytest.approx(total, abs=1e-4)
+    # The cranial cavity, of DICOM's brain structures for volumetric measurement (CID 7140).
+    assert (group.finding_type.value, group.finding_type.scheme_designator) == ("1101003", "SCT")
+    assert group.finding_sites[0].value.value == "1101003"
+    [scheme] = srread(path).CodingSchemeIdentificationSequence
+    assert scheme.CodingSchemeDesignator == "99MASKSAM"
+
+
+def test_the_intracranial_volume_is_left_out_where_it_is_unknown(tmp_path: Path) -> None:
+    path, _ = reported(series(tmp_path / "in"), tmp_path)
+    report = srread(path)
+    assert report.content.get_image_measurement_groups() == []
+    assert "CodingSchemeIdentificationSequence" not in report
+
+
+def test_the_intracranial_volume_of_one_series_keeps_its_identity(tmp_path: Path) -> None:
+    source, uids = series(tmp_path / "in"), []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        path, _ = reported(source, tmp_path / name, intracranial=["left hippocampus"])
+        [group] = srread(path).content.get_image_measurement_groups()
+        uids.append(group.tracking_uid)
+    assert uids[0] == uids[1]
 
 
 def test_volumes_refer_to_the_segments_and_have_their_codes(tmp_path: Path) -> None:
@@ -132,3 +182,13 @@ def test_a_file_of_another_kind_has_no_report(tmp_path: Path) -> None:
 def test_dciodvfy_finds_no_error(write: Callable[[Path], Path], tmp_path: Path) -> None:
     path, _ = reported(write(tmp_path / "in"), tmp_path)
     assert errors_of_dciodvfy(path) == []
+
+
+@pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dicom3tools is not installed")
+def test_dciodvfy_finds_only_the_private_code_of_shares(tmp_path: Path) -> None:
+    inside = ("left hippocampus", "brain stem")
+    path, _ = reported(series(tmp_path / "in"), tmp_path, intracranial=inside)
+    # It warns of every private coding scheme, also of one that the file describes.
+    for line in errors_of_dciodvfy(path):
+        assert line.startswith("Warning")
+        assert line.endswith("Unrecognized defined term = <99MASKSAM>")
