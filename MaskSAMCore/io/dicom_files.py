@@ -214,7 +214,8 @@ def read_image_file(path: Path) -> ImageFile:
     file = _read(path)
     if file is None:
         raise MaskSAMError(
-            f"{path} is a DICOM file without an image: give the folder of an image series"
+            f"{path} is a DICOM file without an image, such as a segmentation or a report: give the"
+            " folder of an image series"
         )
     return file
 

@@ -14,6 +14,7 @@ from highdicom.sr import srread
 
 from MaskSAMCore import __version__
 from MaskSAMCore.cli import main
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import RasBox
 from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.io import read_json, read_volume, write_boxes, write_json
@@ -64,6 +65,9 @@ def test_a_series_becomes_a_segmentation_and_a_report(coded_model: str, tmp_path
     [algorithm] = file.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
     assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("small", segmenter.version)
     assert file.SoftwareVersions == __version__
+    for written in (target, target.with_name("seg_report.dcm")):
+        with pytest.raises(MaskSAMError, match=r"such as a segmentation or a report: give the"):
+            read_volume(written)
     report = srread(target.with_name("seg_report.dcm"))
     volumes = [
         float(group.get_measurements()[0].value)
