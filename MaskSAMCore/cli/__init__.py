@@ -122,6 +122,9 @@ def _flushed(status: int) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if "" in arguments:
+        # An empty path would be the current folder.
+        return _fail("an argument is empty: is a variable of the shell not set?", 2)
     try:
         status = get_command(app).main(
             args=arguments,
@@ -139,7 +142,8 @@ def _run(arguments: list[str]) -> int:
         format_message = getattr(error, "format_message", None)
         if format_message is None:
             raise
-        return _fail(format_message(), 2)
+        # Without a command, the help is shown and the message is empty.
+        return _fail(format_message() or "give one of the commands above", 2)
     if status == _STOPPED:
         # Some versions of typer turn Ctrl-C into this status themselves.
         return _fail("stopped; nothing was half-written", _STOPPED)

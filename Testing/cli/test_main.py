@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from MaskSAMCore.cli import main
 from Testing.cli.helpers import error_of, run_process
 
 
@@ -57,6 +58,30 @@ def test_a_common_mistake_gives_one_line_of_error_and_no_output(
 def test_a_usage_error_gives_one_line_of_error(image: Path, capfd: pytest.CaptureFixture[str]):
     error_of(capfd, ["predict", str(image)])
     error_of(capfd, ["fly"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["models"], ["quality"]])
+def test_without_a_command_the_help_is_shown_and_no_empty_error(
+    arguments: list[str], capfd: pytest.CaptureFixture[str]
+):
+    main(arguments)
+    shown, errors = capfd.readouterr()
+    assert "Usage: masksam" in shown + errors
+    assert "masksam: error:" not in [line.strip() for line in errors.splitlines()]
+
+
+def test_an_empty_argument_is_not_the_current_folder(
+    image: Path,
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    for arguments in (["", "-o", "results"], [str(image), "-o", ""]):
+        assert "an argument is empty" in error_of(capfd, ["predict", *arguments, "-m", model])
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_process_exits_with_two_after_an_error():
