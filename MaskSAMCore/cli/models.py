@@ -61,9 +61,8 @@ def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.
         if label.terminology is not None:
             codes = label.terminology.type, label.terminology.type_modifier
             meaning = ", ".join(f"{c.scheme} {c.value} {c.meaning}" for c in codes if c is not None)
-        table.add_row(
-            str(label.value), label.name, Text("   ", style=f"on rgb({r},{g},{b})"), meaning
-        )
+        colour = Text(f"■ #{r:02x}{g:02x}{b:02x}", style=f"rgb({r},{g},{b})")
+        table.add_row(str(label.value), label.name, colour, meaning)
     console.print(table)
     plan = bundle.plan
     console.print(
@@ -103,9 +102,9 @@ def download(name: str = typer.Argument(..., help="A name of 'masksam models lis
     columns = (*Progress.get_default_columns(), DownloadColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True))
     with bar:
-        task = bar.add_task(entry.name, total=entry.size)
+        task = bar.add_task(entry.name, total=entry.size, visible=False)
         path = store.download(
-            entry, lambda done, total: bar.update(task, completed=done, total=total)
+            entry, lambda done, total: bar.update(task, completed=done, total=total, visible=True)
         )
     typer.echo(str(path))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from MaskSAMCore.cli import main
-from MaskSAMCore.models import find
+from MaskSAMCore.models import find, load_bundle
 from Testing.cli.helpers import error_of
 
 
@@ -22,7 +22,10 @@ def test_a_model_is_added_listed_shown_verified_and_removed(
     assert "small" in listed
     assert "sam_vit_b" in listed
     assert main(["models", "info", "small"]) == 0
-    assert "Bright" in capfd.readouterr().out
+    shown = capfd.readouterr().out
+    assert "Bright" in shown
+    red, green, blue = (round(255 * part) for part in load_bundle(Path(model)).labels[0].color)
+    assert f"#{red:02x}{green:02x}{blue:02x}" in shown
     assert main(["models", "verify", "small"]) == 0
     assert main(["models", "remove", "small", "--yes"]) == 0
     assert "no model named" in error_of(capfd, ["models", "verify", "small"])
@@ -47,4 +50,7 @@ def test_a_download_first_prints_its_source_size_and_licence(
 
 
 def test_a_bundled_model_is_not_downloaded(capfd: pytest.CaptureFixture[str]):
-    assert "installed already" in error_of(capfd, ["models", "download", "hippocampus"])
+    assert main(["models", "download", "hippocampus"]) == 2
+    # No bar of a download that does not begin comes before the error.
+    [error] = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
+    assert error == "masksam: error: 'hippocampus' is installed already"
