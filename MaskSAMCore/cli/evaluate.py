@@ -98,7 +98,11 @@ def evaluate(
     shown = ["Dice", "IoU", *(evaluation.SURFACE_METRICS if surfaces else ())]
     names = {str(value): name for value, name in evaluation.class_names(references).items()}
     rows = [] if published is None else _published(published)
-    table = Table("label", *(f"{metric} (sd)" for metric in shown), *(one.method for one in rows))
+    # No figure is cut in a terminal of 80 columns, beside the published ones either.
+    table = Table(collapse_padding=True)
+    headings = [f"{metric.replace('_', ' ')} (sd)" for metric in shown]
+    for heading in ("label", *headings, *(one.method for one in rows)):
+        table.add_column(heading, overflow="fold")
     for value, means in summary["mean"].items():
         spreads = [evaluation.spread(summary, value, metric) for metric in shown]
         cells = [f"{_cell(means[m])} ({_cell(sd)})" for m, sd in zip(shown, spreads, strict=True)]

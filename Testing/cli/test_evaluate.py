@@ -29,6 +29,20 @@ def test_evaluate_prints_and_writes_a_summary(
     assert json.loads(summary.read_text(encoding="utf-8"))["foreground_mean"]["Dice"] == 1
 
 
+@pytest.mark.parametrize("more", [[], ["--published", "acdc"], ["--published", "amos22"]])
+def test_no_figure_is_cut_in_eighty_columns(
+    more: list[str],
+    labelmap: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["evaluate", str(labelmap), str(labelmap), *more]) == 0
+    printed = capfd.readouterr().out
+    assert "…" not in printed
+    assert "(0.0000)" in printed
+
+
 def test_an_existing_summary_is_kept_without_overwrite(
     labelmap: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
