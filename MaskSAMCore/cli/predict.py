@@ -176,6 +176,8 @@ def predict(
     """
     if overwrite and skip_existing:
         raise MaskSAMError("--overwrite and --skip-existing exclude each other: choose one")
+    if boxes_overwrite and boxes is None:
+        raise MaskSAMError("--boxes-overwrite needs boxes: add --boxes FILE.mrk.json")
     if boxes is not None and len(model) > 1:
         raise MaskSAMError("several models together take no boxes: give one --model with --boxes")
     prompted = [one for one in model if needs_boxes(one)]
@@ -284,6 +286,8 @@ def predict(
                     done = table.volumes()
                     if volumes is not None and done:
                         write_volume_table(volumes, done)
+        if volumes is not None and not done:
+            display.message(f"{volumes} was not written: no case was segmented")
         if report is not None:
             folder = output if in_folder else found.cases[0].output.parent
             write_report(report, table.rows, folder, segmenter.labels, overwrite=True)
@@ -304,6 +308,8 @@ def predict(
             age = time.monotonic() - started if part is None else _ABANDONED_SECONDS
             for folder in {output, *(case.output.parent for case in cases)}:
                 remove_abandoned(folder, age)
+        elif len(remaining) < len(cases):
+            display.message(f"{len(cases) - len(remaining)} skipped: the outputs exist")
         if any(record.status == "failed" for record in records):
             # Folders without a result are removed.
             raise typer.Exit(SOME_FAILED)

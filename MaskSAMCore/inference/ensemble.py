@@ -326,8 +326,9 @@ def _check_fits(first: MaskSegmenter, other: MaskSegmenter) -> None:
         raise MaskSAMError(f"'{prompted[0]}' needs boxes: only models without boxes are averaged")
     classes = [[(label.name, label.value) for label in one.labels] for one in (first, other)]
     if classes[0] != classes[1]:
+        pairs = zip(*classes, strict=False)
         different = next(
-            (f"'{a}' and '{b}'" for a, b in zip(*classes, strict=False) if a != b),
+            (f"'{a}', {m}, and '{b}', {n}" for (a, m), (b, n) in pairs if (a, m) != (b, n)),
             f"{len(classes[0])} and {len(classes[1])} classes",
         )
         raise MaskSAMError(

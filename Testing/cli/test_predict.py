@@ -119,6 +119,27 @@ def test_boxes_change_other_classes_only_with_boxes_overwrite(
     np.testing.assert_array_equal(found["overwritten"], expected.labelmap)
 
 
+def test_boxes_overwrite_needs_boxes(
+    image: Path, model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    arguments = ["predict", str(image), "-o", str(tmp_path / "result.nii.gz"), "-m", model]
+    assert "add --boxes FILE" in error_of(capfd, [*arguments, "--boxes-overwrite"])
+
+
+def test_a_file_that_is_skipped_is_said_to_be(
+    image: Path, model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    arguments = ["predict", str(image), "-o", str(tmp_path / "result.nii.gz"), "-m", model]
+    assert main([*arguments, "--skip-existing"]) == 0
+    assert "skipped" not in capfd.readouterr().err
+    volumes = tmp_path / "volumes.csv"
+    assert main([*arguments, "--skip-existing", "--volumes", str(volumes)]) == 0
+    printed = capfd.readouterr().err
+    assert "1 skipped: the outputs exist" in printed
+    assert f"{volumes} was not written: no case was segmented" in printed
+    assert not volumes.exists()
+
+
 def test_probabilities_are_written_as_one_image_that_sums_to_one(
     image: Path, model: str, tmp_path: Path
 ):
@@ -266,7 +287,8 @@ def test_models_of_other_classes_or_with_boxes_are_not_averaged(
     other = str(small_bundle(tmp_path / "other", "other", class_names=("Bright", "Grey")))
     target = tmp_path / "result.nii.gz"
     arguments = ["predict", str(image), "-o", str(target), "-m", model, "-m", other]
-    assert "do not have the same classes" in error_of(capfd, arguments)
+    error = error_of(capfd, arguments)
+    assert "do not have the same classes ('Dark', 2, and 'Grey', 2): give" in error
     boxes = tmp_path / "boxes.mrk.json"
     write_boxes([], boxes)
     assert "take no boxes" in error_of(capfd, [*arguments, "--boxes", str(boxes)])
