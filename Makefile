@@ -9,7 +9,7 @@ export DEBIAN_FRONTEND := noninteractive
 .PHONY: demo test check release clean
 
 demo: $(VENV)/.ready
-	$(BIN)/masksam demo -o masksam-demo
+	$(BIN)/masksam demo -o masksam-demo --overwrite
 	$(BIN)/python -m Testing.panel.demo masksam-demo
 
 test: $(VENV)/.ready check

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # ROI of the hippocampus on each side.
 _SIDES = {"left": "hippocampus-left.mrk.json", "right": "hippocampus-right.mrk.json"}
+_HEAD, _BRAIN, _HIPPOCAMPI = "mni152_t1.nii.gz", "brain", "hippocampi"
+_FORMATS, _PICTURE = (".nii.gz", ".seg.nrrd"), ".png"
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +40,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     output: Path = typer.Option(Path("masksam-demo"), "-o", "--output", help="Folder of results."),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace results that exist."),
 ) -> None:
     """Segment the whole MNI152 T1 head, and both hippocampi in regions of interest.
 
@@ -48,14 +51,15 @@ def demo(
     console = Console(markup=False)
     start = time.perf_counter()
     template = _template()
-    written = Outputs((output / "mni152_t1.nii.gz",), filled=(output,))
-    with prepared(written, Inputs((template,)), overwrite=True):
+    results = [f"{one}{end}" for one in (_BRAIN, _HIPPOCAMPI) for end in (*_FORMATS, _PICTURE)]
+    written = Outputs(tuple(output / name for name in (_HEAD, *results)))
+    with prepared(written, Inputs((template,)), overwrite):
         volume = dataclasses.replace(read_volume(template), name="MNI152 T1")
-        write_volume(volume, output / "mni152_t1.nii.gz", overwrite=True)
+        write_volume(volume, output / _HEAD, overwrite=True)
         _whole_head(volume, output, device, console)
         _hippocampi(volume, output, device, console)
     console.print(
-        f"{output}: mni152_t1.nii.gz, brain.seg.nrrd and hippocampi.seg.nrrd (drag them into 3D"
+        f"{output}: {_HEAD}, brain.seg.nrrd and hippocampi.seg.nrrd (drag them into 3D"
         " Slicer), the same as .nii.gz, brain.png, hippocampi.png;"
         f" {time.perf_counter() - start:.1f} s",
         highlight=False,
@@ -72,9 +76,9 @@ def _whole_head(volume: Volume, output: Path, device: str, console: Console) -> 
         display.started(volume.name)
         result = segmenter.segment(volume, progress=display.progress)
         display.finished(volume.name, results_table(volumes_of(result)), result.notes)
-    _write(result.labelmap, volume, output / "brain", result.labels)
+    _write(result.labelmap, volume, output / _BRAIN, result.labels)
     rows = [(volume.name, volume, result.labelmap, None)]
-    outline_picture(rows, result.labels, output / "brain.png")
+    outline_picture(rows, result.labels, output / f"{_BRAIN}{_PICTURE}")
 
 
 def _hippocampi(volume: Volume, output: Path, device: str, console: Console) -> None:
@@ -101,8 +105,8 @@ def _hippocampi(volume: Volume, output: Path, device: str, console: Console) -> 
         for one in result.instances:
             instances.append(dataclasses.replace(one, name=of_side + one.name.lower()))
         rows.append((f"{side} hippocampus", volume, result.labelmap, None))
-    _write(labelmap, volume, output / "hippocampi", labels)
-    outline_picture(rows, result.labels, output / "hippocampi.png")
+    _write(labelmap, volume, output / _HIPPOCAMPI, labels)
+    outline_picture(rows, result.labels, output / f"{_HIPPOCAMPI}{_PICTURE}")
     both = dataclasses.replace(result, instances=tuple(instances))
     console.print(results_table(volumes_of(both)))
 
@@ -121,7 +125,7 @@ def _write(
     """Write a segmentation as ``.nii.gz`` and as Slicer's ``.seg.nrrd``."""
     from MaskSAMCore.io import write_labelmap
 
-    for ending in (".nii.gz", ".seg.nrrd"):
+    for ending in _FORMATS:
         write_labelmap(labelmap, volume, path.with_name(path.name + ending), labels, overwrite=True)
 
 

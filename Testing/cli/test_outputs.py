@@ -215,3 +215,14 @@ def test_names_in_upper_and_lower_case_are_two_files_where_the_disk_keeps_them_a
     assert main(["predict", "in", "-o", "out", "-m", model]) == 0
     written = sorted(path.name for path in (folder / "out").glob("*.nii.gz"))
     assert written == ["A.nii.gz", "a.nii.gz"]
+
+
+@pytest.mark.parametrize("name", ["mni152_t1.nii.gz", "brain.nii.gz", "hippocampi.png"])
+def test_the_demo_replaces_no_file_of_others(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("nilearn", reason="the demo's head comes with nilearn")
+    (tmp_path / name).write_bytes(b"precious")
+    error = error_of(capfd, ["demo", "-o", str(tmp_path)])
+    assert f"{tmp_path / name} exists: add --overwrite" in error
+    assert contents(tmp_path) == {tmp_path / name: b"precious"}
