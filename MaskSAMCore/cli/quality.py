@@ -99,6 +99,7 @@ def evaluate(
         None, "-o", "--output", help="JSON file of the measures; a picture is written beside it."
     ),
     device: str = _DEVICE,
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace measures that exist."),
 ) -> None:
     """Compare expected and true Dice on images that the estimator was not fitted on."""
     from MaskSAMCore.quality.bundles import evaluate_bundle
@@ -107,7 +108,7 @@ def evaluate(
     request = _request(dataset, splits, side, targets, results, samples, seed, suite)
     picture = None if output is None else output.with_suffix(".png")
     written = Outputs(present(output, picture), extended=present(samples))
-    with prepared(written, Inputs((dataset, *present(splits, targets))), overwrite=True):
+    with prepared(written, Inputs((dataset, *present(splits, targets))), overwrite):
         estimator, found, measures = evaluate_bundle(model, request, device, ResultsProgress())
         if output is not None and picture is not None:
             write_json(output, measures.to_json())

@@ -45,6 +45,9 @@ def test_a_fit_writes_an_estimator_that_is_evaluated_on_other_cases(fitted: Path
     assert 0 <= measures["coverage"] <= 1
     assert set(measures["rank_correlation"]) == {"Bright", "Dark"}
     assert output.with_suffix(".png").is_file()
+    before = output.read_bytes()
+    assert "add --overwrite" in error_of(capfd, [*arguments, *options])
+    assert output.read_bytes() == before
 
 
 def test_the_expected_dice_is_in_the_table_and_in_both_files(fitted: Path, tmp_path: Path, capfd):
