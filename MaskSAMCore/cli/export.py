@@ -11,6 +11,7 @@ from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import read_json
 from MaskSAMCore.io.standard_error import visible_stderr
+from MaskSAMCore.models.catalog import check_name
 
 if TYPE_CHECKING:
     from MaskSAMCore.models import Bundle
@@ -55,6 +56,8 @@ def export(
     if not isinstance(values, dict):
         raise MaskSAMError(f"{card} must contain one JSON object")
     with prepared(Outputs(replaced=(output,)), Inputs((run, *present(card))), overwrite):
+        # Models of other names cannot be added to the list of models.
+        check_name(str(values.get("name", output.name)))
         bundle = export_run(run, output, values, overwrite=overwrite, last=last)
     # Validation cases that are test cases must not be fitted to.
     if quality_results and not last:

@@ -226,3 +226,13 @@ def test_the_demo_replaces_no_file_of_others(
     error = error_of(capfd, ["demo", "-o", str(tmp_path)])
     assert f"{tmp_path / name} exists: add --overwrite" in error
     assert contents(tmp_path) == {tmp_path / name: b"precious"}
+
+
+@pytest.mark.parametrize("name", ["my model", "model.zip"])
+def test_an_export_is_refused_under_a_name_that_no_model_can_have(
+    name: str, folder: Path, capfd: pytest.CaptureFixture[str]
+):
+    before = contents(folder)
+    error = error_of(capfd, ["export", "run", "-o", name])
+    assert f"'{name}' cannot be a model's name: use letters, digits, - and _" in error
+    assert contents(folder) == before
