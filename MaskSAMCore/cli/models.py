@@ -148,11 +148,11 @@ def add(
 
 
 @models.command()
-def verify(name: str = typer.Argument(..., help="A name of 'masksam models list'.")) -> None:
-    """Verify the files of an installed model."""
+def verify(model: str = typer.Argument(..., help="A name, or the path of a bundle.")) -> None:
+    """Verify the files of a model."""
     from MaskSAMCore import models as store
 
-    typer.echo(store.verify(name))
+    typer.echo(store.verify(model))
 
 
 @models.command()

@@ -255,14 +255,18 @@ def remove(name: str) -> None:
 
 
 def verify(name: str) -> str:
-    """Verify an installed model and return the result in one line for the user.
+    """Verify a model and return the result in one line for the user.
+
+    Args:
+        name: name of an installed model, or path of a bundle.
 
     Raises:
         MaskSAMError: the model is not installed or is damaged.
     """
-    entry = find(name)
-    if entry.folder is not None and entry.kind == "model":
-        bundle = load_bundle(entry.folder)
+    path = Path(name)
+    entry = None if path.exists() else find(name)
+    if entry is None or (entry.folder is not None and entry.kind == "model"):
+        bundle = load_bundle(path if entry is None or entry.folder is None else entry.folder)
         bundle.build(_backbone(bundle))
         return f"{name}: the weights have the recorded SHA-256 and fit the network"
     if not installed(entry):

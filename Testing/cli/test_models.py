@@ -27,6 +27,7 @@ def test_a_model_is_added_listed_shown_verified_and_removed(
     red, green, blue = (round(255 * part) for part in load_bundle(Path(model)).labels[0].color)
     assert f"#{red:02x}{green:02x}{blue:02x}" in shown
     assert main(["models", "verify", "small"]) == 0
+    assert main(["models", "verify", model]) == 0
     assert main(["models", "remove", "small", "--yes"]) == 0
     assert "no model named" in error_of(capfd, ["models", "verify", "small"])
 
