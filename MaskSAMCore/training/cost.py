@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import Variable
 from torch.overrides import TorchFunctionMode
@@ -83,7 +83,7 @@ def step_cost(
         stack.enter_context(set_checkpoint_early_stop(False))
         if device == "cpu":
             stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-            model = model.to_empty(device="cpu")
+            _to_cpu(model)
         place = "cpu" if device == "cpu" else "meta"
         images = torch.empty(batch, config.in_channels, *config.window, device=place)
         labels = torch.empty(batch, *config.window, dtype=torch.long, device=place)
@@ -106,6 +106,20 @@ def _run_step(model: Network, settings: TrainSettings, images: Tensor, labels: T
     Variable._execution_engine.run_backward(
         (loss,), (torch.ones_like(loss),), False, False, (), True, accumulate_grad=True
     )
+
+
+def _to_cpu(model: Network) -> None:
+    """Replace a network's tensors on the meta device by tensors without memory on the CPU.
+
+    Module.to_empty replaces the tensors of a module twice that is part of two others, as the
+    U-Net's encoder is, and fails.
+    """
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            empty = torch.empty_like(parameter, device="cpu")
+            setattr(module, name, nn.Parameter(empty, parameter.requires_grad))
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty_like(buffer, device="cpu"))
 
 
 def _without_ground_truth(loss: Any) -> Any:

@@ -16,6 +16,8 @@ from MaskSAMCore.data.case_cache import CaseCache
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import NetworkConfig, build_model
 from MaskSAMCore.presets.small import TINY
+from MaskSAMCore.research.unet.config import UNetConfig
+from MaskSAMCore.research.unet.loss import LossSettings as UNetLossSettings
 from MaskSAMCore.training import cost_plan
 from MaskSAMCore.training.cost import StepCost, step_cost
 from MaskSAMCore.training.cost_plan import CostPlan, fit_line, plan_lines
@@ -30,6 +32,13 @@ from Testing.helpers.generated import write_dataset
 from Testing.helpers.networks import small_masam_config, small_masksam_config
 
 GIB = 2**30
+SMALL_UNET = UNetConfig(
+    window=(8, 32, 32),
+    num_classes=2,
+    strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+    kernels=((3, 3, 3),) * 3,
+    features=8,
+)
 
 
 def computed_step(config: NetworkConfig, loss: object, batch: int) -> Callable[[], None]:
@@ -66,6 +75,7 @@ def allocated_peak(step: Callable[[], None], folder: Path) -> int:
             id="masksam",
         ),
         pytest.param(small_masam_config(), MASamLossSettings(box_share=0.0), id="masam"),
+        pytest.param(SMALL_UNET, UNetLossSettings(), id="unet"),
     ],
 )
 def test_the_derived_cost_of_a_step_is_that_of_the_computed_one(
