@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from MaskSAMCore.data import Plan
@@ -377,7 +377,8 @@ def save_bundle(
             key: value.half() if half and value.dtype == torch.float32 and value.ndim > 1 else value
             for key, value in state.items()
         }
-        save_file({k: v.contiguous() for k, v in small.items()}, new / WEIGHTS)
+        # The file writer of safetensors raises errors of its own where the disk is full.
+        (new / WEIGHTS).write_bytes(save({k: v.contiguous() for k, v in small.items()}))
         values = {
             "format_version": FORMAT_VERSION,
             "name": name,
@@ -396,8 +397,6 @@ def save_bundle(
         if tta != "none":
             values["tta"] = tta
         write_json(new / DESCRIPTION, values, ensure_ascii=False)
-        # safetensors creates files that only their owner can read.
-        (new / WEIGHTS).chmod(0o644)
     return load_bundle(folder)
 
 

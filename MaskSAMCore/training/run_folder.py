@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from MaskSAMCore.data import Plan
@@ -220,7 +220,8 @@ def save_weights(model: Network, path: Path, facts: dict[str, str]) -> None:
         facts: metadata of the file.
     """
     with atomic_file(path) as temporary:
-        save_file(own_weights(model), temporary, metadata=facts)
+        # The file writer of safetensors raises errors of its own where the disk is full.
+        temporary.write_bytes(save(own_weights(model), facts))
 
 
 def load_weights(record: TrainingRecord, path: Path) -> Network:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,14 @@ from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.models.catalog import DESCRIPTION
 from MaskSAMCore.training.export import export_run
-from MaskSAMCore.training.run_folder import BEST, LAST, RUN_FILE, TrainingRecord, load_weights
+from MaskSAMCore.training.run_folder import (
+    BEST,
+    LAST,
+    RUN_FILE,
+    TrainingRecord,
+    load_weights,
+    save_weights,
+)
 from Testing.helpers.networks import FROZEN_SMALL_SAM, small_masksam_config
 from Testing.helpers.short_run import VALUES
 from Testing.helpers.threshold_model import plan_for
@@ -32,6 +41,18 @@ from Testing.helpers.threshold_model import plan_for
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@contextmanager
+def full_disk(largest_file: int) -> Iterator[None]:
+    """Let no file grow beyond a size in bytes, which for the program is the same as a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def change_validation(run: Path, **values: object) -> None:
@@ -220,3 +241,15 @@ def test_a_card_of_another_kind_is_refused(
     with pytest.raises(MaskSAMError, match=message):
         export_run(run, tmp_path / "new" / "model", card)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_no_weights(run: Path, tmp_path: Path):
+    model = load_weights(TrainingRecord.load(run), run / BEST)
+    kept = (run / BEST).read_bytes()
+    with full_disk(largest_file=10_000):
+        with pytest.raises(MaskSAMError, match=r"^cannot write .*model: file too large$"):
+            export_run(run, tmp_path / "model")
+        with pytest.raises(MaskSAMError, match=r"^cannot write .*safetensors: file too large$"):
+            save_weights(model, run / BEST, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (run / BEST).read_bytes() == kept and not list(run.glob(".*"))
