@@ -368,14 +368,11 @@ def _begin(
     }
     if sam_sha256 is not None:
         facts["sam_sha256"] = sam_sha256
-    if options.weights is not None:
-        facts["started_from"] = options.weights.name
     if options.fold is not None:
         facts["fold"] = options.fold.index
     if preset.recipe != "ours":
         facts["recipe"] = preset.recipe
-    if preset.changes:
-        facts["set"] = dict(preset.changes)
+    facts |= chosen_facts(options, preset)
     record = TrainingRecord(
         config=data.config,
         plan=data.plan,
@@ -453,6 +450,19 @@ def chosen_preset(
         training=preset.training.replace(**{**settings_changes, **_validation_changes(options)}),
         plan=preset.plan.replace(**constraints),
     )
+
+
+def chosen_facts(options: FitOptions, preset: Preset) -> dict[str, Any]:
+    """Return the facts of a new training about choices that change its plan, its network or its
+    initial weights; choices that the user has not made are left out."""
+    chosen = {
+        "orientation": options.orientation,
+        "spacing": None if options.spacing is None else list(options.spacing),
+        "patch": None if options.patch is None else list(options.patch),
+        "started_from": None if options.weights is None else options.weights.name,
+        "set": dict(preset.changes) or None,
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def _validation_changes(options: FitOptions) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from MaskSAMCore.data.case_cache import CaseCache
-from MaskSAMCore.data.splits import Fold
+from MaskSAMCore.data.dataset import examine_dataset
+from MaskSAMCore.data.splits import Fold, find_split
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.training.callbacks import newest_checkpoint
-from MaskSAMCore.training.fit import FitOptions, chosen_preset, fit
+from MaskSAMCore.training.fit import FitOptions, chosen_facts, chosen_preset, fit
 from MaskSAMCore.training.run_folder import (
     BEST,
     CASES,
@@ -53,7 +54,7 @@ def fit_folds(
 
     Raises:
         MaskSAMError: a fold cannot be trained, see :func:`fit`, or a resumed fold was begun with
-            another preset, seed or settings.
+            other cases or other options.
     """
     runs = [fold_run(options.run, index) for index in range(count)]
     begun = [run for run in runs if (run / RUN_FILE).exists()]
@@ -62,8 +63,8 @@ def fit_folds(
             f"{begun[0]} already holds a training: add --resume to continue, or choose another"
             " folder"
         )
-    for run in begun:
-        _check_same(options, TrainingRecord.load(run), run, config_changes, settings_changes)
+    if begun:
+        _check_same(options, runs, begun, config_changes, settings_changes)
     cache = CaseCache(options.cache or options.run / CASES)
     scores = []
     for index, run in enumerate(runs):
@@ -106,18 +107,49 @@ def is_finished(run: Path, max_minutes: float | None = None) -> bool:
 
 def _check_same(
     options: FitOptions,
-    record: TrainingRecord,
-    run: Path,
+    runs: Sequence[Path],
+    begun: Sequence[Path],
     config_changes: Mapping[str, Any] | None,
     settings_changes: Mapping[str, Any] | None,
 ) -> None:
-    """Raise an error if a fold was begun with other choices than those of the command."""
+    """Raise an error if a fold was begun with other cases or choices than those of the command.
+
+    Args:
+        options: choices of the user.
+        runs: folders of all folds.
+        begun: folders of the folds that were begun.
+        config_changes: fields to change in the preset's network.
+        settings_changes: fields to change in the preset's hyperparameters.
+    """
     preset = chosen_preset(options, config_changes or {}, settings_changes or {})
-    if (record.preset, record.seed) != (preset.name, options.seed):
-        raise MaskSAMError(
-            f"{run} was begun with --preset {record.preset} --seed {record.seed}: give these again"
-        )
-    if record.settings != preset.training:
-        raise MaskSAMError(
-            f"{run} was begun with other hyperparameters: give the options of its first command"
-        )
+    chosen = chosen_facts(options, preset)
+    dataset, problems = examine_dataset(options.dataset, options.targets)
+    for index, run in enumerate(runs):
+        if run not in begun:
+            continue
+        record = TrainingRecord.load(run)
+        if (record.preset, record.seed) != (preset.name, options.seed):
+            raise MaskSAMError(
+                f"{run} was begun with --preset {record.preset} --seed {record.seed}: give these"
+                " again"
+            )
+        if record.settings != preset.training:
+            raise MaskSAMError(
+                f"{run} was begun with other hyperparameters: give the options of its first command"
+            )
+        for name in ("orientation", "spacing", "patch", "started_from", "set"):
+            if record.facts.get(name) != chosen.get(name):
+                option = "--from" if name == "started_from" else f"--{name}"
+                raise MaskSAMError(
+                    f"{run} was begun with another {option}: give the options of its first command"
+                )
+        split, split_problems = find_split(dataset, options.splits, Fold(index, len(runs)))
+        problems += split_problems
+        same = options.dataset.resolve().name == record.dataset and record.split == split
+        if not problems and not (same and record.values == dataset.values):
+            raise MaskSAMError(
+                f"{run} was begun with other cases: give the dataset, --folds and --splits of its"
+                " first command"
+            )
+    if problems:
+        raise MaskSAMError("; ".join(problems))

@@ -14,6 +14,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.fit import FitOptions
 from MaskSAMCore.training.folds import fit_folds, fold_run, is_finished
+from MaskSAMCore.training.overrides import change_preset
 from MaskSAMCore.training.run_folder import BEST, LAST, TrainingRecord
 from Testing.helpers.generated import write_dataset
 from Testing.helpers.short_run import QUICK, SMALL, checkpoint
@@ -86,6 +87,33 @@ def test_a_cross_validation_is_not_begun_twice_or_resumed_with_other_options(
     settings = {**SETTINGS, "learning_rate": 1e-4}
     with pytest.raises(MaskSAMError, match="begun with other hyperparameters"):
         fit_folds(dataclasses.replace(options, resume=True), 2, lambda _: None, SMALL, settings)
+
+
+def test_folds_of_other_cases_or_options_are_never_mixed(
+    crossed: tuple[FitOptions, list[str]], tmp_path: Path
+):
+    options, _ = crossed
+    run = Path(shutil.copytree(options.run, tmp_path / "runs"))
+    shutil.rmtree(fold_run(run, 1))
+    other = shutil.copytree(options.dataset, tmp_path / "other")
+    file = tmp_path / "splits_final.json"
+    names = [f"case_{n:02d}" for n in range(4)]
+    folds = [{"train": names[:2], "val": names[2:]}, {"train": names[2:], "val": names[:2]}]
+    file.write_text(json.dumps(folds), encoding="utf-8")
+    queries = change_preset(TINY, ["queries=6"])
+    for changes, count, message in (
+        ({}, 4, "fold_0 was begun with other cases: give the dataset, --folds and --splits"),
+        ({"splits": file}, 2, "fold_0 was begun with other cases"),
+        ({"dataset": Path(other)}, 2, "fold_0 was begun with other cases"),
+        ({"orientation": "RSA"}, 2, "fold_0 was begun with another --orientation"),
+        ({"spacing": (2.0, 1.0, 1.0)}, 2, "fold_0 was begun with another --spacing"),
+        ({"patch": (8, 16, 16)}, 2, "fold_0 was begun with another --patch"),
+        ({"weights": fold_run(run, 0)}, 2, "fold_0 was begun with another --from"),
+        ({"preset": queries}, 2, "fold_0 was begun with another --set"),
+    ):
+        with pytest.raises(MaskSAMError, match=message):
+            resumed(dataclasses.replace(options, **changes), run, count)
+    assert not fold_run(run, 1).exists()
 
 
 def test_a_run_trains_the_fold_of_its_split_file(
