@@ -8,15 +8,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from MaskSAMCore.data.dataset import Dataset, open_dataset
+from MaskSAMCore.data.patients import parted_patients
 from MaskSAMCore.data.splits import held_out_cases, split_cases
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.evaluation import evaluate, surfaces_available, write_summary
 from MaskSAMCore.inference.device import choose_device
 from MaskSAMCore.presets import find_preset
-from MaskSAMCore.research.comparison.folder import Folder, read_record, write_record
+from MaskSAMCore.research.comparison.folder import (
+    Folder,
+    made_by_others,
+    read_record,
+    write_record,
+)
 from MaskSAMCore.research.comparison.stage import Job
 from MaskSAMCore.research.comparison.statistics import Row, compared_pairs, make_row, over_seeds
 from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS, System, Training, find_systems
@@ -101,6 +108,8 @@ def compare(
             change_preset(find_preset(training.preset), options.settings)
     device = choose_device(options.device).device.type
     dataset = open_dataset(options.dataset)
+    if dataset.scheme is not None:
+        raise MaskSAMError(f"systems segment images, but {options.dataset} has only labelmaps")
     split = split_cases(dataset, options.splits)
     test = held_out_cases(dataset, options.splits)
     cases = test or split["val"]
@@ -121,6 +130,9 @@ def compare(
             "orientation": options.orientation,
         }
     )
+    parts = [folder.of_seed(seed) for seed in options.seeds] or [folder]
+    for training in trainings.values():
+        _check_preset(training, parts)
     write_record(folder.split, {**split, "test": test})
     file = options.sam_checkpoint
     job = Job(
@@ -140,10 +152,10 @@ def compare(
         sam_checkpoint=None if file is None else file.resolve(),
     )
     facts = _facts(options, dataset, split, test)
+    held_out = bool(test) and not any(map(partial(_validated_on, cases), trainings.values()))
     every: dict[int, list[Row]] = {}
     rows: list[Row] = []
-    for seed in options.seeds or (options.seed,):
-        part = folder.of_seed(seed) if options.seeds else folder
+    for seed, part in zip(options.seeds or (options.seed,), parts, strict=True):
         stages = _Stages(
             part, replace(job, folder=part.root.resolve(), seed=seed), report, run_stage
         )
@@ -154,7 +166,7 @@ def compare(
         facts["device"] = _device_name(part, new, device)
         if all(row.problem for row in rows):
             raise MaskSAMError(f"no system could be evaluated: {rows[0].problem}")
-        write_tables(folder.root, rows, compared_pairs(rows), dataset.classes, facts, bool(test))
+        write_tables(folder.root, rows, compared_pairs(rows), dataset.classes, facts, held_out)
         if options.seeds:
             write_seeds(folder.root, every, dataset.classes)
     shutil.rmtree(folder.cache, ignore_errors=True)
@@ -181,6 +193,31 @@ def check_given(training: Training, dataset: Dataset, cases: list[str]) -> None:
             f"the run '{training.name}' was trained on cases of the comparison"
             f" ({', '.join(seen[:3])}): compare with the run's own --splits"
         )
+    sides = {"the training": record.split["train"], "the comparison": cases}
+    for problem in parted_patients(sides, dataset.patients):
+        raise MaskSAMError(f"the run '{training.name}': {problem}")
+
+
+def _validated_on(cases: Sequence[str], training: Training) -> bool:
+    """Return whether a given run chose its weights on some of the cases."""
+    if training.given is None:
+        return False
+    return not set(cases).isdisjoint(TrainingRecord.load(training.given).split["val"])
+
+
+def _check_preset(training: Training, folders: Sequence[Folder]) -> None:
+    """Check that a training of an earlier comparison in a folder has the same preset.
+
+    Raises:
+        MaskSAMError: it has another one.
+    """
+    for folder in folders:
+        earlier = read_record(folder.train_job(training.name)).get("training")
+        if training.given is None and earlier and earlier["preset"] != training.preset:
+            raise MaskSAMError(
+                f"{folder.root} has '{training.name}' with the preset {earlier['preset']}, not"
+                f" {training.preset}: choose another folder, or name the system after its preset"
+            )
 
 
 @dataclass(frozen=True)
@@ -230,21 +267,23 @@ class _Stages:
         if training.given is not None or self.folder.finished(training.name).is_file():
             return ""
         self.report(f"training {training.name} (preset {training.preset})")
-        return self._do(f"train-{training.name}", replace(self.job, training=training))
+        job = replace(self.job, training=training)
+        return self._do(self.folder.train_job(training.name), job)
 
     def segment(self, system: System, training: Training | None) -> str:
         """Segment all cases, unless their predictions exist."""
-        done = set(read_record(self.folder.facts(system.name)).get("seconds", {}))
+        known = read_record(self.folder.facts(system.name))
+        run = None if training is None else self.folder.run_of(training)
+        done = set() if made_by_others(known, run) else set(known.get("seconds", {}))
         predictions = self.folder.predictions(system.name)
         files = [predictions / f"{name}.nii.gz" for name in self.job.cases]
         if done >= set(self.job.cases) and all(path.is_file() for path in files):
             return ""
         self.report(f"segmenting {len(self.job.cases)} cases with {system.name}")
         job = replace(self.job, stage="segment", system=system, training=training)
-        return self._do(f"segment-{system.name}", job)
+        return self._do(self.folder.segment_job(system.name), job)
 
-    def _do(self, name: str, job: Job) -> str:
-        path = self.folder.job(name)
+    def _do(self, path: Path, job: Job) -> str:
         write_record(path, job.to_dict())
         error = path.with_suffix(".error")
         error.unlink(missing_ok=True)

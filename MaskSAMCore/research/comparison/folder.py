@@ -3,8 +3,8 @@
 - ``comparison.json``: the terms that all systems share; ``split.json``: the cases.
 - ``runs/NAME``: a training; ``runs/NAME.json``: present once the training has finished.
 - ``models/NAME``: the bundle of a training.
-- ``systems/NAME``: ``predictions``; ``cases.json`` with times, memory and parameters;
-  ``summary.json`` with the metrics.
+- ``systems/NAME``: ``predictions``; ``cases.json`` with times, memory, parameters and the SHA-256
+  of the weights; ``summary.json`` with the metrics.
 - ``comparison.md``, ``comparison.csv``, ``comparison.png``, ``cases.csv``, ``tests.csv``: the
   results.
 - ``jobs``: the stages' jobs and their errors.
@@ -17,12 +17,15 @@ jobs of each seed, and ``seeds.csv`` with their results.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io.files import read_json, write_json
+from MaskSAMCore.io.files import read_json, sha256, write_json
+from MaskSAMCore.research.comparison.systems import Training
+from MaskSAMCore.training.run_folder import BEST
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,10 @@ class Folder:
         """Return the run folder of a training."""
         return self.root / "runs" / training
 
+    def run_of(self, training: Training) -> Path:
+        """Return the run folder of a training, or the given one."""
+        return self.run(training.name) if training.given is None else training.given
+
     def finished(self, training: str) -> Path:
         """Return the file that exists once a training has finished."""
         return self.root / "runs" / f"{training}.json"
@@ -73,9 +80,13 @@ class Folder:
         """Return the file with a system's metrics."""
         return self.root / "systems" / system / "summary.json"
 
-    def job(self, name: str) -> Path:
-        """Return the file of a stage's job."""
-        return self.root / "jobs" / f"{name}.json"
+    def train_job(self, training: str) -> Path:
+        """Return the file of the job of a training."""
+        return self.root / "jobs" / f"train-{training}.json"
+
+    def segment_job(self, system: str) -> Path:
+        """Return the file of the job of a system's segmentations."""
+        return self.root / "jobs" / f"segment-{system}.json"
 
     def begin(self, terms: dict[str, Any]) -> None:
         """Record the terms that all systems share.
@@ -97,6 +108,21 @@ class Folder:
                 f"{self.root} has a comparison with another {' and '.join(changed)}: choose"
                 " another folder, because its systems could not be compared"
             )
+
+
+def weights_of(run: Path | None) -> str:
+    """Return the SHA-256 of a run's best weights; empty for a checkpoint and for nnU-Net's runs."""
+    return "" if run is None or not (run / BEST).is_file() else sha256(run / BEST)
+
+
+def made_by_others(facts: Mapping[str, Any], run: Path | None) -> bool:
+    """Return whether a system's predictions were made with other weights than those of a run now.
+
+    Args:
+        facts: content of the system's ``cases.json``. Those of older versions lack the weights.
+        run: folder of the training; None for a checkpoint.
+    """
+    return "weights" in facts and facts["weights"] != weights_of(run)
 
 
 def write_record(path: Path, values: Any) -> None:

@@ -35,15 +35,13 @@ def train(job: Job) -> None:
     """Plan, preprocess and train with nnU-Net's commands. A training that was stopped begins anew.
 
     Raises:
-        MaskSAMError: nnU-Net is not installed, the dataset has no images, or a command fails.
+        MaskSAMError: nnU-Net is not installed, or a command fails.
     """
     assert job.training is not None
     folder = Folder(job.folder)
     run = folder.run(job.training.name)
     find_program("nnUNetv2_train")
     dataset = open_dataset(job.dataset)
-    if dataset.scheme is not None:
-        raise MaskSAMError(f"nnU-Net needs images, but {job.dataset} has only labelmaps")
     shutil.rmtree(run, ignore_errors=True)
     split = read_record(job.split)
     raw = run / "raw" / _DATASET

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.research.comparison import nnunet
-from MaskSAMCore.research.comparison.folder import Folder, read_record, write_record
+from MaskSAMCore.research.comparison.folder import (
+    Folder,
+    made_by_others,
+    read_record,
+    weights_of,
+    write_record,
+)
 from MaskSAMCore.research.comparison.prompts import reference_boxes, slice_axis
 from MaskSAMCore.research.comparison.systems import System, Training
 
@@ -153,7 +159,11 @@ def segment(job: Job) -> None:
     segmenter, facts = _load(folder, job, system)
     orientation = None if segmenter.plan is None else segmenter.plan.orientation
     path = folder.facts(system.name)
+    run = None if job.training is None else folder.run_of(job.training)
     known = read_record(path)
+    if made_by_others(known, run):
+        known = {}
+    facts = {**facts, "weights": weights_of(run)}
     seconds: dict[str, float] = dict(known.get("seconds", {}))
     by_name = dict(zip(dataset.classes, dataset.values, strict=True))
     for number, case in enumerate(dataset.select(job.cases), start=1):
@@ -207,7 +217,7 @@ def peak_memory(device: str) -> float:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _load(folder: Folder, job: Job, system: System) -> tuple[Segmenter, dict[str, float]]:
+def _load(folder: Folder, job: Job, system: System) -> tuple[Segmenter, dict[str, Any]]:
     """Return the segmenter of a system, and its numbers of parameters by name."""
     import torch
 
@@ -219,9 +229,8 @@ def _load(folder: Folder, job: Job, system: System) -> tuple[Segmenter, dict[str
     if job.training is None:
         sam = SamSegmenter.from_model(system.checkpoint, job.device)
         return sam, {"tunable": 0, "total": sum(p.numel() for p in sam.model.parameters())}
-    given, name = job.training.given, job.training.name
-    run = folder.run(name) if given is None else given
-    export_run(run, folder.model(name), overwrite=True)
+    name = job.training.name
+    export_run(folder.run_of(job.training), folder.model(name), overwrite=True)
     bundle, installed = open_model(folder.model(name))
     sam_checkpoint = job.sam_checkpoint or installed
     segmenter = MaskSegmenter.from_bundle(bundle, sam_checkpoint, job.device)

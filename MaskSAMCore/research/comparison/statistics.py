@@ -138,7 +138,7 @@ def _training_facts(folder: Folder, training: Training | None) -> tuple[float, f
     if training.is_nnunet:
         facts = read_record(folder.finished(training.name))
         return float(facts["minutes"]), float(facts["iterations"])
-    run = folder.run(training.name) if training.given is None else training.given
+    run = folder.run_of(training)
     found = read_validation(run)
     minutes = TrainingRecord.load(run).max_minutes
     return (

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.research.comparison import stage
 from MaskSAMCore.research.comparison.compare import CompareOptions, compare
 from MaskSAMCore.training.fit import FitOptions, fit
+from Testing.helpers.generated import change_description
 from Testing.helpers.short_run import QUICK, SMALL, VALUES, write_gapped_dataset
 
 # After fewer iterations, no network finds both classes.
@@ -170,6 +172,85 @@ def test_other_terms_and_training_cases_of_a_given_run_are_refused(
         error = capfd.readouterr().err.strip()
         assert error.startswith("masksam: error: ") and message in error
     assert not (tmp_path / "a").exists()
+
+
+def test_a_comparison_of_labelmaps_without_images_is_refused_before_any_training(
+    dataset: Path, tmp_path: Path
+):
+    maps = Path(shutil.copytree(dataset, tmp_path / "maps"))
+    shutil.rmtree(maps / "imagesTr")
+    options = CompareOptions(maps, tmp_path / "out", systems=("masksam",), device="cpu")
+    with pytest.raises(MaskSAMError, match="maps has only labelmaps"):
+        compare(options, lambda _: None, run_here)
+    assert not options.output.exists()
+
+
+def test_a_name_stands_for_one_preset(compared, tmp_path: Path):
+    options, _ = compared
+    output = Path(shutil.copytree(options.output, tmp_path / "out"))
+    other = dataclasses.replace(
+        options, output=output, systems=("masam",), runs={}, presets={"masam": "tiny"}
+    )
+    with pytest.raises(MaskSAMError, match="has 'masam' with the preset masam_tiny, not tiny"):
+        compare(other, lambda _: None, run_here)
+
+
+def test_cases_are_segmented_again_with_other_weights_of_a_given_run(
+    compared, dataset: Path, tmp_path: Path
+):
+    options, _ = compared
+    output = Path(shutil.copytree(options.output, tmp_path / "out"))
+    run, splits = tmp_path / "run", dataset / "splits.json"
+    fit(
+        FitOptions(dataset, run, TINY, splits=splits, device="cpu", workers=0, seed=3),
+        lambda _: None,
+        SMALL,
+        {**VERY_QUICK, "iterations": 1},
+    )
+    changed = dataclasses.replace(options, output=output, systems=("mine",), runs={"mine": run})
+    before = read_table(output)["mine"]["dice mean"]
+    for again in (True, False):
+        lines: list[str] = []
+        compare(changed, lines.append, run_here)
+        assert any(line.startswith("segmenting") for line in lines) == again
+        assert read_table(output)["mine"]["dice mean"] != before
+        assert read_table(output)["mine"]["network"] == str(run)
+
+
+def test_a_given_run_that_was_validated_on_test_cases_is_noted(
+    compared, dataset: Path, tmp_path: Path, trained: Path
+):
+    options, _ = compared
+    names = json.loads((dataset / "splits.json").read_text())
+    splits = tmp_path / "splits.json"
+    # The run chose its weights on case_03.
+    splits.write_text(json.dumps({**names, "val": names["test"], "test": names["val"]}))
+    changed = dataclasses.replace(
+        options, output=tmp_path / "out", systems=("mine",), splits=splits
+    )
+    compare(changed, lambda _: None, run_here)
+    text = (tmp_path / "out/comparison.md").read_text(encoding="utf-8")
+    assert "1 test cases" in text and "chose its best weights on" in text
+
+
+def test_a_given_run_that_was_trained_on_other_cases_of_a_patient_is_refused(
+    compared, dataset: Path, tmp_path: Path
+):
+    options, _ = compared
+    data = Path(shutil.copytree(dataset, tmp_path / "data"))
+    change_description(data, patients={"anna": ["case_00", "case_04"]})
+    changed = dataclasses.replace(
+        options,
+        dataset=data,
+        output=tmp_path / "out",
+        systems=("mine",),
+        splits=tmp_path / "splits.json",
+    )
+    split = {"train": ["case_01"], "val": ["case_02"], "test": ["case_04"]}
+    changed.splits.write_text(json.dumps(split))
+    message = "the run 'mine': 1 patient has cases .* 'case_00' in the training and 'case_04'"
+    with pytest.raises(MaskSAMError, match=message):
+        compare(changed, lambda _: None, run_here)
 
 
 def test_a_comparison_without_any_result_is_an_error(dataset: Path, tmp_path: Path, monkeypatch):
