@@ -41,7 +41,8 @@ def bids_cases(
         The cases, and those with too few images.
 
     Raises:
-        MaskSAMError: a suffix is none, their number does not fit the model, or no image has one.
+        MaskSAMError: a suffix is none, their number does not fit the model, no image has one, or
+            two images have one name.
     """
     wrong = [suffix for suffix in suffixes if not _SUFFIX.fullmatch(suffix)]
     if wrong:
@@ -82,7 +83,9 @@ def _images(dataset: Path, suffixes: Sequence[str]) -> dict[Path, dict[str, Path
             for ending in (".nii", ".nii.gz"):
                 for path in dataset.glob(f"{level}/sub-*_{suffix}{ending}"):
                     stem = path.with_name(path.name[: -len(f"_{suffix}{ending}")])
-                    found.setdefault(stem, {})[suffix] = path
+                    other = found.setdefault(stem, {}).setdefault(suffix, path)
+                    if other != path:
+                        raise MaskSAMError(f"{other} and {path} are two images of one name")
     return dict(sorted(found.items()))
 
 

@@ -156,7 +156,7 @@ def find_pairs(
         raise MaskSAMError("give two labelmap files or two folders of them, not one of each")
     if not predictions.is_dir():
         return [(predictions, references)]
-    known, predicted = _labelmaps(references), _labelmaps(predictions)
+    known, predicted = labelmaps_in(references), labelmaps_in(predictions)
     if cases is not None:
         lacking = sorted(set(cases) - set(predicted))
         if lacking:
@@ -176,11 +176,11 @@ def without_prediction(predictions: Path, references: Path) -> list[str]:
     """Return the names of the references that have no prediction; none if files are compared."""
     if not (predictions.is_dir() and references.is_dir()):
         return []
-    predicted = _labelmaps(predictions)
-    return [name for name in _labelmaps(references) if name not in predicted]
+    predicted = labelmaps_in(predictions)
+    return [name for name in labelmaps_in(references) if name not in predicted]
 
 
-def _labelmaps(folder: Path) -> dict[str, Path]:
+def labelmaps_in(folder: Path) -> dict[str, Path]:
     """Return the labelmaps of a folder by the names of their cases, in the order of the files.
 
     Raises:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.evaluation import labelmaps_in
 from MaskSAMCore.io import read_volume, write_labelmap
-from MaskSAMCore.io.files import atomic_file, image_stem, is_image_name
+from MaskSAMCore.io.files import atomic_file
 from MaskSAMCore.io.labelmaps import read_labelmap
-from MaskSAMCore.io.listing import listed
 
 FOLDER = "results"
 # Classes of AMOS22 besides the background.
@@ -42,8 +42,8 @@ def write_amos_submission(
         Number of labelmaps.
 
     Raises:
-        MaskSAMError: images and labelmaps do not match one to one, a labelmap lies on another grid
-            or has values that are no class, or the file cannot be written.
+        MaskSAMError: images and labelmaps do not match one to one, a case has two, a labelmap lies
+            on another grid or has values that are no class, or the file cannot be written.
     """
     found = _by_case(labelmaps)
     wanted = {name.removesuffix(_CHANNEL): file for name, file in _by_case(images).items()}
@@ -74,10 +74,10 @@ def write_amos_submission(
 
 
 def _by_case(folder: Path) -> dict[str, Path]:
-    """Return the images of a folder by the names of their cases."""
+    """Return the images or labelmaps of a folder by the names of their cases."""
     if not folder.is_dir():
         raise MaskSAMError(f"{folder} is not a folder")
-    return {image_stem(path): path for path in listed(folder) if is_image_name(path)}
+    return labelmaps_in(folder)
 
 
 def _write_checked(labelmap: Path, image: Path, file: Path) -> None:

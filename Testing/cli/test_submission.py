@@ -51,6 +51,7 @@ def test_a_submission_has_a_labelmap_of_each_image(folders: tuple[Path, Path], t
     [
         ("imagesTs/amos_0500_0000.nii.gz", np.zeros((2, 3, 4)), "1 image(s) have no labelmap"),
         ("labelmaps/amos_0007.nii.gz", np.zeros((2, 3, 4)), "1 labelmap(s) have no image"),
+        ("labelmaps/amos_0100.nii.gz", np.zeros((2, 3, 4)), "has the case 'amos_0100' twice"),
         ("labelmaps/amos_0100.nrrd", np.zeros((2, 3, 5)), "does not lie on the grid of"),
         ("labelmaps/amos_0100.nrrd", np.full((2, 3, 4), 16), "no class of AMOS22: [16]"),
     ],

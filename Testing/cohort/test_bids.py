@@ -45,6 +45,12 @@ def test_anatomical_images_of_the_suffix_are_the_cases(dataset: Path, tmp_path: 
     assert found.bids == found.folders == (dataset,)
 
 
+def test_two_images_of_one_name_are_refused(dataset: Path, tmp_path: Path):
+    (dataset / "sub-02/anat/sub-02_T1w.nii.gz").write_bytes(b"")
+    with pytest.raises(MaskSAMError, match=r"sub-02_T1w.nii and .*.gz are two images of one name"):
+        find_cases([dataset], tmp_path / "out", 1, "nii.gz")
+
+
 def test_several_suffixes_are_as_many_cases_or_the_channels_of_one(dataset: Path, tmp_path: Path):
     out, both = tmp_path / "out", ("T1w", "T2w")
     separate = find_cases([dataset], out, 1, "nii.gz", both).cases
