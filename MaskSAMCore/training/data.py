@@ -30,6 +30,7 @@ from MaskSAMCore.data.window_numbers import WindowNumbers
 from MaskSAMCore.data.windows import WindowDataset
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import read_volume
+from MaskSAMCore.labels import side_of
 from MaskSAMCore.modeling import NetworkConfig
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.prepared_cases import CasePreparation, ExaminedCase, PreparedCases
@@ -157,6 +158,8 @@ def prepare_training_data(
     _check_foreground(dataset, split, {name: examined[name].classes for name in names}, report)
     fingerprints = [examined[name].fingerprint for name in split["train"]]
     plan, config = _adapt(preset, dataset, fingerprints, chosen)
+    if dataset.scheme is None and (note := _mirrored_sides(dataset, plan, preset.training)):
+        report(note)
     preparation = CasePreparation(dataset, split, plan, config.every_slice, cache)
     prepared = preparation.prepare(examined, report)
     data = _training_data(dataset, split, plan, config, prepared)
@@ -178,8 +181,8 @@ def reload_training_data(
         cache: cache of the preprocessed cases.
 
     Raises:
-        MaskSAMError: the dataset has problems, its classes or channels have changed, or the cache
-            cannot be written.
+        MaskSAMError: the dataset has problems, its classes, their values or its channels have
+            changed, or the cache cannot be written.
     """
     dataset, problems = examine_dataset(folder, record.label_description)
     if not problems:
@@ -270,16 +273,33 @@ def _check_foreground(
         report(f"note: no training case has a voxel of {listed}, which cannot be learned")
 
 
+def _mirrored_sides(dataset: Dataset, plan: Plan, settings: TrainSettings) -> str:
+    """Return a note if windows are mirrored from left to right although classes tell the sides
+    apart; else ""."""
+    across = next(axis for axis, code in enumerate(plan.orientation) if code in "LR")
+    sides = [side_of(name) for name in dataset.classes]
+    paired = any(side == "left" and ("right", structure) in sides for side, structure in sides)
+    used = settings.augmentation > 0 and settings.augmentation_kind == "nnunet"
+    if not paired or not used or across not in settings.mirror:
+        return ""
+    others = ",".join(str(axis) for axis in settings.mirror if axis != across)
+    return (
+        "note: training windows are mirrored from left to right, so that left and right classes are"
+        f" hard to tell apart: add --set mirror=[{others}] to mirror along the other axes only"
+    )
+
+
 def _check_unchanged(dataset: Dataset, record: TrainingRecord) -> None:
     """Raise an error if the dataset was changed since the training began."""
     for part, now, before in (
         ("classes", dataset.classes, record.classes),
+        ("values", dataset.values, record.values),
         ("channels", dataset.channels, record.plan.channels),
     ):
         if now != before:
             raise MaskSAMError(
-                f"{dataset.folder} has the {part} {', '.join(now)}, but the run was started with"
-                f" {', '.join(before)}"
+                f"{dataset.folder} has the {part} {', '.join(map(str, now))}, but the run was"
+                f" started with {', '.join(map(str, before))}"
             )
 
 

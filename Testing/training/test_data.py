@@ -13,6 +13,7 @@ from MaskSAMCore.data.case_cache import CaseCache
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.data import prepare_training_data
+from MaskSAMCore.training.overrides import change_preset
 from Testing.helpers.generated import change_description, write_dataset
 
 
@@ -40,6 +41,23 @@ def test_notes_on_the_dataset_are_reported(tmp_path: Path):
     lines: list[str] = []
     prepare_training_data(folder, None, TINY, lines.append, CaseCache(tmp_path / "cases"))
     assert any("numTraining 7" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "settings", "noted"),
+    [("RSA", [], True), ("SAR", [], False), ("RSA", ["mirror=[]"], False)],
+)
+def test_mirrored_sides_are_noted(
+    orientation: str, settings: list[str], noted: bool, tmp_path: Path
+):
+    folder = write_dataset(tmp_path, cases=3)
+    change_description(folder, labels={"background": 0, "left body": 1, "right body": 2})
+    # Windows of the preset are mirrored along depth.
+    preset = change_preset(TINY, [f"orientation={orientation}", *settings])
+    lines: list[str] = []
+    prepare_training_data(folder, None, preset, lines.append, CaseCache(tmp_path / "cases"))
+    note = "windows are mirrored from left to right"
+    assert any(note in line and "--set mirror=[]" in line for line in lines) == noted
 
 
 def test_all_unreadable_images_are_named_in_one_line(tmp_path: Path):

@@ -113,6 +113,10 @@ def test_a_dataset_whose_classes_have_changed_is_refused(short: ShortRun, copied
     (data / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     with pytest.raises(MaskSAMError, match="the run was started with Bright, Dark"):
         resume(short, copied, dataset=data)
+    description["labels"] = {"background": 0, "Bright": 10, "Dark": 301}
+    (data / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    with pytest.raises(MaskSAMError, match="the values 10, 301, but the run was started with 10"):
+        resume(short, copied, dataset=data)
 
 
 def test_worse_weights_after_a_resume_do_not_replace_the_best_ones(short: ShortRun, copied: Path):
