@@ -238,6 +238,20 @@ def test_corrections_that_a_run_has_replaced_are_found_after_its_undo(learner, s
     assert not any(ticked for ticked, _state in learner.shown.get("head", {}).values())
 
 
+def test_a_correction_whose_volume_was_removed_is_not_offered_again(learner, scene):
+    volume, _node = corrected(learner.user, "head 0")
+    corrected(learner.user, "head 1")
+    learner.open()
+    assert len(learner.shown) == 2
+    scene.RemoveNode(volume)
+    host.select_module(None)
+    host.select_module("MaskSAMSlicer")
+    learner.open_again()
+    assert list(learner.shown) == ["head 1"]
+    learner.learn()
+    assert learner.kept == {"head-1": ["Anterior"]}
+
+
 def test_segmenting_goes_on_while_a_model_learns_at_low_priority(learner, scene):
     user = learner.user
     learner.choose_model("hanging")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +155,9 @@ class CorrectionsTable:
                     continue
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
             if node.GetID() not in self._refused and self._is_corrected(node):
-                self.add(node, images_of(node))
+                # It is not offered while its volume is not in the scene, or cannot be used.
+                with contextlib.suppress(ValueError):
+                    self.add(node, images_of(node))
         if changed:
             self._fill()
 
