@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import qt
 import slicer
@@ -25,6 +25,7 @@ from MaskSAMSlicerLib import installer
 from MaskSAMSlicerLib.logic import LogCallback, new_client
 from MaskSAMSlicerLib.model_catalog import DEFAULT_MODEL, ModelInfo, find_model, list_models
 from MaskSAMSlicerLib.mrml.corrections import CorrectedNodes, corrected_case
+from MaskSAMSlicerLib.mrml.segments import check_segmentation
 from MaskSAMSlicerLib.worker.client import Job, WorkerClient, WorkerError
 
 if TYPE_CHECKING:
@@ -403,9 +404,8 @@ def _check(request: LearningRequest) -> None:
 
 
 def _check_nodes(nodes: CorrectedNodes, model: ModelInfo) -> None:
-    node: Any = nodes.segmentation
-    if node is None or not node.IsA("vtkMRMLSegmentationNode"):
-        raise ValueError(_("{what!r} is not a segmentation node: choose one.").format(what=node))
+    node = nodes.segmentation
+    check_segmentation(node)
     if len(nodes.volumes) != len(model.channels):
         raise ValueError(
             _("'{title}' takes {count} images, but '{name}' belongs to {given}.").format(

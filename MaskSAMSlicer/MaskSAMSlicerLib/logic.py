@@ -17,7 +17,7 @@ from MaskSAMSlicerLib.dicom_export import export_request
 from MaskSAMSlicerLib.model_catalog import DEFAULT_MODEL, find_model
 from MaskSAMSlicerLib.mrml.box_set import BoxSet
 from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, volumes_of
-from MaskSAMSlicerLib.mrml.segments import ADD, REPLACE
+from MaskSAMSlicerLib.mrml.segments import ADD, REPLACE, check_segmentation
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.run import Run, RunCallbacks, RunRequest, Update
 from MaskSAMSlicerLib.sequence_run import SequenceRun
@@ -243,6 +243,7 @@ class SegmentationLogic:
             ValueError: an argument cannot work; the message says what to do.
             RuntimeError: the run failed or was cancelled; the scene is as before.
         """
+        check_segmentation(segmentationNode)
         record = SegmentationRecord.require(segmentationNode)
         model = find_model(record.model)
         if boxNodes is None:

@@ -178,6 +178,9 @@ def test_a_dicom_series_is_segmented(known, tmp_path):
         ("unknown device", "choose one of auto"),
         ("ROI outside", "outside the volume"),
         ("ROI without size", "has no size"),
+        ("warped ROI", "'ROI' is under the deformation"),
+        ("output is a volume", "is not a segmentation node"),
+        ("output is a name", "'mine' is not a segmentation node"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(known, scene, case, message):
@@ -211,6 +214,13 @@ def test_arguments_that_cannot_work_are_refused(known, scene, case, message):
         options["roiNode"] = add_roi((90, 90, 90), (99, 99, 99), GRIDS["LPS"])
     elif case == "ROI without size":
         options["roiNode"] = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "later")
+    elif case == "warped ROI":
+        options["roiNode"] = add_roi((2, 2, 2), (9, 9, 9), GRIDS["LPS"])
+        add_warp(options["roiNode"])
+    elif case == "output is a volume":
+        options["segmentationNode"] = volume
+    elif case == "output is a name":
+        options["segmentationNode"] = "mine"
     nodes = scene.GetNumberOfNodes()
     with pytest.raises(ValueError, match=message):
         known.segment(volume, **options)

@@ -101,6 +101,7 @@ def test_names_and_colors_of_the_user_stay(known):
 @pytest.mark.parametrize(
     ("case", "message"),
     [
+        ("a name", "'mine' is not a segmentation node"),
         ("no record", "Segment a volume first"),
         ("volume removed", "no longer in the scene"),
         ("outside", "outside the volume"),
@@ -110,7 +111,9 @@ def test_names_and_colors_of_the_user_stay(known):
 def test_an_update_that_cannot_work_is_refused(known, scene, case, message):
     volume = add_volume(two_blobs(), GRIDS["LPS"])
     box = add_roi((4, 3, 2), (9, 8, 6), GRIDS["LPS"], "Anterior")
-    if case == "no record":
+    if case == "a name":
+        node = "mine"
+    elif case == "no record":
         node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
     else:
         node = known.segment(volume, model="threshold")

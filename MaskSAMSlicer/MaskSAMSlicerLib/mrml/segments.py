@@ -17,7 +17,7 @@ from MaskSAMCore.geometry import Volume
 from MaskSAMCore.labels import Label
 from MaskSAMCore.terminology import terminology_entry, terminology_of
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
-from MaskSAMSlicerLib.mrml.volumes import is_orthogonal, transform_to_world
+from MaskSAMSlicerLib.mrml.volumes import is_node, is_orthogonal, transform_to_world
 
 if TYPE_CHECKING:
     from slicer import (
@@ -99,6 +99,16 @@ def new_segmentation(
     return node
 
 
+def check_segmentation(what: object) -> None:
+    """Check that an object is a segmentation node.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not is_node(what, "vtkMRMLSegmentationNode"):
+        raise ValueError(_("{what!r} is not a segmentation node: choose one.").format(what=what))
+
+
 def check_target(
     node: vtkMRMLSegmentationNode | None,
     volume_node: vtkMRMLScalarVolumeNode,
@@ -112,8 +122,10 @@ def check_target(
         volume: its voxels and their place.
 
     Raises:
-        ValueError: the parent transforms do not fit, or the segmentation is made of surfaces.
+        ValueError: it is no segmentation, is made of surfaces, or its parent transforms do not fit.
     """
+    if node is not None:
+        check_segmentation(node)
     # A new segmentation gets the volume's own transform: only the volume itself can be sheared.
     target = volume_node if node is None else node
     try:

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 _ORTHOGONALITY_TOLERANCE = 1e-4
 
 
+def is_node(what: object, class_name: str) -> bool:
+    """Return whether an object is an MRML node of a class or of its subclasses."""
+    return hasattr(what, "IsA") and bool(what.IsA(class_name))
+
+
 def is_image(node: vtkMRMLNode | None) -> bool:
     """Return whether a node is a scalar volume; labelmaps, of a subclass, are not."""
     return node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode"
@@ -59,7 +64,7 @@ def volume_from_node(
     """
     if node is None:
         raise ValueError(_("Choose a volume first: load one with the Add Data dialog."))
-    if not hasattr(node, "IsA") or not node.IsA("vtkMRMLScalarVolumeNode"):
+    if not is_node(node, "vtkMRMLScalarVolumeNode"):
         raise ValueError(_("{what!r} is not a volume node: choose one.").format(what=node))
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
         raise ValueError(
@@ -130,17 +135,21 @@ def transform_to_world(node: vtkMRMLTransformableNode) -> np.ndarray:
 
 
 def roi_to_world(roi: vtkMRMLMarkupsROINode) -> np.ndarray:
-    """Return the 4 x 4 matrix from an ROI's axes and center to the world."""
-    return slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix())
+    """Return the 4 x 4 matrix from an ROI's axes and center to the world.
+
+    Raises:
+        ValueError: a parent transform is not linear.
+    """
+    return transform_to_world(roi) @ slicer.util.arrayFromVTKMatrix(roi.GetObjectToNodeMatrix())
 
 
 def box_from_roi(roi: vtkMRMLMarkupsROINode, volume: Volume, class_name: str = "") -> Box:
     """Return the smallest box in voxel edges of a volume around all eight corners of an ROI.
 
     Raises:
-        ValueError: the ROI has no size yet, or lies outside the volume.
+        ValueError: the ROI has no size yet, lies outside the volume, or is under a deformation.
     """
-    if not hasattr(roi, "IsA") or not roi.IsA("vtkMRMLMarkupsROINode"):
+    if not is_node(roi, "vtkMRMLMarkupsROINode"):
         raise ValueError(_("{what!r} is not an ROI node: choose one.").format(what=roi))
     size = np.array(roi.GetSize(), dtype=float)
     if roi.GetNumberOfDefinedControlPoints() < 1 or (size <= 0).any():
