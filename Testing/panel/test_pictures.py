@@ -84,6 +84,7 @@ def test_segment_is_above_the_fold_and_the_panel_stays_narrow_with_results(user,
     assert user.widget.parent.minimumSizeHint.width() <= before
     # Long names, boxes, open sections and an absent model's checksum do not widen it either.
     user.segment(blobs_volume(name="T1 mprage sagittal with a name of more than sixty characters"))
+    user.segment(blobs_volume(name="T1_mprage_sagittal_with_a_name_of_more_than_sixty_characters"))
     user.click(user.ui.showBoxesButton)
     for model in ("threshold", "sam_vit_b"):
         user.choose_model(model)
