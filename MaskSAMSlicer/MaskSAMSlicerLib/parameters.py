@@ -19,7 +19,7 @@ class Parameters:
         rule: "new" for a new segmentation if the output has segments already, else "replace" or
             "add", see ``segments.write_segments``.
         device: "auto", "cpu", "cuda" or "mps".
-        boxSegmentation: result whose boxes are shown.
+        boxSegmentation: latest result, whose boxes are shown unless another one is the output.
         boxLive: segment again whenever the user has dragged a box.
         boxOverwrite: let classes with a changed box take voxels from the others.
         boxModel: model for whose boxes `boxOverwrite` was set last.

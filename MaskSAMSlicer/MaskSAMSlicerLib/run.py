@@ -270,10 +270,11 @@ class Run:
             self.job.result = None
 
     def _checked_volume(self, result: SegmentedVolume) -> Volume:
-        """Return the segmented volume, after a check that it and the output are still in the scene.
+        """Return the segmented volume, after a check that it and the output can still be used.
 
         Raises:
-            ValueError: a node was removed during the run, or the volume has another size now.
+            ValueError: a node was removed during the run, the volume has another size now, or the
+                output cannot be written.
         """
         node, output = self.request.volumes[0], self.request.output
         if not slicer.mrmlScene.IsNodePresent(node):
@@ -285,6 +286,7 @@ class Run:
             raise ValueError(
                 _("The size of the volume changed during the run; nothing was changed.")
             )
+        check_target(output, node, volume)
         return volume
 
     def _write(self, result: SegmentedVolume, volume: Volume) -> Outcome:
@@ -349,6 +351,7 @@ class Update(Run):
         self._record = SegmentationRecord.require(node)
         self.request = replace(self.request, volumes=volumes_of(node))
         volumes = self._volumes()
+        check_target(node, self.request.volumes[0], volumes[0])
         boxes = self._boxes(volumes[0])
         self._boxed = _class_names(boxes)
         edges = self._record.roi

@@ -22,6 +22,7 @@ from Testing.slicer.helpers import (
     add_roi,
     add_transform,
     add_volume,
+    add_warp,
     matrix,
     segment_names,
     segment_voxels,
@@ -586,3 +587,136 @@ def test_boxes_are_saved_and_loaded(user, scene, tmp_path):
     user.click(user.ui.loadBoxesButton)
     assert "'liver' in the file is not named like a class" in user.ui.warningLabel.text
     assert host.messages.texts("error") == []
+
+
+def test_a_changed_box_is_drawn_anew(user, scene, views):
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    drag(views, box, 50, -40)
+    user.choose_box("Anterior")
+    user.click(user.ui.drawBoxButton)
+    assert user.box_states["Anterior"] == "automatic"
+    views["Red"].window.Render()
+    views["Red"].click(120, 120)
+    views["Red"].click(225, 185)
+    assert user.box_states["Anterior"] == "changed"
+    user.segment_again()
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume, box) == 1)
+
+
+def test_a_box_that_was_not_drawn_to_the_end_is_shown_again(user, scene, application):
+    volume = segmented(user)
+    before = edges_of(box_node("Anterior"), volume)
+    user.choose_box("Anterior")
+    user.click(user.ui.drawBoxButton)
+    application.applicationLogic().GetInteractionNode().SwitchToViewTransformMode()
+    for _ in range(2):
+        user.click(user.ui.showBoxesButton)
+    assert edges_of(box_node("Anterior"), volume) == before
+
+
+@pytest.mark.parametrize("of", ["another volume", "the same volume"])
+def test_the_boxes_are_those_of_the_segmentation_chosen_as_the_output(user, scene, of):
+    from MaskSAMSlicerLib.mrml.box_nodes import boxes_of
+
+    first = blobs_volume(name="first")
+    user.segment(first)
+    user.segment(blobs_volume(name="second") if of == "another volume" else first)
+    node, other = segmentations(scene)
+    user.choose_volume(first)
+    user.ui.outputSelector.setCurrentNode(node)
+    user.click(user.ui.showBoxesButton)
+    assert len(boxes_of(node)) == 2 and not boxes_of(other)
+    move_box(box_node("Anterior"), (3, 3, 2), (9, 9, 5), first)
+    user.segment_again()
+    changed = expected(first, box_node("Anterior")) == 1
+    assert np.array_equal(segment_voxels(node, "Anterior", first), changed)
+    assert not np.array_equal(segment_voxels(other, "Anterior", first), changed)
+
+
+def test_boxes_follow_the_volume_to_a_transform(user, scene):
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    move_box(box, (3, 3, 2), (9, 9, 5), volume)
+    host.select_module(None)
+    add_transform(matrix(turn((5, 9, -14)), (1, 1, 1)), volume, node)
+    host.select_module("MaskSAMSlicer")
+    assert user.box_states == {"Anterior": "changed", "Posterior": "automatic"}
+    np.testing.assert_allclose(edges_of(box, volume).lower, (3, 3, 2), atol=1e-6)
+    user.segment_again()
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume, box) == 1)
+
+
+@pytest.mark.parametrize("hardened", [False, True], ids=["taken out", "hardened"])
+def test_automatic_boxes_stay_so_when_the_volume_leaves_its_transform(user, scene, hardened):
+    volume = blobs_volume()
+    add_transform(matrix(turn((5, 9, -14)), (1, 1, 1)), volume)
+    user.segment(volume)
+    user.click(user.ui.showBoxesButton)
+    node = segmentation(scene)
+    host.select_module(None)
+    for moved in (volume, node):
+        if hardened:
+            moved.HardenTransform()
+        else:
+            moved.SetAndObserveTransformNodeID(None)
+    host.select_module("MaskSAMSlicer")
+    assert user.box_states == {"Anterior": "automatic", "Posterior": "automatic"}
+    found = np.argwhere(expected(volume) == 1)[:, ::-1]
+    edges = edges_of(box_node("Anterior"), volume)
+    np.testing.assert_allclose(edges.lower, found.min(0), atol=1e-4)
+
+
+def test_a_volume_under_a_deformation_changes_no_box(user, scene):
+    volume = segmented(user)
+    host.select_module(None)
+    warp = add_warp(volume, segmentation(scene))
+    host.select_module("MaskSAMSlicer")
+    assert "under the deformation" in user.ui.warningLabel.text
+    user.ui.resultsTable.cellClicked.emit(0, 0)
+    host.select_module(None)
+    for node in (volume, segmentation(scene)):
+        node.SetAndObserveTransformNodeID(None)
+    scene.RemoveNode(warp)
+    host.select_module("MaskSAMSlicer")
+    assert user.box_states == {"Anterior": "automatic", "Posterior": "automatic"}
+
+
+def test_a_box_under_a_deformation_is_refused(user, scene):
+    volume = segmented(user)
+    box = box_node("Anterior")
+    move_box(box, (3, 3, 2), (9, 9, 5), volume)
+    add_warp(box)
+    user.ui.boxesTable.cellClicked.emit(0, 0)
+    user.click(user.ui.updateButton)
+    assert "'Anterior' is under the deformation" in user.ui.warningLabel.text
+
+
+def test_boxes_of_another_model_go_when_a_run_writes_to_their_segmentation(user, scene):
+    volume = segmented(user)
+    move_box(box_node("Anterior"), (3, 3, 2), (9, 9, 5), volume)
+    user.segment_again()
+    user.choose_rule("replace")
+    user.segment(volume, "sided")
+    assert not user.ui.updateButton.enabled
+    user.click(user.ui.showBoxesButton)
+    assert user.box_states == {"left blob": "automatic", "right blob": "automatic"}
+    move_box(box_node("left blob"), (3, 3, 2), (9, 9, 5), volume)
+    user.segment_again()
+    assert user.status.endswith("changed: left blob.")
+    assert set(segment_names(segmentation(scene))) > {"left blob", "right blob"}
+
+
+def test_a_result_that_was_made_a_surface_is_not_segmented_again(user, scene):
+    import slicer
+
+    volume = segmented(user)
+    node = segmentation(scene)
+    surface = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    node.CreateClosedSurfaceRepresentation()
+    node.GetSegmentation().SetSourceRepresentationName(surface)
+    move_box(box_node("Anterior"), (3, 3, 2), (9, 9, 5), volume)
+    user.click(user.ui.updateButton)
+    assert "made of surfaces" in user.ui.warningLabel.text
+    segments = [node.GetSegmentation().GetNthSegment(n) for n in range(2)]
+    assert all(segment.GetRepresentation(surface) is not None for segment in segments)

@@ -99,6 +99,18 @@ def test_the_segment_of_a_removed_box_is_emptied(user, scene, volume):
     assert np.array_equal(segment_voxels(node, "two", volume), kept)
 
 
+def test_the_last_box_is_needed_to_segment_again(user, scene, volume):
+    user.choose_volume(volume)
+    user.choose_model("anything")
+    draw(user, "one", (4, 5, 1), (16, 19, 6), volume)
+    user.click(user.ui.segmentButton)
+    user.wait()
+    assert user.ui.updateButton.enabled
+    user.ui.boxesTable.selectRow(0)
+    user.click(user.ui.resetBoxButton)
+    assert not user.ui.updateButton.enabled
+
+
 def test_the_folder_of_the_boxes_is_removed_with_the_last_one(user, scene, volume):
     import slicer
 

@@ -12,7 +12,8 @@ from MaskSAMCore.geometry import Box
 from MaskSAMCore.labels import default_colors
 from MaskSAMSlicerLib.model_catalog import ModelInfo
 from MaskSAMSlicerLib.mrml import box_nodes
-from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, volumes_of
+from MaskSAMSlicerLib.mrml.run_record import Edges, SegmentationRecord, segmented_volume
+from MaskSAMSlicerLib.mrml.sequences import FrameSequence
 
 if TYPE_CHECKING:
     from slicer import (
@@ -53,28 +54,26 @@ class BoxSet:
         cls,
         model: ModelInfo | None,
         volume: vtkMRMLScalarVolumeNode | None,
-        segmentation: vtkMRMLSegmentationNode | None,
+        *segmentations: vtkMRMLSegmentationNode | None,
     ) -> BoxSet | None:
         """Return the boxes for a model and a volume.
 
         Args:
             model: the chosen model.
             volume: the chosen volume.
-            segmentation: the latest result; ignored unless it is of this model and volume.
+            segmentations: results, of which the first one of this model and volume counts. The
+                frames of a sequence share no boxes.
 
         Returns:
             The boxes; None before the first run of a model that proposes its own boxes.
         """
         if model is None or volume is None or not model.installed:
             return None
-        record = SegmentationRecord.load(segmentation)
-        if record is not None and record.model == model.name:
-            try:
-                of_this_volume = volumes_of(segmentation)[0] is volume
-            except ValueError:
-                of_this_volume = False
-            if of_this_volume:
-                return cls(model, volume, segmentation)
+        for node in segmentations:
+            record = SegmentationRecord.load(node)
+            of_this_model = record is not None and record.model == model.name
+            if of_this_model and segmented_volume(node) is volume and not FrameSequence.of(node):
+                return cls(model, volume, node)
         return cls(model, volume, None) if model.needs_boxes else None
 
     @property
@@ -96,7 +95,8 @@ class BoxSet:
     @property
     def changed(self) -> bool:
         """Return whether segmenting again may change the result."""
-        return bool(self.active_boxes or self.record.edited)
+        # A model that needs boxes cannot run without one.
+        return bool(self.active_boxes or (self.record.edited and not self.model.needs_boxes))
 
     @property
     def names(self) -> list[str]:
@@ -130,16 +130,16 @@ class BoxSet:
 
     def show(self) -> None:
         """Show all boxes, after adding the automatic ones that are missing."""
-        for name in self.record.proposals if not self.model.needs_boxes else ():
-            if not self.nodes_of(name):
-                self._place_automatic(self.add(name), name)
+        for name in self.record.proposals:
+            self.show_one(name)
         for node in self.nodes:
             node.SetDisplayVisibility(True)
 
     def show_one(self, name: str) -> None:
         """Show the box of a class, after adding the automatic one if it is missing."""
-        if not self.nodes_of(name) and name in self.record.proposals:
-            self._place_automatic(self.add(name), name)
+        nodes = self.nodes_of(name)
+        if self._proposal(name) and not any(box_nodes.has_size(one) for one in nodes):
+            self._place_automatic(nodes[0] if nodes else self.add(name), name)
         for node in self.nodes_of(name):
             node.SetDisplayVisibility(True)
 
@@ -149,14 +149,17 @@ class BoxSet:
             node.SetDisplayVisibility(False)
 
     def renew(self) -> None:
-        """Move the boxes that the user did not edit to the proposals of the latest run."""
-        for node in [] if self.model.needs_boxes else self.nodes:
-            if not box_nodes.is_edited(node):
-                name = box_nodes.class_of(node)
-                if name in self.record.proposals:
-                    self._place_automatic(node, name)
-                else:
-                    box_nodes.remove_box(node)
+        """Move the boxes that the user did not edit to the proposals of the latest run.
+
+        Boxes of classes that only the model of an earlier run has are removed.
+        """
+        names = [] if self.model.needs_boxes else self.names
+        for node in box_nodes.boxes_of(self.segmentation):
+            name, edited = box_nodes.class_of(node), box_nodes.is_edited(node)
+            if name not in names or not (edited or name in self.record.proposals):
+                box_nodes.remove_box(node)
+            elif not edited:
+                self._place_automatic(node, name)
 
     def add(self, name: str) -> vtkMRMLMarkupsROINode:
         """Add a box without a place for a class."""
@@ -171,12 +174,14 @@ class BoxSet:
         nodes = [] if self.model.needs_boxes else self.nodes_of(name)
         for node in nodes[1:]:
             box_nodes.remove_box(node)
-        return nodes[0] if nodes else self.add(name)
+        node = nodes[0] if nodes else self.add(name)
+        box_nodes.set_edited(node, False)
+        return node
 
     def reset(self, name: str) -> None:
         """Restore the automatic box of a class; remove the boxes of a class that has none."""
         nodes = self.nodes_of(name)
-        automatic = name in self.record.proposals and not self.model.needs_boxes
+        automatic = self._proposal(name) is not None
         for node in nodes[1 if automatic else 0 :]:
             box_nodes.remove_box(node)
         if automatic and nodes:
@@ -187,13 +192,26 @@ class BoxSet:
         if not box_nodes.has_size(node):
             return
         name = box_nodes.class_of(node)
-        proposal = None if self.model.needs_boxes else self.record.proposals.get(name)
-        edited = proposal is None or box_nodes.differs(node, _box(name, proposal), self.volume)
+        proposal = self._proposal(name)
+        try:
+            edited = proposal is None or box_nodes.differs(node, _box(name, proposal), self.volume)
+        except ValueError:  # the volume cannot be used; a run says so
+            return
         box_nodes.set_edited(node, edited)
 
     def note_changes(self) -> None:
-        """Note which boxes differ from the automatic ones; see :meth:`note_change`."""
+        """Note which boxes differ from the automatic ones; see :meth:`note_change`.
+
+        Before that, the boxes follow the volume to the transform that the user has put it under.
+        """
+        transform = self.volume.GetTransformNodeID()
         for node in self.nodes:
+            name = box_nodes.class_of(node)
+            if node.GetTransformNodeID() != transform:
+                if self._proposal(name) and not box_nodes.is_edited(node):
+                    self._place_automatic(node, name)
+                elif transform is not None:  # else the transform may have been hardened
+                    node.SetAndObserveTransformNodeID(transform)
             self.note_change(node)
 
     def save(self, path: str) -> int:
@@ -248,6 +266,10 @@ class BoxSet:
             box_nodes.place_in_world(node, box)
             box_nodes.set_edited(node, True)
         return loaded
+
+    def _proposal(self, name: str) -> Edges | None:
+        """Return the automatic box of a class; None for a model that needs boxes."""
+        return None if self.model.needs_boxes else self.record.proposals.get(name)
 
     def _place_automatic(self, node: vtkMRMLMarkupsROINode, name: str) -> None:
         box_nodes.place_box(node, _box(name, self.record.proposals[name]), self.volume)

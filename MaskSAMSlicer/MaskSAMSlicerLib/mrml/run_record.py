@@ -113,6 +113,19 @@ def volumes_of(node: vtkMRMLSegmentationNode) -> list[vtkMRMLScalarVolumeNode]:
     return found
 
 
+def segmented_volume(
+    node: vtkMRMLSegmentationNode | None,
+) -> vtkMRMLScalarVolumeNode | None:
+    """Return the first volume of the run that made a segmentation; None without such a run, or if
+    the volume is no longer in the scene."""
+    if SegmentationRecord.load(node) is None:
+        return None
+    try:
+        return volumes_of(node)[0]
+    except ValueError:
+        return None
+
+
 def same_region(one: Edges | None, other: Edges | None) -> bool:
     """Return whether two ROIs stand for the same part of a volume.
 

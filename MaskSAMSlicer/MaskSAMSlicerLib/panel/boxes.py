@@ -22,7 +22,7 @@ from MaskSAMSlicerLib.run import Outcome, RunCallbacks, RunRequest
 from MaskSAMSlicerLib.worker.client import WorkerError
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLMarkupsROINode
+    from slicer import vtkMRMLMarkupsROINode, vtkMRMLSegmentationNode
 
     from MaskSAMSlicerLib.model_catalog import ModelInfo
 
@@ -68,14 +68,16 @@ class BoxUpdates:
             parameters.boxModel, parameters.boxOverwrite = model.name, model.fills_skull
 
     def boxes(self) -> BoxSet | None:
-        """Return the boxes for the chosen model and volume; None if there cannot be any."""
+        """Return the boxes for the chosen model and volume; None if there cannot be any.
+
+        They are those of the segmentation that is chosen as the output, if it is a result of this
+        model and volume, else those of the latest result.
+        """
         parameters = self.parameters
         if parameters is None:
             return None
-        # A segmentation that was removed and brought back by an undo is noted nowhere, but the user
-        # can choose it as the output.
-        segmentation = parameters.boxSegmentation or parameters.outputSegmentation
-        return BoxSet.of(self._picker.model, parameters.inputVolume, segmentation)
+        results = parameters.outputSegmentation, parameters.boxSegmentation
+        return BoxSet.of(self._picker.model, parameters.inputVolume, *results)
 
     def boxes_of_first_run(self) -> list[vtkMRMLMarkupsROINode]:
         """Return the active boxes for a first run; none unless the model needs boxes."""
@@ -229,10 +231,10 @@ class BoxesView(VTKObservationMixin):
         if boxes is not None and boxes.nodes and self._ui.showBoxesButton.checked:
             boxes.show()
 
-    def show_box(self, name: str) -> None:
-        """Show the box of a class and select it, if the shown segmentation can have boxes."""
+    def show_box(self, segmentation: vtkMRMLSegmentationNode, name: str) -> None:
+        """Show the box of a class and select it, if the boxes are those of this segmentation."""
         boxes = self._updates.boxes()
-        if boxes is None or boxes.segmentation is None or boxes.model.needs_boxes:
+        if boxes is None or boxes.segmentation is not segmentation or boxes.model.needs_boxes:
             return
         try:
             boxes.show_one(name)
@@ -339,7 +341,8 @@ class BoxesView(VTKObservationMixin):
     def _jump(self, row: int, _column: int) -> None:
         for node in self._boxes.nodes_of(self._ui.boxesTable.item(row, 0).text()):
             if box_nodes.has_size(node):
-                center = box_nodes.box_in_world(node).center
+                center = [0.0, 0.0, 0.0]
+                node.GetCenterWorld(center)
                 mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
                 slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *center, mode)
                 return

@@ -9,13 +9,13 @@ import slicer
 from slicer.i18n import tr as _
 
 from MaskSAMSlicerLib.mrml.box_nodes import boxes_of
-from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, same_region, volumes_of
+from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, same_region, segmented_volume
 from MaskSAMSlicerLib.mrml.segments import ADD, REPLACE
 from MaskSAMSlicerLib.mrml.sequences import has_segments
 from MaskSAMSlicerLib.panel.dialogs import select_data
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLNode, vtkMRMLSegmentationNode
+    from slicer import vtkMRMLSegmentationNode
 
 # A segmentation that has segments already stays as it is: the run makes a new one.
 NEW = "new"
@@ -55,7 +55,7 @@ class OutputView:
         select_data(self._ui.ruleSelector, parameters.rule)
         before, volume = self._volume_id, parameters.inputVolume
         self._volume_id = "" if volume is None else volume.GetID()
-        segmented = _segmented_volume(parameters.outputSegmentation)
+        segmented = segmented_volume(parameters.outputSegmentation)
         if segmented is not None and segmented.GetID() == before != self._volume_id:
             parameters.outputSegmentation = None
 
@@ -80,7 +80,7 @@ class OutputView:
                 box.SetDisplayVisibility(False)
         node.SetDisplayVisibility(True)
         parameters = self.parameters
-        if parameters is not None and parameters.inputVolume is _segmented_volume(node):
+        if parameters is not None and parameters.inputVolume is segmented_volume(node):
             parameters.outputSegmentation = node
 
     def _choose_rule(self, index: int) -> None:
@@ -88,26 +88,16 @@ class OutputView:
             self.parameters.rule = self._ui.ruleSelector.itemData(index)
 
 
-def _segmented_volume(node: vtkMRMLSegmentationNode | None) -> vtkMRMLNode | None:
-    """Return the first volume of the run that made a segmentation; None without such a run."""
-    if SegmentationRecord.load(node) is None:
-        return None
-    try:
-        return volumes_of(node)[0]
-    except ValueError:  # the volume is no longer in the scene
-        return None
-
-
 def _earlier_results(node: vtkMRMLSegmentationNode) -> Iterator[vtkMRMLSegmentationNode]:
     """Yield the other results of a result's volume, model and region."""
-    record, volume = SegmentationRecord.require(node), _segmented_volume(node)
+    record, volume = SegmentationRecord.require(node), segmented_volume(node)
     for other in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         found = SegmentationRecord.load(other)
         if (
             other is not node
             and found is not None
             and found.model == record.model
-            and _segmented_volume(other) is volume
+            and segmented_volume(other) is volume
             and same_region(found.roi, record.roi)
         ):
             yield other

@@ -48,7 +48,7 @@ class Panel:
         self._lacked_roi = False
         self._progress = ProgressView(ui)
         self._task = WorkerTask(logic, self._progress, self.update)
-        self._results = ResultsView(ui, self._progress, lambda name: self._boxes.show_box(name))
+        self._results = ResultsView(ui, self._progress, lambda *box: self._boxes.show_box(*box))
         self._output = OutputView(ui)
         self._dicom = DicomView(
             ui,
@@ -211,8 +211,8 @@ class Panel:
             self._task.fail(error)
             return
         kept = _("{count} frames are done").format(count=len(outcome.frames))
-        self._task.fail(error, kept=kept)
         self._take(outcome)
+        self._task.fail(error, kept=kept)
         self._results.show(outcome)
 
     def _on_segmented(self, outcome: Outcome) -> None:

@@ -52,10 +52,16 @@ class ResultsView(VTKObservationMixin):
     Args:
         ui: the panel's widgets.
         progress: shows messages and errors.
-        show_box: shows the box of a class, so that the user can drag it.
+        show_box: receives the segmentation and a class, and shows the box of the class, so that the
+            user can drag it.
     """
 
-    def __init__(self, ui: Any, progress: ProgressView, show_box: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        ui: Any,
+        progress: ProgressView,
+        show_box: Callable[[vtkMRMLSegmentationNode, str], None],
+    ) -> None:
         VTKObservationMixin.__init__(self)
         self._ui = ui
         self._progress = progress
@@ -343,15 +349,17 @@ class ResultsView(VTKObservationMixin):
             mode = slicer.vtkMRMLSliceNode.CenteredJumpSlice
             slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *place, mode)
         if doubtful:
-            self._show_box(item.label.name)
+            self._show_box(node, item.label.name)
 
     def _world_place(self, edges: Sequence[float]) -> Sequence[float] | None:
-        """Return a place in voxel edges of the segmented volume in the world; None without it."""
+        """Return a place in voxel edges of the segmented volume in the world.
+
+        It is None if the volume is no longer in the scene, or is under a deformation.
+        """
         try:
-            volume = volumes_of(self._node())[0]
+            return place_in_world(volumes_of(self._node())[0], edges)
         except ValueError:
             return None
-        return place_in_world(volume, edges)
 
     def _edit(self, _checked: bool = False) -> None:
         """Open the Segment Editor on the segmentation, its volume and the chosen class."""
