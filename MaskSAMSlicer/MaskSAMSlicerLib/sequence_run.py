@@ -79,6 +79,12 @@ class SequenceRun(Run):
         self._record.session = ""
         return replace(super()._worker_request(volumes, roi, boxes, resume), session=None)
 
+    def _checked_volume(self, result: SegmentedVolume) -> Volume:
+        frames = FrameSequence.of(self.request.volumes[0])
+        if frames is None or frames.browser is not self._frames.browser:
+            raise ValueError(_("The sequence or its browser was removed during the run."))
+        return super()._checked_volume(result)
+
     def _report(self, stage: str, fraction: float, _seconds_left: float | None) -> None:
         count = len(self._frames.values)
         done = (self._frame + fraction) / count

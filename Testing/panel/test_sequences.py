@@ -127,6 +127,33 @@ def test_frames_done_stay_when_the_user_cancels(user, scene):
     assert not host.messages.texts("error")
 
 
+@pytest.mark.parametrize("removed", ["browser", "sequence"])
+def test_a_run_ends_with_the_frames_done_once_the_sequence_is_removed(user, scene, removed):
+    browser, volume = add_sequence([part[:4, :10, :10] for part in frames()] * 4, OBLIQUE)
+    user.choose_volume(volume)
+    user.choose_model("slow")
+    choose_frames(user, "all")
+    user.click(user.ui.segmentButton)
+    user.wait(lambda: "Frame 2 of 12" in user.status, "the second frame")
+    (node,) = segmentations(scene)
+    scene.RemoveNode(browser if removed == "browser" else browser.GetSequenceNode(volume))
+    user.wait()
+    assert "was removed during the run" in user.ui.warningLabel.text
+    assert segmentations(scene) == [node]
+    assert not host.messages.texts("error")
+
+
+def test_the_frames_of_a_sequence_have_no_boxes(user, scene, sequence):
+    user.click(user.ui.segmentButton)
+    user.wait()
+    boxes = user.ui.boxesButton
+    assert not boxes.isVisibleTo(boxes.parent())
+    choose_frames(user, "shown")
+    user.click(user.ui.segmentButton)
+    user.wait()
+    assert boxes.isVisibleTo(boxes.parent())
+
+
 def test_a_second_run_on_all_frames_keeps_the_first(user, scene, sequence):
     browser, _volume = sequence
     for _run in range(2):
