@@ -37,7 +37,10 @@ class PreparedCase:
 
 
 def preprocess(
-    volumes: Sequence[Volume], plan: Plan, labelmap: NDArray[np.integer] | None = None
+    volumes: Sequence[Volume],
+    plan: Plan,
+    labelmap: NDArray[np.integer] | None = None,
+    largest: Sequence[int] | None = None,
 ) -> PreparedCase:
     """Reorient, normalise and resample a case.
 
@@ -45,10 +48,14 @@ def preprocess(
         volumes: one volume for each channel, all on the same grid.
         plan: plan of the network.
         labelmap: [K, J, I] on the same grid, or None.
+        largest: largest number of voxels along the plan's axes; None for no limit.
     """
     axes, flips = axis_mapping(volumes[0].ijk_to_ras, plan.orientation)
     spacing = [volumes[0].spacing[2 - axis] for axis in axes]
     shape = plan_shape([volumes[0].shape[axis] for axis in axes], spacing, plan)
+    if largest is not None:
+        depth, rows, columns = map(min, shape, largest)
+        shape = depth, rows, columns
     coarse = coarse_axis(spacing)
     if coarse is None:
         coarse = coarse_axis(plan.spacing)

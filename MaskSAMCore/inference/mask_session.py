@@ -256,18 +256,28 @@ class MaskSession(Session):
             image, fine = self._preprocessed(plan, report), None
             self._grid = self._grid.resampled_to(image.shape[1:])
             if max(parts) > 1:
-                fine = self._preprocessed(plan.divided(parts), report)
+                # By rounding, a grid of its own could have voxels beyond the last window.
+                most = [size * part for size, part in zip(self._grid.shape, parts, strict=True)]
+                fine = self._preprocessed(plan.divided(parts), report, most)
             self._scorer = Scorer(self._runner, image, self._passes, self._cache, fine)
         return self._scorer
 
-    def _preprocessed(self, plan: Plan, report: Progress) -> NDArray[np.float32]:
-        """Return the image (C, depth, rows, columns) on the grid of a plan."""
+    def _preprocessed(
+        self, plan: Plan, report: Progress, largest: Sequence[int] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the image (C, depth, rows, columns) on the grid of a plan.
+
+        Args:
+            plan: the plan.
+            report: receives the progress.
+            largest: largest number of voxels along the axes; None for no limit.
+        """
         channels = []
         # Cancellation is polled between channels, because each may take seconds.
         for volume, normalization in zip(self._volumes, plan.normalization, strict=True):
             report.check()
             plan_of_channel = replace(plan, normalization=(normalization,))
-            prepared = preprocess([self._grid.crop(volume)], plan_of_channel)
+            prepared = preprocess([self._grid.crop(volume)], plan_of_channel, largest=largest)
             channels.append(prepared.image)
             self._notes.update(dict.fromkeys(prepared.notes))
         return channels[0] if len(channels) == 1 else np.concatenate(channels)

@@ -132,7 +132,8 @@ def divided_windows(
     Args:
         shape: (depth, rows, columns) of the volume on the plan's grid.
         size: (T, H, W) of a window there.
-        fine: (depth, rows, columns) of the volume on the finer grid.
+        fine: (depth, rows, columns) of the volume on the finer grid. Every voxel has a window if
+            they are no more than the parts of the plan's.
         parts: number of parts of a voxel along each axis.
     """
     spans = [

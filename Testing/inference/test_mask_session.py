@@ -9,7 +9,7 @@ import torch
 from MaskSAMCore.errors import Cancelled, MaskSAMError
 from MaskSAMCore.geometry import Box
 from MaskSAMCore.inference import MaskSegmenter
-from MaskSAMCore.modeling import ClassScores
+from MaskSAMCore.modeling import ClassScores, NetworkConfig
 from Testing.helpers.threshold_model import (
     GEOMETRIES,
     LABELS,
@@ -327,3 +327,49 @@ def test_a_closed_session_is_refused():
     session.close()
     with pytest.raises(MaskSAMError, match="closed"):
         session.segment()
+
+
+class FineConfig(NetworkConfig):
+    parts = (2, 2, 2)
+    refined_classes = (1,)
+
+
+class FineScores(ClassScores):
+    """Scores of background only, where a refiner gives its class every voxel."""
+
+    def shares(self):
+        fine = torch.nn.functional.interpolate(self.scores, scale_factor=2)
+        return torch.cat([1 - fine[:, :1], fine[:, :1]], 1)
+
+
+class FineModel(ThresholdModel):
+    """Network whose first class has all voxels, and every box, in voxels half as large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = FineConfig(2, 1, self.config.window)
+
+    def encode(self, images, fine=None, small=None):
+        assert fine.shape[2:] == tuple(2 * size for size in images.shape[2:])
+        return images
+
+    def decode(self, embedding, prompts=None):
+        background = torch.ones_like(embedding)
+        return FineScores(torch.cat([background, 0 * background, 0 * background], 1))
+
+    def decode_class(self, embedding, class_logits, prompts, class_index):
+        return self.decode(embedding).shares()[:, 1]
+
+
+@pytest.mark.parametrize("spacing", [0.4, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(11, 17, 23), (6, 10, 13), (1, 3, 9), (8, 16, 21)])
+def test_windows_of_a_refiner_reach_the_last_of_its_voxels(shape, spacing):
+    segmenter = threshold_segmenter(FineModel())
+    volume = volume_of(one_class(shape=shape), np.diag([-spacing, -spacing, spacing, 1]))
+    upper = tuple(float(size) for size in shape[::-1])
+    last_slice = Box("Anterior", (0, 0, upper[2] - 1), upper)
+    with segmenter.open(volume) as session:
+        assert (session.segment().labelmap == 1).all()
+        boxed = session.segment([Box("Anterior", (0, 0, 0), upper)], overwrite=True)
+        assert (boxed.labelmap == 1).all()
+        assert (session.segment([last_slice], overwrite=True).labelmap[-1] == 1).all()
