@@ -61,6 +61,23 @@ def test_slices_with_their_own_boxes_do_not_depend_on_one_another():
     assert torch.equal(alone[:4], scores[:4])
 
 
+def test_a_slice_with_its_own_box_is_filled_although_the_class_fills_the_next_one():
+    scores = scores_with_tail(0.3)
+    scores[5] = 0.9
+    filled = fill_boxes(scores, WHOLE, boxes_on_slices(range(4, 6)))
+    assert filled[4, 5, COLUMNS - 1] > 0.5
+
+
+def test_scores_beyond_the_middle_of_a_narrow_box_are_not_raised():
+    scores = torch.full((DEPTH, ROWS, COLUMNS), 0.3)
+    scores[:, :, :2] = 0.9
+    prompt = box_in_space((0, 0, 0), (DEPTH, ROWS, 6))
+    region = prompt.extent(scores.shape)
+    filled = fill_boxes(scores[region], region, prompt)
+    assert torch.equal(filled[:, :, 2], scores[:, :, 2])
+    assert (filled[:, :, 5] > 0.5).all()
+
+
 @pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 1, 2)])
 def test_a_mirrored_class_is_filled_alike(axes: tuple[int, ...]):
     scores = torch.rand(DEPTH, ROWS, COLUMNS, generator=torch.Generator().manual_seed(1)) * 0.45
@@ -114,6 +131,34 @@ def test_a_box_that_is_too_large_on_most_sides_is_not_filled():
     assert found(scores, box_in_space((1, 1, 1), (9, 9, 11))) == [(3, 6), (3, 6), (3, 8)]
 
 
+@pytest.mark.parametrize(
+    ("upper", "ends"), [((8, 8, 9), (7, 7, 8)), ((8, 8, 10), (6, 6, 8))], ids=["two", "three"]
+)
+def test_two_dragged_sides_are_reached_and_three_are_not(upper, ends):
+    scores = body(slice(3, 7), slice(3, 9), slice(3, 7))
+    assert [last for _, last in found(scores, box_in_space((3, 3, 3), upper))] == list(ends)
+
+
+def test_a_class_that_is_unsure_at_the_other_sides_reaches_a_dragged_one():
+    scores = body(slice(3, 7), slice(3, 9), slice(3, 7))
+    scores[scores > 0.5] = 0.6
+    assert found(scores, box_in_space((3, 3, 3), (7, 7, 10))) == [(3, 6), (3, 6), (3, 9)]
+
+
+def test_a_side_without_evidence_is_left_alone_where_the_class_stops_short_of_most_others():
+    scores = body(slice(3, 7), slice(3, 9), slice(3, 7))
+    box = (2, 2, 3), (7, 7, 11)
+    assert found(scores, box_in_space(*box))[2] == (3, 8)
+    scores[2, 4, 4] = scores[4, 2, 4] = 0.3
+    assert found(scores, box_in_space(*box)) == [(2, 6), (2, 6), (3, 8)]
+
+
+def test_a_thin_class_is_stretched_to_a_near_side_only():
+    scores = body(slice(3, 7), slice(3, 5), slice(3, 7))
+    assert found(scores, box_in_space((3, 3, 3), (7, 7, 6)))[2] == (3, 5)
+    assert found(scores, box_in_space((3, 3, 3), (7, 7, 7)))[2] == (3, 4)
+
+
 def test_a_side_that_is_far_away_is_not_reached():
     scores = body(slice(3, 7), slice(2, 5), slice(3, 7))
     assert found(scores, box_in_space((3, 3, 2), (7, 7, 12)))[2] == (2, 4)
@@ -132,6 +177,17 @@ def test_only_the_tip_of_a_class_is_stretched():
     region = prompt.extent(scores.shape)
     filled = fill_boxes(scores[region], region, prompt) > 0.5
     assert filled[1:3, 1:3].all() and filled.sum() == 4 * 4 * 3 + 4 * 5
+
+
+def test_a_rounded_tip_is_stretched_with_the_lines_around_its_end():
+    scores = body(slice(3, 7), slice(3, 6), slice(3, 7))
+    scores[3:7, 4:6, 6:8] = scores[4:6, 4:6, 8] = 0.9
+    prompt = box_in_space((3, 3, 3), (7, 7, 11))
+    region = prompt.extent(scores.shape)
+    found = fill_boxes(scores[region], region, prompt) > 0.5
+    # The end is two voxels from the side, and the lines around it end one voxel before.
+    assert found.sum(2)[:, 1:3].tolist() == [[6, 6], [8, 8], [8, 8], [6, 6]]
+    assert (found.sum(2)[:, [0, 3]] == 3).all()
 
 
 @settings(max_examples=40, deadline=None)

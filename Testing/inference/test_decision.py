@@ -491,3 +491,19 @@ def test_a_class_fills_its_box_across_others_that_are_sure(refined: bool):
     write_labels(base, VALUES[:3], labelmap, Progress(), edited={1: change}, shares=shares)
     expected = np.where(np.arange(shape[2]) < end, VALUES[1], VALUES[2])
     np.testing.assert_array_equal(labelmap, np.broadcast_to(expected, shape))
+
+
+def test_a_stretched_tip_is_as_wide_on_a_grid_with_slightly_smaller_voxels():
+    shape = (6, 40, 9)
+    mine = torch.zeros(shape)
+    mine[:, 1:6, :2] = mine[:, 2:5, 2:4] = 0.9
+    base = torch.stack([torch.zeros(shape), mine, 0.99 - mine])
+    box = np.array([[0.0, 1.0, 0.0], [6.0, 6.0, 6.0]])
+    prompt = class_prompt(1, [box], shape[0])
+    region = prompt.extent(shape)
+    change = EditedScores(region, mine[region] + 1e-3, box[None])
+    labelmap = np.zeros((6, 41, 9), np.uint8)
+    change = filled(change, prompt, base)
+    write_labels(base, VALUES[:3], labelmap, Progress(), edited={1: change})
+    assert (labelmap[:, 2:5, 4:6] == VALUES[1]).all()
+    assert (labelmap[:, [1, 5], 4:6] == VALUES[2]).all()

@@ -15,7 +15,9 @@ from MaskSAMCore.inference.proposals import likely_boxes
 from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.scoring import Scorer
 from MaskSAMCore.inference.settings import UNMIRRORED
-from MaskSAMCore.modeling import MaskSAM, build_model, read_config
+from MaskSAMCore.inference.sliding_window import axis_weights, window_starts
+from MaskSAMCore.modeling import ClassScores, MaskSAM, build_model, read_config
+from MaskSAMCore.modeling import Network as AnyNetwork
 from MaskSAMCore.modeling.box_prompts import BoxPrompts
 from MaskSAMCore.modeling.masksam.inheritance import inherited_network
 from MaskSAMCore.modeling.refined import Config, Network
@@ -220,6 +222,43 @@ def test_a_refiner_sees_and_decides_every_one_of_its_voxels(base: MaskSAM):
     fine[0, 0, 1:10, 8:16, 10:22] = 1 + torch.rand(9, 8, 12)
     sums = network.decode(network.encode(images, fine)).shares().sum(1)[0]
     assert (sums[1:10, 8:16, 10:22] > 0.99).all() and (sums > 0).sum() == 9 * 8 * 12
+
+
+class PlaceRefiner(AnyNetwork):
+    """Refiner that gives its first class as much as its window's first voxel shows."""
+
+    def encode(self, images):
+        return images
+
+    def decode(self, embedding, prompts=None):
+        place = embedding[:, :, :1, :1, :1].expand(-1, -1, *OWN)
+        return ClassScores(torch.cat([1 - place, place, torch.zeros_like(place)], 1))
+
+    def decode_class(self, embedding, class_logits, prompts, class_index):
+        return self.decode(embedding).semantic()[:, 1]
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+@torch.inference_mode()
+def test_overlapping_windows_of_a_refiner_are_blended_as_those_of_a_volume(
+    base: MaskSAM, boxed: bool
+):
+    everywhere = {"anchors": (1, 2), "givers": (0, 1, 2), "reach": (5, 16, 20)}
+    network = refined_network(base, subdivision=(1, 1, 2), **everywhere)
+    network.refiner = PlaceRefiner(network.refiner.config)
+    shown = torch.arange(40.0) / 40
+    fine = shown.expand(1, 1, 5, 16, 40)
+    embedding = network.encode(torch.randn(1, 1, *WINDOW), fine)
+    if boxed:
+        prompts = class_box_prompts(1, [0.0, 0.0, 1.0, 1.0], [0, 1, 2, 3, 4])
+        found = network.decode_class(embedding, None, prompts, 1)[0]
+    else:
+        found = network.decode(embedding).shares()[0, 1]
+    starts = window_starts(40, OWN[2])
+    expected = torch.zeros(40)
+    for start, weights in zip(starts, axis_weights(40, OWN[2], starts), strict=True):
+        expected[start : start + OWN[2]] += shown[start] * torch.from_numpy(weights).float()
+    torch.testing.assert_close(found, expected.expand(5, 16, 40))
 
 
 @torch.inference_mode()
