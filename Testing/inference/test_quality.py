@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,13 @@ import torch
 from MaskSAMCore.geometry import Box
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.inference import result_features as features_module
-from MaskSAMCore.inference.result_features import CLASS_FEATURES, IMAGE_FEATURES, result_features
+from MaskSAMCore.inference.quality import rate
+from MaskSAMCore.inference.result_features import (
+    CLASS_FEATURES,
+    IMAGE_FEATURES,
+    ResultFeatures,
+    result_features,
+)
 from MaskSAMCore.labels import Label
 from MaskSAMCore.models.expected_dice import DiceEstimator, FeatureGroup
 from Testing.helpers.estimators import known_estimator
@@ -75,6 +83,26 @@ def test_a_doubtful_result_has_one_note_that_names_what_is_odd():
     assert "modality" in note
     sure = known_estimator([0.9, 0.8], doubtful_below=0.5, groups=(group,))
     assert rated_segmenter(sure).segment(volume_of(two_blobs())).notes == ()
+
+
+def test_a_doubt_names_the_two_most_unusual_groups():
+    limits = {"orientation": 1.0, "modality": 0.5, "field of view": 0.8}
+    groups = tuple(FeatureGroup(name, (0,), (), limit) for name, limit in limits.items())
+    estimator = known_estimator([0.6, 0.4], doubtful_below=0.51, groups=groups)
+
+    def doubts(distance: float, estimator: DiceEstimator = estimator) -> tuple[str, ...]:
+        classes = np.full(estimator.class_centre.shape, distance)
+        nowhere = np.full((2, 3), np.nan)
+        return rate(estimator, ResultFeatures(classes, estimator.image_centre, nowhere)).doubts
+
+    (all_odd,) = doubts(2.0)
+    assert all_odd.index("modality") < all_odd.index("field of view")
+    assert "orientation" not in all_odd
+    (one_odd,) = doubts(0.6)
+    assert "modality" in one_odd and "field of view" not in one_odd
+    (none_odd,) = doubts(0.1)
+    assert none_odd.endswith(": look at the segments.")
+    assert doubts(2.0, replace(estimator, doubtful_below=0.49)) == ()
 
 
 def test_an_roi_of_the_user_is_no_reason_for_doubts():

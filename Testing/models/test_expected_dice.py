@@ -18,6 +18,7 @@ from MaskSAMCore.models import add_model, load_bundle
 from MaskSAMCore.models.expected_dice import (
     QUALITY,
     DiceEstimator,
+    FeatureGroup,
     RefinedEstimator,
     TreeSum,
     write_estimator,
@@ -134,6 +135,28 @@ def test_an_estimator_for_other_features_is_refused_when_the_model_is_loaded(rat
     change(rated, class_features=["other", *values["class_features"][1:]])
     with pytest.raises(MaskSAMError, match="another version"):
         MaskSegmenter.from_bundle(load_bundle(rated), device="cpu")
+
+
+def test_groups_beyond_their_limit_are_odd_the_most_unusual_first():
+    groups = (
+        FeatureGroup("orientation", (0, 1), (), 2.0),
+        FeatureGroup("modality", (), (0, 1), 1.0),
+        FeatureGroup("field of view", (2,), (2,), 1.0),
+    )
+    estimator = known_estimator([0.9, 0.6], groups=groups)
+    classes, image = (
+        np.zeros_like(one) for one in (estimator.class_centre, estimator.image_centre)
+    )
+    assert estimator.oddities(classes, image) == ()
+    # In standard deviations: 3 in the mean for the first group, 0.75 for the last one.
+    classes[:, 0], classes[:, 1], classes[:, 2], image[2] = -3, 3, 1, 0.5
+    assert estimator.oddities(classes, image) == ("orientation",)
+    image[:2] = -4, 0
+    assert estimator.oddities(classes, image) == ("modality", "orientation")
+    classes[1] = np.nan
+    assert estimator.oddities(classes, image) == ("modality", "orientation")
+    wider = replace(estimator, image_scale=3 * estimator.image_scale)
+    assert wider.oddities(classes, image) == ("orientation",)
 
 
 def test_trees_add_the_values_of_the_leaves_that_a_row_reaches():
