@@ -92,10 +92,30 @@ def test_each_axis_is_used_once_even_at_45_degrees() -> None:
     assert sorted(axis_mapping(volume.ijk_to_ras, "RAS")[0]) == [0, 1, 2]
 
 
+def test_the_nearest_axes_are_used_once_each_whatever_the_voxel_size() -> None:
+    for rotation in Rotation.random(50, random_state=0).as_matrix():
+        matrix, thick = np.eye(4), np.eye(4)
+        matrix[:3, :3], thick[:3, :3] = rotation, rotation @ np.diag([0.5, 1, 8])
+        axes, flips = axis_mapping(matrix, "RAS")
+        assert sorted(axes) == [0, 1, 2]
+        assert axis_mapping(thick, "RAS") == (axes, flips)
+
+
 @pytest.mark.parametrize("code", ["RAX", "RLS", "RA", "RASS"])
 def test_an_orientation_must_name_each_direction_once(code: str) -> None:
     with pytest.raises(MaskSAMError, match="orientation"):
         axis_mapping(np.eye(4), code)
+
+
+@pytest.mark.parametrize("volume", _VOLUMES, ids=["plain", "mirrored", "oblique", "both"])
+def test_the_volume_of_a_voxel_is_that_of_its_sides(volume: Volume) -> None:
+    assert volume.voxel_ml == pytest.approx(0.5 * 1 * 3 / 1000)
+
+
+def test_a_box_without_extent_along_an_axis_is_empty() -> None:
+    assert not Box("", (1, 2, 3), (1.1, 4, 5)).empty
+    assert Box("", (1, 2, 3), (1, 4, 5)).empty
+    assert Box("", (1, 2, 3), (4, 5, 3 + 1e-5)).empty
 
 
 def test_a_box_of_integer_edges_gives_the_slices_of_the_array() -> None:
@@ -106,6 +126,8 @@ def test_a_box_is_rounded_outward_except_for_rounding_errors_of_files() -> None:
     grown = Box("", (1.2, 2 - 1.5e-6, 2.9), (3.1, 4 + 1.5e-6, 5)).rounded()
     assert grown.lower == (1, 2, 2)
     assert grown.upper == (4, 4, 5)
+    touched = Box("", (1.98, 2, 2.98), (3.02, 4.02, 5)).rounded()
+    assert (touched.lower, touched.upper) == ((1, 2, 2), (4, 5, 5))
 
 
 def test_a_clipped_box_lies_in_the_volume_and_may_be_empty() -> None:

@@ -51,6 +51,39 @@ def test_voxels_outside_a_channel_get_its_lowest_intensity_and_are_noted():
     assert aligned.notes == ("'FLAIR' covers only 50 % of 'T1'.",)
 
 
+@pytest.mark.parametrize(("rows", "noted"), [(11, False), (10, True)])
+def test_a_channel_that_covers_nearly_all_of_the_first_has_no_note(rows, noted):
+    first = Volume(np.zeros(SHAPE), np.eye(4), "T1")
+    part = Volume(np.ones((9, rows, 10)), np.eye(4), "FLAIR", notes=("from its file",))
+    notes = align_channels([first, part])[1].notes
+    assert notes[0] == "from its file"
+    assert (len(notes) == 2) is noted
+
+
+def test_voxels_outside_a_channel_with_missing_numbers_get_its_lowest_number():
+    first = Volume(np.zeros(SHAPE), np.eye(4))
+    half = Volume(np.full((9, 6, 10), 3.0), np.eye(4))
+    half.array[0, 0, :3] = np.nan, -np.inf, 2
+    assert (align_channels([first, half])[1].array[:, 6:] == 2).all()
+
+
+def test_a_mask_is_interpolated_as_intensities_are():
+    mask = np.zeros(SHAPE, bool)
+    mask[:, :6] = True
+    moved = matrix(np.eye(3), origin=(0, -0.5, 0))
+    aligned = align_channels([Volume(np.zeros(SHAPE), moved), Volume(mask, np.eye(4))])[1]
+    assert aligned.array[0, :, 0].tolist() == [1] * 6 + [0.5] + [0] * 5
+
+
+@pytest.mark.parametrize(("beyond", "value"), [(1e-4, 8), (1e-2, 2)])
+def test_a_voxel_on_the_face_of_a_channel_is_inside_despite_rounding(beyond, value):
+    channel = Volume(np.full((3, 3, 3), 8.0), np.eye(4))
+    channel.array[1, 1, 1] = 2
+    grid = matrix(np.eye(3), origin=(-0.5 - beyond, 0, 0))
+    aligned = align_channels([Volume(np.zeros((3, 3, 3)), grid), channel])[1]
+    assert (aligned.array[:, :, 0] == value).all()
+
+
 def test_finer_voxels_inside_the_outermost_ones_of_a_channel_are_not_darkened():
     coarse = Volume(np.full((3, 3, 3), 8.0), np.diag([4.0, 4, 4, 1]))
     fine_grid = matrix(np.eye(3), (1, 1, 1), (-1.5, -1.5, -1.5))

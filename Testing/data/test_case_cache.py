@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from MaskSAMCore.data import PreparedCase
 from MaskSAMCore.data.case_cache import CaseCache, entry_name
 from MaskSAMCore.data.windows import CachedCase, IndexedCase, WindowDataset
 from MaskSAMCore.errors import MaskSAMError
@@ -31,6 +32,23 @@ def test_an_entry_has_the_arrays_that_were_stored(tmp_path: Path):
     # A mapped array may be written to, but its file stays as it is.
     found.read("image")[:] = 0
     np.testing.assert_array_equal(found.read("image"), ARRAYS["image"])
+
+
+@pytest.mark.parametrize("values", [(), (1,), (1, 4, 7)])
+def test_a_cached_case_is_the_same_when_it_is_opened(values: tuple[int, ...], tmp_path: Path):
+    labelmap = np.zeros((4, 5, 6), np.uint8)
+    for place, value in enumerate(values):
+        labelmap[place, : place + 1] = value
+    image = np.random.default_rng(0).normal(size=(2, 4, 5, 6)).astype(np.float32)
+    case = IndexedCase.from_case(PreparedCase(image, labelmap), reference=labelmap[:2])
+    stored = CaseCache(tmp_path).store("case", case.to_arrays())
+    opened = CachedCase(stored, validated=True).open()
+    assert opened.lowest == case.lowest and len(opened.foreground) == len(values)
+    for found, expected in zip(opened.foreground, case.foreground, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for name in ("image", "labelmap", "reference"):
+        np.testing.assert_array_equal(getattr(opened, name), getattr(case, name))
+    assert CachedCase(stored).open().reference is None
 
 
 def test_an_entry_is_complete_or_absent(tmp_path: Path):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from MaskSAMCore.data import PreparedCase
 from MaskSAMCore.data.window_numbers import WindowNumbers
-from MaskSAMCore.data.windows import IndexedCase, WindowDataset
+from MaskSAMCore.data.windows import IndexedCase, WindowDataset, sample_voxels
 from Testing.data.helpers import WINDOW, plan_of, prepared_cases
 
 # A forked process need not import PyTorch again, which takes seconds.
@@ -51,6 +51,44 @@ def test_the_given_share_of_windows_is_centred_on_foreground():
 
     assert share(1.0) == 1.0
     assert share(0.0) < 0.2
+
+
+def test_at_most_a_tenth_of_a_window_lies_outside_the_case():
+    image, label = np.zeros((1, 30, 30, 30), np.float32), np.ones((30, 30, 30), np.uint8)
+    for foreground_share in (0.0, 1.0):
+        windows = WindowDataset(
+            [indexed(image, label)], plan_of((20, 20, 20)), 0.0, (), foreground_share, 0
+        )
+        shown = [(y > 0).any(1).any(1).sum() for _, y in first_windows(windows, 40)]
+        assert min(shown) == 18 and max(shown) == 20
+
+
+def test_windows_show_all_cases_and_all_parts_of_a_class():
+    depth = np.arange(30, dtype=np.float32)[:, None, None] + np.zeros((30, 30, 30), np.float32)
+    cases = [indexed(depth[None], np.full(depth.shape, value, np.uint8)) for value in (1, 2)]
+    windows = first_windows(WindowDataset(cases, plan_of((4, 4, 4)), 0.0, (), 1.0, 0), 60)
+    for value in (1, 2):
+        centres = [x[0, 2, 2, 2] for x, y in windows if y.max() == value]
+        assert len(centres) > 15 and min(centres) < 8 and max(centres) > 21
+
+
+def test_a_sample_of_voxels_is_taken_from_all_of_a_class():
+    labelmap = np.zeros((20, 20, 20), np.uint8)
+    labelmap[2:18], labelmap[19, 0, :3] = 5, 9
+    large, small = sample_voxels(labelmap, 50)
+    assert len(np.unique(large, axis=0)) == 50 and len(small) == 3
+    assert (labelmap[tuple(large.T)] == 5).all() and (labelmap[tuple(small.T)] == 9).all()
+    assert large[:, 0].min() < 5 and large[:, 0].max() > 14
+
+
+def test_voxels_outside_a_case_have_the_lowest_intensity_of_their_channel():
+    image = np.stack([np.full((4, 6, 6), value, np.float32) for value in (2, 9)])
+    image[:, 0, 0, 0] = -3, 5
+    windows = WindowDataset(
+        [indexed(image, np.zeros((4, 6, 6), np.uint8))], plan_of((8, 12, 12), 2), 0.0, (), 0.0, 0
+    )
+    for x, _ in first_windows(windows, 5):
+        assert np.unique(x[0]).tolist() == [-3, 2] and np.unique(x[1]).tolist() == [5, 9]
 
 
 def test_windows_are_centred_on_small_classes_as_often_as_on_large_ones():

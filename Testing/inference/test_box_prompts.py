@@ -83,8 +83,34 @@ def test_boxes_of_single_slices_are_exact_and_thicker_ones_are_not():
     assert found.exact[0, 1].flip(0)[found.present[0, 1].flip(0)].tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("thickness", "slice_thickness", "exact"),
+    [
+        # No thicker than a slice of either grid, but for rounding.
+        (1 + 1e-5, 1.0, True),
+        (1.0, 0.5, True),
+        (2.0, 2.0, True),
+        (1.25, 1.0, False),
+        (2.25, 2.0, False),
+    ],
+)
+def test_a_box_is_that_of_a_slice_up_to_the_thickness_of_one(thickness, slice_thickness, exact):
+    prompt = class_prompt(1, [box((2, 0, 0), (2 + thickness, 4, 4))], 8, slice_thickness)
+    assert (prompt.exact[prompt.present] == exact).all()
+
+
+def test_a_slice_of_a_box_in_space_is_not_exact_in_any_order_of_boxes():
+    thin, thick = box((3, 0, 0), (4, 4, 4)), box((2, 1, 1), (6, 6, 7))
+    for order in ([thin, thick], [thick, thin]):
+        prompt = class_prompt(1, order, 8)
+        assert not prompt.exact[prompt.present].any()
+        assert prompt.edges[3].tolist() == [0, 0, 7, 6]
+
+
 def test_the_extent_of_boxes_is_the_region_that_contains_them():
     prompt = class_prompt(1, [box((1, -2, 3.5), (2, 4, 30)), box((4, 2.2, 5), (6, 4.5, 7))], 8)
     assert prompt.extent((8, 10, 12)) == (slice(1, 6), slice(0, 5), slice(3, 12))
+    rounded = class_prompt(1, [box((1, 2 - 1e-5, 3 - 1e-5), (2, 4 + 1e-5, 5 + 1e-5))], 8)
+    assert rounded.extent((8, 10, 12)) == (slice(1, 2), slice(2, 4), slice(3, 5))
     nothing = class_prompt(1, [], 8)
     assert nothing.extent((8, 10, 12)) == (slice(0, 0),) * 3

@@ -96,6 +96,32 @@ def test_a_voxel_gets_the_class_of_the_refiner_however_unsure_the_base_is(base: 
     scores = torch.tensor([0.3, 0.2, 0.29, 0]).reshape(1, 4, 1, 1, 1).expand(-1, -1, 1, 1, 2)
     found = torch.tensor([[0.55, 0.45, 0.0], [0.4, 0.15, 0.45]]).T.reshape(1, 3, 1, 1, 2)
     assert merged(scores, found, refined).argmax(1).flatten().tolist() == [0, 3]
+    # The base is sure of a class that the refiner rules out.
+    scores = torch.tensor([0.02, 0.97, 0.01, 0]).reshape(1, 4, 1, 1, 1).expand_as(scores)
+    assert merged(scores, found, refined).argmax(1).flatten().tolist() == [0, 3]
+
+
+def test_voxels_of_a_refined_class_that_is_no_anchor_are_decided_near_the_anchors(base: MaskSAM):
+    network = refined_network(base, refined=(2, 3), givers=())
+    classes = torch.randint(0, 3, (1, *WINDOW), generator=torch.Generator().manual_seed(0))
+    classes[..., 10:] %= 2
+    classes[..., :10][classes[..., :10] == 1] = 0
+    scores = torch.nn.functional.one_hot(classes, 4).movedim(-1, 1).float()
+    near = network.decided(torch.randn(1, 1, *WINDOW), scores)
+    reached = dilated(classes == 1, network.config.reach)
+    assert (reached & (classes == 2)).any() and (~reached & (classes == 2)).any()
+    assert torch.equal(near, reached & (classes > 0))
+
+
+def test_an_image_nearly_as_large_as_a_window_of_the_base_is_not_small(base: MaskSAM):
+    refiner = inherited_network(base, (5, 16, 12), [1, 2], [0, 1, 2])
+    network = refined_network(base)
+    network.config = dataclasses.replace(network.config, refiner=refiner.config)
+    image = torch.zeros(1, *WINDOW)
+    image[..., :12, :12] = 1
+    assert network.is_small(image)
+    image[..., :14, :12] = 1
+    assert not network.is_small(image)
 
 
 @torch.inference_mode()
@@ -236,6 +262,42 @@ class PlaceRefiner(AnyNetwork):
 
     def decode_class(self, embedding, class_logits, prompts, class_index):
         return self.decode(embedding).semantic()[:, 1]
+
+
+class PromptedRefiner(PlaceRefiner):
+    """Refiner that keeps the box prompts that it was given."""
+
+    def decode_class(self, embedding, class_logits, prompts, class_index):
+        self.given = prompts
+        return super().decode_class(embedding, class_logits, prompts, class_index)
+
+
+@pytest.mark.parametrize(
+    ("columns", "start"), [((12, 18), 9), ((0, 4), 0), ((37, 40), 28), ((12, 24), 12)]
+)
+@torch.inference_mode()
+def test_a_window_of_a_refiner_is_centred_on_a_box_and_shows_it_at_its_place(
+    base: MaskSAM, columns: tuple[int, int], start: int
+):
+    network = refined_network(base, subdivision=(1, 1, 2))
+    network.refiner = PromptedRefiner(network.refiner.config)
+    fine = (torch.arange(40.0) / 40).expand(1, 1, 5, 16, 40)
+    embedding = network.encode(torch.randn(1, 1, *WINDOW), fine)
+    first, last = columns
+    boxes = torch.zeros(1, 4, 5, 4)
+    boxes[0, 3, 1:3] = torch.tensor([first / 40, 5 / 16, last / 40, 9 / 16])
+    present, exact = torch.zeros(2, 1, 4, 5, dtype=torch.bool)
+    present[0, 3, 1:3] = exact[0, 3, 2] = True
+    prompts = BoxPrompts(boxes, present.any(-1), present, exact)
+    scores = network.decode_class(embedding, None, prompts, 3)[0, 1:3, 5:9, first:last]
+    torch.testing.assert_close(scores, torch.full_like(scores, start / 40))
+    # The new class is the refiner's second one, and the window's first row is the third.
+    given = network.refiner.given
+    expected = torch.tensor([(first - start) / 12, 2 / 8, (last - start) / 12, 6 / 8])
+    torch.testing.assert_close(given.boxes[0, 2, 1:3], expected.expand(2, 4))
+    assert given.given.tolist() == [[False, False, True]]
+    assert given.present[0].nonzero().tolist() == [[2, 1], [2, 2]]
+    assert given.exact[0].nonzero().tolist() == [[2, 2]]
 
 
 @pytest.mark.parametrize("boxed", [False, True])
