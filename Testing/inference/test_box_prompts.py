@@ -20,6 +20,8 @@ from MaskSAMCore.inference.sliding_window import plan_windows
         (3.7, 4.2, range(3, 4)),
         (9.8, 10, range(9, 10)),
         (-3, 20, range(10)),
+        (-0.4, -0.1, range(1)),
+        (10.1, 10.3, range(9, 10)),
     ],
 )
 def test_a_box_crosses_the_slices_whose_centres_it_contains_and_at_least_one(lower, upper, slices):
@@ -81,6 +83,18 @@ def test_boxes_of_single_slices_are_exact_and_thicker_ones_are_not():
     (window,) = plan_windows((8, 8, 8), (8, 8, 8))
     found = window_prompt(prompt, window, 1, flips=(0,))
     assert found.exact[0, 1].flip(0)[found.present[0, 1].flip(0)].tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_prompt_is_mirrored_along_each_axis_by_itself(axis: int):
+    lower, upper = np.array([(1, 1, 2), (2, 3, 7)], float)
+    size = np.array([4, 8, 8])
+    (window,) = plan_windows(size, size)
+    found = window_prompt(class_prompt(1, [box(lower, upper)], 4), window, 1, flips=(axis,))
+    lower[axis], upper[axis] = size[axis] - upper[axis], size[axis] - lower[axis]
+    expected = window_prompt(class_prompt(1, [box(lower, upper)], 4), window, 1)
+    torch.testing.assert_close(found.boxes, expected.boxes)
+    assert torch.equal(found.present, expected.present)
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,16 @@ import torch
 from MaskSAMCore.geometry import Box
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.inference import result_features as features_module
-from MaskSAMCore.inference.quality import rate
+from MaskSAMCore.inference.quality import Rating, rate
 from MaskSAMCore.inference.result_features import (
     CLASS_FEATURES,
     IMAGE_FEATURES,
     ResultFeatures,
     result_features,
 )
+from MaskSAMCore.inference.results import Instance
 from MaskSAMCore.labels import Label
-from MaskSAMCore.models.expected_dice import DiceEstimator, FeatureGroup
+from MaskSAMCore.models.expected_dice import DiceEstimator, ExpectedDice, FeatureGroup
 from Testing.helpers.estimators import known_estimator
 from Testing.helpers.threshold_model import (
     GEOMETRIES,
@@ -103,6 +104,17 @@ def test_a_doubt_names_the_two_most_unusual_groups():
     (none_odd,) = doubts(0.1)
     assert none_odd.endswith(": look at the segments.")
     assert doubts(2.0, replace(estimator, doubtful_below=0.49)) == ()
+
+
+def test_a_class_too_small_for_the_grid_of_the_plan_is_expected_to_be_wrong():
+    tiny = Instance(1, "Anterior", 0.6, Box("Anterior", (0, 0, 0), (1, 1, 1)), 1)
+    large = Instance(2, "Posterior", 0.9, Box("Posterior", (0, 0, 0), (9, 9, 9)), 500)
+    rating = Rating((None, ExpectedDice(0.9, 0.8)), ())
+    places = [None, (4.0, 4.0, 4.5)]
+    found = rating.applied_to([tiny, large], LABELS, places, set())
+    assert [(one.expected_dice, one.expected_dice_low) for one in found] == [(0, 0), (0.9, 0.8)]
+    assert [one.weakest_place for one in found] == places
+    assert rating.applied_to([tiny, large], LABELS, places, {2})[1] == large
 
 
 def test_an_roi_of_the_user_is_no_reason_for_doubts():

@@ -135,6 +135,10 @@ def test_an_estimator_for_other_features_is_refused_when_the_model_is_loaded(rat
     change(rated, class_features=["other", *values["class_features"][1:]])
     with pytest.raises(MaskSAMError, match="another version"):
         MaskSegmenter.from_bundle(load_bundle(rated), device="cpu")
+    group = {"name": "coil", "class_columns": [0], "image_columns": [], "limit": 1}
+    change(rated, class_features=values["class_features"], groups=[group])
+    with pytest.raises(MaskSAMError, match="another version"):
+        MaskSegmenter.from_bundle(load_bundle(rated), device="cpu")
 
 
 def test_groups_beyond_their_limit_are_odd_the_most_unusual_first():
