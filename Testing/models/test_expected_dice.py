@@ -141,6 +141,29 @@ def test_an_estimator_for_other_features_is_refused_when_the_model_is_loaded(rat
         MaskSegmenter.from_bundle(load_bundle(rated), device="cpu")
 
 
+def constant(value: float) -> TreeSum:
+    return TreeSum(value, np.zeros((1, 1), int), np.zeros((1, 1)), np.zeros((1, 2)))
+
+
+def test_the_bound_lies_below_the_expected_dice_by_the_errors_of_its_class():
+    estimator = replace(known_estimator([0.9, 0.6]), factor=np.array([10.0, 20.0]))
+    # No result is more certain than a Dice of 0.01.
+    estimator = replace(estimator, error=constant(0.001))
+    classes, image = np.zeros_like(estimator.class_centre), estimator.image_centre
+
+    def rated(estimator: DiceEstimator) -> list[tuple[float, float] | None]:
+        found = estimator.rate(classes, image)
+        return [None if one is None else (one.dice, one.low) for one in found]
+
+    assert rated(estimator) == [pytest.approx((0.9, 0.8)), pytest.approx((0.6, 0.4))]
+    less_sure = replace(estimator, error=constant(0.02))
+    assert rated(less_sure) == [pytest.approx((0.9, 0.7)), pytest.approx((0.6, 0.2))]
+    assert rated(replace(estimator, error=constant(1.0))) == [(0.9, 0), (0.6, 0)]
+    assert [one[0] for one in rated(replace(estimator, mean=constant(1.5)))] == [1, 1]
+    classes[0] = np.nan
+    assert rated(estimator) == [None, pytest.approx((0.6, 0.4))]
+
+
 def test_groups_beyond_their_limit_are_odd_the_most_unusual_first():
     groups = (
         FeatureGroup("orientation", (0, 1), (), 2.0),
