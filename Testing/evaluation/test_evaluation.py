@@ -82,6 +82,34 @@ def test_surface_dice_tolerates_at_most_one_millimetre():
     far = surface_metrics(block(1), block(), (3.0, 1.0, 1.0))["surface_dice_1mm"]
     assert near == pytest.approx(1.0)
     assert far < 0.9
+    beyond = surface_metrics(block(1), block(), (1.25, 1.0, 1.0))["surface_dice_1mm"]
+    assert beyond < 0.9
+
+
+def test_a_stray_voxel_counts_in_the_overlap_but_not_in_the_distance_of_95_percent():
+    stray = block()
+    stray[20, 20, 20] = True
+    found = surface_metrics(stray, block(), (1.0, 1.0, 1.0))
+    assert found["hd95_mm"] < 1
+    assert 0.95 < found["surface_dice_1mm"] < 1
+
+
+def test_surfaces_do_not_depend_on_the_background_around_them():
+    moved, reference = block(1), block()
+    near = slice(4, 17), slice(4, 16), slice(4, 16)
+    for steps in ((1.0, 1.0, 1.0), (2.5, 1.0, 0.5)):
+        whole = surface_metrics(moved, reference, steps)
+        assert surface_metrics(moved[near], reference[near], steps) == pytest.approx(whole)
+
+
+def test_the_mean_over_the_foreground_is_that_of_the_classes_not_of_the_cases():
+    cases = [{"metrics": {"1": {"Dice": 0.5}, "2": {"Dice": math.nan}}}] * 3
+    cases += [{"metrics": {"1": {"Dice": 0.5}, "2": {"Dice": 0.9}}}]
+    assert summarize(cases, ["1", "2"])["foreground_mean"]["Dice"] == pytest.approx(0.7)
+    nowhere = [{"metrics": {"1": {"Dice": 0.8}, "2": {"Dice": math.nan}}}]
+    summary = summarize(nowhere, ["1", "2"])
+    assert math.isnan(summary["mean"]["2"]["Dice"])
+    assert summary["foreground_mean"]["Dice"] == pytest.approx(0.8)
 
 
 def test_a_summary_has_the_form_of_nnunet_and_means_without_nan(tmp_path: Path):
