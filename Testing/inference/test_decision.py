@@ -244,6 +244,16 @@ def test_automatic_labels_are_the_largest_of_the_linearly_interpolated_scores(
         assert means[index] == pytest.approx(mean, abs=1e-4)
 
 
+def test_a_class_that_is_the_best_at_no_voxel_of_the_plan_may_be_the_best_between_them():
+    scores = torch.zeros(9, 2, 2, 2)
+    scores[:8] = torch.eye(8).reshape(8, 2, 2, 2)
+    scores[8] = 0.2
+    labelmap = np.zeros((3, 3, 3), dtype=np.uint8)
+    write_labels(scores, np.arange(9), labelmap, Progress())
+    assert labelmap[1, 1, 1] == 8
+    assert labelmap[::2, ::2, ::2].ravel().tolist() == list(range(8))
+
+
 def test_without_resampling_the_first_of_equal_classes_wins_and_no_score_is_background():
     scores = torch.zeros(3, 2, 2, 2)
     scores[1:, 0] = 0.5
