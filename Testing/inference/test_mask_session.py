@@ -373,3 +373,14 @@ def test_windows_of_a_refiner_reach_the_last_of_its_voxels(shape, spacing):
         boxed = session.segment([Box("Anterior", (0, 0, 0), upper)], overwrite=True)
         assert (boxed.labelmap == 1).all()
         assert (session.segment([last_slice], overwrite=True).labelmap[-1] == 1).all()
+
+
+def test_a_box_of_a_refined_class_has_whole_scores_where_few_of_its_windows_are_decoded():
+    volume = volume_of(one_class(shape=(16, 48, 48)), np.diag([-0.5, -0.5, 0.5, 1]))
+    box = Box("Anterior", (6, 7, 6), (11, 10, 10))
+    with threshold_segmenter(FineModel()).open(volume) as session:
+        result = session.segment([box], overwrite=True, probabilities=True)
+    expected = np.zeros(volume.shape)
+    expected[box.slices()] = 1
+    np.testing.assert_array_equal(result.labelmap, expected)
+    np.testing.assert_allclose(result.probabilities[1], expected, atol=1e-4)

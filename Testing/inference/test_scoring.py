@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from MaskSAMCore.inference import scoring
 from MaskSAMCore.inference.box_prompts import class_prompt
 from MaskSAMCore.inference.device import choose_device
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache
@@ -71,6 +72,7 @@ class ImageModel(Network):
         ((7, 9), (7, 13), 2),
         ((7, 13), (7, 13), 4),
         ((3, 29), (3, 29), 9),
+        ((23, 25), (23, 25), 1),
     ],
 )
 def test_only_windows_that_weigh_something_in_a_box_are_decoded_again(rows, columns, decoded):
@@ -83,3 +85,22 @@ def test_only_windows_that_weigh_something_in_a_box_are_decoded_again(rows, colu
     assert model.decoded == decoded
     assert edited.region == (slice(2, 6), slice(*rows), slice(*columns))
     torch.testing.assert_close(edited.scores, torch.from_numpy(image[0][edited.region]))
+
+
+@pytest.mark.parametrize("passes", [UNMIRRORED, ((), (2,), (0, 1))], ids=["plain", "mirrored"])
+@pytest.mark.parametrize("large", [False, True])
+def test_scores_are_means_over_windows_and_passes_whatever_their_precision(
+    passes, large, monkeypatch
+):
+    image = np.random.default_rng(3).uniform(size=(1, 10, 20, 25)).astype(np.float32)
+    if large:
+        monkeypatch.setattr(scoring, "FLOAT32_LIMIT", 0)
+    scorer = Scorer(Runner(ImageModel(), choose_device("cpu")), image, passes, EmbeddingCache(0))
+    scores = scorer.automatic(Progress(None, None))
+    assert scores.dtype == (torch.float16 if large else torch.float32)
+    tolerance = 1e-2 if large else 1e-5
+    shown = torch.from_numpy(image[0])
+    torch.testing.assert_close(scores[1].float(), shown, atol=tolerance, rtol=0)
+    prompt = class_prompt(1, [np.array([(1, 2, 3), (9, 19, 24)], float)], 10)
+    edited = scorer.edited(prompt, Progress(None, None))
+    torch.testing.assert_close(edited.scores, shown[edited.region], atol=1e-5, rtol=0)

@@ -164,6 +164,18 @@ def test_the_bound_lies_below_the_expected_dice_by_the_errors_of_its_class():
     assert rated(estimator) == [None, pytest.approx((0.6, 0.4))]
 
 
+def test_trees_compare_the_same_columns_for_ever():
+    estimator = known_estimator([0.9, 0.6])
+    estimator = replace(estimator, class_scale=2 * estimator.class_scale)
+    first = np.arange(len(estimator.class_features)) - 4.0
+    classes = np.stack([first, np.full_like(first, 3.0)])
+    image = np.linspace(-1, 1, len(estimator.image_features))
+    # Features in standard deviations, of which no more than eight count.
+    own = np.clip(first / 2, -8, 8)
+    expected = [*first, *own, *(own + 1.5) / 2, *(abs(own) + 1.5) / 2, *image, 0.9]
+    np.testing.assert_allclose(estimator.rows(classes, image)[0], expected)
+
+
 def test_groups_beyond_their_limit_are_odd_the_most_unusual_first():
     groups = (
         FeatureGroup("orientation", (0, 1), (), 2.0),
