@@ -35,6 +35,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> MaskSAM:
     return load_bundle(small_bundle(tmp_path_factory.mktemp("base") / "small")).build()
 
 
+@pytest.fixture(autouse=True)
+def _seeded(base: MaskSAM) -> None:
+    """Give each test the same random images, of which the refiner decides a part."""
+    torch.manual_seed(16)
+
+
 def refined_network(base: MaskSAM, **changes: object) -> Network:
     """Return a network with two base classes, whose first one and a new one are refined."""
     refiner = inherited_network(base, OWN, [1, 2], [0, 1, 2])
