@@ -27,8 +27,8 @@ class QualityMeasures:
 
     Attributes:
         results: number of results.
-        rank_correlation: Spearman's correlation of expected and true Dice by class name; NaN where
-            it is not defined.
+        rank_correlation: Spearman's correlation of expected and true Dice by class name, for the
+            classes with both; NaN where it is not defined.
         mean_rank_correlation: mean of it over the classes; NaN if it is defined for none.
         coverage: share of the classes of all results whose Dice is not below the bound.
         mean_error: mean absolute difference of expected and true Dice.
@@ -96,7 +96,8 @@ def measure(
     correlations = {}
     for index, name in enumerate(class_names):
         chosen = rows.class_index == index
-        correlations[name] = _rank_correlation(rows.expected[chosen], rows.true[chosen])
+        if chosen.any():
+            correlations[name] = _rank_correlation(rows.expected[chosen], rows.true[chosen])
     defined = [value for value in correlations.values() if not np.isnan(value)]
     lowest, doubtful = _lowest_and_doubtful(estimator, samples)
     means = np.array([sample.mean_dice for sample in samples])

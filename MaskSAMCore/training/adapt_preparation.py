@@ -49,7 +49,7 @@ _QUERIED_CASES = 2
 # fit an estimator of the Dice to.
 _MEASURING_SHARE, _COMPARING_SHARE, _RESULTS_SHARE = 0.2, 0.25, 0.1
 # Number of these results, and the time of one in segmentations by the base.
-_FEWEST_RESULTS, _MOST_RESULTS, _RESULT = 30, 60, 1.5
+_FEWEST_RESULTS, _MOST_RESULTS, _RESULT = 30, 60, 2.0
 # Time of the comparison: that of a case, in segmentations by the base, and seconds to begin with.
 _COMPARED_CASE, _COMPARING_SECONDS = 2.5, 3.0
 _VOXELS_PER_CLASS = 10_000
