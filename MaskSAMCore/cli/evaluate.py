@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -94,36 +94,64 @@ def evaluate(
             evaluation.write_summary(summary, output, overwrite)
     if missing:
         typer.echo(f"{count} no prediction ({some}): left out of the means", err=True)
-    console = Console(markup=False)
     shown = ["Dice", "IoU", *(evaluation.SURFACE_METRICS if surfaces else ())]
     names = {str(value): name for value, name in evaluation.class_names(references).items()}
     rows = [] if published is None else _published(published)
+    _print_summary(summary, shown, names, rows)
+    if rows:
+        _print_sources(rows, {names.get(value, value) for value in summary["mean"]})
+    if not surfaces:
+        Console(stderr=True).print(
+            "Surface metrics were left out: pip install masksam\\[evaluate]", highlight=False
+        )
+
+
+def _print_summary(
+    summary: dict[str, Any],
+    shown: Sequence[str],
+    names: Mapping[str, str],
+    rows: Sequence[PublishedDice],
+) -> None:
+    """Print a table of metrics.
+
+    Args:
+        summary: means and metrics of all cases.
+        shown: metrics.
+        names: name of each label.
+        rows: published figures, shown beside.
+    """
+    from MaskSAMCore.evaluation import spread
+
     # No figure is cut in a terminal of 80 columns, beside the published ones either.
     table = Table(collapse_padding=True)
     headings = [f"{metric.replace('_', ' ')} (sd)" for metric in shown]
     for heading in ("label", *headings, *(one.method for one in rows)):
         table.add_column(heading, overflow="fold")
     for value, means in summary["mean"].items():
-        spreads = [evaluation.spread(summary, value, metric) for metric in shown]
-        cells = [f"{_cell(means[m])} ({_cell(sd)})" for m, sd in zip(shown, spreads, strict=True)]
+        cells = [f"{_cell(means[m])} ({_cell(spread(summary, value, m))})" for m in shown]
         name = names.get(value, value)
         table.add_row(name, *cells, *(_cell(one.organs.get(name, math.nan)) for one in rows))
     overall = [_cell(summary["foreground_mean"][metric]) for metric in shown]
     table.add_row("mean", *overall, *(_cell(one.mean) for one in rows))
+    console = Console(markup=False)
     console.print(f"{len(summary['metric_per_case'])} case(s)")
     console.print(table)
+
+
+def _print_sources(rows: Sequence[PublishedDice], shown: Set[str]) -> None:
+    """Print the sources of published figures, and whether they are over other organs than these.
+
+    Args:
+        rows: published figures.
+        shown: names of the classes in the table.
+    """
     for one in rows:
         typer.echo(f"{one.method}: Dice as published in {one.source}", err=True)
     organs = {organ for one in rows for organ in one.organs}
-    known = {names.get(value, value) for value in summary["mean"]}
-    if organs and known != organs:
-        some = ", ".join(sorted(organs ^ known)[:3])
+    if organs and shown != organs:
+        some = ", ".join(sorted(organs ^ shown)[:3])
         typer.echo(
             f"Note: the published means are over other organs than these ({some}, ...)", err=True
-        )
-    if not surfaces:
-        Console(stderr=True).print(
-            "Surface metrics were left out: pip install masksam\\[evaluate]", highlight=False
         )
 
 

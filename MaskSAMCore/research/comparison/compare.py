@@ -117,40 +117,12 @@ def compare(
         if training.given is not None:
             check_given(training, dataset, cases)
     folder = Folder(options.output)
-    folder.begin(
-        {
-            "dataset": options.dataset.resolve().name,
-            "split": split,
-            "cases": cases,
-            "max_minutes": options.max_minutes,
-            "iterations": options.iterations,
-            "settings": list(options.settings) or None,
-            "device": device,
-            "seed": None if options.seeds else options.seed,
-            "orientation": options.orientation,
-        }
-    )
+    folder.begin(_terms(options, split, cases, device))
     parts = [folder.of_seed(seed) for seed in options.seeds] or [folder]
     for training in trainings.values():
         _check_preset(training, parts)
     write_record(folder.split, {**split, "test": test})
-    file = options.sam_checkpoint
-    job = Job(
-        stage="train",
-        folder=folder.root.resolve(),
-        dataset=options.dataset.resolve(),
-        split=folder.split.resolve(),
-        cache=folder.cache.resolve(),
-        cases=tuple(cases),
-        device=device,
-        max_minutes=options.max_minutes,
-        iterations=options.iterations,
-        settings=options.settings,
-        workers=options.workers,
-        seed=options.seed,
-        orientation=options.orientation,
-        sam_checkpoint=None if file is None else file.resolve(),
-    )
+    job = _job(options, folder, cases, device)
     facts = _facts(options, dataset, split, test)
     held_out = bool(test) and not any(map(partial(_validated_on, cases), trainings.values()))
     every: dict[int, list[Row]] = {}
@@ -172,6 +144,44 @@ def compare(
     shutil.rmtree(folder.cache, ignore_errors=True)
     report(f"the tables are in {folder.root / 'comparison.md'}, .csv and .png")
     return rows
+
+
+def _terms(
+    options: CompareOptions, split: Mapping[str, Sequence[str]], cases: list[str], device: str
+) -> dict[str, object]:
+    """Return the terms that all systems of a comparison share."""
+    return {
+        "dataset": options.dataset.resolve().name,
+        "split": split,
+        "cases": cases,
+        "max_minutes": options.max_minutes,
+        "iterations": options.iterations,
+        "settings": list(options.settings) or None,
+        "device": device,
+        "seed": None if options.seeds else options.seed,
+        "orientation": options.orientation,
+    }
+
+
+def _job(options: CompareOptions, folder: Folder, cases: list[str], device: str) -> Job:
+    """Return the part of a job that all stages share."""
+    file = options.sam_checkpoint
+    return Job(
+        stage="train",
+        folder=folder.root.resolve(),
+        dataset=options.dataset.resolve(),
+        split=folder.split.resolve(),
+        cache=folder.cache.resolve(),
+        cases=tuple(cases),
+        device=device,
+        max_minutes=options.max_minutes,
+        iterations=options.iterations,
+        settings=options.settings,
+        workers=options.workers,
+        seed=options.seed,
+        orientation=options.orientation,
+        sam_checkpoint=None if file is None else file.resolve(),
+    )
 
 
 def check_given(training: Training, dataset: Dataset, cases: list[str]) -> None:

@@ -1,0 +1,476 @@
+"""A run of ``masksam predict``: its checks, its cases and what it writes beside their results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from MaskSAMCore import __version__
+from MaskSAMCore.cli.display import ProgressDisplay, results_table
+from MaskSAMCore.cli.outputs import Inputs, Outputs, files_in, prepared, present
+from MaskSAMCore.cli.segmenters import is_training, load_segmenter
+from MaskSAMCore.cohort.bids import (
+    DESCRIPTION,
+    LOOKUP_TABLE,
+    check_derivatives,
+    write_derivatives,
+)
+from MaskSAMCore.cohort.case import Case, LeftOut
+from MaskSAMCore.cohort.case_run import CaseSettings
+from MaskSAMCore.cohort.cases import FoundCases, find_cases
+from MaskSAMCore.cohort.dask_cluster import DaskCluster
+from MaskSAMCore.cohort.dask_run import DaskRun
+from MaskSAMCore.cohort.dask_worker import WorkerSettings
+from MaskSAMCore.cohort.record import CaseRecord, count_statuses
+from MaskSAMCore.cohort.report.page import check_installed as check_report
+from MaskSAMCore.cohort.report.page import write_report
+from MaskSAMCore.cohort.run import record_left_out, remaining_cases, run_cases
+from MaskSAMCore.cohort.shard import Shard
+from MaskSAMCore.cohort.table import TABLE_NAME, CaseTable
+from MaskSAMCore.cohort.threads import limit_threads
+from MaskSAMCore.cohort.warm_model import WarmModel
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import RasBox
+from MaskSAMCore.io import read_boxes
+from MaskSAMCore.io.dicom_segmentation import check_codes
+from MaskSAMCore.io.dicom_source import check_installed
+from MaskSAMCore.io.files import remove_abandoned
+from MaskSAMCore.volumetry import write_volume_table
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from MaskSAMCore.inference import Segmenter
+
+# Exit status of a run in which some cases failed and the others were segmented.
+SOME_FAILED = 3
+# A run of one folder with no more cases than this, all of them done, leaves no table: the shell has
+# shown it all.
+_SHOWN_CASES = 3
+# Failed cases that the summary names; the table of the run has all.
+_NAMED_FAILURES = 10
+# Shards may still be writing files that are younger than this.
+_ABANDONED_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Options of ``masksam predict``, whose help describes them."""
+
+    inputs: tuple[Path, ...]
+    output: Path
+    models: tuple[str, ...]
+    roi: Path | None
+    boxes: Path | None
+    boxes_overwrite: bool
+    device: str
+    threads: int | None
+    tta: str | None
+    image_format: str
+    probabilities: bool
+    volumes: Path | None
+    report: Path | None
+    proposals: Path | None
+    dicom_report: bool
+    overwrite: bool
+    skip_existing: bool
+    keep_going: bool | None
+    shard: str | None
+    dask: str | None
+    bids_suffixes: tuple[str, ...]
+
+    def check(self) -> None:
+        """Check what needs neither the model nor the inputs.
+
+        Raises:
+            MaskSAMError: the options exclude each other, or one lacks what it needs.
+        """
+        if self.overwrite and self.skip_existing:
+            raise MaskSAMError("--overwrite and --skip-existing exclude each other: choose one")
+        if self.boxes_overwrite and self.boxes is None:
+            raise MaskSAMError("--boxes-overwrite needs boxes: add --boxes FILE.mrk.json")
+        if self.boxes is not None and len(self.models) > 1:
+            raise MaskSAMError(
+                "several models together take no boxes: give one --model with --boxes"
+            )
+        prompted = [one for one in self.models if _needs_boxes(one)]
+        if self.boxes is None and prompted:
+            raise MaskSAMError(
+                f"'{prompted[0]}' segments the objects in boxes: draw ROIs in Slicer, save them and"
+                " add --boxes FILE.mrk.json"
+            )
+        if self.dask is not None and (len(self.models) > 1 or is_training(self.models[0])):
+            raise MaskSAMError("--dask takes one model: its name, or the path of its bundle")
+        if self.report is not None:
+            check_report()
+
+
+def run_prediction(options: PredictOptions) -> None:
+    """Segment images as the options say.
+
+    Raises:
+        MaskSAMError: the options, the model or the inputs cannot be used, or a case failed that the
+            run does not go on after.
+        Exit: some cases failed; the status is `SOME_FAILED`.
+    """
+    options.check()
+    cluster = None if options.dask is None else DaskCluster.parse(options.dask)
+    shard = None if options.shard is None else Shard.parse(options.shard)
+    threads = options.threads
+    if cluster is not None and cluster.is_local:
+        threads = threads or 1
+    if threads is not None and cluster is None:
+        limit_threads(threads)
+    # With Dask, the workers use the device; here only the model's classes are needed.
+    own_device = options.device if cluster is None else "cpu"
+    warm_model = WarmModel(lambda: load_segmenter(options.models, own_device))
+    prediction = _Prediction.of(options, warm_model.segmenter, shard)
+    checked = prepared(prediction.outputs(), prediction.inputs(), prediction.settings.overwrite)
+    with checked, nullcontext() if cluster is None else cluster.connect(threads) as client:
+        records = prediction.run(warm_model, client, threads)
+        if any(record.status == "failed" for record in records):
+            # Folders without a result are removed.
+            raise typer.Exit(SOME_FAILED)
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """A run whose options, model and inputs fit each other.
+
+    Attributes:
+        options: options of the command.
+        segmenter: the model.
+        shard: part of the cases that is segmented; None for all.
+        settings: how each case is segmented.
+        cases: cases to segment.
+        left_out: images that are not segmented.
+        goes_on: whether the run goes on after a failed case.
+        table: table of the results.
+        results: folder of the labelmaps.
+        bids: BIDS datasets of the inputs, if the output is one of derivatives.
+        volumes: table of volumes to write, or None.
+        report: page to write, or None.
+    """
+
+    options: PredictOptions
+    segmenter: Segmenter
+    shard: Shard | None
+    settings: CaseSettings
+    cases: Sequence[Case]
+    left_out: Sequence[LeftOut]
+    goes_on: bool
+    table: CaseTable
+    results: Path
+    bids: Sequence[Path]
+    volumes: Path | None
+    report: Path | None
+
+    @classmethod
+    def of(cls, options: PredictOptions, segmenter: Segmenter, shard: Shard | None) -> _Prediction:
+        """Find the cases of a run.
+
+        Raises:
+            MaskSAMError: the options do not fit the model or the inputs.
+        """
+        if options.boxes is None and segmenter.needs_boxes:
+            raise MaskSAMError(
+                f"'{segmenter.name}' segments only classes that have boxes: add --boxes"
+                " FILE.mrk.json with one box or more for each of them"
+            )
+        output = options.output
+        found = find_cases(
+            options.inputs,
+            output,
+            segmenter.channels,
+            options.image_format,
+            options.bids_suffixes,
+        )
+        if options.proposals is not None and len(found.cases) != 1:
+            raise MaskSAMError(f"--proposals draws one input, but {len(found.cases)} are given")
+        goes_on = bool(found.folders) if options.keep_going is None else options.keep_going
+        failed = [one for one in found.left_out if one.failed]
+        if failed and not goes_on:
+            raise MaskSAMError(failed[0].reason)
+        _check_dicom(found.cases, segmenter, options.dicom_report)
+        settings = _settings(options, segmenter)
+        cases, left_out = _of_shard(found, shard)
+        class_names = [label.name for label in segmenter.labels]
+        class_names += [box.class_name for box in settings.boxes or ()]
+        # An error of one of a few files that were named leaves nothing behind, thus no table.
+        in_folder = found.cases[0].output != output and (bool(found.folders) or goes_on)
+        table = CaseTable(
+            output / TABLE_NAME if in_folder else None,
+            class_names,
+            shard,
+            [*(case.name for case in cases), *(one.name for one in left_out)],
+            rated=segmenter.estimates_dice,
+            intracranial=segmenter.intracranial,
+        )
+        bids = found.bids if table.path is not None else ()
+        if bids:
+            check_derivatives(output, bids)
+        return cls(
+            options=options,
+            segmenter=segmenter,
+            shard=shard,
+            settings=settings,
+            cases=cases,
+            left_out=left_out,
+            goes_on=goes_on,
+            table=table,
+            results=output if in_folder else found.cases[0].output.parent,
+            bids=bids,
+            volumes=_own_file(options.volumes, shard),
+            report=_own_file(options.report, shard),
+        )
+
+    def outputs(self) -> Outputs:
+        """Return the files of the run."""
+        output = self.options.output
+        extended = [output / name for name in ((DESCRIPTION, LOOKUP_TABLE) if self.bids else ())]
+        if self.report is not None:
+            extended += [case.picture for case in self.cases]
+        files = [path for case in self.cases for path in self.settings.outputs(case)]
+        return Outputs(
+            (*files, *present(self.volumes, self.report, self.options.proposals)),
+            extended=(*extended, *present(self.table.path)),
+        )
+
+    def inputs(self) -> Inputs:
+        """Return the files of the run that must not be replaced."""
+        options = self.options
+        images = [image for case in self.cases for image in case.images]
+        series = {image.path for image in images if not image.files and image.path.is_dir()}
+        series |= {file.parent for image in images for file in image.files}
+        others = present(options.roi, options.boxes, *map(Path, options.models))
+        given = (path for other in others for path in files_in(other))
+        return Inputs((*(image.path for image in images), *given), closed=tuple(sorted(series)))
+
+    def run(
+        self, warm_model: WarmModel, client: Client | None, threads: int | None
+    ) -> list[CaseRecord]:
+        """Segment the cases, write what belongs to all of them, and return their records.
+
+        Args:
+            warm_model: the model.
+            client: client of a Dask cluster; None to segment in this process.
+            threads: CPU cores of each worker of the cluster, see ``--threads``.
+        """
+        options, started = self.options, time.monotonic()
+        if self.bids:
+            name = self.segmenter.name
+            write_derivatives(options.output, self.bids, self.segmenter.labels, name, __version__)
+        with self.table:
+            records = record_left_out(self.left_out, self.table)
+            remaining = remaining_cases(
+                self.cases, self.settings, self.table, options.skip_existing
+            )
+            device = str(self.segmenter.device)
+            if options.dask is not None:
+                device = f"{options.device}, on Dask's {options.dask}"
+            with ProgressDisplay(len(remaining), device) as display:
+                watcher = _DisplayWatcher(display, self.goes_on)
+                for record in records:
+                    watcher.left_out(record)
+                try:
+                    records += self._segmented(remaining, warm_model, client, threads, watcher)
+                finally:
+                    measured = self.table.volumes()
+                    if self.volumes is not None and measured:
+                        write_volume_table(self.volumes, measured)
+        if self.volumes is not None and not measured:
+            display.message(f"{self.volumes} was not written: no case was segmented")
+        if self.report is not None:
+            labels = self.segmenter.labels
+            write_report(self.report, self.table.rows, self.results, labels, overwrite=True)
+        if options.proposals is not None and not any(one.status == "failed" for one in records):
+            self._draw_proposals(options.proposals)
+        self._end(display, records, len(self.cases) - len(remaining), started)
+        return records
+
+    def _segmented(
+        self,
+        cases: Sequence[Case],
+        warm_model: WarmModel,
+        client: Client | None,
+        threads: int | None,
+        watcher: _DisplayWatcher,
+    ) -> list[CaseRecord]:
+        """Segment cases, in this process or on a cluster, and return their records."""
+        options = self.options
+        if client is None:
+            return run_cases(cases, warm_model, self.settings, self.table, watcher, self.goes_on)
+        model, output = options.models[0], options.output
+        workers = WorkerSettings(
+            str(Path(model).absolute()) if Path(model).exists() else model,
+            self.segmenter.version,
+            options.device,
+            threads,
+            (output if output.is_dir() else output.parent).absolute(),
+        )
+        run = DaskRun(client, workers, self.settings, self.table, watcher, self.goes_on)
+        return run.run(cases)
+
+    def _draw_proposals(self, path: Path) -> None:
+        from MaskSAMCore.io import read_volume
+        from MaskSAMCore.research.proposal_picture import write_proposals
+
+        images = [read_volume(image.path, image.files) for image in self.cases[0].images]
+        write_proposals(self.segmenter, images, path)
+
+    def _end(
+        self,
+        display: ProgressDisplay,
+        records: Sequence[CaseRecord],
+        existing: int,
+        started: float,
+    ) -> None:
+        """Summarize the run, and remove what killed runs have left.
+
+        Args:
+            display: display of the shell.
+            records: records of the cases that did not exist.
+            existing: number of cases that did.
+            started: time at which the run began, see :func:`time.monotonic`.
+        """
+        if self.table.path is None:
+            if existing:
+                display.message(f"{existing} skipped: the outputs exist")
+            return
+        output = self.options.output
+        flat = all(case.output.parent == output for case in self.cases)
+        done = sum(record.status == "done" for record in records)
+        if flat and self.shard is None and done == len(self.table.rows) <= _SHOWN_CASES:
+            self.table.path.unlink()
+        else:
+            _summarize(display, records, existing, self.table)
+        # Runs that were killed leave temporary folders, but those of other shards are in use.
+        age = time.monotonic() - started if self.shard is None else _ABANDONED_SECONDS
+        for folder in {output, *(case.output.parent for case in self.cases)}:
+            remove_abandoned(folder, age)
+
+
+def _settings(options: PredictOptions, segmenter: Segmenter) -> CaseSettings:
+    """Return how each case is segmented."""
+    return CaseSettings(
+        roi=None if options.roi is None else _only_roi(options.roi),
+        boxes=None if options.boxes is None else _boxes(options.boxes, segmenter),
+        boxes_overwrite=options.boxes_overwrite,
+        mirror=(options.tta or segmenter.tta) == "mirror",
+        probabilities=options.probabilities,
+        dicom_report=options.dicom_report,
+        pictures=options.report is not None,
+        overwrite=options.overwrite or options.skip_existing,
+    )
+
+
+def _own_file(path: Path | None, shard: Shard | None) -> Path | None:
+    """Return the file that a shard writes in place of one of the whole run."""
+    return path if path is None or shard is None else shard.own_file(path)
+
+
+class _DisplayWatcher:
+    """Receiver of the progress of a run, which shows it.
+
+    Args:
+        display: display of the shell.
+        goes_on: whether the run goes on after a failed case; otherwise the error ends the command,
+            which prints it.
+    """
+
+    def __init__(self, display: ProgressDisplay, goes_on: bool) -> None:
+        self.display = display
+        self.goes_on = goes_on
+
+    def started(self, name: str) -> None:
+        """Show that a case is being read."""
+        self.display.started(name)
+
+    def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None:
+        """Show the progress of the case."""
+        self.display.progress(stage, fraction, seconds_left)
+
+    def finished(self, record: CaseRecord) -> None:
+        """Show the results of a case, or the reason for which it has none."""
+        if record.status == "failed":
+            if self.goes_on:
+                self.display.failed(record.case, record.reason)
+        else:
+            self.display.finished(record.case, results_table(record.volumes), record.notes)
+
+    def message(self, text: str) -> None:
+        """Show a message about the run."""
+        self.display.message(text)
+
+    def left_out(self, record: CaseRecord) -> None:
+        """Show an image that is not segmented."""
+        kind = "Failed" if record.status == "failed" else "Skipped"
+        self.display.message(f"{kind}: {record.reason}")
+
+
+def _needs_boxes(model: str) -> bool:
+    """Return whether a model of the catalog needs boxes, without loading it."""
+    from MaskSAMCore.models import catalog
+
+    return any(entry.needs_boxes for entry in catalog() if entry.name == model)
+
+
+def _check_dicom(cases: Sequence[Case], segmenter: Segmenter, report: bool) -> None:
+    """Check that the results of a model can be written as the command line says.
+
+    Raises:
+        MaskSAMError: a report is asked for without DICOM segmentations; or the model's classes or
+            this installation do not allow these.
+    """
+    if not all(case.is_dicom for case in cases):
+        if report:
+            raise MaskSAMError("--dicom-report needs DICOM segmentations: add --format dcm")
+        return
+    check_installed()
+    check_codes(segmenter.labels)
+
+
+def _only_roi(path: Path) -> RasBox:
+    """Return the ROI of a markup file.
+
+    Raises:
+        MaskSAMError: the file cannot be read, or holds several ROIs.
+    """
+    found = read_boxes(path)
+    if len(found) != 1:
+        raise MaskSAMError(f"{path} holds {len(found)} ROIs: --roi takes exactly one")
+    return found[0]
+
+
+def _boxes(path: Path, segmenter: Segmenter) -> tuple[RasBox, ...]:
+    """Return the boxes of a markup file, with the names of the model's classes."""
+    return tuple(read_boxes(path, [label.name for label in segmenter.labels]))
+
+
+def _of_shard(found: FoundCases, shard: Shard | None) -> tuple[Sequence[Case], Sequence[LeftOut]]:
+    """Return the cases of a shard, and the images that it leaves out."""
+    if shard is None:
+        return found.cases, found.left_out
+    return shard.of(found.cases), shard.of(found.left_out)
+
+
+def _summarize(
+    display: ProgressDisplay, records: Sequence[CaseRecord], existing: int, table: CaseTable
+) -> None:
+    """Print how many cases were segmented, skipped and failed, with the reasons of failures."""
+    counts = count_statuses(records)
+    skipped = counts["skipped"] + existing
+    display.message(
+        f"{counts['done']} done, {skipped} skipped, {counts['failed']} failed: see {table.path}"
+    )
+    failures = [record for record in records if record.status == "failed"]
+    for record in failures[:_NAMED_FAILURES]:
+        display.message(f"  {record.case}: {record.reason}")
+    if len(failures) > _NAMED_FAILURES:
+        display.message(f"  and {len(failures) - _NAMED_FAILURES} more")
