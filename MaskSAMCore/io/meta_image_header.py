@@ -183,9 +183,15 @@ def _check_listed_files(path: Path, fields: Mapping[str, str], after: bytes) -> 
         after: content of the file after the header, which may be the list.
 
     Raises:
-        MaskSAMError: the files have too few voxels.
+        MaskSAMError: the files have too few voxels, or SimpleITK does not read them.
         OSError: a file cannot be read.
     """
+    words = fields.get("elementdatafile", "").lower().split()
+    if len(words) == 2 and words[0] == "list" and words[1] == fields["ndims"]:
+        raise MaskSAMError(
+            f"{path} has its voxels in one file by 'LIST {words[1]}': name the file itself as"
+            " ElementDataFile"
+        )
     element = fields.get("elementtype", "").lower().removeprefix("met_").removesuffix("_array")
     if element not in _ELEMENT_BYTES or not _is_true(fields.get("binarydata", "true")):
         return

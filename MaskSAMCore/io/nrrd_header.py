@@ -1,14 +1,16 @@
-"""Fields of NRRD headers that SimpleITK ignores: units, and values that are missing."""
+"""Fields of NRRD headers that SimpleITK ignores: units, values that are missing, and checksums."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from MaskSAMCore.io.header_facts import (
+    DeflatedVoxels,
     HeaderFacts,
     check_sizes,
     decoded,
@@ -25,6 +27,8 @@ _ANATOMICAL_SPACES = (
     "right-anterior-superior", "left-anterior-superior", "left-posterior-superior",
     "ras", "las", "lps",
 )  # fmt: skip
+# SimpleITK takes axes without directions for those of DICOM, whatever the space.
+_DICOM_SPACES = ("left-posterior-superior", "lps")
 # Spaces with time, whose axes SimpleITK takes for those of DICOM: the signs that they need.
 _TIME_SPACES = {
     "right-anterior-superior-time": (-1, -1, 1), "rast": (-1, -1, 1),
@@ -44,8 +48,9 @@ def nrrd_facts(path: Path, start: bytes) -> HeaderFacts:
         MaskSAMError: the header has numbers that are not finite, or sizes that the file cannot
             hold.
     """
-    header = decoded(re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0])
-    fields = {}
+    end = re.search(rb"\r?\n\r?\n", start)
+    header = decoded(start[: end.start()] if end else start)
+    fields: dict[str, str] = {}
     for line in header.splitlines()[1:]:
         name, separator, value = line.partition(":")
         if separator and not value.startswith("=") and not line.startswith("#"):
@@ -72,9 +77,29 @@ def nrrd_facts(path: Path, start: bytes) -> HeaderFacts:
     notes += unit_notes
     if space in _TIME_SPACES:
         to_mm = to_mm * _TIME_SPACES[space]
-    elif space not in _ANATOMICAL_SPACES:
+    elif space not in (_ANATOMICAL_SPACES if directions else _DICOM_SPACES):
         notes.append(unoriented(path))
-    return HeaderFacts(to_mm, notes=tuple(notes))
+    deflated = _deflated_voxels(path, fields, end.end()) if end else None
+    return HeaderFacts(to_mm, notes=tuple(notes), deflated=deflated)
+
+
+def _deflated_voxels(path: Path, fields: Mapping[str, str], position: int) -> DeflatedVoxels | None:
+    """Return the place of compressed voxels; None if they are not compressed or in several files.
+
+    Args:
+        path: the file with the header.
+        fields: values by name in lower case without spaces.
+        position: place of the voxels in the file, if it holds them.
+    """
+    compressed = fields.get("encoding", "").lower() in ("gz", "gzip")
+    skipped = any(integer(fields.get(name, "0")) for name in ("lineskip", "byteskip"))
+    if not compressed or skipped:
+        return None
+    little_endian = fields.get("endian", "").lower() != "big"
+    if "datafile" not in fields:
+        return DeflatedVoxels(path, position, 0, little_endian)
+    file = path.parent / fields["datafile"]
+    return DeflatedVoxels(file, 0, 0, little_endian) if file.is_file() else None
 
 
 def _quoted(text: str) -> list[str]:

@@ -151,6 +151,27 @@ def deflated_meta(
     return content[: -ARRAY.nbytes] + bytes(voxels)
 
 
+def deflated_nrrd(
+    *, parts: int = 1, big_endian: bool = False, inserted: int | None = None
+) -> bytes:
+    """Return the content of a NRRD file with compressed voxels.
+
+    Args:
+        parts: number of parts of the compressed data.
+        big_endian: whether the highest byte of a voxel comes first.
+        inserted: place of a byte that is unpacked though it is none of the voxels, as a damaged
+            byte of compressed data makes it; None for no damage.
+    """
+    voxels = ARRAY.astype(">f4" if big_endian else "<f4").tobytes()
+    size = -(-len(voxels) // parts)
+    data = b"".join(gzip.compress(voxels[n : n + size]) for n in range(0, len(voxels), size))
+    if inserted is not None:
+        longer = gzip.compress(voxels[:inserted] + b"\0" + voxels[inserted:])
+        data = longer[:-8] + data[-8:]  # checksum and size of the true voxels
+    header = nrrd_content(encoding="gzip", endian="big" if big_endian else "little")
+    return header[: header.index(b"\n\n") + 2] + data
+
+
 def sliced_meta(data: str, count: int) -> Callable[[Path], Expected]:
     """Return a writer of a .mhd whose slices are in files of their own.
 
@@ -169,6 +190,12 @@ def sliced_meta(data: str, count: int) -> Callable[[Path], Expected]:
         return Expected(folder / "a.mhd", ARRAY, MATRIX)
 
     return write
+
+
+def write_list_of_volumes(folder: Path) -> Expected:
+    path = detached("a.mhd")(folder).path
+    path.write_bytes(path.read_bytes().replace(b"= voxels.raw", b"= LIST 3\nvoxels.raw"))
+    return Expected(path)
 
 
 def coded_meta(code: str, directions: np.ndarray = LPS[:3, :3]) -> bytes:
@@ -216,6 +243,14 @@ CASES: list[InputCase] = [
     case("NRRD in LPS", nrrd_content(ARRAY, LPS @ MATRIX, space="left-posterior-superior")),
     case("NRRD in LAS", nrrd_content(ARRAY, np.diag([-1, 1, 1, 1]) @ MATRIX, space="LAS")),
     case("compressed NRRD", nrrd_content(encoding="gzip")),
+    case("compressed NRRD, highest byte first", deflated_nrrd(big_endian=True)),
+    case("compressed NRRD in two parts", deflated_nrrd(parts=2)),
+    case(
+        "compressed NRRD with damaged voxels",
+        deflated_nrrd(inserted=2000),
+        "refused",
+        "damaged or incomplete: copy it again",
+    ),
     InputCase(".nhdr with its voxels in another file", detached("a.nhdr"), "read"),
     InputCase(
         ".nhdr without its voxels", write_without_voxels, "refused", "cannot be read as an image"
@@ -433,6 +468,13 @@ CASES: list[InputCase] = [
         "read",
     ),
     InputCase(".mhd with a list of files", sliced_meta("LIST", len(ARRAY)), "read"),
+    InputCase(
+        ".mhd with a list of one file for all slices",
+        write_list_of_volumes,
+        "refused",
+        "'LIST 3': name the file itself as ElementDataFile",
+        "ITK returns other memory in place of the voxels.",
+    ),
     InputCase(
         ".mhd with a list of too few files",
         sliced_meta("LIST", len(ARRAY) - 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from MaskSAMCore.io import write_volume
+from MaskSAMCore.io import read_volume, write_volume
 from Testing.io.helpers import matrices, read_or_refused
-from Testing.io.nrrd_cases import meta_content, nrrd_content
+from Testing.io.nrrd_cases import UNORIENTED, meta_content, nrrd_content
 
 SPACES = {
     "right-anterior-superior": np.diag([1, 1, 1, 1]),
@@ -43,6 +44,13 @@ def files(draw: st.DrawFn) -> tuple[str, bytes, np.ndarray, np.ndarray]:
     else:
         to_file = SPACES[space]
     return "a.nrrd", nrrd_content(array, to_file @ matrix, **fields), array, matrix
+
+
+def test_a_space_without_axes_does_not_say_the_orientation(tmp_path: Path) -> None:
+    path = tmp_path / "a.nrrd"
+    path.write_bytes(nrrd_content(matrix=None, space="right-anterior-superior"))
+    notes = read_volume(path).notes
+    assert [note for note in notes if UNORIENTED in note]
 
 
 @settings(max_examples=30, deadline=None)
