@@ -142,6 +142,8 @@ def _volume(path: Path, image: sitk.Image, to_mm: NDArray[np.float64]) -> Volume
     """
     components = image.GetNumberOfComponentsPerPixel()
     if components != 1:
+        if path.name.lower().endswith(".seg.nrrd"):
+            raise MaskSAMError(f"{path} has segments that overlap: export it without overlaps")
         raise MaskSAMError(
             f"{path} has {components} values per voxel (colour?): give a grey-level image"
         )

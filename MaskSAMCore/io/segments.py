@@ -18,6 +18,8 @@ from MaskSAMCore.io.labelmaps import read_labelmap
 # A header with hundreds of segments is far smaller.
 _HEADER_BYTES = 1 << 22
 _FIELD = re.compile(r"Segment([0-9]+)_(Name|LabelValue|Layer)")
+# NRRD headers have a backslash before a backslash, and \n in place of a line break.
+_ESCAPED = re.compile(r"\\([\\n])")
 
 
 def read_segment_values(path: Path) -> dict[str, int]:
@@ -39,7 +41,8 @@ def read_segment_values(path: Path) -> dict[str, int]:
         key, separator, value = line.partition(":=")
         match = _FIELD.fullmatch(key.strip())
         if separator and match is not None:
-            segments.setdefault(match[1], {})[match[2]] = value.strip()
+            plain = _ESCAPED.sub(lambda found: "\n" if found[1] == "n" else "\\", value)
+            segments.setdefault(match[1], {})[match[2]] = plain.strip()
     if any(segment.get("Layer", "0") != "0" for segment in segments.values()):
         raise MaskSAMError(f"{path} has segments that overlap: export it without overlaps")
     found: dict[str, int] = {}
@@ -48,7 +51,9 @@ def read_segment_values(path: Path) -> dict[str, int]:
         if name in found:
             raise MaskSAMError(f"{path} has two segments named '{name}': rename one")
         if not segment.get("LabelValue", "").isdecimal():
-            raise MaskSAMError(f"{path}: the segment '{name}' has no value")
+            raise MaskSAMError(
+                f"{path}: the segment '{name}' has no value: save it in 3D Slicer again"
+            )
         found[name] = int(segment["LabelValue"])
     if not found:
         raise MaskSAMError(f"{path} names no segments: save the segmentation in 3D Slicer again")

@@ -9,7 +9,7 @@ import pytest
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume, crop
-from MaskSAMCore.io import write_labelmap, write_volume
+from MaskSAMCore.io import write_labelmap, write_probabilities, write_volume
 from MaskSAMCore.io.segments import read_segment_values, read_segmentation
 from MaskSAMCore.labels import Label
 
@@ -36,6 +36,25 @@ def test_names_and_values_come_from_the_file(image: Volume, labelmap: np.ndarray
     found, values = read_segmentation(tmp_path / "a.seg.nrrd", image, {})
     np.testing.assert_array_equal(found, labelmap)
     assert values == {"left hippocampus": 3, "Läsion: neu": 7}
+
+
+def test_names_with_backslashes_and_line_breaks_come_back(
+    image: Volume, labelmap: np.ndarray, tmp_path: Path
+):
+    names = ("left\\right \\n", "two\nlines")
+    labels = [Label(value, name, (1, 0, 0)) for value, name in zip((3, 7), names, strict=True)]
+    write_labelmap(labelmap, image, tmp_path / "a.seg.nrrd", labels)
+    assert read_segment_values(tmp_path / "a.seg.nrrd") == dict(zip(names, (3, 7), strict=True))
+
+
+def test_segments_in_several_layers_are_refused_as_such(
+    image: Volume, labelmap: np.ndarray, tmp_path: Path
+):
+    layers = np.stack([labelmap, labelmap // 3])
+    write_probabilities(layers, Volume(labelmap, GRID), tmp_path / "a.nrrd")
+    (tmp_path / "a.nrrd").rename(tmp_path / "a.seg.nrrd")
+    with pytest.raises(MaskSAMError, match="segments that overlap: export it without"):
+        read_segmentation(tmp_path / "a.seg.nrrd", image, {})
 
 
 def test_a_cropped_segmentation_comes_back_to_the_grid_of_the_image(
