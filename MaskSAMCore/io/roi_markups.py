@@ -91,7 +91,8 @@ def _box(markup: dict[str, Any], path: Path, classes: Sequence[str]) -> RasBox:
 def _class_name(markup: dict[str, Any], path: Path, classes: Sequence[str]) -> str:
     points = markup.get("controlPoints") or [{}]
     own = [str(markup.get(key) or "") for key in ("label", "name")]
-    derived = [str(points[0].get("label") or ""), path.name.split(".")[0]]
+    stem = re.sub(r"(\.mrk)?\.json$", "", path.name, flags=re.IGNORECASE)
+    derived = [str(points[0].get("label") or ""), stem]
     names = own + derived
     # Slicer numbers control points ("Anterior-1") and nodes of equal names ("Anterior_1").
     plain = own + [re.sub(r"[-_]\d+$", "", name) for name in derived]

@@ -86,6 +86,7 @@ def test_a_file_may_hold_several_rois_each_in_its_own_coordinate_system(tmp_path
         ("boxes", _named("Anterior-1"), "Anterior"),
         ("Anterior", _named("R-1"), "Anterior"),
         ("Anterior_2", _named("R-1"), "Anterior"),
+        ("Posterior.left", _named("R-1"), "Posterior.left"),
         ("boxes", {"name": "anterior", **_named("R-1")}, "Anterior"),
         ("Anterior", {"label": "Posterior"}, "Posterior"),
         ("boxes", _named("Lobe-2"), "Lobe-2"),
@@ -96,7 +97,7 @@ def test_the_class_name_comes_from_the_markup_its_control_point_or_the_file_name
     tmp_path: Path, name: str, changes: dict[str, Any], expected: str
 ) -> None:
     path = _file(tmp_path, f"{name}.mrk.json", **changes)
-    (box,) = read_boxes(path, classes=["Anterior", "Posterior", "Lobe-2"])
+    (box,) = read_boxes(path, classes=["Anterior", "Posterior", "Posterior.left", "Lobe-2"])
     assert box.class_name == expected
 
 
