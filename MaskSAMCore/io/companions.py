@@ -18,10 +18,15 @@ def companions(path: Path) -> tuple[Path, ...]:
     These are the other file of a pair of ``.hdr`` and ``.img``, and the files that the text of a
     ``.mhd`` or ``.nhdr`` names. None of them is read.
     """
-    if path.name.lower().endswith(_TEXT_HEADERS):
+    if is_text_header(path):
         return _named_files(path)
     partner = paired_file(path)
     return () if partner is None else (partner,)
+
+
+def is_text_header(path: Path) -> bool:
+    """Return whether the file name is that of a text header, which names the voxels' files."""
+    return path.name.lower().endswith(_TEXT_HEADERS)
 
 
 def _named_files(path: Path) -> tuple[Path, ...]:

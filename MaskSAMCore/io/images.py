@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io.companions import companions, is_text_header
 from MaskSAMCore.io.deflated import check_deflated
 from MaskSAMCore.io.dicom import read_dicom
 from MaskSAMCore.io.dicom_files import is_dicom
@@ -122,6 +123,10 @@ def _read_image(path: Path) -> sitk.Image:
         if "change spacing" in str(error) or "determinant" in str(error):
             raise MaskSAMError(
                 f"{path} has voxels of size 0 or axes that are not independent: correct its header"
+            ) from error
+        if is_text_header(path) and not companions(path):
+            raise MaskSAMError(
+                f"{path} is only a header: its voxels are missing beside it"
             ) from error
         raise MaskSAMError(
             f"{path} cannot be read as an image (NIfTI, NRRD, MetaImage or DICOM): it may be"
@@ -332,7 +337,7 @@ def _plain_path(path: Path) -> Iterator[str]:
         suffix = path.suffix if _is_plain(path.suffix) else ""
         link = Path(folder, f"image{suffix}")
         link.symlink_to(path.absolute())
-        if suffix.lower() in (".nhdr", ".mhd"):  # their voxels are in files beside them
+        if is_text_header(path):  # its voxels are in files beside it
             for beside in path.absolute().parent.iterdir():
                 if _is_plain(beside.name):
                     with suppress(FileExistsError):

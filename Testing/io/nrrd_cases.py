@@ -210,10 +210,15 @@ def coded_meta(code: str, directions: np.ndarray = LPS[:3, :3]) -> bytes:
     return meta_content(ARRAY, matrix, f"AnatomicalOrientation = {code}")
 
 
-def write_without_voxels(folder: Path) -> Expected:
-    expected = detached("a.nhdr")(folder)
-    (folder / "voxels.raw").unlink()
-    return Expected(expected.path)
+def without_voxels(name: str) -> Callable[[Path], Expected]:
+    """Return a writer of a header without the file of its voxels."""
+
+    def write(folder: Path) -> Expected:
+        expected = detached(name)(folder)
+        (folder / "voxels.raw").unlink()
+        return Expected(expected.path)
+
+    return write
 
 
 def write_tiff(folder: Path) -> Expected:
@@ -253,7 +258,11 @@ CASES: list[InputCase] = [
     ),
     InputCase(".nhdr with its voxels in another file", detached("a.nhdr"), "read"),
     InputCase(
-        ".nhdr without its voxels", write_without_voxels, "refused", "cannot be read as an image"
+        ".nhdr without its voxels",
+        without_voxels("a.nhdr"),
+        "refused",
+        "is only a header: its voxels are missing",
+        "The voxels are in the other file.",
     ),
     case(
         "NRRD without space",
@@ -367,6 +376,13 @@ CASES: list[InputCase] = [
     case("half a NRRD", nrrd_content()[:2000], "refused", "damaged, incomplete"),
     case("MetaImage", meta_content()),
     InputCase(".mhd with its voxels in another file", detached("a.mhd"), "read"),
+    InputCase(
+        ".mhd without its voxels",
+        without_voxels("a.mhd"),
+        "refused",
+        "is only a header: its voxels are missing",
+        "The voxels are in the other file.",
+    ),
     case(
         "MetaImage in micrometres",
         meta_content(ARRAY, None, AXES, "ElementSpacing = 700 800 2500", 'DistanceUnits = "um"'),
