@@ -14,6 +14,7 @@ from MaskSAMCore.io.meta_image_header import meta_image_facts
 from MaskSAMCore.io.nrrd_header import nrrd_facts
 
 _NRRD_MAGIC = b"NRRD000"
+_TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Headers are a few kilobytes; those of segmentations with many segments are the longest.
 _HEADER_BYTES = 1 << 22
 # Formats that always store directions: MINC and HDF5.
@@ -23,7 +24,8 @@ _ORIENTED_SUFFIXES = (".mnc", ".h5", ".hdf5")
 def read_header_facts(path: Path) -> HeaderFacts:
     """Return the facts that the header of an image file has.
 
-    Other formats that SimpleITK reads, such as TIFF, do not say their orientation.
+    Other formats that SimpleITK reads do not say their orientation, and TIFF not the distance of
+    slices.
 
     Raises:
         MaskSAMError: the header has numbers that are not finite, or voxels are missing.
@@ -38,4 +40,7 @@ def read_header_facts(path: Path) -> HeaderFacts:
         return meta_image_facts(path, start)
     if path.name.lower().endswith(_ORIENTED_SUFFIXES):
         return HeaderFacts(np.ones(3))
-    return HeaderFacts(np.ones(3), notes=(unoriented(path),))
+    note = unoriented(path)
+    if start.startswith(_TIFF_MAGICS):
+        note = f"{note}; the distance of its slices is a guess, too: 1 mm"
+    return HeaderFacts(np.ones(3), notes=(note,))

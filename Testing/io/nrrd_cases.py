@@ -503,8 +503,8 @@ CASES: list[InputCase] = [
         "TIFF stack",
         write_tiff,
         "read with a note",
-        UNORIENTED,
-        "TIFF stores no orientation; the axes are taken for those of DICOM.",
+        f"{UNORIENTED}.*the distance of its slices is a guess, too: 1 mm",
+        "TIFF stores no orientation and no distance of slices: those of DICOM and 1 mm are taken.",
     ),
     InputCase(
         "header and folder that are not UTF-8",
