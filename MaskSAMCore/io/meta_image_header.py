@@ -84,6 +84,7 @@ def meta_image_facts(path: Path, start: bytes) -> HeaderFacts:
         check_sizes(path, [int(size) for size in numbers(fields.get("dimsize", ""))])
     deflated = _deflated_voxels(path, fields, position)
     if deflated is None:
+        _check_long(path, fields, position)
         _check_listed_files(path, fields, start[position:])
     unit = fields.get("distanceunits", "").strip('"')
     to_mm, notes = unit_factors(path, [unit] * 3)
@@ -172,6 +173,33 @@ def _deflated_voxels(path: Path, fields: Mapping[str, str], position: int) -> De
     if not size:
         raise MaskSAMError(f"{path} lacks its CompressedDataSize: save the image again")
     return DeflatedVoxels(path, position, size, not big_endian)
+
+
+def _check_long(path: Path, fields: Mapping[str, str], position: int) -> None:
+    """Check that voxels of MET_LONG have the 32 bits of it that readers expect.
+
+    Old versions of ITK wrote 64 bits on systems whose longest integers have them.
+
+    Args:
+        path: the file with the header.
+        fields: values by name in lower case.
+        position: place of the voxels in the file, if it holds them.
+
+    Raises:
+        MaskSAMError: the voxels have 64 bits.
+        OSError: a file cannot be read.
+    """
+    element, data = fields.get("elementtype", "").upper(), fields.get("elementdatafile", "")
+    if element not in ("MET_LONG", "MET_ULONG"):
+        return
+    local = data.lower() == "local"
+    file, skipped = (path, position) if local else (path.parent / data, 0)
+    count = math.prod(int(size) for size in numbers(fields.get("dimsize", "")))
+    if file.is_file() and file.stat().st_size - skipped == 8 * count > 0:
+        raise MaskSAMError(
+            f"{path} has voxels of 64 bits, but {element} in its header has 32: write"
+            f" {element}_LONG there"
+        )
 
 
 def _check_listed_files(path: Path, fields: Mapping[str, str], after: bytes) -> None:

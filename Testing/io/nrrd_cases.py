@@ -17,6 +17,7 @@ from Testing.io.nifti_cases import sheared, unsheared
 
 VOLUME = oblique_volume(mirrored=True)
 ARRAY, MATRIX = VOLUME.array, VOLUME.ijk_to_ras
+WHOLE = np.rint(100 * ARRAY)
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 UNSIZED = np.diag([-1.0, -1.0, 1.0, 1.0])
 SIZED = np.diag([-0.7, -0.8, 2.5, 1.0])
@@ -170,6 +171,12 @@ def deflated_nrrd(
         data = longer[:-8] + data[-8:]  # checksum and size of the true voxels
     header = nrrd_content(encoding="gzip", endian="big" if big_endian else "little")
     return header[: header.index(b"\n\n") + 2] + data
+
+
+def long_meta(bits: int) -> bytes:
+    """Return the content of a MetaImage file of MET_LONG with WHOLE in integers of some bits."""
+    header = meta_content()[: -ARRAY.nbytes].replace(b"MET_FLOAT", b"MET_LONG")
+    return header + WHOLE.astype(f"<i{bits // 8}").tobytes()
 
 
 def sliced_meta(data: str, count: int) -> Callable[[Path], Expected]:
@@ -457,6 +464,14 @@ CASES: list[InputCase] = [
         ),
         reason="Slope and offset are applied.",
         array=2 * ARRAY - 1024,
+    ),
+    case("MetaImage of 32-bit MET_LONG", long_meta(32), array=WHOLE),
+    case(
+        "MetaImage of 64-bit MET_LONG",
+        long_meta(64),
+        "refused",
+        "voxels of 64 bits, but MET_LONG .* has 32: write MET_LONG_LONG",
+        "Old versions of ITK wrote 64 bits; readers take half of them for a voxel.",
     ),
     case("compressed MetaImage", deflated_meta()),
     case("compressed MetaImage, highest byte first", deflated_meta(big_endian=True)),
