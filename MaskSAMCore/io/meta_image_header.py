@@ -178,7 +178,7 @@ def _deflated_voxels(path: Path, fields: Mapping[str, str], position: int) -> De
 def _check_long(path: Path, fields: Mapping[str, str], position: int) -> None:
     """Check that voxels of MET_LONG have the 32 bits of it that readers expect.
 
-    Old versions of ITK wrote 64 bits on systems whose longest integers have them.
+    Programs that store their own long integers write 64 bits on most systems.
 
     Args:
         path: the file with the header.

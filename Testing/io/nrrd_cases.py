@@ -471,7 +471,7 @@ CASES: list[InputCase] = [
         long_meta(64),
         "refused",
         "voxels of 64 bits, but MET_LONG .* has 32: write MET_LONG_LONG",
-        "Old versions of ITK wrote 64 bits; readers take half of them for a voxel.",
+        "Long integers have 64 bits on most systems; readers take half of them for a voxel.",
     ),
     case("compressed MetaImage", deflated_meta()),
     case("compressed MetaImage, highest byte first", deflated_meta(big_endian=True)),
