@@ -109,7 +109,7 @@ def test_a_doubt_names_the_two_most_unusual_groups():
 def test_a_class_too_small_for_the_grid_of_the_plan_is_expected_to_be_wrong():
     tiny = Instance(1, "Anterior", 0.6, Box("Anterior", (0, 0, 0), (1, 1, 1)), 1)
     large = Instance(2, "Posterior", 0.9, Box("Posterior", (0, 0, 0), (9, 9, 9)), 500)
-    rating = Rating((None, ExpectedDice(0.9, 0.8)), ())
+    rating = Rating((None, ExpectedDice(0.9, 0.8)), np.full((2, 3), np.nan), ())
     places = [None, (4.0, 4.0, 4.5)]
     found = rating.applied_to([tiny, large], LABELS, places, set())
     assert [(one.expected_dice, one.expected_dice_low) for one in found] == [(0, 0), (0.9, 0.8)]
