@@ -27,7 +27,7 @@ from MaskSAMCore.inference.quality import rate
 from MaskSAMCore.inference.result_features import ResultFeatures, result_features
 from MaskSAMCore.inference.results import Segmentation, find_instances, keep_largest_components
 from MaskSAMCore.inference.runner import Runner
-from MaskSAMCore.inference.scoring import EditedScores, Scorer
+from MaskSAMCore.inference.scoring import EditedScores, Scorer, Shares
 from MaskSAMCore.inference.session import Session
 from MaskSAMCore.inference.settings import InferenceSettings, TestTimeAugmentation
 
@@ -175,38 +175,44 @@ class MaskSession(Session):
         result = replace(result, notes=(*self._notes, *self._doubts, *result.notes, *notes))
         return with_intracranial(result, () if self._has_roi else self._settings.intracranial)
 
-    def features(self) -> ResultFeatures:
+    def features(self, refined: bool = True) -> ResultFeatures:
         """Return the features of the automatic result.
+
+        Args:
+            refined: whether those of the classes that a refiner decides are needed.
 
         Raises:
             MaskSAMError: the volume has not been segmented.
         """
         if self._scorer is None or self._scores is None:
             raise MaskSAMError("this volume has no features yet: segment it first")
+        shares = self._scorer.shares
         if self._features is None:
             # Those of a network with a refiner are its base's, and beside them its own.
-            known, shares = self._runner.model.config.scored_classes, self._scorer.shares
-            features = self._features_of(self._scores[: known + 1], self._scorer.image)
-            features = features.with_missing(len(self._settings.labels) - known)
-            if shares is not None:
-                whole = self._features_of(shares.merged_with(self._scores), self._scorer.image)
-                own = whole.of_classes([index - 1 for index in shares.classes])
-                features = replace(features, refined=own)
-            self._features = features
+            known = self._runner.model.config.scored_classes
+            features = self._features_of(self._scorer, self._scores[: known + 1])
+            self._features = features.with_missing(len(self._settings.labels) - known)
+        if refined and shares is not None and self._features.refined is None:
+            whole = self._features_of(self._scorer, self._scores, shares)
+            own = whole.of_classes([index - 1 for index in shares.classes])
+            self._features = replace(self._features, refined=own)
         return self._features
 
-    def _features_of(self, scores: Tensor, image: NDArray[np.float32]) -> ResultFeatures:
-        """Return the features of scores of the first classes, on the grid of an image."""
+    def _features_of(
+        self, scorer: Scorer, scores: Tensor, shares: Shares | None = None
+    ) -> ResultFeatures:
+        """Return the features of scores of the first classes, with or without a refiner."""
         settings = self._settings
         labels = settings.labels[: len(scores) - 1]
         cleaned = settings.largest_component
         return result_features(
             scores,
-            image,
+            scorer.image,
             self._grid.spacing_of(self._volumes[0]),
             labels,
             settings.background_weight,
             {i for i, label in enumerate(labels, 1) if label.value in cleaned},
+            shares,
         )
 
     def _rated(self, result: Segmentation, edited: Set[int] = frozenset()) -> Segmentation:
@@ -219,7 +225,7 @@ class MaskSession(Session):
         settings = self._settings
         if settings.estimator is None:
             return result
-        features = self.features()
+        features = self.features(refined=settings.estimator.refined is not None)
         rating = rate(settings.estimator, features)
         places = [self._grid.place_from_plan(place) for place in rating.weakest]
         unknown = {settings.labels[index].value for index in settings.estimator.unknown}

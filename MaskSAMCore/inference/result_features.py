@@ -20,6 +20,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from MaskSAMCore.inference.results import keep_largest_components
+from MaskSAMCore.inference.scoring import Shares
 from MaskSAMCore.labels import Label, side_of
 
 # Features of a class; lengths are in mm, volumes in ml.
@@ -126,6 +127,7 @@ def result_features(
     labels: Sequence[Label],
     background_weight: float = 1.0,
     whole: Set[int] = frozenset(),
+    shares: Shares | None = None,
 ) -> ResultFeatures:
     """Return the features of an automatic result.
 
@@ -137,9 +139,14 @@ def result_features(
         labels: classes 1 to K.
         background_weight: factor of the background's scores.
         whole: indices of the classes of which a result keeps the largest component only.
+        shares: shares of the classes that a refiner decides; None for a result without it.
     """
     step = _step(scores.shape[1:])
-    voxels = _decide(scores[:, ::step, ::step, ::step], background_weight, whole)
+    if shares is None:
+        chosen = scores[:, ::step, ::step, ::step]
+    else:
+        chosen = shares.merged_with(scores, step)
+    voxels = _decide(chosen, background_weight, whole)
     intensities = image[0, ::step, ::step, ::step]
     sizes = step * np.asarray(spacing, dtype=float)
     classes = _class_features(voxels, intensities, sizes, labels)

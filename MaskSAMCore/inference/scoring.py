@@ -85,14 +85,16 @@ class Shares:
     values: Tensor
     classes: tuple[int, ...]
 
-    def merged_with(self, scores: Tensor) -> Tensor:
-        """Return scores of all classes (K + 1, depth, rows, columns) on the plan's grid.
+    def merged_with(self, scores: Tensor, step: int = 1) -> Tensor:
+        """Return float32 scores of all classes (K + 1, depth, rows, columns) on the plan's grid.
 
         Args:
             scores: (K + 1, depth, rows, columns) without the decisions of the refiner.
+            step: distance along each axis of the voxels that are returned.
         """
         depth, rows, columns = scores.shape[1:]
         found = F.adaptive_avg_pool3d(self.values, (depth, rows, columns))
+        scores, found = (values[:, ::step, ::step, ::step] for values in (scores, found))
         return merged(scores[None].float(), found[None], self.classes)[0]
 
 

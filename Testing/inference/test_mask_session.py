@@ -1,6 +1,8 @@
 """Open volumes of models that have classes, segmented again with boxes."""
 
 import tempfile
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ import torch
 from MaskSAMCore.errors import Cancelled, MaskSAMError
 from MaskSAMCore.geometry import Box
 from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.inference.scoring import Shares
 from MaskSAMCore.modeling import ClassScores, NetworkConfig
+from MaskSAMCore.models.expected_dice import RefinedEstimator
+from Testing.helpers.estimators import known_estimator
 from Testing.helpers.threshold_model import (
     GEOMETRIES,
     LABELS,
@@ -384,3 +389,30 @@ def test_a_box_of_a_refined_class_has_whole_scores_where_few_of_its_windows_are_
     expected[box.slices()] = 1
     np.testing.assert_array_equal(result.labelmap, expected)
     np.testing.assert_allclose(result.probabilities[1], expected, atol=1e-4)
+
+
+def test_features_of_a_refiner_are_computed_only_where_its_classes_are_rated(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    counted: list[bool] = []
+    own = Shares.merged_with
+
+    def merged_with(shares: Shares, *arguments: Any) -> torch.Tensor:
+        counted.append(True)
+        return own(shares, *arguments)
+
+    monkeypatch.setattr(Shares, "merged_with", merged_with)
+    estimator = replace(known_estimator([0.5, 0.6]), unrated=(0,))
+    refined = RefinedEstimator((0,), known_estimator([0.7]))
+    volume = volume_of(one_class(shape=(8, 16, 21)))
+    for chosen, expected in ((estimator, None), (replace(estimator, refined=refined), 0.7)):
+        counted.clear()
+        segmenter = MaskSegmenter(FineModel(), plan_for(), LABELS, device="cpu", estimator=chosen)
+        with segmenter.open(volume) as session:
+            (found,) = session.segment().instances
+            assert found.name == "Anterior"
+            assert found.expected_dice == (expected and pytest.approx(expected))
+            assert len(counted) == (expected is not None)
+            assert session.features().refined is not None
+            assert session.features() is session.features()
+            assert len(counted) == 1

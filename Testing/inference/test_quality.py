@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from MaskSAMCore.geometry import Box
-from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.inference import MaskSegmenter, scoring
 from MaskSAMCore.inference import result_features as features_module
 from MaskSAMCore.inference.quality import Rating, rate
 from MaskSAMCore.inference.result_features import (
@@ -19,6 +20,7 @@ from MaskSAMCore.inference.result_features import (
     result_features,
 )
 from MaskSAMCore.inference.results import Instance
+from MaskSAMCore.inference.scoring import Shares
 from MaskSAMCore.labels import Label
 from MaskSAMCore.models.expected_dice import DiceEstimator, ExpectedDice, FeatureGroup
 from Testing.helpers.estimators import known_estimator
@@ -207,3 +209,34 @@ def test_a_large_grid_is_looked_at_with_steps_and_nothing_moves(monkeypatch: pyt
     volume = CLASS_FEATURES.index("log_volume")
     assert part.classes[0, volume] == pytest.approx(whole.classes[0, volume], abs=0.05)
     assert np.abs(part.weakest - whole.weakest)[0, 1:].max() <= 1
+
+
+def test_the_decisions_of_a_refiner_are_merged_where_a_large_grid_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The classes of the refiner are in its own order and in voxels half as large."""
+    classes = np.zeros((20, 24, 24), np.int64)
+    classes[4:16, 4:16, 4:20] = 1
+    labels = tuple(Label(value, f"{value}", (1.0, 1.0, 1.0)) for value in (1, 2))
+    values = torch.zeros(3, 40, 48, 48)
+    values[0], values[1, 8:20, 8:32, 8:40], values[2, 20:32, 8:32, 8:40] = 0.1, 0.9, 0.9
+    shares = Shares(values / values.sum(0), (2, 1))
+    scores = torch.cat([scores_of(classes, 0.8, 2), torch.zeros(1, *classes.shape)]).half()
+    sizes: list[int] = []
+    merged = scoring.merged
+
+    def measured(found: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        sizes.append(found[0, 0].numel())
+        return merged(found, *arguments)
+
+    monkeypatch.setattr(scoring, "merged", measured)
+    image = np.zeros((1, *classes.shape), np.float32)
+    for largest, tolerance in ((1 << 22, 1e-3), (2000, 0.05)):
+        monkeypatch.setattr(features_module, "_LARGEST", largest)
+        found = result_features(scores, image, (1, 1, 1), labels, shares=shares)
+        ml = np.exp(found.classes[:, CLASS_FEATURES.index("log_volume")])
+        np.testing.assert_allclose(ml, 6 * 12 * 16 / 1000, rtol=tolerance)
+        confidence = found.classes[:, CLASS_FEATURES.index("confidence")]
+        np.testing.assert_allclose(confidence, 0.9, atol=0.02)
+        assert found.weakest[0, 0] > 10 > found.weakest[1, 0]
+    assert sizes[0] == classes.size and sizes[1] <= 2000

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -347,7 +348,8 @@ def merged(scores: Tensor, found: Tensor, refined: Sequence[int]) -> Tensor:
     decides, (others, *own) = decided_shares(found.movedim(1, 0))
     rest = [index for index in range(scores.shape[1]) if index not in refined]
     total = scores.sum(1)
-    factor = others_factor(decides, others * total, scores[:, rest].amax(1), total)
+    best = reduce(torch.maximum, (scores[:, index] for index in rest))
+    factor = others_factor(decides, others * total, best, total)
     result = scores * factor[:, None]
     for index, share in zip(refined, own, strict=True):
         result[:, index] = torch.where(decides, share * total, result[:, index])
