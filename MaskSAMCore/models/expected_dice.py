@@ -327,6 +327,8 @@ class RefinedEstimator:
             ValueError: the arrays do not fit each other, or are not finite.
         """
         classes = tuple(int(index) for index in values["classes"])
+        if "refined" in values["estimator"]:
+            raise ValueError("its refined classes have refined classes of their own")
         return cls(classes, DiceEstimator.from_json(values["estimator"], len(classes)))
 
 

@@ -84,7 +84,10 @@ def fit_bundle(
     bundle, sam_checkpoint = open_model(model, with_estimator=False)
     refined = refined_indices(bundle)
     known = _shown(bundle, request.dataset)
-    estimator = _present_estimator(bundle)
+    try:
+        estimator = own_estimator(bundle)
+    except MaskSAMError:
+        estimator = None
     if estimator is None and known <= {*refined}:
         raise MaskSAMError(
             f"the dataset shows only classes that model '{bundle.name}' learned in an adaptation,"
@@ -103,7 +106,7 @@ def fit_bundle(
         others = [sample.unrefined(refined) for sample in samples]
         fitted = fit_estimator(others, bundle.weights_sha256, facts)
         kept = None if estimator is None else estimator.refined
-        estimator = replace(fitted, unrated=tuple(sorted(refined)), refined=kept)
+        estimator = replace(fitted, unrated=tuple(sorted(_unrated(bundle))), refined=kept)
     assert estimator is not None
     if refined and {*refined} <= known:
         own = fit_refined(samples, refined, bundle.weights_sha256, facts)
@@ -134,15 +137,22 @@ def refined_indices(bundle: Bundle) -> tuple[int, ...]:
     return tuple(index - 1 for index in bundle.config.refined_classes)
 
 
+def _unrated(bundle: Bundle) -> frozenset[int]:
+    """Return the indices from 0 of the classes without features among a bundle's first ones: those
+    of its refiner, and new ones of a refiner that its base has."""
+    new = range(bundle.config.scored_classes, len(bundle.labels))
+    return frozenset((*refined_indices(bundle), *new))
+
+
 def _shown(bundle: Bundle, dataset: Dataset) -> frozenset[int]:
-    """Return the indices from 0 of the classes that a dataset tells about: all of a bundle, those
-    of its refiner, or those of no refiner.
+    """Return the indices from 0 of the classes that a dataset tells about: all with features of a
+    bundle, those of its refiner, or the others.
 
     Raises:
         MaskSAMError: the dataset lacks some class of both.
     """
     refined = frozenset(refined_indices(bundle))
-    others = frozenset(range(len(bundle.labels))) - refined
+    others = frozenset(range(len(bundle.labels))) - _unrated(bundle)
     missing = {
         part: missing_classes([bundle.labels[index] for index in sorted(part)], dataset.classes)
         for part in (others, refined)
@@ -155,13 +165,14 @@ def _shown(bundle: Bundle, dataset: Dataset) -> frozenset[int]:
     return shown
 
 
-def _present_estimator(bundle: Bundle) -> DiceEstimator | None:
-    """Return the estimator that a bundle has, if it can be used."""
-    try:
-        found = read_estimator(bundle.folder, len(bundle.labels), bundle.weights_sha256)
-        return checked_estimator(replace(bundle, estimator=found))
-    except MaskSAMError:
-        return None
+def own_estimator(bundle: Bundle) -> DiceEstimator | None:
+    """Return the estimator of a bundle that was opened without it; None if it has none.
+
+    Raises:
+        MaskSAMError: it cannot be used.
+    """
+    found = read_estimator(bundle.folder, len(bundle.labels), bundle.weights_sha256)
+    return checked_estimator(replace(bundle, estimator=found))
 
 
 def evaluate_bundle(
@@ -230,6 +241,10 @@ def make_samples(
         "seed": request.seed,
         "corruptions": sorted(corruptions),
     }
+    refined = segmenter.model.config.refined_classes
+    if refined:
+        # Earlier versions wrote no features of these.
+        heading["refined"] = [segmenter.labels[index - 1].name for index in refined]
     if known is not None and len(known) < len(segmenter.labels):
         heading["classes"] = [segmenter.labels[index].name for index in sorted(known)]
     if request.file is not None:

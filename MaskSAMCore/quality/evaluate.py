@@ -159,7 +159,13 @@ def _lowest_and_doubtful(
     lowest, doubtful = [], []
     for sample in samples:
         rating = rate(estimator, sample.features)
+        # Classes whose true Dice is not known tell nothing about its mean.
+        bounds = [
+            one.low
+            for one, dice in zip(rating.classes, sample.dice, strict=True)
+            if one is not None and not np.isnan(dice)
+        ]
         # A result in which nothing was found is told as such.
-        lowest.append(min((one.low for one in rating.classes if one is not None), default=0.0))
-        doubtful.append(bool(rating.doubts) or not any(rating.classes))
+        lowest.append(min(bounds, default=0.0))
+        doubtful.append(bool(rating.doubts) or not bounds)
     return np.array(lowest), np.array(doubtful)

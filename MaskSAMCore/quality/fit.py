@@ -104,13 +104,14 @@ def fit_estimator(
     Raises:
         MaskSAMError: there are too few samples or cases, or scikit-learn is not installed.
     """
-    cases = sorted({sample.case for sample in samples})
-    if len(samples) < FEWEST_SAMPLES or len(cases) < 2:
+    rated = [sample for sample in samples if _has_rows(sample)]
+    cases = sorted({sample.case for sample in rated})
+    if len(rated) < FEWEST_SAMPLES or len(cases) < 2:
         raise MaskSAMError(
-            f"{len(samples)} results of {len(cases)} cases are too few for an estimator of the"
-            f" Dice: it needs {FEWEST_SAMPLES} results of two cases"
+            f"{len(rated)} results of {len(cases)} cases with a class that was found are too few"
+            f" for an estimator of the Dice: it needs {FEWEST_SAMPLES} results of two cases"
         )
-    estimator = _untrained(samples, weights_sha256, facts)
+    estimator = _untrained(rated, weights_sha256, facts)
     rows = _rows(estimator, samples)
     rows.inputs[:, _columns_of_the_view()] = 0  # no tree looks at what is always equal
     expected = np.clip(_out_of_fold(rows, rows.dice, cases), 0, 1)
@@ -127,15 +128,26 @@ def fit_estimator(
     return replace(estimator, groups=_groups(estimator, samples))
 
 
+def _has_rows(sample: Sample) -> bool:
+    """Return whether a class of known Dice was found."""
+    found = ~np.isnan(sample.features.classes).any(1)
+    return bool((found & ~np.isnan(sample.dice)).any())
+
+
 def _untrained(
     samples: Sequence[Sample], weights_sha256: str, facts: dict[str, Any]
 ) -> DiceEstimator:
-    """Return an estimator that knows usual features, but has no trees."""
+    """Return an estimator that knows usual features, but has no trees.
+
+    Args:
+        samples: results in which a class of known Dice was found.
+        weights_sha256: SHA-256 of the weights.
+        facts: information for the user.
+    """
     usual = [sample for sample in samples if sample.corruption == "clean"]
     if len(usual) < FEWEST_SAMPLES // 3:
         # Without them, the better half of the samples is what is usual.
-        shown = [sample for sample in samples if not math.isnan(sample.mean_dice)]
-        usual = sorted(shown, key=lambda sample: -sample.mean_dice)[: max(1, len(shown) // 2)]
+        usual = sorted(samples, key=lambda sample: -sample.mean_dice)[: len(samples) // 2]
     classes = np.stack([sample.features.classes for sample in usual])
     image = np.stack([sample.features.image for sample in usual])
     dice = np.stack([sample.dice for sample in usual])

@@ -119,6 +119,20 @@ def test_a_zip_of_a_bundle_brings_the_estimator_along(rated: Path, tmp_path: Pat
         ({"unrated": [2]}, "damaged"),
         ({"refined": {"classes": [1], "estimator": known_estimator([0.7]).to_json()}}, "damaged"),
         ({"refined": {"classes": [1], "estimator": {}}, "unrated": [1]}, "damaged"),
+        (
+            {
+                "refined": {
+                    "classes": [1],
+                    "estimator": {
+                        **known_estimator([0.7]).to_json(),
+                        "unrated": [0],
+                        "refined": {"classes": [0], "estimator": known_estimator([0.7]).to_json()},
+                    },
+                },
+                "unrated": [1],
+            },
+            "damaged",
+        ),
         ({"weights_sha256": "0" * 64}, "other weights"),
     ],
 )

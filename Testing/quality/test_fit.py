@@ -104,6 +104,48 @@ def test_a_class_that_is_never_found_does_not_prevent_a_fit():
     assert two is None
 
 
+def test_results_in_which_nothing_was_found_tell_nothing_of_what_is_usual():
+    samples = samples_of_known_dice(60)
+    empty = [
+        replace(
+            sample,
+            corruption="clean",
+            features=replace(
+                sample.features, classes=np.full_like(sample.features.classes, np.nan)
+            ),
+            dice=np.array([0.0, np.nan]),
+        )
+        for sample in samples_of_known_dice(60, seed=7)
+    ]
+    without_clean = [replace(sample, corruption="noise") for sample in samples]
+    found = fit_estimator([*without_clean, *empty], "sha", {})
+    np.testing.assert_array_equal(
+        found.class_centre, fit_estimator(without_clean, "sha", {}).class_centre
+    )
+    with pytest.raises(MaskSAMError, match="0 results of 0 cases"):
+        fit_estimator(empty, "sha", {})
+    with pytest.raises(MaskSAMError, match="19 results"):
+        fit_estimator([*samples[:19], *empty], "sha", {})
+
+
+def test_bounds_of_classes_of_unknown_truth_do_not_count(estimator):
+    """A dataset may show some classes of a model only."""
+    samples = samples_of_known_dice(200, seed=8)
+    for number, sample in enumerate(samples):
+        # The other class, whose truth is not known, is the worse the better the known one is.
+        sample.features.classes[1, 0] = 1 - sample.features.classes[0, 0]
+        samples[number] = replace(sample, dice=np.array([sample.dice[0], np.nan]))
+    sure = replace(estimator, doubtful_below=0.0)
+    failed = [sample for sample in samples if sample.mean_dice < 0.6]
+    worst = sorted(failed, key=lambda sample: sample.mean_dice)[:10]
+    good = [sample for sample in samples if sample.mean_dice > 0.9][:20]
+    measures = measure(sure, [*worst[:3], *good], ("one", "two"))
+    assert measures.failed == 3 and measures.told == pytest.approx(2 / 3)
+    worst[0].features.classes[0] = np.nan
+    alone = replace(worst[0], dice=np.array([0.0, np.nan]))
+    assert measure(sure, [alone, *good[:3]], ("one", "two")).told == 1
+
+
 def adapted_model(folder: Path, classes: dict[str, int]) -> Path:
     """Return a model that finds "Bright" and "Dark" and has been adapted to some classes."""
     image, labelmap = generated_case(1)
