@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from MaskSAMCore.callbacks import CancelledCallback
 from MaskSAMCore.data import Plan
 from MaskSAMCore.data.dataset import Dataset, LabelledCase, load_cases
 from MaskSAMCore.data.label_scheme import LabelScheme
@@ -259,12 +260,16 @@ class Sampler:
         self._known = sorted(range(len(labels)) if known is None else known)
         self._values = _values_of_classes([labels[index] for index in self._known], class_names)
 
-    def sample(self, number: int) -> Sample | None:
+    def sample(self, number: int, cancelled: CancelledCallback | None = None) -> Sample | None:
         """Return a sample; None for an image that the model refuses.
 
         Args:
             number: number of the sample, which decides the case, the corruptions and their
                 severities.
+            cancelled: polled as in :meth:`Session.segment`.
+
+        Raises:
+            Cancelled: `cancelled` returned True.
         """
         rng = np.random.default_rng([self._seed, number])
         name = self._source.names[number % len(self._source.names)]
@@ -272,7 +277,7 @@ class Sampler:
         labels = self._segmenter.labels
         try:
             with self._segmenter.open(case.channels, cache_bytes=0) as session:
-                found = session.segment().labelmap
+                found = session.segment(cancelled=cancelled).labelmap
                 features = session.features()
         except MaskSAMError:
             return None

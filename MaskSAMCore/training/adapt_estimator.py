@@ -7,22 +7,43 @@ That of the learned ones is fitted to results on corrupted images of the correct
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from MaskSAMCore.data.dataset import LabelledCase
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.models import Bundle
-from MaskSAMCore.models.expected_dice import read_estimator, write_estimator
-from MaskSAMCore.quality.bundles import fit_refined, refined_indices
+from MaskSAMCore.models.expected_dice import write_estimator
+from MaskSAMCore.quality.bundles import fit_refined, own_estimator, refined_indices
 from MaskSAMCore.quality.corruptions import FITTED
-from MaskSAMCore.quality.samples import RecordedCases, Sample, Sampler
+from MaskSAMCore.quality.samples import Sample, Sampler
 from MaskSAMCore.training.adapt_clock import Clock
 from MaskSAMCore.training.adapt_task import Learning, Task
 
 _UNRATED = (
-    "the expected Dice of the other classes stays; the learned ones have none until masksam quality"
-    " fit has more cases"
+    "the expected Dice of classes that were never learned stays; the learned ones have none until"
+    " masksam quality fit has more cases"
 )
+
+
+@dataclass(frozen=True)
+class CorrectedCases:
+    """Corrected cases of known truth, which are read one at a time.
+
+    Attributes:
+        task: the task.
+        names: names of the cases.
+    """
+
+    task: Task
+    names: tuple[str, ...]
+
+    def case(self, name: str, rng: np.random.Generator) -> LabelledCase:
+        """Return a case."""
+        case = self.task.load(name)
+        return replace(case, labelmap=self.task.corrected(case))
 
 
 def results_to_fit(
@@ -37,17 +58,14 @@ def results_to_fit(
         task: the task.
         learning: what was learned.
         segmenter: the new model.
-        clock: clock, polled before each result. When the time is over, there are no more results.
+        clock: clock, polled during each result. When the time is over, there are no more results.
 
     Raises:
         Cancelled: the user has cancelled.
     """
     if not learning.results:
         return []
-    names = (*learning.held_out, *learning.train)
-    complete = [name for name in names if not task.is_partial(name)][: learning.results]
-    cases = [task.load(name) for name in complete]
-    source = RecordedCases([replace(case, labelmap=task.corrected(case)) for case in cases])
+    source = CorrectedCases(task, tuple(task.complete((*learning.held_out, *learning.train))))
     known = [index - 1 for index in segmenter.model.config.refined_classes]
     sampler = Sampler(segmenter, source, task.classes, FITTED, learning.seed, known)
     samples = []
@@ -55,7 +73,7 @@ def results_to_fit(
         clock.step("Estimating the Dice")
         if task.options.steps is None and clock.seconds > 60 * clock.minutes:
             break
-        sample = sampler.sample(number)
+        sample = sampler.sample(number, clock.is_cancelled)
         if sample is not None:
             samples.append(sample)
     return samples
@@ -76,7 +94,7 @@ def write_adapted_estimator(
     """
     former = task.bundle
     try:
-        estimator = read_estimator(former.folder, len(former.labels), former.weights_sha256)
+        estimator = own_estimator(former)
     except MaskSAMError as error:
         return f"Note: results of the new model have no expected Dice: {error}"
     if estimator is None:
@@ -96,7 +114,7 @@ def write_adapted_estimator(
             estimator = replace(estimator, refined=own)
             note = (
                 f"the expected Dice of the learned classes is fitted to {facts['results']} results"
-                f" of {facts['cases']} case(s); that of the other classes stays"
+                f" of {facts['cases']} case(s); that of classes that were never learned stays"
             )
     write_estimator(new.folder, estimator)
     return note

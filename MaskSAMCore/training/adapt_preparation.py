@@ -100,7 +100,7 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
         prepared = _prepared(task, name, learning.subdivision, measured.cases, cache)
         cache.store(name, indexed_case(task, learning, name, prepared, found, region).to_arrays())
         del prepared  # One image at a time is in memory.
-    results = _results(task, held_out, measured, clock.minutes)
+    results = _results(task, train, held_out, measured, clock.minutes)
     comparing = learning.comparing + results * _RESULT * measured.seconds
     learning = replace(learning, seconds=clock.seconds, results=results, comparing=comparing)
     minutes_left(task.options, learning)
@@ -144,14 +144,17 @@ def _comparing(measured: _Measured, held_out: int) -> float:
     return max(_COMPARED_CASE * measured.seconds * held_out, 1e-3)
 
 
-def _results(task: Task, held_out: Sequence[str], measured: _Measured, minutes: float) -> int:
+def _results(
+    task: Task, train: Sequence[str], held_out: Sequence[str], measured: _Measured, minutes: float
+) -> int:
     """Return the number of results that an estimator of the Dice is fitted to.
 
     There are none without a held-out case, because results of learned cases are better than others,
-    nor where they would be few in the time that there is for them.
+    nor where they would be few in the time that there is for them. A fit needs two cases.
     """
     has_estimator = (task.bundle.folder / QUALITY).is_file()
-    if not has_estimator or all(task.is_partial(name) for name in held_out):
+    learned, others = (task.complete(names) for names in (train, held_out))
+    if not has_estimator or not others or len(learned) + len(others) < 2:
         return 0
     possible = int(_RESULTS_SHARE * 60 * minutes / max(_RESULT * measured.seconds, 1e-3))
     return min(possible, _MOST_RESULTS) if possible >= _FEWEST_RESULTS else 0

@@ -211,6 +211,10 @@ class Task:
         """Return whether some of the corrected classes are not checked in a case."""
         return len(self.checked(name)) < len(self.classes)
 
+    def complete(self, names: Sequence[str]) -> list[str]:
+        """Return the cases, given by their names, in which all corrected classes are checked."""
+        return [name for name in names if not self.is_partial(name)]
+
     def checked(self, name: str) -> tuple[str, ...]:
         """Return the names of the corrected classes that are checked in a case."""
         checked = {each.casefold() for each in self.corrections.checked[name]}

@@ -16,26 +16,30 @@ from MaskSAMCore.data.corrections import append_case
 from MaskSAMCore.data.dataset import examine_dataset
 from MaskSAMCore.errors import Cancelled, MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
-from MaskSAMCore.inference import Segmenter
-from MaskSAMCore.inference.result_features import CLASS_FEATURES
+from MaskSAMCore.inference import MaskSegmenter, Segmenter
+from MaskSAMCore.inference.mask_session import MaskSession
+from MaskSAMCore.inference.result_features import CLASS_FEATURES, ResultFeatures
 from MaskSAMCore.io.files import read_json, write_json
 from MaskSAMCore.modeling import MaskSAM
 from MaskSAMCore.modeling.masksam.inheritance import inherited_network
 from MaskSAMCore.models import load_bundle
 from MaskSAMCore.models.catalog import DESCRIPTION
-from MaskSAMCore.models.expected_dice import QUALITY, write_estimator
-from MaskSAMCore.models.unfinished import learning_folder, unfinished_learning
-from MaskSAMCore.quality.bundles import SampleRequest, evaluate_bundle, fit_bundle
+from MaskSAMCore.models.expected_dice import QUALITY, RefinedEstimator, write_estimator
+from MaskSAMCore.models.unfinished import STATE, learning_folder, unfinished_learning
+from MaskSAMCore.quality.bundles import SampleRequest, evaluate_bundle, fit_bundle, make_samples
 from MaskSAMCore.quality.corruptions import FITTED
 from MaskSAMCore.quality.fit import FEWEST_SAMPLES
 from MaskSAMCore.quality.samples import Sample
 from MaskSAMCore.training import adapt as adaptation
 from MaskSAMCore.training import adapt_preparation
 from MaskSAMCore.training.adapt import AdaptOptions, AdaptResult, adapt
+from MaskSAMCore.training.adapt_clock import Clock
+from MaskSAMCore.training.adapt_estimator import results_to_fit
+from MaskSAMCore.training.adapt_preparation import prepare
 from MaskSAMCore.training.adapt_task import Learning, Task
 from MaskSAMCore.training.export import export_run
 from Testing.helpers.estimators import known_estimator
-from Testing.helpers.generated import generated_case
+from Testing.helpers.generated import generated_case, write_dataset
 from Testing.helpers.small_bundle import small_bundle
 
 VALUES = {"Bright": 10, "Dark": 300}
@@ -294,6 +298,137 @@ def test_learned_classes_get_an_estimator_of_their_own(adapted: Path, caps: Path
     assert list(measures.rank_correlation) == ["Cap"] and measures.results == len(samples) == 4
     again = [Sample.from_json(json.loads(json.dumps(one.to_json()))) for one in samples]
     assert [one.to_json() for one in again] == [one.to_json() for one in samples]
+
+
+def test_results_of_an_earlier_version_have_no_features_of_learned_classes(
+    adapted: Path, caps: Path, tmp_path: Path
+):
+    dataset, _ = examine_dataset(caps)
+    names = [case.name for case in dataset.cases]
+    file = tmp_path / "results.jsonl"
+    request = SampleRequest(dataset, names, 1, file=file)
+    segmenter = Segmenter.from_model(adapted, device="cpu")
+    (sample,) = make_samples(segmenter, request, known=[2])
+    assert sample.features.refined is not None and np.isnan(sample.dice[:2]).all()
+    first, line = map(json.loads, file.read_text().splitlines())
+    assert first.pop("refined") == ["Cap"]
+    line.pop("refined")
+    file.write_text(f"{json.dumps(first)}\n{json.dumps(line)}\n")
+    with pytest.raises(MaskSAMError, match="remove the file"):
+        make_samples(segmenter, request, known=[2])
+
+
+def test_classes_of_an_earlier_learning_have_no_expected_dice_after_another_one(
+    adapted: Path, tmp_path: Path
+):
+    rated = Path(shutil.copytree(adapted, tmp_path / "rated"))
+    sha256 = load_bundle(rated).weights_sha256
+    others = dataclasses.replace(known_estimator([0.9, 0.6, 0.0], 0.1, sha256), unrated=(2,))
+    own = RefinedEstimator((2,), known_estimator([0.7], 0.1, sha256))
+    write_estimator(rated, dataclasses.replace(others, refined=own))
+    for seed in (20, 21):
+        image, labelmap = generated_case(seed)
+        dark = upper_half(labelmap, 2, 9)
+        dark[dark != 9] = 0
+        volume = Volume(image, GRID)
+        append_case(tmp_path / "cases", [volume], dark, {"Tip": 9}, ["Tip"], "case")
+    run(options(rated, tmp_path / "cases", tmp_path / "ours", holdout=0))
+    estimator = load_bundle(tmp_path / "ours").estimator
+    assert estimator is not None and estimator.refined is None and estimator.unknown == {2, 3}
+    # A fit needs the classes of the first model only.
+    dataset, _ = examine_dataset(write_dataset(tmp_path / "data", 2))
+    request = SampleRequest(dataset, [case.name for case in dataset.cases], FEWEST_SAMPLES)
+    chosen = {name: FITTED[name] for name in ("clean", "noise")}
+    _, fitted = fit_bundle(tmp_path / "ours", dataclasses.replace(request, corruptions=chosen))
+    assert fitted.unknown == {2, 3} and fitted.refined is None
+    volume = Volume(generated_case(31)[0], GRID)
+    found = Segmenter.from_model(tmp_path / "ours", device="cpu").segment(volume).instances
+    expected = {instance.name: instance.expected_dice for instance in found}
+    assert expected["Bright"] is not None and expected["Cap"] is None
+
+
+@pytest.mark.parametrize(
+    ("rated", "changes", "partial", "results"),
+    [
+        (True, {}, 0, 60),
+        (True, {"minutes": 1e-6}, 0, 0),
+        (True, {"holdout": 0}, 0, 0),
+        (False, {}, 0, 0),
+        (True, {}, 2, 60),
+        (True, {}, 3, 0),
+    ],
+)
+def test_results_to_fit_to_need_an_estimator_time_and_complete_cases(
+    base: Path,
+    tmp_path: Path,
+    rated: bool,
+    changes: dict[str, object],
+    partial: int,
+    results: int,
+):
+    model = Path(shutil.copytree(base, tmp_path / "model"))
+    if rated:
+        write_estimator(model, known_estimator([0.9, 0.6], 0.1, load_bundle(model).weights_sha256))
+    names = {"Bright": 1, "Dark": 2}
+    for number in range(4):
+        image, labelmap = generated_case(20 + number)
+        checked = ["Bright"] if number < partial else [*names]
+        labels = labelmap.astype(np.uint8)
+        append_case(tmp_path / "cases", [Volume(image, GRID)], labels, names, checked, f"c{number}")
+    write_json(tmp_path / "held.json", ["c3"])
+    plain = options(model, tmp_path / "cases", tmp_path / "ours", holdout=tmp_path / "held.json")
+    chosen = dataclasses.replace(plain, minutes=1e6)
+    chosen = dataclasses.replace(chosen, **changes)
+    task = Task.of(chosen, load_bundle(model))
+    learning = prepare(task, tmp_path / "work", Clock(chosen.minutes, None, None))
+    assert learning.results == results
+
+
+def test_results_to_fit_to_end_with_the_time_and_are_left_by_a_cancelled_learning(
+    base: Path, caps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rated = Path(shutil.copytree(base, tmp_path / "rated"))
+    write_estimator(rated, known_estimator([0.9, 0.6], 0.1, load_bundle(rated).weights_sha256))
+    monkeypatch.setattr(adapt_preparation, "_MOST_RESULTS", 30)
+    chosen = options(rated, caps, tmp_path / "ours", steps=60, minutes=1e6)
+    finished: list[bool] = []
+    own = MaskSession.features
+
+    def features(session: MaskSession) -> ResultFeatures:
+        finished.append(True)
+        return own(session)
+
+    monkeypatch.setattr(MaskSession, "features", features)
+    stages: list[str] = []
+    with pytest.raises(Cancelled):
+        run(
+            chosen,
+            progress=lambda stage, *_: stages.append(stage),
+            cancelled=lambda: "Estimating the Dice" in stages,
+        )
+    assert not finished and not chosen.output.exists()
+    work = learning_folder(chosen.output)
+    learning = Learning.from_dict(read_json(work / STATE))
+    assert learning.results == 30
+    # The minutes are over; a number of steps has no such end.
+    late = Clock(1e-9, None, None)
+    few = dataclasses.replace(learning, results=2)
+    for steps, count in ((None, 0), (2, 2)):
+        task = Task.of(dataclasses.replace(chosen, steps=steps), load_bundle(rated))
+        start, origins = task.source(learning.origins)
+        refiner = inherited_network(start, learning.window, origins, learning.queries)
+        new = MaskSegmenter(
+            task.refined(learning, refiner), task.plan, task.labels_of(learning), device="cpu"
+        )
+        assert len(results_to_fit(task, few, new, late)) == len(finished) == count
+    finished.clear()
+    # A state of an earlier version has no results to fit to.
+    facts = read_json(work / STATE)
+    facts.pop("results")
+    write_json(work / STATE, facts)
+    lines: list[str] = []
+    result = adapt(dataclasses.replace(chosen, resume=True), report=lines.append)
+    assert result.kept and not finished and "the learned ones have none" in lines[-1]
 
 
 def test_a_model_that_learned_small_images_does_not_warn_of_small_images(
