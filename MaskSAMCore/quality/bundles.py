@@ -138,15 +138,15 @@ def refined_indices(bundle: Bundle) -> tuple[int, ...]:
 
 
 def _unrated(bundle: Bundle) -> frozenset[int]:
-    """Return the indices from 0 of the classes without features among a bundle's first ones: those
-    of its refiner, and new ones of a refiner that its base has."""
+    """Return the indices from 0 of the classes that are rated by their own estimator or not at all:
+    those of a bundle's refiner, and new ones of an earlier refiner, in its base."""
     new = range(bundle.config.scored_classes, len(bundle.labels))
     return frozenset((*refined_indices(bundle), *new))
 
 
 def _shown(bundle: Bundle, dataset: Dataset) -> frozenset[int]:
-    """Return the indices from 0 of the classes that a dataset tells about: all with features of a
-    bundle, those of its refiner, or the others.
+    """Return the indices from 0 of the classes that a dataset tells about: those of a bundle's
+    refiner, those that no refiner decides or has added, or both.
 
     Raises:
         MaskSAMError: the dataset lacks some class of both.
