@@ -45,8 +45,8 @@ _PARTS, _MOST_HELD_OUT, _LEAST_CASES = 5, 8, 3
 _MEASURED_CASES = 8
 # Cases whose windows tell which query shows which class.
 _QUERIED_CASES = 2
-# Largest shares of the time for these cases, for the comparison at the end, and for the results to
-# fit an estimator of the Dice to.
+# Largest shares of the time for these cases and for the comparison at the end, and of the time left
+# to learn for the results to fit an estimator of the Dice to.
 _MEASURING_SHARE, _COMPARING_SHARE, _RESULTS_SHARE = 0.2, 0.25, 0.1
 # Number of these results, and the time of one in segmentations by the base.
 _FEWEST_RESULTS, _MOST_RESULTS, _RESULT = 30, 60, 2.0
@@ -100,11 +100,12 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
         prepared = _prepared(task, name, learning.subdivision, measured.cases, cache)
         cache.store(name, indexed_case(task, learning, name, prepared, found, region).to_arrays())
         del prepared  # One image at a time is in memory.
-    results = _results(task, train, held_out, measured, clock.minutes)
+    learning = replace(learning, seconds=clock.seconds)
+    left = minutes_left(task.options, learning)
+    minutes = clock.minutes if left is None else left
+    results = _results(task, train, held_out, measured, minutes)
     comparing = learning.comparing + results * _RESULT * measured.seconds
-    learning = replace(learning, seconds=clock.seconds, results=results, comparing=comparing)
-    minutes_left(task.options, learning)
-    return learning
+    return replace(learning, results=results, comparing=comparing)
 
 
 def _measure(
@@ -151,6 +152,13 @@ def _results(
 
     There are none without a held-out case, because results of learned cases are better than others,
     nor where they would be few in the time that there is for them. A fit needs two cases.
+
+    Args:
+        task: the task.
+        train: names of the cases to learn.
+        held_out: names of the held-out cases.
+        measured: measured cases.
+        minutes: time left to learn.
     """
     has_estimator = (task.bundle.folder / QUALITY).is_file()
     learned, others = (task.complete(names) for names in (train, held_out))
