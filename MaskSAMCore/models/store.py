@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from MaskSAMCore.errors import Cancelled, MaskSAMError
@@ -19,6 +22,7 @@ from MaskSAMCore.io.files import (
 from MaskSAMCore.io.listing import is_litter
 from MaskSAMCore.models.bundle import Bundle, load_bundle, unpack_bundle
 from MaskSAMCore.models.catalog import (
+    VERSION_DIGITS,
     Entry,
     catalog,
     check_name,
@@ -28,7 +32,8 @@ from MaskSAMCore.models.catalog import (
     user_folder,
 )
 
-# Temporary folders of this age in seconds belong to processes that were killed.
+# Temporary folders of this age in seconds belong to processes that were killed, and unpacked
+# archives that were not opened for so long are no longer needed.
 _ABANDONED_SECONDS = 2 * 24 * 3600
 
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
@@ -55,7 +60,7 @@ def open_model(name_or_path: str | Path, with_estimator: bool = True) -> tuple[B
     if path.is_dir():
         bundle = load_bundle(path, with_estimator=with_estimator)
     elif path.is_file():
-        bundle = add_model(path, keep=False)
+        bundle = _unpacked(path)
     else:
         entry = find(str(name_or_path))
         if entry.kind != "model":
@@ -109,8 +114,8 @@ def download(
         _fetch(entry, target, progress, cancelled)
     if entry.kind == "backbone":
         return target
-    bundle = add_model(target, keep=True)
-    target.unlink()
+    bundle = add_model(target)
+    target.unlink(missing_ok=True)  # another process may have added it at the same time
     return bundle.folder
 
 
@@ -190,18 +195,16 @@ def add_file(entry: Entry, path: Path) -> Path:
     return entry.file
 
 
-def add_model(path: Path, keep: bool = True) -> Bundle:
+def add_model(path: Path) -> Bundle:
     """Verify a bundle and copy it into the user's folder.
 
     Args:
         path: folder or zip of the bundle.
-        keep: whether the bundle is added to the catalog; otherwise it only goes into the cache of
-            unpacked archives.
 
     Raises:
-        MaskSAMError: the bundle is damaged, or a shipped model has its name.
+        MaskSAMError: the bundle is damaged, or another model has its name.
     """
-    models = user_folder() / ("models" if keep else "unpacked")
+    models = user_folder() / "models"
     # The final folder has the name of the bundle, which is known once it is unpacked.
     with made_folders([models]), temporary_folder(models / "bundle") as folder:
         new = folder / "bundle"
@@ -210,18 +213,66 @@ def add_model(path: Path, keep: bool = True) -> Bundle:
             shutil.copytree(path, new, ignore=_left_out)
             bundle = load_bundle(new)
         else:
-            check_downloaded(path)
-            if path.suffix.lower() in _CHECKPOINT_SUFFIXES:
-                raise MaskSAMError(
-                    f"{path} is not a bundle: if it is a SAM checkpoint, name it:"
-                    f" masksam models add {path} --name NAME"
-                )
-            bundle = unpack_bundle(path, new)
-        _check_name(bundle.name, keep)
+            bundle = _unpack(path, new)
+        _check_name(bundle.name)
         bundle.weights()
         target = models / bundle.name
         replace_folder(new, target)
     return load_bundle(target)
+
+
+def _unpacked(archive: Path) -> Bundle:
+    """Return the bundle of an archive from the cache of unpacked archives.
+
+    Its folder there has the SHA-256 of the archive as its name: the weights of a bundle are read
+    later, when another archive with a model of the same name may have been opened.
+
+    Raises:
+        MaskSAMError: the archive holds no bundle, or is damaged.
+    """
+    check_downloaded(archive)
+    cache = user_folder() / "unpacked"
+    target = cache / sha256(archive)[:VERSION_DIGITS]
+    with suppress(MaskSAMError):
+        bundle = load_bundle(target)
+        _mark_used(target)
+        return bundle
+    _remove_unused(cache)
+    with made_folders([cache]), temporary_folder(target) as folder:
+        new = folder / "bundle"
+        bundle = _unpack(archive, new)
+        check_name(bundle.name)
+        bundle.weights()
+        # Another process may have unpacked the archive meanwhile, and be reading it.
+        with suppress(MaskSAMError):
+            return load_bundle(target)
+        replace_folder(new, target)
+    return load_bundle(target)
+
+
+def _mark_used(unpacked: Path) -> None:
+    # Without permission to write, nothing can be removed either.
+    with suppress(OSError):
+        os.utime(unpacked)
+
+
+def _remove_unused(cache: Path) -> None:
+    """Remove unpacked archives that were last opened long ago."""
+    for unpacked in cache.glob("*"):
+        with suppress(OSError):
+            if time.time() - unpacked.stat().st_mtime >= _ABANDONED_SECONDS:
+                shutil.rmtree(unpacked)
+
+
+def _unpack(archive: Path, target: Path) -> Bundle:
+    """Unpack the zip of a bundle, which must not be a checkpoint, into a new folder."""
+    check_downloaded(archive)
+    if archive.suffix.lower() in _CHECKPOINT_SUFFIXES:
+        raise MaskSAMError(
+            f"{archive} is not a bundle: if it is a SAM checkpoint, name it:"
+            f" masksam models add {archive} --name NAME"
+        )
+    return unpack_bundle(archive, target)
 
 
 def _left_out(folder: str, names: list[str]) -> list[str]:
@@ -229,10 +280,13 @@ def _left_out(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if is_litter(Path(folder) / name)]
 
 
-def _check_name(name: str, keep: bool) -> None:
+def _check_name(name: str) -> None:
     check_name(name)
     own = user_folder() / "models"
-    if keep and any(e.name == name and e.folder and e.folder.parent != own for e in catalog()):
+    taken = [entry for entry in catalog() if entry.name == name]
+    if any(entry.kind == "backbone" for entry in taken):
+        raise MaskSAMError(f"a model named '{name}' exists already: choose another name")
+    if any(entry.folder and entry.folder.parent != own for entry in taken):
         raise MaskSAMError(f"a model named '{name}' ships with MaskSAM: choose another name")
 
 

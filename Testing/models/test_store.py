@@ -46,6 +46,53 @@ def test_a_bundles_zip_or_folder_can_be_used_by_its_path(tmp_path: Path):
     assert models.open_model(bundle.folder)[0] == bundle
 
 
+def test_archives_with_models_of_one_name_keep_their_own_weights(tmp_path: Path):
+    archives, expected = [], []
+    for seed in (0, 1):
+        bundle, _ = save(tmp_path / f"{seed}")
+        state = {
+            k: v + seed for k, v in safetensors.torch.load_file(bundle.folder / WEIGHTS).items()
+        }
+        with_weights(bundle.folder, safetensors.torch.save(state))
+        archives.append(zipped(bundle.folder, tmp_path / f"{seed}.zip"))
+        expected.append(models.load_bundle(bundle.folder).weights())
+    opened = [models.open_model(archive)[0] for archive in archives]
+    for bundle, weights in zip(opened, expected, strict=True):
+        torch.testing.assert_close(bundle.weights(), weights, rtol=0, atol=0)
+
+
+def test_an_archive_whose_unpacked_files_are_damaged_is_unpacked_again(tmp_path: Path):
+    bundle, _ = save(tmp_path / "small")
+    archive = zipped(bundle.folder, tmp_path / "small.zip")
+    unpacked = models.open_model(archive)[0].folder
+    (unpacked / WEIGHTS).write_bytes(b"damaged")
+    models.open_model(archive)[0].build()
+    assert models.open_model(archive)[0].folder == unpacked
+
+
+def test_unpacked_archives_that_are_no_longer_opened_are_removed(tmp_path: Path):
+    bundle, _ = save(tmp_path / "small")
+    archive = zipped(bundle.folder, tmp_path / "small.zip")
+    other = zipped(bundle.folder, tmp_path / "other.zip", "small/")
+    unpacked = models.open_model(archive)[0].folder
+    os.utime(unpacked, (0, 0))
+    models.open_model(archive)
+    kept = models.open_model(other)[0].folder
+    assert unpacked.exists() and unpacked != kept
+    for folder in (unpacked, kept):
+        os.utime(folder, (0, 0))
+    (kept / WEIGHTS).unlink()
+    models.open_model(other)
+    assert kept.exists() and not unpacked.exists()
+
+
+def test_a_model_cannot_have_the_name_of_a_sam(tmp_path: Path):
+    bundle, _ = save(tmp_path / "small", name="sam_vit_b")
+    with pytest.raises(MaskSAMError, match="exists already"):
+        models.add_model(bundle.folder)
+    assert models.find("sam_vit_b").kind == "backbone"
+
+
 def unsafe_archive(tmp_path: Path, names: list[str]) -> Path:
     bundle, _ = save(tmp_path / "small")
     archive = tmp_path / "unsafe.zip"
