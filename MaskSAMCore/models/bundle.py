@@ -7,6 +7,7 @@ records.
 
 from __future__ import annotations
 
+import errno
 import lzma
 import shutil
 import struct
@@ -452,6 +453,9 @@ def unpack_bundle(archive: Path, target: Path) -> Bundle:
         raise
     except _UNPACKING_ERRORS as error:
         shutil.rmtree(target, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            reason = str(error.strerror).lower()
+            raise MaskSAMError(f"{archive} cannot be unpacked: {reason}") from error
         raise MaskSAMError(
             f"{archive} cannot be unpacked: it is damaged, or no zip of a model"
         ) from error

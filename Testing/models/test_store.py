@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import http.server
 import json
 import os
@@ -316,3 +317,17 @@ def test_the_error_of_an_archive_names_the_archive(tmp_path: Path):
     with pytest.raises(MaskSAMError, match="is damaged or was replaced") as caught:
         models.add_model(archive)
     assert str(caught.value).startswith(str(archive))
+
+
+def test_a_full_disk_is_not_a_damaged_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bundle, _ = save(tmp_path / "small")
+    archive = zipped(bundle.folder, tmp_path / "small.zip")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(MaskSAMError, match="no space left on device") as caught:
+        models.add_model(archive)
+    assert "damaged" not in str(caught.value)
+    assert not [path for path in models.user_folder().rglob("*") if path.is_file()]
