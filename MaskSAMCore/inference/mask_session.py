@@ -30,6 +30,7 @@ from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.scoring import EditedScores, Scorer, Shares
 from MaskSAMCore.inference.session import Session
 from MaskSAMCore.inference.settings import InferenceSettings, TestTimeAugmentation
+from MaskSAMCore.inference.sliding_window import largest_divided
 
 # A class with boxes is noted that lacks more voxels which others keep, as a share of its own.
 _NOTED_SHARE = 0.02
@@ -263,7 +264,7 @@ class MaskSession(Session):
             self._grid = self._grid.resampled_to(image.shape[1:])
             if max(parts) > 1:
                 # By rounding, a grid of its own could have voxels beyond the last window.
-                most = [size * part for size, part in zip(self._grid.shape, parts, strict=True)]
+                most = largest_divided(self._grid.shape, self._runner.window, parts)
                 fine = self._preprocessed(plan.divided(parts), report, most)
             self._scorer = Scorer(self._runner, image, self._passes, self._cache, fine)
         return self._scorer

@@ -133,7 +133,7 @@ def divided_windows(
         shape: (depth, rows, columns) of the volume on the plan's grid.
         size: (T, H, W) of a window there.
         fine: (depth, rows, columns) of the volume on the finer grid. Every voxel has a window if
-            they are no more than the parts of the plan's.
+            they are no more than :func:`largest_divided` says.
         parts: number of parts of a voxel along each axis.
     """
     spans = [
@@ -141,6 +141,23 @@ def divided_windows(
         for n, extent, length, part in zip(shape, size, fine, parts, strict=True)
     ]
     return _windows(spans, [part * extent for extent, part in zip(size, parts, strict=True)])
+
+
+def largest_divided(shape: Sequence[int], size: Sequence[int], parts: Sequence[int]) -> list[int]:
+    """Return the largest (depth, rows, columns) of a finer grid whose every voxel has a window.
+
+    These are the parts of the plan's voxels, and those beside them that a window beyond the end of
+    a small volume reaches.
+
+    Args:
+        shape: (depth, rows, columns) of the volume on the plan's grid.
+        size: (T, H, W) of a window there.
+        parts: number of parts of a voxel along each axis.
+    """
+    return [
+        part * (window_starts(n, extent)[-1] + extent)
+        for n, extent, part in zip(shape, size, parts, strict=True)
+    ]
 
 
 def _windows(

@@ -11,6 +11,7 @@ from MaskSAMCore.inference.sliding_window import (
     axis_weights,
     divided_windows,
     extract,
+    largest_divided,
     plan_windows,
     window_starts,
 )
@@ -100,6 +101,21 @@ def test_windows_centred_on_the_first_and_last_slices_repeat_them():
     assert extract(image, last, torch.tensor([-9.0]))[0, :, 4, 4].tolist() == [3, 4, 5, 5, 5]
     # In-plane there is nothing to repeat: rows beyond the image are filled.
     assert set(extract(image, first, torch.tensor([-9.0]))[0, :, 0, 0].tolist()) == {-9.0}
+
+
+@pytest.mark.parametrize("shape", [(9, 20, 30), (4, 8, 8), (3, 7, 5), (1, 2, 6)])
+@pytest.mark.parametrize("parts", [(1, 2, 4), (2, 3, 2)])
+def test_the_largest_finer_grid_is_the_largest_whose_every_voxel_has_a_window(shape, parts):
+    size = (4, 8, 8)
+    largest = largest_divided(shape, size, parts)
+    assert all(most >= part * n for most, part, n in zip(largest, parts, shape, strict=True))
+    for axis, more in product(range(3), (0, 1)):
+        fine = list(largest)
+        fine[axis] += more
+        total = np.zeros(fine)
+        for window in divided_windows(shape, size, fine, parts):
+            total[window.image] += window.weight.numpy()
+        assert bool((total > 0).all()) == (more == 0)
 
 
 @pytest.mark.parametrize(
