@@ -36,7 +36,7 @@ from MaskSAMCore.modeling.refined.network import merged
 Scored = TypeVar("Scored")
 
 # Score volumes beyond this size are float16. Scores are means of numbers between 0 and about 1, so
-# that a rounding error of 5e-4 decides only between classes that are equally likely.
+# that rounding errors of 5e-4 a window decide only between classes that are about equally likely.
 FLOAT32_LIMIT = 512 << 20
 # Windows whose weight within a box is below this share of the largest one are not decoded again.
 LEAST_WEIGHT = 0.01
