@@ -23,7 +23,7 @@ from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.proposals import Proposal
-from MaskSAMCore.inference.quality import rate
+from MaskSAMCore.inference.quality import rate, refined_indices
 from MaskSAMCore.inference.result_features import ResultFeatures, result_features
 from MaskSAMCore.inference.results import Segmentation, find_instances, keep_largest_components
 from MaskSAMCore.inference.runner import Runner
@@ -195,7 +195,7 @@ class MaskSession(Session):
             self._features = features.with_missing(len(self._settings.labels) - known)
         if refined and shares is not None and self._features.refined is None:
             whole = self._features_of(self._scorer, self._scores, shares)
-            own = whole.of_classes([index - 1 for index in shares.classes])
+            own = whole.of_classes(refined_indices(self._runner.model.config))
             self._features = replace(self._features, refined=own)
         return self._features
 

@@ -12,6 +12,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference.result_features import CLASS_FEATURES, IMAGE_FEATURES, ResultFeatures
 from MaskSAMCore.inference.results import Instance
 from MaskSAMCore.labels import Label
+from MaskSAMCore.modeling import NetworkConfig
 from MaskSAMCore.models import Bundle
 from MaskSAMCore.models.expected_dice import QUALITY, DiceEstimator, ExpectedDice
 
@@ -118,14 +119,18 @@ def checked_estimator(bundle: Bundle) -> DiceEstimator | None:
         return None
     refined = estimator.refined
     parts = [estimator] if refined is None else [estimator, refined.estimator]
-    own_classes = tuple(index - 1 for index in bundle.config.refined_classes)
-    fits = refined is None or refined.classes == own_classes
+    fits = refined is None or refined.classes == refined_indices(bundle.config)
     if not (fits and all(_has_known_features(part) for part in parts)):
         raise MaskSAMError(
             f"{bundle.folder / QUALITY} was made by another version of MaskSAM: remove the file, or"
             f" fit it again: masksam quality fit {bundle.folder} DATASET"
         )
     return estimator
+
+
+def refined_indices(config: NetworkConfig) -> tuple[int, ...]:
+    """Return the indices from 0 of the classes that a network's refiner decides, in its order."""
+    return tuple(index - 1 for index in config.refined_classes)
 
 
 def _has_known_features(estimator: DiceEstimator) -> bool:

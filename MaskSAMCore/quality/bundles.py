@@ -11,7 +11,7 @@ from typing import Any
 from MaskSAMCore.data.dataset import Dataset
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference import MaskSegmenter
-from MaskSAMCore.inference.quality import checked_estimator
+from MaskSAMCore.inference.quality import checked_estimator, refined_indices
 from MaskSAMCore.models import Bundle, open_model
 from MaskSAMCore.models.expected_dice import (
     DiceEstimator,
@@ -82,7 +82,7 @@ def fit_bundle(
     if Path(model).is_file():
         raise MaskSAMError(f"{model} is an archive: unpack it, or add it with masksam models add")
     bundle, sam_checkpoint = open_model(model, with_estimator=False)
-    refined = refined_indices(bundle)
+    refined = refined_indices(bundle.config)
     known = _shown(bundle, request.dataset)
     try:
         estimator = own_estimator(bundle)
@@ -132,16 +132,11 @@ def fit_refined(
     return RefinedEstimator(refined, fit_estimator(own, sha256, facts))
 
 
-def refined_indices(bundle: Bundle) -> tuple[int, ...]:
-    """Return the indices from 0 of the classes that a bundle's refiner decides, in its order."""
-    return tuple(index - 1 for index in bundle.config.refined_classes)
-
-
 def _unrated(bundle: Bundle) -> frozenset[int]:
     """Return the indices from 0 of the classes that are rated by their own estimator or not at all:
     those of a bundle's refiner, and new ones of an earlier refiner, in its base."""
     new = range(bundle.config.scored_classes, len(bundle.labels))
-    return frozenset((*refined_indices(bundle), *new))
+    return frozenset((*refined_indices(bundle.config), *new))
 
 
 def _shown(bundle: Bundle, dataset: Dataset) -> frozenset[int]:
@@ -151,7 +146,7 @@ def _shown(bundle: Bundle, dataset: Dataset) -> frozenset[int]:
     Raises:
         MaskSAMError: the dataset lacks some class of both.
     """
-    refined = frozenset(refined_indices(bundle))
+    refined = frozenset(refined_indices(bundle.config))
     others = frozenset(range(len(bundle.labels))) - _unrated(bundle)
     missing = {
         part: missing_classes([bundle.labels[index] for index in sorted(part)], dataset.classes)

@@ -124,7 +124,7 @@ def adapt(
     if kept:
         samples = results_to_fit(task, learning, new, clock)
         written = _save(task, learning, network, labels, before, after)
-        note = write_adapted_estimator(task, learning, written, samples)
+        note = write_adapted_estimator(task, written, samples)
         if note:
             report(note)
     shutil.rmtree(work, ignore_errors=True)

@@ -14,9 +14,10 @@ import numpy as np
 from MaskSAMCore.data.dataset import LabelledCase
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference import MaskSegmenter
+from MaskSAMCore.inference.quality import refined_indices
 from MaskSAMCore.models import Bundle
 from MaskSAMCore.models.expected_dice import write_estimator
-from MaskSAMCore.quality.bundles import fit_refined, own_estimator, refined_indices
+from MaskSAMCore.quality.bundles import fit_refined, own_estimator
 from MaskSAMCore.quality.corruptions import FITTED
 from MaskSAMCore.quality.samples import Sample, Sampler
 from MaskSAMCore.training.adapt_clock import Clock
@@ -66,7 +67,7 @@ def results_to_fit(
     if not learning.results:
         return []
     source = CorrectedCases(task, tuple(task.complete((*learning.held_out, *learning.train))))
-    known = [index - 1 for index in segmenter.model.config.refined_classes]
+    known = refined_indices(segmenter.model.config)
     sampler = Sampler(segmenter, source, task.classes, FITTED, learning.seed, known)
     samples = []
     for number in range(learning.results):
@@ -79,16 +80,13 @@ def results_to_fit(
     return samples
 
 
-def write_adapted_estimator(
-    task: Task, learning: Learning, new: Bundle, samples: Sequence[Sample]
-) -> str:
+def write_adapted_estimator(task: Task, new: Bundle, samples: Sequence[Sample]) -> str:
     """Write the estimator of a new bundle, and return a line for the user.
 
     The line is empty if the former model has none.
 
     Args:
         task: the task.
-        learning: what was learned.
         new: the new bundle.
         samples: results to fit to; none if the learned classes are not to be rated.
     """
@@ -101,7 +99,7 @@ def write_adapted_estimator(
         return ""
     known = {label.name.casefold(): index for index, label in enumerate(former.labels)}
     sources = [known.get(label.name.casefold()) for label in new.labels]
-    refined = refined_indices(new)
+    refined = refined_indices(new.config)
     estimator = estimator.carried_over(sources, refined, new.weights_sha256)
     note = _UNRATED
     if samples:

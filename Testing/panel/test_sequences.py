@@ -107,13 +107,19 @@ def test_one_undo_reverts_all_frames(user, scene, sequence):
     assert segment_names(node) == ["Anterior", "Posterior"]
 
 
-def test_frames_done_stay_when_the_user_cancels(user, scene):
+def begun_run_on_frames(user):
+    """Return browser and volume of a sequence whose second of twelve frames is being segmented."""
     browser, volume = add_sequence([part[:4, :10, :10] for part in frames()] * 4, OBLIQUE)
     user.choose_volume(volume)
     user.choose_model("slow")
     choose_frames(user, "all")
     user.click(user.ui.segmentButton)
     user.wait(lambda: "Frame 2 of 12" in user.status, "the second frame")
+    return browser, volume
+
+
+def test_frames_done_stay_when_the_user_cancels(user, scene):
+    browser, _ = begun_run_on_frames(user)
     user.click(user.ui.segmentButton)
     user.wait()
     (node,) = segmentations(scene)
@@ -129,12 +135,7 @@ def test_frames_done_stay_when_the_user_cancels(user, scene):
 
 @pytest.mark.parametrize("removed", ["browser", "sequence"])
 def test_a_run_ends_with_the_frames_done_once_the_sequence_is_removed(user, scene, removed):
-    browser, volume = add_sequence([part[:4, :10, :10] for part in frames()] * 4, OBLIQUE)
-    user.choose_volume(volume)
-    user.choose_model("slow")
-    choose_frames(user, "all")
-    user.click(user.ui.segmentButton)
-    user.wait(lambda: "Frame 2 of 12" in user.status, "the second frame")
+    browser, volume = begun_run_on_frames(user)
     (node,) = segmentations(scene)
     scene.RemoveNode(browser if removed == "browser" else browser.GetSequenceNode(volume))
     user.wait()
