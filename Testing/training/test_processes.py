@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,9 +81,20 @@ def train(dataset: Path, run: Path, **options: object) -> list[str]:
     return lines
 
 
-@pytest.fixture
-def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "precision", lambda _: "32-true")
+def compute_in_float32(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(training, "precision", lambda _: "32-true")
+
+
+@pytest.fixture(scope="module")
+def alone(dataset: Path, made_once: Callable[..., Path]) -> Path:
+    """A run of one process in float32."""
+
+    def fill(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            compute_in_float32(patch)
+            train(dataset, folder / "run")
+
+    return made_once("alone", fill) / "run"
 
 
 def assert_same_training(run: Path, other: Path) -> None:
@@ -94,13 +106,13 @@ def assert_same_training(run: Path, other: Path) -> None:
 
 
 def test_accumulated_and_checkpointed_steps_are_the_steps_of_the_whole_batch(
-    dataset: Path, tmp_path: Path, in_float32: None
+    dataset: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(dataset, whole)
+    compute_in_float32(monkeypatch)
+    parts = tmp_path / "parts"
     lines = train(dataset, parts, accumulate=4, gradient_checkpointing=True)
     assert any("a step of 4 windows: 1 device(s) with 4 part(s) of 1 each" in x for x in lines)
-    assert_same_training(whole, parts)
+    assert_same_training(alone, parts)
 
 
 SCRIPT = """
@@ -116,35 +128,44 @@ if __name__ == "__main__":
 """
 
 
-def torchrun(processes: int, script: Path, *arguments: str) -> list[str]:
-    run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [sys.executable, *run, str(script), *arguments]
-
-
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def torchrun(dataset: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Function that trains by torchrun and returns the ended command."""
+    script = tmp_path / "go.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    # torchrun leaves its logs of failed processes in the temporary folder.
+    (tmp_path / "temporary").mkdir()
+    environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path / "temporary")}
+
+    def train_together(processes: int, run: Path, options: str = "{}"):
+        launcher = ["-m", "torch.distributed.run", "--standalone"]
+        launcher += [f"--nproc-per-node={processes}", str(script)]
+        command = [sys.executable, *launcher, str(dataset), str(run), options]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+
+    return train_together
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(2, 2), (4, 1)])
 def test_torchrun_trains_as_one_process_does(
-    processes: int, accumulate: int, dataset: Path, tmp_path: Path, in_float32: None
+    processes: int, accumulate: int, torchrun: Callable, alone: Path, tmp_path: Path
 ) -> None:
-    script = tmp_path / "go.py"
-    script.write_text(SCRIPT, encoding="utf-8")
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    train(dataset, alone)
-    command = torchrun(
-        processes, script, str(dataset), str(together), f"dict(accumulate={accumulate})"
-    )
-    # torchrun leaves its logs of failed processes in the temporary folder.
-    (tmp_path / "temporary").mkdir()
-    environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path / "temporary")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    together = tmp_path / "together"
+    done = torchrun(processes, together, f"dict(accumulate={accumulate})")
     assert done.returncode == 0, done.stderr[-3000:]
     # Only the first process reports.
     assert done.stdout.count("trained parameters") == 1
     assert f"on {processes} x cpu" in done.stdout and (together / BEST).is_file()
     assert_same_training(alone, together)
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+
+
+def test_processes_of_torchrun_refuse_a_folder_that_holds_a_training(
+    torchrun: Callable, alone: Path
+) -> None:
+    again = torchrun(2, alone)
     assert again.returncode != 0 and "already holds a training: add --resume" in again.stderr
 
 
