@@ -12,7 +12,12 @@ demo: $(VENV)/.ready
 	$(BIN)/masksam demo -o masksam-demo --overwrite
 	$(BIN)/python -m Testing.panel.demo masksam-demo
 
-test: $(VENV)/.ready check
+# The checks run beside the tests: both leave a processor idle at times.
+test: $(VENV)/.ready
+	@$(MAKE) --no-print-directory -j2 check pytest
+
+.PHONY: pytest
+pytest: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 check: $(VENV)/.ready
@@ -34,7 +39,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 		{ echo "Python 3.10 to 3.13 is needed, for example: make PYTHON=python3.12 test"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+	@# Python compiles a module when it is first imported; of most packages few are.
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[test]'
 	@touch $@
 
 .PHONY: debian
