@@ -10,6 +10,8 @@ _TEXT_HEADERS = (".mhd", ".nhdr")
 _HEADER_BYTES = 1 << 20
 # Numbered files, such as "slice%03d.raw".
 _NUMBER = re.compile(r"%[0-9]*d")
+# Field of a text header that names another file; LOCAL means the header's own.
+_OTHER_FILE = re.compile(r"^(ElementDataFile *=|data ?file *:) *(?!LOCAL *$)\S", re.I | re.M)
 
 
 def companions(path: Path) -> tuple[Path, ...]:
@@ -29,15 +31,25 @@ def is_text_header(path: Path) -> bool:
     return path.name.lower().endswith(_TEXT_HEADERS)
 
 
-def _named_files(path: Path) -> tuple[Path, ...]:
-    """Return the files whose names stand in a text header: in a field, or in lines of their own."""
+def lacks_voxels(path: Path) -> bool:
+    """Return whether a text header names other files for its voxels, of which none exists."""
+    named = is_text_header(path) and _OTHER_FILE.search(_header_text(path)) is not None
+    return named and not _named_files(path)
+
+
+def _header_text(path: Path) -> str:
     try:
         with open(path, "rb") as stream:
             text = stream.read(_HEADER_BYTES).decode("utf-8", "surrogateescape")
     except OSError:
-        return ()  # the reader of the image says why
+        return ""  # the reader of the image says why
+    return "\n".join(text.splitlines())
+
+
+def _named_files(path: Path) -> tuple[Path, ...]:
+    """Return the files whose names stand in a text header: in a field, or in lines of their own."""
     found: dict[Path, None] = {}
-    for line in text.splitlines():
+    for line in _header_text(path).splitlines():
         value = re.split(r":=|[:=]", line, maxsplit=1)[-1].strip()
         for name in dict.fromkeys((line.strip(), value, value.partition(" ")[0])):
             found.update(dict.fromkeys(_existing(path.parent, name)))

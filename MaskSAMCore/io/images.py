@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
-from MaskSAMCore.io.companions import companions, is_text_header
+from MaskSAMCore.io.companions import is_text_header, lacks_voxels
 from MaskSAMCore.io.deflated import check_deflated
 from MaskSAMCore.io.dicom import read_dicom
 from MaskSAMCore.io.dicom_files import is_dicom
@@ -124,7 +124,7 @@ def _read_image(path: Path) -> sitk.Image:
             raise MaskSAMError(
                 f"{path} has voxels of size 0 or axes that are not independent: correct its header"
             ) from error
-        if is_text_header(path) and not companions(path):
+        if lacks_voxels(path):
             raise MaskSAMError(
                 f"{path} is only a header: its voxels are missing beside it"
             ) from error

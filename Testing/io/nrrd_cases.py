@@ -217,6 +217,17 @@ def coded_meta(code: str, directions: np.ndarray = LPS[:3, :3]) -> bytes:
     return meta_content(ARRAY, matrix, f"AnatomicalOrientation = {code}")
 
 
+def cut(name: str) -> Callable[[Path], Expected]:
+    """Return a writer of a header that holds its voxels itself, of which half are missing."""
+
+    def write(folder: Path) -> Expected:
+        content = meta_content() if name.endswith(".mhd") else nrrd_content()
+        (folder / name).write_bytes(content[:2000])
+        return Expected(folder / name)
+
+    return write
+
+
 def without_voxels(name: str) -> Callable[[Path], Expected]:
     """Return a writer of a header without the file of its voxels."""
 
@@ -381,6 +392,9 @@ CASES: list[InputCase] = [
         "Memory is not asked for in vain.",
     ),
     case("half a NRRD", nrrd_content()[:2000], "refused", "damaged, incomplete"),
+    InputCase(
+        "half a .nhdr with voxels of its own", cut("a.nhdr"), "refused", "damaged, incomplete"
+    ),
     case("MetaImage", meta_content()),
     InputCase(".mhd with its voxels in another file", detached("a.mhd"), "read"),
     InputCase(
@@ -514,6 +528,7 @@ CASES: list[InputCase] = [
     ),
     case("sheared MetaImage", meta_content(ARRAY, sheared(0.2)), "refused", "sheared axes"),
     case("half a MetaImage", meta_content()[:2000], "refused", "damaged, incomplete"),
+    InputCase("half a .mhd with voxels of its own", cut("a.mhd"), "refused", "damaged, incomplete"),
     InputCase(
         "TIFF stack",
         write_tiff,
