@@ -42,17 +42,18 @@ def list_models() -> None:
 
 
 @models.command()
-def info(model: str = typer.Argument(..., help="A name, or the path of a bundle.")) -> None:
+def info(
+    model: str = typer.Argument(..., help="A name, or the path of a bundle (folder or zip)."),
+) -> None:
     """Show the details of a model."""
-    from MaskSAMCore.models import find, load_bundle
+    from MaskSAMCore.models import find, open_model
 
     console = Console(markup=False)
-    path = Path(model)
-    entry = None if path.exists() else find(model)
+    entry = None if Path(model).exists() else find(model)
     if entry is not None and (entry.folder is None or entry.needs_boxes):
         typer.echo(_description(entry))
         return
-    bundle = load_bundle(path if entry is None or entry.folder is None else entry.folder)
+    bundle, _ = open_model(model)
     console.print(f"{bundle.name}: {bundle.title}", highlight=False)
     table = Table("value", "class", "colour", "code")
     for label in bundle.labels:
@@ -148,7 +149,9 @@ def add(
 
 
 @models.command()
-def verify(model: str = typer.Argument(..., help="A name, or the path of a bundle.")) -> None:
+def verify(
+    model: str = typer.Argument(..., help="A name, or the path of a bundle (folder or zip)."),
+) -> None:
     """Verify the files of a model."""
     from MaskSAMCore import models as store
 

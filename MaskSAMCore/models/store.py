@@ -312,16 +312,15 @@ def verify(name: str) -> str:
     """Verify a model and return the result in one line for the user.
 
     Args:
-        name: name of an installed model, or path of a bundle.
+        name: name of an installed model, or path of a bundle (folder or zip).
 
     Raises:
         MaskSAMError: the model is not installed or is damaged.
     """
-    path = Path(name)
-    entry = None if path.exists() else find(name)
+    entry = None if Path(name).exists() else find(name)
     if entry is None or (entry.folder is not None and entry.kind == "model"):
-        bundle = load_bundle(path if entry is None or entry.folder is None else entry.folder)
-        bundle.build(_backbone(bundle))
+        bundle, backbone = open_model(name)
+        bundle.build(backbone)
         return f"{name}: the weights have the recorded SHA-256 and fit the network"
     if not installed(entry):
         raise MaskSAMError(how_to_get(entry))

@@ -9,6 +9,7 @@ import pytest
 from MaskSAMCore.cli import main
 from MaskSAMCore.models import find, load_bundle
 from Testing.cli.helpers import error_of
+from Testing.models.helpers import zipped
 
 
 def test_a_model_is_added_listed_shown_verified_and_removed(
@@ -30,6 +31,20 @@ def test_a_model_is_added_listed_shown_verified_and_removed(
     assert main(["models", "verify", model]) == 0
     assert main(["models", "remove", "small", "--yes"]) == 0
     assert "no model named" in error_of(capfd, ["models", "verify", "small"])
+
+
+def test_the_zip_of_a_model_is_shown_and_verified(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("MASKSAM_HOME", str(tmp_path / "home"))
+    archive = str(zipped(Path(model), tmp_path / "model.zip"))
+    assert main(["models", "info", archive]) == 0
+    assert "Bright" in capfd.readouterr().out
+    assert main(["models", "verify", archive]) == 0
+    assert capfd.readouterr().out.startswith(f"{archive}: the weights have the recorded SHA-256")
+    Path(archive).write_bytes(b"no zip")
+    for command in ("info", "verify"):
+        assert "no zip of a model" in error_of(capfd, ["models", command, archive])
 
 
 def test_a_download_first_prints_its_source_size_and_licence(
