@@ -52,7 +52,7 @@ def test_reading_and_writing_files_needs_no_torch() -> None:
 
 
 def test_the_shell_command_starts_without_torch() -> None:
-    assert "torch" not in _loaded_packages("import MaskSAMCore.cli")
+    assert "torch" not in _loaded_packages("import MaskSAMCore.cli.app")
 
 
 def test_every_public_name_can_be_imported() -> None:

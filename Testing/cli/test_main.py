@@ -117,9 +117,30 @@ def test_a_closed_pipe_is_not_an_error():
 
 
 def test_a_command_starts_without_the_libraries_of_networks_and_images():
-    program = "import sys, MaskSAMCore.cli; print(*sorted(set(sys.modules) & set(sys.argv[1:])))"
+    program = (
+        "import sys, MaskSAMCore.cli.app; print(*sorted(set(sys.modules) & set(sys.argv[1:])))"
+    )
     heavy = ["SimpleITK", "distributed", "nibabel", "pydicom", "scipy", "torch"]
     done = subprocess.run(
         [sys.executable, "-c", program, *heavy], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == []
+
+
+def test_ctrl_c_while_the_command_is_imported_gives_one_line_of_error():
+    program = """
+import signal, sys
+
+class Interrupter:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupter())
+from MaskSAMCore.cli import main
+sys.exit(main(["models", "list"]))
+"""
+    stopped = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert stopped.returncode == 130
+    assert stopped.stderr == "masksam: error: stopped; nothing was half-written\n"
+    assert stopped.stdout == ""

@@ -156,7 +156,7 @@ def test_the_installed_core_segments_without_the_repository(
     code = (
         "import MaskSAMCore, sys; from MaskSAMCore import Segmenter, read_volume;"
         "result = Segmenter.from_model('hippocampus').segment(read_volume(sys.argv[1]));"
-        "import importlib.util, MaskSAMCore.cli;"
+        "import importlib.util, MaskSAMCore.cli.app;"
         "print(importlib.util.find_spec('MaskSAMCore.research'));"
         "print(MaskSAMCore.__file__, *result.labelmap.shape)"
     )
