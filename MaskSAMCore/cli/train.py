@@ -25,6 +25,7 @@ from MaskSAMCore.errors import MaskSAMError
 if TYPE_CHECKING:
     from MaskSAMCore.training.fit import FitOptions
 
+_DEFAULT_PRESET = "tiny"
 # Other alphabets have digits too; no window has more than four.
 _PATCH = re.compile(r"[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}){2}")
 
@@ -64,16 +65,18 @@ def train(
         " are synthesised from the labelmaps. Only --plan works without it.",
     ),
     output: Path | None = run_option(None),
-    preset: str = typer.Option(
-        "tiny",
+    preset: str | None = typer.Option(
+        None,
         help="Network and hyperparameters: tiny, compact, compact_decoder, brain; acdc, synapse,"
         " amos; acdc_prompted, synapse_prompted; masam_tiny, masam_b, masam_h; unet; ablation_b1 to"
         " _b9, acdc_ablation_b1 to _b9; tiny_masks, tiny_boxes, tiny_both; samed, med_sa,"
         " 3dsam_adapter, sam3d, each also with _tiny.",
+        show_default=_DEFAULT_PRESET,
     ),
-    recipe: Recipe = typer.Option(
-        Recipe.ours,
+    recipe: Recipe | None = typer.Option(
+        None,
         help="paper: the preset's experiment as it was published, nothing added or left out.",
+        show_default=Recipe.ours.value,
     ),
     settings: list[str] = typer.Option(
         [],
@@ -227,7 +230,11 @@ def train(
         "contrast": contrast,
     }
     changes = {name: value for name, value in chosen_values.items() if value is not None}
-    chosen = change_preset(find_preset(preset, recipe.value), settings)
+    chosen = None
+    # A run that is resumed has its own preset, unless the user repeats it.
+    if preset or recipe or settings or plan or folds is not None or not resume:
+        found = find_preset(preset or _DEFAULT_PRESET, (recipe or Recipe.ours).value)
+        chosen = change_preset(found, settings)
     if not plan and (dataset is None or output is None):
         missing = "the folder of a dataset" if dataset is None else "a folder for the run, with -o"
         raise MaskSAMError(f"a training needs {missing}")

@@ -20,8 +20,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from MaskSAMCore.data.case_cache import CaseCache
+from MaskSAMCore.data.dataset import examine_dataset
 from MaskSAMCore.data.planning import LARGEST_MM
-from MaskSAMCore.data.splits import Fold
+from MaskSAMCore.data.splits import Fold, find_split
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import axis_mapping
 from MaskSAMCore.io.files import temporary_folder, write_json
@@ -82,6 +83,8 @@ class FitOptions:
         max_minutes: time budget over all parts of the training; None trains for the preset's
             iterations, or for the budget that a resumed run has.
         resume: continue the training in ``run`` with the preset, split and seed that it began with.
+            A preset, split, plan, network or initial weights that are given must be those of the
+            run.
         device: "auto", "cpu", "cuda" or "mps".
         devices: number of devices, or of processes on a CPU; those that torchrun started, if it
             did.
@@ -165,7 +168,7 @@ def fit(
 
     def first() -> tuple[TrainingRecord, TrainingData]:
         if options.resume:
-            record, data = _resume(options, report)
+            record, data = _resume(options, report, settings_changes or {})
         else:
             record, data = _begin(options, report, config_changes or {}, settings_changes or {})
             if options.weights is not None:
@@ -391,7 +394,7 @@ def _begin(
 
 
 def _resume(
-    options: FitOptions, report: Callable[[str], None]
+    options: FitOptions, report: Callable[[str], None], settings_changes: Mapping[str, Any]
 ) -> tuple[TrainingRecord, TrainingData]:
     """Return the record and the data of a training to continue."""
     if not (options.run / RUN_FILE).exists():
@@ -403,6 +406,7 @@ def _resume(
             f"{options.run} was trained on '{record.dataset}', not on '{dataset}': give its own"
             " dataset, or start another run"
         )
+    _check_kept(options, record, settings_changes)
     expected = record.facts.get("sam_sha256")
     sam_sha256 = _check_sam(options, record.config, record.preset, expected)
     lightning.seed_everything(record.seed, workers=True, verbose=False)
@@ -413,6 +417,53 @@ def _resume(
     if sam_sha256 is not None:
         record = record.with_facts(sam_sha256=sam_sha256)
     return record, data
+
+
+def _check_kept(
+    options: FitOptions, record: TrainingRecord, settings_changes: Mapping[str, Any]
+) -> None:
+    """Check that the choices of the user are those that a run began with.
+
+    Choices that the user has not made are left to the run.
+
+    Raises:
+        MaskSAMError: a choice is another one than that of the run.
+    """
+    if options.preset is not None:
+        own = record.preset, record.facts.get("recipe", "ours")
+        if (options.preset.name, options.preset.recipe) != own:
+            raise MaskSAMError(
+                f"{options.run} was begun with --preset {own[0]} --recipe {own[1]}: give these"
+                " again"
+            )
+    chosen = chosen_facts(options, options.preset)
+    if options.fold is not None:
+        chosen["fold"] = options.fold.index
+    others = [changed_option(name) for name in chosen if record.facts.get(name) != chosen[name]]
+    settings = record.settings
+    others += [
+        changed_option(name)
+        for name, value in settings_changes.items()
+        if getattr(settings, name) != value
+    ]
+    if options.targets is not None or options.splits is not None:
+        dataset, problems = examine_dataset(options.dataset, options.targets)
+        description = None if dataset.scheme is None else dataset.scheme.description
+        if not problems and options.targets and description != record.label_description:
+            others.append("--targets")
+        split, problems = find_split(dataset, options.splits, options.fold)
+        if problems or split != record.split:
+            others.append("--splits")
+    if others:
+        raise MaskSAMError(
+            f"{options.run} was begun with another {others[0]}: leave it out, or give that of its"
+            " first command"
+        )
+
+
+def changed_option(name: str) -> str:
+    """Return the option of the command line for a choice with a name in a run's record."""
+    return "--from" if name == "started_from" else f"--{name.replace('_', '-')}"
 
 
 def chosen_preset(
@@ -452,7 +503,7 @@ def chosen_preset(
     )
 
 
-def chosen_facts(options: FitOptions, preset: Preset) -> dict[str, Any]:
+def chosen_facts(options: FitOptions, preset: Preset | None) -> dict[str, Any]:
     """Return the facts of a new training about choices that change its plan, its network or its
     initial weights; choices that the user has not made are left out."""
     chosen = {
@@ -460,7 +511,7 @@ def chosen_facts(options: FitOptions, preset: Preset) -> dict[str, Any]:
         "spacing": None if options.spacing is None else list(options.spacing),
         "patch": None if options.patch is None else list(options.patch),
         "started_from": None if options.weights is None else options.weights.name,
-        "set": dict(preset.changes) or None,
+        "set": None if preset is None else dict(preset.changes) or None,
     }
     return {name: value for name, value in chosen.items() if value is not None}
 

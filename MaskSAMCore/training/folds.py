@@ -15,7 +15,7 @@ from MaskSAMCore.data.dataset import examine_dataset
 from MaskSAMCore.data.splits import Fold, find_split
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.training.callbacks import newest_checkpoint
-from MaskSAMCore.training.fit import FitOptions, chosen_facts, chosen_preset, fit
+from MaskSAMCore.training.fit import FitOptions, changed_option, chosen_facts, chosen_preset, fit
 from MaskSAMCore.training.run_folder import (
     BEST,
     CASES,
@@ -139,9 +139,9 @@ def _check_same(
             )
         for name in ("orientation", "spacing", "patch", "started_from", "set"):
             if record.facts.get(name) != chosen.get(name):
-                option = "--from" if name == "started_from" else f"--{name}"
                 raise MaskSAMError(
-                    f"{run} was begun with another {option}: give the options of its first command"
+                    f"{run} was begun with another {changed_option(name)}: give the options of its"
+                    " first command"
                 )
         split, split_problems = find_split(dataset, options.splits, Fold(index, len(runs)))
         problems += split_problems

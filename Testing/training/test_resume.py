@@ -14,15 +14,26 @@ from pathlib import Path
 import pytest
 import torch
 
+from MaskSAMCore.data.splits import Fold
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import sha256
 from MaskSAMCore.modeling import build_model
+from MaskSAMCore.presets import find_preset
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.callbacks import CHECKPOINTS, newest_checkpoint
 from MaskSAMCore.training.fit import FitOptions, fit
+from MaskSAMCore.training.overrides import change_preset
 from MaskSAMCore.training.run_folder import BEST, LAST, RUN_FILE, TrainingRecord
 from Testing.helpers.paths import ROOT
-from Testing.helpers.short_run import FROZEN, SHORT, ShortRun, checkpoint, logged_losses
+from Testing.helpers.short_run import (
+    FROZEN,
+    QUICK,
+    SHORT,
+    SMALL,
+    ShortRun,
+    checkpoint,
+    logged_losses,
+)
 
 
 @pytest.fixture
@@ -99,6 +110,50 @@ def test_a_budget_given_on_resuming_is_kept_for_the_next_resume(short: ShortRun,
     assert any("seed 5, 0.001 minutes" in line for line in lines)
     assert TrainingRecord.load(copied).facts["max_minutes"] == 0.001
     assert any("seed 5, 0.001 minutes" in line for line in resume(short, copied))
+
+
+def test_options_that_the_run_was_not_begun_with_are_refused(short: ShortRun, copied: Path):
+    split = {"train": ["case_01", "case_02"], "val": ["case_00"]}
+    file = copied.parent / "splits.json"
+    file.write_text(json.dumps(split), encoding="utf-8")
+    record = (copied / RUN_FILE).read_bytes()
+    for changes, option in (
+        ({"preset": find_preset("compact")}, "--preset tiny --recipe ours: give these again"),
+        ({"preset": change_preset(TINY, ["queries=6"])}, "another --set"),
+        ({"orientation": "RSA"}, "another --orientation"),
+        ({"spacing": (2.0, 1.0, 1.0)}, "another --spacing"),
+        ({"patch": (8, 16, 16)}, "another --patch"),
+        ({"weights": copied}, "another --from"),
+        ({"fold": Fold(1)}, "another --fold"),
+        ({"splits": file}, "another --splits"),
+    ):
+        with pytest.raises(MaskSAMError, match=f"run was begun with {option}"):
+            resume(short, copied, **changes)
+    options = FitOptions(short.dataset, copied, device="cpu", workers=0, resume=True)
+    with pytest.raises(MaskSAMError, match="run was begun with another --learning-rate: leave"):
+        fit(options, lambda _: None, settings_changes={"learning_rate": 0.123})
+    assert (copied / RUN_FILE).read_bytes() == record
+
+
+def test_options_of_the_first_command_may_be_repeated(dataset: Path, tmp_path: Path):
+    split = {"train": ["case_01", "case_02"], "val": ["case_00"]}
+    file = tmp_path / "splits.json"
+    file.write_text(json.dumps(split), encoding="utf-8")
+    preset = change_preset(TINY, ["loss.semantic=0.5"])
+    options = FitOptions(
+        dataset,
+        tmp_path / "run",
+        preset,
+        splits=file,
+        orientation="RSA",
+        spacing=(2.0, 1.0, 1.0),
+        device="cpu",
+        workers=0,
+    )
+    settings = {**QUICK, "iterations": 1}
+    for again in (False, True):
+        fit(dataclasses.replace(options, resume=again), str, SMALL, settings)
+    assert checkpoint(tmp_path / "run")["masksam"]["restarts"] == 1
 
 
 def test_another_dataset_is_refused_before_it_is_read(short: ShortRun, copied: Path):
