@@ -144,7 +144,7 @@ def train(
         " needs less memory.",
     ),
     stop_after: float | None = stop_after_option(
-        "SIGTERM and SIGUSR1", ", before the time of a job is over"
+        "Ctrl-C, SIGTERM and SIGUSR1", ", before the time of a job is over"
     ),
     workers: int = typer.Option(
         1,

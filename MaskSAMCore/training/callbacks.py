@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,8 @@ from MaskSAMCore.training.plots import draw_curves
 from MaskSAMCore.training.run_folder import BEST, LAST, VALIDATION, save_weights
 from MaskSAMCore.training.validation import Scores
 
+# Signals that end a part of a training; Windows has fewer.
+_STOPPING_SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
 CHECKPOINTS = ("resume-a.ckpt", "resume-b.ckpt")
 
 
@@ -43,18 +45,19 @@ class EarlyStop(Callback):
     """Callback that ends a part of a training after a time, or when a signal asks for it.
 
     The present step is completed, and a checkpoint is saved; nothing is validated. SIGTERM and
-    SIGUSR1 come from schedulers such as Slurm before a job's time is over.
+    SIGUSR1 come from schedulers such as Slurm before a job's time is over, SIGINT from Ctrl-C. A
+    second Ctrl-C ends the training at once.
 
     Args:
         minutes: time after which this part of the training ends, or None.
-        signals: names of the signals, of which Windows has fewer.
+
+    Attributes:
+        interrupted: Ctrl-C was pressed.
     """
 
-    def __init__(
-        self, minutes: float | None, signals: Sequence[str] = ("SIGTERM", "SIGUSR1")
-    ) -> None:
+    def __init__(self, minutes: float | None) -> None:
         self.minutes = minutes
-        self.signals = signals
+        self.interrupted = False
         self._started = time.monotonic()
         self._asked = False
         self._handlers: dict[int, Any] = {}
@@ -64,7 +67,7 @@ class EarlyStop(Callback):
         self._started = time.monotonic()
         if threading.current_thread() is not threading.main_thread():
             return
-        for name in self.signals:
+        for name in _STOPPING_SIGNALS:
             number = getattr(signal, name, None)
             if number is not None:
                 self._handlers[number] = signal.signal(number, self._ask)
@@ -75,7 +78,11 @@ class EarlyStop(Callback):
             signal.signal(number, handler)
         self._handlers.clear()
 
-    def _ask(self, *_: Any) -> None:
+    def _ask(self, number: int, _: Any) -> None:
+        if number == signal.SIGINT:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
         self._asked = True
 
     def on_train_batch_end(

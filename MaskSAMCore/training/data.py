@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import signal
+import sys
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +118,7 @@ class TrainingData:
         if isinstance(windows, SynthesizedWindows) and windows.device != "cpu":
             workers = 0
         windows.numbers = WindowNumbers(batch)
-        return DataLoader(
+        return _Loader(
             windows,
             batch,
             num_workers=workers,
@@ -122,6 +126,33 @@ class TrainingData:
             prefetch_factor=8 if workers else None,
             multiprocessing_context="spawn" if workers else None,
         )
+
+
+class _Loader(DataLoader[Any]):
+    """Loader whose processes ignore Ctrl-C, which a shell sends to all processes of a command.
+
+    The training ends them when it has completed its step.
+    """
+
+    def __iter__(self) -> Any:
+        """Start the processes."""
+        with _interrupts_blocked():
+            return super().__iter__()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C in a ``with`` block, and for ever in the processes that it starts."""
+    if sys.platform == "win32":
+        yield
+        return
+    # Its start would end the blocking.
+    resource_tracker.ensure_running()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def prepare_training_data(

@@ -59,7 +59,7 @@ from MaskSAMCore.training.run_folder import (
     best_dice,
     load_initial_weights,
 )
-from MaskSAMCore.training.trainer import build_trainer
+from MaskSAMCore.training.trainer import build_trainer, interruptible
 from MaskSAMCore.training.validation import Evaluator
 
 
@@ -160,6 +160,7 @@ def fit(
             cannot be resumed, a device is not available, the SAM checkpoint is missing or is not
             the one that the run began with, the initial weights do not fit, or the loss is no
             longer finite.
+        KeyboardInterrupt: Ctrl-C was pressed; the training can be resumed.
     """
     processes = Processes.present(options.devices)
     kind = accelerator(options.device, processes.per_node)
@@ -246,7 +247,8 @@ def _fit(
         f"validation takes at most {record.settings.validation_share:.0%} of the time, and comes"
         f" at most every {record.settings.validation_minutes:g} minutes and at the end"
     )
-    trainer = _trainer(options, processes, record, data, report)
+    early_stop = EarlyStop(options.stop_after)
+    trainer = _trainer(options, processes, record, data, early_stop, report)
     synthesizer = "cpu" if options.workers > 1 else kind
     windows = data.windows(record.settings, record.seed, next_restart(checkpoint), synthesizer)
     module.synthesis_contrasts = windows.common_contrasts
@@ -259,7 +261,8 @@ def _fit(
         if options.compiled:
             stack.enter_context(compiler_cache(options.run / COMPILER_CACHE))
         if options.cache is None and processes.first:
-            stack.enter_context(_kept_until_complete(_cache(options), data.prepared.entries))
+            stack.enter_context(_kept_until_complete(options, data.prepared.entries))
+        stack.enter_context(interruptible())
         try:
             trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
         except ProcessRaisedException as error:
@@ -269,8 +272,10 @@ def _fit(
                 "the device's memory is too small for this training: masksam train --plan shows"
                 " which --accumulate and --gradient-checkpointing fit"
             ) from error
-    if _is_stopped(options.run):
+    if is_stopped(options.run):
         report(f"stopped at iteration {trainer.global_step}: continue with --resume")
+        if early_stop.interrupted:
+            raise KeyboardInterrupt
         return max(best_dice(options.run), 0.0)
     best = max(best_dice(options.run), 0.0)
     report(f"best validation Dice {best:.4f}; weights and curves are in {options.run}")
@@ -543,16 +548,18 @@ def _new_cache(options: FitOptions) -> Iterator[CaseCache]:
 
 
 @contextmanager
-def _kept_until_complete(cache: CaseCache, entries: Collection[str]) -> Iterator[None]:
+def _kept_until_complete(options: FitOptions, entries: Collection[str]) -> Iterator[None]:
     """Remove a run's own cache at the end of a ``with`` block; an interrupted training keeps it.
 
     Args:
-        cache: cache in the folder of the run.
+        options: choices of the user.
         entries: entries that the training uses; all others are removed at once.
     """
+    cache = _cache(options)
     cache.remove_others(entries)
     yield
-    cache.remove_others(())
+    if not is_stopped(options.run):
+        cache.remove_others(())
 
 
 def _check_sam(
@@ -620,7 +627,7 @@ def _load_sam(model: Network, file: Path) -> None:
     load_sam_checkpoint(model.sam, file)
 
 
-def _is_stopped(run: Path) -> bool:
+def is_stopped(run: Path) -> bool:
     """Return whether a training ended before its budget was spent."""
     checkpoint = newest_checkpoint(run)
     if checkpoint is None:
@@ -663,6 +670,7 @@ def _trainer(
     processes: Processes,
     record: TrainingRecord,
     data: TrainingData,
+    early_stop: EarlyStop,
     report: Callable[[str], None],
 ) -> lightning.Trainer:
     logs = options.run / "logs"
@@ -681,7 +689,7 @@ def _trainer(
         options.run,
         [
             Budget(),
-            EarlyStop(options.stop_after),
+            early_stop,
             checkpoints,
             validation,
             ProgressLogger(report, options.report_seconds),

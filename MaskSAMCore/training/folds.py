@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,14 @@ from MaskSAMCore.data.dataset import examine_dataset
 from MaskSAMCore.data.splits import Fold, find_split
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.training.callbacks import newest_checkpoint
-from MaskSAMCore.training.fit import FitOptions, changed_option, chosen_facts, chosen_preset, fit
+from MaskSAMCore.training.fit import (
+    FitOptions,
+    changed_option,
+    chosen_facts,
+    chosen_preset,
+    fit,
+    is_stopped,
+)
 from MaskSAMCore.training.run_folder import (
     BEST,
     CASES,
@@ -50,7 +58,7 @@ def fit_folds(
         settings_changes: fields to change in the preset's hyperparameters.
 
     Returns:
-        Best mean Dice on the validation cases of each fold.
+        Best mean Dice on the validation cases of each fold, up to the one that was stopped.
 
     Raises:
         MaskSAMError: a fold cannot be trained, see :func:`fit`, or a resumed fold was begun with
@@ -66,7 +74,8 @@ def fit_folds(
     if begun:
         _check_same(options, runs, begun, config_changes, settings_changes)
     cache = CaseCache(options.cache or options.run / CASES)
-    scores = []
+    scores: list[float] = []
+    started = time.monotonic()
     for index, run in enumerate(runs):
         if run in begun and is_finished(run, options.max_minutes):
             scores.append(best_dice(run))
@@ -76,7 +85,12 @@ def fit_folds(
         own = replace(
             options, run=run, fold=Fold(index, count), resume=run in begun, cache=cache.folder
         )
+        if options.stop_after is not None:
+            minutes = (time.monotonic() - started) / 60
+            own = replace(own, stop_after=max(options.stop_after - minutes, 0.0))
         scores.append(fit(own, report, config_changes, settings_changes))
+        if is_stopped(run):
+            return scores
     if options.cache is None:
         cache.remove_others(())
     report(

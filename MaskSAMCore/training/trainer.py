@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,16 @@ def build_trainer(
         default_root_dir=folder,
         **arguments,
     )
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Run a trainer in a ``with`` block that Ctrl-C ends.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed, for which Lightning raises SystemExit.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise KeyboardInterrupt from error

@@ -133,3 +133,13 @@ def test_a_run_trains_the_fold_of_its_split_file(
     file.write_text(json.dumps(folds[:2]), encoding="utf-8")
     fit_folds(changed, 2, lambda _: None, SMALL, SETTINGS)
     assert TrainingRecord.load(fold_run(changed.run, 1)).split == folds[1]
+
+
+def test_a_cross_validation_that_is_stopped_begins_no_further_fold(
+    crossed: tuple[FitOptions, list[str]], tmp_path: Path
+):
+    options = dataclasses.replace(crossed[0], run=tmp_path / "runs", stop_after=0.0)
+    lines: list[str] = []
+    fit_folds(options, 2, lines.append, SMALL, {**SETTINGS, "iterations": 2})
+    assert lines[-1] == "stopped at iteration 1: continue with --resume"
+    assert not fold_run(options.run, 1).exists()

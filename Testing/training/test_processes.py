@@ -7,22 +7,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils.data import IterableDataset
 
 from MaskSAMCore.data.window_numbers import WindowNumbers
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training import fit as training
+from MaskSAMCore.training.callbacks import newest_checkpoint
+from MaskSAMCore.training.data import TrainingData
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.losses.masksam import LossSettings
 from MaskSAMCore.training.losses.prompting import PromptSettings
 from MaskSAMCore.training.processes import Processes, divided_batch
-from MaskSAMCore.training.run_folder import BEST, LAST
+from MaskSAMCore.training.run_folder import BEST, CASES, LAST
 from Testing.helpers.paths import ROOT
 from Testing.helpers.short_run import SHORT, SMALL, checkpoint, logged_losses
 
@@ -32,6 +35,14 @@ DIVISIBLE = {
     "batch": 4,
     "loss": LossSettings(each_window=True, prompts=PromptSettings(share=0.0)),
 }
+
+
+class BlockedSignals(IterableDataset[list[int]]):
+    """Windows in whose place stand the signals that the process blocks."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        while True:
+            yield [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
 
 
 @pytest.mark.parametrize(
@@ -176,10 +187,12 @@ def test_a_part_of_a_training_that_ends_early_is_resumed_on_its_schedule(
     lines = train(dataset, run, stop_after=0.0)
     assert lines[-1] == "stopped at iteration 1: continue with --resume"
     assert not (run / LAST).exists() and checkpoint(run)["global_step"] == 1
+    assert any((run / CASES).iterdir())
     # The parts of a step may be others after a stop.
     fit(FitOptions(dataset, run, device="cpu", workers=0, resume=True, accumulate=2), str)
     state = checkpoint(run)
     assert state["global_step"] == DIVISIBLE["iterations"] and (run / BEST).is_file()
+    assert not (run / CASES).exists()
 
 
 def test_a_signal_ends_a_training_with_a_checkpoint(
@@ -196,3 +209,40 @@ def test_a_signal_ends_a_training_with_a_checkpoint(
     monkeypatch.setattr(training.MaskSAMModule, "training_step", step)
     lines = train(dataset, tmp_path / "run")
     assert lines[-1] == "stopped at iteration 1: continue with --resume"
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_ends_a_training_with_a_checkpoint_and_again_at_once(
+    presses: int, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DIVISIBLE, "iterations", 10**6)
+    plain = training.MaskSAMModule.training_step
+
+    def step(self: torch.nn.Module, *arguments: object) -> torch.Tensor:
+        for _ in range(presses):
+            signal.raise_signal(signal.SIGINT)
+        return plain(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training.MaskSAMModule, "training_step", step)
+    lines: list[str] = []
+    options = FitOptions(dataset, tmp_path / "run", TINY, device="cpu", workers=0)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(options, lines.append, SMALL, DIVISIBLE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    ended = lines[-1] == "stopped at iteration 1: continue with --resume"
+    assert ended == (presses == 1)
+    assert (newest_checkpoint(tmp_path / "run") is not None) == ended
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be blocked there")
+def test_processes_that_prepare_windows_ignore_ctrl_c() -> None:
+    class Data(TrainingData):
+        def __init__(self) -> None:
+            """Hold no case."""
+
+    loader = Data().loader(BlockedSignals(), 1, 1)  # type: ignore[arg-type]
+    assert [int(number) for number in next(iter(loader))] == [signal.SIGINT]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])

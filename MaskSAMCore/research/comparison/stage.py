@@ -265,6 +265,8 @@ def main(arguments: list[str]) -> int:
         problem = "the memory is exhausted"
     except ImportError as error:
         problem = f"training needs '{error.name}': pip install masksam[train]"
+    except KeyboardInterrupt:
+        return 130  # The process that has started this one reports it.
     else:
         return 0
     write_record(job_file.with_suffix(".error"), {"error": problem})

@@ -45,7 +45,7 @@ from MaskSAMCore.training.devices import accelerator, precision
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.module import MaskSAMModule
 from MaskSAMCore.training.run_folder import RUN_FILE, best_dice
-from MaskSAMCore.training.trainer import build_trainer
+from MaskSAMCore.training.trainer import build_trainer, interruptible
 from MaskSAMCore.training.validation import Scores
 
 # Hyperparameters of every training. A learning rate of 2e-3 learned nothing.
@@ -67,8 +67,6 @@ _MOST_LABELS = 255
 # Seeds of the validation slices, and of the slices after each resumption.
 _VALIDATION_SEED, _RESTART = 500_000, 15_485_863
 _LOG_STEPS = 5
-# Ctrl-C ends a training like the signals of a scheduler: after the present step.
-_STOPPING_SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
 
 
 @dataclass(frozen=True)
@@ -194,14 +192,17 @@ def pretrain(options: PretrainOptions, report: Callable[[str], None] = print) ->
     )
     ellipse = validation.ellipse
     report(f"ellipses in the true boxes of the validation slices have Dice {ellipse:.4f}")
-    trainer = _trainer(options, record, validation, kind, report)
-    with warnings.catch_warnings():
+    early_stop = EarlyStop(options.stop_after)
+    trainer = _trainer(options, record, validation, kind, early_stop, report)
+    with warnings.catch_warnings(), interruptible():
         warnings.simplefilter("ignore")
         loader: DataLoader[Any] = DataLoader(slices, record.settings.batch)
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     best = max(best_dice(options.run), 0.0)
     if module.stopped:
         report(f"stopped at iteration {trainer.global_step}: continue with --resume")
+        if early_stop.interrupted:
+            raise KeyboardInterrupt
     else:
         report(f"best validation Dice {best:.4f}; weights and curves are in {options.run}")
     return best
@@ -298,6 +299,7 @@ def _trainer(
     record: PretrainRecord,
     validation: BoxValidation,
     kind: str,
+    early_stop: EarlyStop,
     report: Callable[[str], None],
 ) -> lightning.Trainer:
     settings = record.settings
@@ -307,7 +309,7 @@ def _trainer(
         options.run,
         [
             Budget(),
-            EarlyStop(options.stop_after, _STOPPING_SIGNALS),
+            early_stop,
             checkpoints,
             Validation(
                 settings.validation_share,
