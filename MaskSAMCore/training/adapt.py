@@ -21,7 +21,7 @@ from MaskSAMCore.data.dataset import LabelledCase
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.inference import MaskSegmenter
-from MaskSAMCore.io.files import made_folders, write_json
+from MaskSAMCore.io.files import atomic_folder, made_folders, write_json
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling.refined import Network as RefinedNetwork
 from MaskSAMCore.models import Bundle, open_model, save_bundle
@@ -123,8 +123,12 @@ def adapt(
     kept = not before or np.mean(list(after.values())) > np.mean(list(before.values()))
     if kept:
         samples = results_to_fit(task, learning, new, clock)
-        written = _save(task, learning, network, labels, before, after)
-        note = write_adapted_estimator(task, written, samples)
+        with (
+            made_folders([options.output.parent]),
+            atomic_folder(options.output, overwrite=False) as folder,
+        ):
+            written = _save(folder, task, learning, network, labels, before, after)
+            note = write_adapted_estimator(task, written, samples)
         if note:
             report(note)
     shutil.rmtree(work, ignore_errors=True)
@@ -226,6 +230,7 @@ def _means(scores: Mapping[str, Sequence[float]], names: Sequence[str]) -> dict[
 
 
 def _save(
+    folder: Path,
     task: Task,
     learning: Learning,
     network: RefinedNetwork,
@@ -233,7 +238,7 @@ def _save(
     before: Mapping[str, float],
     after: Mapping[str, float],
 ) -> Bundle:
-    """Write the new bundle."""
+    """Write the new bundle into an empty folder."""
     bundle, options = task.bundle, task.options
     facts = {
         "from": bundle.name,
@@ -254,7 +259,7 @@ def _save(
         # New classes take voxels from those within the skull, and may lie in it or outside.
         card.pop("intracranial", None)
     return save_bundle(
-        options.output,
+        folder,
         options.name,
         f"{options.name}: {bundle.name} adapted to {len(learning.train)} case(s)",
         own_weights(network),
@@ -264,6 +269,7 @@ def _save(
         bundle.largest_component,
         task.mirror,
         {**card, "adapted": facts},
+        overwrite=True,
         background_weight=bundle.background_weight,
         tta=bundle.tta,
     )

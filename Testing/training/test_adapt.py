@@ -453,6 +453,29 @@ def test_a_model_that_learned_small_images_does_not_warn_of_small_images(
     assert load_bundle(tmp_path / "ours").card["field_of_view_mm"] == [[0.0, 200.0]] * 3
 
 
+def test_a_learning_that_ends_before_its_estimator_leaves_no_bundle_and_is_continued(
+    base: Path, caps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rated = Path(shutil.copytree(base, tmp_path / "rated"))
+    write_estimator(rated, known_estimator([0.9, 0.6], 0.1, load_bundle(rated).weights_sha256))
+    chosen = options(rated, caps, tmp_path / "ours", holdout=0)
+    present: list[bool] = []
+
+    def end(*_arguments: object) -> str:
+        present.append(chosen.output.exists())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adaptation, "write_adapted_estimator", end)
+        with pytest.raises(KeyboardInterrupt):
+            run(chosen)
+    # A process that is killed here removes nothing.
+    assert present == [False] and not chosen.output.exists()
+    assert run(dataclasses.replace(chosen, resume=True)).kept
+    assert load_bundle(chosen.output).estimator is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "rated"]
+
+
 def test_a_damaged_estimator_does_not_hinder_learning(base: Path, caps: Path, tmp_path: Path):
     damaged = Path(shutil.copytree(base, tmp_path / "damaged"))
     (damaged / QUALITY).write_text("{}")
