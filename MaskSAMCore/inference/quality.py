@@ -30,6 +30,10 @@ _REASONS = {
         "the field of view is unusual: check that the image shows all structures, and not much more"
     ),
 }
+_POOR_MODEL = (
+    "those of usual images are doubtful with this model, too; check the segments, and let the model"
+    " learn from more cases"
+)
 # A class of which the plan's grid has no voxel cannot be estimated, and is tiny.
 _UNKNOWN = ExpectedDice(0.0, 0.0)
 
@@ -102,8 +106,12 @@ def _rated(estimator: DiceEstimator, features: ResultFeatures) -> Rating:
     found = [estimate.dice for estimate in classes if estimate is not None]
     if not found or (mean := sum(found) / len(found)) >= estimator.doubtful_below:
         return Rating(classes, features.weakest, ())
-    odd = estimator.oddities(features.classes, features.image)[:2]
-    reasons = "; ".join(_REASONS[name] for name in odd) or "look at the segments"
+    if estimator.usual_dice.mean() < estimator.doubtful_below:
+        # What is usual of poor results is no measure for an image.
+        reasons = _POOR_MODEL
+    else:
+        odd = estimator.oddities(features.classes, features.image)[:2]
+        reasons = "; ".join(_REASONS[name] for name in odd) or "look at the segments"
     doubt = f"This result is doubtful, with an expected Dice of {mean:.2f} in the mean: {reasons}."
     return Rating(classes, features.weakest, (doubt,))
 

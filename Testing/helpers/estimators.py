@@ -16,6 +16,7 @@ def known_estimator(
     weights_sha256: str = "",
     doubtful_below: float = 0.0,
     groups: tuple[FeatureGroup, ...] = (),
+    usual_dice: Sequence[float] | None = None,
 ) -> DiceEstimator:
     """Return an estimator whose results do not depend on the features.
 
@@ -25,15 +26,17 @@ def known_estimator(
         weights_sha256: SHA-256 of the weights.
         doubtful_below: mean expected Dice below which a result is doubtful.
         groups: features that tell what is odd.
+        usual_dice: Dice of each class on usual images, in the order of the expected Dice; None for
+            the expected Dice.
     """
     classes, count = len(dice), len(CLASS_FEATURES)
-    usual = np.asarray(dice, dtype=float)
+    usual = np.asarray(dice if usual_dice is None else usual_dice, dtype=float)
     # A chain of steps at each class's usual Dice, which is the last column of the rows.
     steps = np.unique(usual)
     width = row_width(count, len(IMAGE_FEATURES))
     columns = np.full((len(steps), 1), width - 1)
     thresholds = (steps - 1e-6)[:, None]
-    rise = np.diff(steps, prepend=0.0)
+    rise = np.diff(np.unique(dice), prepend=0.0)
     values = np.column_stack([np.zeros(len(steps)), rise])
     trees = TreeSum(0.0, columns, thresholds, values)
     return DiceEstimator(

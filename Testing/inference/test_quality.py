@@ -74,13 +74,14 @@ def test_a_class_that_a_box_of_the_user_decides_has_no_estimate(overwrite: bool)
 def test_a_doubtful_result_has_one_note_that_names_what_is_odd():
     position = CLASS_FEATURES.index("position_depth")
     group = FeatureGroup("orientation", (position,), (), 1e-6)
-    estimator = known_estimator([0.4, 0.2], doubtful_below=0.5, groups=(group,))
+    usual = (0.9, 0.8)
+    estimator = known_estimator([0.4, 0.2], 0.1, "", 0.5, (group,), usual)
     notes = rated_segmenter(estimator).segment(volume_of(two_blobs())).notes
     assert len(notes) == 1
     assert "0.30" in notes[0]
     assert "orientation" in notes[0]
     other = FeatureGroup("modality", (CLASS_FEATURES.index("intensity"),), (), 1e-6)
-    both = known_estimator([0.4, 0.2], doubtful_below=0.5, groups=(group, other))
+    both = known_estimator([0.4, 0.2], 0.1, "", 0.5, (group, other), usual)
     (note,) = rated_segmenter(both).segment(volume_of(two_blobs())).notes
     assert "orientation" in note
     assert "modality" in note
@@ -91,7 +92,7 @@ def test_a_doubtful_result_has_one_note_that_names_what_is_odd():
 def test_a_doubt_names_the_two_most_unusual_groups():
     limits = {"orientation": 1.0, "modality": 0.5, "field of view": 0.8}
     groups = tuple(FeatureGroup(name, (0,), (), limit) for name, limit in limits.items())
-    estimator = known_estimator([0.6, 0.4], doubtful_below=0.51, groups=groups)
+    estimator = known_estimator([0.6, 0.4], 0.1, "", 0.51, groups, (0.9, 0.8))
 
     def doubts(distance: float, estimator: DiceEstimator = estimator) -> tuple[str, ...]:
         classes = np.full(estimator.class_centre.shape, distance)

@@ -13,6 +13,7 @@ from MaskSAMCore.data.dataset import Dataset, examine_dataset
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.inference import Segmenter
+from MaskSAMCore.inference.quality import rate
 from MaskSAMCore.io import read_volume
 from MaskSAMCore.models.expected_dice import DiceEstimator
 from MaskSAMCore.quality import bundles
@@ -91,6 +92,18 @@ def test_an_estimator_is_the_same_whatever_the_order_of_its_file(estimator):
         assert one is not None
         assert other is not None
         assert (one.dice, one.low) == pytest.approx((other.dice, other.low), abs=1e-4)
+
+
+def test_a_doubt_about_a_model_whose_usual_results_are_poor_does_not_blame_the_image(estimator):
+    def doubts(estimator: DiceEstimator) -> list[str]:
+        results = samples_of_known_dice(100, seed=9)
+        return [doubt for one in results for doubt in rate(estimator, one.features).doubts]
+
+    poor = [replace(one, dice=0.4 * one.dice) for one in samples_of_known_dice(120)]
+    found = doubts(fit_estimator(poor, "sha", {}))
+    assert len(found) == 100
+    assert all("more cases" in doubt and "in the file" not in doubt for doubt in found)
+    assert doubts(estimator) and not any("more cases" in doubt for doubt in doubts(estimator))
 
 
 def test_a_class_that_is_never_found_does_not_prevent_a_fit():
