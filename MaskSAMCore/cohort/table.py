@@ -1,7 +1,8 @@
 """Table of a run, ``cases.csv``, with a row for each case.
 
 Rows are appended and reach the disk one by one, so that a run that is killed loses none. A row cut
-by the end of a run is left out when the table is read again.
+by the end of a run is left out when the table is read again. Rows of another run that writes to the
+same table at the same time stay.
 """
 
 from __future__ import annotations
@@ -69,25 +70,23 @@ class CaseTable:
         self.rows: dict[str, Row] = {}
         self._volumes: dict[str, list[StructureVolume]] = {}
         self._lock = Lock()
+        self._whole, self._shard = path, shard
         self._rated = rated
         self._cases = set(map(visible, cases))
         self._classes = list(dict.fromkeys(map(visible, class_names)))
         self._intracranial = list(dict.fromkeys(map(visible, intracranial)))
-        if path is None:
-            return
-        earlier = read_rows(path)
-        if shard is not None:
-            earlier = {name: row for name, row in earlier.items() if name in self._cases}
-        self.rows = earlier
+        self._take_over()
 
     def __enter__(self) -> CaseTable:
         """Write the rows of earlier runs, with all columns, to which rows are appended."""
-        self._rewrite()
+        with self._lock:
+            self._rewrite()
         return self
 
     def __exit__(self, *error: object) -> None:
         """Keep one row of each case, in the order of their names."""
-        self._rewrite()
+        with self._lock:
+            self._rewrite()
 
     def row(self, case: str) -> Row | None:
         """Return the latest row of a case; None if there is none."""
@@ -103,8 +102,13 @@ class CaseTable:
         with self._lock:
             self.rows[row["case"]] = row
             self._volumes[row["case"]] = list(record.volumes)
-            if self.path is not None:
+            if self.path is None:
+                return
+            if _first_line(self.path) == _lines([], self._columns, heading=True):
                 _append(self.path, _lines([row], self._columns, heading=False))
+            else:
+                # Another run has written the table with other columns, or has removed it.
+                self._rewrite()
 
     def volumes(self) -> dict[str, list[StructureVolume]]:
         """Return the volumes of the classes that were found by case, of segmented cases of the run.
@@ -160,21 +164,31 @@ class CaseTable:
                 row.update(zip(_WORST, texts, strict=True))
         return {column: visible(value) for column, value in row.items()}
 
+    def _take_over(self) -> None:
+        """Take over the rows in the files of the table, but those that this run has added."""
+        if self._whole is None:
+            return
+        written = read_rows(self._whole)
+        if self._shard is not None:
+            written = {name: row for name, row in written.items() if name in self._cases}
+        self.rows = {**written, **{name: self.rows[name] for name in self._volumes}}
+
     def _rewrite(self) -> None:
-        with self._lock:
-            self.rows = dict(sorted(self.rows.items()))
-            if self.path is None:
-                return
-            # Another model may have written rows with other classes.
-            known = {column for row in self.rows.values() for column in row}
-            self._rated = self._rated or bool(known & {*_WORST})
-            shared = sorted(c[: -len(_SHARE)] for c in known if c.endswith(_SHARE))
-            self._intracranial += [name for name in shared if name not in self._intracranial]
-            more = sorted(known - {*self._columns})
-            self._classes += [c[: -len(_VOLUME)] for c in more if c.endswith(_VOLUME)]
-            text = _lines(self.rows.values(), self._columns, heading=True)
-            # Without a byte order mark, Excel reads text beyond ASCII in another encoding.
-            write_text(self.path, text if text.isascii() else _BYTE_ORDER_MARK + text)
+        """Write all rows anew, with those that another run has added meanwhile."""
+        self._take_over()
+        self.rows = dict(sorted(self.rows.items()))
+        if self.path is None:
+            return
+        # Another model may have written rows with other classes.
+        known = {column for row in self.rows.values() for column in row}
+        self._rated = self._rated or bool(known & {*_WORST})
+        shared = sorted(c[: -len(_SHARE)] for c in known if c.endswith(_SHARE))
+        self._intracranial += [name for name in shared if name not in self._intracranial]
+        more = sorted(known - {*self._columns})
+        self._classes += [c[: -len(_VOLUME)] for c in more if c.endswith(_VOLUME)]
+        text = _lines(self.rows.values(), self._columns, heading=True)
+        # Without a byte order mark, Excel reads text beyond ASCII in another encoding.
+        write_text(self.path, text if text.isascii() else _BYTE_ORDER_MARK + text)
 
 
 def read_rows(path: Path) -> dict[str, Row]:
@@ -224,6 +238,15 @@ def _lines(rows: Iterable[Row], columns: Sequence[str], heading: bool) -> str:
         writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _first_line(path: Path) -> str:
+    """Return the first line of a table; empty if it cannot be read."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return stream.readline()
+    except (OSError, UnicodeError):
+        return ""
 
 
 def _append(path: Path, line: str) -> None:

@@ -173,3 +173,28 @@ def test_a_file_that_is_no_table_of_cases_is_kept(content: bytes, tmp_path: Path
     with pytest.raises(MaskSAMError, match="no table of cases"):
         CaseTable(path, CLASSES)
     assert path.read_bytes() == content
+
+
+def test_two_runs_at_the_same_time_keep_the_rows_of_both(tmp_path: Path):
+    path = tmp_path / "cases.csv"
+    right = StructureVolume("right eye", 0.5, 3.0, None)
+    with CaseTable(path, CLASSES, cases=["a", "b"]) as first:
+        first.add(record("a", volumes=(LEFT,)))
+        # Another model, whose columns have another order.
+        with CaseTable(path, CLASSES[::-1], cases=["c", "d"]) as second:
+            second.add(record("c", volumes=(right,)))
+            first.add(record("b", volumes=(LEFT,)))
+            second.add(record("d", "failed", reason="damaged"))
+            killed = rows_of(path)
+        assert rows_of(path).keys() == {*"abcd"}
+    rows = rows_of(path)
+    assert rows == killed
+    volumes = {name: (row["left eye (ml)"], row["right eye (ml)"]) for name, row in rows.items()}
+    left, right_only = ("6.250000", "0"), ("0", "3.000000")
+    assert volumes == {"a": left, "b": left, "c": right_only, "d": ("", "")}
+    assert rows["d"]["reason"] == "damaged"
+    with CaseTable(tmp_path / "new.csv", CLASSES) as table:
+        path = tmp_path / "new.csv"
+        path.unlink()  # another run has ended
+        table.add(record("e"))
+        assert rows_of(path).keys() == {"e"}
