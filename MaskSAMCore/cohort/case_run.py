@@ -182,16 +182,17 @@ class CaseRun:
             io.write_probabilities(
                 result.probabilities, result.volume, case.probabilities, overwrite=overwrite
             )
-        if self._settings.pictures:
-            picture = thumbnail(result.volume, result.labelmap, result.labels)
-            write_bytes(case.picture, picture)
-        # The labelmap comes last: a case is complete where it exists.
+        # The labelmap follows: a case is complete where it exists.
         if self._source is None:
             io.write_labelmap(
                 result.labelmap, result.volume, case.output, result.labels, overwrite=overwrite
             )
         else:
             self._write_dicom(result, self._source)
+        if self._settings.pictures:
+            # A report takes a picture that is older than the labelmap for that of another result.
+            picture = thumbnail(result.volume, result.labelmap, result.labels)
+            write_bytes(case.picture, picture)
         self._record = replace(self._record, status="done")
 
     def _write_dicom(self, result: Segmentation, source: DicomSource) -> None:

@@ -105,6 +105,14 @@ def run(
     return watcher
 
 
+def test_a_picture_is_as_new_as_its_labelmap(
+    images: Path, tmp_path: Path, segmenter: MaskSegmenter
+):
+    run(images, tmp_path / "out", segmenter, settings=CaseSettings(pictures=True))
+    for case in cases_of(images, tmp_path / "out"):
+        assert case.picture.stat().st_mtime_ns >= case.output.stat().st_mtime_ns
+
+
 def test_bad_files_are_told_and_the_others_are_segmented(
     images: Path, tmp_path: Path, segmenter: MaskSegmenter
 ):

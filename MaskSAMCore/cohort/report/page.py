@@ -130,8 +130,8 @@ def write_report(
     """Write the page, complete or not at all.
 
     Failures come first, then cases with the lowest expected Dice or, without it, the strongest
-    outliers in volume. Pictures are those that the run has written; others are drawn from the
-    images and labelmaps.
+    outliers in volume. Pictures are those that the run has written; others, and those of labelmaps
+    that were changed since, are drawn from the images and labelmaps.
 
     Args:
         path: HTML file to write.
@@ -285,14 +285,22 @@ def _pictures(
             return ""
         output = find_output(outputs[0], folder)
         written = picture_of(output)
-        if written.is_file():
-            content = written.read_bytes()
-        else:
-            content = draw_picture(paths_of(row["input"])[:1], output, labels)
+        content = written.read_bytes() if written.is_file() else b""
+        if not _is_newer(written, output):
+            # The labelmap was segmented anew or corrected since.
+            content = draw_picture(paths_of(row["input"])[:1], output, labels) or content
         return base64.b64encode(content).decode()
 
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(picture, cases))
+
+
+def _is_newer(picture: Path, output: Path) -> bool:
+    """Return whether a picture exists that was written after the labelmap."""
+    try:
+        return picture.stat().st_mtime_ns >= output.stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 def _colors(classes: Sequence[ClassVolumes], labels: Sequence[Label]) -> list[str]:

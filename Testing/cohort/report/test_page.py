@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -279,6 +281,30 @@ def test_names_cannot_leave_their_place_in_the_page(tmp_path: Path, monkeypatch)
     links = re.findall('href="([^"]*)"', text)
     assert "./in/javascript%3Aalert%281%29%27%3Cscript%3E%26%22.nii.gz" in links
     assert all(link.startswith(("./", "#")) for link in links)
+
+
+def test_a_picture_that_is_older_than_the_labelmap_is_drawn_anew(tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    write_files(tmp_path, ["a"])
+    output, picture = (tmp_path / "out" / name for name in ("a.nii.gz", "a_picture.webp"))
+    picture.write_bytes(b"a picture of another result")
+    code = base64.b64encode(picture.read_bytes()).decode()
+    with CaseTable(None, ["Big"]) as table:
+        table.add(record("a", tmp_path))
+
+    def shows_the_file(age: int) -> bool:
+        written = output.stat().st_mtime_ns
+        os.utime(picture, ns=(written - age, written - age))
+        write_report(tmp_path / "report.html", table.rows, tmp_path, LABELS, overwrite=True)
+        page = (tmp_path / "report.html").read_text("utf-8")
+        assert "data:image/webp" in page
+        return code in page
+
+    assert shows_the_file(0) and shows_the_file(-(10**9))
+    assert not shows_the_file(10**9)
+    # Without the image there is no better one.
+    (tmp_path / "in" / "a.nii.gz").unlink()
+    assert shows_the_file(10**9)
 
 
 def test_tables_of_shards_make_one_report(tmp_path: Path):
