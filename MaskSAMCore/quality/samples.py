@@ -22,7 +22,7 @@ from MaskSAMCore.data import Plan
 from MaskSAMCore.data.dataset import Dataset, LabelledCase, load_cases
 from MaskSAMCore.data.label_scheme import LabelScheme
 from MaskSAMCore.data.synthesis.generator import ImageGenerator, SynthesisRanges
-from MaskSAMCore.data.synthesis.labelmap import Labelmap
+from MaskSAMCore.data.synthesis.labelmap import Labelmap, bounds_of
 from MaskSAMCore.data.synthesis.random_source import RandomSource
 from MaskSAMCore.data.synthesis.windows import lateral_axis
 from MaskSAMCore.errors import MaskSAMError
@@ -101,8 +101,7 @@ class SynthesizedCases:
     def case(self, name: str, rng: np.random.Generator) -> LabelledCase:
         """Return a new image of a case."""
         plan, labelmap = self._plan, self._labelmaps[name]
-        inside = np.argwhere(self._scheme.classes_of(labelmap.indices.numpy()) > 0)
-        low, high = inside.min(0), inside.max(0) + 1
+        low, high = bounds_of(self._scheme.classes_of(labelmap.indices.numpy()) > 0)
         mm = np.asarray(labelmap.spacing)
         wanted = np.ceil((high - low) * mm / plan.spacing)
         window = np.asarray(plan.window)

@@ -7,10 +7,15 @@ import json
 import numpy as np
 import pytest
 
+from MaskSAMCore.data import ChannelNormalization, Plan
+from MaskSAMCore.data.dataset import LabelledCase
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.quality.corruptions import FITTED
-from MaskSAMCore.quality.samples import RecordedCases, Sampler, collect_samples
+from MaskSAMCore.quality.samples import RecordedCases, Sampler, SynthesizedCases, collect_samples
+from Testing.data.synthesis.helpers import label_indices, label_scheme
+from Testing.helpers.labelled_heads import head
 from Testing.helpers.threshold_model import LABELS, ThresholdModel, plan_for, two_blobs, volume_of
 from Testing.quality.helpers import labelled_case
 
@@ -68,3 +73,34 @@ def test_a_file_of_another_model_or_kind_is_refused(tmp_path):
     file.write_bytes(b"\xff\xfe no text\n")
     with pytest.raises(MaskSAMError, match="damaged"):
         collect_samples(sampler_of(), 1, file, {"model": "a"})
+
+
+def synthesized(values: np.ndarray, plan: Plan) -> LabelledCase:
+    """Return an image of label values whose axes run towards superior, anterior and right."""
+    volume = Volume(label_indices(values), np.diag([1.0, 1.0, 1.0, 1.0]))
+    case = LabelledCase("head", (volume,), np.zeros(volume.shape, np.uint8))
+    return SynthesizedCases([case], label_scheme(), plan).case("head", np.random.default_rng(1))
+
+
+@pytest.mark.parametrize("orientation", ["SAR", "LIP", "PSL"])
+def test_a_synthesised_image_shows_the_structures_where_they_are(orientation: str):
+    spacing = dict(zip(orientation, (2.0, 1.5, 1.0), strict=True))
+    plan = Plan(orientation, (2.0, 1.5, 1.0), (8, 12, 12), (ChannelNormalization(),), ("MR",))
+    case = synthesized(head(), plan)
+    (image,) = case.channels
+    by_axis = [
+        next(mm for code, mm in spacing.items() if code in axis) for axis in ("RL", "AP", "SI")
+    ]
+    assert image.spacing == pytest.approx(by_axis) and (np.diag(image.ijk_to_ras) > 0).all()
+    left, middle, right = (np.argwhere(case.labelmap == value).mean(0)[2] for value in (1, 2, 3))
+    assert left < middle < right
+    # The image is of the same place.
+    inside, outside = case.labelmap > 0, case.labelmap == 0
+    assert abs(image.array[inside].mean() - image.array[outside].mean()) > 0.5
+
+
+def test_a_labelmap_without_the_structures_gives_an_image_without_them():
+    skin = np.where(head() == 90, 90, 0)
+    plan = Plan("SAR", (2.0, 2.0, 2.0), (8, 8, 8), (ChannelNormalization(),), ("MR",))
+    case = synthesized(skin, plan)
+    assert np.isfinite(case.channels[0].array).all() and not case.labelmap.any()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from MaskSAMCore.geometry import Volume, apply_axes, axis_mapping
@@ -32,10 +33,7 @@ class Labelmap:
         """
         axes, flips = axis_mapping(volume.ijk_to_ras, orientation)
         indices = apply_axes(volume.array, axes, flips)
-        inside = np.argwhere(indices > 0) if indices.any() else np.zeros((1, 3), int)
-        cropped = tuple(
-            slice(low, high + 1) for low, high in zip(inside.min(0), inside.max(0), strict=True)
-        )
+        cropped = tuple(map(slice, *bounds_of(indices > 0)))
         framed = np.pad(indices[cropped].astype(np.uint8), 1)
         d, r, c = (volume.spacing[2 - axis] for axis in axes)
         return cls(torch.from_numpy(framed), (d, r, c))
@@ -49,3 +47,16 @@ class Labelmap:
         """Size along D, R, C in mm."""
         d, r, c = (n * mm for n, mm in zip(self.indices.shape, self.spacing, strict=True))
         return d, r, c
+
+
+def bounds_of(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the first voxel of a mask along each axis, and the one after its last; an empty mask
+    has the bounds of its array.
+
+    Args:
+        mask: bool (D, R, C).
+    """
+    if not mask.any():
+        return np.zeros(3, np.intp), np.array(mask.shape)
+    lines = [np.flatnonzero(mask.any(axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    return np.array([line[0] for line in lines]), np.array([line[-1] + 1 for line in lines])

@@ -17,7 +17,7 @@ from MaskSAMCore.data.dataset import LabelledCase
 from MaskSAMCore.data.label_scheme import LabelScheme
 from MaskSAMCore.data.planning import Plan
 from MaskSAMCore.data.synthesis.generator import ImageGenerator, SynthesisRanges
-from MaskSAMCore.data.synthesis.labelmap import Labelmap
+from MaskSAMCore.data.synthesis.labelmap import Labelmap, bounds_of
 from MaskSAMCore.data.synthesis.random_source import RandomSource
 from MaskSAMCore.data.window_numbers import WindowNumbers, window_seed
 from MaskSAMCore.data.windows import (
@@ -173,8 +173,7 @@ def synthesized_case(
     """
     orientation = "SAR"
     volume = case.channels[0]
-    inside = np.argwhere(volume.array > 0)
-    low, high = inside.min(0), inside.max(0) + 1
+    low, high = bounds_of(volume.array > 0)
     i0, j0, k0 = (float(v) for v in low[::-1] - _MARGIN)
     i1, j1, k1 = (float(v) for v in high[::-1] + _MARGIN)
     box = Box("", (i0, j0, k0), (i1, j1, k1)).clipped(volume.shape)

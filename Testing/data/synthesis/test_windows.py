@@ -94,3 +94,14 @@ def test_a_validation_image_fits_its_labelmap_in_any_orientation(code: str):
     assert explained_variance(image.array, volume.array[inside]) > 0.85
     again = synthesized_case(case, scheme, 4, ranges)
     np.testing.assert_array_equal(again.channels[0].array, image.array)
+
+
+def test_a_labelmap_of_background_alone_gives_an_image_and_windows(tmp_path: Path):
+    scheme = label_scheme()
+    empty = Volume(np.zeros((9, 10, 11), np.uint8), np.diag([1.0, 1.0, 2.0, 1.0]))
+    case = LabelledCase("empty", (empty,), np.zeros(empty.shape, np.uint8))
+    made = synthesized_case(case, scheme, 0)
+    assert made.channels[0].same_grid(empty) and np.isfinite(made.channels[0].array).all()
+    labelmaps = [IndexedLabelmap.from_case(case, scheme, "SAR")]
+    for image, classes in islice(SynthesizedWindows(labelmaps, scheme, PLAN, 0.7, 0), 3):
+        assert torch.isfinite(image).all() and not classes.any()
