@@ -149,7 +149,12 @@ def _run_pip(arguments: list[str]) -> str:
     """Run pip in a process of its own, and return what it printed."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            [worker_python(), "-m", "pip", *arguments], stdout=output, stderr=subprocess.STDOUT
+            [worker_python(), "-m", "pip", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Windows would open a console, which ends pip where the user closes it.
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
         while process.poll() is None:
             slicer.app.processEvents()

@@ -147,6 +147,7 @@ class Learning:
         self.error: WorkerError | None = None
         self._callbacks = callbacks or LearningCallbacks()
         self._client: WorkerClient | None = None
+        self._params: AdaptParams | None = None
 
     @property
     def finished(self) -> bool:
@@ -164,6 +165,16 @@ class Learning:
         cases = [corrected_case(nodes, request.model.labels) for nodes in request.corrections]
         self.request = replace(request, corrections=())
         self._client = client
+        # The model may be removed while the corrections are kept; the worker then says so.
+        self._params = AdaptParams(
+            str(find(request.model.name).folder),
+            str(request.folder.absolute()),
+            str(output_of(request.name).absolute()),
+            request.name,
+            request.minutes,
+            request.device,
+            request.resume,
+        )
         if cases:
             self.job = client.keep_corrections(
                 cases,
@@ -181,17 +192,8 @@ class Learning:
         self._learn()
 
     def _learn(self) -> None:
-        request = self.request
         self.job = self._client.adapt(
-            AdaptParams(
-                str(find(request.model.name).folder),
-                str(request.folder.absolute()),
-                str(output_of(request.name).absolute()),
-                request.name,
-                request.minutes,
-                request.device,
-                request.resume,
-            ),
+            self._params,
             on_progress=self._callbacks.on_progress,
             on_done=self._finish,
             on_error=self._fail,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,21 @@ def test_a_worker_that_fails_is_an_error_and_the_next_one_goes_on(learning, scen
     with pytest.raises(RuntimeError, match="what was learnt until the last save"):
         learning.adapt([pair()], **arguments)
     assert learning.adapt([], resume=True, **arguments) == "new"
+
+
+def test_a_model_that_is_removed_while_corrections_are_kept_is_an_error(
+    learning, scene, tmp_path, learnt_models
+):
+    shutil.copytree(learnt_models / "threshold", learnt_models / "removed")
+    described = learnt_models / "removed" / "masksam.json"
+    described.write_text(json.dumps({**json.loads(described.read_text()), "name": "removed"}))
+
+    def remove(*_report):
+        shutil.rmtree(learnt_models / "removed", ignore_errors=True)
+
+    with pytest.raises(RuntimeError, match="removed"):
+        learning.adapt([pair()], model="removed", folder=tmp_path / "kept", progress=remove)
+    assert not learning.busy
 
 
 def test_a_failing_progress_function_ends_the_learning(learning, scene, tmp_path):
