@@ -12,8 +12,10 @@ from MaskSAMCore.data.dataset import Dataset
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.inference.quality import checked_estimator, refined_indices
+from MaskSAMCore.io.files import temporary_folder
 from MaskSAMCore.models import Bundle, open_model
 from MaskSAMCore.models.expected_dice import (
+    QUALITY,
     DiceEstimator,
     RefinedEstimator,
     read_estimator,
@@ -21,7 +23,7 @@ from MaskSAMCore.models.expected_dice import (
 )
 from MaskSAMCore.quality.corruptions import FITTED, Corruption
 from MaskSAMCore.quality.evaluate import QualityMeasures, measure
-from MaskSAMCore.quality.fit import fit_estimator
+from MaskSAMCore.quality.fit import check_possible, fit_estimator
 from MaskSAMCore.quality.samples import (
     Sample,
     Sampler,
@@ -77,11 +79,15 @@ def fit_bundle(
         The file, and the estimator.
 
     Raises:
-        MaskSAMError: the model or the cases cannot be used, or the results are too few.
+        MaskSAMError: the model or the cases cannot be used, the results are too few, or the folder
+            cannot be written to.
     """
     if Path(model).is_file():
         raise MaskSAMError(f"{model} is an archive: unpack it, or add it with masksam models add")
+    check_possible(request.count, len({*request.names}))
     bundle, sam_checkpoint = open_model(model, with_estimator=False)
+    with temporary_folder(bundle.folder / QUALITY):
+        pass  # the folder can be written to
     refined = refined_indices(bundle.config)
     known = _shown(bundle, request.dataset)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -106,11 +107,7 @@ def fit_estimator(
     """
     rated = [sample for sample in samples if _has_rows(sample)]
     cases = sorted({sample.case for sample in rated})
-    if len(rated) < FEWEST_SAMPLES or len(cases) < 2:
-        raise MaskSAMError(
-            f"{len(rated)} results of {len(cases)} cases with a class that was found are too few"
-            f" for an estimator of the Dice: it needs {FEWEST_SAMPLES} results of two cases"
-        )
+    check_possible(len(rated), len(cases))
     estimator = _untrained(rated, weights_sha256, facts)
     rows = _rows(estimator, samples)
     rows.inputs[:, _columns_of_the_view()] = 0  # no tree looks at what is always equal
@@ -126,6 +123,27 @@ def fit_estimator(
         doubtful_below=_threshold(samples, rows, expected),
     )
     return replace(estimator, groups=_groups(estimator, samples))
+
+
+def check_possible(results: int, cases: int) -> None:
+    """Check that an estimator can be fitted to results, which take long to make.
+
+    Args:
+        results: number of results in which a class is found.
+        cases: number of cases that they show.
+
+    Raises:
+        MaskSAMError: there are too few, or scikit-learn is not installed.
+    """
+    if results < FEWEST_SAMPLES or cases < 2:
+        raise MaskSAMError(
+            f"{results} results of {cases} cases with a class that was found are too few for an"
+            f" estimator of the Dice: it needs {FEWEST_SAMPLES} results of two cases"
+        )
+    if find_spec("sklearn") is None:
+        raise MaskSAMError(
+            "an estimator of the Dice is fitted with scikit-learn: pip install 'masksam[train]'"
+        )
 
 
 def _has_rows(sample: Sample) -> bool:
@@ -283,16 +301,9 @@ def _fit_trees(inputs: NDArray[np.float64], target: NDArray[np.float64]) -> Tree
     Args:
         inputs: (rows, columns).
         target: (rows,).
-
-    Raises:
-        MaskSAMError: scikit-learn is not installed.
     """
-    try:
-        from sklearn.ensemble import GradientBoostingRegressor
-    except ImportError as error:
-        raise MaskSAMError(
-            "an estimator of the Dice is fitted with scikit-learn: pip install masksam[train]"
-        ) from error
+    from sklearn.ensemble import GradientBoostingRegressor
+
     model = GradientBoostingRegressor(
         n_estimators=_TREES,
         max_depth=_DEPTH,

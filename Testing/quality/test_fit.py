@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from MaskSAMCore.inference import Segmenter
 from MaskSAMCore.inference.quality import rate
 from MaskSAMCore.io import read_volume
 from MaskSAMCore.models.expected_dice import DiceEstimator
-from MaskSAMCore.quality import bundles
+from MaskSAMCore.quality import bundles, fit
 from MaskSAMCore.quality.bundles import SampleRequest, fit_bundle
 from MaskSAMCore.quality.evaluate import draw_scatter, measure
 from MaskSAMCore.quality.fit import fit_estimator
@@ -210,6 +213,26 @@ def test_a_model_whose_classes_were_all_learned_in_an_adaptation_is_refused(tmp_
     dataset, _ = examine_dataset(write_dataset(tmp_path / "data", 2))
     with pytest.raises(MaskSAMError, match="nothing to fit"):
         fit_bundle(model, request_for(dataset), "cpu")
+
+
+@pytest.mark.parametrize("case", ["results", "cases", "scikit-learn", "cannot write"])
+def test_what_a_fit_lacks_is_told_before_results_are_made(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = small_bundle(tmp_path / "small")
+    request = request_for(examine_dataset(write_dataset(tmp_path / "data", 2))[0])
+    if case == "results":
+        request = replace(request, count=19)
+    if case == "cases":
+        request = replace(request, names=request.names[:1])
+    if case == "scikit-learn":
+        monkeypatch.setattr(fit, "find_spec", lambda _name: None)
+    if case == "cannot write":
+        error = PermissionError(errno.EACCES, "Permission denied")
+        monkeypatch.setattr(tempfile, "TemporaryDirectory", Mock(side_effect=error))
+    monkeypatch.setattr(bundles, "make_samples", Mock(side_effect=AssertionError))
+    with pytest.raises(MaskSAMError, match=f"{case}.* too few|{case}"):
+        fit_bundle(model, request, "cpu")
 
 
 @pytest.mark.parametrize(("count", "cases"), [(10, 5), (60, 1)])
