@@ -21,9 +21,9 @@ from MaskSAMCore.cohort.run import remaining_cases, run_cases
 from MaskSAMCore.cohort.table import CaseTable
 from MaskSAMCore.cohort.warm_model import WarmModel
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import RasBox
+from MaskSAMCore.geometry import Box, RasBox, box_in_space
 from MaskSAMCore.inference import DeviceChoice, MaskSegmenter
-from MaskSAMCore.io import read_volume, write_labelmap
+from MaskSAMCore.io import read_volume, write_labelmap, write_volume
 from Testing.cohort.bad_files import write_bad_files
 from Testing.cohort.helpers import (
     assert_equal_labelmaps,
@@ -31,7 +31,7 @@ from Testing.cohort.helpers import (
     rows_of,
     write_cases,
 )
-from Testing.helpers.threshold_model import LABELS, threshold_segmenter
+from Testing.helpers.threshold_model import LABELS, threshold_segmenter, two_blobs, volume_of
 from Testing.helpers.time_limits import LONG
 
 NAMES = ("a", "b", "site/a", "site/c", "d")
@@ -274,6 +274,37 @@ def test_an_roi_and_boxes_are_placed_on_each_grid(
     inside = np.argwhere(read_volume(case.output).array > 0)
     assert len(inside)
     assert (np.abs(inside[:, ::-1] - [11, 8, 5]) <= 2).all()
+
+
+def test_classes_with_boxes_take_voxels_from_others_only_where_that_is_wanted(
+    tmp_path: Path, segmenter: MaskSegmenter
+):
+    (tmp_path / "in").mkdir()
+    unsure = np.where(two_blobs() == 2, np.float32(1.6), two_blobs())
+    write_volume(volume_of(unsure), tmp_path / "in" / "a.nii.gz")
+    (case, *_) = cases_of(tmp_path / "in", tmp_path / "out")
+    volume = read_volume(case.paths[0])
+    boxes = [Box("Anterior", (0, 0, 0), (23, 17, 11))]
+    found = []
+    for wanted in (False, True):
+        settings = CaseSettings(
+            boxes=tuple(box_in_space(box, volume) for box in boxes),
+            boxes_overwrite=wanted,
+            overwrite=True,
+        )
+        assert run_case(segmenter, case, settings).status == "done"
+        found.append(read_volume(case.output).array)
+        expected = segmenter.segment(volume, boxes=boxes, overwrite=wanted)
+        np.testing.assert_array_equal(found[-1], expected.labelmap)
+    assert not np.array_equal(*found)
+
+
+def test_doubts_in_the_files_of_a_case_are_noted(
+    images: Path, tmp_path: Path, segmenter: MaskSegmenter
+):
+    (case, *_) = cases_of(images, tmp_path / "out")
+    record = run_case(segmenter, replace(case, notes=("it may lack slices",)), CaseSettings())
+    assert record.notes == ("it may lack slices",)
 
 
 def test_what_an_earlier_run_did_not_survive_comes_last(images: Path, tmp_path: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from Testing.helpers.paths import KNOWN_WORKER, ROOT
 from Testing.helpers.threshold_model import OBLIQUE, threshold_segmenter, two_blobs, volume_of
 from Testing.helpers.worker_tools import (
     MATRIX,
+    SegmentRequest,
     WorkerClient,
     end_of,
     known_model,
@@ -93,6 +95,18 @@ def test_a_changed_volume_or_a_closed_session_is_segmented_anew_with_a_note(know
     assert lost(run(known, threshold, changed, session="gone", boxes=[BOX], resume=True))
     known.close_session("gone")
     assert lost(run(known, threshold, changed, session="gone", boxes=[BOX], resume=True))
+
+
+def test_other_mirroring_or_another_modality_is_a_session_of_its_own(known, threshold):
+    image = volume_of(two_blobs(), MATRIX)
+    first = SegmentRequest([image], str(threshold), session="one", resume=True)
+    known.wait(known.segment(first))
+    mirrored = replace(first, tta="mirror")
+    assert lost(known.wait(known.segment(mirrored)))
+    assert not lost(known.wait(known.segment(mirrored)))
+    of_ct = replace(mirrored, volumes=[replace(image, modality="CT")])
+    assert lost(known.wait(known.segment(of_ct)))
+    assert not lost(known.wait(known.segment(of_ct)))
 
 
 def test_the_oldest_of_many_sessions_is_closed(known, threshold):

@@ -25,6 +25,11 @@ def test_equal_values_are_no_outliers_but_the_one_that_differs_is(values: list, 
     assert (np.abs(robust_scores(values)) > OUTLIER).sum() == marked
 
 
+def test_where_most_values_are_equal_scores_follow_from_the_mean_deviation():
+    scores = robust_scores([4.0] * 9 + [14.0])
+    np.testing.assert_allclose(scores, [0.0] * 9 + [10 / 1.2533], rtol=1e-3)
+
+
 def test_a_class_that_a_case_lacks_counts_as_no_volume_and_few_cases_have_no_scores():
     cases = {f"c{n}": {"a": 10 + n / 10, "b": 1.0} for n in range(FEWEST_VALUES)}
     cases["lost"] = {"a": 0.0}
