@@ -432,7 +432,8 @@ def _check_kept(
     Choices that the user has not made are left to the run.
 
     Raises:
-        MaskSAMError: a choice is another one than that of the run.
+        MaskSAMError: a choice is another one than that of the run, or a file with targets or splits
+            has problems.
     """
     if options.preset is not None:
         own = record.preset, record.facts.get("recipe", "ours")
@@ -451,13 +452,19 @@ def _check_kept(
         for name, value in settings_changes.items()
         if getattr(settings, name) != value
     ]
-    if options.targets is not None or options.splits is not None:
+    if options.targets is not None:
         dataset, problems = examine_dataset(options.dataset, options.targets)
-        description = None if dataset.scheme is None else dataset.scheme.description
-        if not problems and options.targets and description != record.label_description:
+        if problems:
+            raise MaskSAMError("; ".join(problems))
+        if dataset.scheme is None or dataset.scheme.description != record.label_description:
             others.append("--targets")
-        split, problems = find_split(dataset, options.splits, options.fold)
-        if problems or split != record.split:
+    if options.splits is not None:
+        dataset, _ = examine_dataset(options.dataset, record.label_description)
+        fold = record.facts.get("fold")
+        split, problems = find_split(dataset, options.splits, None if fold is None else Fold(fold))
+        if problems:
+            raise MaskSAMError("; ".join(problems))
+        if split != record.split:
             others.append("--splits")
     if others:
         raise MaskSAMError(

@@ -14,6 +14,7 @@ import torch
 
 from MaskSAMCore.cli import main
 from MaskSAMCore.data.case_cache import CaseCache
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import SAM_CONFIGS, build_model
 from MaskSAMCore.presets.small import BRAIN
 from MaskSAMCore.training.data import TrainingData, reload_training_data
@@ -109,6 +110,31 @@ def test_a_resumed_run_keeps_its_targets(
     )
     fit(FitOptions(heads, longer, resume=True, device="cpu", workers=0), lambda _: None)
     assert checkpoint(longer)["global_step"] == iterations
+
+
+def test_a_run_is_resumed_with_its_own_targets_only(
+    run: Path, heads: Path, targets: Path, tmp_path: Path
+):
+    copied = Path(shutil.copytree(run, tmp_path / "run"))
+    options = FitOptions(heads, copied, resume=True, device="cpu", workers=0, stop_after=0.0)
+    for labels, error in (
+        (
+            {"left side": ["left core"], "right side": ["right core"]},
+            "run was begun with another --targets",
+        ),
+        ({"left side": ["nowhere"]}, "nowhere"),
+    ):
+        other = tmp_path / "other.json"
+        other.write_text(json.dumps({**DESCRIPTION, "targets": labels}), encoding="utf-8")
+        with pytest.raises(MaskSAMError, match=error):
+            fit(dataclasses.replace(options, targets=other), lambda _: None)
+    record = TrainingRecord.load(copied)
+    iterations = record.settings.iterations + 1
+    dataclasses.replace(record, settings=record.settings.replace(iterations=iterations)).save(
+        copied
+    )
+    fit(dataclasses.replace(options, targets=targets), lambda _: None)
+    assert checkpoint(copied)["global_step"] == iterations
 
 
 def test_validation_images_are_the_same_each_time(
