@@ -110,10 +110,10 @@ def evaluate(
     written = Outputs(present(output, picture), extended=present(samples))
     with prepared(written, Inputs((dataset, *present(splits, targets))), overwrite):
         estimator, found, measures = evaluate_bundle(model, request, device, ResultsProgress())
+        _print(measures)
         if output is not None and picture is not None:
             write_json(output, measures.to_json())
             draw_scatter(estimator, found, f"{model}: {len(found)} results", picture)
-    _print(measures)
 
 
 class ResultsProgress:

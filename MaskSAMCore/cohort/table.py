@@ -84,9 +84,11 @@ class CaseTable:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Keep one row of each case, in the order of their names."""
+        """Keep one row of each case, in the order of their names; without a row, keep no file."""
         with self._lock:
             self._rewrite()
+            if self.path is not None and not self.rows:
+                self.path.unlink(missing_ok=True)
 
     def row(self, case: str) -> Row | None:
         """Return the latest row of a case; None if there is none."""

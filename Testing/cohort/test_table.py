@@ -102,6 +102,13 @@ def test_each_row_is_in_the_file_at_once(tmp_path: Path):
             assert len(path.read_text().splitlines()) == number + 2
 
 
+def test_a_run_without_a_case_leaves_no_table(tmp_path: Path):
+    path = tmp_path / "cases.csv"
+    with CaseTable(path, CLASSES):
+        assert path.is_file()
+    assert not path.exists()
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), names=st.lists(st.text(min_size=1, max_size=8), min_size=1, unique=True))
 def test_a_table_that_was_cut_anywhere_keeps_its_complete_rows(
