@@ -347,7 +347,7 @@ class _Prediction:
         flat = all(case.output.parent == output for case in self.cases)
         done = sum(record.status == "done" for record in records)
         if flat and self.shard is None and done == len(self.table.rows) <= _SHOWN_CASES:
-            self.table.path.unlink()
+            self.table.path.unlink(missing_ok=True)
         else:
             _summarize(display, records, existing, self.table)
         # Runs that were killed leave temporary folders, but those of other shards are in use.

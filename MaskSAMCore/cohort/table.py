@@ -2,7 +2,7 @@
 
 Rows are appended and reach the disk one by one, so that a run that is killed loses none. A row cut
 by the end of a run is left out when the table is read again. Rows of another run that writes to the
-same table at the same time stay.
+same table at the same time stay. A table that another program keeps open does not end a run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -51,6 +52,7 @@ class CaseTable:
             one for their sum; none if the model does not state them.
 
     Attributes:
+        path: file that the rows are written to; None while they are kept in memory only.
         rows: latest row of each case, in the order of their names.
 
     Raises:
@@ -86,7 +88,8 @@ class CaseTable:
     def __exit__(self, *error: object) -> None:
         """Keep one row of each case, in the order of their names; without a row, keep no file."""
         with self._lock:
-            self._rewrite()
+            with self._elsewhere_if_locked():
+                self._rewrite()
             if self.path is not None and not self.rows:
                 self.path.unlink(missing_ok=True)
 
@@ -106,11 +109,12 @@ class CaseTable:
             self._volumes[row["case"]] = list(record.volumes)
             if self.path is None:
                 return
-            if _first_line(self.path) == _lines([], self._columns, heading=True):
-                _append(self.path, _lines([row], self._columns, heading=False))
-            else:
-                # Another run has written the table with other columns, or has removed it.
-                self._rewrite()
+            with self._elsewhere_if_locked():
+                if _first_line(self.path) == _lines([], self._columns, heading=True):
+                    _append(self.path, _lines([row], self._columns, heading=False))
+                else:
+                    # Another run has written the table with other columns, or has removed it.
+                    self._rewrite()
 
     def volumes(self) -> dict[str, list[StructureVolume]]:
         """Return the volumes of the classes that were found by case, of segmented cases of the run.
@@ -174,6 +178,19 @@ class CaseTable:
         if self._shard is not None:
             written = {name: row for name, row in written.items() if name in self._cases}
         self.rows = {**written, **{name: self.rows[name] for name in self._volumes}}
+
+    @contextmanager
+    def _elsewhere_if_locked(self) -> Iterator[None]:
+        """Write the table to another file, which belongs to it as that of a shard does, if another
+        program keeps its own open, as Excel does on Windows."""
+        try:
+            yield
+        except MaskSAMError as error:
+            locked = isinstance(error.__cause__, PermissionError) and self.path == self._whole
+            if not locked or self.path is None or self._shard is not None:
+                raise
+            self.path = Shard(1, 1).own_file(self.path)
+            self._rewrite()
 
     def _rewrite(self) -> None:
         """Write all rows anew, with those that another run has added meanwhile."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -205,3 +208,36 @@ def test_two_runs_at_the_same_time_keep_the_rows_of_both(tmp_path: Path):
         path.unlink()  # another run has ended
         table.add(record("e"))
         assert rows_of(path).keys() == {"e"}
+
+
+def test_a_table_that_another_program_keeps_open_does_not_end_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "cases.csv"
+    open_file, replace = Path.open, os.replace
+
+    def open_unlocked(file: Path, mode: str = "r", *arguments: Any, **others: Any) -> Any:
+        if file == path and "a" in mode:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return open_file(file, mode, *arguments, **others)
+
+    def replace_unlocked(source: Path, target: Path) -> None:
+        if target == path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        replace(source, target)
+
+    with CaseTable(path, CLASSES, cases=["a", "b", "c"]) as table:
+        table.add(record("a"))
+        monkeypatch.setattr(Path, "open", open_unlocked)
+        monkeypatch.setattr(os, "replace", replace_unlocked)
+        with pytest.raises(MaskSAMError, match=r"cases\.csv: permission denied"):
+            CaseTable(path, CLASSES).__enter__()
+        table.add(record("b"))
+        assert rows_of(path).keys() == {"a"}
+        table.add(record("c"))
+        assert table.path == tmp_path / "cases-1-of-1.csv"
+        assert rows_of(table.path).keys() == {*"abc"}
+    monkeypatch.undo()
+    with CaseTable(path, CLASSES, cases=["d"]) as table:
+        table.add(record("d"))
+    assert rows_of(path).keys() == {*"abcd"}
