@@ -105,7 +105,7 @@ def fit_estimator(
     Raises:
         MaskSAMError: there are too few samples or cases, or scikit-learn is not installed.
     """
-    rated = [sample for sample in samples if _has_rows(sample)]
+    rated = [sample for sample in samples if sample.rated.any()]
     cases = sorted({sample.case for sample in rated})
     check_possible(len(rated), len(cases))
     estimator = _untrained(rated, weights_sha256, facts)
@@ -144,12 +144,6 @@ def check_possible(results: int, cases: int) -> None:
         raise MaskSAMError(
             "an estimator of the Dice is fitted with scikit-learn: pip install 'masksam[train]'"
         )
-
-
-def _has_rows(sample: Sample) -> bool:
-    """Return whether a class of known Dice was found."""
-    found = ~np.isnan(sample.features.classes).any(1)
-    return bool((found & ~np.isnan(sample.dice)).any())
 
 
 def _untrained(
@@ -210,7 +204,7 @@ def _rows(estimator: DiceEstimator, samples: Sequence[Sample]) -> _Rows:
     inputs, dice, index, class_index, case = [], [], [], [], []
     for number, sample in enumerate(samples):
         rows = estimator.rows(sample.features.classes, sample.features.image)
-        known = ~(np.isnan(rows).any(1) | np.isnan(sample.dice))
+        known = sample.rated
         inputs.append(rows[known])
         dice.append(sample.dice[known])
         index += [number] * int(known.sum())

@@ -168,6 +168,11 @@ class Sample:
         known = self.dice[~np.isnan(self.dice)]
         return float(known.mean()) if known.size else math.nan
 
+    @property
+    def rated(self) -> NDArray[np.bool_]:
+        """Whether each class was found and its true Dice is known, (K,)."""
+        return ~(np.isnan(self.features.classes).any(1) | np.isnan(self.dice))
+
     def unrefined(self, refined: Sequence[int]) -> Sample:
         """Return what tells about the classes that no refiner decides.
 
