@@ -318,7 +318,10 @@ def check_background_weight(value: Any) -> float:
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise MaskSAMError(f"{folder} is not a model bundle: it has no {DESCRIPTION}")
+        raise MaskSAMError(
+            f"{folder} is not a model bundle: it has no {DESCRIPTION} (masksam export makes a"
+            " bundle of a training)"
+        )
     if path.stat().st_size > _MAX_DESCRIPTION_BYTES:
         raise MaskSAMError(f"{path} is too large for the description of a model")
     values = read_json(path)
