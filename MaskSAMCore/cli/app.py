@@ -140,8 +140,10 @@ def _run(arguments: list[str]) -> int:
         format_message = getattr(error, "format_message", None)
         if format_message is None:
             raise
+        # Some versions of typer name the class of the error before its message.
+        message = format_message().replace(": Value error, ", ": ")
         # Without a command, the help is shown and the message is empty.
-        return _fail(format_message() or "give one of the commands above", 2)
+        return _fail(message or "give one of the commands above", 2)
     # After Ctrl-C, some versions of typer return 130 themselves.
     return status if isinstance(status, int) else 0
 

@@ -58,6 +58,8 @@ def test_a_common_mistake_gives_one_line_of_error_and_no_output(
 def test_a_usage_error_gives_one_line_of_error(image: Path, capfd: pytest.CaptureFixture[str]):
     error_of(capfd, ["predict", str(image)])
     error_of(capfd, ["fly"])
+    wrong = error_of(capfd, ["predict", str(image), "-o", "out", "--tta", "all"])
+    assert "Invalid value for '--tta': 'all' is not one of 'none', 'mirror'" in wrong
 
 
 @pytest.mark.parametrize("arguments", [[], ["models"], ["quality"]])
