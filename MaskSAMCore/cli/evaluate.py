@@ -95,7 +95,7 @@ def evaluate(
     if missing:
         typer.echo(f"{count} no prediction ({some}): left out of the means", err=True)
     shown = ["Dice", "IoU", *(evaluation.SURFACE_METRICS if surfaces else ())]
-    names = {str(value): name for value, name in evaluation.class_names(references).items()}
+    names = summary.get("labels", {})
     rows = [] if published is None else _published(published)
     _print_summary(summary, shown, names, rows)
     if rows:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.evaluation.class_values import ClassValues
 from MaskSAMCore.evaluation.empty_masks import EmptyRule, scored_by_rule
 from MaskSAMCore.evaluation.metrics import overlap_metrics, summarize, surface_metrics
 from MaskSAMCore.io.files import MALFORMED, image_stem, is_image_name, read_json, write_json
@@ -40,26 +41,30 @@ def evaluate(
             prediction; references without a prediction are left out (see
             :func:`without_prediction`).
         values: labelmap values to compare; None compares all that occur in the references, or in
-            the predictions if no reference has any.
+            the predictions if no reference has any. Segments of ``.seg.nrrd`` files are compared by
+            their names, and have the values of the first file that has the name.
         surfaces: compute surface Dice and Hausdorff distance too.
         empty: rule for the Dice and IoU of a class that a reference lacks.
         cases: names of the cases to compare; None for all that have a prediction.
 
     Returns:
-        Content of nnU-Net's ``summary.json``, with the surface metrics added.
+        Content of nnU-Net's ``summary.json``, with the surface metrics added, and with the names of
+        the values as "labels" where they are known.
 
     Raises:
         MaskSAMError: a file is missing or is not a labelmap, two files have the name of one case, a
-            prediction and its reference lie on different grids, or no file has a value to compare.
+            prediction and its reference lie on different grids or have no class name in common, or
+            no file has a value to compare.
     """
     wanted = None if values is None else set(values)
     found: set[int] = set()
     predicted: set[int] = set()
     per_case: list[dict[str, Any]] = []
     shapes = []
+    classes = ClassValues(class_names(references))
     for prediction, reference in find_pairs(predictions, references, cases):
         # Pairs are read one at a time, because a whole test set would not fit in memory.
-        metrics, known, shape = _compare(prediction, reference, wanted, surfaces)
+        metrics, known, shape = _compare(prediction, reference, classes, wanted, surfaces)
         found |= known
         predicted |= set(metrics)
         shapes.append(shape)
@@ -86,11 +91,17 @@ def evaluate(
         case["metrics"] = {
             str(value): scored_by_rule(each, empty) for value, each in found_here.items()
         }
-    return summarize(per_case, [str(value) for value in order])
+    summary = summarize(per_case, [str(value) for value in order])
+    names = {str(value): classes.names[value] for value in order if value in classes.names}
+    return {**summary, "labels": names} if names else summary
 
 
 def _compare(
-    prediction: Path, reference: Path, wanted: set[int] | None, surfaces: bool
+    prediction: Path,
+    reference: Path,
+    classes: ClassValues,
+    wanted: set[int] | None,
+    surfaces: bool,
 ) -> tuple[dict[int, dict[str, float]], set[int], tuple[int, ...]]:
     """Compare two files.
 
@@ -102,7 +113,9 @@ def _compare(
     if not a.same_grid(b, tolerance_mm=0.05):
         raise MaskSAMError(f"{prediction} does not lie on the grid of {reference}")
     spacing = tuple(reversed(b.spacing))
-    predicted, known = _compact(a.array, prediction), _compact(b.array, reference)
+    # A class has the value that it has in the reference.
+    known = classes.unify(_compact(b.array, reference), reference)
+    predicted = classes.unify(_compact(a.array, prediction), prediction, prediction=True)
     del a, b
     known_values = set(np.unique(known).tolist())
     present = known_values | set(np.unique(predicted).tolist())

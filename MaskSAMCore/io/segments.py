@@ -29,20 +29,7 @@ def read_segment_values(path: Path) -> dict[str, int]:
         MaskSAMError: the file cannot be read, has no segments, segments of one name, or segments
             that overlap and so lie in several layers.
     """
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(_HEADER_BYTES)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise MaskSAMError(f"{path} cannot be read: {reason}") from error
-    header = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0].decode("utf-8", "replace")
-    segments: dict[str, dict[str, str]] = {}
-    for line in header.splitlines():
-        key, separator, value = line.partition(":=")
-        match = _FIELD.fullmatch(key.strip())
-        if separator and match is not None:
-            plain = _ESCAPED.sub(lambda found: "\n" if found[1] == "n" else "\\", value)
-            segments.setdefault(match[1], {})[match[2]] = plain.strip()
+    segments = _segment_fields(path)
     if any(segment.get("Layer", "0") != "0" for segment in segments.values()):
         raise MaskSAMError(f"{path} has segments that overlap: export it without overlaps")
     found: dict[str, int] = {}
@@ -58,6 +45,17 @@ def read_segment_values(path: Path) -> dict[str, int]:
     if not found:
         raise MaskSAMError(f"{path} names no segments: save the segmentation in 3D Slicer again")
     return found
+
+
+def has_segments(path: Path) -> bool:
+    """Return whether a file is a ``.seg.nrrd`` file whose segments have names.
+
+    Raises:
+        MaskSAMError: the file cannot be read.
+    """
+    if not path.name.lower().endswith(".seg.nrrd"):
+        return False
+    return any("Name" in segment for segment in _segment_fields(path).values())
 
 
 def read_segmentation(
@@ -97,3 +95,22 @@ def read_segmentation(
             " labelmap with the values of the model"
         )
     return array, values
+
+
+def _segment_fields(path: Path) -> dict[str, dict[str, str]]:
+    """Return name, value and layer of the segments in the header of a NRRD file, as text."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_HEADER_BYTES)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise MaskSAMError(f"{path} cannot be read: {reason}") from error
+    header = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0].decode("utf-8", "replace")
+    segments: dict[str, dict[str, str]] = {}
+    for line in header.splitlines():
+        key, separator, value = line.partition(":=")
+        match = _FIELD.fullmatch(key.strip())
+        if separator and match is not None:
+            plain = _ESCAPED.sub(lambda found: "\n" if found[1] == "n" else "\\", value)
+            segments.setdefault(match[1], {})[match[2]] = plain.strip()
+    return segments

@@ -23,6 +23,9 @@ from MaskSAMCore.evaluation import (
     surface_metrics,
     write_summary,
 )
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io import write_labelmap
+from MaskSAMCore.labels import Label
 from Testing.helpers.generated import generated_case, write_image
 from Testing.helpers.json_documents import changed, read_or_refuse
 
@@ -170,6 +173,54 @@ def test_a_value_that_only_some_cases_have_is_measured_in_all(tmp_path: Path):
     chosen = evaluate(tmp_path / "predictions", tmp_path / "references", [0, 1], False)
     assert chosen["mean"]["0"]["n_ref"] == pytest.approx(120 - 8 - 1 / 3)
     assert list(chosen["mean"]) == ["0", "1"]
+
+
+def write_segments(path: Path, labelmap: np.ndarray, values: dict[str, int]) -> None:
+    """Write a labelmap of the values 1, 2, ... with other values for the names, in their order."""
+    changed = np.array([0, *values.values()], np.uint8)[labelmap]
+    labels = [Label(value, name, (1.0, 0.0, 0.0)) for name, value in values.items()]
+    path.parent.mkdir(exist_ok=True)
+    write_labelmap(changed, Volume(changed, np.diag([1.0, 1.0, 2.0, 1.0])), path, labels)
+
+
+@pytest.mark.parametrize("ending", [".seg.nrrd", ".nii.gz"])
+def test_segments_are_compared_by_their_names(ending: str, tmp_path: Path):
+    """3D Slicer numbers the segments of each file in their order."""
+    predictions, references = tmp_path / "predictions", tmp_path / "labelsTr"
+    for name, of_prediction, of_reference in (
+        ("a", {"Left": 2, "right": 1, "more": 3}, {"left": 7, "Right": 9}),
+        ("b", {"Left": 9, "right": 2, "more": 7}, {"Right": 1, "left": 2}),
+    ):
+        label = generated_case(0)[1]
+        label[0, 0, :2] = (0, 3)
+        write_segments(predictions / f"{name}.seg.nrrd", label, of_prediction)
+        label[0, 0, 1] = 0
+        if ending == ".nii.gz":
+            write_segments(references / f"{name}{ending}", label, {"left": 7, "Right": 9})
+        elif name == "a":
+            write_segments(references / f"{name}{ending}", label, of_reference)
+        else:
+            swapped = np.array([0, 2, 1], np.uint8)[label]
+            write_segments(references / f"{name}{ending}", swapped, of_reference)
+    if ending == ".nii.gz":
+        known = {"labels": {"background": 0, "left": 7, "Right": 9}}
+        (tmp_path / "dataset.json").write_text(json.dumps(known), encoding="utf-8")
+    summary = evaluate(predictions, references, surfaces=False)
+    assert summary["labels"] == {"7": "left", "9": "Right"}
+    assert {value: mean["Dice"] for value, mean in summary["mean"].items()} == {"7": 1, "9": 1}
+    (predictions / "b.seg.nrrd").unlink()
+    write_segments(predictions / "b.seg.nrrd", label, {"liver": 7, "spleen": 9})
+    with pytest.raises(MaskSAMError, match=r"b\.seg\.nrrd \(liver, spleen\).*rename them"):
+        evaluate(predictions, references, surfaces=False)
+
+
+def test_segments_without_names_of_references_keep_their_values(tmp_path: Path):
+    label = generated_case(0)[1]
+    write_segments(tmp_path / "predictions" / "a.seg.nrrd", label, {"left": 2, "right": 1})
+    write_segments(tmp_path / "references" / "a.nii.gz", label, {"left": 2, "right": 1})
+    summary = evaluate(tmp_path / "predictions", tmp_path / "references", surfaces=False)
+    assert summary["foreground_mean"]["Dice"] == 1
+    assert summary["labels"] == {"2": "left", "1": "right"}
 
 
 def test_memory_does_not_grow_with_the_number_of_cases(tmp_path: Path):

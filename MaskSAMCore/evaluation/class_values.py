@@ -1,0 +1,76 @@
+"""Values of classes in a comparison, which are found by their names where files have names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.segments import has_segments, read_segment_values
+
+
+class ClassValues:
+    """One value for each class name over all files of a comparison.
+
+    3D Slicer numbers the segments of each file anew, so that a class may have another value in
+    each. Labelmaps without names keep their values.
+
+    Args:
+        names: names that are known, by value, such as those of ``dataset.json``.
+
+    Attributes:
+        names: names of the values so far.
+    """
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        self.names = dict(names)
+
+    def unify(
+        self, labelmap: NDArray[np.integer], path: Path, prediction: bool = False
+    ) -> NDArray[np.integer]:
+        """Return the labelmap of a file with the values of this comparison.
+
+        Args:
+            labelmap: labelmap as it was read, [K, J, I].
+            path: its file.
+            prediction: whether one of its segments must have a known name, if any is known.
+
+        Raises:
+            MaskSAMError: two segments of the file have one name, or none has a known name.
+        """
+        if not has_segments(path):
+            return labelmap
+        own = read_segment_values(path)
+        known = {name.casefold() for name in self.names.values()}
+        if prediction and known and not known & {name.casefold() for name in own}:
+            raise MaskSAMError(
+                f"no segment of {path} ({_some(own)}) has the name of a class of the references"
+                f" ({_some(self.names.values())}): rename them"
+            )
+        new = {value: self._value_of(name, value) for name, value in own.items()}
+        changed = {value: other for value, other in new.items() if value != other}
+        if not changed:
+            return labelmap
+        size = np.result_type(labelmap.dtype, np.min_scalar_type(max(changed.values())))
+        unified = labelmap.astype(size)
+        for value, other in changed.items():
+            unified[labelmap == value] = other
+        return unified
+
+    def _value_of(self, name: str, own: int) -> int:
+        """Return the value of a name; a new name keeps its own value if no other name has it."""
+        for value, known in self.names.items():
+            if known.casefold() == name.casefold():
+                return value
+        value = own if own not in self.names else max(self.names) + 1
+        self.names[value] = name
+        return value
+
+
+def _some(names: Iterable[str]) -> str:
+    """Return the first names in one line."""
+    first = list(names)
+    return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
