@@ -170,7 +170,7 @@ class Sample:
 
     @property
     def rated(self) -> NDArray[np.bool_]:
-        """Whether each class was found and its true Dice is known, (K,)."""
+        """Mask of the classes that were found and whose true Dice is known, bool (K,)."""
         return ~(np.isnan(self.features.classes).any(1) | np.isnan(self.dice))
 
     def unrefined(self, refined: Sequence[int]) -> Sample:
