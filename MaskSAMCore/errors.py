@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class MaskSAMError(ValueError):
     """An error that the user can correct; its message is one line that says how."""
@@ -40,3 +42,8 @@ def visible(text: str) -> str:
 def one_line(message: str) -> str:
     """Return a message in one line of visible characters."""
     return visible(" ".join(message.splitlines()))
+
+
+def first_names(names: Sequence[str], most: int = 3) -> str:
+    """Return the first of some names, and an ellipsis where there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -72,7 +72,7 @@ def evaluate(
     """Print Dice and IoU as in nnU-Net, surface Dice at 1 mm and the 95 % Hausdorff distance."""
     from MaskSAMCore import evaluation
     from MaskSAMCore.data.splits import tested_cases
-    from MaskSAMCore.errors import MaskSAMError
+    from MaskSAMCore.errors import MaskSAMError, first_names
 
     values = None
     if labels is not None:
@@ -81,7 +81,7 @@ def evaluate(
         values = list(dict.fromkeys(map(int, labels.split(","))))
     cases = None if split is None else tested_cases(split)
     missing = evaluation.without_prediction(predictions, references) if cases is None else []
-    some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+    some = first_names(missing)
     count = "1 reference has" if len(missing) == 1 else f"{len(missing)} references have"
     if missing and every:
         raise MaskSAMError(f"{count} no prediction ({some}): segment them, or leave out --all")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError, first_names
 from MaskSAMCore.io.segments import has_segments, read_segment_values
 
 
@@ -47,8 +47,8 @@ class ClassValues:
         known = {name.casefold() for name in self.names.values()}
         if prediction and known and not known & {name.casefold() for name in own}:
             raise MaskSAMError(
-                f"no segment of {path} ({_some(own)}) has the name of a class of the references"
-                f" ({_some(self.names.values())}): rename them"
+                f"no segment of {path} ({first_names([*own])}) has the name of a class of the"
+                f" references ({first_names([*self.names.values()])}): rename them"
             )
         new = {value: self._value_of(name, value) for name, value in own.items()}
         changed = {value: other for value, other in new.items() if value != other}
@@ -68,9 +68,3 @@ class ClassValues:
         value = own if own not in self.names else max(self.names) + 1
         self.names[value] = name
         return value
-
-
-def _some(names: Iterable[str]) -> str:
-    """Return the first names in one line."""
-    first = list(names)
-    return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")

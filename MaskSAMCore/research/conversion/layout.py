@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError, first_names
 from MaskSAMCore.research.conversion.archive import Archive, Member
 
 # Ends of the folders of an nnU-Net dataset: training, validation and test.
@@ -116,5 +116,5 @@ def missing_line(what: str, names: Sequence[str], expected: int) -> tuple[str, .
     """
     if not names:
         return ()
-    some = ", ".join(names[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+    some = first_names(names, _LISTED)
     return (f"{len(names)} of {expected} {what} ({some})",)
