@@ -14,6 +14,8 @@ this as follows:
   boxes, but never to another class without boxes or to the background.
 - Where a refiner decides about some classes, their scores are its shares, and the best of the
   others has its share of all others.
+- Where intensities count, the scores of all classes at doubtful voxels are sharpened before any of
+  this, those of classes with boxes as those without, see :mod:`.sharpening`.
 - Without `overwrite`, classes without boxes keep exactly their automatic voxels. Elsewhere only
   classes with boxes and the background compete, so that nothing outside the neighbourhood of the
   boxes depends on them.
@@ -21,7 +23,6 @@ this as follows:
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -33,10 +34,13 @@ from torch import Tensor
 
 from MaskSAMCore.inference.box_filling import fill_boxes
 from MaskSAMCore.inference.box_prompts import ClassPrompt, class_prompt, crossed_slices
+from MaskSAMCore.inference.grid_sampler import GridSampler
+from MaskSAMCore.inference.intensity_model import IntensityModel
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.scoring import EditedScores, Shares
+from MaskSAMCore.inference.sharpening import Sharpening
 from MaskSAMCore.inference.sliding_window import Region, Shape, hull
-from MaskSAMCore.modeling.layers import continued, linear_weights
+from MaskSAMCore.modeling.layers import continued
 from MaskSAMCore.modeling.refined.network import decided_shares, others_factor
 
 # A class without boxes gets a voxel that a class with boxes lost only if its score there is more
@@ -46,87 +50,12 @@ REASSIGN_RATIO = 0.5
 TIE_TOLERANCE = 1e-5
 # Voxels of the plan's grid between which a score is interpolated.
 CORNERS = 8
+# Voxels whose best class has more than this share of the scores are not sharpened.
+SURE = 0.95
+# Arrays of the size of a region that sharpening takes about as much memory as.
+SHARPENING_ARRAYS = 4
 # Voxels that are decided together, counted on the larger grid: 32 MiB for each float32 array.
 SLAB_VOXELS = 1 << 23
-
-
-class GridSampler:
-    """Trilinear interpolation from the plan's grid to a region of the output's grid.
-
-    Both grids cover the same box of space: voxel edges 0 and n coincide along each axis.
-
-    Args:
-        source_shape: (depth, rows, columns) of the plan's grid.
-        target_shape: (depth, rows, columns) of the output's grid.
-        region: voxels of the output's grid.
-
-    Attributes:
-        source: region of the plan's grid that the values in the region depend on.
-    """
-
-    def __init__(
-        self, source_shape: Sequence[int], target_shape: Sequence[int], region: Region
-    ) -> None:
-        self._axes: list[Tensor | None] = []
-        parts = []
-        for n, m, part in zip(source_shape, target_shape, region, strict=True):
-            if n == m:
-                self._axes.append(None)
-                parts.append(part)
-                continue
-            weights = linear_weights(n, m)[part]
-            reached = weights.any(0).nonzero()
-            cells = slice(int(reached[0]), int(reached[-1]) + 1)
-            self._axes.append(weights[:, cells])
-            parts.append(cells)
-        self.source: Region = (parts[0], parts[1], parts[2])
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """Interpolate values.
-
-        Args:
-            values: (depth, rows, columns) of the region `source` of the plan's grid.
-
-        Returns:
-            float32 (depth, rows, columns) of the region of the output's grid.
-        """
-        values = values.float()
-        depth, rows, columns = self._axes
-        # Along each axis the interpolation is a product with a matrix of two numbers in a row.
-        if depth is not None:
-            values = (depth @ values.flatten(1)).unflatten(1, values.shape[1:])
-        if rows is not None:
-            values = rows @ values
-        if columns is not None:
-            values = values @ columns.T
-        return values
-
-    def picked(self, values: Tensor, index: Tensor, voxels: Tensor) -> Tensor:
-        """Interpolate at some voxels only, each in an array of its own.
-
-        Args:
-            values: (C, depth, rows, columns) of the region `source` of the plan's grid.
-            index: (N,), which of the C arrays each voxel is interpolated in.
-            voxels: (N, 3), places in the region of the output's grid.
-
-        Returns:
-            float32 (N,).
-        """
-        sides = [self._neighbours(axis, places) for axis, places in enumerate(voxels.unbind(1))]
-        total = torch.zeros(len(index))
-        for (z, of_z), (y, of_y), (x, of_x) in itertools.product(*sides):
-            total += of_z * of_y * of_x * values[index, z, y, x].float()
-        return total
-
-    def _neighbours(self, axis: int, places: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return the cells of `source` that places along an axis lie between, and their weights."""
-        weights = self._axes[axis]
-        if weights is None:
-            return [(places, torch.ones(len(places)))]
-        cells, lower = weights.shape[1], (weights > 0).int().argmax(1)
-        upper = (lower + 1).clamp(max=cells - 1)
-        share = weights.gather(1, lower[:, None])[:, 0]
-        return [(lower[places], share[places]), (upper[places], 1 - share[places])]
 
 
 class RegionScores:
@@ -139,6 +68,7 @@ class RegionScores:
         region: voxels of the output's grid.
         background_weight: factor of the background's scores.
         shares: shares of the classes that a refiner decides, or None.
+        intensities: intensities of the classes, which sharpen the scores, or None.
     """
 
     def __init__(
@@ -149,6 +79,7 @@ class RegionScores:
         region: Region,
         background_weight: float = 1.0,
         shares: Shares | None = None,
+        intensities: IntensityModel | None = None,
     ) -> None:
         self._all_scores, self._shape, self._region = scores, shape, region
         self._sample = GridSampler(scores.shape[1:], shape, region)
@@ -159,9 +90,18 @@ class RegionScores:
         self._refined: dict[int, Tensor] = {}
         self._decides = self._factor = torch.ones(())
         self._edited: dict[int, Tensor] = {}
+        self._sharpened: Sharpening | None = None
+        # Best scores and their classes before sharpening, where nothing else changes them.
+        self._plain: tuple[Tensor, Tensor] | None = None
+        if intensities is not None:
+            self._plain, self._sharpened = self._sharpen(intensities)
+        if edited or shares is not None:
+            self._plain = None
         if shares is not None:
             self._refine(shares)
-        self._edited = {index: self._boxed(change) for index, change in sorted(edited.items())}
+        self._edited = {
+            index: self._boxed(index, change) for index, change in sorted(edited.items())
+        }
         self._background = self._automatic(0)
         self._gain: Tensor | None = None
         if edited:
@@ -172,6 +112,17 @@ class RegionScores:
                 # Not in place: without resampling, the background is a view of the scores.
                 self._background = torch.maximum(self._background, -REASSIGN_RATIO * change)
 
+    def _sharpen(self, intensities: IntensityModel) -> tuple[tuple[Tensor, Tensor], Sharpening]:
+        """Return the best scores with their classes without intensities, and the scores of the
+        voxels that are doubtful so far."""
+        background = self._weight * self._automatic(0)
+        best, winner = self._best_without_boxes(background)
+        total = background + self._sum_without_boxes()
+        sharpened = Sharpening(
+            intensities, self._scores, self._sample, best < SURE * total, self._region, self._shape
+        )
+        return (best, winner), sharpened
+
     def _refine(self, shares: Shares) -> None:
         """Take the decisions of a refiner."""
         values = shares.values
@@ -179,7 +130,7 @@ class RegionScores:
         found = torch.stack([sample(share[sample.source]) for share in values])
         self._decides, (others, *own) = decided_shares(found)
         self._refined = dict(zip(shares.classes, own, strict=True))
-        best, _ = self._best_without_boxes(self._sample(self._scores[0]))
+        best, _ = self._best_without_boxes(self._automatic(0))
         total = self._sample(self._scores.sum(0, dtype=torch.float32))
         self._factor = others_factor(self._decides, others, best, total)
 
@@ -242,7 +193,7 @@ class RegionScores:
         for index, score in enumerate(self._final_scores()):
             yield torch.where(nothing, float(index == 0), score / total)
 
-    def _boxed(self, change: EditedScores) -> Tensor:
+    def _boxed(self, index: int, change: EditedScores) -> Tensor:
         """Return the new scores of a class, which end exactly at its boxes.
 
         Between the outermost voxel centres of their grid in a box and its sides, scores continue:
@@ -253,9 +204,13 @@ class RegionScores:
         if change.shape is not None:
             sample = GridSampler(grid, self._shape, self._region)
         if change.boxes is None:
-            return sample(_placed(change, sample.source))
-        score = sample(_placed(_continued(change, grid), sample.source))
-        return score * self._inside(change.boxes * np.divide(self._shape, grid))
+            score = sample(_placed(change, sample.source))
+        else:
+            score = sample(_placed(_continued(change, grid), sample.source))
+            score *= self._inside(change.boxes * np.divide(self._shape, grid))
+        if self._sharpened is None or index in self._refined:
+            return score
+        return self._sharpened.of_boxes(index, score)
 
     def _inside(self, boxes: NDArray[np.float64]) -> Tensor:
         """Return 1 for the voxels of the region in the boxes of a class, united slice by slice, and
@@ -276,6 +231,8 @@ class RegionScores:
 
     def _automatic(self, index: int) -> Tensor:
         score = self._sample(self._scores[index])
+        if self._sharpened is not None:
+            score = self._sharpened.of_class(index, score)
         if index in self._refined:
             return torch.where(self._decides, self._refined[index], score)
         return score * self._factor if self._refined else score
@@ -283,6 +240,8 @@ class RegionScores:
     def _automatic_at(self, index: Tensor, voxels: Tensor) -> Tensor:
         """Return the automatic scores (N,) of a class (N,) at each of some voxels (N, 3)."""
         scores = self._sample.picked(self._scores, index, voxels)
+        if self._sharpened is not None:
+            scores = self._sharpened.of_voxels(index, voxels, scores)
         if not self._refined:
             return scores
         place = tuple(voxels.unbind(1))
@@ -309,6 +268,16 @@ class RegionScores:
     def _best_without_boxes(self, background: Tensor, without: int = 0) -> tuple[Tensor, Tensor]:
         """Return the best scores and the class indices among the background and the classes that
         neither have boxes nor are refined, but for one."""
+        if self._plain is not None and not without:
+            best, winner = (values.clone() for values in self._plain)
+        else:
+            best, winner = self._best_before_sharpening(background, without)
+        if self._sharpened is not None:
+            skipped = {without, *self._edited, *self._refined}
+            self._sharpened.decide(background, best, winner, skipped, self._factor)
+        return best, winner
+
+    def _best_before_sharpening(self, background: Tensor, without: int) -> tuple[Tensor, Tensor]:
         best = background.clone()
         winner = torch.zeros(best.shape, dtype=torch.int32)
         for index, region in self._candidates():
@@ -361,6 +330,8 @@ class RegionScores:
         for index in self._edited.keys() | self._refined.keys():
             total -= self._scores[index].float()
         result = self._sample(total)
+        if self._sharpened is not None:
+            self._sharpened.add_to_sum(result, {0, *self._edited, *self._refined})
         if self._refined:
             result *= self._factor
         for index in self._refined.keys() - self._edited.keys():
@@ -459,6 +430,7 @@ def write_labels(
     *,
     edited: Mapping[int, EditedScores] | None = None,
     shares: Shares | None = None,
+    intensities: IntensityModel | None = None,
     background_weight: float = 1.0,
     kept: NDArray[Any] | None = None,
     region: Region | None = None,
@@ -478,6 +450,7 @@ def write_labels(
         progress: progress of the run, which is advanced slice by slice.
         edited: new scores of the classes with boxes, by class index.
         shares: shares of the classes that a refiner decides, or None.
+        intensities: intensities of the classes, which sharpen the scores, or None.
         background_weight: factor of the background's scores.
         kept: automatic labels before post-processing, whose classes without boxes keep their
             voxels; None for `overwrite`.
@@ -496,10 +469,11 @@ def write_labels(
     index_of = np.zeros(int(values.max()) + 1, np.int32)
     index_of[values] = np.arange(len(values))
     sums, voxels = np.zeros(count), np.zeros(count)
-    for part in _slabs(depth, rows, columns, scores.shape[1:], shape, len(edited)):
+    arrays = max(len(edited), 0 if intensities is None else SHARPENING_ARRAYS)
+    for part in _slabs(depth, rows, columns, scores.shape[1:], shape, arrays):
         progress.step(part.start - depth.start, depth.stop - depth.start)
         slab = part, rows, columns
-        decided = RegionScores(scores, edited, shape, slab, background_weight, shares)
+        decided = RegionScores(scores, edited, shape, slab, background_weight, shares, intensities)
         winner, probability = decided.decide(overwrite=kept is None)
         if kept is None:
             labelmap[slab] = values[winner.numpy()]
@@ -527,12 +501,12 @@ def _slabs(
     columns: slice,
     source_shape: Sequence[int],
     target_shape: Shape,
-    boxes: int,
+    arrays: int,
 ) -> Iterator[slice]:
-    """Split slices so that the arrays of each part, one per class with boxes, stay small."""
+    """Split slices so that the arrays of each part, of which there are so many, stay small."""
     plane = (rows.stop - rows.start) * (columns.stop - columns.start)
     shrinking = source_shape[1] * source_shape[2] / (target_shape[1] * target_shape[2])
-    step = max(1, int(SLAB_VOXELS // (plane * max(1.0, shrinking) * max(1, boxes))))
+    step = max(1, int(SLAB_VOXELS // (plane * max(1.0, shrinking) * max(1, arrays))))
     for first in range(depth.start, depth.stop, step):
         yield slice(first, min(first + step, depth.stop))
 

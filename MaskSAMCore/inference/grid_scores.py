@@ -11,6 +11,7 @@ from torch import Tensor
 
 from MaskSAMCore.geometry import invert_axes
 from MaskSAMCore.inference.decision import RegionScores
+from MaskSAMCore.inference.intensity_model import IntensityModel
 from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.scoring import Shares
 
@@ -25,6 +26,7 @@ class GridScores:
         background_weight: factor of the background's scores.
         notes: messages for the user about the volume and the run.
         shares: shares of the classes that a refiner decides, or None.
+        intensities: intensities of the classes, or None.
     """
 
     scores: Tensor
@@ -32,6 +34,7 @@ class GridScores:
     background_weight: float
     notes: tuple[str, ...] = ()
     shares: Shares | None = None
+    intensities: IntensityModel | None = None
 
     def classes(self) -> Tensor:
         """Return the class index of each voxel of the grid: int32 (depth, rows, columns)."""
@@ -70,6 +73,7 @@ class GridScores:
             (region[0], region[1], region[2]),
             self.background_weight,
             self.shares,
+            self.intensities,
         )
         for probability in decided.probabilities():
             yield invert_axes(probability.numpy(), grid.axes, grid.flips)

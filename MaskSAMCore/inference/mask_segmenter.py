@@ -37,6 +37,7 @@ class MaskSegmenter:
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         largest_component: values of the labels of which only the largest component is kept.
         background_weight: factor of the background's scores.
+        intensity_weight: weight of the intensities of doubtful voxels, from 0 to 1.
         mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
         name: name of the model.
         batch_size: windows that are processed together; None for 4 on a GPU, and for 2 on a CPU
@@ -68,6 +69,7 @@ class MaskSegmenter:
         device: str = "auto",
         largest_component: Sequence[int] = (),
         background_weight: float = 1.0,
+        intensity_weight: float = 0.0,
         mirror: Sequence[int] = (0, 1, 2),
         name: str = "",
         batch_size: int | None = None,
@@ -88,6 +90,7 @@ class MaskSegmenter:
             tuple(labels),
             frozenset(largest_component),
             background_weight,
+            intensity_weight,
             tuple(mirror),
             suitability,
             estimator,
@@ -131,6 +134,7 @@ class MaskSegmenter:
             device=device,
             largest_component=bundle.largest_component,
             background_weight=bundle.background_weight,
+            intensity_weight=bundle.intensity_weight,
             mirror=bundle.mirror,
             name=bundle.name,
             suitability=bundle.suitability,

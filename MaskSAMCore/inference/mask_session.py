@@ -18,6 +18,7 @@ from MaskSAMCore.inference.box_prompts import class_prompt
 from MaskSAMCore.inference.decision import affected_region, filled, write_labels
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
 from MaskSAMCore.inference.grid_scores import GridScores
+from MaskSAMCore.inference.intensity_model import IntensityModel
 from MaskSAMCore.inference.intracranial import with_intracranial
 from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.model_grid import ModelGrid
@@ -75,6 +76,7 @@ class MaskSession(Session):
         self._cache = EmbeddingCache(cache_bytes)
         self._scorer: Scorer | None = None
         self._scores: Tensor | None = None
+        self._intensities: IntensityModel | None = None
         self._proposals: tuple[Proposal | None, ...] = ()
         self._features: ResultFeatures | None = None
         self._has_roi = roi is not None
@@ -100,6 +102,7 @@ class MaskSession(Session):
         """Free the embeddings and scores; the session cannot be used afterwards."""
         self._cache.clear()
         self._scorer = self._scores = self._automatic = self._before_cleanup = None
+        self._intensities = None
         self._features = None
         self._edited.clear()
         self._closed = True
@@ -149,6 +152,7 @@ class MaskSession(Session):
             self._scores = scorer.automatic(report)
             names = [label.name for label in self._settings.labels]
             self._proposals = scorer.proposed.proposals(names, self._grid)
+            self._intensities = self._intensity_model(self._scores)
         if self._automatic is None:
             report.stage("Writing the labels", until=0.85 if by_class else 1.0)
             self._automatic = self._rated(self._decide_all(self._scores, report))
@@ -253,7 +257,17 @@ class MaskSession(Session):
         scores = scorer.automatic(report)
         notes = (*self._notes, *self._runner.memory.notes)
         weight = self._settings.background_weight
-        return GridScores(scores, self._grid, weight, notes, scorer.shares)
+        intensities = self._intensity_model(scores)
+        return GridScores(scores, self._grid, weight, notes, scorer.shares, intensities)
+
+    def _intensity_model(self, scores: Tensor) -> IntensityModel | None:
+        """Return the intensities of the classes, for a network that they count beside."""
+        weight = self._settings.intensity_weight
+        if not weight:
+            return None
+        images = [self._grid.to_plan_axes(volume.array) for volume in self._volumes]
+        spacing = self._grid.spacing_of(self._volumes[0])
+        return IntensityModel(images, scores, spacing, weight)
 
     def _prepared_scorer(self, report: Progress) -> Scorer:
         """Return the scorer of the preprocessed volume, which is made at the first run."""
@@ -357,6 +371,7 @@ class MaskSession(Session):
             report,
             edited=edited,
             shares=None if self._scorer is None else self._scorer.shares,
+            intensities=self._intensities,
             background_weight=settings.background_weight,
             probabilities=(
                 None
@@ -408,6 +423,7 @@ class MaskSession(Session):
                 report,
                 edited=edited,
                 shares=None if self._scorer is None else self._scorer.shares,
+                intensities=self._intensities,
                 background_weight=self._settings.background_weight,
                 kept=self._grid.to_plan_axes(before),
                 region=region,

@@ -29,6 +29,8 @@ class InferenceSettings:
             because that raised the validation Dice.
         background_weight: factor of the background's scores, above 1 if that raised the
             validation Dice: masks of networks trained with a Dice loss are often too large.
+        intensity_weight: weight of the intensities of doubtful voxels beside their scores, from 0
+            to 1, see :mod:`MaskSAMCore.inference.intensity_model`.
         mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
         suitability: inputs that the network was made for.
         estimator: estimator of the Dice of results; None if it cannot be estimated.
@@ -39,6 +41,7 @@ class InferenceSettings:
     labels: tuple[Label, ...]
     largest_component: frozenset[int] = frozenset()
     background_weight: float = 1.0
+    intensity_weight: float = 0.0
     mirror: tuple[int, ...] = (0, 1, 2)
     suitability: Suitability = ANY_INPUT
     estimator: DiceEstimator | None = None

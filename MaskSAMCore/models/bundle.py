@@ -93,6 +93,7 @@ class Bundle:
         sam_sha256: SHA-256 of the frozen SAM's checkpoint; None without a frozen SAM, and in
             bundles of older versions, which did not record it.
         background_weight: factor on the scores of the background.
+        intensity_weight: weight of the intensities of doubtful voxels, from 0 to 1.
         suitability: inputs that the model was made for, as the card states them.
         weights_sha256: SHA-256 of the weights.
         estimator: estimator of the Dice of results; None without ``quality.json``.
@@ -111,6 +112,7 @@ class Bundle:
     card: dict[str, Any] = field(default_factory=dict)
     sam_sha256: str | None = None
     background_weight: float = 1.0
+    intensity_weight: float = 0.0
     tta: Literal["none", "mirror"] = "none"
     suitability: Suitability = ANY_INPUT
     weights_sha256: str = ""
@@ -234,6 +236,7 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             card=dict(values.get("card", {})),
             sam_sha256=values.get("sam_sha256"),
             background_weight=check_background_weight(values.get("background_weight", 1.0)),
+            intensity_weight=check_intensity_weight(values.get("intensity_weight", 0.0)),
             tta=_tta(values.get("tta", "none")),
             suitability=Suitability.from_card(values.get("card", {})),
             weights_sha256=values["weights_sha256"],
@@ -315,6 +318,17 @@ def check_background_weight(value: Any) -> float:
     return float(value)
 
 
+def check_intensity_weight(value: Any) -> float:
+    """Return the weight of the intensities of doubtful voxels as a float.
+
+    Raises:
+        ValueError: the value is not a number between 0 and 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"intensity_weight {value!r} is not a number between 0 and 1")
+    return float(value)
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
@@ -359,6 +373,7 @@ def save_bundle(
     overwrite: bool = False,
     sam_sha256: str | None = None,
     background_weight: float = 1.0,
+    intensity_weight: float = 0.0,
     tta: Literal["none", "mirror"] = "none",
 ) -> Bundle:
     """Write a bundle folder, complete or not at all.
@@ -371,6 +386,7 @@ def save_bundle(
         overwrite: whether an existing folder may be replaced.
         sam_sha256: SHA-256 of the frozen SAM's checkpoint, or None.
         background_weight: factor on the scores of the background.
+        intensity_weight: weight of the intensities of doubtful voxels, from 0 to 1.
         tta: test-time augmentation unless the user chooses another.
 
     Raises:
@@ -398,6 +414,8 @@ def save_bundle(
         }
         if sam_sha256 is not None:
             values["sam_sha256"] = sam_sha256
+        if intensity_weight:
+            values["intensity_weight"] = intensity_weight
         if tta != "none":
             values["tta"] = tta
         write_json(new / DESCRIPTION, values, ensure_ascii=False)

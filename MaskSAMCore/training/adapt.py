@@ -117,6 +117,7 @@ def adapt(
         device=task.device,
         largest_component=task.bundle.largest_component,
         background_weight=task.bundle.background_weight,
+        intensity_weight=task.bundle.intensity_weight,
         mirror=task.mirror,
     )
     before, after = _compare(task, learning, new, clock)
@@ -271,6 +272,7 @@ def _save(
         {**card, "adapted": facts},
         overwrite=True,
         background_weight=bundle.background_weight,
+        intensity_weight=bundle.intensity_weight,
         tta=bundle.tta,
     )
 

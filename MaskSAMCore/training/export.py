@@ -11,6 +11,7 @@ from MaskSAMCore.labels import Label, default_colors
 from MaskSAMCore.models.bundle import (
     Bundle,
     check_background_weight,
+    check_intensity_weight,
     intracranial_classes,
     save_bundle,
 )
@@ -39,6 +40,7 @@ def export_run(
         folder: folder of the new bundle, whose name becomes the model's unless the card has one.
         card: "name", "title", "labels" (display name, colour and terminology of each class name),
             "largest_component" and "background_weight" (by default those found in validation),
+            "intensity_weight" (0 by default),
             "intracranial" ("all" or the names of the classes that fill the skull together), and any
             other information about the model.
         overwrite: replace a bundle that exists.
@@ -57,6 +59,7 @@ def export_run(
     found = {"largest_component": [], "background_weight": 1.0, **validation}
     try:
         weight = check_background_weight(card.pop("background_weight", found["background_weight"]))
+        intensity_weight = check_intensity_weight(card.pop("intensity_weight", 0.0))
         largest = [int(v) for v in card.pop("largest_component", found["largest_component"])]
         unknown = sorted(set(largest) - set(record.values))
         if unknown:
@@ -84,6 +87,7 @@ def export_run(
         overwrite=overwrite,
         sam_sha256=record.facts.get("sam_sha256"),
         background_weight=weight,
+        intensity_weight=intensity_weight,
         tta=record.settings.tta,
     )
 

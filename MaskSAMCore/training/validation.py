@@ -16,9 +16,10 @@ from MaskSAMCore.data.case_cache import CaseSource
 from MaskSAMCore.data.windows import IndexedCase
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.inference.box_prompts import class_prompt
-from MaskSAMCore.inference.decision import SLAB_VOXELS, GridSampler, RegionScores, filled
+from MaskSAMCore.inference.decision import SLAB_VOXELS, RegionScores, filled
 from MaskSAMCore.inference.device import choose_device
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
+from MaskSAMCore.inference.grid_sampler import GridSampler
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.results import keep_largest_components
 from MaskSAMCore.inference.runner import Runner

@@ -13,11 +13,11 @@ from MaskSAMCore.inference import decision
 from MaskSAMCore.inference.box_prompts import class_prompt
 from MaskSAMCore.inference.decision import (
     TIE_TOLERANCE,
-    GridSampler,
     affected_region,
     filled,
     write_labels,
 )
+from MaskSAMCore.inference.grid_sampler import GridSampler
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.scoring import EditedScores, Shares
 

@@ -1,0 +1,202 @@
+"""Scores of doubtful voxels, after the intensities of the classes have been taken into account.
+
+The score of a class is multiplied by the density of the voxel's intensity under the class, see
+:mod:`.intensity_model`. All products of a voxel are then scaled, so that the sum of its scores
+stays what it was: every score keeps its meaning beside those of classes with boxes of a user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from MaskSAMCore.inference.grid_sampler import GridSampler
+from MaskSAMCore.inference.intensity_model import IntensityModel
+from MaskSAMCore.inference.sliding_window import Region, Shape
+
+# A class below this share of the scores at a voxel of the plan's grid and at its neighbours is not
+# considered there.
+_LEAST_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """Scores of a class.
+
+    Attributes:
+        at: (M,), for which of the doubtful voxels.
+        plain: (M,), the interpolated scores.
+        sharpened: (M,), those with the intensities.
+    """
+
+    at: Tensor
+    plain: Tensor
+    sharpened: Tensor
+
+
+class Sharpening:
+    """Scores of the doubtful voxels of a region.
+
+    Args:
+        intensities: intensities of the classes.
+        scores: (K + 1, depth, rows, columns), automatic scores in the region `source` of the
+            sampler.
+        sample: interpolation to the region.
+        doubtful: bool (depth, rows, columns) of the region.
+        region: voxels of the output's grid.
+        shape: (depth, rows, columns) of the output's grid.
+    """
+
+    def __init__(
+        self,
+        intensities: IntensityModel,
+        scores: Tensor,
+        sample: GridSampler,
+        doubtful: Tensor,
+        region: Region,
+        shape: Shape,
+    ) -> None:
+        self._model = intensities
+        self._shape = doubtful.shape
+        self._voxels = doubtful.nonzero()
+        self._place = tuple(self._voxels.unbind(1))
+        start = torch.tensor([part.start for part in region])
+        self._intensities = intensities.intensities(self._voxels + start)
+        field = GridSampler(intensities.shape, shape, region)
+        self._field_source = field.source
+        # Means and variances hardly change from one cell to the next.
+        self._field_cell = field.located(self._voxels).nearest()
+        located = sample.located(self._voxels)
+        cell = located.nearest()
+        least = _LEAST_SHARE * scores.sum(0, dtype=torch.float32)
+        before, after = torch.zeros(len(cell)), torch.zeros(len(cell))
+        self._classes: dict[int, _Scores] = {}
+        for index in intensities.known:
+            possible = (scores[index] > least) & (scores[index] > 0)
+            near = _with_neighbours(possible).flatten().index_select(0, cell)
+            at = near.nonzero()[:, 0]
+            if not len(at):
+                continue
+            plain = located.interpolated(scores[index], at)
+            product = plain * self._density(index, at)
+            before.index_add_(0, at, plain)
+            after.index_add_(0, at, product)
+            self._classes[index] = _Scores(at, plain, product)
+        # (N,), what the products are multiplied by.
+        self._scale = torch.where(after > 0, before / after, 1.0)
+        for scored in self._classes.values():
+            scored.sharpened.mul_(self._scale.index_select(0, scored.at))
+
+    def of_class(self, index: int, score: Tensor) -> Tensor:
+        """Return the scores of a class in the region, sharpened.
+
+        Args:
+            index: class index.
+            score: (depth, rows, columns), the interpolated scores.
+        """
+        scored = self._classes.get(index)
+        if scored is None:
+            return score
+        score = score.clone()
+        score[self._at(scored)] = scored.sharpened
+        return score
+
+    def of_voxels(self, index: Tensor, voxels: Tensor, scores: Tensor) -> Tensor:
+        """Return the scores of some voxels, sharpened.
+
+        Args:
+            index: (N,), the class of each voxel.
+            voxels: (N, 3), places in the region.
+            scores: (N,), the interpolated scores.
+        """
+        number = torch.full(self._shape, -1)
+        number[self._place] = torch.arange(len(self._voxels))
+        found = number[tuple(voxels.unbind(1))]
+        scores = scores.clone()
+        for own, scored in self._classes.items():
+            wanted = ((index == own) & (found >= 0)).nonzero()[:, 0]
+            if len(wanted):
+                row = torch.full([len(self._voxels)], -1)
+                row[scored.at] = torch.arange(len(scored.at))
+                rows = row[found[wanted]]
+                scores[wanted[rows >= 0]] = scored.sharpened[rows[rows >= 0]]
+        return scores
+
+    def of_boxes(self, index: int, score: Tensor) -> Tensor:
+        """Return the scores of a class from a user's boxes, sharpened as its automatic ones are.
+
+        A class that the volume shows nothing of without boxes has no intensities: its scores stay.
+
+        Args:
+            index: class index.
+            score: (depth, rows, columns) of the region.
+        """
+        at = (score[self._place] > 0).nonzero()[:, 0]
+        if index not in self._model.known or not len(at):
+            return score
+        place = tuple(self._voxels[at].unbind(1))
+        score = score.clone()
+        score[place] *= self._density(index, at) * self._scale[at]
+        return score
+
+    def decide(
+        self, background: Tensor, best: Tensor, winner: Tensor, skipped: Set[int], factor: Tensor
+    ) -> None:
+        """Decide the doubtful voxels among the background and the classes.
+
+        Args:
+            background: (depth, rows, columns), scores of the background, sharpened already.
+            best: best scores, written.
+            winner: their class indices, written.
+            skipped: indices of classes that are left out.
+            factor: factor of the scores of all classes, (depth, rows, columns) or a number.
+        """
+        most = background[self._place]
+        found = torch.zeros(len(most), dtype=winner.dtype)
+        scale = factor[self._place] if factor.ndim else None
+        for index, scored in self._classes.items():
+            if index == 0 or index in skipped:
+                continue
+            score = scored.sharpened if scale is None else scored.sharpened * scale[scored.at]
+            exceeds = score > most.index_select(0, scored.at)
+            most[scored.at[exceeds]] = score[exceeds]
+            found[scored.at[exceeds]] = index
+        best[self._place] = most
+        winner[self._place] = found
+
+    def add_to_sum(self, total: Tensor, left_out: Set[int]) -> None:
+        """Add what the classes of a sum gain by sharpening, in place.
+
+        Args:
+            total: (depth, rows, columns), sum of the interpolated scores of some classes.
+            left_out: indices of the classes that are not in the sum.
+        """
+        for index in left_out & self._classes.keys():
+            scored = self._classes[index]
+            # The sum over all classes stays, so that the others gain what these lose.
+            total[self._at(scored)] += scored.plain - scored.sharpened
+
+    def _density(self, index: int, at: Tensor) -> Tensor:
+        """Return the densities (M,) of the intensities of some doubtful voxels under a class."""
+        depth, rows, columns = self._field_source
+        fields = self._model.fields(index)[:, :, depth, rows, columns].flatten(2)
+        means, variances = fields.index_select(2, self._field_cell.index_select(0, at))
+        return self._model.log_density(
+            self._intensities.index_select(1, at), means, variances
+        ).exp_()
+
+    def _at(self, scored: _Scores) -> tuple[Tensor, ...]:
+        return tuple(self._voxels[scored.at].unbind(1))
+
+
+def _with_neighbours(voxels: Tensor) -> Tensor:
+    """Return the voxels of a mask (depth, rows, columns) and the 26 around each of them."""
+    for axis in range(3):
+        wider, last = voxels.clone(), voxels.shape[axis] - 1
+        wider.narrow(axis, 0, last).logical_or_(voxels.narrow(axis, 1, last))
+        wider.narrow(axis, 1, last).logical_or_(voxels.narrow(axis, 0, last))
+        voxels = wider
+    return voxels
