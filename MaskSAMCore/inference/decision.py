@@ -51,7 +51,7 @@ TIE_TOLERANCE = 1e-5
 # Voxels of the plan's grid between which a score is interpolated.
 CORNERS = 8
 # Voxels whose best class has more than this share of the scores are not sharpened.
-SURE = 0.95
+SURE = 0.85
 # Arrays of the size of a region that sharpening takes about as much memory as.
 SHARPENING_ARRAYS = 4
 # Voxels that are decided together, counted on the larger grid: 32 MiB for each float32 array.

@@ -19,7 +19,7 @@ from MaskSAMCore.inference.sliding_window import Region, Shape
 
 # A class below this share of the scores at a voxel of the plan's grid and at its neighbours is not
 # considered there.
-_LEAST_SHARE = 0.01
+_LEAST_SHARE = 0.03
 
 
 @dataclass(frozen=True)

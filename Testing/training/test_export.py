@@ -130,6 +130,21 @@ def test_a_bundle_has_the_background_weight_of_the_card_or_of_validation(run: Pa
     assert models.load_bundle(tmp_path / "other").background_weight == 1.2
 
 
+def test_a_card_may_let_intensities_count(run: Path, tmp_path: Path):
+    assert export_run(run, tmp_path / "plain").intensity_weight == 0.0
+    export_run(run, tmp_path / "model", {"intensity_weight": 0.4})
+    segmenter = Segmenter.from_model(tmp_path / "model", device="cpu")
+    assert segmenter.settings.intensity_weight == 0.4
+    for weight in (-0.1, 1.5, None, True, float("nan")):
+        with pytest.raises(MaskSAMError, match="card cannot be used: intensity_weight"):
+            export_run(run, tmp_path / "model", {"intensity_weight": weight}, overwrite=True)
+    path = tmp_path / "model" / DESCRIPTION
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**values, "intensity_weight": 2}), encoding="utf-8")
+    with pytest.raises(MaskSAMError, match="intensity_weight 2 is not a number between 0 and 1"):
+        models.load_bundle(tmp_path / "model")
+
+
 def test_a_card_states_the_classes_that_fill_the_skull_by_their_new_names(
     run: Path, tmp_path: Path
 ):

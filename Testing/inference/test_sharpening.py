@@ -1,0 +1,268 @@
+"""Doubtful voxels get the class whose intensities they have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from MaskSAMCore.evaluation import dice_scores
+from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.inference import EnsembleSegmenter, MaskSegmenter
+from MaskSAMCore.inference.decision import RegionScores, write_labels
+from MaskSAMCore.inference.intensity_model import IntensityModel
+from MaskSAMCore.inference.progress import Progress
+from MaskSAMCore.inference.scoring import EditedScores, Shares
+from MaskSAMCore.inference.sliding_window import Region
+from MaskSAMCore.labels import Label
+from MaskSAMCore.modeling import BoxPrompts, ClassScores, Network, NetworkConfig
+from Testing.helpers.threshold_model import GEOMETRIES, Embedding, plan_for
+
+# Voxels of the output and of the plan's grid, which are 1 and 2 mm.
+FINE, COARSE = (24, 40, 44), (12, 20, 22)
+VALUES = np.array([0, 4, 7], np.uint8)
+WHOLE: Region = (slice(0, 24), slice(0, 40), slice(0, 44))
+
+
+def phantom() -> tuple[np.ndarray, np.ndarray]:
+    """Return a labelmap of a bent band beside another class, and an image with a bias field."""
+    z, y, x = np.indices(FINE)
+    place = x + 2.5 * np.sin(1.4 * y) + 1.5 * np.cos(1.2 * z)
+    labels = np.where(place < 14, 0, np.where(place < 25, 1, 2))
+    rng = np.random.default_rng(5)
+    clean = np.choose(labels, [10.0, 40.0, 80.0]) * (0.8 + 0.4 * y / FINE[1])
+    return labels, (clean + rng.normal(0, 4, FINE)).astype(np.float32)
+
+
+def coarse_scores(labels: np.ndarray) -> Tensor:
+    """Return blurred scores on the plan's grid, as those of a network are."""
+    whole = F.one_hot(torch.from_numpy(labels), 3).permute(3, 0, 1, 2).float()
+    return F.avg_pool3d(F.avg_pool3d(whole, 3, 1, 1, count_include_pad=False), 2)
+
+
+def model_of(image: np.ndarray, scores: Tensor, weight: float = 0.5) -> IntensityModel:
+    return IntensityModel([image], scores, (2.0, 2.0, 2.0), weight)
+
+
+def labels_of(
+    scores: Tensor,
+    intensities: IntensityModel | None = None,
+    edited: Mapping[int, EditedScores] | None = None,
+    kept: np.ndarray | None = None,
+    refused: np.ndarray | None = None,
+) -> np.ndarray:
+    labelmap = np.zeros(FINE, np.uint8)
+    if kept is not None:
+        labelmap = np.where(np.isin(kept, VALUES[[*edited]]), 0, kept).astype(np.uint8)
+    write_labels(
+        scores,
+        VALUES,
+        labelmap,
+        Progress(),
+        edited=edited,
+        intensities=intensities,
+        kept=kept,
+        refused=refused,
+    )
+    return labelmap
+
+
+def mean_dice(found: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.mean(dice_scores(found, VALUES[labels], [4, 7])))
+
+
+def test_outlines_follow_the_image_where_scores_are_coarse():
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    plain = mean_dice(labels_of(scores), labels)
+    sharp = mean_dice(labels_of(scores, model_of(image, scores)), labels)
+    assert plain < 0.93
+    assert sharp > 0.98
+
+
+def test_the_scale_of_intensities_and_a_uniform_image_change_nothing():
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    known = labels_of(scores, model_of(image, scores))
+    other = labels_of(scores, model_of(1000 - 7 * image.astype(np.float64), scores))
+    assert np.mean(known != other) < 1e-3
+    flat = labels_of(scores, model_of(np.full(FINE, 3.0), scores))
+    assert np.mean(flat != labels_of(scores)) < 1e-3
+
+
+def test_a_second_channel_decides_what_the_first_does_not_show():
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    noise = np.random.default_rng(1).normal(0, 1, FINE)
+    model = IntensityModel([noise, image], scores, (2.0, 2.0, 2.0), 0.5)
+    assert mean_dice(labels_of(scores, model), labels) > 0.97
+
+
+def test_probabilities_are_those_of_the_labels_and_sum_to_one():
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    model = model_of(image, scores)
+    shares = torch.stack(
+        [*RegionScores(scores, {}, FINE, WHOLE, intensities=model).probabilities()]
+    )
+    np.testing.assert_allclose(shares.sum(0).numpy(), 1, atol=1e-5)
+    np.testing.assert_array_equal(VALUES[shares.argmax(0).numpy()], labels_of(scores, model))
+    winner, probability = RegionScores(scores, {}, FINE, WHOLE, intensities=model).decide()
+    found = shares.gather(0, winner[None].long())[0]
+    np.testing.assert_allclose(found.numpy(), probability.numpy(), atol=1e-5)
+
+
+def test_parts_of_a_region_are_decided_as_the_whole():
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    model = model_of(image, scores)
+    part: Region = (slice(3, 17), slice(8, 31), slice(5, 40))
+    found = RegionScores(scores, {}, FINE, part, intensities=model).decide()[0]
+    np.testing.assert_array_equal(VALUES[found.numpy()], labels_of(scores, model)[part])
+
+
+def box_scores(labels: np.ndarray, index: int) -> EditedScores:
+    """Return scores of a class that has grown by two voxels within a part of the grid."""
+    grown = F.max_pool3d(torch.from_numpy(labels == index)[None].float(), 5, 1, 2)
+    depth, rows, columns = slice(2, 10), slice(4, 16), slice(0, 22)
+    region: Region = (depth, rows, columns)
+    return EditedScores(region, F.avg_pool3d(grown, 2)[0][region])
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_without_overwrite_other_classes_keep_their_sharpened_voxels(index: int):
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    model = model_of(image, scores)
+    automatic = labels_of(scores, model)
+    found = labels_of(scores, model, {index: box_scores(labels, index)}, kept=automatic)
+    other = VALUES[3 - index]
+    np.testing.assert_array_equal(found == other, automatic == other)
+    assert (found != automatic).any()
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_with_overwrite_no_voxel_goes_from_one_class_without_boxes_to_another(index: int):
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    model = model_of(image, scores)
+    automatic = labels_of(scores, model)
+    found = labels_of(scores, model, {index: box_scores(labels, index)})
+    changed = found != automatic
+    assert changed.any()
+    assert (found[changed & (automatic != VALUES[index])] == VALUES[index]).all()
+
+
+def test_the_voxels_that_others_keep_are_those_that_overwrite_would_take():
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    model = model_of(image, scores)
+    automatic = labels_of(scores, model)
+    edited = {1: box_scores(labels, 1)}
+    refused = np.zeros(3, np.int64)
+    labels_of(scores, model, edited, kept=automatic, refused=refused)
+    taken = (automatic == VALUES[2]) & (labels_of(scores, model, edited) == VALUES[1])
+    assert refused[1] == taken.sum() > 0
+
+
+def test_a_class_that_only_a_box_finds_has_no_intensities():
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    scores[0] += scores[1]
+    scores[1] = 0
+    model = model_of(image, scores)
+    assert set(model.known) == {0, 2}
+    found = labels_of(scores, model, {1: box_scores(labels, 1)})
+    part: Region = (slice(5, 19), slice(9, 31), slice(0, 44))
+    assert (found[part] == 4)[labels[part] == 1].mean() > 0.95
+
+
+def test_a_refiner_decides_its_own_classes_and_the_intensities_the_others():
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    model = model_of(image, scores)
+    automatic = labels_of(scores, model)
+    labelmap = np.zeros(FINE, np.uint8)
+    # The refiner gives the second class half of a plane, and nothing of the rest.
+    values = torch.zeros(2, *FINE)
+    values[0] = 1
+    values[:, 12, :20] = torch.tensor([0.0, 1.0])[:, None, None]
+    write_labels(
+        scores, VALUES, labelmap, Progress(), shares=Shares(values, (2,)), intensities=model
+    )
+    mine = np.zeros(FINE, bool)
+    mine[12, :20] = True
+    np.testing.assert_array_equal(labelmap == VALUES[2], mine)
+    others = ~mine & (automatic != VALUES[2])
+    np.testing.assert_array_equal(labelmap[others], automatic[others])
+
+
+class CoarseModel(Network):
+    """Network whose scores say roughly where an intensity above 60 begins."""
+
+    def __init__(self) -> None:
+        super().__init__(NetworkConfig(1, 1, (4, 8, 8)))
+
+    def encode(self, images: Tensor) -> Embedding:
+        return Embedding(images)
+
+    def decode(self, embedding: Embedding, prompts: BoxPrompts | None = None) -> ClassScores:
+        bright = torch.sigmoid((embedding.images - 58) / 6)
+        bright = F.avg_pool3d(bright, 3, 1, 1, count_include_pad=False)
+        return ClassScores(torch.cat([1 - bright, bright], 1))
+
+
+def coarse_segmenter(orientation: str = "SPL", weight: float = 0.5) -> MaskSegmenter:
+    plan = plan_for(orientation=orientation, spacing=(2, 2, 2))
+    label = Label(3, "bright", (1.0, 0.0, 0.0))
+    return MaskSegmenter(CoarseModel(), plan, [label], device="cpu", intensity_weight=weight)
+
+
+def bright_volume(matrix: np.ndarray) -> Volume:
+    _, image = phantom()
+    return Volume(image, matrix, "phantom")
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_a_volume_is_sharpened_along_its_own_axes(name: str):
+    """Oblique, left-handed and anisotropic volumes: the outline is where the intensities change."""
+    labels, _ = phantom()
+    volume = bright_volume(GEOMETRIES[name])
+    plain, sharp = (
+        coarse_segmenter(weight=weight).segment(volume).labelmap == 3 for weight in (0.0, 0.5)
+    )
+    truth = labels == 2
+    scores = [float(dice_scores(one, truth, [1])[0]) for one in (plain, sharp)]
+    assert scores[1] > max(0.9, scores[0])
+
+
+def test_a_mirrored_array_of_the_same_head_has_the_same_result():
+    volume = bright_volume(np.eye(4))
+    known = coarse_segmenter().segment(volume).labelmap
+    mirrored = replace(
+        volume,
+        array=np.ascontiguousarray(volume.array[:, :, ::-1]),
+        ijk_to_ras=volume.ijk_to_ras
+        @ np.array([[-1.0, 0, 0, FINE[2] - 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+    )
+    again = coarse_segmenter().segment(mirrored).labelmap[:, :, ::-1]
+    assert np.mean(known != again) < 1e-3
+
+
+def test_ensembles_and_rois_are_sharpened_too():
+    volume = bright_volume(np.eye(4))
+    alone = coarse_segmenter().segment(volume).labelmap
+    plain = coarse_segmenter(weight=0.0).segment(volume).labelmap
+    pair = EnsembleSegmenter([coarse_segmenter(), coarse_segmenter()]).segment(volume).labelmap
+    assert (alone != plain).sum() > 100
+    assert np.mean(alone != pair) < 1e-3
+    roi = Box("", (10.0, 4.0, 2.0), (40.0, 36.0, 22.0))
+    inside = coarse_segmenter().segment(volume, roi=roi).labelmap
+    assert not inside[:, :, :10].any()
+    part = roi.slices()
+    assert np.mean(inside[part] != alone[part]) < 0.05
