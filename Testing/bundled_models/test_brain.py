@@ -105,7 +105,7 @@ def test_left_and_right_structures_lie_on_their_own_side(
 def test_white_and_grey_matter_agree_with_the_maps_of_the_template(
     segmenter: Segmenter, head: Volume, found: np.ndarray
 ):
-    bars = ((WM_MNI152_FILE_PATH, WHITE, 0.85), (GM_MNI152_FILE_PATH, GREY, 0.85))
+    bars = ((WM_MNI152_FILE_PATH, WHITE, 0.9), (GM_MNI152_FILE_PATH, GREY, 0.9))
     for file, structures, bar in bars:
         values = [label.value for label in segmenter.labels if label.name.endswith(structures)]
         known = read_volume(file).array
