@@ -53,7 +53,7 @@ CORNERS = 8
 # Voxels whose best class has more than this share of the scores are not sharpened.
 SURE = 0.85
 # Arrays of the size of a region that sharpening takes about as much memory as.
-SHARPENING_ARRAYS = 4
+SHARPENING_ARRAYS = 8
 # Voxels that are decided together, counted on the larger grid: 32 MiB for each float32 array.
 SLAB_VOXELS = 1 << 23
 
