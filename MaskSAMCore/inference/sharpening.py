@@ -17,8 +17,8 @@ from MaskSAMCore.inference.grid_sampler import GridSampler
 from MaskSAMCore.inference.intensity_model import IntensityModel
 from MaskSAMCore.inference.sliding_window import Region, Shape
 
-# A class below this share of the scores at a voxel of the plan's grid and at its neighbours is not
-# considered there.
+# A class below this share of the scores at all voxels of the plan's grid that a voxel lies between
+# is not considered there.
 _LEAST_SHARE = 0.03
 
 
@@ -70,13 +70,12 @@ class Sharpening:
         # Means and variances hardly change from one cell to the next.
         self._field_cell = field.located(self._voxels).nearest()
         located = sample.located(self._voxels)
-        cell = located.nearest()
         least = _LEAST_SHARE * scores.sum(0, dtype=torch.float32)
-        before, after = torch.zeros(len(cell)), torch.zeros(len(cell))
+        before, after = torch.zeros(2, len(self._voxels))
         self._classes: dict[int, _Scores] = {}
         for index in intensities.known:
             possible = (scores[index] > least) & (scores[index] > 0)
-            near = _with_neighbours(possible).flatten().index_select(0, cell)
+            near = _at_corners(possible).flatten().index_select(0, located.first)
             at = near.nonzero()[:, 0]
             if not len(at):
                 continue
@@ -192,11 +191,11 @@ class Sharpening:
         return tuple(self._voxels[scored.at].unbind(1))
 
 
-def _with_neighbours(voxels: Tensor) -> Tensor:
-    """Return the voxels of a mask (depth, rows, columns) and the 26 around each of them."""
+def _at_corners(cells: Tensor) -> Tensor:
+    """Return for each cell of a mask (depth, rows, columns) whether it, the next one along an axis
+    or along several axes is in the mask."""
     for axis in range(3):
-        wider, last = voxels.clone(), voxels.shape[axis] - 1
-        wider.narrow(axis, 0, last).logical_or_(voxels.narrow(axis, 1, last))
-        wider.narrow(axis, 1, last).logical_or_(voxels.narrow(axis, 0, last))
-        voxels = wider
-    return voxels
+        wider, last = cells.clone(), cells.shape[axis] - 1
+        wider.narrow(axis, 0, last).logical_or_(cells.narrow(axis, 1, last))
+        cells = wider
+    return cells
