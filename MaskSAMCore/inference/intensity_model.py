@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from MaskSAMCore.inference.memory import array_bytes
+
 # Standard deviation in mm of the neighbourhood whose voxels count, and the size in mm of the cells
 # that means and variances are computed for.
 _NEIGHBOURHOOD_MM = 16.0
@@ -81,6 +83,11 @@ class IntensityModel:
             if float(weights.sum()) >= _LEAST_VOXELS:
                 self._fields[index] = self._distribution(weights, moments, blurs)
         self.known = self._fields.keys()
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the means and variances, without the images."""
+        return array_bytes(self._fields.values())
 
     def fields(self, index: int) -> Tensor:
         """Return the mean and the variance of a class in each channel, on the model's own grid:

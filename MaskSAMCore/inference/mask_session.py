@@ -94,6 +94,7 @@ class MaskSession(Session):
             self._cache.used
             + (0 if self._scorer is None else self._scorer.memory_bytes)
             + array_bytes((self._scores, labelmap, self._before_cleanup))
+            + (0 if self._intensities is None else self._intensities.memory_bytes)
             + array_bytes(edited.scores for _, edited in self._edited.values())
             + array_bytes(volume.array for volume in self._volumes)
         )
