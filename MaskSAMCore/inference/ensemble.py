@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
-from MaskSAMCore.inference.decision import SLAB_VOXELS, update_argmax
+from MaskSAMCore.inference.decision import SHARPENING_ARRAYS, SLAB_VOXELS, update_argmax
 from MaskSAMCore.inference.device import DeviceChoice
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
 from MaskSAMCore.inference.grid_scores import GridScores
@@ -271,7 +271,9 @@ class EnsembleSession(Session):
         part = scored[0].grid.region.slices()
         inside = labelmap[part]
         sums, voxels = np.zeros(len(values)), np.zeros(len(values))
-        step = max(1, SLAB_VOXELS // (len(scored) * max(1, inside[0].size)))
+        sharpened = any(one.intensities is not None for one in scored)
+        arrays = len(scored) * (SHARPENING_ARRAYS if sharpened else 1)
+        step = max(1, SLAB_VOXELS // (arrays * max(1, inside[0].size)))
         for first in range(0, len(inside), step):
             report.step(first, len(inside))
             planes = slice(first, min(first + step, len(inside)))

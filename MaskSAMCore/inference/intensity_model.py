@@ -141,7 +141,10 @@ class IntensityModel:
 
 def _scale(image: NDArray[np.number]) -> tuple[float, float]:
     """Return the mean and the standard deviation of an image."""
-    return float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64)) or 1.0
+    mean = float(image.mean(dtype=np.float64))
+    # Plane by plane, because NumPy copies what it takes the deviation of.
+    variance = float(np.mean([np.mean((plane - mean) ** 2) for plane in image]))
+    return mean, math.sqrt(variance) or 1.0
 
 
 def _gaussian(count: int, deviation: float) -> Tensor:

@@ -150,10 +150,11 @@ class MaskSession(Session):
         notes.clear()
         if self._scores is None:
             report.stage("Segmenting", until=0.8 if by_class else 0.9)
-            self._scores = scorer.automatic(report)
+            scores = scorer.automatic(report)
+            self._intensities = self._intensity_model(scores)
+            self._scores = scores
             names = [label.name for label in self._settings.labels]
             self._proposals = scorer.proposed.proposals(names, self._grid)
-            self._intensities = self._intensity_model(self._scores)
         if self._automatic is None:
             report.stage("Writing the labels", until=0.85 if by_class else 1.0)
             self._automatic = self._rated(self._decide_all(self._scores, report))

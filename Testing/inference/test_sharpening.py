@@ -182,6 +182,53 @@ def test_a_class_that_only_a_box_finds_has_no_intensities():
     assert (found[part] == 4)[labels[part] == 1].mean() > 0.95
 
 
+def test_a_small_class_without_intensities_keeps_its_scores():
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    scores = torch.cat([scores, torch.zeros(1, *COARSE)])
+    # 12 voxels of the plan's grid with a squared sum below 10.
+    scores[:, 4:6, 5:7, 8:11] = torch.tensor([0.1, 0.1, 0.1, 0.7])[:, None, None, None]
+    model = model_of(image, scores)
+    assert set(model.known) == {0, 1, 2}
+    decided = RegionScores(scores, {}, FINE, WHOLE, intensities=model)
+    plain = RegionScores(scores, {}, FINE, WHOLE).decide()[0]
+    winner = decided.decide()[0]
+    assert ((winner == 3) & (plain == 3)).sum() > 0.8 * (plain == 3).sum() > 0
+    shares = torch.stack([*decided.probabilities()])
+    np.testing.assert_array_equal(winner.numpy(), shares.argmax(0).numpy())
+
+
+@pytest.mark.parametrize("grid", [(1, 3, 3), (3, 1, 3), (1, 1, 1)])
+def test_a_grid_too_small_for_intensities_is_decided_by_scores(grid: tuple[int, int, int]):
+    scores = torch.rand(3, *grid, generator=torch.Generator().manual_seed(2))
+    shape = (grid[0] + 1, 2 * grid[1], 3 * grid[2])
+    image = np.random.default_rng(0).normal(0, 1, shape)
+    model = IntensityModel([image], scores, (2.0, 2.0, 2.0), 0.5)
+    assert not model.known
+    region: Region = (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
+    found = RegionScores(scores, {}, shape, region, intensities=model).decide()
+    plain = RegionScores(scores, {}, shape, region).decide()
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_box_that_is_sure_of_its_class_is_not_overruled():
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    dark = np.where(labels == 1, 10.0, image).astype(np.float32)  # looks like background
+    model = model_of(dark, scores)
+    whole: Region = (slice(0, 12), slice(0, 20), slice(0, 22))
+    sure = EditedScores(whole, F.avg_pool3d(torch.from_numpy(labels == 1)[None].float(), 2)[0])
+    sure = replace(sure, scores=(sure.scores > 0).float())
+    found = RegionScores(scores, {1: sure}, FINE, WHOLE, intensities=model)
+    edited = found.decide()[0].numpy()
+    assert (edited == 1)[labels == 1].mean() > 0.98
+    again = EditedScores(whole, scores[1].clone())
+    same = RegionScores(scores, {1: again}, FINE, WHOLE, intensities=model).decide()[0]
+    automatic = RegionScores(scores, {}, FINE, WHOLE, intensities=model).decide()[0]
+    assert (same != automatic).float().mean() < 1e-3
+
+
 def test_a_refiner_decides_its_own_classes_and_the_intensities_the_others():
     labels, image = phantom()
     scores = coarse_scores(labels)
