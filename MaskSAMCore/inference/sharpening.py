@@ -71,8 +71,7 @@ class Sharpening:
         self._field_cell = field.located(self._voxels).nearest()
         located = sample.located(self._voxels)
         least = _LEAST_SHARE * scores.amax(0).float()
-        # (N,), sums of the scores of classes with known intensities, and of their products.
-        self._before, self._after = torch.zeros(2, len(self._voxels))
+        before, after = torch.zeros(2, len(self._voxels))
         self._classes: dict[int, _Scores] = {}
         for index, score in enumerate(scores):
             possible = (score > least) & (score > 0)
@@ -85,13 +84,14 @@ class Sharpening:
                 self._classes[index] = _Scores(at, plain, plain)
                 continue
             product = plain * self._density(index, at)
-            self._before.index_add_(0, at, plain)
-            self._after.index_add_(0, at, product)
+            before.index_add_(0, at, plain)
+            after.index_add_(0, at, product)
             self._classes[index] = _Scores(at, plain, product)
-        scale = torch.where(self._after > 0, self._before / self._after, 1.0)
+        # (N,), what the products are multiplied by, 0 where no class has known intensities.
+        self._scale = torch.where(after > 0, before / after, 0.0)
         for index in self._classes.keys() & intensities.known:
             scored = self._classes[index]
-            scored.sharpened.mul_(scale.index_select(0, scored.at))
+            scored.sharpened.mul_(self._scale.index_select(0, scored.at))
 
     def of_class(self, index: int, score: Tensor) -> Tensor:
         """Return the scores of a class in the region, sharpened.
@@ -129,12 +129,10 @@ class Sharpening:
         return scores
 
     def of_boxes(self, index: int, score: Tensor) -> Tensor:
-        """Return the scores of a class from a user's boxes, sharpened.
+        """Return the scores of a class from a user's boxes, sharpened as its automatic ones are.
 
-        The score of the boxes is the prior probability of the class; the other classes share the
-        rest as they do without boxes. A score that equals the automatic one thus becomes the
-        automatic one, and one that leaves nothing to the others stays. A class that the volume
-        shows next to nothing of without boxes has no intensities: its scores stay.
+        A class that the volume shows next to nothing of without boxes has no intensities: its
+        scores stay.
 
         Args:
             index: class index.
@@ -144,19 +142,9 @@ class Sharpening:
         if index not in self._model.known or not len(at):
             return score
         place = tuple(self._voxels[at].unbind(1))
-        boxed, density = score[place], self._density(index, at)
-        own = torch.zeros(len(self._voxels))
-        if index in self._classes:
-            scored = self._classes[index]
-            own[scored.at] = scored.plain
-        own, total = own[at], self._before[at]
-        tiny = torch.finfo(torch.float32).tiny
-        # Mean density of the other classes.
-        others = (self._after[at] - own * density).clamp_(min=0) / (total - own).clamp_(min=tiny)
-        product = boxed * density
-        rest = (total - boxed).clamp_(min=0) * others
         score = score.clone()
-        score[place] = torch.where(boxed < total, total * product / (product + rest), boxed)
+        scale = self._scale[at]
+        score[place] *= torch.where(scale > 0, self._density(index, at) * scale, 1.0)
         return score
 
     def decide(

@@ -212,17 +212,11 @@ def test_a_grid_too_small_for_intensities_is_decided_by_scores(grid: tuple[int, 
         torch.testing.assert_close(one, other)
 
 
-def test_a_box_that_is_sure_of_its_class_is_not_overruled():
+def test_a_box_that_changes_no_score_changes_no_voxel():
     labels, image = phantom()
     scores = coarse_scores(labels)
-    dark = np.where(labels == 1, 10.0, image).astype(np.float32)  # looks like background
-    model = model_of(dark, scores)
+    model = model_of(image, scores)
     whole: Region = (slice(0, 12), slice(0, 20), slice(0, 22))
-    sure = EditedScores(whole, F.avg_pool3d(torch.from_numpy(labels == 1)[None].float(), 2)[0])
-    sure = replace(sure, scores=(sure.scores > 0).float())
-    found = RegionScores(scores, {1: sure}, FINE, WHOLE, intensities=model)
-    edited = found.decide()[0].numpy()
-    assert (edited == 1)[labels == 1].mean() > 0.98
     again = EditedScores(whole, scores[1].clone())
     same = RegionScores(scores, {1: again}, FINE, WHOLE, intensities=model).decide()[0]
     automatic = RegionScores(scores, {}, FINE, WHOLE, intensities=model).decide()[0]
