@@ -313,9 +313,7 @@ def check_background_weight(value: Any) -> float:
     Raises:
         ValueError: the value is not a number between 0.01 and 100.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.01 <= value <= 100:
-        raise ValueError(f"background_weight {value!r} is not a number between 0.01 and 100")
-    return float(value)
+    return _number_between("background_weight", value, 0.01, 100)
 
 
 def check_intensity_weight(value: Any) -> float:
@@ -324,8 +322,12 @@ def check_intensity_weight(value: Any) -> float:
     Raises:
         ValueError: the value is not a number between 0 and 1.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"intensity_weight {value!r} is not a number between 0 and 1")
+    return _number_between("intensity_weight", value, 0, 1)
+
+
+def _number_between(name: str, value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ValueError(f"{name} {value!r} is not a number between {low} and {high}")
     return float(value)
 
 
