@@ -178,6 +178,7 @@ class CaseRun:
             raise RuntimeError(f"{case.name} was not segmented before it was written")
         # A shard that ends removes folders that it made if they are still empty.
         case.output.parent.mkdir(parents=True, exist_ok=True)
+        outdated = self._outdated()
         if result.probabilities is not None:
             io.write_probabilities(
                 result.probabilities, result.volume, case.probabilities, overwrite=overwrite
@@ -193,7 +194,16 @@ class CaseRun:
             # A report takes a picture that is older than the labelmap for that of another result.
             picture = thumbnail(result.volume, result.labelmap, result.labels)
             write_bytes(case.picture, picture)
-        self._record = replace(self._record, status="done")
+        notes = (f"{path.name} is of the result before: remove it." for path in outdated)
+        self._record = replace(self._record, status="done", notes=(*self._record.notes, *notes))
+
+    def _outdated(self) -> list[Path]:
+        """Return the files of the result that is replaced which no new ones replace."""
+        case = self.case
+        if not case.output.exists():
+            return []
+        beside = {case.probabilities, case.report} - set(self._settings.outputs(case))
+        return sorted(path for path in beside if path.exists())
 
     def _write_dicom(self, result: Segmentation, source: DicomSource) -> None:
         """Write the DICOM segmentation, and the report that refers to it."""

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.evaluation.class_values import ClassValues
+from MaskSAMCore.evaluation.common_grid import united
 from MaskSAMCore.evaluation.empty_masks import EmptyRule, scored_by_rule
 from MaskSAMCore.evaluation.metrics import overlap_metrics, summarize, surface_metrics
 from MaskSAMCore.io.files import MALFORMED, image_stem, is_image_name, read_json, write_json
 from MaskSAMCore.io.labelmaps import read_labelmap
 from MaskSAMCore.io.listing import listed
+from MaskSAMCore.io.segments import has_segments
 
 
 def surfaces_available() -> bool:
@@ -110,13 +112,14 @@ def _compare(
         the reference's values without the background, and the shape of both volumes.
     """
     a, b = read_labelmap(prediction), read_labelmap(reference)
-    if not a.same_grid(b, tolerance_mm=0.05):
+    arrays = united(a, b, (has_segments(prediction), has_segments(reference)))
+    if arrays is None:
         raise MaskSAMError(f"{prediction} does not lie on the grid of {reference}")
     spacing = tuple(reversed(b.spacing))
     # A class has the value that it has in the reference.
-    known = classes.unify(_compact(b.array, reference), reference)
-    predicted = classes.unify(_compact(a.array, prediction), prediction, prediction=True)
-    del a, b
+    known = classes.unify(_compact(arrays[1], reference), reference)
+    predicted = classes.unify(_compact(arrays[0], prediction), prediction, prediction=True)
+    del a, b, arrays
     known_values = set(np.unique(known).tolist())
     present = known_values | set(np.unique(predicted).tolist())
     chosen = present - {0} if wanted is None else present & wanted

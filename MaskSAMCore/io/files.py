@@ -184,12 +184,13 @@ def remove_abandoned(folder: Path, min_age_seconds: float) -> None:
 
     Args:
         folder: folder that :func:`atomic_file` or :func:`atomic_folder` wrote to.
-        min_age_seconds: least age of the folders in seconds; another process may still write to
-            younger ones.
+        min_age_seconds: least time in seconds since anything in such a folder was written; another
+            process may still write to younger ones.
     """
     for path in folder.glob(f"{_TEMPORARY_PREFIX}*"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime >= min_age_seconds:
+            written = max(one.lstat().st_mtime for one in (path, *path.rglob("*")))
+            if time.time() - written >= min_age_seconds:
                 shutil.rmtree(path)
 
 

@@ -154,6 +154,18 @@ def test_probabilities_are_written_as_one_image_that_sums_to_one(
     assert (probabilities.argmax(-1) == labelmap).mean() > 0.99
 
 
+def test_a_file_of_the_result_that_is_replaced_is_named(
+    image: Path, model: str, tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    arguments = ["predict", str(image), "-o", str(tmp_path / "result.nii.gz"), "-m", model]
+    assert main([*arguments, "--probabilities"]) == 0
+    assert main([*arguments, "--probabilities", "--overwrite"]) == 0
+    assert "result before" not in capfd.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
+    printed = " ".join(capfd.readouterr().err.split())
+    assert "result_probabilities.nrrd is of the result before: remove it." in printed
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [

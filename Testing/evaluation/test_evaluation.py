@@ -28,6 +28,7 @@ from MaskSAMCore.io import write_labelmap
 from MaskSAMCore.labels import Label
 from Testing.helpers.generated import generated_case, write_image
 from Testing.helpers.json_documents import changed, read_or_refuse
+from Testing.helpers.threshold_model import GEOMETRIES
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -212,6 +213,56 @@ def test_segments_are_compared_by_their_names(ending: str, tmp_path: Path):
     write_segments(predictions / "b.seg.nrrd", label, {"liver": 7, "spleen": 9})
     with pytest.raises(MaskSAMError, match=r"b\.seg\.nrrd \(liver, spleen\).*rename them"):
         evaluate(predictions, references, surfaces=False)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("side", ["predictions", "references"])
+def test_segments_may_be_cropped_to_their_voxels(geometry: str, side: str, tmp_path: Path):
+    """3D Slicer can leave out what surrounds the segments of a file."""
+    matrix, rng = GEOMETRIES[geometry], np.random.default_rng(3)
+    label = np.zeros((9, 8, 7), np.uint8)
+    label[2:6, 3:7, 1:5] = rng.integers(0, 2, (4, 4, 4))
+    other = np.where(rng.random(label.shape) < 0.1, 1, label).astype(np.uint8)
+    part = (slice(2, 7), slice(2, 8), slice(1, 5))
+    inside = np.zeros(label.shape, bool)
+    inside[part] = True
+    cropped, whole = np.where(inside, label, 0), other
+    moved = matrix.copy()
+    moved[:3, 3] = (matrix @ [1, 2, 2, 1])[:3]
+    names = [Label(1, "spleen", (1.0, 0.0, 0.0))]
+    for name in ("predictions", "references"):
+        (tmp_path / name).mkdir()
+        array, grid = (label[part], moved) if name == side else (whole, matrix)
+        write_labelmap(array, Volume(array, grid), tmp_path / name / "a.seg.nrrd", names)
+    summary = evaluate(tmp_path / "predictions", tmp_path / "references")
+    (metrics,) = summary["metric_per_case"][0]["metrics"].values()
+    pair = (cropped == 1, whole == 1) if side == "predictions" else (whole == 1, cropped == 1)
+    spacing = tuple(reversed(Volume(label, matrix).spacing))
+    expected = {**overlap_metrics(*pair), **surface_metrics(*pair, spacing)}
+    assert metrics == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shift", [(0.3, 0.0, 0.0), (50.0, 0.0, 0.0)])
+def test_segments_on_other_voxels_are_refused(shift: tuple[float, float, float], tmp_path: Path):
+    label = np.ones((3, 4, 5), np.uint8)
+    names = [Label(1, "spleen", (1.0, 0.0, 0.0))]
+    for name, place in (("a", (0.0, 0.0, 0.0)), ("b", shift)):
+        matrix = np.eye(4)
+        matrix[:3, 3] = place
+        write_labelmap(label, Volume(label, matrix), tmp_path / f"{name}.seg.nrrd", names)
+    with pytest.raises(MaskSAMError, match="does not lie on the grid of"):
+        evaluate(tmp_path / "a.seg.nrrd", tmp_path / "b.seg.nrrd")
+
+
+def test_labelmaps_without_segments_are_not_taken_for_cropped_ones(tmp_path: Path):
+    label = np.ones((3, 4, 5), np.uint8)
+    write_labelmap(label, Volume(label, np.eye(4)), tmp_path / "a.nii.gz", [])
+    part = label[:, 1:]
+    matrix = np.eye(4)
+    matrix[1, 3] = 1
+    write_labelmap(part, Volume(part, matrix), tmp_path / "b.nii.gz", [])
+    with pytest.raises(MaskSAMError, match="does not lie on the grid of"):
+        evaluate(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
 
 
 def test_segments_without_names_of_references_keep_their_values(tmp_path: Path):

@@ -95,12 +95,14 @@ def test_a_missing_folder_is_named(tmp_path: Path, atomic) -> None:
 
 
 def test_only_old_temporary_folders_of_killed_processes_are_removed(tmp_path: Path) -> None:
-    for name in (".masksam-old", ".masksam-young", "results"):
+    for name in (".masksam-old", ".masksam-young", ".masksam-written", "results"):
         (tmp_path / name).mkdir()
-    os.utime(tmp_path / ".masksam-old", (0, 0))
-    os.utime(tmp_path / "results", (0, 0))
+        (tmp_path / name / "image.nrrd").touch()
+    for name in (".masksam-old/image.nrrd", ".masksam-old", ".masksam-written", "results"):
+        os.utime(tmp_path / name, (0, 0))
     remove_abandoned(tmp_path, min_age_seconds=3600)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".masksam-young", "results"]
+    remaining = [".masksam-written", ".masksam-young", "results"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == remaining
 
 
 def test_json_comes_back_as_it_was_written(tmp_path: Path) -> None:
