@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from MaskSAMCore.data.planning import ChannelNormalization, Plan, coarse_axis
 from MaskSAMCore.geometry import Volume, apply_axes, axis_mapping
-from MaskSAMCore.intensities import usable_intensities
+from MaskSAMCore.intensities import UsableIntensities, usable_intensities
 
 # As in nnU-Net, the mean and deviation are those of the non-zero region if its share is below this.
 _NONZERO_SHARE = 0.75
@@ -62,12 +62,9 @@ def preprocess(
     images: list[NDArray[np.float32]] = []
     notes: list[str] = []
     for volume, normalization in zip(volumes, plan.normalization, strict=True):
-        array = volume.array
-        if normalization.limits is None:
-            usable = usable_intensities(volume)
-            array = usable.array
-            notes += usable.notes
-        array = np.ascontiguousarray(apply_axes(array, axes, flips), dtype=np.float32)
+        usable = network_intensities(volume, normalization)
+        notes += usable.notes
+        array = np.ascontiguousarray(apply_axes(usable.array, axes, flips), dtype=np.float32)
         # Interpolation would blur the zeros that normalisation ignores, so it comes second.
         images.append(resample(normalize(array, normalization), shape, coarse))
     resampled = None
@@ -75,6 +72,19 @@ def preprocess(
         turned = np.ascontiguousarray(apply_axes(labelmap, axes, flips))
         resampled = resample_labelmap(turned, shape, coarse)
     return PreparedCase(np.stack(images), resampled, tuple(notes))
+
+
+def network_intensities(volume: Volume, normalization: ChannelNormalization) -> UsableIntensities:
+    """Return the intensities that a network is shown: without padding and outliers, unless its
+    normalization clips them.
+
+    Args:
+        volume: one channel; its voxels are finite and within the range of float32.
+        normalization: normalization of the channel.
+    """
+    if normalization.limits is None:
+        return usable_intensities(volume)
+    return UsableIntensities(volume.array)
 
 
 def repeat_edge_slices(case: PreparedCase, count: int) -> PreparedCase:

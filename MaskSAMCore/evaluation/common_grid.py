@@ -35,7 +35,7 @@ def united(
     if not a.same_grid(replace(a, ijk_to_ras=moved), SAME_MM):
         return None
     starts = np.array([first[::-1], np.zeros(3)], dtype=int)
-    stops = starts + [a.shape, b.shape]
+    stops = starts + np.array([a.shape, b.shape])
     if (starts.max(0) >= stops.min(0)).any():
         return None
     start, stop = starts.min(0), stops.max(0)

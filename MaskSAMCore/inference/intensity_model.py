@@ -142,8 +142,8 @@ class IntensityModel:
 def _scale(image: NDArray[np.number]) -> tuple[float, float]:
     """Return the mean and the standard deviation of an image."""
     mean = float(image.mean(dtype=np.float64))
-    # Plane by plane, because NumPy copies what it takes the deviation of.
-    variance = float(np.mean([np.mean((plane - mean) ** 2) for plane in image]))
+    # Plane by plane, because these are copies.
+    variance = float(np.mean([np.mean((plane.astype(np.float64) - mean) ** 2) for plane in image]))
     return mean, math.sqrt(variance) or 1.0
 
 

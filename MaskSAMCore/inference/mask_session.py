@@ -12,8 +12,9 @@ from torch import Tensor
 
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.data import Plan, preprocess
+from MaskSAMCore.data.preprocessing import network_intensities
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.geometry import Box, Volume, apply_axes
 from MaskSAMCore.inference.box_prompts import class_prompt
 from MaskSAMCore.inference.decision import affected_region, filled, write_labels
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
@@ -267,7 +268,11 @@ class MaskSession(Session):
         weight = self._settings.intensity_weight
         if not weight:
             return None
-        images = [self._grid.to_plan_axes(volume.array) for volume in self._volumes]
+        images = []
+        channels = zip(self._volumes, self._settings.plan.normalization, strict=True)
+        for volume, normalization in channels:
+            shown = network_intensities(self._grid.crop(volume), normalization)
+            images.append(apply_axes(shown.array, self._grid.axes, self._grid.flips))
         spacing = self._grid.spacing_of(self._volumes[0])
         return IntensityModel(images, scores, spacing, weight)
 

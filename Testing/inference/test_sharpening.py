@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from MaskSAMCore.data.planning import ChannelNormalization
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference import EnsembleSegmenter, MaskSegmenter
@@ -158,6 +159,32 @@ def test_with_overwrite_no_voxel_goes_from_one_class_without_boxes_to_another(in
     assert (found[changed & (automatic != VALUES[index])] == VALUES[index]).all()
 
 
+@pytest.mark.parametrize("index", [1, 2])
+def test_intensities_take_nothing_back_that_boxes_give(index: int):
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    region: Region = (slice(2, 10), slice(4, 16), slice(0, 22))
+    edited = {index: EditedScores(region, torch.full((8, 12, 22), 0.8))}
+    own = VALUES[index]
+    given = (labels_of(scores, edited=edited) == own) & (labels_of(scores) != own)
+    assert given.sum() > 1000
+    found = labels_of(scores, model_of(image, scores), edited)
+    assert (found[given] == own).all()
+
+
+def test_a_class_that_a_box_makes_sure_keeps_voxels_that_look_like_another():
+    labels, image = phantom()
+    scores = coarse_scores(labels)
+    region: Region = (slice(4, 8), slice(6, 14), slice(15, 22))
+    scores[(slice(None), *region)] = torch.tensor([0.05, 0.5, 0.45])[:, None, None, None]
+    model = model_of(image, scores)
+    part: Region = (slice(9, 15), slice(13, 27), slice(32, 43))
+    assert (labels_of(scores)[part] == VALUES[1]).all()
+    assert (labels_of(scores, model)[part] == VALUES[2]).mean() > 0.9
+    edited = {1: EditedScores(region, torch.full((4, 8, 7), 0.95))}
+    assert (labels_of(scores, model, edited)[part] == VALUES[1]).all()
+
+
 def test_the_voxels_that_others_keep_are_those_that_overwrite_would_take():
     labels, image = phantom()
     scores = coarse_scores(labels)
@@ -244,24 +271,36 @@ def test_a_refiner_decides_its_own_classes_and_the_intensities_the_others():
 
 
 class CoarseModel(Network):
-    """Network whose scores say roughly where an intensity above 60 begins."""
+    """Network whose scores say roughly where an intensity above 60 begins.
 
-    def __init__(self) -> None:
+    Args:
+        mean: subtracted from the intensities first.
+        spread: divisor of the differences.
+    """
+
+    def __init__(self, mean: float = 0.0, spread: float = 1.0) -> None:
         super().__init__(NetworkConfig(1, 1, (4, 8, 8)))
+        self.mean, self.spread = mean, spread
 
     def encode(self, images: Tensor) -> Embedding:
         return Embedding(images)
 
     def decode(self, embedding: Embedding, prompts: BoxPrompts | None = None) -> ClassScores:
-        bright = torch.sigmoid((embedding.images - 58) / 6)
+        bright = torch.sigmoid((embedding.images * self.spread + self.mean - 58) / 6)
         bright = F.avg_pool3d(bright, 3, 1, 1, count_include_pad=False)
         return ClassScores(torch.cat([1 - bright, bright], 1))
 
 
-def coarse_segmenter(orientation: str = "SPL", weight: float = 0.5) -> MaskSegmenter:
-    plan = plan_for(orientation=orientation, spacing=(2, 2, 2))
+def coarse_segmenter(
+    orientation: str = "SPL",
+    weight: float = 0.5,
+    network: CoarseModel | None = None,
+    **plan: object,
+) -> MaskSegmenter:
+    chosen = replace(plan_for(orientation=orientation, spacing=(2, 2, 2)), **plan)
     label = Label(3, "bright", (1.0, 0.0, 0.0))
-    return MaskSegmenter(CoarseModel(), plan, [label], device="cpu", intensity_weight=weight)
+    network = network or CoarseModel()
+    return MaskSegmenter(network, chosen, [label], device="cpu", intensity_weight=weight)
 
 
 def bright_volume(matrix: np.ndarray) -> Volume:
@@ -307,3 +346,36 @@ def test_ensembles_and_rois_are_sharpened_too():
     assert not inside[:, :, :10].any()
     part = roi.slices()
     assert np.mean(inside[part] != alone[part]) < 0.05
+
+
+@pytest.mark.parametrize("value", [-32768.0, 32767.0])
+@pytest.mark.parametrize("size", ["padding", "outliers"])
+def test_padding_and_outliers_count_as_little_as_in_the_network(value: float, size: str):
+    volume = bright_volume(np.eye(4))
+    changed = np.zeros(FINE, bool)
+    if size == "padding":
+        changed[:, :6] = True
+    else:
+        changed[3:5, 3, 3] = True
+    others = volume.array[~changed]
+    if size == "padding":
+        usual = others.min() if value > 0 else 0
+    else:
+        usual = others.max() if value > 0 else others.min()
+    replaced, array = (np.where(changed, np.float32(v), volume.array) for v in (usual, value))
+    segmenter = coarse_segmenter(
+        network=CoarseModel(float(replaced.mean()), float(replaced.std())),
+        normalization=(ChannelNormalization("zscore"),),
+    )
+    found = [segmenter.segment(replace(volume, array=a)).labelmap for a in (replaced, array)]
+    assert (found[0] == 3).sum() > 1000
+    np.testing.assert_array_equal(*found)
+
+
+def test_intensities_may_have_half_precision():
+    volume = bright_volume(np.eye(4))
+    known = coarse_segmenter().segment(volume).labelmap
+    # The squares of these intensities are beyond what the voxels can hold.
+    large = replace(volume, array=(100 * volume.array).astype(np.float16))
+    segmenter = coarse_segmenter(network=CoarseModel(spread=0.01))
+    assert np.mean(segmenter.segment(large).labelmap != known) < 1e-3
