@@ -204,18 +204,18 @@ class Scorer:
             found = self._runner.automatic(embedding, all_queries=later)
             return embedding if later else None, found
 
-        def add(batch: Sequence[_View], scored: tuple[Any, AutomaticScores]) -> None:
+        def add(view: _View, scored: tuple[Any, AutomaticScores], i: int) -> None:
             embedding, found = scored
-            for i, view in enumerate(batch):
-                self._add(total, found.scores[i], view)
-                if decided is not None and found.shares is not None:
-                    self._add(decided, found.shares[i], view, fine=True)
-                if found.boxes is not None:
-                    proposed.add(found.boxes[i], view.window, view.flips)
-                if found.class_logits is not None and later:
+            # Copies come first: where memory is too short for them, the view is processed again.
+            if later:
+                self._cache.put(view.key, copy_window(embedding, i))
+                if found.class_logits is not None:
                     self._class_logits[view.key] = found.class_logits[i, None].clone()
-                if later:
-                    self._cache.put(view.key, copy_window(embedding, i))
+            self._add(total, found.scores[i], view)
+            if decided is not None and found.shares is not None:
+                self._add(decided, found.shares[i], view, fine=True)
+            if found.boxes is not None:
+                proposed.add(found.boxes[i], view.window, view.flips)
 
         self._process_all(self._views, score, add, progress)
         self.proposed = proposed
@@ -254,8 +254,8 @@ class Scorer:
                 self._class_logits.get(view.key),
             )
 
-        def add(batch: Sequence[_View], scores: Tensor) -> None:
-            self._add(total, scores, batch[0], region, fine)
+        def add(view: _View, scores: Tensor, _: int) -> None:
+            self._add(total, scores, view, region, fine)
 
         # A few queries take so little time that threads would wait for each other.
         self._process_all(reached, score, add, progress, batch_size=1)
@@ -308,7 +308,7 @@ class Scorer:
         self,
         views: Sequence[_View],
         score: Callable[[Sequence[_View]], Scored],
-        add: Callable[[Sequence[_View], Scored], None],
+        add: Callable[[_View, Scored, int], None],
         progress: Progress,
         batch_size: int | None = None,
     ) -> None:
@@ -317,7 +317,8 @@ class Scorer:
         Args:
             views: views to process.
             score: function that computes the scores of a batch, on any thread.
-            add: function that adds them to those of the volume, in the order of the views.
+            add: function that adds the scores of a view, the i-th of a batch, to those of the
+                volume; it is called in the order of the views.
             progress: receives the progress.
             batch_size: views in a batch; None for the number that memory allows.
         """
@@ -329,8 +330,8 @@ class Scorer:
             batches, threads = self._runner.batches(list(waiting), together)
             with results_in_order(score, batches, threads) as results:
                 for batch, scored in zip(batches, results, strict=True):
-                    add(batch, scored)
-                    for _ in batch:
+                    for i, view in enumerate(batch):
+                        add(view, scored, i)
                         waiting.popleft()
                     progress.step(len(views) - len(waiting), len(views))
 

@@ -9,6 +9,7 @@ import torch
 from MaskSAMCore.errors import Cancelled, MaskSAMError, OutOfMemory
 from MaskSAMCore.geometry import Box
 from MaskSAMCore.inference import Instance, MaskSegmenter
+from MaskSAMCore.inference.embedding_cache import copy_window
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import ClassScores
 from Testing.helpers.threshold_model import (
@@ -287,6 +288,29 @@ def test_when_memory_runs_out_batches_become_smaller_and_the_notes_say_so():
         "cpu ran out of memory: continuing with 1 window(s) at a time",
     )
     assert set(result.notes) <= {stage for stage, _, _ in seen}
+
+
+@pytest.mark.parametrize("failing", [0, 1, 5])
+def test_scores_count_once_when_memory_runs_out_for_their_embedding(
+    failing: int, monkeypatch: pytest.MonkeyPatch
+):
+    volume = volume_of(two_blobs())
+    segmenter = MaskSegmenter(ThresholdModel(), plan_for(), LABELS, device="cpu", batch_size=2)
+    with segmenter.open(volume) as session:
+        known = session.scores().scores
+    calls = []
+
+    def copied(embedding: object, index: int) -> object:
+        calls.append(index)
+        if len(calls) == failing + 1:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return copy_window(embedding, index)
+
+    monkeypatch.setattr("MaskSAMCore.inference.scoring.copy_window", copied)
+    with segmenter.open(volume) as session:
+        found = session.scores().scores
+    assert len(calls) > failing + 1
+    torch.testing.assert_close(found, known)
 
 
 def test_a_window_that_does_not_fit_into_memory_is_an_error():
