@@ -39,13 +39,22 @@ class ClassValues:
             prediction: whether one of its segments must have a known name, if any is known.
 
         Raises:
-            MaskSAMError: two segments of the file have one name, or none has a known name.
+            MaskSAMError: two segments of the file have one name, in whatever case, or none has a
+                known name.
         """
         if not has_segments(path):
             return labelmap
         own = read_segment_values(path)
+        folded: dict[str, str] = {}
+        for name in own:
+            other = folded.setdefault(name.casefold(), name)
+            if other != name:
+                raise MaskSAMError(
+                    f"the segments '{other}' and '{name}' of {path} differ only in upper and lower"
+                    " case: rename one"
+                )
         known = {name.casefold() for name in self.names.values()}
-        if prediction and known and not known & {name.casefold() for name in own}:
+        if prediction and known and not known & folded.keys():
             raise MaskSAMError(
                 f"no segment of {path} ({first_names([*own])}) has the name of a class of the"
                 f" references ({first_names([*self.names.values()])}): rename them"

@@ -74,10 +74,11 @@ class EmbeddingCache:
     The files are NumPy arrays without pickles, in a private folder within the folder for temporary
     files. The folder is created when it is first needed and removed by :meth:`clear`, at the latest
     when the process ends. Files are memory-mapped when they are read. An embedding is not kept if
-    it would leave less than FREE_DISK on the disk, or if the files would exceed SPILL_LIMIT.
+    it would leave less than FREE_DISK on the disk, or if the files would become too large.
 
     Args:
         limit: bytes of embeddings in memory; 0 keeps none, not even in files.
+        spill_limit: bytes of embeddings in files at most; None for no limit.
 
     Attributes:
         limit: bytes of embeddings in memory at most.
@@ -85,8 +86,9 @@ class EmbeddingCache:
         spilled: bytes of embeddings in files.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, spill_limit: int | None = SPILL_LIMIT) -> None:
         self.limit = limit
+        self._spill_limit = spill_limit
         self.used = 0
         self.spilled = 0
         self._kept: dict[Hashable, Any] = {}
@@ -106,7 +108,7 @@ class EmbeddingCache:
             self._kept[key] = embedding
             self.used += size
             return
-        if self.spilled + size > SPILL_LIMIT:
+        if self._spill_limit is not None and self.spilled + size > self._spill_limit:
             return
         written = self._write(embedding, size)
         if written is not None:

@@ -191,7 +191,8 @@ class EnsembleSession(Session):
         self._volumes = tuple(volumes)
         self._roi = roi
         self._tta = tta
-        self._cache = EmbeddingCache(max(1, cache_bytes))
+        # None of the scores can be computed again later, as embeddings can.
+        self._cache = EmbeddingCache(max(1, cache_bytes), spill_limit=None)
         self._closed = False
 
     @property

@@ -265,6 +265,14 @@ def test_labelmaps_without_segments_are_not_taken_for_cropped_ones(tmp_path: Pat
         evaluate(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
 
 
+def test_segments_whose_names_differ_only_in_case_are_refused(tmp_path: Path):
+    label = generated_case(0)[1]
+    for side, names in (("predictions", {"L": 2, "l": 1}), ("references", {"L": 1, "l": 2})):
+        write_segments(tmp_path / side / "a.seg.nrrd", label, names)
+    with pytest.raises(MaskSAMError, match="'L' and 'l' of .* rename one"):
+        evaluate(tmp_path / "predictions", tmp_path / "references", surfaces=False)
+
+
 def test_segments_without_names_of_references_keep_their_values(tmp_path: Path):
     label = generated_case(0)[1]
     write_segments(tmp_path / "predictions" / "a.seg.nrrd", label, {"left": 2, "right": 1})

@@ -88,14 +88,14 @@ def test_nothing_is_written_to_a_disk_that_is_nearly_full(tmp_path: Path, monkey
     assert cache.get(0, CPU) is None and len(cache) == 0
 
 
-def test_the_size_of_all_files_is_limited(tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize(("most", "kept"), [(2, 2), (None, 3)])
+def test_the_size_of_all_files_may_be_limited(tmp_path: Path, most: int | None, kept: int):
     size = size_in_bytes(some_embedding())
-    monkeypatch.setattr(embeddings, "SPILL_LIMIT", 2 * size)
-    cache = EmbeddingCache(limit=1)
+    cache = EmbeddingCache(limit=1, spill_limit=None if most is None else most * size)
     for key in range(3):
         cache.put(key, some_embedding())
-    assert [cache.get(key, CPU) is not None for key in range(3)] == [True, True, False]
-    assert cache.spilled == 2 * size
+    assert [cache.get(key, CPU) is not None for key in range(3)] == [True, True, kept == 3]
+    assert cache.spilled == kept * size
 
 
 def test_a_missing_folder_or_a_deleted_file_counts_as_no_embedding(tmp_path: Path, monkeypatch):

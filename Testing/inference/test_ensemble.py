@@ -162,7 +162,7 @@ def test_progress_grows_and_a_cancelled_run_stops():
 
 
 def test_a_full_disk_for_scores_is_reported(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("MaskSAMCore.inference.embedding_cache.SPILL_LIMIT", 10)
+    monkeypatch.setattr("MaskSAMCore.inference.embedding_cache.FREE_DISK", 1 << 62)
     ensemble = EnsembleSegmenter([threshold_segmenter(), threshold_segmenter()])
     session = ensemble.open(volume_of(two_blobs()), cache_bytes=1)
     with session, pytest.raises(MaskSAMError, match="too full for the scores of 2 models"):
