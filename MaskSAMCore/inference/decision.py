@@ -15,7 +15,8 @@ this as follows:
 - Where a refiner decides about some classes, their scores are its shares, and the best of the
   others has its share of all others.
 - Where intensities count, the scores of all classes at doubtful voxels are sharpened before any of
-  this, those of classes with boxes as those without, see :mod:`.sharpening`.
+  this, those of classes with boxes as those without, see :mod:`.sharpening`. Within a voxel of the
+  plan's grid from the sides of its boxes they take nothing from a class, so that it fills them.
 - Without `overwrite`, classes without boxes keep exactly their automatic voxels. Elsewhere only
   classes with boxes and the background compete, so that nothing outside the neighbourhood of the
   boxes depends on them.
@@ -23,12 +24,14 @@ this as follows:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -94,7 +97,7 @@ class RegionScores:
         # Best scores and their classes before sharpening, where nothing else changes them.
         self._plain: tuple[Tensor, Tensor] | None = None
         if intensities is not None:
-            self._plain, self._sharpened = self._sharpen(intensities)
+            self._plain, self._sharpened = self._sharpen(intensities, edited, shares)
         if edited or shares is not None:
             self._plain = None
         if shares is not None:
@@ -112,16 +115,58 @@ class RegionScores:
                 # Not in place: without resampling, the background is a view of the scores.
                 self._background = torch.maximum(self._background, -REASSIGN_RATIO * change)
 
-    def _sharpen(self, intensities: IntensityModel) -> tuple[tuple[Tensor, Tensor], Sharpening]:
+    def _sharpen(
+        self,
+        intensities: IntensityModel,
+        edited: Mapping[int, EditedScores],
+        shares: Shares | None,
+    ) -> tuple[tuple[Tensor, Tensor], Sharpening]:
         """Return the best scores with their classes without intensities, and the scores of the
         voxels that are doubtful so far."""
         background = self._weight * self._automatic(0)
         best, winner = self._best_without_boxes(background)
         total = background + self._sum_without_boxes()
+        doubtful = best < SURE * total
+        if edited:
+            doubtful &= ~self._held_by_boxes(edited, shares)
         sharpened = Sharpening(
-            intensities, self._scores, self._sample, best < SURE * total, self._region, self._shape
+            intensities, self._scores, self._sample, doubtful, self._region, self._shape
         )
         return (best, winner), sharpened
+
+    def _held_by_boxes(self, edited: Mapping[int, EditedScores], shares: Shares | None) -> Tensor:
+        """Return where a class with boxes wins without intensities, near the sides of its boxes.
+
+        Args:
+            edited: new scores of the classes with boxes.
+            shares: shares of the classes that a refiner decides, or None.
+        """
+        plain = RegionScores(
+            self._all_scores, edited, self._shape, self._region, self._weight, shares
+        )
+        winner, _ = plain.decide()
+        held = torch.zeros(winner.shape, dtype=torch.bool)
+        for index, change in edited.items():
+            if change.boxes is not None:
+                held |= (winner == index) & self._near_sides(change)
+        return held
+
+    def _near_sides(self, change: EditedScores) -> Tensor:
+        """Return the voxels of the region that lie in the boxes of a class, within a voxel of their
+        grid from a side."""
+        scale = np.divide(self._shape, change.shape or self._all_scores.shape[1:])
+        reach = [math.ceil(factor) for factor in scale]
+        wider, own = [], []
+        for part, size, distance in zip(self._region, self._shape, reach, strict=True):
+            wider.append(slice(max(part.start - distance, 0), min(part.stop + distance, size)))
+            own.append(slice(part.start - wider[-1].start, part.stop - wider[-1].start))
+        inside = self._inside(change.boxes * scale, (wider[0], wider[1], wider[2]))
+        deep = inside[None]
+        for axis, distance in enumerate(reach):
+            window = [2 * distance + 1 if other == axis else 1 for other in range(3)]
+            # The smallest of the neighbours: faces of the volume are no sides.
+            deep = -F.max_pool3d(-deep, window, 1, [n // 2 for n in window])
+        return (inside > deep[0])[tuple(own)]
 
     def _refine(self, shares: Shares) -> None:
         """Take the decisions of a refiner."""
@@ -207,21 +252,22 @@ class RegionScores:
             score = sample(_placed(change, sample.source))
         else:
             score = sample(_placed(_continued(change, grid), sample.source))
-            score *= self._inside(change.boxes * np.divide(self._shape, grid))
+            score *= self._inside(change.boxes * np.divide(self._shape, grid), self._region)
         if self._sharpened is None or index in self._refined:
             return score
         return self._sharpened.of_boxes(index, score)
 
-    def _inside(self, boxes: NDArray[np.float64]) -> Tensor:
-        """Return 1 for the voxels of the region in the boxes of a class, united slice by slice, and
-        0 for all others.
+    def _inside(self, boxes: NDArray[np.float64], region: Region) -> Tensor:
+        """Return 1 for the voxels of a region in the boxes of a class, united slice by slice, and 0
+        for all others.
 
         Args:
             boxes: (M, 2, 3) on the output's grid.
+            region: voxels of the output's grid.
         """
         prompt = class_prompt(0, boxes, self._shape[0])
-        depth, rows, columns = self._region
-        inside = torch.zeros(*(part.stop - part.start for part in self._region))
+        depth, rows, columns = region
+        inside = torch.zeros(*(part.stop - part.start for part in region))
         for index in np.flatnonzero(prompt.present[depth]):
             x1, y1, x2, y2 = prompt.edges[depth.start + index]
             own_rows = _inner(crossed_slices(y1, y2, self._shape[1]), rows)

@@ -269,7 +269,7 @@ def test_segments_whose_names_differ_only_in_case_are_refused(tmp_path: Path):
     label = generated_case(0)[1]
     for side, names in (("predictions", {"L": 2, "l": 1}), ("references", {"L": 1, "l": 2})):
         write_segments(tmp_path / side / "a.seg.nrrd", label, names)
-    with pytest.raises(MaskSAMError, match="'L' and 'l' of .* rename one"):
+    with pytest.raises(MaskSAMError, match=r"'L' and 'l' of .* rename one"):
         evaluate(tmp_path / "predictions", tmp_path / "references", surfaces=False)
 
 

@@ -15,7 +15,7 @@ from MaskSAMCore.data.planning import ChannelNormalization
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference import EnsembleSegmenter, MaskSegmenter
-from MaskSAMCore.inference.decision import RegionScores, write_labels
+from MaskSAMCore.inference.decision import SLAB_VOXELS, RegionScores, write_labels
 from MaskSAMCore.inference.intensity_model import IntensityModel
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.scoring import EditedScores, Shares
@@ -160,29 +160,25 @@ def test_with_overwrite_no_voxel_goes_from_one_class_without_boxes_to_another(in
 
 
 @pytest.mark.parametrize("index", [1, 2])
-def test_intensities_take_nothing_back_that_boxes_give(index: int):
+@pytest.mark.parametrize("slab", [SLAB_VOXELS, 1])
+def test_a_class_fills_its_boxes_against_the_intensities(
+    index: int, slab: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("MaskSAMCore.inference.decision.SLAB_VOXELS", slab)
     labels, image = phantom()
     scores = coarse_scores(labels)
-    region: Region = (slice(2, 10), slice(4, 16), slice(0, 22))
-    edited = {index: EditedScores(region, torch.full((8, 12, 22), 0.8))}
+    region: Region = (slice(2, 10), slice(4, 16), slice(3, 20))
+    boxes = np.array([[[2, 4, 3], [10, 16, 20]]], float)
+    edited = {index: EditedScores(region, torch.full((8, 12, 17), 0.8), boxes)}
     own = VALUES[index]
-    given = (labels_of(scores, edited=edited) == own) & (labels_of(scores) != own)
-    assert given.sum() > 1000
-    found = labels_of(scores, model_of(image, scores), edited)
-    assert (found[given] == own).all()
-
-
-def test_a_class_that_a_box_makes_sure_keeps_voxels_that_look_like_another():
-    labels, image = phantom()
-    scores = coarse_scores(labels)
-    region: Region = (slice(4, 8), slice(6, 14), slice(15, 22))
-    scores[(slice(None), *region)] = torch.tensor([0.05, 0.5, 0.45])[:, None, None, None]
-    model = model_of(image, scores)
-    part: Region = (slice(9, 15), slice(13, 27), slice(32, 43))
-    assert (labels_of(scores)[part] == VALUES[1]).all()
-    assert (labels_of(scores, model)[part] == VALUES[2]).mean() > 0.9
-    edited = {1: EditedScores(region, torch.full((4, 8, 7), 0.95))}
-    assert (labels_of(scores, model, edited)[part] == VALUES[1]).all()
+    plain = labels_of(scores, edited=edited) == own
+    found = labels_of(scores, model_of(image, scores), edited) == own
+    near = np.ones(FINE, bool)
+    near[6:18, 10:30, 8:38] = False
+    assert (plain & near & (labels != index)).sum() > 500
+    assert (found | ~plain)[near].all()
+    # Further inside, the intensities decide as without boxes.
+    assert (plain & ~found).any()
 
 
 def test_the_voxels_that_others_keep_are_those_that_overwrite_would_take():
