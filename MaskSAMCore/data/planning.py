@@ -20,6 +20,8 @@ ANISOTROPY = 3.0
 _FOREGROUND_SAMPLE = 10_000
 # No plan has larger voxels.
 LARGEST_MM = 1000.0
+# Share of a window that it has in common with the next one, at least, unless a model says another.
+WINDOW_OVERLAP = 0.5
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.data import Plan
+from MaskSAMCore.data.planning import WINDOW_OVERLAP
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.device import DeviceChoice, choose_device
@@ -38,6 +39,7 @@ class MaskSegmenter:
         largest_component: values of the labels of which only the largest component is kept.
         background_weight: factor of the background's scores.
         intensity_weight: weight of the intensities of doubtful voxels, from 0 to 1.
+        window_overlap: share of a window that it has in common with the next one, at least.
         mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
         name: name of the model.
         batch_size: windows that are processed together; None for 4 on a GPU, and for 2 on a CPU
@@ -70,6 +72,7 @@ class MaskSegmenter:
         largest_component: Sequence[int] = (),
         background_weight: float = 1.0,
         intensity_weight: float = 0.0,
+        window_overlap: float = WINDOW_OVERLAP,
         mirror: Sequence[int] = (0, 1, 2),
         name: str = "",
         batch_size: int | None = None,
@@ -91,6 +94,7 @@ class MaskSegmenter:
             frozenset(largest_component),
             background_weight,
             intensity_weight,
+            window_overlap,
             tuple(mirror),
             suitability,
             estimator,
@@ -135,6 +139,7 @@ class MaskSegmenter:
             largest_component=bundle.largest_component,
             background_weight=bundle.background_weight,
             intensity_weight=bundle.intensity_weight,
+            window_overlap=bundle.window_overlap,
             mirror=bundle.mirror,
             name=bundle.name,
             suitability=bundle.suitability,

@@ -287,7 +287,14 @@ class MaskSession(Session):
                 # By rounding, a grid of its own could have voxels beyond the last window.
                 most = largest_divided(self._grid.shape, self._runner.window, parts)
                 fine = self._preprocessed(plan.divided(parts), report, most)
-            self._scorer = Scorer(self._runner, image, self._passes, self._cache, fine)
+            self._scorer = Scorer(
+                self._runner,
+                image,
+                self._passes,
+                self._cache,
+                fine,
+                self._settings.window_overlap,
+            )
         return self._scorer
 
     def _preprocessed(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from MaskSAMCore.data.planning import WINDOW_OVERLAP
 from MaskSAMCore.inference.box_prompts import ClassPrompt, window_prompt
 from MaskSAMCore.inference.embedding_cache import EmbeddingCache, copy_window
 from MaskSAMCore.inference.memory import array_bytes
@@ -149,6 +150,7 @@ class Scorer:
         passes: tuple[Flips, ...],
         cache: EmbeddingCache,
         fine: NDArray[np.float32] | None = None,
+        overlap: float = WINDOW_OVERLAP,
     ) -> None:
         config = runner.model.config
         self.image = image
@@ -161,10 +163,12 @@ class Scorer:
         if fine is not None:
             self._fine_lowest = torch.from_numpy(fine.min((1, 2, 3)))
         self._small = runner.model.is_small(torch.from_numpy(image if fine is None else fine))
-        windows = plan_windows(image.shape[1:], runner.window, config.every_slice)
+        windows = plan_windows(image.shape[1:], runner.window, config.every_slice, overlap)
         divided = windows
         if fine is not None:
-            divided = divided_windows(image.shape[1:], runner.window, fine.shape[1:], config.parts)
+            divided = divided_windows(
+                image.shape[1:], runner.window, fine.shape[1:], config.parts, overlap
+            )
         self._passes = len(passes)
         self._views = [
             _View(i, *pair, flips)

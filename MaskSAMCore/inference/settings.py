@@ -8,6 +8,7 @@ from itertools import chain, combinations
 from typing import Literal
 
 from MaskSAMCore.data import Plan
+from MaskSAMCore.data.planning import WINDOW_OVERLAP
 from MaskSAMCore.labels import Label
 from MaskSAMCore.models import ANY_INPUT, Suitability
 from MaskSAMCore.models.expected_dice import DiceEstimator
@@ -31,6 +32,7 @@ class InferenceSettings:
             validation Dice: masks of networks trained with a Dice loss are often too large.
         intensity_weight: weight of the intensities of doubtful voxels beside their scores, from 0
             to 1, see :mod:`MaskSAMCore.inference.intensity_model`.
+        window_overlap: share of a window that it has in common with the next one, at least.
         mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
         suitability: inputs that the network was made for.
         estimator: estimator of the Dice of results; None if it cannot be estimated.
@@ -42,6 +44,7 @@ class InferenceSettings:
     largest_component: frozenset[int] = frozenset()
     background_weight: float = 1.0
     intensity_weight: float = 0.0
+    window_overlap: float = WINDOW_OVERLAP
     mirror: tuple[int, ...] = (0, 1, 2)
     suitability: Suitability = ANY_INPUT
     estimator: DiceEstimator | None = None

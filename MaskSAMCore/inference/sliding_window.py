@@ -1,4 +1,4 @@
-"""Sliding window: half-overlapping windows, and the Gaussian weights that blend their scores.
+"""Sliding window: overlapping windows, and the Gaussian weights that blend their scores.
 
 The positions of the windows are the product of positions along depth, rows and columns, so that the
 sum of the weights at a voxel is a product as well. Each window therefore has weights that are
@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from MaskSAMCore.data.planning import WINDOW_OVERLAP
 
 Shape = tuple[int, int, int]
 # Part of a three-dimensional array.
@@ -80,15 +82,20 @@ def hull(regions: Sequence[Region]) -> Region:
     return a, b, c
 
 
-def window_starts(length: int, size: int) -> list[int]:
-    """Return the first voxels of half-overlapping windows along an axis.
+def window_starts(length: int, size: int, overlap: float = WINDOW_OVERLAP) -> list[int]:
+    """Return the first voxels of overlapping windows along an axis.
 
     The windows are spread evenly and cover the whole axis. An axis shorter than the window has one
     window, which is centred on it and starts before the volume.
+
+    Args:
+        length: voxels of the volume.
+        size: voxels of a window.
+        overlap: share of a window that it has in common with the next one, at least.
     """
     if length <= size:
         return [-((size - length) // 2)]
-    steps = math.ceil((length - size) / max(size / 2, 1))
+    steps = math.ceil((length - size) / max((1 - overlap) * size, 1))
     return [round(i * (length - size) / steps) for i in range(steps + 1)]
 
 
@@ -104,7 +111,10 @@ def axis_weights(length: int, size: int, starts: Sequence[int]) -> NDArray[np.fl
 
 
 def plan_windows(
-    shape: Sequence[int], size: Sequence[int], every_slice: bool = False
+    shape: Sequence[int],
+    size: Sequence[int],
+    every_slice: bool = False,
+    overlap: float = WINDOW_OVERLAP,
 ) -> list[Window]:
     """Return the windows of a volume in order of depth, row and column.
 
@@ -113,9 +123,11 @@ def plan_windows(
         size: (T, H, W) of a window.
         every_slice: True centres a window on each slice, repeating the slices at the ends, and
             weights all windows of a slice equally (MA-SAM).
+        overlap: see :func:`window_starts`.
     """
     spans = [
-        _spans(n, extent, window_starts(n, extent)) for n, extent in zip(shape, size, strict=True)
+        _spans(n, extent, window_starts(n, extent, overlap))
+        for n, extent in zip(shape, size, strict=True)
     ]
     if every_slice:
         spans[0] = _centred_spans(shape[0], size[0])
@@ -123,7 +135,11 @@ def plan_windows(
 
 
 def divided_windows(
-    shape: Sequence[int], size: Sequence[int], fine: Sequence[int], parts: Sequence[int]
+    shape: Sequence[int],
+    size: Sequence[int],
+    fine: Sequence[int],
+    parts: Sequence[int],
+    overlap: float = WINDOW_OVERLAP,
 ) -> list[Window]:
     """Return the windows of :func:`plan_windows` on a grid whose voxels are parts of the plan's.
 
@@ -135,9 +151,10 @@ def divided_windows(
         fine: (depth, rows, columns) of the volume on the finer grid. Every voxel has a window if
             they are no more than :func:`largest_divided` says.
         parts: number of parts of a voxel along each axis.
+        overlap: see :func:`window_starts`.
     """
     spans = [
-        _spans(length, part * extent, [part * start for start in window_starts(n, extent)])
+        _spans(length, part * extent, [part * start for start in window_starts(n, extent, overlap)])
         for n, extent, length, part in zip(shape, size, fine, parts, strict=True)
     ]
     return _windows(spans, [part * extent for extent, part in zip(size, parts, strict=True)])

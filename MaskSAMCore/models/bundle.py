@@ -25,6 +25,7 @@ from torch import Tensor
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.data.label_scheme import LARGEST_VALUE
+from MaskSAMCore.data.planning import WINDOW_OVERLAP
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.downloads import check_downloaded
 from MaskSAMCore.io.files import (
@@ -94,6 +95,7 @@ class Bundle:
             bundles of older versions, which did not record it.
         background_weight: factor on the scores of the background.
         intensity_weight: weight of the intensities of doubtful voxels, from 0 to 1.
+        window_overlap: share of a window that it has in common with the next one, at least.
         suitability: inputs that the model was made for, as the card states them.
         weights_sha256: SHA-256 of the weights.
         estimator: estimator of the Dice of results; None without ``quality.json``.
@@ -113,6 +115,7 @@ class Bundle:
     sam_sha256: str | None = None
     background_weight: float = 1.0
     intensity_weight: float = 0.0
+    window_overlap: float = WINDOW_OVERLAP
     tta: Literal["none", "mirror"] = "none"
     suitability: Suitability = ANY_INPUT
     weights_sha256: str = ""
@@ -237,6 +240,7 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             sam_sha256=values.get("sam_sha256"),
             background_weight=check_background_weight(values.get("background_weight", 1.0)),
             intensity_weight=check_intensity_weight(values.get("intensity_weight", 0.0)),
+            window_overlap=check_window_overlap(values.get("window_overlap", WINDOW_OVERLAP)),
             tta=_tta(values.get("tta", "none")),
             suitability=Suitability.from_card(values.get("card", {})),
             weights_sha256=values["weights_sha256"],
@@ -325,6 +329,15 @@ def check_intensity_weight(value: Any) -> float:
     return _number_between("intensity_weight", value, 0, 1)
 
 
+def check_window_overlap(value: Any) -> float:
+    """Return the overlap of neighbouring windows, as a share of a window.
+
+    Raises:
+        ValueError: the value is not a number between 0 and 0.75.
+    """
+    return _number_between("window_overlap", value, 0, 0.75)
+
+
 def _number_between(name: str, value: Any, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ValueError(f"{name} {value!r} is not a number between {low} and {high}")
@@ -376,6 +389,7 @@ def save_bundle(
     sam_sha256: str | None = None,
     background_weight: float = 1.0,
     intensity_weight: float = 0.0,
+    window_overlap: float = WINDOW_OVERLAP,
     tta: Literal["none", "mirror"] = "none",
 ) -> Bundle:
     """Write a bundle folder, complete or not at all.
@@ -389,6 +403,7 @@ def save_bundle(
         sam_sha256: SHA-256 of the frozen SAM's checkpoint, or None.
         background_weight: factor on the scores of the background.
         intensity_weight: weight of the intensities of doubtful voxels, from 0 to 1.
+        window_overlap: share of a window that it has in common with the next one, at least.
         tta: test-time augmentation unless the user chooses another.
 
     Raises:
@@ -418,6 +433,8 @@ def save_bundle(
             values["sam_sha256"] = sam_sha256
         if intensity_weight:
             values["intensity_weight"] = intensity_weight
+        if window_overlap != WINDOW_OVERLAP:
+            values["window_overlap"] = window_overlap
         if tta != "none":
             values["tta"] = tta
         write_json(new / DESCRIPTION, values, ensure_ascii=False)

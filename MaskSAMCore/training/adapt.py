@@ -118,6 +118,7 @@ def adapt(
         largest_component=task.bundle.largest_component,
         background_weight=task.bundle.background_weight,
         intensity_weight=task.bundle.intensity_weight,
+        window_overlap=task.bundle.window_overlap,
         mirror=task.mirror,
     )
     before, after = _compare(task, learning, new, clock)
@@ -273,6 +274,7 @@ def _save(
         overwrite=True,
         background_weight=bundle.background_weight,
         intensity_weight=bundle.intensity_weight,
+        window_overlap=bundle.window_overlap,
         tta=bundle.tta,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from MaskSAMCore.data.planning import WINDOW_OVERLAP
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import MALFORMED
 from MaskSAMCore.labels import Label, default_colors
@@ -12,6 +13,7 @@ from MaskSAMCore.models.bundle import (
     Bundle,
     check_background_weight,
     check_intensity_weight,
+    check_window_overlap,
     intracranial_classes,
     save_bundle,
 )
@@ -40,7 +42,7 @@ def export_run(
         folder: folder of the new bundle, whose name becomes the model's unless the card has one.
         card: "name", "title", "labels" (display name, colour and terminology of each class name),
             "largest_component" and "background_weight" (by default those found in validation),
-            "intensity_weight" (0 by default),
+            "intensity_weight" (0 by default), "window_overlap" (0.5 by default),
             "intracranial" ("all" or the names of the classes that fill the skull together), and any
             other information about the model.
         overwrite: replace a bundle that exists.
@@ -60,6 +62,7 @@ def export_run(
     try:
         weight = check_background_weight(card.pop("background_weight", found["background_weight"]))
         intensity_weight = check_intensity_weight(card.pop("intensity_weight", 0.0))
+        overlap = check_window_overlap(card.pop("window_overlap", WINDOW_OVERLAP))
         largest = [int(v) for v in card.pop("largest_component", found["largest_component"])]
         unknown = sorted(set(largest) - set(record.values))
         if unknown:
@@ -88,6 +91,7 @@ def export_run(
         sam_sha256=record.facts.get("sam_sha256"),
         background_weight=weight,
         intensity_weight=intensity_weight,
+        window_overlap=overlap,
         tta=record.settings.tta,
     )
 

@@ -43,6 +43,30 @@ def test_windows_overlap_by_half_and_reach_both_ends(length, size):
     assert starts[-1] + size >= length
 
 
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize("length", [9, 12, 13, 50, 101])
+def test_windows_overlap_by_the_share_that_is_asked_for(length: int, overlap: float):
+    steps = np.diff(window_starts(length, 8, overlap))
+    assert steps.sum() == length - 8
+    assert (steps <= (1 - overlap) * 8).all()
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25])
+def test_windows_that_overlap_less_restore_the_image_on_both_grids(overlap: float):
+    image = np.random.default_rng(0).random((1, 20, 31, 18), dtype=np.float32)
+    total = torch.zeros(image.shape)
+    windows = plan_windows(image.shape[1:], (8, 8, 8), overlap=overlap)
+    assert len(windows) < len(plan_windows(image.shape[1:], (8, 8, 8)))
+    for window in windows:
+        accumulate(total, extract(image, window, torch.zeros(1)), window)
+    torch.testing.assert_close(total, torch.from_numpy(image))
+    divided = divided_windows((10, 16, 9), (4, 4, 4), image.shape[1:], (2, 2, 2), overlap)
+    total = torch.zeros(image.shape)
+    for window in divided:
+        accumulate(total, extract(image, window, torch.zeros(1)), window)
+    torch.testing.assert_close(total, torch.from_numpy(image))
+
+
 def test_the_weights_are_a_gaussian_with_an_eighth_of_the_window_as_sigma():
     (weights,) = axis_weights(length=24, size=16, starts=[0, 8])[:1]
     overlap = np.arange(8, 16)

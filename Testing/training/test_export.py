@@ -145,6 +145,17 @@ def test_a_card_may_let_intensities_count(run: Path, tmp_path: Path):
         models.load_bundle(tmp_path / "model")
 
 
+def test_a_card_may_let_windows_overlap_less(run: Path, tmp_path: Path):
+    assert export_run(run, tmp_path / "plain").window_overlap == 0.5
+    export_run(run, tmp_path / "model", {"window_overlap": 0.25})
+    segmenter = Segmenter.from_model(tmp_path / "model", device="cpu")
+    assert segmenter.settings.window_overlap == 0.25
+    with pytest.raises(
+        MaskSAMError, match=r"window_overlap 0\.8 is not a number between 0 and 0\.75"
+    ):
+        export_run(run, tmp_path / "model", {"window_overlap": 0.8}, overwrite=True)
+
+
 def test_a_card_states_the_classes_that_fill_the_skull_by_their_new_names(
     run: Path, tmp_path: Path
 ):
