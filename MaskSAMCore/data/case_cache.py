@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.io.files import atomic_folder
+from MaskSAMCore.io.files import atomic_folder, remove_abandoned
 
 # Smaller files are read, because a mapping has a cost of its own.
 _MAPPED_BYTES = 1 << 16
 # Digits of a SHA-256 in the name of an entry.
 _DIGITS = 20
+_ENTRY_NAME = re.compile(rf".+-[0-9a-f]{{{_DIGITS}}}")
 
 Opened = TypeVar("Opened", covariant=True)
 
@@ -120,13 +123,16 @@ class CaseCache:
             )
 
     def remove_others(self, entries: Collection[str]) -> None:
-        """Remove all entries but the given ones, or without any the whole folder."""
-        if self.folder.is_dir():
-            for path in self.folder.iterdir():
-                if path.name not in entries:
-                    shutil.rmtree(path, ignore_errors=True)
-            if not entries:
-                shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove all entries but the given ones, and the folder once it is empty.
+
+        Files and folders that are no entries stay. No other process may be writing to the cache.
+        """
+        remove_abandoned(self.folder, 0)
+        for path in self.folder.glob("*"):
+            if _ENTRY_NAME.fullmatch(path.name) and path.name not in entries:
+                shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
 
 def entry_name(case: str, facts: Mapping[str, Any]) -> str:

@@ -4,8 +4,8 @@
 ``best.safetensors``, ``last.safetensors``: averaged weights, without those of a frozen SAM.
 ``resume-a.ckpt``, ``resume-b.ckpt``: checkpoints to continue from after a stop or a kill.
 ``logs/``: CSV and TensorBoard logs. ``curves.png``: training curves.
-``cases/``: preprocessed cases, removed when the training is complete.
-``compiler-cache/``: files of torch.compile, removed when the training ends.
+``.cases/``: preprocessed cases, removed when the training is complete.
+``.compiler-cache/``: files of torch.compile, removed when the training ends.
 ``preview.png``: contact sheet of training windows.
 ``fingerprint.json``: statistics of the training cases.
 ``validation.json``: Dice of the best weights, and the post-processing that raises it.
@@ -32,8 +32,9 @@ from MaskSAMCore.training.hyperparameters import TrainSettings
 RUN_FILE, VALIDATION, FINGERPRINT = "run.json", "validation.json", "fingerprint.json"
 BEST, LAST = "best.safetensors", "last.safetensors"
 PREVIEW = "preview.png"
-COMPILER_CACHE = "compiler-cache"
-CASES = "cases"
+# Folders that are removed have names that no folder of the user has.
+COMPILER_CACHE = ".compiler-cache"
+CASES = ".cases"
 # Files of a run that could replace a file of the user.
 WRITTEN_FILES = (RUN_FILE, VALIDATION, FINGERPRINT, BEST, LAST, PREVIEW)
 

@@ -95,13 +95,25 @@ def test_too_little_space_is_told_before_anything_is_written(
 
 def test_other_entries_are_removed(tmp_path: Path):
     cache = CaseCache(tmp_path / "cases")
-    for name in ("first", "second"):
+    first, second = (entry_name(name, {}) for name in ("first", "second"))
+    for name in (first, second):
         cache.store(name, ARRAYS)
-    cache.remove_others({"second"})
-    assert [path.name for path in cache.folder.iterdir()] == ["second"]
+    cache.remove_others({second})
+    assert [path.name for path in cache.folder.iterdir()] == [second]
     cache.remove_others(())
     assert not cache.folder.exists()
     cache.remove_others(())
+
+
+def test_files_that_are_no_entries_are_never_removed(tmp_path: Path):
+    cache = CaseCache(tmp_path / "cases")
+    cache.store(entry_name("case", {}), ARRAYS)
+    (cache.folder / "imagesTr").mkdir()
+    (cache.folder / "imagesTr" / "case-1_0000.nii.gz").touch()
+    (cache.folder / ".masksam-killed").mkdir()
+    before = cache.folder / "imagesTr", cache.folder / "imagesTr" / "case-1_0000.nii.gz"
+    cache.remove_others(())
+    assert tuple(sorted(cache.folder.rglob("*"))) == before
 
 
 def test_windows_of_cached_cases_are_those_of_cases_in_memory(tmp_path: Path):

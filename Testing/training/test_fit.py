@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.masam import MASAM_TINY
 from MaskSAMCore.presets.small import COMPACT_DECODER, TINY
 from MaskSAMCore.training.fit import FitOptions, fit
-from MaskSAMCore.training.run_folder import BEST, TrainingRecord
+from MaskSAMCore.training.run_folder import BEST, CASES, TrainingRecord
 from Testing.helpers.paths import ROOT
 from Testing.helpers.short_run import (
     QUICK,
@@ -62,6 +63,20 @@ def test_a_run_writes_the_statistics_of_its_training_cases(trained: Path):
     statistics = json.loads((trained / "fingerprint.json").read_text(encoding="utf-8"))
     assert set(statistics["cases"]) == set(TrainingRecord.load(trained).split["train"])
     assert statistics["foreground_intensities"]["MR0"]["max"] > 100
+
+
+def test_a_folder_named_cases_is_kept_whether_a_training_fails_or_not(
+    dataset: Path, tmp_path: Path
+):
+    data = Path(shutil.copytree(dataset, tmp_path / "cases"))
+    before = sorted(data.rglob("*"))
+    options = FitOptions(tmp_path / "none", tmp_path, TINY, device="cpu", workers=0)
+    with pytest.raises(MaskSAMError, match="none"):
+        fit(options, lambda _: None, SMALL, SHORT)
+    assert sorted(data.rglob("*")) == before
+    options = dataclasses.replace(options, dataset=data)
+    fit(options, lambda _: None, SMALL, {**SHORT, "iterations": 1})
+    assert sorted(data.rglob("*")) == before and not (tmp_path / CASES).exists()
 
 
 def test_an_existing_run_is_neither_overwritten_nor_resumed_from_nothing(
