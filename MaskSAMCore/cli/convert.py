@@ -39,7 +39,7 @@ def convert(
     partial: bool = typer.Option(
         False, "--partial", help="Convert what there is of an incomplete archive."
     ),
-    overwrite: bool = typer.Option(False, "--overwrite", help="Replace a folder that exists."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace a dataset that exists."),
 ) -> None:
     """Turn a public dataset's archive into an nnU-Net folder with the papers' split."""
     from MaskSAMCore.research.conversion.convert import convert, summary

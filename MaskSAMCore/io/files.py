@@ -81,15 +81,23 @@ def atomic_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path, overwrite: bool = True) -> Iterator[Path]:
+def atomic_folder(path: Path, overwrite: bool = True, *, mark: str | None = None) -> Iterator[Path]:
     """Yield a new, empty folder that becomes ``path`` when the block ends without an error.
 
     After an error nothing is left, and an existing ``path`` is unchanged.
+
+    Args:
+        path: final place of the folder.
+        overwrite: whether an existing folder may be replaced.
+        mark: name of a file that all folders of this kind have; a folder without it is replaced
+            only if it is empty. None for a folder that is known to be of this kind.
 
     Raises:
         MaskSAMError: ``path`` exists and must not be replaced, or it cannot be written.
     """
     _check_free(path, overwrite)
+    if mark is not None:
+        _check_kind(path, mark)
     with temporary_folder(path) as folder:
         new = folder / "new"
         try:
@@ -271,6 +279,17 @@ def _check_free(path: Path, overwrite: bool) -> None:
         raise MaskSAMError(f"{path} exists: choose another name, or replace it with --overwrite")
     if path.exists() and not path.is_file() and not path.is_dir():
         raise MaskSAMError(f"cannot write {path}: it is a device or a pipe, not a file")
+
+
+def _check_kind(path: Path, mark: str) -> None:
+    """Raise an error if a path is neither free nor an empty folder nor one with the mark."""
+    if not path.exists() or (path / mark).is_file():
+        return
+    if not path.is_dir() or any(path.iterdir()):
+        raise MaskSAMError(
+            f"{path} is not replaced, because it has no {mark} and other files may be lost: name"
+            " another folder"
+        )
 
 
 def _cannot_write(path: Path, error: OSError) -> MaskSAMError:

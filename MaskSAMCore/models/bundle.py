@@ -399,7 +399,7 @@ def save_bundle(
         name, title, config, plan, labels, largest_component, mirror, card: see :class:`Bundle`.
         state: weights of the network, without those of a frozen SAM.
         half: whether matrices are stored as float16, at half the size; in memory they are float32.
-        overwrite: whether an existing folder may be replaced.
+        overwrite: whether an existing bundle or an empty folder may be replaced.
         sam_sha256: SHA-256 of the frozen SAM's checkpoint, or None.
         background_weight: factor on the scores of the background.
         intensity_weight: weight of the intensities of doubtful voxels, from 0 to 1.
@@ -407,9 +407,9 @@ def save_bundle(
         tta: test-time augmentation unless the user chooses another.
 
     Raises:
-        MaskSAMError: the folder exists, or cannot be written.
+        MaskSAMError: the folder exists and is no bundle to replace, or cannot be written.
     """
-    with made_folders([folder.parent]), atomic_folder(folder, overwrite) as new:
+    with made_folders([folder.parent]), atomic_folder(folder, overwrite, mark=DESCRIPTION) as new:
         small = {
             key: value.half() if half and value.dtype == torch.float32 and value.ndim > 1 else value
             for key, value in state.items()

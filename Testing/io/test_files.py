@@ -87,6 +87,25 @@ def test_an_existing_path_is_replaced_on_request_only(tmp_path: Path, atomic) ->
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
+def test_a_folder_with_a_mark_replaces_only_its_like_and_empty_folders(tmp_path: Path) -> None:
+    def write(path: Path) -> None:
+        with atomic_folder(path, mark="mark.json") as new:
+            (new / "mark.json").touch()
+
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "new", "empty"):
+        write(tmp_path / name)
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["mark.json"]
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("precious")
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("file", "other"):
+        with pytest.raises(MaskSAMError, match=r"is not replaced.*no mark\.json.*another folder"):
+            write(tmp_path / name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
 def test_a_missing_folder_is_named(tmp_path: Path, atomic) -> None:
     path = tmp_path / "nowhere" / "x"

@@ -206,6 +206,15 @@ def test_a_card_with_a_wrong_background_weight_leaves_the_bundle_unchanged(
     assert models.load_bundle(tmp_path / "model").background_weight == 1.2
 
 
+def test_a_folder_that_is_no_bundle_is_not_replaced(run: Path, tmp_path: Path):
+    notes = tmp_path / "project" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("precious")
+    with pytest.raises(MaskSAMError, match=r"project is not replaced.*no masksam\.json"):
+        export_run(run, tmp_path / "project", overwrite=True)
+    assert notes.read_text() == "precious"
+
+
 def test_a_bundle_takes_only_the_sam_that_it_was_trained_with(tmp_path: Path):
     config = small_masksam_config(sam=dataclasses.replace(FROZEN_SMALL_SAM, name="vit_b"))
     right, wrong = tmp_path / "sam.pth", tmp_path / "other.pth"

@@ -36,6 +36,7 @@ CONVERTERS: Mapping[str, Callable[[Archive], FoundDataset]] = {
     "prostate": find_prostate,
 }
 _SUFFIX = ".nii.gz"
+_DESCRIPTION = "dataset.json"
 # Names of cases become names of files.
 _CASE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # Converted files may be a little larger than those of the archive.
@@ -64,7 +65,7 @@ def convert(
         source: the archive as its owner gives it, or the folder that it was extracted to.
         folder: new dataset folder.
         partial: convert what there is of an incomplete dataset.
-        overwrite: replace a folder that exists.
+        overwrite: replace a dataset folder that exists, or an empty folder.
         report: function that receives lines of text for the user.
 
     Returns:
@@ -87,7 +88,7 @@ def convert(
         for note in found.notes:
             report(f"Note: {note}")
         _check_space(found, folder)
-        with atomic_folder(folder, overwrite) as new:
+        with atomic_folder(folder, overwrite, mark=_DESCRIPTION) as new:
             _copy(archive, found, new, report)
             _check(found, new, report)
             _describe(found, new)
@@ -260,7 +261,7 @@ def _on_grid(
 
 
 def _describe(found: FoundDataset, new: Path) -> None:
-    """Write ``dataset.json`` and the split files."""
+    """Write the description and the split files."""
     training = [case.name for case in found.cases if case.part == "Tr"]
     description: dict[str, Any] = {
         "name": found.name,
@@ -276,7 +277,7 @@ def _describe(found: FoundDataset, new: Path) -> None:
             patient: [n for n in names if n in known] for patient, names in found.patients.items()
         }
         description["patients"] = {patient: names for patient, names in lists.items() if names}
-    write_json(new / "dataset.json", description)
+    write_json(new / _DESCRIPTION, description)
     for name, split in found.splits.items():
         write_json(new / name, split)
 

@@ -327,8 +327,17 @@ def test_an_existing_folder_is_replaced_on_request_only(tmp_path: Path):
     (tmp_path / "BTCV").mkdir()
     with pytest.raises(MaskSAMError, match="exists"):
         converted("btcv", btcv(), tmp_path / "BTCV")
-    converted("btcv", btcv(), tmp_path / "BTCV", overwrite=True)
-    assert len(open_dataset(tmp_path / "BTCV").cases) == 30
+    for _ in range(2):
+        converted("btcv", btcv(), tmp_path / "BTCV", overwrite=True)
+        assert len(open_dataset(tmp_path / "BTCV").cases) == 30
+
+
+def test_a_folder_that_is_no_dataset_is_not_replaced(tmp_path: Path):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "notes.txt").write_text("precious")
+    with pytest.raises(MaskSAMError, match=r"project is not replaced.*no dataset\.json"):
+        converted("btcv", btcv(), tmp_path / "project", overwrite=True)
+    assert (tmp_path / "project" / "notes.txt").read_text() == "precious"
 
 
 def test_a_full_disk_is_reported_before_anything_is_copied(
