@@ -118,9 +118,13 @@ class Job:
 
 
 def train(job: Job) -> None:
-    """Train, or continue a training that was stopped."""
+    """Train, or continue a training that was stopped.
+
+    Raises:
+        MaskSAMError: the training fails, or a signal has stopped it before its budget was spent.
+    """
     from MaskSAMCore.presets import find_preset
-    from MaskSAMCore.training.fit import FitOptions, fit
+    from MaskSAMCore.training.fit import FitOptions, fit, is_stopped
     from MaskSAMCore.training.overrides import change_preset
 
     assert job.training is not None
@@ -145,6 +149,8 @@ def train(job: Job) -> None:
         cache=job.cache,
     )
     best = fit(options, print_line)
+    if is_stopped(run):
+        raise MaskSAMError("its training was stopped: the same command continues it")
     write_record(folder.finished(job.training.name), {"best_validation_dice": best})
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from MaskSAMCore.cli import main
 from MaskSAMCore.errors import MaskSAMError
@@ -23,8 +24,9 @@ from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.research.comparison import stage
 from MaskSAMCore.research.comparison.compare import CompareOptions, compare
 from MaskSAMCore.training.fit import FitOptions, fit
+from MaskSAMCore.training.module import MaskSAMModule
 from Testing.helpers.generated import change_description
-from Testing.helpers.short_run import QUICK, SMALL, VALUES, write_gapped_dataset
+from Testing.helpers.short_run import QUICK, SMALL, VALUES, checkpoint, write_gapped_dataset
 
 # After fewer iterations, no network finds both classes.
 VERY_QUICK = {**QUICK, "iterations": 40, "learning_rate": 6e-3, "warm_up": 5, "ema": 0.9}
@@ -258,6 +260,34 @@ def test_a_comparison_without_any_result_is_an_error(dataset: Path, tmp_path: Pa
     options = CompareOptions(dataset, tmp_path / "out", systems=("medsam-boxes",), device="cpu")
     with pytest.raises(MaskSAMError, match="no system could be evaluated: 'medsam' is not inst"):
         compare(options, lambda _: None, run_here)
+
+
+def test_a_training_that_a_signal_stops_is_continued_by_the_same_command(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = CompareOptions(
+        dataset,
+        tmp_path / "out",
+        systems=("ablation_b1",),
+        splits=dataset / "splits.json",
+        max_minutes=None,
+        iterations=3,
+        device="cpu",
+        workers=0,
+    )
+    plain = MaskSAMModule.training_step
+
+    def step(self: MaskSAMModule, *arguments: object) -> torch.Tensor:
+        signal.raise_signal(signal.SIGTERM)
+        return plain(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskSAMModule, "training_step", step)
+        with pytest.raises(MaskSAMError, match=r"its training was stopped: the same command"):
+            compare(options, lambda _: None, run_here)
+    compare(options, lambda _: None, run_here)
+    assert read_table(options.output)["ablation_b1"]["problem"] == ""
+    assert checkpoint(options.output / "runs" / "ablation_b1")["global_step"] == 3
 
 
 def test_a_killed_comparison_is_continued(dataset: Path, tmp_path: Path):
