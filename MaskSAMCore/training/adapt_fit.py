@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -37,7 +39,7 @@ from MaskSAMCore.training.losses.masksam import LossSettings
 from MaskSAMCore.training.losses.prompting import PromptSettings
 from MaskSAMCore.training.module import MaskSAMModule
 from MaskSAMCore.training.run_folder import CASES
-from MaskSAMCore.training.trainer import build_trainer
+from MaskSAMCore.training.trainer import build_trainer, interruptible
 from MaskSAMCore.training.validation import Evaluator, Scores
 
 _CHECKPOINT_SECONDS, _REPORT_SECONDS, _VALIDATION_MINUTES = 30.0, 15.0, 0.5
@@ -80,6 +82,13 @@ class Watch(Callback):
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
+        """Leave SIGTERM to those who received it before Lightning, which gives up the step."""
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if in_main_thread and self._on_sigterm is not None:
+            signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
@@ -173,7 +182,7 @@ def fit_refiner(
         )
     callbacks.append(ProgressLogger(report, _REPORT_SECONDS))
     trainer = build_trainer(task.device, work, callbacks, settings.clip)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), interruptible():
         warnings.simplefilter("ignore")
         loader: DataLoader[Any] = DataLoader(windows, settings.batch)
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)

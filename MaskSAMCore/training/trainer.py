@@ -46,10 +46,10 @@ def build_trainer(
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Run a trainer in a ``with`` block that Ctrl-C ends.
+    """Run a trainer in a ``with`` block that Ctrl-C or SIGTERM ends.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed, for which Lightning raises SystemExit.
+        KeyboardInterrupt: a signal came, for which Lightning raises SystemExit.
     """
     try:
         yield

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from MaskSAMCore.cli import main
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io import write_labelmap, write_volume
 from MaskSAMCore.labels import Label
 from MaskSAMCore.models import load_bundle
+from MaskSAMCore.models.unfinished import learning_folder
+from MaskSAMCore.training.module import MaskSAMModule
 from Testing.helpers.generated import generated_case
+from Testing.helpers.short_run import checkpoint
 from Testing.helpers.small_bundle import small_bundle
 
 # Oblique, and of the model's voxel size.
@@ -63,6 +68,29 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("masksam: error: ") and message in line
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_learning_and_resume_goes_on(
+    number: int, pair: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    output = tmp_path / "ours"
+    arguments = ["adapt", str(small_bundle(tmp_path / "small")), pair, "-o", str(output)]
+    arguments += ["--steps", "3", "--device", "cpu"]
+    plain = MaskSAMModule.training_step
+
+    def step(self: MaskSAMModule, *given: object) -> torch.Tensor:
+        signal.raise_signal(number)
+        return plain(self, *given)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskSAMModule, "training_step", step)
+        assert main(arguments) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "stopped" in line and not output.exists()
+    assert checkpoint(learning_folder(output))["global_step"] == 1
+    assert main([*arguments, "--resume"]) == 0
+    assert load_bundle(output).card["adapted"]["cases"] == 1
 
 
 def test_a_model_that_exists_is_not_replaced(pair: str, tmp_path: Path, capsys):
