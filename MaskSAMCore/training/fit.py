@@ -160,7 +160,7 @@ def fit(
             cannot be resumed, a device is not available, the SAM checkpoint is missing or is not
             the one that the run began with, the initial weights do not fit, or the loss is no
             longer finite.
-        KeyboardInterrupt: Ctrl-C was pressed; the training can be resumed.
+        KeyboardInterrupt: Ctrl-C was pressed; the training is complete or can be resumed.
     """
     processes = Processes.present(options.devices)
     kind = accelerator(options.device, processes.per_node)
@@ -272,13 +272,13 @@ def _fit(
                 "the device's memory is too small for this training: masksam train --plan shows"
                 " which --accumulate and --gradient-checkpointing fit"
             ) from error
+    best = max(best_dice(options.run), 0.0)
     if is_stopped(options.run):
         report(f"stopped at iteration {trainer.global_step}: continue with --resume")
-        if early_stop.interrupted:
-            raise KeyboardInterrupt
-        return max(best_dice(options.run), 0.0)
-    best = max(best_dice(options.run), 0.0)
-    report(f"best validation Dice {best:.4f}; weights and curves are in {options.run}")
+    else:
+        report(f"best validation Dice {best:.4f}; weights and curves are in {options.run}")
+    if early_stop.interrupted:
+        raise KeyboardInterrupt
     return best
 
 

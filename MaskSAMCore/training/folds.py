@@ -63,6 +63,7 @@ def fit_folds(
     Raises:
         MaskSAMError: a fold cannot be trained, see :func:`fit`, or a resumed fold was begun with
             other cases or other options.
+        KeyboardInterrupt: Ctrl-C was pressed; no further fold is begun.
     """
     runs = [fold_run(options.run, index) for index in range(count)]
     begun = [run for run in runs if (run / RUN_FILE).exists()]

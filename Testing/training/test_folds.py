@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,19 @@ def test_a_cross_validation_that_is_stopped_begins_no_further_fold(
     fit_folds(options, 2, lines.append, SMALL, {**SETTINGS, "iterations": 2})
     assert lines[-1] == "stopped at iteration 1: continue with --resume"
     assert not fold_run(options.run, 1).exists()
+
+
+def test_ctrl_c_in_the_last_validation_of_a_fold_begins_no_further_fold(
+    crossed: tuple[FitOptions, list[str]], tmp_path: Path
+):
+    options = dataclasses.replace(crossed[0], run=tmp_path / "runs")
+
+    def press(line: str) -> None:
+        if line.startswith("validation Dice"):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_folds(options, 2, press, SMALL, SETTINGS)
+    assert is_finished(fold_run(options.run, 0)) and not fold_run(options.run, 1).exists()
+    assert any("fold 0 is finished" in line for line in resumed(options, options.run))
+    assert is_finished(fold_run(options.run, 1))
