@@ -14,6 +14,7 @@ from torch import Tensor
 
 from MaskSAMCore.data.augmentation import cut
 from MaskSAMCore.data.case_cache import CaseCache, StoredArrays
+from MaskSAMCore.data.patients import parted_patients
 from MaskSAMCore.data.preprocessing import PreparedCase, nearest_voxels
 from MaskSAMCore.data.splits import cross_validation
 from MaskSAMCore.data.windows import IndexedCase, sample_voxels
@@ -88,8 +89,9 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
     measured = _measure(task, train, segmenter, cache, clock)
     if task.options.holdout == "auto":
         compared = _COMPARING_SHARE * 60 * clock.minutes / _comparing(measured, 1)
-        most = max(1, int(compared))
-        train, held_out = (*train, *held_out[most:]), held_out[:most]
+        kept = _first_patients(held_out, task.corrections.dataset.patients, int(compared))
+        train = (*train, *(name for name in held_out if name not in kept))
+        held_out = kept
     learning = _planned(task, train, held_out, measured, cache)
     for number, name in enumerate((*train, *held_out)):
         clock.step(f"Preprocessing case {number + 1} of {len(train) + len(held_out)}")
@@ -255,11 +257,14 @@ def _divided(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of the cases to learn and of those to hold out.
 
     Raises:
-        MaskSAMError: the choice of the user leaves no case to learn, or names unknown cases.
+        MaskSAMError: the choice of the user leaves no case to learn, names unknown cases, or parts
+            the cases of a patient.
     """
     dataset, choice = task.corrections.dataset, task.options.holdout
     names = [case.name for case in dataset.cases]
-    held_out: list[str] = []
+    patients = {name: dataset.patients.get(name, name) for name in names}
+    distinct = list(dict.fromkeys(patients.values()))
+    held_out: tuple[str, ...] = ()
     if isinstance(choice, Path):
         values = read_json(choice)
         listed = values.get("val") if isinstance(values, dict) else values
@@ -268,22 +273,47 @@ def _divided(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
         unknown = sorted(set(listed) - set(names))
         if unknown:
             raise MaskSAMError(f"{choice} names cases that are not in the folder: {unknown}")
-        held_out = sorted(set(listed))
+        held_out = tuple(sorted(set(listed)))
+        sides = {"the cases to learn": sorted(set(names) - set(listed)), str(choice): held_out}
+        for problem in parted_patients(sides, patients):
+            raise MaskSAMError(problem)
     elif choice == "auto":
-        patients = len({dataset.patients.get(name, name) for name in names})
-        if len(names) >= _LEAST_CASES and patients > 1:
-            folds = cross_validation(names, dataset.patients, min(_PARTS, patients))
-            held_out = folds[0]["val"][:_MOST_HELD_OUT]
-    else:
-        order = np.random.default_rng(task.options.seed).permutation(len(names))
-        held_out = [names[index] for index in order[: int(choice)]]
+        if len(names) >= _LEAST_CASES and len(distinct) > 1:
+            folds = cross_validation(names, patients, min(_PARTS, len(distinct)))
+            held_out = _first_patients(folds[0]["val"], patients, _MOST_HELD_OUT)
+    elif int(choice) > 0:
+        order = np.random.default_rng(task.options.seed).permutation(len(distinct)).tolist()
+        places = {distinct[index]: place for place, index in enumerate(order)}
+        drawn = sorted(names, key=lambda name: places[patients[name]])
+        held_out = _first_patients(drawn, patients, int(choice))
     train = tuple(name for name in names if name not in held_out)
     if not train:
         raise MaskSAMError(
             f"{len(held_out)} of {len(names)} case(s) are held out, so that none is left to learn:"
             " hold out fewer"
         )
-    return train, tuple(held_out)
+    return train, held_out
+
+
+def _first_patients(
+    names: Sequence[str], patients: Mapping[str, str], most: int
+) -> tuple[str, ...]:
+    """Return the cases of the first patients, of each patient all or none.
+
+    Args:
+        names: names of the cases.
+        patients: patient of each case.
+        most: largest number of cases; only the first patient may have more.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(patients.get(name, name), []).append(name)
+    found: list[str] = []
+    for cases in groups.values():
+        if found and len(found) + len(cases) > most:
+            break
+        found += cases
+    return tuple(found)
 
 
 def _prepared(

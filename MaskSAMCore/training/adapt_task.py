@@ -43,7 +43,8 @@ class AdaptOptions:
         name: name of the new model.
         minutes: longest duration of the whole work, earlier parts included.
         holdout: cases that are not learned but decide whether the new model is better: "auto", a
-            number, or a JSON file with a list of names or a split with "val".
+            number, or a JSON file with a list of names or a split with "val". The cases of a
+            patient stay together, so that there may be fewer than the number.
         device: "auto", "cpu", "cuda" or "mps".
         threads: number of threads on a CPU; None for PyTorch's own choice.
         seed: seed of all random numbers.

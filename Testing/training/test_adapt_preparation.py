@@ -15,6 +15,7 @@ from MaskSAMCore.data.case_cache import StoredArrays
 from MaskSAMCore.data.corrections import append_case
 from MaskSAMCore.data.window_numbers import WindowNumbers
 from MaskSAMCore.data.windows import CachedCase
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.modeling import ClassScores, Network, NetworkConfig
 from MaskSAMCore.models import load_bundle
@@ -174,6 +175,38 @@ def test_a_file_names_the_held_out_cases(base: Path, tmp_path: Path):
     file.write_text(json.dumps({"train": [], "val": ["case1"]}), encoding="utf-8")
     learning = prepare(task(base, cases, holdout=file), work, Clock(60.0, None, None))
     assert learning.train == ("case0",) and learning.held_out == ("case1",)
+
+
+def add_patients(folder: Path) -> None:
+    """Add two cases of each of three patients."""
+    for seed in range(6):
+        image, labelmap = generated_case(seed)
+        name = f"patient{seed // 2}_frame{seed % 2}"
+        append_case(
+            folder, [Volume(image, GRID)], labelmap, {"Bright": 1, "Dark": 2}, ["Bright"], name
+        )
+
+
+@pytest.mark.parametrize(("holdout", "expected"), [("auto", 2), (1, 2), (2, 2), (3, 2), (4, 4)])
+def test_the_cases_of_a_patient_are_held_out_together(
+    base: Path, tmp_path: Path, holdout: str | int, expected: int
+):
+    add_patients(tmp_path / "cases")
+    (tmp_path / "work").mkdir()
+    own = task(base, tmp_path / "cases", holdout=holdout, minutes=1e-3, steps=1)
+    learning = prepare(own, tmp_path / "work", Clock(1e-3, None, None))
+    sides = [{name.split("_")[0] for name in side} for side in (learning.train, learning.held_out)]
+    assert not sides[0] & sides[1] and len(learning.held_out) == expected
+    assert len(learning.train) + expected == 6
+
+
+def test_a_file_that_parts_the_cases_of_a_patient_is_refused(base: Path, tmp_path: Path):
+    add_patients(tmp_path / "cases")
+    file = tmp_path / "held.json"
+    file.write_text(json.dumps(["patient1_frame0"]), encoding="utf-8")
+    own = task(base, tmp_path / "cases", holdout=file)
+    with pytest.raises(MaskSAMError, match=r"1 patient has cases .* 'patient1_frame0' in .*held"):
+        prepare(own, tmp_path / "work", Clock(60.0, None, None))
 
 
 @pytest.mark.parametrize("minutes", [60.0, 1e-6])
