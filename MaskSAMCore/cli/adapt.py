@@ -16,6 +16,7 @@ from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.cli.train import Report
 from MaskSAMCore.cli.training_options import DEVICE
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import atomic_folder
 from MaskSAMCore.models.unfinished import learning_folder
 
 if TYPE_CHECKING:
@@ -46,17 +47,23 @@ def adapt(
         " of each segmentation are.",
     ),
     minutes: float = typer.Option(15.0, min=0.01, help="Longest duration of the whole work."),
-    holdout: str = typer.Option(
-        "auto",
+    holdout: str | None = typer.Option(
+        None,
         metavar="auto|N|FILE",
+        show_default="auto",
         help="Cases that are not learned but decide whether the new model is better: with three"
         " cases or more one in five, a number, or a JSON file with their names.",
     ),
     device: str = DEVICE,
     threads: int | None = typer.Option(None, min=1, help="Number of threads on a CPU."),
-    seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of all random numbers."),
+    seed: int | None = typer.Option(
+        None, min=0, max=2**32 - 1, help="Seed of all random numbers.", show_default="0"
+    ),
     resume: bool = typer.Option(
-        False, "--resume", help="Continue a learning that was stopped; otherwise it starts anew."
+        False,
+        "--resume",
+        help="Continue a learning that was stopped, with its cases, classes, held-out cases and"
+        " seed; otherwise it starts anew.",
     ),
     steps: int | None = typer.Option(
         None, min=1, help="Learn for this number of steps, in place of the minutes."
@@ -99,9 +106,10 @@ def adapt(
     extra = present(options.holdout if isinstance(options.holdout, Path) else None)
     with prepared(Outputs(replaced=(output,)), Inputs((*given, *extra)), overwrite=True):
         try:
-            if pairs and not (resume and folder.is_dir()):
-                shutil.rmtree(folder, ignore_errors=True)
-                _collect(model, pairs, classes, folder)
+            if pairs:
+                # A learning that is resumed compares them with those that it began with.
+                with atomic_folder(folder) as new:
+                    _collect(model, pairs, classes, new)
             with _stoppable() as stopped:
                 result = learn(options, cancelled=stopped, report=Report(time.monotonic()))
         finally:
@@ -117,8 +125,8 @@ def _pair(text: str) -> tuple[Path, Path]:
     return Path(image), Path(segmentation)
 
 
-def _holdout(text: str) -> str | int | Path:
-    if text == "auto":
+def _holdout(text: str | None) -> str | int | Path | None:
+    if text is None or text == "auto":
         return text
     return int(text) if text.isdecimal() else Path(text)
 

@@ -83,16 +83,18 @@ class _Measured:
 
 def prepare(task: Task, work: Path, clock: Clock) -> Learning:
     """Measure the cases, choose the place of the refiner, and preprocess the cases for it."""
-    train, held_out = _divided(task)
+    choice, seed = task.options.holdout, task.options.seed or 0
+    choice = "auto" if choice is None else choice
+    train, held_out = _divided(task, choice, seed)
     cache = CaseCache(work / CASES)
     segmenter = task.segmenter()
     measured = _measure(task, train, segmenter, cache, clock)
-    if task.options.holdout == "auto":
+    if choice == "auto":
         compared = _COMPARING_SHARE * 60 * clock.minutes / _comparing(measured, 1)
         kept = _first_patients(held_out, task.corrections.dataset.patients, int(compared))
         train = (*train, *(name for name in held_out if name not in kept))
         held_out = kept
-    learning = _planned(task, train, held_out, measured, cache)
+    learning = _planned(task, train, held_out, seed, measured, cache)
     for number, name in enumerate((*train, *held_out)):
         clock.step(f"Preprocessing case {number + 1} of {len(train) + len(held_out)}")
         region = name in held_out
@@ -174,6 +176,7 @@ def _planned(
     task: Task,
     train: tuple[str, ...],
     held_out: tuple[str, ...],
+    seed: int,
     measured: _Measured,
     cache: CaseCache,
 ) -> Learning:
@@ -208,7 +211,7 @@ def _planned(
     return Learning(
         model=task.bundle.weights_sha256,
         cases=_checksums(task),
-        seed=task.options.seed,
+        seed=seed,
         train=train,
         held_out=held_out,
         classes=task.classes,
@@ -253,14 +256,21 @@ def minutes_left(options: AdaptOptions, learning: Learning) -> float | None:
     return options.minutes - needed
 
 
-def _divided(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _divided(
+    task: Task, choice: str | int | Path, seed: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of the cases to learn and of those to hold out.
+
+    Args:
+        task: the task.
+        choice: held-out cases, see :class:`AdaptOptions`.
+        seed: seed of a random choice.
 
     Raises:
         MaskSAMError: the choice of the user leaves no case to learn, names unknown cases, or parts
             the cases of a patient.
     """
-    dataset, choice = task.corrections.dataset, task.options.holdout
+    dataset = task.corrections.dataset
     names = [case.name for case in dataset.cases]
     patients = {name: dataset.patients.get(name, name) for name in names}
     distinct = list(dict.fromkeys(patients.values()))
@@ -282,7 +292,7 @@ def _divided(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
             folds = cross_validation(names, patients, min(_PARTS, len(distinct)))
             held_out = _first_patients(folds[0]["val"], patients, _MOST_HELD_OUT)
     elif int(choice) > 0:
-        order = np.random.default_rng(task.options.seed).permutation(len(distinct)).tolist()
+        order = np.random.default_rng(seed).permutation(len(distinct)).tolist()
         places = {distinct[index]: place for place, index in enumerate(order)}
         drawn = sorted(names, key=lambda name: places[patients[name]])
         held_out = _first_patients(drawn, patients, int(choice))
@@ -435,7 +445,8 @@ def resumed(work: Path, task: Task) -> Learning:
     """Return the learning to continue.
 
     Raises:
-        MaskSAMError: there is none, or the model or the cases have changed.
+        MaskSAMError: there is none, or it was begun with another model, other cases or another
+            choice of the user.
     """
     path = work / STATE
     if not path.is_file():
@@ -448,10 +459,30 @@ def resumed(work: Path, task: Task) -> Learning:
         raise MaskSAMError(f"{path} is damaged ({error}): start anew without --resume") from error
     if learning.model != task.bundle.weights_sha256 or learning.cases != _checksums(task):
         raise MaskSAMError(
-            "the model or the cases have changed since this learning began: start anew without"
-            " --resume"
+            "the model, the cases or their checked classes have changed since this learning began:"
+            " give those of its first command, or start anew without --resume"
         )
+    _check_kept(task, learning)
     return learning
+
+
+def _check_kept(task: Task, learning: Learning) -> None:
+    """Raise an error if a choice that the user has made is another one than that of a learning."""
+    options, others = task.options, []
+    if options.seed not in (None, learning.seed):
+        others.append("--seed")
+    if options.holdout is not None:
+        _, held_out = _divided(task, options.holdout, learning.seed)
+        kept = set(learning.held_out)
+        # The automatic choice is shortened where the comparison would take too long.
+        shortened = options.holdout == "auto" and kept and kept < set(held_out)
+        if kept != set(held_out) and not shortened:
+            others.append("--holdout")
+    if others:
+        raise MaskSAMError(
+            f"the learning of {options.output} was begun with another {others[0]}: leave it out, or"
+            " give that of its first command"
+        )
 
 
 def _checksums(task: Task) -> tuple[str, ...]:

@@ -44,11 +44,14 @@ class AdaptOptions:
         minutes: longest duration of the whole work, earlier parts included.
         holdout: cases that are not learned but decide whether the new model is better: "auto", a
             number, or a JSON file with a list of names or a split with "val". The cases of a
-            patient stay together, so that there may be fewer than the number.
+            patient stay together, so that there may be fewer than the number. None means "auto",
+            or with ``resume`` the cases that were held out.
         device: "auto", "cpu", "cuda" or "mps".
         threads: number of threads on a CPU; None for PyTorch's own choice.
-        seed: seed of all random numbers.
-        resume: continue a cancelled or killed adaptation; otherwise it starts anew.
+        seed: seed of all random numbers; None means 0, or with ``resume`` the seed that it began
+            with.
+        resume: continue a cancelled or killed adaptation; otherwise it starts anew. Cases, classes,
+            held-out cases and seed must be those that it began with.
         steps: number of steps of the learning in place of the minutes; None for the minutes.
     """
 
@@ -57,10 +60,10 @@ class AdaptOptions:
     output: Path
     name: str
     minutes: float = 15.0
-    holdout: str | int | Path = "auto"
+    holdout: str | int | Path | None = None
     device: str = "auto"
     threads: int | None = None
-    seed: int = 0
+    seed: int | None = None
     resume: bool = False
     steps: int | None = None
 

@@ -70,13 +70,10 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_learning_and_resume_goes_on(
-    number: int, pair: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
-):
-    output = tmp_path / "ours"
-    arguments = ["adapt", str(small_bundle(tmp_path / "small")), pair, "-o", str(output)]
-    arguments += ["--steps", "3", "--device", "cpu"]
+def stop_at_the_first_step(
+    arguments: list[str], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run a command that a signal stops in its first step."""
     plain = MaskSAMModule.training_step
 
     def step(self: MaskSAMModule, *given: object) -> torch.Tensor:
@@ -86,11 +83,47 @@ def test_a_signal_stops_the_learning_and_resume_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(MaskSAMModule, "training_step", step)
         assert main(arguments) == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_learning_and_resume_goes_on(
+    number: int, pair: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    output = tmp_path / "ours"
+    arguments = ["adapt", str(small_bundle(tmp_path / "small")), pair, "-o", str(output)]
+    arguments += ["--steps", "3", "--device", "cpu"]
+    stop_at_the_first_step(arguments, number, monkeypatch)
     (line,) = capsys.readouterr().err.splitlines()
     assert "stopped" in line and not output.exists()
     assert checkpoint(learning_folder(output))["global_step"] == 1
     assert main([*arguments, "--resume"]) == 0
     assert load_bundle(output).card["adapted"]["cases"] == 1
+
+
+def test_resume_refuses_other_choices_than_those_of_the_first_command(
+    pair: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    output = tmp_path / "ours"
+    command = ["adapt", str(small_bundle(tmp_path / "small")), "-o", str(output), "--device", "cpu"]
+    command += ["--steps", "2"]
+    first = [*command, pair, "--class", "Spot", "--seed", "3", "--holdout", "0"]
+    stop_at_the_first_step(first, signal.SIGINT, monkeypatch)
+    image, segmentation = pair.split("=")
+    other = tmp_path / "other.nii.gz"
+    other.write_bytes(Path(image).read_bytes())
+    capsys.readouterr()
+    for changed, message in (
+        ([pair, "--class", "Bright"], "the cases or their checked classes have changed"),
+        ([pair], "the cases or their checked classes have changed"),
+        ([f"{other}={segmentation}", "--class", "Spot"], "the cases or their checked classes have"),
+        ([pair, "--class", "Spot", "--seed", "0"], "begun with another --seed: leave it out"),
+        ([pair, "--class", "Spot", "--holdout", "1"], "none is left to learn"),
+    ):
+        assert main([*command, *changed, "--resume"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert main([*command, pair, "--class", "Spot", "--resume"]) == 0
+    assert load_bundle(output).card["adapted"]["seed"] == 3
 
 
 def test_a_model_that_exists_is_not_replaced(pair: str, tmp_path: Path, capsys):

@@ -560,6 +560,25 @@ def test_a_stopped_learning_is_continued(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours"]
 
 
+def test_a_learning_is_continued_with_its_own_held_out_cases_only(
+    base: Path, caps: Path, tmp_path: Path
+):
+    begun = options(base, caps, tmp_path / "ours", holdout=1, seed=2)
+    stages: list[str] = []
+    with pytest.raises(Cancelled):
+        run(
+            begun,
+            progress=lambda stage, *_: stages.append(stage),
+            cancelled=lambda: "Learning" in stages,
+        )
+    again = dataclasses.replace(begun, resume=True)
+    for changes, option in (({"holdout": 0}, "--holdout"), ({"seed": 0}, "--seed")):
+        with pytest.raises(MaskSAMError, match=f"was begun with another {option}: leave it out"):
+            run(dataclasses.replace(again, **changes))
+    held_out = run(again).held_out
+    assert len(held_out) == 1
+
+
 def test_a_learning_is_stopped_while_the_held_out_cases_are_validated(
     base: Path, caps: Path, tmp_path: Path
 ):
