@@ -74,6 +74,28 @@ def test_a_killed_run_leaves_complete_outputs_and_is_resumed(folder: Path, model
     assert sorted(tables[0]) == sorted(tables[1])
 
 
+def test_sigterm_stops_a_run_as_ctrl_c_does(folder: Path, model: str):
+    out, temporary = folder / "out", folder / "temporary"
+    temporary.mkdir()
+    # So many that the run does not end before the signal arrives.
+    write_cases(folder / "in", [f"more/{number}" for number in range(100)])
+    arguments = ["predict", str(folder / "in"), "-o", str(out), "-m", model]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "MaskSAMCore.cli", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    limit = time.monotonic() + LONG
+    while not finished(out / "cases.csv") and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.01)
+    process.terminate()
+    _, printed = process.communicate(timeout=LONG)
+    assert process.returncode == 130
+    assert printed.splitlines()[-1] == "masksam: error: stopped; nothing was half-written"
+    assert not list(temporary.iterdir()) and not list(out.rglob(".masksam-*"))
+
+
 def test_shards_are_the_whole_and_become_one_table(folder: Path, model: str):
     assert predict(folder, model, out="whole") == 0
     for number in (1, 2, 3):
