@@ -47,10 +47,10 @@ class ClassValues:
         own = read_segment_values(path)
         folded: dict[str, str] = {}
         for name in own:
-            other = folded.setdefault(name.casefold(), name)
-            if other != name:
+            first = folded.setdefault(name.casefold(), name)
+            if first != name:
                 raise MaskSAMError(
-                    f"the segments '{other}' and '{name}' of {path} differ only in upper and lower"
+                    f"the segments '{first}' and '{name}' of {path} differ only in upper and lower"
                     " case: rename one"
                 )
         known = {name.casefold() for name in self.names.values()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ SAME_MM = 0.05
 
 def united(
     a: Volume, b: Volume, cropped: tuple[bool, bool]
-) -> tuple[NDArray[np.generic], NDArray[np.generic]] | None:
+) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """Return two labelmaps on the smallest grid that contains both, with background around them.
 
     Args:
