@@ -35,7 +35,7 @@ class SequenceRun(Run):
 
     The segmentations become a sequence of the same browser. Each frame is written as soon as it is
     complete, and stays if a later one fails or the run is cancelled: the run then has an outcome as
-    well as an error.
+    well as an error, unless the output was removed.
 
     Args:
         request: the request; its output shows the frames' segmentations.
@@ -111,7 +111,7 @@ class SequenceRun(Run):
         self._finish(outcome)
 
     def _fail(self, error: WorkerError) -> None:
-        if self._results:
+        if self._results and slicer.mrmlScene.IsNodePresent(self.request.output):
             self.outcome = self._outcome()
         super()._fail(error)
 
@@ -151,7 +151,7 @@ class SequenceRun(Run):
         result, volume = self._last
         first, seconds = self._results[0], time.monotonic() - self._began
         return Outcome(
-            node=slicer.mrmlScene.GetNodeByID(self._history.node_id),
+            node=self.request.output,
             found=first.found,
             segment_ids=first.segment_ids,
             changed=[item.label.name for item in first.found],

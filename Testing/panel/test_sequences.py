@@ -144,6 +144,28 @@ def test_a_run_ends_with_the_frames_done_once_the_sequence_is_removed(user, scen
     assert not host.messages.texts("error")
 
 
+def test_a_run_ends_with_an_error_once_its_output_is_removed(user, scene):
+    begun_run_on_frames(user)
+    (node,) = segmentations(scene)
+    scene.RemoveNode(node)
+    user.wait()
+    assert "The output was removed during the run" in user.ui.warningLabel.text
+    assert not host.messages.texts("error")
+    user.choose_model("threshold")
+    user.click(user.ui.segmentButton)
+    user.wait()
+    assert user.status.startswith("Done: 12 frames")
+
+
+def test_a_run_on_frames_ends_when_the_scene_closes(user, scene):
+    begun_run_on_frames(user)
+    host.close_scene()
+    user.wait()
+    assert user.status.startswith("Cancelled")
+    assert not segmentations(scene)
+    assert not host.messages.texts("error")
+
+
 def test_the_frames_of_a_sequence_have_no_boxes(user, scene, sequence):
     user.click(user.ui.segmentButton)
     user.wait()
