@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 _SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
+# nnU-Net's datasets give these names to voxels of no class.
+_RESERVED = frozenset({"background", "ignore"})
 # Golden ratio: the fractional parts of its multiples fill [0, 1) evenly.
 GOLDEN_RATIO = 0.6180339887
 
@@ -88,6 +90,11 @@ def default_colors(count: int) -> list[tuple[float, float, float]]:
         red, green, blue = (round(v, 3) for v in colorsys.hsv_to_rgb(hue, 0.65, brightness))
         colors.append((red, green, blue))
     return colors
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether no class of a dataset can have a name, in any spelling."""
+    return name.casefold() in _RESERVED
 
 
 def side_of(name: str) -> tuple[str, str]:

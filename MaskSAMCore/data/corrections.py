@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from MaskSAMCore.data.dataset import Dataset, examine_dataset
+from MaskSAMCore.data.dataset import Dataset, description_problems, examine_dataset
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io import read_json, write_json, write_volume
 from MaskSAMCore.io.files import made_folders, temporary_folder
 from MaskSAMCore.io.labelmaps import read_labelmap
+from MaskSAMCore.labels import is_reserved
 
 _ENDING = ".nii.gz"
 _DESCRIPTION = "dataset.json"
@@ -103,7 +104,8 @@ def append_case(
         channels: one volume for each channel, all on one grid.
         labelmap: integers [K, J, I] on the grid of the channels.
         labels: value in the labelmap of each class name, without the background. A name that
-            differs from one of the folder in its case only is the same class.
+            differs from one of the folder in its case only is the same class; "background" and
+            "ignore" are none.
         checked: names of the classes that are right, among those of ``labels``.
         name: name of the case; characters that a file name cannot have are replaced, and a second
             case of the same name gets a number.
@@ -208,6 +210,10 @@ def _description(
                 f"{path.parent} has cases of {count} channel(s), not {len(channels)}: choose"
                 " another folder"
             )
+        layout, labelling = description_problems(values)
+        if layout or labelling:
+            problems = "; ".join((*layout, *labelling))
+            raise MaskSAMError(f"{path} cannot take corrections: {problems}: choose another folder")
         return values
     if any(next(path.parent.joinpath(part).iterdir(), None) for part in ("imagesTr", "labelsTr")):
         raise MaskSAMError(f"{path.parent} has images but no {_DESCRIPTION}: choose another folder")
@@ -235,6 +241,8 @@ def _merged_labels(
             spellings.setdefault(name.casefold(), name)
     values, names = {}, {}
     for name, value in labels.items():
+        if is_reserved(name) or stored.get(name) == 0:
+            raise MaskSAMError(f"no class can be named '{name}': rename the segment")
         own = name if name in stored else spellings.setdefault(name.casefold(), name)
         if own not in stored:
             taken = set(stored.values())

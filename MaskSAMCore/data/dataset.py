@@ -150,7 +150,7 @@ def examine_dataset(
     if not path.is_file():
         raise MaskSAMError(f"{folder} is not a dataset folder: it has no dataset.json")
     description = read_json(path)
-    format_problems, label_problems = _description_problems(description)
+    format_problems, label_problems = description_problems(description)
     problems = [f"{path}: {problem}" for problem in (*format_problems, *label_problems)]
     if format_problems:
         raise MaskSAMError("; ".join(problems))
@@ -326,7 +326,7 @@ def _case_names(folder: Path, suffix: str) -> set[str]:
     return {name[: -len(suffix)] for name in found if name.endswith(suffix)}
 
 
-def _description_problems(description: Any) -> tuple[list[str], list[str]]:
+def description_problems(description: Any) -> tuple[list[str], list[str]]:
     """Return the problems of ``dataset.json`` with the file layout, and those with the labels."""
     if not isinstance(description, dict):
         return ["it must contain one JSON object"], []

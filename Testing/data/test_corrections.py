@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,11 @@ def labels(**boxes: int) -> np.ndarray:
     for value, index in enumerate(boxes.values(), 1):
         labelmap[index] = value
     return labelmap
+
+
+def described(values: str) -> str:
+    """Return a ``dataset.json`` of one channel with these labels."""
+    return f'{{"channel_names": {{"0": "MR"}}, "labels": {values}, "file_ending": ".nii.gz"}}'
 
 
 def stored(folder: Path) -> dict:
@@ -120,6 +126,8 @@ def test_an_incomplete_case_replaces_nothing(tmp_path: Path):
         ({"checked": ["B"]}, "no class B"),
         ({"labels": {"A": 0}}, "different values from 1 up"),
         ({"labelmap": labels(A=1, B=2)}, "value 2, which is no class"),
+        ({"labels": {"background": 1}, "checked": ["background"]}, "named 'background'"),
+        ({"labels": {"A": 1, "Ignore": 2}}, "named 'Ignore'"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_and_leave_nothing(tmp_path: Path, change, message):
@@ -138,10 +146,15 @@ def test_parts_that_do_not_fit_are_refused_and_leave_nothing(tmp_path: Path, cha
             '{"channel_names": {"0": "T1", "1": "T2"}, "labels": {}, "file_ending": ".nii"}',
             "2 chan",
         ),
+        (described('{"background": 0, "whole": [1, 2], "B": 1}'), "regions are not supported"),
+        (described('{"B": 1}'), "from 0 (the background) up"),
+        (described('{"unlabelled": 0, "A": 1, "ignore": 2}'), "'ignore', which is not supported"),
+        (described('{"A": 0, "B": 1}'), "named 'A'"),
     ],
 )
 def test_folders_of_something_else_are_refused_and_unchanged(tmp_path: Path, content, message):
     (tmp_path / "dataset.json").write_text(content)
-    with pytest.raises(MaskSAMError, match=message):
+    with pytest.raises(MaskSAMError, match=re.escape(message)):
         append_case(tmp_path, [image()], labels(A=1), {"A": 1}, ["A"], "one")
     assert (tmp_path / "dataset.json").read_text() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]

@@ -70,15 +70,25 @@ class Learner:
         self.ui.learnButton.collapsed = True
         self.open()
 
+    def tick_volume(self, volume: str) -> None:
+        import qt
+
+        self._top(volume).setCheckState(0, qt.Qt.Checked)
+
     def tick(self, volume: str, segment: str, ticked: bool = True) -> None:
         import qt
 
-        tree = self.ui.learnTree
-        tops = [tree.topLevelItem(row) for row in range(tree.topLevelItemCount)]
-        (top,) = [top for top in tops if top.text(0) == volume]
+        top = self._top(volume)
         items = [top.child(index) for index in range(top.childCount())]
         (item,) = [item for item in items if item.text(0) == segment]
         item.setCheckState(0, qt.Qt.Checked if ticked else qt.Qt.Unchecked)
+
+    def _top(self, volume: str):
+        """Return the row of a volume."""
+        tree = self.ui.learnTree
+        tops = [tree.topLevelItem(row) for row in range(tree.topLevelItemCount)]
+        (top,) = [top for top in tops if top.text(0) == volume]
+        return top
 
     def wait(self) -> None:
         self.user.wait(lambda: not self.logic.busy, "the end of learning")

@@ -166,6 +166,26 @@ def test_a_segmentation_of_the_users_own_is_added_by_a_click(learner, scene):
     assert learner.shown == {}
 
 
+def test_a_segment_whose_name_no_class_can_have_is_not_ticked(learner, scene):
+    volume = blobs_volume(name="CT")
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    segmentation = node.GetSegmentation()
+    for name in ("Lesion", "background"):
+        segmentation.AddEmptySegment(name, name)
+        paint(node, name, volume)
+    learner.open()
+    learner.ui.learnSelector.setCurrentNode(node)
+    learner.user.click(learner.ui.addCorrectionButton)
+    assert learner.shown == {"CT": {"Lesion": (True, "added"), "background": (False, "rename it")}}
+    learner.tick_volume("CT")  # with all of its segments
+    learner.learn()
+    assert learner.kept == {"CT": ["Lesion"]}
+    segmentation.GetSegment("background").SetName("rest")
+    learner.open_again()
+    assert learner.shown == {"CT": {"Lesion": (True, "added"), "rest": (True, "added")}}
+
+
 def test_segments_changed_meanwhile_are_ticked_and_choices_of_the_user_stay(learner, scene):
     volume, node = corrected(learner.user, "head")
     learner.open()

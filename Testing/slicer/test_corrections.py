@@ -146,6 +146,7 @@ def test_classes_of_an_unknown_checksum_do_not_count_as_corrected(known):
         ("unknown name", "no segment named 'Tumour'"),
         ("two segments of a name", "two segments named 'Anterior'"),
         ("warped volume", "Harden"),
+        ("reserved name", "No class can be named 'Background'"),
     ],
 )
 def test_corrections_that_cannot_be_learnt_are_refused(scene, case, message):
@@ -156,5 +157,7 @@ def test_corrections_that_cannot_be_learnt_are_refused(scene, case, message):
         node.GetSegmentation().AddEmptySegment("second", "anterior")
     if case == "warped volume":
         add_warp(volume)
+    if case == "reserved name":
+        node.GetSegmentation().AddEmptySegment("second", "Background")
     with pytest.raises(ValueError, match=message):
         case_of(volume, node, checked)

@@ -11,7 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MaskSAMCore.geometry import Box, Volume, crop
-from MaskSAMCore.labels import Label
+from MaskSAMCore.labels import Label, is_reserved
 from MaskSAMSlicerLib.mrml.channels import not_on_one_grid, on_other_grids
 from MaskSAMSlicerLib.mrml.run_record import (
     UNKNOWN_CHECKSUM,
@@ -176,6 +176,12 @@ def corrected_case(nodes: CorrectedNodes, labels: Sequence[Label]) -> CorrectedC
             _("Tick the segments of '{name}' that are right.").format(name=node.GetName())
         )
     for name in checked:
+        if is_reserved(name):
+            raise ValueError(
+                _("No class can be named '{name}': rename this segment of '{node}'.").format(
+                    name=name, node=node.GetName()
+                )
+            )
         if names.count(name) > 1:
             raise ValueError(
                 _("'{node}' has two segments named '{name}': rename or untick one.").format(

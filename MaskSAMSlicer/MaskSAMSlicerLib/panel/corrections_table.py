@@ -10,6 +10,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from MaskSAMCore.labels import is_reserved
 from MaskSAMSlicerLib.model_catalog import find_model
 from MaskSAMSlicerLib.mrml.corrections import (
     ABSENT,
@@ -77,7 +78,7 @@ class _Row:
         self.states = sorted(states, key=lambda one: one.state not in CORRECTED)
         for one in self.states:
             if before.get(one.name) != one.state:
-                self.ticks[one.name] = one.state in CORRECTED
+                self.ticks[one.name] = one.state in CORRECTED and not is_reserved(one.name)
         self.read_at = now
         return True
 
@@ -217,8 +218,12 @@ class CorrectionsTable:
                 item.setText(0, one.name)
                 item.setText(1, texts[one.state])
                 item.setIcon(0, swatch(one.color))
-                ticked = row.ticks.get(one.name, False)
-                item.setCheckState(0, qt.Qt.Checked if ticked else qt.Qt.Unchecked)
+                if is_reserved(one.name):  # without a box to tick
+                    item.setText(1, _("rename it"))
+                    item.setToolTip(0, _("No class can be named '{name}'.").format(name=one.name))
+                else:
+                    ticked = row.ticks.get(one.name, False)
+                    item.setCheckState(0, qt.Qt.Checked if ticked else qt.Qt.Unchecked)
                 top.addChild(item)
             tree.addTopLevelItem(top)
             top.setExpanded(len(row.states) <= 4 or len(self._rows) == 1)
