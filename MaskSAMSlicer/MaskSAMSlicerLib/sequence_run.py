@@ -9,7 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MaskSAMCore.geometry import Box, Volume
-from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord
+from MaskSAMSlicerLib.mrml.run_record import refer_to_volumes
 from MaskSAMSlicerLib.mrml.segments import (
     fill_segments,
     image_to_segmentation,
@@ -126,6 +126,7 @@ class SequenceRun(Run):
         sequence = self._frames.segmentations_of(node)
         if self._history is None:
             self._history = SequenceHistory(node, sequence)
+            refer_to_volumes(node, request.volumes)
         value = self._frames.values[self._frame]
         stored = segmentation_of_frame(sequence, value, node)
         matrix = image_to_segmentation(node, volume)
@@ -137,15 +138,14 @@ class SequenceRun(Run):
             request.rule,
             request.model.name,
         )
-        self._history.set(value, stored)
         names = [item.label.name for item in found]
+        self._record.segment_ids = dict(zip(names, ids, strict=True))
+        # The shown segmentation takes the record over from its frame, but no references.
+        self._record.save(stored)
+        self._history.set(value, stored)
         title = titles(self._frames)[self._frame]
         self._results.append(FrameResult(title, found, ids, result.intracranial))
         self._last = result, volume
-        known = SegmentationRecord.load(node)
-        before = known.segment_ids if known is not None and self._frame else {}
-        self._record.segment_ids = {**before, **dict(zip(names, ids, strict=True))}
-        self._record.save(node, request.volumes)
 
     def _outcome(self) -> Outcome:
         result, volume = self._last

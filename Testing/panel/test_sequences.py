@@ -133,6 +133,19 @@ def test_frames_done_stay_when_the_user_cancels(user, scene):
     assert not host.messages.texts("error")
 
 
+def test_a_run_is_cancelled_while_a_frame_without_a_result_is_shown(user, scene):
+    browser, _ = begun_run_on_frames(user)
+    show_frame(browser, 11)
+    user.click(user.ui.segmentButton)
+    user.wait()
+    (node,) = segmentations(scene)
+    assert user.status.startswith("Cancelled; ")
+    assert not segment_names(node)
+    assert not host.messages.texts("error")
+    show_frame(browser, 0)
+    assert segment_names(node) == ["Anterior"]
+
+
 @pytest.mark.parametrize("removed", ["browser", "sequence"])
 def test_a_run_ends_with_the_frames_done_once_the_sequence_is_removed(user, scene, removed):
     browser, volume = begun_run_on_frames(user)

@@ -66,6 +66,31 @@ def test_frames_are_segmented_under_transforms_and_inside_an_roi(known, scene):
             assert np.array_equal(voxels, inside & (array == 2))
 
 
+@pytest.mark.parametrize("shown", [0, 1])
+def test_each_frame_keeps_the_record_of_its_run(known, scene, tmp_path, shown):
+    import slicer
+
+    from MaskSAMSlicerLib.mrml.corrections import class_states, images_of
+
+    def check(node, volume, browser):
+        for number, states in enumerate((both, {"Anterior": "unchanged"}, both)):
+            show_frame(browser, number)
+            found = class_states(node, volume, ())
+            assert {one.name: one.state for one in found} == states
+            assert images_of(node) == [volume]
+
+    both = {"Anterior": "unchanged", "Posterior": "unchanged"}
+    browser, volume = add_sequence(frames(), OBLIQUE)
+    show_frame(browser, shown)
+    node = known.segment(volume, model="threshold", allFrames=True)
+    check(node, volume, browser)
+    names = [one.GetName() for one in (node, volume, browser)]
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    scene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    check(*map(slicer.util.getNode, names))
+
+
 def test_the_sequence_is_saved_with_the_scene(known, scene, tmp_path):
     import slicer
 

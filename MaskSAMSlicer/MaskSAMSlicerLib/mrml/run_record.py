@@ -68,9 +68,7 @@ class SegmentationRecord:
         """
         node.SetAttribute(_ATTRIBUTE, json.dumps(asdict(self)))
         if volumes:
-            node.RemoveNodeReferenceIDs(_VOLUME)
-            for volume in volumes:
-                node.AddNodeReferenceID(_VOLUME, volume.GetID())
+            refer_to_volumes(node, volumes)
 
     @classmethod
     def load(cls, node: vtkMRMLSegmentationNode | None) -> SegmentationRecord | None:
@@ -94,6 +92,15 @@ class SegmentationRecord:
         if record is None:
             raise ValueError(_("Segment a volume first: boxes change the result of a run."))
         return record
+
+
+def refer_to_volumes(
+    node: vtkMRMLSegmentationNode, volumes: Sequence[vtkMRMLScalarVolumeNode]
+) -> None:
+    """Note the volumes that a segmentation was made from."""
+    node.RemoveNodeReferenceIDs(_VOLUME)
+    for volume in volumes:
+        node.AddNodeReferenceID(_VOLUME, volume.GetID())
 
 
 def volumes_of(node: vtkMRMLSegmentationNode) -> list[vtkMRMLScalarVolumeNode]:

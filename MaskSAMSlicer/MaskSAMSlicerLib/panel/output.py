@@ -89,8 +89,11 @@ class OutputView:
 
 
 def _earlier_results(node: vtkMRMLSegmentationNode) -> Iterator[vtkMRMLSegmentationNode]:
-    """Yield the other results of a result's volume, model and region."""
-    record, volume = SegmentationRecord.require(node), segmented_volume(node)
+    """Yield the other results of a result's volume, model and region; none if these are unknown,
+    as those of a sequence that shows a frame without a result."""
+    record, volume = SegmentationRecord.load(node), segmented_volume(node)
+    if record is None:
+        return
     for other in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         found = SegmentationRecord.load(other)
         if (
