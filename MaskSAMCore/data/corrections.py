@@ -1,10 +1,11 @@
 """Folders of corrected cases: nnU-Net datasets that record which classes are right in each case.
 
 ``dataset.json`` has nnU-Net's keys and ``checked``, the names of the right classes by case. A class
-that is checked and has no voxel is absent from the case. A case without an entry is right as a
-whole. Cases are appended and never overwritten, and the integers of the labels never change. An
-image that is corrected once more is a new case, which replaces the older one for learning:
-``images`` has the SHA-256 of the image of each case, in the order in which they were appended.
+that is checked and has no voxel is absent from the case. A dataset without ``checked`` is right as
+a whole: when a case is appended to it, the others get entries with all classes that it has. Cases
+are appended and never overwritten, and the integers of the labels never change. An image that is
+corrected once more is a new case, which replaces the older one for learning: ``images`` has the
+SHA-256 of the image of each case, in the order in which they were appended.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from MaskSAMCore.data.dataset import Dataset, description_problems, examine_data
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io import read_json, write_json, write_volume
-from MaskSAMCore.io.files import made_folders, temporary_folder
+from MaskSAMCore.io.files import locked, made_folders, temporary_folder
 from MaskSAMCore.io.labelmaps import read_labelmap
 from MaskSAMCore.labels import is_reserved
 
@@ -55,7 +56,8 @@ def read_corrections(folder: Path) -> Corrections:
     a newer correction of the same image replaces.
 
     Raises:
-        MaskSAMError: the folder is not a dataset, or ``checked`` names unknown classes.
+        MaskSAMError: the folder is not a dataset, or ``checked`` names unknown classes or has no
+            entry of a case.
     """
     dataset, problems = examine_dataset(folder)
     if dataset.scheme is not None:
@@ -65,6 +67,12 @@ def read_corrections(folder: Path) -> Corrections:
     path = folder / _DESCRIPTION
     entries = _checked(path, read_json(path))
     known = frozenset(dataset.classes)
+    missing = [case.name for case in dataset.cases if entries and case.name not in entries]
+    if missing:
+        raise MaskSAMError(
+            f"{path}: 'checked' has no entry of {missing[0]} ({len(missing)} case(s) without one):"
+            " name the classes that are right there"
+        )
     for name, classes in entries.items():
         unknown = sorted(classes - known)
         if unknown:
@@ -124,10 +132,14 @@ def append_case(
     with ExitStack() as stack:
         folders = [folder, folder / "imagesTr", folder / "labelsTr"]
         stack.enter_context(made_folders(folders))
+        stack.enter_context(locked(folder))
         description = _description(path, channels, channel_names)
         stored, values, names = _merged_labels(description, labels, path)
-        entries = _checked(path, description)
         ending = description["file_ending"]
+        entries = _checked(path, description)
+        if not entries:
+            classes = frozenset(one for one, value in description["labels"].items() if int(value))
+            entries = dict.fromkeys(_cases(folder, ending), classes)
         renumbered = np.zeros(labelmap.shape, np.min_scalar_type(max(stored.values())))
         for value, new in values.items():
             renumbered[labelmap == value] = new
@@ -135,7 +147,11 @@ def append_case(
         digests, digest = _images(path, description), _digest(channels)
         earlier = [each for each in digests if digests[each] == digest]
         labelmaps = folder / "labelsTr"
-        present = [each for each in earlier if (labelmaps / f"{each}{ending}").is_file()]
+        present = [
+            each
+            for each in earlier
+            if each in entries and (labelmaps / f"{each}{ending}").is_file()
+        ]
         if present:
             before = read_labelmap(labelmaps / f"{present[-1]}{ending}").array
             same = {each.casefold() for each in right}

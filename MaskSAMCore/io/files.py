@@ -1,12 +1,14 @@
-"""Files that are complete or absent, JSON, checksums, and the names of image files."""
+"""Files that are complete or absent, locks, JSON, checksums, and the names of image files."""
 
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -34,6 +36,7 @@ MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError
 
 _VOXEL_SUFFIXES = (".img.gz", ".img")
 _TEMPORARY_PREFIX = ".masksam-"
+_LOCK_NAME = ".masksam-lock"
 # The longer mark comes first, because it begins with the shorter one.
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -163,6 +166,57 @@ def _make(folder: Path, made: list[Path]) -> None:
             raise NotADirectoryError(0, "not a folder") from None
         return  # Another process made it at the same time.
     made.append(folder)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other programs that lock the same folder waiting until the block ends.
+
+    The lock ends with its process, however that ends.
+
+    Raises:
+        MaskSAMError: the folder cannot be written to.
+    """
+    path = folder / _LOCK_NAME
+    while True:
+        try:
+            stream = path.open("ab")
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        with stream:
+            if not _wait_for_lock(path, stream.fileno()):
+                continue
+            try:
+                yield
+            finally:
+                # Windows removes no open file, so that it stays there.
+                with suppress(OSError):
+                    path.unlink()
+            return
+
+
+def _wait_for_lock(path: Path, descriptor: int) -> bool:
+    """Wait for the lock of an open file, and return whether the file is still there then."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        while True:
+            try:
+                msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+            except OSError as error:
+                if error.errno == errno.EDEADLK:  # after ten seconds
+                    continue
+            return True
+    else:
+        import fcntl
+
+        # Some network drives have no locks.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            return os.path.samestat(os.fstat(descriptor), path.stat())
+        except FileNotFoundError:
+            return False
 
 
 def replace_folder(new: Path, path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,14 @@ def labels(**boxes: int) -> np.ndarray:
     for value, index in enumerate(boxes.values(), 1):
         labelmap[index] = value
     return labelmap
+
+
+def append_many(folder: str, number: int) -> None:
+    """Append eight cases with one of two classes checked, as one of several programs."""
+    values = {"A": 1, "B": 2}
+    for count in range(8):
+        volume = image(10 * number + count)
+        append_case(Path(folder), [volume], labels(A=1, B=2), values, ["A"], f"{number}-{count}")
 
 
 def described(values: str) -> str:
@@ -105,6 +115,46 @@ def test_an_image_corrected_once_more_replaces_the_older_case_for_learning(tmp_p
     assert np.unique(labelmap[1]).tolist() == [1] and np.unique(labelmap[3]).tolist() == [2]
     assert not labelmap[2].any()
     assert (tmp_path / "labelsTr" / "one.nii.gz").read_bytes() == first
+
+
+def test_programs_that_append_at_the_same_time_lose_no_case(tmp_path: Path):
+    script = "import sys; from Testing.data.test_corrections import append_many; "
+    script += "append_many(sys.argv[1], int(sys.argv[2]))"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "new"), str(number)])
+        for number in range(2)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    found = read_corrections(tmp_path / "new")
+    names = {f"{number}-{count}" for number in range(2) for count in range(8)}
+    assert found.checked == dict.fromkeys(names, frozenset("A"))
+    assert stored(tmp_path / "new")["numTraining"] == len(names)
+    assert set(stored(tmp_path / "new")["images"]) == names
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {
+        "dataset.json",
+        "imagesTr",
+        "labelsTr",
+    }
+
+
+def test_cases_of_a_dataset_stay_right_as_a_whole_when_corrections_are_added(tmp_path: Path):
+    append_case(tmp_path, [image()], labels(A=1, B=2), {"A": 1, "B": 2}, ["A"], "one")
+    content = stored(tmp_path)
+    del content["checked"], content["images"]  # as any dataset of nnU-Net
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert read_corrections(tmp_path).checked == {"one": frozenset("AB")}
+    append_case(tmp_path, [image(1)], labels(A=1, C=3), {"A": 1, "C": 2}, ["C"], "two")
+    assert read_corrections(tmp_path).checked == {"one": frozenset("AB"), "two": frozenset("C")}
+
+
+def test_a_case_of_which_nobody_has_said_what_is_right_is_refused(tmp_path: Path):
+    for seed, name in enumerate(("one", "two")):
+        append_case(tmp_path, [image(seed)], labels(A=1, B=2), {"A": 1, "B": 2}, ["A"], name)
+    content = stored(tmp_path)
+    del content["checked"]["one"]
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(MaskSAMError, match=r"no entry of one .*name the classes"):
+        read_corrections(tmp_path)
 
 
 def test_an_incomplete_case_replaces_nothing(tmp_path: Path):
