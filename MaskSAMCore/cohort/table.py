@@ -2,7 +2,8 @@
 
 Rows are appended and reach the disk one by one, so that a run that is killed loses none. A row cut
 by the end of a run is left out when the table is read again. Rows of another run that writes to the
-same table at the same time stay. A table that another program keeps open does not end a run.
+same table at the same time stay, and a case that it has finished stays done. A table that another
+program keeps open does not end a run.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ class CaseTable:
     ) -> None:
         self.path = path if path is None or shard is None else shard.own_file(path)
         self.rows: dict[str, Row] = {}
+        self._earlier: Mapping[str, Row] = {}
         self._volumes: dict[str, list[StructureVolume]] = {}
         self._lock = Lock()
         self._whole, self._shard = path, shard
@@ -78,6 +80,7 @@ class CaseTable:
         self._classes = list(dict.fromkeys(map(visible, class_names)))
         self._intracranial = list(dict.fromkeys(map(visible, intracranial)))
         self._take_over()
+        self._earlier = dict(self.rows)
 
     def __enter__(self) -> CaseTable:
         """Write the rows of earlier runs, with all columns, to which rows are appended."""
@@ -171,13 +174,29 @@ class CaseTable:
         return {column: visible(value) for column, value in row.items()}
 
     def _take_over(self) -> None:
-        """Take over the rows in the files of the table, but those that this run has added."""
+        """Take over the rows in the files of the table, but those that this run has added.
+
+        A case that another run has finished meanwhile is done, whatever became of it here.
+        """
         if self._whole is None:
             return
         written = read_rows(self._whole)
         if self._shard is not None:
             written = {name: row for name, row in written.items() if name in self._cases}
-        self.rows = {**written, **{name: self.rows[name] for name in self._volumes}}
+        own = {
+            name: self.rows[name]
+            for name in self._volumes
+            if self.rows[name]["status"] == "done" or not self._is_done_meanwhile(written.get(name))
+        }
+        self.rows = {**written, **own}
+
+    def _is_done_meanwhile(self, row: Row | None) -> bool:
+        """Return whether a row of the files is of a case that another run has finished since this
+        one began."""
+        if row is None or row["status"] != "done":
+            return False
+        # A table that is written anew may have more columns, which are empty in its other rows.
+        return _filled(row) != _filled(self._earlier.get(row["case"], {}))
 
     @contextmanager
     def _elsewhere_if_locked(self) -> Iterator[None]:
@@ -225,6 +244,11 @@ def read_rows(path: Path) -> dict[str, Row]:
             if earlier is None or earlier["status"] != "done" or row["status"] == "done":
                 found[row["case"]] = row
     return found
+
+
+def _filled(row: Row) -> Row:
+    """Return a row without its empty cells."""
+    return {column: value for column, value in row.items() if value}
 
 
 def _read(path: Path) -> list[Row]:

@@ -210,6 +210,22 @@ def test_two_runs_at_the_same_time_keep_the_rows_of_both(tmp_path: Path):
         assert rows_of(path).keys() == {"e"}
 
 
+def test_a_case_that_another_run_has_finished_meanwhile_stays_done(tmp_path: Path):
+    path = tmp_path / "cases.csv"
+    with CaseTable(path, CLASSES, cases=["a"]) as first:
+        with CaseTable(path, CLASSES, cases=["a"]) as second:
+            first.add(record("a", "started"))
+            second.add(record("a", "started"))
+            first.add(record("a", volumes=(LEFT,)))
+            second.add(record("a", "failed", reason="a.nii.gz exists"))
+        assert rows_of(path)["a"]["left eye (ml)"] == "6.250000"
+    assert rows_of(path)["a"]["status"] == "done"
+    # A later run that does the case again says so if it fails, also with other columns.
+    with CaseTable(path, ("Nose",), cases=["a"]) as later:
+        later.add(record("a", "failed", reason="damaged"))
+    assert rows_of(path)["a"]["status"] == "failed"
+
+
 def test_a_table_that_another_program_keeps_open_does_not_end_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
