@@ -35,7 +35,7 @@ from MaskSAMCore.cohort.shard import Shard
 from MaskSAMCore.cohort.table import TABLE_NAME, CaseTable
 from MaskSAMCore.cohort.threads import limit_threads
 from MaskSAMCore.cohort.warm_model import WarmModel
-from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError, first_names
 from MaskSAMCore.geometry import RasBox
 from MaskSAMCore.io import read_boxes
 from MaskSAMCore.io.dicom_segmentation import check_codes
@@ -286,6 +286,16 @@ class _Prediction:
                         write_volume_table(self.volumes, measured)
         if self.volumes is not None and not measured:
             display.message(f"{self.volumes} was not written: no case was segmented")
+        elif self.volumes is not None:
+            segmented = {case.name for case in remaining}
+            existing = [case.name for case in self.cases if case.name not in segmented]
+            unknown = [name for name in existing if not self.table.is_done(name)]
+            if unknown:
+                display.message(
+                    f"{self.volumes} lacks {len(unknown)} skipped case(s), whose volumes no"
+                    f" {TABLE_NAME} has ({first_names(unknown)}): segment them again with"
+                    " --overwrite"
+                )
         if self.report is not None:
             labels = self.segmenter.labels
             write_report(self.report, self.table.rows, self.results, labels, overwrite=True)

@@ -100,6 +100,12 @@ class CaseTable:
         """Return the latest row of a case; None if there is none."""
         return self.rows.get(visible(case))
 
+    def is_done(self, case: str) -> bool:
+        """Return whether a case was segmented, by this run or an earlier one, so that its volumes
+        are known."""
+        row = self.row(case)
+        return row is not None and row["status"] == "done"
+
     def add(self, record: CaseRecord) -> None:
         """Add the row of a case; it is on the disk when this returns.
 

@@ -173,6 +173,25 @@ def test_images_that_were_named_need_no_table(
     ]
 
 
+def test_skipped_cases_of_which_no_table_has_the_volumes_are_named(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    write_cases(tmp_path / "in", ["a", "b"])
+    assert predict(tmp_path, model) == 0
+    assert not (tmp_path / "out" / "cases.csv").exists()  # so few cases need none
+    write_cases(tmp_path / "in", ["c"])
+    capfd.readouterr()
+    volumes = tmp_path / "volumes.csv"
+    assert predict(tmp_path, model, "--skip-existing", "--volumes", str(volumes)) == 0
+    printed = "".join(capfd.readouterr())
+    assert "lacks 2 skipped case(s), whose volumes no cases.csv has (a, b)" in printed
+    with volumes.open(newline="", encoding="utf-8-sig") as stream:
+        assert {row["case"] for row in csv.DictReader(stream)} == {"c"}
+    again = tmp_path / "again.csv"
+    assert predict(tmp_path, model, "--overwrite", "--volumes", str(again)) == 0
+    assert "lacks" not in "".join(capfd.readouterr())
+
+
 def test_a_bids_dataset_becomes_derivatives(model: str, tmp_path: Path):
     names = [f"sub-{n}/ses-1/anat/sub-{n}_ses-1_T1w" for n in (1, 2)]
     write_cases(tmp_path / "in", [*names, "sub-1/ses-1/anat/sub-1_ses-1_T2w"])
