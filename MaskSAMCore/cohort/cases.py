@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from MaskSAMCore.io.dicom_files import has_dicom_names
 from MaskSAMCore.io.dicom_segmentation import DICOM_SUFFIX
 from MaskSAMCore.io.dicom_series import DicomSeries, find_series
 from MaskSAMCore.io.files import WRITTEN_SUFFIXES, image_stem, is_image_name
-from MaskSAMCore.io.listing import is_litter
+from MaskSAMCore.io.listing import walked
 
 # Formats of segmentations in a folder.
 OUTPUT_FORMATS = ("nii.gz", "nrrd", "seg.nrrd", "mha", "dcm")
@@ -288,24 +287,13 @@ def _walk(path: Path, output: Path, left_out: list[LeftOut]) -> list[tuple[Path,
 
     What systems leave there, and the output if it lies inside, are not listed.
     """
-    found: list[tuple[Path, list[Path]]] = []
-    seen = {output.resolve()} if output.resolve() != path.resolve() else set()
 
     def unreadable(error: OSError) -> None:
         folder = Path(error.filename)
         reason = f"{folder} cannot be read: {(error.strerror or str(error)).lower()}"
         left_out.append(LeftOut(_relative(folder, path), (folder,), reason))
 
-    for name, folders, files in os.walk(path, followlinks=True, onerror=unreadable):
-        folder = Path(name)
-        if folder.resolve() in seen:  # the output, or a folder that links lead to again
-            folders.clear()
-            continue
-        seen.add(folder.resolve())
-        folders[:] = sorted(one for one in folders if not is_litter(folder / one))
-        listed = (folder / one for one in sorted(files))
-        found.append((folder, [one for one in listed if not is_litter(one)]))
-    return found
+    return walked(path, unreadable, [output] if output.resolve() != path.resolve() else [])
 
 
 def _list_series(

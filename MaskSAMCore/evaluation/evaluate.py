@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from MaskSAMCore.evaluation.empty_masks import EmptyRule, scored_by_rule
 from MaskSAMCore.evaluation.metrics import overlap_metrics, summarize, surface_metrics
 from MaskSAMCore.io.files import MALFORMED, image_stem, is_image_name, read_json, write_json
 from MaskSAMCore.io.labelmaps import read_labelmap
-from MaskSAMCore.io.listing import listed
+from MaskSAMCore.io.listing import walked
 from MaskSAMCore.io.segments import has_segments
 
 
@@ -38,9 +38,9 @@ def evaluate(
     """Compute the metrics of every case and their means.
 
     Args:
-        predictions: a labelmap file, or a folder of them.
-        references: the reference file, or a folder with a file of the same name for every
-            prediction; references without a prediction are left out (see
+        predictions: a labelmap file, or a folder of them, also in folders of their own.
+        references: the reference file, or a folder with a file of the same name, at the same place,
+            for every prediction; references without a prediction are left out (see
             :func:`without_prediction`).
         values: labelmap values to compare; None compares all that occur in the references, or in
             the predictions if no reference has any. Segments of ``.seg.nrrd`` files are compared by
@@ -73,8 +73,8 @@ def evaluate(
         per_case.append(
             {
                 "metrics": metrics,
-                "prediction_file": prediction.name,
-                "reference_file": reference.name,
+                "prediction_file": _name_in(predictions, prediction),
+                "reference_file": _name_in(references, reference),
             }
         )
     order = sorted(found or predicted) if values is None else values
@@ -172,7 +172,7 @@ def find_pairs(
         raise MaskSAMError("give two labelmap files or two folders of them, not one of each")
     if not predictions.is_dir():
         return [(predictions, references)]
-    known, predicted = labelmaps_in(references), labelmaps_in(predictions)
+    predicted, known = _in_both(predictions, references)
     if cases is not None:
         lacking = sorted(set(cases) - set(predicted))
         if lacking:
@@ -192,19 +192,37 @@ def without_prediction(predictions: Path, references: Path) -> list[str]:
     """Return the names of the references that have no prediction; none if files are compared."""
     if not (predictions.is_dir() and references.is_dir()):
         return []
-    predicted = labelmaps_in(predictions)
-    return [name for name in labelmaps_in(references) if name not in predicted]
+    predicted, known = _in_both(predictions, references)
+    return [name for name in known if name not in predicted]
 
 
-def labelmaps_in(folder: Path) -> dict[str, Path]:
-    """Return the labelmaps of a folder by the names of their cases, in the order of the files.
+def _in_both(predictions: Path, references: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the labelmaps of each folder, without those of the other one if it lies in there."""
+    if predictions.resolve() == references.resolve():
+        return labelmaps_in(predictions), labelmaps_in(references)
+    return labelmaps_in(predictions, [references]), labelmaps_in(references, [predictions])
+
+
+def labelmaps_in(folder: Path, without: Iterable[Path] = ()) -> dict[str, Path]:
+    """Return the labelmaps of a folder and those below it by the names of their cases.
+
+    The name of a case has the folders in which it lies, as in the output of ``masksam predict``.
+
+    Args:
+        folder: the folder.
+        without: folders in it that are left out.
 
     Raises:
-        MaskSAMError: two files have the name of one case.
+        MaskSAMError: two files have the name of one case, or a folder cannot be read.
     """
+
+    def unreadable(error: OSError) -> None:
+        reason = (error.strerror or str(error)).lower()
+        raise MaskSAMError(f"{error.filename} cannot be read: {reason}") from error
+
     found: dict[str, Path] = {}
-    for path in listed(folder):
-        name = image_stem(path)
+    for path in (file for _folder, files in walked(folder, unreadable, without) for file in files):
+        name = path.with_name(image_stem(path)).relative_to(folder).as_posix()
         if not is_image_name(path) or name.endswith("_probabilities"):
             continue
         if name in found:
@@ -214,6 +232,11 @@ def labelmaps_in(folder: Path) -> dict[str, Path]:
             )
         found[name] = path
     return found
+
+
+def _name_in(folder: Path, path: Path) -> str:
+    """Return the name of a file with the folders in which it lies; of a single file, its name."""
+    return path.name if path == folder else path.relative_to(folder).as_posix()
 
 
 def class_names(references: Path) -> dict[int, str]:

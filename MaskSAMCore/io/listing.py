@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 # Names without a leading dot, in lower case.
@@ -31,3 +33,28 @@ def is_litter(path: Path) -> bool:
 def listed(folder: Path) -> list[Path]:
     """Return the content of a folder in the order of its names, without litter."""
     return sorted(path for path in folder.iterdir() if not is_litter(path))
+
+
+def walked(
+    folder: Path, unreadable: Callable[[OSError], None], without: Iterable[Path] = ()
+) -> list[tuple[Path, list[Path]]]:
+    """Return a folder and those below it, each with its files in the order of names, without
+    litter.
+
+    Args:
+        folder: the first folder; links to folders are followed, once each.
+        unreadable: function that receives the error of a folder that cannot be read.
+        without: folders that are left out with all that is in them.
+    """
+    found: list[tuple[Path, list[Path]]] = []
+    seen = {path.resolve() for path in without}
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+        path = Path(name)
+        if path.resolve() in seen:
+            folders.clear()
+            continue
+        seen.add(path.resolve())
+        folders[:] = sorted(one for one in folders if not is_litter(path / one))
+        content = (path / one for one in sorted(files))
+        found.append((path, [one for one in content if not is_litter(one)]))
+    return found

@@ -77,7 +77,7 @@ def _by_case(folder: Path) -> dict[str, Path]:
     """Return the images or labelmaps of a folder by the names of their cases."""
     if not folder.is_dir():
         raise MaskSAMError(f"{folder} is not a folder")
-    return labelmaps_in(folder)
+    return {name: path for name, path in labelmaps_in(folder).items() if path.parent == folder}
 
 
 def _write_checked(labelmap: Path, image: Path, file: Path) -> None:

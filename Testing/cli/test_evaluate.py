@@ -75,6 +75,27 @@ def test_references_without_a_prediction_are_named_and_the_option_all_refuses_th
     assert "no prediction" not in capfd.readouterr().err
 
 
+def test_labelmaps_in_folders_of_their_own_are_compared_at_the_same_place(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    known, other = generated_case(0)[1], generated_case(1)[1]
+    for name in ("references/a", "references/site/a", "references/site/b", "found/a"):
+        write_image(known, tmp_path / f"{name}.nii.gz")
+    write_image(other, tmp_path / "found" / "site" / "a.nrrd")
+    write_image(other, tmp_path / "found" / ".trash" / "c.nii.gz")
+    write_image(other, tmp_path / "found" / "site" / "a_probabilities.nii.gz")
+    summary = tmp_path / "summary.json"
+    (tmp_path / "found").rename(tmp_path / "references" / "found")
+    arguments = ["evaluate", str(tmp_path / "references" / "found"), str(tmp_path / "references")]
+    assert "1 reference has no prediction (site/b)" in error_of(capfd, [*arguments, "--all"])
+    assert main([*arguments, "-o", str(summary)]) == 0
+    cases = json.loads(summary.read_text(encoding="utf-8"))["metric_per_case"]
+    dice = {case["prediction_file"]: case["metrics"]["1"]["Dice"] for case in cases}
+    assert dice.keys() == {"a.nii.gz", "site/a.nrrd"}
+    assert dice["a.nii.gz"] == 1 > dice["site/a.nrrd"]
+    assert [case["reference_file"] for case in cases] == ["a.nii.gz", "site/a.nii.gz"]
+
+
 def test_a_case_without_foreground_has_a_table_without_nan(
     labelmap: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
