@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import threading
 import time
@@ -19,11 +20,10 @@ from MaskSAMCore.io import write_json
 from MaskSAMCore.modeling import Network
 from MaskSAMCore.training.module import MaskSAMModule, uncompiled
 from MaskSAMCore.training.plots import draw_curves
+from MaskSAMCore.training.processes import STOPPING_SIGNALS, block_interrupts
 from MaskSAMCore.training.run_folder import BEST, LAST, VALIDATION, save_weights
 from MaskSAMCore.training.validation import Scores
 
-# Signals that end a part of a training; Windows has fewer.
-_STOPPING_SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
 CHECKPOINTS = ("resume-a.ckpt", "resume-b.ckpt")
 
 
@@ -52,14 +52,15 @@ class EarlyStop(Callback):
         minutes: time after which this part of the training ends, or None.
 
     Attributes:
+        asked: a signal has asked for an end.
         interrupted: Ctrl-C was pressed.
     """
 
     def __init__(self, minutes: float | None) -> None:
         self.minutes = minutes
+        self.asked = False
         self.interrupted = False
         self._started = time.monotonic()
-        self._asked = False
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
@@ -67,23 +68,35 @@ class EarlyStop(Callback):
         self._started = time.monotonic()
         if threading.current_thread() is not threading.main_thread():
             return
-        for name in _STOPPING_SIGNALS:
-            number = getattr(signal, name, None)
-            if number is not None:
-                self._handlers[number] = signal.signal(number, self._ask)
+        for number in STOPPING_SIGNALS:
+            self._handlers[number] = signal.signal(number, self.ask)
+        if self._is_spawned:
+            block_interrupts(False)
+
+    @property
+    def _is_spawned(self) -> bool:
+        return multiprocessing.parent_process() is not None
 
     def on_fit_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Leave signals to those who received them before."""
+        """Leave signals to those who received them before; a spawned process ends by itself."""
+        if self._is_spawned:
+            block_interrupts(True)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
 
-    def _ask(self, number: int, _: Any) -> None:
+    def ask(self, number: int, _: Any) -> None:
+        """Receive a signal.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed before. Spawned processes are killed then by the
+                one that has spawned them.
+        """
         if number == signal.SIGINT:
-            if self.interrupted:
+            if self.interrupted and not self._is_spawned:
                 raise KeyboardInterrupt
             self.interrupted = True
-        self._asked = True
+        self.asked = True
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
@@ -92,7 +105,7 @@ class EarlyStop(Callback):
         if module.within_step:
             return
         over = self.minutes is not None and time.monotonic() - self._started >= 60 * self.minutes
-        if trainer.strategy.reduce_boolean_decision(over or self._asked, all=False):
+        if trainer.strategy.reduce_boolean_decision(over or self.asked, all=False):
             module.stopped = module.progress < 1
             trainer.should_stop = True
 

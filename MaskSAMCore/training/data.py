@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +35,7 @@ from MaskSAMCore.modeling import NetworkConfig
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.prepared_cases import CasePreparation, ExaminedCase, PreparedCases
 from MaskSAMCore.training.preset import Preset
+from MaskSAMCore.training.processes import interrupts_blocked
 from MaskSAMCore.training.run_folder import TrainingRecord
 
 
@@ -136,23 +133,8 @@ class _Loader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         """Start the processes."""
-        with _interrupts_blocked():
+        with interrupts_blocked():
             return super().__iter__()
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C in a ``with`` block, and for ever in the processes that it starts."""
-    if sys.platform == "win32":
-        yield
-        return
-    # Its start would end the blocking.
-    resource_tracker.ensure_running()
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def prepare_training_data(

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from MaskSAMCore.data.case_cache import CaseCache
 from MaskSAMCore.data.dataset import examine_dataset
@@ -48,7 +49,7 @@ from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.module import MaskSAMModule, compiler_cache
 from MaskSAMCore.training.preset import Preset
 from MaskSAMCore.training.preview import contact_sheet
-from MaskSAMCore.training.processes import Processes, divided_batch
+from MaskSAMCore.training.processes import Processes, divided_batch, run_spawning
 from MaskSAMCore.training.run_folder import (
     CASES,
     COMPILER_CACHE,
@@ -256,17 +257,26 @@ def _fit(
     loader = data.loader(windows, batch, options.workers)
     with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore")
-        if processes.count > 1 and not processes.external:
+        spawning = processes.count > 1 and not processes.external
+        if spawning:
             stack.enter_context(_temporary_files())
         if options.compiled:
             stack.enter_context(compiler_cache(options.run / COMPILER_CACHE))
         if options.cache is None and processes.first:
             stack.enter_context(_kept_until_complete(options, data.prepared.entries))
         stack.enter_context(interruptible())
+        train = partial(trainer.fit, module, loader, ckpt_path=checkpoint, weights_only=True)
         try:
-            trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+            if spawning:
+                run_spawning(train, early_stop.ask)
+            else:
+                train()
         except ProcessRaisedException as error:
             raise unwrap_spawned_error(error) from error
+        except ProcessExitedException as error:
+            if early_stop.asked:  # Another process than this one may have sent the signal as well.
+                raise KeyboardInterrupt from error
+            raise
         except torch.OutOfMemoryError as error:
             raise MaskSAMError(
                 "the device's memory is too small for this training: masksam train --plan shows"
@@ -274,7 +284,8 @@ def _fit(
             ) from error
     best = max(best_dice(options.run), 0.0)
     if is_stopped(options.run):
-        report(f"stopped at iteration {trainer.global_step}: continue with --resume")
+        # The trainer of this process has made no step if it has spawned others.
+        report(f"stopped at iteration {_reached(options.run)}: continue with --resume")
     else:
         report(f"best validation Dice {best:.4f}; weights and curves are in {options.run}")
     if early_stop.interrupted:
@@ -641,6 +652,14 @@ def is_stopped(run: Path) -> bool:
         return False
     state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     return bool(state["masksam"].get("stopped", False))
+
+
+def _reached(run: Path) -> int:
+    """Return the iteration of a training's newest checkpoint."""
+    checkpoint = newest_checkpoint(run)
+    assert checkpoint is not None
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    return int(state["global_step"])
 
 
 def _budget(record: TrainingRecord) -> str:

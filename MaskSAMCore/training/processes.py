@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from multiprocessing import resource_tracker
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
@@ -15,6 +20,13 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.training.devices import COLLECTIVE_TIMEOUT
 
 Result = TypeVar("Result")
+
+# Signals that end a part of a training; Windows has fewer.
+STOPPING_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
+)
+# Longest time until processes that were ended are gone, in seconds.
+_END_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,86 @@ class Processes:
         if failure[0] is not None:
             raise MaskSAMError(failure[0])
         return others() if result is None else result
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C in a ``with`` block of a thread, and in the processes that it starts there until
+    they unblock it."""
+    if sys.platform == "win32":
+        yield
+        return
+    # Its start would end the blocking.
+    resource_tracker.ensure_running()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def block_interrupts(blocked: bool) -> None:
+    """Block Ctrl-C in this thread, or receive it, also one that came while it was blocked."""
+    if sys.platform != "win32":
+        how = signal.SIG_BLOCK if blocked else signal.SIG_UNBLOCK
+        signal.pthread_sigmask(how, {signal.SIGINT})
+
+
+def run_spawning(function: Callable[[], object], on_signal: Callable[[int, Any], None]) -> None:
+    """Run a function that spawns processes, and pass signals that stop a training on to them.
+
+    A shell sends Ctrl-C to all processes of a command, also to those that still import PyTorch. It
+    is blocked in them until they are ready, for which the function runs in a thread that blocks it.
+    Any of the signals reaches them as Ctrl-C. A second Ctrl-C kills them.
+
+    Args:
+        function: function to run.
+        on_signal: handler of the signals before the processes receive them.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed twice.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        function()
+        return
+    others = set(multiprocessing.active_children())
+    errors: list[BaseException] = []
+    presses = 0
+
+    def work() -> None:
+        try:
+            with interrupts_blocked():
+                function()
+        except BaseException as error:
+            errors.append(error)
+
+    def receive(number: int, frame: Any) -> None:
+        nonlocal presses
+        presses += number == signal.SIGINT
+        spawned = [each for each in multiprocessing.active_children() if each not in others]
+        if presses > 1:
+            for process in spawned:
+                process.kill()
+            raise KeyboardInterrupt
+        on_signal(number, frame)
+        for process in spawned:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGINT)  # type: ignore[arg-type]
+
+    # After a second Ctrl-C nobody waits for the thread.
+    thread = threading.Thread(target=work, daemon=True)
+    former = {number: signal.signal(number, receive) for number in STOPPING_SIGNALS}
+    try:
+        thread.start()
+        thread.join()
+    except KeyboardInterrupt:
+        thread.join(_END_SECONDS)
+        raise
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    if errors:
+        raise errors[0]
 
 
 def divided_batch(batch: int, processes: int, accumulate: int) -> int:

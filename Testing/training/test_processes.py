@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from MaskSAMCore.data.window_numbers import WindowNumbers
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training import fit as training
-from MaskSAMCore.training.callbacks import newest_checkpoint
+from MaskSAMCore.training.callbacks import CHECKPOINTS, newest_checkpoint
 from MaskSAMCore.training.data import TrainingData
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.losses.masksam import LossSettings
@@ -235,6 +236,71 @@ def test_ctrl_c_ends_a_training_with_a_checkpoint_and_again_at_once(
     ended = lines[-1] == "stopped at iteration 1: continue with --resume"
     assert ended == (presses == 1)
     assert (newest_checkpoint(tmp_path / "run") is not None) == ended
+
+
+SPAWNING_SCRIPT = """
+import sys
+from functools import partial
+from pathlib import Path
+if __name__ != "__main__":
+    Path(sys.argv[2], "spawned").touch()
+from MaskSAMCore.presets.small import TINY
+from MaskSAMCore.training.fit import FitOptions, fit
+from Testing.helpers.short_run import SHORT, SMALL
+if __name__ == "__main__":
+    options = FitOptions(
+        Path(sys.argv[1]), Path(sys.argv[2]), TINY, device="cpu", devices=2, workers=0,
+        checkpoint_seconds=0,
+    )
+    try:
+        fit(options, partial(print, flush=True), SMALL, {**SHORT, "iterations": 10**6})
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs groups of processes")
+@pytest.mark.parametrize(
+    ("number", "to_all", "training", "status"),
+    [
+        (signal.SIGINT, True, False, 130),
+        (signal.SIGINT, True, True, 130),
+        (signal.SIGTERM, False, True, 0),
+    ],
+)
+def test_a_signal_ends_spawned_processes_with_a_checkpoint(
+    number: int, to_all: bool, training: bool, status: int, dataset: Path, tmp_path: Path
+) -> None:
+    """A shell sends Ctrl-C to all processes, also to those that are still starting."""
+    run, script = tmp_path / "run", tmp_path / "go.py"
+    script.write_text(SPAWNING_SCRIPT, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(dataset), str(run)],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=(tmp_path / "errors").open("wb"),
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        begun = run / (CHECKPOINTS[0] if training else "spawned")
+        while not begun.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        (os.killpg if to_all else os.kill)(process.pid, number)
+        output, _ = process.communicate(timeout=600)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    reached = checkpoint(run)
+    assert process.returncode == status and reached["masksam"]["stopped"]
+    step = reached["global_step"]
+    assert (
+        step > 0
+        and output.splitlines()[-1] == f"stopped at iteration {step}: continue with --resume"
+    )
+    assert "Traceback" not in (tmp_path / "errors").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be blocked there")
