@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,8 @@ _VOLUME = " (ml)"
 _CONFIDENCE = " (confidence)"
 _SHARE = " (% of intracranial)"
 _BYTE_ORDER_MARK = "\ufeff"
-_NOTE_SEPARATOR = "; "
+_SEPARATOR = "; "
+_QUOTE = '"'
 
 Row = Mapping[str, str]
 
@@ -154,12 +156,12 @@ class CaseTable:
             "peak_memory_mb": (
                 "" if record.peak_memory_mb is None else f"{record.peak_memory_mb:.0f}"
             ),
-            "notes": _NOTE_SEPARATOR.join(record.notes),
+            "notes": _SEPARATOR.join(record.notes),
             "model": record.model,
             "model_version": record.model_version,
             "software": record.software,
-            "input": _NOTE_SEPARATOR.join(map(str, record.inputs)),
-            "output": "" if record.output is None else str(record.output),
+            "input": _path_cell(record.inputs),
+            "output": _path_cell([] if record.output is None else [record.output]),
         }
         if record.status == "done":
             for name in self._classes:
@@ -311,7 +313,39 @@ def _append(path: Path, line: str) -> None:
 
 def paths_of(cell: str) -> list[Path]:
     """Return the paths in a cell of the inputs or the output."""
-    return [Path(text) for text in cell.split(_NOTE_SEPARATOR) if text]
+    found = []
+    while cell:
+        text, end = _first_path(cell)
+        if text:
+            found.append(Path(text))
+        cell = cell[end:].removeprefix(_SEPARATOR)
+    return found
+
+
+def _first_path(cell: str) -> tuple[str, int]:
+    """Return the first path in a cell, and where it ends there."""
+    if cell.startswith(_QUOTE):
+        try:
+            text, end = json.JSONDecoder().raw_decode(cell)
+            return str(text), end
+        except ValueError:
+            pass  # Earlier versions wrote no quotes, so that they are part of the name.
+    text = cell.partition(_SEPARATOR)[0]
+    return text, len(text)
+
+
+def _path_cell(paths: Iterable[Path]) -> str:
+    """Return the cell of some paths, from which :func:`paths_of` reads these again.
+
+    A path that cannot stand there as it is, is written as a string of JSON.
+    """
+    texts = map(str, paths)
+    return _SEPARATOR.join(
+        text
+        if text.isprintable() and _SEPARATOR not in text and not text.startswith(_QUOTE)
+        else json.dumps(text)
+        for text in texts
+    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from MaskSAMCore.cohort.record import CaseRecord
 from MaskSAMCore.cohort.shard import Shard
-from MaskSAMCore.cohort.table import CaseTable
+from MaskSAMCore.cohort.table import CaseTable, paths_of, read_rows
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.volumetry import StructureVolume, structure_volumes
 from Testing.cohort.helpers import rows_of
@@ -95,6 +96,39 @@ def test_a_row_has_the_intracranial_volume_and_the_share_of_each_class_where_it_
     with CaseTable(tmp_path / "plain.csv", classes) as table:
         table.add(record("c", volumes=tuple(cut)))
     assert "intracranial" not in (tmp_path / "plain.csv").read_text()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    paths=st.lists(
+        st.text(
+            st.characters(exclude_characters="/\0") | st.sampled_from('; "\\\xa0\udce9'), min_size=1
+        )
+        .filter(lambda text: Path(text).name == text)
+        .map(Path),
+        min_size=1,
+    )
+)
+def test_paths_are_read_as_they_were_written(
+    paths: list[Path], tmp_path_factory: pytest.TempPathFactory
+):
+    path = tmp_path_factory.mktemp("table") / "cases.csv"
+    with CaseTable(path, CLASSES) as table:
+        table.add(record("a", inputs=tuple(paths), output=paths[0]))
+    row = read_rows(path)["a"]
+    assert row["input"].isprintable()
+    assert paths_of(row["input"]) == paths
+    assert paths_of(row["output"]) == paths[:1]
+
+
+def test_usual_paths_are_written_as_they_are(tmp_path: Path):
+    inputs = (Path("in") / "Kopf ä; 1.nii.gz", Path("in") / "Kopf, ä;1.nii.gz")
+    with CaseTable(tmp_path / "cases.csv", CLASSES) as table:
+        table.add(record("a", inputs=inputs[1:]))
+        table.add(record("b", inputs=inputs))
+    rows = rows_of(tmp_path / "cases.csv")
+    assert rows["a"]["input"] == str(inputs[1])
+    assert rows["b"]["input"] == f"{json.dumps(str(inputs[0]))}; {inputs[1]}"
 
 
 def test_each_row_is_in_the_file_at_once(tmp_path: Path):

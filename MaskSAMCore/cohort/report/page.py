@@ -270,7 +270,7 @@ def _href(path: Path, base: Path) -> str:
         relative = Path(os.path.relpath(target, base.resolve())).as_posix()
     except ValueError:  # another drive of Windows
         return target.as_uri()
-    return "./" + quote(relative)
+    return "./" + quote(os.fsencode(relative))
 
 
 def _pictures(

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -122,6 +123,28 @@ def sort_by(page: Chrome, text: str) -> None:
 def problems(page: Chrome) -> list[str]:
     """Return the errors and warnings on the console of the browser since the last call."""
     return [entry["message"] for entry in page.get_log("browser")]
+
+
+def test_files_of_unusual_names_have_links_and_a_picture(tmp_path: Path):
+    names = ["a; b", "no\xa0break"]
+    if os.name == "posix":
+        names.append(os.fsdecode(b"latin-\xe9"))
+    (tmp_path / "out").mkdir()
+    write_files(tmp_path, ["usual"])
+    for name in names:
+        for part in ("in", "out"):
+            usual = tmp_path / part / "usual.nii.gz"
+            usual.with_name(f"{name}.nii.gz").write_bytes(usual.read_bytes())
+    with CaseTable(tmp_path / "out" / TABLE_NAME, [one.name for one in LABELS]) as table:
+        for name in names:
+            table.add(record(name, tmp_path))
+    report = tmp_path / "report.html"
+    write_report(report, read_rows(tmp_path / "out" / TABLE_NAME), tmp_path / "out", LABELS)
+    text = report.read_text(encoding="utf-8")
+    for name in names:
+        for part in ("in", "out"):
+            assert f"./{part}/{quote(os.fsencode(name))}.nii.gz" in text
+    assert len(re.findall("data:image/webp;base64,[A-Za-z0-9+/]{99}", text)) == len(names)
 
 
 @needs_browser
