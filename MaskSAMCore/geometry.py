@@ -25,6 +25,9 @@ _FLAT = 1e-6
 # Index of the RAS axis of each direction, and the sign along it.
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 
+# Grids of files whose corners differ by less mm are the same: matrices are rounded in files.
+SAME_GRID_MM = 0.05
+
 
 @dataclass(frozen=True)
 class NiftiOrientation:

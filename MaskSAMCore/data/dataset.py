@@ -25,7 +25,7 @@ from MaskSAMCore.data.label_scheme import (
 from MaskSAMCore.data.patients import patients_by_name, read_patients
 from MaskSAMCore.data.voxel_size import check_voxel_size
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Volume
+from MaskSAMCore.geometry import SAME_GRID_MM, Volume
 from MaskSAMCore.intensities import check_intensities
 from MaskSAMCore.io import read_json, read_volume
 from MaskSAMCore.io.labelmaps import read_labelmap
@@ -386,7 +386,7 @@ def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[
     if problems:
         return None, problems
     for path, volume in zip(files[1:], volumes[1:], strict=True):
-        if not volume.same_grid(volumes[0], tolerance_mm=0.05):
+        if not volume.same_grid(volumes[0], SAME_GRID_MM):
             problems.append(f"{path.parent.name}/{path.name} is not on the grid of {files[0].name}")
     *channels, labelmap = volumes
     values = labelmap.array

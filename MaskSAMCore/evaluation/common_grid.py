@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from MaskSAMCore.geometry import Volume
-
-# Tolerance of the corners of grids in mm, for matrices that were rounded in a file.
-SAME_MM = 0.05
+from MaskSAMCore.geometry import SAME_GRID_MM, Volume
 
 
 def united(
@@ -28,12 +25,12 @@ def united(
         Both arrays [K, J, I]; None if the voxels of the grids are not the same where they overlap,
         if they do not overlap, or if a labelmap that is not cropped lacks voxels.
     """
-    if a.same_grid(b, SAME_MM):
+    if a.same_grid(b, SAME_GRID_MM):
         return a.array, b.array
     first = np.rint((np.linalg.inv(b.ijk_to_ras) @ a.ijk_to_ras)[:3, 3])
     moved = b.ijk_to_ras.copy()
     moved[:3, 3] += moved[:3, :3] @ first
-    if not a.same_grid(replace(a, ijk_to_ras=moved), SAME_MM):
+    if not a.same_grid(replace(a, ijk_to_ras=moved), SAME_GRID_MM):
         return None
     starts = np.array([first[::-1], np.zeros(3)], dtype=int)
     stops = starts + np.array([a.shape, b.shape])

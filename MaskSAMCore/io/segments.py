@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Volume
+from MaskSAMCore.geometry import SAME_GRID_MM, Volume
 from MaskSAMCore.io.images import to_image
 from MaskSAMCore.io.labelmaps import read_labelmap
 
@@ -77,7 +77,7 @@ def read_segmentation(
     named = path.name.lower().endswith(".seg.nrrd")
     values = read_segment_values(path) if named else dict(names)
     array = labelmap.array
-    if not labelmap.same_grid(image, tolerance_mm=0.05):
+    if not labelmap.same_grid(image, SAME_GRID_MM):
         resampled = sitk.Resample(
             to_image(array, labelmap.ijk_to_ras),
             to_image(np.zeros(image.shape, np.uint8), image.ijk_to_ras),

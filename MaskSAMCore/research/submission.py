@@ -14,6 +14,7 @@ import numpy as np
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.evaluation import labelmaps_in
+from MaskSAMCore.geometry import SAME_GRID_MM
 from MaskSAMCore.io import read_volume, write_labelmap
 from MaskSAMCore.io.files import atomic_file
 from MaskSAMCore.io.labelmaps import read_labelmap
@@ -23,7 +24,6 @@ FOLDER = "results"
 _CLASSES = 15
 # End of the name of an image with one channel in an nnU-Net folder.
 _CHANNEL = "_0000"
-_SAME_MM = 0.05
 _LISTED = 5
 
 
@@ -87,7 +87,7 @@ def _write_checked(labelmap: Path, image: Path, file: Path) -> None:
         MaskSAMError: it lies on another grid, or has values that are no class.
     """
     volume = read_labelmap(labelmap)
-    if not volume.same_grid(read_volume(image), _SAME_MM):
+    if not volume.same_grid(read_volume(image), SAME_GRID_MM):
         raise MaskSAMError(f"{labelmap} does not lie on the grid of {image}")
     unknown = [int(value) for value in np.unique(volume.array) if not 0 <= value <= _CLASSES]
     if unknown:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Volume, axis_mapping, invert_axes, reorient
+from MaskSAMCore.geometry import SAME_GRID_MM, Volume, axis_mapping, invert_axes, reorient
 from MaskSAMCore.io import read_volume, write_json, write_labelmap
 from MaskSAMCore.io.files import atomic_folder
 from MaskSAMCore.io.labelmaps import read_labelmap
@@ -42,8 +42,6 @@ _CASE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 # Converted files may be a little larger than those of the archive.
 _SPARE = 1.05
 _BLOCK_BYTES = 1 << 20
-# Corners of two grids that differ by less are the same.
-_SAME_MM = 0.05
 _ANY_ORIENTATION = "SAR"
 
 
@@ -219,7 +217,7 @@ def _check_case(case: FoundCase, found: FoundDataset, new: Path) -> tuple[set[in
     image = read_volume(Path(f"{stem}_0000{_SUFFIX}"))
     for channel in range(1, len(found.channels)):
         other = Path(f"{stem}_{channel:04d}{_SUFFIX}")
-        if not read_volume(other).same_grid(image, _SAME_MM):
+        if not read_volume(other).same_grid(image, SAME_GRID_MM):
             raise MaskSAMError(f"{other.name} does not lie on the grid of the first channel")
     if case.labelmap is None:
         return None
@@ -247,10 +245,10 @@ def _on_grid(
     Raises:
         MaskSAMError: the labelmap has another shape than the image.
     """
-    if labelmap.same_grid(image, _SAME_MM):
+    if labelmap.same_grid(image, SAME_GRID_MM):
         return labels, False
     turned = reorient(labelmap, _ANY_ORIENTATION)
-    if turned.same_grid(reorient(image, _ANY_ORIENTATION), _SAME_MM):
+    if turned.same_grid(reorient(image, _ANY_ORIENTATION), SAME_GRID_MM):
         # Both lie on the same voxels, with axes in another order or direction.
         return invert_axes(turned.array, *axis_mapping(image.ijk_to_ras, _ANY_ORIENTATION)), False
     if labelmap.shape != image.shape:
