@@ -39,6 +39,7 @@ from MaskSAMCore.inference.box_filling import fill_boxes
 from MaskSAMCore.inference.box_prompts import ClassPrompt, class_prompt, crossed_slices
 from MaskSAMCore.inference.grid_sampler import GridSampler
 from MaskSAMCore.inference.intensity_model import IntensityModel
+from MaskSAMCore.inference.parallel import cpu_threads, results_in_order
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.scoring import EditedScores, Shares
 from MaskSAMCore.inference.sharpening import Sharpening
@@ -514,11 +515,12 @@ def write_labels(
     contested = values[[0, *sorted(edited)]]
     index_of = np.zeros(int(values.max()) + 1, np.int32)
     index_of[values] = np.arange(len(values))
-    sums, voxels = np.zeros(count), np.zeros(count)
     arrays = max(len(edited), 0 if intensities is None else SHARPENING_ARRAYS)
-    for part in _slabs(depth, rows, columns, scores.shape[1:], shape, arrays):
-        progress.step(part.start - depth.start, depth.stop - depth.start)
-        slab = part, rows, columns
+
+    def write(part: slice) -> NDArray[np.float64]:
+        """Write the labels of some slices. Return for each class the sum of the probabilities of
+        its voxels, their number, and the number that it was refused: (3, K + 1)."""
+        slab, counts = (part, rows, columns), np.zeros((3, count))
         decided = RegionScores(scores, edited, shape, slab, background_weight, shares, intensities)
         winner, probability = decided.decide(overwrite=kept is None)
         if kept is None:
@@ -528,17 +530,28 @@ def write_labels(
             if refused is not None:
                 keeping = torch.from_numpy(index_of[kept[slab]]) * held
                 taken = decided.exceeds_kept(winner, keeping)
-                refused += torch.bincount(winner[taken], minlength=count).numpy()
+                counts[2] = torch.bincount(winner[taken], minlength=count).numpy()
             winner[held] = 0
             found = winner.numpy()
             labelmap[slab][found > 0] = values[found[found > 0]]
         flat = winner.flatten()
-        voxels += torch.bincount(flat, minlength=count).numpy()
-        sums += torch.bincount(flat, probability.flatten(), minlength=count).numpy()
+        counts[0] = torch.bincount(flat, probability.flatten(), minlength=count).numpy()
+        counts[1] = torch.bincount(flat, minlength=count).numpy()
         if probabilities is not None:
             for target, share in zip(probabilities, decided.probabilities(), strict=True):
                 target[slab] = share.numpy()
-    return sums / np.maximum(voxels, 1)
+        return counts
+
+    threads = cpu_threads()
+    parts = list(_slabs(depth, rows, columns, scores.shape[1:], shape, threads * max(1, arrays)))
+    total = np.zeros((3, count))
+    with results_in_order(write, parts, threads) as results:
+        for part, counts in zip(parts, results, strict=True):
+            progress.step(part.stop - depth.start, depth.stop - depth.start)
+            total += counts
+    if refused is not None:
+        refused += total[2].astype(refused.dtype)
+    return total[0] / np.maximum(total[1], 1)
 
 
 def _slabs(
@@ -549,10 +562,11 @@ def _slabs(
     target_shape: Shape,
     arrays: int,
 ) -> Iterator[slice]:
-    """Split slices so that the arrays of each part, of which there are so many, stay small."""
+    """Split slices so that all arrays of a slab at the same time, of which there are so many, stay
+    small."""
     plane = (rows.stop - rows.start) * (columns.stop - columns.start)
     shrinking = source_shape[1] * source_shape[2] / (target_shape[1] * target_shape[2])
-    step = max(1, int(SLAB_VOXELS // (plane * max(1.0, shrinking) * max(1, arrays))))
+    step = max(1, int(SLAB_VOXELS // (plane * max(1.0, shrinking) * arrays)))
     for first in range(depth.start, depth.stop, step):
         yield slice(first, min(first + step, depth.stop))
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from MaskSAMCore.inference.memory import array_bytes
+from MaskSAMCore.inference.parallel import cpu_threads, results_in_order
 
 # Standard deviation in mm of the neighbourhood whose voxels count, and the size in mm of the cells
 # that means and variances are computed for.
@@ -77,11 +78,14 @@ class IntensityModel:
         for image, (mean, spread) in zip(images, self._scales, strict=True):
             moments += [*_cell_moments(image, grid, mean, spread)]
         total = scores.sum(0, dtype=torch.float32).clamp_(min=torch.finfo(torch.float32).tiny)
-        self._fields: dict[int, Tensor] = {}
-        for index, score in enumerate(scores):
+
+        def distribution(score: Tensor) -> Tensor | None:
             weights = (score / total).square()
-            if float(weights.sum()) >= _LEAST_VOXELS:
-                self._fields[index] = self._distribution(weights, moments, blurs)
+            known = float(weights.sum()) >= _LEAST_VOXELS
+            return self._distribution(weights, moments, blurs) if known else None
+
+        with results_in_order(distribution, list(scores), cpu_threads()) as found:
+            self._fields = {i: field for i, field in enumerate(found) if field is not None}
         self.known = self._fields.keys()
 
     @property

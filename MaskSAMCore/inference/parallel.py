@@ -1,4 +1,4 @@
-"""Windows that are processed at the same time on a CPU, each with a share of its cores."""
+"""Parts of a volume that are processed together on a CPU, each with a share of its cores."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# Parts that are processed at the same time: more would need more memory.
+_TOGETHER = 2
+
+
+def cpu_threads() -> int:
+    """Return how many parts are processed at the same time on this CPU."""
+    return min(_TOGETHER, torch.get_num_threads())
+
 
 @contextmanager
 def results_in_order(
@@ -20,8 +28,8 @@ def results_in_order(
 ) -> Iterator[Iterator[Result]]:
     """Compute the results of a function for some items, on a few threads.
 
-    Two windows on one core each take less time than one after the other on two cores: most
-    operations of a window are too small to be divided well. While a result is used, the threads
+    Two parts on one core each take less time than one after the other on two cores: most
+    operations of a part are too small to be divided well. While a result is used, the threads
     process the items that follow.
 
     Yields:
@@ -33,7 +41,7 @@ def results_in_order(
         return
     cores = torch.get_num_threads()
     share = max(1, cores // threads)
-    pool = ThreadPoolExecutor(threads, "window", torch.set_num_threads, (share,))
+    pool = ThreadPoolExecutor(threads, "part", torch.set_num_threads, (share,))
     # This thread has no cores of its own, and idle threads of its operations would wait actively.
     torch.set_num_threads(share)
     try:

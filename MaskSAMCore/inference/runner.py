@@ -11,13 +11,12 @@ from torch import Tensor
 
 from MaskSAMCore.inference.device import DeviceChoice, MemoryFallback, mixed_precision
 from MaskSAMCore.inference.embedding_cache import map_tensors
+from MaskSAMCore.inference.parallel import cpu_threads
 from MaskSAMCore.inference.proposals import likely_boxes
 from MaskSAMCore.modeling import BoxPrompts, Network
 
-# Windows that are processed together: as one batch on a GPU, on a thread each on a CPU, where more
-# would need more memory.
+# Windows that are processed together on a GPU, as one batch.
 GPU_BATCH = 4
-CPU_BATCH = 2
 
 Item = TypeVar("Item")
 
@@ -58,7 +57,7 @@ class Runner:
     def __init__(self, model: Network, choice: DeviceChoice, batch_size: int | None = None) -> None:
         if batch_size is None:
             on_cpu = choice.device.type == "cpu"
-            batch_size = min(CPU_BATCH, torch.get_num_threads()) if on_cpu else GPU_BATCH
+            batch_size = cpu_threads() if on_cpu else GPU_BATCH
         self.model = model
         self.memory = MemoryFallback(choice, model.eval().to, "window", batch_size)
 

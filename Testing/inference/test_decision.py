@@ -475,6 +475,36 @@ def test_voxels_that_other_classes_keep_are_counted(shape, classes):
     np.testing.assert_array_equal(refused, expected)
 
 
+@pytest.mark.parametrize("shape", TARGETS)
+def test_slices_that_are_decided_at_the_same_time_have_the_labels_of_the_whole(shape, monkeypatch):
+    rng = torch.Generator().manual_seed(9)
+    scores, edited = random_scores(rng), random_edits(rng, (3, 1))
+    kept = automatic_labels(scores, shape)
+
+    def written() -> tuple[np.ndarray, ...]:
+        labelmap = np.where(np.isin(kept, VALUES[[1, 3]]), 0, kept)
+        refused, seen = np.zeros(len(VALUES), np.int64), []
+        progress = Progress(lambda stage, fraction, left: seen.append(fraction))
+        progress.stage("Writing the labels", until=1.0)
+        means = write_labels(
+            scores, VALUES, labelmap, progress, edited=edited, kept=kept, refused=refused
+        )
+        return labelmap, means, refused, np.diff(seen)
+
+    whole = written()
+    monkeypatch.setattr(decision, "SLAB_VOXELS", 1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = written()
+    finally:
+        torch.set_num_threads(threads)
+    for expected, found in zip(whole[:3], together[:3], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    # One step for each slice.
+    np.testing.assert_allclose(together[3], 1 / shape[0])
+
+
 @pytest.mark.parametrize("refined", [False, True])
 def test_a_class_fills_its_box_across_others_that_are_sure(refined: bool):
     base = torch.zeros(3, *SOURCE)
