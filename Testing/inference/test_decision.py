@@ -492,7 +492,7 @@ def test_slices_that_are_decided_at_the_same_time_have_the_labels_of_the_whole(s
         return labelmap, means, refused, np.diff(seen)
 
     whole = written()
-    monkeypatch.setattr(decision, "SLAB_VOXELS", 1)
+    monkeypatch.setattr(decision, "SLAB_VOXELS", 8)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
