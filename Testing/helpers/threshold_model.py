@@ -33,26 +33,33 @@ class ThresholdModel(Network):
         window: (T, H, W) of a window.
         classes: number of classes.
         channels: number of channels.
-
-    Attributes:
-        encoded: number of windows encoded so far.
-        decoded: number of windows decoded so far.
     """
 
     def __init__(
         self, window: tuple[int, int, int] = (4, 8, 8), classes: int = 2, channels: int = 1
     ) -> None:
         super().__init__(NetworkConfig(classes, channels, window))
-        self.encoded = 0
-        self.decoded = 0
+        # Windows are processed on several threads: lists lose no number that one of them adds.
+        self._encoded: list[int] = []
+        self._decoded: list[int] = []
+
+    @property
+    def encoded(self) -> int:
+        """Number of windows encoded so far."""
+        return sum(self._encoded)
+
+    @property
+    def decoded(self) -> int:
+        """Number of windows decoded so far."""
+        return sum(self._decoded)
 
     def encode(self, images: Tensor) -> Embedding:
         assert images.shape[1:] == (self.config.in_channels, *self.config.window)
-        self.encoded += len(images)
+        self._encoded.append(len(images))
         return Embedding(images)
 
     def decode(self, embedding: Embedding, prompts: BoxPrompts | None = None) -> ClassScores:
-        self.decoded += len(embedding.images)
+        self._decoded.append(len(embedding.images))
         values = embedding.images[:, -1]
         classes = torch.arange(self.config.num_classes + 1.0)[:, None, None, None]
         scores = 1 - (values[:, None] - classes).abs().clamp(max=1)
