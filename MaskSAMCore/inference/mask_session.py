@@ -396,7 +396,9 @@ class MaskSession(Session):
         if not edited:
             self._before_cleanup = labelmap.copy() if settings.largest_component else None
         keep_largest_components(
-            labelmap, settings.largest_component if cleaned is None else cleaned
+            labelmap,
+            settings.largest_component if cleaned is None else cleaned,
+            self._automatic.labelmap if edited and self._automatic is not None else None,
         )
         instances = find_instances(labelmap, settings.labels, confidences[1:], self._proposals)
         return Segmentation(labelmap, settings.labels, instances, volume, probabilities)
@@ -443,7 +445,11 @@ class MaskSession(Session):
                 region=region,
                 refused=refused,
             )
-            keep_largest_components(view[region], edited_values & cleaned)
+            keep_largest_components(
+                view[region],
+                edited_values & cleaned,
+                self._grid.to_plan_axes(automatic.labelmap)[region],
+            )
             found = find_instances(view[region], labels, confidences[1:], self._proposals)
             for instance in found:
                 if instance.value in edited_values:

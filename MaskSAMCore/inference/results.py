@@ -115,13 +115,17 @@ def find_instances(
     return tuple(instances)
 
 
-def keep_largest_components(labelmap: NDArray[Any], values: Iterable[int]) -> None:
+def keep_largest_components(
+    labelmap: NDArray[Any], values: Iterable[int], before: NDArray[Any] | None = None
+) -> None:
     """Set all but the largest connected component of some labels to background, in place.
 
     Args:
         labelmap: integer [K, J, I].
         values: values of the labels; one without voxels is ignored. Of two components of equal
             size, the first in array order remains.
+        before: labelmap that boxes of the user have changed. Of a label with voxels in both, the
+            component with most of these is kept; None if there is none.
     """
     wanted = set(values)
     if not wanted:
@@ -134,8 +138,12 @@ def keep_largest_components(labelmap: NDArray[Any], values: Iterable[int]) -> No
         components, count = ndimage.label(mask, CONNECTIVITY)
         if count > 1:
             # Plane by plane, because bincount makes a 64-bit copy, which would double the memory.
-            sizes = np.zeros(count + 1, dtype=np.int64)
-            for plane in components:
+            sizes, common = np.zeros((2, count + 1), dtype=np.int64)
+            for index, plane in enumerate(components):
                 sizes += np.bincount(plane.ravel(), minlength=count + 1)
-            sizes[0] = 0
-            part[mask & (components != sizes.argmax())] = 0
+                if before is not None:
+                    known = plane[before[region][index] == value]
+                    common += np.bincount(known, minlength=count + 1)
+            sizes[0] = common[0] = 0
+            kept = (common if common.any() else sizes).argmax()
+            part[mask & (components != kept)] = 0

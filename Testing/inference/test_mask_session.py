@@ -160,6 +160,28 @@ def test_two_boxes_of_a_class_keep_both_parts_although_the_model_keeps_one_compo
     assert both.instances[0].voxel_count == 4 * 4 * 2 + 8 * 6 * 3
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_of_a_class_in_a_box_the_component_remains_that_the_model_found_before(name, overwrite):
+    image = np.zeros((11, 17, 23), dtype=np.float32)
+    image[4:7, 5:9, 2:5] = 1
+    image[:, :, 8] = 2  # a wall of another class
+    segmenter = MaskSegmenter(
+        ThresholdModel(), plan_for(), LABELS, device="cpu", largest_component=[1]
+    )
+    whole, beyond = Box("Anterior", (0, 0, 0), (23, 17, 11)), Box("Anterior", (6, 0, 0), (23, 9, 9))
+    with segmenter.open(volume_of(image, GEOMETRIES[name])) as session:
+        found = session.segment([whole], overwrite=overwrite).labelmap
+        elsewhere = session.segment([beyond], overwrite=overwrite).labelmap
+    expected = np.zeros_like(image)
+    expected[:, :, :8] = 1
+    np.testing.assert_array_equal(found == 1, expected)
+    # Where the box has nothing of what was found before, the largest component remains.
+    expected[:] = 0
+    expected[:9, :9, 9:] = 1
+    np.testing.assert_array_equal(elsewhere == 1, expected)
+
+
 def test_a_heavier_background_takes_uncertain_voxels_without_another_encoding():
     image = np.zeros((11, 17, 23), dtype=np.float32)
     image[2:9, 3:12, 4:16] = 0.55

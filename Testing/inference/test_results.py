@@ -23,3 +23,23 @@ def test_labels_of_one_component_are_left_as_they_are():
     keep_largest_components(labelmap, [])
     keep_largest_components(labelmap, [1, 2])
     assert labelmap.all()
+
+
+def test_the_component_with_most_voxels_of_before_is_kept_if_there_is_one():
+    labelmap = np.zeros((3, 4, 12), dtype=np.uint8)
+    labelmap[:, :, 8:] = 5
+    labelmap[0, :2, 0:3] = 5
+    labelmap[2, 2:, 0:6] = 5
+    before = np.zeros_like(labelmap)
+    before[0, 0, 0:3] = 5
+    before[2, 2, 0] = 5
+    before[:, :, 9] = 4
+    expected = np.zeros_like(labelmap)
+    expected[0, :2, 0:3] = 5
+    found = labelmap.copy()
+    keep_largest_components(found, [5], before)
+    np.testing.assert_array_equal(found, expected)
+    keep_largest_components(labelmap, [5], np.where(before == 5, 3, before))
+    expected[:] = 0
+    expected[:, :, 8:] = 5
+    np.testing.assert_array_equal(labelmap, expected)
