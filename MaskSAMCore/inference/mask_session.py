@@ -202,8 +202,8 @@ class MaskSession(Session):
             self._features = features.with_missing(len(self._settings.labels) - known)
         if refined and shares is not None and self._features.refined is None:
             whole = self._features_of(self._scorer, self._scores, shares)
-            own = whole.of_classes(refined_indices(self._runner.model.config))
-            self._features = replace(self._features, refined=own)
+            own = refined_indices(self._runner.model.config)
+            self._features = self._features.with_refiner(whole, own)
         return self._features
 
     def _features_of(
@@ -226,6 +226,8 @@ class MaskSession(Session):
     def _rated(self, result: Segmentation, edited: Set[int] = frozenset()) -> Segmentation:
         """Return a result with the expected Dice of the classes that no box of the user decided.
 
+        A class that loses voxels to those of a refiner has none: it was estimated without them.
+
         Args:
             result: the result.
             edited: values of the labels with boxes.
@@ -233,10 +235,13 @@ class MaskSession(Session):
         settings = self._settings
         if settings.estimator is None:
             return result
-        features = self.features(refined=settings.estimator.refined is not None)
-        rating = rate(settings.estimator, features)
+        estimator, features = settings.estimator, self.features(refined=False)
+        if estimator.refined is not None or features.found - {*estimator.unrated}:
+            features = self.features()
+        rating = rate(estimator, features)
         places = [self._grid.place_from_plan(place) for place in rating.weakest]
-        unknown = {settings.labels[index].value for index in settings.estimator.unknown}
+        without = estimator.unknown | features.changed
+        unknown = {settings.labels[index].value for index in without}
         self._doubts = () if self._has_roi and not settings.suitability.needs_roi else rating.doubts
         instances = rating.applied_to(result.instances, settings.labels, places, edited | unknown)
         return replace(result, instances=instances)

@@ -83,6 +83,9 @@ _TINY = 1e-6
 _NEAR = 2
 # A slice with a smaller share of the voxels of a class's largest slice is an end of the class.
 _END_SHARE = 0.3
+# A refiner changes classes that it does not decide if their volumes differ by more than this share.
+_CHANGED = 0.05
+_LOG_VOLUME = CLASS_FEATURES.index("log_volume")
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,32 @@ class ResultFeatures:
             class without voxels.
         refined: features of the classes that a refiner decides, in its order, from the scores with
             its decisions; those above are from the scores without them. None without a refiner.
+        changed: indices from 0 of the other classes whose volume its decisions change by more than
+            a few percent.
     """
 
     classes: NDArray[np.float64]
     image: NDArray[np.float64]
     weakest: NDArray[np.float64]
     refined: ResultFeatures | None = None
+    changed: frozenset[int] = frozenset()
+
+    @property
+    def found(self) -> frozenset[int]:
+        """Indices from 0 of the classes with voxels on the plan's grid."""
+        return frozenset(np.flatnonzero(~np.isnan(self.classes).any(1)).tolist())
+
+    def with_refiner(self, whole: ResultFeatures, refined: Sequence[int]) -> ResultFeatures:
+        """Return the features with those of a refiner's classes.
+
+        Args:
+            whole: features from the scores with its decisions.
+            refined: indices from 0 of the classes that it decides, in its order.
+        """
+        before, after = (np.exp(features.classes[:, _LOG_VOLUME]) for features in (self, whole))
+        changed = ~(np.abs(after - before) <= _CHANGED * before)
+        others = self.found & {*np.flatnonzero(changed).tolist()} - {*refined}
+        return replace(self, refined=whole.of_classes(refined), changed=others)
 
     def with_missing(self, count: int) -> ResultFeatures:
         """Return the features with further classes that have none."""

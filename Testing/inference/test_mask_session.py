@@ -1,7 +1,7 @@
 """Open volumes of models that have classes, segmented again with boxes."""
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -438,3 +438,50 @@ def test_features_of_a_refiner_are_computed_only_where_its_classes_are_rated(
             assert session.features().refined is not None
             assert session.features() is session.features()
             assert len(counted) == 1
+
+
+@dataclass
+class TakingScores(ClassScores):
+    """Scores of two classes, of which a refiner gives the second one some rows of each slice."""
+
+    rows: int = 0
+
+    def shares(self):
+        fine = torch.nn.functional.interpolate(self.scores, scale_factor=2)[:, :1]
+        own = torch.zeros_like(fine)
+        own[..., : 2 * self.rows, :] = 1
+        return torch.cat([1 - own, own], 1)
+
+
+class TakingConfig(FineConfig):
+    refined_classes = (2,)
+    scored_classes = 1
+
+
+class TakingModel(FineModel):
+    """Network whose first class has all voxels, and whose second one takes some rows."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.config = TakingConfig(2, 1, self.config.window)
+        self._rows = rows
+
+    def decode(self, embedding, prompts=None):
+        found = torch.ones_like(embedding)
+        return TakingScores(torch.cat([0 * found, found, 0 * found], 1), self._rows)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize(("rows", "expected"), [(0, 0.5), (1, None), (4, None)])
+def test_a_class_has_no_expected_dice_where_a_refiner_takes_its_voxels(rows, expected, learned):
+    estimator = replace(known_estimator([0.5, 0.6]), unrated=(1,))
+    if learned:
+        refined = RefinedEstimator((1,), known_estimator([0.7]))
+        estimator = replace(estimator, refined=refined)
+    segmenter = MaskSegmenter(
+        TakingModel(rows), plan_for(), LABELS, device="cpu", estimator=estimator
+    )
+    result = segmenter.segment(volume_of(one_class(shape=(4, 8, 8))))
+    found = {instance.name: instance.expected_dice for instance in result.instances}
+    assert found["Anterior"] == (expected and pytest.approx(expected))
+    assert found.get("Posterior") == (pytest.approx(0.7) if learned and rows else None)
