@@ -468,7 +468,7 @@ class TakingModel(FineModel):
 
     def decode(self, embedding, prompts=None):
         found = torch.ones_like(embedding)
-        return TakingScores(torch.cat([0 * found, found, 0 * found], 1), self._rows)
+        return TakingScores(torch.cat([0 * found, found, 0 * found], 1), rows=self._rows)
 
 
 @pytest.mark.parametrize("learned", [False, True])
