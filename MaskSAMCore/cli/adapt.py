@@ -43,8 +43,8 @@ def adapt(
         [],
         "--class",
         metavar="NAME",
-        help="Class that is right in the pairs; may be given several times. By default all classes"
-        " of each segmentation are.",
+        help="Class that is right in the pairs, and absent where a segmentation lacks it; may be"
+        " given several times. By default all classes of each segmentation are.",
     ),
     minutes: float = typer.Option(15.0, min=0.01, help="Longest duration of the whole work."),
     holdout: str | None = typer.Option(
@@ -81,7 +81,7 @@ def adapt(
     except ImportError as error:
         raise MaskSAMError(f"learning needs '{error.name}': pip install masksam[train]") from error
 
-    pairs = [_pair(text) for text in cases] if "=" in cases[0] else []
+    pairs = [_pair(text) for text in cases] if _is_pair(cases[0]) else []
     if not pairs and len(cases) > 1:
         raise MaskSAMError("give one folder of cases, or pairs IMAGE=SEGMENTATION")
     if classes and not pairs:
@@ -118,11 +118,19 @@ def adapt(
     _print(result)
 
 
+def _is_pair(text: str) -> bool:
+    return "=" in text and not Path(text).is_dir()
+
+
 def _pair(text: str) -> tuple[Path, Path]:
-    image, separator, segmentation = text.rpartition("=")
-    if not separator or not image or not segmentation:
+    """Return the paths of IMAGE=SEGMENTATION, which may have "=" in their names."""
+    places = [index for index, character in enumerate(text) if character == "="]
+    divided = [(Path(text[:index]), Path(text[index + 1 :])) for index in places]
+    divided = [(image, mask) for image, mask in divided if image.name and mask.name]
+    if not divided:
         raise MaskSAMError(f"'{text}' is no pair: give IMAGE=SEGMENTATION")
-    return Path(image), Path(segmentation)
+    existing = [pair for pair in divided if all(path.exists() for path in pair)]
+    return (existing or divided)[-1]
 
 
 def _holdout(text: str | None) -> str | int | Path | None:
@@ -134,7 +142,14 @@ def _holdout(text: str | None) -> str | int | Path | None:
 def _collect(
     model: str, pairs: Sequence[tuple[Path, Path]], classes: Sequence[str], folder: Path
 ) -> None:
-    """Write pairs of image and segmentation to a folder of corrected cases."""
+    """Write pairs of image and segmentation to a folder of corrected cases.
+
+    A class that is right, and that a segmentation does not have, is absent there.
+
+    Raises:
+        MaskSAMError: a file cannot be read, a segmentation does not fit, or neither the model nor a
+            segmentation has one of the classes.
+    """
     from MaskSAMCore.data.corrections import append_case
     from MaskSAMCore.io import read_volume
     from MaskSAMCore.io.files import image_stem
@@ -143,17 +158,25 @@ def _collect(
 
     bundle, _ = open_model(model, with_estimator=False)
     names = {label.name: label.value for label in bundle.labels}
+    known = {name.casefold(): name for name in names}
     for image, segmentation in pairs:
         volume = read_volume(image)
         labelmap, values = read_segmentation(segmentation, volume, names)
-        append_case(
-            folder,
-            [volume],
-            labelmap,
-            values,
-            list(classes) or list(values),
-            image_stem(image),
-            bundle.plan.channels,
+        spelling = {name.casefold(): name for name in values}
+        known = spelling | known
+        right = [spelling.get(name.casefold(), name) for name in classes] or list(values)
+        absent = [name for name in right if name not in values]
+        values |= {name: value for value, name in enumerate(absent, max([0, *values.values()]) + 1)}
+        channels = bundle.plan.channels
+        try:
+            append_case(folder, [volume], labelmap, values, right, image_stem(image), channels)
+        except MaskSAMError as error:
+            raise MaskSAMError(f"{segmentation}: {error}") from error
+    unknown = [name for name in classes if name.casefold() not in known]
+    if unknown:
+        raise MaskSAMError(
+            f"neither a segmentation nor the model has a class {', '.join(unknown)}: choose among"
+            f" {', '.join(sorted(known.values()))}"
         )
 
 

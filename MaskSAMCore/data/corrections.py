@@ -156,7 +156,10 @@ def append_case(
             before = read_labelmap(labelmaps / f"{present[-1]}{ending}").array
             same = {each.casefold() for each in right}
             others = {each for each in entries[present[-1]] if each.casefold() not in same}
-            taken_over = np.isin(before, [stored[each] for each in others]) & (renumbered == 0)
+            # Voxels of classes that are not checked here give way to what is right.
+            taken_over = np.isin(before, [stored[each] for each in others])
+            taken_over &= ~np.isin(renumbered, [stored[each] for each in right])
+            renumbered[np.isin(renumbered, [stored[each] for each in others])] = 0
             renumbered = np.where(taken_over, before, renumbered).astype(renumbered.dtype)
             right |= others
             if entries[present[-1]] == right and np.array_equal(before, renumbered):

@@ -48,6 +48,39 @@ def test_a_pair_makes_a_new_model_with_a_new_class(pair: str, tmp_path: Path, ca
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_a_class_in_any_spelling_is_right_in_each_pair_and_absent_where_it_has_no_segment(
+    tmp_path: Path, capsys
+):
+    folder = tmp_path / "a=b"
+    folder.mkdir()
+    pairs = []
+    for number, shown in enumerate(([1, 9], [9])):
+        image, labelmap = generated_case(number)
+        volume = Volume(image, GRID)
+        path = folder / f"{number}.nii.gz"
+        write_volume(volume, path)
+        mask = np.where(labelmap == 2, 9, labelmap).astype(np.uint8)
+        mask[~np.isin(mask, shown)] = 0
+        written = [label for label in LABELS if label.value in shown]
+        write_labelmap(mask, volume, folder / f"{number}.seg.nrrd", written)
+        pairs.append(f"{path}={folder / f'{number}.seg.nrrd'}")
+    base, output = small_bundle(tmp_path / "small"), tmp_path / "ours"
+    options = ["-o", str(output), "--device", "cpu", "--steps", "1"]
+    classes = ["--class", "spot", "--class", "BRIGHT"]
+    assert main(["adapt", str(base), *pairs, *options, *classes]) == 0
+    assert load_bundle(output).card["adapted"]["classes"] == ["Bright", "Spot"]
+    capsys.readouterr()
+    other = ["-o", str(tmp_path / "other"), "--class", "Dot"]
+    assert main(["adapt", str(base), *pairs, *other]) == 2
+    message = (
+        "neither a segmentation nor the model has a class Dot: choose among Bright, Dark, Spot"
+    )
+    assert message in capsys.readouterr().err
+    # A folder of cases may have such a name, too.
+    assert main(["adapt", str(base), str(folder), "-o", str(tmp_path / "other")]) == 2
+    assert "is not a dataset folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -117,6 +117,17 @@ def test_an_image_corrected_once_more_replaces_the_older_case_for_learning(tmp_p
     assert (tmp_path / "labelsTr" / "one.nii.gz").read_bytes() == first
 
 
+def test_voxels_that_are_not_checked_replace_none_that_were_right(tmp_path: Path):
+    values = {"A": 1, "B": 2, "C": 3}
+    append_case(tmp_path, [image()], labels(A=0, B=1), values, ["A"], "one")
+    again = labels(A=3, B=2, C=4)
+    again[0, 0] = 3
+    case = append_case(tmp_path, [image()], again, values, ["B"], "two")
+    expected = labels(A=0, B=2, C=4)
+    found = read_labelmap(tmp_path / "labelsTr" / f"{case}.nii.gz").array
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_programs_that_append_at_the_same_time_lose_no_case(tmp_path: Path):
     script = "import sys; from Testing.data.test_corrections import append_many; "
     script += "append_many(sys.argv[1], int(sys.argv[2]))"
