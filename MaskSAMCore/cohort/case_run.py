@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from MaskSAMCore.inference import Segmentation, Segmenter
 
 SOFTWARE = f"masksam {__version__}"
+_NOTHING_FOUND = "No class was found: check the image, the region and the model."
 
 
 @dataclass(frozen=True)
@@ -166,10 +167,11 @@ class CaseRun:
             probabilities=settings.probabilities,
         )
         self._volumes, self._result = (), result
+        nothing = () if result.instances else (_NOTHING_FOUND,)
         self._record = replace(
             self._record,
             volumes=tuple(volumes_of(result)),
-            notes=(*self.case.notes, *result.notes),
+            notes=(*self.case.notes, *nothing, *result.notes),
         )
 
     def _write(self) -> None:

@@ -31,7 +31,13 @@ from Testing.cohort.helpers import (
     rows_of,
     write_cases,
 )
-from Testing.helpers.threshold_model import LABELS, threshold_segmenter, two_blobs, volume_of
+from Testing.helpers.threshold_model import (
+    LABELS,
+    one_class,
+    threshold_segmenter,
+    two_blobs,
+    volume_of,
+)
 from Testing.helpers.time_limits import LONG
 
 NAMES = ("a", "b", "site/a", "site/c", "d")
@@ -305,6 +311,16 @@ def test_doubts_in_the_files_of_a_case_are_noted(
     (case, *_) = cases_of(images, tmp_path / "out")
     record = run_case(segmenter, replace(case, notes=("it may lack slices",)), CaseSettings())
     assert record.notes == ("it may lack slices",)
+
+
+def test_a_result_in_which_nothing_was_found_is_noted(tmp_path: Path, segmenter: MaskSegmenter):
+    write_cases(tmp_path / "in", ["usual"])
+    write_volume(volume_of(one_class()), tmp_path / "in" / "empty.nii.gz")
+    notes = run(tmp_path / "in", tmp_path / "out", segmenter).records
+    assert {one.case: bool(one.notes) for one in notes} == {"empty": True, "usual": False}
+    assert rows_of(tmp_path / "out" / "cases.csv")["empty"]["notes"].startswith(
+        "No class was found"
+    )
 
 
 def test_what_an_earlier_run_did_not_survive_comes_last(images: Path, tmp_path: Path):

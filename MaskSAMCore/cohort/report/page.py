@@ -108,6 +108,11 @@ class ReportCase:
         """Filter of the page that shows the case."""
         return "outlier" if self.outliers else self.status
 
+    @property
+    def empty(self) -> bool:
+        """True if the case was segmented and no class was found."""
+        return self.status == "done" and self.total == 0
+
 
 def check_installed() -> None:
     """Check that the packages are installed with which reports are made.
@@ -129,9 +134,10 @@ def write_report(
 ) -> None:
     """Write the page, complete or not at all.
 
-    Failures come first, then cases with the lowest expected Dice or, without it, the strongest
-    outliers in volume. Pictures are those that the run has written; others, and those of labelmaps
-    that were changed since, are drawn from the images and labelmaps.
+    Failures come first, then cases in which no class was found, then those with the lowest expected
+    Dice or, without it, the strongest outliers in volume. Pictures are those that the run has
+    written; others, and those of labelmaps that were changed since, are drawn from the images and
+    labelmaps.
 
     Args:
         path: HTML file to write.
@@ -225,9 +231,11 @@ def _ordered(cases: Sequence[ReportCase]) -> list[ReportCase]:
     statuses = {"failed": 0, "started": 1, "done": 2}
     has_dice = any(case.dice is not None for case in cases)
 
-    def place(case: ReportCase) -> tuple[int, float, float, str]:
+    def place(case: ReportCase) -> tuple[int, bool, float, float, str]:
+        # Without a class there is no estimate, and no result is worse.
         dice = case.dice if has_dice and case.dice is not None else math.inf
-        return (statuses.get(case.status, 3), dice, -(case.score or 0.0), case.name)
+        status = statuses.get(case.status, 3)
+        return (status, not case.empty, dice, -(case.score or 0.0), case.name)
 
     return [
         ReportCase(**{**vars(case), "number": number})

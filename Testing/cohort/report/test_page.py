@@ -252,6 +252,20 @@ def test_cases_with_the_lowest_expected_dice_come_first_where_it_is_known(tmp_pa
     assert names[:4] == ["broken", "case_9", "case_3", "case_5"]
 
 
+@pytest.mark.parametrize("rated", [False, True])
+def test_cases_in_which_nothing_was_found_come_after_failures(tmp_path: Path, rated: bool):
+    with CaseTable(None, [one.name for one in LABELS]) as table:
+        for one in [*records(tmp_path), record("nothing", tmp_path, volumes=())]:
+            table.add(one)
+    rows = dict(table.rows)
+    if rated:
+        estimates = {name: "0.1" for name in rows if name != "nothing"}
+        rows = {name: {**row, EXPECTED_DICE: estimates.get(name, "")} for name, row in rows.items()}
+    write_report(tmp_path / "report.html", rows, tmp_path, LABELS)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert re.findall('data-name="([^"]*)"', page)[:2] == ["broken", "nothing"]
+
+
 @needs_browser
 def test_shares_of_the_intracranial_volume_are_shown_where_they_are_known(tmp_path: Path):
     names = [one.name for one in LABELS]
