@@ -263,14 +263,17 @@ class _Prediction:
             threads: CPU cores of each worker of the cluster, see ``--threads``.
         """
         options, started = self.options, time.monotonic()
-        if self.bids:
-            name = self.segmenter.name
-            write_derivatives(options.output, self.bids, self.segmenter.labels, name, __version__)
         with self.table:
             records = record_left_out(self.left_out, self.table)
-            remaining = remaining_cases(
+            remaining, still_failed = remaining_cases(
                 self.cases, self.settings, self.table, options.skip_existing
             )
+            if still_failed and not self.goes_on:
+                raise MaskSAMError(_kept_labelmaps(still_failed))
+            records += still_failed
+            if self.bids:
+                labels, name = self.segmenter.labels, self.segmenter.name
+                write_derivatives(options.output, self.bids, labels, name, __version__)
             device = str(self.segmenter.device)
             if options.dask is not None:
                 device = f"{options.device}, on Dask's {options.dask}"
@@ -287,8 +290,8 @@ class _Prediction:
         if self.volumes is not None and not measured:
             display.message(f"{self.volumes} was not written: no case was segmented")
         elif self.volumes is not None:
-            segmented = {case.name for case in remaining}
-            existing = [case.name for case in self.cases if case.name not in segmented]
+            others = {*(case.name for case in remaining), *(one.case for one in still_failed)}
+            existing = [case.name for case in self.cases if case.name not in others]
             unknown = [name for name in existing if not self.table.is_done(name)]
             if unknown:
                 display.message(
@@ -301,7 +304,10 @@ class _Prediction:
             write_report(self.report, self.table.rows, self.results, labels, overwrite=True)
         if options.proposals is not None and not any(one.status == "failed" for one in records):
             self._draw_proposals(options.proposals)
-        self._end(display, records, len(self.cases) - len(remaining), started)
+        if still_failed:
+            display.message(_kept_labelmaps(still_failed))
+        existing_count = len(self.cases) - len(remaining) - len(still_failed)
+        self._end(display, records, existing_count, started)
         return records
 
     def _segmented(
@@ -468,6 +474,15 @@ def _of_shard(found: FoundCases, shard: Shard | None) -> tuple[Sequence[Case], S
     if shard is None:
         return found.cases, found.left_out
     return shard.of(found.cases), shard.of(found.left_out)
+
+
+def _kept_labelmaps(failed: Sequence[CaseRecord]) -> str:
+    """Return a message about cases that failed and have labelmaps of earlier runs."""
+    return (
+        f"{len(failed)} failed case(s) keep the labelmaps of earlier runs"
+        f" ({first_names([one.case for one in failed])}): to segment them again, remove these, or"
+        " give --overwrite in place of --skip-existing"
+    )
 
 
 def _summarize(

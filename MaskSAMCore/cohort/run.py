@@ -12,6 +12,7 @@ from MaskSAMCore.cohort.case_run import CaseRun, CaseSettings
 from MaskSAMCore.cohort.record import CaseRecord
 from MaskSAMCore.cohort.table import CaseTable
 from MaskSAMCore.cohort.warm_model import WarmModel
+from MaskSAMCore.errors import MaskSAMError, first_names
 
 _OUTPUTS_EXIST = "its outputs exist"
 
@@ -38,30 +39,60 @@ class Watcher(Protocol):
 
 def remaining_cases(
     cases: Sequence[Case], settings: CaseSettings, table: CaseTable, skip_existing: bool
-) -> list[Case]:
-    """Return the cases to segment, those that an earlier run did not survive last.
+) -> tuple[list[Case], list[CaseRecord]]:
+    """Return the cases to segment, and the records of those that stay failed.
 
-    Rows of the others are added to the table unless it has them from earlier runs.
+    Cases that an earlier run did not survive come last. A case that failed and has a labelmap of a
+    run before stays failed where existing ones are skipped: its labelmap may have been corrected.
+    Rows of skipped cases are added to the table unless it has them from earlier runs.
 
     Args:
         cases: cases of the run.
         settings: settings of the run.
         table: table of the run.
-        skip_existing: whether cases whose outputs exist are skipped.
+        skip_existing: whether cases whose labelmaps exist are skipped.
+
+    Raises:
+        MaskSAMError: the labelmap of a case to skip exists without other files that are wanted.
     """
     remaining: list[Case] = []
     interrupted: list[Case] = []
+    failed: list[CaseRecord] = []
+    existing: list[Case] = []
     for case in cases:
-        earlier = table.row(case.name)
-        status = "" if earlier is None else earlier["status"]
-        if status == "started":
+        row = table.row(case.name)
+        if row is not None and row["status"] == "started":
             # A case that exhausts the memory of the computer must not end every run.
             interrupted.append(case)
-        elif not skip_existing or not all(path.is_file() for path in settings.outputs(case)):
+        elif not skip_existing or not case.output.is_file():
             remaining.append(case)
-        elif status not in ("done", "skipped"):
+        elif row is not None and row["status"] == "failed":
+            failed.append(CaseRecord(case.name, "failed", row["reason"], case.paths, case.output))
+        else:
+            existing.append(case)
+    _check_complete(existing, settings)
+    for case in existing:
+        if table.row(case.name) is None:
             table.add(CaseRecord(case.name, "skipped", _OUTPUTS_EXIST, case.paths, case.output))
-    return [*remaining, *interrupted]
+    return [*remaining, *interrupted], failed
+
+
+def _check_complete(cases: Sequence[Case], settings: CaseSettings) -> None:
+    """Check that cases whose labelmaps exist have their other files, too.
+
+    Raises:
+        MaskSAMError: a file is missing, and is not written without replacing the labelmap.
+    """
+    missing = {
+        case.name: [path for path in settings.outputs(case) if not path.is_file()] for case in cases
+    }
+    lacking = [name for name, paths in missing.items() if paths]
+    if lacking:
+        raise MaskSAMError(
+            f"{len(lacking)} case(s) have a labelmap but not all other outputs, such as"
+            f" {missing[lacking[0]][0]} ({first_names(lacking)}), and --skip-existing replaces no"
+            " labelmap: give --overwrite in its place, or leave out the option for these outputs"
+        )
 
 
 def record_left_out(left_out: Sequence[LeftOut], table: CaseTable) -> list[CaseRecord]:

@@ -105,8 +105,7 @@ class CaseTable:
     def is_done(self, case: str) -> bool:
         """Return whether a case was segmented, by this run or an earlier one, so that its volumes
         are known."""
-        row = self.row(case)
-        return row is not None and row["status"] == "done"
+        return _is_done(self.row(case))
 
     def add(self, record: CaseRecord) -> None:
         """Add the row of a case; it is on the disk when this returns.
@@ -201,7 +200,7 @@ class CaseTable:
     def _is_done_meanwhile(self, row: Row | None) -> bool:
         """Return whether a row of the files is of a case that another run has finished since this
         one began."""
-        if row is None or row["status"] != "done":
+        if row is None or not _is_done(row):
             return False
         # A table that is written anew may have more columns, which are empty in its other rows.
         return _filled(row) != _filled(self._earlier.get(row["case"], {}))
@@ -246,12 +245,21 @@ def read_rows(path: Path) -> dict[str, Row]:
     tables = [path, *Shard.files(path)]
     found: dict[str, Row] = {}
     for table in sorted((t for t in tables if t.is_file()), key=lambda t: t.stat().st_mtime):
+        latest: dict[str, Row] = {}
         for row in _read(table):
-            earlier = found.get(row["case"])
+            # Another run may have finished the case at the same time.
+            if row["status"] == "done" or not _is_done(latest.get(row["case"])):
+                latest[row["case"]] = row
+        for name, row in latest.items():
             # A case that one shard segmented is skipped by others.
-            if earlier is None or earlier["status"] != "done" or row["status"] == "done":
-                found[row["case"]] = row
+            if row["status"] != "skipped" or not _is_done(found.get(name)):
+                found[name] = row
     return found
+
+
+def _is_done(row: Row | None) -> bool:
+    """Return whether a row is that of a case that was segmented."""
+    return row is not None and row["status"] == "done"
 
 
 def _filled(row: Row) -> Row:

@@ -140,6 +140,32 @@ def test_a_second_run_needs_a_decision_about_existing_outputs(
     assert "is no shard" in error_of(capfd, [*arguments, "--shard", "3/2"])
 
 
+def test_a_continued_run_keeps_labelmaps_that_it_would_have_to_replace(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    write_cases(tmp_path / "in", ["a", "b", "c", "d"])
+    assert predict(tmp_path, model) == 0
+    out = tmp_path / "out"
+    corrected = out / "a.nii.gz"
+    shutil.copy(out / "b.nii.gz", corrected)
+    content = corrected.read_bytes()
+    arguments = ["predict", str(tmp_path / "in"), "-o", str(out), "-m", model, "--skip-existing"]
+    capfd.readouterr()
+    assert "--overwrite" in error_of(capfd, [*arguments, "--probabilities"])
+    (tmp_path / "in" / "a.nii.gz").write_bytes(b"")
+    assert predict(tmp_path, model, "--overwrite") == 3
+    shutil.copy(tmp_path / "in" / "b.nii.gz", tmp_path / "in" / "a.nii.gz")
+    assert main(arguments) == 3
+    printed = capfd.readouterr().err
+    assert "0 done, 3 skipped, 1 failed" in printed
+    assert "1 failed case(s) keep the labelmaps of earlier runs (a)" in printed
+    assert "empty file" in rows_of(out / "cases.csv")["a"]["reason"]
+    assert corrected.read_bytes() == content
+    corrected.unlink()
+    assert main(arguments) == 0
+    assert "1 done, 3 skipped, 0 failed" in capfd.readouterr().err
+
+
 def test_a_table_of_others_is_not_replaced(
     folder: Path, model: str, capfd: pytest.CaptureFixture[str]
 ):

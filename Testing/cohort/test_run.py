@@ -331,19 +331,42 @@ def test_what_an_earlier_run_did_not_survive_comes_last(images: Path, tmp_path: 
         table.add(CaseRecord("a", "done"))
         table.add(CaseRecord("b", "started"))
     with CaseTable(out / "cases.csv", ()) as table:
-        remaining = remaining_cases(cases, CaseSettings(), table, skip_existing=True)
+        remaining, _ = remaining_cases(cases, CaseSettings(), table, skip_existing=True)
     assert [case.name for case in remaining] == ["d", "site/c", "b"]
     rows = rows_of(out / "cases.csv")
     assert rows["a"]["status"] == "done"
     assert (rows["site/a"]["status"], rows["site/a"]["reason"]) == ("skipped", "its outputs exist")
 
 
-def test_a_case_without_its_probabilities_is_segmented_again(images: Path, tmp_path: Path):
+def test_a_labelmap_without_its_probabilities_is_not_replaced(images: Path, tmp_path: Path):
     out = tmp_path / "out"
     write_cases(out, NAMES)
     cases = cases_of(images, out)
     cases[0].probabilities.write_bytes(b"")
     settings = replace(CaseSettings(), probabilities=True)
     table = CaseTable(None, ())
-    remaining = remaining_cases(cases, settings, table, skip_existing=True)
-    assert remaining == list(cases[1:])
+    with pytest.raises(MaskSAMError, match=r"4 case.*_probabilities\.nrrd.*--overwrite"):
+        remaining_cases(cases, settings, table, skip_existing=True)
+    assert not table.rows
+    assert remaining_cases(cases, settings, table, skip_existing=False) == (list(cases), [])
+
+
+def test_a_case_that_failed_is_segmented_again_unless_it_has_a_labelmap(
+    images: Path, tmp_path: Path
+):
+    out = tmp_path / "out"
+    write_cases(out, NAMES[:2])
+    table = CaseTable(None, ())
+    for name in ("a", "d"):
+        table.add(CaseRecord(name, "failed", "damaged"))
+    cases = cases_of(images, out)
+    remaining, failed = remaining_cases(cases, CaseSettings(), table, skip_existing=True)
+    assert [case.name for case in remaining] == ["d", "site/a", "site/c"]
+    assert [(record.case, record.status, record.reason) for record in failed] == [
+        ("a", "failed", "damaged")
+    ]
+    assert {name: row["status"] for name, row in table.rows.items()} == {
+        "a": "failed",
+        "b": "skipped",
+        "d": "failed",
+    }

@@ -195,6 +195,21 @@ def test_tables_of_shards_become_one(tmp_path: Path):
     }
 
 
+@pytest.mark.parametrize(
+    ("later", "latest"), [("failed", "failed"), ("started", "started"), ("skipped", "done")]
+)
+def test_a_case_that_fails_in_a_later_shard_is_no_longer_done(
+    tmp_path: Path, later: str, latest: str
+):
+    path = tmp_path / "cases.csv"
+    with CaseTable(path, CLASSES, cases=["a"]) as table:
+        table.add(record("a", volumes=(LEFT,)))
+    os.utime(path, (0, 0))
+    with CaseTable(path, CLASSES, Shard(1, 2), ["a"]) as table:
+        table.add(record("a", later))
+    assert read_rows(path)["a"]["status"] == latest
+
+
 def test_volumes_of_earlier_runs_are_those_of_the_file(tmp_path: Path):
     path = tmp_path / "cases.csv"
     right = StructureVolume("right eye", 0.75, 6.0, None)
