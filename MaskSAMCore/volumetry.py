@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import write_text
 from MaskSAMCore.labels import side_of
 
@@ -165,3 +166,47 @@ def write_volume_table(
     text = volume_table(cases)
     # Without a byte order mark, Excel reads text beyond ASCII in another encoding.
     write_text(path, text if text.isascii() else "\ufeff" + text, overwrite)
+
+
+def read_volume_table(path: Path) -> dict[str, list[StructureVolume]]:
+    """Return the rows of each case in a file of :func:`write_volume_table`.
+
+    Raises:
+        MaskSAMError: the file cannot be read, or is no such table.
+    """
+    found: dict[str, list[StructureVolume]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            needed, columns = ["case", *COLUMNS], list(reader.fieldnames or ())
+            others = {*columns[len(needed) :]}
+            if columns[: len(needed)] != needed or others - {SHARE_COLUMN, *DICE_COLUMNS}:
+                raise ValueError
+            for row in reader:
+                rows = found.setdefault(row["case"], [])
+                if row["structure"]:
+                    rows.append(_volume_of(row))
+    except OSError as error:
+        raise MaskSAMError(f"{path} cannot be read: {(error.strerror or '').lower()}") from error
+    except (TypeError, ValueError) as error:
+        raise MaskSAMError(
+            f"{path} is no table of volumes that masksam wrote: name another file"
+        ) from error
+    return found
+
+
+def _volume_of(row: Mapping[str, str]) -> StructureVolume:
+    """Return a row of a table from its texts by column."""
+
+    def number(column: str) -> float | None:
+        return float(row[column]) if row.get(column) else None
+
+    return StructureVolume(
+        row["structure"],
+        number("score"),
+        float(row["volume_ml"]),
+        number("asymmetry_percent"),
+        number(DICE_COLUMNS[0]),
+        number(DICE_COLUMNS[1]),
+        number(SHARE_COLUMN),
+    )

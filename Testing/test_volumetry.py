@@ -12,6 +12,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.labels import side_of
 from MaskSAMCore.volumetry import (
     INTRACRANIAL,
+    read_volume_table,
     structure_volumes,
     volume_table,
     worst,
@@ -82,6 +83,23 @@ def test_the_file_has_a_byte_order_mark_only_if_it_is_not_ascii(name: str, tmp_p
     assert line["case"] == name
     with pytest.raises(MaskSAMError, match="exists"):
         write_volume_table(path, {}, overwrite=False)
+
+
+def test_a_table_that_was_written_is_read_and_other_files_are_refused(tmp_path: Path):
+    path = tmp_path / "volumes.csv"
+    found = [("left eye", 0.5, 10.0), ("right häd", 0.25, 30.0)]
+    expected = {"left eye": (0.75, 0.5)}
+    rows = structure_volumes(found, 1.0, expected, intracranial=["left eye"])
+    plain = structure_volumes([("left eye", 0.5, 10.0), ("right eye", 0.25, 30.0)], 1.0)
+    for cases in ({"a": rows, "b": [], "c, d": plain}, {"a": plain}):
+        write_volume_table(path, cases)
+        assert read_volume_table(path) == cases
+    heading = path.read_text(encoding="utf-8").splitlines()[0]
+    single = volume_table({"": plain})
+    for content in ("precious", "", single, f"{heading}\na,eye,0.5,much,\n", f"{heading};x\n"):
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(MaskSAMError, match="no table of volumes"):
+            read_volume_table(path)
 
 
 def test_the_table_has_columns_of_the_expected_dice_only_where_it_was_estimated():

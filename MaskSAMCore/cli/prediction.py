@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +29,19 @@ from MaskSAMCore.cohort.dask_run import DaskRun
 from MaskSAMCore.cohort.dask_worker import WorkerSettings
 from MaskSAMCore.cohort.record import CaseRecord, count_statuses
 from MaskSAMCore.cohort.report.page import check_installed as check_report
-from MaskSAMCore.cohort.report.page import write_report
+from MaskSAMCore.cohort.report.page import check_report_file, write_report
 from MaskSAMCore.cohort.run import record_left_out, remaining_cases, run_cases
 from MaskSAMCore.cohort.shard import Shard
 from MaskSAMCore.cohort.table import TABLE_NAME, CaseTable
 from MaskSAMCore.cohort.threads import limit_threads
 from MaskSAMCore.cohort.warm_model import WarmModel
-from MaskSAMCore.errors import MaskSAMError, first_names
+from MaskSAMCore.errors import MaskSAMError, first_names, visible
 from MaskSAMCore.geometry import RasBox
 from MaskSAMCore.io import read_boxes
 from MaskSAMCore.io.dicom_segmentation import check_codes
 from MaskSAMCore.io.dicom_source import check_installed
 from MaskSAMCore.io.files import remove_abandoned
-from MaskSAMCore.volumetry import write_volume_table
+from MaskSAMCore.volumetry import StructureVolume, read_volume_table, write_volume_table
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -155,6 +155,7 @@ class _Prediction:
         results: folder of the labelmaps.
         bids: BIDS datasets of the inputs, if the output is one of derivatives.
         volumes: table of volumes to write, or None.
+        measured: rows by case of the table of volumes that exists and is continued.
         report: page to write, or None.
     """
 
@@ -169,6 +170,7 @@ class _Prediction:
     results: Path
     bids: Sequence[Path]
     volumes: Path | None
+    measured: Mapping[str, Sequence[StructureVolume]]
     report: Path | None
 
     @classmethod
@@ -215,6 +217,13 @@ class _Prediction:
         bids = found.bids if table.path is not None else ()
         if bids:
             check_derivatives(output, bids)
+        volumes, report = _own_file(options.volumes, shard), _own_file(options.report, shard)
+        # Without --overwrite, other files of these names stay.
+        measured = {}
+        if options.skip_existing and volumes is not None and volumes.is_file():
+            measured = read_volume_table(volumes)
+        if options.skip_existing and report is not None and report.is_file():
+            check_report_file(report)
         return cls(
             options=options,
             segmenter=segmenter,
@@ -226,8 +235,9 @@ class _Prediction:
             table=table,
             results=output if in_folder else found.cases[0].output.parent,
             bids=bids,
-            volumes=_own_file(options.volumes, shard),
-            report=_own_file(options.report, shard),
+            volumes=volumes,
+            measured=measured,
+            report=report,
         )
 
     def outputs(self) -> Outputs:
@@ -281,29 +291,19 @@ class _Prediction:
                 watcher = _DisplayWatcher(display, self.goes_on)
                 for record in records:
                     watcher.left_out(record)
-                try:
-                    records += self._segmented(remaining, warm_model, client, threads, watcher)
-                finally:
-                    measured = self.table.volumes()
-                    if self.volumes is not None and measured:
-                        write_volume_table(self.volumes, measured)
-        if self.volumes is not None and not measured:
-            display.message(f"{self.volumes} was not written: no case was segmented")
-        elif self.volumes is not None:
+                records += self._segmented(remaining, warm_model, client, threads, watcher)
+        if self.volumes is not None:
             others = {*(case.name for case in remaining), *(one.case for one in still_failed)}
             existing = [case.name for case in self.cases if case.name not in others]
-            unknown = [name for name in existing if not self.table.is_done(name)]
-            if unknown:
-                display.message(
-                    f"{self.volumes} lacks {len(unknown)} skipped case(s), whose volumes no"
-                    f" {TABLE_NAME} has ({first_names(unknown)}): segment them again with"
-                    " --overwrite"
-                )
+            self._write_volumes(self.volumes, existing, display)
         if self.report is not None:
             labels = self.segmenter.labels
             write_report(self.report, self.table.rows, self.results, labels, overwrite=True)
         if options.proposals is not None and not any(one.status == "failed" for one in records):
-            self._draw_proposals(options.proposals)
+            if options.skip_existing and options.proposals.exists():
+                display.message(f"{options.proposals} exists and was kept")
+            else:
+                self._draw_proposals(options.proposals)
         if still_failed:
             display.message(_kept_labelmaps(still_failed))
         existing_count = len(self.cases) - len(remaining) - len(still_failed)
@@ -332,6 +332,28 @@ class _Prediction:
         )
         run = DaskRun(client, workers, self.settings, self.table, watcher, self.goes_on)
         return run.run(cases)
+
+    def _write_volumes(self, path: Path, existing: Sequence[str], display: ProgressDisplay) -> None:
+        """Write the table of volumes, with those of skipped cases that are known.
+
+        Args:
+            path: file of the table.
+            existing: names of the cases that were skipped.
+            display: display of the shell.
+        """
+        failed = {name for name, row in self.table.rows.items() if row["status"] == "failed"}
+        kept = {name: rows for name, rows in self.measured.items() if name not in failed}
+        volumes = {**kept, **self.table.volumes()}
+        if not volumes:
+            display.message(f"{path} was not written: no case was segmented")
+            return
+        write_volume_table(path, dict(sorted(volumes.items())))
+        unknown = [name for name in existing if visible(name) not in volumes]
+        if unknown:
+            display.message(
+                f"{path} lacks {len(unknown)} skipped case(s), whose volumes no {TABLE_NAME} has"
+                f" ({first_names(unknown)}): segment them again with --overwrite"
+            )
 
     def _draw_proposals(self, path: Path) -> None:
         from MaskSAMCore.io import read_volume

@@ -80,6 +80,7 @@ def test_sigterm_stops_a_run_as_ctrl_c_does(folder: Path, model: str):
     # So many that the run does not end before the signal arrives.
     write_cases(folder / "in", [f"more/{number}" for number in range(100)])
     arguments = ["predict", str(folder / "in"), "-o", str(out), "-m", model]
+    arguments += ["--volumes", str(folder / "volumes.csv")]
     process = subprocess.Popen(
         [sys.executable, "-m", "MaskSAMCore.cli", *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
@@ -94,6 +95,8 @@ def test_sigterm_stops_a_run_as_ctrl_c_does(folder: Path, model: str):
     assert process.returncode == 130
     assert printed.splitlines()[-1] == "masksam: error: stopped; nothing was half-written"
     assert not list(temporary.iterdir()) and not list(out.rglob(".masksam-*"))
+    # A table of some of the cases would look like that of all.
+    assert not (folder / "volumes.csv").exists()
 
 
 def test_shards_are_the_whole_and_become_one_table(folder: Path, model: str):
@@ -216,6 +219,40 @@ def test_skipped_cases_of_which_no_table_has_the_volumes_are_named(
     again = tmp_path / "again.csv"
     assert predict(tmp_path, model, "--overwrite", "--volumes", str(again)) == 0
     assert "lacks" not in "".join(capfd.readouterr())
+
+
+def test_a_continued_run_replaces_only_files_that_it_wrote(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    write_cases(tmp_path / "in", ["a", "b"])
+    volumes, report = tmp_path / "volumes.csv", tmp_path / "report.html"
+    options = ["--volumes", str(volumes), "--report", str(report)]
+    assert predict(tmp_path, model, *options) == 0
+    before = volumes.read_text()
+    write_cases(tmp_path / "in", ["c"])
+    assert predict(tmp_path, model, "--skip-existing", *options) == 0
+    # No cases.csv has kept the volumes of the first two.
+    assert volumes.read_text().startswith(before)
+    assert {line.split(",")[0] for line in volumes.read_text().splitlines()} == {"case", *"abc"}
+    capfd.readouterr()
+    for path in (volumes, report):
+        content = path.read_bytes()
+        path.write_text("precious")
+        arguments = ["predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", model]
+        assert "name another file" in error_of(capfd, [*arguments, "--skip-existing", *options])
+        assert path.read_text() == "precious"
+        path.write_bytes(content)
+
+
+def test_the_picture_of_proposals_is_kept_where_the_segmentation_is(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    write_cases(tmp_path / "in", ["a"])
+    picture = tmp_path / "proposals.png"
+    picture.write_bytes(b"precious")
+    assert predict(tmp_path, model, "--skip-existing", "--proposals", str(picture)) == 0
+    assert picture.read_bytes() == b"precious"
+    assert f"{picture} exists and was kept" in capfd.readouterr().err
 
 
 def test_a_bids_dataset_becomes_derivatives(model: str, tmp_path: Path):

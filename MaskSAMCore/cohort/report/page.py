@@ -38,6 +38,9 @@ _NAMED_OUTLIERS = 6
 _READERS = 4
 _PACKAGES = ("jinja2", "matplotlib", "PIL")
 _HERE = Path(__file__).parent
+# Line at the beginning of each page, which tells a report from other files.
+_MARK = '<meta name="generator" content="MaskSAM report">'
+_MARKED_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,21 @@ def check_installed() -> None:
         raise MaskSAMError(f"reports need {', '.join(missing)}: pip install 'masksam[report]'")
 
 
+def check_report_file(path: Path) -> None:
+    """Check that a file is a report, which another one may replace.
+
+    Raises:
+        MaskSAMError: the file is of another kind, or cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_MARKED_BYTES)
+    except OSError as error:
+        raise MaskSAMError(f"{path} cannot be read: {(error.strerror or '').lower()}") from error
+    if _MARK.encode() not in start:
+        raise MaskSAMError(f"{path} is no report that masksam wrote: name another file")
+
+
 def write_report(
     path: Path,
     rows: Mapping[str, Row],
@@ -172,6 +190,7 @@ def write_report(
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html").render(
+        mark=_MARK,
         title=f"Segmentations in {folder.resolve().name}",
         made=datetime.now().strftime("%Y-%m-%d %H:%M"),
         models=sorted({_model(row) for row in rows.values()} - {""}),
