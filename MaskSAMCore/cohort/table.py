@@ -159,8 +159,9 @@ class CaseTable:
             "model": record.model,
             "model_version": record.model_version,
             "software": record.software,
-            "input": _path_cell(record.inputs),
-            "output": _path_cell([] if record.output is None else [record.output]),
+            # From another directory, a relative path may lead to a file of another patient.
+            "input": _path_cell(path.absolute() for path in record.inputs),
+            "output": "" if record.output is None else _path_cell([record.output.absolute()]),
         }
         if record.status == "done":
             for name in self._classes:

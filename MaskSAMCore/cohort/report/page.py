@@ -263,34 +263,49 @@ def _ordered(cases: Sequence[ReportCase]) -> list[ReportCase]:
 
 
 def _links(row: Row, folder: Path, base: Path) -> list[Link]:
-    inputs = paths_of(row["input"])
+    inputs = _images(row)
     names = ["image"] if len(inputs) == 1 else [f"image {n + 1}" for n in range(len(inputs))]
     links = [Link(name, _href(path, base)) for name, path in zip(names, inputs, strict=True)]
     if row["status"] in ("done", "skipped"):
         for output in paths_of(row["output"]):
-            found = find_output(output, folder)
+            found = find_output(output, row["case"], folder)
             links += [
                 Link("labelmap", _href(found, base)),
-                Link("folder", _href(found.parent, base)),
+                Link("folder", _href(found and found.parent, base)),
             ]
     return links
 
 
-def find_output(path: Path, folder: Path) -> Path:
-    """Return where an output of a table lies now, which may have been written from elsewhere.
+def find_output(path: Path, case: str, folder: Path) -> Path | None:
+    """Return the place of an output of a table; None if it does not exist.
 
     Args:
-        path: path as in the table, relative to the working directory of the run.
+        path: path as in the table.
+        case: name of the case, with the folders in which its output lies.
         folder: folder of the results, which may have been moved.
     """
-    parts = path.parts
-    candidates = (folder.joinpath(*parts[start:]) for start in range(1, len(parts)))
-    return next((one for one in (path, *candidates) if one.exists()), path)
+    parts = path.parts[1:] if path.is_absolute() else path.parts
+    for count in range(case.count("/") + 1, len(parts) + 1):
+        tail = parts[-count:]
+        if ".." in tail:
+            break
+        if folder.joinpath(*tail).exists():
+            return folder.joinpath(*tail)
+    return path if path.is_absolute() and path.exists() else None
 
 
-def _href(path: Path, base: Path) -> str:
+def _images(row: Row) -> list[Path | None]:
+    """Return the images of a case; None for relative paths.
+
+    Earlier versions wrote these. They lead to other files, perhaps of another patient, from any
+    directory but that of the run.
+    """
+    return [path if path.is_absolute() else None for path in paths_of(row["input"])]
+
+
+def _href(path: Path | None, base: Path) -> str:
     """Return the address of a file relative to a folder; empty if there is no such file."""
-    if not path.exists():
+    if path is None or not path.exists():
         return ""
     target = path.resolve()
     try:
@@ -307,15 +322,15 @@ def _pictures(
 
     def picture(case: ReportCase) -> str:
         row = rows[case.name]
-        outputs = paths_of(row["output"])
-        if case.status not in ("done", "skipped") or not outputs:
+        outputs = (find_output(path, case.name, folder) for path in paths_of(row["output"]))
+        output = next(outputs, None)
+        if case.status not in ("done", "skipped") or output is None:
             return ""
-        output = find_output(outputs[0], folder)
         written = picture_of(output)
         content = written.read_bytes() if written.is_file() else b""
         if not _is_newer(written, output):
             # The labelmap was segmented anew or corrected since.
-            content = draw_picture(paths_of(row["input"])[:1], output, labels) or content
+            content = draw_picture(next(iter(_images(row)), None), output, labels) or content
         return base64.b64encode(content).decode()
 
     with ThreadPoolExecutor(_READERS) as pool:

@@ -12,11 +12,11 @@ from MaskSAMCore.labels import Label, default_colors
 from MaskSAMCore.pictures import thumbnail
 
 
-def draw_picture(images: Sequence[Path], output: Path, labels: Sequence[Label]) -> bytes:
+def draw_picture(image: Path | None, output: Path, labels: Sequence[Label]) -> bytes:
     """Return the picture of a labelmap on its image; empty if one of them cannot be read.
 
     Args:
-        images: image of the first channel, or nothing.
+        image: image of the first channel; None if it is not known.
         output: labelmap.
         labels: classes with their colours; without them, default colours.
     """
@@ -24,10 +24,12 @@ def draw_picture(images: Sequence[Path], output: Path, labels: Sequence[Label]) 
     from MaskSAMCore.io import read_volume
     from MaskSAMCore.io.labelmaps import read_labelmap
 
+    if image is None:
+        return b""
     try:
         labelmap = read_labelmap(output)
-        volume = read_volume(images[0])
-    except (MaskSAMError, IndexError):
+        volume = read_volume(image)
+    except MaskSAMError:
         return b""
     if labelmap.shape != volume.shape:
         return b""

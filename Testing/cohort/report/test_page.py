@@ -344,6 +344,63 @@ def test_a_picture_that_is_older_than_the_labelmap_is_drawn_anew(tmp_path: Path)
     assert shows_the_file(10**9)
 
 
+def test_a_report_made_elsewhere_shows_no_files_of_that_place(tmp_path: Path, monkeypatch):
+    # The same relative paths lead to another patient there.
+    for place in ("study", "elsewhere"):
+        (tmp_path / place / "out").mkdir(parents=True)
+        write_files(tmp_path / place, ["a"])
+    table = tmp_path / "study" / "out" / TABLE_NAME
+    monkeypatch.chdir(tmp_path / "study")
+    with CaseTable(table, ["Big"]) as rows:
+        rows.add(record("a", Path()))
+    report = table.with_name("report.html")
+
+    def links() -> list[str]:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        write_report(report, read_rows(table), table.parent, LABELS, overwrite=True)
+        page = report.read_text("utf-8")
+        found = [link for link in re.findall('href="([^"#]*)"', page) if link]
+        assert ("data:image/webp" in page) == (len(found) == 3)
+        return found
+
+    assert links() == ["./../in/a.nii.gz", "./a.nii.gz", "./."]
+    # Earlier versions wrote relative paths.
+    table.write_text(table.read_text().replace(f"{tmp_path / 'study'}{os.sep}", ""))
+    assert links() == ["./a.nii.gz", "./."]
+    (tmp_path / "study" / "out" / "a.nii.gz").unlink()
+    assert links() == []
+
+
+@pytest.mark.parametrize("start", ["elsewhere/out", "../out", "/gone/out"])
+def test_a_moved_folder_of_results_is_found(start: str, tmp_path: Path):
+    moved = tmp_path / "moved"
+    (moved / "s1").mkdir(parents=True)
+    (moved / "s1" / "a.nii.gz").touch()
+    found = find_output(Path(start, "s1", "a.nii.gz"), "s1/a", moved)
+    assert found == moved / "s1" / "a.nii.gz"
+    assert find_output(Path(start, "s1", "b.nii.gz"), "s1/b", moved) is None
+    # One of another site is another patient's.
+    (moved / "c.nii.gz").touch()
+    assert find_output(Path(start, "s2", "c.nii.gz"), "s2/c", moved) is None
+
+
+def test_labelmaps_in_the_results_come_before_the_paths_in_the_table(tmp_path: Path):
+    written, copied = tmp_path / "out" / "a.nii.gz", tmp_path / "copied" / "a.nii.gz"
+    for path in (written, copied):
+        path.parent.mkdir()
+        path.touch()
+    assert find_output(written, "a", copied.parent) == copied
+    copied.unlink()
+    assert find_output(written, "a", copied.parent) == written
+
+
+def test_bids_outputs_lie_in_folders_that_the_name_of_the_case_lacks(tmp_path: Path):
+    path = Path("sub-1/anat/sub-1_space-orig_desc-T1w_dseg.nii.gz")
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).touch()
+    assert find_output("derivatives" / path, "sub-1_T1w", tmp_path) == tmp_path / path
+
+
 def test_tables_of_shards_make_one_report(tmp_path: Path):
     path = tmp_path / TABLE_NAME
     for number, name in enumerate("ab", 1):
@@ -352,15 +409,6 @@ def test_tables_of_shards_make_one_report(tmp_path: Path):
     write_report(tmp_path / "report.html", read_rows(path), tmp_path)
     names = re.findall('data-name="([^"]*)"', (tmp_path / "report.html").read_text("utf-8"))
     assert names == ["a", "b"]
-
-
-def test_a_moved_folder_of_results_is_found(tmp_path: Path):
-    (tmp_path / "moved" / "s1").mkdir(parents=True)
-    (tmp_path / "moved" / "s1" / "a.nii.gz").touch()
-    found = find_output(Path("elsewhere/out/s1/a.nii.gz"), tmp_path / "moved")
-    assert found == tmp_path / "moved" / "s1" / "a.nii.gz"
-    gone = Path("elsewhere/out/s1/b.nii.gz")
-    assert find_output(gone, tmp_path / "moved") == gone
 
 
 def test_a_report_of_nothing_is_refused_and_an_existing_file_is_kept(tmp_path: Path):
