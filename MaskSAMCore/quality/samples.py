@@ -349,13 +349,19 @@ def _read(file: Path, heading: Mapping[str, Any]) -> dict[int, Sample | None]:
         return {}
     try:
         text = file.read_text(encoding="utf-8")
-        first, *lines = text[: text.rfind("\n") + 1].splitlines() or [json.dumps(heading)]
+        complete = text[: text.rfind("\n") + 1]
+        if not complete and json.dumps(heading).startswith(text):
+            # A run that was killed had begun to write the heading.
+            complete = json.dumps(heading)
+        first, *lines = (complete or text).splitlines()
         known = json.loads(first)
         found: dict[int, Sample | None] = {}
         for values in map(json.loads, lines):
             found[int(values["number"])] = Sample.from_json(values) if "dice" in values else None
     except MALFORMED as error:
-        raise MaskSAMError(f"{file} is damaged: remove the file") from error
+        raise MaskSAMError(
+            f"{file} holds no samples, or is damaged: name another file, or remove it"
+        ) from error
     if known != heading:
         raise MaskSAMError(f"{file} has samples of another model or dataset: remove the file")
     if not text.endswith("\n"):

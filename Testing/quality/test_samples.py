@@ -75,6 +75,20 @@ def test_a_file_of_another_model_or_kind_is_refused(tmp_path):
         collect_samples(sampler_of(), 1, file, {"model": "a"})
 
 
+def test_a_file_of_one_unfinished_line_is_continued_only_if_it_is_the_heading(tmp_path):
+    file = tmp_path / "results.jsonl"
+    (whole,) = collect_samples(sampler_of(), 1, file, {"model": "a"})
+    written = file.read_bytes()
+    file.write_bytes(written[:20])  # the process was killed
+    (again,) = collect_samples(sampler_of(), 1, file, {"model": "a"})
+    assert again.to_json() == whole.to_json() and file.read_bytes() == written
+    for content in ("precious", "12"):
+        file.write_text(content)
+        with pytest.raises(MaskSAMError):
+            collect_samples(sampler_of(), 1, file, {"model": "a"})
+        assert file.read_text() == content
+
+
 def synthesized(values: np.ndarray, plan: Plan) -> LabelledCase:
     """Return an image of label values whose axes run towards superior, anterior and right."""
     volume = Volume(label_indices(values), np.diag([1.0, 1.0, 1.0, 1.0]))
