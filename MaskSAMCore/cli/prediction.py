@@ -216,7 +216,7 @@ class _Prediction:
         )
         bids = found.bids if table.path is not None else ()
         if bids:
-            check_derivatives(output, bids)
+            check_derivatives(output, bids, segmenter.labels, options.overwrite)
         volumes, report = _own_file(options.volumes, shard), _own_file(options.report, shard)
         # Without --overwrite, other files of these names stay.
         measured = {}

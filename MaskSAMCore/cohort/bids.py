@@ -118,16 +118,48 @@ def write_derivatives(
     for label in labels:
         color = "".join(f"{round(255 * part):02x}" for part in label.color)
         rows.append(f"{label.value}\t{label.name}\t#{color}")
-    if labels:
+    # A table of the same classes may have columns of the user's.
+    if labels and not _has_classes(output / LOOKUP_TABLE, labels):
         write_text(output / LOOKUP_TABLE, "\n".join(rows) + "\n")
 
 
-def check_derivatives(output: Path, datasets: Sequence[Path]) -> None:
-    """Check that derivatives of datasets may be written to a folder.
+def _has_classes(table: Path, labels: Sequence[Label]) -> bool:
+    """Return whether a lookup table exists that has the values and names of some labels.
 
     Raises:
-        MaskSAMError: the folder is one of the datasets, or a BIDS dataset of another kind.
+        MaskSAMError: the table cannot be read.
     """
+    if not table.exists():
+        return False
+    try:
+        rows = table.read_text(encoding="utf-8-sig").split("\n")[1:]
+    except (OSError, UnicodeError) as error:
+        raise MaskSAMError(f"{table} cannot be read: move it, or choose another folder") from error
+    known = [row.split("\t")[:2] for row in rows if row.strip()]
+    return known == [[str(label.value), label.name] for label in labels]
+
+
+def check_derivatives(
+    output: Path, datasets: Sequence[Path], labels: Sequence[Label], overwrite: bool = False
+) -> None:
+    """Check that derivatives of datasets may be written to a folder.
+
+    Args:
+        output: folder of the derivatives.
+        datasets: BIDS datasets to segment.
+        labels: classes of the labelmaps.
+        overwrite: whether results that exist may be replaced.
+
+    Raises:
+        MaskSAMError: the folder is one of the datasets, a BIDS dataset of another kind, or one with
+            results of other classes that are not replaced.
+    """
+    table = output / LOOKUP_TABLE
+    if labels and table.exists() and not overwrite and not _has_classes(table, labels):
+        raise MaskSAMError(
+            f"{table} names other classes than those of this model: choose another folder, or add"
+            " --overwrite to replace the results"
+        )
     path = output / DESCRIPTION
     values = read_json(path) if path.exists() else {"DatasetType": "derivative"}
     is_source = output.resolve() in {dataset.resolve() for dataset in datasets}

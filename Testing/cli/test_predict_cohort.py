@@ -23,6 +23,7 @@ from Testing.cohort.helpers import (
     write_cases,
 )
 from Testing.helpers.paths import ROOT
+from Testing.helpers.small_bundle import small_bundle
 from Testing.helpers.time_limits import LONG
 
 NAMES = tuple(f"site{n % 2}/case_{n}" for n in range(8))
@@ -255,7 +256,9 @@ def test_the_picture_of_proposals_is_kept_where_the_segmentation_is(
     assert f"{picture} exists and was kept" in capfd.readouterr().err
 
 
-def test_a_bids_dataset_becomes_derivatives(model: str, tmp_path: Path):
+def test_a_bids_dataset_becomes_derivatives(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
     names = [f"sub-{n}/ses-1/anat/sub-{n}_ses-1_T1w" for n in (1, 2)]
     write_cases(tmp_path / "in", [*names, "sub-1/ses-1/anat/sub-1_ses-1_T2w"])
     (tmp_path / "in" / "dataset_description.json").write_text('{"Name": "raw"}')
@@ -265,6 +268,13 @@ def test_a_bids_dataset_becomes_derivatives(model: str, tmp_path: Path):
         f"sub-{n}/ses-1/anat/sub-{n}_ses-1_space-orig_desc-T1w_dseg.nii.gz" for n in (1, 2)
     ]
     assert {"cases.csv", "dataset_description.json", "dseg.tsv"} < {p.name for p in out.iterdir()}
+    table = (out / "dseg.tsv").read_text()
+    other = str(small_bundle(tmp_path / "other", class_names=("Bright", "Grey")))
+    error = error_of(
+        capfd, ["predict", str(tmp_path / "in"), "-o", str(out), "-m", other, "--skip-existing"]
+    )
+    assert "other classes" in error
+    assert (out / "dseg.tsv").read_text() == table
 
 
 def test_the_number_of_threads_is_that_of_the_option(folder: Path, model: str):

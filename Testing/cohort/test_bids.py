@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,14 +93,32 @@ def test_results_are_a_dataset_of_derivatives(dataset: Path, tmp_path: Path):
     assert description["SourceDatasets"] == [{"URL": dataset.resolve().as_uri()}]
     lines = (out / "dseg.tsv").read_text(encoding="utf-8").splitlines()
     assert lines == ["index\tname\tcolor", "1\tAnterior\t#ff0000", "2\tPosterior\t#00ff00"]
-    check_derivatives(out, [dataset])
+    check_derivatives(out, [dataset], LABELS)
 
 
 def test_results_do_not_join_the_images_of_a_dataset(dataset: Path, tmp_path: Path):
     with pytest.raises(MaskSAMError, match="not of derivatives"):
-        check_derivatives(dataset, [dataset])
+        check_derivatives(dataset, [dataset], LABELS)
     other = tmp_path / "other"
     other.mkdir()
     (other / "dataset_description.json").write_text('{"Name": "raw"}', encoding="utf-8")
     with pytest.raises(MaskSAMError, match="not of derivatives"):
-        check_derivatives(other, [dataset])
+        check_derivatives(other, [dataset], LABELS)
+
+
+def test_results_of_other_classes_are_not_renamed(dataset: Path, tmp_path: Path):
+    write_derivatives(tmp_path, [dataset], LABELS, "small", "1.2")
+    table = tmp_path / "dseg.tsv"
+    written = table.read_text(encoding="utf-8")
+    others = (replace(LABELS[0], name="Nose"), LABELS[1])
+    with pytest.raises(MaskSAMError, match="other classes"):
+        check_derivatives(tmp_path, [dataset], others)
+    check_derivatives(tmp_path, [dataset], others, overwrite=True)
+    # Columns that a user has added stay.
+    extended = "".join(f"{line}\tx\n" for line in written.splitlines())
+    table.write_text(extended, encoding="utf-8")
+    check_derivatives(tmp_path, [dataset], LABELS)
+    write_derivatives(tmp_path, [dataset], LABELS, "small", "1.2")
+    assert table.read_text(encoding="utf-8") == extended
+    write_derivatives(tmp_path, [dataset], others, "small", "1.2")
+    assert "Nose" in table.read_text(encoding="utf-8")
