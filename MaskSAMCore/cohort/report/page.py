@@ -327,10 +327,11 @@ def _pictures(
         if case.status not in ("done", "skipped") or output is None:
             return ""
         written = picture_of(output)
-        content = written.read_bytes() if written.is_file() else b""
-        if not _is_newer(written, output):
-            # The labelmap was segmented anew or corrected since.
-            content = draw_picture(next(iter(_images(row)), None), output, labels) or content
+        if _is_newer(written, output):
+            content = written.read_bytes()
+        else:
+            # There is no picture, or the labelmap was segmented anew or corrected since.
+            content = draw_picture(next(iter(_images(row)), None), output, labels)
         return base64.b64encode(content).decode()
 
     with ThreadPoolExecutor(_READERS) as pool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,32 +13,50 @@ from MaskSAMCore.pictures import thumbnail
 
 
 def draw_picture(image: Path | None, output: Path, labels: Sequence[Label]) -> bytes:
-    """Return the picture of a labelmap on its image; empty if one of them cannot be read.
+    """Return the picture of a labelmap on its image; empty if it cannot be drawn.
+
+    The segments of a ``.seg.nrrd`` file, which Slicer may have cropped and numbered anew, have the
+    colours of the classes of their names.
 
     Args:
         image: image of the first channel; None if it is not known.
         output: labelmap.
-        labels: classes with their colours; without them, default colours.
+        labels: classes with their colours; others have default colours.
     """
     # The readers of images, with nibabel and SimpleITK, would slow down the start of every command.
+    from MaskSAMCore.evaluation.common_grid import united
     from MaskSAMCore.io import read_volume
     from MaskSAMCore.io.labelmaps import read_labelmap
+    from MaskSAMCore.io.segments import has_segments, read_segment_values
 
     if image is None:
         return b""
     try:
         labelmap = read_labelmap(output)
+        named = has_segments(output)
+        names = read_segment_values(output) if named else {}
         volume = read_volume(image)
     except MaskSAMError:
         return b""
-    if labelmap.shape != volume.shape:
+    arrays = united(volume, labelmap, (False, named))
+    if arrays is None:
         return b""
-    if not labels:
-        values = np.unique(labelmap.array)
-        colors = default_colors(len(values))
-        labels = [
-            Label(int(value), str(value), color)
-            for value, color in zip(values, colors, strict=True)
-            if value > 0
-        ]
-    return thumbnail(volume, labelmap.array, labels)
+    values = [int(value) for value in np.unique(labelmap.array) if value > 0]
+    colors = dict(zip(values, default_colors(len(values)), strict=True))
+    colors.update(_colors_of_segments(names, labels) if named else _colors_of_values(labels))
+    drawn = [Label(value, str(value), color) for value, color in colors.items()]
+    return thumbnail(volume, arrays[1], drawn)
+
+
+def _colors_of_segments(
+    names: Mapping[str, int], labels: Sequence[Label]
+) -> dict[int, tuple[float, float, float]]:
+    """Return the colours of the segments that have the names of classes, by their values."""
+    known = {label.name.casefold(): label.color for label in labels}
+    return {
+        value: known[name.casefold()] for name, value in names.items() if name.casefold() in known
+    }
+
+
+def _colors_of_values(labels: Sequence[Label]) -> dict[int, tuple[float, float, float]]:
+    return {label.value: label.color for label in labels}

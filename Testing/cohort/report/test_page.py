@@ -339,9 +339,12 @@ def test_a_picture_that_is_older_than_the_labelmap_is_drawn_anew(tmp_path: Path)
 
     assert shows_the_file(0) and shows_the_file(-(10**9))
     assert not shows_the_file(10**9)
-    # Without the image there is no better one.
+    # Without the image no picture is better than one of another result.
     (tmp_path / "in" / "a.nii.gz").unlink()
-    assert shows_the_file(10**9)
+    assert shows_the_file(0)
+    os.utime(picture, (0, 0))
+    write_report(tmp_path / "report.html", table.rows, tmp_path, LABELS, overwrite=True)
+    assert "data:image/webp" not in (tmp_path / "report.html").read_text("utf-8")
 
 
 def test_a_report_made_elsewhere_shows_no_files_of_that_place(tmp_path: Path, monkeypatch):
