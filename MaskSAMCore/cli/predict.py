@@ -88,7 +88,7 @@ def predict(
     proposals: Path | None = typer.Option(
         None,
         help="Also draw the boxes and masks that MaskSAM proposed to itself on the slice with most"
-        " foreground, and which of them won, to a PNG file; for one input.",
+        " foreground, and which of them won, to a PNG file; for one input, and without --boxes.",
     ),
     dicom_report: bool = typer.Option(
         False,

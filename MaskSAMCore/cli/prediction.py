@@ -36,7 +36,7 @@ from MaskSAMCore.cohort.table import TABLE_NAME, CaseTable
 from MaskSAMCore.cohort.threads import limit_threads
 from MaskSAMCore.cohort.warm_model import WarmModel
 from MaskSAMCore.errors import MaskSAMError, first_names, visible
-from MaskSAMCore.geometry import RasBox
+from MaskSAMCore.geometry import RasBox, box_on_grid
 from MaskSAMCore.io import read_boxes
 from MaskSAMCore.io.dicom_segmentation import check_codes
 from MaskSAMCore.io.dicom_source import check_installed
@@ -104,6 +104,12 @@ class PredictOptions:
             raise MaskSAMError(
                 f"'{prompted[0]}' segments the objects in boxes: draw ROIs in Slicer, save them and"
                 " add --boxes FILE.mrk.json"
+            )
+        if self.proposals is not None and len(self.models) > 1:
+            raise MaskSAMError("--proposals draws the prompts of one model: give one --model")
+        if self.proposals is not None and self.boxes is not None:
+            raise MaskSAMError(
+                "--proposals draws the model's own prompts, which --boxes replace: give one of them"
             )
         if self.dask is not None and (len(self.models) > 1 or is_training(self.models[0])):
             raise MaskSAMError("--dask takes one model: its name, or the path of its bundle")
@@ -185,6 +191,10 @@ class _Prediction:
                 f"'{segmenter.name}' segments only classes that have boxes: add --boxes"
                 " FILE.mrk.json with one box or more for each of them"
             )
+        if options.proposals is not None:
+            from MaskSAMCore.research.proposal_picture import proposing
+
+            proposing(segmenter)
         output = options.output
         found = find_cases(
             options.inputs,
@@ -360,7 +370,8 @@ class _Prediction:
         from MaskSAMCore.research.proposal_picture import write_proposals
 
         images = [read_volume(image.path, image.files) for image in self.cases[0].images]
-        write_proposals(self.segmenter, images, path)
+        roi = None if self.settings.roi is None else box_on_grid(self.settings.roi, images[0])
+        write_proposals(self.segmenter, images, path, roi)
 
     def _end(
         self,

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.data import preprocess
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Volume
+from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference import MaskSegmenter, Segmenter
+from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.sliding_window import extract, plan_windows
 from MaskSAMCore.io import atomic_file
 from MaskSAMCore.labels import Label
@@ -56,39 +57,56 @@ class SliceProposals:
     winners: NDArray[Any]
 
 
-def write_proposals(segmenter: Segmenter, volumes: Sequence[Volume], path: Path) -> None:
+def proposing(segmenter: Segmenter) -> MaskSegmenter:
+    """Return a segmenter whose model proposes prompts to itself.
+
+    Raises:
+        MaskSAMError: the model is no MaskSAM with a prompt generator.
+    """
+    if not isinstance(segmenter, MaskSegmenter) or not isinstance(segmenter.model, MaskSAM):
+        raise MaskSAMError(
+            f"--proposals draws the prompts of one MaskSAM, but '{segmenter.name}' proposes none"
+        )
+    return segmenter
+
+
+def write_proposals(
+    segmenter: Segmenter, volumes: Sequence[Volume], path: Path, roi: Box | None = None
+) -> None:
     """Write the picture of the proposals for a volume.
 
     Args:
         segmenter: a MaskSAM.
         volumes: one image per channel, all on one grid.
         path: PNG file to write, complete or not at all.
+        roi: region to process, in IJK voxel edges, see :meth:`Segmenter.segment`.
 
     Raises:
         MaskSAMError: the model is no MaskSAM with a prompt generator, finds nothing in the volume,
-            or matplotlib is not installed.
+            or matplotlib is not installed, or the ROI is outside the volume.
     """
-    if not isinstance(segmenter, MaskSegmenter) or not isinstance(segmenter.model, MaskSAM):
-        raise MaskSAMError(
-            f"--proposals draws the prompts of one MaskSAM, but '{segmenter.name}' proposes none"
-        )
-    found = slice_proposals(segmenter, volumes)
+    proposer = proposing(segmenter)
+    found = slice_proposals(proposer, volumes, roi)
     if found is None:
         raise MaskSAMError(f"'{segmenter.name}' finds nothing, so that there is no slice to draw")
-    plan = segmenter.plan
+    plan = proposer.plan
     _draw(found, segmenter.labels, plan.orientation, plan.spacing, path)
 
 
 @torch.inference_mode()
-def slice_proposals(segmenter: MaskSegmenter, volumes: Sequence[Volume]) -> SliceProposals | None:
+def slice_proposals(
+    segmenter: MaskSegmenter, volumes: Sequence[Volume], roi: Box | None = None
+) -> SliceProposals | None:
     """Return the proposals of the slice with most foreground; None where nothing is found.
 
     Args:
         segmenter: segmenter of a MaskSAM.
         volumes: one image per channel, all on one grid.
+        roi: region to process, in IJK voxel edges; None for the whole volume.
     """
     model, device = segmenter.model, segmenter.device.device
-    image = preprocess(list(volumes), segmenter.plan).image
+    grid = ModelGrid.of(volumes[0], roi, segmenter.plan.orientation)
+    image = preprocess([grid.crop(volume) for volume in volumes], segmenter.plan).image
     fill = torch.from_numpy(image.min((1, 2, 3)))
     best: tuple[int, int, Any, Any] | None = None
     for window in plan_windows(image.shape[1:], model.config.window):

@@ -318,3 +318,29 @@ def test_the_proposals_of_one_input_are_drawn(
     other.write_bytes(image.read_bytes())
     two = ["predict", str(image), str(other), *options[2:], "-o", str(tmp_path / "two")]
     assert "draws one input, but 2 are given" in error_of(capfd, two)
+
+
+def test_proposals_that_cannot_be_drawn_are_refused_before_the_segmentation(
+    image: Path, model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    target, picture = tmp_path / "result.nii.gz", tmp_path / "proposals.png"
+    options = ["-o", str(target), "-m", model, "--proposals", str(picture)]
+    boxes = tmp_path / "boxes.mrk.json"
+    write_boxes([], boxes)
+    assert "one --model" in error_of(capfd, ["predict", str(image), *options, "-m", model])
+    assert "--boxes" in error_of(capfd, ["predict", str(image), *options, "--boxes", str(boxes)])
+    assert not target.exists() and not picture.exists()
+
+
+def test_the_proposals_of_an_roi_are_drawn(image: Path, model: str, tmp_path: Path):
+    volume = read_volume(image)
+    centre = (volume.ijk_to_ras @ np.array([10.5, 8.5, 3.5, 1]))[:3]
+    roi = tmp_path / "roi.mrk.json"
+    write_boxes([RasBox("ROI", tuple(centre), np.eye(3), (14.0, 12.0, 12.0))], roi)
+    drawn = []
+    for name, more in (("whole", []), ("part", ["--roi", str(roi)])):
+        picture = tmp_path / f"{name}.png"
+        options = ["-o", str(tmp_path / f"{name}.nii.gz"), "-m", model, "--proposals", str(picture)]
+        assert main(["predict", str(image), *options, *more]) == 0
+        drawn.append(picture.read_bytes())
+    assert drawn[0] != drawn[1]

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Box, crop
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.io import read_volume
 from MaskSAMCore.research.proposal_picture import slice_proposals, write_proposals
@@ -39,6 +40,15 @@ def test_queries_that_win_have_a_class_of_the_result(segmenter: MaskSegmenter, v
     assert decided.any()
     assert (found.boxes[:, 2:] >= found.boxes[:, :2]).all()
     assert (found.confidences > 0).all() and (found.confidences <= 1).all()
+
+
+def test_proposals_of_an_roi_are_those_of_the_cropped_image(segmenter: MaskSegmenter, volume):
+    roi = Box("ROI", (2, 3, 1), (14, 15, 7))
+    found = slice_proposals(segmenter, [volume], roi)
+    cropped = slice_proposals(segmenter, [crop(volume, roi)])
+    np.testing.assert_array_equal(found.image, cropped.image)
+    np.testing.assert_allclose(found.boxes, cropped.boxes, atol=1e-3)
+    assert not np.array_equal(found.image, slice_proposals(segmenter, [volume]).image)
 
 
 def test_a_picture_has_a_tile_for_each_query(segmenter: MaskSegmenter, volume, tmp_path: Path):
