@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,7 +270,8 @@ class _Prediction:
         series |= {file.parent for image in images for file in image.files}
         others = present(options.roi, options.boxes, *map(Path, options.models))
         given = (path for other in others for path in files_in(other))
-        return Inputs((*(image.path for image in images), *given), closed=tuple(sorted(series)))
+        closed = series | _dataset_folders(self.outputs().written)
+        return Inputs((*(image.path for image in images), *given), closed=tuple(sorted(closed)))
 
     def run(
         self, warm_model: WarmModel, client: Client | None, threads: int | None
@@ -403,6 +404,17 @@ class _Prediction:
         age = time.monotonic() - started if self.shard is None else _ABANDONED_SECONDS
         for folder in {output, *(case.output.parent for case in self.cases)}:
             remove_abandoned(folder, age)
+
+
+def _dataset_folders(outputs: Iterable[Path]) -> set[Path]:
+    """Return the folders of cases of datasets in which outputs would lie, as nnU-Net names them."""
+    folders = {path.parent.resolve() for path in outputs}
+    return {
+        folder
+        for path in folders
+        for folder in (path, *path.parents)
+        if folder.name in ("imagesTr", "labelsTr") and (folder.parent / "dataset.json").is_file()
+    }
 
 
 def _settings(options: PredictOptions, segmenter: Segmenter) -> CaseSettings:
