@@ -92,8 +92,8 @@ def find_cases(
 
     Raises:
         MaskSAMError: a path does not exist, there is no case to segment, two cases have the same
-            name, several cases would go into one file, or the output file has a format that cannot
-            be written.
+            name, several cases would go into one file, the output file has a format that cannot be
+            written, or the output is an input folder.
     """
     single = _is_file_name(output)
     listing = _Listing()
@@ -271,6 +271,11 @@ def _list(path: Path, output: Path, listing: _Listing) -> None:
         name = image_stem(path) if is_image_name(path) else path.name
         listing.given.append(_Found(name, ImageSource(path)))
         return
+    if output.resolve() == path.resolve():
+        raise MaskSAMError(
+            f"{output} is the input folder, where the next run would take the results for images:"
+            " give another folder as -o"
+        )
     if images and not series:
         # Among images, an empty file without a suffix is no damaged slice.
         damaged = {folder: all_of for folder, all_of in damaged.items() if has_dicom_names(folder)}

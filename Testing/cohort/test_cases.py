@@ -140,3 +140,12 @@ def test_a_case_with_too_few_channels_does_not_stop_the_others(tmp_path: Path):
     assert [case.name for case in found.cases] == ["x"]
     assert [one.name for one in found.left_out] == ["y", "deep/x"]
     assert all(one.failed and "takes 2" in one.reason for one in found.left_out)
+
+
+def test_results_in_the_folder_of_the_images_are_refused(tmp_path: Path):
+    images = in_folder(tmp_path, "a")
+    with pytest.raises(MaskSAMError, match=r"is the input folder.*another folder"):
+        find_cases([images], tmp_path / "out" / ".." / images.name, 1, "nii.gz")
+    # Files that are named stay the same in the next run.
+    (case,) = find_cases([images / "a.nii.gz"], images, 1, "seg.nrrd").cases
+    assert case.output == images / "a.seg.nrrd"
