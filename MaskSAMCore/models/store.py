@@ -202,7 +202,7 @@ def add_model(path: Path) -> Bundle:
         path: folder or zip of the bundle.
 
     Raises:
-        MaskSAMError: the bundle is damaged, or another model has its name.
+        MaskSAMError: the bundle is damaged, or another model has its name, whose files differ.
     """
     models = user_folder() / "models"
     # The final folder has the name of the bundle, which is known once it is unpacked.
@@ -217,8 +217,32 @@ def add_model(path: Path) -> Bundle:
         _check_name(bundle.name)
         bundle.weights()
         target = models / bundle.name
+        _check_same(new, target)
         replace_folder(new, target)
     return load_bundle(target)
+
+
+def _check_same(new: Path, installed: Path) -> None:
+    """Check that a bundle replaces no other one of its name, but a damaged one.
+
+    Raises:
+        MaskSAMError: a bundle with other files is installed.
+    """
+    try:
+        name = load_bundle(installed).name
+    except MaskSAMError:
+        return
+    if _checksums(new) != _checksums(installed):
+        raise MaskSAMError(
+            f"another model named '{name}' is installed: remove it first (masksam models remove"
+            f" {name}), or give the new one another name"
+        )
+
+
+def _checksums(folder: Path) -> dict[Path, str]:
+    """Return the SHA-256 of each file of a bundle by its path in the folder."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not is_litter(path))
+    return {path.relative_to(folder): sha256(path) for path in files}
 
 
 def _unpacked(archive: Path) -> Bundle:

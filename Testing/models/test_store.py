@@ -40,6 +40,23 @@ def test_a_zip_of_a_bundle_is_added_and_found_by_its_name(tmp_path: Path, inside
         models.open_model("small")
 
 
+def test_a_model_replaces_no_other_one_of_its_name(tmp_path: Path):
+    bundle, _ = save(tmp_path / "small")
+    folder = models.add_model(bundle.folder).folder
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert models.add_model(bundle.folder).folder == folder
+    state = {k: v + 1 for k, v in safetensors.torch.load_file(bundle.folder / WEIGHTS).items()}
+    with_weights(bundle.folder, safetensors.torch.save(state))
+    with pytest.raises(MaskSAMError, match="masksam models remove small"):
+        models.add_model(zipped(bundle.folder, tmp_path / "small.zip"))
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    # One that is damaged is mended.
+    (folder / WEIGHTS).unlink()
+    assert models.add_model(bundle.folder) == models.open_model("small")[0]
+    models.remove("small")
+    assert models.add_model(bundle.folder).folder == folder
+
+
 def test_a_bundles_zip_or_folder_can_be_used_by_its_path(tmp_path: Path):
     bundle, _ = save(tmp_path / "small")
     archive = zipped(bundle.folder, tmp_path / "small.zip")
