@@ -94,6 +94,15 @@ def evaluate(
             evaluation.write_summary(summary, output, overwrite)
     if missing:
         typer.echo(f"{count} no prediction ({some}): left out of the means", err=True)
+    unnamed = evaluation.without_names(pairs, references)
+    if unnamed:
+        typer.echo(
+            f"Note: {len(unnamed)} prediction(s) have no class names"
+            f" ({first_names([path.name for path in unnamed])}) and are compared by value with"
+            " segments, which 3D Slicer numbers anew: write predictions as .seg.nrrd, or put the"
+            " model's values into a dataset.json beside the folder of references",
+            err=True,
+        )
     shown = ["Dice", "IoU", *(evaluation.SURFACE_METRICS if surfaces else ())]
     names = summary.get("labels", {})
     rows = [] if published is None else _published(published)

@@ -9,6 +9,7 @@ from MaskSAMCore.evaluation.evaluate import (
     read_summary,
     spread,
     surfaces_available,
+    without_names,
     without_prediction,
     write_summary,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "summarize",
     "surface_metrics",
     "surfaces_available",
+    "without_names",
     "without_prediction",
     "write_summary",
 ]

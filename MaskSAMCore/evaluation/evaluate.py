@@ -188,6 +188,23 @@ def find_pairs(
     return pairs
 
 
+def without_names(pairs: Iterable[tuple[Path, Path]], references: Path) -> list[Path]:
+    """Return the predictions that are compared by value with references whose classes have names.
+
+    None are returned where a ``dataset.json`` tells the values of the names.
+
+    Args:
+        pairs: each prediction with its reference.
+        references: the reference file, or the folder of all.
+
+    Raises:
+        MaskSAMError: a file cannot be read.
+    """
+    if class_names(references):
+        return []
+    return [one for one, other in pairs if has_segments(other) and not has_segments(one)]
+
+
 def without_prediction(predictions: Path, references: Path) -> list[str]:
     """Return the names of the references that have no prediction; none if files are compared."""
     if not (predictions.is_dir() and references.is_dir()):

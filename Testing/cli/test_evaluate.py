@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from MaskSAMCore.cli import main
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io import write_labelmap
+from MaskSAMCore.labels import Label
 from Testing.cli.helpers import error_of, run_process
 from Testing.helpers.generated import generated_case, write_image
 
@@ -184,6 +187,31 @@ def test_other_organs_than_the_published_ones_are_noted(
     folders = write_pairs(tmp_path, {"RV": 1, "MYO": 2})
     assert main(["evaluate", *map(str, folders), "--published", "acdc"]) == 0
     assert "the published means are over other organs than these (LV" in capfd.readouterr().err
+
+
+def test_predictions_without_names_are_noted_where_the_references_have_names(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    found, known = tmp_path / "found", tmp_path / "known"
+    label = generated_case(0)[1]
+    labels = [Label(value, name, (1.0, 0.0, 0.0)) for value, name in ((1, "b"), (2, "a"))]
+    known.mkdir()
+    write_labelmap(label, Volume(label, np.eye(4)), known / "a.seg.nrrd", labels)
+    found.mkdir()
+    write_labelmap(label, Volume(label, np.eye(4)), found / "a.nii.gz", labels)
+
+    def noted() -> bool:
+        assert main(["evaluate", str(found), str(known)]) == 0
+        return "1 prediction(s) have no class names (a.nii.gz)" in capfd.readouterr().err
+
+    assert noted()
+    values = {"labels": {"background": 0, "a": 1, "b": 2}}
+    (tmp_path / "dataset.json").write_text(json.dumps(values), encoding="utf-8")
+    assert not noted()
+    (tmp_path / "dataset.json").unlink()
+    (found / "a.nii.gz").unlink()
+    write_labelmap(label, Volume(label, np.eye(4)), found / "a.seg.nrrd", labels)
+    assert not noted()
 
 
 def test_the_rule_for_empty_references_is_chosen(tmp_path: Path):
