@@ -46,10 +46,10 @@ def info(
     model: str = typer.Argument(..., help="A name, or the path of a bundle (folder or zip)."),
 ) -> None:
     """Show the details of a model."""
-    from MaskSAMCore.models import find, open_model
+    from MaskSAMCore.models import find, is_path, open_model
 
     console = Console(markup=False)
-    entry = None if Path(model).exists() else find(model)
+    entry = None if is_path(model) else find(model)
     if entry is not None and (entry.folder is None or entry.needs_boxes):
         typer.echo(_description(entry))
         return

@@ -41,6 +41,7 @@ from MaskSAMCore.io import read_boxes
 from MaskSAMCore.io.dicom_segmentation import check_codes
 from MaskSAMCore.io.dicom_source import check_installed
 from MaskSAMCore.io.files import remove_abandoned
+from MaskSAMCore.models.catalog import is_path
 from MaskSAMCore.volumetry import StructureVolume, read_volume_table, write_volume_table
 
 if TYPE_CHECKING:
@@ -268,7 +269,8 @@ class _Prediction:
         images = [image for case in self.cases for image in case.images]
         series = {image.path for image in images if not image.files and image.path.is_dir()}
         series |= {file.parent for image in images for file in image.files}
-        others = present(options.roi, options.boxes, *map(Path, options.models))
+        models = [Path(one) for one in options.models if is_training(one) or is_path(one)]
+        others = present(options.roi, options.boxes, *models)
         given = (path for other in others for path in files_in(other))
         closed = series | _dataset_folders(self.outputs().written)
         return Inputs((*(image.path for image in images), *given), closed=tuple(sorted(closed)))
@@ -335,7 +337,7 @@ class _Prediction:
             return run_cases(cases, warm_model, self.settings, self.table, watcher, self.goes_on)
         model, output = options.models[0], options.output
         workers = WorkerSettings(
-            str(Path(model).absolute()) if Path(model).exists() else model,
+            str(Path(model).absolute()) if is_path(model) else model,
             self.segmenter.version,
             options.device,
             threads,

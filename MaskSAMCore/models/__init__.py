@@ -16,6 +16,7 @@ from MaskSAMCore.models.catalog import (
     find,
     how_to_get,
     installed,
+    is_path,
     user_folder,
 )
 from MaskSAMCore.models.suitability import ANY_INPUT, Suitability
@@ -52,6 +53,7 @@ __all__ = [
     "find",
     "how_to_get",
     "installed",
+    "is_path",
     "load_bundle",
     "open_checkpoint",
     "open_model",

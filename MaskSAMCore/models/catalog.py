@@ -106,6 +106,18 @@ def find(name: str) -> Entry:
     raise MaskSAMError(f"no model named '{name}': choose {known}, or give the path of a bundle")
 
 
+def is_path(name_or_path: str | Path) -> bool:
+    """Return whether a model is named by the path of its bundle and not by its name in the catalog.
+
+    A folder with the name of a model, such as that of its results, stands for the model unless it
+    holds a bundle.
+    """
+    path = Path(name_or_path)
+    if path.is_dir() and not (path / DESCRIPTION).exists():
+        return all(entry.name != str(name_or_path) for entry in catalog())
+    return path.exists()
+
+
 def check_name(name: str) -> None:
     """Check the name of a new model.
 

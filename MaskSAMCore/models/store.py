@@ -29,6 +29,7 @@ from MaskSAMCore.models.catalog import (
     find,
     how_to_get,
     installed,
+    is_path,
     user_folder,
 )
 
@@ -57,10 +58,8 @@ def open_model(name_or_path: str | Path, with_estimator: bool = True) -> tuple[B
         MaskSAMError: the model does not exist, is not installed or is damaged.
     """
     path = Path(name_or_path)
-    if path.is_dir():
-        bundle = load_bundle(path, with_estimator=with_estimator)
-    elif path.is_file():
-        bundle = _unpacked(path)
+    if is_path(name_or_path):
+        bundle = _unpacked(path) if path.is_file() else load_bundle(path, None, with_estimator)
     else:
         entry = find(str(name_or_path))
         if entry.kind != "model":
@@ -341,7 +340,7 @@ def verify(name: str) -> str:
     Raises:
         MaskSAMError: the model is not installed or is damaged.
     """
-    entry = None if Path(name).exists() else find(name)
+    entry = None if is_path(name) else find(name)
     if entry is None or (entry.folder is not None and entry.kind == "model"):
         bundle, backbone = open_model(name)
         bundle.build(backbone)

@@ -154,10 +154,10 @@ class ModelCache:
 
 def _time_changed(model: str) -> int:
     """Return the time of the last change of a model's files, in nanoseconds."""
-    from MaskSAMCore.models.catalog import DESCRIPTION, find
+    from MaskSAMCore.models.catalog import DESCRIPTION, find, is_path
 
     path = Path(model)
-    if not path.exists():
+    if not is_path(model):
         folder = find(model).folder
         if folder is None:
             return 0

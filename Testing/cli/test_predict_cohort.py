@@ -170,6 +170,21 @@ def test_a_continued_run_keeps_labelmaps_that_it_would_have_to_replace(
     assert "1 done, 3 skipped, 0 failed" in capfd.readouterr().err
 
 
+def test_a_folder_of_results_may_have_the_name_of_the_model(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MASKSAM_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["models", "add", model]) == 0
+    write_cases(tmp_path / "in", ["a"])
+    arguments = ["predict", "in", "-o", "small", "-m", "small"]
+    assert main(arguments) == 0
+    write_cases(tmp_path / "in", ["b"])
+    assert main([*arguments, "--skip-existing"]) == 0
+    assert main([*arguments, "--overwrite"]) == 0
+    assert sorted(labelmaps(tmp_path / "small")) == ["a.nii.gz", "b.nii.gz"]
+
+
 def test_a_table_of_others_is_not_replaced(
     folder: Path, model: str, capfd: pytest.CaptureFixture[str]
 ):

@@ -64,6 +64,23 @@ def test_a_bundles_zip_or_folder_can_be_used_by_its_path(tmp_path: Path):
     assert models.open_model(bundle.folder)[0] == bundle
 
 
+def test_a_folder_with_the_name_of_a_model_is_the_model_unless_it_holds_a_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    bundle, _ = save(tmp_path / "made")
+    added = models.add_model(bundle.folder)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / added.name).mkdir()
+    assert models.open_model(added.name)[0] == added
+    assert "have the recorded SHA-256" in models.verify(added.name)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(MaskSAMError, match="is not a model bundle"):
+        models.open_model("other")
+    (tmp_path / added.name).rmdir()
+    bundle.folder.rename(tmp_path / added.name)
+    assert models.open_model(added.name)[0].folder == Path(added.name)
+
+
 def test_archives_with_models_of_one_name_keep_their_own_weights(tmp_path: Path):
     archives, expected = [], []
     for seed in (0, 1):
