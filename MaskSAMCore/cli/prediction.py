@@ -309,10 +309,12 @@ class _Prediction:
             others = {*(case.name for case in remaining), *(one.case for one in still_failed)}
             existing = [case.name for case in self.cases if case.name not in others]
             self._write_volumes(self.volumes, existing, display)
-        if self.report is not None:
+        # A shard may have no cases.
+        if self.report is not None and self.table.rows:
             labels = self.segmenter.labels
             write_report(self.report, self.table.rows, self.results, labels, overwrite=True)
-        if options.proposals is not None and not any(one.status == "failed" for one in records):
+        failed = any(record.status == "failed" for record in records)
+        if options.proposals is not None and self.cases and not failed:
             if options.skip_existing and options.proposals.exists():
                 display.message(f"{options.proposals} exists and was kept")
             else:

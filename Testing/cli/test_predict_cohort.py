@@ -323,6 +323,14 @@ def test_a_report_of_shards_shows_all_cases_with_pictures(
     assert "add --overwrite" in error_of(capfd, ["report", str(out)])
 
 
+def test_a_shard_without_a_case_has_nothing_to_write(model: str, tmp_path: Path):
+    write_cases(tmp_path / "in", ["a"])
+    options = ["--report", str(tmp_path / "r.html"), "--volumes", str(tmp_path / "v.csv")]
+    options += ["--proposals", str(tmp_path / "p.png")]
+    assert predict(tmp_path, model, "--shard", "2/2", *options) == 0
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.nii.gz"]
+
+
 def test_a_finished_run_gets_its_report_later(
     folder: Path, model: str, capfd: pytest.CaptureFixture[str]
 ):
