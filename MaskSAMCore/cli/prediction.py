@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -56,7 +55,7 @@ SOME_FAILED = 3
 _SHOWN_CASES = 3
 # Failed cases that the summary names; the table of the run has all.
 _NAMED_FAILURES = 10
-# Shards may still be writing files that are younger than this.
+# Other runs, such as shards, may still be writing files that are younger than this.
 _ABANDONED_SECONDS = 600.0
 
 
@@ -285,7 +284,7 @@ class _Prediction:
             client: client of a Dask cluster; None to segment in this process.
             threads: CPU cores of each worker of the cluster, see ``--threads``.
         """
-        options, started = self.options, time.monotonic()
+        options = self.options
         with self.table:
             records = record_left_out(self.left_out, self.table)
             remaining, still_failed = remaining_cases(
@@ -322,7 +321,7 @@ class _Prediction:
         if still_failed:
             display.message(_kept_labelmaps(still_failed))
         existing_count = len(self.cases) - len(remaining) - len(still_failed)
-        self._end(display, records, existing_count, started)
+        self._end(display, records, existing_count)
         return records
 
     def _segmented(
@@ -383,7 +382,6 @@ class _Prediction:
         display: ProgressDisplay,
         records: Sequence[CaseRecord],
         existing: int,
-        started: float,
     ) -> None:
         """Summarize the run, and remove what killed runs have left.
 
@@ -391,7 +389,6 @@ class _Prediction:
             display: display of the shell.
             records: records of the cases that did not exist.
             existing: number of cases that did.
-            started: time at which the run began, see :func:`time.monotonic`.
         """
         if self.table.path is None:
             if existing:
@@ -404,10 +401,9 @@ class _Prediction:
             self.table.path.unlink(missing_ok=True)
         else:
             _summarize(display, records, existing, self.table)
-        # Runs that were killed leave temporary folders, but those of other shards are in use.
-        age = time.monotonic() - started if self.shard is None else _ABANDONED_SECONDS
+        # Runs that were killed leave temporary folders, but those of other runs are in use.
         for folder in {output, *(case.output.parent for case in self.cases)}:
-            remove_abandoned(folder, age)
+            remove_abandoned(folder, _ABANDONED_SECONDS)
 
 
 def _dataset_folders(outputs: Iterable[Path]) -> set[Path]:

@@ -64,6 +64,9 @@ def test_a_killed_run_leaves_complete_outputs_and_is_resumed(folder: Path, model
     assert before >= 2
     assert len(labelmaps(out)) == len(written) >= before
     volumes = folder / "volumes.csv"
+    # Another process may be writing to temporary folders that are younger.
+    for path in (*out.rglob(".masksam-*"), *out.rglob(".masksam-*/*")):
+        os.utime(path, (0, 0))
     assert predict(folder, model, "--skip-existing", "--volumes", str(volumes)) == 0
     rows = rows_of(table)
     assert {name: row["status"] for name, row in rows.items()} == dict.fromkeys(NAMES, "done")
@@ -98,6 +101,19 @@ def test_sigterm_stops_a_run_as_ctrl_c_does(folder: Path, model: str):
     assert not list(temporary.iterdir()) and not list(out.rglob(".masksam-*"))
     # A table of some of the cases would look like that of all.
     assert not (folder / "volumes.csv").exists()
+
+
+def test_files_that_another_process_is_writing_stay(folder: Path, model: str):
+    written, abandoned = (folder / "out" / f".masksam-{name}" for name in ("written", "old"))
+    for path in (written, abandoned):
+        path.mkdir(parents=True)
+        (path / "part.nii.gz").touch()
+    # The other process began before this run and may have to wait for a disk meanwhile.
+    for path, seconds in ((written, 60), (abandoned, 3600)):
+        for one in (path / "part.nii.gz", path):
+            os.utime(one, (time.time() - seconds,) * 2)
+    assert predict(folder, model) == 0
+    assert (written / "part.nii.gz").exists() and not abandoned.exists()
 
 
 def test_shards_are_the_whole_and_become_one_table(folder: Path, model: str):
