@@ -32,6 +32,8 @@ def benchmark(
 
     try:
         k, j, i = (int(part) for part in shape.lower().split("x"))
+        if min(k, j, i) < 1:
+            raise ValueError
     except ValueError as error:
         raise MaskSAMError(f"--shape must look like 36x50x35, not '{shape}'") from error
     segmenter = Segmenter.from_model(model, device=device)

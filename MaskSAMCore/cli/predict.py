@@ -61,8 +61,8 @@ def predict(
         None,
         "--threads",
         min=1,
-        help="CPU cores to use; by default all. With --dask, those of each worker, by default one"
-        " on this computer and elsewhere those it was started with.",
+        help="CPU cores to use, at most all; by default all. With --dask, those of each worker, by"
+        " default one on this computer and elsewhere those it was started with.",
     ),
     tta: TTA | None = typer.Option(
         None,

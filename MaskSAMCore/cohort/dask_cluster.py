@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from MaskSAMCore.cohort.threads import cores
 from MaskSAMCore.errors import MaskSAMError, describe
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class DaskCluster:
         import dask
         from distributed import Client, LocalCluster
 
+        threads = min(threads, cores())
         with (
             tempfile.TemporaryDirectory(
                 prefix="masksam-dask-", ignore_cleanup_errors=True
@@ -106,7 +107,7 @@ class DaskCluster:
         ):
             try:
                 cluster = LocalCluster(
-                    n_workers=self.workers or max(_cores() // threads, 1),
+                    n_workers=self.workers or max(cores() // threads, 1),
                     threads_per_worker=1,
                     processes=True,
                     # Pages about the cluster are not for other computers.
@@ -125,10 +126,3 @@ class DaskCluster:
                 raise MaskSAMError(f"Dask's processes do not start: {describe(error)}") from error
             with cluster, Client(cluster, set_as_default=False) as client:
                 yield client
-
-
-def _cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

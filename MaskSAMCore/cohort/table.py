@@ -375,18 +375,35 @@ class RowVolume:
 
 def volumes_of_row(row: Row) -> dict[str, RowVolume]:
     """Return the volume of each class in a row by its name, and the intracranial volume if the row
-    has it."""
+    has it.
+
+    Raises:
+        MaskSAMError: a cell that must be a number holds something else.
+    """
     found = {}
-    for column, value in row.items():
-        if column.endswith(_VOLUME) and value:
+    for column in row:
+        if column.endswith(_VOLUME) and (ml := _number(row, column)) is not None:
             name = column[: -len(_VOLUME)]
-            confidence, share = (row.get(name + kind) for kind in (_CONFIDENCE, _SHARE))
             found[name] = RowVolume(
-                float(value),
-                float(confidence) if confidence else None,
-                float(share) if share else None,
+                ml, _number(row, name + _CONFIDENCE), _number(row, name + _SHARE)
             )
     return found
+
+
+def _number(row: Row, column: str) -> float | None:
+    """Return the number in a cell; None for an empty cell, and where there is no such column.
+
+    Raises:
+        MaskSAMError: the cell holds something else.
+    """
+    text = row.get(column)
+    try:
+        return float(text) if text else None
+    except ValueError as error:
+        raise MaskSAMError(
+            f"'{text}' in the column '{column}' of the case '{row['case']}' is no number: correct"
+            f" it in {TABLE_NAME}"
+        ) from error
 
 
 def _volumes(row: Row) -> list[StructureVolume]:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
+
 
 def limit_threads(threads: int) -> None:
-    """Use a number of CPU cores for the network and for images."""
+    """Use a number of CPU cores for the network and for images, at most those of :func:`cores`."""
     import SimpleITK as sitk
     import torch
 
-    torch.set_num_threads(threads)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+    # Each thread takes memory: a process with very many of them crashes.
+    count = min(threads, cores())
+    torch.set_num_threads(count)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

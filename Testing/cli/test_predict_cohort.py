@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from MaskSAMCore.cli import main
+from MaskSAMCore.cohort.threads import cores
 from Testing.cli.helpers import error_of
 from Testing.cohort.bad_files import write_bad_files
 from Testing.cohort.helpers import (
@@ -308,13 +309,16 @@ def test_a_bids_dataset_becomes_derivatives(
     assert (out / "dseg.tsv").read_text() == table
 
 
-def test_the_number_of_threads_is_that_of_the_option(folder: Path, model: str):
+@pytest.mark.parametrize("wanted", [2, 3_000_000_000])
+def test_the_number_of_threads_is_that_of_the_option_but_at_most_all_cores(
+    wanted: int, folder: Path, model: str
+):
     before = torch.get_num_threads()
     try:
         image = folder / "in" / f"{NAMES[0]}.nii.gz"
         arguments = ["predict", str(image), "-o", str(folder / "o.nii.gz"), "-m", model]
-        assert main([*arguments, "--threads", "2"]) == 0
-        assert torch.get_num_threads() == 2
+        assert main([*arguments, "--threads", str(wanted)]) == 0
+        assert torch.get_num_threads() == min(wanted, cores())
     finally:
         torch.set_num_threads(before)
 

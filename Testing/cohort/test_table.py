@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,17 @@ def test_volumes_of_earlier_runs_are_those_of_the_file(tmp_path: Path):
         ("right eye", 0.75, 6.0),
     ]
     assert rows[0].asymmetry == pytest.approx(200 * 0.25 / 12.25)
+
+
+@pytest.mark.parametrize("column", ["left eye (ml)", "left eye (confidence)"])
+def test_a_cell_that_is_no_number_is_named(column: str, tmp_path: Path):
+    path = tmp_path / "cases.csv"
+    with CaseTable(path, CLASSES, cases=["a"]) as table:
+        table.add(record("a", volumes=(LEFT,)))
+    value = "6.250000" if "ml" in column else "0.5000"
+    path.write_text(path.read_text().replace(value, '"6,25"'))
+    with pytest.raises(MaskSAMError, match=rf"'6,25' in .*{re.escape(column)}.* of the case 'a'"):
+        CaseTable(path, CLASSES, cases=["a"]).volumes()
 
 
 @pytest.mark.parametrize("content", [b"precious", b"case,status\n1,2\n", b"\xff\xfe\x00\n"])
