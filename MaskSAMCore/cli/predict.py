@@ -69,8 +69,10 @@ def predict(
         help="mirror: average mirrored passes (slower). By default as the model was exported: none,"
         " or mirror after a training by its paper's recipe.",
     ),
-    image_format: Format = typer.Option(
-        OUTPUT_FORMATS[0], "--format", help="File format of results in a folder."
+    image_format: Format | None = typer.Option(
+        None,
+        "--format",
+        help=f"File format of results in a folder; by default {OUTPUT_FORMATS[0]}.",
     ),
     probabilities: bool = typer.Option(
         False, "--probabilities", help="Also write the probability of every class."
@@ -138,7 +140,7 @@ def predict(
         device=device,
         threads=threads,
         tta=None if tta is None else tta.value,
-        image_format=image_format.value,
+        image_format=None if image_format is None else image_format.value,
         probabilities=probabilities,
         volumes=volumes,
         report=report,

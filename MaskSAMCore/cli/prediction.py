@@ -22,7 +22,7 @@ from MaskSAMCore.cohort.bids import (
 )
 from MaskSAMCore.cohort.case import Case, LeftOut
 from MaskSAMCore.cohort.case_run import CaseSettings
-from MaskSAMCore.cohort.cases import FoundCases, find_cases
+from MaskSAMCore.cohort.cases import OUTPUT_FORMATS, FoundCases, find_cases
 from MaskSAMCore.cohort.dask_cluster import DaskCluster
 from MaskSAMCore.cohort.dask_run import DaskRun
 from MaskSAMCore.cohort.dask_worker import WorkerSettings
@@ -72,7 +72,7 @@ class PredictOptions:
     device: str
     threads: int | None
     tta: str | None
-    image_format: str
+    image_format: str | None
     probabilities: bool
     volumes: Path | None
     report: Path | None
@@ -200,9 +200,11 @@ class _Prediction:
             options.inputs,
             output,
             segmenter.channels,
-            options.image_format,
+            options.image_format or OUTPUT_FORMATS[0],
             options.bids_suffixes,
         )
+        if found.cases[0].output == output:
+            _check_format(output, options.image_format)
         if options.proposals is not None and len(found.cases) != 1:
             raise MaskSAMError(f"--proposals draws one input, but {len(found.cases)} are given")
         goes_on = bool(found.folders) if options.keep_going is None else options.keep_going
@@ -480,6 +482,21 @@ def _needs_boxes(model: str) -> bool:
     from MaskSAMCore.models import catalog
 
     return any(entry.needs_boxes for entry in catalog() if entry.name == model)
+
+
+def _check_format(output: Path, image_format: str | None) -> None:
+    """Check that an output file has the format of the option, if that is given.
+
+    Raises:
+        MaskSAMError: the file's name ends in another format.
+    """
+    name = output.name.lower()
+    formats = [one for one in OUTPUT_FORMATS if name.endswith(f".{one}")]
+    if image_format is not None and image_format != max(formats, key=len, default=""):
+        raise MaskSAMError(
+            f"--format {image_format} is for results in a folder, but {output} is a file of another"
+            " format: leave the option out, or give a folder"
+        )
 
 
 def _check_dicom(cases: Sequence[Case], segmenter: Segmenter, report: bool) -> None:

@@ -163,7 +163,8 @@ def find_pairs(
             all predictions.
 
     Raises:
-        MaskSAMError: a file or folder does not exist, or a prediction has no reference.
+        MaskSAMError: a file or folder does not exist, a prediction has no reference, or cases are
+            to be taken from a file.
     """
     for path in (predictions, references):
         if not path.exists():
@@ -171,6 +172,8 @@ def find_pairs(
     if predictions.is_dir() != references.is_dir():
         raise MaskSAMError("give two labelmap files or two folders of them, not one of each")
     if not predictions.is_dir():
+        if cases is not None:
+            raise MaskSAMError("a split chooses from folders: give two folders, or leave it out")
         return [(predictions, references)]
     predicted, known = _in_both(predictions, references)
     if cases is not None:

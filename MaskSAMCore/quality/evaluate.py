@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.inference.quality import rate
 from MaskSAMCore.io.files import atomic_file
 from MaskSAMCore.models.expected_dice import DiceEstimator
@@ -91,8 +92,16 @@ def measure(
         estimator: the estimator.
         samples: results that it was not fitted on.
         class_names: names of the classes 1 to K.
+
+    Raises:
+        MaskSAMError: no sample has a class with an expected and a true Dice.
     """
     rows = RatedSamples.of(estimator, samples)
+    if not len(rows.true):
+        raise MaskSAMError(
+            f"none of {len(samples)} result(s) has a class with an expected and a true Dice: take"
+            " more results, or cases that have the classes of the model"
+        )
     correlations = {}
     for index, name in enumerate(class_names):
         chosen = rows.class_index == index

@@ -70,6 +70,16 @@ def test_an_existing_output_is_kept_without_overwrite(
     assert read_volume(target).shape == (8, 18, 22)
 
 
+def test_a_format_that_the_output_file_does_not_have_is_refused(
+    image: Path, model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    arguments = ["predict", str(image), "-m", model, "--format"]
+    for name, wanted in (("o.nii.gz", "seg.nrrd"), ("o.seg.nrrd", "nrrd"), ("o.nii", "nii.gz")):
+        error = error_of(capfd, [*arguments, wanted, "-o", str(tmp_path / name)])
+        assert f"--format {wanted} is for results in a folder" in error
+    assert main([*arguments, "seg.nrrd", "-o", str(tmp_path / "o.seg.nrrd")]) == 0
+
+
 def test_nothing_is_found_outside_the_roi(image: Path, model: str, tmp_path: Path):
     volume = read_volume(image)
     centre = (volume.ijk_to_ras @ np.array([10.5, 8.5, 3.5, 1]))[:3]

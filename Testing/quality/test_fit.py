@@ -61,6 +61,13 @@ def test_the_bound_holds_on_cases_that_are_unlike_those_of_the_fit():
     assert measure(estimator, samples_of_unlike_cases(100), ("one", "two")).coverage > 0.8
 
 
+def test_results_without_a_class_to_measure_are_refused(estimator):
+    unknown = [replace(one, dice=np.full(2, np.nan)) for one in samples_of_known_dice(3)]
+    for samples in (unknown, []):
+        with pytest.raises(MaskSAMError, match="an expected and a true Dice"):
+            measure(estimator, samples, ("one", "two"))
+
+
 def test_failed_results_that_look_good_are_counted_as_not_told(estimator):
     bad = [replace(one, dice=0.2 * one.dice) for one in samples_of_known_dice(600, seed=4)]
     looks_good = [one for one in bad if one.features.classes[:, 0].min() > 0.85]
