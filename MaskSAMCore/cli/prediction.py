@@ -305,7 +305,14 @@ class _Prediction:
                 watcher = _DisplayWatcher(display, self.goes_on)
                 for record in records:
                     watcher.left_out(record)
-                records += self._segmented(remaining, warm_model, client, threads, watcher)
+                try:
+                    records += self._segmented(remaining, warm_model, client, threads, watcher)
+                except Exception:
+                    # The error says that cases are missing. A run that is stopped writes no table,
+                    # which would look complete.
+                    if self.volumes is not None and (volumes := self._known_volumes()):
+                        write_volume_table(self.volumes, volumes)
+                    raise
         if self.volumes is not None:
             others = {*(case.name for case in remaining), *(one.case for one in still_failed)}
             existing = [case.name for case in self.cases if case.name not in others]
@@ -357,19 +364,24 @@ class _Prediction:
             existing: names of the cases that were skipped.
             display: display of the shell.
         """
-        failed = {name for name, row in self.table.rows.items() if row["status"] == "failed"}
-        kept = {name: rows for name, rows in self.measured.items() if name not in failed}
-        volumes = {**kept, **self.table.volumes()}
+        volumes = self._known_volumes()
         if not volumes:
             display.message(f"{path} was not written: no case was segmented")
             return
-        write_volume_table(path, dict(sorted(volumes.items())))
+        write_volume_table(path, volumes)
         unknown = [name for name in existing if visible(name) not in volumes]
         if unknown:
             display.message(
                 f"{path} lacks {len(unknown)} skipped case(s), whose volumes no {TABLE_NAME} has"
                 f" ({first_names(unknown)}): segment them again with --overwrite"
             )
+
+    def _known_volumes(self) -> dict[str, Sequence[StructureVolume]]:
+        """Return the volumes by case that the table of cases has, and those of the table of volumes
+        that existed, but for failed cases."""
+        failed = {name for name, row in self.table.rows.items() if row["status"] == "failed"}
+        kept = {name: rows for name, rows in self.measured.items() if name not in failed}
+        return dict(sorted({**kept, **self.table.volumes()}.items()))
 
     def _draw_proposals(self, path: Path) -> None:
         from MaskSAMCore.io import read_volume
