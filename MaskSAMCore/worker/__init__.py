@@ -3,3 +3,6 @@
 Run it as ``python -m MaskSAMCore.worker``. `protocol` holds the messages;
 `MaskSAMSlicerLib.worker.client` is the other end of the pipe.
 """
+
+# Environment variable with the folder of packages that come before all others.
+PACKAGES_VARIABLE = "MASKSAM_PACKAGES"

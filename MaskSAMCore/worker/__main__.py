@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
+from MaskSAMCore.worker import PACKAGES_VARIABLE
+
+# PythonSlicer, a launcher, puts Slicer's packages in front of PYTHONPATH, so that a folder there
+# would come after them. Processes that this one spawns receive its sys.path.
+if os.environ.get(PACKAGES_VARIABLE):
+    sys.path.insert(0, os.environ[PACKAGES_VARIABLE])
+
 from MaskSAMCore.worker.server import main
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MaskSAMCore.callbacks import ProgressCallback
+from MaskSAMCore.worker import PACKAGES_VARIABLE
 from MaskSAMSlicerLib import installer
 from MaskSAMSlicerLib.core_path import core_folder, worker_python
 from MaskSAMSlicerLib.dicom_export import export_request
@@ -40,12 +40,10 @@ def new_client(on_log: LogCallback, **options: Any) -> WorkerClient:
         on_log: receives lines for the log.
         options: see :class:`WorkerClient`.
     """
-    # The worker's own packages come before Slicer's.
-    paths = [str(installer.worker_folder()), os.environ.get("PYTHONPATH", "")]
     return WorkerClient(
         python=worker_python(),
         core_folder=core_folder(),
-        environment={"PYTHONPATH": os.pathsep.join(path for path in paths if path)},
+        environment={PACKAGES_VARIABLE: str(installer.worker_folder())},
         on_log=on_log,
         **options,
     )

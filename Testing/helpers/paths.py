@@ -1,6 +1,7 @@
 """Folders and commands that tests and benchmarks use."""
 
 import sys
+import sysconfig
 from pathlib import Path
 
 # Root folder of the repository.
@@ -10,4 +11,5 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 # Command that starts a worker with models whose results are known.
 KNOWN_WORKER = (sys.executable, str(ROOT / "Testing" / "helpers" / "known_worker.py"))
 # Beginning of a command that runs under a launcher, as the worker does in Slicer.
-LAUNCHER = (sys.executable, "-I", "-S", str(ROOT / "Testing" / "host" / "launcher.py"))
+LAUNCHER_SCRIPT = ROOT / "Testing" / "host" / "launcher.py"
+LAUNCHER = (sys.executable, "-I", "-S", str(LAUNCHER_SCRIPT), sysconfig.get_path("purelib"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 import types
 from pathlib import Path
 
@@ -16,7 +19,9 @@ from MaskSAMCore.terminology import terminology_entry, terminology_of
 from Testing import host
 from Testing.helpers.dicom import write_slices
 from Testing.helpers.dicom_segmentations import HIPPOCAMPUS, LEFT, RIGHT, STRUCTURE, placed_labelmap
+from Testing.helpers.paths import LAUNCHER_SCRIPT
 from Testing.helpers.threshold_model import two_blobs
+from Testing.helpers.time_limits import LONG
 from Testing.panel.helpers import blobs_volume, segmentations
 from Testing.slicer.helpers import GRIDS, segment_voxels, write_dicom_series
 
@@ -235,6 +240,43 @@ def test_a_failed_installation_is_explained(user, scene, tmp_path: Path, monkeyp
     user.click(user.ui.dicomButton)
     user.click(user.ui.installButton)
     assert "no network" in host.messages.texts("error")[-1]
+
+
+def test_the_workers_own_packages_come_before_those_that_slicers_launcher_adds(
+    user, scene, tmp_path: Path, monkeypatch
+):
+    from MaskSAMSlicerLib import installer
+    from MaskSAMSlicerLib.dicom_export import export_request
+    from MaskSAMSlicerLib.logic import new_client
+    from MaskSAMSlicerLib.worker.client import WorkerError
+
+    user.segment(series_volume(tmp_path / "in"))
+    (node,) = segmentations(scene)
+    set_codes(node)
+    slicers = tmp_path / "of slicer"
+    slicers.mkdir()
+    (slicers / "pydicom.py").write_text("raise ImportError('pydicom of Slicer')")
+    own = tmp_path / "of the worker"
+    own.mkdir()
+    launcher = tmp_path / "bin" / "PythonSlicer"
+    launcher.parent.mkdir()
+    command = [sys.executable, "-I", "-S", str(LAUNCHER_SCRIPT), str(slicers), sys.executable]
+    launcher.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    launcher.chmod(0o755)
+    monkeypatch.setenv("PATH", str(launcher.parent), prepend=os.pathsep)
+    monkeypatch.setattr(installer, "worker_folder", lambda: own)
+    client = new_client(print, hang_seconds=LONG)
+    target = tmp_path / "seg.dcm"
+    try:
+        request = export_request(node, target, False, tmp_path / "in")
+        with pytest.raises(WorkerError, match="pydicom"):
+            client.wait(client.export_dicom(request))
+        client.close()  # as after an installation
+        (own / "pydicom").symlink_to(Path(pydicom.__file__).parent)
+        client.wait(client.export_dicom(request))
+    finally:
+        client.close()
+    assert pydicom.dcmread(target).Modality == "SEG"
 
 
 @pytest.mark.parametrize("description", sorted(resources().glob("Models/*/masksam.json")))
