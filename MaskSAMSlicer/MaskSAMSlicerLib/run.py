@@ -23,7 +23,13 @@ from MaskSAMSlicerLib.mrml.box_nodes import class_of
 from MaskSAMSlicerLib.mrml.box_set import BoxSet
 from MaskSAMSlicerLib.mrml.channels import check_channels
 from MaskSAMSlicerLib.mrml.painted import with_painted_voxels
-from MaskSAMSlicerLib.mrml.run_record import Edges, SegmentationRecord, checksum, volumes_of
+from MaskSAMSlicerLib.mrml.run_record import (
+    Edges,
+    SegmentationRecord,
+    checksum,
+    refers_to,
+    volumes_of,
+)
 from MaskSAMSlicerLib.mrml.segments import (
     ClassVoxels,
     FoundClass,
@@ -317,6 +323,7 @@ class Run:
         self._record.segment_ids = dict(zip(names, ids, strict=True))
         self._record.proposals = _proposals(result.instances)
         self._record.written = {item.label.name: _checksum(labelmap, item) for item in found}
+        self._record.follow(SegmentationRecord.load(node), refers_to(node, volume_node))
         self._record.save(node, request.volumes)
         BoxSet(request.model, volume_node, node).renew()
         return _outcome(node, found, ids, names, undo, result, volume)

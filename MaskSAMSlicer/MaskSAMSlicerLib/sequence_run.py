@@ -9,7 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MaskSAMCore.geometry import Box, Volume
-from MaskSAMSlicerLib.mrml.run_record import refer_to_volumes
+from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, refer_to_volumes, refers_to
 from MaskSAMSlicerLib.mrml.segments import (
     fill_segments,
     image_to_segmentation,
@@ -50,6 +50,7 @@ class SequenceRun(Run):
         self._began = 0.0
         self._results: list[FrameResult] = []
         self._history: SequenceHistory | None = None
+        self._same_volume = False
         self._last: tuple[SegmentedVolume, Volume] | None = None
 
     def start(self, client: WorkerClient) -> None:
@@ -126,6 +127,7 @@ class SequenceRun(Run):
         sequence = self._frames.segmentations_of(node)
         if self._history is None:
             self._history = SequenceHistory(node, sequence)
+            self._same_volume = refers_to(node, request.volumes[0])
             refer_to_volumes(node, request.volumes)
         value = self._frames.values[self._frame]
         stored = segmentation_of_frame(sequence, value, node)
@@ -140,6 +142,7 @@ class SequenceRun(Run):
         )
         names = [item.label.name for item in found]
         self._record.segment_ids = dict(zip(names, ids, strict=True))
+        self._record.follow(SegmentationRecord.load(stored), self._same_volume)
         # The shown segmentation takes the record over from its frame, but no references.
         self._record.save(stored)
         self._history.set(value, stored)

@@ -23,7 +23,7 @@ from Testing.helpers.paths import LAUNCHER_SCRIPT
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.time_limits import LONG
 from Testing.panel.helpers import blobs_volume, segmentations
-from Testing.slicer.helpers import GRIDS, segment_voxels, write_dicom_series
+from Testing.slicer.helpers import GRIDS, add_roi, segment_voxels, write_dicom_series
 
 SIDES = {"Anterior": LEFT, "Posterior": RIGHT}
 
@@ -156,6 +156,31 @@ def test_edited_and_added_segments_are_exported_as_they_are_and_named_semiautoma
     segments = pydicom.dcmread(target).SegmentSequence
     assert [s.SegmentLabel for s in segments] == ["Hippocampus", "Posterior", "Lesion"]
     assert {s.SegmentAlgorithmType for s in segments} == {"SEMIAUTOMATIC"}
+
+
+@pytest.mark.parametrize("kind", ["automatic", "changed", "from boxes"])
+def test_segments_of_an_earlier_run_are_semiautomatic_only_with_boxes_or_edits(
+    user, scene, tmp_path: Path, kind: str
+):
+    import slicer
+
+    volume = series_volume(tmp_path / "in")
+    user.segment(volume)
+    (node,) = segmentations(scene)
+    logic = user.widget.logic
+    if kind == "from boxes":
+        box = add_roi((2, 2, 2), (9, 9, 9), GRIDS["oblique"], "Anterior")
+        logic.update(node, boxNodes=[box])
+    logic.segment(volume, model="threshold", segmentationNode=node, rule="add")
+    if kind == "changed":
+        voxels = np.ones(two_blobs().shape, np.uint8)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, "Anterior", volume)
+    set_codes(node)
+    target = tmp_path / "seg.dcm"
+    logic.exportDicom(node, target, folder=tmp_path / "in")
+    segments = pydicom.dcmread(target).SegmentSequence
+    expected = "AUTOMATIC" if kind == "automatic" else "SEMIAUTOMATIC"
+    assert {s.SegmentAlgorithmType for s in segments} == {expected}
 
 
 def test_a_transform_of_the_volume_does_not_move_the_segmentation_in_the_series(

@@ -139,6 +139,69 @@ def test_classes_of_an_unknown_checksum_do_not_count_as_corrected(known):
     assert not is_corrected(node)
 
 
+def states_of(node, volume) -> dict[str, str]:
+    from MaskSAMSlicerLib.mrml.corrections import class_states
+
+    return {one.name: one.state for one in class_states(node, volume, LABELS)}
+
+
+def paint(node, name: str, volume) -> None:
+    """Paint a block of voxels into a segment."""
+    import slicer
+
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(name)
+    voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume)
+    voxels[block((0, 0, 0), (2, 3, 4))] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, segment_id, volume)
+
+
+def test_segments_of_earlier_runs_are_corrected_only_if_the_user_has_changed_them(known):
+    from MaskSAMSlicerLib.mrml.corrections import is_corrected
+
+    volume = add_volume(two_blobs(), GRIDS["oblique"])
+    node = known.segment(volume, model="threshold")
+    for runs in (2, 3):
+        known.segment(volume, model="threshold", segmentationNode=node, rule="add")
+        states = states_of(node, volume)
+        assert len(states) == 2 * runs and set(states.values()) == {"unchanged"}
+        assert not is_corrected(node)
+    undo = known.run.outcome.undo
+    for step in (undo.undo, undo.redo):
+        step()
+        assert set(states_of(node, volume).values()) == {"unchanged"}
+    paint(node, "Anterior", volume)
+    expected = dict.fromkeys(states, "unchanged") | {"Anterior": "changed"}
+    assert states_of(node, volume) == expected
+    assert is_corrected(node)
+    # What was painted counts after another run, too, unless that run writes the segment.
+    known.segment(volume, model="threshold", segmentationNode=node, rule="add")
+    assert states_of(node, volume) == {
+        **expected, "Anterior 4": "unchanged", "Posterior 4": "unchanged"
+    }  # fmt: skip
+    known.segment(volume, model="threshold", segmentationNode=node)
+    assert set(states_of(node, volume).values()) == {"unchanged"}
+    known.run.outcome.undo.undo()
+    assert {name for name, state in states_of(node, volume).items() if state == "changed"} == {
+        "Anterior"
+    }
+
+
+def test_segments_of_another_models_run_on_the_volume_are_not_corrected_after_an_undo(known):
+    volume = add_volume(two_blobs(), GRIDS["LPS"])
+    node = known.segment(volume, model="threshold")
+    known.segment(volume, model="rated", segmentationNode=node, rule="add")
+    known.run.outcome.undo.undo()
+    assert states_of(node, volume) == {"Anterior": "unchanged", "Posterior": "unchanged"}
+
+
+def test_segments_of_a_run_on_another_volume_are_not_corrected(known):
+    other = add_volume(two_blobs(), GRIDS["axis-aligned"])
+    volume = add_volume(two_blobs(), GRIDS["oblique"])
+    node = known.segment(other, model="threshold")
+    known.segment(volume, model="threshold", segmentationNode=node, rule="add")
+    assert set(states_of(node, volume).values()) == {"unchanged"}
+
+
 @pytest.mark.parametrize(
     ("case", "message"),
     [

@@ -91,6 +91,17 @@ def test_each_frame_keeps_the_record_of_its_run(known, scene, tmp_path, shown):
     check(*map(slicer.util.getNode, names))
 
 
+def test_segments_of_an_earlier_run_on_the_frames_are_not_corrected(known):
+    from MaskSAMSlicerLib.mrml.corrections import class_states
+
+    browser, volume = add_sequence(frames(), OBLIQUE)
+    node = known.segment(volume, model="threshold", allFrames=True)
+    known.segment(volume, model="threshold", allFrames=True, segmentationNode=node, rule="add")
+    show_frame(browser, 0)
+    states = [one.state for one in class_states(node, volume, ())]
+    assert states == ["unchanged"] * 4
+
+
 def test_the_sequence_is_saved_with_the_scene(known, scene, tmp_path):
     import slicer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -111,23 +111,15 @@ def class_states(
     record = SegmentationRecord.load(node)
     made = {} if record is None else {one: name for name, one in record.segment_ids.items()}
     ids = list(segmentation.GetSegmentIDs())
-    sums: dict[int, int] = {}
-    # Segments that the user has added may overlap those of the model, which they do not change.
-    written = [(one, value) for value, one in enumerate(ids, 1) if one in made]
-    if record is not None and record.written and written:
-        sums = checksums(labelmap_of(node, volume_node, written))
+    same: dict[str, bool] = {}
+    for run in [] if record is None else record.written_by_run:
+        same = {**_unchanged(node, volume_node, run), **same}
     states = []
-    for value, segment_id in enumerate(ids, 1):
+    for segment_id in ids:
         segment = segmentation.GetSegment(segment_id)
-        if segment_id not in made:
-            state = ADDED
-        elif not record.written or record.written.get(made[segment_id], 0) in (
-            sums.get(value, 0),
-            UNKNOWN_CHECKSUM,
-        ):
-            state = UNCHANGED
-        else:
-            state = CHANGED
+        state = ADDED
+        if segment_id in same:
+            state = UNCHANGED if same[segment_id] else CHANGED
         states.append(ClassState(segment.GetName(), tuple(segment.GetColor()), state))
     present = {one.name.casefold() for one in states}
     # A class whose segment an undo took away has the checksum of no voxels.
@@ -138,6 +130,29 @@ def class_states(
         if name.casefold() not in present:
             states.append(ClassState(name, color, REMOVED if name in lost else ABSENT))
     return states
+
+
+def _unchanged(
+    node: vtkMRMLSegmentationNode, volume_node: vtkMRMLScalarVolumeNode, written: Mapping[str, int]
+) -> dict[str, bool]:
+    """Return whether the segments of a run have the voxels that it wrote, by segment ID.
+
+    Segments of other runs, and those that the user has added, may overlap them.
+
+    Args:
+        node: the segmentation.
+        volume_node: the volume that it belongs to.
+        written: checksum of the voxels last written, by segment ID.
+
+    Raises:
+        ValueError: the segments cannot be put on the volume's grid.
+    """
+    present = [one for one in node.GetSegmentation().GetSegmentIDs() if one in written]
+    known = [one for one in present if written[one] != UNKNOWN_CHECKSUM]
+    values = [(one, value) for value, one in enumerate(known, 1)]
+    sums = checksums(labelmap_of(node, volume_node, values)) if values else {}
+    same = {one: written[one] == sums.get(value, 0) for one, value in values}
+    return {one: same.get(one, True) for one in present}
 
 
 def corrected_case(nodes: CorrectedNodes, labels: Sequence[Label]) -> CorrectedCase:

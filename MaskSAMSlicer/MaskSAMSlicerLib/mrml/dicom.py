@@ -12,7 +12,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from MaskSAMCore.labels import Label
-from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, checksums
+from MaskSAMSlicerLib.mrml.corrections import CORRECTED, class_states
+from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord
 from MaskSAMSlicerLib.mrml.segments import described, labelmap_of
 
 if TYPE_CHECKING:
@@ -96,12 +97,7 @@ def exported_segments(
     values = {label.value for label in exported.values()}
     lost = [label for label in labels if label.value not in values and label.terminology]
     labelmap = labelmap_of(node, volume_node, [(i, exported[i].value) for i in segment_ids])
-    added = len(exported) > len([i for i in segment_ids if i in classes])
-    corrected = added or bool(record.edited) or _changed(labelmap, labels, record)
+    prompted = bool(record.edited) or record.earlier_edited
+    states = class_states(node, volume_node, labels)
+    corrected = prompted or any(one.state in CORRECTED for one in states)
     return ExportedSegments(labelmap, (*exported.values(), *lost), corrected)
-
-
-def _changed(labelmap: np.ndarray, labels: Sequence[Label], record: SegmentationRecord) -> bool:
-    """Return whether voxels of a class differ from those that runs have written."""
-    sums = checksums(labelmap)
-    return any(record.written.get(one.name, 0) != sums.get(one.value, 0) for one in labels)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _ATTRIBUTE = "MaskSAM.Run"
 _VOLUME = "MaskSAM.Volume"
-# Scenes of earlier versions hold this checksum for all classes after an undo or redo.
+# Checksum of a segment whose voxels cannot be compared: one of a run on another volume, and in
+# scenes of earlier versions one that an undo or redo has restored.
 UNKNOWN_CHECKSUM = -1
 
 Edges = tuple[list[float], list[float]]
@@ -42,6 +43,9 @@ class SegmentationRecord:
         edited: classes whose voxels come from the user's boxes.
         overwrote: whether these classes were allowed to take voxels from others.
         resample: whether channels were resampled to the grid of the first one.
+        earlier: checksums of the voxels last written, by segment ID, of the segments that earlier
+            runs have made; one dictionary for each run, the latest first.
+        earlier_edited: whether some of these have voxels from the user's boxes.
     """
 
     model: str
@@ -54,6 +58,33 @@ class SegmentationRecord:
     edited: list[str] = field(default_factory=list)
     overwrote: bool = False
     resample: bool = False
+    earlier: list[dict[str, int]] = field(default_factory=list)
+    earlier_edited: bool = False
+
+    @property
+    def written_by_run(self) -> list[dict[str, int]]:
+        """Checksums of the voxels last written, by segment ID, of this run and the earlier ones."""
+        default = 0 if self.written else UNKNOWN_CHECKSUM
+        own = {one: self.written.get(name, default) for name, one in self.segment_ids.items()}
+        return [own, *self.earlier]
+
+    def follow(self, before: SegmentationRecord | None, same_volume: bool) -> None:
+        """Take over the segments of earlier runs that this run has not written.
+
+        Args:
+            before: record of the run before; None if there is none.
+            same_volume: whether that run was on the same volume; checksums of another one do not
+                count.
+        """
+        own = set(self.segment_ids.values())
+        runs = [] if before is None else before.written_by_run
+        kept = [
+            {one: total if same_volume else UNKNOWN_CHECKSUM for one, total in run.items()}
+            for run in ({one: run[one] for one in run if one not in own} for run in runs)
+        ]
+        self.earlier = [run for run in kept if run]
+        edited = before is not None and (bool(before.edited) or before.earlier_edited)
+        self.earlier_edited = edited and bool(self.earlier)
 
     def save(
         self,
@@ -101,6 +132,11 @@ def refer_to_volumes(
     node.RemoveNodeReferenceIDs(_VOLUME)
     for volume in volumes:
         node.AddNodeReferenceID(_VOLUME, volume.GetID())
+
+
+def refers_to(node: vtkMRMLSegmentationNode, volume: vtkMRMLScalarVolumeNode) -> bool:
+    """Return whether a segmentation was made from a volume, as its first channel."""
+    return node.GetNthNodeReferenceID(_VOLUME, 0) == volume.GetID()
 
 
 def volumes_of(node: vtkMRMLSegmentationNode) -> list[vtkMRMLScalarVolumeNode]:
@@ -181,10 +217,12 @@ class RecordState:
         kind, other = ((one.model, one.roi) for one in (record, before))
         if kind == other and now.volume_ids == self.volume_ids:
             record.segment_ids, record.written = before.segment_ids, before.written
+            record.earlier, record.earlier_edited = before.earlier, before.earlier_edited
         else:
             kept = {*record.segment_ids.items()} & {*before.segment_ids.items()}
             record.written = dict.fromkeys(record.segment_ids, 0)
             record.written.update({name: before.written.get(name, 0) for name, _id in kept})
+            record.follow(before, now.volume_ids == self.volume_ids)
         record.edited, record.overwrote = before.edited, before.overwrote
         record.save(node)
 
