@@ -126,6 +126,32 @@ def test_a_channel_on_another_grid_is_resampled_once_the_user_agrees(user, scene
     assert len(host.messages.texts("question")) == 1  # the user is asked once
 
 
+@pytest.mark.parametrize("change", ["another scene", "another grid"])
+def test_the_user_is_asked_again_for(user, scene, first, change: str):
+    import slicer
+
+    second = finer()
+    choose(user, first, second)
+    host.messages.answers.append(True)
+    user.click(user.ui.segmentButton)
+    user.wait()
+    if change == "another scene":
+        ids = first.GetID(), second.GetID()
+        scene.Clear(0)
+        first, second = add_volume(one_class(), OBLIQUE, "T1"), finer()
+        assert ids == (first.GetID(), second.GetID())
+        choose(user, first, second)
+    else:
+        first.SetOrigin(*np.add(first.GetOrigin(), 5))
+        slicer.app.processEvents()
+        user.widget.panel.update()
+    assert "'FLAIR' must be resampled" in user.ui.warningLabel.text
+    host.messages.answers.append(False)
+    user.click(user.ui.segmentButton)
+    assert not user.busy
+    assert len(host.messages.texts("question")) == 2
+
+
 def test_nothing_is_segmented_if_the_user_does_not_agree(user, scene, first):
     choose(user, first, finer())
     host.messages.answers.append(False)

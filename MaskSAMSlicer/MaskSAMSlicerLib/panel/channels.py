@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Role of the parameter node's reference to the volume of a channel, followed by its number.
 _ROLE = "channelVolume"
+# ID of a volume, its shape, and the bytes of its IJK-to-RAS matrix.
+_Grid = tuple[str, tuple[int, ...], bytes]
 
 
 class ChannelsView:
@@ -38,7 +40,11 @@ class ChannelsView:
         self._ui = ui
         self._model: ModelInfo | None = None
         self._rows: list[tuple[Any, Any]] = []
-        self._agreed: set[tuple[str, ...]] = set()
+        self._agreed: set[tuple[_Grid, ...]] = set()
+
+    def clear(self) -> None:
+        """Forget which volumes the user has agreed to resample: the next scene uses IDs again."""
+        self._agreed.clear()
 
     def refresh(self, model: ModelInfo | None) -> None:
         """Show a selector for each channel of a model."""
@@ -90,7 +96,7 @@ class ChannelsView:
             for name in sorted(twice)
         ]
         others = on_other_grids(volumes)
-        if others and self._key not in self._agreed:
+        if others and self._key(volumes) not in self._agreed:
             doubts.append(not_on_one_grid(volumes[0], others))
         return doubts
 
@@ -104,7 +110,7 @@ class ChannelsView:
         others = on_other_grids(volumes)
         if not others:
             return False
-        if self._key not in self._agreed:
+        if self._key(volumes) not in self._agreed:
             reason = not_on_one_grid(volumes[0], others)
             question = _(
                 "{reason}\n\nResample for the model? The volumes in the scene stay as they are."
@@ -112,16 +118,19 @@ class ChannelsView:
             ).format(reason=reason)
             if not slicer.util.confirmYesNoDisplay(question, windowTitle=_("MaskSAM")):
                 raise ValueError(reason)
-            self._agreed.add(self._key)
+            self._agreed.add(self._key(volumes))
         return True
 
     @property
     def _names(self) -> tuple[str, ...]:
         return ("",) if self._model is None else self._model.channels
 
-    @property
-    def _key(self) -> tuple[str, ...]:
-        return tuple(node.GetID() for node in self.volumes)
+    def _key(self, volumes: list[Volume]) -> tuple[_Grid, ...]:
+        """Return the volumes and their grids, for which an agreement holds."""
+        return tuple(
+            (node.GetID(), volume.shape, volume.ijk_to_ras.tobytes())
+            for node, volume in zip(self.volumes, volumes, strict=True)
+        )
 
     def _node(self, number: int) -> vtkMRMLScalarVolumeNode | None:
         if self.parameters is None:

@@ -161,6 +161,7 @@ class Panel:
         """Cancel the run and drop its nodes before the scene closes."""
         self._results.clear()
         self._learning.clear()
+        self._channels.clear()
         if self._logic.busy:
             self._task.cancel()
         self._logic.forget()
