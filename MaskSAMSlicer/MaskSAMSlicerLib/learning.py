@@ -182,7 +182,7 @@ class Learning:
                 channels=[name for name in request.model.channels if name],
                 on_progress=self._callbacks.on_progress,
                 on_done=self._on_kept,
-                on_error=self._fail,
+                on_error=self.fail,
             )
         else:
             self._learn()
@@ -196,7 +196,7 @@ class Learning:
             self._params,
             on_progress=self._callbacks.on_progress,
             on_done=self._finish,
-            on_error=self._fail,
+            on_error=self.fail,
             on_validation=self._on_validation,
         )
 
@@ -210,7 +210,8 @@ class Learning:
             choose_corrections_folder(self.request.name, self.request.folder)
         self._callbacks.on_done(result)
 
-    def _fail(self, error: WorkerError) -> None:
+    def fail(self, error: WorkerError) -> None:
+        """End the learning with an error, and report it to the caller."""
         if error.kind == "crashed":
             # The worker's own message gives advice for segmenting.
             text = _(
@@ -282,6 +283,10 @@ class LearningLogic:
         """Handle the worker's messages without waiting for more."""
         if self._client is not None:
             self._client.poll()
+        if self.learning is not None and self.busy and not self.needs_polling:
+            # A job leaves the client before its callback is called: the callback raised an error.
+            text = _("it ended after an error inside MaskSAM; the log of Slicer has it")
+            self.learning.fail(WorkerError("internal", text))
 
     def cancel(self) -> None:
         """Stop learning; what was learnt so far is kept for the next time."""

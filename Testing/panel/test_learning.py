@@ -204,6 +204,29 @@ def test_segments_changed_meanwhile_are_ticked_and_choices_of_the_user_stay(lear
     learner.user.wait(lambda: learner.shown == {}, "the removal of the row")
 
 
+def test_an_error_inside_the_panel_ends_the_learning_and_the_next_one_works(learner, monkeypatch):
+    from MaskSAMSlicerLib.panel.learning import LearningView
+
+    def fail(_self, _count):
+        raise RuntimeError("a fault of the panel")
+
+    corrected(learner.user, "head")
+    learner.open()
+    with monkeypatch.context() as faulty:
+        faulty.setattr(LearningView, "_on_kept", fail)
+        learner.learn()
+    (error,) = host.errors
+    assert str(error) == "a fault of the panel"
+    host.errors.clear()
+    (message,) = host.messages.texts("error")
+    assert learner.status == f"Failed: {message}"
+    assert "the log of Slicer has it" in message
+    host.messages.clear()
+    learner.learn()
+    assert host.messages.texts("error") == []
+    assert learner.kept == {"head": ["Anterior"]}
+
+
 def test_what_an_undo_or_redo_brings_back_is_corrected_only_if_the_user_has_changed_it(
     learner, scene
 ):

@@ -90,6 +90,25 @@ def test_a_failed_run_is_reported_and_the_next_one_works(user, scene, model):
     assert user.found == ["Anterior", "Posterior"]
 
 
+def test_an_error_inside_the_panel_ends_the_run_and_the_next_one_works(user, scene, monkeypatch):
+    from MaskSAMSlicerLib.panel.devices import DevicesView
+
+    def fail(_self, _device):
+        raise RuntimeError("a fault of the panel")
+
+    volume = blobs_volume()
+    with monkeypatch.context() as faulty:
+        faulty.setattr(DevicesView, "show_used", fail)
+        user.segment(volume)
+    (error,) = host.errors
+    assert str(error) == "a fault of the panel"
+    host.errors.clear()
+    assert user.status == "Ended after an error inside MaskSAM; the log of Slicer has it."
+    assert user.ui.segmentButton.text == "&Segment"
+    user.segment(volume)
+    assert user.found == ["Anterior", "Posterior"]
+
+
 def test_a_worker_killed_during_a_run_is_reported_and_the_next_run_works(user, scene):
     volume = blobs_volume()
     nodes = scene.GetNumberOfNodes()

@@ -186,7 +186,12 @@ class WorkerTask:
 
     def _poll(self) -> None:
         self._logic.poll()
-        if not self._under_way and not self._logic.needs_polling:
+        if self._logic.needs_polling:
+            return
+        if self._under_way and not self._logic.busy:
+            # A job leaves the client before its callback is called: the callback raised an error.
+            self.end(_("Ended after an error inside MaskSAM; the log of Slicer has it."))
+        if not self._under_way:
             self._timer.stop()
 
 
