@@ -17,6 +17,7 @@ from Testing.slicer.helpers import (
     add_roi,
     add_transform,
     add_volume,
+    add_warp,
     matrix,
     segment_voxels,
     smallest_box,
@@ -103,6 +104,27 @@ def test_loaded_boxes_replace_those_of_the_same_classes(known, tmp_path):
     for roi, lower in zip(loaded, lower_edges, strict=True):
         found = smallest_box(roi, to_world_of(volume) @ GRIDS["oblique"], "Anterior")
         np.testing.assert_allclose(found.lower, lower, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["deformation", "shear"])
+def test_a_file_that_cannot_be_placed_changes_no_box(known, scene, tmp_path, kind):
+    import slicer
+
+    volume = add_volume(two_blobs(), GRIDS["oblique"])
+    boxes = boxes_of("threshold", volume, known.segment(volume, model="threshold"))
+    boxes.show()
+    file = write_rois(
+        tmp_path / "boxes.mrk.json",
+        [add_roi((4, 3, 2), (9, 8, 6), GRIDS["oblique"], "Anterior")],
+    )
+    if kind == "deformation":
+        add_warp(volume)
+    else:
+        add_transform(np.array([[1, 0.4, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), volume)
+    rois = slicer.util.getNodesByClass("vtkMRMLMarkupsROINode")
+    with pytest.raises(ValueError, match="harden it"):
+        boxes.load(file)
+    assert slicer.util.getNodesByClass("vtkMRMLMarkupsROINode") == rois
 
 
 def test_a_file_of_other_boxes_and_a_missing_file_are_refused(known, tmp_path):

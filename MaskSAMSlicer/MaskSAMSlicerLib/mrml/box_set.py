@@ -244,7 +244,8 @@ class BoxSet:
             Names of these classes.
 
         Raises:
-            ValueError: the file has no boxes, or a box is not named like a class of the model.
+            ValueError: the file has no boxes, a box is not named like a class of the model, or the
+                volume's transform is not linear or would shear a box; no box was changed.
         """
         from MaskSAMCore.io.roi_markups import read_boxes  # imports SimpleITK, which is slow
 
@@ -258,13 +259,19 @@ class BoxSet:
                     ).format(box=box.class_name, names=_one_of(names))
                 )
         loaded = list(dict.fromkeys(box.class_name for box in boxes))
-        for name in loaded:
-            for node in self.nodes_of(name):
+        replaced = [node for name in loaded for node in self.nodes_of(name)]
+        placed = []
+        try:
+            for box in boxes:
+                placed.append(self.add(box.class_name))
+                box_nodes.place_in_world(placed[-1], box)
+                box_nodes.set_edited(placed[-1], True)
+        except ValueError:
+            for node in placed:
                 box_nodes.remove_box(node)
-        for box in boxes:
-            node = self.add(box.class_name)
-            box_nodes.place_in_world(node, box)
-            box_nodes.set_edited(node, True)
+            raise
+        for node in replaced:
+            box_nodes.remove_box(node)
         return loaded
 
     def _proposal(self, name: str) -> Edges | None:
