@@ -667,6 +667,40 @@ def test_automatic_boxes_stay_so_when_the_volume_leaves_its_transform(user, scen
     np.testing.assert_allclose(edges.lower, found.min(0), atol=1e-4)
 
 
+@pytest.mark.parametrize("saved", [False, True], ids=["", "saved scene"])
+@pytest.mark.parametrize("hardened", [False, True], ids=["taken out", "hardened"])
+def test_changed_boxes_keep_their_voxels_when_the_volume_leaves_its_transform(
+    user, scene, tmp_path, hardened, saved
+):
+    import slicer
+
+    volume = blobs_volume()
+    add_transform(matrix(turn((5, 9, -14)), (1, 1, 1)), volume)
+    user.segment(volume)
+    user.click(user.ui.showBoxesButton)
+    move_box(box_node("Anterior"), (3, 3, 2), (9, 9, 5), volume)
+    host.select_module(None)
+    if saved:
+        name, node_name = volume.GetName(), segmentation(scene).GetName()
+        assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+        scene.Clear(0)
+        slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+        volume, node = slicer.util.getNode(name), slicer.util.getNode(node_name)
+    else:
+        node = segmentation(scene)
+    for moved in (volume, node):
+        if hardened:
+            moved.HardenTransform()
+        else:
+            moved.SetAndObserveTransformNodeID(None)
+    host.select_module("MaskSAMSlicer")
+    assert user.box_states == {"Anterior": "changed", "Posterior": "automatic"}
+    box = box_node("Anterior")
+    np.testing.assert_allclose(edges_of(box, volume).lower, (3, 3, 2), atol=1e-4)
+    user.segment_again()
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume, box) == 1)
+
+
 def test_a_volume_under_a_deformation_changes_no_box(user, scene):
     volume = segmented(user)
     host.select_module(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Attributes of a box node: its class, and "1" if the user moved or drew it.
 _CLASS, _EDITED = "MaskSAM.Box", "MaskSAM.BoxEdited"
+# Attribute with the volume's own IJK-to-RAS matrix, without transforms, for which the box holds.
+_MATRIX = "MaskSAM.BoxMatrix"
 # Node reference to the box's owner: its segmentation, or its volume for models without classes.
 _OWNER = "MaskSAM.BoxOf"
 # Attribute of the subject hierarchy's folder that holds the boxes of one owner.
@@ -90,7 +93,7 @@ def add_box(
     node = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name)
     set_class(node, name)
     node.SetNodeReferenceID(_OWNER, owner.GetID())
-    node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+    follow(node, volume_node)
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     display.SetColor(*color)
@@ -143,10 +146,37 @@ def _folder_of(owner: vtkMRMLNode, volume_node: vtkMRMLScalarVolumeNode) -> int:
     return folder
 
 
+def follows(node: vtkMRMLMarkupsROINode, volume_node: vtkMRMLScalarVolumeNode) -> bool:
+    """Return whether a box is under the transform of its volume."""
+    return bool(node.GetTransformNodeID() == volume_node.GetTransformNodeID())
+
+
+def follow(node: vtkMRMLMarkupsROINode, volume_node: vtkMRMLScalarVolumeNode) -> None:
+    """Put a box under the transform of its volume, and note the volume's own matrix."""
+    if not follows(node, volume_node):
+        node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+    matrix = json.dumps(ijk_to_node(volume_node).tolist())
+    if node.GetAttribute(_MATRIX) != matrix:
+        node.SetAttribute(_MATRIX, matrix)
+
+
+def has_matrix_of(node: vtkMRMLMarkupsROINode, volume_node: vtkMRMLScalarVolumeNode) -> bool:
+    """Return whether the volume's own matrix is still the one for which a box holds.
+
+    It is not after a transform of the volume was hardened. Scenes of earlier versions lack it.
+    """
+    text = node.GetAttribute(_MATRIX)
+    if not text:
+        return False
+    array = slicer.util.arrayFromVolume(volume_node)
+    return Volume(array, np.array(json.loads(text))).same_grid(
+        Volume(array, ijk_to_node(volume_node))
+    )
+
+
 def place_box(node: vtkMRMLMarkupsROINode, box: Box, volume_node: vtkMRMLScalarVolumeNode) -> None:
     """Place a node around voxel edges (i, j, k) of a volume, along the volume's axes."""
-    if node.GetTransformNodeID() != volume_node.GetTransformNodeID():
-        node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+    follow(node, volume_node)
     # Both nodes now have the same transform, so the volume's own coordinates are the box's too.
     grid = Volume(slicer.util.arrayFromVolume(volume_node), ijk_to_node(volume_node))
     _place_in_node(node, box_in_space(box, grid))

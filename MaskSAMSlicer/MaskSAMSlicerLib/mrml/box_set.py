@@ -189,6 +189,8 @@ class BoxSet:
 
     def note_change(self, node: vtkMRMLMarkupsROINode) -> None:
         """Note whether a box differs from the automatic one after the user has moved it."""
+        if box_nodes.follows(node, self.volume):
+            box_nodes.follow(node, self.volume)
         if not box_nodes.has_size(node):
             return
         name = box_nodes.class_of(node)
@@ -202,16 +204,18 @@ class BoxSet:
     def note_changes(self) -> None:
         """Note which boxes differ from the automatic ones; see :meth:`note_change`.
 
-        Before that, the boxes follow the volume to the transform that the user has put it under.
+        Before that, the boxes follow the volume to the transform that the user has put it under or
+        taken it off. Where that was hardened, the volume has not moved, and a box stays.
         """
-        transform = self.volume.GetTransformNodeID()
         for node in self.nodes:
             name = box_nodes.class_of(node)
-            if node.GetTransformNodeID() != transform:
+            if not box_nodes.follows(node, self.volume):
                 if self._proposal(name) and not box_nodes.is_edited(node):
                     self._place_automatic(node, name)
-                elif transform is not None:  # else the transform may have been hardened
-                    node.SetAndObserveTransformNodeID(transform)
+                elif self.volume.GetTransformNodeID() is not None or box_nodes.has_matrix_of(
+                    node, self.volume
+                ):
+                    box_nodes.follow(node, self.volume)
             self.note_change(node)
 
     def save(self, path: str) -> int:
