@@ -133,20 +133,20 @@ def install_extra(extra: Extra, log: Callable[[str], None]) -> None:
     wanted, folder = missing_for(extra), worker_folder()
     log(_("Installing {packages} ...").format(packages=", ".join(wanted)))
     arguments = ["--no-deps", "--upgrade", "--target", str(folder), *wanted]
-    output = _run_pip(["install", "--disable-pip-version-check", *arguments])
-    if missing_for(extra):
+    status, output = _run_pip(["install", "--disable-pip-version-check", *arguments])
+    if status != 0 or missing_for(extra):
         last = next((line for line in reversed(output.splitlines()) if line.strip()), "")
         raise RuntimeError(
             _(
                 "{packages} could not be installed: {error}. Check the network and the proxy"
                 " settings, then try again."
-            ).format(packages=", ".join(missing_for(extra)), error=last.strip())
+            ).format(packages=", ".join(missing_for(extra) or wanted), error=last.strip())
         )
     log(_("The packages are installed."))
 
 
-def _run_pip(arguments: list[str]) -> str:
-    """Run pip in a process of its own, and return what it printed."""
+def _run_pip(arguments: list[str]) -> tuple[int, str]:
+    """Run pip in a process of its own, and return its exit status and what it printed."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             [worker_python(), "-m", "pip", *arguments],
@@ -160,7 +160,7 @@ def _run_pip(arguments: list[str]) -> str:
             slicer.app.processEvents()
             time.sleep(_SECONDS_BETWEEN_EVENTS)
         output.seek(0)
-        return output.read().decode("utf-8", "replace")
+        return process.returncode, output.read().decode("utf-8", "replace")
 
 
 def missing() -> list[str]:

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -235,7 +236,7 @@ def test_missing_packages_are_installed_for_the_worker_alone(
             found = folder / f"{name}-{version}.dist-info" / "METADATA"
             found.parent.mkdir(parents=True)
             found.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        return ""
+        return 0, ""
 
     monkeypatch.setattr(installer, "worker_folder", lambda: folder)
     monkeypatch.setattr(
@@ -261,7 +262,7 @@ def test_a_failed_installation_is_explained(user, scene, tmp_path: Path, monkeyp
     user.segment(series_volume(tmp_path / "in"))
     monkeypatch.setattr(installer, "worker_folder", lambda: tmp_path / "python")
     monkeypatch.setattr(installer, "DICOM", installer.Extra(("highdicom>=99",), 6, 45))
-    monkeypatch.setattr(installer, "_run_pip", lambda arguments: "ERROR: no network\n")
+    monkeypatch.setattr(installer, "_run_pip", lambda arguments: (1, "ERROR: no network\n"))
     user.click(user.ui.dicomButton)
     user.click(user.ui.installButton)
     assert "no network" in host.messages.texts("error")[-1]
@@ -302,6 +303,79 @@ def test_the_workers_own_packages_come_before_those_that_slicers_launcher_adds(
     finally:
         client.close()
     assert pydicom.dcmread(target).Modality == "SEG"
+
+
+@pytest.fixture
+def pip(tmp_path, monkeypatch) -> Callable[[str], Path]:
+    """Function that puts a pip, written for the shell, in the place of PythonSlicer's; it returns
+    the folder of the worker's packages, which lacks one."""
+    from MaskSAMSlicerLib import installer
+
+    def put(script: str) -> Path:
+        launcher = tmp_path / "bin" / "PythonSlicer"
+        launcher.parent.mkdir()
+        launcher.write_text(f"#!/bin/sh\ncd '{tmp_path}'\n{script}")
+        launcher.chmod(0o755)
+        monkeypatch.setenv("PATH", str(launcher.parent), prepend=os.pathsep)
+        folder = tmp_path / "python"
+        monkeypatch.setattr(installer, "worker_folder", lambda: folder)
+        monkeypatch.setattr(installer, "DICOM", installer.Extra(("highdicom>=99",), 6, 45))
+        return folder
+
+    return put
+
+
+INSTALL = """
+mkdir -p python/highdicom-99.0.dist-info
+printf 'Metadata-Version: 2.1\\nName: highdicom\\nVersion: 99.0\\n' \
+    > python/highdicom-99.0.dist-info/METADATA
+"""
+
+
+def test_nothing_else_can_be_started_during_an_installation(user, pip, tmp_path):
+    import qt
+
+    pip(f"{INSTALL}while [ ! -e seen ]; do sleep 0.05; done\n")
+    user.segment(series_volume(tmp_path / "in"))
+    user.click(user.ui.dicomButton)
+    seen = {}
+
+    def look():
+        seen["buttons"] = [
+            button.enabled
+            for button in (user.ui.installButton, user.ui.segmentButton, user.ui.drawBoxButton)
+        ]
+        seen["text"] = user.ui.segmentButton.text
+        seen["reason"] = user.ui.segmentButton.toolTip
+        seen["bar"] = user.ui.progressBar.isVisibleTo(user.ui.progressBar.parent())
+        seen["status"] = user.status
+        (tmp_path / "seen").touch()
+
+    qt.QTimer.singleShot(0, look)
+    user.click(user.ui.installButton)
+    assert seen == {
+        "buttons": [False, False, False],
+        "text": "&Segment",
+        "reason": "Wait until the packages are installed.",
+        "bar": True,
+        "status": "Installing the missing packages ...",
+    }
+    assert user.status == "The packages are installed."
+    assert not user.ui.progressBar.isVisibleTo(user.ui.progressBar.parent())
+    assert user.ui.installButton.enabled
+    user.click(user.ui.segmentButton)
+    user.wait()
+    assert user.found == ["Anterior", "Posterior"]
+
+
+def test_an_installation_that_pip_says_has_failed_is_an_error(user, pip, tmp_path):
+    pip(f"{INSTALL}echo 'ERROR: no space left on the disk'\nexit 1\n")
+    user.segment(series_volume(tmp_path / "in"))
+    user.click(user.ui.dicomButton)
+    user.click(user.ui.installButton)
+    (message,) = host.messages.texts("error")
+    assert "highdicom>=99 could not be installed: ERROR: no space left on the disk" in message
+    assert user.status == "The packages could not be installed."
 
 
 @pytest.mark.parametrize("description", sorted(resources().glob("Models/*/masksam.json")))

@@ -93,7 +93,9 @@ def test_corrections_are_offered_learnt_and_the_new_model_segments(learner, scen
     count = scene.GetNumberOfNodes()
     user.click(learner.button)
     assert learner.button.text == "Cance&l learning"
+    assert not ui.installButton.enabled  # its worker has imported packages
     learner.wait()
+    assert ui.installButton.enabled
     assert scene.GetNumberOfNodes() == count
     # The corrections are kept in nnU-Net's form, in space.
     assert learner.kept == {"head-0": ["Anterior"], "head-1": ["Anterior", "Posterior"]}
@@ -440,7 +442,7 @@ def test_the_packages_for_learning_are_installed_with_the_same_button(
         found = folder / "lightning-99.0.dist-info" / "METADATA"
         found.parent.mkdir(parents=True)
         found.write_text("Metadata-Version: 2.1\nName: lightning\nVersion: 99.0\n")
-        return ""
+        return 0, ""
 
     monkeypatch.setattr(installer, "worker_folder", lambda: folder)
     monkeypatch.setattr(installer, "LEARNING", installer.Extra(("lightning>=99",), 30, 132))

@@ -47,10 +47,12 @@ class LearningView:
         picker: holds the chosen model.
         channels: holds the chosen volumes.
         on_missing: called if packages are missing.
+        on_change: called when a learning may have begun or ended.
 
     Attributes:
         parameters: wrapper of the parameter node; None while a scene closes.
         packages_missing: whether packages are missing without which no model can run.
+        installing: whether packages are being installed.
     """
 
     def __init__(
@@ -61,15 +63,18 @@ class LearningView:
         picker: ModelPicker,
         channels: ChannelsView,
         on_missing: Callable[[], None],
+        on_change: Callable[[], None],
     ) -> None:
         self.parameters: Any = None
         self.packages_missing = False
+        self.installing = False
         self._ui = ui
         self._logic = logic
         self._progress = progress
         self._picker = picker
         self._channels = channels
         self._on_missing = on_missing
+        self._on_change = on_change
         self._model = ""  # the model for which name and folder are shown
         self._new_model = ""
         self._cancelling = False
@@ -116,6 +121,7 @@ class LearningView:
             self._ui.learnSelector.setCurrentNode(self.parameters.outputSegmentation)
         self._show_unfinished()
         self._update_buttons()
+        self._on_change()
 
     def offer_corrected(self) -> None:
         """Add the segmentations that the user has corrected to the table, if it is shown."""
@@ -334,6 +340,8 @@ class LearningView:
             return _("This model has no classes that could learn: choose another one.")
         if not self._name:
             return _("Name the new model.")
+        if self.installing:
+            return _("Wait until the packages are installed.")
         if self.packages_missing:
             return _("Install the missing Python packages first.")
         if not self._table.corrections() and not (self._folder / "dataset.json").is_file():

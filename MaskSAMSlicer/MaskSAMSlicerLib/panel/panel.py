@@ -42,6 +42,7 @@ class Panel:
     def __init__(self, ui: Any, logic: SegmentationLogic, learning: LearningLogic) -> None:
         self._ui = ui
         self._logic = logic
+        self._learning_logic = learning
         self._parameters: Any = None
         self._missing_packages: list[str] = []
         self._wanted_extras: list[installer.Extra] = []
@@ -72,6 +73,7 @@ class Panel:
             self.picker,
             self._channels,
             lambda: self._offer_extra(installer.LEARNING, _("then press Learn again")),
+            self._update_install_button,
         )
         for selector in (ui.volumeSelector, ui.roiSelector, ui.outputSelector):
             narrow(selector)
@@ -108,18 +110,14 @@ class Panel:
         self.picker.refresh(None if parameters is None else parameters.model)
         self._channels.refresh(self.picker.model)
         self._frames.refresh()
-        for widget in (
-            self._ui.inputsButton,
-            self._ui.outputButton,
-            self._ui.roiSelector,
-            self._ui.installButton,
-        ):
+        for widget in (self._ui.inputsButton, self._ui.outputButton, self._ui.roiSelector):
             widget.enabled = not busy
         warnings = self._warnings()
         self._progress.warn(warnings)
         self._open_advanced_for_roi()
         self._results.refresh(warnings)
         self._boxes.refresh()
+        self._learning.installing = self._task.stopped
         self._learning.refresh()
         self._update_segment_button()
 
@@ -244,15 +242,23 @@ class Panel:
         self._progress.show_status(_("Draw the ROI: click two opposite corners in a slice view."))
 
     def _install(self, _checked: bool = False) -> None:
-        self._logic.close()  # a worker keeps the packages that it has imported
-        try:
-            if self._missing_packages:
-                installer.install(self._progress.log)
-            for extra in self._wanted_extras:
-                installer.install_extra(extra, self._progress.log)
-        except RuntimeError as error:
-            self._progress.show_error(error)
+        # A worker keeps the packages that it has imported, and Windows their files.
+        with self._task.no_worker(_("Installing the missing packages ...")):
+            try:
+                if self._missing_packages:
+                    installer.install(self._progress.log)
+                for extra in self._wanted_extras:
+                    installer.install_extra(extra, self._progress.log)
+            except RuntimeError as error:
+                self._progress.end(_("The packages could not be installed."))
+                self._progress.show_error(error)
+            else:
+                self._progress.end(_("The packages are installed."))
         self.check_packages()
+
+    def _update_install_button(self) -> None:
+        # Packages that a process has imported cannot be replaced.
+        self._ui.installButton.enabled = not (self.busy or self._learning_logic.busy)
 
     def _offer_extra(self, extra: installer.Extra, then: str) -> None:
         """Offer the missing packages of a part of MaskSAM that the user has turned to.
@@ -279,7 +285,7 @@ class Panel:
 
     def _update_segment_button(self) -> None:
         button = self._ui.segmentButton
-        if self.busy:
+        if self.busy and not self._task.stopped:
             button.text = _("&Cancel")
             button.enabled = not self._task.cancelling
             button.toolTip = _("Cancel the run; nothing will be changed.")
@@ -292,6 +298,8 @@ class Panel:
     def _why_disabled(self) -> str:
         """Return why the volume cannot be segmented now; empty if it can."""
         parameters, model = self._parameters, self.picker.model
+        if self._task.stopped:
+            return _("Wait until the packages are installed.")
         if parameters is None or parameters.inputVolume is None:
             return _("Choose a volume first.")
         if model is None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import qt
@@ -99,14 +100,37 @@ class WorkerTask:
         self._on_change = on_change
         self._under_way = False
         self._cancelling = False
+        self._stopped = False
         self._timer = qt.QTimer()
         self._timer.interval = _POLL_MS
         self._timer.connect("timeout()", self._poll)
 
     @property
     def busy(self) -> bool:
-        """Return whether the worker has a task, of the panel or of a script."""
-        return self._under_way or self._logic.busy
+        """Return whether the worker has a task, of the panel or of a script, or can have none."""
+        return self._under_way or self._stopped or self._logic.busy
+
+    @property
+    def stopped(self) -> bool:
+        """Return whether the worker can have no task."""
+        return self._stopped
+
+    @contextmanager
+    def no_worker(self, reason: str) -> Iterator[None]:
+        """End the worker, and give it no task inside the ``with`` block.
+
+        Args:
+            reason: status text.
+        """
+        self._logic.close()
+        self._stopped = True
+        self._progress.begin(reason)
+        self._on_change()
+        try:
+            yield
+        finally:
+            self._stopped = False
+            self._on_change()
 
     @property
     def cancelling(self) -> bool:
@@ -164,7 +188,7 @@ class WorkerTask:
 
     def cancel(self) -> None:
         """Cancel the task, whoever started it."""
-        if self.busy and not self._cancelling:
+        if self.busy and not self._cancelling and not self._stopped:
             self._cancelling = True
             self._progress.show_status(_("Cancelling ..."))
             self._logic.client.cancel()
