@@ -139,6 +139,16 @@ def test_a_run_is_undone_and_redone_and_only_a_present_result_is_exported(user, 
     assert user.ui.exportButton.enabled
 
 
+def test_an_undone_result_is_not_exported_after_an_edit_either(user, scene):
+    user.segment(blobs_volume())
+    (node,) = segmentations(scene)
+    user.click(user.ui.undoButton)
+    node.GetSegmentation().AddEmptySegment("own", "own")
+    user.widget.panel.update()
+    assert not user.ui.redoButton.enabled
+    assert not user.ui.copyButton.enabled and not user.ui.exportButton.enabled
+
+
 def test_nothing_is_undone_after_the_segments_were_edited(user, scene):
     import slicer
 

@@ -67,6 +67,7 @@ class ResultsView(VTKObservationMixin):
         self._progress = progress
         self._show_box = show_box
         self._outcome: Outcome | None = None
+        self._steps_back = 0  # undone and not redone since the outcome
         self._frame = 0
         self._warnings: Sequence[str] = ()
         self._fill_pending = False
@@ -92,6 +93,7 @@ class ResultsView(VTKObservationMixin):
         if self._outcome is not None:
             self._outcome.undo.close()
         self._outcome = None
+        self._steps_back = 0
         self.removeObservers()
         self._ui.show3DButton.setSegmentationNode(None)
         self._ui.resultsTable.setRowCount(0)
@@ -241,8 +243,7 @@ class ResultsView(VTKObservationMixin):
         elif not outcome.found:
             lines = [_("No class was found: check the volume, the ROI and the model.")]
         lines += [note for note in outcome.notes if note not in self._warnings]
-        undone = outcome.undo.can_redo
-        if not undone and self._shown() is not None and self._lacks_segments(self._frame):
+        if not self._steps_back and self._shown() is not None and self._lacks_segments(self._frame):
             lines.append(_("No intracranial volume is shown, because segments were removed."))
         self._ui.resultsInfo.text = "\n".join(lines)
 
@@ -374,12 +375,14 @@ class ResultsView(VTKObservationMixin):
     def _undo(self, _checked: bool = False) -> None:
         if self._outcome.undo.can_undo:
             self._outcome.undo.undo()
+            self._steps_back += 1
         self._show_info()
         self._update_buttons()
 
     def _redo(self, _checked: bool = False) -> None:
         if self._outcome.undo.can_redo:
             self._outcome.undo.redo()
+            self._steps_back -= 1
         self._show_info()
         self._update_buttons()
 
@@ -387,9 +390,10 @@ class ResultsView(VTKObservationMixin):
         undo = self._outcome.undo if self._outcome is not None else None
         self._ui.undoButton.enabled = undo is not None and undo.can_undo
         self._ui.redoButton.enabled = undo is not None and undo.can_redo
-        # After an undo the table shows classes that are not in the segmentation.
+        # After an undo the table shows classes that are not in the segmentation, although an edit
+        # may make a redo impossible.
         found = self._outcome is not None and (self._outcome.found or self._outcome.frames)
-        valid = undo is not None and bool(found) and not undo.can_redo
+        valid = bool(found) and not self._steps_back
         for button in (self._ui.copyButton, self._ui.exportButton):
             button.enabled = valid
 
