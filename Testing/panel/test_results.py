@@ -149,6 +149,25 @@ def test_an_undone_result_is_not_exported_after_an_edit_either(user, scene):
     assert not user.ui.copyButton.enabled and not user.ui.exportButton.enabled
 
 
+def test_nothing_is_undone_or_redone_during_a_run(user, scene):
+    volume = blobs_volume()
+    user.segment(volume)
+    user.start(volume, "slow")
+    user.wait_for_progress()
+    assert not user.ui.undoButton.enabled
+    user.click(user.ui.segmentButton)
+    user.wait()
+    assert user.ui.undoButton.enabled
+    user.click(user.ui.undoButton)
+    user.start(volume, "slow")
+    user.wait_for_progress()
+    assert not user.ui.redoButton.enabled
+    user.click(user.ui.segmentButton)
+    user.wait()
+    user.click(user.ui.redoButton)
+    assert segment_names(segmentations(scene)[0]) == ["Anterior", "Posterior"]
+
+
 def test_nothing_is_undone_after_the_segments_were_edited(user, scene):
     import slicer
 

@@ -49,7 +49,9 @@ class Panel:
         self._lacked_roi = False
         self._progress = ProgressView(ui)
         self._task = WorkerTask(logic, self._progress, self.update)
-        self._results = ResultsView(ui, self._progress, lambda *box: self._boxes.show_box(*box))
+        self._results = ResultsView(
+            ui, self._task, self._progress, lambda *box: self._boxes.show_box(*box)
+        )
         self._output = OutputView(ui)
         self._dicom = DicomView(
             ui,

@@ -29,7 +29,7 @@ from MaskSAMSlicerLib.mrml.sequences import FrameSequence
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.mrml.volumes import place_in_world
 from MaskSAMSlicerLib.panel.dialogs import ask_save_path, show_swatch
-from MaskSAMSlicerLib.panel.progress import ProgressView
+from MaskSAMSlicerLib.panel.progress import ProgressView, WorkerTask
 from MaskSAMSlicerLib.run import FrameResult, Outcome
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class ResultsView(VTKObservationMixin):
 
     Args:
         ui: the panel's widgets.
+        task: holds whether the worker is busy.
         progress: shows messages and errors.
         show_box: receives the segmentation and a class, and shows the box of the class, so that the
             user can drag it.
@@ -59,11 +60,13 @@ class ResultsView(VTKObservationMixin):
     def __init__(
         self,
         ui: Any,
+        task: WorkerTask,
         progress: ProgressView,
         show_box: Callable[[vtkMRMLSegmentationNode, str], None],
     ) -> None:
         VTKObservationMixin.__init__(self)
         self._ui = ui
+        self._task = task
         self._progress = progress
         self._show_box = show_box
         self._outcome: Outcome | None = None
@@ -388,8 +391,10 @@ class ResultsView(VTKObservationMixin):
 
     def _update_buttons(self) -> None:
         undo = self._outcome.undo if self._outcome is not None else None
-        self._ui.undoButton.enabled = undo is not None and undo.can_undo
-        self._ui.redoButton.enabled = undo is not None and undo.can_redo
+        # A run that ends after an undo would take the undone state away from a redo.
+        idle = undo is not None and not self._task.busy
+        self._ui.undoButton.enabled = idle and undo.can_undo
+        self._ui.redoButton.enabled = idle and undo.can_redo
         # After an undo the table shows classes that are not in the segmentation, although an edit
         # may make a redo impossible.
         found = self._outcome is not None and (self._outcome.found or self._outcome.frames)
