@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from Testing.helpers.threshold_model import two_blobs
 from Testing.slicer.helpers import (
     GRIDS,
+    add_roi,
     add_transform,
     add_volume,
     add_warp,
@@ -179,6 +181,56 @@ def test_adding_changes_no_segment_and_numbers_the_names(segments):
     assert np.array_equal(segment_voxels(node, "Lesion", volume), old == 1)
     assert np.array_equal(segment_voxels(node, "Anterior", volume), old == 2)
     assert np.array_equal(segment_voxels(node, "Anterior 2", volume), labelmap == 1)
+
+
+def looks_of(node) -> dict[str, tuple]:
+    """Return name, color, codes and status of each segment by its ID."""
+    import slicer
+    import vtk
+
+    segmentation, found = node.GetSegmentation(), {}
+    for segment_id in segmentation.GetSegmentIDs():
+        segment = segmentation.GetSegment(segment_id)
+        codes = vtk.reference("")
+        segment.GetTag(segment.GetTerminologyEntryTagName(), codes)
+        status = slicer.vtkSlicerSegmentationsModuleLogic.GetSegmentStatus(segment)
+        color = tuple(np.round(segment.GetColor(), 6).tolist())
+        found[segment_id] = segment.GetName(), color, str(codes), status
+    return found
+
+
+def test_an_undo_keeps_the_names_colors_codes_and_status_that_the_user_has_given(known):
+    import slicer
+
+    volume = add_volume(two_blobs(), GRIDS["oblique"])
+    node = known.segment(volume, model="threshold")
+    segment = node.GetSegmentation().GetSegment("Anterior")
+    segment.SetName("Ours")
+    known.update(node, boxNodes=[add_roi((2, 2, 2), (9, 9, 9), GRIDS["oblique"], "Anterior")])
+    history = known.run.outcome.undo
+    written = segment_voxels(node, "Ours", volume)
+    segment.SetColor(0.25, 0.5, 0.75)
+    segment.SetTag(segment.GetTerminologyEntryTagName(), "codes of the user")
+    slicer.vtkSlicerSegmentationsModuleLogic.SetSegmentStatus(segment, 2)
+    expected = looks_of(node)
+    assert expected["Anterior"] == ("Ours", (0.25, 0.5, 0.75), "codes of the user", 2)
+    history.undo()
+    assert looks_of(node) == expected
+    assert not np.array_equal(segment_voxels(node, "Ours", volume), written)
+    history.redo()
+    assert looks_of(node) == expected
+    assert np.array_equal(segment_voxels(node, "Ours", volume), written)
+
+
+def test_an_undo_takes_back_the_color_that_a_run_has_given(known):
+    volume = add_volume(two_blobs(), GRIDS["oblique"])
+    node = known.segment(volume, model="threshold")
+    node.GetSegmentation().GetSegment("Anterior").SetColor(0.25, 0.5, 0.75)
+    before = looks_of(node)
+    known.segment(volume, model="threshold", segmentationNode=node)
+    assert looks_of(node) != before
+    known.run.outcome.undo.undo()
+    assert looks_of(node) == before
 
 
 def test_written_segments_are_undone_and_redone_in_one_step(segments):
