@@ -86,6 +86,7 @@ class FrameResult:
     """Result of one frame of a sequence.
 
     Attributes:
+        value: index value of the frame; its number changes when frames are removed or added.
         title: title of the frame, for tables.
         found: classes that were found.
         segment_ids: segment IDs of these classes, in the same order.
@@ -93,6 +94,7 @@ class FrameResult:
             it is unknown.
     """
 
+    value: str
     title: str
     found: list[FoundClass]
     segment_ids: list[str]

@@ -147,7 +147,7 @@ class SequenceRun(Run):
         self._record.save(stored)
         self._history.set(value, stored)
         title = titles(self._frames)[self._frame]
-        self._results.append(FrameResult(title, found, ids, result.intracranial))
+        self._results.append(FrameResult(value, title, found, ids, result.intracranial))
         self._last = result, volume
 
     def _outcome(self) -> Outcome:

@@ -75,6 +75,23 @@ def test_the_table_shows_the_classes_of_the_shown_frame(user, scene, sequence, t
     ]
 
 
+def test_the_table_follows_the_frames_when_one_is_removed(user, scene, sequence):
+    browser, _volume = sequence
+    user.click(user.ui.segmentButton)
+    user.wait()
+    show_frame(browser, 1)
+    assert user.found == ["Anterior"]
+    master = browser.GetMasterSequenceNode()
+    master.RemoveDataNodeAtValue("40")
+    assert user.found == ["Anterior", "Posterior"]  # the third frame has moved up
+    show_frame(browser, 0)
+    show_frame(browser, 1)
+    assert user.found == ["Anterior", "Posterior"]
+    master.SetDataNodeAtValue(master.GetNthDataNode(0), "20")
+    show_frame(browser, 1)
+    assert user.found == []  # a frame without a result
+
+
 def test_each_frame_has_an_intracranial_volume_of_its_own(user, scene, sequence, tmp_path):
     browser, _volume = sequence
     user.choose_model("head")

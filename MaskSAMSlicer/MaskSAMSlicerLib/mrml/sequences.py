@@ -47,11 +47,6 @@ class FrameSequence:
         count = master.GetNumberOfDataNodes()
         return cls(browser, tuple(master.GetNthIndexValue(n) for n in range(count)))
 
-    @property
-    def selected(self) -> int:
-        """Number of the frame that is shown, from 0 on."""
-        return int(self.browser.GetSelectedItemNumber())
-
     def volume(self, node: vtkMRMLScalarVolumeNode, frame: int) -> Volume:
         """Return a volume as it is in a frame; one that the browser does not change, as it is.
 
@@ -68,10 +63,10 @@ class FrameSequence:
             )
         return volume_from_node(node, stored)
 
-    def stored(self, node: vtkMRMLNode, frame: int) -> vtkMRMLNode | None:
-        """Return what the sequence of a node holds for a frame; None if it holds nothing."""
+    def stored(self, node: vtkMRMLNode, value: str) -> vtkMRMLNode | None:
+        """Return what the sequence of a node holds at an index value; None if it holds nothing."""
         sequence = self.browser.GetSequenceNode(node)
-        return None if sequence is None else sequence.GetDataNodeAtValue(self.values[frame], True)
+        return None if sequence is None else sequence.GetDataNodeAtValue(value, True)
 
     def segmentations_of(self, node: vtkMRMLSegmentationNode) -> vtkMRMLSequenceNode:
         """Return the sequence that a segmentation shows frames of; a new one if it has none.
@@ -100,6 +95,14 @@ class FrameSequence:
         self.browser.SetOverwriteProxyName(sequence, False)
         self.browser.SetMissingItemMode(sequence, self.browser.MissingItemSetToDefault)
         return sequence
+
+
+def shown_value(browser: vtkMRMLSequenceBrowserNode) -> str:
+    """Return the index value of the frame that a browser shows; empty if it shows none."""
+    master, number = browser.GetMasterSequenceNode(), browser.GetSelectedItemNumber()
+    if master is None or not 0 <= number < master.GetNumberOfDataNodes():
+        return ""
+    return str(master.GetNthIndexValue(number))
 
 
 def has_segments(node: vtkMRMLSegmentationNode) -> bool:

@@ -25,7 +25,7 @@ from MaskSAMCore.volumetry import (
 )
 from MaskSAMSlicerLib.mrml.run_record import volumes_of
 from MaskSAMSlicerLib.mrml.segment_editor import edit
-from MaskSAMSlicerLib.mrml.sequences import FrameSequence
+from MaskSAMSlicerLib.mrml.sequences import FrameSequence, shown_value
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.mrml.volumes import place_in_world
 from MaskSAMSlicerLib.panel.dialogs import ask_save_path, show_swatch
@@ -120,8 +120,9 @@ class ResultsView(VTKObservationMixin):
         self._ui.show3DButton.setSegmentationNode(outcome.node)
         sequence = FrameSequence.of(outcome.node) if outcome.frames else None
         if sequence is not None:
-            modified = vtk.vtkCommand.ModifiedEvent
-            self.addObserver(sequence.browser, modified, self._on_browser_modified)
+            browser, modified = sequence.browser, vtk.vtkCommand.ModifiedEvent
+            for changed in (browser, browser.GetMasterSequenceNode()):
+                self.addObserver(changed, modified, lambda *_event: self._follow(browser))
         else:
             segmentation = outcome.node.GetSegmentation()
             if outcome.intracranial:
@@ -132,7 +133,7 @@ class ResultsView(VTKObservationMixin):
             if display is not None:
                 modified = vtk.vtkCommand.ModifiedEvent
                 self.addObserver(display, modified, self._on_looks_changed)
-        self._frame = 0 if sequence is None else sequence.selected
+        self._frame = 0 if sequence is None else self._frame_shown_in(sequence.browser)
         self._fill()
 
     def refresh(self, warnings: Sequence[str]) -> None:
@@ -147,9 +148,16 @@ class ResultsView(VTKObservationMixin):
         self._show_info()
         self._update_buttons()
 
-    def _on_browser_modified(self, browser: Any, _event: Any) -> None:
-        if self._frame != browser.GetSelectedItemNumber():
-            self._frame = browser.GetSelectedItemNumber()
+    def _frame_shown_in(self, browser: Any) -> int:
+        """Return the number of the result of the shown frame; -1 for a frame without one."""
+        values = [frame.value for frame in self._outcome.frames]
+        shown = shown_value(browser)
+        return values.index(shown) if shown in values else -1
+
+    def _follow(self, browser: Any) -> None:
+        """Show the result of the frame that a browser shows now."""
+        if self._frame != self._frame_shown_in(browser):
+            self._frame = self._frame_shown_in(browser)
             self._fill()
 
     def _on_segments_changed(self, *_event: object) -> None:
@@ -271,7 +279,7 @@ class ResultsView(VTKObservationMixin):
         node = self._node()
         sequence = FrameSequence.of(node) if self._outcome.frames else None
         if sequence is not None:
-            node = sequence.stored(node, frame)
+            node = sequence.stored(node, result.value)
         present = [] if node is None else node.GetSegmentation().GetSegmentIDs()
         return not set(ids) <= set(present)
 
