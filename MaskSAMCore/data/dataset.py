@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore.data.label_scheme import (
+    FOLDER_KEYS,
     KEYS,
     LARGEST_VALUE,
     LabelScheme,
@@ -133,8 +134,9 @@ def examine_dataset(
 
     Args:
         folder: a dataset folder.
-        targets: for a labelmap dataset, a description of the labels that complements or replaces
-            ``dataset.json``: a JSON file or its values.
+        targets: for a labelmap dataset, a JSON file with a description of the labels that
+            complements or replaces ``dataset.json``, or a complete description, such as that of a
+            run, which is used alone.
 
     Raises:
         MaskSAMError: not even the cases can be found.
@@ -280,21 +282,28 @@ def _examine_labelmaps(
 
 
 def _labelmap_description(folder: Path, targets: Path | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Merge ``dataset.json`` and ``targets``; values in files replace values given directly."""
-    given = [targets] if isinstance(targets, Mapping) else []
-    files = [folder / "dataset.json"] if (folder / "dataset.json").is_file() else []
-    files += [targets] if isinstance(targets, Path) else []
-    if not files and not given:
+    """Merge ``dataset.json`` and ``targets``, whose values replace those of ``dataset.json``.
+
+    A complete description takes only the keys of the folder from ``dataset.json``.
+    """
+    path = folder / "dataset.json"
+    if targets is None and not path.is_file():
         raise MaskSAMError(
             f"{folder} has labelmaps without images and no dataset.json: write one that names the"
             ' labels ("labels": name to value), or give such a file with --targets'
         )
-    for file in files:
-        values = read_json(file)
-        if not isinstance(values, dict):
-            raise MaskSAMError(f"{file} must contain one JSON object")
-        given.append(values)
-    return {key: values[key] for values in given for key in KEYS if key in values}
+    own = _read_object(path) if path.is_file() else {}
+    if isinstance(targets, Mapping):
+        own = {key: own[key] for key in FOLDER_KEYS if key in own}
+    given = _read_object(targets) if isinstance(targets, Path) else targets or {}
+    return {key: values[key] for values in (own, given) for key in KEYS if key in values}
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    values = read_json(file)
+    if not isinstance(values, dict):
+        raise MaskSAMError(f"{file} must contain one JSON object")
+    return values
 
 
 def _notes(description: dict[str, Any], found: int) -> tuple[str, ...]:

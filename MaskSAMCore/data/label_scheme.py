@@ -17,18 +17,11 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.labels import side_of
 
-# Keys of dataset.json, or of a --targets file, that describe labelmaps.
-KEYS = (
-    "labels",
-    "targets",
-    "pairs",
-    "surroundings",
-    "tissues",
-    "lesions",
-    "contrasts",
-    "file_ending",
-    "name",
-)
+# Keys of dataset.json, or of a --targets file, that describe the labels of labelmaps.
+LABEL_KEYS = ("labels", "targets", "pairs", "surroundings", "tissues", "lesions", "contrasts")
+# Keys that describe the folder of the labelmaps.
+FOLDER_KEYS = ("file_ending", "name")
+KEYS = (*LABEL_KEYS, *FOLDER_KEYS)
 # Other alphabets have digits too, of which int() refuses some; no value has more digits.
 _DIGITS = re.compile(r"[0-9]{1,9}")
 # Labelmaps are written with 16 bits.

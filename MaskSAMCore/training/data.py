@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from MaskSAMCore.data import Plan
 from MaskSAMCore.data.case_cache import CaseCache
 from MaskSAMCore.data.dataset import Dataset, examine_cases, examine_dataset
-from MaskSAMCore.data.label_scheme import LabelScheme
+from MaskSAMCore.data.label_scheme import LABEL_KEYS, LabelScheme
 from MaskSAMCore.data.patients import parted_lookalikes
 from MaskSAMCore.data.planning import (
     CaseFingerprint,
@@ -194,10 +194,12 @@ def reload_training_data(
         cache: cache of the preprocessed cases.
 
     Raises:
-        MaskSAMError: the dataset has problems, its classes, their values or its channels have
-            changed, or the cache cannot be written.
+        MaskSAMError: the dataset has problems, its classes, their values, its channels or the
+            description of its labels have changed, or the cache cannot be written.
     """
-    dataset, problems = examine_dataset(folder, record.label_description)
+    # Without --targets at its start, a run has the labels of dataset.json, which may have changed.
+    described = record.facts.get("targets", "") is None
+    dataset, problems = examine_dataset(folder, None if described else record.label_description)
     if not problems:
         _check_unchanged(dataset, record)
     split, split_problems = find_split(dataset, record.split)
@@ -314,6 +316,14 @@ def _check_unchanged(dataset: Dataset, record: TrainingRecord) -> None:
                 f"{dataset.folder} has the {part} {', '.join(map(str, now))}, but the run was"
                 f" started with {', '.join(map(str, before))}"
             )
+    described = {} if dataset.scheme is None else dataset.scheme.description
+    recorded = record.label_description or {}
+    changed = [f"'{key}'" for key in LABEL_KEYS if described.get(key) != recorded.get(key)]
+    if changed:
+        raise MaskSAMError(
+            f"{dataset.folder / 'dataset.json'} has other {', '.join(changed)} than when the run"
+            " was started: restore them, or start another run"
+        )
 
 
 def plan_network(

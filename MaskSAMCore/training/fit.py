@@ -391,6 +391,8 @@ def _begin(
         facts["fold"] = options.fold.index
     if preset.recipe != "ours":
         facts["recipe"] = preset.recipe
+    if data.scheme is not None:
+        facts["targets"] = None if options.targets is None else options.targets.name
     facts |= chosen_facts(options, preset)
     record = TrainingRecord(
         config=data.config,

@@ -53,8 +53,9 @@ class TrainingRecord:
         split: case names under "train" and "val".
         preset: name of the preset.
         dataset: name of the dataset.
-        facts: versions, device and the like; "max_minutes" is the time budget or None, and
-            "sam_sha256" the SHA-256 of the frozen SAM's file.
+        facts: versions, device and the like; "max_minutes" is the time budget or None,
+            "sam_sha256" the SHA-256 of the frozen SAM's file, and "targets", of a training on
+            labelmaps, the name of the file given with --targets or None.
         label_description: description of the labels if images are synthesised from labelmaps,
             else None.
         folder: folder of the dataset when the training began; empty if unknown.

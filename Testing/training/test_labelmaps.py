@@ -137,6 +137,38 @@ def test_a_run_is_resumed_with_its_own_targets_only(
     assert checkpoint(copied)["global_step"] == iterations
 
 
+def begun(heads: Path, run: Path, targets: Path | None) -> FitOptions:
+    """Train for one step, let the run have another one, and return the options to resume it."""
+    options = FitOptions(heads, run, BRAIN, targets=targets, device="cpu", workers=0)
+    fit(options, lambda _: None, SMALL, {**QUICK, "iterations": 1})
+    record = TrainingRecord.load(run)
+    dataclasses.replace(record, settings=record.settings.replace(iterations=2)).save(run)
+    return FitOptions(heads, run, resume=True, device="cpu", workers=0)
+
+
+def test_a_resumed_run_ignores_the_targets_of_dataset_json_that_its_file_replaced(
+    targets: Path, tmp_path: Path
+):
+    description = {**DESCRIPTION, "targets": ["left core"], "name": "Heads"}
+    heads = write_labelmaps(tmp_path / "heads", 5, description)
+    options = begun(heads, tmp_path / "run", targets)
+    fit(options, lambda _: None)
+    assert checkpoint(options.run)["global_step"] == 2
+    assert TrainingRecord.load(options.run).classes == ("left side", "middle", "right side")
+
+
+def test_a_changed_description_of_the_labels_is_refused(tmp_path: Path):
+    heads = write_labelmaps(tmp_path / "heads", 5, DESCRIPTION)
+    options = begun(heads, tmp_path / "run", None)
+    changed = {**DESCRIPTION, "surroundings": [], "name": "Heads"}
+    (heads / "dataset.json").write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(MaskSAMError, match=r"dataset.json has other 'surroundings' than when"):
+        fit(options, lambda _: None)
+    (heads / "dataset.json").write_text(json.dumps(DESCRIPTION), encoding="utf-8")
+    fit(options, lambda _: None)
+    assert checkpoint(options.run)["global_step"] == 2
+
+
 def test_validation_images_are_the_same_each_time(
     run: Path, heads: Path, data: TrainingData, tmp_path: Path
 ):
