@@ -105,7 +105,10 @@ def compare(
     systems, trainings = find_systems(options.systems, options.runs, options.presets)
     for training in trainings.values():
         if training.is_ours:
-            change_preset(find_preset(training.preset), options.settings)
+            preset = change_preset(find_preset(training.preset), options.settings)
+            # The budget is that of all systems, nnU-Net's too, and is shown with the results.
+            if "iterations" in preset.changes:
+                raise MaskSAMError("--set iterations would change the budget: give --iterations")
     device = choose_device(options.device).device.type
     dataset = open_dataset(options.dataset)
     if dataset.scheme is not None:
