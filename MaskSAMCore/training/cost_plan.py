@@ -13,6 +13,7 @@ from MaskSAMCore.modeling import NetworkConfig, build_model
 from MaskSAMCore.training.cost import StepCost, fixed_bytes, step_cost
 from MaskSAMCore.training.devices import accelerator, precision
 from MaskSAMCore.training.hyperparameters import TrainSettings
+from MaskSAMCore.training.processes import divided_batch
 
 _GIB = 2**30
 # Share of a device's memory that a training may take: the rest is for the driver, the libraries'
@@ -56,13 +57,22 @@ class CostPlan:
         """Return the numbers of windows at a time that divide a step."""
         return [size for size in range(1, self.batch + 1) if self.batch % size == 0]
 
-    def fit(self, memory: int) -> tuple[int, bool] | None:
+    def fit(self, memory: int, processes: int = 1) -> tuple[int, bool] | None:
         """Return the largest number of windows at a time that fits a device, and whether with
-        gradient checkpointing, which is used only where it is needed; None where nothing fits."""
+        gradient checkpointing, which is used only where it is needed; None where nothing fits.
+
+        Args:
+            memory: bytes of the device.
+            processes: number of devices, each of which computes an equal share of a step.
+
+        Raises:
+            MaskSAMError: the windows of a step cannot be divided among the devices.
+        """
+        share = divided_batch(self.batch, processes, 1)
         for checkpointing in (False, True):
             for size in reversed(self.sizes()):
                 needed = self.memory(size, checkpointing)
-                if needed is not None and needed <= _USABLE * memory:
+                if share % size == 0 and needed is not None and needed <= _USABLE * memory:
                     return size, checkpointing
         return None
 
@@ -140,12 +150,12 @@ def fit_line(plan: CostPlan, device: str, processes: int) -> str:
         processes: number of devices.
 
     Raises:
-        MaskSAMError: nothing fits.
+        MaskSAMError: nothing fits, or the windows of a step cannot be divided among the devices.
     """
     kind = accelerator(device, processes)
     memory = device_memory(kind)
     name = torch.cuda.get_device_name(0) if kind == "cuda" else kind
-    found = plan.fit(memory)
+    found = plan.fit(memory, processes)
     if found is None:
         needed = min(n for again in (False, True) if (n := plan.memory(1, again)) is not None)
         raise MaskSAMError(
@@ -154,8 +164,7 @@ def fit_line(plan: CostPlan, device: str, processes: int) -> str:
             " SAM"
         )
     size, checkpointing = found
-    size = min(size, max(1, plan.batch // processes))
-    parts = max(1, plan.batch // (size * processes))
+    parts = plan.batch // (size * processes)
     options = [f"--devices {processes}"] if processes > 1 else []
     options += [f"--accumulate {parts}"] if parts > 1 else []
     options += ["--gradient-checkpointing"] if checkpointing else []

@@ -136,6 +136,15 @@ def test_the_plan_names_the_options_that_fit_the_device(
     assert fit_line(PLAN, "cpu", processes).endswith(options)
 
 
+def test_each_device_computes_equal_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost_plan, "device_memory", lambda _: 48 * GIB)
+    # Four windows at a time would fit, but the six of each device are divided into two parts of 3.
+    line = fit_line(replace(PLAN, batch=12), "cpu", 2)
+    assert line.endswith("3 window(s) at a time fit, --devices 2 --accumulate 2")
+    with pytest.raises(MaskSAMError, match="a step of 4 windows cannot be divided among 3 device"):
+        fit_line(PLAN, "cpu", 3)
+
+
 def test_the_plan_says_so_where_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost_plan, "device_memory", lambda _: 4 * GIB)
     with pytest.raises(MaskSAMError, match=r"nothing fits cpu with 4 GiB: one window .* 6 GiB"):
