@@ -38,8 +38,10 @@ class Row:
         iterations: training iterations until the best weights.
         per_case: mean Dice over the classes of each case.
         seeds: mean Dice of each seed, if there are several; all figures are then means over the
-            seeds, and the standard deviations those between them.
+            seeds, and the standard deviations those between them. NaN for a seed that failed, which
+            the means leave out.
         problem: reason for a row without figures, else empty.
+        seed_problems: reason for each seed that failed, where another one has figures.
     """
 
     system: str
@@ -58,6 +60,7 @@ class Row:
     per_case: Mapping[str, float] = field(default_factory=dict)
     seeds: Mapping[int, float] = field(default_factory=dict)
     problem: str = ""
+    seed_problems: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def over_seeds(rows: Mapping[int, Sequence[Row]]) -> list[Row]:
 
 
 def _mean_row(rows: Mapping[int, Row]) -> Row:
-    """Return the means of a system's rows, by seed; seeds without figures are left out."""
+    """Return the means of a system's rows, by seed, over the seeds with figures."""
     known = {seed: row for seed, row in rows.items() if not row.problem}
     first = next(iter((known or rows).values()))
     if not known:
@@ -177,7 +180,8 @@ def _mean_row(rows: Mapping[int, Row]) -> Row:
         dice=dice,
         spread=spread_of([row.mean for row in each]),
         per_case={case: mean_of([row.per_case[case] for row in each]) for case in first.per_case},
-        seeds={seed: row.mean for seed, row in known.items()},
+        seeds={seed: row.mean for seed, row in rows.items()},
+        seed_problems={seed: row.problem for seed, row in rows.items() if row.problem},
         mean=mean_of([row.mean for row in each]),
         surface_dice=mean_of([row.surface_dice for row in each]),
         hd95=mean_of([row.hd95 for row in each]),

@@ -20,7 +20,8 @@ SPREAD = (
 )
 SPREAD_OF_SEEDS = (
     "Dice: mean over the cases and the seeds (standard deviation of the seeds' means), and the mean"
-    " of each seed. The tests compare the means over the seeds of each case."
+    " of each seed, a dash for one that failed. The tests compare the means over the seeds of each"
+    " case."
 )
 NOTES = (
     " Surface Dice at 1 mm and the 95 % Hausdorff distance (HD95) are means over cases and"
@@ -95,6 +96,11 @@ def markdown(
     parts.append(_markdown_table(*shown_table(rows, classes)))
     parts.append((SPREAD_OF_SEEDS if any(row.seeds for row in rows) else SPREAD) + NOTES)
     left_out = [f"- {row.system}: {row.problem}" for row in rows if row.problem]
+    left_out += [
+        f"- {row.system}, seed {seed}: {problem}"
+        for row in rows
+        for seed, problem in row.seed_problems.items()
+    ]
     if left_out:
         parts.append("## Left out\n\n" + "\n".join(left_out) + "\n")
     if pairs:
@@ -156,12 +162,13 @@ def plain_table(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[Any],
         figures += [row.mean, row.spread, row.surface_dice, row.hd95, row.tunable, row.total]
         figures += [row.minutes, row.iterations, row.seconds, row.memory]
         known = ["" if math.isnan(value) else value for value in figures]
-        lines.append([row.system, row.network, *known, row.problem])
+        failed = [f"seed {seed}: {problem}" for seed, problem in row.seed_problems.items()]
+        lines.append([row.system, row.network, *known, row.problem or "; ".join(failed)])
     return heading, lines
 
 
 def write_seeds(folder: Path, rows: Mapping[int, Sequence[Row]], classes: Sequence[str]) -> None:
-    """Write ``seeds.csv`` with the Dice of every system and seed.
+    """Write ``seeds.csv`` with the Dice of every system and seed, or the reason why it has none.
 
     Args:
         folder: the comparison's folder.
@@ -169,13 +176,14 @@ def write_seeds(folder: Path, rows: Mapping[int, Sequence[Row]], classes: Sequen
         classes: names of the classes, in order.
     """
     heading = ["system", "seed", *(f"dice {name}" for name in classes), "dice mean", "iterations"]
-    lines: list[list[Any]] = [
-        [row.system, seed, *(row.dice[name][0] for name in classes), row.mean, row.iterations]
-        for seed, each in rows.items()
-        for row in each
-        if not row.problem
-    ]
-    write_text(folder / "seeds.csv", _csv([heading, *lines]))
+    lines: list[list[Any]] = []
+    for seed, each in rows.items():
+        for row in each:
+            figures: list[Any] = [""] * (len(classes) + 2)
+            if not row.problem:
+                figures = [*(row.dice[name][0] for name in classes), row.mean, row.iterations]
+            lines.append([row.system, seed, *figures, row.problem])
+    write_text(folder / "seeds.csv", _csv([[*heading, "problem"], *lines]))
 
 
 def draw(rows: Sequence[Row], classes: Sequence[str], facts: Mapping[str, str], path: Path) -> None:

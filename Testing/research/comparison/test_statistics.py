@@ -50,7 +50,8 @@ def test_rows_over_seeds_have_the_means_and_the_spread_between_seeds():
     assert a.spread == pytest.approx(np.std([0.6, 0.8], ddof=1))
     assert a.dice["A"] == pytest.approx((0.7, a.spread))
     assert a.per_case == pytest.approx({"case_0": 0.6, "case_1": 0.8})
-    assert a.seeds == pytest.approx({0: 0.6, 1: 0.8})
+    assert a.seeds == pytest.approx({0: 0.6, 1: 0.8, 2: math.nan}, nan_ok=True)
+    assert a.seed_problems == {2: "no luck"}
     # A system without a training has no spread between seeds.
     assert sam.mean == pytest.approx(0.4) and math.isnan(sam.spread)
     (failed,) = over_seeds({0: [Row("b", "tiny", problem="no luck")]})

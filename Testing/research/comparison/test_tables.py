@@ -50,3 +50,17 @@ def test_tables_of_several_seeds_show_each_seed(tmp_path: Path):
         ("0", pytest.approx(0.85)),
         ("5", pytest.approx(0.65)),
     ]
+
+
+def test_a_seed_that_failed_has_a_dash_and_a_reason(tmp_path: Path):
+    failed = [row_of("unet", [0.5, 0.7]), Row("masksam", "tiny", problem="no luck")]
+    by_seed = {0: [row_of("unet", [0.5, 0.7]), row_of("masksam", [0.8, 0.9])], 5: failed}
+    write_tables(tmp_path, over_seeds(by_seed), [], ["A"], {"dataset": "Generated"}, True)
+    write_seeds(tmp_path, by_seed, ["A"])
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "| 0.8500 – |" in text and "- masksam, seed 5: no luck" in text
+    lines = list(csv.DictReader((tmp_path / "comparison.csv").open(encoding="utf-8")))
+    assert [line["problem"] for line in lines] == ["", "seed 5: no luck"]
+    lines = list(csv.DictReader((tmp_path / "seeds.csv").open(encoding="utf-8")))
+    assert lines[-1]["seed"] == "5" and lines[-1]["dice mean"] == ""
+    assert [line["problem"] for line in lines] == ["", "", "", "no luck"]
