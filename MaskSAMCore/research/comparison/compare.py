@@ -188,17 +188,22 @@ def _job(options: CompareOptions, folder: Folder, cases: list[str], device: str)
 
 
 def check_given(training: Training, dataset: Dataset, cases: list[str]) -> None:
-    """Check that a given run has the dataset's classes and was not trained on the cases.
+    """Check that a given run has the dataset's classes, by name and value, and was not trained on
+    the cases.
 
     Raises:
         MaskSAMError: a check fails.
     """
     assert training.given is not None
     record = TrainingRecord.load(training.given)
-    if record.values != dataset.values:
+    classes, expected = (
+        ", ".join(f"{name} ({value})" for name, value in zip(of.classes, of.values, strict=True))
+        for of in (record, dataset)
+    )
+    if classes != expected:
         raise MaskSAMError(
-            f"the run '{training.name}' has the classes {', '.join(record.classes)}, but the"
-            f" dataset has {', '.join(dataset.classes)}"
+            f"the run '{training.name}' has the classes {classes}, but the dataset has {expected}:"
+            " compare on the dataset that it was trained on"
         )
     seen = sorted(set(cases) & set(record.split["train"]))
     if seen:

@@ -176,6 +176,22 @@ def test_other_terms_and_training_cases_of_a_given_run_are_refused(
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize("changed", [{"Brightest": 10, "Dark": 300}, {"Bright": 10, "Dark": 301}])
+def test_a_given_run_with_other_names_or_values_of_classes_is_refused(
+    changed: dict[str, int], dataset: Path, trained: Path, tmp_path: Path
+):
+    data = Path(shutil.copytree(dataset, tmp_path / "data"))
+    change_description(data, labels={"background": 0, **changed})
+    options = CompareOptions(
+        data, tmp_path / "out", systems=("mine",), device="cpu", runs={"mine": trained}
+    )
+    found = ", ".join(f"{name} \\({value}\\)" for name, value in changed.items())
+    message = rf"classes Bright \(10\), Dark \(300\), but the dataset has {found}"
+    with pytest.raises(MaskSAMError, match=message):
+        compare(options, lambda _: None, run_here)
+    assert not options.output.exists()
+
+
 def test_a_comparison_of_labelmaps_without_images_is_refused_before_any_training(
     dataset: Path, tmp_path: Path
 ):
