@@ -27,7 +27,13 @@ from MaskSAMCore.data.splits import Fold, find_split
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import axis_mapping
 from MaskSAMCore.io.files import temporary_folder, write_json
-from MaskSAMCore.modeling import Network, NetworkConfig, build_model, load_sam_checkpoint
+from MaskSAMCore.modeling import (
+    Network,
+    NetworkConfig,
+    build_limited,
+    build_model,
+    load_sam_checkpoint,
+)
 from MaskSAMCore.models.bundle import check_backbone
 from MaskSAMCore.training.callbacks import (
     BestWeightsSaver,
@@ -176,8 +182,6 @@ def fit(
             if options.weights is not None:
                 # Weights that do not fit are told before the run has a record.
                 _initial_network(options, record)
-        divided_batch(record.settings.batch, processes.count, options.accumulate)
-        _check_checkpointing(options, record.config)
         options.run.mkdir(parents=True, exist_ok=True)
         record.save(options.run)
         if data.fingerprint:
@@ -189,9 +193,8 @@ def fit(
         try:
             record, data = processes.first_then_others(first, lambda: _join(options))
         except MaskSAMError:
-            if new and processes.first:
-                # Only prepared cases may be there.
-                shutil.rmtree(options.run, ignore_errors=True)
+            if processes.first:
+                _remove_unbegun(options, new)
             raise
         return _fit(options, processes, kind, record, data, report if processes.first else _silent)
 
@@ -207,11 +210,41 @@ def _join(options: FitOptions) -> tuple[TrainingRecord, TrainingData]:
     return record, reload_training_data(options.dataset, record, _silent, _cache(options))
 
 
-def _check_checkpointing(options: FitOptions, config: NetworkConfig) -> None:
-    """Raise an error if the network has no gradient checkpointing that is asked for."""
+def _remove_unbegun(options: FitOptions, new: bool) -> None:
+    """Remove the prepared cases of a training that could not begin.
+
+    Args:
+        options: choices of the user.
+        new: True if the run's folder did not exist before.
+    """
+    if new:
+        shutil.rmtree(options.run, ignore_errors=True)
+    elif options.cache is None and not (options.run / RUN_FILE).exists():
+        _cache(options).remove_others(())
+
+
+def _check_step(options: FitOptions, config: NetworkConfig, batch: int, preset: str) -> None:
+    """Check that a network can make the steps that are asked for, before any case is read.
+
+    Args:
+        options: choices of the user.
+        config: network of the training, or of its preset.
+        batch: windows of a step.
+        preset: name of the preset, for messages.
+
+    Raises:
+        MaskSAMError: the windows of a step cannot be divided, the network cannot be built, or it
+            has no gradient checkpointing.
+    """
+    divided_batch(batch, Processes.present(options.devices).count, options.accumulate)
     try:
+        # On the meta device nothing is computed or stored.
         with torch.device("meta"):
-            build_model(config).set_gradient_checkpointing(options.gradient_checkpointing)
+            model = build_limited(config, None)
+    except ValueError as error:
+        raise MaskSAMError(f"the network of preset '{preset}' cannot be built: {error}") from error
+    try:
+        model.set_gradient_checkpointing(options.gradient_checkpointing)
     except ValueError as error:
         raise MaskSAMError(f"{error}: leave --gradient-checkpointing out") from error
 
@@ -362,20 +395,20 @@ def _begin(
             f"preset '{preset.name}' trains the decoder alone: give the model with the encoder and"
             " the prompt generator with --from"
         )
+    _check_step(options, preset.network, preset.training.batch, preset.name)
     sam_sha256 = _check_sam(options, preset.network, preset.name)
     lightning.seed_everything(options.seed, workers=True, verbose=False)
-    with _new_cache(options) as cache:
-        data = prepare_training_data(
-            options.dataset,
-            options.splits,
-            preset,
-            report,
-            cache,
-            {*config_changes, *preset.changes},
-            options.targets,
-            options.fold,
-        )
-        _check_contrast(data, preset.training)
+    data = prepare_training_data(
+        options.dataset,
+        options.splits,
+        preset,
+        report,
+        _cache(options),
+        {*config_changes, *preset.changes},
+        options.targets,
+        options.fold,
+    )
+    _check_contrast(data, preset.training)
     kind = accelerator(options.device)
     facts = {
         "torch": torch.__version__,
@@ -425,6 +458,7 @@ def _resume(
             " dataset, or start another run"
         )
     _check_kept(options, record, settings_changes)
+    _check_step(options, record.config, record.settings.batch, record.preset)
     expected = record.facts.get("sam_sha256")
     sam_sha256 = _check_sam(options, record.config, record.preset, expected)
     lightning.seed_everything(record.seed, workers=True, verbose=False)
@@ -553,18 +587,6 @@ def _validation_changes(options: FitOptions) -> dict[str, float]:
 def _cache(options: FitOptions) -> CaseCache:
     """Return the cache of the preprocessed cases."""
     return CaseCache(options.cache or options.run / CASES)
-
-
-@contextmanager
-def _new_cache(options: FitOptions) -> Iterator[CaseCache]:
-    """Yield the cache of a new training; after an error nothing is left in the run's folder."""
-    cache = _cache(options)
-    try:
-        yield cache
-    except MaskSAMError:
-        if options.cache is None:
-            cache.remove_others(())
-        raise
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,9 @@ from torch.testing import assert_close
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.masam import MASAM_TINY
 from MaskSAMCore.presets.small import COMPACT_DECODER, TINY
+from MaskSAMCore.research.presets import UNET
 from MaskSAMCore.training.fit import FitOptions, fit
+from MaskSAMCore.training.preset import Preset
 from MaskSAMCore.training.run_folder import BEST, CASES, TrainingRecord
 from Testing.helpers.paths import ROOT
 from Testing.helpers.short_run import (
@@ -77,6 +80,40 @@ def test_a_folder_named_cases_is_kept_whether_a_training_fails_or_not(
     options = dataclasses.replace(options, dataset=data)
     fit(options, lambda _: None, SMALL, {**SHORT, "iterations": 1})
     assert sorted(data.rglob("*")) == before and not (tmp_path / CASES).exists()
+
+
+@pytest.mark.parametrize(
+    ("preset", "more", "network", "message"),
+    [
+        (TINY, {}, {"adapter_ratio": 0.0}, "the network of preset 'tiny' cannot be built: "),
+        (TINY, {"accumulate": 3}, {}, "choose a --batch that is a multiple of 3"),
+        (UNET, {"gradient_checkpointing": True}, {}, "leave --gradient-checkpointing out"),
+    ],
+)
+def test_a_training_that_cannot_make_a_step_is_refused_before_any_case_is_read(
+    preset: Preset,
+    more: dict[str, Any],
+    network: dict[str, Any],
+    message: str,
+    dataset: Path,
+    tmp_path: Path,
+):
+    lines: list[str] = []
+    with pytest.raises(MaskSAMError, match=message) as error:
+        fit(FitOptions(dataset, tmp_path / "run", preset, **more), lines.append, network)
+    assert ("checkpointing" in str(error.value)) == ("gradient_checkpointing" in more)
+    assert not lines and not (tmp_path / "run").exists()
+
+
+def test_a_training_that_cannot_begin_leaves_no_cases_in_a_folder_that_existed(
+    trained: Path, dataset: Path, tmp_path: Path
+):
+    (tmp_path / "mine.txt").write_text("mine")
+    # The weights are of a network with other widths.
+    options = FitOptions(dataset, tmp_path, TINY, device="cpu", workers=0, weights=trained)
+    with pytest.raises(MaskSAMError, match="holds the weights of another network"):
+        fit(options, lambda _: None, {**SMALL, "head_channels": 16}, SHORT)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_an_existing_run_is_neither_overwritten_nor_resumed_from_nothing(
