@@ -53,10 +53,15 @@ def pretrain(
     stop_after: float | None = stop_after_option("Ctrl-C and SIGTERM"),
     device: str = DEVICE,
     seed: int = SEED,
-    learning_rate: float = typer.Option(1e-3, min=0.0, help="Initial learning rate."),
-    batch: int = typer.Option(8, min=1, help="Number of slices in a step."),
-    objects: int = typer.Option(
-        16, min=1, max=256, help="Number of objects that are prompted on each slice."
+    learning_rate: float | None = typer.Option(
+        None, min=0.0, help="Initial learning rate, 0.001 by default."
+    ),
+    batch: int | None = typer.Option(None, min=1, help="Number of slices in a step, 8 by default."),
+    objects: int | None = typer.Option(
+        None,
+        min=1,
+        max=256,
+        help="Number of objects that are prompted on each slice, 16 by default.",
     ),
 ) -> None:
     """Train a SAM that segments anything by a box; interrupt it at any time.
@@ -64,7 +69,7 @@ def pretrain(
     This is research: no model that ships stands on such a SAM yet.
     """
     try:
-        from MaskSAMCore.research.promptable_sam.pretrain import SETTINGS, PretrainOptions
+        from MaskSAMCore.research.promptable_sam.pretrain import PretrainOptions
         from MaskSAMCore.research.promptable_sam.pretrain import pretrain as train_sam
         from MaskSAMCore.training.run_folder import WRITTEN_FILES
     except ImportError as error:
@@ -89,14 +94,15 @@ def pretrain(
         resume=resume,
         device=device,
         seed=seed,
-        settings=SETTINGS.replace(learning_rate=learning_rate, batch=batch),
         objects=objects,
     )
+    chosen = {"learning_rate": learning_rate, "batch": batch}
+    changes = {name: value for name, value in chosen.items() if value is not None}
     written = Outputs(tuple(output / name for name in WRITTEN_FILES), filled=(output,))
     paths = (*(labelmaps or []), *validation)
     folders = tuple(_folder(path) for path in paths if path.is_dir())
     with prepared(written, Inputs((*given, *held_out), closed=folders), overwrite=True):
-        train_sam(options, Report(time.monotonic()))
+        train_sam(options, Report(time.monotonic()), changes)
 
 
 def _files(path: Path) -> list[Path]:

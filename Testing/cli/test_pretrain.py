@@ -25,6 +25,7 @@ from Testing.research.promptable_sam.helpers import write_labelmap
         (["map.nii.gz", "--batch", "0"], "--batch"),
         (["map.nii.gz", "--max-minutes", "0"], "--max-minutes"),
         (["map.nii.gz", "--max-minutes", "9", "--iterations", "9"], "two budgets: choose one"),
+        (["map.nii.gz", "--validation", "map.nii.gz"], "would be trained on and validate, such as"),
         (["--resume"], "run holds no training of a SAM"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,8 @@ SETTINGS = TrainSettings(
     validation_minutes=10.0,
     loss=LossSettings(),
 )
+# Objects that a new training prompts on each slice.
+_OBJECTS = 16
 # Labelmaps are synthesised from bytes.
 _MOST_LABELS = 255
 # Seeds of the validation slices, and of the slices after each resumption.
@@ -87,7 +89,8 @@ class PretrainOptions:
         seed: seed of all random numbers of a new training.
         config: shape of a new SAM.
         settings: hyperparameters of a new training.
-        objects: number of objects that are prompted on each slice.
+        objects: number of objects that are prompted on each slice; None for 16, or for that of the
+            run with ``resume``.
         validation_slices: number of slices of a validation.
         checkpoint_seconds: time between two checkpoints in seconds.
         report_seconds: time between two progress reports in seconds.
@@ -104,7 +107,7 @@ class PretrainOptions:
     seed: int = 0
     config: PromptableSamConfig = field(default_factory=PromptableSamConfig)
     settings: TrainSettings = SETTINGS
-    objects: int = 16
+    objects: int | None = None
     validation_slices: int = 64
     checkpoint_seconds: float = 90.0
     report_seconds: float = 15.0
@@ -146,12 +149,18 @@ class BoxValidation:
         return Scores({"box": _mean_dice(found, [truth for _, truth in self.slices])})
 
 
-def pretrain(options: PretrainOptions, report: Callable[[str], None] = print) -> float:
+def pretrain(
+    options: PretrainOptions,
+    report: Callable[[str], None] = print,
+    settings_changes: Mapping[str, Any] | None = None,
+) -> float:
     """Train a SAM until the budget is spent.
 
     Args:
         options: choices of the user.
         report: function that receives lines of text for the user.
+        settings_changes: hyperparameters that the user has chosen; with ``resume`` those of the
+            run.
 
     Returns:
         Best mean Dice on the validation slices.
@@ -163,7 +172,8 @@ def pretrain(options: PretrainOptions, report: Callable[[str], None] = print) ->
     if options.max_minutes is not None and options.iterations is not None:
         raise MaskSAMError("--max-minutes and --iterations are two budgets: choose one")
     kind = accelerator(options.device)
-    record = _resumed(options) if options.resume else _begun(options, kind)
+    changes = settings_changes or {}
+    record = _resumed(options, changes) if options.resume else _begun(options, changes, kind)
     train = read_labelmaps(record.labelmaps)
     held_out = read_labelmaps(record.validation) if record.validation else train
     lightning.seed_everything(record.seed, verbose=False)
@@ -232,7 +242,9 @@ def _read(path: Path) -> Labelmap:
     return Labelmap.from_volume(replace(volume, array=array), "SAR")
 
 
-def _begun(options: PretrainOptions, kind: str) -> PretrainRecord:
+def _begun(
+    options: PretrainOptions, settings_changes: Mapping[str, Any], kind: str
+) -> PretrainRecord:
     """Return the record of a new training."""
     if (options.run / RUN_FILE).exists():
         raise MaskSAMError(
@@ -241,13 +253,20 @@ def _begun(options: PretrainOptions, kind: str) -> PretrainRecord:
         )
     if not options.labelmaps:
         raise MaskSAMError("a training needs labelmaps: give their files")
+    labelmaps, validation = _absolute(options.labelmaps), _absolute(options.validation)
+    both = sorted(set(labelmaps) & set(validation))
+    if both:
+        raise MaskSAMError(
+            f"{len(both)} labelmap(s) would be trained on and validate, such as {both[0]}: leave"
+            " them out of one of the two"
+        )
     record = PretrainRecord(
         config=options.config,
-        settings=options.settings,
+        settings=options.settings.replace(**settings_changes),
         seed=options.seed,
-        objects=options.objects,
-        labelmaps=_absolute(options.labelmaps),
-        validation=_absolute(options.validation),
+        objects=_OBJECTS if options.objects is None else options.objects,
+        labelmaps=labelmaps,
+        validation=validation,
         facts={
             "torch": torch.__version__,
             "lightning": lightning.__version__,
@@ -260,8 +279,12 @@ def _begun(options: PretrainOptions, kind: str) -> PretrainRecord:
     return record.with_budget(options.max_minutes, options.iterations)
 
 
-def _resumed(options: PretrainOptions) -> PretrainRecord:
-    """Return the record of a training to continue."""
+def _resumed(options: PretrainOptions, settings_changes: Mapping[str, Any]) -> PretrainRecord:
+    """Return the record of a training to continue.
+
+    Raises:
+        MaskSAMError: a choice of the user is another one than that of the run.
+    """
     record = PretrainRecord.load(options.run)
     for given, own in (
         (options.labelmaps, record.labelmaps),
@@ -272,6 +295,15 @@ def _resumed(options: PretrainOptions) -> PretrainRecord:
                 f"{options.run} was trained on other labelmaps: leave them out with --resume, or"
                 " start another run"
             )
+    others = [
+        name for name, value in settings_changes.items() if getattr(record.settings, name) != value
+    ]
+    others += ["objects"] if options.objects not in (None, record.objects) else []
+    if others:
+        raise MaskSAMError(
+            f"{options.run} was begun with another --{others[0].replace('_', '-')}: leave it out,"
+            " or give that of its first command"
+        )
     return record.with_budget(options.max_minutes, options.iterations)
 
 

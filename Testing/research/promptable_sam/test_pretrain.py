@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -132,6 +133,28 @@ def test_a_run_is_neither_replaced_nor_mixed_with_others(
         pretrain(small_options(other, trained, resume=True))
     with pytest.raises(MaskSAMError, match=r"holds no training of a SAM: it has no run\.json"):
         pretrain(small_options(labelmap, tmp_path, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("more", "settings", "option"),
+    [
+        ({"objects": 4}, {}, "--objects"),
+        ({}, {"learning_rate": 0.5}, "--learning-rate"),
+        ({}, {"batch": 5}, "--batch"),
+    ],
+)
+def test_a_resumed_run_keeps_its_hyperparameters(
+    more: dict[str, Any], settings: dict[str, Any], option: str, trained: Path, tmp_path: Path
+):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    options = small_options(Path(), run, labelmaps=(), resume=True, **more)
+    with pytest.raises(MaskSAMError, match=f"was begun with another {option}: leave it out"):
+        pretrain(options, lambda _: None, settings)
+    record = PretrainRecord.load(run)
+    same = {name: getattr(record.settings, name) for name in settings}
+    options = dataclasses.replace(options, objects=record.objects)
+    pretrain(options, lambda _: None, same)
+    assert checkpoint(run)["global_step"] == 4
 
 
 def test_a_run_without_weights_or_with_damaged_ones_is_refused(trained: Path, tmp_path: Path):
