@@ -382,9 +382,14 @@ def _adapt(
     )
     if constraints.ct_window is not None:
         plan = with_ct_window(plan, fingerprints, constraints.ct_window)
-    config = network.adapted(
-        plan.window, plan.spacing, len(dataset.classes), len(dataset.channels), chosen
-    )
+    try:
+        config = network.adapted(
+            plan.window, plan.spacing, len(dataset.classes), len(dataset.channels), chosen
+        )
+    except ValueError as error:
+        raise MaskSAMError(
+            f"preset '{preset.name}' cannot be used for {dataset.folder}: {error}"
+        ) from error
     return replace(plan, window=config.window), config
 
 

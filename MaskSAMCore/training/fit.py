@@ -15,17 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from MaskSAMCore.data.case_cache import CaseCache
 from MaskSAMCore.data.dataset import examine_dataset
-from MaskSAMCore.data.planning import LARGEST_MM
 from MaskSAMCore.data.splits import Fold, find_split
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import axis_mapping
 from MaskSAMCore.io.files import temporary_folder, write_json
 from MaskSAMCore.modeling import (
     Network,
@@ -534,13 +531,8 @@ def chosen_preset(
         raise MaskSAMError("a new training needs a preset")
     constraints: dict[str, Any] = {}
     if options.orientation is not None:
-        axis_mapping(np.eye(4), options.orientation)
         constraints["orientation"] = options.orientation
     if options.spacing is not None:
-        if not all(0 < size < LARGEST_MM for size in options.spacing):  # False for NaN
-            raise MaskSAMError(
-                f"the spacing must be between 0 and {LARGEST_MM:g} mm, not {options.spacing}"
-            )
         constraints["spacing"] = options.spacing
     if options.patch is not None:
         edge = preset.network.token_voxels

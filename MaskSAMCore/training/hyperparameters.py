@@ -20,7 +20,15 @@ _SHARES = (
     "common_contrasts",
     "contrast_ramp",
 )
-_AT_LEAST_0 = ("learning_rate", "weight_decay", "exponent", "warm_up", "clip", "augmentation")
+_AT_LEAST_0 = (
+    "learning_rate",
+    "weight_decay",
+    "exponent",
+    "warm_up",
+    "clip",
+    "augmentation",
+    "validation_minutes",
+)
 _AT_LEAST_1 = ("epoch", "iterations", "batch")
 
 
@@ -112,6 +120,10 @@ class TrainSettings(Configuration):
         for name in _AT_LEAST_1:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
+        if not 0 < self.validation_share <= 1:
+            raise ValueError("validation_share must be more than 0 and at most 1")
+        if self.generator_first == 1:
+            raise ValueError("generator_first must be less than 1: no time would be left to decode")
         if self.ema == 1 or self.beta2 == 1:
             raise ValueError("a decay of 1 would keep the first values for ever: choose less")
         if not set(self.mirror) <= {0, 1, 2}:

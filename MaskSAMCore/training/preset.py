@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
+from MaskSAMCore.data.planning import LARGEST_MM
+from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import axis_mapping
 from MaskSAMCore.modeling import NetworkConfig
 from MaskSAMCore.modeling.configuration import Configuration
 from MaskSAMCore.training.hyperparameters import TrainSettings
@@ -21,11 +26,28 @@ class PlanConstraints(Configuration):
         orientation: directions of depth, rows and columns, for example "RSA".
         spacing: mm along depth, rows and columns.
         ct_window: lowest and highest intensity of CT images in Hounsfield units.
+
+    Raises:
+        MaskSAMError: the orientation does not name each direction once, the spacing is not of
+            possible voxels, or the window of intensities is empty.
     """
 
     orientation: str | None = None
     spacing: tuple[float, float, float] | None = None
     ct_window: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.orientation is not None:
+            axis_mapping(np.eye(4), self.orientation)
+        # False for NaN.
+        if self.spacing is not None and not all(0 < mm < LARGEST_MM for mm in self.spacing):
+            raise MaskSAMError(
+                f"the spacing must be between 0 and {LARGEST_MM:g} mm, not {self.spacing}"
+            )
+        if self.ct_window is not None and not self.ct_window[0] < self.ct_window[1]:
+            raise MaskSAMError(
+                f"ct_window must be a lowest and a higher intensity, not {self.ct_window}"
+            )
 
 
 @dataclass(frozen=True)

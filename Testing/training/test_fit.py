@@ -105,6 +105,14 @@ def test_a_training_that_cannot_make_a_step_is_refused_before_any_case_is_read(
     assert not lines and not (tmp_path / "run").exists()
 
 
+def test_fewer_queries_than_classes_are_refused_before_any_run(dataset: Path, tmp_path: Path):
+    options = FitOptions(dataset, tmp_path / "run", TINY, device="cpu", workers=0)
+    message = "queries must be at least 3, one for each class and one for the background, not 2"
+    with pytest.raises(MaskSAMError, match=message):
+        fit(options, lambda _: None, {**SMALL, "queries": 2}, SHORT)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_training_that_cannot_begin_leaves_no_cases_in_a_folder_that_existed(
     trained: Path, dataset: Path, tmp_path: Path
 ):

@@ -111,6 +111,13 @@ class MaskSAMConfig(SamNetworkConfig):
             raise ValueError(f"upsampling must be 1 or 4, not {self.upsampling}")
         if self.queries < 1:
             raise ValueError("queries must be at least 1")
+        for name in ("stem_channels", "generator_channels"):
+            if min(getattr(self, name), default=1) < 1:
+                raise ValueError(f"{name} must be widths of at least 1")
+        if self.head_channels < 1:
+            raise ValueError("head_channels must be at least 1")
+        if self.detail_channels < 0 or self.prototypes < 0:
+            raise ValueError("detail_channels and prototypes must not be negative")
         if self.stem_pyramid:
             levels = {4: 3, 8: 4}.get(self.sam.patch_size)
             if levels is None or self.upsampling != 1:
@@ -178,9 +185,18 @@ class MaskSAMConfig(SamNetworkConfig):
         in_channels: int,
         chosen: Collection[str] = (),
     ) -> MaskSAMConfig:
-        """Return the configuration for a dataset; see :meth:`NetworkConfig.adapted`."""
+        """Return the configuration for a dataset; see :meth:`NetworkConfig.adapted`.
+
+        Raises:
+            ValueError: the user has chosen fewer queries than there are classes on a slice.
+        """
         known: dict[str, Any] = {}
         if "queries" not in chosen:
             known["queries"] = self.query_count(num_classes)
+        elif self.queries <= num_classes:
+            raise ValueError(
+                f"queries must be at least {num_classes + 1}, one for each class and one for the"
+                f" background, not {self.queries}"
+            )
         changed = super().adapted(window, spacing, num_classes, in_channels, chosen)
         return changed.replace(**known)

@@ -45,6 +45,15 @@ class PromptSettings(Configuration):
     partial: float = 0.0
     repeats: int = 1
 
+    def __post_init__(self) -> None:
+        for name in ("share", "loose", "drop_mask", "partial"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"prompts.{name} must be between 0 and 1")
+        if self.jitter < 0 or self.growth < 0:
+            raise ValueError("prompts.jitter and prompts.growth must not be negative")
+        if self.repeats < 1:
+            raise ValueError("prompts.repeats must be at least 1")
+
 
 @dataclass(frozen=True)
 class PromptSample:
