@@ -185,10 +185,17 @@ class _Reader:
         ):
             self.problems.append("'pairs' must be a list of pairs [left name, right name]")
             pairs = []
+        paired: set[int] = set()
         for pair in pairs:
             found = self.indices(pair, "pairs")
             if len(found) == 2:
                 other[found[0]], other[found[1]] = found[1], found[0]
+            # The other side of a label in two pairs would depend on the direction of the mirroring.
+            self.problems += [
+                f"'pairs' has '{self.names[index]}' twice: list each label in one pair"
+                for index in sorted(set(found) & paired)
+            ]
+            paired.update(found)
         return tuple(other)
 
     def _mirrored_by_name(self) -> tuple[int, ...]:

@@ -107,6 +107,10 @@ def test_given_pairs_replace_the_words_in_names():
         ),
         (changed(surroundings=["hat"]), "'surroundings' has names that are not in 'labels'"),
         (changed(pairs=[["left half"]]), "'pairs' must be"),
+        (
+            changed(pairs=[["left half", "right half"], ["left core", "right half"]]),
+            "'pairs' has 'right half' twice: list each label in one pair",
+        ),
         (changed(tissues=["left half"]), "tissues"),
         (changed(lesions=["middle"]), "'lesions' must map"),
         (changed(lesions={"middle": 3}), "'lesions' must map"),
