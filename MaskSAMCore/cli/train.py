@@ -223,6 +223,8 @@ def train(
 
     if fold is not None and folds is not None:
         raise MaskSAMError("--fold trains one fold and --folds all: choose one of the two")
+    if plan and resume:
+        raise MaskSAMError("--plan is for a new training: give the run's --preset, not --resume")
     chosen_values = {
         "learning_rate": learning_rate,
         "batch": batch,

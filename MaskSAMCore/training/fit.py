@@ -518,17 +518,24 @@ def _check_kept(
 
 
 def changed_option(name: str) -> str:
-    """Return the option of the command line for a choice with a name in a run's record."""
-    return "--from" if name == "started_from" else f"--{name.replace('_', '-')}"
+    """Return the option of the command line for a choice with a name in a run's record, or for a
+    setting."""
+    named = {"started_from": "--from", "window": "--patch"}
+    return named.get(name, f"--{name.replace('_', '-')}")
 
 
 def chosen_preset(
     options: FitOptions, config_changes: Mapping[str, Any], settings_changes: Mapping[str, Any]
 ) -> Preset:
-    """Return the preset of a new training with the user's changes."""
+    """Return the preset of a new training with the user's changes.
+
+    Raises:
+        MaskSAMError: a change cannot be used, or is given by an option and by --set.
+    """
     preset = options.preset
     if preset is None:
         raise MaskSAMError("a new training needs a preset")
+    settings_changes = {**settings_changes, **_validation_changes(options)}
     constraints: dict[str, Any] = {}
     if options.orientation is not None:
         constraints["orientation"] = options.orientation
@@ -542,6 +549,11 @@ def chosen_preset(
                 f" that are multiples of {edge}"
             )
         config_changes = {**config_changes, "window": options.patch}
+    for name in (*constraints, *config_changes, *settings_changes):
+        if name in preset.changes:
+            raise MaskSAMError(
+                f"{changed_option(name)} and --set {name} give the same setting: leave one out"
+            )
     try:
         network = preset.network.replace(**config_changes)
     except (TypeError, ValueError) as error:
@@ -549,7 +561,7 @@ def chosen_preset(
     return replace(
         preset,
         network=network,
-        training=preset.training.replace(**{**settings_changes, **_validation_changes(options)}),
+        training=preset.training.replace(**settings_changes),
         plan=preset.plan.replace(**constraints),
     )
 

@@ -37,6 +37,14 @@ def test_a_folder_that_is_not_a_dataset_is_refused(
         (["--patch", "8,50,64"], "rows and columns that are multiples of 4"),
         (["--fold", "1", "--folds", "5"], "--fold trains one fold and --folds all"),
         (["--orientation", "RRA"], "orientation 'RRA' must name"),
+        (["--set", "batch=4", "--batch", "2"], "--batch and --set batch give the same setting"),
+        (["--set", "spacing=2,1,1", "--spacing", "2,1,1"], "--spacing and --set spacing give"),
+        (["--set", "window=8,48,48", "--patch", "8,64,64"], "--patch and --set window give"),
+        (
+            ["--set", "validation_share=0.5", "--validation-share", "0.2"],
+            "--validation-share and --set validation_share give",
+        ),
+        (["--plan", "--resume"], "--plan is for a new training: give the run's --preset"),
         (["--device", "warp"], "device 'warp' is not available"),
     ],
 )
