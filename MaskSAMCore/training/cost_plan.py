@@ -104,10 +104,13 @@ def plan_costs(config: NetworkConfig, settings: TrainSettings, device: str) -> C
     )
 
 
-def device_memory(kind: str) -> int:
-    """Return the bytes of a device's memory; of the computer's for a CPU."""
+def device_memory(kind: str) -> int | None:
+    """Return the bytes of a device's memory, or of the computer's for a CPU; None where it is
+    unknown, as on Windows."""
     if kind == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory)
+    if not hasattr(os, "sysconf"):
+        return None
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -155,6 +158,8 @@ def fit_line(plan: CostPlan, device: str, processes: int) -> str:
     kind = accelerator(device, processes)
     memory = device_memory(kind)
     name = torch.cuda.get_device_name(0) if kind == "cuda" else kind
+    if memory is None:
+        return f"the memory of this computer's {name} is unknown: compare it with the table"
     found = plan.fit(memory, processes)
     if found is None:
         needed = min(n for again in (False, True) if (n := plan.memory(1, again)) is not None)
