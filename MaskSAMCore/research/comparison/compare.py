@@ -29,6 +29,7 @@ from MaskSAMCore.research.comparison.statistics import Row, compared_pairs, make
 from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS, System, Training, find_systems
 from MaskSAMCore.research.comparison.tables import write_seeds, write_tables
 from MaskSAMCore.training.overrides import change_preset
+from MaskSAMCore.training.preset import PlanConstraints
 from MaskSAMCore.training.run_folder import TrainingRecord
 
 
@@ -106,9 +107,15 @@ def compare(
     for training in trainings.values():
         if training.is_ours:
             preset = change_preset(find_preset(training.preset), options.settings)
+            if options.orientation is not None and "orientation" in preset.changes:
+                raise MaskSAMError(
+                    "--orientation and --set orientation are the same: leave one out"
+                )
             # The budget is that of all systems, nnU-Net's too, and is shown with the results.
             if "iterations" in preset.changes:
                 raise MaskSAMError("--set iterations would change the budget: give --iterations")
+    # A wrong orientation is found before the terms are recorded, which no other command may have.
+    PlanConstraints(orientation=options.orientation)
     device = choose_device(options.device).device.type
     dataset = open_dataset(options.dataset)
     if dataset.scheme is not None:
