@@ -71,8 +71,8 @@ def check_codes(labels: Sequence[Label]) -> None:
         if label.terminology is None:
             raise MaskSAMError(
                 f"class '{label.name}' has no terminology codes, which a DICOM segmentation needs:"
-                " add its category and type (SNOMED CT) to the labels in the model's masksam.json or,"
-                " before it is exported, in its card"
+                " add its category and type (SNOMED CT) to the labels in the model's masksam.json,"
+                " or to its card before it is exported"
             )
         terms = label.terminology
         codes = (terms.category, terms.type, terms.type_modifier, terms.region)
