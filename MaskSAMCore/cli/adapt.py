@@ -125,8 +125,8 @@ def _is_pair(text: str) -> bool:
 def _pair(text: str) -> tuple[Path, Path]:
     """Return the paths of IMAGE=SEGMENTATION, which may have "=" in their names."""
     places = [index for index, character in enumerate(text) if character == "="]
-    divided = [(Path(text[:index]), Path(text[index + 1 :])) for index in places]
-    divided = [(image, mask) for image, mask in divided if image.name and mask.name]
+    parts = [(text[:index], text[index + 1 :]) for index in places]
+    divided = [(Path(image), Path(mask)) for image, mask in parts if image and mask]
     if not divided:
         raise MaskSAMError(f"'{text}' is no pair: give IMAGE=SEGMENTATION")
     existing = [pair for pair in divided if all(path.exists() for path in pair)]

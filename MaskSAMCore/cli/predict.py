@@ -102,7 +102,7 @@ def predict(
     skip_existing: bool = typer.Option(
         False,
         "--skip-existing",
-        help="Skip cases whose outputs exist: continue a run that was stopped or had failures.",
+        help="Skip cases whose labelmaps exist: continue a run that was stopped or had failures.",
     ),
     keep_going: bool | None = typer.Option(
         None,

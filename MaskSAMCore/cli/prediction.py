@@ -236,7 +236,7 @@ class _Prediction:
             measured = read_volume_table(volumes)
         if options.skip_existing and report is not None and report.is_file():
             check_report_file(report)
-        return cls(
+        prediction = cls(
             options=options,
             segmenter=segmenter,
             shard=shard,
@@ -251,6 +251,8 @@ class _Prediction:
             measured=measured,
             report=report,
         )
+        _check_outside_datasets(prediction.outputs().written)
+        return prediction
 
     def outputs(self) -> Outputs:
         """Return the files of the run."""
@@ -273,8 +275,7 @@ class _Prediction:
         models = [Path(one) for one in options.models if is_training(one) or is_path(one)]
         others = present(options.roi, options.boxes, *models)
         given = (path for other in others for path in files_in(other))
-        closed = series | _dataset_folders(self.outputs().written)
-        return Inputs((*(image.path for image in images), *given), closed=tuple(sorted(closed)))
+        return Inputs((*(image.path for image in images), *given), closed=tuple(sorted(series)))
 
     def run(
         self, warm_model: WarmModel, client: Client | None, threads: int | None
@@ -420,15 +421,20 @@ class _Prediction:
             remove_abandoned(folder, _ABANDONED_SECONDS)
 
 
-def _dataset_folders(outputs: Iterable[Path]) -> set[Path]:
-    """Return the folders of cases of datasets in which outputs would lie, as nnU-Net names them."""
-    folders = {path.parent.resolve() for path in outputs}
-    return {
-        folder
-        for path in folders
-        for folder in (path, *path.parents)
-        if folder.name in ("imagesTr", "labelsTr") and (folder.parent / "dataset.json").is_file()
-    }
+def _check_outside_datasets(outputs: Iterable[Path]) -> None:
+    """Check that no output would lie among the cases of a dataset in nnU-Net's form.
+
+    Raises:
+        MaskSAMError: one would.
+    """
+    for parent in sorted({path.parent.resolve() for path in outputs}):
+        for folder in (parent, *parent.parents):
+            is_named = folder.name in ("imagesTr", "labelsTr")
+            if is_named and (folder.parent / "dataset.json").is_file():
+                raise MaskSAMError(
+                    f"{folder} has the cases of a dataset, and a result is none of its labels"
+                    " before somebody has checked it: name a folder outside"
+                )
 
 
 def _settings(options: PredictOptions, segmenter: Segmenter) -> CaseSettings:
@@ -485,8 +491,10 @@ class _DisplayWatcher:
 
     def left_out(self, record: CaseRecord) -> None:
         """Show an image that is not segmented."""
+        # The reasons for images that belong to no case name them.
         kind = "Failed" if record.status == "failed" else "Skipped"
-        self.display.message(f"{kind}: {record.reason}")
+        case = "" if record.output is None else f"{record.case}: "
+        self.display.message(f"{kind}: {case}{record.reason}")
 
 
 def _needs_boxes(model: str) -> bool:
@@ -553,7 +561,7 @@ def _of_shard(found: FoundCases, shard: Shard | None) -> tuple[Sequence[Case], S
 def _kept_labelmaps(failed: Sequence[CaseRecord]) -> str:
     """Return a message about cases that failed and have labelmaps of earlier runs."""
     return (
-        f"{len(failed)} failed case(s) keep the labelmaps of earlier runs"
+        f"{len(failed)} case(s) failed and have labelmaps, which are kept"
         f" ({first_names([one.case for one in failed])}): to segment them again, remove these, or"
         " give --overwrite in place of --skip-existing"
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 from MaskSAMCore.cohort.case import Case, LeftOut
 from MaskSAMCore.cohort.case_run import CaseRun, CaseSettings
 from MaskSAMCore.cohort.record import CaseRecord
-from MaskSAMCore.cohort.table import CaseTable
+from MaskSAMCore.cohort.table import CaseTable, Row
 from MaskSAMCore.cohort.warm_model import WarmModel
 from MaskSAMCore.errors import MaskSAMError, first_names
 
@@ -42,9 +42,10 @@ def remaining_cases(
 ) -> tuple[list[Case], list[CaseRecord]]:
     """Return the cases to segment, and the records of those that stay failed.
 
-    Cases that an earlier run did not survive come last. A case that failed and has a labelmap of a
-    run before stays failed where existing ones are skipped: its labelmap may have been corrected.
-    Rows of skipped cases are added to the table unless it has them from earlier runs.
+    Cases that an earlier run did not survive come last. A case that failed and has a labelmap from
+    before stays failed where existing ones are skipped: its labelmap may have been corrected. One
+    that was written since is taken. Rows of skipped cases are added to the table unless it has them
+    from earlier runs.
 
     Args:
         cases: cases of the run.
@@ -66,15 +67,20 @@ def remaining_cases(
             interrupted.append(case)
         elif not skip_existing or not case.output.is_file():
             remaining.append(case)
-        elif row is not None and row["status"] == "failed":
+        elif _is_failed(row) and case.output.stat().st_mtime <= table.written:
             failed.append(CaseRecord(case.name, "failed", row["reason"], case.paths, case.output))
         else:
             existing.append(case)
     _check_complete(existing, settings)
     for case in existing:
-        if table.row(case.name) is None:
+        row = table.row(case.name)
+        if row is None or _is_failed(row):
             table.add(CaseRecord(case.name, "skipped", _OUTPUTS_EXIST, case.paths, case.output))
     return [*remaining, *interrupted], failed
+
+
+def _is_failed(row: Row | None) -> TypeGuard[Row]:
+    return row is not None and row["status"] == "failed"
 
 
 def _check_complete(cases: Sequence[Case], settings: CaseSettings) -> None:

@@ -57,6 +57,7 @@ class CaseTable:
     Attributes:
         path: file that the rows are written to; None while they are kept in memory only.
         rows: latest row of each case, in the order of their names.
+        written: time at which earlier runs wrote the files last; 0 without any.
 
     Raises:
         MaskSAMError: a file of that name is no such table, or cannot be written.
@@ -83,6 +84,8 @@ class CaseTable:
         self._intracranial = list(dict.fromkeys(map(visible, intracranial)))
         self._take_over()
         self._earlier = dict(self.rows)
+        files = [] if path is None else [path, *Shard.files(path)]
+        self.written = max((one.stat().st_mtime for one in files if one.is_file()), default=0.0)
 
     def __enter__(self) -> CaseTable:
         """Write the rows of earlier runs, with all columns, to which rows are appended."""

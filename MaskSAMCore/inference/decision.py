@@ -562,8 +562,16 @@ def _slabs(
     target_shape: Shape,
     arrays: int,
 ) -> Iterator[slice]:
-    """Split slices so that all arrays of a slab at the same time, of which there are so many, stay
-    small."""
+    """Split slices so that all arrays of the slabs that are decided together stay small.
+
+    Args:
+        depth: slices to split.
+        rows: rows that are decided.
+        columns: columns that are decided.
+        source_shape: (depth, rows, columns) of the plan's grid.
+        target_shape: (depth, rows, columns) of the output's grid.
+        arrays: number of arrays of all slabs that are decided at the same time.
+    """
     plane = (rows.stop - rows.start) * (columns.stop - columns.start)
     shrinking = source_shape[1] * source_shape[2] / (target_shape[1] * target_shape[2])
     step = max(1, int(SLAB_VOXELS // (plane * max(1.0, shrinking) * arrays)))

@@ -226,7 +226,7 @@ class MaskSession(Session):
     def _rated(self, result: Segmentation, edited: Set[int] = frozenset()) -> Segmentation:
         """Return a result with the expected Dice of the classes that no box of the user decided.
 
-        A class that loses voxels to those of a refiner has none: it was estimated without them.
+        A class whose volume a refiner changes has none: it was estimated without the refiner.
 
         Args:
             result: the result.

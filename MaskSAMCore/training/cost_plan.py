@@ -159,7 +159,7 @@ def fit_line(plan: CostPlan, device: str, processes: int) -> str:
     memory = device_memory(kind)
     name = torch.cuda.get_device_name(0) if kind == "cuda" else kind
     if memory is None:
-        return f"the memory of this computer's {name} is unknown: compare it with the table"
+        return "the memory of this computer is unknown: compare yours with the table"
     found = plan.fit(memory, processes)
     if found is None:
         needed = min(n for again in (False, True) if (n := plan.memory(1, again)) is not None)

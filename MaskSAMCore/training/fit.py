@@ -178,7 +178,8 @@ def fit(
             record, data = _begin(options, report, config_changes or {}, settings_changes or {})
             if options.weights is not None:
                 # Weights that do not fit are told before the run has a record.
-                _initial_network(options, record)
+                with _new_cache(options):
+                    _initial_network(options, record)
         options.run.mkdir(parents=True, exist_ok=True)
         record.save(options.run)
         if data.fingerprint:
@@ -190,8 +191,9 @@ def fit(
         try:
             record, data = processes.first_then_others(first, lambda: _join(options))
         except MaskSAMError:
-            if processes.first:
-                _remove_unbegun(options, new)
+            if new and processes.first:
+                # Only prepared cases may be there.
+                shutil.rmtree(options.run, ignore_errors=True)
             raise
         return _fit(options, processes, kind, record, data, report if processes.first else _silent)
 
@@ -205,19 +207,6 @@ def _join(options: FitOptions) -> tuple[TrainingRecord, TrainingData]:
     record = TrainingRecord.load(options.run)
     lightning.seed_everything(record.seed, workers=True, verbose=False)
     return record, reload_training_data(options.dataset, record, _silent, _cache(options))
-
-
-def _remove_unbegun(options: FitOptions, new: bool) -> None:
-    """Remove the prepared cases of a training that could not begin.
-
-    Args:
-        options: choices of the user.
-        new: True if the run's folder did not exist before.
-    """
-    if new:
-        shutil.rmtree(options.run, ignore_errors=True)
-    elif options.cache is None and not (options.run / RUN_FILE).exists():
-        _cache(options).remove_others(())
 
 
 def _check_step(options: FitOptions, config: NetworkConfig, batch: int, preset: str) -> None:
@@ -395,17 +384,18 @@ def _begin(
     _check_step(options, preset.network, preset.training.batch, preset.name)
     sam_sha256 = _check_sam(options, preset.network, preset.name)
     lightning.seed_everything(options.seed, workers=True, verbose=False)
-    data = prepare_training_data(
-        options.dataset,
-        options.splits,
-        preset,
-        report,
-        _cache(options),
-        {*config_changes, *preset.changes},
-        options.targets,
-        options.fold,
-    )
-    _check_contrast(data, preset.training)
+    with _new_cache(options) as cache:
+        data = prepare_training_data(
+            options.dataset,
+            options.splits,
+            preset,
+            report,
+            cache,
+            {*config_changes, *preset.changes},
+            options.targets,
+            options.fold,
+        )
+        _check_contrast(data, preset.training)
     kind = accelerator(options.device)
     facts = {
         "torch": torch.__version__,
@@ -591,6 +581,18 @@ def _validation_changes(options: FitOptions) -> dict[str, float]:
 def _cache(options: FitOptions) -> CaseCache:
     """Return the cache of the preprocessed cases."""
     return CaseCache(options.cache or options.run / CASES)
+
+
+@contextmanager
+def _new_cache(options: FitOptions) -> Iterator[CaseCache]:
+    """Yield the cache of a new training; after an error nothing is left in the run's folder."""
+    cache = _cache(options)
+    try:
+        yield cache
+    except MaskSAMError:
+        if options.cache is None:
+            cache.remove_others(())
+        raise
 
 
 @contextmanager

@@ -131,6 +131,8 @@ def install_extra(extra: Extra, log: Callable[[str], None]) -> None:
         RuntimeError: the installation failed; the message says what to do.
     """
     wanted, folder = missing_for(extra), worker_folder()
+    if not wanted:
+        return
     log(_("Installing {packages} ...").format(packages=", ".join(wanted)))
     arguments = ["--no-deps", "--upgrade", "--target", str(folder), *wanted]
     status, output = _run_pip(["install", "--disable-pip-version-check", *arguments])
@@ -142,7 +144,6 @@ def install_extra(extra: Extra, log: Callable[[str], None]) -> None:
                 " settings, then try again."
             ).format(packages=", ".join(missing_for(extra) or wanted), error=last.strip())
         )
-    log(_("The packages are installed."))
 
 
 def _run_pip(arguments: list[str]) -> tuple[int, str]:

@@ -285,7 +285,7 @@ class LearningLogic:
             self._client.poll()
         if self.learning is not None and self.busy and not self.needs_polling:
             # A job leaves the client before its callback is called: the callback raised an error.
-            text = _("it ended after an error inside MaskSAM; the log of Slicer has it")
+            text = _("learning ended after an error inside MaskSAM: see Slicer's error log")
             self.learning.fail(WorkerError("internal", text))
 
     def cancel(self) -> None:

@@ -325,7 +325,7 @@ class Run:
         self._record.segment_ids = dict(zip(names, ids, strict=True))
         self._record.proposals = _proposals(result.instances)
         self._record.written = {item.label.name: _checksum(labelmap, item) for item in found}
-        self._record.follow(SegmentationRecord.load(node), refers_to(node, volume_node))
+        self._record.take_over(SegmentationRecord.load(node), refers_to(node, volume_node))
         self._record.save(node, request.volumes)
         BoxSet(request.model, volume_node, node).renew()
         return _outcome(node, found, ids, names, undo, result, volume)

@@ -142,7 +142,7 @@ class SequenceRun(Run):
         )
         names = [item.label.name for item in found]
         self._record.segment_ids = dict(zip(names, ids, strict=True))
-        self._record.follow(SegmentationRecord.load(stored), self._same_volume)
+        self._record.take_over(SegmentationRecord.load(stored), self._same_volume)
         # The shown segmentation takes the record over from its frame, but no references.
         self._record.save(stored)
         self._history.set(value, stored)

@@ -179,8 +179,16 @@ def test_a_continued_run_keeps_labelmaps_that_it_would_have_to_replace(
     assert main(arguments) == 3
     printed = capfd.readouterr().err
     assert "0 done, 3 skipped, 1 failed" in printed
-    assert "1 failed case(s) keep the labelmaps of earlier runs (a)" in printed
+    assert "1 case(s) failed and have labelmaps, which are kept (a)" in printed
     assert "empty file" in rows_of(out / "cases.csv")["a"]["reason"]
+    assert f"Failed: a: {rows_of(out / 'cases.csv')['a']['reason']}" in printed
+    assert corrected.read_bytes() == content
+    # A labelmap that was written since the failure is that of the case.
+    later = (out / "cases.csv").stat().st_mtime + 2
+    os.utime(corrected, (later, later))
+    for _ in range(2):
+        assert main(arguments) == 0
+        assert "0 done, 4 skipped, 0 failed" in capfd.readouterr().err
     assert corrected.read_bytes() == content
     corrected.unlink()
     assert main(arguments) == 0
@@ -264,6 +272,12 @@ def test_a_continued_run_replaces_only_files_that_it_wrote(
     before = volumes.read_text()
     write_cases(tmp_path / "in", ["c"])
     assert predict(tmp_path, model, "--skip-existing", *options) == 0
+    # Reports of earlier versions are ours, too.
+    mark = '<meta name="generator" content="MaskSAM report">'
+    assert report.read_text("utf-8").count(mark) == 1
+    report.write_text(report.read_text("utf-8").replace(mark, ""), "utf-8")
+    assert predict(tmp_path, model, "--skip-existing", *options) == 0
+    assert mark in report.read_text("utf-8")
     # No cases.csv has kept the volumes of the first two.
     assert volumes.read_text().startswith(before)
     assert {line.split(",")[0] for line in volumes.read_text().splitlines()} == {"case", *"abc"}

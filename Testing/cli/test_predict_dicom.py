@@ -156,7 +156,7 @@ def test_a_model_without_codes_is_refused_with_what_to_add(
     source, target = write_series(tmp_path / "in"), tmp_path / "out" / "seg.dcm"
     error = error_of(capfd, ["predict", str(source), "-o", str(target), "-m", model])
     assert "class 'Bright' has no terminology codes" in error
-    assert "export the model again" in error
+    assert "to the labels in the model's masksam.json, or to its card before" in error
     assert not target.parent.exists()
 
 

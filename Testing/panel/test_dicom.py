@@ -159,14 +159,15 @@ def test_edited_and_added_segments_are_exported_as_they_are_and_named_semiautoma
     assert {s.SegmentAlgorithmType for s in segments} == {"SEMIAUTOMATIC"}
 
 
-@pytest.mark.parametrize("kind", ["automatic", "changed", "from boxes"])
-def test_segments_of_an_earlier_run_are_semiautomatic_only_with_boxes_or_edits(
+@pytest.mark.parametrize("kind", ["automatic", "changed", "from boxes", "of another volume"])
+def test_segments_of_an_earlier_run_are_semiautomatic_unless_they_are_known_to_be_unchanged(
     user, scene, tmp_path: Path, kind: str
 ):
     import slicer
 
     volume = series_volume(tmp_path / "in")
-    user.segment(volume)
+    other = kind == "of another volume"
+    user.segment(series_volume(tmp_path / "other") if other else volume)
     (node,) = segmentations(scene)
     logic = user.widget.logic
     if kind == "from boxes":
@@ -332,6 +333,17 @@ printf 'Metadata-Version: 2.1\\nName: highdicom\\nVersion: 99.0\\n' \
 """
 
 
+def test_packages_that_another_window_has_installed_meanwhile_are_not_installed_again(pip):
+    from MaskSAMSlicerLib import installer
+
+    folder = pip(f"{INSTALL}touch ran\n")
+    installer.install_extra(installer.DICOM, print)
+    ran = folder.parent / "ran"
+    ran.unlink()
+    installer.install_extra(installer.DICOM, print)
+    assert not ran.exists()
+
+
 def test_nothing_else_can_be_started_during_an_installation(user, pip, tmp_path):
     import qt
 
@@ -343,7 +355,12 @@ def test_nothing_else_can_be_started_during_an_installation(user, pip, tmp_path)
     def look():
         seen["buttons"] = [
             button.enabled
-            for button in (user.ui.installButton, user.ui.segmentButton, user.ui.drawBoxButton)
+            for button in (
+                user.ui.installButton,
+                user.ui.segmentButton,
+                user.ui.drawBoxButton,
+                user.ui.dicomButton,
+            )
         ]
         seen["text"] = user.ui.segmentButton.text
         seen["reason"] = user.ui.segmentButton.toolTip
@@ -354,7 +371,7 @@ def test_nothing_else_can_be_started_during_an_installation(user, pip, tmp_path)
     qt.QTimer.singleShot(0, look)
     user.click(user.ui.installButton)
     assert seen == {
-        "buttons": [False, False, False],
+        "buttons": [False] * 4,
         "text": "&Segment",
         "reason": "Wait until the packages are installed.",
         "bar": True,

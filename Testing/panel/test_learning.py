@@ -222,7 +222,7 @@ def test_an_error_inside_the_panel_ends_the_learning_and_the_next_one_works(lear
     host.errors.clear()
     (message,) = host.messages.texts("error")
     assert learner.status == f"Failed: {message}"
-    assert "the log of Slicer has it" in message
+    assert "see Slicer's error log" in message
     host.messages.clear()
     learner.learn()
     assert host.messages.texts("error") == []

@@ -103,7 +103,7 @@ def test_an_error_inside_the_panel_ends_the_run_and_the_next_one_works(user, sce
     (error,) = host.errors
     assert str(error) == "a fault of the panel"
     host.errors.clear()
-    assert user.status == "Ended after an error inside MaskSAM; the log of Slicer has it."
+    assert user.status == "Ended after an error inside MaskSAM: see Slicer's error log."
     assert user.ui.segmentButton.text == "&Segment"
     user.segment(volume)
     assert user.found == ["Anterior", "Posterior"]

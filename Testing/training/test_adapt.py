@@ -220,11 +220,12 @@ def test_classes_that_were_not_learned_keep_their_expected_dice(
         {one.name: one for one in Segmenter.from_model(m, device="cpu").segment(volume).instances}
         for m in (rated, tmp_path / "ours")
     )
-    for name in ("Bright", "Dark"):
-        assert before[name].expected_dice is not None
-        assert after[name].expected_dice == before[name].expected_dice
-        assert after[name].expected_dice_low == before[name].expected_dice_low
-    assert after["Cap"].expected_dice is None
+    assert before["Bright"].expected_dice is not None and before["Dark"].expected_dice is not None
+    assert after["Dark"].expected_dice == before["Dark"].expected_dice
+    assert after["Dark"].expected_dice_low == before["Dark"].expected_dice_low
+    # Much of the bright class has become the new one.
+    assert after["Bright"].voxel_count < 0.9 * before["Bright"].voxel_count
+    assert after["Bright"].expected_dice is None and after["Cap"].expected_dice is None
     # What it follows from is the same, too.
     features = []
     for model in (rated, tmp_path / "ours"):
@@ -282,7 +283,8 @@ def test_learned_classes_get_an_estimator_of_their_own(adapted: Path, caps: Path
         result = one.segment()
         features = one.features().refined
     expected = {instance.name: instance.expected_dice for instance in result.instances}
-    assert (expected["Bright"], expected["Dark"]) == pytest.approx((0.9, 0.6))
+    # The learned class takes voxels from the bright one, whose estimate was for all of them.
+    assert expected["Bright"] is None and expected["Dark"] == pytest.approx(0.6)
     cap = next(instance for instance in result.instances if instance.name == "Cap")
     assert cap.expected_dice is not None and cap.expected_dice_low is not None
     assert 0 <= cap.expected_dice_low <= cap.expected_dice <= 1 and cap.expected_dice > 0.2
@@ -344,7 +346,8 @@ def test_classes_of_an_earlier_learning_have_no_expected_dice_after_another_one(
     volume = Volume(generated_case(31)[0], GRID)
     found = Segmenter.from_model(tmp_path / "ours", device="cpu").segment(volume).instances
     expected = {instance.name: instance.expected_dice for instance in found}
-    assert expected["Bright"] is not None and expected["Cap"] is None
+    # Both new classes were parts of the first two.
+    assert set(expected) >= {"Bright", "Cap"} and set(expected.values()) == {None}
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_the_plan_says_so_where_nothing_fits(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_plan_says_so_where_the_memory_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows has no sysconf."""
     monkeypatch.delattr("os.sysconf")
-    assert "memory of this computer's cpu is unknown" in fit_line(PLAN, "cpu", 1)
+    assert "memory of this computer is unknown" in fit_line(PLAN, "cpu", 1)
 
 
 def test_the_shell_prints_a_plan_without_a_dataset_and_writes_nothing(

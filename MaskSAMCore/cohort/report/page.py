@@ -41,6 +41,8 @@ _HERE = Path(__file__).parent
 # Line at the beginning of each page, which tells a report from other files.
 _MARK = '<meta name="generator" content="MaskSAM report">'
 _MARKED_BYTES = 1024
+# Parts of the beginning of pages that earlier versions wrote.
+_EARLIER_MARKS = ("default-src 'none'; img-src data:", "<title>Segmentations in ")
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def check_report_file(path: Path) -> None:
             start = stream.read(_MARKED_BYTES)
     except OSError as error:
         raise MaskSAMError(f"{path} cannot be read: {(error.strerror or '').lower()}") from error
-    if _MARK.encode() not in start:
+    earlier = all(mark.encode() in start for mark in _EARLIER_MARKS)
+    if _MARK.encode() not in start and not earlier:
         raise MaskSAMError(f"{path} is no report that masksam wrote: name another file")
 
 

@@ -188,7 +188,8 @@ class MaskSAMConfig(SamNetworkConfig):
         """Return the configuration for a dataset; see :meth:`NetworkConfig.adapted`.
 
         Raises:
-            ValueError: the user has chosen fewer queries than there are classes on a slice.
+            ValueError: the user has chosen no more queries than there are classes, which would not
+                do for a slice with all of them.
         """
         known: dict[str, Any] = {}
         if "queries" not in chosen:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Attributes of a box node: its class, and "1" if the user moved or drew it.
 _CLASS, _EDITED = "MaskSAM.Box", "MaskSAM.BoxEdited"
-# Attribute with the volume's own IJK-to-RAS matrix, without transforms, for which the box holds.
+# Attribute with the IJK-to-RAS matrix of the volume, without transforms, that the box was drawn on.
 _MATRIX = "MaskSAM.BoxMatrix"
 # Node reference to the box's owner: its segmentation, or its volume for models without classes.
 _OWNER = "MaskSAM.BoxOf"
@@ -161,9 +161,9 @@ def follow(node: vtkMRMLMarkupsROINode, volume_node: vtkMRMLScalarVolumeNode) ->
 
 
 def has_matrix_of(node: vtkMRMLMarkupsROINode, volume_node: vtkMRMLScalarVolumeNode) -> bool:
-    """Return whether the volume's own matrix is still the one for which a box holds.
+    """Return whether the volume's own matrix is the one that was noted with a box.
 
-    It is not after a transform of the volume was hardened. Scenes of earlier versions lack it.
+    False after a transform of the volume was hardened, and for boxes of earlier versions.
     """
     text = node.GetAttribute(_MATRIX)
     if not text:

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from MaskSAMCore.labels import Label
 from MaskSAMSlicerLib.mrml.corrections import CORRECTED, class_states
-from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord
+from MaskSAMSlicerLib.mrml.run_record import UNKNOWN_CHECKSUM, SegmentationRecord
 from MaskSAMSlicerLib.mrml.segments import described, labelmap_of
 
 if TYPE_CHECKING:
@@ -98,6 +98,10 @@ def exported_segments(
     lost = [label for label in labels if label.value not in values and label.terminology]
     labelmap = labelmap_of(node, volume_node, [(i, exported[i].value) for i in segment_ids])
     prompted = bool(record.edited) or record.earlier_edited
+    # The user may have changed voxels that cannot be compared.
+    unknown = any(
+        run.get(one) == UNKNOWN_CHECKSUM for run in record.written_by_run for one in segment_ids
+    )
     states = class_states(node, volume_node, labels)
-    corrected = prompted or any(one.state in CORRECTED for one in states)
+    corrected = prompted or unknown or any(one.state in CORRECTED for one in states)
     return ExportedSegments(labelmap, (*exported.values(), *lost), corrected)

@@ -68,7 +68,7 @@ class SegmentationRecord:
         own = {one: self.written.get(name, default) for name, one in self.segment_ids.items()}
         return [own, *self.earlier]
 
-    def follow(self, before: SegmentationRecord | None, same_volume: bool) -> None:
+    def take_over(self, before: SegmentationRecord | None, same_volume: bool) -> None:
         """Take over the segments of earlier runs that this run has not written.
 
         Args:
@@ -222,7 +222,7 @@ class RecordState:
             kept = {*record.segment_ids.items()} & {*before.segment_ids.items()}
             record.written = dict.fromkeys(record.segment_ids, 0)
             record.written.update({name: before.written.get(name, 0) for name, _id in kept})
-            record.follow(before, now.volume_ids == self.volume_ids)
+            record.take_over(before, now.volume_ids == self.volume_ids)
         record.edited, record.overwrote = before.edited, before.overwrote
         record.save(node)
 

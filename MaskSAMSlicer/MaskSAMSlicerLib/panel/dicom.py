@@ -50,6 +50,8 @@ class DicomView:
     def refresh(self) -> None:
         """Enable the button if the chosen segmentation can be exported."""
         reason = why_not(self._node)
+        if self._task.stopped:
+            reason = _("Wait until the packages are installed.")
         self._ui.dicomButton.enabled = self._ui.dicomReport.enabled = not reason
         self._ui.dicomButton.toolTip = reason or _(
             "Save the segmentation as a DICOM file that refers to its series."

@@ -249,9 +249,9 @@ class Panel:
             try:
                 if self._missing_packages:
                     installer.install(self._progress.log)
-                for extra in self._wanted_extras:
+                for extra in tuple(self._wanted_extras):
                     installer.install_extra(extra, self._progress.log)
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:
                 self._progress.end(_("The packages could not be installed."))
                 self._progress.show_error(error)
             else:

@@ -107,12 +107,12 @@ class WorkerTask:
 
     @property
     def busy(self) -> bool:
-        """Return whether the worker has a task, of the panel or of a script, or can have none."""
+        """Return whether the worker has a task, of the panel or of a script, or must have none."""
         return self._under_way or self._stopped or self._logic.busy
 
     @property
     def stopped(self) -> bool:
-        """Return whether the worker can have no task."""
+        """Return whether no task may be begun, because packages are being installed."""
         return self._stopped
 
     @contextmanager
@@ -124,9 +124,9 @@ class WorkerTask:
         """
         self._logic.close()
         self._stopped = True
-        self._progress.begin(reason)
-        self._on_change()
         try:
+            self._progress.begin(reason)
+            self._on_change()
             yield
         finally:
             self._stopped = False
@@ -214,7 +214,7 @@ class WorkerTask:
             return
         if self._under_way and not self._logic.busy:
             # A job leaves the client before its callback is called: the callback raised an error.
-            self.end(_("Ended after an error inside MaskSAM; the log of Slicer has it."))
+            self.end(_("Ended after an error inside MaskSAM: see Slicer's error log."))
         if not self._under_way:
             self._timer.stop()
 
