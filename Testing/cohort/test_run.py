@@ -356,9 +356,10 @@ def test_a_case_that_failed_is_segmented_again_unless_it_has_a_labelmap(
 ):
     out = tmp_path / "out"
     write_cases(out, NAMES[:2])
-    table = CaseTable(None, ())
-    for name in ("a", "d"):
-        table.add(CaseRecord(name, "failed", "damaged"))
+    with CaseTable(out / "cases.csv", ()) as earlier:
+        for name in ("a", "d"):
+            earlier.add(CaseRecord(name, "failed", "damaged"))
+    table = CaseTable(out / "cases.csv", ())
     cases = cases_of(images, out)
     remaining, failed = remaining_cases(cases, CaseSettings(), table, skip_existing=True)
     assert [case.name for case in remaining] == ["d", "site/a", "site/c"]
