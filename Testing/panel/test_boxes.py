@@ -647,6 +647,15 @@ def test_boxes_follow_the_volume_to_a_transform(user, scene):
     assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume, box) == 1)
 
 
+def leave_transform(nodes, hardened):
+    """Take nodes off their transform, or harden it."""
+    for node in nodes:
+        if hardened:
+            node.HardenTransform()
+        else:
+            node.SetAndObserveTransformNodeID(None)
+
+
 @pytest.mark.parametrize("hardened", [False, True], ids=["taken out", "hardened"])
 def test_automatic_boxes_stay_so_when_the_volume_leaves_its_transform(user, scene, hardened):
     volume = blobs_volume()
@@ -655,11 +664,7 @@ def test_automatic_boxes_stay_so_when_the_volume_leaves_its_transform(user, scen
     user.click(user.ui.showBoxesButton)
     node = segmentation(scene)
     host.select_module(None)
-    for moved in (volume, node):
-        if hardened:
-            moved.HardenTransform()
-        else:
-            moved.SetAndObserveTransformNodeID(None)
+    leave_transform((volume, node), hardened)
     host.select_module("MaskSAMSlicer")
     assert user.box_states == {"Anterior": "automatic", "Posterior": "automatic"}
     found = np.argwhere(expected(volume) == 1)[:, ::-1]
@@ -688,11 +693,7 @@ def test_changed_boxes_keep_their_voxels_when_the_volume_leaves_its_transform(
         volume, node = slicer.util.getNode(name), slicer.util.getNode(node_name)
     else:
         node = segmentation(scene)
-    for moved in (volume, node):
-        if hardened:
-            moved.HardenTransform()
-        else:
-            moved.SetAndObserveTransformNodeID(None)
+    leave_transform((volume, node), hardened)
     host.select_module("MaskSAMSlicer")
     assert user.box_states == {"Anterior": "changed", "Posterior": "automatic"}
     box = box_node("Anterior")
