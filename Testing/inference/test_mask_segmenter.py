@@ -255,8 +255,10 @@ def test_cancelling_stops_between_the_preprocessing_of_channels():
 class LargeModel(ThresholdModel):
     """Network that runs out of memory above a number of windows at a time."""
 
+    WINDOW = (8, 16, 16)
+
     def __init__(self, most: int) -> None:
-        super().__init__()
+        super().__init__(self.WINDOW)
         self.most = most
         self.present = 0
         self.changed = threading.Condition()
@@ -278,7 +280,9 @@ class LargeModel(ThresholdModel):
 
 def test_when_memory_runs_out_batches_become_smaller_and_the_notes_say_so():
     model = LargeModel(most=1)
-    segmenter = MaskSegmenter(model, plan_for(), LABELS, device="cpu", batch_size=4)
+    segmenter = MaskSegmenter(
+        model, plan_for(window=LargeModel.WINDOW), LABELS, device="cpu", batch_size=4
+    )
     seen = []
     truth = two_blobs()
     result = segmenter.segment(volume_of(truth), progress=lambda *args: seen.append(args))
