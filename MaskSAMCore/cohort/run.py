@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol, TypeGuard
+from typing import Protocol
 
 from MaskSAMCore.cohort.case import Case, LeftOut
 from MaskSAMCore.cohort.case_run import CaseRun, CaseSettings
 from MaskSAMCore.cohort.record import CaseRecord
-from MaskSAMCore.cohort.table import CaseTable, Row
+from MaskSAMCore.cohort.table import CaseTable, has_status
 from MaskSAMCore.cohort.warm_model import WarmModel
 from MaskSAMCore.errors import MaskSAMError, first_names
 
@@ -62,25 +62,21 @@ def remaining_cases(
     existing: list[Case] = []
     for case in cases:
         row = table.row(case.name)
-        if row is not None and row["status"] == "started":
+        if has_status(row, "started"):
             # A case that exhausts the memory of the computer must not end every run.
             interrupted.append(case)
         elif not skip_existing or not case.output.is_file():
             remaining.append(case)
-        elif _is_failed(row) and case.output.stat().st_mtime <= table.written:
+        elif has_status(row, "failed") and case.output.stat().st_mtime <= table.written:
             failed.append(CaseRecord(case.name, "failed", row["reason"], case.paths, case.output))
         else:
             existing.append(case)
     _check_complete(existing, settings)
     for case in existing:
         row = table.row(case.name)
-        if row is None or _is_failed(row):
+        if row is None or has_status(row, "failed"):
             table.add(CaseRecord(case.name, "skipped", _OUTPUTS_EXIST, case.paths, case.output))
     return [*remaining, *interrupted], failed
-
-
-def _is_failed(row: Row | None) -> TypeGuard[Row]:
-    return row is not None and row["status"] == "failed"
 
 
 def _check_complete(cases: Sequence[Case], settings: CaseSettings) -> None:

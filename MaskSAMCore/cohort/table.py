@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import TypeGuard
 
-from MaskSAMCore.cohort.record import CaseRecord
+from MaskSAMCore.cohort.record import CaseRecord, Status
 from MaskSAMCore.cohort.shard import Shard
 from MaskSAMCore.errors import MaskSAMError, visible
 from MaskSAMCore.io.files import write_text
@@ -108,7 +109,7 @@ class CaseTable:
     def is_done(self, case: str) -> bool:
         """Return whether a case was segmented, by this run or an earlier one, so that its volumes
         are known."""
-        return _is_done(self.row(case))
+        return has_status(self.row(case), "done")
 
     def add(self, record: CaseRecord) -> None:
         """Add the row of a case; it is on the disk when this returns.
@@ -204,7 +205,7 @@ class CaseTable:
     def _is_done_meanwhile(self, row: Row | None) -> bool:
         """Return whether a row of the files is of a case that another run has finished since this
         one began."""
-        if row is None or not _is_done(row):
+        if not has_status(row, "done"):
             return False
         # A table that is written anew may have more columns, which are empty in its other rows.
         return _filled(row) != _filled(self._earlier.get(row["case"], {}))
@@ -252,18 +253,18 @@ def read_rows(path: Path) -> dict[str, Row]:
         latest: dict[str, Row] = {}
         for row in _read(table):
             # Another run may have finished the case at the same time.
-            if row["status"] == "done" or not _is_done(latest.get(row["case"])):
+            if row["status"] == "done" or not has_status(latest.get(row["case"]), "done"):
                 latest[row["case"]] = row
         for name, row in latest.items():
             # A case that one shard segmented is skipped by others.
-            if row["status"] != "skipped" or not _is_done(found.get(name)):
+            if row["status"] != "skipped" or not has_status(found.get(name), "done"):
                 found[name] = row
     return found
 
 
-def _is_done(row: Row | None) -> bool:
-    """Return whether a row is that of a case that was segmented."""
-    return row is not None and row["status"] == "done"
+def has_status(row: Row | None, status: Status) -> TypeGuard[Row]:
+    """Return whether there is a row, and its case has a status."""
+    return row is not None and row["status"] == status
 
 
 def _filled(row: Row) -> Row:

@@ -157,9 +157,10 @@ def append_case(
             same = {each.casefold() for each in right}
             others = {each for each in entries[present[-1]] if each.casefold() not in same}
             # Voxels of classes that are not checked here give way to what is right.
-            taken_over = np.isin(before, [stored[each] for each in others])
+            known = [stored[each] for each in others]
+            taken_over = np.isin(before, known)
             taken_over &= ~np.isin(renumbered, [stored[each] for each in right])
-            renumbered[np.isin(renumbered, [stored[each] for each in others])] = 0
+            renumbered[np.isin(renumbered, known)] = 0
             renumbered = np.where(taken_over, before, renumbered).astype(renumbered.dtype)
             right |= others
             if entries[present[-1]] == right and np.array_equal(before, renumbered):

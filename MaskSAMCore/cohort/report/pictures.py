@@ -43,7 +43,8 @@ def draw_picture(image: Path | None, output: Path, labels: Sequence[Label]) -> b
         return b""
     values = [int(value) for value in np.unique(labelmap.array) if value > 0]
     colors = dict(zip(values, default_colors(len(values)), strict=True))
-    colors.update(_colors_of_segments(names, labels) if named else _colors_of_values(labels))
+    own = {label.value: label.color for label in labels}
+    colors.update(_colors_of_segments(names, labels) if named else own)
     drawn = [Label(value, str(value), color) for value, color in colors.items()]
     return thumbnail(volume, arrays[1], drawn)
 
@@ -56,7 +57,3 @@ def _colors_of_segments(
     return {
         value: known[name.casefold()] for name, value in names.items() if name.casefold() in known
     }
-
-
-def _colors_of_values(labels: Sequence[Label]) -> dict[int, tuple[float, float, float]]:
-    return {label.value: label.color for label in labels}

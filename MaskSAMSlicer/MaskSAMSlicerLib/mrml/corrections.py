@@ -109,7 +109,6 @@ def class_states(
     """
     segmentation = node.GetSegmentation()
     record = SegmentationRecord.load(node)
-    made = {} if record is None else {one: name for name, one in record.segment_ids.items()}
     ids = list(segmentation.GetSegmentIDs())
     same: dict[str, bool] = {}
     for run in [] if record is None else record.written_by_run:
@@ -123,7 +122,8 @@ def class_states(
         states.append(ClassState(segment.GetName(), tuple(segment.GetColor()), state))
     present = {one.name.casefold() for one in states}
     # A class whose segment an undo took away has the checksum of no voxels.
-    lost = {name for one, name in made.items() if one not in ids and record.written.get(name) != 0}
+    made = {} if record is None else record.segment_ids
+    lost = {name for name, one in made.items() if one not in ids and record.written.get(name) != 0}
     missing = {label.name: label.color for label in labels}
     missing.update({name: (0.5, 0.5, 0.5) for name in lost if name not in missing})
     for name, color in missing.items():

@@ -159,7 +159,8 @@ class UndoHistory:
         for segment_id, looks in self._all_looks().items():
             before = self._looks.get(segment_id, looks)
             changed = {name: value for name, value in looks.items() if before[name] != value}
-            self._user_looks.setdefault(segment_id, {}).update(changed)
+            if changed:
+                self._user_looks.setdefault(segment_id, {}).update(changed)
 
     def _node(self) -> vtkMRMLSegmentationNode | None:
         return slicer.mrmlScene.GetNodeByID(self.node_id)
