@@ -32,8 +32,8 @@ from MaskSAMCore.training.callbacks import (
     ProgressLogger,
     ResumableCheckpoints,
     Validation,
-    newest_checkpoint,
 )
+from MaskSAMCore.training.checkpoint import checkpoint_path, newest_checkpoint, next_restart
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.losses.masksam import LossSettings
 from MaskSAMCore.training.losses.prompting import PromptSettings
@@ -152,11 +152,8 @@ def fit_refiner(
     lightning.seed_everything(learning.seed, verbose=False)
     module = MaskSAMModule(refiner, settings, minutes, learning.seed)
     checkpoint = newest_checkpoint(work)
-    restarts = 0
     if checkpoint is not None:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["masksam"]
-        clock.before += 60 * float(state["minutes"])
-        restarts = int(state["restarts"]) + 1
+        clock.before += 60 * checkpoint.minutes
     cache = work / CASES
     windows = CorrectedWindows(
         count,
@@ -165,7 +162,7 @@ def fit_refiner(
         settings.augmentation,
         settings.mirror,
         settings.foreground_share,
-        learning.seed + 15_485_863 * restarts,
+        learning.seed + 15_485_863 * next_restart(checkpoint),
     )
     windows.numbers = WindowNumbers(settings.batch)
     module.windows = windows
@@ -185,7 +182,7 @@ def fit_refiner(
     with warnings.catch_warnings(), interruptible():
         warnings.simplefilter("ignore")
         loader: DataLoader[Any] = DataLoader(windows, settings.batch)
-        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(module, loader, ckpt_path=checkpoint_path(checkpoint), weights_only=True)
     if module.stopped:
         raise Cancelled("the learning was cancelled: it can be continued")
     module.averaged.to(torch.device("cpu"))

@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import write_json
 from MaskSAMCore.modeling import Network
+from MaskSAMCore.training.checkpoint import CHECKPOINTS
 from MaskSAMCore.training.module import MaskSAMModule, uncompiled
 from MaskSAMCore.training.plots import draw_curves
 from MaskSAMCore.training.processes import STOPPING_SIGNALS, block_interrupts
 from MaskSAMCore.training.run_folder import BEST, LAST, VALIDATION, save_weights
 from MaskSAMCore.training.validation import Scores
-
-CHECKPOINTS = ("resume-a.ckpt", "resume-b.ckpt")
 
 
 class Budget(Callback):
@@ -162,30 +160,6 @@ class ResumableCheckpoints(Callback):
                 " --resume"
             ) from error
         self._last = time.monotonic()
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest readable checkpoint of a run, or None. Nothing is unpickled."""
-    found = [folder / name for name in CHECKPOINTS if (folder / name).is_file()]
-    for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
-        try:
-            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception:
-            continue
-        return path
-    return None
-
-
-def next_restart(checkpoint: Path | None) -> int:
-    """Return how often a training has been resumed, this time included.
-
-    Args:
-        checkpoint: checkpoint that the training continues from; None if it begins.
-    """
-    if checkpoint is None:
-        return 0
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return int(state["masksam"]["restarts"]) + 1
 
 
 class ScoresReceiver(Protocol):

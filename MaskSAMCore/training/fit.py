@@ -7,7 +7,7 @@ import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,9 +39,8 @@ from MaskSAMCore.training.callbacks import (
     ProgressLogger,
     ResumableCheckpoints,
     Validation,
-    newest_checkpoint,
-    next_restart,
 )
+from MaskSAMCore.training.checkpoint import checkpoint_path, newest_checkpoint, next_restart
 from MaskSAMCore.training.data import (
     TrainingData,
     prepare_training_data,
@@ -274,6 +273,7 @@ def _fit(
     module.synthesis_contrasts = windows.common_contrasts
     module.windows = windows
     loader = data.loader(windows, batch, options.workers)
+    own_cache = _cache(options) if options.cache is None and processes.first else None
     with warnings.catch_warnings(), ExitStack() as stack:
         warnings.simplefilter("ignore")
         spawning = processes.count > 1 and not processes.external
@@ -281,10 +281,11 @@ def _fit(
             stack.enter_context(_temporary_files())
         if options.compiled:
             stack.enter_context(compiler_cache(options.run / COMPILER_CACHE))
-        if options.cache is None and processes.first:
-            stack.enter_context(_kept_until_complete(options, data.prepared.entries))
+        if own_cache is not None:
+            own_cache.remove_others(data.prepared.entries)
         stack.enter_context(interruptible())
-        train = partial(trainer.fit, module, loader, ckpt_path=checkpoint, weights_only=True)
+        path = checkpoint_path(checkpoint)
+        train = partial(trainer.fit, module, loader, ckpt_path=path, weights_only=True)
         try:
             if spawning:
                 run_spawning(train, early_stop.ask)
@@ -302,10 +303,13 @@ def _fit(
                 " which --accumulate and --gradient-checkpointing fit"
             ) from error
     best = max(best_dice(options.run), 0.0)
-    if is_stopped(options.run):
-        # The trainer of this process has made no step if it has spawned others.
-        report(f"stopped at iteration {_reached(options.run)}: continue with --resume")
+    # The trainer of this process has made no step if it has spawned others.
+    reached = newest_checkpoint(options.run)
+    if reached is not None and reached.stopped:
+        report(f"stopped at iteration {reached.iteration}: continue with --resume")
     else:
+        if own_cache is not None:
+            own_cache.remove_others(())
         report(f"best validation Dice {best:.4f}; weights and curves are in {options.run}")
     if early_stop.interrupted:
         raise KeyboardInterrupt
@@ -595,21 +599,6 @@ def _new_cache(options: FitOptions) -> Iterator[CaseCache]:
         raise
 
 
-@contextmanager
-def _kept_until_complete(options: FitOptions, entries: Collection[str]) -> Iterator[None]:
-    """Remove a run's own cache at the end of a ``with`` block; an interrupted training keeps it.
-
-    Args:
-        options: choices of the user.
-        entries: entries that the training uses; all others are removed at once.
-    """
-    cache = _cache(options)
-    cache.remove_others(entries)
-    yield
-    if not is_stopped(options.run):
-        cache.remove_others(())
-
-
 def _check_sam(
     options: FitOptions, config: NetworkConfig, preset: str, expected: str | None = None
 ) -> str | None:
@@ -673,23 +662,6 @@ def _initial_network(options: FitOptions, record: TrainingRecord) -> Network:
 def _load_sam(model: Network, file: Path) -> None:
     assert model.sam is not None
     load_sam_checkpoint(model.sam, file)
-
-
-def is_stopped(run: Path) -> bool:
-    """Return whether a training ended before its budget was spent."""
-    checkpoint = newest_checkpoint(run)
-    if checkpoint is None:
-        return False
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return bool(state["masksam"].get("stopped", False))
-
-
-def _reached(run: Path) -> int:
-    """Return the iteration of a training's newest checkpoint."""
-    checkpoint = newest_checkpoint(run)
-    assert checkpoint is not None
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    return int(state["global_step"])
 
 
 def _budget(record: TrainingRecord) -> str:

@@ -9,20 +9,17 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import torch
-
 from MaskSAMCore.data.case_cache import CaseCache
 from MaskSAMCore.data.dataset import examine_dataset
 from MaskSAMCore.data.splits import Fold, find_split
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.training.callbacks import newest_checkpoint
+from MaskSAMCore.training.checkpoint import is_stopped, newest_checkpoint
 from MaskSAMCore.training.fit import (
     FitOptions,
     changed_option,
     chosen_facts,
     chosen_preset,
     fit,
-    is_stopped,
 )
 from MaskSAMCore.training.run_folder import (
     BEST,
@@ -111,13 +108,12 @@ def is_finished(run: Path, max_minutes: float | None = None) -> bool:
     record, checkpoint = TrainingRecord.load(run), newest_checkpoint(run)
     if checkpoint is None or not (run / BEST).is_file():
         return False
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    if last_iteration(run) != state["global_step"]:
+    if last_iteration(run) != checkpoint.iteration:
         return False
     budget = record.max_minutes if max_minutes is None else max_minutes
     if budget is not None:
-        return float(state["masksam"]["minutes"]) >= budget
-    return int(state["global_step"]) >= record.settings.iterations
+        return checkpoint.minutes >= budget
+    return checkpoint.iteration >= record.settings.iterations
 
 
 def _check_same(

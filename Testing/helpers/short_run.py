@@ -18,7 +18,7 @@ from MaskSAMCore.inference import MaskSegmenter, Segmenter
 from MaskSAMCore.io import read_volume
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import SAM_CONFIGS, build_model
-from MaskSAMCore.training.callbacks import newest_checkpoint
+from MaskSAMCore.training.checkpoint import newest_checkpoint
 from MaskSAMCore.training.run_folder import BEST, TrainingRecord, load_weights
 from Testing.helpers.generated import write_dataset
 
@@ -78,7 +78,9 @@ def write_gapped_dataset(folder: Path, cases: int = 5) -> Path:
 
 def checkpoint(run: Path) -> dict[str, Any]:
     """Return the content of a run's newest checkpoint."""
-    state: dict[str, Any] = torch.load(newest_checkpoint(run), weights_only=True)
+    found = newest_checkpoint(run)
+    assert found is not None
+    state: dict[str, Any] = torch.load(found.path, weights_only=True)
     return state
 
 

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from MaskSAMCore.presets.small import TINY
-from MaskSAMCore.training.callbacks import newest_checkpoint
+from MaskSAMCore.training.checkpoint import newest_checkpoint
 from MaskSAMCore.training.fit import FitOptions, fit
 from Testing.helpers.short_run import (
     QUICK,

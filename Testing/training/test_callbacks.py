@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -14,12 +13,10 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.callbacks import (
-    CHECKPOINTS,
     BestWeightsSaver,
     ResumableCheckpoints,
     Validation,
     format_duration,
-    newest_checkpoint,
 )
 from MaskSAMCore.training.module import MaskSAMModule
 from MaskSAMCore.training.run_folder import BEST, best_dice
@@ -88,16 +85,6 @@ def test_durations_are_written_in_words():
     seconds = (None, 45, 720, 11_100)
     expected = ["unknown time", "45 s", "12 min", "3 h 05 min"]
     assert [format_duration(each) for each in seconds] == expected
-
-
-def test_the_older_checkpoint_is_taken_if_the_newer_one_is_damaged(tmp_path: Path):
-    older, newer = (tmp_path / name for name in CHECKPOINTS)
-    torch.save({"a": torch.ones(3)}, older)
-    newer.write_bytes(older.read_bytes()[:200])
-    os.utime(older, (1, 1))
-    assert newest_checkpoint(tmp_path) == older
-    older.write_bytes(b"")
-    assert newest_checkpoint(tmp_path) is None
 
 
 def test_a_worse_validation_keeps_the_best_weights_also_after_a_kill(tmp_path: Path):

@@ -20,7 +20,7 @@ from MaskSAMCore.data.window_numbers import WindowNumbers
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training import fit as training
-from MaskSAMCore.training.callbacks import CHECKPOINTS, newest_checkpoint
+from MaskSAMCore.training.checkpoint import CHECKPOINTS, newest_checkpoint
 from MaskSAMCore.training.data import TrainingData
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.losses.masksam import LossSettings

@@ -20,7 +20,7 @@ from MaskSAMCore.io.files import sha256
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.presets import find_preset
 from MaskSAMCore.presets.small import TINY
-from MaskSAMCore.training.callbacks import CHECKPOINTS, newest_checkpoint
+from MaskSAMCore.training.checkpoint import CHECKPOINTS, newest_checkpoint
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.overrides import change_preset
 from MaskSAMCore.training.run_folder import BEST, LAST, RUN_FILE, TrainingRecord
@@ -179,9 +179,11 @@ def test_worse_weights_after_a_resume_do_not_replace_the_best_ones(short: ShortR
     values = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**values, "dice": 0.99}), encoding="utf-8")
     # The checkpoint is older than the validation, as after a kill.
+    reached = newest_checkpoint(copied)
+    assert reached is not None
     state = checkpoint(copied)
     state["masksam"]["best_dice"] = -1.0
-    torch.save(state, newest_checkpoint(copied))
+    torch.save(state, reached.path)
     before = (copied / BEST).read_bytes()
     resume(short, copied, max_minutes=0.001)
     assert (copied / BEST).read_bytes() == before

@@ -124,7 +124,8 @@ def train(job: Job) -> None:
         MaskSAMError: the training fails, or a signal has stopped it before its budget was spent.
     """
     from MaskSAMCore.presets import find_preset
-    from MaskSAMCore.training.fit import FitOptions, fit, is_stopped
+    from MaskSAMCore.training.checkpoint import is_stopped
+    from MaskSAMCore.training.fit import FitOptions, fit
     from MaskSAMCore.training.overrides import change_preset
 
     assert job.training is not None

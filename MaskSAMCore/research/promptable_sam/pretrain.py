@@ -38,9 +38,8 @@ from MaskSAMCore.training.callbacks import (
     ProgressLogger,
     ResumableCheckpoints,
     Validation,
-    newest_checkpoint,
-    next_restart,
 )
+from MaskSAMCore.training.checkpoint import checkpoint_path, newest_checkpoint, next_restart
 from MaskSAMCore.training.devices import accelerator, precision
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.module import MaskSAMModule
@@ -207,7 +206,7 @@ def pretrain(
     with warnings.catch_warnings(), interruptible():
         warnings.simplefilter("ignore")
         loader: DataLoader[Any] = DataLoader(slices, record.settings.batch)
-        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(module, loader, ckpt_path=checkpoint_path(checkpoint), weights_only=True)
     best = max(best_dice(options.run), 0.0)
     if module.stopped:
         report(f"stopped at iteration {trainer.global_step}: continue with --resume")

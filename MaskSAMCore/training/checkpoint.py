@@ -1,0 +1,77 @@
+"""Checkpoints that a training continues from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+CHECKPOINTS = ("resume-a.ckpt", "resume-b.ckpt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State of a training in a file, apart from its weights.
+
+    Attributes:
+        path: file with the state and the weights.
+        iteration: number of steps that were made.
+        minutes: time that they took, over all parts of the training.
+        restarts: number of times that the training had been resumed.
+        stopped: the training ended before its budget was spent.
+    """
+
+    path: Path
+    iteration: int
+    minutes: float
+    restarts: int
+    stopped: bool
+
+    @classmethod
+    def read(cls, path: Path) -> Checkpoint:
+        """Read a file. Nothing is unpickled.
+
+        Raises:
+            Exception: the file is damaged; torch raises errors of many kinds.
+        """
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        own = state["masksam"]
+        return cls(
+            path,
+            int(state["global_step"]),
+            float(own["minutes"]),
+            int(own["restarts"]),
+            bool(own.get("stopped", False)),  # Older checkpoints lack it.
+        )
+
+
+def newest_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return the newest readable checkpoint of a training, or None."""
+    found = [folder / name for name in CHECKPOINTS if (folder / name).is_file()]
+    for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
+        try:
+            return Checkpoint.read(path)
+        except Exception:
+            continue
+    return None
+
+
+def next_restart(checkpoint: Checkpoint | None) -> int:
+    """Return how often a training has been resumed, this time included.
+
+    Args:
+        checkpoint: checkpoint that the training continues from; None if it begins.
+    """
+    return 0 if checkpoint is None else checkpoint.restarts + 1
+
+
+def checkpoint_path(checkpoint: Checkpoint | None) -> Path | None:
+    """Return the file that Lightning continues from; None for a training that begins."""
+    return None if checkpoint is None else checkpoint.path
+
+
+def is_stopped(folder: Path) -> bool:
+    """Return whether a training ended before its budget was spent."""
+    checkpoint = newest_checkpoint(folder)
+    return checkpoint is not None and checkpoint.stopped

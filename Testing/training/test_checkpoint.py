@@ -1,0 +1,43 @@
+"""Checkpoints that a training continues from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from MaskSAMCore.training.checkpoint import (
+    CHECKPOINTS,
+    Checkpoint,
+    checkpoint_path,
+    is_stopped,
+    newest_checkpoint,
+    next_restart,
+)
+
+STATE = {"global_step": 7, "masksam": {"minutes": 1.5, "restarts": 2, "averaged": torch.ones(3)}}
+
+
+def test_a_checkpoint_tells_how_far_a_training_came(tmp_path: Path):
+    path = tmp_path / CHECKPOINTS[1]
+    torch.save({**STATE, "masksam": {**STATE["masksam"], "stopped": True}}, path)
+    found = newest_checkpoint(tmp_path)
+    assert found == Checkpoint(path, iteration=7, minutes=1.5, restarts=2, stopped=True)
+    assert next_restart(found) == 3 and checkpoint_path(found) == path and is_stopped(tmp_path)
+
+
+def test_a_training_without_a_checkpoint_begins(tmp_path: Path):
+    assert newest_checkpoint(tmp_path) is None and not is_stopped(tmp_path)
+    assert next_restart(None) == 0 and checkpoint_path(None) is None
+
+
+def test_the_older_checkpoint_is_taken_if_the_newer_one_is_damaged(tmp_path: Path):
+    older, newer = (tmp_path / name for name in CHECKPOINTS)
+    torch.save(STATE, older)
+    newer.write_bytes(older.read_bytes()[:200])
+    os.utime(older, (1, 1))
+    found = newest_checkpoint(tmp_path)
+    assert found is not None and found.path == older and not found.stopped
+    older.write_bytes(b"")
+    assert newest_checkpoint(tmp_path) is None
