@@ -40,7 +40,9 @@ def draw_curves(run: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4))
+    # Matplotlib's own layouts draw everything twice.
+    figure.subplots_adjust(left=0.08, right=0.99, bottom=0.13, top=0.92, wspace=0.16)
     FigureCanvasAgg(figure)
     losses, dice = figure.subplots(1, 2)
     for name, points in read_logs(run).items():

@@ -34,7 +34,7 @@ SMALL = {
 FROZEN = {**SMALL, "sam": dataclasses.replace(SMALL["sam"], frozen=True)}
 QUICK = {
     "warm_up": 10,
-    "iterations": 110,
+    "iterations": 80,
     "learning_rate": 5e-3,
     "augmentation": 0.3,
     "ema": 0.97,

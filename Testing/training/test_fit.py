@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ import torch._inductor.config
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
+from MaskSAMCore.cli.train import Report
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.presets.masam import MASAM_TINY
 from MaskSAMCore.presets.small import COMPACT_DECODER, TINY
 from MaskSAMCore.research.presets import UNET
+from MaskSAMCore.training import fit as training
 from MaskSAMCore.training.fit import FitOptions, fit
+from MaskSAMCore.training.module import MaskSAMModule
 from MaskSAMCore.training.preset import Preset
 from MaskSAMCore.training.run_folder import BEST, CASES, TrainingRecord
-from Testing.helpers.paths import ROOT
 from Testing.helpers.short_run import (
     QUICK,
     SHORT,
@@ -193,43 +195,53 @@ def test_a_decoder_that_is_trained_alone_keeps_the_encoder_and_the_prompt_genera
     assert after["decoder.from_fine.weight"].any()
 
 
-def test_two_processes_train_together_and_keep_the_same_weights(dataset: Path, tmp_path: Path):
+def digest(tensors: Iterable[torch.Tensor]) -> str:
+    """Return a hash of the values of tensors."""
+    whole = hashlib.sha256()
+    for tensor in tensors:
+        whole.update(tensor.detach().numpy().tobytes())
+    return whole.hexdigest()
+
+
+class DigestingModule(MaskSAMModule):
+    """Module that writes hashes of a process's last windows and weights to a folder."""
+
+    folder: Path
+    images: str
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        self.images = digest([batch[0]])
+        return super().training_step(batch, index)
+
+    def on_train_end(self) -> None:
+        values = {
+            "steps": self.global_step,
+            "images": self.images,
+            "weights": digest(self.model.trained_parameters().values()),
+            "averages": digest(self.averaged.values.values()),
+        }
+        path = self.folder / f"rank{self.global_rank}.json"
+        path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def test_two_processes_train_together_and_keep_the_same_weights(
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
     """Each process has its own windows: their weights agree only if gradients are averaged."""
-    run, script = tmp_path / "run", tmp_path / "go.py"
-    script.write_text(
-        "import hashlib, json, sys, time\n"
-        "from pathlib import Path\n"
-        "from MaskSAMCore.cli.train import Report\n"
-        "from MaskSAMCore.presets.small import TINY\n"
-        "from MaskSAMCore.training.fit import FitOptions, fit\n"
-        "from MaskSAMCore.training.module import MaskSAMModule\n"
-        "from Testing.helpers.short_run import SHORT, SMALL\n"
-        "def digest(tensors):\n"
-        "    whole = hashlib.sha256()\n"
-        "    for tensor in tensors:\n"
-        "        whole.update(tensor.detach().numpy().tobytes())\n"
-        "    return whole.hexdigest()\n"
-        "def step(self, batch, index, plain=MaskSAMModule.training_step):\n"
-        "    self.images = digest([batch[0]])\n"
-        "    return plain(self, batch, index)\n"
-        "def end(self):\n"
-        "    values = {'steps': self.global_step, 'images': self.images,\n"
-        "              'weights': digest(self.model.trained_parameters().values()),\n"
-        "              'averages': digest(self.averaged.values.values())}\n"
-        "    path = Path(sys.argv[2]).parent / f'rank{self.global_rank}.json'\n"
-        "    path.write_text(json.dumps(values))\n"
-        "MaskSAMModule.training_step, MaskSAMModule.on_train_end = step, end\n"
-        "if __name__ == '__main__':\n"
-        "    options = FitOptions(Path(sys.argv[1]), Path(sys.argv[2]), TINY, device='cpu',"
-        " devices=2, workers=0)\n"
-        "    fit(options, Report(time.monotonic()), SMALL, SHORT)\n",
-        encoding="utf-8",
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), str(dataset), str(run)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "on 2 x cpu" in done.stdout
+
+    def digesting(*arguments: Any) -> DigestingModule:
+        module = DigestingModule(*arguments)
+        module.folder = tmp_path
+        return module
+
+    monkeypatch.setattr(training, "MaskSAMModule", digesting)
+    run = tmp_path / "run"
+    options = FitOptions(dataset, run, TINY, device="cpu", devices=2, workers=0)
+    fit(options, Report(time.monotonic()), SMALL, SHORT)
+    assert "on 2 x cpu" in capfd.readouterr().out
     first, second = (
         json.loads((tmp_path / f"rank{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1)
     )
