@@ -153,7 +153,7 @@ def _collect(
     from MaskSAMCore.data.corrections import append_case
     from MaskSAMCore.io import read_volume
     from MaskSAMCore.io.files import image_stem
-    from MaskSAMCore.io.segments import read_segmentation
+    from MaskSAMCore.io.segments import has_segments, read_segment_labels, read_segmentation
     from MaskSAMCore.models import open_model
 
     bundle, _ = open_model(model, with_estimator=False)
@@ -167,9 +167,10 @@ def _collect(
         right = [spelling.get(name.casefold(), name) for name in classes] or list(values)
         absent = [name for name in right if name not in values]
         values |= {name: value for value, name in enumerate(absent, max([0, *values.values()]) + 1)}
-        channels = bundle.plan.channels
+        channels, name = bundle.plan.channels, image_stem(image)
+        segments = read_segment_labels(segmentation) if has_segments(segmentation) else ()
         try:
-            append_case(folder, [volume], labelmap, values, right, image_stem(image), channels)
+            append_case(folder, [volume], labelmap, values, right, name, channels, segments)
         except MaskSAMError as error:
             raise MaskSAMError(f"{segmentation}: {error}") from error
     unknown = [name for name in classes if name.casefold() not in known]

@@ -5,7 +5,8 @@ that is checked and has no voxel is absent from the case. A dataset without ``ch
 a whole: when a case is appended to it, the others get entries with all classes that it has. Cases
 are appended and never overwritten, and the integers of the labels never change. An image that is
 corrected once more is a new case, which replaces the older one for learning: ``images`` has the
-SHA-256 of the image of each case, in the order in which they were appended.
+SHA-256 of the image of each case, in the order in which they were appended. ``segments`` has the
+colour and the terminology that the segments of a class had last.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io import read_json, write_json, write_volume
 from MaskSAMCore.io.files import locked, made_folders, temporary_folder
 from MaskSAMCore.io.labelmaps import read_labelmap
-from MaskSAMCore.labels import is_reserved
+from MaskSAMCore.labels import Label, is_reserved
 
 _ENDING = ".nii.gz"
 _DESCRIPTION = "dataset.json"
@@ -43,10 +44,12 @@ class Corrections:
     Attributes:
         dataset: dataset with the complete cases.
         checked: names of the classes that are right in each case.
+        segments: values, colours and terminology of the classes whose segments had them, by name.
     """
 
     dataset: Dataset
     checked: Mapping[str, frozenset[str]]
+    segments: Mapping[str, Label] = field(default_factory=dict)
 
 
 def read_corrections(folder: Path) -> Corrections:
@@ -56,8 +59,8 @@ def read_corrections(folder: Path) -> Corrections:
     a newer correction of the same image replaces.
 
     Raises:
-        MaskSAMError: the folder is not a dataset, or ``checked`` names unknown classes or has no
-            entry of a case.
+        MaskSAMError: the folder is not a dataset, ``checked`` names unknown classes or has no
+            entry of a case, or ``segments`` has no colours.
     """
     dataset, problems = examine_dataset(folder)
     if dataset.scheme is not None:
@@ -65,7 +68,8 @@ def read_corrections(folder: Path) -> Corrections:
     if problems:
         raise MaskSAMError("; ".join(problems))
     path = folder / _DESCRIPTION
-    entries = _checked(path, read_json(path))
+    description = read_json(path)
+    entries = _checked(path, description)
     known = frozenset(dataset.classes)
     missing = [case.name for case in dataset.cases if entries and case.name not in entries]
     if missing:
@@ -82,7 +86,7 @@ def read_corrections(folder: Path) -> Corrections:
         for case in dataset.cases
         if case.name not in entries or all(file.is_file() for file in (*case.images, case.labelmap))
     }
-    images = _images(path, read_json(path))
+    images = _images(path, description)
     newest = {images[name]: name for name in images if name in complete}
     cases = tuple(
         case for name, case in complete.items() if newest.get(images.get(name, ""), name) == name
@@ -90,7 +94,8 @@ def read_corrections(folder: Path) -> Corrections:
     if not cases:
         raise MaskSAMError(f"{folder} has no complete case")
     checked = {case.name: entries.get(case.name, known) for case in cases}
-    return Corrections(replace(dataset, cases=cases), checked)
+    values = dict(zip(dataset.classes, dataset.values, strict=True))
+    return Corrections(replace(dataset, cases=cases), checked, _segments(path, description, values))
 
 
 def append_case(
@@ -101,6 +106,7 @@ def append_case(
     checked: Collection[str],
     name: str,
     channel_names: Sequence[str] | None = None,
+    segments: Sequence[Label] = (),
 ) -> str:
     """Add a corrected case to a folder, which is made if it does not exist.
 
@@ -119,6 +125,8 @@ def append_case(
             case of the same name gets a number.
         channel_names: names of the channels in a new folder; None for "MR" or, with several
             channels, "MR0", "MR1" and so on.
+        segments: segments of the classes, whose colours and terminology a class has that is
+            learned from them.
 
     Returns:
         The name of the case in the folder; the one of an equal case that was there.
@@ -173,12 +181,18 @@ def append_case(
         file = f"{case}{ending}"
         write_volume(replace(channels[0], array=renumbered), temporary / file)
         kept = {each: sorted(classes) for each, classes in entries.items()}
+        shown = _segments(path, description, stored)
+        shown |= {names[one.name]: one for one in segments if one.name in names}
         changed = {
             **description,
             "labels": stored,
             "numTraining": len(_cases(folder, ending)) + 1,
             "checked": {**kept, case: sorted(right)},
             "images": {**digests, case: digest},
+            "segments": {
+                each: {"color": list(one.color), "terminology": one.to_json()["terminology"]}
+                for each, one in shown.items()
+            },
         }
         # With an entry in "checked" a case whose files are not all there is known as incomplete.
         write_json(path, changed, ensure_ascii=False)
@@ -294,6 +308,21 @@ def _images(path: Path, description: Any) -> dict[str, str]:
     if not isinstance(values, dict) or not all(isinstance(one, str) for one in values.values()):
         raise MaskSAMError(f"{path}: 'images' must map names of cases to checksums")
     return dict(values)
+
+
+def _segments(path: Path, description: Any, values: Mapping[str, int]) -> dict[str, Label]:
+    """Return the classes whose segments had a colour and terminology, by name."""
+    entries = description.get("segments", {}) if isinstance(description, dict) else {}
+    try:
+        return {
+            name: Label.from_json({**entry, "value": values[name], "name": name})
+            for name, entry in entries.items()
+            if values.get(name)
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MaskSAMError(
+            f"{path}: 'segments' must map names of classes to a color and a terminology"
+        ) from error
 
 
 def _digest(channels: Sequence[Volume]) -> str:

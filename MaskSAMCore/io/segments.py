@@ -14,16 +14,18 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import SAME_GRID_MM, Volume
 from MaskSAMCore.io.images import to_image
 from MaskSAMCore.io.labelmaps import read_labelmap
+from MaskSAMCore.labels import Label, Terminology, default_colors
+from MaskSAMCore.terminology import terminology_of
 
 # A header with hundreds of segments is far smaller.
 _HEADER_BYTES = 1 << 22
-_FIELD = re.compile(r"Segment([0-9]+)_(Name|LabelValue|Layer)")
+_FIELD = re.compile(r"Segment([0-9]+)_(Name|LabelValue|Layer|Color|Tags)")
 # NRRD headers have a backslash before a backslash, and \n in place of a line break.
 _ESCAPED = re.compile(r"\\([\\n])")
 
 
-def read_segment_values(path: Path) -> dict[str, int]:
-    """Return the value of each segment of a ``.seg.nrrd`` file by its name.
+def read_segment_labels(path: Path) -> tuple[Label, ...]:
+    """Return the segments of a ``.seg.nrrd`` file with their values, colours and terminology.
 
     Raises:
         MaskSAMError: the file cannot be read, has no segments, segments of one name, or segments
@@ -32,19 +34,33 @@ def read_segment_values(path: Path) -> dict[str, int]:
     segments = _segment_fields(path)
     if any(segment.get("Layer", "0") != "0" for segment in segments.values()):
         raise MaskSAMError(f"{path} has segments that overlap: export it without overlaps")
-    found: dict[str, int] = {}
-    for number, segment in segments.items():
+    found: dict[str, Label] = {}
+    colors = default_colors(len(segments))
+    for (number, segment), color in zip(segments.items(), colors, strict=True):
         name = segment.get("Name", f"Segment_{number}")
         if name in found:
             raise MaskSAMError(f"{path} has two segments named '{name}': rename one")
-        if not segment.get("LabelValue", "").isdecimal():
+        value = segment.get("LabelValue", "")
+        if not value.isdecimal() or int(value) == 0:
             raise MaskSAMError(
                 f"{path}: the segment '{name}' has no value: save it in 3D Slicer again"
             )
-        found[name] = int(segment["LabelValue"])
+        terminology = _terminology(segment.get("Tags", ""))
+        found[name] = Label(
+            int(value), name, _color(segment.get("Color", "")) or color, terminology
+        )
     if not found:
         raise MaskSAMError(f"{path} names no segments: save the segmentation in 3D Slicer again")
-    return found
+    return tuple(found.values())
+
+
+def read_segment_values(path: Path) -> dict[str, int]:
+    """Return the value of each segment of a ``.seg.nrrd`` file by its name.
+
+    Raises:
+        MaskSAMError: see :func:`read_segment_labels`.
+    """
+    return {label.name: label.value for label in read_segment_labels(path)}
 
 
 def has_segments(path: Path) -> bool:
@@ -98,7 +114,7 @@ def read_segmentation(
 
 
 def _segment_fields(path: Path) -> dict[str, dict[str, str]]:
-    """Return name, value and layer of the segments in the header of a NRRD file, as text."""
+    """Return name, value, layer, color and tags of the segments in the header of a NRRD file."""
     try:
         with path.open("rb") as stream:
             start = stream.read(_HEADER_BYTES)
@@ -114,3 +130,18 @@ def _segment_fields(path: Path) -> dict[str, dict[str, str]]:
             plain = _ESCAPED.sub(lambda found: "\n" if found[1] == "n" else "\\", value)
             segments.setdefault(match[1], {})[match[2]] = plain.strip()
     return segments
+
+
+def _color(text: str) -> tuple[float, float, float] | None:
+    """Return red, green and blue; None if the text does not have them."""
+    try:
+        red, green, blue = (min(max(float(part), 0.0), 1.0) for part in text.split())
+    except ValueError:
+        return None
+    return red, green, blue
+
+
+def _terminology(tags: str) -> Terminology | None:
+    """Return the terminology among the tags of a segment, "NAME:VALUE|NAME:VALUE|"."""
+    named = dict(tag.partition(":")[::2] for tag in tags.split("|"))
+    return terminology_of(named.get("TerminologyEntry", ""))

@@ -320,21 +320,16 @@ class Task:
         known = self.base.config.num_classes
         labels = list(self.bundle.labels[:known])
         former = {label.name.casefold(): label for label in self.bundle.labels}
-        values = dict(
-            zip(self.corrections.dataset.classes, self.corrections.dataset.values, strict=True)
-        )
+        dataset = self.corrections.dataset
+        values = dict(zip(dataset.classes, dataset.values, strict=True))
         for name in learning.classes:
             if self.base_index(name) is not None:
                 continue
-            label = former.get(name.casefold())
+            label = former.get(name.casefold()) or self.corrections.segments.get(name)
+            if label is None:
+                label = Label(values[name], name, default_colors(len(labels) + 1)[-1])
             taken = {each.value for each in labels}
-            value = values[name] if label is None else label.value
-            if value in taken:
-                value = max(taken) + 1
-            color = default_colors(len(labels) + 1)[-1]
-            labels.append(
-                Label(value, name, color) if label is None else replace(label, value=value)
-            )
+            labels.append(replace(label, value=max(taken) + 1) if label.value in taken else label)
         return tuple(labels)
 
     def refined(self, learning: Learning, refiner: MaskSAM) -> RefinedNetwork:

@@ -296,8 +296,11 @@ def keep_corrections(job: JobContext) -> dict[str, Any]:
         job.progress(f"Keeping {one.name}", number / len(params.corrections))
         channels = [open_image(image) for image in one.images]
         labelmap = open_labelmap(one.labelmap, one.images[0].ijk_to_ras).array
+        values = {label.name: label.value for label in one.labels}
         cases.append(
-            append_case(folder, channels, labelmap, one.values, one.checked, one.name, names)
+            append_case(
+                folder, channels, labelmap, values, one.checked, one.name, names, one.labels
+            )
         )
     return KeepCorrectionsResult(tuple(cases)).to_json()
 

@@ -671,14 +671,14 @@ class Correction:
         name: name of the case, from which that of its files is made.
         images: channels, all on one grid.
         labelmap: voxels on that grid, 0 or values of the classes.
-        values: value in the labelmap of each class by its name; it may have no voxel.
+        labels: classes, whose values the labelmap has; one may have no voxel.
         checked: names of the classes that are right in this case.
     """
 
     name: str
     images: tuple[ImageFile, ...]
     labelmap: LabelmapFile
-    values: Mapping[str, int]
+    labels: tuple[Label, ...]
     checked: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -687,7 +687,7 @@ class Correction:
             "name": self.name,
             "images": [image.to_json() for image in self.images],
             "labelmap": self.labelmap.to_json(),
-            "values": dict(self.values),
+            "labels": [label.to_json() for label in self.labels],
             "checked": list(self.checked),
         }
 
@@ -699,7 +699,7 @@ class Correction:
                 str(value["name"]),
                 tuple(ImageFile.from_json(image) for image in value["images"]),
                 LabelmapFile.from_json(value["labelmap"]),
-                {str(name): int(number) for name, number in value["values"].items()},
+                tuple(Label.from_json(label) for label in value["labels"]),
                 tuple(map(str, value["checked"])),
             )
 

@@ -12,7 +12,7 @@ import torch
 from MaskSAMCore.cli import main
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io import write_labelmap, write_volume
-from MaskSAMCore.labels import Label
+from MaskSAMCore.labels import Code, Label, Terminology
 from MaskSAMCore.models import load_bundle
 from MaskSAMCore.models.unfinished import learning_folder
 from MaskSAMCore.training.module import MaskSAMModule
@@ -22,7 +22,10 @@ from Testing.helpers.small_bundle import small_bundle
 
 # Oblique, and of the model's voxel size.
 GRID = np.array([[0.8, -0.6, 0, 4], [0.6, 0.8, 0, -9], [0, 0, 2, 31], [0, 0, 0, 1.0]])
-LABELS = (Label(1, "Bright", (1, 0, 0)), Label(9, "Spot", (0, 1, 0)))
+CODES = Terminology(
+    Code("SCT", "49755003", "Morphologically Altered Structure"), Code("SCT", "4147007", "Mass")
+)
+LABELS = (Label(1, "Bright", (1, 0, 0)), Label(9, "Spot", (0.25, 1, 0), CODES))
 
 
 @pytest.fixture
@@ -44,6 +47,7 @@ def test_a_pair_makes_a_new_model_with_a_new_class(pair: str, tmp_path: Path, ca
     assert status == 0 and "'ours' is written" in capsys.readouterr().out
     bundle = load_bundle(output)
     assert [label.name for label in bundle.labels] == ["Bright", "Dark", "Spot"]
+    assert bundle.labels[2] == LABELS[1] and bundle.labels[0].color != LABELS[0].color
     assert bundle.card["adapted"]["classes"] == ["Spot"]
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 

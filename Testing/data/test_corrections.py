@@ -16,6 +16,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io import read_volume
 from MaskSAMCore.io.labelmaps import read_labelmap
+from MaskSAMCore.labels import Code, Label, Terminology
 from Testing.helpers.threshold_model import LEFT_HANDED, OBLIQUE, matrix, rotation
 
 SHAPE = (5, 7, 9)
@@ -219,3 +220,24 @@ def test_folders_of_something_else_are_refused_and_unchanged(tmp_path: Path, con
         append_case(tmp_path, [image()], labels(A=1), {"A": 1}, ["A"], "one")
     assert (tmp_path / "dataset.json").read_text() == content
     assert [path.name for path in tmp_path.iterdir()] == ["dataset.json"]
+
+
+def test_a_class_keeps_the_color_and_codes_that_its_segment_had_last(tmp_path: Path):
+    codes = Terminology(Code("SCT", "49755003", "Altered"), Code("SCT", "4147007", "Mass"))
+    folder, values = tmp_path / "kept", {"Lesion": 1, "Brain": 2}
+    red, blue = Label(1, "Lesion", (1, 0, 0)), Label(5, "lesion", (0, 0, 1), codes)
+    append_case(folder, [image(0)], labels(Lesion=2), values, ["Lesion"], "a", segments=[red])
+    assert read_corrections(folder).segments == {"Lesion": red}
+    append_case(folder, [image(1)], labels(Lesion=2), {"lesion": 1}, ["lesion"], "b", None, [blue])
+    append_case(folder, [image(2)], labels(Brain=2), {"Brain": 1}, ["Brain"], "c")
+    assert read_corrections(folder).segments == {"Lesion": Label(1, "Lesion", (0, 0, 1), codes)}
+
+
+@pytest.mark.parametrize("entry", ["1", '{"Lesion": {}}', '{"Lesion": {"color": [1]}}'])
+def test_damaged_colors_are_refused_in_one_line(tmp_path: Path, entry: str):
+    folder = tmp_path / "kept"
+    append_case(folder, [image()], labels(Lesion=2), {"Lesion": 1}, ["Lesion"], "a")
+    content = {**stored(folder), "segments": json.loads(entry)}
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(MaskSAMError, match="'segments' must map names of classes to a color"):
+        read_corrections(folder)

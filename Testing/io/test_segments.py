@@ -10,8 +10,12 @@ import pytest
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume, crop
 from MaskSAMCore.io import write_labelmap, write_probabilities, write_volume
-from MaskSAMCore.io.segments import read_segment_values, read_segmentation
-from MaskSAMCore.labels import Label
+from MaskSAMCore.io.segments import (
+    read_segment_labels,
+    read_segment_values,
+    read_segmentation,
+)
+from MaskSAMCore.labels import Code, Label, Terminology
 
 LABELS = (Label(3, "left hippocampus", (1, 0, 0)), Label(7, "Läsion: neu", (0, 1, 0)))
 # Oblique and left-handed, with three voxel sizes.
@@ -36,6 +40,29 @@ def test_names_and_values_come_from_the_file(image: Volume, labelmap: np.ndarray
     found, values = read_segmentation(tmp_path / "a.seg.nrrd", image, {})
     np.testing.assert_array_equal(found, labelmap)
     assert values == {"left hippocampus": 3, "Läsion: neu": 7}
+
+
+def test_colors_and_terminology_come_from_the_file(
+    image: Volume, labelmap: np.ndarray, tmp_path: Path
+):
+    codes = Terminology(
+        Code("SCT", "123037004", "Anatomical Structure"),
+        Code("SCT", "5366008", "Hippocampus"),
+        type_modifier=Code("SCT", "7771000", "Left"),
+    )
+    labels = (Label(3, "left", (0.25, 0.5, 1), codes), LABELS[1])
+    write_labelmap(labelmap, image, tmp_path / "a.seg.nrrd", labels)
+    assert read_segment_labels(tmp_path / "a.seg.nrrd") == labels
+
+
+def test_a_segment_without_a_color_gets_one(image: Volume, labelmap: np.ndarray, tmp_path: Path):
+    path = tmp_path / "a.seg.nrrd"
+    write_labelmap(labelmap, image, path, LABELS)
+    content = path.read_bytes()
+    assert content.count(b"Segment0_Color:=1 0 0\n") == 1
+    path.write_bytes(content.replace(b"Segment0_Color:=1 0 0\n", b"Segment0_Color:=red\n"))
+    first, second = read_segment_labels(path)
+    assert first.name == LABELS[0].name and max(first.color) > 0 and second == LABELS[1]
 
 
 def test_names_with_backslashes_and_line_breaks_come_back(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from MaskSAMCore.labels import Label
+from MaskSAMCore.labels import Code, Label, Terminology
+from MaskSAMCore.terminology import terminology_entry
 from Testing.helpers.threshold_model import LABELS, two_blobs
 from Testing.slicer.helpers import (
     GRIDS,
@@ -18,6 +21,16 @@ from Testing.slicer.helpers import (
 )
 
 SHAPE = two_blobs().shape
+CODED = Label(
+    9,
+    "Mass",
+    (1, 0, 0),
+    Terminology(
+        Code("SCT", "49755003", "Morphologically Altered Structure"),
+        Code("SCT", "4147007", "Mass"),
+        region=Code("SCT", "12738006", "Brain"),
+    ),
+)
 
 
 def drawn(volume, **segments: np.ndarray):
@@ -47,12 +60,17 @@ def case_of(volume, node, checked=None, labels=LABELS):
     return corrected_case(CorrectedNodes([volume], node, checked), labels)
 
 
+def values(case) -> dict[str, int]:
+    """Return the value of each class of a case by its name."""
+    return {label.name: label.value for label in case.labels}
+
+
 @pytest.mark.parametrize("grid", GRIDS, ids=list(GRIDS))
 def test_image_and_labelmap_share_the_grid_of_the_volume(scene, grid):
     volume = add_volume(two_blobs(), GRIDS[grid], "head")
     one, other = block((1, 2, 3), (5, 9, 8)), block((6, 4, 2), (9, 12, 17))
     case = case_of(volume, drawn(volume, Anterior=one, Lesion=other))
-    assert (case.name, case.values) == ("head", {"Anterior": 1, "Lesion": 2})
+    assert (case.name, values(case)) == ("head", {"Anterior": 1, "Lesion": 2})
     assert set(case.checked) == {"Anterior", "Lesion"}
     np.testing.assert_array_equal(case.labelmap, one + 2 * other)
     np.testing.assert_allclose(case.channels[0].ijk_to_ras, GRIDS[grid])
@@ -99,8 +117,19 @@ def test_only_checked_segments_are_taken_and_absent_classes_may_be_checked(scene
     labels = (*LABELS, Label(3, "Lesion", (0, 0, 1)))
     case = case_of(volume, node, ["lesion", "Posterior"], labels)
     # A segment is spelled as the model's class.
-    assert case.values == {"Lesion": 1, "Posterior": 2}
+    assert values(case) == {"Lesion": 1, "Posterior": 2}
     np.testing.assert_array_equal(case.labelmap, block((1, 2, 3), (5, 9, 8)))
+
+
+def test_classes_have_the_colors_and_codes_of_their_segments(scene):
+    volume = add_volume(two_blobs(), GRIDS["oblique"])
+    node = drawn(volume, posterior=block((1, 2, 3), (5, 9, 8)))
+    segment = node.GetSegmentation().GetSegment("posterior")
+    segment.SetColor(0.25, 0.5, 0.75)
+    segment.SetTag(segment.GetTerminologyEntryTagName(), terminology_entry(CODED))
+    present, absent = case_of(volume, node, ["posterior", "Anterior"]).labels
+    assert present == Label(1, "Posterior", (0.25, 0.5, 0.75), CODED.terminology)
+    assert absent == replace(LABELS[0], value=2)
 
 
 @pytest.mark.parametrize("beyond", [False, True], ids=["inside", "drawn beyond"])

@@ -147,7 +147,7 @@ EXAMPLES = {
                     "head",
                     (ImageFile("/f/a.raw", (3, 4, 5), "<i2", ((1.0, 0.0), (0.0, 1.0)), "head"),),
                     LabelmapFile("/f/b.raw", (3, 4, 5), "|u1"),
-                    {"Lesion": 1},
+                    (Label(1, "Lesion", (1.0, 0.0, 0.5)),),
                     ("Lesion",),
                 ),
             ),
@@ -169,7 +169,14 @@ EXAMPLES = {
                         }
                     ],
                     "labelmap": {"path": "/f/b.raw", "shape": [3, 4, 5], "dtype": "|u1"},
-                    "values": {"Lesion": 1},
+                    "labels": [
+                        {
+                            "value": 1,
+                            "name": "Lesion",
+                            "color": (1.0, 0.0, 0.5),
+                            "terminology": None,
+                        }
+                    ],
                     "checked": ["Lesion"],
                 }
             ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,7 @@ from MaskSAMSlicerLib.mrml.run_record import (
     checksums,
     volumes_of,
 )
-from MaskSAMSlicerLib.mrml.segments import labelmap_of
+from MaskSAMSlicerLib.mrml.segments import described, labelmap_of
 from MaskSAMSlicerLib.mrml.volumes import is_image, volume_from_node
 from MaskSAMSlicerLib.worker.jobs import CorrectedCase
 
@@ -210,11 +210,19 @@ def corrected_case(nodes: CorrectedNodes, labels: Sequence[Label]) -> CorrectedC
                 )
             )
     # A checked class without a segment is truly absent.
-    values = {name: value for value, name in enumerate(checked, 1)}
-    drawn = [(segment_id, values[name]) for segment_id, name in segments if name in values]
+    known = {label.name: label for label in labels}
+    ids = {name: segment_id for segment_id, name in segments}
+    classes = []
+    for value, name in enumerate(dict.fromkeys(checked), 1):
+        label = replace(known.get(name, Label(value, name, (0.5, 0.5, 0.5))), value=value)
+        if name in ids:
+            label = replace(described(label, segmentation.GetSegment(ids[name])), name=name)
+        classes.append(label)
+    drawn = [(ids[label.name], label.value) for label in classes if label.name in ids]
     labelmap = labelmap_of(node, nodes.volumes[0], drawn)
     channels, labelmap = _inside_roi(node, channels, labelmap)
-    return CorrectedCase(nodes.volumes[0].GetName(), channels, labelmap, values, tuple(values))
+    names = [label.name for label in classes]
+    return CorrectedCase(nodes.volumes[0].GetName(), channels, labelmap, classes, names)
 
 
 def _inside_roi(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,14 +141,14 @@ class CorrectedCase:
         name: name of the case.
         channels: images, all on one grid.
         labelmap: unsigned integers [K, J, I] on that grid, 0 or values of the classes.
-        values: value in the labelmap of each class by its name; it may have no voxel.
+        labels: classes with their values in the labelmap; one may have no voxel.
         checked: names of the classes that are right.
     """
 
     name: str
     channels: Sequence[Volume]
     labelmap: np.ndarray
-    values: Mapping[str, int]
+    labels: Sequence[Label]
     checked: Sequence[str]
 
 

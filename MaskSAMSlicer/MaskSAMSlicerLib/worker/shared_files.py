@@ -173,7 +173,7 @@ class SharedFiles:
             k, j, i = case.labelmap.shape
             labelmap = LabelmapFile(str(write(case.labelmap)), (k, j, i), case.labelmap.dtype.str)
             corrections.append(
-                Correction(case.name, images, labelmap, case.values, tuple(case.checked))
+                Correction(case.name, images, labelmap, tuple(case.labels), tuple(case.checked))
             )
         folder = folder.absolute()
         return KeepCorrectionsParams(str(folder), tuple(channels), tuple(corrections))
