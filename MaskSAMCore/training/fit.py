@@ -208,20 +208,22 @@ def _join(options: FitOptions) -> tuple[TrainingRecord, TrainingData]:
     return record, reload_training_data(options.dataset, record, _silent, _cache(options))
 
 
-def _check_step(options: FitOptions, config: NetworkConfig, batch: int, preset: str) -> None:
+def _check_step(
+    options: FitOptions, config: NetworkConfig, settings: TrainSettings, preset: str
+) -> None:
     """Check that a network can make the steps that are asked for, before any case is read.
 
     Args:
         options: choices of the user.
         config: network of the training, or of its preset.
-        batch: windows of a step.
+        settings: hyperparameters of the training.
         preset: name of the preset, for messages.
 
     Raises:
         MaskSAMError: the windows of a step cannot be divided, the network cannot be built, or it
-            has no gradient checkpointing.
+            has no gradient checkpointing or no prompt generator, which the training needs.
     """
-    divided_batch(batch, Processes.present(options.devices).count, options.accumulate)
+    divided_batch(settings.batch, Processes.present(options.devices).count, options.accumulate)
     try:
         # On the meta device nothing is computed or stored.
         with torch.device("meta"):
@@ -232,6 +234,11 @@ def _check_step(options: FitOptions, config: NetworkConfig, batch: int, preset: 
         model.set_gradient_checkpointing(options.gradient_checkpointing)
     except ValueError as error:
         raise MaskSAMError(f"{error}: leave --gradient-checkpointing out") from error
+    if settings.generator_first and not model.decoder_parameters():
+        raise MaskSAMError(
+            f"the network '{config.kind}' has no prompt generator to train first: set"
+            " generator_first to 0"
+        )
 
 
 def _fit(
@@ -385,7 +392,7 @@ def _begin(
             f"preset '{preset.name}' trains the decoder alone: give the model with the encoder and"
             " the prompt generator with --from"
         )
-    _check_step(options, preset.network, preset.training.batch, preset.name)
+    _check_step(options, preset.network, preset.training, preset.name)
     sam_sha256 = _check_sam(options, preset.network, preset.name)
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     with _new_cache(options) as cache:
@@ -449,7 +456,7 @@ def _resume(
             " dataset, or start another run"
         )
     _check_kept(options, record, settings_changes)
-    _check_step(options, record.config, record.settings.batch, record.preset)
+    _check_step(options, record.config, record.settings, record.preset)
     expected = record.facts.get("sam_sha256")
     sam_sha256 = _check_sam(options, record.config, record.preset, expected)
     lightning.seed_everything(record.seed, workers=True, verbose=False)

@@ -216,11 +216,6 @@ class MaskSAMModule(lightning.LightningModule):
         parts = [(0.0, trained)]
         if self.settings.generator_first:
             late = self.model.decoder_parameters()
-            if not late:
-                raise MaskSAMError(
-                    f"the network '{self.model.config.kind}' has no prompt generator to train"
-                    " first: set generator_first to 0"
-                )
             late_ids = {id(p) for p in late}
             parts = [(0.0, [p for p in trained if id(p) not in late_ids])]
             parts.append((self.settings.generator_first, late))

@@ -30,6 +30,10 @@ def test_compare_names_the_package_to_install_where_the_research_code_is_absent(
         (["--seeds", "0,-1"], "--seeds must be different whole numbers"),
         (["--seeds", "a"], "--seeds must be different whole numbers"),
         (["--systems", "unet", "--set", "queries=3"], "preset 'unet' has no setting 'queries'"),
+        (
+            ["--systems", "nnunet", "--set", "batch=4"],
+            "no system is trained with one: leave it out",
+        ),
         (["--systems", "unet", "--orientation", "RRA"], "orientation 'RRA' must name one of R/L"),
         (
             ["--systems", "unet", "--orientation", "RSA", "--set", "orientation=SAR"],

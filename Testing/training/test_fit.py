@@ -84,11 +84,20 @@ def test_a_folder_named_cases_is_kept_whether_a_training_fails_or_not(
     assert sorted(data.rglob("*")) == before and not (tmp_path / CASES).exists()
 
 
+LATE_DECODER = dataclasses.replace(UNET, training=UNET.training.replace(generator_first=0.5))
+
+
 @pytest.mark.parametrize(
     ("preset", "more", "network", "message"),
     [
         (TINY, {}, {"adapter_ratio": 0.0}, "the network of preset 'tiny' cannot be built: "),
         (TINY, {"accumulate": 3}, {}, "choose a --batch that is a multiple of 3"),
+        (
+            LATE_DECODER,
+            {},
+            {},
+            "'unet' has no prompt generator to train first",
+        ),
         (UNET, {"gradient_checkpointing": True}, {}, "leave --gradient-checkpointing out"),
     ],
 )

@@ -114,6 +114,8 @@ def compare(
             # The budget is that of all systems, nnU-Net's too, and is shown with the results.
             if "iterations" in preset.changes:
                 raise MaskSAMError("--set iterations would change the budget: give --iterations")
+    if options.settings and not any(training.is_ours for training in trainings.values()):
+        raise MaskSAMError("--set changes presets, and no system is trained with one: leave it out")
     # A wrong orientation is found before the terms are recorded, which no other command may have.
     PlanConstraints(orientation=options.orientation)
     device = choose_device(options.device).device.type
