@@ -231,6 +231,15 @@ def test_segments_of_a_run_on_another_volume_are_not_corrected(known):
     assert set(states_of(node, volume).values()) == {"unchanged"}
 
 
+def test_what_an_undo_brings_back_from_another_volume_is_not_corrected(known):
+    other = add_volume(two_blobs(), GRIDS["axis-aligned"])
+    volume = add_volume(two_blobs(), GRIDS["oblique"])
+    node = known.segment(other, model="threshold")
+    known.segment(volume, model="threshold", segmentationNode=node)
+    known.run.outcome.undo.undo()
+    assert states_of(node, volume) == {"Anterior": "unchanged", "Posterior": "unchanged"}
+
+
 @pytest.mark.parametrize(
     ("case", "message"),
     [

@@ -78,11 +78,8 @@ class SegmentationRecord:
         """
         own = set(self.segment_ids.values())
         runs = [] if before is None else before.written_by_run
-        kept = [
-            {one: total if same_volume else UNKNOWN_CHECKSUM for one, total in run.items()}
-            for run in ({one: run[one] for one in run if one not in own} for run in runs)
-        ]
-        self.earlier = [run for run in kept if run]
+        others = ({one: run[one] for one in run if one not in own} for run in runs)
+        self.earlier = [run if same_volume else _unknown(run) for run in others if run]
         edited = before is not None and (bool(before.edited) or before.earlier_edited)
         self.earlier_edited = edited and bool(self.earlier)
 
@@ -123,6 +120,14 @@ class SegmentationRecord:
         if record is None:
             raise ValueError(_("Segment a volume first: boxes change the result of a run."))
         return record
+
+
+def _unknown(totals: dict[str, int]) -> dict[str, int]:
+    """Return checksums of another volume's voxels, which this one's cannot be compared with.
+
+    No voxels are none on any volume.
+    """
+    return {name: UNKNOWN_CHECKSUM if total else 0 for name, total in totals.items()}
 
 
 def refer_to_volumes(
@@ -215,14 +220,16 @@ class RecordState:
         if record is None:
             return
         kind, other = ((one.model, one.roi) for one in (record, before))
-        if kind == other and now.volume_ids == self.volume_ids:
+        same_volume = now.volume_ids == self.volume_ids
+        if kind == other and same_volume:
             record.segment_ids, record.written = before.segment_ids, before.written
             record.earlier, record.earlier_edited = before.earlier, before.earlier_edited
         else:
             kept = {*record.segment_ids.items()} & {*before.segment_ids.items()}
             record.written = dict.fromkeys(record.segment_ids, 0)
-            record.written.update({name: before.written.get(name, 0) for name, _id in kept})
-            record.take_over(before, now.volume_ids == self.volume_ids)
+            totals = {name: before.written.get(name, 0) for name, _id in kept}
+            record.written.update(totals if same_volume else _unknown(totals))
+            record.take_over(before, same_volume)
         record.edited, record.overwrote = before.edited, before.overwrote
         record.save(node)
 
