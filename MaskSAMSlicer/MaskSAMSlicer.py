@@ -194,7 +194,8 @@ class MaskSAMSlicerLogic(ScriptedLoadableModuleLogic):
         >>> logic = slicer.util.getModuleLogic("MaskSAMSlicer")
         >>> segmentation = logic.segment(volumeNode)  # a whole head
         >>> segmentation = logic.segment(volumeNode, model="hippocampus", roiNode=roi)
-        >>> model = logic.adapt([(volumeNode, segmentation)], name="hippocampus-ours", minutes=15)
+        >>> pairs = [(volumeNode, segmentation)]
+        >>> model = logic.adapt(pairs, model="hippocampus", name="hippocampus-ours", minutes=15)
     """
 
     def __init__(self, segmentation=None, learning=None):
@@ -217,7 +218,7 @@ class MaskSAMSlicerLogic(ScriptedLoadableModuleLogic):
         Args:
             volumeNode: the volume.
             options: see ``SegmentationLogic.segment`` (model, roiNode, boxNodes, segmentationNode,
-                device, rule, progress, overwrite).
+                device, rule, progress, overwrite, resample, allFrames).
 
         Returns:
             The segmentation node.

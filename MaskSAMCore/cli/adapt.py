@@ -52,7 +52,7 @@ def adapt(
         metavar="auto|N|FILE",
         show_default="auto",
         help="Cases that are not learned but decide whether the new model is better: with three"
-        " cases or more one in five, a number, or a JSON file with their names.",
+        " cases or more about one in five, eight at most; a number, or a JSON file of names.",
     ),
     device: str = DEVICE,
     threads: int | None = typer.Option(None, min=1, help="Number of threads on a CPU."),

@@ -44,8 +44,8 @@ def compare(
     ),
     splits: Path | None = typer.Option(
         None,
-        help='JSON file with "train", "val" and "test" cases; by default one case in five is held'
-        " out.",
+        help='JSON file with "train", "val" and "test" cases; by default splits_final.json of the'
+        " dataset's folder, else one case in five is held out.",
     ),
     max_minutes: float | None = typer.Option(
         None, min=0.01, help="Time budget of each training, 60 by default."

@@ -87,8 +87,8 @@ def train(
     ),
     splits: Path | None = typer.Option(
         None,
-        help="JSON file with the training and validation cases; by default one case in five"
-        " validates.",
+        help="JSON file with the training and validation cases; by default splits_final.json of the"
+        " dataset's folder, else one case in five validates.",
     ),
     fold: int | None = typer.Option(
         None,

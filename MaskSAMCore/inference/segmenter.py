@@ -79,7 +79,8 @@ class Segmenter(Protocol):
 
     @property
     def tta(self) -> TestTimeAugmentation:
-        """Test-time augmentation that the model is meant to be used with."""
+        """Test-time augmentation that the model is meant to be used with, where it is given as
+        ``tta`` of :meth:`segment` and :meth:`open`."""
         ...
 
     @property

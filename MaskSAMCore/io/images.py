@@ -56,7 +56,7 @@ _LONGEST_PATH = 250
 
 
 def read_volume(path: Path | str, only: Sequence[Path] = ()) -> Volume:
-    """Read an image file, or a folder that holds one DICOM series.
+    """Read an image file, also one of DICOM with many frames, or a folder with one DICOM series.
 
     NaN and infinite voxels, which some programs put outside the body, are read as 0 from NIfTI
     files and refused in other formats.
@@ -70,8 +70,8 @@ def read_volume(path: Path | str, only: Sequence[Path] = ()) -> Volume:
         notes tell of doubts in the file.
 
     Raises:
-        MaskSAMError: the path does not exist, is not a 3D grey-level image, has sheared axes, or
-            has voxels that are complex, NaN or infinite.
+        MaskSAMError: the path does not exist, cannot be read, is damaged or empty, is not a 3D
+            grey-level image, has sheared axes, or has voxels that are complex, NaN or infinite.
     """
     path = Path(path)
     try:
@@ -240,7 +240,7 @@ def write_labelmap(
 
     Raises:
         MaskSAMError: the file exists or cannot be written, or the labelmap has another shape than
-            the volume or values out of range.
+            the volume, values out of range, or numbers that are no integers.
     """
     path = Path(path)
     if labelmap.shape != volume.array.shape:
