@@ -70,6 +70,18 @@ def test_classes_are_segmented_again_from_boxes_and_restored_without_them(known)
     assert segment_names(node) == ["Anterior", "Posterior"]
 
 
+def test_a_segment_that_the_user_adds_after_an_update_is_empty(known):
+    volume = add_volume(two_blobs(), GRIDS["oblique"])
+    node = known.segment(volume, model="threshold")
+    # Both classes lie in the box.
+    known.update(node, boxNodes=[add_roi((2, 3, 1), (20, 15, 10), GRIDS["oblique"], "Anterior")])
+    before = {name: segment_voxels(node, name, volume) for name in segment_names(node)}
+    node.GetSegmentation().AddEmptySegment("Lesion", "Lesion")
+    assert not segment_voxels(node, "Lesion", volume).any()
+    for name, voxels in before.items():
+        np.testing.assert_array_equal(segment_voxels(node, name, volume), voxels)
+
+
 def test_an_update_uses_the_roi_of_the_run(known):
     array = two_blobs()
     volume = add_volume(array, GRIDS["oblique"])

@@ -260,7 +260,9 @@ def replace_voxels(
             segment_id = segment_ids.get(label.name, "")
             segment = segmentation.GetSegment(segment_id) if segment_id else None
             voxels = np.zeros((1, 1, 1), labelmap.dtype) if box is None else labelmap
-            image = _oriented_image(voxels, [] if box is None else [box], matrix)
+            boxes = [] if box is None else [box]
+            # Slicer would give a value of another class to the next new segment, with its voxels.
+            image = _oriented_image(voxels, boxes, matrix, only=label.value)
             if segment is None:
                 if box is None:
                     continue
@@ -392,11 +394,21 @@ def _oriented_image(
     labelmap: np.ndarray,
     boxes: Sequence[tuple[Sequence[int], Sequence[int]]],
     matrix: np.ndarray,
+    only: int | None = None,
 ) -> Any:
-    """Return the part of a labelmap that boxes cover, as one image for all its segments."""
+    """Return the part of a labelmap that boxes cover, as one image for all its segments.
+
+    Args:
+        labelmap: integers [K, J, I].
+        boxes: voxel edges (i, j, k) of the boxes.
+        matrix: 4 x 4 matrix from the labelmap's IJK to the segmentation's own coordinates.
+        only: value of the only class that the image has; None for all.
+    """
     edges = np.array(boxes or [((0, 0, 0), (1, 1, 1))], dtype=int)
     lower, upper = edges[:, 0].min(0), edges[:, 1].max(0)
     part = labelmap[lower[2] : upper[2], lower[1] : upper[1], lower[0] : upper[0]]
+    if only is not None:
+        part = np.where(part == only, part, part.dtype.type(0))
     image = slicer.vtkOrientedImageData()
     extent = [value for a, b in zip(lower, upper, strict=True) for value in (int(a), int(b) - 1)]
     image.SetExtent(*extent)
