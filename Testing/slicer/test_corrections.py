@@ -17,6 +17,7 @@ from Testing.slicer.helpers import (
     add_volume,
     add_warp,
     matrix,
+    segment_voxels,
     turn,
 )
 
@@ -238,6 +239,55 @@ def test_what_an_undo_brings_back_from_another_volume_is_not_corrected(known):
     known.segment(volume, model="threshold", segmentationNode=node)
     known.run.outcome.undo.undo()
     assert states_of(node, volume) == {"Anterior": "unchanged", "Posterior": "unchanged"}
+
+
+def test_a_corrected_segment_has_the_voxels_that_it_shares_with_one_that_is_not(known):
+    import slicer
+
+    volume = add_volume(two_blobs(), GRIDS["oblique"])
+    node = known.segment(volume, model="threshold")
+    segmentation = node.GetSegmentation()
+    anterior = segmentation.GetSegmentIdBySegmentName("Anterior")
+    names = ("Anterior", "Posterior")
+    drawn_over = np.any([segment_voxels(node, name, volume) for name in names], axis=0)
+    segmentation.SeparateSegmentLabelmap(anterior)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        drawn_over.astype(np.uint8), node, anterior, volume
+    )
+    assert states_of(node, volume) == {"Anterior": "changed", "Posterior": "unchanged"}
+    np.testing.assert_array_equal(case_of(volume, node).labelmap, drawn_over)
+    node.GetSegmentation().GetSegment(anterior).SetName("Whole")
+    lesion = drawn(volume, Lesion=block((0, 3, 3), (9, 9, 12))).GetSegmentation()
+    node.GetSegmentation().AddSegment(lesion.GetSegment("Lesion"), "Lesion")
+    with pytest.raises(ValueError, match=r"'Whole' and 'Lesion' of .* overlap: erase the overlap"):
+        case_of(volume, node)
+    assert case_of(volume, node, ["Lesion", "Posterior"]).checked == ["Lesion", "Posterior"]
+
+
+def test_segments_whose_names_were_swapped_are_corrected(known):
+    volume = add_volume(two_blobs(), GRIDS["oblique"])
+    node = known.segment(volume, model="threshold")
+    segmentation = node.GetSegmentation()
+    first, second = (
+        segmentation.GetSegment(segmentation.GetSegmentIdBySegmentName(name))
+        for name in ("Anterior", "Posterior")
+    )
+    first.SetName("Posterior")
+    second.SetName("anterior")
+    assert set(states_of(node, volume).values()) == {"changed"}
+    # Another name is a matter of taste.
+    second.SetName("Front")
+    assert states_of(node, volume)["Front"] == "unchanged"
+
+
+def test_a_result_in_an_roi_is_not_learnt_with_another_volume(known):
+    volume = add_volume(two_blobs(), GRIDS["oblique"], "T1")
+    roi = add_roi((2, 3, 1), (12, 9, 6), GRIDS["oblique"])
+    node = known.segment(volume, model="threshold", roiNode=roi)
+    other = add_volume(two_blobs(), GRIDS["oblique"], "copy")
+    assert set(states_of(node, other).values()) == {"unchanged"}
+    with pytest.raises(ValueError, match="in an ROI of another volume than 'copy'"):
+        case_of(other, node)
 
 
 @pytest.mark.parametrize(

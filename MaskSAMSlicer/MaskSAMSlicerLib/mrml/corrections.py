@@ -16,15 +16,20 @@ from MaskSAMSlicerLib.mrml.channels import not_on_one_grid, on_other_grids
 from MaskSAMSlicerLib.mrml.run_record import (
     UNKNOWN_CHECKSUM,
     SegmentationRecord,
-    checksums,
+    refers_to,
     volumes_of,
 )
-from MaskSAMSlicerLib.mrml.segments import described, labelmap_of
+from MaskSAMSlicerLib.mrml.segments import (
+    by_layer,
+    described,
+    labelmap_of,
+    segment_checksums,
+)
 from MaskSAMSlicerLib.mrml.volumes import is_image, volume_from_node
 from MaskSAMSlicerLib.worker.jobs import CorrectedCase
 
 if TYPE_CHECKING:
-    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkSegment
 
 # States of a class in a segmentation.
 CHANGED = "changed"  # the user has changed the voxels of the model's segment
@@ -110,15 +115,9 @@ def class_states(
     segmentation = node.GetSegmentation()
     record = SegmentationRecord.load(node)
     ids = list(segmentation.GetSegmentIDs())
-    same: dict[str, bool] = {}
-    for run in [] if record is None else record.written_by_run:
-        same = {**_unchanged(node, volume_node, run), **same}
     states = []
-    for segment_id in ids:
+    for segment_id, state in _segment_states(node, volume_node):
         segment = segmentation.GetSegment(segment_id)
-        state = ADDED
-        if segment_id in same:
-            state = UNCHANGED if same[segment_id] else CHANGED
         states.append(ClassState(segment.GetName(), tuple(segment.GetColor()), state))
     present = {one.name.casefold() for one in states}
     # A class whose segment an undo took away has the checksum of no voxels.
@@ -129,6 +128,31 @@ def class_states(
     for name, color in missing.items():
         if name.casefold() not in present:
             states.append(ClassState(name, color, REMOVED if name in lost else ABSENT))
+    return states
+
+
+def _segment_states(
+    node: vtkMRMLSegmentationNode, volume_node: vtkMRMLScalarVolumeNode
+) -> list[tuple[str, str]]:
+    """Return ID and state of each segment: ADDED, CHANGED or UNCHANGED.
+
+    Raises:
+        ValueError: the segments cannot be put on the volume's grid.
+    """
+    segmentation = node.GetSegmentation()
+    record = SegmentationRecord.load(node)
+    same: dict[str, bool] = {}
+    for run in [] if record is None else record.written_by_run:
+        same = {**_unchanged(node, volume_node, run), **same}
+    classes = {} if record is None else {one: name for name, one in record.segment_ids.items()}
+    states = []
+    for segment_id in segmentation.GetSegmentIDs():
+        state, own = ADDED, classes.get(segment_id, "")
+        if segment_id in same:
+            segment = segmentation.GetSegment(segment_id)
+            swapped = _is_swapped(segment, own, classes.values())
+            state = UNCHANGED if same[segment_id] and not swapped else CHANGED
+        states.append((segment_id, state))
     return states
 
 
@@ -149,10 +173,22 @@ def _unchanged(
     """
     present = [one for one in node.GetSegmentation().GetSegmentIDs() if one in written]
     known = [one for one in present if written[one] != UNKNOWN_CHECKSUM]
-    values = [(one, value) for value, one in enumerate(known, 1)]
-    sums = checksums(labelmap_of(node, volume_node, values)) if values else {}
-    same = {one: written[one] == sums.get(value, 0) for one, value in values}
-    return {one: same.get(one, True) for one in present}
+    if not refers_to(node, volume_node):  # the checksums are of another volume's voxels
+        known = []
+    sums = segment_checksums(node, volume_node, known)
+    return {one: one not in sums or written[one] == sums[one] for one in present}
+
+
+def _is_swapped(segment: vtkSegment, own: str, classes: Collection[str]) -> bool:
+    """Return whether the user has given a class's segment the name of another class.
+
+    Args:
+        segment: the segment.
+        own: name of its class; empty if the last run has not made it.
+        classes: names of all classes of that run.
+    """
+    name = segment.GetName().casefold()
+    return own.casefold() not in ("", name) and name in {one.casefold() for one in classes}
 
 
 def corrected_case(nodes: CorrectedNodes, labels: Sequence[Label]) -> CorrectedCase:
@@ -219,19 +255,70 @@ def corrected_case(nodes: CorrectedNodes, labels: Sequence[Label]) -> CorrectedC
             label = replace(described(label, segmentation.GetSegment(ids[name])), name=name)
         classes.append(label)
     drawn = [(ids[label.name], label.value) for label in classes if label.name in ids]
-    labelmap = labelmap_of(node, nodes.volumes[0], drawn)
-    channels, labelmap = _inside_roi(node, channels, labelmap)
+    labelmap = _labelmap(node, nodes.volumes[0], drawn)
+    channels, labelmap = _inside_roi(node, nodes.volumes[0], channels, labelmap)
     names = [label.name for label in classes]
     return CorrectedCase(nodes.volumes[0].GetName(), channels, labelmap, classes, names)
 
 
+def _labelmap(
+    node: vtkMRMLSegmentationNode,
+    volume_node: vtkMRMLScalarVolumeNode,
+    values: Sequence[tuple[str, int]],
+) -> np.ndarray:
+    """Return a labelmap [K, J, I] of segments on a volume's grid.
+
+    Where a segment that the user has corrected overlaps one that is as a run has written it, it has
+    the voxels.
+
+    Raises:
+        ValueError: two corrected segments overlap, or they cannot be put on the grid.
+    """
+    states = dict(_segment_states(node, volume_node))
+    numbers = dict(sorted(values, key=lambda one: states[one[0]] in CORRECTED))
+    labelmap = labelmap_of(node, volume_node, list(numbers.items()))
+    layers = by_layer(node, [one for one in numbers if states[one] in CORRECTED])
+    for ids in layers if len(layers) > 1 else ():
+        part = labelmap_of(node, volume_node, [(one, numbers[one]) for one in ids])
+        shared = (part > 0) & (part != labelmap)
+        if shared.any():
+            segmentation = node.GetSegmentation()
+            names = {value: segmentation.GetSegment(one).GetName() for one, value in values}
+            first = np.unravel_index(shared.argmax(), shared.shape)
+            raise ValueError(
+                _(
+                    "'{one}' and '{other}' of '{name}' overlap: erase the overlap from one of them,"
+                    " or untick one."
+                ).format(
+                    one=names[int(part[first])],
+                    other=names[int(labelmap[first])],
+                    name=node.GetName(),
+                )
+            )
+    return labelmap
+
+
 def _inside_roi(
-    node: vtkMRMLSegmentationNode, channels: list[Volume], labelmap: np.ndarray
+    node: vtkMRMLSegmentationNode,
+    volume_node: vtkMRMLScalarVolumeNode,
+    channels: list[Volume],
+    labelmap: np.ndarray,
 ) -> tuple[list[Volume], np.ndarray]:
-    """Crop channels and labelmap to the ROI of the run, enlarged by what was drawn outside."""
+    """Crop channels and labelmap to the ROI of the run, enlarged by what was drawn outside.
+
+    Raises:
+        ValueError: the ROI is of another volume.
+    """
     record = SegmentationRecord.load(node)
     if record is None or record.roi is None:
         return channels, labelmap
+    if not refers_to(node, volume_node):
+        raise ValueError(
+            _(
+                "'{name}' was segmented in an ROI of another volume than '{volume}': learn from it"
+                " with that volume, or segment '{volume}' itself."
+            ).format(name=node.GetName(), volume=volume_node.GetName())
+        )
     lower, upper = (np.array(edges, dtype=float) for edges in record.roi)
     drawn = np.argwhere(labelmap)[:, ::-1]
     if len(drawn):

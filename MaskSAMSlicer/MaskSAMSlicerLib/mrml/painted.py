@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, checksums
-from MaskSAMSlicerLib.mrml.segments import ClassVoxels, labelmap_of
+from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord
+from MaskSAMSlicerLib.mrml.segments import ClassVoxels, labelmap_of, segment_checksums
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
@@ -45,14 +45,9 @@ def with_painted_voxels(
     ]
     if not others:
         return list(changes)
-    numbers = {one.label.name: number for number, one in enumerate(others, 1)}
-    shown = [(ids[name], number) for name, number in numbers.items()]
-    current = checksums(labelmap_of(node, volume_node, shown))
-    kept = {
-        name
-        for name, number in numbers.items()
-        if current.get(number, 0) != record.written.get(name, 0)
-    }
+    names = [one.label.name for one in others]
+    current = segment_checksums(node, volume_node, [ids[name] for name in names])
+    kept = {name for name in names if current[ids[name]] != record.written.get(name, 0)}
     if not kept:
         return list(changes)
     near = _near(node, volume_node, changes, boxed, ids)

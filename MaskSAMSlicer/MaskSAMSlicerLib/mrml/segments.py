@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +16,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.labels import Label
 from MaskSAMCore.terminology import terminology_entry, terminology_of
+from MaskSAMSlicerLib.mrml.run_record import checksums
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.mrml.volumes import is_node, is_orthogonal, transform_to_world
 
@@ -358,6 +359,38 @@ def labelmap_of(
         if display is not None:
             scene.RemoveNode(display.GetColorNode())
         scene.RemoveNode(target)
+
+
+def by_layer(node: vtkMRMLSegmentationNode, segment_ids: Iterable[str]) -> list[list[str]]:
+    """Return segment IDs in groups that share a layer, in which no two segments overlap."""
+    segmentation = node.GetSegmentation()
+    groups: dict[int, list[str]] = {}
+    for segment_id in segment_ids:
+        groups.setdefault(segmentation.GetLayerIndex(segment_id), []).append(segment_id)
+    return list(groups.values())
+
+
+def segment_checksums(
+    node: vtkMRMLSegmentationNode,
+    volume_node: vtkMRMLScalarVolumeNode,
+    segment_ids: Iterable[str],
+) -> dict[str, int]:
+    """Return the checksum of the voxels of each segment, by its ID; 0 for one without voxels.
+
+    Args:
+        node: the segmentation.
+        volume_node: the volume on whose grid the voxels are taken.
+        segment_ids: IDs of the segments, which may overlap.
+
+    Raises:
+        ValueError: the segments cannot be put on the volume's grid.
+    """
+    found: dict[str, int] = {}
+    for ids in by_layer(node, segment_ids):
+        values = [(one, value) for value, one in enumerate(ids, 1)]
+        sums = checksums(labelmap_of(node, volume_node, values))
+        found.update({one: sums.get(value, 0) for one, value in values})
+    return found
 
 
 def described(label: Label, segment: vtkSegment) -> Label:

@@ -74,6 +74,10 @@ class _Row:
         if now == self.read_at:
             return False
         before = {one.name: one.state for one in self.states}
+        # A later run may have segmented another volume into the same segmentation.
+        volumes = images_of(node)
+        if volumes:
+            self.volume_ids = [volume.GetID() for volume in volumes]
         states = class_states(node, self.volumes[0], _labels_of(node))
         self.states = sorted(states, key=lambda one: one.state not in CORRECTED)
         for one in self.states:
