@@ -283,6 +283,24 @@ def test_corrections_that_a_run_has_replaced_are_found_after_its_undo(learner, s
     assert not any(ticked for ticked, _state in learner.shown.get("head", {}).values())
 
 
+def test_a_row_goes_with_the_volume_that_its_segmentation_is_made_on(learner, scene):
+    user = learner.user
+    first, second = blobs_volume(name="one"), blobs_volume(name="two")
+    user.segment(first)
+    (node,) = segmentations(scene)
+    learner.open()
+    learner.ui.learnSelector.setCurrentNode(node)
+    user.click(learner.ui.addCorrectionButton)
+    assert list(learner.shown) == ["one"]
+    user.choose_volume(second)
+    user.ui.outputSelector.setCurrentNode(node)
+    user.choose_rule("replace")
+    user.click(user.ui.segmentButton)
+    user.wait()
+    learner.open_again()
+    assert list(learner.shown) == ["two"]
+
+
 def test_a_correction_whose_volume_was_removed_is_not_offered_again(learner, scene):
     volume, _node = corrected(learner.user, "head 0")
     corrected(learner.user, "head 1")
