@@ -38,7 +38,7 @@ from MaskSAMSlicerLib.mrml.segments import (
     replace_voxels,
     write_segments,
 )
-from MaskSAMSlicerLib.mrml.sequences import SequenceHistory
+from MaskSAMSlicerLib.mrml.sequences import SequenceHistory, shown_frame
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
 from MaskSAMSlicerLib.worker.client import (
@@ -226,6 +226,7 @@ class Run:
             edited=_class_names(boxes),
             overwrote=bool(boxes) and request.overwrite,
             resample=request.resample,
+            frame=shown_frame(request.volumes[0]),
         )
         return self._worker_request(volumes, roi, boxes)
 

@@ -20,6 +20,7 @@ from Testing.slicer.helpers import (
     segment_voxels,
     turn,
 )
+from Testing.slicer.sequences import add_sequence, frames, show_frame
 
 SHAPE = two_blobs().shape
 CODED = Label(
@@ -278,6 +279,18 @@ def test_segments_whose_names_were_swapped_are_corrected(known):
     # Another name is a matter of taste.
     second.SetName("Front")
     assert states_of(node, volume)["Front"] == "unchanged"
+
+
+def test_a_segmentation_is_learnt_with_the_frame_that_it_was_made_from(known):
+    arrays = frames()
+    browser, volume = add_sequence(arrays, GRIDS["oblique"])
+    show_frame(browser, 1)
+    node = known.segment(volume, model="threshold")
+    show_frame(browser, 2)
+    with pytest.raises(ValueError, match="made from frame 2 of 'cine': show that frame"):
+        case_of(volume, node)
+    show_frame(browser, 1)
+    np.testing.assert_array_equal(case_of(volume, node).channels[0].array, arrays[1])
 
 
 def test_a_result_in_an_roi_is_not_learnt_with_another_volume(known):

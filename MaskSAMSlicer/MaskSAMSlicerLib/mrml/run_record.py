@@ -46,6 +46,7 @@ class SegmentationRecord:
         earlier: checksums of the voxels last written, by segment ID, of the segments that earlier
             runs have made; one dictionary for each run, the latest first.
         earlier_edited: whether some of these have voxels from the user's boxes.
+        frame: index value of the frame that the volume showed; empty for one without frames.
     """
 
     model: str
@@ -60,6 +61,7 @@ class SegmentationRecord:
     resample: bool = False
     earlier: list[dict[str, int]] = field(default_factory=list)
     earlier_edited: bool = False
+    frame: str = ""
 
     @property
     def written_by_run(self) -> list[dict[str, int]]:
@@ -231,6 +233,7 @@ class RecordState:
             record.written.update(totals if same_volume else _unknown(totals))
             record.take_over(before, same_volume)
         record.edited, record.overwrote = before.edited, before.overwrote
+        record.frame = before.frame
         record.save(node)
 
 

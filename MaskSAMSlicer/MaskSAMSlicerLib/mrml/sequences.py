@@ -105,6 +105,12 @@ def shown_value(browser: vtkMRMLSequenceBrowserNode) -> str:
     return str(master.GetNthIndexValue(number))
 
 
+def shown_frame(node: vtkMRMLScalarVolumeNode) -> str:
+    """Return the index value of the frame that a volume shows; empty for one without frames."""
+    frames = FrameSequence.of(node)
+    return "" if frames is None else shown_value(frames.browser)
+
+
 def has_segments(node: vtkMRMLSegmentationNode) -> bool:
     """Return whether a segmentation has segments, in any frame if it belongs to a sequence."""
     frames = FrameSequence.of(node)
