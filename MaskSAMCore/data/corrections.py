@@ -26,7 +26,7 @@ from MaskSAMCore.data.dataset import Dataset, description_problems, examine_data
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io import read_json, write_json, write_volume
-from MaskSAMCore.io.files import locked, made_folders, temporary_folder
+from MaskSAMCore.io.files import locked, made_folders, remove_abandoned, temporary_folder
 from MaskSAMCore.io.labelmaps import read_labelmap
 from MaskSAMCore.labels import Label, is_reserved
 
@@ -35,6 +35,8 @@ _DESCRIPTION = "dataset.json"
 # Characters that a file name cannot have on every system, or that the shell would interpret.
 _UNUSABLE = re.compile(r"[^\w.-]+", re.ASCII)
 _LARGEST = np.iinfo(np.uint16).max
+# Some network drives have no locks: another program may write to a younger folder.
+_ABANDONED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def append_case(
         folders = [folder, folder / "imagesTr", folder / "labelsTr"]
         stack.enter_context(made_folders(folders))
         stack.enter_context(locked(folder))
+        remove_abandoned(folder, _ABANDONED_SECONDS)
         description = _description(path, channels, channel_names)
         stored, values, names = _merged_labels(description, labels, path)
         ending = description["file_ending"]

@@ -132,6 +132,7 @@ class Learning:
     Attributes:
         request: the request; it is emptied of nodes once it has started.
         job: the worker's job; the second one follows the first.
+        keeping: whether the first job runs, which keeps the corrections.
         validations: minutes of learning and Dice on the cases held out.
         result: the result, once the learning has succeeded.
         error: the error, once the learning has failed.
@@ -142,12 +143,16 @@ class Learning:
     ) -> None:
         self.request = request
         self.job: Job | None = None
+        self.keeping = False
         self.validations: list[tuple[float, float]] = []
         self.result: AdaptResult | None = None
         self.error: WorkerError | None = None
         self._callbacks = callbacks or LearningCallbacks()
         self._client: WorkerClient | None = None
         self._params: AdaptParams | None = None
+        self._cancelled = False
+        self._case_count = 0
+        self._kept_count = 0
 
     @property
     def finished(self) -> bool:
@@ -176,20 +181,37 @@ class Learning:
             request.resume,
         )
         if cases:
+            self.keeping, self._case_count = True, len(cases)
             self.job = client.keep_corrections(
                 cases,
                 request.folder,
                 channels=[name for name in request.model.channels if name],
-                on_progress=self._callbacks.on_progress,
+                on_progress=self._on_keeping,
                 on_done=self._on_kept,
                 on_error=self.fail,
             )
         else:
             self._learn()
 
+    def cancel(self) -> None:
+        """Stop learning; corrections that are being kept are kept before, as the scene may lose
+        them."""
+        self._cancelled = True
+        if not self.keeping:
+            self._client.cancel()
+
+    def _on_keeping(self, stage: str, fraction: float, seconds_left: float | None) -> None:
+        # Each case is reported when it begins; those before it are complete.
+        self._kept_count = round(fraction * self._case_count)
+        self._callbacks.on_progress(stage, fraction, seconds_left)
+
     def _on_kept(self, result: KeepCorrectionsResult) -> None:
+        self.keeping = False
         self._callbacks.on_kept(len(result.cases))
-        self._learn()
+        if self._cancelled:
+            self.fail(WorkerError.cancelled())
+        else:
+            self._learn()
 
     def _learn(self) -> None:
         self.job = self._client.adapt(
@@ -212,16 +234,27 @@ class Learning:
 
     def fail(self, error: WorkerError) -> None:
         """End the learning with an error, and report it to the caller."""
+        text, details = str(error), error.details
         if error.kind == "crashed":
             # The worker's own message gives advice for segmenting.
+            details = f"{error}\n{error.details}".strip()
             text = _(
                 "learning ended unexpectedly, often because the memory ran out; the corrections and"
                 " what was learnt until the last save are kept: close other programs and press"
                 " Learn again"
             )
-            error = WorkerError(error.kind, text, f"{error}\n{error.details}".strip())
-        self.error = error
-        self._callbacks.on_error(error)
+            if self.keeping:
+                text = _(
+                    "keeping the corrections ended unexpectedly, often because the memory ran out:"
+                    " close other programs and press Learn again"
+                )
+        if self.keeping:
+            text = _("{reason} ({kept} of {count} corrected volumes are kept)").format(
+                reason=text, kept=self._kept_count, count=self._case_count
+            )
+            self.keeping = False
+        self.error = WorkerError(error.kind, text, details)
+        self._callbacks.on_error(self.error)
 
 
 class LearningLogic:
@@ -289,9 +322,9 @@ class LearningLogic:
             self.learning.fail(WorkerError("internal", text))
 
     def cancel(self) -> None:
-        """Stop learning; what was learnt so far is kept for the next time."""
-        if self.busy:
-            self.client.cancel()
+        """Stop learning; the corrections and what was learnt so far are kept for the next time."""
+        if self.learning is not None and self.busy:
+            self.learning.cancel()
 
     def adapt(
         self,
@@ -362,6 +395,8 @@ class LearningLogic:
             raise
         finally:
             self.on_change()
+        if learning.error is not None:  # cancelled while the corrections were kept
+            raise RuntimeError(str(learning.error)) from learning.error
 
     def close(self) -> None:
         """End the worker; what was learnt until the last save is kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -176,6 +177,16 @@ def test_an_incomplete_case_replaces_nothing(tmp_path: Path):
     assert set(read_corrections(tmp_path).checked) == {"one"}
     assert append_case(tmp_path, [image()], labels(A=2), {"A": 1}, ["A"], "one") == "one-3"
     assert set(read_corrections(tmp_path).checked) == {"one-3"}
+
+
+def test_what_a_killed_program_left_is_removed_with_the_next_case(tmp_path: Path):
+    for name in (".masksam-old", ".masksam-young"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "one_0000.nii.gz").touch()
+    for path in (tmp_path / ".masksam-old" / "one_0000.nii.gz", tmp_path / ".masksam-old"):
+        os.utime(path, (0, 0))
+    append_case(tmp_path, [image()], labels(A=1), {"A": 1}, ["A"], "one")
+    assert [path.name for path in tmp_path.glob(".*")] == [".masksam-young"]
 
 
 @pytest.mark.parametrize(

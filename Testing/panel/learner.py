@@ -93,6 +93,10 @@ class Learner:
     def wait(self) -> None:
         self.user.wait(lambda: not self.logic.busy, "the end of learning")
 
+    def wait_until_it_keeps(self) -> None:
+        """Wait until the worker has begun to keep the corrections."""
+        self.user.wait(lambda: self.status.startswith("Keeping"), "the beginning of keeping")
+
     def wait_until_it_learns(self) -> None:
         """Wait until the corrections are kept and the model learns, which may then be resumed."""
         self.user.wait(lambda: self.status.startswith("Learning"), "the beginning of learning")

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import SimpleITK as sitk
 
+from MaskSAMCore.io.files import locked
 from MaskSAMCore.training.export import export_run
 from Testing import host
 from Testing.helpers.blocked_packages import block_packages
@@ -375,6 +376,61 @@ def test_a_killed_worker_loses_neither_corrections_nor_what_was_learnt(learner, 
     learner.learn()
     assert "going on" in learner.log
     assert "hanging-ours" in learner.user.shown_models
+
+
+def test_a_cancelled_learning_keeps_the_corrections_first(learner, scene):
+    for number in range(2):
+        corrected(learner.user, f"head {number}")
+    learner.open()
+    learner.folder.mkdir()
+    with locked(learner.folder):  # so that none of them can be kept yet
+        learner.user.click(learner.button)
+        learner.wait_until_it_keeps()
+        learner.user.click(learner.button)
+        assert learner.status == "Cancelling once the corrections are kept ..."
+        assert not learner.button.enabled
+        host.close_scene()
+    learner.wait()
+    assert learner.kept == {"head-0": ["Anterior"], "head-1": ["Anterior"]}
+    assert learner.status.startswith("Cancelled; the corrections")
+    assert "anew" not in learner.log  # nothing was learnt
+
+
+def test_a_worker_killed_while_it_keeps_corrections_says_that_they_are_not_kept(learner, scene):
+    for number in range(2):
+        corrected(learner.user, f"head {number}")
+    learner.open()
+    learner.folder.mkdir()
+    with locked(learner.folder):
+        learner.user.click(learner.button)
+        learner.wait_until_it_keeps()
+        psutil.Process(learner.logic.client.pid).kill()
+        learner.wait()
+    (message,) = host.messages.texts("error")
+    assert message.endswith("press Learn again (0 of 2 corrected volumes are kept)")
+    assert learner.status == f"Failed: {message}"
+    host.messages.clear()
+    learner.learn()
+    assert len(learner.kept) == 2 and "threshold-ours" in learner.user.shown_models
+
+
+def test_a_disk_that_becomes_full_says_how_many_corrections_are_kept(
+    open_learner, own_client, scene
+):
+    learner = open_learner(own_client(largest_file=20_000))
+    corrected(learner.user, "head")
+    noise = np.random.default_rng(0).random((20, 30, 40), np.float32)
+    volume = add_volume(noise, GRIDS["LPS"], "whole head")
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    node.GetSegmentation().AddEmptySegment("Anterior", "Anterior")
+    learner.open()
+    learner.ui.learnSelector.setCurrentNode(node)
+    learner.user.click(learner.ui.addCorrectionButton)
+    learner.learn()
+    assert "cannot write" in learner.status
+    assert learner.status.endswith("(1 of 2 corrected volumes are kept)")
+    assert list(learner.kept) == ["head"]
 
 
 def test_a_scene_closed_during_learning_loses_nothing(learner, scene):

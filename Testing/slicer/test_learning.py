@@ -81,6 +81,15 @@ def test_a_worker_that_fails_is_an_error_and_the_next_one_goes_on(learning, scen
     assert learning.adapt([], resume=True, **arguments) == "new"
 
 
+def test_a_learning_that_is_cancelled_while_corrections_are_kept_is_an_error(
+    learning, scene, tmp_path
+):
+    with pytest.raises(RuntimeError, match="cancelled"):
+        learning.adapt([pair()], model="threshold", progress=lambda *_report: learning.cancel())
+    assert json.loads((tmp_path / "kept" / "dataset.json").read_text())["numTraining"] == 1
+    assert not learning.busy
+
+
 def test_a_model_that_is_removed_while_corrections_are_kept_is_an_error(
     learning, scene, tmp_path, learnt_models
 ):

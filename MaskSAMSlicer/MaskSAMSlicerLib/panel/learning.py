@@ -203,6 +203,8 @@ class LearningView:
         if self._logic.busy:
             self._cancelling = True
             self._ui.learnStatus.text = _("Cancelling ...")
+            if self._logic.learning.keeping:
+                self._ui.learnStatus.text = _("Cancelling once the corrections are kept ...")
             self._logic.cancel()
             self._update_buttons()
             return
@@ -270,7 +272,7 @@ class LearningView:
     def _on_error(self, error: WorkerError) -> None:
         if error.details:
             self._progress.log(error.details)
-        if self._cancelling or error.kind == "cancelled":
+        if error.kind == "cancelled":
             self._end(_("Cancelled; the corrections and what was learnt so far are kept."))
         else:
             self._end(_("Failed: {reason}").format(reason=error))
