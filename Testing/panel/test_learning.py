@@ -396,6 +396,26 @@ def test_a_cancelled_learning_keeps_the_corrections_first(learner, scene):
     assert "anew" not in learner.log  # nothing was learnt
 
 
+def test_the_learning_of_a_script_can_be_cancelled_in_the_panel_and_so_can_the_next(learner, scene):
+    volume, node = corrected(learner.user, "head")
+    learner.open()
+    enabled = []
+
+    def cancel(stage: str, _fraction: float, _seconds_left: float | None) -> None:
+        if stage == "Learning":
+            enabled.append(learner.button.enabled)
+            learner.button.click()
+
+    for name in ("first", "second"):
+        with pytest.raises(RuntimeError, match="cancelled"):
+            learner.logic.adapt(
+                [(volume, node)], "hanging", name, folder=learner.folder, progress=cancel
+            )
+        assert learner.status == "Cancelled."
+        assert learner.button.text == "&Learn" and learner.button.enabled
+    assert enabled == [True, True]
+
+
 def test_a_worker_killed_while_it_keeps_corrections_says_that_they_are_not_kept(learner, scene):
     for number in range(2):
         corrected(learner.user, f"head {number}")

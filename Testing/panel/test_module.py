@@ -72,6 +72,7 @@ def test_the_run_of_a_script_is_shown_in_the_panel_and_can_be_cancelled_there(us
             user.widget.logic.segment(volume, model="slow", progress=progress)
         assert user.ui.segmentButton.text == "&Segment"
         assert user.ui.importButton.enabled
+        assert user.status == "Cancelled."
     assert ("&Cancel", False) in seen
     assert segmentations(scene) == []
 

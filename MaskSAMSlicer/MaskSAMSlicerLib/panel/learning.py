@@ -108,6 +108,7 @@ class LearningView:
     def refresh(self) -> None:
         """Show the model that learns, with the name of its successor, and update the buttons."""
         self._table.forget_removed()
+        self._end_cancelled()
         model = self._picker.model
         if model is not None and model.name != self._model and not self._logic.busy:
             self._model = model.name
@@ -122,6 +123,11 @@ class LearningView:
         self._show_unfinished()
         self._update_buttons()
         self._on_change()
+
+    def _end_cancelled(self) -> None:
+        """Show that the learning of a script has ended which the user has cancelled."""
+        if self._cancelling and not self._logic.busy:
+            self._end(_("Cancelled."))
 
     def offer_corrected(self) -> None:
         """Add the segmentations that the user has corrected to the table, if it is shown."""

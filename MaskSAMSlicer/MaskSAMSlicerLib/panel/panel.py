@@ -103,7 +103,7 @@ class Panel:
 
     def update(self) -> None:
         """Update all widgets from the parameters, the scene and the worker's task."""
-        self._task.forget_cancelled()
+        self._task.end_cancelled()
         parameters, busy = self._parameters, self.busy
         if parameters is not None:
             select_data(self._ui.deviceSelector, parameters.device)

@@ -194,10 +194,11 @@ class WorkerTask:
             self._logic.client.cancel()
             self._on_change()
 
-    def forget_cancelled(self) -> None:
-        """Make the next run of a script cancellable after a cancelled one has ended."""
-        if not self.busy:
+    def end_cancelled(self) -> None:
+        """Show that the run of a script has ended which the user has cancelled."""
+        if self._cancelling and not self.busy:
             self._cancelling = False
+            self._progress.end(_("Cancelled."))
 
     def poll(self) -> None:
         """Poll the worker until nothing is left to do, although no task was begun."""
