@@ -530,6 +530,22 @@ def test_a_drag_during_a_run_that_fails_is_followed_unless_the_user_cancels(user
     assert followed == (not cancelled)
 
 
+@pytest.mark.parametrize("rule", ["replace", "new"])
+def test_a_drag_during_a_first_run_is_followed_if_its_box_is_still_used(user, scene, rule: str):
+    volume = segmented(user)
+    user.ui.liveCheckBox.click()
+    node, box = segmentation(scene), box_node("Anterior")
+    user.choose_rule(rule)
+    user.click(user.ui.segmentButton)
+    drag_to(box, (3, 3, 2), (9, 9, 5), volume)
+    user.wait()
+    labelmap = expected(volume, *([box] if rule == "replace" else []), overwrite=True)
+    np.testing.assert_array_equal(segment_voxels(node, "Anterior", volume), labelmap == 1)
+    followed = user.status.startswith("Segmented again")
+    assert followed == (rule == "replace")
+    assert len(segmentations(scene)) == (1 if rule == "replace" else 2)
+
+
 def test_a_failed_run_after_a_drag_is_not_repeated(user, scene):
     volume = blobs_volume()
     user.choose_volume(volume)

@@ -58,7 +58,6 @@ class BoxUpdates:
         self._picker = picker
         self._results = results
         self._after_drag = False  # True if a drag, not a click, started the current run
-        self._dragged_again = False  # True if a drag has ended during the current run
 
     def propose_overwriting(self, model: ModelInfo) -> None:
         """Let classes overwrite others where they could not grow otherwise, until the user unticks
@@ -90,15 +89,16 @@ class BoxUpdates:
         Args:
             after_drag: whether the user has dragged a box and not clicked a button. Errors are
                 then shown in the status line only, and if the worker is busy, one run follows the
-                current one, however many drags end meanwhile.
+                current task, however many drags end meanwhile.
         """
-        if self._task.busy:
-            self._dragged_again = self._dragged_again or after_drag
-            return
         boxes = self.boxes()
         if boxes is None or boxes.segmentation is None:
             return
-        self._after_drag, self._dragged_again = after_drag, False
+        if self._task.busy:
+            if after_drag:
+                self._task.follow_with(lambda: self._follow_drag(boxes.segmentation))
+            return
+        self._after_drag = after_drag
         request = RunRequest(
             volumes=(),
             model=boxes.model,
@@ -129,17 +129,18 @@ class BoxUpdates:
             )
         )
         self._results.show(outcome)
-        self._follow_drag()
 
     def _on_error(self, error: WorkerError) -> None:
-        if self._task.cancelling or error.kind == "cancelled":
-            self._dragged_again = False
         self._task.fail(error, show=not self._after_drag)
-        self._follow_drag()
 
-    def _follow_drag(self) -> None:
-        """Segment again, once, if a drag has ended during the run that has just ended."""
-        if self._dragged_again:
+    def _follow_drag(self, segmentation: vtkMRMLSegmentationNode) -> None:
+        """Segment again after a task during which a box was dragged.
+
+        Args:
+            segmentation: the one that the box belongs to; the task may have made another one.
+        """
+        boxes = self.boxes()
+        if boxes is not None and boxes.segmentation is segmentation and boxes.changed:
             self.start(after_drag=True)
 
 

@@ -101,6 +101,7 @@ class WorkerTask:
         self._under_way = False
         self._cancelling = False
         self._stopped = False
+        self._next: Callable[[], None] | None = None
         self._timer = qt.QTimer()
         self._timer.interval = _POLL_MS
         self._timer.connect("timeout()", self._poll)
@@ -148,6 +149,15 @@ class WorkerTask:
         self._timer.start()
         self._on_change()
 
+    def follow_with(self, start: Callable[[], None]) -> None:
+        """Call a function once the panel's task has ended, unless the user cancels that.
+
+        Args:
+            start: the function, in place of an earlier one.
+        """
+        if self._under_way:
+            self._next = start
+
     def advance(self, stage: str, fraction: float, seconds_left: float | None) -> None:
         """Show the task's progress."""
         if not self._cancelling:
@@ -176,6 +186,7 @@ class WorkerTask:
         if error.details:
             self._progress.log(error.details)
         if cancelled:
+            self._next = None
             kept = kept or _("nothing was changed")
             self.end(_("Cancelled; {kept}.").format(kept=kept))
             return
@@ -208,15 +219,18 @@ class WorkerTask:
         """Stop polling the worker."""
         self._timer.stop()
         self._under_way = False
+        self._next = None
 
     def _poll(self) -> None:
         self._logic.poll()
-        if self._logic.needs_polling:
-            return
-        if self._under_way and not self._logic.busy:
+        idle = not self._logic.needs_polling
+        if idle and self._under_way and not self._logic.busy:
             # A job leaves the client before its callback is called: the callback raised an error.
             self.end(_("Ended after an error inside MaskSAM: see Slicer's error log."))
-        if not self._under_way:
+        if self._next is not None and not self.busy:
+            start, self._next = self._next, None
+            start()
+        if idle and not self._under_way:
             self._timer.stop()
 
 
