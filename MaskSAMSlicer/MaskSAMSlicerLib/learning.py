@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 from MaskSAMCore.callbacks import ProgressCallback
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.labels import Label
 from MaskSAMCore.models import find, user_folder
 from MaskSAMCore.models.catalog import check_name
 from MaskSAMCore.models.unfinished import unfinished_learning
@@ -26,7 +28,7 @@ from MaskSAMSlicerLib.logic import LogCallback, new_client
 from MaskSAMSlicerLib.model_catalog import DEFAULT_MODEL, ModelInfo, find_model, list_models
 from MaskSAMSlicerLib.mrml.corrections import CorrectedNodes, corrected_case
 from MaskSAMSlicerLib.mrml.segments import check_segmentation
-from MaskSAMSlicerLib.worker.client import Job, WorkerClient, WorkerError
+from MaskSAMSlicerLib.worker.client import CorrectedCase, Job, WorkerClient, WorkerError
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
@@ -167,7 +169,7 @@ class Learning:
         """
         request = self.request
         _check(request)
-        cases = [corrected_case(nodes, request.model.labels) for nodes in request.corrections]
+        cases = _cases(request.corrections, request.model.labels)
         self.request = replace(request, corrections=())
         self._client = client
         # The model may be removed while the corrections are kept; the worker then says so.
@@ -457,3 +459,53 @@ def _check_nodes(nodes: CorrectedNodes, model: ModelInfo) -> None:
                 given=len(nodes.volumes),
             )
         )
+
+
+def _cases(corrections: Sequence[CorrectedNodes], labels: Sequence[Label]) -> list[CorrectedCase]:
+    """Return the cases of corrected segmentations, one for each image.
+
+    A folder of corrections has one right case of an image, the newest: several segmentations of it
+    would replace each other with every learning.
+
+    Args:
+        corrections: corrected segmentations.
+        labels: classes of the model.
+
+    Raises:
+        ValueError: a segmentation cannot be used, or a class is checked in two segmentations of an
+            image.
+    """
+    cases: dict[object, CorrectedCase] = {}
+    owners: dict[object, str] = {}
+    for nodes in corrections:
+        case, owner = corrected_case(nodes, labels), nodes.segmentation.GetName()
+        grid = case.channels[0]
+        # Runs in several ROIs of a volume have an image each.
+        ids = tuple(volume.GetID() for volume in nodes.volumes)
+        image = ids, grid.shape, grid.ijk_to_ras.tobytes()
+        keys = {(image, name.casefold()): name for name in case.checked}
+        for key, name in keys.items():
+            if key in owners:
+                raise ValueError(
+                    _(
+                        "'{name}' is ticked in two segmentations of '{volume}', '{one}' and"
+                        " '{other}': untick it in one of them."
+                    ).format(name=name, volume=case.name, one=owners[key], other=owner)
+                )
+        owners.update(dict.fromkeys(keys, owner))
+        cases[image] = _merged(cases[image], case) if image in cases else case
+    return list(cases.values())
+
+
+def _merged(one: CorrectedCase, other: CorrectedCase) -> CorrectedCase:
+    """Return a case with the classes of two cases of one image; the second one has the voxels that
+    both have."""
+    shift = max(label.value for label in one.labels)
+    moved = other.labelmap.astype(np.uint16) + np.uint16(shift)
+    labels = [replace(label, value=label.value + shift) for label in other.labels]
+    return replace(
+        one,
+        labelmap=np.where(other.labelmap > 0, moved, one.labelmap),
+        labels=[*one.labels, *labels],
+        checked=[*one.checked, *other.checked],
+    )

@@ -75,18 +75,22 @@ class Learner:
 
         self._top(volume).setCheckState(0, qt.Qt.Checked)
 
-    def tick(self, volume: str, segment: str, ticked: bool = True) -> None:
+    def tick(
+        self, volume: str, segment: str, ticked: bool = True, segmentation: str | None = None
+    ) -> None:
+        """Tick a segment or untick it; the segmentation tells two of one volume apart."""
         import qt
 
-        top = self._top(volume)
+        top = self._top(volume, segmentation)
         items = [top.child(index) for index in range(top.childCount())]
         (item,) = [item for item in items if item.text(0) == segment]
         item.setCheckState(0, qt.Qt.Checked if ticked else qt.Qt.Unchecked)
 
-    def _top(self, volume: str):
+    def _top(self, volume: str, segmentation: str | None = None):
         """Return the row of a volume."""
         tree = self.ui.learnTree
         tops = [tree.topLevelItem(row) for row in range(tree.topLevelItemCount)]
+        tops = [top for top in tops if segmentation in (None, top.toolTip(0))]
         (top,) = [top for top in tops if top.text(0) == volume]
         return top
 

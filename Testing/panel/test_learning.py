@@ -189,6 +189,33 @@ def test_a_segment_whose_name_no_class_can_have_is_not_ticked(learner, scene):
     assert learner.shown == {"CT": {"Lesion": (True, "added"), "rest": (True, "added")}}
 
 
+def test_two_results_of_one_volume_are_kept_as_one_case(learner, scene):
+    volume, first = corrected(learner.user, "head")
+    learner.user.segment(volume)
+    second = segmentations(scene)[-1]
+    second.SetName("again")
+    paint(second, "Posterior", volume, slice(12, 17))
+    learner.open()
+    name = first.GetName()
+    learner.tick("head", "Posterior", segmentation=name)
+    learner.user.click(learner.button)
+    assert learner.ui.warningLabel.text == (
+        f"'Posterior' is ticked in two segmentations of 'head', '{name}' and 'again': untick it in"
+        " one of them."
+    )
+    assert not learner.logic.busy and not learner.folder.exists()
+    learner.tick("head", "Posterior", False, name)
+    for _ in range(2):
+        learner.learn()
+        assert learner.kept == {"head": ["Anterior", "Posterior"]}
+    labelmap = sitk.GetArrayFromImage(sitk.ReadImage(str(learner.folder / "labelsTr/head.nii.gz")))
+    values = json.loads((learner.folder / "dataset.json").read_text())["labels"]
+    posterior = segment_voxels(second, "Posterior", volume)
+    np.testing.assert_array_equal(labelmap == values["Posterior"], posterior)
+    anterior = segment_voxels(first, "Anterior", volume)
+    np.testing.assert_array_equal(labelmap == values["Anterior"], anterior & ~posterior)
+
+
 def test_segments_changed_meanwhile_are_ticked_and_choices_of_the_user_stay(learner, scene):
     volume, node = corrected(learner.user, "head")
     learner.open()
