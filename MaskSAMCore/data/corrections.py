@@ -34,6 +34,8 @@ _ENDING = ".nii.gz"
 _DESCRIPTION = "dataset.json"
 # Characters that a file name cannot have on every system, or that the shell would interpret.
 _UNUSABLE = re.compile(r"[^\w.-]+", re.ASCII)
+# Windows allows paths of 260 characters, other systems names of 255 bytes.
+_LONGEST_NAME = 100
 _LARGEST = np.iinfo(np.uint16).max
 # Some network drives have no locks: another program may write to a younger folder.
 _ABANDONED_SECONDS = 3600.0
@@ -123,8 +125,8 @@ def append_case(
             differs from one of the folder in its case only is the same class; "background" and
             "ignore" are none.
         checked: names of the classes that are right, among those of ``labels``.
-        name: name of the case; characters that a file name cannot have are replaced, and a second
-            case of the same name gets a number.
+        name: name of the case; characters that a file name cannot have are replaced, a long name
+            is cut, and a second case of the same name gets a number.
         channel_names: names of the channels in a new folder; None for "MR" or, with several
             channels, "MR0", "MR1" and so on.
         segments: segments of the classes, whose colours and terminology a class has that is
@@ -344,7 +346,7 @@ def _cases(folder: Path, ending: str) -> list[str]:
 
 def _free_name(name: str, folder: Path, ending: str, entries: Collection[str]) -> str:
     """Return a name that no case in the folder has."""
-    plain = _UNUSABLE.sub("-", name).strip("-.") or "case"
+    plain = _UNUSABLE.sub("-", name).strip("-.")[:_LONGEST_NAME].rstrip("-.") or "case"
     images = {each.name.removesuffix(ending)[:-5] for each in (folder / "imagesTr").iterdir()}
     taken = {*_cases(folder, ending), *images, *entries}
     number, found = 1, plain

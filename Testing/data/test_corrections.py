@@ -70,6 +70,13 @@ def test_a_case_is_read_as_it_was_appended(tmp_path: Path, grid: np.ndarray):
     np.testing.assert_array_equal(read_labelmap(case.labelmap).array, labelmap)
 
 
+def test_a_name_too_long_for_a_file_is_cut(tmp_path: Path):
+    arguments = labels(A=1), {"A": 1}, ["A"], "series " * 50
+    names = {append_case(tmp_path, [image(seed)], *arguments) for seed in range(2)}
+    assert set(read_corrections(tmp_path).checked) == names and len(names) == 2
+    assert all(name.startswith("series-series") and len(name) < 120 for name in names)
+
+
 def test_values_of_classes_never_change_and_new_ones_are_added(tmp_path: Path):
     append_case(tmp_path, [image(0)], labels(A=1, B=2), {"A": 1, "B": 2}, ["A"], "one")
     name = append_case(tmp_path, [image(1)], labels(B=1, C=3), {"B": 1, "C": 2}, ["B", "C"], "one")

@@ -21,6 +21,7 @@ from Testing.helpers.known_learning import AFTER, BEFORE
 from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.time_limits import LONG
+from Testing.helpers.worker_tools import has_ended
 from Testing.panel.helpers import User, blobs_volume, box_node, move_box, segmentations
 from Testing.panel.learner import Learner
 from Testing.slicer.helpers import GRIDS, add_volume, matrix, segment_voxels, turn
@@ -582,6 +583,23 @@ def test_the_packages_for_learning_are_installed_with_the_same_button(
     assert not frame.isVisibleTo(frame.parent())
     learner.learn()
     assert "threshold-ours" in learner.user.shown_models
+
+
+def test_an_installation_ends_the_worker_for_learning(open_learner, own_client, scene, monkeypatch):
+    from MaskSAMSlicerLib import installer
+
+    learner = open_learner(own_client())
+    corrected(learner.user, "head")
+    learner.open()
+    learner.learn()
+    worker = psutil.Process(learner.logic.client.pid)
+    monkeypatch.setattr(installer, "missing", lambda: [installer.NUMPY_1])
+    learner.user.widget.panel.check_packages()
+    monkeypatch.setattr(installer, "missing", list)
+    learner.user.click(learner.ui.installButton)
+    learner.user.wait(lambda: has_ended(worker), "the worker's end")
+    learner.learn()
+    assert "threshold-ours-2" in learner.user.shown_models
 
 
 def test_a_class_drawn_in_three_volumes_is_learnt_for_real_and_found_in_a_fourth(

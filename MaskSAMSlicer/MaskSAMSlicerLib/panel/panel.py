@@ -245,6 +245,7 @@ class Panel:
 
     def _install(self, _checked: bool = False) -> None:
         # A worker keeps the packages that it has imported, and Windows their files.
+        self._learning_logic.close()
         with self._task.no_worker(_("Installing the missing packages ...")):
             try:
                 if self._missing_packages:
