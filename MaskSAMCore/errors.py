@@ -13,6 +13,10 @@ class OutOfMemory(MaskSAMError):
     """Too little memory even for the smallest unit of work; the message says what to do."""
 
 
+class CannotResume(MaskSAMError):
+    """An interrupted learning whose model or cases have changed; it can only begin anew."""
+
+
 class Cancelled(Exception):
     """Work that was stopped at the caller's request; nothing was changed."""
 

@@ -18,7 +18,7 @@ from MaskSAMCore.data.patients import parted_patients
 from MaskSAMCore.data.preprocessing import PreparedCase, nearest_voxels
 from MaskSAMCore.data.splits import cross_validation
 from MaskSAMCore.data.windows import IndexedCase, sample_voxels
-from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.errors import CannotResume, MaskSAMError
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.io.files import MALFORMED, read_json, sha256
 from MaskSAMCore.modeling import MaskSAM
@@ -445,8 +445,8 @@ def resumed(work: Path, task: Task) -> Learning:
     """Return the learning to continue.
 
     Raises:
-        MaskSAMError: there is none, or it was begun with another model, other cases or another
-            choice of the user.
+        CannotResume: it was begun with another model or other cases.
+        MaskSAMError: there is none, or it was begun with another choice of the user.
     """
     path = work / STATE
     if not path.is_file():
@@ -458,7 +458,7 @@ def resumed(work: Path, task: Task) -> Learning:
     except MALFORMED as error:
         raise MaskSAMError(f"{path} is damaged ({error}): start anew without --resume") from error
     if learning.model != task.bundle.weights_sha256 or learning.cases != _checksums(task):
-        raise MaskSAMError(
+        raise CannotResume(
             "the model, the cases or their checked classes have changed since this learning began:"
             " give those of its first command, or start anew without --resume"
         )

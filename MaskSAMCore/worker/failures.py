@@ -6,7 +6,7 @@ import errno
 import sys
 import traceback
 
-from MaskSAMCore.errors import Cancelled, MaskSAMError, OutOfMemory
+from MaskSAMCore.errors import Cancelled, CannotResume, MaskSAMError, OutOfMemory
 from MaskSAMCore.worker.protocol import ErrorCode, ProtocolError, RequestError
 
 MEMORY_ADVICE = (
@@ -26,6 +26,8 @@ def as_request_error(error: BaseException) -> RequestError:
         return RequestError(ErrorCode.CANCELLED, "cancelled")
     if _is_out_of_memory(error):
         return RequestError(ErrorCode.OUT_OF_MEMORY, MEMORY_ADVICE, _traceback(error))
+    if isinstance(error, CannotResume):
+        return RequestError(ErrorCode.CANNOT_RESUME, _one_line(str(error)))
     if isinstance(error, MaskSAMError):
         # The message of an OutOfMemory already says what to do, so it is kept.
         code = ErrorCode.OUT_OF_MEMORY if isinstance(error, OutOfMemory) else ErrorCode.REFUSED

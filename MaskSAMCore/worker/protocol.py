@@ -47,6 +47,7 @@ class ErrorCode(IntEnum):
     OTHER_PROTOCOL = -32001
     CANCELLED = -32002
     OUT_OF_MEMORY = -32003
+    CANNOT_RESUME = -32004
 
 
 class ProtocolError(Exception):

@@ -236,8 +236,16 @@ class Learning:
 
     def fail(self, error: WorkerError) -> None:
         """End the learning with an error, and report it to the caller."""
-        text, details = str(error), error.details
-        if error.kind == "crashed":
+        kind, text, details = error.kind, str(error), error.details
+        if kind == "changed":
+            # The worker's own message names options of the shell.
+            kind = "refused"
+            text = _(
+                "the corrections are kept, but they or the model have changed since the learning of"
+                " '{name}' was interrupted: untick 'Go on with the interrupted learning' to learn"
+                " anew from all of them"
+            ).format(name=self.request.name)
+        elif kind == "crashed":
             # The worker's own message gives advice for segmenting.
             details = f"{error}\n{error.details}".strip()
             text = _(
@@ -255,7 +263,7 @@ class Learning:
                 reason=text, kept=self._kept_count, count=self._case_count
             )
             self.keeping = False
-        self.error = WorkerError(error.kind, text, details)
+        self.error = WorkerError(kind, text, details)
         self._callbacks.on_error(self.error)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
-from MaskSAMCore.errors import Cancelled, MaskSAMError
+from MaskSAMCore.errors import Cancelled, CannotResume, MaskSAMError
 from MaskSAMCore.models.unfinished import STATE, learning_folder
 
 BEFORE = {"Anterior": 0.71, "Posterior": 0.802}
@@ -60,13 +60,16 @@ def adapt(
     report: Callable[[str], None],
 ) -> AdaptResult:
     """Return at once; with a model of these names: "hanging" never, "crashing" and "coarse" fail,
-    "sided" is not better."""
+    "sided" is not better. All cases are held out."""
     folder, behaviour = learning_folder(options.output), options.model.name
     if folder.is_dir() and not options.resume:
         shutil.rmtree(folder)
     going_on = folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / STATE).write_text("{}")
+    cases = tuple(sorted(path.name.split(".")[0] for path in options.cases.glob("labelsTr/*")))
+    if going_on and json.loads((folder / STATE).read_text()) != list(cases):
+        raise CannotResume("the cases have changed: start anew without --resume")
+    (folder / STATE).write_text(json.dumps(cases))
     report(f"priority {os.nice(0)}, {'going on' if going_on else 'anew'}, {options.minutes:g} min")
     progress("Learning", 0.25, 8.0)
     if going_on:
@@ -84,13 +87,12 @@ def adapt(
     for number, dice in enumerate(DICE):
         on_validation(0.5 * number, dice)
     shutil.rmtree(folder)
-    held_out = tuple(sorted(path.name.split(".")[0] for path in options.cases.glob("labelsTr/*")))
     if behaviour == "sided":
         text = "'sided' is not better after learning: nothing was changed"
-        return AdaptResult(False, BEFORE, BEFORE, held_out, None, text)
+        return AdaptResult(False, BEFORE, BEFORE, cases, None, text)
     shutil.copytree(options.model, options.output)
     described = options.output / "masksam.json"
     values = json.loads(described.read_text())
     described.write_text(json.dumps({**values, "name": options.name, "title": "Learnt"}))
-    text = f"'{options.name}' is better: Dice 0.823 instead of 0.756 on {len(held_out)} case(s)"
-    return AdaptResult(True, BEFORE, AFTER, held_out, options.output, text)
+    text = f"'{options.name}' is better: Dice 0.823 instead of 0.756 on {len(cases)} case(s)"
+    return AdaptResult(True, BEFORE, AFTER, cases, options.output, text)

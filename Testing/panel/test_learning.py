@@ -392,6 +392,33 @@ def test_an_interrupted_learning_goes_on_or_begins_anew_as_the_user_chooses(
     assert len(learner.kept) == 1
 
 
+def test_an_interrupted_learning_cannot_go_on_with_another_correction_but_begins_anew(
+    learner, scene
+):
+    corrected(learner.user, "head 0")
+    learner.choose_model("crashing")
+    learner.open()
+    learner.learn()
+    host.messages.clear()
+    corrected(learner.user, "head 1")
+    learner.choose_model("crashing")
+    learner.open_again()
+    assert learner.ui.resumeCheckBox.checked
+    learner.learn()
+    text = learner.ui.warningLabel.text
+    assert "the corrections are kept" in text and "'crashing-ours' was interrupted" in text
+    assert f"untick '{learner.ui.resumeCheckBox.text.replace('&', '')}'" in text
+    assert "--resume" not in text
+    assert list(learner.kept) == ["head-0", "head-1"]
+    assert host.messages.texts("error") == []
+    # What was learnt stays until the user begins anew.
+    assert learner.ui.resumeCheckBox.isVisibleTo(learner.ui.learnButton)
+    learner.ui.resumeCheckBox.checked = False
+    learner.learn()
+    (message,) = host.messages.texts("error")
+    assert message.startswith("learning ended unexpectedly")  # as this model does anew
+
+
 def test_a_killed_worker_loses_neither_corrections_nor_what_was_learnt(learner, scene):
     corrected(learner.user, "head")
     learner.choose_model("hanging")

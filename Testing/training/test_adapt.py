@@ -14,7 +14,7 @@ import torch
 
 from MaskSAMCore.data.corrections import append_case
 from MaskSAMCore.data.dataset import examine_dataset
-from MaskSAMCore.errors import Cancelled, MaskSAMError
+from MaskSAMCore.errors import Cancelled, CannotResume, MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference import MaskSegmenter, Segmenter
 from MaskSAMCore.inference.mask_session import MaskSession
@@ -631,5 +631,5 @@ def test_other_cases_cannot_continue_a_learning(base: Path, caps: Path, tmp_path
         )
     image, labelmap = generated_case(5)
     append_case(cases, [Volume(image, GRID)], labelmap * 0, {"Cap": 7}, ["Cap"], "another")
-    with pytest.raises(MaskSAMError, match="have changed since"):
+    with pytest.raises(CannotResume, match="have changed since"):
         run(dataclasses.replace(chosen, resume=True))

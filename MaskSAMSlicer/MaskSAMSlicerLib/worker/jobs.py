@@ -31,6 +31,7 @@ _KINDS = {
     ErrorCode.OTHER_PROTOCOL: "protocol",
     ErrorCode.CANCELLED: "cancelled",
     ErrorCode.OUT_OF_MEMORY: "memory",
+    ErrorCode.CANNOT_RESUME: "changed",
     ErrorCode.INTERNAL_ERROR: "internal",
 }
 
@@ -39,8 +40,9 @@ class WorkerError(Exception):
     """Error of a job, with a message of one line for the user.
 
     Attributes:
-        kind: "refused" (the user can correct it), "cancelled", "memory", "protocol" (another
-            version, or not MaskSAM at all), "crashed", "internal" (a fault of MaskSAM) or "start".
+        kind: "refused" (the user can correct it), "changed" (an interrupted learning cannot go on
+            with its model or cases), "cancelled", "memory", "protocol" (another version, or not
+            MaskSAM at all), "crashed", "internal" (a fault of MaskSAM) or "start".
         details: text for the log: a traceback, or the last lines of the process.
     """
 
