@@ -298,6 +298,8 @@ def _labelmap(
     Raises:
         ValueError: two corrected segments overlap, or they cannot be put on the grid.
     """
+    if len(by_layer(node, dict(values))) < 2:  # no two segments of a layer overlap
+        return labelmap_of(node, volume_node, values)
     states = dict(_segment_states(node, volume_node))
     numbers = dict(sorted(values, key=lambda one: states[one[0]] in CORRECTED))
     labelmap = labelmap_of(node, volume_node, list(numbers.items()))
