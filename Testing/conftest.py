@@ -1,4 +1,5 @@
-"""Settings of every test run: temporary files and caches live in a folder of the run."""
+"""Settings of every test run: temporary files and caches live in a folder of the run, and what is
+slow to make is made once for all its processes."""
 
 from __future__ import annotations
 
@@ -6,9 +7,11 @@ import locale
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 _VARIABLE = "MASKSAM_TEST_TEMPORARY"
 # Caches that libraries keep beyond a run; they lie inside the run's folder and count as clean.
@@ -68,3 +71,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     folder = config.stash.get(_RUN_FOLDER, None)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Function that returns a folder of a name and fills it in the first test process only."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        target, ready = folder / name, folder / f"{name}.ready"
+        with FileLock(folder / f"{name}.lock"):
+            if not ready.exists():
+                target.mkdir()
+                fill(target)
+                ready.touch()
+        return target
+
+    return make

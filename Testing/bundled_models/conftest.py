@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from MaskSAMCore.cli import main
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo(made_once: Callable[..., Path]) -> Path:
     """Run ``masksam demo`` once and return the folder of its results."""
-    folder = tmp_path_factory.mktemp("demo")
-    assert main(["demo", "-o", str(folder), "--device", "cpu"]) == 0
-    return folder
+
+    def fill(folder: Path) -> None:
+        assert main(["demo", "-o", str(folder), "--device", "cpu"]) == 0
+
+    return made_once("demo", fill)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from nilearn.datasets.struct import GM_MNI152_FILE_PATH, MNI152_FILE_PATH, WM_MNI152_FILE_PATH
 
-from MaskSAMCore import Box, Segmenter, Volume, read_volume
+from MaskSAMCore import Box, Segmentation, Segmenter, Volume, read_volume
 from MaskSAMCore.data.label_scheme import read_scheme
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.geometry import crop, reorient
+from MaskSAMCore.inference import Session
 from MaskSAMCore.labels import Label
 from MaskSAMCore.resources import resources
 from MaskSAMCore.volumetry import structure_volumes
@@ -61,8 +63,15 @@ def deep(head: Volume) -> Volume:
 
 
 @pytest.fixture(scope="module")
-def found_deep(segmenter: Segmenter, deep: Volume) -> np.ndarray:
-    return segmenter.segment(deep).labelmap
+def session(segmenter: Segmenter, deep: Volume) -> Iterator[Session]:
+    """A session on the deep structures, which need no second run."""
+    with segmenter.open(deep) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def automatic(session: Session) -> Segmentation:
+    return session.segment()
 
 
 def test_the_bundle_is_small_and_states_its_labels_data_and_licence():
@@ -113,17 +122,17 @@ def test_white_and_grey_matter_agree_with_the_maps_of_the_template(
 
 
 def test_the_same_head_in_another_orientation_gives_the_same_structures(
-    segmenter: Segmenter, deep: Volume, found_deep: np.ndarray
+    segmenter: Segmenter, deep: Volume, automatic: Segmentation
 ):
     turned = reorient(deep, "PIR")
     again = reorient(Volume(segmenter.segment(turned).labelmap, turned.ijk_to_ras, ""), "RAS").array
-    known = reorient(Volume(found_deep, deep.ijk_to_ras, ""), "RAS").array
+    known = reorient(Volume(automatic.labelmap, deep.ijk_to_ras, ""), "RAS").array
     inside = (known > 0) | (again > 0)
     assert (known == again)[inside].mean() > 0.98
 
 
 def test_inverted_intensities_change_the_result_little(
-    segmenter: Segmenter, deep: Volume, found_deep: np.ndarray
+    segmenter: Segmenter, deep: Volume, automatic: Segmentation
 ):
     """The model was trained on images of random contrast."""
     inverted = Volume(
@@ -131,31 +140,31 @@ def test_inverted_intensities_change_the_result_little(
     )
     other = segmenter.segment(inverted)
     values = [label.value for label in segmenter.labels]
-    assert set(values) <= set(np.unique(found_deep))
-    assert np.mean(dice_scores(found_deep, other.labelmap, values)) > 0.75
+    assert set(values) <= set(np.unique(automatic.labelmap))
+    assert np.mean(dice_scores(automatic.labelmap, other.labelmap, values)) > 0.75
 
 
 @pytest.mark.parametrize("name", ["left putamen", "left hippocampus"])
 def test_a_segment_follows_a_side_of_its_box_that_is_dragged(
-    segmenter: Segmenter, deep: Volume, name: str
+    session: Session, automatic: Segmentation, name: str
 ):
-    with segmenter.open(deep) as session:
-        (one,) = [found for found in session.segment().instances if found.name == name]
-        for axis in range(3):
-            for mm in (4, -4):
-                upper = list(one.box.upper)
-                upper[axis] += mm
-                box = Box(name, one.box.lower, tuple(upper))
-                dragged = session.segment([box], overwrite=True).labelmap == one.value
-                end = np.argwhere(dragged)[:, 2 - axis].max() + 1
-                assert end <= upper[axis]
-                assert end >= (one.box.upper[axis] + 2 if mm > 0 else upper[axis] - 2)
+    (one,) = [found for found in automatic.instances if found.name == name]
+    for axis in range(3):
+        for mm in (4, -4):
+            upper = list(one.box.upper)
+            upper[axis] += mm
+            box = Box(name, one.box.lower, tuple(upper))
+            dragged = session.segment([box], overwrite=True).labelmap == one.value
+            end = np.argwhere(dragged)[:, 2 - axis].max() + 1
+            assert end <= upper[axis]
+            assert end >= (one.box.upper[axis] + 2 if mm > 0 else upper[axis] - 2)
 
 
-def test_a_good_result_is_trusted_and_noise_is_doubtful(segmenter: Segmenter, deep: Volume):
-    good = segmenter.segment(deep)
-    assert not any("doubtful" in note for note in good.notes)
-    expected = {one.name: one.expected_dice for one in good.instances}
+def test_a_good_result_is_trusted_and_noise_is_doubtful(
+    segmenter: Segmenter, deep: Volume, automatic: Segmentation
+):
+    assert not any("doubtful" in note for note in automatic.notes)
+    expected = {one.name: one.expected_dice for one in automatic.instances}
     assert all(expected[f"{side} thalamus"] > 0.75 for side in ("left", "right"))
     values = np.random.default_rng(0).rayleigh(10, deep.shape).astype(np.float32)
     noise = segmenter.segment(Volume(values, deep.ijk_to_ras, ""))

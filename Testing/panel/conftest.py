@@ -9,6 +9,6 @@ from Testing.slicer.fixtures import (  # noqa: F401
     own_client,
     real_client,
 )
-from Testing.training.conftest import dataset, made_once, trained  # noqa: F401
+from Testing.training.conftest import dataset, trained  # noqa: F401
 
 collect_ignore_glob = ignored_without_slicer()

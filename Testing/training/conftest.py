@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.checkpoint import newest_checkpoint
@@ -21,25 +19,6 @@ from Testing.helpers.short_run import (
     checkpoint,
     write_gapped_dataset,
 )
-
-
-@pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Function that returns a folder of a name and fills it in the first test process only."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-
-    def make(name: str, fill: Callable[[Path], object]) -> Path:
-        target, ready = folder / name, folder / f"{name}.ready"
-        with FileLock(folder / f"{name}.lock"):
-            if not ready.exists():
-                target.mkdir()
-                fill(target)
-                ready.touch()
-        return target
-
-    return make
 
 
 @pytest.fixture(scope="session")
