@@ -70,28 +70,25 @@ class Learner:
         self.ui.learnButton.collapsed = True
         self.open()
 
-    def tick_volume(self, volume: str) -> None:
+    def tick_volume(self, row: str) -> None:
         import qt
 
-        self._top(volume).setCheckState(0, qt.Qt.Checked)
+        self._top(row).setCheckState(0, qt.Qt.Checked)
 
-    def tick(
-        self, volume: str, segment: str, ticked: bool = True, segmentation: str | None = None
-    ) -> None:
-        """Tick a segment or untick it; the segmentation tells two of one volume apart."""
+    def tick(self, row: str, segment: str, ticked: bool = True) -> None:
+        """Tick a segment of a row or untick it."""
         import qt
 
-        top = self._top(volume, segmentation)
+        top = self._top(row)
         items = [top.child(index) for index in range(top.childCount())]
         (item,) = [item for item in items if item.text(0) == segment]
         item.setCheckState(0, qt.Qt.Checked if ticked else qt.Qt.Unchecked)
 
-    def _top(self, volume: str, segmentation: str | None = None):
-        """Return the row of a volume."""
+    def _top(self, row: str):
+        """Return the item of a row, which is named after its volume."""
         tree = self.ui.learnTree
-        tops = [tree.topLevelItem(row) for row in range(tree.topLevelItemCount)]
-        tops = [top for top in tops if segmentation in (None, top.toolTip(0))]
-        (top,) = [top for top in tops if top.text(0) == volume]
+        tops = [tree.topLevelItem(index) for index in range(tree.topLevelItemCount)]
+        (top,) = [top for top in tops if top.text(0) == row]
         return top
 
     def wait(self) -> None:

@@ -198,14 +198,15 @@ def test_two_results_of_one_volume_are_kept_as_one_case(learner, scene):
     paint(second, "Posterior", volume, slice(12, 17))
     learner.open()
     name = first.GetName()
-    learner.tick("head", "Posterior", segmentation=name)
+    assert list(learner.shown) == [f"head ({name})", "head (again)"]
+    learner.tick(f"head ({name})", "Posterior")
     learner.user.click(learner.button)
     assert learner.ui.warningLabel.text == (
         f"'Posterior' is ticked in two segmentations of 'head', '{name}' and 'again': untick it in"
         " one of them."
     )
     assert not learner.logic.busy and not learner.folder.exists()
-    learner.tick("head", "Posterior", False, name)
+    learner.tick(f"head ({name})", "Posterior", False)
     for _ in range(2):
         learner.learn()
         assert learner.kept == {"head": ["Anterior", "Posterior"]}

@@ -205,9 +205,11 @@ class CorrectionsTable:
             UNCHANGED: _("unchanged"),
             ABSENT: _("not found"),
         }
-        for row in self._rows:
+        names = [row.volumes[0].GetName() for row in self._rows]
+        for row, name in zip(self._rows, names, strict=True):
             top = qt.QTreeWidgetItem()
-            top.setText(0, row.volumes[0].GetName())
+            several = names.count(name) > 1
+            top.setText(0, f"{name} ({row.node.GetName()})" if several else name)
             top.setToolTip(0, row.node.GetName())
             top.setData(0, qt.Qt.UserRole, row.node_id)
             # Ticking the volume ticks all of its segments.
