@@ -28,6 +28,10 @@ _BARE_ELEMENT_BYTES = 256
 # Tag of the element with the pixels in either byte order.
 _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+# Escape character, which begins a change of the character set within a text, and the characters
+# at which the first character set returns.
+_ESCAPE = b"\x1b"
+_TEXT_DELIMITERS = set(b"\r\n\t\f")
 # Types of elements whose values are not text.
 _BINARY_TYPES = ("FD", "FL", "SL", "SS", "UL", "US", "SQ", "AT")
 # Suffixes of DICOM files only; many have none, or a number.
@@ -303,7 +307,7 @@ def texts(header: Dataset, keyword: str | tuple[int, int]) -> tuple[str, ...]:
     element = header.get_item(tag)
     value: Any = element.value
     if isinstance(value, bytes) and (element.VR or _dictionary_type(tag)) not in _BINARY_TYPES:
-        text = value.decode("latin-1").strip(" \0")
+        text = _decoded(header, value).strip(" \0")
         return tuple(part.strip() for part in text.split("\\")) if text else ()
     # pydicom's conversion takes several times as long, so that only binary values need it.
     value = header[tag].value
@@ -312,6 +316,17 @@ def texts(header: Dataset, keyword: str | tuple[int, int]) -> tuple[str, ...]:
     if isinstance(value, (str, bytes, int, float)):
         return (str(value),)
     return tuple(str(part) for part in value)
+
+
+def _decoded(header: Dataset, value: bytes) -> str:
+    """Return the text of an element by the header's character set."""
+    # ASCII is the same in all character sets, but for escape sequences of Asian ones.
+    if value.isascii() and _ESCAPE not in value:
+        return value.decode("ascii")
+    from pydicom.charset import convert_encodings, decode_bytes
+
+    encodings = convert_encodings(header.get("SpecificCharacterSet"))
+    return decode_bytes(value, encodings, _TEXT_DELIMITERS)
 
 
 def integer(header: Dataset, keyword: str, default: int | None = None) -> int:

@@ -59,6 +59,22 @@ def test_each_series_is_a_case_at_its_place_in_the_tree(tmp_path: Path):
         np.testing.assert_allclose(volume.ijk_to_ras, oblique_matrix(), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("character_set", "description"),
+    [("ISO_IR 192", "größe"), ("ISO_IR 100", "größe"), (["", "ISO 2022 IR 87"], "頭部_本")],
+)
+def test_the_name_of_a_series_is_read_by_its_character_set(
+    character_set: str | list[str], description: str, tmp_path: Path
+):
+    def change(header, k):
+        header.SpecificCharacterSet = character_set
+        header.SeriesDescription = description
+
+    write_slices(tmp_path / "tree", stored_values(), oblique_matrix(), change)
+    write_series(tmp_path / "tree", "1.2.2", name="B{:03}")
+    assert [case.name for case in found_in(tmp_path / "tree").cases] == ["2_T1", description]
+
+
 def test_localizers_and_derived_series_are_left_out_and_told(tmp_path: Path):
     tree = tmp_path / "tree"
     write_series(tree / "t1", "1.2.1")

@@ -335,6 +335,19 @@ def test_the_patient_is_that_of_the_source_and_invalid_values_are_left_out(tmp_p
     )
 
 
+def test_a_name_whose_bytes_hold_a_backslash_is_kept(tmp_path: Path) -> None:
+    name = "Yamamoto^Tarou=山本^太郎"
+
+    def change(header: Dataset, k: int) -> None:
+        header.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
+        header.PatientName = name
+
+    paths = write_slices(tmp_path / "in", STORED, MATRIX, change)
+    assert b"\\" in pydicom.dcmread(paths[0]).get_item("PatientName").value
+    written(tmp_path / "in", tmp_path / "seg.dcm")
+    assert str(pydicom.dcmread(tmp_path / "seg.dcm").PatientName) == name
+
+
 def test_names_that_dicom_cannot_hold_are_cut(tmp_path: Path) -> None:
     source = series(tmp_path / "in")
     volume = read_volume(source)
