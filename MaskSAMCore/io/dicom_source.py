@@ -141,16 +141,18 @@ def read_source(path: Path, only: Sequence[Path] = ()) -> DicomSource:
     with silent_pydicom():
         frames = {file: frames_of(file) for file in read_series(path, only)}
         images = {file: _completed(file) for file in frames}
-        _check_different(path, images)
         try:
             stack = stack_of(path, [frame for found in frames.values() for frame in found])
         except MaskSAMError:
             # A volume that was resampled, for example where slices are missing, has its own grid.
+            _check_different(path, images)
             return DicomSource(path, _placed(images, frames))
         slices = [group[0] for group in stack.slices]
         pixels = slices[0].pixels
         voxels = np.broadcast_to(np.uint8(0), (len(slices), pixels.rows, pixels.columns))
+        # Copies of slices, which often have the UID of the original, are left out.
         used = {file: images[file] for file in dict.fromkeys(frame.file for frame in slices)}
+        _check_different(path, used)
         return DicomSource(
             path,
             _placed(used, frames),

@@ -81,6 +81,12 @@ def series_with_copies(folder: Path) -> Path:
     return folder
 
 
+def series_with_a_copied_file(folder: Path) -> Path:
+    paths = write_slices(folder, STORED, MATRIX)
+    shutil.copy(paths[2], folder / "IM002 (1)")
+    return folder
+
+
 def enhanced(folder: Path) -> Path:
     write_enhanced(folder / "a.dcm", STORED[SHUFFLED], MATRIX, places=SHUFFLED)
     return folder / "a.dcm"
@@ -107,6 +113,7 @@ SOURCES = (
     series_named_against_its_order,
     series_of_two_frames_of_reference,
     series_with_copies,
+    series_with_a_copied_file,
     enhanced,
     enhanced_with_a_copy,
     parts_in_enhanced_files,
