@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,17 @@ class DicomSource:
         with suppress(*MALFORMED):
             return min(max(int(self.images[0].SeriesNumber), 0), _LARGEST_SERIES_NUMBER)
         return 0
+
+    def in_place(self, volume: Volume) -> Volume:
+        """Return a volume of the series' voxels at the place of the series.
+
+        Programs can move a volume after they have read it. One with another shape was cropped or
+        resampled, and a mirrored one may have its slices in reverse: these stay where they are.
+        """
+        mirrored = np.linalg.det(volume.directions) < 0
+        if self.grid is None or self.grid.shape != volume.shape or mirrored:
+            return volume
+        return replace(volume, ijk_to_ras=self.grid.ijk_to_ras)
 
     def refused(self, error: Exception) -> MaskSAMError:
         """Return the error for headers that cannot be referred to."""

@@ -268,6 +268,8 @@ def export_dicom(job: JobContext) -> dict[str, Any]:
     job.progress("Reading the DICOM series", 0)
     files = find_instances([Path(path) for path in params.source], params.instances, job.check)
     source = read_source(files[0].parent, files)
+    # The user may have centred the volume, or hardened a transform.
+    grid = source.in_place(grid)
     job.check()
     job.progress("Writing the DICOM segmentation", 0.5)
     algorithm = Algorithm(

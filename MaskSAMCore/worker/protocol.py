@@ -608,7 +608,7 @@ class ExportDicomParams:
     Attributes:
         labelmap: voxels, 0 or values of the labels.
         ijk_to_ras: 4 x 4 matrix from voxel indices (i, j, k) of the labelmap to RAS in mm, in the
-            space of the source series.
+            space of the source series. A labelmap with the shape of the series gets its place.
         labels: classes with their codes.
         source: absolute paths of the files of the source series, or of a folder that holds them.
         instances: UIDs of the images of the source series.

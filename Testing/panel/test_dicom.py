@@ -24,7 +24,15 @@ from Testing.helpers.paths import LAUNCHER_SCRIPT
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.time_limits import LONG
 from Testing.panel.helpers import blobs_volume, segmentations
-from Testing.slicer.helpers import GRIDS, add_roi, segment_voxels, write_dicom_series
+from Testing.slicer.helpers import (
+    GRIDS,
+    add_roi,
+    add_transform,
+    matrix,
+    segment_voxels,
+    turn,
+    write_dicom_series,
+)
 
 SIDES = {"Anterior": LEFT, "Posterior": RIGHT}
 
@@ -53,8 +61,18 @@ def set_codes(node) -> list[Label]:
     return labels
 
 
-def assert_placed(path: Path, volume, node, labels: list[Label]) -> None:
-    """Check that a file has the voxels of all segments where the volume's series has them."""
+def assert_placed(
+    path: Path, volume, node, labels: list[Label], place: np.ndarray | None = None
+) -> None:
+    """Check that a file has the voxels of all segments where the volume's series has them.
+
+    Args:
+        path: the file.
+        volume: volume of the series.
+        node: segmentation.
+        labels: classes with the names of the segments.
+        place: IJK-to-RAS matrix of the series; by default that of the volume.
+    """
     from MaskSAMCore.geometry import Volume
     from MaskSAMSlicerLib.mrml.volumes import ijk_to_node
 
@@ -62,7 +80,8 @@ def assert_placed(path: Path, volume, node, labels: list[Label]) -> None:
     for label in labels:
         expected[segment_voxels(node, label.name, volume)] = label.value
     assert len(np.unique(expected)) == len(labels) + 1
-    found = placed_labelmap(path, Volume(expected, ijk_to_node(volume)), labels)
+    place = ijk_to_node(volume) if place is None else place
+    found = placed_labelmap(path, Volume(expected, place), labels)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -185,22 +204,25 @@ def test_segments_of_an_earlier_run_are_semiautomatic_unless_they_are_known_to_b
     assert {s.SegmentAlgorithmType for s in segments} == {expected}
 
 
-def test_a_transform_of_the_volume_does_not_move_the_segmentation_in_the_series(
-    user, scene, tmp_path: Path
+@pytest.mark.parametrize("kind", ["observed", "hardened", "centered"])
+def test_moving_the_volume_does_not_move_the_segmentation_in_the_series(
+    user, scene, tmp_path: Path, kind: str
 ):
-    import slicer
+    from MaskSAMSlicerLib.mrml.volumes import ijk_to_node
 
     volume = series_volume(tmp_path / "in")
-    moved = scene.AddNewNodeByClass("vtkMRMLTransformNode")
-    matrix = np.eye(4)
-    matrix[:3, 3] = 5, -7, 11
-    moved.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
-    volume.SetAndObserveTransformNodeID(moved.GetID())
+    place = ijk_to_node(volume)
+    if kind == "centered":
+        volume.SetOrigin(3, 4, 5)
+    else:
+        add_transform(matrix(turn((5, -7, 11)), (1, 1, 1)), volume)
+    if kind == "hardened":
+        volume.HardenTransform()
     user.segment(volume)
     (node,) = segmentations(scene)
     labels = set_codes(node)
     user.widget.logic.exportDicom(node, tmp_path / "seg.dcm", folder=tmp_path / "in")
-    assert_placed(tmp_path / "seg.dcm", volume, node, labels)
+    assert_placed(tmp_path / "seg.dcm", volume, node, labels, place)
 
 
 def test_segments_without_codes_are_refused_with_what_to_do(user, scene, tmp_path: Path):
