@@ -52,11 +52,14 @@ def is_image_name(path: Path) -> bool:
 
 
 def image_stem(path: Path) -> str:
-    """Return the file name without its image suffix, else without its last suffix."""
+    """Return the file name without its image suffix, else without its last suffix.
+
+    A number is no suffix: DICOM files may be named after their UID, such as "MR.1.2.840.7".
+    """
     for suffix in (*IMAGE_SUFFIXES, *_VOXEL_SUFFIXES):
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
-    return path.stem
+    return path.name if path.suffix[1:].isdecimal() else path.stem
 
 
 @contextmanager

@@ -155,6 +155,7 @@ def test_a_file_that_is_missing_or_not_json_is_refused_with_its_path(tmp_path: P
         ("brain.hdr.gz", "brain", True),
         ("brain.img.gz", "brain", False),
         ("brain.txt", "brain", False),
+        ("MR.1.2.840.7", "MR.1.2.840.7", False),
         ("brain", "brain", False),
     ],
 )
