@@ -85,7 +85,8 @@ def silent_pydicom() -> Iterator[None]:
 def is_dicom(path: Path) -> bool:
     """Return whether a file is a DICOM file, as its first bytes say."""
     try:
-        head = _head(path)
+        # Opening a pipe would wait for a writer.
+        head = _head(path) if path.is_file() else b""
     except OSError:
         return False
     return _has_magic(head) or (_has_bare_beginning(head) and not is_image_name(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pydicom.uid import JPEG2000Lossless
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import read_volume
+from MaskSAMCore.io.dicom_files import is_dicom
 from Testing.helpers.dicom import (
     oblique_matrix,
     position,
@@ -54,6 +56,17 @@ def test_a_series_with_missing_or_tilted_slices_is_refused(
     with pytest.raises(MaskSAMError, match="missing, unevenly spaced or tilted"):
         read_volume(tmp_path / "head")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes in folders")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    ends = os.open(tmp_path / "pipe", os.O_RDWR)
+    try:
+        os.write(ends, bytes(128) + b"DICM")
+        assert not is_dicom(tmp_path / "pipe")
+    finally:
+        os.close(ends)
 
 
 def test_several_series_in_a_folder_are_refused(tmp_path: Path) -> None:
