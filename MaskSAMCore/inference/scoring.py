@@ -244,7 +244,8 @@ class Scorer:
         shape = self.fine_shape if fine else self.image.shape[1:]
         extent = prompt.extent(shape)
         if not prompts:
-            return EditedScores((slice(0), slice(0), slice(0)), torch.zeros(0, 0, 0))
+            nowhere = slice(0, 0)
+            return EditedScores((nowhere, nowhere, nowhere), torch.zeros(0, 0, 0))
         reached = self._weighty([view for view in self._views if view.key in prompts], extent, fine)
         region = hull([view.on_grid(fine).image for view in reached])
         total = torch.zeros(1, *(part.stop - part.start for part in region))

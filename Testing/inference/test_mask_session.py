@@ -182,6 +182,14 @@ def test_of_a_class_in_a_box_the_component_remains_that_the_model_found_before(n
     np.testing.assert_array_equal(elsewhere == 1, expected)
 
 
+def test_a_box_too_thin_for_any_voxel_of_the_plan_leaves_its_class_without_voxels():
+    thin = Box("Anterior", (4.0, 3.0, 2.0), (4.0015, 12.0, 6.0))
+    with threshold_segmenter(spacing=(2, 2, 2)).open(volume_of(two_blobs())) as session:
+        for overwrite in (False, True):
+            result = session.segment([thin], overwrite=overwrite, probabilities=True)
+            assert [instance.name for instance in result.instances] == ["Posterior"]
+
+
 def test_a_heavier_background_takes_uncertain_voxels_without_another_encoding():
     image = np.zeros((11, 17, 23), dtype=np.float32)
     image[2:9, 3:12, 4:16] = 0.55
