@@ -325,7 +325,7 @@ class MaskSession(Session):
     def _group_by_class(self, boxes: Sequence[Box]) -> dict[int, list[Box]]:
         """Return the boxes by class index, clipped to the processed region."""
         indices = {
-            label.name.casefold(): index
+            label.name.strip().casefold(): index
             for index, label in enumerate(self._settings.labels, start=1)
         }
         grouped: dict[int, list[Box]] = {}

@@ -190,6 +190,14 @@ def test_a_box_too_thin_for_any_voxel_of_the_plan_leaves_its_class_without_voxel
             assert [instance.name for instance in result.instances] == ["Posterior"]
 
 
+def test_a_class_takes_boxes_although_its_name_has_spaces_around_it():
+    labels = (replace(LABELS[0], name=" Anterior "), LABELS[1])
+    segmenter = MaskSegmenter(ThresholdModel(), plan_for(), labels, device="cpu")
+    for name in ("anterior", " Anterior "):
+        result = segmenter.segment(volume_of(two_blobs()), boxes=[replace(BOX, class_name=name)])
+        np.testing.assert_array_equal(result.labelmap, expected_with())
+
+
 def test_a_heavier_background_takes_uncertain_voxels_without_another_encoding():
     image = np.zeros((11, 17, 23), dtype=np.float32)
     image[2:9, 3:12, 4:16] = 0.55
