@@ -83,6 +83,9 @@ class CaseTable:
         self._cases = set(map(visible, cases))
         self._classes = list(dict.fromkeys(map(visible, class_names)))
         self._intracranial = list(dict.fromkeys(map(visible, intracranial)))
+        # Another model may have written rows with other classes.
+        self._other_classes: list[str] = []
+        self._other_intracranial: list[str] = []
         self._take_over()
         self._earlier = dict(self.rows)
         files = [] if path is None else [path, *Shard.files(path)]
@@ -143,10 +146,11 @@ class CaseTable:
 
     @property
     def _columns(self) -> list[str]:
-        classes = [name + kind for name in self._classes for kind in (_VOLUME, _CONFIDENCE)]
-        if self._intracranial:
+        names = [*self._classes, *self._other_classes]
+        classes = [name + kind for name in names for kind in (_VOLUME, _CONFIDENCE)]
+        if shared := [*self._intracranial, *self._other_intracranial]:
             classes.append(INTRACRANIAL + _VOLUME)
-            classes += [name + _SHARE for name in self._intracranial]
+            classes += [name + _SHARE for name in shared]
         return [*_FIRST, *classes, *(_WORST if self._rated else ()), *_LAST]
 
     def _row(self, record: CaseRecord) -> Row:
@@ -229,13 +233,12 @@ class CaseTable:
         self.rows = dict(sorted(self.rows.items()))
         if self.path is None:
             return
-        # Another model may have written rows with other classes.
         known = {column for row in self.rows.values() for column in row}
         self._rated = self._rated or bool(known & {*_WORST})
         shared = sorted(c[: -len(_SHARE)] for c in known if c.endswith(_SHARE))
-        self._intracranial += [name for name in shared if name not in self._intracranial]
+        self._other_intracranial = [name for name in shared if name not in self._intracranial]
         more = sorted(known - {*self._columns})
-        self._classes += [c[: -len(_VOLUME)] for c in more if c.endswith(_VOLUME)]
+        self._other_classes += [c[: -len(_VOLUME)] for c in more if c.endswith(_VOLUME)]
         text = _lines(self.rows.values(), self._columns, heading=True)
         # Without a byte order mark, Excel reads text beyond ASCII in another encoding.
         write_text(self.path, text if text.isascii() else _BYTE_ORDER_MARK + text)

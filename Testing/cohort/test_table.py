@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from MaskSAMCore.cohort.record import CaseRecord
 from MaskSAMCore.cohort.shard import Shard
-from MaskSAMCore.cohort.table import CaseTable, paths_of, read_rows
+from MaskSAMCore.cohort.table import CaseTable, paths_of, read_rows, volumes_of_row
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.volumetry import StructureVolume, structure_volumes
+from MaskSAMCore.volumetry import INTRACRANIAL, StructureVolume, structure_volumes
 from Testing.cohort.helpers import rows_of
 
 CLASSES = ("left eye", "right eye")
@@ -181,6 +181,22 @@ def test_later_rows_replace_earlier_ones_and_rows_of_other_runs_stay(tmp_path: P
     assert rows["a"]["status"] == "done"
     assert rows["a"]["Nose (ml)"] == "2.000000"
     assert rows["b"]["left eye (ml)"] == "6.250000"
+
+
+def test_a_class_that_only_another_model_has_is_not_said_to_be_absent(tmp_path: Path):
+    path, skull = tmp_path / "cases.csv", ("left eye",)
+    with CaseTable(path, CLASSES, intracranial=skull) as table:
+        table.add(
+            record("a", volumes=tuple(structure_volumes([("left eye", 0.5, 6.25)], 1, {}, skull)))
+        )
+    nose = (StructureVolume("Nose", 0.25, 2.0), StructureVolume(INTRACRANIAL, None, 2.0))
+    with CaseTable(path, ("Nose", "Mouth"), intracranial=("Nose",)) as table:
+        table.add(record("b", volumes=nose))
+    row = rows_of(path)["b"]
+    assert (row["Nose (ml)"], row["Mouth (ml)"]) == ("2.000000", "0")
+    assert row["left eye (ml)"] == row["left eye (confidence)"] == row["right eye (ml)"] == ""
+    assert row["left eye (% of intracranial)"] == ""
+    assert set(volumes_of_row(row)) == {"Nose", "Mouth", INTRACRANIAL}
 
 
 def test_tables_of_shards_become_one(tmp_path: Path):
