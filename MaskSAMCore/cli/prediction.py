@@ -31,7 +31,7 @@ from MaskSAMCore.cohort.report.page import check_installed as check_report
 from MaskSAMCore.cohort.report.page import check_report_file, write_report
 from MaskSAMCore.cohort.run import record_left_out, remaining_cases, run_cases
 from MaskSAMCore.cohort.shard import Shard
-from MaskSAMCore.cohort.table import TABLE_NAME, CaseTable
+from MaskSAMCore.cohort.table import TABLE_NAME, CaseTable, has_status
 from MaskSAMCore.cohort.threads import limit_threads
 from MaskSAMCore.cohort.warm_model import WarmModel
 from MaskSAMCore.errors import MaskSAMError, first_names, visible
@@ -314,9 +314,9 @@ class _Prediction:
                     if self.volumes is not None and (volumes := self._known_volumes()):
                         write_volume_table(self.volumes, volumes)
                     raise
+        others = {*(case.name for case in remaining), *(one.case for one in still_failed)}
+        existing = [case.name for case in self.cases if case.name not in others]
         if self.volumes is not None:
-            others = {*(case.name for case in remaining), *(one.case for one in still_failed)}
-            existing = [case.name for case in self.cases if case.name not in others]
             self._write_volumes(self.volumes, existing, display)
         # A shard may have no cases.
         if self.report is not None and self.table.rows:
@@ -330,8 +330,9 @@ class _Prediction:
                 self._draw_proposals(options.proposals)
         if still_failed:
             display.message(_kept_labelmaps(still_failed))
-        existing_count = len(self.cases) - len(remaining) - len(still_failed)
-        self._end(display, records, existing_count)
+        if note := self._note_on_models(existing):
+            display.message(note)
+        self._end(display, records, len(existing))
         return records
 
     def _segmented(
@@ -376,6 +377,28 @@ class _Prediction:
                 f"{path} lacks {len(unknown)} skipped case(s), whose volumes no {TABLE_NAME} has"
                 f" ({first_names(unknown)}): segment them again with --overwrite"
             )
+
+    def _note_on_models(self, existing: Sequence[str]) -> str:
+        """Return a message about skipped cases that another model has segmented; else "".
+
+        Args:
+            existing: names of the cases that were skipped.
+        """
+        version = self.segmenter.version
+        found = {name: self.table.row(name) for name in existing}
+        models = {
+            name: f"{row['model']} {row['model_version']}"
+            for name, row in found.items()
+            if has_status(row, "done") and row["model_version"] not in ("", version)
+        }
+        if not models:
+            return ""
+        return (
+            f"{len(models)} skipped case(s) are results of another model"
+            f" ({first_names(sorted(set(models.values())))}), such as {next(iter(models))}: for"
+            f" results of {self.segmenter.name} {version} alone, give --overwrite in place of"
+            " --skip-existing, or another folder"
+        )
 
     def _known_volumes(self) -> dict[str, Sequence[StructureVolume]]:
         """Return the volumes by case that the table of cases has, and those of the table of volumes

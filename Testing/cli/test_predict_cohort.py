@@ -262,6 +262,21 @@ def test_skipped_cases_of_which_no_table_has_the_volumes_are_named(
     assert "lacks" not in "".join(capfd.readouterr())
 
 
+def test_a_continued_run_tells_of_cases_that_another_model_has_segmented(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    write_cases(tmp_path / "in", ["a", "b", "c", "d"])
+    assert predict(tmp_path, model) == 0
+    other = str(small_bundle(tmp_path / "other", "other", seed=5))
+    capfd.readouterr()
+    assert predict(tmp_path, model, "--skip-existing") == 0
+    assert "another model" not in capfd.readouterr().err
+    assert predict(tmp_path, other, "--skip-existing") == 0
+    printed = capfd.readouterr().err
+    assert "4 skipped case(s) are results of another model (small " in printed
+    assert "such as a: for results of other " in printed
+
+
 def test_a_continued_run_replaces_only_files_that_it_wrote(
     model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
