@@ -72,13 +72,20 @@ class DicomSource:
     def in_place(self, volume: Volume) -> Volume:
         """Return a volume of the series' voxels at the place of the series.
 
-        Programs can move a volume after they have read it. One with another shape was cropped or
-        resampled, and a mirrored one may have its slices in reverse: these stay where they are.
+        Programs can move a volume after they have read it. One with another shape or voxel size was
+        cropped or resampled, and one that is turned by more than 45 degrees may have its axes in
+        another order: these stay where they are.
         """
-        mirrored = np.linalg.det(volume.directions) < 0
-        if self.grid is None or self.grid.shape != volume.shape or mirrored:
+        grid = self.grid
+        if grid is None or grid.shape != volume.shape:
             return volume
-        return replace(volume, ijk_to_ras=self.grid.ijk_to_ras)
+        turned = grid.directions.T @ volume.directions
+        if (
+            not np.allclose(grid.spacing, volume.spacing, rtol=0.01)
+            or turned.diagonal().min() < 0.7
+        ):
+            return volume
+        return replace(volume, ijk_to_ras=grid.ijk_to_ras)
 
     def refused(self, error: Exception) -> MaskSAMError:
         """Return the error for headers that cannot be referred to."""

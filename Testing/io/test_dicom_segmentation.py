@@ -342,6 +342,23 @@ def test_the_patient_is_that_of_the_source_and_invalid_values_are_left_out(tmp_p
     )
 
 
+def test_a_volume_of_the_series_goes_to_its_place_unless_its_axes_may_have_another_order(
+    tmp_path: Path,
+) -> None:
+    cube = np.eye(4)
+    cube[:3, :3] = MATRIX[:3, :3] / np.linalg.norm(MATRIX[:3, :3], axis=0)
+    write_slices(tmp_path / "in", stored_values((6, 6, 6)), cube)
+    volume, source = read_volume(tmp_path / "in"), read_source(tmp_path / "in")
+    shift = np.zeros((4, 4))
+    shift[:3, 3] = 30
+    moved = replace(volume, ijk_to_ras=volume.ijk_to_ras + shift)
+    assert source.in_place(moved).same_grid(volume)
+    exchanged = Volume(moved.array.transpose(2, 0, 1), moved.ijk_to_ras[:, [1, 2, 0, 3]])
+    coarser = replace(moved, ijk_to_ras=moved.ijk_to_ras @ np.diag([2.0, 2.0, 2.0, 1.0]))
+    for other in (exchanged, coarser, reorient(moved, "LAS")):
+        assert source.in_place(other) is other
+
+
 def test_a_name_whose_bytes_hold_a_backslash_is_kept(tmp_path: Path) -> None:
     name = "Yamamoto^Tarou=山本^太郎"
 
