@@ -182,7 +182,7 @@ def _segmentation(
     import highdicom
     from highdicom.seg import Segmentation
 
-    return Segmentation(
+    segmentation = Segmentation(
         **_placed_pixels(numbers, volume, source),
         segmentation_type="BINARY",
         segment_descriptions=[
@@ -203,6 +203,16 @@ def _segmentation(
         content_description=name_of(f"Segmentation by {algorithm.name}"),
         specific_character_set=_UTF_8,
     )
+    column, row, between = volume.spacing
+    shared = segmentation.SharedFunctionalGroupsSequence[0]
+    # highdicom takes them from the source, whose header may state another distance of slices.
+    shared.PixelMeasuresSequence = highdicom.PixelMeasuresSequence(
+        pixel_spacing=[row, column],
+        # Slices are as thick as far apart, so that voxels fill the space without gaps.
+        slice_thickness=between,
+        spacing_between_slices=between,
+    )
+    return segmentation
 
 
 def _placed_pixels(numbers: NDArray[Any], volume: Volume, source: DicomSource) -> dict[str, Any]:
@@ -218,16 +228,9 @@ def _placed_pixels(numbers: NDArray[Any], volume: Volume, source: DicomSource) -
     aligned = source.grid is not None and source.grid.same_grid(volume)
     # Without any voxel, highdicom would write every slice for every segment.
     if aligned and complete and not several and numbers.any():
-        column, row, between = volume.spacing
         return {
             "source_images": [image for image, _ in source.slices] if others else [first],
             "pixel_array": numbers if others else numbers[np.argsort(indices)],
-            # Slices are as thick as far apart, so that voxels fill the space without gaps.
-            "pixel_measures": highdicom.PixelMeasuresSequence(
-                pixel_spacing=[row, column],
-                slice_thickness=between,
-                spacing_between_slices=between,
-            ),
         }
     affine = (LPS_TO_RAS @ volume.ijk_to_ras)[:, [2, 1, 0, 3]]
     voxels = numbers if numbers.any() else numbers[:1]

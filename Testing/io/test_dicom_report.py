@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from highdicom.sr import srread
+from pydicom.dataset import Dataset
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import read_volume
@@ -33,6 +34,14 @@ STORED = stored_values((6, 15, 17))
 
 def series(folder: Path) -> Path:
     write_slices(folder, STORED, MATRIX)
+    return folder
+
+
+def series_that_states_its_gap(folder: Path) -> Path:
+    def change(header: Dataset, k: int) -> None:
+        header.SliceThickness, header.SpacingBetweenSlices = 2.0, 0.5
+
+    write_slices(folder, STORED, MATRIX, change)
     return folder
 
 
@@ -59,7 +68,7 @@ def reported(
     return folder / "report.dcm", {name: count * ml for name, count in voxels.items()}
 
 
-@pytest.mark.parametrize("write", [series, enhanced])
+@pytest.mark.parametrize("write", [series, series_that_states_its_gap, enhanced])
 def test_a_report_has_the_volume_of_every_segment(
     write: Callable[[Path], Path], tmp_path: Path
 ) -> None:

@@ -182,6 +182,36 @@ def test_a_volume_that_was_resampled_where_slices_are_missing_has_its_own_grid(
     assert len(file.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == len(paths) - 1
 
 
+@pytest.mark.parametrize("stated", [None, 0.5, -2.5])
+@pytest.mark.parametrize("slices", [1, 6])
+def test_slices_are_as_thick_as_far_apart_whatever_the_source_states(
+    slices: int, stated: float | None, tmp_path: Path
+) -> None:
+    def change(header: Dataset, k: int) -> None:
+        header.SpacingBetweenSlices = stated
+
+    write_slices(tmp_path / "in", STORED[:slices], MATRIX, change)
+    volume, _ = written(tmp_path / "in", tmp_path / "seg.dcm")
+    assert _distances(tmp_path / "seg.dcm") == pytest.approx(2 * [volume.spacing[2]])
+
+
+def test_slices_of_a_resampled_volume_are_as_thick_as_its_own(tmp_path: Path) -> None:
+    def change(header: Dataset, k: int) -> None:
+        header.SpacingBetweenSlices = 2.5
+
+    write_slices(tmp_path / "in", STORED, MATRIX, change)[2].unlink()
+    volume = Volume(np.zeros((11, 5, 7), np.uint8), oblique_matrix((0.7, 0.8, 1.25)))
+    written(tmp_path / "in", tmp_path / "seg.dcm", volume)
+    assert _distances(tmp_path / "seg.dcm") == pytest.approx([1.25, 1.25])
+
+
+def _distances(path: Path) -> list[float]:
+    """Return the thickness and the distance of the slices of a DICOM segmentation in mm."""
+    [shared] = pydicom.dcmread(path).SharedFunctionalGroupsSequence
+    [measures] = shared.PixelMeasuresSequence
+    return [float(measures.SliceThickness), float(measures.SpacingBetweenSlices)]
+
+
 @given(
     matrix=matrices(),
     shape=st.tuples(st.integers(1, 4), st.integers(2, 4), st.integers(4, 5)),
