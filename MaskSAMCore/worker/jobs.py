@@ -267,6 +267,12 @@ def export_dicom(job: JobContext) -> dict[str, Any]:
     grid = open_labelmap(params.labelmap, params.ijk_to_ras)
     job.progress("Reading the DICOM series", 0)
     files = find_instances([Path(path) for path in params.source], params.instances, job.check)
+    outputs = {Path(path).resolve(): path for path in (params.output, params.report) if path}
+    for replaced in outputs.keys() & {file.resolve() for file in files}:
+        raise MaskSAMError(
+            f"{outputs[replaced]} is a file of the series, and inputs are never replaced: choose"
+            " another name"
+        )
     source = read_source(files[0].parent, files)
     # The user may have centred the volume, or hardened a transform.
     grid = source.in_place(grid)

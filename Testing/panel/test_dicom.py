@@ -225,6 +225,17 @@ def test_moving_the_volume_does_not_move_the_segmentation_in_the_series(
     assert_placed(tmp_path / "seg.dcm", volume, node, labels, place)
 
 
+def test_a_file_of_the_series_is_not_replaced(user, scene, tmp_path: Path):
+    user.segment(series_volume(tmp_path / "in"))
+    (node,) = segmentations(scene)
+    set_codes(node)
+    path = sorted((tmp_path / "in").iterdir())[2]
+    before = path.read_bytes()
+    with pytest.raises(RuntimeError, match="is a file of the series"):
+        user.widget.logic.exportDicom(node, path, folder=tmp_path / "in")
+    assert path.read_bytes() == before
+
+
 def test_segments_without_codes_are_refused_with_what_to_do(user, scene, tmp_path: Path):
     volume = series_volume(tmp_path / "in")
     user.segment(volume)
