@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,13 @@ from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.proposals import Proposal
 from MaskSAMCore.inference.quality import rate, refined_indices
 from MaskSAMCore.inference.result_features import ResultFeatures, result_features
-from MaskSAMCore.inference.results import Segmentation, find_instances, keep_largest_components
+from MaskSAMCore.inference.results import (
+    Instance,
+    Segmentation,
+    find_instances,
+    keep_largest_components,
+    nothing_found,
+)
 from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.scoring import EditedScores, Scorer, Shares
 from MaskSAMCore.inference.session import Session
@@ -177,6 +183,7 @@ class MaskSession(Session):
             decided = self._decide_all(self._scores, report, edited, cleaned, probabilities)
             if overwrite:
                 result = self._rated(decided, {int(self._values[index]) for index in edited})
+                result = replace(result, notes=self._notes_on_boxes(edited, result.instances))
             else:
                 result = replace(result, probabilities=decided.probabilities)
         report.finish()
@@ -461,15 +468,33 @@ class MaskSession(Session):
                     box = self._grid.box_of_part(instance.box, region, shape)
                     instances[instance.value] = replace(instance, box=box)
         ordered = [instances[label.value] for label in labels if label.value in instances]
-        notes = []
+        notes = self._notes_on_boxes(edited, ordered, refused)
+        return replace(automatic, labelmap=labelmap, instances=tuple(ordered), notes=notes)
+
+    def _notes_on_boxes(
+        self,
+        edited: Iterable[int],
+        instances: Sequence[Instance],
+        refused: NDArray[np.int64] | None = None,
+    ) -> tuple[str, ...]:
+        """Return notes about classes with boxes that have no voxels, or fewer than they could.
+
+        Args:
+            edited: indices of the classes with boxes.
+            instances: classes that were found.
+            refused: (K + 1,), voxels of each class that others keep; None if none do.
+        """
+        sizes = {instance.value: instance.voxel_count for instance in instances}
+        notes: list[str] = []
         for index in sorted(edited):
-            value = int(values[index])
-            own = instances[value].voxel_count if value in instances else 0
-            if refused[index] > _NOTED_SHARE * own:
-                larger = f"be {100 * refused[index] / own:.0f} % larger" if own else "be found"
-                name = labels[index - 1].name
+            name, own = self._settings.labels[index - 1].name, sizes.get(self._values[index], 0)
+            lacking = 0 if refused is None else refused[index]
+            if lacking > _NOTED_SHARE * own:
+                larger = f"be {100 * lacking / own:.0f} % larger" if own else "be found"
                 notes.append(f"{name} would {larger} if it could overwrite other classes")
-        return replace(automatic, labelmap=labelmap, instances=tuple(ordered), notes=tuple(notes))
+            elif not own:
+                notes.append(nothing_found(name))
+        return tuple(notes)
 
     @property
     def _values(self) -> NDArray[Any]:

@@ -79,6 +79,11 @@ class Segmentation:
     intracranial: tuple[str, ...] = ()
 
 
+def nothing_found(name: str) -> str:
+    """Return a note for the user about a class that has boxes and no voxels."""
+    return f"nothing was found in the box '{name}'"
+
+
 def find_instances(
     labelmap: NDArray[Any],
     labels: Sequence[Label],

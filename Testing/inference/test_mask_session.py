@@ -188,6 +188,7 @@ def test_a_box_too_thin_for_any_voxel_of_the_plan_leaves_its_class_without_voxel
         for overwrite in (False, True):
             result = session.segment([thin], overwrite=overwrite, probabilities=True)
             assert [instance.name for instance in result.instances] == ["Posterior"]
+            assert result.notes == ("nothing was found in the box 'Anterior'",)
 
 
 def test_a_class_takes_boxes_although_its_name_has_spaces_around_it():

@@ -16,7 +16,7 @@ from MaskSAMCore.inference.embedding_cache import EmbeddingCache, copy_window
 from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.model_grid import ModelGrid
 from MaskSAMCore.inference.progress import Progress
-from MaskSAMCore.inference.results import Segmentation, find_instances
+from MaskSAMCore.inference.results import Segmentation, find_instances, nothing_found
 from MaskSAMCore.inference.sam.box_slices import BoxSlices, box_slices, in_plane
 from MaskSAMCore.inference.sam.overlay import Overlay
 from MaskSAMCore.inference.sam.preprocessing import (
@@ -168,11 +168,7 @@ class SamSession(Session):
             labels,
             instances,
             self._volume,
-            notes=(
-                *self._notes,
-                *notes,
-                *(f"nothing was found in the box '{name}'" for name in empty),
-            ),
+            notes=(*self._notes, *notes, *map(nothing_found, empty)),
         )
 
     def _job(self, box: Box, value: int) -> _BoxJob:
