@@ -71,15 +71,15 @@ def user_folder() -> Path:
 
     It is the environment variable MASKSAM_HOME, else the system's folder for application data.
     """
-    home = os.environ.get("MASKSAM_HOME")
-    if home:
-        return Path(home)
+    if home := os.environ.get("MASKSAM_HOME"):
+        return Path(home).expanduser()
+    # Variables that are set to nothing count as unset: an empty path is the current folder.
     if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
         base = Path.home() / "Library" / "Application Support"
     else:
-        base = Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share"))
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     return base / "MaskSAM"
 
 

@@ -58,6 +58,21 @@ def test_the_users_folder_is_masksam_home_or_the_systems_data_folder(
     assert models.user_folder().name == "MaskSAM"
 
 
+@pytest.mark.parametrize("variable", ["MASKSAM_HOME", "XDG_DATA_HOME", "LOCALAPPDATA"])
+def test_the_users_folder_is_never_the_current_one_because_a_variable_is_empty(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("MASKSAM_HOME")
+    monkeypatch.setenv(variable, "")
+    assert models.user_folder().is_absolute()
+
+
+def test_the_users_folder_may_be_given_from_the_home_folder_on(monkeypatch: pytest.MonkeyPatch):
+    # Files that set variables for containers and services are not expanded by a shell.
+    monkeypatch.setenv("MASKSAM_HOME", "~/models")
+    assert models.user_folder() == Path.home() / "models"
+
+
 def test_the_catalog_is_read_without_heavy_imports():
     code = (
         "import sys; from MaskSAMCore.models import catalog, describe;"
