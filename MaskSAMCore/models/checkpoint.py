@@ -97,8 +97,9 @@ def add_checkpoint(
         unverified: whether the file is accepted without an expected SHA-256.
 
     Raises:
-        MaskSAMError: the file has another SHA-256 or none was given, the name is taken, or some
-            weights do not fit; the message names all of them.
+        MaskSAMError: the file has another SHA-256 or none was given, the name is taken, also by a
+            checkpoint with other weights, or some weights do not fit; the message names all of
+            them.
     """
     listed = _by_hand(name)
     how = preparation or (listed.preparation if listed else "sam")
@@ -113,6 +114,11 @@ def add_checkpoint(
     found = sha256(path)
     if expected_sha256 is not None and found != expected_sha256.strip().lower():
         raise MaskSAMError(f"{path} has another SHA-256 than expected: its SHA-256 is {found}")
+    if listed is not None and listed.folder is not None and listed.sha256 != found:
+        raise MaskSAMError(
+            f"another checkpoint named '{name}' is installed: remove it first (masksam models"
+            f" remove {name}), or give the new one another name"
+        )
     try:
         config = checkpoint_config(path)
     except ValueError as error:

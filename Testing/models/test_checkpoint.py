@@ -78,6 +78,12 @@ def test_a_checkpoint_of_the_user_needs_a_new_name(tmp_path: Path):
     for name in ("hippocampus", "sam_vit_b"):
         with pytest.raises(MaskSAMError, match=f"a model named '{name}' exists already"):
             models.add_checkpoint(path, name, unverified=True)
+    other = light_checkpoint(tmp_path / "other.pth", "vit_l", pixel_mean=torch.ones(3, 1, 1))
+    with pytest.raises(MaskSAMError, match="another checkpoint named 'livers' is installed"):
+        models.add_checkpoint(other, "livers", unverified=True)
+    assert models.find("livers") == entry
+    again = models.add_checkpoint(path, "livers", preparation="sam", unverified=True)
+    assert (again.sha256, again.preparation) == (entry.sha256, "sam")
     for name in ("../x", "", "a b"):
         with pytest.raises(MaskSAMError, match="cannot be a model's name"):
             models.add_checkpoint(path, name, unverified=True)
