@@ -493,7 +493,7 @@ def unpack_bundle(archive: Path, target: Path) -> Bundle:
         raise
     except _UNPACKING_ERRORS as error:
         shutil.rmtree(target, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             reason = str(error.strerror).lower()
             raise MaskSAMError(f"{archive} cannot be unpacked: {reason}") from error
         raise MaskSAMError(

@@ -209,7 +209,7 @@ def add_model(path: Path) -> Bundle:
         new = folder / "bundle"
         if path.is_dir():
             load_bundle(path)
-            shutil.copytree(path, new, ignore=_left_out)
+            shutil.copytree(path, new, ignore=_left_out, copy_function=_copy)
             bundle = load_bundle(new)
         else:
             bundle = _unpack(path, new)
@@ -296,6 +296,19 @@ def _unpack(archive: Path, target: Path) -> Bundle:
             f" masksam models add {archive} --name NAME"
         )
     return unpack_bundle(archive, target)
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy a file of a bundle.
+
+    Raises:
+        MaskSAMError: it cannot be copied; `copytree` would collect errors of the system in a list.
+    """
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise MaskSAMError(f"cannot copy {source} to {user_folder()}: {reason}") from error
 
 
 def _left_out(folder: str, names: list[str]) -> list[str]:

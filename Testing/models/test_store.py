@@ -353,15 +353,30 @@ def test_the_error_of_an_archive_names_the_archive(tmp_path: Path):
     assert str(caught.value).startswith(str(archive))
 
 
-def test_a_full_disk_is_not_a_damaged_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_not_a_damaged_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
     bundle, _ = save(tmp_path / "small")
     archive = zipped(bundle.folder, tmp_path / "small.zip")
 
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, "No space left on device")
 
     monkeypatch.setattr("shutil.copyfileobj", full)
     with pytest.raises(MaskSAMError, match="no space left on device") as caught:
         models.add_model(archive)
     assert "damaged" not in str(caught.value)
     assert not [path for path in models.user_folder().rglob("*") if path.is_file()]
+
+
+def test_a_full_disk_refuses_a_folder_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bundle, _ = save(tmp_path / "small")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(MaskSAMError, match=r"^cannot copy [^\[]*: no space left on device$"):
+        models.add_model(bundle.folder)
+    assert not models.user_folder().exists()
