@@ -335,13 +335,21 @@ def remove(name: str) -> None:
     entry = find(name)
     own = (user_folder() / "models", user_folder() / "checkpoints")
     if entry.folder is not None and entry.folder.parent in own:
-        shutil.rmtree(entry.folder)
+        _remove_folder(entry.folder)
     elif entry.url and entry.file.is_file():
         entry.file.unlink()
     elif entry.folder is not None:
         raise MaskSAMError(f"'{name}' ships with MaskSAM and is removed with it")
     else:
         raise MaskSAMError(f"'{name}' is not installed")
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove the folder of a model, or the link to one elsewhere, which stays."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)
 
 
 def verify(name: str) -> str:

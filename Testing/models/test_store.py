@@ -380,3 +380,14 @@ def test_a_full_disk_refuses_a_folder_in_one_line(tmp_path: Path, monkeypatch: p
     with pytest.raises(MaskSAMError, match=r"^cannot copy [^\[]*: no space left on device$"):
         models.add_model(bundle.folder)
     assert not models.user_folder().exists()
+
+
+def test_a_model_that_is_linked_into_the_users_folder_is_removed_from_there_only(tmp_path: Path):
+    bundle, _ = save(tmp_path / "elsewhere")
+    link = models.user_folder() / "models" / "small"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(bundle.folder, target_is_directory=True)
+    assert models.find("small").folder == link
+    models.remove("small")
+    assert not link.is_symlink()
+    models.load_bundle(bundle.folder)
