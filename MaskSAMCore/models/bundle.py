@@ -518,5 +518,8 @@ def _members(opened: zipfile.ZipFile, archive: Path) -> dict[str, zipfile.ZipInf
             )
         found[path.name] = member
     if not {DESCRIPTION, WEIGHTS} <= set(found):
-        raise MaskSAMError(f"{archive} holds no model: {DESCRIPTION} and {WEIGHTS} are not in it")
+        raise MaskSAMError(
+            f"{archive} holds no model: {DESCRIPTION} and {WEIGHTS} are neither at its top nor in a"
+            " folder there"
+        )
     return found

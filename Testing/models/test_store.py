@@ -391,3 +391,10 @@ def test_a_model_that_is_linked_into_the_users_folder_is_removed_from_there_only
     models.remove("small")
     assert not link.is_symlink()
     models.load_bundle(bundle.folder)
+
+
+def test_the_error_of_an_archive_says_where_in_it_a_model_must_lie(tmp_path: Path):
+    bundle, _ = save(tmp_path / "small")
+    archive = zipped(bundle.folder, tmp_path / "small.zip", "out/models/small/")
+    with pytest.raises(MaskSAMError, match="neither at its top nor in a folder there"):
+        models.open_model(archive)
