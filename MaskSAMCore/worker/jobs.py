@@ -238,7 +238,7 @@ def add_model(job: JobContext) -> dict[str, Any]:
     path = Path(AddModelParams.from_json(job.params).path)
     job.progress(f"Verifying {path.name}", 0)
     for entry in catalog():
-        if entry.kind == "backbone" and path.name == entry.file.name:
+        if entry.kind == "backbone" and entry.url and path.name == entry.file.name:
             add_file(entry, path)
             return AddModelResult(entry.name, entry.title).to_json()
     bundle = add_bundle(path)

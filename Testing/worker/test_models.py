@@ -48,6 +48,11 @@ def test_a_model_is_added_used_and_removed(tmp_path: Path, home: Path):
         assert failure.value.kind == "refused"
         with pytest.raises(WorkerError, match="does not exist"):
             client.wait(client.add_model(tmp_path / "nothing"))
+        # Checkpoints that a user added have this name in their folders.
+        checkpoint = tmp_path / "checkpoint.pth"
+        checkpoint.write_bytes(b"weights")
+        with pytest.raises(WorkerError, match="if it is a SAM checkpoint, name it"):
+            client.wait(client.add_model(checkpoint))
     finally:
         client.close()
 
