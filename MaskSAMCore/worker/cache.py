@@ -15,6 +15,9 @@ from MaskSAMCore.worker.protocol import MAX_SESSIONS
 if TYPE_CHECKING:
     from MaskSAMCore.inference import Segmenter, Session
 
+# Name or path of a model, times of the last changes of its files, and device.
+_SegmenterKey = tuple[str, tuple[int, ...], str]
+
 
 @dataclass(frozen=True)
 class _OpenSession:
@@ -57,7 +60,7 @@ class ModelCache:
     def __init__(self, limit: int, load: LoadSegmenter = load_segmenter) -> None:
         self.limit = limit
         self._load = load
-        self._segmenters: OrderedDict[tuple[str, int, str], tuple[Segmenter, str]] = OrderedDict()
+        self._segmenters: OrderedDict[_SegmenterKey, tuple[Segmenter, str]] = OrderedDict()
         self._sessions: OrderedDict[str, _OpenSession] = OrderedDict()
 
     def segmenter(self, model: str, device: str) -> Segmenter:
@@ -66,7 +69,7 @@ class ModelCache:
         Raises:
             MaskSAMError: there is no such model, it is damaged, or the device is unusable.
         """
-        key = model, _time_changed(model), device
+        key = model, _times_changed(model), device
         if key in self._segmenters:
             self._segmenters.move_to_end(key)
             return self._segmenters[key][0]
@@ -145,25 +148,27 @@ class ModelCache:
         sessions = sum(kept.session.memory_bytes for kept in self._sessions.values())
         return sessions + sum(one.memory_bytes for one, _ in self._segmenters.values())
 
-    def _drop(self, key: tuple[str, int, str]) -> None:
+    def _drop(self, key: _SegmenterKey) -> None:
         segmenter, _ = self._segmenters.pop(key)
         for name, kept in list(self._sessions.items()):
             if kept.segmenter is segmenter:
                 self.close_session(name)
 
 
-def _time_changed(model: str) -> int:
-    """Return the time of the last change of a model's files, in nanoseconds."""
+def _times_changed(model: str) -> tuple[int, ...]:
+    """Return the times of the last changes of a model's files, in nanoseconds."""
     from MaskSAMCore.models.catalog import DESCRIPTION, find, is_path
+    from MaskSAMCore.models.expected_dice import QUALITY
 
     path = Path(model)
     if not is_path(model):
         folder = find(model).folder
         if folder is None:
-            return 0
+            return ()
         path = folder
-    description = path / DESCRIPTION
-    return (description if description.is_file() else path).stat().st_mtime_ns
+    # The estimator of the Dice may be fitted, or fitted again, after the model was loaded.
+    described = [file for file in (path / DESCRIPTION, path / QUALITY) if file.is_file()]
+    return tuple(file.stat().st_mtime_ns for file in described or [path])
 
 
 def _empty_gpu_cache() -> None:

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from MaskSAMCore.io.files import sha256
+from MaskSAMCore.models import load_bundle
 from MaskSAMCore.models.catalog import Entry
+from MaskSAMCore.models.expected_dice import write_estimator
 from MaskSAMCore.worker.protocol import AddModelResult
+from Testing.helpers.estimators import known_estimator
 from Testing.helpers.generated import generated_case
 from Testing.helpers.paths import KNOWN_WORKER, ROOT
 from Testing.helpers.small_bundle import small_bundle
@@ -65,6 +68,19 @@ def test_a_model_that_was_replaced_on_disk_is_loaded_again(client: WorkerClient,
     small_bundle(folder, class_names=("Other", UNICODE_NAMES[1]))
     again = {one.name for one in client.wait(client.segment(ask)).instances}
     assert UNICODE_NAMES[0] in names and "Other" in again
+
+
+def test_an_estimator_that_was_fitted_after_a_run_is_used_by_the_next(
+    client: WorkerClient, tmp_path: Path
+):
+    folder = small_bundle(tmp_path / "one")
+    ask = request(generated_case(1)[0], folder)
+    before = client.wait(client.segment(ask)).instances
+    sha256 = load_bundle(folder).weights_sha256
+    write_estimator(folder, known_estimator([0.6, 0.7], weights_sha256=sha256))
+    after = client.wait(client.segment(ask)).instances
+    assert {one.expected_dice for one in before} == {None}
+    assert [one.expected_dice for one in after] == pytest.approx([0.6, 0.7])
 
 
 class FileServer(http.server.BaseHTTPRequestHandler):
