@@ -239,22 +239,24 @@ class EnsembleSession(Session):
         cancelled: CancelledCallback | None,
     ) -> list[GridScores]:
         """Return the scores of all networks, which are computed at the first run."""
-        members = self._ensemble.members
+        members, found = self._ensemble.members, []
         for index, member in enumerate(members):
-            if self._cache.get(index, _CPU) is not None:
-                continue
-            until = 0.9 * (index + 1) / len(members)
-            report.stage(f"Model {index + 1} of {len(members)}", until)
-            with member.open(self._volumes, roi=self._roi, tta=self._tta, cache_bytes=0) as session:
-                own = _part(progress, index, len(members))
-                self._cache.put(index, session.scores(own, cancelled))
-        kept = (self._cache.get(index, _CPU) for index in range(len(members)))
-        found = [scores for scores in kept if scores is not None]
-        if len(found) < len(members):
-            raise MaskSAMError(
-                "the folder for temporary files is too full for the scores of"
-                f" {len(members)} models: free disk space, or give fewer models"
-            )
+            scores = self._cache.get(index, _CPU)
+            if scores is None:
+                until = 0.9 * (index + 1) / len(members)
+                report.stage(f"Model {index + 1} of {len(members)}", until)
+                with member.open(
+                    self._volumes, roi=self._roi, tta=self._tta, cache_bytes=0
+                ) as session:
+                    own = _part(progress, index, len(members))
+                    self._cache.put(index, session.scores(own, cancelled))
+                scores = self._cache.get(index, _CPU)
+            if scores is None:
+                raise MaskSAMError(
+                    "the folder for temporary files is too full for the scores of"
+                    f" {len(members)} models: free disk space, or give fewer models"
+                )
+            found.append(scores)
         return found
 
     def _decide(

@@ -161,9 +161,13 @@ def test_progress_grows_and_a_cancelled_run_stops():
         ensemble.segment(volume_of(two_blobs()), cancelled=lambda: True)
 
 
-def test_a_full_disk_for_scores_is_reported(monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_for_scores_is_reported_before_the_other_models_run(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr("MaskSAMCore.inference.embedding_cache.FREE_DISK", 1 << 62)
-    ensemble = EnsembleSegmenter([threshold_segmenter(), threshold_segmenter()])
+    second = ThresholdModel()
+    ensemble = EnsembleSegmenter([threshold_segmenter(), threshold_segmenter(second)])
     session = ensemble.open(volume_of(two_blobs()), cache_bytes=1)
     with session, pytest.raises(MaskSAMError, match="too full for the scores of 2 models"):
         session.segment()
+    assert second.encoded == 0
