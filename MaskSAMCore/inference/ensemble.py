@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.inference.channels import as_channels
 from MaskSAMCore.inference.decision import SHARPENING_ARRAYS, SLAB_VOXELS, update_argmax
 from MaskSAMCore.inference.device import DeviceChoice
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
@@ -164,7 +165,7 @@ class EnsembleSegmenter:
         cache_bytes: int = CACHE_BYTES,
     ) -> EnsembleSession:
         """Open a volume, see :meth:`Segmenter.open`."""
-        volumes = (volume,) if isinstance(volume, Volume) else tuple(volume)
+        volumes = as_channels(volume)
         return EnsembleSession(self, volumes, roi, tta, cache_bytes)
 
 

@@ -10,6 +10,7 @@ from MaskSAMCore.data import Plan
 from MaskSAMCore.data.planning import WINDOW_OVERLAP
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.inference.channels import as_channels
 from MaskSAMCore.inference.device import DeviceChoice, choose_device
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES
 from MaskSAMCore.inference.mask_session import MaskSession
@@ -220,7 +221,7 @@ class MaskSegmenter:
         """Open a volume to segment it several times, see :meth:`Segmenter.open`."""
         if tta not in ("none", "mirror"):
             raise MaskSAMError(f"unknown test-time augmentation '{tta}': choose none or mirror")
-        volumes = (volume,) if isinstance(volume, Volume) else tuple(volume)
+        volumes = as_channels(volume)
         self._check_channels(volumes)
         return MaskSession(
             self._runner, self.settings, volumes, roi=roi, tta=tta, cache_bytes=cache_bytes

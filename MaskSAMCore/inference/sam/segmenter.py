@@ -8,6 +8,7 @@ from pathlib import Path
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.inference.channels import as_channels
 from MaskSAMCore.inference.device import DeviceChoice, choose_device
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES
 from MaskSAMCore.inference.memory import array_bytes
@@ -144,7 +145,7 @@ class SamSegmenter:
         """
         if tta != "none":
             raise MaskSAMError("mirrored passes are for models without boxes: choose none")
-        volumes = (volume,) if isinstance(volume, Volume) else tuple(volume)
+        volumes = as_channels(volume)
         if len(volumes) != 1:
             raise MaskSAMError(f"this model takes one image, but {len(volumes)} are given")
         return SamSession(self._runner, volumes[0], roi, cache_bytes)
