@@ -94,15 +94,19 @@ def evaluate(
             evaluation.write_summary(summary, output, overwrite)
     if missing:
         typer.echo(f"{count} no prediction ({some}): left out of the means", err=True)
-    unnamed = evaluation.without_names(pairs, references)
-    if unnamed:
-        typer.echo(
-            f"Note: {len(unnamed)} prediction(s) have no class names"
-            f" ({first_names([path.name for path in unnamed])}) and are compared by value with"
-            " segments, which 3D Slicer numbers anew: write predictions as .seg.nrrd, or put the"
-            " model's values into a dataset.json beside the folder of references",
-            err=True,
-        )
+    for kind, compared, advice in (
+        ("prediction", pairs, "write predictions as .seg.nrrd, or put the model's values"),
+        ("reference", [(known, found) for found, known in pairs], "put the values of the names"),
+    ):
+        unnamed = evaluation.without_names(compared, references)
+        if unnamed:
+            typer.echo(
+                f"Note: {len(unnamed)} {kind}(s) have no class names"
+                f" ({first_names([path.name for path in unnamed])}) and are compared by value with"
+                f" segments, which 3D Slicer numbers anew: {advice} into a dataset.json beside the"
+                " folder of references",
+                err=True,
+            )
     shown = ["Dice", "IoU", *(evaluation.SURFACE_METRICS if surfaces else ())]
     names = summary.get("labels", {})
     rows = [] if published is None else _published(published)

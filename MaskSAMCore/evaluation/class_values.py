@@ -16,7 +16,8 @@ class ClassValues:
     """One value for each class name over all files of a comparison.
 
     3D Slicer numbers the segments of each file anew, so that a class may have another value in
-    each. Labelmaps without names keep their values.
+    each. Labelmaps without names keep their values. Where only predictions have names, each name
+    must have one value in all of them, because nothing tells its value in the references.
 
     Args:
         names: names that are known, by value, such as those of ``dataset.json``.
@@ -27,6 +28,7 @@ class ClassValues:
 
     def __init__(self, names: Mapping[int, str]) -> None:
         self.names = dict(names)
+        self._named_references = bool(names)
 
     def unify(
         self, labelmap: NDArray[np.integer], path: Path, prediction: bool = False
@@ -36,11 +38,13 @@ class ClassValues:
         Args:
             labelmap: labelmap as it was read, [K, J, I].
             path: its file.
-            prediction: whether one of its segments must have a known name, if any is known.
+            prediction: whether the file is a prediction, one of whose segments must have a name of
+                the references, if these have names.
 
         Raises:
-            MaskSAMError: two segments of the file have one name, in whatever case, or none has a
-                known name.
+            MaskSAMError: two segments of the file have one name, in whatever case, none has a known
+                name, or one has another value than in other predictions and the references have no
+                names.
         """
         if not has_segments(path):
             return labelmap
@@ -54,7 +58,8 @@ class ClassValues:
                     " case: rename one"
                 )
         known = {name.casefold() for name in self.names.values()}
-        if prediction and known and not known & folded.keys():
+        self._named_references |= not prediction
+        if prediction and self._named_references and not known & folded.keys():
             raise MaskSAMError(
                 f"no segment of {path} ({first_names([*own])}) has the name of a class of the"
                 f" references ({first_names([*self.names.values()])}): rename them"
@@ -63,6 +68,13 @@ class ClassValues:
         changed = {value: other for value, other in new.items() if value != other}
         if not changed:
             return labelmap
+        if not self._named_references:
+            name, value = next((name, own[name]) for name in own if own[name] in changed)
+            raise MaskSAMError(
+                f"the segment '{name}' of {path} has the value {value}, by which other predictions"
+                " have another segment or none, and the references have no class names: put names"
+                " and values into a dataset.json beside the folder of references"
+            )
         size = np.result_type(labelmap.dtype, np.min_scalar_type(max(changed.values())))
         unified = labelmap.astype(size)
         for value, other in changed.items():

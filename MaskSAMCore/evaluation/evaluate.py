@@ -192,12 +192,13 @@ def find_pairs(
 
 
 def without_names(pairs: Iterable[tuple[Path, Path]], references: Path) -> list[Path]:
-    """Return the predictions that are compared by value with references whose classes have names.
+    """Return the files that are compared by value with files whose classes have names.
 
     None are returned where a ``dataset.json`` tells the values of the names.
 
     Args:
-        pairs: each prediction with its reference.
+        pairs: each file with the one that it is compared with: predictions with their references,
+            or the other way round.
         references: the reference file, or the folder of all.
 
     Raises:

@@ -214,6 +214,23 @@ def test_predictions_without_names_are_noted_where_the_references_have_names(
     assert not noted()
 
 
+def test_references_without_names_are_noted_where_the_predictions_have_names(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    label = generated_case(0)[1]
+    labels = [Label(value, name, (1.0, 0.0, 0.0)) for value, name in ((1, "b"), (2, "a"))]
+    for path in (tmp_path / "found" / "a.seg.nrrd", tmp_path / "known" / "a.nii.gz"):
+        path.parent.mkdir()
+        write_labelmap(label, Volume(label, np.eye(4)), path, labels)
+    arguments = ["evaluate", str(tmp_path / "found"), str(tmp_path / "known")]
+    assert main(arguments) == 0
+    assert "1 reference(s) have no class names (a.nii.gz)" in capfd.readouterr().err
+    values = {"labels": {"background": 0, "b": 1, "a": 2}}
+    (tmp_path / "dataset.json").write_text(json.dumps(values), encoding="utf-8")
+    assert main(arguments) == 0
+    assert "no class names" not in capfd.readouterr().err
+
+
 def test_the_rule_for_empty_references_is_chosen(tmp_path: Path):
     for part, value in (("predictions", 0), ("references", 0), ("references", 1)):
         array = np.full((2, 3, 4), value, np.uint8)

@@ -282,6 +282,31 @@ def test_segments_without_names_of_references_keep_their_values(tmp_path: Path):
     assert summary["labels"] == {"2": "left", "1": "right"}
 
 
+@pytest.mark.parametrize(
+    "later",
+    [{"tumour": 2, "oedema": 1}, {"oedema": 1}, {"Tumour": 3}],
+    ids=["swapped", "new", "moved"],
+)
+def test_names_of_predictions_alone_need_one_value_each(later: dict[str, int], tmp_path: Path):
+    predictions, references = tmp_path / "predictions", tmp_path / "references"
+    label = (generated_case(0)[1] > 0).astype(np.uint8)
+    for name, names in (("a", {"tumour": 1}), ("b", later)):
+        write_segments(predictions / f"{name}.seg.nrrd", label, names)
+        write_segments(references / f"{name}.nii.gz", label, {"tumour": 2})
+    with pytest.raises(MaskSAMError, match=r"b\.seg\.nrrd has the value .*dataset\.json"):
+        evaluate(predictions, references, surfaces=False)
+
+
+def test_predictions_of_different_classes_are_compared_by_value(tmp_path: Path):
+    label = (generated_case(0)[1] > 0).astype(np.uint8)
+    for name, names in (("a", {"liver": 1}), ("b", {"spleen": 2})):
+        write_segments(tmp_path / "predictions" / f"{name}.seg.nrrd", label, names)
+        write_segments(tmp_path / "references" / f"{name}.nii.gz", label, names)
+    summary = evaluate(tmp_path / "predictions", tmp_path / "references", surfaces=False)
+    assert summary["labels"] == {"1": "liver", "2": "spleen"}
+    assert summary["foreground_mean"]["Dice"] == 1
+
+
 def test_memory_does_not_grow_with_the_number_of_cases(tmp_path: Path):
     label = np.zeros((64, 64, 64), np.uint16)
     label[20:40, 20:40, 20:40] = 1
