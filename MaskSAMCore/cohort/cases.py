@@ -10,6 +10,7 @@ from pathlib import Path
 
 from MaskSAMCore.cohort.bids import bids_cases, is_bids
 from MaskSAMCore.cohort.case import Case, ImageSource, LeftOut
+from MaskSAMCore.cohort.table import TABLE_NAME, is_table
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.dicom_files import has_dicom_names
 from MaskSAMCore.io.dicom_segmentation import DICOM_SUFFIX
@@ -290,7 +291,8 @@ def _list(path: Path, output: Path, listing: _Listing) -> None:
 def _walk(path: Path, output: Path, left_out: list[LeftOut]) -> list[tuple[Path, list[Path]]]:
     """Return the folders in a folder, itself first, with their files in the order of names.
 
-    What systems leave there, and the output if it lies inside, are not listed.
+    What systems leave there, and the output if it lies inside, are not listed. Folders with the
+    results of other runs are left out.
     """
 
     def unreadable(error: OSError) -> None:
@@ -298,7 +300,17 @@ def _walk(path: Path, output: Path, left_out: list[LeftOut]) -> list[tuple[Path,
         reason = f"{folder} cannot be read: {(error.strerror or str(error)).lower()}"
         left_out.append(LeftOut(_relative(folder, path), (folder,), reason))
 
-    return walked(path, unreadable, [output] if output.resolve() != path.resolve() else [])
+    found = walked(path, unreadable, [output] if output.resolve() != path.resolve() else [])
+    results = {folder for folder, files in found if folder != path and any(map(is_table, files))}
+    for folder in sorted(results):
+        reason = (
+            f"{folder} has the results of another run, as its {TABLE_NAME} says: to segment them,"
+            " give this folder"
+        )
+        left_out.append(LeftOut(_relative(folder, path), (folder,), reason, failed=False))
+    return [
+        (folder, files) for folder, files in found if results.isdisjoint((folder, *folder.parents))
+    ]
 
 
 def _list_series(

@@ -54,9 +54,14 @@ class Shard:
         return path.with_name(f"{path.stem}-{self.number}-of-{self.count}{path.suffix}")
 
     @staticmethod
+    def is_own_file(path: Path, whole: Path) -> bool:
+        """Return whether a file has the name of a shard's in place of ``whole``."""
+        stem, suffix = re.escape(whole.stem), re.escape(whole.suffix)
+        return re.fullmatch(rf"{stem}-\d+-of-\d+{suffix}", path.name) is not None
+
+    @staticmethod
     def files(path: Path) -> list[Path]:
         """Return the files of shards that exist in place of ``path``."""
-        pattern = re.compile(rf"{re.escape(path.stem)}-\d+-of-\d+{re.escape(path.suffix)}")
         if not path.parent.is_dir():
             return []
-        return sorted(one for one in path.parent.iterdir() if pattern.fullmatch(one.name))
+        return sorted(one for one in path.parent.iterdir() if Shard.is_own_file(one, path))

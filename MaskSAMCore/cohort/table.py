@@ -265,6 +265,12 @@ def read_rows(path: Path) -> dict[str, Row]:
     return found
 
 
+def is_table(path: Path) -> bool:
+    """Return whether a file has the name and the first columns of a table, or of one of a shard."""
+    named = path.name == TABLE_NAME or Shard.is_own_file(path, path.with_name(TABLE_NAME))
+    return named and _first_line(path).startswith(",".join(_FIRST) + ",")
+
+
 def has_status(row: Row | None, status: Status) -> TypeGuard[Row]:
     """Return whether there is a row, and its case has a status."""
     return row is not None and row["status"] == status

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from MaskSAMCore.cohort.cases import find_cases
+from MaskSAMCore.cohort.record import CaseRecord
+from MaskSAMCore.cohort.shard import Shard
+from MaskSAMCore.cohort.table import TABLE_NAME, CaseTable
 from MaskSAMCore.errors import MaskSAMError
 from Testing.helpers.generated import write_image
 
@@ -125,6 +128,24 @@ def test_results_inside_the_folder_of_cases_are_no_cases(tmp_path: Path):
     images = in_folder(tmp_path, "a", "out/a", "out/deep/b")
     cases = find_cases([images], images / "out", 1, "nii.gz").cases
     assert [case.name for case in cases] == ["a"]
+
+
+@pytest.mark.parametrize("shard", [None, Shard(2, 10)])
+def test_results_of_another_run_inside_the_folder_of_cases_are_skipped_and_named(
+    shard: Shard | None, tmp_path: Path
+):
+    images = in_folder(tmp_path, "a", "brain/a", "brain/deep/b", "site/b")
+    with CaseTable(images / "brain" / TABLE_NAME, ["x"], shard) as table:
+        table.add(CaseRecord("a", "done"))
+    # Tables of other programs say nothing of a folder.
+    (images / "site" / TABLE_NAME).write_text("case,age\nb,61\n", encoding="utf-8")
+    found = find_cases([images], tmp_path / "out", 1, "nii.gz")
+    assert [case.name for case in found.cases] == ["a", "site/b"]
+    assert [(one.name, one.failed) for one in found.left_out] == [("brain", False)]
+    assert f"{images / 'brain'} has the results of another run" in found.left_out[0].reason
+    # A folder that is named is meant.
+    cases = find_cases([images / "brain"], tmp_path / "out", 1, "nii.gz").cases
+    assert [case.name for case in cases] == ["a", "deep/b"]
 
 
 def test_a_folder_that_links_to_itself_is_read_once(tmp_path: Path):
