@@ -2,8 +2,8 @@
 
 Rows are appended and reach the disk one by one, so that a run that is killed loses none. A row cut
 by the end of a run is left out when the table is read again. Rows of another run that writes to the
-same table at the same time stay, and a case that it has finished stays done. A table that another
-program keeps open does not end a run.
+same table at the same time stay, and a case that it has finished stays done. Columns that users add
+stay in rows that stay. A table that another program keeps open does not end a run.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class CaseTable:
         # Another model may have written rows with other classes.
         self._other_classes: list[str] = []
         self._other_intracranial: list[str] = []
+        self._added: list[str] = []
         self._take_over()
         self._earlier = dict(self.rows)
         files = [] if path is None else [path, *Shard.files(path)]
@@ -151,7 +152,8 @@ class CaseTable:
         if shared := [*self._intracranial, *self._other_intracranial]:
             classes.append(INTRACRANIAL + _VOLUME)
             classes += [name + _SHARE for name in shared]
-        return [*_FIRST, *classes, *(_WORST if self._rated else ()), *_LAST]
+        rated = _WORST if self._rated else ()
+        return [*_FIRST, *classes, *rated, *_LAST, *self._added]
 
     def _row(self, record: CaseRecord) -> Row:
         found = {visible(one.name): one for one in record.volumes}
@@ -233,12 +235,14 @@ class CaseTable:
         self.rows = dict(sorted(self.rows.items()))
         if self.path is None:
             return
-        known = {column for row in self.rows.values() for column in row}
-        self._rated = self._rated or bool(known & {*_WORST})
+        known = dict.fromkeys(column for row in self.rows.values() for column in row)
+        self._rated = self._rated or not known.keys().isdisjoint(_WORST)
         shared = sorted(c[: -len(_SHARE)] for c in known if c.endswith(_SHARE))
         self._other_intracranial = [name for name in shared if name not in self._intracranial]
-        more = sorted(known - {*self._columns})
+        more = sorted(known.keys() - {*self._columns})
         self._other_classes += [c[: -len(_VOLUME)] for c in more if c.endswith(_VOLUME)]
+        # Spreadsheets write empty columns without a name.
+        self._added += [column for column in known if column and column not in self._columns]
         text = _lines(self.rows.values(), self._columns, heading=True)
         # Without a byte order mark, Excel reads text beyond ASCII in another encoding.
         write_text(self.path, text if text.isascii() else _BYTE_ORDER_MARK + text)
@@ -297,9 +301,10 @@ def _read(path: Path) -> list[Row]:
         content = b"other"
     reader = csv.DictReader(io.StringIO(complete, newline=""), restval="")
     fields = list(reader.fieldnames or ())
-    if content and (fields[: len(_FIRST)] != [*_FIRST] or fields[-len(_LAST) :] != [*_LAST]):
+    if content and (fields[: len(_FIRST)] != [*_FIRST] or not {*_LAST} <= {*fields}):
         raise MaskSAMError(
-            f"{path} is no table of cases that masksam wrote: move it, or choose another folder"
+            f"{path} is no table of cases as masksam writes it, with commas and in UTF-8: move it,"
+            " or choose another folder"
         )
     return [{key: value for key, value in row.items() if key is not None} for row in reader]
 

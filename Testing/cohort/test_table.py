@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -199,6 +200,29 @@ def test_a_class_that_only_another_model_has_is_not_said_to_be_absent(tmp_path: 
     assert set(volumes_of_row(row)) == {"Nose", "Mouth", INTRACRANIAL}
 
 
+@pytest.mark.parametrize("place", [5, 9, None], ids=["between", "before_last", "end"])
+def test_a_column_that_the_user_has_added_stays(place: int | None, tmp_path: Path):
+    path = tmp_path / "cases.csv"
+    with CaseTable(path, CLASSES) as table:
+        for case in "ab":
+            table.add(record(case, volumes=(LEFT,)))
+    lines = list(csv.reader(path.read_text().splitlines()))
+    for line, cell in zip(lines, ("check", "motion, left out", ""), strict=True):
+        line.insert(len(line) if place is None else place, cell)
+        # Spreadsheets may write empty columns, too.
+        line.append("")
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(lines)
+    with CaseTable(path, CLASSES, cases="abc") as table:
+        assert [one.ml for one in table.volumes()["a"]] == [6.25]
+        table.add(record("c", volumes=(LEFT,)))
+        assert rows_of(path)["c"]["output"] == ""
+    rows = rows_of(path)
+    assert [rows[case]["check"] for case in "abc"] == ["motion, left out", "", ""]
+    assert [rows[case]["left eye (ml)"] for case in "abc"] == ["6.250000"] * 3
+    assert "" not in rows["a"]
+
+
 def test_tables_of_shards_become_one(tmp_path: Path):
     path = tmp_path / "cases.csv"
     for number, name in enumerate("ab", 1):
@@ -254,7 +278,10 @@ def test_a_cell_that_is_no_number_is_named(column: str, tmp_path: Path):
         CaseTable(path, CLASSES, cases=["a"]).volumes()
 
 
-@pytest.mark.parametrize("content", [b"precious", b"case,status\n1,2\n", b"\xff\xfe\x00\n"])
+@pytest.mark.parametrize(
+    "content",
+    [b"precious", b"case,status\n1,2\n", b"case;status;reason\n1;2;3\n", b"\xff\xfe\x00\n"],
+)
 def test_a_file_that_is_no_table_of_cases_is_kept(content: bytes, tmp_path: Path):
     path = tmp_path / "cases.csv"
     path.write_bytes(content)
