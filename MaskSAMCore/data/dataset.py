@@ -25,10 +25,11 @@ from MaskSAMCore.data.label_scheme import (
 )
 from MaskSAMCore.data.patients import patients_by_name, read_patients
 from MaskSAMCore.data.voxel_size import check_voxel_size
-from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError, first_names
 from MaskSAMCore.geometry import SAME_GRID_MM, Volume
 from MaskSAMCore.intensities import check_intensities
 from MaskSAMCore.io import read_json, read_volume
+from MaskSAMCore.io.files import is_image_name
 from MaskSAMCore.io.labelmaps import read_labelmap
 from MaskSAMCore.io.listing import listed
 
@@ -186,7 +187,11 @@ def examine_dataset(
         classes=classes,
         values=tuple(labels[name] for name in classes),
         cases=cases,
-        notes=(*_notes(description, len(labelled)), *patient_notes),
+        notes=(
+            *_notes(description, len(labelled)),
+            *_notes_on_endings(folder / "labelsTr", suffix),
+            *patient_notes,
+        ),
         patients=patients,
     )
     return dataset, problems
@@ -255,6 +260,7 @@ def _examine_labelmaps(
     described = read_json(path) if path.is_file() else {}
     patients, patient_problems, patient_notes = _patients(described, names)
     problems += [f"{path}: {problem}" for problem in patient_problems]
+    notes = (*_notes_on_endings(folder / "labelsTr", suffix), *patient_notes)
     dataset = Dataset(
         folder=folder,
         name=str(description.get("name") or folder.resolve().name),
@@ -262,7 +268,7 @@ def _examine_labelmaps(
         classes=(),
         values=(),
         cases=tuple(Case(name, (), folder / "labelsTr" / f"{name}{suffix}") for name in names),
-        notes=patient_notes,
+        notes=notes,
         patients=patients,
     )
     if scheme is None:
@@ -275,7 +281,7 @@ def _examine_labelmaps(
         dataset,
         classes=scheme.classes,
         values=scheme.class_values,
-        notes=(note, *patient_notes),
+        notes=(note, *notes),
         scheme=scheme,
     )
     return dataset, problems
@@ -311,6 +317,18 @@ def _notes(description: dict[str, Any], found: int) -> tuple[str, ...]:
     if not isinstance(announced, int) or announced == found:
         return ()
     return (f"note: dataset.json says numTraining {announced}, labelsTr has {found} cases",)
+
+
+def _notes_on_endings(folder: Path, suffix: str) -> tuple[str, ...]:
+    """Return a note on labelmaps that are no cases, because their names end in another way."""
+    names = (path.name for path in listed(folder) if is_image_name(path))
+    others = [name for name in names if not name.endswith(suffix)]
+    if not others:
+        return ()
+    return (
+        f"note: {len(others)} file(s) of {folder.name} are left out, because their names do not end"
+        f" in {suffix}: {first_names(others)}",
+    )
 
 
 def _patients(

@@ -139,6 +139,24 @@ def test_hidden_files_of_a_macos_archive_are_ignored(tmp_path: Path):
     assert names_of(open_dataset(folder)) == ["case_00", "case_01"]
 
 
+@pytest.mark.parametrize("has_images", [True, False])
+def test_labelmaps_with_other_endings_are_noted(has_images: bool, tmp_path: Path):
+    if has_images:
+        folder = write_dataset(tmp_path, cases=2)
+        (folder / "imagesTr" / "case_01_0000.nii.gz").unlink()
+    else:
+        folder = write_labelmaps(tmp_path, 2, DESCRIPTION)
+    assert not any("left out" in note for note in open_dataset(folder).notes)
+    first, second = sorted((folder / "labelsTr").iterdir())
+    other = second.name.replace(".nii.gz", ".NII.GZ")
+    second.rename(second.with_name(other))
+    (folder / "labelsTr" / "read me.txt").write_text("no labelmap")
+    dataset = open_dataset(folder)
+    assert [case.labelmap for case in dataset.cases] == [first]
+    (note,) = (note for note in dataset.notes if "left out" in note)
+    assert note.startswith("note: 1 file(s) of labelsTr") and note.endswith(f".nii.gz: {other}")
+
+
 def test_an_unknown_case_is_named_in_the_error(tmp_path: Path):
     dataset = open_dataset(write_dataset(tmp_path, cases=2))
     with pytest.raises(MaskSAMError, match="no case nobody"):
