@@ -66,10 +66,13 @@ def tested_cases(file: Path) -> list[str]:
     """Return the names of the cases under "test" in a split file or, without any, under "val".
 
     Raises:
-        MaskSAMError: the file is not a split.
+        MaskSAMError: the file is not a split, or has neither.
     """
     split = _read_split(file)
-    return split["test"] or split["val"]
+    names = split["test"] or split["val"]
+    if not names:
+        raise MaskSAMError(f"{file} has no case under 'test' or 'val': there is nothing to compare")
+    return names
 
 
 def find_split(

@@ -259,3 +259,5 @@ def test_only_the_cases_of_a_split_are_compared(tmp_path: Path, capfd: pytest.Ca
     assert "has no labelmap of z" in error_of(capfd, [*arguments, "--split", str(split)])
     one = [str(tmp_path / part / "a.nii.gz") for part in ("predictions", "references")]
     assert "give two folders" in error_of(capfd, ["evaluate", *one, "--split", str(split)])
+    split.write_text(json.dumps({"train": ["a"], "val": []}), encoding="utf-8")
+    assert "no case under 'test' or 'val'" in error_of(capfd, [*arguments, "--split", str(split)])
