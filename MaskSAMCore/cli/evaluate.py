@@ -107,6 +107,14 @@ def evaluate(
                 " folder of references",
                 err=True,
             )
+    others = summary.get("predicted_only", {})
+    if others:
+        typer.echo(
+            f"Note: no reference has {len(others)} of the predicted labels"
+            f" ({first_names([*others.values()])}), which are left out: to count them, give"
+            f" --labels {','.join([*summary['mean'], *others])}",
+            err=True,
+        )
     shown = ["Dice", "IoU", *(evaluation.SURFACE_METRICS if surfaces else ())]
     names = summary.get("labels", {})
     rows = [] if published is None else _published(published)

@@ -51,7 +51,8 @@ def evaluate(
 
     Returns:
         Content of nnU-Net's ``summary.json``, with the surface metrics added, and with the names of
-        the values as "labels" where they are known.
+        the values as "labels" where they are known. Values that are left out, because only
+        predictions have them, are under "predicted_only" with their names.
 
     Raises:
         MaskSAMError: a file is missing or is not a labelmap, two files have the name of one case, a
@@ -95,7 +96,12 @@ def evaluate(
         }
     summary = summarize(per_case, [str(value) for value in order])
     names = {str(value): classes.names[value] for value in order if value in classes.names}
-    return {**summary, "labels": names} if names else summary
+    if names:
+        summary["labels"] = names
+    others = sorted(predicted - {*order})
+    if others:
+        summary["predicted_only"] = {str(v): classes.names.get(v, str(v)) for v in others}
+    return summary
 
 
 def _compare(

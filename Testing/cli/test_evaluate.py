@@ -231,6 +231,25 @@ def test_references_without_names_are_noted_where_the_predictions_have_names(
     assert "no class names" not in capfd.readouterr().err
 
 
+def test_labels_that_only_predictions_have_are_noted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    label = generated_case(0)[1]
+    write_image(label, tmp_path / "known" / "a.nii.gz")
+    label[0, 0, :2] = (5, 12)
+    write_image(label, tmp_path / "found" / "a.nii.gz")
+    arguments = ["evaluate", str(tmp_path / "found"), str(tmp_path / "known")]
+    assert main(arguments) == 0
+    printed = capfd.readouterr()
+    assert "no reference has 2 of the predicted labels (5, 12)" in printed.err
+    assert "give --labels 1,2,5,12" in printed.err
+    summary = tmp_path / "summary.json"
+    assert main([*arguments, "--labels", "1,2,5,12", "-o", str(summary)]) == 0
+    printed = capfd.readouterr()
+    assert "no reference" not in printed.err
+    assert "predicted_only" not in json.loads(summary.read_text(encoding="utf-8"))
+
+
 def test_the_rule_for_empty_references_is_chosen(tmp_path: Path):
     for part, value in (("predictions", 0), ("references", 0), ("references", 1)):
         array = np.full((2, 3, 4), value, np.uint8)
