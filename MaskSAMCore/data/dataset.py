@@ -349,7 +349,8 @@ def _case_names(folder: Path, suffix: str) -> set[str]:
     """Return the names of the cases in a folder; there are none without the folder."""
     if not folder.is_dir():
         return set()
-    found = (path.name for path in listed(folder) if path.is_file())
+    # A link to a file that was not downloaded is a problem to report, not a case to leave out.
+    found = (path.name for path in listed(folder) if not path.is_dir())
     return {name[: -len(suffix)] for name in found if name.endswith(suffix)}
 
 
@@ -398,7 +399,8 @@ def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[
     volumes: list[Volume] = []
     for path in files:
         if not path.is_file():
-            problems.append(f"{path.parent.name}/{path.name} is missing")
+            state = "links to a file that is missing" if path.is_symlink() else "is missing"
+            problems.append(f"{path.parent.name}/{path.name} {state}")
             continue
         try:
             is_labelmap = path == case.labelmap

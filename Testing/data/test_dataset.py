@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,27 @@ def test_labelmaps_with_other_endings_are_noted(has_images: bool, tmp_path: Path
     assert [case.labelmap for case in dataset.cases] == [first]
     (note,) = (note for note in dataset.notes if "left out" in note)
     assert note.startswith("note: 1 file(s) of labelsTr") and note.endswith(f".nii.gz: {other}")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("has_images", [True, False])
+def test_files_that_were_not_downloaded_are_reported(has_images: bool, tmp_path: Path):
+    """DataLad and git-annex leave links without a target."""
+    if has_images:
+        folder = write_dataset(tmp_path, cases=2)
+    else:
+        folder = write_labelmaps(tmp_path, 2, DESCRIPTION)
+    linked = [sorted(part.iterdir())[1] for part in folder.iterdir() if part.is_dir()]
+    for path in linked:
+        path.unlink()
+        path.symlink_to(tmp_path / ".git" / "annex" / "objects" / path.name)
+    dataset = open_dataset(folder)
+    with pytest.raises(MaskSAMError) as report:
+        load_cases(dataset, names_of(dataset))
+    for path in linked:
+        assert f"{path.parent.name}/{path.name} links to a file that is missing" in str(
+            report.value
+        )
 
 
 def test_an_unknown_case_is_named_in_the_error(tmp_path: Path):
