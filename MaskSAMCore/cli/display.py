@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console
@@ -14,6 +15,15 @@ from rich.text import Text
 from MaskSAMCore.errors import one_line
 from MaskSAMCore.io.standard_error import visible_stderr
 from MaskSAMCore.volumetry import LOW_DICE, StructureVolume, estimated, has_shares
+
+
+class _Tables(Console):
+    """Console for tables that nobody needs to read, because the results are in files."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more once the reader of a pipe, such as `head`, has closed it."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
 
 
 class ProgressDisplay:
@@ -28,7 +38,7 @@ class ProgressDisplay:
 
     def __init__(self, cases: int, device: str) -> None:
         # Names of cases and classes may contain what rich would take for markup.
-        self.out = Console(markup=False)
+        self.out = _Tables(markup=False)
         self.errors = Console(stderr=True, markup=False)
         self.cases = cases
         self.done = 0
@@ -81,7 +91,10 @@ class ProgressDisplay:
             notes: remarks for the user.
         """
         table.title = name
+        unread = self.out.quiet
         self.out.print(table)
+        if self.out.quiet and not unread:
+            self.message("The reader of the tables has closed its end: the run goes on without.")
         self.message(*(f"Note: {note}" for note in notes))
         self._advance(name)
 
