@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# Apple GPUs and the CPU allocator of PyTorch raise a bare RuntimeError with one of these texts.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
 
 class MaskSAMError(ValueError):
     """An error that the user can correct; its message is one line that says how."""
@@ -25,7 +28,7 @@ def describe(error: BaseException) -> str:
     """Return a message for the user about an error of the work, without error numbers."""
     if isinstance(error, MaskSAMError):
         return str(error)
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return "the memory ran out: close other programs, or give a smaller volume"
     if isinstance(error, OSError):
         reason = (error.strerror or str(error) or type(error).__name__).lower()
@@ -33,6 +36,14 @@ def describe(error: BaseException) -> str:
         return f"{' and '.join(names)}: {reason}" if names else reason
     first_line = next(iter(str(error).splitlines()), "")
     return f"unexpected {type(error).__name__}: {first_line}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an exception means that the memory of a device or of the computer ran out."""
+    # The class of PyTorch is known by its name, since nothing here needs PyTorch itself.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def visible(text: str) -> str:

@@ -28,7 +28,7 @@ from MaskSAMCore.cli import (
     submission,
     train,
 )
-from MaskSAMCore.errors import Cancelled, MaskSAMError, describe, one_line
+from MaskSAMCore.errors import Cancelled, MaskSAMError, describe, is_out_of_memory, one_line
 
 # Objects that Python makes before it searches them for garbage, 700 by default.
 _ALLOCATIONS_PER_COLLECTION = 100_000
@@ -133,9 +133,11 @@ def _run(arguments: list[str]) -> int:
         status = finished.exit_code
     except (typer.Abort, Cancelled) as stopped:
         raise KeyboardInterrupt from stopped
-    except (MaskSAMError, MemoryError, OSError) as error:
+    except (MaskSAMError, OSError) as error:
         return _fail(describe(error), 2)
     except Exception as error:
+        if is_out_of_memory(error):
+            return _fail(describe(error), 2)
         # The class of usage errors belongs to click or to typer, depending on the version of typer.
         format_message = getattr(error, "format_message", None)
         if format_message is None:

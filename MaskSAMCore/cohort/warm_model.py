@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from MaskSAMCore.errors import is_out_of_memory
+
 if TYPE_CHECKING:
     from MaskSAMCore.inference import Segmenter
 
@@ -38,8 +40,6 @@ class WarmModel:
         if self._device.type == "cpu":
             return
         import torch
-
-        from MaskSAMCore.inference.device import is_out_of_memory
 
         moved = self.segmenter.device.device != self._device
         if not moved and (error is None or not is_out_of_memory(error)):

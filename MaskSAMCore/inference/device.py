@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from MaskSAMCore.errors import MaskSAMError, OutOfMemory
+from MaskSAMCore.errors import MaskSAMError, OutOfMemory, is_out_of_memory
 
 Result = TypeVar("Result")
 KINDS = ("auto", "cpu", "cuda", "mps")
@@ -238,12 +238,3 @@ class MemoryFallback:
 def _first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or without one its type."""
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an exception means that the memory of a device ran out."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    # Apple GPUs and the CPU allocator raise a bare RuntimeError.
-    messages = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in messages)

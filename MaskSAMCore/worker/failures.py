@@ -6,7 +6,7 @@ import errno
 import sys
 import traceback
 
-from MaskSAMCore.errors import Cancelled, CannotResume, MaskSAMError, OutOfMemory
+from MaskSAMCore.errors import Cancelled, CannotResume, MaskSAMError, OutOfMemory, is_out_of_memory
 from MaskSAMCore.worker.protocol import ErrorCode, ProtocolError, RequestError
 
 MEMORY_ADVICE = (
@@ -51,19 +51,11 @@ def as_request_error(error: BaseException) -> RequestError:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MaskSAMError):
         return False
-    if isinstance(error, MemoryError):
-        return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
     # Import errors contain these words too if a library could not be mapped into memory.
     if any(words in str(error).casefold() for words in _MEMORY_WORDS):
         return True
-    if "torch" not in sys.modules:
-        return False
-    try:
-        from MaskSAMCore.inference.device import is_out_of_memory
-    except ImportError:
-        return False
     return is_out_of_memory(error)
 
 

@@ -55,6 +55,20 @@ def test_a_common_mistake_gives_one_line_of_error_and_no_output(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_too_little_memory_for_pytorch_gives_one_line_of_error(
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    def fail(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. can't allocate memory")
+
+    monkeypatch.setattr("MaskSAMCore.cli.prediction.load_segmenter", fail)
+    error = error_of(capfd, ["predict", str(image), "-o", str(tmp_path / "a.nii.gz")])
+    assert "the memory ran out: close other programs" in error
+
+
 def test_a_usage_error_gives_one_line_of_error(image: Path, capfd: pytest.CaptureFixture[str]):
     error_of(capfd, ["predict", str(image)])
     error_of(capfd, ["fly"])

@@ -194,6 +194,7 @@ def test_a_case_is_read_and_another_is_written_while_one_is_segmented(
     [
         (MaskSAMError("too few slices"), "too few slices"),
         (MemoryError(), "the memory ran out"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "the memory ran out"),
         (RuntimeError("index 7\nof 5"), "unexpected RuntimeError: index 7"),
     ],
 )

@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from MaskSAMCore.errors import MaskSAMError, OutOfMemory
+from MaskSAMCore.errors import MaskSAMError, OutOfMemory, is_out_of_memory
 from MaskSAMCore.inference import device
 from MaskSAMCore.inference.device import (
     DeviceChoice,
     MemoryFallback,
     choose_device,
-    is_out_of_memory,
     mixed_precision,
     network_operations,
 )
