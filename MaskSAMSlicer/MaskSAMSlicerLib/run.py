@@ -38,7 +38,7 @@ from MaskSAMSlicerLib.mrml.segments import (
     replace_voxels,
     write_segments,
 )
-from MaskSAMSlicerLib.mrml.sequences import SequenceHistory, shown_frame
+from MaskSAMSlicerLib.mrml.sequences import SequenceHistory, check_frame, shown_frame
 from MaskSAMSlicerLib.mrml.undo import UndoHistory
 from MaskSAMSlicerLib.mrml.volumes import box_from_roi, volume_from_node
 from MaskSAMSlicerLib.worker.client import (
@@ -360,6 +360,7 @@ class Update(Run):
         node = self.request.output
         self._record = SegmentationRecord.require(node)
         self.request = replace(self.request, volumes=volumes_of(node))
+        check_frame(node, self.request.volumes[0])
         volumes = self._volumes()
         check_target(node, self.request.volumes[0], volumes[0])
         boxes = self._boxes(volumes[0])

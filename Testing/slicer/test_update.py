@@ -20,6 +20,7 @@ from Testing.slicer.helpers import (
     smallest_box,
     turn,
 )
+from Testing.slicer.sequences import add_sequence, frames, show_frame
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=list(GRIDS))
@@ -93,6 +94,22 @@ def test_an_update_uses_the_roi_of_the_run(known):
     edges = smallest_box(box, GRIDS["oblique"], "Anterior")
     roi = Box("", (2, 2, 1), (20, 15, 9))
     assert_segments(node, volume, engine(array, GRIDS["oblique"], edges, roi=roi).labelmap)
+
+
+def test_a_frame_is_segmented_again_only_while_it_is_shown(known):
+    arrays = frames()
+    browser, volume = add_sequence(arrays, GRIDS["oblique"])
+    show_frame(browser, 2)
+    node = known.segment(volume, model="threshold")
+    show_frame(browser, 0)
+    box = add_roi((4, 3, 2), (13, 11, 6), GRIDS["oblique"], "Posterior")
+    with pytest.raises(ValueError, match="made from frame 3 of 'cine': show that frame"):
+        known.update(node, boxNodes=[box])
+    assert_segments(node, volume, engine(arrays[2], GRIDS["oblique"]).labelmap)
+    show_frame(browser, 2)
+    known.update(node, boxNodes=[box])
+    edges = smallest_box(box, GRIDS["oblique"], "Posterior")
+    assert_segments(node, volume, engine(arrays[2], GRIDS["oblique"], edges).labelmap)
 
 
 def test_names_and_colors_of_the_user_stay(known):

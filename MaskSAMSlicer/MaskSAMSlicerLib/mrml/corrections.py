@@ -25,7 +25,7 @@ from MaskSAMSlicerLib.mrml.segments import (
     labelmap_of,
     segment_checksums,
 )
-from MaskSAMSlicerLib.mrml.sequences import FrameSequence, shown_frame
+from MaskSAMSlicerLib.mrml.sequences import check_frame
 from MaskSAMSlicerLib.mrml.volumes import is_image, volume_from_node
 from MaskSAMSlicerLib.worker.jobs import CorrectedCase
 
@@ -207,7 +207,7 @@ def corrected_case(nodes: CorrectedNodes, labels: Sequence[Label]) -> CorrectedC
             checked; the message says what to do.
     """
     node = nodes.segmentation
-    _check_frame(node, nodes.volumes[0])
+    check_frame(node, nodes.volumes[0])
     channels = [volume_from_node(volume) for volume in nodes.volumes]
     others = on_other_grids(channels)
     if others:
@@ -261,28 +261,6 @@ def corrected_case(nodes: CorrectedNodes, labels: Sequence[Label]) -> CorrectedC
     channels, labelmap = _inside_roi(node, nodes.volumes[0], channels, labelmap)
     names = [label.name for label in classes]
     return CorrectedCase(nodes.volumes[0].GetName(), channels, labelmap, classes, names)
-
-
-def _check_frame(node: vtkMRMLSegmentationNode, volume_node: vtkMRMLScalarVolumeNode) -> None:
-    """Check that a volume shows the frame that a segmentation was made from.
-
-    Raises:
-        ValueError: it shows another frame of its sequence.
-    """
-    record, frames = SegmentationRecord.load(node), FrameSequence.of(volume_node)
-    # The segmentation of all frames shows that of the volume's frame.
-    if record is None or frames is None or FrameSequence.of(node) is not None:
-        return
-    if not refers_to(node, volume_node) or record.frame in ("", shown_frame(volume_node)):
-        return
-    known = record.frame in frames.values
-    raise ValueError(
-        _("'{name}' was made from frame {frame} of '{volume}': show that frame.").format(
-            name=node.GetName(),
-            frame=frames.values.index(record.frame) + 1 if known else record.frame,
-            volume=volume_node.GetName(),
-        )
-    )
 
 
 def _labelmap(

@@ -11,6 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MaskSAMCore.geometry import Volume
+from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, refers_to
 from MaskSAMSlicerLib.mrml.volumes import volume_from_node
 
 if TYPE_CHECKING:
@@ -109,6 +110,28 @@ def shown_frame(node: vtkMRMLScalarVolumeNode) -> str:
     """Return the index value of the frame that a volume shows; empty for one without frames."""
     frames = FrameSequence.of(node)
     return "" if frames is None else shown_value(frames.browser)
+
+
+def check_frame(node: vtkMRMLSegmentationNode, volume_node: vtkMRMLScalarVolumeNode) -> None:
+    """Check that a volume shows the frame that a segmentation was made from.
+
+    Raises:
+        ValueError: it shows another frame of its sequence.
+    """
+    record, frames = SegmentationRecord.load(node), FrameSequence.of(volume_node)
+    # The segmentation of all frames shows that of the volume's frame.
+    if record is None or frames is None or FrameSequence.of(node) is not None:
+        return
+    if not refers_to(node, volume_node) or record.frame in ("", shown_frame(volume_node)):
+        return
+    known = record.frame in frames.values
+    raise ValueError(
+        _("'{name}' was made from frame {frame} of '{volume}': show that frame.").format(
+            name=node.GetName(),
+            frame=frames.values.index(record.frame) + 1 if known else record.frame,
+            volume=volume_node.GetName(),
+        )
+    )
 
 
 def has_segments(node: vtkMRMLSegmentationNode) -> bool:
