@@ -171,6 +171,7 @@ class Run:
         self.error: WorkerError | None = None
         self._callbacks = callbacks or RunCallbacks()
         self._record = SegmentationRecord("")
+        self._output_frame = ""
 
     @property
     def session(self) -> str:
@@ -188,8 +189,10 @@ class Run:
         Raises:
             ValueError: the request cannot work; the message says what to do. Nothing was started.
         """
+        prepared = self._prepare()
+        self._output_frame = shown_frame(self.request.output)
         self.job = client.segment(
-            self._prepare(),
+            prepared,
             on_progress=self._report,
             on_done=self._on_result,
             on_error=self._fail,
@@ -298,13 +301,32 @@ class Run:
         check_target(output, node, volume)
         return volume
 
+    def _check_output_frame(self) -> None:
+        """Check that an output with frames still shows the one that the run is for.
+
+        Raises:
+            ValueError: it shows another frame.
+        """
+        output = self.request.output
+        if shown_frame(output) != self._output_frame:
+            raise ValueError(
+                _(
+                    "'{name}' shows another frame than when the run began; nothing was changed:"
+                    " stay at the frame until the run ends."
+                ).format(name=output.GetName())
+            )
+
     def _write(self, result: SegmentedVolume, volume: Volume) -> Outcome:
         """Write the result into the scene.
 
         Args:
             result: the worker's result.
             volume: the segmented volume.
+
+        Raises:
+            ValueError: the output shows another frame now.
         """
+        self._check_output_frame()
         request, labelmap = self.request, result.labelmap
         volume_node, roi = request.volumes[0], request.roi
         found = found_classes(result)
@@ -370,6 +392,7 @@ class Update(Run):
         return self._worker_request(volumes, roi, boxes, resume=True)
 
     def _write(self, result: SegmentedVolume, volume: Volume) -> Outcome:
+        self._check_output_frame()
         node, labelmap = self.request.output, result.labelmap
         record = SegmentationRecord.require(node)  # an undo may have changed it meanwhile
         found = {item.label.name: item for item in found_classes(result)}

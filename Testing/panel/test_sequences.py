@@ -207,6 +207,28 @@ def test_the_frames_of_a_sequence_have_no_boxes(user, scene, sequence):
     assert boxes.isVisibleTo(boxes.parent())
 
 
+def test_the_result_of_one_frame_is_not_written_into_another(user, scene, sequence):
+    browser, volume = sequence
+    user.click(user.ui.segmentButton)
+    user.wait()
+    (node,) = segmentations(scene)
+    choose_frames(user, "shown")
+    user.choose_rule("replace")
+    show_frame(browser, 0)
+    user.click(user.ui.segmentButton)
+    show_frame(browser, 2)
+    user.wait()
+    assert "shows another frame than when the run began" in user.ui.warningLabel.text
+    assert not host.messages.texts("error")
+    for number in (0, 2):
+        show_frame(browser, number)
+        assert np.array_equal(segment_voxels(node, "Posterior", volume), frames()[number] == 2)
+    user.click(user.ui.segmentButton)
+    user.wait()
+    assert user.status.startswith("Done: 2 classes")
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), frames()[2] == 2)
+
+
 def test_a_second_run_on_all_frames_keeps_the_first(user, scene, sequence):
     browser, _volume = sequence
     for _run in range(2):

@@ -106,8 +106,8 @@ def shown_value(browser: vtkMRMLSequenceBrowserNode) -> str:
     return str(master.GetNthIndexValue(number))
 
 
-def shown_frame(node: vtkMRMLScalarVolumeNode) -> str:
-    """Return the index value of the frame that a volume shows; empty for one without frames."""
+def shown_frame(node: vtkMRMLNode | None) -> str:
+    """Return the index value of the frame that a node shows; empty for one without frames."""
     frames = FrameSequence.of(node)
     return "" if frames is None else shown_value(frames.browser)
 
