@@ -78,6 +78,7 @@ class SequenceRun(Run):
     ) -> SegmentRequest:
         # No frame is kept open in the worker: there may be many, and each is segmented once.
         self._record.session = ""
+        self._record.frame = self._frames.values[self._frame]  # whatever frame is shown
         return replace(super()._worker_request(volumes, roi, boxes, resume), session=None)
 
     def _checked_volume(self, result: SegmentedVolume) -> Volume:

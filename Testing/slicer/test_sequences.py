@@ -91,6 +91,22 @@ def test_each_frame_keeps_the_record_of_its_run(known, scene, tmp_path, shown):
     check(*map(slicer.util.getNode, names))
 
 
+def test_a_copy_of_what_a_frame_shows_belongs_to_that_frame(known, scene):
+    arrays = frames()
+    browser, volume = add_sequence(arrays, OBLIQUE)
+    show_frame(browser, 0)
+    node = known.segment(volume, model="threshold", allFrames=True)
+    show_frame(browser, 2)
+    copy = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "copy")
+    copy.Copy(node)
+    show_frame(browser, 0)
+    with pytest.raises(ValueError, match="made from frame 3 of 'cine': show that frame"):
+        known.update(copy, boxNodes=[])
+    show_frame(browser, 2)
+    known.update(copy, boxNodes=[])
+    assert np.array_equal(segment_voxels(copy, "Posterior", volume), arrays[2] == 2)
+
+
 def test_segments_of_an_earlier_run_on_the_frames_are_not_corrected(known):
     from MaskSAMSlicerLib.mrml.corrections import class_states
 
