@@ -228,6 +228,35 @@ def test_a_segment_is_written_again_after_an_undo(user, scene, views):
         assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume) == 1)
 
 
+def test_a_segment_can_be_made_automatic_after_its_reset_was_undone(user, scene):
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    move_box(box, (0, 0, 0), (9, 9, 9), volume)
+    user.segment_again()
+    user.choose_box("Anterior")
+    user.click(user.ui.resetBoxButton)
+    user.wait()
+    assert not user.ui.updateButton.enabled
+    user.click(user.ui.undoButton)
+    assert not np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume) == 1)
+    user.segment_again()
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume) == 1)
+
+
+def test_a_reset_restores_the_segment_after_a_redo(user, scene):
+    volume = segmented(user)
+    node, box = segmentation(scene), box_node("Anterior")
+    move_box(box, (0, 0, 0), (9, 9, 9), volume)
+    user.segment_again()
+    user.click(user.ui.undoButton)
+    user.click(user.ui.showBoxesButton)
+    user.click(user.ui.redoButton)
+    user.choose_box("Anterior")
+    user.click(user.ui.resetBoxButton)
+    user.wait()
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume) == 1)
+
+
 def test_several_updates_are_undone_one_by_one(user, scene, views):
     volume = segmented(user)
     node, box = segmentation(scene), box_node("Anterior")

@@ -50,7 +50,11 @@ class Panel:
         self._progress = ProgressView(ui)
         self._task = WorkerTask(logic, self._progress, self.update)
         self._results = ResultsView(
-            ui, self._task, self._progress, lambda *box: self._boxes.show_box(*box)
+            ui,
+            self._task,
+            self._progress,
+            lambda *box: self._boxes.show_box(*box),
+            self.update,
         )
         self._output = OutputView(ui)
         self._dicom = DicomView(

@@ -55,6 +55,7 @@ class ResultsView(VTKObservationMixin):
         progress: shows messages and errors.
         show_box: receives the segmentation and a class, and shows the box of the class, so that the
             user can drag it.
+        on_change: called when the user has undone or redone a run, which changes its record, too.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class ResultsView(VTKObservationMixin):
         task: WorkerTask,
         progress: ProgressView,
         show_box: Callable[[vtkMRMLSegmentationNode, str], None],
+        on_change: Callable[[], None],
     ) -> None:
         VTKObservationMixin.__init__(self)
         self._ui = ui
         self._task = task
         self._progress = progress
         self._show_box = show_box
+        self._on_change = on_change
         self._outcome: Outcome | None = None
         self._steps_back = 0  # undone and not redone since the outcome
         self._frame = 0
@@ -387,15 +390,13 @@ class ResultsView(VTKObservationMixin):
         if self._outcome.undo.can_undo:
             self._outcome.undo.undo()
             self._steps_back += 1
-        self._show_info()
-        self._update_buttons()
+        self._on_change()
 
     def _redo(self, _checked: bool = False) -> None:
         if self._outcome.undo.can_redo:
             self._outcome.undo.redo()
             self._steps_back -= 1
-        self._show_info()
-        self._update_buttons()
+        self._on_change()
 
     def _update_buttons(self) -> None:
         undo = self._outcome.undo if self._outcome is not None else None
