@@ -96,7 +96,8 @@ class ModelInfo:
             lines.append(
                 _(
                     "The authors publish no checksum: download the file from their page, then add"
-                    " it in a terminal with: masksam models add FILE --name {name}"
+                    " it in a terminal with: masksam models add FILE --name {name}, and open this"
+                    " module again"
                 ).format(name=self.name)
             )
         elif not self.installed:

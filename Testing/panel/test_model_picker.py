@@ -10,6 +10,7 @@ import pytest
 
 from Testing import host
 from Testing.helpers.generated import generated_case
+from Testing.panel.helpers import blobs_volume
 from Testing.slicer.helpers import GRIDS, add_volume
 
 
@@ -53,6 +54,27 @@ def test_a_model_without_a_download_says_how_to_add_it(user):
     assert "masksam models add FILE --name medsam" in user.ui.modelDetails.text
     user.choose_model("sam_vit_b")
     assert user.ui.downloadButton.enabled
+
+
+def test_a_model_added_in_a_terminal_can_be_chosen_once_the_module_is_opened_again(
+    user, scene, learnt_models
+):
+    user.choose_volume(blobs_volume())
+    user.choose_model("threshold")
+    added = learnt_models / "added"
+    shutil.copytree(learnt_models / "threshold", added)
+    text = (added / "masksam.json").read_text(encoding="utf-8")
+    (added / "masksam.json").write_text(text.replace("threshold", "added"), encoding="utf-8")
+    host.select_module(None)
+    host.select_module("MaskSAMSlicer")
+    assert user.widget.panel.picker.model.name == "threshold"
+    user.choose_model("added")
+    assert user.ui.segmentButton.enabled
+    host.select_module(None)
+    shutil.rmtree(added)
+    host.select_module("MaskSAMSlicer")
+    assert "added" not in user.shown_models
+    assert not user.ui.segmentButton.enabled
 
 
 def test_a_download_asks_for_confirmation(user):

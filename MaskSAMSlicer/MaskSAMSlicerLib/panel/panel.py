@@ -141,7 +141,9 @@ class Panel:
         self.update()
 
     def enter(self) -> None:
-        """Show how boxes were changed in other modules, and segment after drags again."""
+        """Show how models and boxes were changed elsewhere, and segment after drags again."""
+        self.picker.read_catalog()
+        self.update()
         self._boxes.resume()
         self._learning.offer_corrected()
         self._keyboard.enable(True)
