@@ -66,7 +66,7 @@ class SequenceRun(Run):
             raise ValueError(_("The volume has one frame only: no sequence browser shows it."))
         output = self.request.output
         if output is not None:
-            self._frames.segmentations_of(output)
+            self._frames.check_output(output)
         self._began = time.monotonic()
         super().start(client)
 

@@ -150,6 +150,22 @@ def test_frames_done_stay_when_the_user_cancels(user, scene):
     assert not host.messages.texts("error")
 
 
+def test_an_empty_output_stays_as_it_is_when_the_user_cancels_in_the_first_frame(user, scene):
+    browser, volume = add_sequence([part[:4, :10, :10] for part in frames()], OBLIQUE)
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")
+    user.choose_volume(volume)
+    user.choose_model("slow")
+    choose_frames(user, "all")
+    user.ui.outputSelector.setCurrentNode(node)
+    nodes = scene.GetNumberOfNodes()
+    user.click(user.ui.segmentButton)
+    user.click(user.ui.segmentButton)
+    user.wait()
+    assert user.status == "Cancelled; nothing was changed."
+    assert scene.GetNumberOfNodes() == nodes
+    assert browser.GetSequenceNode(node) is None
+
+
 def test_a_run_is_cancelled_while_a_frame_without_a_result_is_shown(user, scene):
     browser, _ = begun_run_on_frames(user)
     show_frame(browser, 11)

@@ -69,22 +69,33 @@ class FrameSequence:
         sequence = self.browser.GetSequenceNode(node)
         return None if sequence is None else sequence.GetDataNodeAtValue(value, True)
 
-    def segmentations_of(self, node: vtkMRMLSegmentationNode) -> vtkMRMLSequenceNode:
-        """Return the sequence that a segmentation shows frames of; a new one if it has none.
+    def check_output(self, node: vtkMRMLSegmentationNode) -> None:
+        """Check that a segmentation can show the segmentations of the frames.
 
         Raises:
-            ValueError: the segmentation has segments but belongs to no frame.
+            ValueError: it has segments but belongs to no frame.
         """
-        sequence = self.browser.GetSequenceNode(node)
-        if sequence is not None:
-            return sequence
-        if node.GetSegmentation().GetNumberOfSegments():
+        if (
+            self.browser.GetSequenceNode(node) is None
+            and node.GetSegmentation().GetNumberOfSegments()
+        ):
             raise ValueError(
                 _(
                     "'{name}' is one segmentation, not one for each frame: choose (new"
                     " segmentation) as the output."
                 ).format(name=node.GetName())
             )
+
+    def segmentations_of(self, node: vtkMRMLSegmentationNode) -> vtkMRMLSequenceNode:
+        """Return the sequence that a segmentation shows frames of; a new one if it has none.
+
+        Raises:
+            ValueError: the segmentation has segments but belongs to no frame.
+        """
+        self.check_output(node)
+        sequence = self.browser.GetSequenceNode(node)
+        if sequence is not None:
+            return sequence
         master = self.browser.GetMasterSequenceNode()
         name = _("{segmentation} frames").format(segmentation=node.GetName())
         sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
