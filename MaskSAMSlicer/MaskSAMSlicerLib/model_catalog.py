@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 
 from MaskSAMCore import models as core_models
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.files import MALFORMED
 from MaskSAMCore.labels import Label
 from MaskSAMCore.models.catalog import VERSION_DIGITS
 
@@ -145,7 +146,7 @@ def _describe(entry: core_models.Entry) -> ModelInfo:
         plan: dict[str, Any] = dict(values.get("plan") or {})
         channels = tuple(str(name) for name in plan.get("channels") or ("",))
         weights = str(values.get("weights_sha256") or entry.sha256)
-    except (MaskSAMError, KeyError, TypeError, ValueError):
+    except (MaskSAMError, *MALFORMED):
         labels, card, suitability, channels = (), {}, core_models.ANY_INPUT, ("",)
         weights = ""
     installed = core_models.installed(entry)

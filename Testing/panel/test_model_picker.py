@@ -77,6 +77,16 @@ def test_a_model_added_in_a_terminal_can_be_chosen_once_the_module_is_opened_aga
     assert not user.ui.segmentButton.enabled
 
 
+def test_a_model_with_a_malformed_description_hides_no_other(user, learnt_models):
+    shown = user.shown_models
+    (learnt_models / "malformed").mkdir()
+    text = '{"name": "malformed", "title": "Malformed", "labels": "liver"}'
+    (learnt_models / "malformed" / "masksam.json").write_text(text, encoding="utf-8")
+    host.select_module(None)
+    host.select_module("MaskSAMSlicer")
+    assert set(user.shown_models) == {*shown, "malformed"}
+
+
 def test_a_download_asks_for_confirmation(user):
     user.choose_model("sam_vit_b")
     host.messages.answers.append(False)
