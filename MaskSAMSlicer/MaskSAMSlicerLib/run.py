@@ -230,6 +230,7 @@ class Run:
             overwrote=bool(boxes) and request.overwrite,
             resample=request.resample,
             frame=shown_frame(request.volumes[0]),
+            shape=list(volumes[0].shape),
         )
         return self._worker_request(volumes, roi, boxes)
 
@@ -384,6 +385,14 @@ class Update(Run):
         self.request = replace(self.request, volumes=volumes_of(node))
         check_frame(node, self.request.volumes[0])
         volumes = self._volumes()
+        if self._record.shape not in ([], list(volumes[0].shape)):
+            # The ROI and the automatic boxes are in voxels of the earlier size.
+            raise ValueError(
+                _(
+                    "'{volume}' has another size than when '{name}' was made from it: press Segment"
+                    " to segment it as it is now."
+                ).format(volume=volumes[0].name, name=node.GetName())
+            )
         check_target(node, self.request.volumes[0], volumes[0])
         boxes = self._boxes(volumes[0])
         self._boxed = _class_names(boxes)

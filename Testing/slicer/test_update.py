@@ -133,11 +133,14 @@ def test_names_and_colors_of_the_user_stay(known):
         ("a name", "'mine' is not a segmentation node"),
         ("no record", "Segment a volume first"),
         ("volume removed", "no longer in the scene"),
+        ("cropped", "'MR häd' has another size than when 'MR häd segmentation' was made"),
         ("outside", "outside the volume"),
         ("no size", "has no size"),
     ],
 )
 def test_an_update_that_cannot_work_is_refused(known, scene, case, message):
+    import slicer
+
     volume = add_volume(two_blobs(), GRIDS["LPS"])
     box = add_roi((4, 3, 2), (9, 8, 6), GRIDS["LPS"], "Anterior")
     if case == "a name":
@@ -148,6 +151,8 @@ def test_an_update_that_cannot_work_is_refused(known, scene, case, message):
         node = known.segment(volume, model="threshold")
     if case == "volume removed":
         scene.RemoveNode(volume)
+    elif case == "cropped":
+        slicer.util.updateVolumeFromArray(volume, two_blobs()[1:, 2:, 3:])
     elif case == "outside":
         box.SetCenter(900, 900, 900)
     elif case == "no size":

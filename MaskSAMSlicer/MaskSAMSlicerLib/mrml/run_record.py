@@ -47,6 +47,7 @@ class SegmentationRecord:
             runs have made; one dictionary for each run, the latest first.
         earlier_edited: whether some of these have voxels from the user's boxes.
         frame: index value of the frame that the volume showed; empty for one without frames.
+        shape: number of voxels of the volume along K, J, I; empty in scenes of earlier versions.
     """
 
     model: str
@@ -62,6 +63,7 @@ class SegmentationRecord:
     earlier: list[dict[str, int]] = field(default_factory=list)
     earlier_edited: bool = False
     frame: str = ""
+    shape: list[int] = field(default_factory=list)
 
     @property
     def written_by_run(self) -> list[dict[str, int]]:
