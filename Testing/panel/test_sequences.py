@@ -10,7 +10,7 @@ import pytest
 from Testing import host
 from Testing.helpers.threshold_model import OBLIQUE
 from Testing.panel.helpers import blobs_volume, segmentations
-from Testing.slicer.helpers import segment_names, segment_voxels
+from Testing.slicer.helpers import add_roi, segment_names, segment_voxels
 from Testing.slicer.sequences import add_sequence, frames, show_frame
 
 
@@ -122,6 +122,31 @@ def test_one_undo_reverts_all_frames(user, scene, sequence):
         assert not segment_names(node)
     user.click(user.ui.redoButton)
     assert segment_names(node) == ["Anterior", "Posterior"]
+
+
+def test_a_run_on_one_of_the_frames_is_undone_only_while_that_frame_is_shown(user, scene, sequence):
+    from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord
+
+    browser, volume = sequence
+    user.click(user.ui.segmentButton)
+    user.wait()
+    (node,) = segmentations(scene)
+    choose_frames(user, "shown")
+    user.choose_rule("replace")
+    user.ui.roiSelector.setCurrentNode(add_roi((4, 4, 0), (16, 12, 9), OBLIQUE))
+    show_frame(browser, 2)
+    record = SegmentationRecord.load(node)
+    show_frame(browser, 0)
+    user.click(user.ui.segmentButton)
+    user.wait()
+    assert not np.array_equal(segment_voxels(node, "Posterior", volume), frames()[0] == 2)
+    assert user.ui.undoButton.enabled
+    show_frame(browser, 2)
+    assert not user.ui.undoButton.enabled
+    assert SegmentationRecord.load(node) == record
+    show_frame(browser, 0)
+    user.click(user.ui.undoButton)
+    assert np.array_equal(segment_voxels(node, "Posterior", volume), frames()[0] == 2)
 
 
 def begun_run_on_frames(user):

@@ -25,7 +25,8 @@ class UndoHistory:
     Names, colors, codes and the status that the user has given to segments since a run stay.
 
     Once anything else has changed the segments, nothing can be undone or redone: that would lose
-    the other change.
+    the other change. Nor can anything while the node shows another frame of a sequence, which has
+    segments and a record of its own.
 
     Attributes:
         node_id: ID of the segmentation node.
@@ -98,12 +99,12 @@ class UndoHistory:
     @property
     def can_undo(self) -> bool:
         """Return whether an earlier state can be restored."""
-        return not self._outdated and bool(self._history.IsRestorePreviousStateAvailable())
+        return self._valid and bool(self._history.IsRestorePreviousStateAvailable())
 
     @property
     def can_redo(self) -> bool:
         """Return whether an undone state can be restored."""
-        return not self._outdated and bool(self._history.IsRestoreNextStateAvailable())
+        return self._valid and bool(self._history.IsRestoreNextStateAvailable())
 
     def undo(self) -> None:
         """Restore the previous state."""
@@ -114,6 +115,12 @@ class UndoHistory:
         """Restore the next state."""
         if self.can_redo:
             self._restore(self._history.RestoreNextState, 1)
+
+    @property
+    def _valid(self) -> bool:
+        node = self._node()
+        shown = node is not None and node.GetSegmentation() is self._segmentation
+        return shown and not self._outdated
 
     def _save(self) -> None:
         """Save the present state, which has no next one any more."""

@@ -132,9 +132,11 @@ class ResultsView(VTKObservationMixin):
                 for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved):
                     self.addObserver(segmentation, event, self._on_segments_changed)
             self.addObserver(segmentation, segmentation.SegmentModified, self._on_looks_changed)
+            modified = vtk.vtkCommand.ModifiedEvent
+            # A node of a sequence may show another frame.
+            self.addObserver(outcome.node, modified, lambda *_event: self._update_buttons())
             display = outcome.node.GetDisplayNode()
             if display is not None:
-                modified = vtk.vtkCommand.ModifiedEvent
                 self.addObserver(display, modified, self._on_looks_changed)
         self._frame = 0 if sequence is None else self._frame_shown_in(sequence.browser)
         self._fill()
