@@ -90,6 +90,7 @@ class FrameResult:
         title: title of the frame, for tables.
         found: classes that were found.
         segment_ids: segment IDs of these classes, in the same order.
+        voxel_ml: volume of a voxel in ml, which may differ between frames.
         intracranial: names of the classes whose volumes add up to the intracranial volume; empty if
             it is unknown.
     """
@@ -98,6 +99,7 @@ class FrameResult:
     title: str
     found: list[FoundClass]
     segment_ids: list[str]
+    voxel_ml: float
     intracranial: tuple[str, ...]
 
 
@@ -114,7 +116,7 @@ class Outcome:
         device: device that was used, and why.
         notes: remarks for the user.
         seconds: duration of the run in the worker.
-        voxel_ml: volume of a voxel in ml.
+        voxel_ml: volume of a voxel in ml, in the last frame of a sequence.
         volume_name: name of the segmented volume.
         intracranial: names of the classes whose volumes add up to the intracranial volume; empty if
             it is unknown.

@@ -148,7 +148,9 @@ class SequenceRun(Run):
         self._record.save(stored)
         self._history.set(value, stored)
         title = titles(self._frames)[self._frame]
-        self._results.append(FrameResult(value, title, found, ids, result.intracranial))
+        self._results.append(
+            FrameResult(value, title, found, ids, volume.voxel_ml, result.intracranial)
+        )
         self._last = result, volume
 
     def _outcome(self) -> Outcome:

@@ -111,6 +111,20 @@ def test_each_frame_has_an_intracranial_volume_of_its_own(user, scene, sequence,
     assert [row["case"].split(" ", 1)[1] for row in rows] == ["frame 1 (0 ms)", "frame 2 (40 ms)"]
 
 
+def test_the_volumes_of_a_frame_are_those_of_its_own_voxel_size(user, scene, sequence):
+    browser, volume = sequence
+    browser.GetMasterSequenceNode().GetNthDataNode(2).SetSpacing(1, 1, 3)
+    user.click(user.ui.segmentButton)
+    user.wait()
+    (node,) = segmentations(scene)
+    for number, voxel_mm3 in ((0, 1), (2, 3)):
+        show_frame(browser, number)
+        shown = {row[0]: float(row[2]) for row in user.table}
+        for name, ml in shown.items():
+            voxels = segment_voxels(node, name, volume).sum()
+            assert ml == pytest.approx(voxels * voxel_mm3 / 1000, abs=0.006)
+
+
 def test_one_undo_reverts_all_frames(user, scene, sequence):
     browser, _volume = sequence
     user.click(user.ui.segmentButton)

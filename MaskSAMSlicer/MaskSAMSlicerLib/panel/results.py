@@ -271,7 +271,7 @@ class ResultsView(VTKObservationMixin):
             one.label.name: (one.expected_dice, one.expected_dice_low) for one in result.found
         }
         intracranial = () if self._lacks_segments(frame) else result.intracranial
-        return structure_volumes(structures, self._outcome.voxel_ml, expected, intracranial)
+        return structure_volumes(structures, result.voxel_ml, expected, intracranial)
 
     def _lacks_segments(self, frame: int) -> bool:
         """Return whether segments were removed that are part of the intracranial volume."""
