@@ -91,6 +91,7 @@ class FrameResult:
         found: classes that were found.
         segment_ids: segment IDs of these classes, in the same order.
         voxel_ml: volume of a voxel in ml, which may differ between frames.
+        notes: remarks for the user.
         intracranial: names of the classes whose volumes add up to the intracranial volume; empty if
             it is unknown.
     """
@@ -100,6 +101,7 @@ class FrameResult:
     found: list[FoundClass]
     segment_ids: list[str]
     voxel_ml: float
+    notes: list[str]
     intracranial: tuple[str, ...]
 
 
@@ -114,7 +116,7 @@ class Outcome:
         changed: names of the classes whose segments were written.
         undo: undo history of the segmentation.
         device: device that was used, and why.
-        notes: remarks for the user.
+        notes: remarks for the user, about all frames of a sequence.
         seconds: duration of the run in the worker.
         voxel_ml: volume of a voxel in ml, in the last frame of a sequence.
         volume_name: name of the segmented volume.

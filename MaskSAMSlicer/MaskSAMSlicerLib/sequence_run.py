@@ -149,7 +149,15 @@ class SequenceRun(Run):
         self._history.set(value, stored)
         title = titles(self._frames)[self._frame]
         self._results.append(
-            FrameResult(value, title, found, ids, volume.voxel_ml, result.intracranial)
+            FrameResult(
+                value,
+                title,
+                found,
+                ids,
+                volume.voxel_ml,
+                list(result.notes),
+                result.intracranial,
+            )
         )
         self._last = result, volume
 
@@ -163,7 +171,7 @@ class SequenceRun(Run):
             changed=[item.label.name for item in first.found],
             undo=self._history,
             device=f"{result.device.name} ({result.device.reason})",
-            notes=list(result.notes),
+            notes=list(dict.fromkeys(note for one in self._results for note in one.notes)),
             seconds=seconds,
             voxel_ml=volume.voxel_ml,
             volume_name=volume.name,

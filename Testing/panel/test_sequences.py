@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -123,6 +124,18 @@ def test_the_volumes_of_a_frame_are_those_of_its_own_voxel_size(user, scene, seq
         for name, ml in shown.items():
             voxels = segment_voxels(node, name, volume).sum()
             assert ml == pytest.approx(voxels * voxel_mm3 / 1000, abs=0.006)
+
+
+def test_the_notes_about_a_frame_are_shown_with_it(user, scene, sequence):
+    browser, _volume = sequence
+    user.click(user.ui.segmentButton)
+    user.wait()
+    encoded = []
+    for number in range(3):  # the worker notes how many windows it has encoded so far
+        show_frame(browser, number)
+        (note,) = re.findall(r"encoded (\d+)", user.ui.resultsInfo.text)
+        encoded.append(int(note))
+    assert encoded[0] < encoded[1] < encoded[2]
 
 
 def test_one_undo_reverts_all_frames(user, scene, sequence):

@@ -258,8 +258,10 @@ class ResultsView(VTKObservationMixin):
             ]
         elif not outcome.found:
             lines = [_("No class was found: check the volume, the ROI and the model.")]
-        lines += [note for note in outcome.notes if note not in self._warnings]
-        if not self._steps_back and self._shown() is not None and self._lacks_segments(self._frame):
+        shown = self._shown()
+        notes = [] if shown is None else shown.notes
+        lines += [note for note in notes if note not in self._warnings]
+        if not self._steps_back and shown is not None and self._lacks_segments(self._frame):
             lines.append(_("No intracranial volume is shown, because segments were removed."))
         self._ui.resultsInfo.text = "\n".join(lines)
 
