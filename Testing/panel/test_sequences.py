@@ -151,15 +151,21 @@ def test_one_undo_reverts_all_frames(user, scene, sequence):
     assert segment_names(node) == ["Anterior", "Posterior"]
 
 
-def test_a_run_on_one_of_the_frames_is_undone_only_while_that_frame_is_shown(user, scene, sequence):
-    from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord
-
-    browser, volume = sequence
+def about_to_replace_a_frame(user, scene):
+    """Segment all frames, choose to replace the result of the shown one, and return the node."""
     user.click(user.ui.segmentButton)
     user.wait()
     (node,) = segmentations(scene)
     choose_frames(user, "shown")
     user.choose_rule("replace")
+    return node
+
+
+def test_a_run_on_one_of_the_frames_is_undone_only_while_that_frame_is_shown(user, scene, sequence):
+    from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord
+
+    browser, volume = sequence
+    node = about_to_replace_a_frame(user, scene)
     user.ui.roiSelector.setCurrentNode(add_roi((4, 4, 0), (16, 12, 9), OBLIQUE))
     show_frame(browser, 2)
     record = SegmentationRecord.load(node)
@@ -277,11 +283,7 @@ def test_the_frames_of_a_sequence_have_no_boxes(user, scene, sequence):
 
 def test_the_result_of_one_frame_is_not_written_into_another(user, scene, sequence):
     browser, volume = sequence
-    user.click(user.ui.segmentButton)
-    user.wait()
-    (node,) = segmentations(scene)
-    choose_frames(user, "shown")
-    user.choose_rule("replace")
+    node = about_to_replace_a_frame(user, scene)
     show_frame(browser, 0)
     user.click(user.ui.segmentButton)
     show_frame(browser, 2)

@@ -213,7 +213,7 @@ def test_classes_that_were_not_learned_keep_their_expected_dice(
     sha256 = load_bundle(rated).weights_sha256
     write_estimator(rated, known_estimator([0.9, 0.6], 0.1, sha256))
     lines: list[str] = []
-    adapt(options(rated, caps, tmp_path / "ours", holdout=0, steps=20), report=lines.append)
+    adapt(options(rated, caps, tmp_path / "ours", holdout=0, steps=60), report=lines.append)
     assert any("expected Dice" in line for line in lines)
     volume = Volume(generated_case(31)[0], GRID)
     before, after = (
@@ -247,7 +247,7 @@ def test_the_expected_dice_of_learned_classes_is_fitted_where_a_case_is_held_out
     lines: list[str] = []
     stages: list[str] = []
     result = adapt(
-        options(rated, caps, tmp_path / "ours", steps=20),
+        options(rated, caps, tmp_path / "ours", steps=60),
         report=lines.append,
         progress=lambda stage, *_: stages.append(stage),
     )

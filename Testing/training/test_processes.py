@@ -145,38 +145,39 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 @pytest.fixture
 def torchrun(dataset: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Function that trains by torchrun in two processes and returns the ended command."""
+    """Function that trains by torchrun and returns the ended command."""
     script = tmp_path / "go.py"
     script.write_text(SCRIPT, encoding="utf-8")
     # torchrun leaves its logs of failed processes in the temporary folder.
     (tmp_path / "temporary").mkdir()
     environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path / "temporary")}
 
-    def train_together(run: Path, options: str = "{}"):
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        launcher += [str(script)]
+    def train_together(processes: int, run: Path, options: str = "{}"):
+        launcher = ["-m", "torch.distributed.run", "--standalone"]
+        launcher += [f"--nproc-per-node={processes}", str(script)]
         command = [sys.executable, *launcher, str(dataset), str(run), options]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
 
     return train_together
 
 
+@pytest.mark.parametrize(("processes", "accumulate"), [(2, 2), (4, 1)])
 def test_torchrun_trains_as_one_process_does(
-    torchrun: Callable, alone: Path, tmp_path: Path
+    processes: int, accumulate: int, torchrun: Callable, alone: Path, tmp_path: Path
 ) -> None:
     together = tmp_path / "together"
-    done = torchrun(together, "dict(accumulate=2)")
+    done = torchrun(processes, together, f"dict(accumulate={accumulate})")
     assert done.returncode == 0, done.stderr[-3000:]
     # Only the first process reports.
     assert done.stdout.count("trained parameters") == 1
-    assert "on 2 x cpu" in done.stdout and (together / BEST).is_file()
+    assert f"on {processes} x cpu" in done.stdout and (together / BEST).is_file()
     assert_same_training(alone, together)
 
 
 def test_processes_of_torchrun_refuse_a_folder_that_holds_a_training(
     torchrun: Callable, alone: Path
 ) -> None:
-    again = torchrun(alone)
+    again = torchrun(2, alone)
     assert again.returncode != 0 and "already holds a training: add --resume" in again.stderr
 
 
