@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MPLBACKEND := Agg
 export DEBIAN_FRONTEND := noninteractive
+# Tests start many processes: without kept bytecode each would compile torch anew, for two seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check release clean
 

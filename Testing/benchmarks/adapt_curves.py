@@ -67,6 +67,38 @@ def scored(model: Path, dataset: Dataset, names: list[str]) -> dict[str, float]:
     return dict(zip(dataset.classes, np.nanmean(scores, 0).tolist(), strict=True))
 
 
+def trained(
+    preset: str,
+    data: Path,
+    names: list[str],
+    watched: list[str],
+    folder: Path,
+    seed: int,
+    *,
+    steps: int | None,
+    minutes: float | None = None,
+) -> None:
+    """Train a preset from nothing on cases; the watched ones are scored at the end only.
+
+    The run, its split and the model with the last weights are in ``folder``. A run that is there is
+    resumed.
+    """
+    write_json(folder / "splits.json", {"train": names, "val": watched})
+    run = folder / "run"
+    options = FitOptions(
+        data,
+        run,
+        None if run.exists() else find_preset(preset),
+        splits=folder / "splits.json",
+        max_minutes=None if steps else minutes,
+        resume=run.exists(),
+        seed=seed,
+        validation_minutes=1e6,
+    )
+    fit(options, settings_changes={} if steps is None else {"iterations": steps})
+    export_run(run, folder / "model", last=True)
+
+
 class Curves:
     """Learning curves whose finished points are in a JSON file."""
 
@@ -104,13 +136,18 @@ class Curves:
         folder = options.output / f"{arm}-{count}-{seed}"
         model = folder / "model"
         began, cpu = time.monotonic(), time.process_time()
-        if not model.exists():
-            (self.adapted if arm == ADAPTED else self.trained)(arm, names, folder, seed)
+        if not model.exists() and arm == ADAPTED:
+            self.adapted(names, folder, seed)
+        elif not model.exists():
+            watched = self.split["val"][:2]
+            data = part_of(self.dataset, [*names, *watched], folder / "data")
+            steps = self.steps(arm)
+            trained(arm, data, names, watched, folder, seed, steps=steps, minutes=options.minutes)
         facts = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
         scores = scored(model, self.dataset, self.split[options.side])
         return {"mean": float(np.mean(list(scores.values()))), **scores, **facts}
 
-    def adapted(self, arm: str, names: list[str], folder: Path, seed: int) -> None:
+    def adapted(self, names: list[str], folder: Path, seed: int) -> None:
         """Adapt the model to cases."""
         cases = part_of(self.dataset, names, folder / "cases")
         output = folder / "model"
@@ -119,35 +156,15 @@ class Curves:
                 self.options.model,
                 cases,
                 output,
-                f"{arm}-{len(names)}",
+                f"{ADAPTED}-{len(names)}",
                 minutes=self.options.minutes,
                 holdout=0,
                 threads=self.options.threads,
                 seed=seed,
                 resume=unfinished_learning(output) is not None,
-                steps=self.steps(arm),
+                steps=self.steps(ADAPTED),
             )
         )
-
-    def trained(self, arm: str, names: list[str], folder: Path, seed: int) -> None:
-        """Train a preset from nothing on cases; two validation cases are scored at the end only."""
-        watched = self.split["val"][:2]
-        data = part_of(self.dataset, [*names, *watched], folder / "data")
-        write_json(folder / "splits.json", {"train": names, "val": watched})
-        run = folder / "run"
-        steps = self.steps(arm)
-        options = FitOptions(
-            data,
-            run,
-            None if run.exists() else find_preset(arm),
-            splits=folder / "splits.json",
-            max_minutes=None if steps else self.options.minutes,
-            resume=run.exists(),
-            seed=seed,
-            validation_minutes=1e6,
-        )
-        fit(options, settings_changes={} if steps is None else {"iterations": steps})
-        export_run(run, folder / "model", last=True)
 
 
 def main() -> None:
