@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,6 +96,16 @@ def default_colors(count: int) -> list[tuple[float, float, float]]:
 def is_reserved(name: str) -> bool:
     """Return whether no class of a dataset can have a name, in any spelling."""
     return name.casefold() in _RESERVED
+
+
+def alike_names(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return the first two names that differ only in upper and lower case, None without such."""
+    folded: dict[str, str] = {}
+    for name in names:
+        first = folded.setdefault(name.casefold(), name)
+        if first != name:
+            return first, name
+    return None
 
 
 def side_of(name: str) -> tuple[str, str]:

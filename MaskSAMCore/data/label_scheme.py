@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from MaskSAMCore.labels import side_of
+from MaskSAMCore.labels import alike_names, side_of
 
 # Keys of dataset.json, or of a --targets file, that describe the labels of labelmaps.
 LABEL_KEYS = ("labels", "targets", "pairs", "surroundings", "tissues", "lesions", "contrasts")
@@ -96,6 +96,9 @@ def read_scheme(description: Mapping[str, Any]) -> tuple[LabelScheme | None, lis
         return None, ["'labels' must be different values from 0 (the background) to 65535"]
     if min(by_value) < 0 or len(by_value) > 255:
         return None, ["'labels' must be at most 254 different values from 0 (the background) up"]
+    alike = alike_names(labels)
+    if alike is not None:
+        return None, [alike_problem(*alike)]
     by_value.setdefault(0, "background")
     values = tuple(sorted(by_value))
     names = tuple(by_value[value] for value in values)
@@ -130,6 +133,14 @@ def read_scheme(description: Mapping[str, Any]) -> tuple[LabelScheme | None, lis
         description={key: description[key] for key in KEYS if key in description},
     )
     return scheme, []
+
+
+def alike_problem(first: str, second: str) -> str:
+    """Return the problem of two labels whose names differ only in upper and lower case."""
+    return (
+        f"'labels' has '{first}' and '{second}', which differ only in upper and lower case: rename"
+        " one"
+    )
 
 
 class _Reader:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError, first_names
 from MaskSAMCore.io.segments import has_segments, read_segment_values
+from MaskSAMCore.labels import alike_names
 
 
 class ClassValues:
@@ -49,17 +50,15 @@ class ClassValues:
         if not has_segments(path):
             return labelmap
         own = read_segment_values(path)
-        folded: dict[str, str] = {}
-        for name in own:
-            first = folded.setdefault(name.casefold(), name)
-            if first != name:
-                raise MaskSAMError(
-                    f"the segments '{first}' and '{name}' of {path} differ only in upper and lower"
-                    " case: rename one"
-                )
+        alike = alike_names(own)
+        if alike is not None:
+            raise MaskSAMError(
+                f"the segments '{alike[0]}' and '{alike[1]}' of {path} differ only in upper and"
+                " lower case: rename one"
+            )
         known = {name.casefold() for name in self.names.values()}
         self._named_references |= not prediction
-        if prediction and self._named_references and not known & folded.keys():
+        if prediction and self._named_references and not known & {name.casefold() for name in own}:
             raise MaskSAMError(
                 f"no segment of {path} ({first_names([*own])}) has the name of a class of the"
                 f" references ({first_names([*self.names.values()])}): rename them"

@@ -93,6 +93,7 @@ def test_given_pairs_replace_the_words_in_names():
     [
         ({}, "'labels' must map names"),
         (changed(labels={"background": 0, "a": 1, "b": 1}), "different values"),
+        (changed(labels={"background": 0, "a": 1, "A": 2}), "'a' and 'A', which differ only"),
         (
             changed(targets=["left half", "nose"]),
             "'targets' has names that are not in 'labels': nose",
