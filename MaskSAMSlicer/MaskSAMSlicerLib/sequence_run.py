@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMSlicerLib.mrml.run_record import SegmentationRecord, refer_to_volumes, refers_to
 from MaskSAMSlicerLib.mrml.segments import (
+    check_segmentation,
     fill_segments,
     image_to_segmentation,
     new_segmentation,
@@ -21,6 +22,7 @@ from MaskSAMSlicerLib.mrml.sequences import (
     segmentation_of_frame,
     titles,
 )
+from MaskSAMSlicerLib.mrml.volumes import check_volume
 from MaskSAMSlicerLib.run import FrameResult, Outcome, Run, RunCallbacks, RunRequest, found_classes
 from MaskSAMSlicerLib.worker.client import (
     SegmentedVolume,
@@ -61,11 +63,13 @@ class SequenceRun(Run):
         """
         self._client = client
         volumes = self.request.volumes
-        self._frames = FrameSequence.of(volumes[0] if volumes else None)
+        check_volume(volumes[0] if volumes else None)
+        self._frames = FrameSequence.of(volumes[0])
         if self._frames is None:
             raise ValueError(_("The volume has one frame only: no sequence browser shows it."))
         output = self.request.output
         if output is not None:
+            check_segmentation(output)
             self._frames.check_output(output)
         self._began = time.monotonic()
         super().start(client)

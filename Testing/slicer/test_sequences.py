@@ -200,6 +200,14 @@ def test_a_frame_of_several_channels_takes_each_channel_in_its_frame(known, scen
     assert_frames(node, browser, flair, arrays)
 
 
+def test_names_in_place_of_nodes_are_told(known, scene):
+    _browser, volume = add_sequence(frames(), OBLIQUE)
+    with pytest.raises(ValueError, match="'MR' is not a volume node"):
+        known.segment("MR", model="threshold", allFrames=True)
+    with pytest.raises(ValueError, match="'mine' is not a segmentation node"):
+        known.segment(volume, model="threshold", allFrames=True, segmentationNode="mine")
+
+
 def test_a_single_volume_has_no_frames(known, scene):
     with pytest.raises(ValueError, match="one frame only"):
         known.segment(add_volume(two_blobs(), OBLIQUE), model="threshold", allFrames=True)

@@ -45,6 +45,24 @@ def default_volume() -> vtkMRMLScalarVolumeNode | None:
     return images[0] if images else None
 
 
+def check_volume(what: object) -> None:
+    """Check that an object is the node of an image.
+
+    Raises:
+        ValueError: it is something else, such as a labelmap.
+    """
+    if what is None:
+        raise ValueError(_("Choose a volume first: load one with the Add Data dialog."))
+    if not is_node(what, "vtkMRMLScalarVolumeNode"):
+        raise ValueError(_("{what!r} is not a volume node: choose one.").format(what=what))
+    if what.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise ValueError(
+            _("'{name}' is a labelmap: choose the image that it belongs to.").format(
+                name=what.GetName()
+            )
+        )
+
+
 def volume_from_node(
     node: vtkMRMLScalarVolumeNode | None, frame: vtkMRMLScalarVolumeNode | None = None
 ) -> Volume:
@@ -62,16 +80,7 @@ def volume_from_node(
         ValueError: the node is not a 3D scalar image, or is a labelmap, a parent transform is not
             linear, or the matrix is not invertible.
     """
-    if node is None:
-        raise ValueError(_("Choose a volume first: load one with the Add Data dialog."))
-    if not is_node(node, "vtkMRMLScalarVolumeNode"):
-        raise ValueError(_("{what!r} is not a volume node: choose one.").format(what=node))
-    if node.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise ValueError(
-            _("'{name}' is a labelmap: choose the image that it belongs to.").format(
-                name=node.GetName()
-            )
-        )
+    check_volume(node)
     stored = node if frame is None else frame
     image = stored.GetImageData()
     if image is None or image.GetPointData() is None or image.GetPointData().GetScalars() is None:
