@@ -17,6 +17,7 @@ from MaskSAMCore.models import load_bundle
 from MaskSAMCore.models.catalog import Entry
 from MaskSAMCore.models.expected_dice import write_estimator
 from MaskSAMCore.worker.protocol import AddModelResult
+from MaskSAMSlicerLib.worker.process import worker_environment
 from Testing.helpers.estimators import known_estimator
 from Testing.helpers.generated import generated_case
 from Testing.helpers.paths import KNOWN_WORKER, ROOT
@@ -58,6 +59,12 @@ def test_a_model_is_added_used_and_removed(tmp_path: Path, home: Path):
             client.wait(client.add_model(checkpoint))
     finally:
         client.close()
+
+
+def test_a_relative_folder_of_models_is_the_one_of_this_process(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    environment = worker_environment(None, {"MASKSAM_HOME": "mine"})
+    assert environment["MASKSAM_HOME"] == str(tmp_path / "mine")
 
 
 def test_a_model_that_was_replaced_on_disk_is_loaded_again(client: WorkerClient, tmp_path: Path):
