@@ -5,7 +5,8 @@
 
 Each arm gets the same cases and the same minutes on an idle machine, or with --steps the number of
 steps that it would take in them on one. The validation cases are segmented with the last weights;
-with --side test it is the test cases. Finished arms are not repeated.
+with --side test it is the test cases. Finished arms are not repeated. The scores are in
+curves.json and curves.png.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import json
 import random
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from MaskSAMCore import Segmenter
 from MaskSAMCore.data.dataset import Dataset, load_cases, open_dataset
 from MaskSAMCore.evaluation import dice_scores
-from MaskSAMCore.io.files import read_json, write_json
+from MaskSAMCore.io.files import atomic_file, read_json, write_json
 from MaskSAMCore.models.unfinished import unfinished_learning
 from MaskSAMCore.presets import find_preset
 from MaskSAMCore.training.adapt import AdaptOptions, adapt
@@ -99,6 +102,32 @@ def trained(
     export_run(run, folder / "model", last=True)
 
 
+def draw(points: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """Draw the mean Dice of each arm over the number of cases: means and single seeds."""
+    arms: dict[str, dict[int, list[float]]] = {}
+    for key, point in points.items():
+        arm, count = key.split()[:2]
+        arms.setdefault(arm, {}).setdefault(int(count), []).append(point["mean"])
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    plot = figure.subplots()
+    counts = sorted({count for by_count in arms.values() for count in by_count})
+    for arm, by_count in arms.items():
+        known = sorted(by_count)
+        means = [float(np.mean(by_count[count])) for count in known]
+        (line,) = plot.plot(known, means, label=arm)
+        for count in known:
+            seeds = by_count[count]
+            plot.plot([count] * len(seeds), seeds, "o", color=line.get_color(), markersize=4)
+    plot.set_xscale("log")
+    plot.set_xticks(counts, [str(count) for count in counts])
+    plot.minorticks_off()
+    plot.set(xlabel="cases", ylabel="Dice, mean of the classes")
+    plot.grid(alpha=0.3)
+    plot.legend()
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+
+
 class Curves:
     """Learning curves whose finished points are in a JSON file."""
 
@@ -119,6 +148,7 @@ class Curves:
                         self.points[key] = self.point(arm, count, seed)
                         write_json(self.file, self.points)
                     print(key, self.points[key], flush=True)
+        draw(self.points, self.file.with_suffix(".png"))
 
     def budget(self, arm: str) -> str:
         """Return the budget of an arm in words."""
