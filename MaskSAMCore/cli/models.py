@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.models.catalog import PREPARATIONS
+from MaskSAMCore.models.catalog import DESCRIPTION, PREPARATIONS
 
 if TYPE_CHECKING:
     from MaskSAMCore.models import Entry
@@ -132,12 +132,21 @@ def add(
     for entry in store.catalog():
         official = entry.needs_boxes and entry.url
         if official and (entry.name == name or (name is None and path.name == entry.file.name)):
+            if like is not None:
+                raise MaskSAMError(f"--like is for your own weights, not for {entry.name}")
             typer.echo(str(store.add_file(entry, path)))
             return
     if name is None:
+        if sha256 is not None or unverified or like is not None:
+            raise MaskSAMError(
+                "--sha256, --unverified and --like are for the weights of a SAM, which need --name;"
+                " a bundle is verified by the SHA-256 in its description"
+            )
         bundle = store.add_model(path)
         typer.echo(f"{bundle.name}: {bundle.folder}")
         return
+    if (path / DESCRIPTION).exists():
+        raise MaskSAMError(f"{path} is a bundle, which keeps its name: leave out --name")
     added = store.add_checkpoint(
         path,
         name,

@@ -33,6 +33,31 @@ def test_a_model_is_added_listed_shown_verified_and_removed(
     assert "no model named" in error_of(capfd, ["models", "verify", "small"])
 
 
+@pytest.mark.parametrize(
+    ("file", "options", "message"),
+    [
+        ("model", ["--sha256", "0" * 64], "a bundle is verified by the SHA-256 in its description"),
+        ("model", ["--unverified"], "are for the weights of a SAM"),
+        ("model", ["--like", "medsam"], "are for the weights of a SAM"),
+        ("model", ["--name", "mine"], "is a bundle, which keeps its name: leave out --name"),
+        ("sam_vit_b_01ec64.pth", ["--like", "medsam"], "not for sam_vit_b"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    file: str,
+    options: list[str],
+    message: str,
+):
+    monkeypatch.setenv("MASKSAM_HOME", str(tmp_path / "home"))
+    path = model if file == "model" else str(tmp_path / file)
+    assert message in error_of(capfd, ["models", "add", path, *options])
+    assert not (tmp_path / "home").exists()
+
+
 def test_the_zip_of_a_model_is_shown_and_verified(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
