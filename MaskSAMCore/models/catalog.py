@@ -96,13 +96,13 @@ def find(name: str) -> Entry:
     """Return the entry of a name.
 
     Raises:
-        MaskSAMError: no entry has this name; the message lists the models.
+        MaskSAMError: no entry has this name; the message lists all names.
     """
     entries = catalog()
     for entry in entries:
         if entry.name == name:
             return entry
-    known = ", ".join(entry.name for entry in entries if entry.kind == "model")
+    known = ", ".join(entry.name for entry in entries)
     raise MaskSAMError(f"no model named '{name}': choose {known}, or give the path of a bundle")
 
 

@@ -95,3 +95,11 @@ def test_a_bundled_model_is_not_downloaded(capfd: pytest.CaptureFixture[str]):
     # No bar of a download that does not begin comes before the error.
     [error] = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
     assert error == "masksam: error: 'hippocampus' is installed already"
+
+
+def test_an_unknown_name_is_answered_with_all_that_can_be_downloaded(
+    capfd: pytest.CaptureFixture[str],
+):
+    error = error_of(capfd, ["models", "download", "sam"])
+    assert "no model named 'sam': choose " in error
+    assert all(name in error for name in ("sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam"))
