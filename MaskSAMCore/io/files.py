@@ -333,7 +333,10 @@ def sha256(path: Path) -> str:
 
 def _check_free(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
-        raise MaskSAMError(f"{path} exists: choose another name, or replace it with --overwrite")
+        raise MaskSAMError(
+            f"{path} exists: choose another name, or replace it with --overwrite"
+            " (in Python overwrite=True)"
+        )
     if path.exists() and not path.is_file() and not path.is_dir():
         raise MaskSAMError(f"cannot write {path}: it is a device or a pipe, not a file")
 

@@ -82,7 +82,10 @@ def test_new_files_and_folders_have_the_permissions_of_the_umask(tmp_path: Path)
 @pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
 def test_an_existing_path_is_replaced_on_request_only(tmp_path: Path, atomic) -> None:
     (tmp_path / "x").mkdir()
-    with pytest.raises(MaskSAMError, match="exists"), atomic(tmp_path / "x", overwrite=False):
+    with (
+        pytest.raises(MaskSAMError, match=r"exists.*--overwrite .in Python overwrite=True"),
+        atomic(tmp_path / "x", overwrite=False),
+    ):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
