@@ -37,7 +37,8 @@ def report(
     rows = read_rows(folder / TABLE_NAME)
     if not rows:
         raise MaskSAMError(
-            f"{folder} holds no {TABLE_NAME}: give the folder that 'masksam predict' wrote to"
+            f"{folder} holds no {TABLE_NAME}: give a folder that 'masksam predict' wrote one to, or"
+            " segment with --report, as a folder of three cases or fewer gets none"
         )
     path = folder / REPORT_NAME if output is None else output
     with prepared(Outputs((path,)), Inputs((folder / TABLE_NAME,)), overwrite):

@@ -413,3 +413,16 @@ def test_a_finished_run_gets_its_report_later(
     empty = folder / "empty"
     empty.mkdir()
     assert "holds no cases.csv" in error_of(capfd, ["report", str(empty)])
+
+
+def test_a_run_without_a_table_is_told_how_to_get_its_report(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    write_cases(tmp_path / "in", ["a"])
+    out = tmp_path / "out"
+    assert predict(tmp_path, model) == 0
+    capfd.readouterr()
+    error = error_of(capfd, ["report", str(out)])
+    assert "holds no cases.csv" in error and "segment with --report" in error
+    page = out / "report.html"
+    assert predict(tmp_path, model, "--overwrite", "--report", str(page)) == 0 and page.is_file()
