@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,7 +29,7 @@ from Testing.benchmarks.prompts import (
     slice_boxes,
     whole_boxes,
 )
-from Testing.helpers.paths import SHARED_DATA
+from Testing.helpers.paths import ROOT, SHARED_DATA
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +140,19 @@ def _turned(shape: tuple[int, ...]) -> np.ndarray:
     step[2, 1], step[2, 3] = -1, shape[0] - 1  # new J is old K, reversed
     step[1, 0] = 1  # new I is old J
     return step
+
+
+def test_the_python_example_of_the_readme_runs_on_the_demos_head(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(demo / "mni152_t1.nii.gz", "brain.nii.gz")
+    roi = ROOT / "Resources" / "SampleData" / "hippocampus-left.mrk.json"
+    shutil.copy(roi, "hippocampus.mrk.json")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"## In Python\n\n```python\n(.*?)```", readme, re.DOTALL)
+    exec(example, {})
+    assert capsys.readouterr().out.startswith("Anterior ") and Path("brain.seg.nrrd").is_file()
 
 
 @pytest.fixture(scope="module")
