@@ -119,7 +119,25 @@ class SequenceRun(Run):
     def _fail(self, error: WorkerError) -> None:
         if self._results and slicer.mrmlScene.IsNodePresent(self.request.output):
             self.outcome = self._outcome()
+            error = self._with_frames_done(error)
         super()._fail(error)
+
+    def _with_frames_done(self, error: WorkerError) -> WorkerError:
+        """Return an error whose message says how many frames stay."""
+        if error.kind == "cancelled":
+            return error
+        reason, details = str(error), error.details
+        if error.kind == "crashed":
+            # The worker's own message says that nothing was changed.
+            details = f"{error}\n{error.details}".strip()
+            reason = _(
+                "the segmentation process ended unexpectedly, often because the memory ran out: try"
+                " again, with a smaller region of interest (ROI) or fewer other programs"
+            )
+        text = _("{reason} ({done} of {count} frames are done)").format(
+            reason=reason, done=len(self._results), count=len(self._frames.values)
+        )
+        return WorkerError(error.kind, text, details)
 
     def _write_frame(self, result: SegmentedVolume, volume: Volume) -> None:
         """Put the segmentation of the present frame into the sequence."""

@@ -208,6 +208,22 @@ def test_frames_done_stay_when_the_user_cancels(user, scene):
     assert not host.messages.texts("error")
 
 
+def test_a_killed_worker_leaves_the_frames_done_and_its_message_says_so(user, scene):
+    browser, _ = begun_run_on_frames(user)
+    assert user.ui.segmentButton.toolTip == "Cancel the run; the frames that are done stay."
+    user.worker.kill()
+    user.wait()
+    (node,) = segmentations(scene)
+    done = browser.GetSequenceNode(node).GetNumberOfDataNodes()
+    assert 1 <= done < 12
+    assert user.status.startswith("Failed: the segmentation process ")
+    assert user.status.endswith(f"({done} of 12 frames are done)")
+    assert "nothing was changed" not in user.status
+    [message] = host.messages.texts("error")
+    assert message == user.status.removeprefix("Failed: ")
+    assert "was ended by the system" in user.ui.logText.plainText
+
+
 def test_an_empty_output_stays_as_it_is_when_the_user_cancels_in_the_first_frame(user, scene):
     browser, volume = add_sequence([part[:4, :10, :10] for part in frames()], OBLIQUE)
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mine")

@@ -297,7 +297,11 @@ class Panel:
         if self.busy and not self._task.stopped:
             button.text = _("&Cancel")
             button.enabled = not self._task.cancelling
-            button.toolTip = _("Cancel the run; nothing will be changed.")
+            button.toolTip = (
+                _("Cancel the run; the frames that are done stay.")
+                if self._frames.all
+                else _("Cancel the run; nothing will be changed.")
+            )
             return
         reason = self._why_disabled()
         button.text = _("&Segment")
