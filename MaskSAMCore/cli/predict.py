@@ -120,10 +120,11 @@ def predict(
         help="Segment on N processes of this computer, or on the workers of a Dask scheduler, such"
         " as tcp://10.0.0.5:8786.",
     ),
-    bids_suffix: list[str] = typer.Option(
-        ["T1w"],
+    bids_suffix: list[str] | None = typer.Option(
+        None,
         "--bids-suffix",
-        help="Suffix of the images to segment in BIDS datasets; may be given several times.",
+        help="Suffix of the images to segment in BIDS datasets, by default T1w; may be given"
+        " several times.",
     ),
 ) -> None:
     """Segment images into named classes, each on its own grid.
@@ -151,6 +152,6 @@ def predict(
         keep_going=keep_going,
         shard=shard,
         dask=dask,
-        bids_suffixes=tuple(bids_suffix),
+        bids_suffixes=tuple(bids_suffix or ()),
     )
     run_prediction(options)

@@ -15,6 +15,7 @@ from MaskSAMCore.cli.display import ProgressDisplay, results_table
 from MaskSAMCore.cli.outputs import Inputs, Outputs, files_in, prepared, present
 from MaskSAMCore.cli.segmenters import is_training, load_segmenter
 from MaskSAMCore.cohort.bids import (
+    DEFAULT_SUFFIXES,
     DESCRIPTION,
     LOOKUP_TABLE,
     check_derivatives,
@@ -201,8 +202,13 @@ class _Prediction:
             output,
             segmenter.channels,
             options.image_format or OUTPUT_FORMATS[0],
-            options.bids_suffixes,
+            options.bids_suffixes or DEFAULT_SUFFIXES,
         )
+        if options.bids_suffixes and not found.bids:
+            raise MaskSAMError(
+                "--bids-suffix chooses images of a BIDS dataset, but no input is one: leave the"
+                " option out, or give the folder that holds sub-*/anat"
+            )
         if found.cases[0].output == output:
             _check_format(output, options.image_format)
         if options.proposals is not None and len(found.cases) != 1:

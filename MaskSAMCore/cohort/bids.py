@@ -13,6 +13,8 @@ from MaskSAMCore.labels import Label
 
 DESCRIPTION = "dataset_description.json"
 LOOKUP_TABLE = "dseg.tsv"
+# Suffixes of the images that are segmented unless others are given.
+DEFAULT_SUFFIXES = ("T1w",)
 _BIDS_VERSION = "1.10.0"
 _SUFFIX = re.compile(r"[A-Za-z0-9]+")
 

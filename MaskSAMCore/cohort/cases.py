@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from MaskSAMCore.cohort.bids import bids_cases, is_bids
+from MaskSAMCore.cohort.bids import DEFAULT_SUFFIXES, bids_cases, is_bids
 from MaskSAMCore.cohort.case import Case, ImageSource, LeftOut
 from MaskSAMCore.cohort.table import TABLE_NAME, is_table
 from MaskSAMCore.errors import MaskSAMError
@@ -74,7 +74,7 @@ def find_cases(
     output: Path,
     channels: int,
     image_format: str,
-    bids_suffixes: Sequence[str] = ("T1w",),
+    bids_suffixes: Sequence[str] = DEFAULT_SUFFIXES,
 ) -> FoundCases:
     """Find the cases of a ``masksam predict``.
 

@@ -136,6 +136,27 @@ def test_boxes_overwrite_needs_boxes(
     assert "add --boxes FILE" in error_of(capfd, [*arguments, "--boxes-overwrite"])
 
 
+def test_a_bids_suffix_needs_a_bids_dataset(
+    image: Path, model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """Such as a folder without anat: all of its images would be segmented, whatever the suffix."""
+    folder, out = tmp_path / "bids", tmp_path / "out"
+    for suffix in ("T1w", "FLAIR"):
+        path = folder / "sub-01" / f"sub-01_{suffix}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image.read_bytes())
+    arguments = ["predict", str(folder), "-o", str(out), "-m", model, "--bids-suffix", "FLAIR"]
+    assert "--bids-suffix chooses images of a BIDS dataset" in error_of(capfd, arguments)
+    assert not out.exists()
+    (folder / "sub-01" / "anat").mkdir()
+    for path in (folder / "sub-01").glob("*.nii.gz"):
+        path.rename(path.parent / "anat" / path.name)
+    assert main(arguments) == 0
+    assert [path.name for path in out.rglob("*.nii.gz")] == [
+        "sub-01_space-orig_desc-FLAIR_dseg.nii.gz"
+    ]
+
+
 def test_a_file_that_is_skipped_is_said_to_be(
     image: Path, model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
