@@ -70,7 +70,19 @@ def user_folder() -> Path:
     """Return the folder of downloads and added models.
 
     It is the environment variable MASKSAM_HOME, else the system's folder for application data.
+
+    Raises:
+        MaskSAMError: it lies in a home folder that is unknown, such as that of a container's user.
     """
+    try:
+        return _user_folder()
+    except RuntimeError as error:
+        raise MaskSAMError(
+            "the home folder is not known: set MASKSAM_HOME to the path of a folder for models"
+        ) from error
+
+
+def _user_folder() -> Path:
     if home := os.environ.get("MASKSAM_HOME"):
         return Path(home).expanduser()
     # Variables that are set to nothing count as unset: an empty path is the current folder.

@@ -73,6 +73,12 @@ def test_the_users_folder_may_be_given_from_the_home_folder_on(monkeypatch: pyte
     assert models.user_folder() == Path.home() / "models"
 
 
+def test_an_unknown_home_folder_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MASKSAM_HOME", "~nobody-of-this-name/models")
+    with pytest.raises(MaskSAMError, match="set MASKSAM_HOME to the path of a folder"):
+        models.user_folder()
+
+
 def test_the_catalog_is_read_without_heavy_imports():
     code = (
         "import sys; from MaskSAMCore.models import catalog, describe;"
