@@ -22,6 +22,7 @@ from MaskSAMCore.io.files import (
 from MaskSAMCore.io.listing import is_litter
 from MaskSAMCore.models.bundle import Bundle, load_bundle, unpack_bundle
 from MaskSAMCore.models.catalog import (
+    DESCRIPTION,
     VERSION_DIGITS,
     Entry,
     catalog,
@@ -290,6 +291,8 @@ def _remove_unused(cache: Path) -> None:
 def _unpack(archive: Path, target: Path) -> Bundle:
     """Unpack the zip of a bundle, which must not be a checkpoint, into a new folder."""
     check_downloaded(archive)
+    if archive.name == DESCRIPTION:
+        raise MaskSAMError(f"{archive} is a file of a bundle: give its folder, {archive.parent}")
     if archive.suffix.lower() in _CHECKPOINT_SUFFIXES:
         raise MaskSAMError(
             f"{archive} is not a bundle: if it is a SAM checkpoint, name it:"

@@ -67,6 +67,9 @@ def test_the_zip_of_a_model_is_shown_and_verified(
     assert "Bright" in capfd.readouterr().out
     assert main(["models", "verify", archive]) == 0
     assert capfd.readouterr().out.startswith(f"{archive}: the weights have the recorded SHA-256")
+    for command in ("info", "verify", "add"):  # as 3D Slicer's Import accepts it
+        error = error_of(capfd, ["models", command, f"{model}/masksam.json"])
+        assert error.endswith(f"masksam.json is a file of a bundle: give its folder, {model}")
     Path(archive).write_bytes(b"no zip")
     for command in ("info", "verify"):
         assert "no zip of a model" in error_of(capfd, ["models", command, archive])
