@@ -71,18 +71,24 @@ def prepared(outputs: Outputs, inputs: Inputs, overwrite: bool) -> Iterator[None
     with made_folders(sorted({*parents, *outputs.filled})):
         _check_names(outputs)
         _check_different(outputs)
+        _check_no_folders(outputs)  # a file may have the name of a folder that was just made
         yield
 
 
 def _check_files(outputs: Outputs, overwrite: bool) -> None:
+    _check_no_folders(outputs)
     for path in (*outputs.files, *outputs.extended):
-        if path.is_dir():
-            raise MaskSAMError(f"{path} is a folder: name another file")
         if path.exists() and not path.is_file():
             raise MaskSAMError(f"{path} is a device or a pipe: name another file")
     for path in (*outputs.files, *outputs.replaced):
         if os.path.lexists(path) and not overwrite:
             raise MaskSAMError(f"{path} exists: add --overwrite to replace it")
+
+
+def _check_no_folders(outputs: Outputs) -> None:
+    for path in (*outputs.files, *outputs.extended):
+        if path.is_dir():
+            raise MaskSAMError(f"{path} is a folder: name another file")
 
 
 def _check_inputs(outputs: Outputs, inputs: Inputs) -> None:
