@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -110,6 +111,12 @@ def test_every_folder_of_code_is_packaged() -> None:
     packages = set(_settings()["tool"]["setuptools"]["packages"])
     folders = {path.parent.relative_to(ROOT) for path in _PACKAGE.rglob("*.py")}
     assert packages - {"MaskSAMCore._resources"} == {".".join(folder.parts) for folder in folders}
+
+
+def test_the_licence_names_those_of_all_models_that_are_packaged() -> None:
+    cards = (resources() / "Models").glob("*/masksam.json")
+    licences = {json.loads(path.read_text(encoding="utf-8"))["card"]["licence"] for path in cards}
+    assert set(_settings()["project"]["license"].split(" AND ")) == {"Apache-2.0", *licences}
 
 
 def test_the_resources_are_found() -> None:
