@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console
@@ -17,13 +17,15 @@ from MaskSAMCore.io.standard_error import visible_stderr
 from MaskSAMCore.volumetry import LOW_DICE, StructureVolume, estimated, has_shares
 
 
-class _Tables(Console):
-    """Console for tables that nobody needs to read, because the results are in files."""
+class _Console(Console):
+    """Console whose output nobody needs to read, because the results are in files."""
 
     def on_broken_pipe(self) -> None:
         """Print nothing more once the reader of a pipe, such as `head`, has closed it."""
-        with suppress(SystemExit):
-            super().on_broken_pipe()
+        self.quiet = True
+        # Python flushes the stream again as it exits.
+        with open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), self.file.fileno())
 
 
 class ProgressDisplay:
@@ -38,8 +40,8 @@ class ProgressDisplay:
 
     def __init__(self, cases: int, device: str) -> None:
         # Names of cases and classes may contain what rich would take for markup.
-        self.out = _Tables(markup=False)
-        self.errors = Console(stderr=True, markup=False)
+        self.out = _Console(markup=False)
+        self.errors = _Console(stderr=True, markup=False)
         self.cases = cases
         self.done = 0
         self.name = ""

@@ -124,6 +124,25 @@ def test_a_run_goes_on_when_the_reader_of_its_tables_has_ended(
     assert "2 of 2 cases" in printed
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
+def test_a_run_goes_on_when_the_reader_of_its_messages_has_ended(
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    """As of ``masksam predict ... 2>&1 | head``."""
+    write_cases(tmp_path / "in", ["a", "b"])
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+        assert predict(tmp_path, model) == 0
+        monkeypatch.undo()
+    assert sorted(labelmaps(tmp_path / "out")) == ["a.nii.gz", "b.nii.gz"]
+    assert "Bright" in capfd.readouterr().out
+
+
 def test_files_that_another_process_is_writing_stay(folder: Path, model: str):
     written, abandoned = (folder / "out" / f".masksam-{name}" for name in ("written", "old"))
     for path in (written, abandoned):
