@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import gc
 import io
-import os
 import sys
 
 import typer
@@ -28,6 +27,7 @@ from MaskSAMCore.cli import (
     submission,
     train,
 )
+from MaskSAMCore.cli.display import discard
 from MaskSAMCore.errors import Cancelled, MaskSAMError, describe, is_out_of_memory, one_line
 
 # Objects that Python makes before it searches them for garbage, 700 by default.
@@ -110,9 +110,7 @@ def _flushed(status: int) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        # Python flushes again as it exits, and would print a traceback.
-        with open(os.devnull, "w") as null:
-            os.dup2(null.fileno(), sys.stdout.fileno())
+        discard(sys.stdout)
         if error.errno == errno.EPIPE:
             return status or 1  # The reader of a pipe, such as `head`, has closed it.
         return status or _fail(describe(error), 2)

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from types import TracebackType
+from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -17,15 +18,22 @@ from MaskSAMCore.io.standard_error import visible_stderr
 from MaskSAMCore.volumetry import LOW_DICE, StructureVolume, estimated, has_shares
 
 
+def discard(stream: IO[str]) -> None:
+    """Discard what is written to a stream whose reader, such as `head`, has ended.
+
+    Python would flush it again as it exits, and print a traceback.
+    """
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), stream.fileno())
+
+
 class _Console(Console):
     """Console whose output nobody needs to read, because the results are in files."""
 
     def on_broken_pipe(self) -> None:
         """Print nothing more once the reader of a pipe, such as `head`, has closed it."""
         self.quiet = True
-        # Python flushes the stream again as it exits.
-        with open(os.devnull, "w") as null:
-            os.dup2(null.fileno(), self.file.fileno())
+        discard(self.file)
 
 
 class ProgressDisplay:

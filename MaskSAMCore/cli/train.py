@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from MaskSAMCore.cli.display import discard
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.cli.training_options import (
     DEVICE,
@@ -55,7 +57,10 @@ class Report:
     def __call__(self, line: str) -> None:
         """Print a line."""
         minutes = (time.monotonic() - self.start) / 60
-        print(f"[{minutes:6.1f} min] {line}", flush=True)
+        try:
+            print(f"[{minutes:6.1f} min] {line}", flush=True)
+        except BrokenPipeError:  # the training goes on, as its results are in files
+            discard(sys.stdout)
 
 
 def train(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from MaskSAMCore.cli.train import Report
 from Testing.cli.helpers import error_of
 
 
@@ -70,3 +73,18 @@ def test_numbers_out_of_range_are_refused(
     run = tmp_path / "run"
     assert option.split("=")[0] in error_of(capfd, ["train", str(tmp_path), "-o", str(run), option])
     assert not run.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
+def test_a_training_goes_on_when_the_reader_of_its_lines_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """As of ``masksam train ... | head``."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    report = Report(0.0)
+    with os.fdopen(writing, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        report("first")
+        report("second")
+        monkeypatch.undo()
