@@ -281,7 +281,7 @@ def worker_environment(core_folder: Path | None, extra: dict[str, str] | None) -
         **(extra or {}),
     }
     if home := environment.get("MASKSAM_HOME"):  # the worker has a current folder of its own
-        environment["MASKSAM_HOME"] = str(Path(home).expanduser().absolute())
+        environment["MASKSAM_HOME"] = os.path.abspath(os.path.expanduser(home))
     if core_folder is not None:
         paths = [str(core_folder), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
