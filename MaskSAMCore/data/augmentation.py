@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from batchgeneratorsv2.transforms.base.basic_transform import ImageOnlyTransform
 from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
 from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
@@ -31,6 +32,10 @@ from MaskSAMCore.data.planning import coarse_axis
 
 Deformation = Literal["frequent", "nnunet"]
 AugmentationKind = Literal["nnunet", "masam"]
+
+
+# The blur reflects up to three slices at either end of a window.
+_BLURRED_SLICES = 4
 
 
 @dataclass(frozen=True)
@@ -177,6 +182,20 @@ class RandomContrastCurve(ImageOnlyTransform):  # type: ignore[misc]
         return torch.from_numpy(y).to(x.dtype)
 
 
+class ThinWindowBlur(GaussianBlurTransform):  # type: ignore[misc]
+    """Gaussian blur that windows of one to three slices can have too.
+
+    Their last slice is repeated meanwhile, because the library reflects more slices than they have.
+    """
+
+    def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
+        """Blur some channels of (C, T, H, W)."""
+        slices = img.shape[1]
+        repeated = (0, 0, 0, 0, 0, max(0, _BLURRED_SLICES - slices))
+        enough = F.pad(img[None], repeated, mode="replicate")[0]
+        return super()._apply_to_image(enough, **params)[:, :slices]
+
+
 def cut(
     array: NDArray[Any],
     centre: Sequence[int],
@@ -262,7 +281,7 @@ def _intensity_transforms(thick_slices: bool) -> list[tuple[Any, float]]:
     )
     return [
         (GaussianNoiseTransform((0, 0.1), p_per_channel=1, synchronize_channels=True), 0.1),
-        (GaussianBlurTransform((0.5, 1.0), p_per_channel=0.5, benchmark=False), 0.2),
+        (ThinWindowBlur((0.5, 1.0), p_per_channel=0.5, benchmark=False), 0.2),
         (brightness, 0.15),
         (contrast, 0.15),
         (low_resolution, 0.25),

@@ -82,6 +82,20 @@ def test_thick_slices_are_never_mixed():
         assert torch.equal(labels, expected)
 
 
+@pytest.mark.parametrize("slices", [1, 2, 3])
+def test_windows_of_few_slices_are_augmented_too(slices: int):
+    image = np.random.default_rng(0).normal(size=(1, slices, 24, 24)).astype(np.float32)
+    label = (image[0] > 0).astype(np.uint8)
+    # At this strength six windows of ten are blurred, some by more voxels than they have slices.
+    augmentation = Augmentation((slices, 16, 16), ISOTROPIC, 3.0, (0, 1, 2))
+    np.random.seed(0)
+    torch.manual_seed(0)
+    for _ in range(40):
+        moved, labels = augmentation(image, label, (slices // 2, 12, 12), (float(image.min()),))
+        assert moved.shape[1:] == labels.shape == (slices, 16, 16)
+        assert bool(torch.isfinite(moved).all())
+
+
 def test_only_the_chosen_axes_are_mirrored():
     image = np.random.default_rng(0).normal(size=(1, 8, 16, 16)).astype(np.float32)
     label = np.zeros(image.shape[1:], np.uint8)
