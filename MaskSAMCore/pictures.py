@@ -70,13 +70,15 @@ def outline_picture(
     axes = figure.subplots(len(rows), 3, squeeze=False)
     for line, (title, volume, labelmap, reference) in zip(axes, rows, strict=True):
         _draw_row(line, title, volume, labelmap, reference, labels, margin_mm)
-    figure.legend(
+    legend = figure.legend(
         handles=keys,
         loc="outside lower center",
         ncols=columns,
         labelcolor="white",
         frameon=False,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a class name may have dollar signs
     buffer = BytesIO()
     figure.savefig(buffer, dpi=100, format="png")
     picture = Image.open(buffer).convert("RGB")
@@ -233,7 +235,8 @@ def _draw_row(
             _outline(plot, found[tuple(place)] == label.value, label.color, "solid")
             if known is not None:
                 _outline(plot, known[tuple(place)] == label.value, "white", "dashed")
-        plot.set_title(f"{title}  {view}" if axis == 0 else view, color="white", fontsize=10)
+        heading = f"{title}  {view}" if axis == 0 else view
+        plot.set_title(heading, color="white", fontsize=10, parse_math=False)
         plot.set_axis_off()
 
 

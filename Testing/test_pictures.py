@@ -47,6 +47,13 @@ def test_similar_colours_of_many_classes_survive_saving(tmp_path: Path):
         assert (picture == color).all(-1).sum() > 5, label.name
 
 
+def test_names_with_dollar_signs_are_drawn_as_they_are(tmp_path: Path):
+    image, labelmap = generated_case(0)
+    row = "$^$", Volume(image, np.eye(4)), labelmap, None
+    outline_picture([row], [Label(1, "$x_$", (1.0, 0.0, 0.0))], tmp_path / "a.png")
+    assert (tmp_path / "a.png").is_file()
+
+
 def test_an_empty_labelmap_gives_a_picture_without_outlines(tmp_path: Path):
     _, labelmap = generated_case(0)
     full = draw(tmp_path / "full.png", np.eye(4), labelmap)

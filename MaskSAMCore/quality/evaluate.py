@@ -149,7 +149,7 @@ def draw_scatter(
         plot.plot([0, 1], [0, 1], c="grey", lw=0.8)
         plot.grid(alpha=0.3)
         plot.set_aspect("equal")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a path may have dollar signs
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=80, format="png")
 

@@ -59,7 +59,8 @@ def draw_curves(run: Path) -> Path:
     for plot in (losses, dice):
         plot.grid(alpha=0.3)
         if plot.get_legend_handles_labels()[0]:
-            plot.legend()
+            for text in plot.legend().get_texts():
+                text.set_parse_math(False)  # a class name may have dollar signs
     target = run / CURVES
     with atomic_file(target) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -250,5 +250,5 @@ def test_too_few_results_or_cases_are_refused(count: int, cases: int):
 
 def test_the_scatter_plot_is_written(estimator, tmp_path):
     path = tmp_path / "scatter.png"
-    draw_scatter(estimator, samples_of_known_dice(20, seed=3), "two classes", path)
+    draw_scatter(estimator, samples_of_known_dice(20, seed=3), "two classes of $\\unknown$", path)
     assert path.read_bytes().startswith(b"\x89PNG")

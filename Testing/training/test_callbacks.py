@@ -19,6 +19,7 @@ from MaskSAMCore.training.callbacks import (
     format_duration,
 )
 from MaskSAMCore.training.module import MaskSAMModule
+from MaskSAMCore.training.plots import draw_curves
 from MaskSAMCore.training.run_folder import BEST, best_dice
 from MaskSAMCore.training.validation import Scores
 from Testing.helpers.networks import small_masksam_config
@@ -30,6 +31,15 @@ def test_a_checkpoint_is_written_before_each_validation(short: ShortRun):
     # The last step is validated once, at the end of the training.
     assert steps == sorted(set(steps)) and steps[-1] == SHORT["iterations"]
     assert len(steps) > 1 and short.checkpoint_steps == steps
+
+
+def test_classes_with_dollar_signs_in_their_names_have_curves(tmp_path: Path):
+    logs = tmp_path / "logs" / "csv" / "version_0"
+    logs.mkdir(parents=True)
+    values = {"loss": 2.0, "minutes": 1.0, "val_dice": 0.5, "val_dice_$x_$": 0.5}
+    lines = [",".join(values), ",".join(map(str, values.values()))]
+    (logs / "metrics.csv").write_text("\n".join(lines), encoding="utf-8")
+    assert draw_curves(tmp_path).is_file()
 
 
 class Clock:

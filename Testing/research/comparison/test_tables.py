@@ -37,6 +37,12 @@ def test_tables_are_written_as_markdown_csv_and_figure(tmp_path: Path):
     assert (tmp_path / "comparison.png").stat().st_size > 10_000
 
 
+def test_names_with_dollar_signs_are_drawn_as_they_are(tmp_path: Path):
+    rows = [row_of("$\\unknown$", [0.8, 0.9])]
+    write_tables(tmp_path, rows, [], ["$x_$"], {"dataset": "$^$"}, True)
+    assert (tmp_path / "comparison.png").stat().st_size > 10_000
+
+
 def test_tables_of_several_seeds_show_each_seed(tmp_path: Path):
     by_seed = {0: [row_of("masksam", [0.8, 0.9])], 5: [row_of("masksam", [0.6, 0.7])]}
     rows = over_seeds(by_seed)
