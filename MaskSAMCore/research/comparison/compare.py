@@ -77,9 +77,26 @@ class CompareOptions:
 
 
 def run_process(job_file: Path) -> int:
-    """Run the job of a file in a separate process and return the exit status."""
+    """Run the job of a file in a separate process and return the exit status.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed, or a signal came. A training has completed its step
+            and saved a checkpoint by then, unless Ctrl-C was pressed twice.
+    """
     command = [sys.executable, "-m", "MaskSAMCore.research.comparison.stage", str(job_file)]
-    return subprocess.run(command, check=False).returncode
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # Ctrl-C reaches the process by itself, but SIGTERM does not; on Windows this would
+            # kill it.
+            if sys.platform != "win32":
+                process.terminate()
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                process.kill()
+            raise
 
 
 def compare(

@@ -22,7 +22,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import read_volume
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.research.comparison import stage
-from MaskSAMCore.research.comparison.compare import CompareOptions, compare
+from MaskSAMCore.research.comparison.compare import CompareOptions, compare, run_process
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.module import MaskSAMModule
 from Testing.helpers.generated import change_description
@@ -304,6 +304,35 @@ def test_a_training_that_a_signal_stops_is_continued_by_the_same_command(
     compare(options, lambda _: None, run_here)
     assert read_table(options.output)["ablation_b1"]["problem"] == ""
     assert checkpoint(options.output / "runs" / "ablation_b1")["global_step"] == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a script of the shell stands for the stage")
+@pytest.mark.parametrize("presses", [1, 2])
+def test_a_stage_saves_its_work_when_its_comparison_is_stopped(
+    presses: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    script = tmp_path / "stage"
+    script.write_text(
+        f"#!/bin/sh\ntrap 'sleep 0.5; touch {tmp_path}/saved; exit 0' TERM\n"
+        f"touch {tmp_path}/started\nwhile :; do sleep 0.05; done\n",
+        encoding="utf-8",
+    )
+    script.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(script))
+    plain, waits = subprocess.Popen.wait, []
+
+    def wait(self: subprocess.Popen, timeout: float | None = None) -> int:
+        waits.append(timeout)
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        if len(waits) <= presses:
+            raise KeyboardInterrupt
+        return plain(self, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        run_process(tmp_path / "job.json")
+    assert (tmp_path / "saved").exists() == (presses == 1)
 
 
 def test_a_killed_comparison_is_continued(dataset: Path, tmp_path: Path):
