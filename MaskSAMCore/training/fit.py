@@ -461,7 +461,8 @@ def _resume(
     sam_sha256 = _check_sam(options, record.config, record.preset, expected)
     lightning.seed_everything(record.seed, workers=True, verbose=False)
     data = reload_training_data(options.dataset, record, report, _cache(options))
-    record = replace(record, settings=record.settings.replace(**_validation_changes(options)))
+    settings = record.settings.replace(**_validation_changes(options))
+    record = replace(record, settings=settings, folder=str(options.dataset.resolve()))
     if options.max_minutes is not None:
         record = record.with_facts(max_minutes=options.max_minutes)
     if sam_sha256 is not None:

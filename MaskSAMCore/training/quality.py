@@ -25,7 +25,7 @@ def fit_to_validation(
         run: folder of the training.
         bundle: bundle that was exported from it.
         results: number of results to fit to.
-        dataset: folder of the dataset; None for the one that the training began with.
+        dataset: folder of the dataset; None for the one in the run's record.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         report: receives the progress.
 

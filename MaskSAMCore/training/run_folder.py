@@ -58,7 +58,8 @@ class TrainingRecord:
             labelmaps, the name of the file given with --targets or None.
         label_description: description of the labels if images are synthesised from labelmaps,
             else None.
-        folder: folder of the dataset when the training began; empty if unknown.
+        folder: folder of the dataset when the training was begun or last resumed; empty if
+            unknown.
     """
 
     config: NetworkConfig

@@ -161,6 +161,14 @@ def test_another_dataset_is_refused_before_it_is_read(short: ShortRun, copied: P
         resume(short, copied, dataset=copied.parent / "other")
 
 
+def test_a_dataset_that_was_moved_is_found_where_the_training_was_resumed(
+    short: ShortRun, copied: Path, tmp_path: Path
+):
+    moved = shutil.copytree(short.dataset, tmp_path / "moved" / short.dataset.name)
+    resume(short, copied, dataset=moved)
+    assert TrainingRecord.load(copied).folder == str(moved)
+
+
 def test_a_dataset_whose_classes_have_changed_is_refused(short: ShortRun, copied: Path):
     data = Path(shutil.copytree(short.dataset, copied.parent / "data"))
     description = json.loads((data / "dataset.json").read_text(encoding="utf-8"))
