@@ -228,8 +228,9 @@ def train(
 
     if fold is not None and folds is not None:
         raise MaskSAMError("--fold trains one fold and --folds all: choose one of the two")
-    if plan and resume:
-        raise MaskSAMError("--plan is for a new training: give the run's --preset, not --resume")
+    if resume and (plan or preview_windows is not None):
+        option = "--plan" if plan else "--preview"
+        raise MaskSAMError(f"{option} is for a new training: give the run's --preset, not --resume")
     chosen_values = {
         "learning_rate": learning_rate,
         "batch": batch,
@@ -319,6 +320,8 @@ def _print_plan(
             classes, channels = network.num_classes, network.in_channels
             spacing = preset.plan.spacing or (1.0, 1.0, 1.0)
             network = network.adapted(network.window, spacing, classes, channels, preset.changes)
+    except MaskSAMError:
+        raise
     except ValueError as error:
         raise MaskSAMError(f"preset '{preset.name}' cannot be planned: {error}") from error
     kind = accelerator(options.device, options.devices)

@@ -48,6 +48,8 @@ def test_a_folder_that_is_not_a_dataset_is_refused(
             "--validation-share and --set validation_share give",
         ),
         (["--plan", "--resume"], "--plan is for a new training: give the run's --preset"),
+        (["--preview", "2", "--resume"], "--preview is for a new training: give the run's --pre"),
+        (["--plan"], "masksam: error: none is not a dataset folder"),
         (["--device", "warp"], "device 'warp' is not available"),
     ],
 )
