@@ -320,12 +320,12 @@ def _print_plan(
             classes, channels = network.num_classes, network.in_channels
             spacing = preset.plan.spacing or (1.0, 1.0, 1.0)
             network = network.adapted(network.window, spacing, classes, channels, preset.changes)
+        costs = plan_costs(network, training, "cuda")
     except MaskSAMError:
         raise
     except ValueError as error:
         raise MaskSAMError(f"preset '{preset.name}' cannot be planned: {error}") from error
     kind = accelerator(options.device, options.devices)
-    costs = plan_costs(network, training, "cuda")
     typer.echo(f"{title}, on a GPU with bfloat16:")
     for line in plan_lines(costs, tflops * 1e12):
         typer.echo(line)

@@ -43,11 +43,23 @@ class StepCost:
     operations: int
 
 
+def shapes_of_network(config: NetworkConfig, settings: TrainSettings) -> Network:
+    """Return a network that is trained, whose tensors have a shape and no memory.
+
+    Raises:
+        ValueError: the network has no decoder that could be trained alone.
+    """
+    with torch.device("meta"):
+        model = build_model(config)
+    if settings.decoder_alone:
+        model.freeze_proposals()
+    return model
+
+
 def fixed_bytes(config: NetworkConfig, settings: TrainSettings) -> int:
     """Return the bytes that a training takes on a device whatever its batch is: weights, the
     optimizer's state, averaged weights, and the gradients of trained weights."""
-    with torch.device("meta"):
-        model = build_model(config)
+    model = shapes_of_network(config, settings)
     everything = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.trained_parameters().values())
     states = 1 if settings.optimizer == "sgd" else 2
@@ -75,8 +87,7 @@ def step_cost(
     """
     # Boxes of the ground truth in place of proposals depend on values, and cost next to nothing.
     settings = settings.replace(loss=_without_ground_truth(settings.loss))
-    with torch.device("meta"):
-        model = build_model(config)
+    model = shapes_of_network(config, settings)
     model.set_gradient_checkpointing(gradient_checkpointing)
     with ExitStack() as stack:
         # Recomputations that stop early leave tensors in cycles of references.

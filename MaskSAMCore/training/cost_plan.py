@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.modeling import NetworkConfig, build_model
-from MaskSAMCore.training.cost import StepCost, fixed_bytes, step_cost
+from MaskSAMCore.modeling import NetworkConfig
+from MaskSAMCore.training.cost import StepCost, fixed_bytes, shapes_of_network, step_cost
 from MaskSAMCore.training.devices import accelerator, precision
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.processes import divided_batch
@@ -85,8 +85,7 @@ def plan_costs(config: NetworkConfig, settings: TrainSettings, device: str) -> C
         settings: hyperparameters.
         device: "cuda" or "cpu".
     """
-    with torch.device("meta"):
-        model = build_model(config)
+    model = shapes_of_network(config, settings)
     half = device != "cpu" or precision("cpu") != "32-true"
     costs: list[tuple[StepCost, StepCost | None]] = []
     for windows in (1, 2):

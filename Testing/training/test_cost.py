@@ -19,7 +19,7 @@ from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.research.unet.config import UNetConfig
 from MaskSAMCore.research.unet.loss import LossSettings as UNetLossSettings
 from MaskSAMCore.training import cost_plan
-from MaskSAMCore.training.cost import StepCost, step_cost
+from MaskSAMCore.training.cost import StepCost, fixed_bytes, step_cost
 from MaskSAMCore.training.cost_plan import CostPlan, fit_line, plan_lines
 from MaskSAMCore.training.data import prepare_training_data
 from MaskSAMCore.training.hyperparameters import TrainSettings
@@ -98,6 +98,15 @@ def test_gradient_checkpointing_saves_memory_and_costs_operations() -> None:
     assert kept.operations < again.operations < 1.5 * kept.operations
     full = step_cost(config, settings, 1, half=False)
     assert full.operations == kept.operations and full.activations > kept.activations
+
+
+def test_a_decoder_that_is_trained_alone_costs_less() -> None:
+    config = small_masksam_config(window=(2, 16, 16), queries=4)
+    everything, alone = TrainSettings(), TrainSettings(decoder_alone=True)
+    assert fixed_bytes(config, alone) < fixed_bytes(config, everything)
+    whole, less = (step_cost(config, each, 1, half=False) for each in (everything, alone))
+    assert less.activations < 0.9 * whole.activations
+    assert less.operations < 0.9 * whole.operations
 
 
 PLAN = CostPlan(
