@@ -33,7 +33,7 @@ from MaskSAMCore.training.callbacks import (
     ResumableCheckpoints,
     Validation,
 )
-from MaskSAMCore.training.checkpoint import checkpoint_path, newest_checkpoint, next_restart
+from MaskSAMCore.training.checkpoint import checkpoint_path, next_restart, resumed_checkpoint
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.losses.masksam import LossSettings
 from MaskSAMCore.training.losses.prompting import PromptSettings
@@ -151,7 +151,7 @@ def fit_refiner(
     settings = SETTINGS.replace(mirror=task.mirror, iterations=options.steps or SETTINGS.iterations)
     lightning.seed_everything(learning.seed, verbose=False)
     module = MaskSAMModule(refiner, settings, minutes, learning.seed)
-    checkpoint = newest_checkpoint(work)
+    checkpoint = resumed_checkpoint(work)
     if checkpoint is not None:
         clock.before += 60 * checkpoint.minutes
     cache = work / CASES

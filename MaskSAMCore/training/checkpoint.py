@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from MaskSAMCore.errors import MaskSAMError
+
 CHECKPOINTS = ("resume-a.ckpt", "resume-b.ckpt")
 
 
@@ -48,13 +50,33 @@ class Checkpoint:
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
     """Return the newest readable checkpoint of a training, or None."""
-    found = [folder / name for name in CHECKPOINTS if (folder / name).is_file()]
-    for path in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
+    for path in sorted(_files(folder), key=lambda p: p.stat().st_mtime, reverse=True):
         try:
             return Checkpoint.read(path)
         except Exception:
             continue
     return None
+
+
+def resumed_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return the checkpoint that a training continues from; None if it was stopped before its
+    first one.
+
+    Raises:
+        MaskSAMError: there are checkpoints, and none can be read.
+    """
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None and (damaged := _files(folder)):
+        names = " and ".join(path.name for path in damaged)
+        raise MaskSAMError(
+            f"{folder}: {names} cannot be read: restore a copy, or remove what is damaged to begin"
+            " the training again"
+        )
+    return checkpoint
+
+
+def _files(folder: Path) -> list[Path]:
+    return [folder / name for name in CHECKPOINTS if (folder / name).is_file()]
 
 
 def next_restart(checkpoint: Checkpoint | None) -> int:

@@ -40,7 +40,12 @@ from MaskSAMCore.training.callbacks import (
     ResumableCheckpoints,
     Validation,
 )
-from MaskSAMCore.training.checkpoint import checkpoint_path, newest_checkpoint, next_restart
+from MaskSAMCore.training.checkpoint import (
+    checkpoint_path,
+    newest_checkpoint,
+    next_restart,
+    resumed_checkpoint,
+)
 from MaskSAMCore.training.data import (
     TrainingData,
     prepare_training_data,
@@ -250,7 +255,7 @@ def _fit(
     report: Callable[[str], None],
 ) -> float:
     """Train a network on prepared data; see :func:`fit`."""
-    checkpoint = newest_checkpoint(options.run) if options.resume else None
+    checkpoint = resumed_checkpoint(options.run) if options.resume else None
     model = _initial_network(options, record)
     model.set_gradient_checkpointing(options.gradient_checkpointing)
     module = MaskSAMModule(model, record.settings, record.max_minutes, record.seed)

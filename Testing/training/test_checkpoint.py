@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 import torch
 
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.training.checkpoint import (
     CHECKPOINTS,
     Checkpoint,
@@ -14,6 +16,7 @@ from MaskSAMCore.training.checkpoint import (
     is_stopped,
     newest_checkpoint,
     next_restart,
+    resumed_checkpoint,
 )
 
 STATE = {"global_step": 7, "masksam": {"minutes": 1.5, "restarts": 2, "averaged": torch.ones(3)}}
@@ -39,5 +42,16 @@ def test_the_older_checkpoint_is_taken_if_the_newer_one_is_damaged(tmp_path: Pat
     os.utime(older, (1, 1))
     found = newest_checkpoint(tmp_path)
     assert found is not None and found.path == older and not found.stopped
+    assert resumed_checkpoint(tmp_path) == found
     older.write_bytes(b"")
     assert newest_checkpoint(tmp_path) is None
+
+
+def test_a_training_does_not_begin_again_by_itself_where_its_checkpoints_are_damaged(
+    tmp_path: Path,
+):
+    assert resumed_checkpoint(tmp_path) is None
+    for name in CHECKPOINTS:
+        (tmp_path / name).write_bytes(b"damaged")
+    with pytest.raises(MaskSAMError, match=" and ".join(CHECKPOINTS)):
+        resumed_checkpoint(tmp_path)

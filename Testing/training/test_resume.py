@@ -103,6 +103,13 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_again_with_its_own_see
     assert logged_losses(copied, 1) == logged_losses(copied, 0)
 
 
+def test_a_run_whose_checkpoints_are_damaged_is_not_trained_anew(short: ShortRun, copied: Path):
+    for path in copied.glob("*.ckpt"):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(MaskSAMError, match="cannot be read: restore a copy"):
+        resume(short, copied)
+
+
 def test_a_budget_given_on_resuming_is_kept_for_the_next_resume(short: ShortRun, copied: Path):
     assert TrainingRecord.load(copied).facts["max_minutes"] is None
     # This budget is used up already: the training ends after one step.

@@ -39,7 +39,7 @@ from MaskSAMCore.training.callbacks import (
     ResumableCheckpoints,
     Validation,
 )
-from MaskSAMCore.training.checkpoint import checkpoint_path, newest_checkpoint, next_restart
+from MaskSAMCore.training.checkpoint import checkpoint_path, next_restart, resumed_checkpoint
 from MaskSAMCore.training.devices import accelerator, precision
 from MaskSAMCore.training.hyperparameters import TrainSettings
 from MaskSAMCore.training.module import MaskSAMModule
@@ -178,7 +178,7 @@ def pretrain(
     lightning.seed_everything(record.seed, verbose=False)
     model = PromptableSam(record.config)
     module = MaskSAMModule(model, record.settings, record.max_minutes, record.seed)
-    checkpoint = newest_checkpoint(options.run) if options.resume else None
+    checkpoint = resumed_checkpoint(options.run) if options.resume else None
     size = record.config.window[1]
     unseen = SyntheticSlices(held_out, size, record.objects, record.seed + _VALIDATION_SEED)
     validation = BoxValidation(unseen, options.validation_slices)
