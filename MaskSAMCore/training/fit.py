@@ -70,6 +70,11 @@ from MaskSAMCore.training.run_folder import (
 from MaskSAMCore.training.trainer import build_trainer, interruptible
 from MaskSAMCore.training.validation import Evaluator
 
+_LOST_WORKER = (
+    "a process that prepares windows was killed, as systems do when memory is short: continue with"
+    " --resume and fewer --workers, 0 for none"
+)
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -314,6 +319,10 @@ def _fit(
                 "the device's memory is too small for this training: masksam train --plan shows"
                 " which --accumulate and --gradient-checkpointing fit"
             ) from error
+        except RuntimeError as error:
+            if _is_lost_worker(str(error)):
+                raise MaskSAMError(_LOST_WORKER) from error
+            raise
     best = max(best_dice(options.run), 0.0)
     # The trainer of this process has made no step if it has spawned others.
     reached = newest_checkpoint(options.run)
@@ -376,7 +385,14 @@ def unwrap_spawned_error(error: ProcessRaisedException) -> Exception:
     """Return the MaskSAMError raised in a spawned process, else the exception itself."""
     lines = str(error).strip().splitlines()
     kind, _, message = lines[-1].partition(": ") if lines else ("", "", "")
+    if _is_lost_worker(message):
+        return MaskSAMError(_LOST_WORKER)
     return MaskSAMError(message) if kind.rpartition(".")[2] == MaskSAMError.__name__ else error
+
+
+def _is_lost_worker(message: str) -> bool:
+    """Return whether an error of PyTorch says that a process that prepares windows has ended."""
+    return message.startswith("DataLoader worker (pid")
 
 
 def _begin(

@@ -151,6 +151,18 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_one_line(dataset: Path
     assert "\n" not in str(report.value)
 
 
+def test_a_killed_process_that_prepares_windows_ends_the_training_with_one_line(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def step(*_: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(MaskSAMModule, "training_step", step)
+    options = FitOptions(dataset, tmp_path / "run", TINY, device="cpu", workers=0)
+    with pytest.raises(MaskSAMError, match="continue with --resume and fewer --workers"):
+        fit(options, lambda _: None, SMALL, QUICK)
+
+
 def test_the_same_seed_gives_the_same_losses_and_another_one_others(dataset: Path, tmp_path: Path):
     def losses(name: str, seed: int) -> list[float]:
         run = tmp_path / name
