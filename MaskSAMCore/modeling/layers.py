@@ -37,23 +37,27 @@ class Checkpointed(nn.Module):
 
 
 class Convolution3d(nn.Conv3d):
-    """``nn.Conv3d`` without two weaknesses of PyTorch on a CPU.
+    """``nn.Conv3d`` without three weaknesses of PyTorch on a CPU.
 
     In training, with windows of few, large slices, oneDNN's bfloat16 gradient of the weights (AMX,
     in PyTorch 2.13) writes beyond its buffers, and the process ends with "double free or
     corruption". With depth and rows exchanged the result is the same and no slower.
 
-    In inference, PyTorch leaves small float32 inputs of one window to a kernel of its own, which is
-    up to seven times slower than oneDNN's.
+    In inference, oneDNN's bfloat16 convolution of a single slice with one channel reads memory that
+    nothing was written to. The same exchange avoids it.
+
+    In inference, PyTorch also leaves small float32 inputs of one window to a kernel of its own,
+    which is up to seven times slower than oneDNN's.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if input.device.type != "cpu" or input.ndim != 5 or self.padding_mode != "zeros":
             return super()._conv_forward(input, weight, bias)
         assert not isinstance(self.padding, str)
-        if torch.is_grad_enabled():
-            if input.shape[2] >= _FEW_SLICES:
-                return super()._conv_forward(input, weight, bias)
+        slices, trains = input.shape[2], torch.is_grad_enabled()
+        # Mixed precision converts the arguments of conv3d only, and oneDNN runs it then.
+        half = mixed_precision_on_cpu() or input.dtype != torch.float32
+        if (trains and slices < _FEW_SLICES) or (half and slices == 1):
             stride, padding, dilation = (
                 (rows, depth, columns)
                 for depth, rows, columns in (self.stride, self.padding, self.dilation)
@@ -68,12 +72,7 @@ class Convolution3d(nn.Conv3d):
                 self.groups,
             )
             return exchanged.transpose(2, 3)
-        # Mixed precision converts the arguments of conv3d only, and oneDNN runs it then.
-        if (
-            mixed_precision_on_cpu()
-            or input.dtype != torch.float32
-            or not torch.backends.mkldnn.is_available()
-        ):
+        if trains or half or not torch.backends.mkldnn.is_available():
             return super()._conv_forward(input, weight, bias)
         return torch.mkldnn_convolution(
             input, weight, bias, self.padding, self.stride, self.dilation, self.groups

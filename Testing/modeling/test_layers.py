@@ -77,6 +77,23 @@ def test_a_convolution_and_its_gradients_equal_pytorchs(slices: int, shape: dict
     torch.testing.assert_close(found.float(), results[1][0], rtol=0.05, atol=0.05)
 
 
+def test_a_single_slice_is_convolved_without_memory_that_nothing_was_written_to() -> None:
+    torch.manual_seed(0)
+    layer = Convolution3d(1, 32, kernel_size=3, padding=1, bias=False)
+    # The strides of a window whose channels come last.
+    image = torch.randn(1, 1, 40, 36, 1).permute(0, 4, 1, 2, 3)
+    sizes = (864, 1440, 2880, 13_824, 27_648, 46_080)
+    with torch.inference_mode():
+        expected = layer(image)
+        for _ in range(5):
+            # Memory that is freed here is taken next.
+            for _ in [torch.full((n,), torch.nan, dtype=torch.bfloat16) for n in sizes * 3]:
+                pass
+            with torch.autocast("cpu", torch.bfloat16):
+                found = layer(image)
+            torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.05)
+
+
 def test_thin_windows_can_be_trained_in_mixed_precision() -> None:
     done = subprocess.run(
         [sys.executable, "-c", THIN], capture_output=True, text=True, timeout=300, check=False
