@@ -147,8 +147,8 @@ def _collect(
     A class that is right, and that a segmentation does not have, is absent there.
 
     Raises:
-        MaskSAMError: a file cannot be read, a segmentation does not fit, or neither the model nor a
-            segmentation has one of the classes.
+        MaskSAMError: a file cannot be read, a segmentation does not fit, the model needs several
+            channels, or neither the model nor a segmentation has one of the classes.
     """
     from MaskSAMCore.data.corrections import append_case
     from MaskSAMCore.io import read_volume
@@ -157,6 +157,12 @@ def _collect(
     from MaskSAMCore.models import open_model
 
     bundle, _ = open_model(model, with_estimator=False)
+    channels = bundle.plan.channels
+    if len(channels) > 1:
+        raise MaskSAMError(
+            f"a pair has one image, but '{bundle.name}' needs {len(channels)} channels"
+            f" ({', '.join(channels)}): give a folder of cases, as for masksam train"
+        )
     names = {label.name: label.value for label in bundle.labels}
     known = {name.casefold(): name for name in names}
     for image, segmentation in pairs:
@@ -167,7 +173,7 @@ def _collect(
         right = [spelling.get(name.casefold(), name) for name in classes] or list(values)
         absent = [name for name in right if name not in values]
         values |= {name: value for value, name in enumerate(absent, max([0, *values.values()]) + 1)}
-        channels, name = bundle.plan.channels, image_stem(image)
+        name = image_stem(image)
         segments = read_segment_labels(segmentation) if has_segments(segmentation) else ()
         try:
             append_case(folder, [volume], labelmap, values, right, name, channels, segments)

@@ -52,6 +52,13 @@ def test_a_pair_makes_a_new_model_with_a_new_class(pair: str, tmp_path: Path, ca
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_a_pair_for_a_model_of_several_channels_is_refused(pair: str, tmp_path: Path, capsys):
+    base = small_bundle(tmp_path / "small", channels=2)
+    assert main(["adapt", str(base), pair, "-o", str(tmp_path / "ours")]) == 2
+    assert "a pair has one image, but 'small' needs 2 channels" in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
 def test_a_class_in_any_spelling_is_right_in_each_pair_and_absent_where_it_has_no_segment(
     tmp_path: Path, capsys
 ):
