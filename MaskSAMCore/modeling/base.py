@@ -87,9 +87,19 @@ class NetworkConfig(Configuration):
             num_classes: number of foreground classes.
             in_channels: number of image channels.
             chosen: names of fields that the user has chosen and that must not be adapted.
+
+        Raises:
+            ValueError: a window would be a single token, or another field does not fit.
         """
         if self.every_slice:
             window = (self.window[0], *window[1:])
+        slices, rows, columns = window
+        # Norms over the voxels of the coarsest map need more than one of them.
+        if slices * rows * columns <= self.token_voxels**2:
+            raise ValueError(
+                f"a window of {slices} x {rows} x {columns} voxels is a single token: choose larger"
+                " windows or smaller voxels"
+            )
         return self.replace(window=window, num_classes=num_classes, in_channels=in_channels)
 
     def to_dict(self) -> dict[str, Any]:

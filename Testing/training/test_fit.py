@@ -124,6 +124,13 @@ def test_fewer_queries_than_classes_are_refused_before_any_run(dataset: Path, tm
     assert not (tmp_path / "run").exists()
 
 
+def test_windows_of_a_single_token_are_refused_before_any_run(dataset: Path, tmp_path: Path):
+    options = FitOptions(dataset, tmp_path / "run", TINY, spacing=(500, 500, 500), device="cpu")
+    with pytest.raises(MaskSAMError, match="a window of 1 x 4 x 4 voxels is a single token"):
+        fit(options, lambda _: None, SMALL, SHORT)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_training_that_cannot_begin_leaves_no_cases_in_a_folder_that_existed(
     trained: Path, dataset: Path, tmp_path: Path
 ):
