@@ -134,7 +134,7 @@ class SequenceRun(Run):
                 "the segmentation process ended unexpectedly, often because the memory ran out: try"
                 " again, with a smaller region of interest (ROI) or fewer other programs"
             )
-        text = _("{reason} ({done} of {count} frames are done)").format(
+        text = _("{reason} ({done} of {count} frames done)").format(
             reason=reason, done=len(self._results), count=len(self._frames.values)
         )
         return WorkerError(error.kind, text, details)

@@ -217,7 +217,7 @@ def test_a_killed_worker_leaves_the_frames_done_and_its_message_says_so(user, sc
     done = browser.GetSequenceNode(node).GetNumberOfDataNodes()
     assert 1 <= done < 12
     assert user.status.startswith("Failed: the segmentation process ")
-    assert user.status.endswith(f"({done} of 12 frames are done)")
+    assert user.status.endswith(f"({done} of 12 frames done)")
     assert "nothing was changed" not in user.status
     [message] = host.messages.texts("error")
     assert message == user.status.removeprefix("Failed: ")
