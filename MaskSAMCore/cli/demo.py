@@ -47,17 +47,23 @@ def demo(
     Writes labelmaps, .seg.nrrd files and pictures, and prints volumes.
     """
     from MaskSAMCore.io import read_volume, write_volume
+    from MaskSAMCore.io.files import temporary_folder
 
     console = Console(markup=False)
     start = time.perf_counter()
     template = _template()
     results = [f"{one}{end}" for one in (_BRAIN, _HIPPOCAMPI) for end in (*_FORMATS, _PICTURE)]
-    written = Outputs(tuple(output / name for name in (_HEAD, *results)))
-    with prepared(written, Inputs((template,)), overwrite):
+    files = [output / name for name in (_HEAD, *results)]
+    with (
+        prepared(Outputs(tuple(files)), Inputs((template,)), overwrite),
+        temporary_folder(files[0]) as folder,  # a demo that is stopped leaves no file behind
+    ):
         volume = dataclasses.replace(read_volume(template), name="MNI152 T1")
-        write_volume(volume, output / _HEAD, overwrite=True)
-        _whole_head(volume, output, device, console)
-        _hippocampi(volume, output, device, console)
+        write_volume(volume, folder / _HEAD)
+        _whole_head(volume, folder, device, console)
+        _hippocampi(volume, folder, device, console)
+        for path in files:
+            (folder / path.name).replace(path)
     console.print(
         f"{output}: {_HEAD}, brain.seg.nrrd and hippocampi.seg.nrrd (drag them into 3D"
         " Slicer), the same as .nii.gz, brain.png, hippocampi.png;"
@@ -67,7 +73,7 @@ def demo(
     )
 
 
-def _whole_head(volume: Volume, output: Path, device: str, console: Console) -> None:
+def _whole_head(volume: Volume, folder: Path, device: str, console: Console) -> None:
     """Segment all structures of the head."""
     from MaskSAMCore.pictures import outline_picture
 
@@ -76,12 +82,12 @@ def _whole_head(volume: Volume, output: Path, device: str, console: Console) -> 
         display.started(volume.name)
         result = segmenter.segment(volume, progress=display.progress)
         display.finished(volume.name, results_table(volumes_of(result)), result.notes)
-    _write(result.labelmap, volume, output / _BRAIN, result.labels)
+    _write(result.labelmap, volume, folder / _BRAIN, result.labels)
     rows = [(volume.name, volume, result.labelmap, None)]
-    outline_picture(rows, result.labels, output / f"{_BRAIN}{_PICTURE}")
+    outline_picture(rows, result.labels, folder / f"{_BRAIN}{_PICTURE}")
 
 
-def _hippocampi(volume: Volume, output: Path, device: str, console: Console) -> None:
+def _hippocampi(volume: Volume, folder: Path, device: str, console: Console) -> None:
     """Segment head and body of each hippocampus, one ROI a side."""
     from MaskSAMCore.geometry import box_on_grid
     from MaskSAMCore.io import read_boxes
@@ -105,8 +111,8 @@ def _hippocampi(volume: Volume, output: Path, device: str, console: Console) -> 
         for one in result.instances:
             instances.append(dataclasses.replace(one, name=of_side + one.name.lower()))
         rows.append((f"{side} hippocampus", volume, result.labelmap, None))
-    _write(labelmap, volume, output / _HIPPOCAMPI, labels)
-    outline_picture(rows, result.labels, output / f"{_HIPPOCAMPI}{_PICTURE}")
+    _write(labelmap, volume, folder / _HIPPOCAMPI, labels)
+    outline_picture(rows, result.labels, folder / f"{_HIPPOCAMPI}{_PICTURE}")
     both = dataclasses.replace(result, instances=tuple(instances))
     console.print(results_table(volumes_of(both)))
 
@@ -126,7 +132,7 @@ def _write(
     from MaskSAMCore.io import write_labelmap
 
     for ending in _FORMATS:
-        write_labelmap(labelmap, volume, path.with_name(path.name + ending), labels, overwrite=True)
+        write_labelmap(labelmap, volume, path.with_name(path.name + ending), labels)
 
 
 def _template() -> Path:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
-from MaskSAMCore.cli import main
+from MaskSAMCore.cli import demo, main
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import Volume
 from Testing.cli.helpers import error_of
 from Testing.helpers.generated import generated_case, write_dataset, write_image
 
@@ -221,6 +222,21 @@ def test_names_in_upper_and_lower_case_are_two_files_where_the_disk_keeps_them_a
     assert main(["predict", "in", "-o", "out", "-m", model]) == 0
     written = sorted(path.name for path in (folder / "out").glob("*.nii.gz"))
     assert written == ["A.nii.gz", "a.nii.gz"]
+
+
+def test_a_demo_that_is_stopped_leaves_no_file_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("nilearn", reason="the demo's head comes with nilearn")
+    begun = []
+
+    def stopped(_volume: Volume, folder: Path, *_: object) -> None:
+        begun.extend(path.name for path in folder.iterdir())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "_whole_head", stopped)
+    assert main(["demo", "-o", str(tmp_path / "out")]) == 130
+    assert begun == ["mni152_t1.nii.gz"] and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["mni152_t1.nii.gz", "brain.nii.gz", "hippocampi.png"])
