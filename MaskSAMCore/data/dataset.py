@@ -20,7 +20,6 @@ from MaskSAMCore.data.label_scheme import (
     KEYS,
     LARGEST_VALUE,
     LabelScheme,
-    alike_problem,
     is_integer,
     read_scheme,
 )
@@ -33,7 +32,6 @@ from MaskSAMCore.io import read_json, read_volume
 from MaskSAMCore.io.files import is_image_name
 from MaskSAMCore.io.labelmaps import read_labelmap
 from MaskSAMCore.io.listing import listed
-from MaskSAMCore.labels import alike_names
 
 # Name of the only channel of a labelmap dataset.
 _SYNTHETIC = "synthetic"
@@ -385,9 +383,6 @@ def description_problems(description: Any) -> tuple[list[str], list[str]]:
             labelling.append("'labels' must have 1 to 255 classes besides the background")
         elif max(values) > LARGEST_VALUE:
             labelling.append(f"'labels' must be no larger than {LARGEST_VALUE}")
-        alike = alike_names(labels)
-        if alike is not None:
-            labelling.append(alike_problem(*alike))
     if isinstance(labels, dict) and "ignore" in labels:
         labelling.append("'labels' has 'ignore', which is not supported")
     return layout, labelling

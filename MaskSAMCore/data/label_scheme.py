@@ -98,7 +98,10 @@ def read_scheme(description: Mapping[str, Any]) -> tuple[LabelScheme | None, lis
         return None, ["'labels' must be at most 254 different values from 0 (the background) up"]
     alike = alike_names(labels)
     if alike is not None:
-        return None, [alike_problem(*alike)]
+        return None, [
+            f"'labels' has '{alike[0]}' and '{alike[1]}', which differ only in upper and lower"
+            " case: rename one"
+        ]
     by_value.setdefault(0, "background")
     values = tuple(sorted(by_value))
     names = tuple(by_value[value] for value in values)
@@ -133,14 +136,6 @@ def read_scheme(description: Mapping[str, Any]) -> tuple[LabelScheme | None, lis
         description={key: description[key] for key in KEYS if key in description},
     )
     return scheme, []
-
-
-def alike_problem(first: str, second: str) -> str:
-    """Return the problem of two labels whose names differ only in upper and lower case."""
-    return (
-        f"'labels' has '{first}' and '{second}', which differ only in upper and lower case: rename"
-        " one"
-    )
 
 
 class _Reader:

@@ -103,7 +103,6 @@ def test_a_number_of_cases_that_differs_from_the_announced_one_is_noted(tmp_path
         ({"labels": None, "file_ending": None}, "'file_ending' is missing.*'labels' is missing"),
         ({"labels": {"background": 0, "a": 70000}}, "no larger than 65535"),
         ({"channel_names": {}}, "names no channel"),
-        ({"labels": {"background": 0, "Head": 1, "HEAD": 2}}, "'Head' and 'HEAD', which differ"),
     ],
 )
 def test_each_problem_of_dataset_json_has_a_message(
