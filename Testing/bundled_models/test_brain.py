@@ -70,6 +70,13 @@ def session(segmenter: Segmenter, deep: Volume) -> Iterator[Session]:
 
 
 @pytest.fixture(scope="module")
+def session_on_head(segmenter: Segmenter, head: Volume) -> Iterator[Session]:
+    """A session on the whole head, where windows overlap around the deep structures."""
+    with segmenter.open(head) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
 def automatic(session: Session) -> Segmentation:
     return session.segment()
 
@@ -145,25 +152,17 @@ def test_inverted_intensities_change_the_result_little(
 
 
 @pytest.mark.parametrize("name", ["left putamen", "left hippocampus"])
-def test_a_segment_follows_a_side_of_its_box_that_is_dragged(
-    session: Session, automatic: Segmentation, name: str
-):
-    (one,) = [found for found in automatic.instances if found.name == name]
-    followed = []
+def test_a_segment_follows_a_side_of_its_box_that_is_dragged(session_on_head: Session, name: str):
+    (one,) = [found for found in session_on_head.segment().instances if found.name == name]
     for axis in range(3):
         for mm in (4, -4):
             upper = list(one.box.upper)
             upper[axis] += mm
             box = Box(name, one.box.lower, tuple(upper))
-            dragged = session.segment([box], overwrite=True).labelmap == one.value
+            dragged = session_on_head.segment([box], overwrite=True).labelmap == one.value
             end = np.argwhere(dragged)[:, 2 - axis].max() + 1
             assert end <= upper[axis]
-            if mm > 0:
-                followed.append(end - one.box.upper[axis])
-            else:
-                assert end >= upper[axis] - 2
-    # With bfloat16 units one of the putamen's sides moves by 1 mm, and by 2 mm without them.
-    assert min(followed) >= 1 and sum(followed) >= 6
+            assert end >= (one.box.upper[axis] + 2 if mm > 0 else upper[axis] - 2)
 
 
 def test_a_good_result_is_trusted_and_noise_is_doubtful(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -37,6 +39,16 @@ def run_process(
         timeout=600,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how},
     )
+
+
+@contextmanager
+def without_reader(name: str) -> Iterator[None]:
+    """Let nothing read from a standard stream, ``stdout`` or ``stderr``, within a block."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, name, closed)
+        yield
 
 
 def headings_of(output: str) -> list[str]:

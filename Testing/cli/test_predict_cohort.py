@@ -15,7 +15,7 @@ import torch
 
 from MaskSAMCore.cli import main
 from MaskSAMCore.cohort.threads import cores
-from Testing.cli.helpers import error_of
+from Testing.cli.helpers import error_of, without_reader
 from Testing.cohort.bad_files import write_bad_files
 from Testing.cohort.helpers import (
     assert_equal_labelmaps,
@@ -106,18 +106,11 @@ def test_sigterm_stops_a_run_as_ctrl_c_does(folder: Path, model: str):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
 def test_a_run_goes_on_when_the_reader_of_its_tables_has_ended(
-    model: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     write_cases(tmp_path / "in", ["a", "b"])
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "w") as closed:
-        monkeypatch.setattr(sys, "stdout", closed)
+    with without_reader("stdout"):
         assert predict(tmp_path, model) == 0
-        monkeypatch.undo()
     assert sorted(labelmaps(tmp_path / "out")) == ["a.nii.gz", "b.nii.gz"]
     printed = capfd.readouterr().err
     assert printed.count("the run goes on without") == 1
@@ -126,19 +119,12 @@ def test_a_run_goes_on_when_the_reader_of_its_tables_has_ended(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
 def test_a_run_goes_on_when_the_reader_of_its_messages_has_ended(
-    model: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     """As of ``masksam predict ... 2>&1 | head``."""
     write_cases(tmp_path / "in", ["a", "b"])
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "w") as closed:
-        monkeypatch.setattr(sys, "stderr", closed)
+    with without_reader("stderr"):
         assert predict(tmp_path, model) == 0
-        monkeypatch.undo()
     assert sorted(labelmaps(tmp_path / "out")) == ["a.nii.gz", "b.nii.gz"]
     assert "Bright" in capfd.readouterr().out
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from MaskSAMCore.cli.train import Report
-from Testing.cli.helpers import error_of
+from Testing.cli.helpers import error_of, without_reader
 
 
 def test_a_folder_that_is_not_a_dataset_is_refused(
@@ -78,15 +77,9 @@ def test_numbers_out_of_range_are_refused(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
-def test_a_training_goes_on_when_the_reader_of_its_lines_has_ended(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_a_training_goes_on_when_the_reader_of_its_lines_has_ended():
     """As of ``masksam train ... | head``."""
-    reading, writing = os.pipe()
-    os.close(reading)
     report = Report(0.0)
-    with os.fdopen(writing, "w") as closed:
-        monkeypatch.setattr(sys, "stdout", closed)
+    with without_reader("stdout"):
         report("first")
         report("second")
-        monkeypatch.undo()
