@@ -35,6 +35,27 @@ def one_channel(dataset: Dataset, channel: int, folder: Path) -> Dataset:
     return open_dataset(folder)
 
 
+def measured(
+    arm: str, test: str, seed: int, dataset: Dataset, output: Path, steps: int
+) -> dict[str, float]:
+    """Train a preset on all cases but one, and return what it finds there."""
+    folder = output / f"{arm}-{test}-{seed}"
+    folder.mkdir(exist_ok=True)
+    began = time.process_time()
+    if not (folder / "model").exists():
+        others = [case.name for case in dataset.cases if case.name != test]
+        trained(arm, dataset.folder, others, [test], folder, seed, steps=steps)
+    spent = time.process_time() - began
+    segmenter = Segmenter.from_model(folder / "model")
+    (case,) = load_cases(dataset, [test])
+    found = segmenter.segment(case.channels).labelmap
+    return {
+        "dice": float(dice_scores(found, case.labelmap, [1])[0]),
+        "found_ml": float(found.sum() * case.channels[0].voxel_ml),
+        "cpu_seconds_training": spent,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
@@ -48,28 +69,12 @@ def main() -> None:
     dataset = one_channel(open_dataset(options.dataset), options.channel, options.output / "data")
     file = options.output / "lesions.json"
     rows = read_json(file) if file.is_file() else {}
-    every = [case.name for case in dataset.cases]
     for seed in options.seeds:
         for arm in options.arms:
-            for test in every:
+            for test in (case.name for case in dataset.cases):
                 key = f"{arm} {test} seed {seed} {options.steps} steps"
                 if key not in rows:
-                    folder = options.output / f"{arm}-{test}-{seed}"
-                    folder.mkdir(exist_ok=True)
-                    began = time.process_time()
-                    if not (folder / "model").exists():
-                        others = [name for name in every if name != test]
-                        data = options.output / "data"
-                        trained(arm, data, others, [test], folder, seed, steps=options.steps)
-                    spent = time.process_time() - began
-                    segmenter = Segmenter.from_model(folder / "model")
-                    (case,) = load_cases(dataset, [test])
-                    found = segmenter.segment(case.channels).labelmap
-                    rows[key] = {
-                        "dice": float(dice_scores(found, case.labelmap, [1])[0]),
-                        "found_ml": float(found.sum() * case.channels[0].voxel_ml),
-                        "cpu_seconds_training": spent,
-                    }
+                    rows[key] = measured(arm, test, seed, dataset, options.output, options.steps)
                     write_json(file, rows)
                 print(key, rows[key], flush=True)
 
