@@ -182,7 +182,10 @@ def train(
         None, min=0.0, max=1.0, help="Share of windows that get another scanner's contrast."
     ),
     compiled: bool = typer.Option(
-        False, "--compile", help="Compile the network first: faster, needs a C++ compiler."
+        False,
+        "--compile",
+        help="Compile the network first, for minutes on a processor: faster steps; needs a C++"
+        " compiler.",
     ),
     validation_share: float | None = typer.Option(
         None,
