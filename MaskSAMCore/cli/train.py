@@ -184,8 +184,8 @@ def train(
     compiled: bool = typer.Option(
         False,
         "--compile",
-        help="Compile the network first, for minutes on a processor: faster steps; needs a C++"
-        " compiler.",
+        help="Compile the network first, for a GPU; needs a C++ compiler. On a processor it takes"
+        " minutes, and the steps are no faster.",
     ),
     validation_share: float | None = typer.Option(
         None,

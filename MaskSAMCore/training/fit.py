@@ -112,8 +112,8 @@ class FitOptions:
         sam_checkpoint: weights of the frozen SAM, which presets with a frozen SAM need.
         weights: folder of a model bundle or of another run whose weights a new training starts
             from, or None.
-        compiled: train with torch.compile, which needs a C++ compiler and, on a processor, some
-            minutes for the first step.
+        compiled: train with torch.compile, which needs a C++ compiler; on a processor the first
+            step takes minutes, and the others are no faster.
         checkpoint_seconds: time between two checkpoints in seconds.
         validation_share: largest share of the time that validations take; None leaves it to the
             preset, or to the run that is resumed.
