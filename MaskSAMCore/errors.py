@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
-# Apple GPUs and the CPU allocator of PyTorch raise a bare RuntimeError with one of these texts.
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+# Texts of errors that have no class of their own: PyTorch's on the CPU and Apple GPUs, SimpleITK's,
+# those of C++, and those of libraries that could not be loaded.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "paging file",
+)
 
 
 class MaskSAMError(ValueError):
@@ -43,7 +53,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     # The class of PyTorch is known by its name, since nothing here needs PyTorch itself.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    if not isinstance(error, RuntimeError | OSError | ImportError):
+        return False
+    # The message of an error of the system also has the names of files.
+    message = (getattr(error, "strerror", None) or str(error)).casefold()
+    return any(text in message for text in _OUT_OF_MEMORY)
 
 
 def visible(text: str) -> str:

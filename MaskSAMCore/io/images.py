@@ -17,7 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.errors import MaskSAMError, is_out_of_memory
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io.companions import is_text_header, lacks_voxels
 from MaskSAMCore.io.deflated import check_deflated
@@ -120,6 +120,8 @@ def _read_image(path: Path) -> sitk.Image:
         with _plain_path(path) as plain, _silent_libraries():
             return sitk.ReadImage(plain, imageIO="MetaImageIO" if meta_image else "")
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
         if "change spacing" in str(error) or "determinant" in str(error):
             raise MaskSAMError(
                 f"{path} has voxels of size 0 or axes that are not independent: correct its header"
@@ -318,7 +320,9 @@ def _write_image(image: sitk.Image, path: Path) -> bool:
             sitk.WriteImage(image, str(written), useCompression=True)
             # Some writers do not notice a full disk, so the file is read back.
             same = sitk.Hash(sitk.ReadImage(str(written))) == sitk.Hash(image)
-        except RuntimeError:
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise MemoryError from error
             return False
     path.with_name(name).replace(path)
     return same
@@ -354,7 +358,7 @@ def _is_plain(name: str) -> bool:
 
 def _reason(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
-        return "it needs more memory than there is"
+        return "it needs more memory than there is: close other programs"
     return (error.strerror or str(error)).lower()
 
 

@@ -274,10 +274,7 @@ def _voxels(
     # The file's size limits what it can hold, so that no memory is asked for in vain.
     if offset + size > path.stat().st_size * (LARGEST_COMPRESSION if compressed else 1):
         raise MaskSAMError(f"{path} is incomplete: copy it again")
-    try:
-        buffer = np.empty(size, np.uint8)
-    except MemoryError as error:
-        raise MaskSAMError(f"{path} needs {size / 2**30:.1f} GiB of memory") from error
+    buffer = np.empty(size, np.uint8)
     stream.seek(offset)
     view, position = buffer.data, 0
     while count := stream.readinto(view[position : position + _BLOCK_BYTES]):  # type: ignore[attr-defined]

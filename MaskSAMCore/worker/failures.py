@@ -13,7 +13,6 @@ MEMORY_ADVICE = (
     "the memory ran out: draw a smaller region of interest (ROI), close other programs, or choose"
     " a smaller model"
 )
-_MEMORY_WORDS = ("cannot allocate memory", "bad_alloc", "not enough memory", "paging file")
 
 
 def as_request_error(error: BaseException) -> RequestError:
@@ -24,7 +23,7 @@ def as_request_error(error: BaseException) -> RequestError:
         return RequestError(ErrorCode.INVALID_PARAMS, _one_line(str(error)))
     if isinstance(error, Cancelled):
         return RequestError(ErrorCode.CANCELLED, "cancelled")
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return RequestError(ErrorCode.OUT_OF_MEMORY, MEMORY_ADVICE, _traceback(error))
     if isinstance(error, CannotResume):
         return RequestError(ErrorCode.CANNOT_RESUME, _one_line(str(error)))
@@ -46,17 +45,6 @@ def as_request_error(error: BaseException) -> RequestError:
         return RequestError(ErrorCode.REFUSED, text)
     text = f"an error inside MaskSAM ({_one_line(f'{type(error).__name__}: {error}')})"
     return RequestError(ErrorCode.INTERNAL_ERROR, text, _traceback(error))
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MaskSAMError):
-        return False
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return True
-    # Import errors contain these words too if a library could not be mapped into memory.
-    if any(words in str(error).casefold() for words in _MEMORY_WORDS):
-        return True
-    return is_out_of_memory(error)
 
 
 def _is_damaged_torch(error: BaseException) -> bool:

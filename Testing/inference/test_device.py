@@ -1,5 +1,7 @@
 """Choice of a device, mixed precision, and the fallback when memory runs out."""
 
+import errno
+
 import pytest
 import torch
 
@@ -93,6 +95,11 @@ def test_out_of_memory_is_distinguished_from_other_errors():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60)
     assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(RuntimeError("std::bad_alloc"))
+    assert is_out_of_memory(ImportError("libx.so: failed to map segment: Cannot allocate memory"))
+    assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert is_out_of_memory(OSError(errno.EINVAL, "The paging file is too small"))
+    assert not is_out_of_memory(FileNotFoundError(errno.ENOENT, "no file", "out of memory.nrrd"))
     assert not is_out_of_memory(RuntimeError("sizes do not match"))
     assert not is_out_of_memory(ValueError("out of memory"))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -208,3 +210,58 @@ def test_an_unknown_suffix_or_a_missing_folder_is_refused(tmp_path: Path, name: 
     with pytest.raises(MaskSAMError, match="cannot write"):
         write_volume(oblique_volume(), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+LIMITED = """
+import os, resource, sys
+import numpy as np
+from MaskSAMCore.errors import describe
+from MaskSAMCore.geometry import Volume
+from MaskSAMCore.io import read_volume, write_volume
+
+def limit():
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
+
+path = sys.argv[2]
+try:
+    if sys.argv[1] == "read":
+        limit()
+        read_volume(path)
+    else:
+        volume = Volume(np.zeros((512, 512, 512), np.uint8), np.eye(4))
+        limit()
+        write_volume(volume, path)
+except Exception as error:
+    print(describe(error))
+print(os.listdir(os.path.dirname(path)))
+"""
+
+
+needs_statm = pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="needs Linux's /proc"
+)
+
+
+@needs_statm
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+def test_too_little_memory_is_not_taken_for_a_damaged_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"large{suffix}"
+    sitk.WriteImage(sitk.Image([512, 512, 512], sitk.sitkUInt8), path, useCompression=True)
+    reason = "it needs more memory than there is: close other programs"
+    assert limited("read", path) == [f"{path} cannot be read: {reason}", f"['{path.name}']"]
+
+
+@needs_statm
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+def test_too_little_memory_is_not_taken_for_a_full_disk(tmp_path: Path, suffix: str) -> None:
+    reason = "the memory ran out: close other programs, or give a smaller volume"
+    assert limited("write", tmp_path / f"large{suffix}") == [reason, "[]"]
+
+
+def limited(action: str, path: Path) -> list[str]:
+    """Return what a process prints that may use 64 MiB more while it reads or writes an image."""
+    command = [sys.executable, "-c", LIMITED, action, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
