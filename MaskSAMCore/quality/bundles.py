@@ -41,13 +41,13 @@ class SampleRequest:
     """Results to make for a fit or an evaluation.
 
     Attributes:
-        dataset: cases of known truth.
+        dataset: cases with ground truth.
         names: names of the cases to use.
         count: number of results.
         seed: seed of the corruptions.
         file: file of the results, from which a run that was stopped continues; None for a
             temporary one.
-        corruptions: corruptions by name.
+        corruptions: corruptions by name; None for those that estimators are fitted on.
     """
 
     dataset: Dataset
@@ -66,8 +66,8 @@ def fit_bundle(
 ) -> tuple[Path, DiceEstimator]:
     """Fit the estimator of a bundle, and write it into the bundle's folder.
 
-    Classes that a refiner decides have an estimator of their own beside that of the others. Where
-    the dataset shows the classes of one of them only, the other stays as it is.
+    Classes that a refiner decides have a separate estimator. If the dataset has the classes of only
+    one of the two estimators, the other estimator is kept.
 
     Args:
         model: name of an installed model, or path of a bundle's folder.
@@ -76,7 +76,7 @@ def fit_bundle(
         report: receives the progress.
 
     Returns:
-        The file, and the estimator.
+        The file that was written, and the estimator.
 
     Raises:
         MaskSAMError: the model or the cases cannot be used, the results are too few, or the folder
@@ -87,7 +87,7 @@ def fit_bundle(
     check_possible(request.count, len({*request.names}))
     bundle, sam_checkpoint = open_model(model, with_estimator=False)
     with temporary_folder(bundle.folder / QUALITY):
-        pass  # the folder can be written to
+        pass  # checks that the folder can be written to
     refined = refined_indices(bundle.config)
     known = _shown(bundle, request.dataset)
     try:
@@ -127,8 +127,8 @@ def fit_refined(
 
     Args:
         samples: results of known Dice.
-        refined: indices from 0 of these classes among those of the model, in the refiner's order.
-        sha256: SHA-256 of the weights that they are results of.
+        refined: 0-based indices in the model of the refiner's classes, in the refiner's order.
+        sha256: SHA-256 of the weights that gave the results.
         facts: information for the user.
 
     Raises:
@@ -139,18 +139,18 @@ def fit_refined(
 
 
 def _unrated(bundle: Bundle) -> frozenset[int]:
-    """Return the indices from 0 of the classes that are rated by their own estimator or not at all:
-    those of a bundle's refiner, and new ones of an earlier refiner, in its base."""
+    """Return the 0-based indices of the classes that only the refiner's estimator or none rates:
+    those of the refiner, and new classes of an earlier refiner in the bundle's base."""
     new = range(bundle.config.scored_classes, len(bundle.labels))
     return frozenset((*refined_indices(bundle.config), *new))
 
 
 def _shown(bundle: Bundle, dataset: Dataset) -> frozenset[int]:
-    """Return the indices from 0 of the classes that a dataset tells about: those of a bundle's
+    """Return the 0-based indices of the classes of a bundle that a dataset labels: those of the
     refiner, those that no refiner decides or has added, or both.
 
     Raises:
-        MaskSAMError: the dataset lacks some class of both.
+        MaskSAMError: the dataset lacks a class of each group.
     """
     refined = frozenset(refined_indices(bundle.config))
     others = frozenset(range(len(bundle.labels))) - _unrated(bundle)
@@ -170,7 +170,7 @@ def own_estimator(bundle: Bundle) -> DiceEstimator | None:
     """Return the estimator of a bundle that was opened without it; None if it has none.
 
     Raises:
-        MaskSAMError: it cannot be used.
+        MaskSAMError: the estimator cannot be used.
     """
     found = read_estimator(bundle.folder, len(bundle.labels), bundle.weights_sha256)
     return checked_estimator(replace(bundle, estimator=found))
@@ -223,9 +223,9 @@ def make_samples(
 
     Args:
         segmenter: the model.
-        request: the request.
+        request: results to make.
         report: receives the progress.
-        known: indices from 0 of the classes that the dataset tells about; None for all.
+        known: 0-based indices of the model's classes that the dataset labels; None for all.
 
     Raises:
         MaskSAMError: the cases cannot be used, or the file has samples of another request.
@@ -244,7 +244,7 @@ def make_samples(
     }
     refined = segmenter.model.config.refined_classes
     if refined:
-        # Earlier versions wrote no features of these.
+        # Files of earlier versions lack the features of refined classes.
         heading["refined"] = [segmenter.labels[index - 1].name for index in refined]
     if known is not None and len(known) < len(segmenter.labels):
         heading["classes"] = [segmenter.labels[index].name for index in sorted(known)]

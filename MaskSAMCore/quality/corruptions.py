@@ -1,7 +1,7 @@
 """Corruptions of images that make a network fail, from slightly to completely.
 
-Each takes a labelled case, a severity from 0 to 1 and random numbers, and returns a case whose
-labelmap still tells the truth. Corruptions of intensities treat all channels of a case alike;
+Each function takes a labelled case, a severity from 0 to 1 and a random generator, and returns a
+case whose labelmap is still correct. Corruptions of intensities treat all channels of a case alike;
 corruptions of the geometry change the labelmap with the image.
 """
 
@@ -20,10 +20,10 @@ from MaskSAMCore.geometry import Box, Volume, crop
 
 Corruption = Callable[[LabelledCase, float, np.random.Generator], LabelledCase]
 
-# Fewer voxels along an axis than this are never left by a crop.
+# Smallest number of voxels along an axis that a crop leaves.
 _SMALLEST_CROP = 8
-# Wrong headers, as the axis and the sign that take the place of R, A and S. A mirrored left and
-# right is not among them: no image of paired structures shows it.
+# Wrong headers, as the axis and the sign that replace R, A and S. None swaps left and right alone,
+# because this cannot be seen in an image of paired structures.
 _TURNS = (
     ((0, 1, 2), (1, -1, -1)),
     ((0, 1, 2), (-1, 1, -1)),
@@ -42,13 +42,13 @@ def clean(case: LabelledCase, severity: float, rng: np.random.Generator) -> Labe
 
 
 def contrast(case: LabelledCase, severity: float, rng: np.random.Generator) -> LabelledCase:
-    """Bend the curve of intensities, so that tissues come close to each other."""
+    """Apply a gamma curve to the intensities, so that tissues become similar."""
     exponent = np.exp(rng.choice([-1, 1]) * 2.0 * severity)
     return _on_unit_range(case, lambda values: values**exponent)
 
 
 def noise(case: LabelledCase, severity: float, rng: np.random.Generator) -> LabelledCase:
-    """Add the noise of magnitude images."""
+    """Add Rician noise, as in magnitude images."""
     spread = 0.5 * severity**1.5
 
     def noisy(values: NDArray[np.float32]) -> NDArray[Any]:
@@ -59,22 +59,22 @@ def noise(case: LabelledCase, severity: float, rng: np.random.Generator) -> Labe
 
 
 def motion(case: LabelledCase, severity: float, rng: np.random.Generator) -> LabelledCase:
-    """Move the body while the image is acquired, which blurs it and repeats its edges.
+    """Simulate motion of the body during the scan, which blurs the image and repeats its edges.
 
-    In the middle of the scan the body lies where the labelmap says: the lines of this time hold
-    most of the image, so that otherwise all of it would be shifted.
+    In the middle of the scan the body lies where the labelmap says, because the k-space lines that
+    are acquired then hold most of the image: it would otherwise be shifted as a whole.
     """
     axis, moved = int(rng.integers(3)), int(rng.integers(4, 13))
     shifts = rng.normal(0, 1 + 7 * severity, (moved, 3))
     angles = rng.normal(0, 1 + 9 * severity, moved)
     times = rng.uniform(-0.5, 0.5, moved)
-    # Of two that overlap the later one remains: those far from the middle of the scan come last.
+    # Movements overwrite lines of earlier ones: those far from the middle of the scan come last.
     outwards = np.argsort(np.abs(times))
 
     def acquired(values: NDArray[np.float32]) -> NDArray[Any]:
         lines = np.fft.fft(values, axis=axis)
         length = values.shape[axis]
-        # Lines near the middle are acquired in the middle of the scan, at time 0.
+        # Lines near the centre of k-space are acquired in the middle of the scan, at time 0.
         acquired_at = (np.arange(length) - length // 2) / length
         for number in outwards:
             turned = ndimage.rotate(
@@ -154,7 +154,7 @@ def wrong_orientation(
 
 
 def stripped(case: LabelledCase, severity: float, rng: np.random.Generator) -> LabelledCase:
-    """Blank the surroundings of the labelled structures, and some of their own voxels."""
+    """Blank the surroundings of the labelled structures, and their outer voxels if severe."""
     mask = case.labelmap > 0
     if not mask.any():
         return case
@@ -182,7 +182,7 @@ def lesions(case: LabelledCase, severity: float, rng: np.random.Generator) -> La
 
 
 def foreign(case: LabelledCase, severity: float, rng: np.random.Generator) -> LabelledCase:
-    """Replace the image by other shapes or by noise, in which there is nothing to be found."""
+    """Replace the image by random shapes and noise, in which there is nothing to segment."""
     shape = case.labelmap.shape
     smoothness = rng.uniform(1.0, max(min(shape) / 6, 1.5))
     kinds = int(rng.integers(2, 9))
@@ -221,7 +221,7 @@ def signal_void(case: LabelledCase, severity: float, rng: np.random.Generator) -
 
 
 def spikes(case: LabelledCase, severity: float, rng: np.random.Generator) -> LabelledCase:
-    """Add stripes, as single wrong numbers among the measured frequencies do."""
+    """Add stripes, as spikes in k-space cause them."""
     amplitude = 0.5 * severity
     waves = rng.uniform(-0.25, 0.25, (2, 3))
 
@@ -236,7 +236,7 @@ def spikes(case: LabelledCase, severity: float, rng: np.random.Generator) -> Lab
 
 
 def wrong_voxel_size(case: LabelledCase, severity: float, rng: np.random.Generator) -> LabelledCase:
-    """Enlarge or shrink the voxel size of the header."""
+    """Enlarge or shrink the voxel size in the header."""
     factor = np.exp(rng.choice([-1, 1]) * 0.6 * severity)
     scaling = np.diag([factor, factor, factor, 1.0])
     return replace(
@@ -307,6 +307,6 @@ def _add_ball(
 
 
 def _edges(values: list[int]) -> tuple[float, float, float]:
-    """Return edges along K, J, I as edges along I, J, K."""
+    """Return edges in the order I, J, K, given in the order K, J, I."""
     k, j, i = (float(value) for value in values)
     return i, j, k

@@ -18,7 +18,7 @@ from MaskSAMCore.models.expected_dice import DiceEstimator
 from MaskSAMCore.quality.fit import FAILED_DICE
 from MaskSAMCore.quality.samples import Sample
 
-# Share of the results, those with the lowest bounds, that a user would look at.
+# Share of the results that a user would look at: those with the lowest bounds.
 _REDDEST = 0.1
 
 
@@ -30,12 +30,13 @@ class QualityMeasures:
         results: number of results.
         rank_correlation: Spearman's correlation of expected and true Dice by class name, for the
             classes with both; NaN where it is not defined.
-        mean_rank_correlation: mean of it over the classes; NaN if it is defined for none.
-        coverage: share of the classes of all results whose Dice is not below the bound.
+        mean_rank_correlation: mean rank correlation over the classes; NaN if no class has one.
+        coverage: share of the classes of all results whose true Dice is not below the bound.
         mean_error: mean absolute difference of expected and true Dice.
         failed: number of results with a mean true Dice below 0.6.
-        told: share of these among the tenth with the lowest bounds or marked as doubtful.
-        false_alarms: share of the results with a larger mean Dice that are marked as doubtful.
+        told: share of the failed results that are marked as doubtful or are among the tenth of all
+            results with the lowest bounds.
+        false_alarms: share of the results that did not fail but are marked as doubtful.
     """
 
     results: int
@@ -54,11 +55,11 @@ class QualityMeasures:
 
 @dataclass(frozen=True)
 class RatedSamples:
-    """Estimates and truth, row by row: one class of one result each.
+    """Estimated and true Dice, one row for each class of each result.
 
     Attributes:
         expected: (rows,), expected Dice.
-        low: (rows,), its bound.
+        low: (rows,), lower bound of the Dice.
         true: (rows,), true Dice.
         class_index: (rows,), index of the class from 0.
     """
@@ -70,7 +71,7 @@ class RatedSamples:
 
     @classmethod
     def of(cls, estimator: DiceEstimator, samples: Sequence[Sample]) -> RatedSamples:
-        """Estimate the Dice of the classes that samples found."""
+        """Estimate the Dice of the classes that were found in samples."""
         rows = [
             (estimate.dice, estimate.low, dice, index)
             for sample in samples
@@ -110,7 +111,7 @@ def measure(
     defined = [value for value in correlations.values() if not np.isnan(value)]
     lowest, doubtful = _lowest_and_doubtful(estimator, samples)
     means = np.array([sample.mean_dice for sample in samples])
-    # A result in which nothing is there and nothing was found is neither.
+    # A result without a true Dice, whose mean is NaN, is neither failed nor good.
     failed, good = means < FAILED_DICE, means >= FAILED_DICE
     reddest = np.zeros(len(samples), dtype=bool)
     reddest[np.argsort(lowest)[: round(_REDDEST * len(samples))]] = True
@@ -130,7 +131,7 @@ def measure(
 def draw_scatter(
     estimator: DiceEstimator, samples: Sequence[Sample], title: str, path: Path
 ) -> None:
-    """Draw expected and bound against true Dice to a PNG."""
+    """Draw the expected Dice and its bound against the true Dice to a PNG file."""
     # Matplotlib takes a second to import, and inference does not need it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -155,7 +156,7 @@ def draw_scatter(
 
 
 def _rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Return Spearman's correlation; NaN for fewer than 3 values or equal ones."""
+    """Return Spearman's correlation; NaN for fewer than 3 values or constant ones."""
     if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
     return float(spearmanr(one, other)[0])
@@ -168,13 +169,13 @@ def _lowest_and_doubtful(
     lowest, doubtful = [], []
     for sample in samples:
         rating = rate(estimator, sample.features)
-        # Classes whose true Dice is not known tell nothing about its mean.
+        # The mean true Dice of a result does not include classes whose true Dice is unknown.
         bounds = [
             one.low
             for one, dice in zip(rating.classes, sample.dice, strict=True)
             if one is not None and not np.isnan(dice)
         ]
-        # A result in which nothing was found is told as such.
+        # A result in which nothing was found counts as doubtful, with the lowest bound.
         lowest.append(min(bounds, default=0.0))
         doubtful.append(bool(rating.doubts) or not bounds)
     return np.array(lowest), np.array(doubtful)

@@ -1,7 +1,7 @@
 """Fit of an estimator of the Dice to results of known Dice.
 
-Samples of one case never lie on both sides of a fit: the distance of the bound follows from errors
-of trees that were fitted without the case (split conformal prediction over folds).
+The bound of the Dice is calibrated on the errors of trees that were fitted without any sample of
+the same case (split conformal prediction over folds).
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ from MaskSAMCore.models.expected_dice import (
 )
 from MaskSAMCore.quality.samples import Sample
 
-# Features that depend on how much of the body an ROI shows tell what is odd about an image, but not
-# how good its result is.
+# Features that depend on how much of the body an ROI shows. They reveal what is odd about an image,
+# but not how good its result is, so that the trees do not use them.
 _OF_THE_VIEW = (
     *("foreground_share", "log_extent_depth", "log_extent_rows", "log_extent_columns"),
     *("percentile_2", "percentile_25", "percentile_50", "percentile_75", "percentile_98"),
     *("skewness", "flat_share"),
 )
-# Share of the results left out of a fit in which the bound holds. It is to hold in nine of ten of a
-# user's, whose images differ more from those of the fit than these do from each other.
+# Share of the results left out of a fit in which the bound holds. It is more than the nine in ten
+# that the user is promised, because the user's images differ more from those of the fit than the
+# latter differ from each other.
 COVERAGE = 0.925
-# Fewer samples tell nothing of the cases that a bound must leave out.
+# Fewer samples do not show how far the worst results lie below the expected Dice.
 FEWEST_SAMPLES = 20
 _FOLDS = 5
 _TREES, _DEPTH, _RATE, _LEAF = 150, 3, 0.06, 8
-# A class with fewer samples shares the distance of its bound with the others.
+# The distance of the bound of a class with fewer samples is that of all classes together.
 _FEW = 40
-# Results with a lower mean Dice failed, and this share of them is to be told.
+# Mean Dice below which a result failed, and share of the failed results to mark as doubtful.
 FAILED_DICE, _TOLD = 0.6, 0.95
-# The threshold of doubtful results lies in this range: one that is expected to fail is doubtful.
+# Range of the threshold of doubtful results; a result that is expected to fail is always doubtful.
 _THRESHOLDS = (FAILED_DICE, 0.75)
-# Spreads are taken to be at least this share of those over all classes.
+# Least spread of a feature of a class, as a share of the feature's spread over all classes.
 _SMALLEST_SPREAD = 0.2
 _LIMIT_PERCENTILE, _LIMIT_MARGIN = 98, 1.15
 
@@ -75,7 +76,7 @@ _GROUPS = {
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of all classes of all samples.
+    """Rows of the rated classes of all samples.
 
     Attributes:
         inputs: (rows, columns), see :meth:`DiceEstimator.rows`.
@@ -99,7 +100,7 @@ def fit_estimator(
 
     Args:
         samples: results of known Dice.
-        weights_sha256: SHA-256 of the weights that they are results of.
+        weights_sha256: SHA-256 of the weights that gave the results.
         facts: information for the user.
 
     Raises:
@@ -110,7 +111,7 @@ def fit_estimator(
     check_possible(len(rated), len(cases))
     estimator = _untrained(rated, weights_sha256, facts)
     rows = _rows(estimator, samples)
-    rows.inputs[:, _columns_of_the_view()] = 0  # no tree looks at what is always equal
+    rows.inputs[:, _columns_of_the_view()] = 0  # no tree splits a constant column
     expected = np.clip(_out_of_fold(rows, rows.dice, cases), 0, 1)
     missed = np.abs(expected - rows.dice)
     error = np.maximum(_out_of_fold(rows, missed, cases), SMALLEST_ERROR)
@@ -126,14 +127,16 @@ def fit_estimator(
 
 
 def check_possible(results: int, cases: int) -> None:
-    """Check that an estimator can be fitted to results, which take long to make.
+    """Check that an estimator can be fitted.
+
+    Callers can check this before they make results, which takes long.
 
     Args:
         results: number of results in which a class is found.
-        cases: number of cases that they show.
+        cases: number of cases that the results show.
 
     Raises:
-        MaskSAMError: there are too few, or scikit-learn is not installed.
+        MaskSAMError: there are too few results or cases, or scikit-learn is not installed.
     """
     if results < FEWEST_SAMPLES or cases < 2:
         raise MaskSAMError(
@@ -149,7 +152,7 @@ def check_possible(results: int, cases: int) -> None:
 def _untrained(
     samples: Sequence[Sample], weights_sha256: str, facts: dict[str, Any]
 ) -> DiceEstimator:
-    """Return an estimator that knows usual features, but has no trees.
+    """Return an estimator with the usual features, but without trees.
 
     Args:
         samples: results in which a class of known Dice was found.
@@ -158,7 +161,7 @@ def _untrained(
     """
     usual = [sample for sample in samples if sample.corruption == "clean"]
     if len(usual) < FEWEST_SAMPLES // 3:
-        # Without them, the better half of the samples is what is usual.
+        # With too few clean images, the better half of the samples counts as usual.
         usual = sorted(samples, key=lambda sample: -sample.mean_dice)[: len(samples) // 2]
     classes = np.stack([sample.features.classes for sample in usual])
     image = np.stack([sample.features.image for sample in usual])
@@ -192,7 +195,7 @@ def _untrained(
 
 
 def _moments(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation over the first axis without NaN; NaN if all are."""
+    """Return mean and standard deviation over the first axis, ignoring NaN unless all are NaN."""
     count = (~np.isnan(values)).sum(0)
     with np.errstate(invalid="ignore"):
         mean = np.nansum(values, 0) / np.where(count, count, np.nan)
@@ -220,7 +223,7 @@ def _rows(estimator: DiceEstimator, samples: Sequence[Sample]) -> _Rows:
 
 
 def _columns_of_the_view() -> list[int]:
-    """Return the columns of the rows that hold features of the view."""
+    """Return the indices of the columns that hold the features in ``_OF_THE_VIEW``."""
     first = 4 * len(CLASS_FEATURES)
     return [first + IMAGE_FEATURES.index(name) for name in _OF_THE_VIEW]
 
@@ -228,7 +231,7 @@ def _columns_of_the_view() -> list[int]:
 def _out_of_fold(
     rows: _Rows, target: NDArray[np.float64], cases: Sequence[str]
 ) -> NDArray[np.float64]:
-    """Return estimates of a target for each row, by trees that do not know its case."""
+    """Return estimates of a target for each row, by trees that were fitted without its case."""
     estimates = np.zeros(len(target))
     folds = min(_FOLDS, len(cases))
     for fold in range(folds):
@@ -240,11 +243,11 @@ def _out_of_fold(
 
 
 def _factors(rows: _Rows, excess: NDArray[np.float64], classes: int) -> NDArray[np.float64]:
-    """Return the number of errors between expected Dice and bound with which each bound holds.
+    """Return the distance of each class's bound from the expected Dice, in expected errors.
 
     Args:
-        rows: the rows.
-        excess: (rows,), expected less true Dice, in errors to expect.
+        rows: rows of the rated classes.
+        excess: (rows,), expected minus true Dice, divided by the expected error.
         classes: number of classes.
     """
     pooled = _conformal(excess)
@@ -253,7 +256,10 @@ def _factors(rows: _Rows, excess: NDArray[np.float64], classes: int) -> NDArray[
 
 
 def _conformal(excess: NDArray[np.float64]) -> float:
-    """Return the smallest number of which so many are not larger that the bound holds."""
+    """Return the ceil((n + 1) COVERAGE)-th smallest of n values, or the largest if n is too small.
+
+    It is the quantile of split conformal prediction.
+    """
     rank = math.ceil((len(excess) + 1) * COVERAGE)
     return float(np.sort(excess)[min(rank, len(excess)) - 1])
 
@@ -273,7 +279,7 @@ def _threshold(samples: Sequence[Sample], rows: _Rows, expected: NDArray[np.floa
 
 
 def _groups(estimator: DiceEstimator, samples: Sequence[Sample]) -> tuple[FeatureGroup, ...]:
-    """Return the groups of features, with limits that usual images hardly exceed."""
+    """Return the groups of features, with limits that few usual images exceed."""
     usual = [sample.features for sample in samples if sample.mean_dice >= FAILED_DICE]
     groups = []
     for name, (class_names, image_names) in _GROUPS.items():
@@ -316,7 +322,7 @@ def _fit_trees(inputs: NDArray[np.float64], target: NDArray[np.float64]) -> Tree
 
 
 def _complete(tree: Any) -> tuple[list[int], list[float], list[float]]:
-    """Return a tree of scikit-learn as a complete one: columns, thresholds and leaves."""
+    """Return a scikit-learn tree as a complete tree: columns, thresholds and values of leaves."""
     columns, thresholds = [], []
     level = [0]
     for _ in range(_DEPTH):

@@ -1,7 +1,7 @@
-"""Results on corrupted images of known truth: their features and their true Dice.
+"""Results on corrupted images with ground truth: their features and their true Dice.
 
 Sample number n depends on the seed and on n alone. Samples are appended to a file one by one, so
-that a run that is stopped continues where it was.
+that a run that was stopped can be continued.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from MaskSAMCore.io.files import MALFORMED
 from MaskSAMCore.labels import Label
 from MaskSAMCore.quality.corruptions import Corruption
 
-# Share of the samples whose image is not corrupted, and of those with a second corruption.
+# Share of samples whose image is not corrupted, and share of the others with two corruptions.
 _CLEAN_SHARE, _SECOND_SHARE = 0.15, 0.25
-# Share of the synthesised images that show more than the structures, and how much more at most.
+# Share of synthesised images that are enlarged, and largest factor along each axis.
 _WIDE_SHARE, _WIDEST = 0.25, 1.5
-# A window is not exceeded for the sake of a smaller part of the structures' extent than this.
+# Largest share of the target classes' extent that an image leaves out to fit into one window.
 _SPARED = 0.06
 
 
 class CaseSource(Protocol):
-    """Cases of known truth that samples are made from."""
+    """Cases with ground truth that samples are made from."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -51,12 +51,12 @@ class CaseSource(Protocol):
         ...
 
     def case(self, name: str, rng: np.random.Generator) -> LabelledCase:
-        """Return a case, or one of many images of it."""
+        """Return a case, or a new random image of a case."""
         ...
 
 
 class RecordedCases:
-    """Cases with images.
+    """Cases with recorded images.
 
     Args:
         cases: the cases.
@@ -78,8 +78,8 @@ class RecordedCases:
 class SynthesizedCases:
     """Images of random contrast, shape and position, synthesised from labelmaps on the plan's grid.
 
-    An image covers the target classes, and sometimes more of what surrounds them, so that it has
-    few windows.
+    An image covers the target classes, and sometimes more of their surroundings, so that the number
+    of its windows is small.
 
     Args:
         cases: cases whose one channel holds label indices.
@@ -116,7 +116,7 @@ class SynthesizedCases:
             (depth, rows, columns),
             plan.spacing,
             lateral_axis(plan.orientation),
-            # Cut images are made by a corruption.
+            # Images are cropped by a corruption.
             SynthesisRanges(common_contrasts=0.5, crop=0.0),
         )
         source = RandomSource(int(rng.integers(2**31)), torch.device("cpu"))
@@ -149,10 +149,10 @@ class Sample:
         number: number of the sample.
         case: name of the case that the image shows.
         corruption: names of the corruptions, joined by " + ".
-        severity: the largest severity of them, 0 to 1.
+        severity: largest severity of the corruptions, 0 to 1.
         features: features of the result.
-        dice: true Dice of the classes 1 to K, (K,); NaN for a class that is neither there nor
-            found, or about which the case tells nothing.
+        dice: true Dice of the classes 1 to K, (K,); NaN for a class that is neither present nor
+            found, or that is not labelled in the case.
     """
 
     number: int
@@ -164,7 +164,7 @@ class Sample:
 
     @property
     def mean_dice(self) -> float:
-        """Mean true Dice over the classes; NaN where nothing is there and nothing was found."""
+        """Mean true Dice over the classes; NaN if no class has a true Dice."""
         known = self.dice[~np.isnan(self.dice)]
         return float(known.mean()) if known.size else math.nan
 
@@ -174,20 +174,20 @@ class Sample:
         return ~(np.isnan(self.features.classes).any(1) | np.isnan(self.dice))
 
     def unrefined(self, refined: Sequence[int]) -> Sample:
-        """Return what tells about the classes that no refiner decides.
+        """Return the sample without the classes that a refiner decides.
 
         Args:
-            refined: indices from 0 of the classes that it decides.
+            refined: 0-based indices of the classes that the refiner decides.
         """
         dice = self.dice.copy()
         dice[list(refined)] = np.nan
         return replace(self, features=replace(self.features, refined=None), dice=dice)
 
     def refined(self, refined: Sequence[int]) -> Sample:
-        """Return what tells about the classes that a refiner decides.
+        """Return the sample with only the classes that a refiner decides.
 
         Args:
-            refined: indices from 0 of these classes.
+            refined: 0-based indices of the classes that the refiner decides.
         """
         assert self.features.refined is not None
         return replace(self, features=self.features.refined, dice=self.dice[list(refined)])
@@ -227,7 +227,7 @@ def _features_to_json(features: ResultFeatures) -> dict[str, Any]:
 
 
 def _features_from_json(values: Mapping[str, Any]) -> ResultFeatures:
-    """Return features from the dictionary of :func:`_features_to_json`, without places."""
+    """Build features from the dictionary of :func:`_features_to_json`; weakest places are NaN."""
     classes = np.array([_numbers(row) for row in values["classes"]])
     refined = _features_from_json(values["refined"]) if "refined" in values else None
     nowhere = np.full((len(classes), 3), np.nan)
@@ -235,18 +235,18 @@ def _features_from_json(values: Mapping[str, Any]) -> ResultFeatures:
 
 
 class Sampler:
-    """Segments corrupted images and measures the results.
+    """Sampler that segments corrupted images and measures the results.
 
     Args:
         segmenter: the model.
-        source: cases of known truth.
+        source: cases with ground truth.
         class_names: names of the source's classes 1 to K.
         corruptions: corruptions by name.
         seed: seed of all random numbers.
-        known: indices from 0 of the model's classes that the source tells about; None for all.
+        known: 0-based indices of the model's classes that are labelled in the source; None for all.
 
     Raises:
-        MaskSAMError: the source lacks one of these.
+        MaskSAMError: the source lacks one of the known classes.
     """
 
     def __init__(
@@ -314,17 +314,17 @@ def collect_samples(
     heading: Mapping[str, Any],
     report: Callable[[int, int], None] | None = None,
 ) -> list[Sample]:
-    """Return samples, those from a file and new ones, which are appended to it.
+    """Return the samples of a file, and new ones, which are appended to the file.
 
     Args:
-        sampler: makes the samples.
+        sampler: sampler that makes the new samples.
         count: number of samples, those of refused images included.
-        file: JSON lines, written.
+        file: JSON lines file to continue or to begin.
         heading: facts that all samples of a file share, such as the SHA-256 of the weights.
         report: called with the number of samples so far and in total.
 
     Raises:
-        MaskSAMError: the file has samples of another model or kind.
+        MaskSAMError: the file has samples of another model or dataset, or is damaged.
     """
     heading = {**heading, "class_features": [*CLASS_FEATURES], "image_features": [*IMAGE_FEATURES]}
     known = _read(file, heading)
@@ -351,7 +351,7 @@ def _read(file: Path, heading: Mapping[str, Any]) -> dict[int, Sample | None]:
         text = file.read_text(encoding="utf-8")
         complete = text[: text.rfind("\n") + 1]
         if not complete and json.dumps(heading).startswith(text):
-            # A run that was killed had begun to write the heading.
+            # A run was killed while it wrote the heading.
             complete = json.dumps(heading)
         first, *lines = (complete or text).splitlines()
         known = json.loads(first)
@@ -389,7 +389,8 @@ def open_source(
 
 
 def _values_of_classes(labels: Sequence[Label], class_names: Sequence[str]) -> NDArray[np.intp]:
-    """Return the value of each class index of a dataset in the model, 0 for classes without one.
+    """Return the model's value for each class index of a dataset; 0 for the background and classes
+    that the model lacks.
 
     Raises:
         MaskSAMError: the dataset lacks one of the labels.
@@ -402,7 +403,7 @@ def _values_of_classes(labels: Sequence[Label], class_names: Sequence[str]) -> N
 
 
 def missing_classes(labels: Sequence[Label], class_names: Sequence[str]) -> list[str]:
-    """Return the names of the labels that are none of a dataset's classes."""
+    """Return the names of the labels that are not among a dataset's classes."""
     known = {name.casefold() for name in class_names}
     return [label.name for label in labels if label.name.casefold() not in known]
 

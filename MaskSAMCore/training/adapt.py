@@ -1,9 +1,9 @@
 """Adaptation of a model to a user's corrected cases, on the user's own computer.
 
 The model's network stays as it is. A second, small network, the refiner, starts with the weights of
-the first one and learns the corrected classes alone, in windows around them. In the new model it
-decides about these classes, near where the first network finds them or what they come from, and
-about nothing else: what was not corrected cannot be forgotten.
+the first one and learns the corrected classes alone, in windows around them. In the new model, the
+refiner decides about the corrected classes alone, near where the first network finds them or the
+classes that they come from. Classes that were not corrected thus cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from MaskSAMCore.training.run_folder import own_weights
 
 __all__ = ["AdaptOptions", "AdaptResult", "ValidationCallback", "adapt"]
 
-# Facts of a card that are about the former weights.
+# Entries of a model's card that describe the former weights.
 _FORMER_FIGURES = ("training", "test", "test_dice", "reference_test_dice")
 
 
@@ -46,10 +46,10 @@ class AdaptResult:
 
     Attributes:
         kept: True if the new model was written; False if it was no better.
-        before: Dice of each corrected class on the held-out cases before; 0 for a class that the
-            model did not have. To find none of a class in a case without it counts 1. Empty where
-            nothing can be compared: no case was held out, or none shows a corrected class and
-            neither model finds one.
+        before: Dice of each corrected class on the held-out cases with the former model; 0 where a
+            case shows a class that the model did not have, 1 where a class is neither present nor
+            found. Empty if nothing can be compared: no case was held out, or no held-out case shows
+            a corrected class and neither model finds one.
         after: Dice of the same classes with the new model.
         held_out: names of the held-out cases.
         bundle: folder of the new bundle, or None.
@@ -71,14 +71,15 @@ def adapt(
     report: Callable[[str], None] = print,
     on_validation: ValidationCallback | None = None,
 ) -> AdaptResult:
-    """Learn corrected cases and write a new bundle, if it is better.
+    """Adapt a model to corrected cases, and write a new bundle if the new model is better.
 
     Args:
         options: choices of the user.
         progress: called with (stage, fraction done, seconds left or None).
         cancelled: polled at least once a step; True stops the work, which can be resumed.
         report: function that receives lines of text for the user.
-        on_validation: called with the minutes and the Dice of the held-out cases so far.
+        on_validation: called after each validation with the minutes since the start and the mean
+            Dice of the held-out cases.
 
     Raises:
         MaskSAMError: the model cannot be adapted, the cases have problems, the bundle exists, there
@@ -202,13 +203,13 @@ def _compare(
 def _class_dice(
     segmenter: MaskSegmenter, case: LabelledCase, names: Mapping[str, int], clock: Clock
 ) -> dict[str, float]:
-    """Return the Dice of some classes on a case, NaN for one that is neither there nor found.
+    """Return the Dice of some classes on a case, NaN for a class neither present nor found.
 
     Args:
         segmenter: segmenter of the model.
         case: the case with its reference.
         names: value in the reference of each class name.
-        clock: clock that knows whether the user has cancelled.
+        clock: clock that is polled for cancellation.
     """
     found = segmenter.segment(case.channels, cancelled=clock.is_cancelled).labelmap
     values = {label.name.casefold(): label.value for label in segmenter.labels}
@@ -222,10 +223,12 @@ def _class_dice(
 
 
 def _means(scores: Mapping[str, Sequence[float]], names: Sequence[str]) -> dict[str, float]:
-    """Return the mean Dice of some classes over cases; to find nothing where nothing is counts 1.
+    """Return the mean Dice of some classes over cases.
+
+    A class that is neither present in a case nor found counts as 1.
 
     Args:
-        scores: Dice of each class on each case, NaN where it is neither there nor found.
+        scores: Dice of each class on each case, NaN where a class is neither present nor found.
         names: names of the classes.
     """
     return {name: float(np.nan_to_num(scores[name], nan=1.0).mean()) for name in names}
@@ -255,10 +258,10 @@ def _save(
         facts["dice_after"] = {name: round(dice, 4) for name, dice in after.items()}
     card = {key: value for key, value in bundle.card.items() if key not in _FORMER_FIGURES}
     if learning.small_images and "field_of_view_mm" in card:
-        # Images may be as small as those that were learned.
+        # Small images were learned, so that there is no smallest field of view.
         card["field_of_view_mm"] = [[0.0, largest] for _, largest in card["field_of_view_mm"]]
     if len(labels) > len(bundle.labels):
-        # New classes take voxels from those within the skull, and may lie in it or outside.
+        # New classes may take voxels from intracranial ones, and may lie in the skull or outside.
         card.pop("intracranial", None)
     return save_bundle(
         folder,

@@ -14,10 +14,10 @@ class Clock:
     """Time, progress and cancellation of an adaptation.
 
     Attributes:
-        minutes: longest duration.
+        minutes: time limit in minutes.
         progress: receives the stage, the fraction done and the seconds left.
         cancelled: polled at each step.
-        before: seconds of earlier parts.
+        before: duration of earlier parts in seconds.
     """
 
     minutes: float

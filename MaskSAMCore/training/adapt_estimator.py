@@ -1,7 +1,7 @@
 """Estimator of the Dice of an adapted model.
 
-The results of classes that were not learned are the same as before, so that their estimator stays.
-That of the learned ones is fitted to results on corrupted images of the corrected cases.
+Classes that were not learned have the same results as before, so that their estimator is kept. The
+estimator of the learned classes is fitted to results on corrupted images of the corrected cases.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _UNRATED = (
 
 @dataclass(frozen=True)
 class CorrectedCases:
-    """Corrected cases of known truth, which are read one at a time.
+    """Corrected cases as ground truth, read one at a time.
 
     Attributes:
-        task: the task.
+        task: model and corrected cases.
         names: names of the cases.
     """
 
@@ -52,14 +52,14 @@ def results_to_fit(
 ) -> list[Sample]:
     """Return results of the new model on corrupted images of the corrected cases.
 
-    Most of these are learned, and their results somewhat better than others; but the few held-out
-    ones alone tell too little of how images differ.
+    Most of these cases were learned, so that their results are slightly too good, but the few
+    held-out cases alone do not show how much images differ.
 
     Args:
-        task: the task.
-        learning: what was learned.
+        task: model and corrected cases.
+        learning: state of the adaptation.
         segmenter: the new model.
-        clock: clock, polled during each result. When the time is over, there are no more results.
+        clock: clock, polled during each result. No further results are made once the time is up.
 
     Raises:
         Cancelled: the user has cancelled.
@@ -83,10 +83,10 @@ def results_to_fit(
 def write_adapted_estimator(task: Task, new: Bundle, samples: Sequence[Sample]) -> str:
     """Write the estimator of a new bundle, and return a line for the user.
 
-    The line is empty if the former model has none.
+    The line is empty if the former model has no estimator.
 
     Args:
-        task: the task.
+        task: model and corrected cases.
         new: the new bundle.
         samples: results to fit to; none if the learned classes are not to be rated.
     """

@@ -59,10 +59,11 @@ ValidationCallback = Callable[[float, float], None]
 
 
 class CorrectedWindows(WindowDataset):
-    """Random augmented windows, in which voxels of unknown class belong to no class.
+    """Random augmented windows, in which the label of voxels of unknown class is -1.
 
     Args:
-        classes: number of corrected classes; the next larger value of a case means an unknown one.
+        classes: number K of corrected classes; voxels of unknown class have the value K + 1 in the
+            labelmap of a case.
         arguments: arguments of :class:`WindowDataset`.
     """
 
@@ -85,7 +86,7 @@ class Watch(Callback):
         self._on_sigterm = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Leave SIGTERM to those who received it before Lightning, which gives up the step."""
+        """Restore the former handler of SIGTERM, because Lightning's abandons the step."""
         in_main_thread = threading.current_thread() is threading.main_thread()
         if in_main_thread and self._on_sigterm is not None:
             signal.signal(signal.SIGTERM, self._on_sigterm)
@@ -103,7 +104,7 @@ class Watch(Callback):
 
 @dataclass
 class ValidationReport:
-    """Receiver of the scores of a validation, which passes them on."""
+    """Receiver of validation scores that passes the mean Dice to a callback."""
 
     clock: Clock
     on_validation: ValidationCallback | None
@@ -118,8 +119,8 @@ def held_out_evaluator(task: Task, learning: Learning, folder: Path) -> Evaluato
     """Return the evaluator of the held-out cases, each with the classes that are checked in it.
 
     Args:
-        task: the task.
-        learning: what is learned.
+        task: model and corrected cases.
+        learning: state of the adaptation.
         folder: folder of the prepared cases.
     """
     cases = [CachedCase(StoredArrays(folder / name), True) for name in learning.held_out]

@@ -1,4 +1,4 @@
-"""Preparation of an adaptation: cases to learn and to hold out, and the place of the refiner."""
+"""Preparation of an adaptation: cases to learn and to hold out, and placement of the refiner."""
 
 from __future__ import annotations
 
@@ -40,30 +40,31 @@ from MaskSAMCore.training.refinement import (
 )
 from MaskSAMCore.training.run_folder import CASES
 
-# Cases that are held out without a choice of the user: one in five, at most these.
+# Automatic choice of held-out cases: one part in _PARTS, at most _MOST_HELD_OUT cases, and none
+# unless there are _LEAST_CASES.
 _PARTS, _MOST_HELD_OUT, _LEAST_CASES = 5, 8, 3
-# Cases that the base segments before the learning, to tell where its classes lie.
+# Number of cases that the base segments before the training, to find where the refiner must decide.
 _MEASURED_CASES = 8
-# Cases whose windows tell which query shows which class.
+# Number of cases whose windows show which query belongs to which class.
 _QUERIED_CASES = 2
-# Largest shares of the time for these cases and for the comparison at the end, and of the time left
-# to learn for the results to fit an estimator of the Dice to.
+# Largest shares of the time for measuring cases and for the comparison at the end, and of the
+# training time for results that an estimator of the Dice is fitted to.
 _MEASURING_SHARE, _COMPARING_SHARE, _RESULTS_SHARE = 0.2, 0.25, 0.1
-# Number of these results, and the time of one in segmentations by the base.
+# Fewest and most results for the estimator, and the time of one in segmentations by the base.
 _FEWEST_RESULTS, _MOST_RESULTS, _RESULT = 30, 60, 2.0
-# Time of the comparison: that of a case, in segmentations by the base, and seconds to begin with.
+# Time of the comparison: per case in segmentations by the base, and a constant part in seconds.
 _COMPARED_CASE, _COMPARING_SECONDS = 2.5, 3.0
 _VOXELS_PER_CLASS = 10_000
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """Cases that the base has segmented before the learning.
+    """Cases that the base has segmented before the training.
 
     Attributes:
-        cases: the cases by name. Their images are in the cache.
-        placement: sums over them.
-        seconds: time that one of them takes.
+        cases: measured cases by name, with their images in the cache.
+        placement: sums over the measured cases.
+        seconds: mean time to measure a case in seconds.
     """
 
     cases: Mapping[str, MeasuredCase]
@@ -72,7 +73,7 @@ class _Measured:
 
     @property
     def large(self) -> list[MeasuredCase]:
-        """Cases whose images are not small, which tell what surrounds the corrected classes."""
+        """Cases whose images are not small, and so show what surrounds the corrected classes."""
         whole = self.placement.whole
         return [
             case
@@ -82,7 +83,7 @@ class _Measured:
 
 
 def prepare(task: Task, work: Path, clock: Clock) -> Learning:
-    """Measure the cases, choose the place of the refiner, and preprocess the cases for it."""
+    """Measure cases with the base, place the refiner, and preprocess all cases for it."""
     choice, seed = task.options.holdout, task.options.seed or 0
     choice = "auto" if choice is None else choice
     train, held_out = _divided(task, choice, seed)
@@ -103,7 +104,7 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
             found = task.found(segmenter, task.load(name), clock)
         prepared = _prepared(task, name, learning.subdivision, measured.cases, cache)
         cache.store(name, indexed_case(task, learning, name, prepared, found, region).to_arrays())
-        del prepared  # One image at a time is in memory.
+        del prepared  # Only one image is in memory at a time.
     learning = replace(learning, seconds=clock.seconds)
     left = minutes_left(task.options, learning)
     minutes = clock.minutes if left is None else left
@@ -129,12 +130,12 @@ def _measure(
     for number, name in enumerate(names):
         clock.step(f"Measuring case {number + 1} of {len(names)}")
         late = clock.seconds - began > _MEASURING_SHARE * 60 * clock.minutes
-        # Healthy patients may come first, but only a case with the classes tells where they lie.
+        # Healthy patients may come first, but only a case with the classes shows where they lie.
         enough = shown and (late or len(measured) >= _MEASURED_CASES)
         if not enough or task.is_partial(name):
             case = task.measure(segmenter, name, clock)
             assert case.image is not None
-            # All images together may not fit into memory. The indexed case replaces this entry.
+            # Memory may be too small for all images. The indexed case later replaces the entry.
             cache.store(name, {"image": case.image})
             measured[name] = case = replace(case, image=None)
             placement.add(case)
@@ -145,7 +146,7 @@ def _measure(
 
 
 def _comparing(measured: _Measured, held_out: int) -> float:
-    """Return the seconds to keep for the comparison: both models segment each held-out case."""
+    """Return the seconds to reserve for both models to segment each held-out case."""
     return max(_COMPARED_CASE * measured.seconds * held_out, 1e-3)
 
 
@@ -154,15 +155,16 @@ def _results(
 ) -> int:
     """Return the number of results that an estimator of the Dice is fitted to.
 
-    There are none without a held-out case, because results of learned cases are better than others,
-    nor where they would be few in the time that there is for them. A fit needs two cases.
+    It is 0 if the model has no estimator, if no case is held out, because results of learned cases
+    are too good, if there are fewer than the two cases that a fit needs, or if the time is too
+    short for enough results.
 
     Args:
-        task: the task.
+        task: model and corrected cases.
         train: names of the cases to learn.
         held_out: names of the held-out cases.
         measured: measured cases.
-        minutes: time left to learn.
+        minutes: time left for the training in minutes.
     """
     has_estimator = (task.bundle.folder / QUALITY).is_file()
     learned, others = (task.complete(names) for names in (train, held_out))
@@ -180,7 +182,7 @@ def _planned(
     measured: _Measured,
     cache: CaseCache,
 ) -> Learning:
-    """Return what is learned, and the place of the refiner."""
+    """Return the state of the adaptation, with the placement of the refiner."""
     placement, large = measured.placement, measured.large
     spacing = task.plan.spacing
     origins = tuple(
@@ -201,7 +203,7 @@ def _planned(
     else:
         subdivision = former.config.subdivision
     extent = [size * parts for size, parts in zip(placement.extent(), subdivision[1:], strict=True)]
-    # The network that the refiner starts as sees voxels of its own size.
+    # The network that initialises the refiner sees voxels of its own size.
     own_voxels = WHOLE if former is None else subdivision
     with_classes = (name for name, case in measured.cases.items() if (case.corrected > 0).any())
     examples = (
@@ -234,16 +236,16 @@ def _anchors(task: Task, measured: _Measured) -> tuple[int, ...]:
     new = [index for index, own in enumerate(known, start=1) if own is None]
     own = [index for index in known if index is not None]
     if not measured.large:
-        # Images that are all small do not tell where in a large one a new class lies.
+        # Small images alone do not show where a new class lies in a large one.
         return tuple(sorted(own))
     return choose_anchors(measured.placement, own, new, measured.large)
 
 
 def minutes_left(options: AdaptOptions, learning: Learning) -> float | None:
-    """Return the minutes between the preparation and the comparison, None with a number of steps.
+    """Return the minutes left for the training; None if the user has set a number of steps.
 
     Raises:
-        MaskSAMError: there are none.
+        MaskSAMError: no time is left.
     """
     if options.steps is not None:
         return None
@@ -262,13 +264,13 @@ def _divided(
     """Return the names of the cases to learn and of those to hold out.
 
     Args:
-        task: the task.
+        task: model and corrected cases.
         choice: held-out cases, see :class:`AdaptOptions`.
         seed: seed of a random choice.
 
     Raises:
-        MaskSAMError: the choice of the user leaves no case to learn, names unknown cases, or parts
-            the cases of a patient.
+        MaskSAMError: the choice of the user leaves no case to learn, names unknown cases, or
+            separates the cases of a patient.
     """
     dataset = task.corrections.dataset
     names = [case.name for case in dataset.cases]
@@ -308,7 +310,7 @@ def _divided(
 def _first_patients(
     names: Sequence[str], patients: Mapping[str, str], most: int
 ) -> tuple[str, ...]:
-    """Return the cases of the first patients, of each patient all or none.
+    """Return the cases of the first patients; the cases of a patient stay together.
 
     Args:
         names: names of the cases.
@@ -333,18 +335,18 @@ def _prepared(
     measured: Mapping[str, MeasuredCase],
     cache: CaseCache,
 ) -> PreparedCase:
-    """Return a case, which is preprocessed unless it was measured in voxels of the same size.
+    """Return a preprocessed case, from the cache if it was measured in voxels of the same size.
 
     Args:
-        task: the task.
+        task: model and corrected cases.
         name: name of the case.
-        subdivision: parts of a voxel of the base's plan.
-        measured: measured cases, by name.
-        cache: cache with their images.
+        subdivision: number of parts that a voxel of the base's plan is divided into.
+        measured: measured cases by name.
+        cache: cache with the images of the measured cases.
     """
     if subdivision != WHOLE or name not in measured:
         return task.prepared(task.load(name), subdivision)
-    # A copy in memory, because Windows replaces no file that is mapped.
+    # A copy in memory, because Windows cannot replace a file that is mapped.
     image = np.array(StoredArrays(cache.folder / name).read("image"))
     return PreparedCase(image, measured[name].corrected)
 
@@ -364,7 +366,7 @@ def _around_classes(cases: Iterable[PreparedCase], source: MaskSAM) -> Tensor:
 def _near(
     found: NDArray[np.integer], anchors: Sequence[int], reach: tuple[int, int, int]
 ) -> NDArray[np.bool_]:
-    """Return the voxels within reach of the anchor classes among those that the base finds."""
+    """Return a mask of the voxels within reach of the anchor classes that the base finds."""
     anchored = torch.from_numpy(np.isin(found, anchors))[None]
     return dilated(anchored, reach)[0].numpy()
 
@@ -395,13 +397,13 @@ def indexed_case(
     """Return a case with its corrected classes, and with voxels that windows are centred on.
 
     Args:
-        task: the task.
-        learning: the refiner's place.
+        task: model and corrected cases.
+        learning: state of the adaptation, with the placement of the refiner.
         name: name of the case.
         prepared: the case in the refiner's voxels.
-        found: class indices that the base gives, on the base's grid, or None for a case that it has
-            not segmented.
-        region: True for the part of the case that the refiner decides about, with a reference.
+        found: class indices that the base predicts, on the base's grid; None if the base has not
+            segmented the case.
+        region: return only the part of the case that the refiner decides about, with a reference.
     """
     assert prepared.labelmap is not None
     image, labels = prepared.image, prepared.labelmap.astype(np.uint8)
@@ -419,14 +421,14 @@ def indexed_case(
         return IndexedCase(image, inside, lowest, (), inside)
     foreground = sample_voxels(classes, _VOXELS_PER_CLASS)
     if near is not None:
-        # Windows without any of the classes show the refiner what they are not.
+        # Windows without any of the classes are negative examples for the refiner.
         foreground += sample_voxels(near.astype(np.uint8), _VOXELS_PER_CLASS)
     return IndexedCase(image, labels, lowest, foreground)
 
 
 def _region(mask: NDArray[np.bool_], window: Sequence[int]) -> tuple[slice, slice, slice]:
-    """Return the part of a volume around a mask that is at least as large as a window, or as the
-    volume where that is smaller."""
+    """Return the part of a volume around a mask, along each axis at least as large as a window, or
+    as the volume where the volume is smaller."""
     voxels = np.argwhere(mask)
     if not len(voxels):
         return slice(None), slice(None), slice(None)
@@ -442,11 +444,12 @@ def _region(mask: NDArray[np.bool_], window: Sequence[int]) -> tuple[slice, slic
 
 
 def resumed(work: Path, task: Task) -> Learning:
-    """Return the learning to continue.
+    """Return the state of the adaptation to continue.
 
     Raises:
-        CannotResume: it was begun with another model or other cases.
-        MaskSAMError: there is none, or it was begun with another choice of the user.
+        CannotResume: the model or the cases have changed.
+        MaskSAMError: there is no adaptation to continue, its state is damaged, or a choice of the
+            user has changed.
     """
     path = work / STATE
     if not path.is_file():
@@ -467,7 +470,7 @@ def resumed(work: Path, task: Task) -> Learning:
 
 
 def _check_kept(task: Task, learning: Learning) -> None:
-    """Raise an error if a choice that the user has made is another one than that of a learning."""
+    """Raise an error if a choice that the user has given differs from that of the adaptation."""
     options, others = task.options, []
     if options.seed not in (None, learning.seed):
         others.append("--seed")

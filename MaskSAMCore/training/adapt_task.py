@@ -27,7 +27,7 @@ from MaskSAMCore.training.adapt_clock import Clock
 from MaskSAMCore.training.devices import accelerator
 from MaskSAMCore.training.refinement import MeasuredCase
 
-# Parts along T, H and W of a voxel of a base, and those of an undivided one.
+# Number of parts along T, H and W that a voxel of the base is divided into.
 Parts: TypeAlias = tuple[int, int, int]
 WHOLE: Parts = (1, 1, 1)
 
@@ -41,18 +41,17 @@ class AdaptOptions:
         cases: folder of corrected cases, or any nnU-Net dataset.
         output: folder of the new bundle, which must not exist.
         name: name of the new model.
-        minutes: longest duration of the whole work, earlier parts included.
+        minutes: time limit of the whole adaptation in minutes, earlier parts included.
         holdout: cases that are not learned but decide whether the new model is better: "auto", a
             number, or a JSON file with a list of names or a split with "val". The cases of a
-            patient stay together, so that there may be fewer than the number. None means "auto",
-            or with ``resume`` the cases that were held out.
+            patient stay together, so that fewer than the number may be held out. None means "auto",
+            or, with ``resume``, the original held-out cases.
         device: "auto", "cpu", "cuda" or "mps".
         threads: number of threads on a CPU; None for PyTorch's own choice.
-        seed: seed of all random numbers; None means 0, or with ``resume`` the seed that it began
-            with.
-        resume: continue a cancelled or killed adaptation; otherwise it starts anew. Cases, classes,
-            held-out cases and seed must be those that it began with.
-        steps: number of steps of the learning in place of the minutes; None for the minutes.
+        seed: seed of all random numbers; None means 0, or, with ``resume``, the original seed.
+        resume: continue a cancelled or killed adaptation instead of starting anew. The cases,
+            classes, held-out cases and seed must be unchanged.
+        steps: number of training steps instead of the time limit; None for the time limit.
     """
 
     model: Path | str
@@ -70,11 +69,11 @@ class AdaptOptions:
 
 @dataclass(frozen=True)
 class Learning(Configuration):
-    """Everything that a learning is resumed with.
+    """State of an adaptation after its preparation, saved so that it can be resumed.
 
     Attributes:
         model: SHA-256 of the weights of the model.
-        cases: SHA-256 of the labelmap of each case, after its name.
+        cases: name of each case, with the SHA-256 of its labelmap and its checked classes.
         seed: seed of all random numbers.
         train: names of the cases to learn.
         held_out: names of the held-out cases.
@@ -86,10 +85,12 @@ class Learning(Configuration):
         givers: see :class:`RefinedConfig`.
         subdivision: see :class:`RefinedConfig`.
         window: (T, H, W) of the refiner in voxels.
-        queries: query of the refiner's origin that shows each of its classes.
-        seconds: time that the preparation took.
-        comparing: time to keep for the comparison and the results to fit to, in seconds.
-        small_images: whether images that are much smaller than the base's windows are learned.
+        queries: index of the query that shows each class of the network from which the refiner is
+            initialised, background first.
+        seconds: duration of the preparation in seconds.
+        comparing: time in seconds to reserve for the comparison and for the results that an
+            estimator of the Dice is fitted to.
+        small_images: True if some images to learn are much smaller than the base's window.
         results: number of results that an estimator of the Dice is fitted to; 0 for none.
     """
 
@@ -120,11 +121,11 @@ class Task:
         options: choices of the user.
         bundle: bundle of the model.
         model: network of the bundle.
-        base: network that the refiner is added to: the model itself or, if it has a refiner of the
-            same classes, its base.
+        base: network that the refiner is added to: the model itself, or its base if all classes of
+            its refiner are among the corrected ones.
         corrections: corrected cases.
-        classes: names of the corrected classes. Names in the dataset that differ in their case only
-            are one class, spelled as the model's or else as the first of them.
+        classes: names of the corrected classes. Names in the dataset that differ only in case are
+            one class, spelled as in the model, else as the first of them.
         plan: preprocessing of the model.
     """
 
@@ -141,7 +142,7 @@ class Task:
         """Read the cases and check that the model can learn them.
 
         Raises:
-            MaskSAMError: it cannot.
+            MaskSAMError: the model cannot learn the cases.
         """
         if bundle.config.frozen_sam is not None:
             raise MaskSAMError(
@@ -186,13 +187,16 @@ class Task:
 
     @property
     def mirror(self) -> tuple[int, ...]:
-        """Axes along which the new model may be mirrored: none, unless the model is meant to be,
-        because a corrected class may be one end of a structure."""
+        """Axes along which windows of the new model may be mirrored.
+
+        There are none unless the model uses mirroring at test time, because a corrected class may
+        be one end of a structure.
+        """
         return self.bundle.mirror if self.bundle.tta == "mirror" else ()
 
     @property
     def former_refiner(self) -> RefinedNetwork | None:
-        """The model, if its refiner has the corrected classes and learns further."""
+        """The model if its refiner is trained further, else None."""
         former = self.model if self.base is not self.model else None
         return former if isinstance(former, RefinedNetwork) else None
 
@@ -225,8 +229,8 @@ class Task:
         return tuple(each for each in self.classes if each.casefold() in checked)
 
     def corrected(self, case: LabelledCase) -> NDArray[np.uint8]:
-        """Return the labelmap of a case with the indices of its corrected classes, 0 for all others
-        and for classes that are not checked there."""
+        """Return the labelmap of a case with the indices of the corrected classes that are checked
+        in the case, 0 elsewhere."""
         checked = {each.casefold() for each in self.checked(case.name)}
         indices = {each.casefold(): index for index, each in enumerate(self.classes, start=1)}
         corrected = np.zeros_like(case.labelmap)
@@ -239,17 +243,17 @@ class Task:
         """Read a case.
 
         Raises:
-            MaskSAMError: it has problems.
+            MaskSAMError: the case has problems.
         """
         (case,) = load_cases(self.corrections.dataset, [name])
         return case
 
     def prepared(self, case: LabelledCase, subdivision: Parts) -> PreparedCase:
-        """Return a case with the indices of its corrected classes, 0 for all others.
+        """Preprocess a case, with the labelmap of :meth:`corrected`.
 
         Args:
             case: the case as it was read.
-            subdivision: parts of a voxel of the base's plan.
+            subdivision: number of parts that a voxel of the base's plan is divided into.
         """
         plan = self.plan.divided(subdivision)
         return preprocess(case.channels, plan, self.corrected(case))
@@ -257,7 +261,7 @@ class Task:
     def found(
         self, segmenter: MaskSegmenter, case: LabelledCase, clock: Clock
     ) -> NDArray[np.uint8]:
-        """Return the class indices that the base's segmenter gives to a case, (D, R, W)."""
+        """Return the class indices (D, R, W) that the base's segmenter predicts for a case."""
         with segmenter.open(case.channels, cache_bytes=0) as session:
             scores = session.scores(cancelled=clock.is_cancelled)
         return scores.classes().to(torch.uint8).numpy()
@@ -276,7 +280,8 @@ class Task:
     def unknown(
         self, name: str, found: NDArray[np.integer], learning: Learning
     ) -> NDArray[np.bool_]:
-        """Return the voxels of a case that may belong to a class that is not checked there."""
+        """Return a mask of the voxels that may belong to a corrected class that is not checked in
+        the case."""
         checked = self.checked(name)
         missing = [each for each in self.classes if each not in checked]
         indices = [self.base_index(each) for each in missing]
@@ -288,13 +293,14 @@ class Task:
         return np.isin(found, sorted(doubtful))
 
     def source(self, origins: Sequence[int]) -> tuple[MaskSAM, tuple[int, ...]]:
-        """Return the network that the refiner starts as, and its own indices of the origins.
+        """Return the network that initialises the refiner, and the class indices of the origins in
+        this network.
 
         Args:
             origins: class indices of the model.
 
         Raises:
-            MaskSAMError: the network is of another kind than MaskSAM.
+            MaskSAMError: the network is not a MaskSAM.
         """
         network, own = self.model, tuple(origins)
         while isinstance(network, RefinedNetwork):
@@ -316,7 +322,7 @@ class Task:
         return network, own
 
     def labels_of(self, learning: Learning) -> tuple[Label, ...]:
-        """Return the labels of the new model: those of the base, then the others."""
+        """Return the labels of the new model: those of the base, then those of the new classes."""
         known = self.base.config.num_classes
         labels = list(self.bundle.labels[:known])
         former = {label.name.casefold(): label for label in self.bundle.labels}

@@ -40,7 +40,7 @@ class Budget(Callback):
 
 
 class EarlyStop(Callback):
-    """Callback that ends a part of a training after a time, or when a signal asks for it.
+    """Callback that ends a part of a training after a given time or on a signal.
 
     The present step is completed, and a checkpoint is saved; nothing is validated. SIGTERM and
     SIGUSR1 come from schedulers such as Slurm before a job's time is over, SIGINT from Ctrl-C. A
@@ -50,8 +50,8 @@ class EarlyStop(Callback):
         minutes: time after which this part of the training ends, or None.
 
     Attributes:
-        asked: a signal has asked for an end.
-        interrupted: Ctrl-C was pressed.
+        asked: True after a signal to stop.
+        interrupted: True after Ctrl-C.
     """
 
     def __init__(self, minutes: float | None) -> None:
@@ -62,7 +62,7 @@ class EarlyStop(Callback):
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Receive signals, in place of Lightning, which gives up the step, and start the clock."""
+        """Start the clock and handle signals in place of Lightning, which abandons the step."""
         self._started = time.monotonic()
         if threading.current_thread() is not threading.main_thread():
             return
@@ -76,7 +76,10 @@ class EarlyStop(Callback):
         return multiprocessing.parent_process() is not None
 
     def on_fit_end(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Leave signals to those who received them before; a spawned process ends by itself."""
+        """Restore the former signal handlers.
+
+        A spawned process is about to end by itself, so that Ctrl-C is blocked in it.
+        """
         if self._is_spawned:
             block_interrupts(True)
         for number, handler in self._handlers.items():
@@ -84,11 +87,11 @@ class EarlyStop(Callback):
         self._handlers.clear()
 
     def ask(self, number: int, _: Any) -> None:
-        """Receive a signal.
+        """Handle a signal.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was pressed before. Spawned processes are killed then by the
-                one that has spawned them.
+            KeyboardInterrupt: Ctrl-C was pressed a second time, and this process is not a spawned
+                one, which its parent kills.
         """
         if number == signal.SIGINT:
             if self.interrupted and not self._is_spawned:
@@ -169,9 +172,9 @@ class ScoresReceiver(Protocol):
         """Receive scores.
 
         Args:
-            module: module of the training, its averaged weights in place.
-            scores: scores of these weights.
-            best: True if these weights score higher than all earlier ones of the training.
+            module: module of the training, with the averaged weights in its network.
+            scores: scores of the averaged weights.
+            best: True if the weights score higher than all earlier ones of the training.
         """
         ...
 
@@ -192,9 +195,9 @@ class BestWeightsSaver:
         """Save the module's present weights as the last ones, and as the best if they are.
 
         Args:
-            module: module of the training, its averaged weights in place.
-            scores: scores of these weights.
-            best: True if these weights score higher than all earlier ones of the run.
+            module: module of the training, with the averaged weights in its network.
+            scores: scores of the averaged weights.
+            best: True if the weights score higher than all earlier ones of the run.
         """
         dice = scores.mean
         facts = {"val_dice": f"{dice:.6f}", "iteration": str(module.global_step)}
@@ -222,14 +225,14 @@ class Validation(Callback):
     """Callback that validates the averaged weights on whole cases, at intervals and at the end.
 
     A validation of s seconds is followed by at least s (1 - share) / share seconds of training,
-    also before the last one. Only the first process validates; the others wait.
+    even before the final validation. Only the first process validates; the others wait.
 
     Args:
-        share: largest share of the time that validations take.
+        share: largest share of the time that validations may take.
         minutes: least time between two validations in minutes.
         evaluate: function that scores a network on a kind of device.
         saver: receiver of the scores, such as the writer of the weights.
-        checkpoints: callback whose checkpoint is saved before each validation but the last, because
+        checkpoints: callback that saves a checkpoint before each validation but the last, because
             a validation may take long.
     """
 
@@ -251,14 +254,14 @@ class Validation(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, *_: Any, **__: Any
     ) -> None:
-        """Validate when it is due in any process."""
+        """Validate when a validation is due in any process."""
         if module.within_step or module.stopped:
             return
         if module.generator_alone:
             self._last = time.monotonic()
         interval = self.interval(module)
         since = time.monotonic() - self._last
-        # A validation that ends shortly before the last one would add to its share.
+        # After a late validation, the final one would follow too soon to keep to the share.
         late = module.seconds_left < interval + module.validation_seconds
         due = since >= interval and not late
         if trainer.strategy.reduce_boolean_decision(due, all=False):
@@ -315,7 +318,7 @@ class ProgressLogger(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: Any, **__: Any
     ) -> None:
-        """Report when it is due, with a running average of the loss."""
+        """Report when a line is due, with a running average of the loss."""
         if not trainer.is_global_zero or module.within_step:
             return
         loss = float(outputs["loss"])

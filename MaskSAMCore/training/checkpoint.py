@@ -14,12 +14,12 @@ CHECKPOINTS = ("resume-a.ckpt", "resume-b.ckpt")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State of a training in a file, apart from its weights.
+    """State of a training as saved in a checkpoint, apart from its weights.
 
     Attributes:
         path: file with the state and the weights.
-        iteration: number of steps that were made.
-        minutes: time that they took, over all parts of the training.
+        iteration: number of completed steps.
+        minutes: duration of all parts of the training in minutes.
         restarts: number of times that the training had been resumed.
         stopped: the training ended before its budget was spent.
     """
@@ -32,7 +32,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
-        """Read a file. Nothing is unpickled.
+        """Read a checkpoint without unpickling arbitrary objects.
 
         Raises:
             Exception: the file is damaged; torch raises errors of many kinds.
@@ -44,7 +44,7 @@ class Checkpoint:
             int(state["global_step"]),
             float(own["minutes"]),
             int(own["restarts"]),
-            bool(own.get("stopped", False)),  # Older checkpoints lack it.
+            bool(own.get("stopped", False)),  # Older checkpoints lack this key.
         )
 
 
@@ -59,11 +59,11 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def resumed_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the checkpoint that a training continues from; None if it was stopped before its
-    first one.
+    """Return the checkpoint that a training continues from; None if it was stopped before it saved
+    one.
 
     Raises:
-        MaskSAMError: there are checkpoints, and none can be read.
+        MaskSAMError: there are checkpoints, but none can be read.
     """
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None and (damaged := _files(folder)):
@@ -83,13 +83,13 @@ def next_restart(checkpoint: Checkpoint | None) -> int:
     """Return how often a training has been resumed, this time included.
 
     Args:
-        checkpoint: checkpoint that the training continues from; None if it begins.
+        checkpoint: checkpoint that the training continues from; None for a new training.
     """
     return 0 if checkpoint is None else checkpoint.restarts + 1
 
 
 def checkpoint_path(checkpoint: Checkpoint | None) -> Path | None:
-    """Return the file that Lightning continues from; None for a training that begins."""
+    """Return the file that Lightning continues from; None for a new training."""
     return None if checkpoint is None else checkpoint.path
 
 

@@ -1,8 +1,8 @@
-"""Memory and floating-point operations of a training step, derived without computing it.
+"""Memory and floating-point operations of a training step, derived without computing its values.
 
-A step runs on tensors that have a shape and no memory. The bytes that its tensors would take are
-counted as they come and go, forward and backward, and so are the operations of matrix products,
-convolutions and attention.
+The forward and the backward pass run on tensors that have a shape but no memory. The bytes that the
+tensors would take are counted as they are created and freed, and so are the operations of matrix
+products, convolutions and attention.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class StepCost:
     """Cost of the forward and backward pass of a batch on one device.
 
     Attributes:
-        activations: most bytes that tensors take at a time, beside the weights.
-        operations: floating-point operations, two for each multiplication with an addition.
+        activations: peak memory in bytes of all tensors but the weights.
+        operations: number of floating-point operations; a multiply-add counts as two.
     """
 
     activations: int
@@ -44,7 +44,7 @@ class StepCost:
 
 
 def shapes_of_network(config: NetworkConfig, settings: TrainSettings) -> Network:
-    """Return a network that is trained, whose tensors have a shape and no memory.
+    """Return the network of a training with tensors that have a shape but no memory.
 
     Raises:
         ValueError: the network has no decoder that could be trained alone.
@@ -57,7 +57,7 @@ def shapes_of_network(config: NetworkConfig, settings: TrainSettings) -> Network
 
 
 def fixed_bytes(config: NetworkConfig, settings: TrainSettings) -> int:
-    """Return the bytes that a training takes on a device whatever its batch is: weights, the
+    """Return the bytes that a training takes on a device independently of its batch: weights, the
     optimizer's state, averaged weights, and the gradients of trained weights."""
     model = shapes_of_network(config, settings)
     everything = sum(p.numel() for p in model.parameters())
@@ -81,16 +81,16 @@ def step_cost(
         config: network.
         settings: hyperparameters.
         batch: number of windows on the device at a time.
-        gradient_checkpointing: activations are computed again in the backward pass.
+        gradient_checkpointing: recompute activations in the backward pass.
         device: "cuda" or "cpu", which compute attention in different ways.
-        half: mixed precision with bfloat16.
+        half: use mixed precision with bfloat16.
     """
-    # Boxes of the ground truth in place of proposals depend on values, and cost next to nothing.
+    # Ground-truth boxes depend on values, which these tensors lack, and cost next to nothing.
     settings = settings.replace(loss=_without_ground_truth(settings.loss))
     model = shapes_of_network(config, settings)
     model.set_gradient_checkpointing(gradient_checkpointing)
     with ExitStack() as stack:
-        # Recomputations that stop early leave tensors in cycles of references.
+        # A recomputation that stops early keeps tensors alive in reference cycles.
         stack.enter_context(set_checkpoint_early_stop(False))
         if device == "cpu":
             stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
@@ -98,7 +98,7 @@ def step_cost(
         place = "cpu" if device == "cpu" else "meta"
         images = torch.empty(batch, config.in_channels, *config.window, device=place)
         labels = torch.empty(batch, *config.window, dtype=torch.long, device=place)
-        # Tensors without memory have no mixed precision: the CPU's switch is read by the emulation.
+        # The meta device has no autocast: _MixedPrecision emulates it while the CPU's is on.
         stack.enter_context(torch.autocast("cpu", torch.bfloat16, enabled=half))
         if device != "cpu":
             stack.enter_context(_MixedPrecision())
@@ -113,7 +113,7 @@ def _run_step(model: Network, settings: TrainSettings, images: Tensor, labels: T
     if model.config.kind == "masksam":
         arguments["matching"] = _all_classes
     loss, _ = loss_module.training_loss(model, images, labels, settings.loss, None, **arguments)
-    # Within Tensor.backward the emulation of mixed precision would be off.
+    # The emulation of mixed precision would be off within Tensor.backward.
     Variable._execution_engine.run_backward(
         (loss,), (torch.ones_like(loss),), False, False, (), True, accumulate_grad=True
     )
@@ -122,8 +122,8 @@ def _run_step(model: Network, settings: TrainSettings, images: Tensor, labels: T
 def _to_cpu(model: Network) -> None:
     """Replace a network's tensors on the meta device by tensors without memory on the CPU.
 
-    Module.to_empty replaces the tensors of a module twice that is part of two others, as the
-    U-Net's encoder is, and fails.
+    Module.to_empty fails for a module that is part of two others, as the U-Net's encoder is,
+    because it replaces the module's tensors twice.
     """
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -140,19 +140,18 @@ def _without_ground_truth(loss: Any) -> Any:
 
 
 def _all_classes(cost: Tensor, present: Tensor) -> Assignment:
-    """Match query k with class k on all slices, which is the most that can be matched."""
+    """Match query k with class k on all slices: the largest possible number of pairs."""
     slices, classes = present.shape
     index = torch.arange(slices * classes, device=cost.device)
     return Assignment(index // classes, index % classes, index % classes)
 
 
 class _Counter(TorchDispatchMode):
-    """Counter of floating-point operations, and of the bytes of the tensors that exist at a time,
-    the network's own left out.
+    """Counter of floating-point operations and of the memory of all tensors but the network's own.
 
     Attributes:
-        peak: most bytes so far.
-        operations: floating-point operations so far.
+        peak: largest number of bytes in use at a time so far.
+        operations: number of floating-point operations so far.
     """
 
     def __init__(self, model: Network) -> None:
@@ -202,8 +201,10 @@ _FULL = {
 
 
 class _MixedPrecision(TorchFunctionMode):
-    """Mixed precision of a GPU for tensors without memory, while the CPU's is on; attention in one
-    kernel, as on a GPU."""
+    """Emulation of a GPU's mixed precision on the meta device, while the CPU's autocast is on.
+
+    Attention is computed in one kernel, as on a GPU.
+    """
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None

@@ -1,4 +1,4 @@
-"""Plan of what a training will cost, and of the way in which it fits a device."""
+"""Cost of a planned training, and the options with which it fits a device."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from MaskSAMCore.training.processes import divided_batch
 
 _GIB = 2**30
 # Share of a device's memory that a training may take: the rest is for the driver, the libraries'
-# own buffers and the gaps between tensors.
+# buffers and fragmentation.
 _USABLE = 0.9
 
 
 @dataclass(frozen=True)
 class CostPlan:
-    """Costs of a training on a kind of device.
+    """Costs of a training on one kind of device.
 
     Attributes:
         trained: number of trained parameters.
         fixed: bytes for weights, gradients and the optimizer.
-        batch: windows of a step.
-        iterations: steps of the training.
-        one, two: costs of one and of two windows at a time, without and with gradient
-            checkpointing; None where the network has none.
+        batch: number of windows per step.
+        iterations: number of training steps.
+        one, two: costs of one and of two windows at a time, each as a pair without and with
+            gradient checkpointing; the latter is None if the network does not support it.
     """
 
     trained: int
@@ -42,24 +42,29 @@ class CostPlan:
     two: tuple[StepCost, StepCost | None]
 
     def memory(self, windows: int, checkpointing: bool) -> int | None:
-        """Return the bytes for a number of windows at a time, or None without checkpointing."""
+        """Return the bytes for a number of windows at a time.
+
+        None if checkpointing is requested and the network does not support it.
+        """
         one, two = self.one[checkpointing], self.two[checkpointing]
         if one is None or two is None:
             return None
         return self.fixed + one.activations + (windows - 1) * (two.activations - one.activations)
 
     def operations(self, checkpointing: bool) -> int | None:
-        """Return the floating-point operations of a step."""
+        """Return the floating-point operations per step; None as for :meth:`memory`."""
         one = self.one[checkpointing]
         return None if one is None else self.batch * one.operations
 
     def sizes(self) -> list[int]:
-        """Return the numbers of windows at a time that divide a step."""
+        """Return the numbers of windows that a step can be divided into, in ascending order."""
         return [size for size in range(1, self.batch + 1) if self.batch % size == 0]
 
     def fit(self, memory: int, processes: int = 1) -> tuple[int, bool] | None:
-        """Return the largest number of windows at a time that fits a device, and whether with
-        gradient checkpointing, which is used only where it is needed; None where nothing fits.
+        """Return the largest number of windows at a time that fits a device, and whether it needs
+        gradient checkpointing; None if nothing fits.
+
+        Gradient checkpointing is used only if no number of windows fits without it.
 
         Args:
             memory: bytes of the device.
@@ -104,8 +109,8 @@ def plan_costs(config: NetworkConfig, settings: TrainSettings, device: str) -> C
 
 
 def device_memory(kind: str) -> int | None:
-    """Return the bytes of a device's memory, or of the computer's for a CPU; None where it is
-    unknown, as on Windows."""
+    """Return the memory of a CUDA device, else of the computer, in bytes; None if it is unknown,
+    as on Windows."""
     if kind == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory)
     if not hasattr(os, "sysconf"):
@@ -118,7 +123,7 @@ def plan_lines(plan: CostPlan, rate: float) -> Iterator[str]:
 
     Args:
         plan: costs.
-        rate: sustained floating-point operations of the device per second.
+        rate: sustained floating-point operations per second of the device.
     """
     yield f"{plan.trained / 1e6:.2f} M trained parameters; a step has {plan.batch} windows"
     yield (
@@ -144,10 +149,10 @@ def plan_lines(plan: CostPlan, rate: float) -> Iterator[str]:
 
 
 def fit_line(plan: CostPlan, device: str, processes: int) -> str:
-    """Return the choices with which a training fits the device found.
+    """Return a line with the command-line options with which a training fits the device.
 
     Args:
-        plan: costs on that kind of device.
+        plan: costs on the kind of device.
         device: "auto", "cpu", "cuda" or "mps".
         processes: number of devices.
 

@@ -49,7 +49,7 @@ class TrainingData:
         split: names of the cases under "train" and "val".
         plan: preprocessing.
         config: configuration of the network.
-        prepared: cases, preprocessed and in a cache.
+        prepared: preprocessed cases in a cache.
         scheme: meaning of the labels if images are synthesised from labelmaps, else None.
         fingerprint: statistics of the training cases; empty for a resumed training.
     """
@@ -71,7 +71,8 @@ class TrainingData:
         Args:
             settings: hyperparameters.
             seed: seed of the training.
-            restarts: number of times that the training has been resumed; each has other windows.
+            restarts: number of times that the training has been resumed, each time with other
+                windows.
             device: device that synthesises images from labelmaps.
         """
         seed = seed + 15_485_863 * restarts
@@ -197,7 +198,7 @@ def reload_training_data(
         MaskSAMError: the dataset has problems, its classes, their values, its channels or the
             description of its labels have changed, or the cache cannot be written.
     """
-    # Without --targets at its start, a run has the labels of dataset.json, which may have changed.
+    # A run started without --targets has the labels of dataset.json, which may have changed.
     described = record.facts.get("targets", "") is None
     dataset, problems = examine_dataset(folder, None if described else record.label_description)
     if not problems:
@@ -289,8 +290,8 @@ def _check_foreground(
 
 
 def _mirrored_sides(dataset: Dataset, plan: Plan, settings: TrainSettings) -> str:
-    """Return a note if windows are mirrored from left to right although classes tell the sides
-    apart; else ""."""
+    """Return a note if windows are mirrored from left to right although the dataset has separate
+    left and right classes; else ""."""
     across = next(axis for axis, code in enumerate(plan.orientation) if code in "LR")
     sides = [side_of(name) for name in dataset.classes]
     paired = any(side == "left" and ("right", structure) in sides for side, structure in sides)
@@ -333,7 +334,7 @@ def plan_network(
     targets: Path | None = None,
     fold: Fold | None = None,
 ) -> tuple[PlannedGrid, NetworkConfig]:
-    """Return the grid and the network of a training, of which only the labelmaps are read.
+    """Plan the grid and the network of a training from its labelmaps, without reading images.
 
     Args:
         folder: nnU-Net dataset folder.
@@ -370,7 +371,7 @@ def _adapt(
     fingerprints: list[CaseFingerprint],
     chosen: Collection[str],
 ) -> tuple[Plan, NetworkConfig]:
-    """Return the plan and the network of a preset for a dataset."""
+    """Return the plan and the network of a preset, adapted to a dataset."""
     network, constraints = preset.network, preset.plan
     plan = make_plan(
         fingerprints,

@@ -63,12 +63,12 @@ def _gpu_has_bfloat16() -> bool:
 
 
 def strategy(kind: str, processes: int, external: bool = False) -> Any:
-    """Return Lightning's strategy: one process for each of several devices.
+    """Return Lightning's strategy: data parallel with one process per device if there are several.
 
     Args:
         kind: kind of the devices.
         processes: number of processes.
-        external: torchrun has started them.
+        external: True if torchrun started the processes.
     """
     if processes == 1:
         return "auto"

@@ -46,9 +46,8 @@ def export_run(
             "intracranial" ("all" or the names of the classes that fill the skull together), and any
             other information about the model.
         overwrite: replace a bundle that exists.
-        last: take the last weights in place of those with the best validation Dice, and no
-            post-processing that was found in validation, so that nothing was chosen on the
-            validation cases.
+        last: export the last weights instead of those with the best validation Dice, without the
+            post-processing found in validation, so that nothing is chosen on the validation cases.
 
     Raises:
         MaskSAMError: the run has no weights yet, the card cannot be used, or the bundle cannot be

@@ -93,21 +93,19 @@ class FitOptions:
         spacing: voxel size along depth, rows and columns in mm; None leaves it to the preset and
             the plan.
         patch: window along depth, rows and columns in voxels; None leaves it to the preset.
-        max_minutes: time budget over all parts of the training; None trains for the preset's
-            iterations, or for the budget that a resumed run has.
-        resume: continue the training in ``run`` with the preset, split and seed that it began with.
-            A preset, split, plan, network or initial weights that are given must be those of the
-            run.
+        max_minutes: time budget over all parts of the training in minutes; None trains for the
+            preset's iterations, or keeps the budget of a resumed run.
+        resume: continue the training in ``run`` with its original preset, split and seed. Options
+            given for the preset, split, plan, network or initial weights must be those of the run.
         device: "auto", "cpu", "cuda" or "mps".
-        devices: number of devices, or of processes on a CPU; those that torchrun started, if it
-            did.
+        devices: number of devices, or of processes on a CPU; under torchrun 1, or the number of
+            processes that it started on this computer.
         accumulate: number of parts of each step that a device computes one after the other.
-        gradient_checkpointing: compute activations again in the backward pass instead of keeping
-            them.
-        stop_after: minutes after which this part of the training ends, to be resumed; None for the
-            whole training.
-        workers: number of processes for each device that prepare windows. A GPU synthesises images
-            itself unless there are two or more.
+        gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
+        stop_after: minutes after which this part of the training ends, to be resumed later; None
+            trains to the end.
+        workers: number of processes per device that prepare windows. With fewer than two, a GPU
+            synthesises the images itself.
         seed: seed of all random numbers of a new training.
         sam_checkpoint: weights of the frozen SAM, which presets with a frozen SAM need.
         weights: folder of a model bundle or of another run whose weights a new training starts
@@ -115,9 +113,10 @@ class FitOptions:
         compiled: train with torch.compile, which needs a C++ compiler; on a processor the first
             step takes minutes, and the others are no faster.
         checkpoint_seconds: time between two checkpoints in seconds.
-        validation_share: largest share of the time that validations take; None leaves it to the
-            preset, or to the run that is resumed.
-        validation_minutes: least time between two validations in minutes; None as above.
+        validation_share: largest share of the time that validations may take; None leaves it to
+            the preset or the resumed run.
+        validation_minutes: least time between two validations in minutes; None leaves it to the
+            preset or the resumed run.
         cache: folder for the preprocessed cases, which several trainings may share; None keeps them
             in the run's folder until the training is complete.
         report_seconds: time between two progress reports in seconds.
@@ -186,7 +185,7 @@ def fit(
         else:
             record, data = _begin(options, report, config_changes or {}, settings_changes or {})
             if options.weights is not None:
-                # Weights that do not fit are told before the run has a record.
+                # Weights that do not fit are reported before the run has a record.
                 with _new_cache(options):
                     _initial_network(options, record)
         options.run.mkdir(parents=True, exist_ok=True)
@@ -201,14 +200,14 @@ def fit(
             record, data = processes.first_then_others(first, lambda: _join(options))
         except MaskSAMError:
             if new and processes.first:
-                # Only prepared cases may be there.
+                # The folder can hold nothing but preprocessed cases.
                 shutil.rmtree(options.run, ignore_errors=True)
             raise
         return _fit(options, processes, kind, record, data, report if processes.first else _silent)
 
 
 def _silent(_line: str) -> None:
-    """Report nothing: only the first process does."""
+    """Ignore a line of text, because only the first process reports."""
 
 
 def _join(options: FitOptions) -> tuple[TrainingRecord, TrainingData]:
@@ -221,7 +220,7 @@ def _join(options: FitOptions) -> tuple[TrainingRecord, TrainingData]:
 def _check_step(
     options: FitOptions, config: NetworkConfig, settings: TrainSettings, preset: str
 ) -> None:
-    """Check that a network can make the steps that are asked for, before any case is read.
+    """Check the batch and the network of a training before any case is read.
 
     Args:
         options: choices of the user.
@@ -231,7 +230,7 @@ def _check_step(
 
     Raises:
         MaskSAMError: the windows of a step cannot be divided, the network cannot be built, or it
-            has no gradient checkpointing or no prompt generator, which the training needs.
+            lacks gradient checkpointing or a prompt generator, which the training needs.
     """
     divided_batch(settings.batch, Processes.present(options.devices).count, options.accumulate)
     try:
@@ -311,7 +310,7 @@ def _fit(
         except ProcessRaisedException as error:
             raise unwrap_spawned_error(error) from error
         except ProcessExitedException as error:
-            if early_stop.asked:  # Another process than this one may have sent the signal as well.
+            if early_stop.asked:  # The spawned processes may have received the signal directly.
                 raise KeyboardInterrupt from error
             raise
         except torch.OutOfMemoryError as error:
@@ -324,7 +323,7 @@ def _fit(
                 raise MaskSAMError(_LOST_WORKER) from error
             raise
     best = max(best_dice(options.run), 0.0)
-    # The trainer of this process has made no step if it has spawned others.
+    # If this process has spawned others, its own trainer has made no steps.
     reached = newest_checkpoint(options.run)
     if reached is not None and reached.stopped:
         report(f"stopped at iteration {reached.iteration}: continue with --resume")
@@ -391,7 +390,7 @@ def unwrap_spawned_error(error: ProcessRaisedException) -> Exception:
 
 
 def _is_lost_worker(message: str) -> bool:
-    """Return whether an error of PyTorch says that a process that prepares windows has ended."""
+    """Return whether PyTorch's error message says that a process of the data loader was killed."""
     return message.startswith("DataLoader worker (pid")
 
 
@@ -494,13 +493,13 @@ def _resume(
 def _check_kept(
     options: FitOptions, record: TrainingRecord, settings_changes: Mapping[str, Any]
 ) -> None:
-    """Check that the choices of the user are those that a run began with.
+    """Check that the user's choices are those that a run began with.
 
-    Choices that the user has not made are left to the run.
+    Options that the user has not given are left to the run.
 
     Raises:
-        MaskSAMError: a choice is another one than that of the run, or a file with targets or splits
-            has problems.
+        MaskSAMError: a choice differs from that of the run, or a file with targets or splits has
+            problems.
     """
     if options.preset is not None:
         own = record.preset, record.facts.get("recipe", "ours")
@@ -541,8 +540,7 @@ def _check_kept(
 
 
 def changed_option(name: str) -> str:
-    """Return the option of the command line for a choice with a name in a run's record, or for a
-    setting."""
+    """Return the command-line option of a fact in a run's record, or of a setting."""
     named = {"started_from": "--from", "window": "--patch"}
     return named.get(name, f"--{name.replace('_', '-')}")
 
@@ -553,7 +551,7 @@ def chosen_preset(
     """Return the preset of a new training with the user's changes.
 
     Raises:
-        MaskSAMError: a change cannot be used, or is given by an option and by --set.
+        MaskSAMError: a change cannot be used, or is given both by an option and by --set.
     """
     preset = options.preset
     if preset is None:
@@ -590,8 +588,8 @@ def chosen_preset(
 
 
 def chosen_facts(options: FitOptions, preset: Preset | None) -> dict[str, Any]:
-    """Return the facts of a new training about choices that change its plan, its network or its
-    initial weights; choices that the user has not made are left out."""
+    """Return the user's choices about plan, network and initial weights, as facts for a run's
+    record; options that the user has not given are left out."""
     chosen = {
         "orientation": options.orientation,
         "spacing": None if options.spacing is None else list(options.spacing),
@@ -618,7 +616,7 @@ def _cache(options: FitOptions) -> CaseCache:
 
 @contextmanager
 def _new_cache(options: FitOptions) -> Iterator[CaseCache]:
-    """Yield the cache of a new training; after an error nothing is left in the run's folder."""
+    """Yield the cache of a new training; after an error, empty it if it is in the run's folder."""
     cache = _cache(options)
     try:
         yield cache
@@ -701,10 +699,10 @@ def _budget(record: TrainingRecord) -> str:
 
 @contextmanager
 def _temporary_files() -> Iterator[None]:
-    """Remove the temporary files that this process and those it spawns create during a training.
+    """Remove temporary files of this process and those it spawns at the end of a ``with`` block.
 
-    PyTorch leaves a file with the traceback of each spawned process that fails, Lightning the empty
-    folder through which the spawned process returns its weights.
+    PyTorch leaves a file with the traceback of each spawned process that fails; Lightning leaves
+    the empty folder through which the spawned process returns its weights.
     """
     previous = tempfile.tempdir
     variables = {name: os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP")}

@@ -103,7 +103,7 @@ def is_finished(run: Path, max_minutes: float | None = None) -> bool:
 
     Args:
         run: folder of the training.
-        max_minutes: another time budget over all of its parts; None for its own.
+        max_minutes: time budget over all parts of the training; None for the recorded budget.
     """
     record, checkpoint = TrainingRecord.load(run), newest_checkpoint(run)
     if checkpoint is None or not (run / BEST).is_file():

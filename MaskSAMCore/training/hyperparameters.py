@@ -40,10 +40,11 @@ class TrainSettings(Configuration):
         optimizer: "adamw", or "sgd" with Nesterov momentum 0.99 (the paper's for ACDC and Synapse,
             and nnU-Net's).
         epsilon: epsilon of AdamW, larger than usual because of mixed precision.
-        beta2: decay of AdamW's mean squared gradients.
+        beta2: decay of AdamW's running mean of squared gradients.
         learning_rate: learning rate after the warm-up.
         weight_decay: weight decay.
-        decay_all: biases and norms decay too, as in nnU-Net and most published trainings.
+        decay_all: apply weight decay to biases and norms, too, as in nnU-Net and most published
+            trainings.
         schedule: "cosine" or "poly", over the time budget if there is one, else over the
             iterations.
         exponent: exponent of the "poly" schedule.
@@ -69,14 +70,14 @@ class TrainSettings(Configuration):
         generator_first: share of the training, from its start, in which only the encoder and the
             prompt generator are trained, with query k for class k. With many classes the decoder
             takes four fifths of a step and learns little before the proposals are good.
-        decoder_alone: only the decoder is trained; the encoder and the prompt generator keep their
+        decoder_alone: train the decoder alone; the encoder and the prompt generator keep their
             initial weights.
         common_contrasts: share of synthesised images that have one of the contrasts named in the
             description of the labelmaps; the others have random contrasts.
         contrast_ramp: share of the training, from its start, over which the share of common
             contrasts falls from 1 to ``common_contrasts``. The positions of structures are learned
             many times faster with common contrasts.
-        validation_share: largest share of the time that validations take.
+        validation_share: largest share of the time that validations may take.
         validation_minutes: least time between two validations in minutes.
         loss: settings of the network's loss.
     """

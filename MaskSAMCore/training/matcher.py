@@ -59,7 +59,7 @@ class Assignment:
     classes: Tensor
 
 
-# A function that assigns the classes present (S, K + 1) in each slice at costs (S, N, K + 1).
+# Function of the costs (S, N, K + 1) and of the classes present in each slice, bool (S, K + 1).
 Matching = Callable[[Tensor, Tensor], Assignment]
 
 

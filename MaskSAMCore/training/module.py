@@ -27,7 +27,7 @@ from MaskSAMCore.training.losses import find_loss
 class AveragedWeights:
     """Exponential moving average of a network's trained parameters.
 
-    The decay grows from 0 to its final value, so that the first steps have no lasting weight.
+    The decay grows to its final value, so that the first steps have no lasting influence.
 
     Args:
         model: network whose parameters are averaged.
@@ -106,8 +106,8 @@ class MaskSAMModule(lightning.LightningModule):
         windows: windows of the training, of which each process prepares its share; None if another
             object prepares them.
         synthesis_contrasts: share of synthesised images with a common contrast, float32 (1,) in
-            memory shared with the processes that synthesise them; None for other images.
-        decoder_start: step in which the training of the decoder began; None before it.
+            memory shared with the processes that synthesise them; None without synthesised images.
+        decoder_start: first step in which the decoder was trained; None before it.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class MaskSAMModule(lightning.LightningModule):
         self.synthesis_contrasts: Tensor | None = None
         self.decoder_start: int | None = None
         self._started = time.monotonic()
-        # These are set in on_fit_start, because a module cannot be sent to a spawned process.
+        # Set in on_fit_start, because the loss, a Python module, cannot be sent to a process.
         self._loss: Any = None
         self._rng: torch.Generator | None = None
         self._parts: list[dict[str, float]] = []
@@ -155,7 +155,7 @@ class MaskSAMModule(lightning.LightningModule):
 
     @property
     def within_step(self) -> bool:
-        """True after a part of a step that others follow."""
+        """True between two parts of a step."""
         return bool(self._parts)
 
     @property
@@ -189,8 +189,8 @@ class MaskSAMModule(lightning.LightningModule):
         """Return the present learning rate of the schedule.
 
         Args:
-            begin: share of the training after which the parameters are trained.
-            first_step: step in which their training began, for the warm-up.
+            begin: share of the training after which the parameters begin to be trained.
+            first_step: first step in which the parameters are trained, where the warm-up starts.
         """
         settings = self.settings
         done = self.progress
@@ -209,8 +209,8 @@ class MaskSAMModule(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer of the settings.
 
-        Unless the settings say so, biases, norms and position embeddings along one axis have no
-        weight decay. A decoder whose training begins later has separate parameter groups.
+        Biases, norms and one-dimensional position embeddings have no weight decay unless
+        ``decay_all`` is set. A decoder whose training begins later has separate parameter groups.
         """
         trained = list(self.model.trained_parameters().values())
         parts = [(0.0, trained)]
@@ -232,7 +232,7 @@ class MaskSAMModule(lightning.LightningModule):
         return torch.optim.AdamW(groups, rate, betas=betas, eps=epsilon, weight_decay=decay)
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
-        """Return the loss of a batch, and log the parts of a whole step's loss.
+        """Return the loss of a batch, and log the loss and its parts when a step is complete.
 
         Args:
             batch: images (B, C, T, H, W) and class indices (B, T, H, W).
@@ -244,7 +244,7 @@ class MaskSAMModule(lightning.LightningModule):
         if self.decoder_start is None and not alone:
             self.decoder_start = self.global_step
             if self.decoder_start:
-                # The decoder may have been trained with another generator, in the initial weights.
+                # The decoder of initial weights may have been trained with another generator.
                 self.model.reset_decoder()
                 self.averaged.restart(self.model)
         rate = self.learning_rate()
@@ -323,7 +323,7 @@ class MaskSAMModule(lightning.LightningModule):
         self.decoder_start = saved.get("joined", 0)
         self.validation_seconds = float(saved.get("validation_seconds", 0.0))
         if self.accumulate > 1:
-            # A checkpoint is saved after whole steps, which may have had other parts.
+            # Lightning counts batches: recount them, because ``accumulate`` may have changed.
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
             progress.update(dict.fromkeys(progress, checkpoint["global_step"] * self.accumulate))
         # A validation after this checkpoint may have found better weights.
@@ -345,7 +345,7 @@ def compile_steps(model: Network, backend: str = "inductor") -> None:
 def uncompiled(model: Network) -> Iterator[None]:
     """Undo :func:`compile_steps` within a ``with`` block.
 
-    Whole volumes have windows of other batch sizes, each of which would be compiled anew.
+    Whole volumes are segmented in other batch sizes, each of which would be compiled anew.
     """
     compiled = [name for name in model.training_methods if name in model.__dict__]
     kept = {name: model.__dict__.pop(name) for name in compiled}

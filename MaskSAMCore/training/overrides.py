@@ -11,7 +11,7 @@ from typing import Any
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.training.preset import PlanConstraints, Preset
 
-# The dataset decides these.
+# Fields of the network that the dataset decides.
 _OF_THE_DATASET = ("num_classes", "in_channels")
 _MOST_NAMES = 5
 
@@ -21,10 +21,9 @@ def change_preset(preset: Preset, given: Sequence[str]) -> Preset:
 
     Args:
         preset: preset to change.
-        given: texts "key=value". A key is the name of a field of the network, the training or the
-            plan, with the names of the configurations that it lies in ("loss.prompts.share"), or
-            the last part of such a name where no other ends in it ("semantic"). A value is a
-            number, a word, true, false or null, or several numbers with commas between them.
+        given: texts "key=value". A key is the full name of a field of the network, the training or
+            the plan ("loss.prompts.share"), or its end if no other name ends so ("semantic"). A
+            value is a number, a word, true, false or null, or several numbers separated by commas.
 
     Raises:
         MaskSAMError: a text has no "=", a key is unknown or not unique, or a value does not fit.
@@ -84,7 +83,7 @@ def _find_key(name: str, keys: Mapping[str, str], preset: str) -> str:
 
 
 def _parse(text: str) -> Any:
-    """Return a value as a plain type of JSON; a text that is none is a word."""
+    """Return a value as a plain JSON type; a text that is not JSON stays a word."""
     for candidate in (text, f"[{text}]" if "," in text else "", text.lower()):
         try:
             return json.loads(candidate)

@@ -25,15 +25,15 @@ from MaskSAMCore.data.windows import CachedCase, IndexedCase
 from MaskSAMCore.geometry import apply_axes, axis_mapping
 from MaskSAMCore.io.files import sha256
 
-# Entries of another version are made anew.
+# Cache entries of another version are made anew.
 _VERSION = 1
-# Bytes of the voxels that are sampled of each class, at most.
+# Largest size in bytes of the voxels that are sampled of each class.
 _SAMPLE_BYTES = 120_000
 
 
 @dataclass(frozen=True)
 class ExaminedCase:
-    """A case that was read and checked.
+    """Facts about a case that was read and checked.
 
     Attributes:
         fingerprint: grid and foreground intensities.
@@ -77,8 +77,8 @@ class CasePreparation:
         dataset: dataset that has been examined.
         split: names of the cases under "train" and "val".
         plan: preprocessing.
-        every_slice: windows are centred on every slice, so that the first and the last slice of a
-            training case are repeated.
+        every_slice: True if windows are centred on every slice, for which the first and the last
+            slice of a training case are repeated.
         cache: cache of the preprocessed cases.
     """
 
@@ -118,10 +118,10 @@ class CasePreparation:
     def prepare(
         self, examined: dict[str, ExaminedCase], report: Callable[[str], None]
     ) -> PreparedCases:
-        """Preprocess the cases that the cache does not hold, and return all.
+        """Preprocess the cases that the cache does not hold, and return all cases.
 
         Args:
-            examined: results of :meth:`ExaminedCase.of`, at least of these cases.
+            examined: results of :meth:`ExaminedCase.of`, at least for the cases of :meth:`missing`.
             report: function that receives lines of text for the user.
 
         Raises:

@@ -28,8 +28,8 @@ class PlanConstraints(Configuration):
         ct_window: lowest and highest intensity of CT images in Hounsfield units.
 
     Raises:
-        MaskSAMError: the orientation does not name each direction once, the spacing is not of
-            possible voxels, or the window of intensities is empty.
+        MaskSAMError: the orientation does not name each direction once, the spacing is out of
+            range, or the window of intensities is empty.
     """
 
     orientation: str | None = None
@@ -39,7 +39,7 @@ class PlanConstraints(Configuration):
     def __post_init__(self) -> None:
         if self.orientation is not None:
             axis_mapping(np.eye(4), self.orientation)
-        # False for NaN.
+        # The comparison is false for NaN, too.
         if self.spacing is not None and not all(0 < mm < LARGEST_MM for mm in self.spacing):
             raise MaskSAMError(
                 f"the spacing must be between 0 and {LARGEST_MM:g} mm, not {self.spacing}"
@@ -59,7 +59,7 @@ class Preset:
         network: configuration of the network, adapted to the dataset before training.
         training: hyperparameters.
         plan: constraints on the plan.
-        published: the same experiment as its paper describes it, or None.
+        published: preset with the experiment's settings as published in its paper, or None.
         recipe: "ours", or "paper" for a published experiment.
         changes: settings that the user changed, by their names in ``--set``.
     """

@@ -32,7 +32,7 @@ def contact_sheet(
 ) -> None:
     """Write a picture of windows, each with its three middle slices without and with outlines.
 
-    Superior and anterior point up, and right is on the left.
+    Superior and anterior point up; the patient's right is on the left.
 
     Args:
         windows: pairs of an image (C, T, H, W), whose first channel is drawn, and class indices

@@ -25,19 +25,19 @@ Result = TypeVar("Result")
 STOPPING_SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
 )
-# Longest time until processes that were ended are gone, in seconds.
+# Longest wait for killed processes to end, in seconds.
 _END_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of a training, each of which has a device.
+    """Processes of a training, one per device.
 
     Attributes:
         count: number of processes on all computers.
         per_node: number of processes on this computer.
-        rank: index of this process; 0 until the others are started from here.
-        external: torchrun has started them.
+        rank: index of this process among those of torchrun, else 0.
+        external: True if torchrun started the processes.
     """
 
     count: int
@@ -57,7 +57,7 @@ class Processes:
 
     @classmethod
     def present(cls, devices: int) -> Processes:
-        """Return the processes that torchrun has started, or else those to start for devices.
+        """Return the processes that torchrun started, else those to start, one per device.
 
         Raises:
             MaskSAMError: torchrun started another number of processes than there are devices.
@@ -73,7 +73,7 @@ class Processes:
 
     @contextmanager
     def connected(self, kind: str) -> Iterator[None]:
-        """Let the processes that torchrun started wait for each other within a ``with`` block.
+        """Join the processes that torchrun started in a process group within a ``with`` block.
 
         Args:
             kind: kind of device, "cuda" or "cpu".
@@ -95,10 +95,10 @@ class Processes:
     def first_then_others(
         self, first: Callable[[], Result], others: Callable[[], Result]
     ) -> Result:
-        """Call a function in the first process, and after it another one in the others.
+        """Call ``first`` in the first process, and then ``others`` in the other processes.
 
         Raises:
-            MaskSAMError: the function failed in the first process.
+            MaskSAMError: ``first`` failed.
         """
         if not self.external:
             return first()
@@ -117,12 +117,12 @@ class Processes:
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C in a ``with`` block of a thread, and in the processes that it starts there until
+    """Block Ctrl-C in this thread within a ``with`` block, and in the processes started there until
     they unblock it."""
     if sys.platform == "win32":
         yield
         return
-    # Its start would end the blocking.
+    # Starting the resource tracker unblocks the signal, so it is started before.
     resource_tracker.ensure_running()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -132,7 +132,7 @@ def interrupts_blocked() -> Iterator[None]:
 
 
 def block_interrupts(blocked: bool) -> None:
-    """Block Ctrl-C in this thread, or receive it, also one that came while it was blocked."""
+    """Block Ctrl-C in this thread, or unblock it and receive one that came in the meantime."""
     if sys.platform != "win32":
         how = signal.SIG_BLOCK if blocked else signal.SIG_UNBLOCK
         signal.pthread_sigmask(how, {signal.SIGINT})
@@ -141,13 +141,14 @@ def block_interrupts(blocked: bool) -> None:
 def run_spawning(function: Callable[[], object], on_signal: Callable[[int, Any], None]) -> None:
     """Run a function that spawns processes, and pass signals that stop a training on to them.
 
-    A shell sends Ctrl-C to all processes of a command, also to those that still import PyTorch. It
-    is blocked in them until they are ready, for which the function runs in a thread that blocks it.
-    Any of the signals reaches them as Ctrl-C. A second Ctrl-C kills them.
+    A shell sends Ctrl-C to all processes of a command, even to those that still import PyTorch. The
+    function runs in a thread that blocks Ctrl-C, so that the spawned processes start with it
+    blocked and unblock it when they are ready. Each signal is passed on to them as Ctrl-C. A second
+    Ctrl-C kills them.
 
     Args:
         function: function to run.
-        on_signal: handler of the signals before the processes receive them.
+        on_signal: handler that is called before a signal is passed on.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed twice.
@@ -179,7 +180,7 @@ def run_spawning(function: Callable[[], object], on_signal: Callable[[int, Any],
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGINT)  # type: ignore[arg-type]
 
-    # After a second Ctrl-C nobody waits for the thread.
+    # A daemon thread, because the program ends without it after a second Ctrl-C.
     thread = threading.Thread(target=work, daemon=True)
     former = {number: signal.signal(number, receive) for number in STOPPING_SIGNALS}
     try:
@@ -199,7 +200,7 @@ def divided_batch(batch: int, processes: int, accumulate: int) -> int:
     """Return the number of windows that a process computes at a time.
 
     Args:
-        batch: windows of a step.
+        batch: number of windows per step.
         processes: number of processes.
         accumulate: number of parts that each process computes one after the other.
 

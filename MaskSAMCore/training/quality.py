@@ -30,7 +30,7 @@ def fit_to_validation(
         report: receives the progress.
 
     Raises:
-        MaskSAMError: the dataset is not where it was, or has problems, or the cases are too few.
+        MaskSAMError: the dataset is missing or has problems, or there are too few cases.
     """
     record = TrainingRecord.load(run)
     folder = dataset or Path(record.folder)

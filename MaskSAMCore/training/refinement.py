@@ -1,4 +1,4 @@
-"""Place of a refiner: near which classes of the base it decides, how far, and in which windows."""
+"""Placement of a refiner: the anchor classes near which it decides, its reach and its windows."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-# Windows show this much around the classes, and at least this extent, in mm.
+# Margin that windows show around the classes, and their least extent, in mm.
 _MARGIN_MM, _LEAST_MM = 8.0, 48.0
-# Distances from the anchors within which the refiner decides, in mm.
+# Smallest and largest distance from the anchors within which the refiner decides, in mm.
 _LEAST_REACH_MM, _LARGEST_REACH_MM = 8.0, 40.0
 # Share of the voxels of the corrected classes that must be within reach.
 _REACHED = 0.995
 # Largest share of the voxels of new classes that are far from all anchors.
 _FAR_SHARE = 0.05
-# Classes with a larger share of the corrected voxels lose voxels to the corrected classes.
+# Share of the corrected voxels above which a class of the base loses voxels to corrected classes.
 _GIVER_SHARE = 0.01
 # Components below this share of the largest one have no influence on the windows.
 _SMALL_COMPONENT = 0.05
-# Voxels of the plan are divided at most into so many parts along an axis, and only if the refiner
-# needs few windows on an image, for each takes a good part of a second.
+# Largest number of parts that a voxel of the plan is divided into along an axis, and largest number
+# of windows that the refiner may then need for an image: each takes a good part of a second.
 _MOST_PARTS, _MOST_WINDOWS = 2, 24
 
 
 @dataclass(frozen=True)
 class MeasuredCase:
-    """A corrected case beside the base's own classes, both on the plan's grid.
+    """A corrected case with the classes that the base predicts, on the plan's grid.
 
     Attributes:
         corrected: (D, R, W), index of the corrected class of each voxel, 0 for all others.
-        found: (D, R, W), class indices that the base gives.
-        spacing: voxel size of the image as it came, in mm along the plan's axes; None for that of
-            the plan.
+        found: (D, R, W), class indices that the base predicts.
+        spacing: original voxel size of the image in mm along the plan's axes; None for the spacing
+            of the plan.
         image: float32 (C, D, R, W), or None for a case whose image is not in memory.
     """
 
@@ -47,7 +47,7 @@ class MeasuredCase:
 
 @dataclass
 class Placement:
-    """Sums over the corrected cases that tell where a refiner has to work.
+    """Sums over the corrected cases that determine where a refiner has to decide.
 
     Args:
         classes: number of corrected classes.
@@ -78,13 +78,13 @@ class Placement:
             self._images = max(self._images[0], rows), max(self._images[1], columns)
 
     def nearest(self, index: int) -> int:
-        """Return the base's class with the largest Dice with a corrected class; 0 if the base gives
-        none of its classes to it."""
+        """Return the base's class with the largest Dice with a corrected class; 0 if no class of
+        the base overlaps it."""
         return next(iter(self.ranked([index])), 0)
 
     def ranked(self, indices: Sequence[int]) -> list[int]:
-        """Return the base's classes that overlap some corrected classes, by their Dice with the
-        union of these, the largest first."""
+        """Return the base's classes that overlap the given corrected classes, in descending order
+        of their Dice with the union of the corrected classes."""
         if not indices:
             return []
         union = self._overlaps[list(indices)]
@@ -131,19 +131,20 @@ def component_extents(
 def choose_anchors(
     placement: Placement, own: Collection[int], new: Sequence[int], cases: Sequence[MeasuredCase]
 ) -> tuple[int, ...]:
-    """Return the base's classes near which a refiner decides.
+    """Return the anchors: the base's classes near which a refiner decides.
 
-    These are the corrected classes of the base, the class that the new ones together are most like,
-    and more such classes as long as many voxels of the new ones are far from all.
+    Anchors are the corrected classes that the base has. As long as many voxels of the new classes
+    are far from all anchors, the class of the base with the next largest Dice with the union of the
+    new classes is added.
 
     Args:
         placement: sums over the cases.
         own: class indices of the corrected classes that the base has.
-        new: indices of the others among the corrected classes.
+        new: indices, among the corrected classes, of those that the base lacks.
         cases: cases whose images are not small.
 
     Returns:
-        Class indices; all of the base's where no class fits.
+        Class indices of the base; all of them if no class fits.
     """
     anchors = set(own)
     for candidate in placement.ranked(new):
@@ -156,11 +157,11 @@ def choose_anchors(
 
 
 def choose_givers(cases: Sequence[MeasuredCase]) -> tuple[int, ...]:
-    """Return the base's classes that lose voxels to the corrected ones: the background, and those
-    with some share of the corrected voxels.
+    """Return the base's classes that lose voxels to the corrected ones: the background, and classes
+    with more than a small share of the corrected voxels.
 
     Args:
-        cases: cases whose images are not small; without any, only the background is known to.
+        cases: cases whose images are not small; without any, only the background is returned.
     """
     lost = [case.found[case.corrected > 0].astype(np.int64) for case in cases]
     counts = np.bincount(np.concatenate([np.empty(0, np.int64), *lost]), minlength=1)
@@ -188,7 +189,7 @@ def reach_in_voxels(found: Sequence[float], spacing: Sequence[float]) -> tuple[i
     """Return the distance from the anchors within which a refiner decides, in voxels.
 
     Args:
-        found: distances of corrected voxels from the anchors in mm, infinite ones left out.
+        found: distances of corrected voxels from the anchors in mm; infinite ones are ignored.
         spacing: voxel size of the plan in mm.
     """
     finite = [distance for distance in found if math.isfinite(distance)]
@@ -204,15 +205,16 @@ def choose_subdivision(
     decided: Sequence[int],
     largest: Sequence[int],
 ) -> tuple[int, int, int]:
-    """Return the parts along each axis that a voxel of the plan is divided into for a refiner.
+    """Return the number of parts along each axis that a voxel of the plan is divided into.
 
-    A refiner sees small structures as finely as their images show them. Where its windows could not
-    show a structure with its surroundings then, or would be many, it keeps the plan's voxels.
+    The refiner sees voxels about as small as those of the images, within limits. It keeps the
+    plan's voxels if a window could otherwise not show a structure with its surroundings, or if too
+    many windows would be needed.
 
     Args:
         cases: corrected cases.
         placement: sums over the cases.
-        decided: voxels of the plan that the refiner decides about, for each case with an image that
+        decided: number of the plan's voxels that the refiner decides about in each case whose image
             is not small.
         largest: (T, H, W) of the refiner's largest window in voxels.
     """
@@ -227,6 +229,6 @@ def choose_subdivision(
     extent = placement.extent()
     shows = extent[0] * rows <= largest[1] and extent[1] * columns <= largest[2]
     size = largest[0] * min(extent[0] * rows, largest[1]) * min(extent[1] * columns, largest[2])
-    # Windows half-overlap along three axes.
+    # Windows overlap by half along three axes, so that eight show each voxel.
     windows = 8 * depth * rows * columns * np.mean(decided) / size if len(decided) else 0.0
     return (depth, rows, columns) if shows and windows <= _MOST_WINDOWS else (1, 1, 1)

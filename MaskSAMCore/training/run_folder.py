@@ -32,10 +32,10 @@ from MaskSAMCore.training.hyperparameters import TrainSettings
 RUN_FILE, VALIDATION, FINGERPRINT = "run.json", "validation.json", "fingerprint.json"
 BEST, LAST = "best.safetensors", "last.safetensors"
 PREVIEW = "preview.png"
-# Folders that are removed have names that no folder of the user has.
+# Folders that are removed have names that a user's own folder is unlikely to have.
 COMPILER_CACHE = ".compiler-cache"
 CASES = ".cases"
-# Files of a run that could replace a file of the user.
+# Files of a run that could overwrite a file of the user.
 WRITTEN_FILES = (RUN_FILE, VALIDATION, FINGERPRINT, BEST, LAST, PREVIEW)
 
 
@@ -54,8 +54,8 @@ class TrainingRecord:
         preset: name of the preset.
         dataset: name of the dataset.
         facts: versions, device and the like; "max_minutes" is the time budget or None,
-            "sam_sha256" the SHA-256 of the frozen SAM's file, and "targets", of a training on
-            labelmaps, the name of the file given with --targets or None.
+            "sam_sha256" the SHA-256 of the frozen SAM's file, and "targets", for a training on
+            labelmaps alone, the name of the file given with --targets, or None.
         label_description: description of the labels if images are synthesised from labelmaps,
             else None.
         folder: folder of the dataset when the training was begun or last resumed; empty if
@@ -140,7 +140,7 @@ class TrainingRecord:
         """Check that the parts of the record fit each other.
 
         Raises:
-            ValueError: they do not.
+            ValueError: the parts do not fit each other.
         """
         if not len(self.classes) == len(self.values) == self.config.num_classes:
             raise ValueError("it has other numbers of classes, values and classes of the network")
@@ -200,7 +200,7 @@ def best_dice(run: Path) -> float:
 
 
 def last_iteration(run: Path) -> int | None:
-    """Return the iteration of the last weights of a run that were validated; None without any."""
+    """Return the iteration of a run's last validated weights; None without weights."""
     try:
         with safe_open(run / LAST, "pt") as weights:
             return int((weights.metadata() or {}).get("iteration", -1))
@@ -223,7 +223,7 @@ def save_weights(model: Network, path: Path, facts: dict[str, str]) -> None:
         facts: metadata of the file.
     """
     with atomic_file(path) as temporary:
-        # The file writer of safetensors raises errors of its own where the disk is full.
+        # The file writer of safetensors raises its own type of error when the disk is full.
         temporary.write_bytes(save(own_weights(model), facts))
 
 
@@ -237,7 +237,7 @@ def load_weights(record: TrainingRecord, path: Path) -> Network:
         raise MaskSAMError(f"{path} does not exist yet: train until the first validation")
     found = _read_weights(path)
     try:
-        # Weights of other shapes are found before memory is asked for those of a damaged record.
+        # The network of a damaged record may be too large for memory: compare the shapes first.
         wrong = _mismatches(found, expected_state(record.config))
     except ValueError as error:
         raise MaskSAMError(f"the run's network cannot be built: {error}") from error
@@ -256,7 +256,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _mismatches(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    """Return the first weights that do not fit a network in words; empty if all fit."""
+    """Describe the first weights that do not fit a network; empty if all fit."""
     wrong = state_mismatches(found, wanted)
     more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     return "; ".join(wrong[:3]) + more
@@ -265,14 +265,14 @@ def _mismatches(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
 def load_initial_weights(model: Network, folder: Path) -> None:
     """Load the trained weights of a model or of another run into a new network.
 
-    Parts that the weights lack keep their initial values if these are zeros, which have no effect.
+    Parameters that the file lacks keep their initial values if those are zeros, without effect.
 
     Args:
         model: network to initialise.
         folder: folder of a model bundle, or of a run, whose best weights are taken.
 
     Raises:
-        MaskSAMError: the folder holds no weights, or those of another network.
+        MaskSAMError: the folder holds no weights, or the weights of another network.
     """
     for name in (WEIGHTS, BEST, LAST):
         if (folder / name).is_file():

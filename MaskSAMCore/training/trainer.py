@@ -1,4 +1,4 @@
-"""Lightning's trainer, as all trainings use it."""
+"""Lightning trainer with the arguments that all trainings share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from MaskSAMCore.training.devices import precision
 def build_trainer(
     kind: str, folder: Path, callbacks: Sequence[Callback], clip: float, **engine: Any
 ) -> lightning.Trainer:
-    """Return a trainer that ends, saves and reports by its callbacks alone.
+    """Return a trainer that stops, saves and reports through its callbacks alone.
 
     Args:
         kind: kind of the device, see :func:`~MaskSAMCore.training.devices.accelerator`.
@@ -46,10 +46,10 @@ def build_trainer(
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Run a trainer in a ``with`` block that Ctrl-C or SIGTERM ends.
+    """Raise KeyboardInterrupt where Lightning raises SystemExit for a signal in a ``with`` block.
 
     Raises:
-        KeyboardInterrupt: a signal came, for which Lightning raises SystemExit.
+        KeyboardInterrupt: Ctrl-C or SIGTERM ended the block.
     """
     try:
         yield

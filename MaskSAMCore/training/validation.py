@@ -61,7 +61,7 @@ class Evaluator:
         cases: validation cases with a reference; their labelmaps hold class indices 0 to K.
         class_names: names of the classes 1 to K.
         values: values of the classes 1 to K in the dataset's labelmaps.
-        known: class indices that the reference of each case tells about; None for all in all cases.
+        known: class indices that are labelled in the reference of each case; None for all classes.
     """
 
     def __init__(
@@ -123,10 +123,10 @@ class Evaluator:
 
 
 def weighted_labelmaps(scores: Tensor, shape: Shape) -> dict[float, NDArray[np.uint8]]:
-    """Return the labelmaps with each of `BACKGROUND_WEIGHTS`, which are decided together.
+    """Return the labelmap for each of `BACKGROUND_WEIGHTS`, in one pass over the scores.
 
-    A weight above 1 only gives voxels to the background: those whose class has a score below that
-    of the weighted background.
+    A weight above 1 only moves voxels to the background: those whose class does not have a higher
+    score than the weighted background.
 
     Args:
         scores: (K + 1, depth, rows, columns) on the plan's grid.
@@ -177,7 +177,7 @@ class _DiceTable:
         Args:
             found: labelmap of class indices.
             reference: labelmap of the same shape.
-            known: class indices that the reference tells about.
+            known: class indices that are labelled in the reference.
         """
         dice = dice_scores(found, reference, range(1, len(self._scores) + 1))
         for index, score in enumerate(dice, start=1):
@@ -185,7 +185,7 @@ class _DiceTable:
                 self._scores[index - 1].append(score)
 
     def means(self) -> dict[int, float]:
-        """Return the mean score of each class that has one, by its index from 0."""
+        """Return the mean score of each class that has scores, by its 0-based index."""
         return {i: float(np.mean(scores)) for i, scores in enumerate(self._scores) if scores}
 
     def mean(self) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from MaskSAMCore.modeling.layers import full_precision
 
-# Added to numerator and denominator of a Dice, so that an absent class has none of the loss.
+# Added to the numerator and the denominator of the Dice, so that an absent class adds no loss.
 _SMOOTH = 1.0
 
 
@@ -22,7 +22,7 @@ def cross_entropy_and_dice(
     Args:
         logits: (B, K + 1, T, H, W) float32.
         labels: long (B, T, H, W), 0..K; negative ones are ignored.
-        background: class 0 counts in the Dice.
+        background: include class 0 in the mean Dice.
     """
     known = labels >= 0
     with full_precision(logits):
@@ -42,7 +42,7 @@ def split_shared_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], di
         values: settings with the keys "weights" and "prompts".
 
     Returns:
-        The settings without the prompts, all on one level, and the settings of the prompts.
+        The settings other than the prompts, flattened, and the settings of the prompts.
     """
     rest = {key: value for key, value in values.items() if key not in ("weights", "prompts")}
     return {**rest, **values["weights"]}, dict(values["prompts"])

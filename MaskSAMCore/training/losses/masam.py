@@ -26,8 +26,8 @@ class LossSettings(Configuration):
         dice: weight of the Dice loss.
         box_share: share of windows with the box of one class.
         box_jitter: largest shift of each edge of a box, as a share of the box's size.
-        each_window: the loss of a batch is the mean of its windows' losses, so that a step does not
-            depend on the way in which its windows are divided among devices and parts of a batch.
+        each_window: average the losses of the windows of a batch, so that a step does not depend on
+            how its windows are divided among devices and accumulated parts.
     """
 
     cross_entropy: float = 0.2
@@ -92,7 +92,8 @@ def prompted_logits(
     """Decode windows, a share of them with the box of one class.
 
     Returns:
-        Class logits (B, K + 1, T, H, W) of the windows in another order, and that order (B,).
+        Class logits (B, K + 1, T, H, W) of the windows in a new order, and the index (B,) of each
+        in the batch.
     """
     boxes, classes = sample_boxes(labels, model.config.num_classes, settings, rng)
     parts = []

@@ -1,7 +1,7 @@
-"""Losses of MaskSAM (paper, Equation 1), and a loss of the semantic map beside them.
+"""Losses of MaskSAM (paper, Equation 1), and an additional loss of the semantic map.
 
-The semantic map (class probabilities times masks) is the segmentation that the user gets. With a
-separate loss of it the class head learns in minutes instead of hours.
+The semantic map (class probabilities times masks) is the segmentation that the user gets. With this
+additional loss the class head learns in minutes instead of hours.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _RARE = 50.0
 
 @dataclass(frozen=True)
 class LossSettings(Configuration):
-    """Settings of MaskSAM's loss; costs of the matching equal losses.
+    """Settings of MaskSAM's loss; the costs of the matching equal the losses.
 
-    The defaults of masks, boxes and "no object" are the paper's. The paper's presets set its
-    weight of 0.2 for the classification. The semantic loss is not part of the paper.
+    The default weights of masks, boxes and "no object" are the paper's. The paper's weight of 0.2
+    for the classification is set in its presets. The semantic loss is not part of the paper.
 
     Attributes:
         classification: weight of the classes' cross-entropy.
@@ -57,16 +57,16 @@ class LossSettings(Configuration):
         box_giou: weight of the boxes' generalised IoU loss.
         no_object: weight of the class "no object" in the classification.
         semantic: weight of the semantic loss.
-        affinity: reduction of the cost of matching query k with class k. It assigns a fixed
-            query to each class from the first step; with many classes the matching would otherwise
-            keep changing for long.
-        rarity: exponent r of the class weights (number of voxels)^-r in the cross-entropy of the
-            prompt generator alone. A positive exponent lets rare classes be learned earlier, but
-            they are segmented too large where the network is uncertain.
-        each_window: the loss of a batch is the mean of its windows' losses, so that a step does not
-            depend on the way in which its windows are divided among devices and parts of a batch.
-            Otherwise matched pairs and classes count equally over a batch.
-        prompts: shares of ground-truth boxes.
+        affinity: reduction of the cost of matching query k with class k. It ties each class to a
+            fixed query from the first step; with many classes the matching would otherwise keep
+            changing for a long time.
+        rarity: exponent r of the class weights (number of voxels)^-r in the cross-entropy of
+            :func:`generator_loss`. With a positive exponent rare classes are learned earlier, but
+            are segmented too large where the network is uncertain.
+        each_window: average the losses of the windows of a batch, so that a step does not depend on
+            how its windows are divided among devices and accumulated parts. Otherwise all matched
+            pairs and classes of a batch count equally.
+        prompts: shares and forms of ground-truth boxes.
     """
 
     classification: float = 2.0
@@ -88,7 +88,7 @@ class LossSettings(Configuration):
         """Build settings from the plain types of :meth:`to_dict`, or of former shared settings."""
         if "weights" in values:
             weights, prompts = split_shared_settings(values)
-            # These two are settings of the other networks.
+            # Former settings had weights for the losses of all networks.
             own = {k: v for k, v in weights.items() if k not in ("cross_entropy", "dice")}
             values = {**own, "prompts": prompts}
         return super().from_dict({**values, "prompts": PromptSettings.from_dict(values["prompts"])})
@@ -126,11 +126,11 @@ def coarser_masks(masks: Tensor, size: Sequence[int], grid: Sequence[int]) -> Te
 
 
 def class_affinity(costs: Tensor, affinity: float) -> Tensor:
-    """Return the matrix (N, K + 1) of the affinity of query k for class k.
+    """Return the matrix (N, K + 1) by which the affinity reduces the matching costs.
 
     Args:
-        costs: (S, N, K + 1).
-        affinity: entry of the diagonal.
+        costs: matching costs (S, N, K + 1).
+        affinity: value on the diagonal, for query k with class k.
     """
     return affinity * torch.eye(*costs.shape[1:], device=costs.device)
 
@@ -228,9 +228,10 @@ def generator_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the loss of encoder and prompt generator alone, and its parts for the log.
 
-    Query k shows class k. The masks, normalised to sum to one at each voxel, have a cross-entropy
-    in which rare classes weigh more, and a Dice loss. Each mask has a binary cross-entropy and each
-    box its losses, so that both can serve as prompts. See :func:`training_loss` for the arguments.
+    Query k is trained for class k. The masks, normalised to sum to one at each voxel, are trained
+    with a cross-entropy, weighted towards rare classes, and a Dice loss. So that masks and boxes
+    can serve as prompts, a binary cross-entropy of each mask and the losses of each box are added.
+    See :func:`training_loss` for the arguments.
     """
     classes = model.config.num_classes + 1
     proposals = model.encode(images).proposals
@@ -270,7 +271,7 @@ def prompted_prediction(
 ) -> tuple[MaskPrediction, Tensor, Targets]:
     """Decode windows with ground-truth boxes in place of a share of the proposals.
 
-    A box replaces the proposal that the matching of the proposals alone gives to its class.
+    A box replaces the proposal that is matched to its class by the costs of the proposals alone.
 
     Args:
         model: network in training mode.
@@ -349,7 +350,7 @@ def classification_loss(class_logits: Tensor, assignment: Assignment, no_object:
     Args:
         class_logits: (S, N, K + 2).
         assignment: classes of the matched queries; the others are "no object".
-        no_object: weight of "no object", below 1 because most queries are.
+        no_object: weight of "no object", below 1 because it is the class of most queries.
     """
     nothing = class_logits.shape[-1] - 1
     wanted = torch.full(class_logits.shape[:2], nothing, device=class_logits.device)

@@ -36,10 +36,10 @@ def training_loss(
     settings: LossSettings,
     rng: torch.Generator | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss of a training step, the mean over its windows, and its parts for the log.
+    """Return the loss of a training step, averaged over its windows, and its parts for the log.
 
-    The boxes are the tight ones of the ground truth, slice by slice; that of the background is the
-    whole slice. Every box belongs to a class, so that nothing is matched.
+    The boxes are the tight boxes of the ground truth in each slice; the background's box is the
+    whole slice. The class of each box is known, so that no matching is needed.
 
     Args:
         model: network in training mode.

@@ -2,7 +2,7 @@
 
 A share of the windows is decoded from boxes like those of a user: tight boxes with a jitter, or
 loose boxes that enclose the class over all slices of the window. The mask prompt is then cut to the
-box, or left out for a share, so that the decoder has to use the box.
+box, or left out for a share of the boxes, so that the decoder has to use the box.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from MaskSAMCore.modeling.boxes import inside_boxes
 from MaskSAMCore.modeling.configuration import Configuration
 from MaskSAMCore.training.matcher import Targets
 
-# Largest shift of the edges of boxes that hold only a part, as a share of the box's size.
+# Largest shift of each edge of a box that holds a part of its class, as a share of the box's size.
 _PARTIAL_SHIFT = 0.3
 
 
@@ -27,14 +27,14 @@ class PromptSettings(Configuration):
 
     Attributes:
         share: share of (window, class) pairs with a ground-truth box.
-        loose: share of these boxes that enclose the class over the whole window.
-        drop_mask: share of these boxes without a mask prompt.
-        jitter: largest shift of each edge, as a share of the box's size.
+        loose: share of ground-truth boxes that enclose the class over the whole window.
+        drop_mask: share of ground-truth boxes without a mask prompt.
+        jitter: largest shift of each edge of a box, as a share of the box's size.
         growth: largest outward shift of each edge of loose boxes, as a share of the box's size. The
-            box of a user encloses the class outside of the window as well.
-        partial: share of these boxes that hold only a part of their class. The part is then the
-            truth, as a user expects who draws such a box.
-        repeats: number of times that each encoded window is decoded, with other boxes each time.
+            box of a user also encloses the class outside of the window.
+        partial: share of ground-truth boxes that hold only a part of their class. This part is then
+            the ground truth, as a user who draws such a box expects.
+        repeats: number of times that each encoded window is decoded, each time with other boxes.
     """
 
     share: float = 0.4
@@ -109,7 +109,7 @@ def ground_truth_boxes(
     Args:
         targets: ground truth of S = B T slices.
         sample: forms of the boxes.
-        settings: sizes of the changes.
+        settings: sizes of the jitter and the growth.
         rng: random generator on the CPU, or None for PyTorch's own.
 
     Returns:
@@ -134,9 +134,9 @@ def ground_truth_boxes(
 def cut_targets(
     targets: Targets, slices: Tensor, classes: Tensor, boxes: Tensor, size: Sequence[int]
 ) -> Targets:
-    """Return the ground truth without what lies outside of boxes that hold only a part.
+    """Return the ground truth with classes cut to boxes that hold only a part of them.
 
-    No class is true there, so that the losses ignore these voxels.
+    The voxels that are cut off belong to no class, so that the losses ignore them.
 
     Args:
         targets: ground truth of S slices.
