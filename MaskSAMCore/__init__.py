@@ -5,7 +5,7 @@ Example:
     >>> segmenter = Segmenter.from_model("hippocampus")
     >>> result = segmenter.segment(read_volume("brain.nii.gz"))
 
-PyTorch and SimpleITK are imported with the first name that needs them.
+PyTorch and SimpleITK are imported only when a name that needs them is first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Memory that the process keeps: that of freed tensors, and NumPy's buffers."""
+"""Memory that stays allocated to the process: freed tensors and NumPy's buffers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep freed memory, for the whole process; other systems are left as they are.
+    """Make glibc keep freed memory for the whole process; do nothing on other systems.
 
     By default glibc maps each large tensor anew. The kernel then fills every page with zeros, which
     takes up to half of a network's time on a CPU.
@@ -33,7 +33,8 @@ def keep_freed_memory() -> None:
 def reserve_matrix_buffers() -> None:
     """Make NumPy's OpenBLAS allocate its buffers.
 
-    It ends the process if it finds no memory for them later, which a worker must report instead.
+    If OpenBLAS cannot allocate them later, it ends the process, and a worker cannot report the lack
+    of memory.
     """
     square = np.ones((256, 256))
     np.matmul(square, square)

@@ -1,4 +1,4 @@
-"""Signatures of the callbacks that long work calls."""
+"""Signatures of the callbacks of long-running work."""
 
 from __future__ import annotations
 

@@ -19,19 +19,19 @@ from MaskSAMCore.errors import MaskSAMError
 
 # Tolerance in voxels: corners read from files are off by about 1e-6, which must not add a voxel.
 EDGE_TOLERANCE = 1e-3
-# Unit vectors whose box has less volume than this lie in a plane.
+# Three unit vectors count as coplanar if their parallelepiped has less volume than this.
 _FLAT = 1e-6
 
 # Index of the RAS axis of each direction, and the sign along it.
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 
-# Grids of files whose corners differ by less mm are the same: matrices are rounded in files.
+# Grids whose corners differ by less than this in mm are the same: files round their matrices.
 SAME_GRID_MM = 0.05
 
 
 @dataclass(frozen=True)
 class NiftiOrientation:
-    """Both orientations of a NIfTI file, which a labelmap on the same grid repeats.
+    """The qform and sform of a NIfTI file, which a labelmap on the same grid copies.
 
     Attributes:
         qform: float64 (4, 4), from voxel indices to RAS mm, as a rotation and spacings.
@@ -54,13 +54,13 @@ class Volume:
         array: voxels [K, J, I].
         ijk_to_ras: float64 (4, 4), from voxel indices (i, j, k, 1) to RAS mm.
         name: name shown to the user.
-        notes: messages for the user about doubts in the file that the volume was read from.
+        notes: warnings for the user about the file that the volume was read from.
         modality: DICOM's term for the modality, such as "MR" or "CT"; empty if unknown.
         orientation: orientations of the NIfTI file that the volume was read from, else None.
 
     Raises:
-        MaskSAMError: the array is masked or no array of NumPy, it has not 3 axes, or the matrix is
-            not that of a grid in space: finite, invertible, with 0 0 0 1 as its last row.
+        MaskSAMError: the array is masked, is not a NumPy array or does not have 3 axes, or the
+            matrix is not finite and invertible with the last row 0 0 0 1.
     """
 
     array: NDArray[Any]
@@ -261,7 +261,7 @@ def invert_axes(
 
 
 def reorient(volume: Volume, code: str) -> Volume:
-    """Return the volume with its array axes oriented to ``code``, each voxel at its place."""
+    """Return the volume with its array axes oriented to ``code``; no voxel moves in space."""
     axes, flips = axis_mapping(volume.ijk_to_ras, code)
     step = np.zeros((4, 4))
     step[3, 3] = 1

@@ -18,25 +18,26 @@ from MaskSAMCore.geometry import Volume
 
 # Hounsfield units of air in CT: MR images have no such values, unless they are signed.
 CT_AIR = (-1100, -500)
-# Fewer voxels may be the edge of padding.
+# Smallest share of air voxels in a CT image: fewer may be the edge of padding.
 _AIR_SHARE = 1e-3
-# Images have more different intensities than this, even with 8 bits; labelmaps rarely.
+# Images have more distinct intensities than this, even with 8 bits; labelmaps rarely do.
 _LABELS = 32
 # Larger numbers do not fit into float32 once they are scaled.
 _LARGEST = 1e38
 # Smallest range of intensities, absolute and as a share of the largest one.
 _SMALLEST_RANGE = 1e-8
-# Padding and outliers lie further from the typical intensities than these many of their ranges.
+# Padding and outliers lie further from the typical intensities than these multiples of the typical
+# range.
 _PADDING_BELOW, _PADDING_ABOVE, _OUTLIER = 2, 20, 20
-# The same for padding that is the only negative number of an image.
+# Like _PADDING_BELOW, for padding that is the only negative number of an image.
 _NEGATIVE_PADDING = 0.25
-# No more voxels than this, and no more than this share, count as outliers.
+# Largest number of outliers: this many voxels, or this share of the image if that is more.
 _OUTLIERS, _OUTLIER_SHARE = 8, 1e-4
-# The same for the few voxels of an image that is blank otherwise; small images need fewer.
+# Largest share of differing voxels in a blank image: in a small image, eight would be many.
 _BLANK_SHARE = 1e-2
-# Typical intensities are those of this many voxels, because all would take long to sort.
+# Typical intensities are taken from about this many voxels, because sorting all takes too long.
 _SAMPLE_VOXELS = 1 << 18
-# So many voxels show already that most images are no labelmaps.
+# This many voxels suffice to show that most images are not labelmaps.
 _FEW_VOXELS = 1 << 12
 # An image may have padding and outliers at both ends, and padding of two kinds.
 _ROUNDS = 4
@@ -47,7 +48,7 @@ class UsableIntensities:
     """Voxels without padding and outliers.
 
     Attributes:
-        array: the voxels; the array itself if nothing had to be replaced.
+        array: voxels of the image; the original array if nothing had to be replaced.
         notes: messages for the user about replaced voxels.
     """
 
@@ -58,7 +59,7 @@ class UsableIntensities:
 def check_intensities(
     array: NDArray[Any], subject: str, limits: tuple[float, float] | None = None
 ) -> None:
-    """Check that a network can compute with the voxels of an image, and sees something in them.
+    """Check that an image has contrast and voxels that a network can compute with.
 
     Args:
         array: any array with 3 axes.
@@ -66,8 +67,8 @@ def check_intensities(
         limits: lowest and highest intensity that the network distinguishes; None for no limits.
 
     Raises:
-        MaskSAMError: a voxel is no real number, NaN, infinite or beyond float32, or the image has
-            no contrast.
+        MaskSAMError: a voxel is not a real number, is NaN, infinite or beyond float32, or the image
+            has no voxels or no contrast.
     """
     if array.dtype.kind not in "biuf":
         raise MaskSAMError(f"{subject} has voxels of type {array.dtype}: give real numbers")
@@ -109,10 +110,11 @@ def usable_intensities(volume: Volume) -> UsableIntensities:
     """Replace padding by the lowest other intensity, and clip outliers to the outermost others.
 
     Padding is one number in many voxels, far below or above all others; outliers are very few
-    voxels, further away than any tissue. CT is left as it is: networks for CT clip.
+    voxels, further away than any tissue. CT is not changed, because networks for CT clip its
+    intensities.
 
     Args:
-        volume: finite voxels within the range of float32.
+        volume: volume with finite voxels within the range of float32.
     """
     array, notes = volume.array, []
     if array.dtype.kind == "b" or modality(volume) == "CT":
@@ -166,7 +168,7 @@ def looks_like_labelmap(array: NDArray[Any]) -> bool:
 
 
 def sample(array: NDArray[Any], voxels: int) -> NDArray[Any]:
-    """Return about this many voxels of an array, at regular distances."""
+    """Return about ``voxels`` evenly spaced voxels of an array."""
     step = max(1, int(np.ceil((array.size / voxels) ** (1 / array.ndim))))
     return array[(slice(None, None, step),) * array.ndim]
 
@@ -187,7 +189,7 @@ class _FarVoxels:
 
 
 def _far_voxels(array: NDArray[Any]) -> _FarVoxels | None:
-    """Return the padding or the outliers at one end of the intensities; None without any."""
+    """Return the padding or the outliers at one end of the intensities; None if there are none."""
     low, high = float(array.min()), float(array.max())
     typical = _typical(array, low, high)
     if typical is None:
@@ -200,7 +202,8 @@ def _far_voxels(array: NDArray[Any]) -> _FarVoxels | None:
     if darkest - low > padding_below * spread:
         mask = array < (0 if negative else darkest - padding_below * spread)
         count = int((array == low).sum())
-        if count > few and 2 * count >= mask.sum():  # the others are interpolated at its edges
+        # Other voxels of the mask are interpolated at the edges of the padding.
+        if count > few and 2 * count >= mask.sum():
             return _FarVoxels(mask, low, True)
         mask = array < darkest - _OUTLIER * spread
         if 0 < mask.sum() <= few:
@@ -220,7 +223,7 @@ def _are_whole(values: NDArray[Any]) -> bool:
 
 
 def _blank_but_for(array: NDArray[Any]) -> tuple[float, int]:
-    """Return the intensity of a blank image, and the number of its few other voxels, else 0."""
+    """Return the median intensity, and how many voxels differ from it: 0 unless they are few."""
     voxels = sample(array, _SAMPLE_VOXELS).ravel()
     value = np.partition(voxels, voxels.size // 2)[voxels.size // 2]
     few = min(max(_OUTLIERS, _OUTLIER_SHARE * array.size), _BLANK_SHARE * array.size)
@@ -231,9 +234,10 @@ def _blank_but_for(array: NDArray[Any]) -> tuple[float, int]:
 
 
 def _typical(array: NDArray[Any], low: float, high: float) -> tuple[float, float] | None:
-    """Return the percentiles 2 and 98 of the intensities besides the extremes and 0.
+    """Return the 2nd and 98th percentile of the intensities other than the extremes and 0.
 
-    The interval includes 0 if the image does. None if the other intensities do not differ.
+    The interval is extended to 0 if the image contains 0. None is returned if there are no such
+    intensities or they do not differ.
     """
     voxels = sample(array, _SAMPLE_VOXELS).astype(np.float64)
     shown = voxels[(voxels != low) & (voxels != high) & (voxels != 0)]
@@ -248,12 +252,12 @@ def _typical(array: NDArray[Any], low: float, high: float) -> tuple[float, float
 def _background(others: NDArray[Any]) -> Any:
     """Return the intensity that replaces padding, in the type of the other voxels."""
     low, high = others.min(), others.max()
-    # Images without padding are 0 outside the body; among intensities of 1e9, 0 is no background.
+    # Images without padding are 0 outside the body, but 0 is too far from intensities around 1e9.
     return others.dtype.type(0) if 0 < float(low) <= float(high) - float(low) else low
 
 
 def _nearest(others: NDArray[Any], value: float) -> Any:
-    """Return the outermost of the other intensities on the side of a value, in their type."""
+    """Return the lowest other intensity for a value below it, else the highest, in their type."""
     return others.min() if value < float(others.min()) else others.max()
 
 

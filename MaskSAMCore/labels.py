@@ -94,12 +94,12 @@ def default_colors(count: int) -> list[tuple[float, float, float]]:
 
 
 def is_reserved(name: str) -> bool:
-    """Return whether no class of a dataset can have a name, in any spelling."""
+    """Return whether a name, in upper or lower case, is reserved and cannot be that of a class."""
     return name.casefold() in _RESERVED
 
 
 def alike_names(names: Iterable[str]) -> tuple[str, str] | None:
-    """Return the first two names that differ only in upper and lower case, None without such."""
+    """Return the first two names that differ only in upper and lower case; None if none do."""
     folded: dict[str, str] = {}
     for name in names:
         first = folded.setdefault(name.casefold(), name)
@@ -112,9 +112,9 @@ def side_of(name: str) -> tuple[str, str]:
     """Split a class name into its side and the structure.
 
     Returns:
-        "left", "right" or "" if the name has no side or several, and the name of the structure: in
-        lower case, without side and punctuation, so that both sides have the same one. A name
-        without a side is returned unchanged.
+        Side ("left" or "right"; "" if the name has none or several), and name of the structure in
+        lower case without side and punctuation, equal for both sides. A name without a side is
+        returned unchanged.
     """
     sides = _SIDE.findall(name)
     if len(sides) != 1:

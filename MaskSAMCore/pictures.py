@@ -19,16 +19,16 @@ from MaskSAMCore.labels import Label
 _VIEWS = ("axial", "coronal", "sagittal")
 # Characters in a line of the legend.
 _LEGEND_WIDTH = 120
-# Colours of a PNG file whose pixels have one byte.
+# Number of colours in a PNG file with one byte per pixel.
 _PALETTE = 256
 # Width and height of each view of a thumbnail in pixels, and its quality as a WebP file.
 THUMBNAIL_SIZE = 192
 _THUMBNAIL_QUALITY = 72
-# Views are drawn this much larger, so that outlines are smooth.
+# Factor by which views are drawn larger before they are reduced, for smooth outlines.
 _FINER = 2
-# Letters at the edges of a thumbnail's views: view, side of its square, and letter.
+# Letters on the views of a thumbnail: index of the view, left (0) or right (1) edge, and letter.
 _DIRECTIONS = ((0, 0, "R"), (1, 0, "R"), (2, 1, "A"))
-# Voxels that are enough for the grey values of a window.
+# Number of voxels sampled to choose the grey values shown as black and white.
 _WINDOW_VOXELS = 200_000
 
 
@@ -40,7 +40,7 @@ def outline_picture(
 ) -> None:
     """Write a picture with axial, coronal and sagittal slices of each case.
 
-    On each axis the slice with most voxels of the classes is shown. Outlines of the labelmap are
+    On each axis the slice with the most labelled voxels is shown. Outlines of the labelmap are
     solid, those of the reference are dashed and white.
 
     Args:
@@ -95,12 +95,12 @@ def thumbnail(
 ) -> bytes:
     """Return a small WebP picture with axial, coronal and sagittal slices and the outlines.
 
-    On each axis the slice with most voxels of the classes is shown, in radiological orientation and
-    on one scale; letters name the patient's right and front.
+    On each axis the slice with the most labelled voxels is shown, in radiological orientation and
+    on one scale; letters mark the patient's right and front.
 
     Args:
-        volume: volume.
-        labelmap: integers [K, J, I] on its grid.
+        volume: volume to show.
+        labelmap: integers [K, J, I] on the grid of the volume.
         labels: colours of the classes.
         margin_mm: margin around the classes in mm.
     """
@@ -121,7 +121,7 @@ def thumbnail(
         place[axis] = centre[axis]
         rows, columns = (max(_FINER, round(extents[a] * scale)) for a in range(3) if a != axis)
         grey = (image[tuple(place)].astype(np.float32) - low) * (255 / (high - low))
-        # The first row of a picture is its top, but that of the slice is inferior or posterior.
+        # The first row of a picture is its top; the first row of a slice is inferior or posterior.
         view = Image.fromarray(grey[::-1].clip(0, 255).astype(np.uint8))
         view = view.resize((columns, rows), Image.Resampling.BICUBIC).convert("RGB")
         values = _nearest(found[tuple(place)][::-1], rows, columns)
@@ -141,7 +141,7 @@ def thumbnail(
 
 
 def _grey_window(values: NDArray[Any]) -> tuple[float, float]:
-    """Return the values that are shown black and white: all but outliers lie between them."""
+    """Return the values shown as black and white; all but outliers lie between them."""
     flat = values.ravel()
     some = flat[:: max(1, flat.size // _WINDOW_VOXELS)]
     low, high = np.percentile(some, (1, 99.5)) if some.size else (0.0, 1.0)
@@ -149,7 +149,7 @@ def _grey_window(values: NDArray[Any]) -> tuple[float, float]:
 
 
 def _nearest(plane: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
-    """Return a plane [rows, columns] of the nearest values."""
+    """Return a plane resampled to [rows, columns] with the nearest values."""
     across = np.arange(columns) * plane.shape[1] // columns
     return plane[np.arange(rows)[:, None] * plane.shape[0] // rows, across]
 
@@ -167,19 +167,19 @@ def _edges(values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _along(axis: int, part: slice) -> tuple[slice, ...]:
-    """Return an index of a part along one axis of a plane."""
+    """Return the index of a plane that selects a part along one axis."""
     return (part, slice(None)) if axis == 0 else (slice(None), part)
 
 
 def _with_palette(picture: Any, colors: Sequence[Sequence[float]]) -> Any:
-    """Return the picture with a palette, a third of the file's size, that holds given colours.
+    """Return the picture with a palette that holds given colours, for a third of the file size.
 
-    An adaptive palette alone would merge similar labels with few pixels.
+    An adaptive palette alone would merge similar colours of labels with few pixels.
 
     Args:
         picture: RGB image of Pillow.
-        colors: colours that stay exact, each with R, G and B from 0 to 1; with more than
-            half a palette of them the picture is returned unchanged.
+        colors: colours that stay exact, each with R, G and B from 0 to 1; if they fill more than
+            half of the palette, the picture is returned unchanged.
     """
     from PIL import Image
 
@@ -247,7 +247,7 @@ def _outline(plot: Any, mask: NDArray[np.bool_], color: Any, style: str) -> None
 
 
 def _oriented(volume: Volume, array: NDArray[Any]) -> tuple[NDArray[Any], tuple[float, ...]]:
-    """Return an array on the volume's grid with axes to superior, anterior and left, the
+    """Return an array on the volume's grid, reoriented to superior, anterior and left for the
     radiological view, and its spacing along these axes in mm."""
     oriented = reorient(Volume(array, volume.ijk_to_ras), "SAL")
     return oriented.array, tuple(reversed(oriented.spacing))
@@ -256,7 +256,8 @@ def _oriented(volume: Volume, array: NDArray[Any]) -> tuple[NDArray[Any], tuple[
 def _region(
     labelmap: NDArray[Any], spacing: Sequence[float], margin_mm: float
 ) -> tuple[tuple[int, ...], tuple[slice, ...]]:
-    """Return the slice index with most labelled voxels on each axis, and the region around all."""
+    """Return the index of the slice with the most labelled voxels on each axis, and the region
+    around all labelled voxels."""
     mask = labelmap > 0
     if not mask.any():
         centre = tuple(size // 2 for size in mask.shape)

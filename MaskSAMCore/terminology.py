@@ -9,22 +9,22 @@ from pathlib import Path
 from MaskSAMCore.labels import Code, Label, Terminology
 from MaskSAMCore.resources import resources
 
-# Slicer's own list, for codes that ours does not have.
+# Slicer's own lists: one for codes that the shipped list does not have, and one for regions.
 _SLICER_CONTEXT = "Segmentation category and type - DICOM master list"
 _REGION_CONTEXT = "Anatomic codes - DICOM master list"
 
 
 def terminology_file() -> Path:
-    """Return the file with the structures, sides and parts of the bundled models, as Slicer's
-    module Terminologies reads it."""
+    """Return the file with the structures, sides and parts of the bundled models, in the format of
+    Slicer's Terminologies module."""
     return resources() / "Terminologies" / "SegmentationCategoryTypeModifier-MaskSAM.term.json"
 
 
 def terminology_entry(label: Label) -> str:
     """Return Slicer's TerminologyEntry of a segment, empty for a label without terminology.
 
-    The entry joins context, category, type, modifier and region with ``~``, the parts of a code
-    with ``^``. Its context is the list in which Slicer's terminology selector looks the codes up.
+    Context, category, type, modifier and region are joined with ``~``, and the parts of a code with
+    ``^``. The context is the list in which Slicer's terminology selector looks the codes up.
     """
     terms = label.terminology
     if terms is None:
@@ -58,7 +58,7 @@ def terminology_of(entry: str) -> Terminology | None:
 
 @cache
 def _shipped_codes() -> tuple[str, frozenset[tuple[tuple[str, str], ...]]]:
-    """Return the name of the list that ships, and its category, type and modifier combinations."""
+    """Return the name of the shipped list, and its combinations of category, type and modifier."""
     content = json.loads(terminology_file().read_text(encoding="utf-8"))
     known = set()
     for category in content["SegmentationCodes"]["Category"]:

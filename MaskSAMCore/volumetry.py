@@ -1,5 +1,5 @@
-"""Tables of structure volumes, with the asymmetry of paired structures and the share of each in the
-intracranial volume."""
+"""Tables of structure volumes, with the asymmetry of paired structures and the share of each
+structure in the intracranial volume."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from MaskSAMCore.io.files import write_text
 from MaskSAMCore.labels import side_of
 
 COLUMNS = ("structure", "score", "volume_ml", "asymmetry_percent")
-# Name of the row of the sum of all classes within the skull.
+# Name of the row with the summed volume of all classes within the skull.
 INTRACRANIAL = "intracranial volume"
-# Further column where the intracranial volume is known.
+# Additional column if the intracranial volume is known.
 SHARE_COLUMN = "intracranial_percent"
-# A class may be wrong where the bound of its expected Dice is lower.
+# A class may be wrong if the lower bound of its expected Dice is below this.
 LOW_DICE = 0.7
-# Further columns where the model estimates the Dice of its results.
+# Additional columns if the model estimates the Dice of its results.
 DICE_COLUMNS = ("expected_dice", "expected_dice_low")
 
 
@@ -35,8 +35,9 @@ class StructureVolume:
         ml: volume in ml.
         asymmetry: difference of left and right relative to their mean in percent, positive if the
             left side is larger; None for a class that is not one of two sides.
-        expected_dice: Dice with the truth that can be expected; None if it was not estimated.
-        expected_dice_low: bound that the Dice exceeds in nine cases of ten; None likewise.
+        expected_dice: expected Dice with the true segmentation; None if it was not estimated.
+        expected_dice_low: bound that the Dice exceeds in nine out of ten cases; None if it was not
+            estimated.
         share: percentage of the intracranial volume; None for a class outside the skull, and where
             the intracranial volume is unknown.
     """
@@ -63,13 +64,13 @@ def structure_volumes(
 
     Args:
         found: class name, confidence and number of voxels of each class.
-        voxel_ml: volume of a voxel in ml; 1 if the numbers are volumes in ml.
+        voxel_ml: volume of a voxel in ml; 1 if ``found`` has volumes in ml instead of numbers.
         expected: expected Dice and its bound by class name; None if they were not estimated.
         intracranial: names of the classes whose volumes add up to the intracranial volume; none if
             it is unknown.
 
     Returns:
-        One row per class, in the same order; both sides of a structure have the same asymmetry.
+        One row per class, in the order given; both sides of a structure have the same asymmetry.
         The intracranial volume, if it is known and not 0, is the last row.
     """
     sides: dict[str, dict[str, float]] = {}
@@ -139,7 +140,7 @@ def volume_table(cases: Mapping[str, Sequence[StructureVolume]], separator: str 
 
 
 def _cells(row: StructureVolume) -> dict[str, str]:
-    """Return the texts of a row by column."""
+    """Return the cells of a row as text by column name."""
     return {
         "structure": row.name,
         "score": _number(row.confidence),
@@ -196,7 +197,7 @@ def read_volume_table(path: Path) -> dict[str, list[StructureVolume]]:
 
 
 def _volume_of(row: Mapping[str, str]) -> StructureVolume:
-    """Return a row of a table from its texts by column."""
+    """Return the row of a table with the given cells, as text by column name."""
 
     def number(column: str) -> float | None:
         return float(row[column]) if row.get(column) else None

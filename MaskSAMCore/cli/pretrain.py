@@ -1,4 +1,4 @@
-"""``masksam pretrain``: train a small SAM that segments anything by prompts, from labelmaps."""
+"""``masksam pretrain``: train a small promptable SAM on slices synthesised from labelmaps."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def pretrain(
 ) -> None:
     """Train a SAM that segments anything by a box; interrupt it at any time.
 
-    This is research: no model that ships stands on such a SAM yet.
+    This is research: no bundled model uses such a SAM yet.
     """
     try:
         from MaskSAMCore.research.promptable_sam.pretrain import PretrainOptions

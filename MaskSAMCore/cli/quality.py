@@ -1,4 +1,4 @@
-"""``masksam quality``: fit and evaluate the estimator of the Dice of a model's results."""
+"""``masksam quality``: fit and evaluate the estimator of a model's Dice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Side(str, Enum):
 
 
 class Suite(str, Enum):
-    """Corruptions of images: those of the fit, or others."""
+    """Sets of image corruptions: those that the estimator is fitted on, or others."""
 
     fitted = "fitted"
     other = "other"
@@ -117,7 +117,7 @@ def evaluate(
 
 
 class ResultsProgress:
-    """Line on stderr after each tenth of the results."""
+    """Progress callback that prints a line on stderr after each tenth of the results."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, markup=False)
@@ -170,5 +170,5 @@ def _print(measures: QualityMeasures) -> None:
     typer.echo(
         f"{measures.results} results: the bound holds in {100 * measures.coverage:.1f} %, mean"
         f" error {measures.mean_error:.3f}; {measures.failed} failed, of which"
-        f" {100 * measures.told:.0f} % are told; false alarms {100 * measures.false_alarms:.1f} %"
+        f" {100 * measures.detected:.0f} % are detected; false alarms {100 * measures.false_alarms:.1f} %"
     )

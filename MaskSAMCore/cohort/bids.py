@@ -32,19 +32,19 @@ def bids_cases(
 
     Args:
         dataset: folder of the dataset.
-        output: folder of the derivatives, whose folders repeat those of the dataset.
-        suffixes: suffixes of the images to segment, such as "T1w". A model of several channels
-            takes as many, in their order; a model of one channel segments each image of any of
-            them.
+        output: folder of the derivatives, whose subfolders mirror those of the dataset.
+        suffixes: suffixes of the images to segment, such as "T1w". A model with several channels
+            needs one suffix per channel, in order; a model with one channel segments every image
+            that has any of the suffixes.
         channels: number of images of a case.
         image_format: format of the results.
 
     Returns:
-        The cases, and those with too few images.
+        The cases, and the cases that are left out because they have too few images.
 
     Raises:
-        MaskSAMError: a suffix is none, their number does not fit the model, no image has one, or
-            two images have one name.
+        MaskSAMError: a suffix is invalid, the number of suffixes does not fit the model, no image
+            has any of them, or two images have the same name.
     """
     wrong = [suffix for suffix in suffixes if not _SUFFIX.fullmatch(suffix)]
     if wrong:
@@ -65,7 +65,7 @@ def bids_cases(
                 reason = f"{stem} has no image with the suffix {' and '.join(missing)}"
                 left_out.append(LeftOut(name, found, reason))
                 continue
-            # The image that a segmentation was made from tells it from those of other images.
+            # The suffixes in the file name distinguish segmentations of different images.
             target = f"{stem.name}_space-orig_desc-{''.join(group)}_dseg.{image_format}"
             folder = output / stem.parent.relative_to(dataset)
             cases.append(Case(name, tuple(map(ImageSource, found)), folder / target))
@@ -78,7 +78,7 @@ def bids_cases(
 
 
 def _images(dataset: Path, suffixes: Sequence[str]) -> dict[Path, dict[str, Path]]:
-    """Return images by their path without the suffix, then by the suffix, in order of the paths."""
+    """Return images by their path without the suffix, sorted, then by the suffix."""
     found: dict[Path, dict[str, Path]] = {}
     for level in ("sub-*/anat", "sub-*/ses-*/anat"):
         for suffix in suffixes:
@@ -94,7 +94,9 @@ def _images(dataset: Path, suffixes: Sequence[str]) -> dict[Path, dict[str, Path
 def write_derivatives(
     output: Path, datasets: Sequence[Path], labels: Sequence[Label], model: str, version: str
 ) -> None:
-    """Write what makes a folder a BIDS dataset of derivatives; its description stays if it has one.
+    """Write the description and lookup table of a BIDS dataset of derivatives.
+
+    An existing description, or lookup table of the same classes, is kept.
 
     Args:
         output: folder of the derivatives.
@@ -120,13 +122,13 @@ def write_derivatives(
     for label in labels:
         color = "".join(f"{round(255 * part):02x}" for part in label.color)
         rows.append(f"{label.value}\t{label.name}\t#{color}")
-    # A table of the same classes may have columns of the user's.
+    # A table of the same classes may have columns that the user added.
     if labels and not _has_classes(output / LOOKUP_TABLE, labels):
         write_text(output / LOOKUP_TABLE, "\n".join(rows) + "\n")
 
 
 def _has_classes(table: Path, labels: Sequence[Label]) -> bool:
-    """Return whether a lookup table exists that has the values and names of some labels.
+    """Return whether a lookup table exists with the values and names of the labels.
 
     Raises:
         MaskSAMError: the table cannot be read.
@@ -153,8 +155,8 @@ def check_derivatives(
         overwrite: whether results that exist may be replaced.
 
     Raises:
-        MaskSAMError: the folder is one of the datasets, a BIDS dataset of another kind, or one with
-            results of other classes that are not replaced.
+        MaskSAMError: the folder is one of the datasets or a BIDS dataset of another kind, or has
+            results of other classes that may not be replaced.
     """
     table = output / LOOKUP_TABLE
     if labels and table.exists() and not overwrite and not _has_classes(table, labels):

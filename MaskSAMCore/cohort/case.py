@@ -15,7 +15,7 @@ class ImageSource:
 
     Attributes:
         path: image file, or folder of a DICOM series.
-        files: files of the series in a folder that holds others too; empty for all files.
+        files: files of the series, if the folder also holds others; empty for all files.
     """
 
     path: Path
@@ -27,8 +27,8 @@ class Case:
     """A case to segment.
 
     Attributes:
-        name: name of the case; that of an image in a folder of cases has the folders, too, such as
-            "site/anna".
+        name: name of the case; for an image in a folder of cases it includes the subfolders, such
+            as "site/anna".
         images: image of each channel.
         output: file to write the labelmap to.
         notes: messages for the user about doubts in the files.
@@ -72,14 +72,14 @@ def picture_of(output: Path) -> Path:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Images that were found and are not segmented.
+    """Images that were found but are not segmented.
 
     Attributes:
         name: name of the case.
-        paths: the images.
-        reason: reason for it, one line.
-        failed: whether the user has to correct something; False for what is no scan to segment,
-            such as a localizer.
+        paths: paths of the images.
+        reason: reason why the images are not segmented, one line.
+        failed: whether the user has to correct something; False for an image that is no scan to
+            segment, such as a localizer.
     """
 
     name: str

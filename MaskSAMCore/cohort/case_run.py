@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from MaskSAMCore import (
     __version__,
-    io,  # its readers are imported with their first use
+    io,  # the readers are imported on first use
 )
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.cohort.case import Case
@@ -38,7 +38,7 @@ class CaseSettings:
     Attributes:
         roi: region to segment; None for whole volumes.
         boxes: boxes that prompt the classes they are named after; None for the model's own prompts.
-        boxes_overwrite: whether classes with boxes may take voxels of classes without.
+        boxes_overwrite: whether classes with boxes may take voxels of classes without boxes.
         mirror: whether mirrored passes are averaged.
         probabilities: whether the probabilities of all classes are written, too.
         dicom_report: whether the volumes are written as a DICOM report, too, beside a DICOM
@@ -67,9 +67,9 @@ class CaseSettings:
 
 
 class CaseRun:
-    """Work on one case in three stages, which may run on a thread each, one after the other.
+    """Work on one case in three successive stages, which may run on different threads.
 
-    An error of a stage ends the work; it is kept, and no later stage does anything.
+    An error in a stage is kept, and the later stages do nothing.
 
     Args:
         case: case to segment.
@@ -117,12 +117,12 @@ class CaseRun:
     def write(self) -> None:
         """Write the outputs, each complete or absent."""
         self._attempt(self._write)
-        # The images and the results of a large volume take more memory than all records.
+        # Only the record is kept, because images and results of large volumes take much memory.
         self._volumes, self._source, self._result = (), None, None
 
     @property
     def record(self) -> CaseRecord:
-        """Record of the case as far as the work has come."""
+        """Record of the case at the current stage of the work."""
         if self.error is not None:
             return replace(self._record, status="failed", reason=describe(self.error))
         return self._record
@@ -136,7 +136,7 @@ class CaseRun:
         except Cancelled:
             raise
         except Exception as error:
-            # Whatever is wrong with one case, the others of a night are segmented.
+            # An error in one case must not stop the others of an overnight run.
             self.error = error
         seconds = (self._record.seconds or 0.0) + time.perf_counter() - start
         self._record = replace(self._record, seconds=seconds)
@@ -178,14 +178,14 @@ class CaseRun:
         result, case, overwrite = self._result, self.case, self._settings.overwrite
         if result is None:
             raise RuntimeError(f"{case.name} was not segmented before it was written")
-        # A shard that ends removes folders that it made if they are still empty.
+        # Another shard that ended with an error may have removed the folder while it was empty.
         case.output.parent.mkdir(parents=True, exist_ok=True)
         outdated = self._outdated()
         if result.probabilities is not None:
             io.write_probabilities(
                 result.probabilities, result.volume, case.probabilities, overwrite=overwrite
             )
-        # The labelmap follows: a case is complete where it exists.
+        # The labelmap is written after the probabilities, because it marks a case as complete.
         if self._source is None:
             io.write_labelmap(
                 result.labelmap, result.volume, case.output, result.labels, overwrite=overwrite
@@ -193,14 +193,14 @@ class CaseRun:
         else:
             self._write_dicom(result, self._source)
         if self._settings.pictures:
-            # A report takes a picture that is older than the labelmap for that of another result.
+            # The picture comes last: a report takes a picture older than the labelmap as outdated.
             picture = thumbnail(result.volume, result.labelmap, result.labels)
             write_bytes(case.picture, picture)
         notes = (f"{path.name} is of the result before: remove it." for path in outdated)
         self._record = replace(self._record, status="done", notes=(*self._record.notes, *notes))
 
     def _outdated(self) -> list[Path]:
-        """Return the files of the result that is replaced which no new ones replace."""
+        """Return the files of an earlier result that this result does not replace."""
         case = self.case
         if not case.output.exists():
             return []

@@ -1,4 +1,4 @@
-"""Cases to segment, found from the paths of a command line."""
+"""Cases to segment, found in the paths of a command line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_NUMBER = -1
 
 @dataclass(frozen=True)
 class FoundCases:
-    """Cases of a ``masksam predict``.
+    """Cases of a ``masksam predict`` run.
 
     Attributes:
         cases: cases to segment, at least one.
@@ -48,7 +48,7 @@ class _Found:
     """An image that was found.
 
     Attributes:
-        name: name with the folders in which it was found, and with a channel's number.
+        name: name of the image, including its subfolders and its channel number.
         source: the image.
         notes: messages for the user.
     """
@@ -60,7 +60,7 @@ class _Found:
 
 @dataclass
 class _Listing:
-    """Content of the paths of a command line."""
+    """Images and folders found in the paths of a command line."""
 
     given: list[_Found] = field(default_factory=list)
     in_folders: list[_Found] = field(default_factory=list)
@@ -76,14 +76,14 @@ def find_cases(
     image_format: str,
     bids_suffixes: Sequence[str] = DEFAULT_SUFFIXES,
 ) -> FoundCases:
-    """Find the cases of a ``masksam predict``.
+    """Find the cases of a ``masksam predict`` run.
 
-    A name that ends in four digits is nnU-Net's name of a channel only if the numbers of its case
-    run from 0000 to the last channel of the model. Any other number is part of the case's name.
+    Four digits at the end of a name are nnU-Net's channel number only if the numbers of the case
+    run from 0000 to the last channel of the model. Any other number is part of the case name.
 
     Args:
         inputs: image files, DICOM series folders, BIDS datasets, or folders of images or of DICOM
-            studies, also in folders of their own. Files named ``{case}_0000``, ``{case}_0001`` and
+            studies, also in subfolders. Files named ``{case}_0000``, ``{case}_0001`` and
             so on are the channels of one case.
         output: a file for one case, else a folder.
         channels: number of images of a case.
@@ -158,7 +158,7 @@ def _single_in_folders(listing: _Listing) -> dict[str, tuple[_Found, ...]]:
 def _single(
     images: Sequence[_Found], cases: dict[str, tuple[_Found, ...]]
 ) -> dict[str, tuple[_Found, ...]]:
-    """Return the cases of one image each, in addition to others, under the images' names."""
+    """Return given cases and a case of each image, under the name of the image."""
     found = dict(cases)
     for image in images:
         if image.name in found:
@@ -175,7 +175,8 @@ def _several(
     Args:
         images: all images.
         channels: number of images of a case.
-        listing: paths of the command line; cases with too few or too many images are left out.
+        listing: content of the paths; cases with too few or too many images are added to its
+            ``left_out``.
     """
     groups = _by_case(images)
     chosen = not listing.in_folders
@@ -202,7 +203,7 @@ def _several(
 
 
 def _by_case(images: Sequence[_Found]) -> dict[str, list[_Found]]:
-    """Return images by their names without a channel's number."""
+    """Return images by their names without the channel number."""
     groups: dict[str, list[_Found]] = defaultdict(list)
     for image in images:
         # A file that is named "_0000" alone keeps its name.
@@ -211,7 +212,7 @@ def _by_case(images: Sequence[_Found]) -> dict[str, list[_Found]]:
 
 
 def _numbers(images: Sequence[_Found]) -> list[int]:
-    """Return the channels' numbers in the names of a case's images, in ascending order."""
+    """Return the channel numbers in the names of a case's images, in ascending order."""
     found = (_CHANNEL.search(image.name) for image in images)
     return sorted(int(match.group(1)) if match else _NO_NUMBER for match in found)
 
@@ -242,7 +243,7 @@ def _wrong_count(name: str, images: Sequence[_Found], channels: int) -> LeftOut:
 
 
 def _nothing_to_segment(inputs: Sequence[Path], left_out: Sequence[LeftOut]) -> MaskSAMError:
-    """Return the error for paths without a case: the reason of the first that is left out."""
+    """Return the error for paths without a case: the reason for the first image left out."""
     failed = [one for one in left_out if one.failed]
     if failed:
         return MaskSAMError(failed[0].reason)
@@ -278,7 +279,7 @@ def _list(path: Path, output: Path, listing: _Listing) -> None:
             " give another folder as -o"
         )
     if images and not series:
-        # Among images, an empty file without a suffix is no damaged slice.
+        # Beside images of other formats, an empty file without a suffix is no damaged slice.
         damaged = {folder: all_of for folder, all_of in damaged.items() if has_dicom_names(folder)}
     listing.folders.append(path)
     listing.in_folders += [
@@ -289,10 +290,10 @@ def _list(path: Path, output: Path, listing: _Listing) -> None:
 
 
 def _walk(path: Path, output: Path, left_out: list[LeftOut]) -> list[tuple[Path, list[Path]]]:
-    """Return the folders in a folder, itself first, with their files in the order of names.
+    """Return a folder and its subfolders, each with its files sorted by name.
 
-    What systems leave there, and the output if it lies inside, are not listed. Folders with the
-    results of other runs are left out.
+    Files left by operating systems, and the output if it lies inside, are not listed. Folders with
+    the results of other runs are left out.
     """
 
     def unreadable(error: OSError) -> None:
@@ -351,7 +352,7 @@ def _list_series(
 
 
 def _series_name(series: DicomSeries, root: Path, alone: bool) -> str:
-    """Return the name of a series: its folder's, and its own if the folder holds others too."""
+    """Return the name of a series: its folder, its own name, or both if the folder has others."""
     if alone and series.folder != root:
         return _relative(series.folder, root)
     words = (re.sub(r"[^\w.-]+", "-", text) for text in (series.number, series.description))
@@ -360,7 +361,7 @@ def _series_name(series: DicomSeries, root: Path, alone: bool) -> str:
 
 
 def _relative(path: Path, root: Path) -> str:
-    """Return a path in a folder with "/" between its parts."""
+    """Return a path relative to a folder, with "/" between its parts."""
     return root.name if path == root else path.relative_to(root).as_posix()
 
 

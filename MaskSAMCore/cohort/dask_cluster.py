@@ -1,4 +1,4 @@
-"""Dask clusters: processes on this computer, or workers of a scheduler that runs already."""
+"""Dask clusters: processes on this computer, or workers of a running scheduler."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _ANY_LOCAL_PORT = "127.0.0.1:0"
 _LOCAL = re.compile(r"local(?::([0-9]{1,4}))?")
 _ADDRESS = re.compile(r"(?:tcp|tls|ws|wss|ucx)://\S+")
-# Settings of Dask for processes on one computer. The end of a process closes its connection at
-# once; otherwise, a late answer only means that the computer is busy or was asleep.
+# Settings of Dask for processes on one computer. A process that ends closes its connection at once,
+# so a late answer only means that the computer is busy or was asleep.
 LOCAL_SETTINGS = {
     "distributed.comm.timeouts.connect": "300s",
     "distributed.comm.timeouts.tcp": "300s",
@@ -38,7 +38,7 @@ class DaskCluster:
 
     Attributes:
         address: address of a scheduler; empty for processes on this computer.
-        workers: number of processes on this computer; 0 for as many as it has cores for.
+        workers: number of processes on this computer; 0 for as many as its cores allow.
     """
 
     address: str = ""
@@ -110,11 +110,11 @@ class DaskCluster:
                     n_workers=self.workers or max(cores() // threads, 1),
                     threads_per_worker=1,
                     processes=True,
-                    # Pages about the cluster are not for other computers.
+                    # The dashboards must not be reachable from other computers.
                     dashboard_address=_ANY_LOCAL_PORT,
                     worker_dashboard_address=_ANY_LOCAL_PORT,
                     silence_logs=logging.CRITICAL,
-                    # A large case may use the memory that the others leave free.
+                    # Without a limit, a large case may use the memory that the others leave free.
                     memory_limit=0,
                     env={
                         name: str(threads)

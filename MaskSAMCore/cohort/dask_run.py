@@ -1,8 +1,8 @@
 """Run over many cases on the workers of a Dask cluster.
 
-Dask starts and restarts the workers, sends them the cases and notices when one is lost. The client
-chooses the worker of each case, so that it knows which cases were in work when a worker was lost:
-Dask itself would also blame those that were still waiting there.
+Dask starts and restarts the workers, sends them the cases and notices the loss of a worker. The
+client chooses the worker of each case, so that it knows which cases a lost worker was segmenting;
+Dask itself would also blame cases that were still waiting on the worker.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from MaskSAMCore.errors import MaskSAMError, describe
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-# Tries of a case whose worker is lost.
+# Number of tries of a case whose worker is lost.
 _TRIES = 2
-# Workers that may be lost while they load the model before the run ends.
+# Number of workers lost while loading the model that ends a run without any ready worker.
 _LOST_UNPREPARED = 3
-# Seconds between looks at the workers that the cluster has.
+# Seconds between checks of the cluster's workers.
 _POLL_SECONDS = 0.5
-# The record of a case is small; only one of a worker that is lost takes longer to arrive.
+# A record is small; it takes longer to arrive only if its worker is lost.
 _RESULT_SECONDS = 30
 _NO_WORKER_SECONDS = 10.0
 # Least time between two attempts to replace processes on this computer.
@@ -51,7 +51,7 @@ class _Attempt:
 
     Attributes:
         case: the case.
-        lost: number of workers that were lost with it.
+        lost: number of workers that were lost while they segmented the case.
     """
 
     case: Case
@@ -60,7 +60,7 @@ class _Attempt:
 
 @dataclass(frozen=True)
 class _Task:
-    """Work of a worker.
+    """Work assigned to a worker.
 
     Attributes:
         worker: address of the worker.
@@ -74,8 +74,8 @@ class _Task:
 class DaskRun:
     """A run on the workers of a cluster.
 
-    Workers that join are used, and what was in work on a worker that is lost is done again. A case
-    that has lost a worker is tried once more, alone on a worker, after all others.
+    Workers that join later are used, and the work of a lost worker is done again. A case whose
+    worker was lost is tried once more, alone on a worker, after all others.
 
     Args:
         client: client of the cluster.
@@ -114,8 +114,9 @@ class DaskRun:
         """Segment cases, add the row of each to the table, and return their records.
 
         Raises:
-            MaskSAMError: a worker has another version of the software or of the model or cannot
-                load it, the scheduler is lost, or a case failed and the run does not keep going.
+            MaskSAMError: a worker has another version of the software or of the model, or cannot
+                load the model; the scheduler is lost; or a case failed and the run does not keep
+                going.
         """
         self._cases = len(cases)
         self._waiting.extend(map(_Attempt, cases))
@@ -153,7 +154,7 @@ class DaskRun:
         return found
 
     def _replace_lost_processes(self) -> None:
-        """Start processes on this computer in place of those that Dask has given up to restart."""
+        """Replace the processes on this computer that Dask has given up restarting."""
         cluster = self._client.cluster
         if cluster is None or len(cluster.workers) >= len(cluster.worker_spec):
             return
@@ -162,7 +163,7 @@ class DaskRun:
             cluster.scale(len(cluster.worker_spec))
 
     def _take_back(self, threads: dict[str, int]) -> None:
-        """Take back the work of workers that are lost."""
+        """Take back the work of lost workers."""
         self._ready &= threads.keys()
         for future, task in list(self._running.items()):
             if task.worker not in threads:
@@ -186,7 +187,7 @@ class DaskRun:
             self._finish(attempt.case, CaseRecord(attempt.case.name, "failed", _GIVEN_UP))
 
     def _prepare(self, threads: dict[str, int]) -> None:
-        """Let workers that are new load the model."""
+        """Load the model on new workers."""
         known = self._ready | {task.worker for task in self._running.values()}
         for worker in threads.keys() - known:
             self._submit(_Task(worker), prepare, self._model)
@@ -217,7 +218,7 @@ class DaskRun:
         self._watcher.started(case.name)
         self._show()
         if attempt.lost:
-            # The worker may have been lost once the outputs were written.
+            # The worker may have been lost after it had written the outputs.
             settings = replace(settings, overwrite=True)
         task = _Task(worker, attempt)
         self._submit(task, segment_case, self._model, _absolute(case), settings)
@@ -230,7 +231,7 @@ class DaskRun:
         future.add_done_callback(self._finished.put)
 
     def _collect(self) -> None:
-        """Wait for finished work, but no longer than until the next look at the workers.
+        """Receive finished work; wait no longer than until the next check of the workers.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed.
@@ -244,7 +245,7 @@ class DaskRun:
         for future in futures:
             if future is None:
                 raise KeyboardInterrupt
-            # Work that was taken back is also reported, as cancelled.
+            # Work that was taken back is also reported, as a cancelled future.
             if future in self._running:
                 self._receive(future)
 

@@ -26,7 +26,7 @@ class WorkerSettings:
 
     Attributes:
         model: name of the model in the catalog, or path of its bundle.
-        version: first digits of the SHA-256 of its weights.
+        version: first digits of the SHA-256 of the model's weights.
         device: device for the model, see :meth:`Segmenter.from_model`.
         threads: CPU cores to use; None for as many as the worker was started with.
         folder: folder of the outputs.
@@ -42,9 +42,9 @@ class WorkerSettings:
 
 
 def dask_setup(worker: object) -> None:
-    """Prepare the process of a worker on this computer, which Dask calls as it starts.
+    """Ignore Ctrl-C in a worker process on this computer; Dask calls this when the process starts.
 
-    Ctrl-C reaches all processes of a terminal: the client alone decides how the run ends.
+    Ctrl-C reaches all processes of a terminal, but only the client decides how the run ends.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

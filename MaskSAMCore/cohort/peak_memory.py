@@ -1,4 +1,4 @@
-"""Peak memory of the process, measured for one case after another where the system allows it."""
+"""Peak memory of the process, measured for each case where the system allows it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 _PROCESS = Path("/proc/self")
-# Value that makes Linux measure the peak anew.
+# Value that makes Linux reset the peak.
 _RESET_PEAK = "5"
 
 
 def reset_peak() -> None:
-    """Measure the peak anew, on Linux; elsewhere it stays that of the whole process."""
+    """Reset the peak on Linux; on other systems the peak is that of the whole process."""
     with suppress(OSError):
         (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
 

@@ -21,9 +21,9 @@ class CaseRecord:
 
     Attributes:
         case: name of the case.
-        status: "done", "skipped" (its outputs existed, or it is no scan to segment), "failed", or
-            "started" while it is being segmented.
-        reason: reason for a case that is skipped or failed, one line.
+        status: "done", "skipped" (the outputs existed, or the image is no scan to segment),
+            "failed", or "started" while the case is being segmented.
+        reason: reason why the case is skipped or failed, one line.
         inputs: images of the case.
         output: file of the labelmap; None if there is none.
         seconds: time for reading, segmenting and writing; None if nothing was done.
@@ -32,7 +32,7 @@ class CaseRecord:
             it is known.
         notes: messages for the user.
         model: name of the model.
-        model_version: first digits of the SHA-256 of its weights.
+        model_version: first digits of the SHA-256 of the model's weights.
         software: name and version of the software.
     """
 

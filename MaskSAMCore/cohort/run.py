@@ -21,31 +21,31 @@ class Watcher(Protocol):
     """Receiver of the progress of a run, on the thread of the run."""
 
     def started(self, name: str) -> None:
-        """Take note that the images of a case are awaited."""
+        """Receive the name of the case that starts; its images are awaited."""
         ...
 
     def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None:
-        """Take note of the progress of the case that was started last."""
+        """Receive the progress of the case that was started last."""
         ...
 
     def finished(self, record: CaseRecord) -> None:
-        """Take note of the outcome of a case."""
+        """Receive the outcome of a case."""
         ...
 
     def message(self, text: str) -> None:
-        """Take note of a message about the run."""
+        """Receive a message about the run."""
         ...
 
 
 def remaining_cases(
     cases: Sequence[Case], settings: CaseSettings, table: CaseTable, skip_existing: bool
 ) -> tuple[list[Case], list[CaseRecord]]:
-    """Return the cases to segment, and the records of those that stay failed.
+    """Return the cases to segment, and the records of the cases that stay failed.
 
-    Cases that an earlier run did not survive come last. A case that failed and has a labelmap from
-    before stays failed where existing ones are skipped: its labelmap may have been corrected. One
-    that was written since is taken. Rows of skipped cases are added to the table unless it has them
-    from earlier runs.
+    Cases that an earlier run did not survive come last. If existing labelmaps are skipped, a failed
+    case whose labelmap is not newer than the table stays failed, because the labelmap may have been
+    corrected; a failed case with a newer labelmap is skipped. Rows of skipped cases are added to
+    the table unless earlier runs added them.
 
     Args:
         cases: cases of the run.
@@ -83,7 +83,7 @@ def _check_complete(cases: Sequence[Case], settings: CaseSettings) -> None:
     """Check that cases whose labelmaps exist have their other files, too.
 
     Raises:
-        MaskSAMError: a file is missing, and is not written without replacing the labelmap.
+        MaskSAMError: a file is missing, which is written only if the labelmap is replaced.
     """
     missing = {
         case.name: [path for path in settings.outputs(case) if not path.is_file()] for case in cases
@@ -173,7 +173,7 @@ def run_cases(
 def _read_ahead(
     pool: ThreadPoolExecutor, cases: Sequence[Case], settings: CaseSettings
 ) -> Iterator[tuple[Case, Future[CaseRun]]]:
-    """Yield each case with its images, which are read while the case before is worked on."""
+    """Yield each case with its images, which are read while the previous case is segmented."""
 
     def read(case: Case) -> CaseRun:
         run = CaseRun(case, settings)

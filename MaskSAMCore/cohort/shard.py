@@ -1,4 +1,4 @@
-"""Shards: parts of the cases, so that a scheduler can run each on another computer."""
+"""Shards: parts of the cases, so that a scheduler can run each part on a different computer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Shard:
         """Return the shard of a text such as "2/8".
 
         Raises:
-            MaskSAMError: the text has another form, or the number is none from 1 to the count.
+            MaskSAMError: the text has another form, or the number is not between 1 and the count.
         """
         match = _TEXT.fullmatch(text.strip())
         number, count = map(int, match.groups()) if match else (0, 0)
@@ -43,25 +43,25 @@ class Shard:
         return Shard(number, count)
 
     def of(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Return the items of the shard: every count-th one, so that all shards are equally large.
+        """Return the items of the shard: every ``count``-th item, so that shards have equal sizes.
 
-        The shards of one sequence have no item in common, and all of them together.
+        The shards of a sequence are disjoint and together hold all its items.
         """
         return items[self.number - 1 :: self.count]
 
     def own_file(self, path: Path) -> Path:
-        """Return the file of the shard in place of one that all shards would write."""
+        """Return the shard's own file in place of ``path``, which all shards would write."""
         return path.with_name(f"{path.stem}-{self.number}-of-{self.count}{path.suffix}")
 
     @staticmethod
     def is_own_file(path: Path, whole: Path) -> bool:
-        """Return whether a file has the name of a shard's in place of ``whole``."""
+        """Return whether a file is named like a shard's own file in place of ``whole``."""
         stem, suffix = re.escape(whole.stem), re.escape(whole.suffix)
         return re.fullmatch(rf"{stem}-\d+-of-\d+{suffix}", path.name) is not None
 
     @staticmethod
     def files(path: Path) -> list[Path]:
-        """Return the files of shards that exist in place of ``path``."""
+        """Return the existing files of shards in place of ``path``."""
         if not path.parent.is_dir():
             return []
         return sorted(one for one in path.parent.iterdir() if Shard.is_own_file(one, path))

@@ -1,9 +1,9 @@
 """Table of a run, ``cases.csv``, with a row for each case.
 
-Rows are appended and reach the disk one by one, so that a run that is killed loses none. A row cut
-by the end of a run is left out when the table is read again. Rows of another run that writes to the
-same table at the same time stay, and a case that it has finished stays done. Columns that users add
-stay in rows that stay. A table that another program keeps open does not end a run.
+Rows are appended and reach the disk one by one, so that a killed run loses none. An incomplete last
+row is left out when the table is read again. Rows that another run writes to the same table at the
+same time are kept, and a case that the other run has finished stays done. Columns that users add
+are kept in rows that are not replaced. A run goes on if another program keeps the table open.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ Row = Mapping[str, str]
 class CaseTable:
     """Rows of a run by case, kept in a file.
 
-    Rows that earlier runs and their shards wrote for the same folder are taken over: a row of this
+    Rows that earlier runs and their shards wrote for the same folder are kept until a row of this
     run replaces them.
 
     Args:
         path: file of the table; None to keep the rows in memory only.
-        class_names: classes of the model, which give two columns each.
+        class_names: classes of the model, each with two columns.
         shard: part of the cases that this run segments; its rows go into a file of their own.
         cases: names of the cases of the run.
         rated: whether the model estimates the Dice of its results.
-        intracranial: classes that fill the skull together, which give a further column each, and
-            one for their sum; none if the model does not state them.
+        intracranial: classes that together fill the skull, each with a further column, and one
+            column for their sum; none if the model does not state them.
 
     Attributes:
         path: file that the rows are written to; None while they are kept in memory only.
-        rows: latest row of each case, in the order of their names.
-        written: time at which earlier runs wrote the files last; 0 without any.
+        rows: latest row of each case, in the order of case names.
+        written: time of the last write to the files by earlier runs; 0 without files.
 
     Raises:
-        MaskSAMError: a file of that name is no such table, or cannot be written.
+        MaskSAMError: a file at ``path`` is no table of cases, or cannot be written.
     """
 
     def __init__(
@@ -93,13 +93,13 @@ class CaseTable:
         self.written = max((one.stat().st_mtime for one in files if one.is_file()), default=0.0)
 
     def __enter__(self) -> CaseTable:
-        """Write the rows of earlier runs, with all columns, to which rows are appended."""
+        """Write the rows of earlier runs with all columns, so that rows can be appended."""
         with self._lock:
             self._rewrite()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Keep one row of each case, in the order of their names; without a row, keep no file."""
+        """Rewrite the file with one row per case, sorted by case; remove it if there are none."""
         with self._lock:
             with self._elsewhere_if_locked():
                 self._rewrite()
@@ -111,8 +111,7 @@ class CaseTable:
         return self.rows.get(visible(case))
 
     def is_done(self, case: str) -> bool:
-        """Return whether a case was segmented, by this run or an earlier one, so that its volumes
-        are known."""
+        """Return whether this run or an earlier one segmented a case and knows its volumes."""
         return has_status(self.row(case), "done")
 
     def add(self, record: CaseRecord) -> None:
@@ -135,9 +134,9 @@ class CaseTable:
                     self._rewrite()
 
     def volumes(self) -> dict[str, list[StructureVolume]]:
-        """Return the volumes of the classes that were found by case, of segmented cases of the run.
+        """Return the volumes of the classes found in each segmented case of the run, by case name.
 
-        Cases that an earlier run has segmented are among them.
+        Cases of the run that an earlier run segmented are included.
         """
         return {
             name: self._volumes.get(name) or _volumes(row)
@@ -192,9 +191,9 @@ class CaseTable:
         return {column: visible(value) for column, value in row.items()}
 
     def _take_over(self) -> None:
-        """Take over the rows in the files of the table, but those that this run has added.
+        """Take over the rows in the files of the table, except for cases added by this run.
 
-        A case that another run has finished meanwhile is done, whatever became of it here.
+        A case that another run has finished meanwhile counts as done, whatever its outcome here.
         """
         if self._whole is None:
             return
@@ -209,17 +208,18 @@ class CaseTable:
         self.rows = {**written, **own}
 
     def _is_done_meanwhile(self, row: Row | None) -> bool:
-        """Return whether a row of the files is of a case that another run has finished since this
-        one began."""
+        """Return whether another run has finished the case of a row since this run began."""
         if not has_status(row, "done"):
             return False
-        # A table that is written anew may have more columns, which are empty in its other rows.
+        # A rewritten table may have more columns, which are empty in the rows of earlier runs.
         return _filled(row) != _filled(self._earlier.get(row["case"], {}))
 
     @contextmanager
     def _elsewhere_if_locked(self) -> Iterator[None]:
-        """Write the table to another file, which belongs to it as that of a shard does, if another
-        program keeps its own open, as Excel does on Windows."""
+        """Write the table to another file, named like that of a shard, if its own file is locked.
+
+        On Windows, Excel locks the tables that it has open.
+        """
         try:
             yield
         except MaskSAMError as error:
@@ -230,7 +230,7 @@ class CaseTable:
             self._rewrite()
 
     def _rewrite(self) -> None:
-        """Write all rows anew, with those that another run has added meanwhile."""
+        """Rewrite all rows, including those that another run has added meanwhile."""
         self._take_over()
         self.rows = dict(sorted(self.rows.items()))
         if self.path is None:
@@ -270,13 +270,13 @@ def read_rows(path: Path) -> dict[str, Row]:
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a file has the name and the first columns of a table, or of one of a shard."""
+    """Return whether a file has the name and first columns of a table of a run or of a shard."""
     named = path.name == TABLE_NAME or Shard.is_own_file(path, path.with_name(TABLE_NAME))
     return named and _first_line(path).startswith(",".join(_FIRST) + ",")
 
 
 def has_status(row: Row | None, status: Status) -> TypeGuard[Row]:
-    """Return whether there is a row, and its case has a status."""
+    """Return whether there is a row and it has the given status."""
     return row is not None and row["status"] == status
 
 
@@ -350,21 +350,21 @@ def paths_of(cell: str) -> list[Path]:
 
 
 def _first_path(cell: str) -> tuple[str, int]:
-    """Return the first path in a cell, and where it ends there."""
+    """Return the first path in a cell, and the position of its end."""
     if cell.startswith(_QUOTE):
         try:
             text, end = json.JSONDecoder().raw_decode(cell)
             return str(text), end
         except ValueError:
-            pass  # Earlier versions wrote no quotes, so that they are part of the name.
+            pass  # Earlier versions did not quote paths, so the quote is part of the name.
     text = cell.partition(_SEPARATOR)[0]
     return text, len(text)
 
 
 def _path_cell(paths: Iterable[Path]) -> str:
-    """Return the cell of some paths, from which :func:`paths_of` reads these again.
+    """Return a cell with paths, which :func:`paths_of` reads.
 
-    A path that cannot stand there as it is, is written as a string of JSON.
+    A path that would be ambiguous in a cell, or is not printable, is written as a JSON string.
     """
     texts = map(str, paths)
     return _SEPARATOR.join(
@@ -381,9 +381,9 @@ class RowVolume:
 
     Attributes:
         ml: volume in ml; 0 if the class was not found.
-        confidence: mean probability over the voxels of the class; None if it was not found, and for
-            the intracranial volume.
-        share: percentage of the intracranial volume; None where that is unknown.
+        confidence: mean probability over the voxels of the class; None if the class was not found,
+            and for the intracranial volume.
+        share: percentage of the intracranial volume; None if the row does not state it.
     """
 
     ml: float
@@ -409,10 +409,10 @@ def volumes_of_row(row: Row) -> dict[str, RowVolume]:
 
 
 def _number(row: Row, column: str) -> float | None:
-    """Return the number in a cell; None for an empty cell, and where there is no such column.
+    """Return the number in a cell; None if the cell is empty or the column is missing.
 
     Raises:
-        MaskSAMError: the cell holds something else.
+        MaskSAMError: the cell holds something other than a number.
     """
     text = row.get(column)
     try:
@@ -427,7 +427,7 @@ def _number(row: Row, column: str) -> float | None:
 def _volumes(row: Row) -> list[StructureVolume]:
     """Return the volumes and confidences of the classes in a row that were found."""
     volumes = {name: one for name, one in volumes_of_row(row).items() if one.ml > 0}
-    # The intracranial volume has no confidence: it is summed up again.
+    # The intracranial volume has no confidence; it is left out here and summed up again.
     found = [
         (name, one.confidence, one.ml)
         for name, one in volumes.items()

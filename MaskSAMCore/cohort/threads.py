@@ -6,7 +6,7 @@ import os
 
 
 def limit_threads(threads: int) -> None:
-    """Use a number of CPU cores for the network and for images, at most those of :func:`cores`."""
+    """Set the CPU cores for the network and SimpleITK, at most those of :func:`cores`."""
     import SimpleITK as sitk
     import torch
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class WarmModel:
-    """A loaded model, and the way to load it again.
+    """A loaded model that can be loaded again.
 
     A segmenter whose GPU has too little memory for one case moves to the CPU, where all later cases
     would take many times longer.
@@ -30,9 +30,9 @@ class WarmModel:
         self._device = self.segmenter.device.device
 
     def restore(self, error: Exception | None) -> None:
-        """Load the model anew if the memory of its GPU ran out with the last case.
+        """Load the model again if its GPU ran out of memory in the last case.
 
-        If it cannot be loaded now, the one on the CPU stays until after the next case.
+        If it cannot be loaded now, the segmenter in use stays until after the next case.
 
         Args:
             error: error of the last case; None without one.

@@ -1,4 +1,4 @@
-"""Values of classes in a comparison, which are found by their names where files have names."""
+"""Labelmap values of the classes in a comparison, matched by name if the files have names."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from MaskSAMCore.labels import alike_names
 
 
 class ClassValues:
-    """One value for each class name over all files of a comparison.
+    """One labelmap value per class name in all files of a comparison.
 
-    3D Slicer numbers the segments of each file anew, so that a class may have another value in
-    each. Labelmaps without names keep their values. Where only predictions have names, each name
-    must have one value in all of them, because nothing tells its value in the references.
+    3D Slicer numbers the segments of each file anew, so that the value of a class may differ
+    between files. Labelmaps without names keep their values. If only predictions have names, each
+    name must have one value in all of them, because its value in the references is unknown.
 
     Args:
-        names: names that are known, by value, such as those of ``dataset.json``.
+        names: known class names by value, such as those of ``dataset.json``.
 
     Attributes:
-        names: names of the values so far.
+        names: class names known so far, by value.
     """
 
     def __init__(self, names: Mapping[int, str]) -> None:
@@ -38,14 +38,14 @@ class ClassValues:
 
         Args:
             labelmap: labelmap as it was read, [K, J, I].
-            path: its file.
-            prediction: whether the file is a prediction, one of whose segments must have a name of
-                the references, if these have names.
+            path: file of the labelmap.
+            prediction: whether the file is a prediction; if the references have names, at least one
+                of its segments must have a name of theirs.
 
         Raises:
-            MaskSAMError: two segments of the file have one name, in whatever case, none has a known
-                name, or one has another value than in other predictions and the references have no
-                names.
+            MaskSAMError: the names of two segments differ only in case; no segment of a prediction
+                has the name of a class of the references; or a segment has another value than in
+                other predictions and the references have no names.
         """
         if not has_segments(path):
             return labelmap

@@ -17,13 +17,13 @@ def united(
     """Return two labelmaps on the smallest grid that contains both, with background around them.
 
     Args:
-        a: a labelmap.
-        b: another one.
-        cropped: for each whether it may be a part of a larger one.
+        a: first labelmap.
+        b: second labelmap.
+        cropped: whether each labelmap may have been cropped from a larger one.
 
     Returns:
-        Both arrays [K, J, I]; None if the voxels of the grids are not the same where they overlap,
-        if they do not overlap, or if a labelmap that is not cropped lacks voxels.
+        Both arrays [K, J, I]; None if the grids do not overlap, if their voxels do not coincide, or
+        if a labelmap that is not cropped does not cover the other one.
     """
     if a.same_grid(b, SAME_GRID_MM):
         return a.array, b.array

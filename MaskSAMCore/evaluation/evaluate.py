@@ -38,13 +38,13 @@ def evaluate(
     """Compute the metrics of every case and their means.
 
     Args:
-        predictions: a labelmap file, or a folder of them, also in folders of their own.
-        references: the reference file, or a folder with a file of the same name, at the same place,
-            for every prediction; references without a prediction are left out (see
+        predictions: a labelmap file, or a folder of them, searched with its subfolders.
+        references: the reference file, or a folder with a file of the same name in the same
+            subfolder for every prediction; references without a prediction are left out (see
             :func:`without_prediction`).
         values: labelmap values to compare; None compares all that occur in the references, or in
             the predictions if no reference has any. Segments of ``.seg.nrrd`` files are compared by
-            their names, and have the values of the first file that has the name.
+            name, and take the value of the first file with that name.
         surfaces: compute surface Dice and Hausdorff distance too.
         empty: rule for the Dice and IoU of a class that a reference lacks.
         cases: names of the cases to compare; None for all that have a prediction.
@@ -55,7 +55,7 @@ def evaluate(
         predictions have them, are under "predicted_only" with their names.
 
     Raises:
-        MaskSAMError: a file is missing or is not a labelmap, two files have the name of one case, a
+        MaskSAMError: a file is missing or is not a labelmap, two files have the same case name, a
             prediction and its reference lie on different grids or have no class name in common, or
             no file has a value to compare.
     """
@@ -122,7 +122,7 @@ def _compare(
     if arrays is None:
         raise MaskSAMError(f"{prediction} does not lie on the grid of {reference}")
     spacing = tuple(reversed(b.spacing))
-    # A class has the value that it has in the reference.
+    # The reference comes first, because a class takes the value that it has there.
     known = classes.unify(_compact(arrays[1], reference), reference)
     predicted = classes.unify(_compact(arrays[0], prediction), prediction, prediction=True)
     del a, b, arrays
@@ -198,14 +198,13 @@ def find_pairs(
 
 
 def without_names(pairs: Iterable[tuple[Path, Path]], references: Path) -> list[Path]:
-    """Return the files that are compared by value with files whose classes have names.
+    """Return the files without class names that are compared with files that have class names.
 
-    None are returned where a ``dataset.json`` tells the values of the names.
+    The list is empty if a ``dataset.json`` gives the values of the names.
 
     Args:
-        pairs: each file with the one that it is compared with: predictions with their references,
-            or the other way round.
-        references: the reference file, or the folder of all.
+        pairs: pairs of files to compare: predictions with their references, or the reverse.
+        references: the reference file, or the folder of all references.
 
     Raises:
         MaskSAMError: a file cannot be read.
@@ -224,23 +223,23 @@ def without_prediction(predictions: Path, references: Path) -> list[str]:
 
 
 def _in_both(predictions: Path, references: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Return the labelmaps of each folder, without those of the other one if it lies in there."""
+    """Return the labelmaps of both folders, each without the other folder if that lies in it."""
     if predictions.resolve() == references.resolve():
         return labelmaps_in(predictions), labelmaps_in(references)
     return labelmaps_in(predictions, [references]), labelmaps_in(references, [predictions])
 
 
 def labelmaps_in(folder: Path, without: Iterable[Path] = ()) -> dict[str, Path]:
-    """Return the labelmaps of a folder and those below it by the names of their cases.
+    """Return the labelmaps of a folder and its subfolders by case name.
 
-    The name of a case has the folders in which it lies, as in the output of ``masksam predict``.
+    A case name includes the subfolders of its file, as in the output of ``masksam predict``.
 
     Args:
-        folder: the folder.
-        without: folders in it that are left out.
+        folder: folder to search.
+        without: subfolders to leave out.
 
     Raises:
-        MaskSAMError: two files have the name of one case, or a folder cannot be read.
+        MaskSAMError: two files have the same case name, or a folder cannot be read.
     """
 
     def unreadable(error: OSError) -> None:
@@ -262,14 +261,14 @@ def labelmaps_in(folder: Path, without: Iterable[Path] = ()) -> dict[str, Path]:
 
 
 def _name_in(folder: Path, path: Path) -> str:
-    """Return the name of a file with the folders in which it lies; of a single file, its name."""
+    """Return the path of a file relative to a folder; its name if ``folder`` is the file itself."""
     return path.name if path == folder else path.relative_to(folder).as_posix()
 
 
 def class_names(references: Path) -> dict[int, str]:
     """Return the names of labelmap values in the ``dataset.json`` beside a folder of references.
 
-    None are returned where there is no such file of nnU-Net's form.
+    The dictionary is empty if there is no such file in nnU-Net's format.
     """
     path = references.absolute().parent / "dataset.json"
     if not references.is_dir() or not path.is_file():
@@ -282,7 +281,7 @@ def class_names(references: Path) -> dict[int, str]:
 
 
 def write_summary(summary: dict[str, Any], path: Path, overwrite: bool = True) -> None:
-    """Write ``summary.json``; NaN and infinity, which JSON lacks, are written as by nnU-Net."""
+    """Write ``summary.json``, with NaN and infinity, which JSON lacks, as nnU-Net writes them."""
     write_json(path, summary, overwrite)
 
 

@@ -112,7 +112,7 @@ def _bounding_region(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
 
 
 def mean_metrics(cases: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of each metric over the cases, without NaN, as nnU-Net computes it."""
+    """Return the mean of each metric over the cases, ignoring NaN, as nnU-Net does."""
     means = {}
     for key in cases[0] if cases else ():
         values = np.array([case[key] for case in cases], dtype=float)

@@ -2,13 +2,13 @@
 
 A user draws a box that the class touches on each side (Lempitsky et al., *Image segmentation with a
 bounding box prior*, ICCV 2009), but a network may stop short of a side. The logits of the class are
-then raised near that side, by what the best voxel on it lacks to be one of the class, and by less
-and less further inside.
+then raised near that side: on the side by the amount that its best voxel lacks to belong to the
+class, and by less and less further inside.
 
-A side on which even the best voxel has hardly any score is either drawn too far out or meant as it
-is. It is meant where the class touches most other sides, as after a drag of one side, and on a
-single slice: then the tip of the class is stretched to it, and its score there exceeds those of
-other classes, however sure they are. Else it is left alone.
+A side on which even the best voxel has hardly any score was either intended or drawn too far out.
+It counts as intended if the class touches most other sides, as after one side was dragged, or if
+the box belongs to a single slice. The tip of the class is then stretched to the side, with scores
+above those of all other classes, however high these are. A side drawn too far out has no effect.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from torch import Tensor
 from MaskSAMCore.inference.box_prompts import COLUMNS, DEPTH, ROWS, ClassPrompt, crossed_slices
 from MaskSAMCore.inference.sliding_window import Region
 
-# The best voxel on a side needs at least this score for the class to grow towards the side, where a
-# box in space bounds the class and where the box is that of the class on a slice.
+# Lowest score of the best voxel on a side with which the class grows towards the side: of a box in
+# space, which only bounds the class, and of the box of the class on a slice.
 LEAST_SCORE, LEAST_SCORE_ON_SLICE = 0.018, 0.0003
-# Logits are raised up to so many voxels from a side, and not beyond the middle of the box.
+# Logits are raised up to this many voxels from a side, and not beyond the middle of the box.
 REACH = 4
-# Difference by which a raised score exceeds one half, as a logit.
+# Logit of the best voxel on a side after raising, so that its score exceeds one half.
 _MARGIN = 1e-3
 _TINY = 1e-6
 # Largest score of a class where another one wins.
 _LOST = 0.499
-# A class that ends more voxels before a side is stretched to it, and does not touch a side that is
-# further away.
+# Voxels between the end of a class and a side above which the class is stretched to the side, and
+# above which it does not touch the side.
 _CLOSE, _TOUCHING = 0.2, 0.5
-# Largest number of sides that the class does not touch and that are meant as they are: of a box in
-# space, and all four of the box of a slice.
+# Largest number of untouched sides that count as intended: of a box in space, and of the box of a
+# slice (all four sides).
 _MOST_MEANT, _MOST_MEANT_ON_SLICE = 2, 4
-# The last voxels of a class along an axis, its tip, are stretched at most so many times as long.
+# Largest length in voxels of the tip of a class, and the largest factor by which it is stretched.
 _TIP, _MOST_TIMES = 2.0, 2.5
-# A stretched tip exceeds the best other class by so much that it still does between its voxels and
-# those beside it, which are not raised.
+# Margin of a stretched tip over the best other class, which must still exceed it where scores are
+# interpolated between the tip and its neighbours, which are not raised.
 _MARGIN_OVER_OTHERS = 0.1
-# The tip consists of lines of voxels that end at most so many voxels before the class does.
+# The tip consists of lines of voxels that end at most this many voxels before the class ends.
 _BLUNT = 1
 
 
@@ -52,11 +52,10 @@ class _Part(NamedTuple):
     """Voxels that a box covers.
 
     Attributes:
-        region: part of the scores.
+        region: part of the scores that the box covers.
         sides: lower and upper side of the box along each axis, in voxel edges of the part.
         least: score that the best voxel on a side needs for the class to grow towards it.
-        most_meant: largest number of sides that the class does not touch and that are meant as they
-            are.
+        most_meant: largest number of untouched sides that count as intended.
     """
 
     region: Region
@@ -68,21 +67,21 @@ class _Part(NamedTuple):
 def fill_boxes(
     scores: Tensor, region: Region, prompt: ClassPrompt, others: Tensor | None = None
 ) -> Tensor:
-    """Return the scores of a class with boxes, larger near the sides that it does not touch.
+    """Return the scores of a class with boxes, raised near the sides that it does not touch.
 
-    Each single slice is filled by itself; slices next to one another that boxes in space cross are
-    filled together.
+    Each slice with a box of its own is filled separately; neighbouring slices that boxes in space
+    cross are filled together.
 
     Args:
         scores: (depth, rows, columns) of a region that contains the boxes, 0 outside them.
         region: the region of the plan's grid.
-        prompt: the boxes.
+        prompt: boxes of the class.
         others: (depth, rows, columns) of the region, best automatic score of the other classes;
-            None where there is none.
+            None counts as 0.
 
     Returns:
-        (depth, rows, columns); they exceed 1 where a stretched tip takes voxels of a class that is
-        sure of them.
+        Scores (depth, rows, columns), above 1 where a stretched tip takes voxels from a class that
+        is sure of them.
     """
     filled = scores.clone()
     if not scores.numel():
@@ -147,7 +146,7 @@ def _raised(scores: Tensor, least: float) -> Tensor:
     """
     bias = torch.zeros_like(scores)
     for axis, length in enumerate(scores.shape):
-        # The two sides of a single slice are the slice.
+        # A single slice has no sides along depth.
         for side in sorted({0, length - 1}) if axis != DEPTH or length > 1 else ():
             best = float(scores.select(axis, side).max())
             if least <= best < 0.5:
@@ -166,9 +165,9 @@ class _Gap(NamedTuple):
         axis: axis that the side is perpendicular to.
         step: 1 for the upper side, -1 for the lower one.
         voxel: last voxel of the class in this direction.
-        end: where the class ends, in voxel edges.
+        end: end of the class in this direction, in voxel edges.
         length: voxels of the class along the axis.
-        gap: voxels between its end and the side.
+        gap: voxels between the end of the class and the side.
     """
 
     axis: int
@@ -189,7 +188,7 @@ def _gaps(scores: Tensor, sides: Sequence[tuple[float, float]]) -> Iterator[_Gap
     for axis, ends in enumerate(sides):
         profile = scores.amax([other for other in range(3) if other != axis])
         shown = (profile >= 0.5).nonzero()[:, 0]
-        # The two sides of a single slice are the slice.
+        # A single slice has no sides along depth.
         if len(profile) < 2 or not len(shown):
             continue
         for step, voxel, side in ((-1, int(shown[0]), ends[0]), (1, int(shown[-1]), ends[1])):
@@ -220,9 +219,10 @@ def _stretched(scores: Tensor, sides: Sequence[tuple[float, float]], others: Ten
 
 
 def _end(profile: Tensor, voxel: int, step: int) -> float:
-    """Return where a profile falls below one half beyond its last voxel above, in voxel edges.
+    """Return the place, in voxel edges, where a profile falls below one half after its last voxel
+    above it.
 
-    Beyond the box the profile is 0, but a class ends at the edge of its last voxel there.
+    Beyond the box the profile is 0, and the class ends no later than the edge of its last voxel.
     """
     own, beyond = float(profile[voxel]), voxel + step
     next_one = float(profile[beyond]) if 0 <= beyond < len(profile) else 0.0
@@ -233,15 +233,15 @@ def _end(profile: Tensor, voxel: int, step: int) -> float:
 def _with_longer_tip(
     scores: Tensor, axis: int, step: int, voxel: int, pivot: float, times: float
 ) -> Tensor:
-    """Return scores with the part of the class beyond a place along an axis stretched.
+    """Stretch the part of a class beyond a place along an axis, and return the scores.
 
     Args:
         scores: (depth, rows, columns).
         axis: axis along which the class is stretched.
         step: 1 towards the last voxel, -1 towards the first.
         voxel: last voxel of the class in this direction.
-        pivot: place that stays, in voxel edges.
-        times: length of the stretched part over that before.
+        pivot: place where the stretched part begins, in voxel edges.
+        times: factor by which the part is stretched.
     """
     along = [-1 if other == axis else 1 for other in range(3)]
     places = torch.arange(scores.shape[axis]) + 0.5

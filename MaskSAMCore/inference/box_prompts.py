@@ -31,8 +31,8 @@ class ClassPrompt:
         class_index: 1 to K.
         edges: (depth, 4), x1 y1 x2 y2 on each slice, in voxel edges (columns, rows).
         present: bool (depth,), True for a slice that a box of the class crosses.
-        exact: bool (depth,), True for a slice that only boxes of single slices cross: the box is
-            that of the class on the slice, while a box in space only bounds the class.
+        exact: bool (depth,), True for a slice that only boxes of single slices cross: such a box is
+            the class's own on the slice, whereas a box in space only bounds the class.
         boxes: (M, 2, 3), lower and upper edges (depth, row, column) of each box.
     """
 
@@ -90,8 +90,8 @@ def class_prompt(
 
 
 def crossed_slices(lower: float, upper: float, depth: int) -> slice:
-    """Return the slices whose centre lies between two edges, or the one that contains a box without
-    any centre."""
+    """Return the slices whose centre lies between two edges; if there are none, the slice in which
+    the box lies."""
     first = max(int(np.ceil(lower - 0.5 - EDGE_TOLERANCE)), 0)
     last = min(int(np.ceil(upper - 0.5 - EDGE_TOLERANCE)), depth) - 1
     if first > last:

@@ -1,22 +1,23 @@
 """Decision rule: from class scores on the plan's grid to labels on the input's grid.
 
 Scores are interpolated linearly to the voxels of the input, and each voxel gets the class with the
-largest score, where the score of the background counts with a weight w. Boxes of the user change
-this as follows:
+largest score, where the score of the background counts with a weight w. Boxes of the user, a
+refiner and intensities change this as follows:
 
-- The gain of a class with boxes over its automatic score is subtracted from the background. Against
-  the background it wins above one half, or above w / (1 + w), as without boxes.
+- The gain of a class with boxes over its automatic score is subtracted from the background. As
+  without boxes, the class wins against the background above w / (1 + w), one half for w = 1.
 - A voxel that a class with boxes loses becomes background, unless another class had more than
   `REASSIGN_RATIO` of the score that was lost, so that noise below the old score has no effect.
 - Among classes with boxes, the first keeps a voxel unless another exceeds it by `TIE_TOLERANCE`,
   because the rounding of equal scores differs between processors.
-- With `overwrite`, all classes compete. So a voxel of a class without boxes may go to a class with
-  boxes, but never to another class without boxes or to the background.
-- Where a refiner decides about some classes, their scores are its shares, and the best of the
-  others has its share of all others.
-- Where intensities count, the scores of all classes at doubtful voxels are sharpened before any of
-  this, those of classes with boxes as those without, see :mod:`.sharpening`. Within a voxel of the
-  plan's grid from the sides of its boxes they take nothing from a class, so that it fills them.
+- With `overwrite`, all classes compete. A voxel of a class without boxes may then go to a class
+  with boxes, but never to another class without boxes or to the background.
+- Where a refiner decides, its shares replace the scores of its classes. The scores of the other
+  classes are scaled such that the best of them equals the refiner's share of all other classes.
+- Where intensities count, the scores of all classes, with and without boxes, are sharpened at
+  doubtful voxels before any of this, see :mod:`.sharpening`. A class with boxes keeps the voxels
+  that it has without intensities within a voxel of its grid from the sides of its boxes, so that it
+  fills them.
 - Without `overwrite`, classes without boxes keep exactly their automatic voxels. Elsewhere only
   classes with boxes and the background compete, so that nothing outside the neighbourhood of the
   boxes depends on them.
@@ -52,11 +53,11 @@ from MaskSAMCore.modeling.refined.network import decided_shares, others_factor
 REASSIGN_RATIO = 0.5
 # Scores of classes with boxes, between 0 and about 1, that differ by less are equal.
 TIE_TOLERANCE = 1e-5
-# Voxels of the plan's grid between which a score is interpolated.
+# Number of voxels of the plan's grid that a score is interpolated between.
 CORNERS = 8
 # Voxels whose best class has more than this share of the scores are not sharpened.
 SURE = 0.85
-# Arrays of the size of a region that sharpening takes about as much memory as.
+# Memory that sharpening takes, as a number of arrays of the size of a region.
 SHARPENING_ARRAYS = 8
 # Voxels that are decided together, counted on the larger grid: 32 MiB for each float32 array.
 SLAB_VOXELS = 1 << 23
@@ -95,7 +96,7 @@ class RegionScores:
         self._decides = self._factor = torch.ones(())
         self._edited: dict[int, Tensor] = {}
         self._sharpened: Sharpening | None = None
-        # Best scores and their classes before sharpening, where nothing else changes them.
+        # Best scores and their classes before sharpening; None if boxes or a refiner change them.
         self._plain: tuple[Tensor, Tensor] | None = None
         if intensities is not None:
             self._plain, self._sharpened = self._sharpen(intensities, edited, shares)
@@ -122,8 +123,8 @@ class RegionScores:
         edited: Mapping[int, EditedScores],
         shares: Shares | None,
     ) -> tuple[tuple[Tensor, Tensor], Sharpening]:
-        """Return the best scores with their classes without intensities, and the scores of the
-        voxels that are doubtful so far."""
+        """Return the best scores and their classes before sharpening, and the sharpened scores of
+        doubtful voxels."""
         background = self._weight * self._automatic(0)
         best, winner = self._best_without_boxes(background)
         total = background + self._sum_without_boxes()
@@ -136,7 +137,8 @@ class RegionScores:
         return (best, winner), sharpened
 
     def _held_by_boxes(self, edited: Mapping[int, EditedScores], shares: Shares | None) -> Tensor:
-        """Return where a class with boxes wins without intensities, near the sides of its boxes.
+        """Return the voxels near the sides of boxes that the class of the boxes wins without
+        intensities.
 
         Args:
             edited: new scores of the classes with boxes.
@@ -153,8 +155,8 @@ class RegionScores:
         return held
 
     def _near_sides(self, change: EditedScores) -> Tensor:
-        """Return the voxels of the region that lie in the boxes of a class, within a voxel of their
-        grid from a side."""
+        """Return the voxels of the region inside the boxes of a class, no further from a side than
+        a voxel of the grid of its scores."""
         scale = np.divide(self._shape, change.shape or self._all_scores.shape[1:])
         reach = [math.ceil(factor) for factor in scale]
         wider, own = [], []
@@ -165,7 +167,7 @@ class RegionScores:
         deep = inside[None]
         for axis, distance in enumerate(reach):
             window = [2 * distance + 1 if other == axis else 1 for other in range(3)]
-            # The smallest of the neighbours: faces of the volume are no sides.
+            # A minimum filter, whose padding does not make faces of the volume sides of a box.
             deep = -F.max_pool3d(-deep, window, 1, [n // 2 for n in window])
         return (inside > deep[0])[tuple(own)]
 
@@ -207,8 +209,8 @@ class RegionScores:
         return winner, best / total.clamp_(min=torch.finfo(total.dtype).tiny)
 
     def best_other(self, index: int) -> Tensor:
-        """Return the best score (depth, rows, columns) of the foreground classes without boxes, but
-        for one."""
+        """Return the best score (depth, rows, columns) of the foreground classes without boxes,
+        except the class ``index``."""
         best, _ = self._best_without_boxes(torch.zeros_like(self._background), without=index)
         for other in self._refined.keys() - self._edited.keys() - {index}:
             torch.maximum(best, self._automatic(other), out=best)
@@ -219,8 +221,8 @@ class RegionScores:
 
         Args:
             winner: index (depth, rows, columns) of the class with boxes, 0 for none.
-            kept: index (depth, rows, columns) of the class without boxes, which is the best of them
-                there; 0 for none.
+            kept: index (depth, rows, columns) of the class that keeps the voxel, the best of those
+                without boxes; 0 for none.
         """
         exceeds = torch.zeros(winner.shape, dtype=torch.bool)
         voxels = ((winner > 0) & (kept > 0)).nonzero()
@@ -242,8 +244,8 @@ class RegionScores:
     def _boxed(self, index: int, change: EditedScores) -> Tensor:
         """Return the new scores of a class, which end exactly at its boxes.
 
-        Between the outermost voxel centres of their grid in a box and its sides, scores continue:
-        zeros beyond would draw the outline of the class inwards.
+        The scores are continued from the outermost voxel centres in a box to its sides, because
+        zeros beyond them would move the outline of the class inwards.
         """
         grid = change.shape or self._all_scores.shape[1:]
         sample = self._sample
@@ -285,7 +287,7 @@ class RegionScores:
         return score * self._factor if self._refined else score
 
     def _automatic_at(self, index: Tensor, voxels: Tensor) -> Tensor:
-        """Return the automatic scores (N,) of a class (N,) at each of some voxels (N, 3)."""
+        """Return the automatic scores (N,) of one class per voxel (N,) at the voxels (N, 3)."""
         scores = self._sample.picked(self._scores, index, voxels)
         if self._sharpened is not None:
             scores = self._sharpened.of_voxels(index, voxels, scores)
@@ -305,7 +307,8 @@ class RegionScores:
         return self._weight * (self._background - self._gain).clamp_(min=0)
 
     def _decide_without_boxes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the best scores, their sums and the class indices among the other classes."""
+        """Return the best scores, the sums of the scores and the indices of the best classes, for
+        the classes without boxes."""
         best, winner = self._best_without_boxes(self._weight * self._background)
         total = self._weight * self._background + self._sum_without_boxes()
         for index in sorted(self._refined.keys() - self._edited.keys()):
@@ -314,7 +317,7 @@ class RegionScores:
 
     def _best_without_boxes(self, background: Tensor, without: int = 0) -> tuple[Tensor, Tensor]:
         """Return the best scores and the class indices among the background and the classes that
-        neither have boxes nor are refined, but for one."""
+        neither have boxes nor are refined, except the class ``without``."""
         if self._plain is not None and not without:
             best, winner = (values.clone() for values in self._plain)
         else:
@@ -372,7 +375,8 @@ class RegionScores:
                 yield index, (parts[0], parts[1], parts[2])
 
     def _sum_without_boxes(self) -> Tensor:
-        """Return the sum of the foreground scores without boxes, with few interpolations."""
+        """Return the sum of the scores of foreground classes without boxes, with few
+        interpolations."""
         total = self._scores[1:].sum(0, dtype=torch.float32)
         for index in self._edited.keys() | self._refined.keys():
             total -= self._scores[index].float()
@@ -419,7 +423,7 @@ def filled(
 
     Args:
         edited: scores of the class as they were decoded.
-        prompt: the boxes.
+        prompt: boxes of the class.
         scores: (K + 1, depth, rows, columns), automatic scores on the plan's grid.
         shares: shares of the classes that a refiner decides, or None.
     """
@@ -503,8 +507,8 @@ def write_labels(
             voxels; None for `overwrite`.
         region: voxels to decide; None for all.
         probabilities: K + 1 arrays like `labelmap`, written; None if they are not needed.
-        refused: (K + 1,), the voxels that each class with boxes would take from classes without
-            boxes, which keep them, are added; None if they are not counted.
+        refused: (K + 1,), to which is added the number of voxels that each class with boxes would
+            take from classes without boxes if these did not keep them; None to skip counting.
 
     Returns:
         (K + 1,), mean probability of each class over its voxels, 0 for a class without voxels.
@@ -518,8 +522,8 @@ def write_labels(
     arrays = max(len(edited), 0 if intensities is None else SHARPENING_ARRAYS)
 
     def write(part: slice) -> NDArray[np.float64]:
-        """Write the labels of some slices. Return for each class the sum of the probabilities of
-        its voxels, their number, and the number that it was refused: (3, K + 1)."""
+        """Write the labels of some slices, and return (3, K + 1): for each class the sum of the
+        probabilities of its voxels, their number, and the number of voxels refused to it."""
         slab, counts = (part, rows, columns), np.zeros((3, count))
         decided = RegionScores(scores, edited, shape, slab, background_weight, shares, intensities)
         winner, probability = decided.decide(overwrite=kept is None)
@@ -580,17 +584,17 @@ def _slabs(
 
 
 def _inner(part: slice, whole: slice) -> slice:
-    """Return the part of an axis within another part, counted from the start of that."""
+    """Return the intersection of two parts of an axis, relative to the start of ``whole``."""
     start, stop = max(part.start, whole.start), min(part.stop, whole.stop)
     return slice(start - whole.start, max(start, stop) - whole.start)
 
 
 def _continued(change: EditedScores, shape: Sequence[int]) -> EditedScores:
-    """Return new scores whose neighbouring voxels on the plan's grid have the nearest score.
+    """Return new scores in which voxels without a score next to others take the nearest score.
 
     Args:
-        change: new scores, 0 where they have none.
-        shape: shape of the plan's grid.
+        change: new scores, 0 for voxels without a score.
+        shape: (depth, rows, columns) of the grid of the scores.
     """
     depth, rows, columns = (
         slice(max(part.start - 1, 0), min(part.stop + 1, size))
@@ -601,7 +605,7 @@ def _continued(change: EditedScores, shape: Sequence[int]) -> EditedScores:
 
 
 def _placed(change: EditedScores, region: Region) -> Tensor:
-    """Return new scores on a region of the plan's grid, 0 where they have none."""
+    """Return new scores on a region of their grid, 0 outside their own region."""
     values = torch.zeros([part.stop - part.start for part in region])
     inside = change.cropped(region)
     if inside.scores.numel():

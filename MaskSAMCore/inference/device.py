@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from MaskSAMCore.errors import MaskSAMError, OutOfMemory, is_out_of_memory
+from MaskSAMCore.inference.parallel import cpu_threads
 
 Result = TypeVar("Result")
 KINDS = ("auto", "cpu", "cuda", "mps")
@@ -71,7 +72,7 @@ def _fastest() -> DeviceChoice:
         return DeviceChoice(torch.device("cuda"), torch.cuda.get_device_name())
     if not no_mps:
         return DeviceChoice(torch.device("mps"), "Apple GPU")
-    # Where an Apple GPU was found, the user wonders why it is not used.
+    # If an Apple GPU was found, the reason explains why it is not used.
     reason = no_mps if torch.backends.mps.is_available() else no_cuda
     return DeviceChoice(torch.device("cpu"), reason)
 
@@ -99,7 +100,7 @@ def _why_no_mps() -> str:
 def _failure_on_mps() -> str:
     """Return why an Apple GPU cannot run the networks; "" if it can.
 
-    PyTorch reports it as available even where operations are missing, as convolutions in 3D are
+    PyTorch reports the device as available even if operations are missing, such as 3D convolutions
     before PyTorch 2.3.
     """
     try:
@@ -153,9 +154,10 @@ def onednn_has_bfloat16() -> bool:
 
 
 class MemoryFallback:
-    """Fallback to smaller batches, and then to the CPU, while memory runs out.
+    """Fallback to smaller batches, and then to the CPU, when memory runs out.
 
-    Apple GPUs also give way to the CPU where an operation fails, because PyTorch lacks some there.
+    An Apple GPU is also replaced by the CPU if an operation fails, because PyTorch lacks some
+    operations there.
 
     Args:
         choice: device to begin with.
@@ -165,7 +167,7 @@ class MemoryFallback:
 
     Attributes:
         choice: device in use and the reason for it.
-        batch_size: items to process together now; 1 once the CPU took over.
+        batch_size: items to process together now; 1 on the CPU after a GPU's memory ran out.
         notes: messages about the changes so far.
     """
 
@@ -193,7 +195,7 @@ class MemoryFallback:
             notify: called with the message about each change.
 
         Raises:
-            OutOfMemory: one item on the CPU is already too much.
+            OutOfMemory: memory is too small even for one item on the CPU.
         """
         while True:
             try:
@@ -212,6 +214,8 @@ class MemoryFallback:
     def _leave_mps(self, failure: str) -> str:
         """Move from an Apple GPU to the CPU, and return the message about it."""
         self.choice = DeviceChoice(torch.device("cpu"), "the Apple GPU failed")
+        # On a CPU the items of a batch are processed on threads, each with memory of its own.
+        self.batch_size = min(self.batch_size, cpu_threads())
         self._move(self.choice.device)
         return f"the Apple GPU failed ({failure}): continuing on the CPU"
 
@@ -236,5 +240,5 @@ class MemoryFallback:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message, or without one its type."""
+    """Return the first line of an exception's message, or its type if the message is empty."""
     return next(iter(str(error).splitlines()), type(error).__name__)

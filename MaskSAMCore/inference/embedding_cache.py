@@ -20,9 +20,9 @@ from torch import Tensor
 
 from MaskSAMCore.io.files import EMBEDDINGS_PREFIX
 
-# Memory of a session for embeddings; further ones go to files.
+# Bytes of memory for the embeddings of a session; further embeddings go to files.
 CACHE_BYTES = 1 << 30
-# Free bytes that stay on the disk, and largest size of all files: embeddings only save time.
+# Bytes that stay free on the disk, and largest total size of the files: embeddings only save time.
 FREE_DISK = 2 << 30
 SPILL_LIMIT = 8 << 30
 
@@ -122,7 +122,7 @@ class EmbeddingCache:
             try:
                 kept = _read(kept)
             except (OSError, ValueError):
-                # Another program has deleted the files, so that the window is encoded again.
+                # If another program has deleted the files, the window is encoded again.
                 del self._kept[key]
                 return None
         return None if kept is None else map_tensors(kept, lambda t: t.to(device))

@@ -51,7 +51,7 @@ class EnsembleSegmenter:
         tta: test-time augmentation that all networks are meant to be used with, else "none".
 
     Raises:
-        MaskSAMError: the networks have other classes, labelmap values or channels.
+        MaskSAMError: the networks differ in classes, labelmap values or channels.
     """
 
     needs_boxes = False
@@ -62,7 +62,7 @@ class EnsembleSegmenter:
         first, *others = members
         for other in others:
             _check_fits(first, other)
-            # A network on a GPU moves to the CPU when memory runs out, without the others.
+            # On a GPU nothing is shared: a network may move to the CPU alone when memory runs out.
             if all(one.device.device.type == "cpu" for one in (first, other)):
                 _share_frozen(first.model, other.model)
         self.members = tuple(members)
@@ -122,7 +122,7 @@ class EnsembleSegmenter:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of all networks' weights; those of a common frozen SAM count once."""
+        """Bytes of all networks' weights; the weights of a shared frozen SAM count once."""
         tensors = {
             tensor.data_ptr(): tensor
             for member in self.members
@@ -145,7 +145,8 @@ class EnsembleSegmenter:
         """Segment a volume once, see :meth:`Segmenter.segment`.
 
         Raises:
-            MaskSAMError: boxes are given, which a single network takes; and as there.
+            MaskSAMError: boxes are given, which only a single network takes, or an error of
+                :meth:`Segmenter.segment` occurs.
         """
         with self.open(volume, roi=roi, tta=tta) as session:
             return session.segment(
@@ -192,7 +193,7 @@ class EnsembleSession(Session):
         self._volumes = tuple(volumes)
         self._roi = roi
         self._tta = tta
-        # None of the scores can be computed again later, as embeddings can.
+        # The files have no limit because, unlike embeddings, scores cannot be computed again later.
         self._cache = EmbeddingCache(max(1, cache_bytes), spill_limit=None)
         self._closed = False
 
@@ -310,7 +311,7 @@ def _means(scored: Sequence[GridScores], planes: slice) -> Iterator[NDArray[np.f
 
 
 def _part(progress: ProgressCallback | None, index: int, count: int) -> ProgressCallback | None:
-    """Return a callback that reports the progress of one of several networks as a part."""
+    """Return a callback that reports the progress of one of several networks as part of a run."""
     if progress is None:
         return None
 
@@ -325,7 +326,7 @@ def _check_fits(first: MaskSegmenter, other: MaskSegmenter) -> None:
     """Check that two networks have the same classes and channels.
 
     Raises:
-        MaskSAMError: they do not, or one of them segments nothing without boxes.
+        MaskSAMError: the networks differ, or one of them segments nothing without boxes.
     """
     prompted = [one.name for one in (first, other) if one.needs_boxes]
     if prompted:
@@ -343,7 +344,7 @@ def _check_fits(first: MaskSegmenter, other: MaskSegmenter) -> None:
         )
     if first.plan.channels != other.plan.channels:
         raise MaskSAMError(
-            f"'{first.name}' and '{other.name}' take other channels"
+            f"'{first.name}' and '{other.name}' take different channels"
             f" ({', '.join(first.plan.channels)}; {', '.join(other.plan.channels)}): give models of"
             " one dataset"
         )

@@ -16,13 +16,12 @@ from MaskSAMCore.modeling.layers import linear_weights
 
 @dataclass(frozen=True)
 class Located:
-    """Voxels between the cells of a region of a grid.
+    """Positions of N voxels between the cells of a region of a grid.
 
     Attributes:
-        first: (N,), number of the lower of the two cells along each axis, counted through the
-            region.
-        shares: (3, N), what the lower cell counts along each axis; the upper one counts the rest.
-        steps: distances of the upper from the lower cell along each axis, counted in the same way.
+        first: (N,), flat index in the region of the cell that is the lower one along each axis.
+        shares: (3, N), weight of the lower cell along each axis; the upper cell has the rest.
+        steps: difference of the flat indices of the upper and the lower cell along each axis.
     """
 
     first: Tensor
@@ -30,7 +29,7 @@ class Located:
     steps: tuple[int, int, int]
 
     def nearest(self) -> Tensor:
-        """Return the number (N,) of the cell that each voxel lies in or nearest to."""
+        """Return the flat index (N,) of the cell nearest to each voxel."""
         cell = self.first.clone()
         for share, step in zip(self.shares, self.steps, strict=True):
             cell += step * (share < 0.5)
@@ -41,7 +40,7 @@ class Located:
 
         Args:
             values: (depth, rows, columns) of the region.
-            rows: (M,), which of the voxels.
+            rows: (M,), indices of the voxels.
         """
         flat, first = values.flatten().float(), self.first.index_select(0, rows)
         corners = [flat[offset:].index_select(0, first) for offset in self._offsets()]
@@ -51,7 +50,7 @@ class Located:
         return corners[0]
 
     def _offsets(self) -> list[int]:
-        """Return the distances of the eight corners from the first, depth changing slowest."""
+        """Return the flat offsets of the eight corners from the first, depth changing slowest."""
         return [sum(steps) for steps in itertools.product(*((0, step) for step in self.steps))]
 
 
@@ -66,7 +65,7 @@ class GridSampler:
         region: voxels of the output's grid.
 
     Attributes:
-        source: region of the plan's grid that the values in the region depend on.
+        source: region of the plan's grid that values in ``region`` are interpolated from.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class GridSampler:
         """
         values = values.float()
         depth, rows, columns = self._axes
-        # Along each axis the interpolation is a product with a matrix of two numbers in a row.
+        # Along each axis the interpolation is a product with a matrix of two weights per row.
         if depth is not None:
             values = (depth @ values.flatten(1)).unflatten(1, values.shape[1:])
         if rows is not None:
@@ -107,11 +106,11 @@ class GridSampler:
         return values
 
     def picked(self, values: Tensor, index: Tensor, voxels: Tensor) -> Tensor:
-        """Interpolate at some voxels only, each in an array of its own.
+        """Interpolate at some voxels only, each in one of several arrays.
 
         Args:
             values: (C, depth, rows, columns) of the region `source` of the plan's grid.
-            index: (N,), which of the C arrays each voxel is interpolated in.
+            index: (N,), index of the array that each voxel is interpolated in.
             voxels: (N, 3), places in the region of the output's grid.
 
         Returns:
@@ -124,13 +123,13 @@ class GridSampler:
         return total
 
     def located(self, voxels: Tensor) -> Located:
-        """Return where some voxels (N, 3) of the region lie in the region `source`."""
+        """Return the positions of voxels (N, 3) of the region between the cells of `source`."""
         shape = [part.stop - part.start for part in self.source]
         first = torch.zeros(len(voxels), dtype=torch.int64)
         shares, steps = [], []
         for axis, (places, count) in enumerate(zip(voxels.unbind(1), shape, strict=True)):
             (lower, share), *_ = self._neighbours(axis, places)
-            # The last cell is the upper one of a pair too.
+            # The last cell has no upper neighbour, so it becomes the upper cell of its pair.
             last = lower > max(count - 2, 0)
             shares.append(torch.where(last, 1 - share, share))
             first = first * count + torch.where(last, lower - 1, lower)

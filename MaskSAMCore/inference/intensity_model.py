@@ -1,10 +1,11 @@
 """Intensities of each class near every place of a volume, which decide where outlines run.
 
-The scores of a network with large voxels say well which classes meet at a place, and less well in
-which of the input's smaller voxels. There the scores count as prior probabilities, as in unified
+A network with large voxels predicts well which classes meet at a place, but less well in which of
+the input's smaller voxels they meet. There its scores count as prior probabilities, as in unified
 segmentation (Ashburner and Friston, NeuroImage 26, 2005), and each class has a normal distribution
-of intensities, estimated from the volume itself: its mean and variance, weighted by the squared
-probability of the class and by a Gaussian of the distance, so that they follow a bias field.
+of intensities that is estimated from the volume itself. Its mean and variance are weighted by the
+squared probability of the class and by a Gaussian of the distance, so that they follow a bias
+field.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from MaskSAMCore.inference.parallel import cpu_threads, results_in_order
 # that means and variances are computed for.
 _NEIGHBOURHOOD_MM = 16.0
 _CELL_MM = 4.0
-# The voxels of a class in the whole volume count as much as this share of a neighbourhood that the
-# class fills: a place without voxels of the class has their mean and variance.
+# Weight of all voxels of a class in the volume, as a share of a neighbourhood that the class fills:
+# a place without voxels of the class gets the mean and variance of the class in the whole volume.
 _WHOLE_VOLUME = 0.02
-# A class whose squared probabilities sum to less than so many voxels of the plan's grid has no
-# intensities: nothing can be said about them.
+# Lowest sum of the squared probabilities of a class, in voxels of the plan's grid, from which its
+# intensities can be estimated.
 _LEAST_VOXELS = 10.0
 # Smallest standard deviation of a class, as a share of that of the whole volume.
 _LEAST_SPREAD = 0.05
@@ -46,8 +47,8 @@ class IntensityModel:
         scores: (K + 1, depth, rows, columns), automatic scores on the plan's grid, which covers the
             same box of space.
         spacing: mm of the plan's voxels along depth, rows and columns.
-        weight: exponent of the densities, between 0 and 1. It is less than 1, because the errors of
-            neighbouring voxels depend on each other.
+        weight: exponent of the densities, between 0 and 1; less than 1 allows for the dependence
+            between the errors of neighbouring voxels.
 
     Attributes:
         shape: (depth, rows, columns) of the grid of means and variances.
@@ -108,12 +109,12 @@ class IntensityModel:
         return torch.from_numpy(np.stack(found))
 
     def log_density(self, intensities: Tensor, means: Tensor, variances: Tensor) -> Tensor:
-        """Return the weighted logarithm of the densities of a class, but for a constant.
+        """Return the weighted logarithm of the densities of a class, up to a constant.
 
         Args:
-            intensities: (channels, N).
-            means: (channels, N), the means of the class there.
-            variances: (channels, N), its variances there.
+            intensities: (channels, N), standardised intensities of voxels.
+            means: (channels, N), means of the class at the voxels.
+            variances: (channels, N), variances of the class at the voxels.
 
         Returns:
             (N,), the sum over the channels.
@@ -127,10 +128,10 @@ class IntensityModel:
         """Return the means and variances (2, channels, depth, rows, columns) of a class.
 
         Args:
-            weights: (depth, rows, columns), what each voxel of the plan's grid counts.
-            moments: means of the intensities and of their squares in the plan's voxels, of each
-                channel in turn.
-            blurs: for each axis the weights of all cells for each cell.
+            weights: (depth, rows, columns), weight of each voxel of the plan's grid.
+            moments: mean intensity and mean squared intensity in each voxel of the plan's grid, for
+                each channel in turn.
+            blurs: Gaussian weights (cells, cells) of all cells for each cell, for each axis.
         """
         weighted = torch.stack([weights, *(weights * moment for moment in moments)])
         cells = F.adaptive_avg_pool3d(weighted, self.shape)
@@ -146,7 +147,7 @@ class IntensityModel:
 def _scale(image: NDArray[np.number]) -> tuple[float, float]:
     """Return the mean and the standard deviation of an image."""
     mean = float(image.mean(dtype=np.float64))
-    # Plane by plane, because these are copies.
+    # Plane by plane, because the conversion copies the voxels.
     variance = float(np.mean([np.mean((plane.astype(np.float64) - mean) ** 2) for plane in image]))
     return mean, math.sqrt(variance) or 1.0
 
@@ -155,14 +156,14 @@ def _gaussian(count: int, deviation: float) -> Tensor:
     """Return Gaussian weights (count, count) of all cells along an axis for each cell."""
     place = torch.arange(count, dtype=torch.float32)
     weights = torch.exp(-0.5 * ((place - place[:, None]) / deviation).square())
-    # A neighbourhood that a class fills has the weight 1, also at the faces of the volume.
+    # The weights of a whole neighbourhood sum to 1, also at the faces of the volume.
     return weights / weights.sum(1, keepdim=True)
 
 
 def _cell_moments(
     image: NDArray[np.number], grid: Sequence[int], mean: float, spread: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean standardised intensity, and that of its square, in each voxel of a grid.
+    """Return the mean standardised intensity and its mean square in each voxel of a grid.
 
     Only the planes of one slice of the grid are converted at a time.
 

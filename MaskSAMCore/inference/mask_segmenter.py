@@ -40,7 +40,7 @@ class MaskSegmenter:
         largest_component: values of the labels of which only the largest component is kept.
         background_weight: factor of the background's scores.
         intensity_weight: weight of the intensities of doubtful voxels, from 0 to 1.
-        window_overlap: share of a window that it has in common with the next one, at least.
+        window_overlap: smallest overlap of neighbouring windows, as a share of a window.
         mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
         name: name of the model.
         batch_size: windows that are processed together; None for 4 on a GPU, and for 2 on a CPU

@@ -1,4 +1,4 @@
-"""An open volume of a network with classes: a changed box costs a decode only."""
+"""An open volume of a network with classes, in which a changed box only needs decoding."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from MaskSAMCore.inference.session import Session
 from MaskSAMCore.inference.settings import InferenceSettings, TestTimeAugmentation
 from MaskSAMCore.inference.sliding_window import largest_divided
 
-# A class with boxes is noted that lacks more voxels which others keep, as a share of its own.
+# The user gets a note if other classes keep more voxels from a class than this share of its own.
 _NOTED_SHARE = 0.02
 
 
@@ -116,7 +116,7 @@ class MaskSession(Session):
         self._closed = True
 
     def weigh_background(self, weight: float) -> None:
-        """Change the factor of the background's scores; no window is computed again for it."""
+        """Change the factor of the background's scores, without computing any window again."""
         self._settings = replace(self._settings, background_weight=weight)
         self._automatic = self._features = None
 
@@ -135,7 +135,7 @@ class MaskSession(Session):
             boxes: all boxes of the user, in IJK voxel edges, each with the name of a class. A class
                 with boxes is decoded from them and lies inside them; the others keep their
                 automatic scores. Several boxes of a class are united slice by slice. A box in space
-                bounds its class; one that is no thicker than a slice is the class's own box on that
+                bounds its class; a box no thicker than a slice is the class's own box on that
                 slice.
             overwrite: True lets a class with boxes take voxels of a class without boxes and leave
                 voxels to it, see :mod:`MaskSAMCore.inference.decision`.
@@ -194,7 +194,7 @@ class MaskSession(Session):
         """Return the features of the automatic result.
 
         Args:
-            refined: whether those of the classes that a refiner decides are needed.
+            refined: whether to add the features of the classes that a refiner decides.
 
         Raises:
             MaskSAMError: the volume has not been segmented.
@@ -203,7 +203,7 @@ class MaskSession(Session):
             raise MaskSAMError("this volume has no features yet: segment it first")
         shares = self._scorer.shares
         if self._features is None:
-            # Those of a network with a refiner are its base's, and beside them its own.
+            # With a refiner, these are the features of its base; the refiner's are added below.
             known = self._runner.model.config.scored_classes
             features = self._features_of(self._scorer, self._scores[: known + 1])
             self._features = features.with_missing(len(self._settings.labels) - known)
@@ -216,7 +216,8 @@ class MaskSession(Session):
     def _features_of(
         self, scorer: Scorer, scores: Tensor, shares: Shares | None = None
     ) -> ResultFeatures:
-        """Return the features of scores of the first classes, with or without a refiner."""
+        """Return the features that follow from the scores of the first classes, with or without the
+        decisions of a refiner."""
         settings = self._settings
         labels = settings.labels[: len(scores) - 1]
         cleaned = settings.largest_component
@@ -233,10 +234,11 @@ class MaskSession(Session):
     def _rated(self, result: Segmentation, edited: Set[int] = frozenset()) -> Segmentation:
         """Return a result with the expected Dice of the classes that no box of the user decided.
 
-        A class whose volume a refiner changes has none: it was estimated without the refiner.
+        A class that a refiner does not decide but changes in volume has none, because its Dice is
+        estimated without the refiner.
 
         Args:
-            result: the result.
+            result: result to rate.
             edited: values of the labels with boxes.
         """
         settings = self._settings
@@ -276,7 +278,7 @@ class MaskSession(Session):
         return GridScores(scores, self._grid, weight, notes, scorer.shares, intensities)
 
     def _intensity_model(self, scores: Tensor) -> IntensityModel | None:
-        """Return the intensities of the classes, for a network that they count beside."""
+        """Return the intensities of the classes; None if they have no weight."""
         weight = self._settings.intensity_weight
         if not weight:
             return None
@@ -296,7 +298,7 @@ class MaskSession(Session):
             image, fine = self._preprocessed(plan, report), None
             self._grid = self._grid.resampled_to(image.shape[1:])
             if max(parts) > 1:
-                # By rounding, a grid of its own could have voxels beyond the last window.
+                # By rounding, the finer grid could otherwise have voxels beyond the last window.
                 most = largest_divided(self._grid.shape, self._runner.window, parts)
                 fine = self._preprocessed(plan.divided(parts), report, most)
             self._scorer = Scorer(
@@ -350,7 +352,7 @@ class MaskSession(Session):
     def _edited_scores(
         self, boxes: dict[int, list[Box]], scorer: Scorer, scores: Tensor, report: Progress
     ) -> dict[int, EditedScores]:
-        """Return the new scores of the classes with boxes; those of unchanged boxes are kept."""
+        """Return the new scores of the classes with boxes; only changed boxes are decoded."""
         refined = self._runner.model.config.refined_classes
         edited = {}
         for done, (index, parts) in enumerate(sorted(boxes.items()), start=1):
@@ -482,7 +484,8 @@ class MaskSession(Session):
         Args:
             edited: indices of the classes with boxes.
             instances: classes that were found.
-            refused: (K + 1,), voxels of each class that others keep; None if none do.
+            refused: (K + 1,), number of voxels that other classes keep from each class; None if
+                they keep none.
         """
         sizes = {instance.value: instance.voxel_count for instance in instances}
         notes: list[str] = []

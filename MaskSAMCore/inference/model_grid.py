@@ -27,7 +27,7 @@ class ModelGrid:
         volume_shape: [K, J, I] of the volume.
         region: processed part of the volume, in whole IJK voxel edges.
         axes: array axis of [K, J, I] that depth, rows and columns of the grid run along.
-        flips: True for each of these that runs against the array axis.
+        flips: for each of depth, rows and columns, True if it runs against its array axis.
         shape: (depth, rows, columns) of the grid.
     """
 
@@ -158,7 +158,7 @@ class ModelGrid:
         return Box(class_name, (i[0], j[0], k[0]), (i[1], j[1], k[1]))
 
     def place_from_plan(self, place: NDArray[np.float64]) -> tuple[float, float, float] | None:
-        """Return a place on the grid as edges (i, j, k) of the volume; None for a place of NaN.
+        """Return a place on the grid as edges (i, j, k) of the volume; None if it has NaN.
 
         Args:
             place: (depth, row, column) in voxel edges of the grid.
@@ -173,7 +173,7 @@ class ModelGrid:
         Args:
             box: edges (column, row, depth), counted from the start of the part.
             part: index of the part in the result of :meth:`to_plan_axes`.
-            shape: shape of that result.
+            shape: (depth, rows, columns) of the result of :meth:`to_plan_axes`.
         """
         first = np.array([axis.start for axis in part])
         edges = np.array([box.lower[::-1], box.upper[::-1]]) + first

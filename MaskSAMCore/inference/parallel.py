@@ -1,4 +1,4 @@
-"""Parts of a volume that are processed together on a CPU, each with a share of its cores."""
+"""Parallel processing of the parts of a volume on a CPU, each part with a share of the cores."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def results_in_order(
 ) -> Iterator[Iterator[Result]]:
     """Compute the results of a function for some items, on a few threads.
 
-    Two parts on one core each take less time than one after the other on two cores: most
+    Two parts on one core each take less time than one after the other on two cores, because most
     operations of a part are too small to be divided well. While a result is used, the threads
     process the items that follow.
 
     Yields:
-        The results, in the order of the items. Where the context ends early, only items that are
-        being processed are finished.
+        The results, in the order of the items. If the context ends early, only items that are being
+        processed are finished.
     """
     if threads == 1 or len(items) == 1:
         yield map(function, items)
@@ -42,13 +42,13 @@ def results_in_order(
     cores = torch.get_num_threads()
     share = max(1, cores // threads)
     pool = ThreadPoolExecutor(threads, "part", torch.set_num_threads, (share,))
-    # This thread has no cores of its own, and idle threads of its operations would wait actively.
+    # This thread has no cores of its own: further threads of its operations would only busy-wait.
     torch.set_num_threads(share)
     try:
         yield _results(pool, function, items, threads)
     finally:
         pool.shutdown(cancel_futures=True)
-        # A thread begins with the number that was set last on any thread, thus the pool ends first.
+        # A new thread starts with the number that any thread set last, so the pool must end first.
         torch.set_num_threads(cores)
 
 

@@ -16,7 +16,7 @@ from MaskSAMCore.modeling import NetworkConfig
 from MaskSAMCore.models import Bundle
 from MaskSAMCore.models.expected_dice import QUALITY, DiceEstimator, ExpectedDice
 
-# Reasons for a doubtful result by the name of the features that are odd.
+# Reasons for a doubtful result by the name of the group of unusual features.
 _REASONS = {
     "orientation": (
         "the classes lie or extend in unusual ways: check the orientation and the voxel size in the"
@@ -34,7 +34,7 @@ _POOR_MODEL = (
     "those of usual images are doubtful with this model, too; check the segments, and let the model"
     " learn from more cases"
 )
-# A class of which the plan's grid has no voxel cannot be estimated, and is tiny.
+# Estimate of a class without voxels on the plan's grid, which is tiny and has no features.
 _UNKNOWN = ExpectedDice(0.0, 0.0)
 
 
@@ -65,7 +65,7 @@ class Rating:
             instances: classes that were found.
             labels: classes of the model.
             places: place of each class in its least sure slice, in voxel edges (i, j, k).
-            unknown: values of the labels without an estimate, as those that boxes decided.
+            unknown: values of the labels without an estimate, such as those that boxes decided.
         """
         by_value = {
             label.value: (estimate or _UNKNOWN, place)
@@ -95,19 +95,19 @@ def rate(estimator: DiceEstimator, features: ResultFeatures) -> Rating:
         estimator.refined.classes, own.classes, own.weakest, strict=True
     ):
         classes[index], weakest[index] = estimate, place
-    # About an image in which the base finds nothing, only the refined classes tell.
+    # If the base finds nothing in an image, only the refined classes can show doubts.
     doubts = rating.doubts if any(rating.classes) else own.doubts
     return Rating(tuple(classes), weakest, doubts)
 
 
 def _rated(estimator: DiceEstimator, features: ResultFeatures) -> Rating:
-    """Estimate the Dice of a result of the classes of one estimator."""
+    """Estimate the Dice of a result for the classes of one estimator."""
     classes = tuple(estimator.rate(features.classes, features.image))
     found = [estimate.dice for estimate in classes if estimate is not None]
     if not found or (mean := sum(found) / len(found)) >= estimator.doubtful_below:
         return Rating(classes, features.weakest, ())
     if estimator.usual_dice.mean() < estimator.doubtful_below:
-        # What is usual of poor results is no measure for an image.
+        # If usual results are poor, unusual features do not explain a poor result.
         reasons = _POOR_MODEL
     else:
         odd = estimator.oddities(features.classes, features.image)[:2]
@@ -120,7 +120,7 @@ def checked_estimator(bundle: Bundle) -> DiceEstimator | None:
     """Return the estimator of a bundle; None if it has none.
 
     Raises:
-        MaskSAMError: it was fitted on other features than those that this version computes.
+        MaskSAMError: the estimator was fitted on other features than this version computes.
     """
     estimator = bundle.estimator
     if estimator is None:

@@ -1,6 +1,6 @@
-"""Features of a result that tell how well it can be expected to overlap with the truth.
+"""Features of a result from which its overlap with the truth can be estimated.
 
-They are made from the image, from the network's scores and from the labels that follow from them,
+They are computed from the image, the network's scores and the labels that follow from the scores,
 all on the plan's grid, in a few passes over the scores. Components that are removed from a result
 have no influence.
 """
@@ -71,19 +71,20 @@ IMAGE_FEATURES = (
     "noise",
 )
 
-# Of a larger grid only every n-th voxel along each axis is looked at.
+# Largest number of voxels used: of a larger grid, only every n-th voxel along each axis is used.
 _LARGEST = 1 << 22
-# Probabilities below this one are those of a doubtful voxel.
+# A voxel is doubtful if the probability of its class is below this.
 _UNSURE = 0.7
 _PERCENTILES = (2, 25, 50, 75, 98)
-# Percentiles are those of every n-th voxel of a large image, because sorting takes long.
+# Percentiles of a larger image are taken from every n-th voxel, because sorting takes long.
 _SORTED_VOXELS = 1 << 17
 _TINY = 1e-6
-# Probabilities of a class count up to so many voxels beyond the bounds of a component that is kept.
+# Probabilities of a class count up to this many voxels beyond the bounding box of its component, if
+# only the largest one is kept.
 _NEAR = 2
-# A slice with a smaller share of the voxels of a class's largest slice is an end of the class.
+# A slice is an end of a class if it has less than this share of the voxels of the largest slice.
 _END_SHARE = 0.3
-# A refiner changes classes that it does not decide if their volumes differ by more than this share.
+# A class that a refiner does not decide counts as changed if its volume changes by more than this.
 _CHANGED = 0.05
 _LOG_VOLUME = CLASS_FEATURES.index("log_volume")
 
@@ -100,9 +101,10 @@ class ResultFeatures:
             class that the network is least sure of, in voxel edges of the plan's grid; NaN for a
             class without voxels.
         refined: features of the classes that a refiner decides, in its order, from the scores with
-            its decisions; those above are from the scores without them. None without a refiner.
-        changed: indices from 0 of the other classes whose volume its decisions change by more than
-            a few percent.
+            its decisions; all other features are from the scores without them. None without a
+            refiner.
+        changed: indices from 0 of classes that the refiner does not decide, but whose volume its
+            decisions change by more than a few percent.
     """
 
     classes: NDArray[np.float64]
@@ -117,11 +119,11 @@ class ResultFeatures:
         return frozenset(np.flatnonzero(~np.isnan(self.classes).any(1)).tolist())
 
     def with_refiner(self, whole: ResultFeatures, refined: Sequence[int]) -> ResultFeatures:
-        """Return the features with those of a refiner's classes.
+        """Return the features, with the features of a refiner's classes added.
 
         Args:
-            whole: features from the scores with its decisions.
-            refined: indices from 0 of the classes that it decides, in its order.
+            whole: features of all classes from the scores with the refiner's decisions.
+            refined: indices from 0 of the classes that the refiner decides, in its order.
         """
         before, after = (np.exp(features.classes[:, _LOG_VOLUME]) for features in (self, whole))
         changed = ~(np.abs(after - before) <= _CHANGED * before)
@@ -129,7 +131,7 @@ class ResultFeatures:
         return replace(self, refined=whole.of_classes(refined), changed=others)
 
     def with_missing(self, count: int) -> ResultFeatures:
-        """Return the features with further classes that have none."""
+        """Return the features with ``count`` more classes, whose features are NaN."""
         classes, weakest = (
             np.pad(values, ((0, count), (0, 0)), constant_values=np.nan)
             for values in (self.classes, self.weakest)
@@ -162,7 +164,7 @@ def result_features(
         labels: classes 1 to K.
         background_weight: factor of the background's scores.
         whole: indices of the classes of which a result keeps the largest component only.
-        shares: shares of the classes that a refiner decides; None for a result without it.
+        shares: shares of the classes that a refiner decides; None for a result without a refiner.
     """
     step = _step(scores.shape[1:])
     if shares is None:
@@ -173,13 +175,13 @@ def result_features(
     intensities = image[0, ::step, ::step, ::step]
     sizes = step * np.asarray(spacing, dtype=float)
     classes = _class_features(voxels, intensities, sizes, labels)
-    # The middle of each voxel that is looked at stays where it is.
+    # The centre of a voxel that is used is the same place on both grids.
     weakest = (_weakest_slices(voxels, len(labels) + 1) - 0.5) * step + 0.5
     return ResultFeatures(classes, _image_features(voxels, intensities, sizes), weakest)
 
 
 def _step(shape: Sequence[int]) -> int:
-    """Return the step along each axis with which so many voxels are looked at as memory allows."""
+    """Return the smallest step along each axis with which no more than `_LARGEST` voxels remain."""
     step = 1
     while math.prod(-(-length // step) for length in shape) > _LARGEST:
         step += 1
@@ -253,7 +255,7 @@ class _ClassSums:
         """Return the mean of values over the voxels of each class, 0 for a class without any.
 
         Args:
-            values: of the grid's shape.
+            values: values of the voxels, in the shape of the grid.
             mask: voxels that count; None for all.
         """
         if mask is None:
@@ -327,7 +329,7 @@ def _outline(winner: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _neighbours() -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Return the index of all voxels but the last along each axis, and of those behind them."""
+    """Return for each axis the index of all voxels but the last, and that of the next voxels."""
     everything = [slice(None)] * 3
     pairs = []
     for axis in range(3):
@@ -399,7 +401,7 @@ def _weakest_slices(voxels: _Voxels, count: int) -> NDArray[np.float64]:
 
     size = sums()
     probability = sums(voxels.probability) / np.maximum(size, 1)
-    # The ends of a structure are small and never sure.
+    # The ends of a structure are small, and the network is never sure of them.
     probability[size < _END_SHARE * size.max(0)] = np.inf
     weakest = probability[:, 1:].argmin(0)
     _, row, column = np.ogrid[tuple(slice(n) for n in winner.shape)]
@@ -413,7 +415,8 @@ def _weakest_slices(voxels: _Voxels, count: int) -> NDArray[np.float64]:
 
 
 def _asymmetries(ml: NDArray[np.float64], labels: Sequence[Label]) -> NDArray[np.float64]:
-    """Return the logarithm of each class's volume over that of its other side, 0 without one."""
+    """Return the logarithm of the volume of each class over that of its other side; 0 if it has no
+    other side."""
     structures: dict[str, dict[str, int]] = {}
     for index, label in enumerate(labels):
         side, structure = side_of(label.name)
@@ -456,7 +459,8 @@ def _image_features(
 
 
 def _second_differences(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the second differences along the columns, which noise enlarges; 0 for two or fewer."""
+    """Return the second differences along the columns, which noise enlarges; 0 for fewer than three
+    columns."""
     if values.shape[2] < 3:
         return np.zeros(1, np.float32)
     return values[..., 2:] - 2 * values[..., 1:-1] + values[..., :-2]

@@ -30,11 +30,12 @@ class Instance:
         voxel_count: number of voxels.
         proposal: boxes that the network predicted for the class, in 3D and slice by slice; None if
             the network predicts no boxes, or none for this class.
-        expected_dice: Dice with the truth that can be expected, 0 to 1; None if the model cannot
+        expected_dice: expected Dice with the true segmentation, 0 to 1; None if the model cannot
             estimate it, or the user's boxes decided the class.
-        expected_dice_low: bound that the Dice exceeds in nine cases of ten; None likewise.
+        expected_dice_low: bound that the Dice exceeds in nine out of ten cases; None without an
+            expected Dice.
         weakest_place: (i, j, k) in voxel edges, in the middle of the slice of the class that the
-            network is least sure of; None likewise.
+            network is least sure of; None without an expected Dice.
     """
 
     value: int
@@ -64,8 +65,8 @@ class Segmentation:
         volume: the input (its first channel), whose geometry the labelmap has.
         probabilities: float32 (classes + 1, K, J, I), background first, with a sum of 1; None
             unless they were requested.
-        notes: messages for the user, such as doubts in the file that the volume was read from, or a
-            change of device because memory ran out.
+        notes: messages for the user, such as a warning about the file that the volume was read
+            from, or a change of device because memory ran out.
         intracranial: names of the classes whose volumes add up to the intracranial volume; empty if
             the model does not state them, or only a part of the head was segmented.
     """
@@ -129,8 +130,9 @@ def keep_largest_components(
         labelmap: integer [K, J, I].
         values: values of the labels; one without voxels is ignored. Of two components of equal
             size, the first in array order remains.
-        before: labelmap that boxes of the user have changed. Of a label with voxels in both, the
-            component with most of these is kept; None if there is none.
+        before: labelmap before boxes of the user changed it: the component of a label that has most
+            voxels in common with the label there is kept, the largest if none has any. None for a
+            labelmap without changes.
     """
     wanted = set(values)
     if not wanted:

@@ -93,7 +93,7 @@ class Runner:
         Args:
             images: (B, C, T, H, W).
             fine: the same windows in the voxels of the refined classes, if these are smaller.
-            small: what :meth:`.Network.is_small` says of the image that they show.
+            small: result of :meth:`.Network.is_small` for the image that the windows show.
         """
         device = self.device
         both = (images,) if fine is None else (images, fine)

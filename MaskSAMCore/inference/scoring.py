@@ -36,8 +36,8 @@ from MaskSAMCore.modeling.refined.network import merged
 
 Scored = TypeVar("Scored")
 
-# Score volumes beyond this size are float16. Scores are means of numbers between 0 and about 1, so
-# that rounding errors of 5e-4 a window decide only between classes that are about equally likely.
+# Score volumes above this size in bytes are float16. Scores are means of numbers between 0 and
+# about 1, so rounding errors of 5e-4 per window only decide between about equally likely classes.
 FLOAT32_LIMIT = 512 << 20
 # Windows whose weight within a box is below this share of the largest one are not decoded again.
 LEAST_WEIGHT = 0.01
@@ -77,9 +77,9 @@ class Shares:
     """Shares of the classes that a refiner decides.
 
     Attributes:
-        values: float32 (R + 1, depth, rows, columns), the first that of all other classes. The grid
-            covers the plan's box of space in the refiner's voxels. The sum of a voxel's shares is 1
-            where the refiner decides, else 0.
+        values: float32 (R + 1, depth, rows, columns), the share of all other classes first. The
+            grid covers the plan's box of space in the refiner's voxels. The sum of a voxel's shares
+            is 1 where the refiner decides, else 0.
         classes: class index of each refined class.
     """
 
@@ -91,7 +91,7 @@ class Shares:
 
         Args:
             scores: (K + 1, depth, rows, columns) without the decisions of the refiner.
-            step: distance along each axis of the voxels that are returned.
+            step: distance along each axis between the voxels that are returned.
         """
         depth, rows, columns = scores.shape[1:]
         found = F.adaptive_avg_pool3d(self.values, (depth, rows, columns))
@@ -134,7 +134,8 @@ class Scorer:
         passes: axes of (T, H, W) along which the windows of each averaged pass are mirrored.
         cache: cache of the embeddings, for later prompts.
         fine: float32 (C, D, R, W), the image in the voxels of the refined classes, if these are
-            parts of the plan's; else None.
+            parts of the plan's voxels; else None.
+        overlap: smallest overlap of neighbouring windows, as a share of a window.
 
     Attributes:
         image: the image.
@@ -210,7 +211,7 @@ class Scorer:
 
         def add(view: _View, scored: tuple[Any, AutomaticScores], i: int) -> None:
             embedding, found = scored
-            # Copies come first: where memory is too short for them, the view is processed again.
+            # Copies come first, because a view is processed again if memory runs out for them.
             if later:
                 self._cache.put(view.key, copy_window(embedding, i))
                 if found.class_logits is not None:
@@ -227,12 +228,11 @@ class Scorer:
         return total
 
     def edited(self, prompt: ClassPrompt, progress: Progress) -> EditedScores:
-        """Return new scores of one class from its boxes, which are on the grid of the refined
-        classes if it is one of them.
+        """Return new scores of one class from its boxes.
 
-        Only windows that a box reaches are decoded, and not those whose weight is next to nothing
-        there: elsewhere the score of the class is 0. The class does not yet fill its boxes, see
-        :func:`.decision.filled`.
+        Boxes and scores of a refined class are on the grid of the refined classes. Only windows
+        with more than a negligible weight in the boxes are decoded; elsewhere the score of the
+        class is 0. The class does not yet fill its boxes, see :func:`.decision.filled`.
         """
         fine = prompt.class_index in self._runner.model.config.refined_classes
         prompts = {}
@@ -274,7 +274,7 @@ class Scorer:
         return whole.cropped(extent)
 
     def _weighty(self, views: Sequence[_View], extent: Region, fine: bool) -> list[_View]:
-        """Return the views whose windows have more than next to no weight in a region."""
+        """Return the views whose windows have more than a negligible weight in a region."""
         windows = [view.on_grid(fine) for view in views]
         weights = [window.largest_weight(extent) for window in windows]
         least = LEAST_WEIGHT * max(weights)
@@ -292,7 +292,7 @@ class Scorer:
         return self._runner.encode(torch.stack(images), torch.stack(fine), self._small)
 
     def _extract(self, image: NDArray[np.float32], window: Window, flips: Flips) -> Tensor:
-        """Return a window (C, T, H, W) of an image as a view shows it."""
+        """Return a window (C, T, H, W) of an image, mirrored along the axes ``flips``."""
         lowest = self._lowest if image is self.image else self._fine_lowest
         return extract(image, window, lowest).flip([axis + 1 for axis in flips])
 

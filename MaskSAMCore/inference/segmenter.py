@@ -59,7 +59,7 @@ class Segmenter(Protocol):
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        """Classes 1 to K in order; empty for a model that takes boxes of any names."""
+        """Classes 1 to K in order; empty for a model that takes boxes of any name."""
         ...
 
     @property
@@ -79,8 +79,8 @@ class Segmenter(Protocol):
 
     @property
     def tta(self) -> TestTimeAugmentation:
-        """Test-time augmentation that the model is meant to be used with, where it is given as
-        ``tta`` of :meth:`segment` and :meth:`open`."""
+        """Test-time augmentation that the model is meant to be used with, for the argument ``tta``
+        of :meth:`segment` and :meth:`open`."""
         ...
 
     @property

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Session(Protocol):
-    """An open volume with its embeddings, so that a changed box costs a decode only.
+    """An open volume with its embeddings, so that a changed box only needs decoding.
 
     Example:
         >>> with segmenter.open(volume) as session:

@@ -32,7 +32,7 @@ class InferenceSettings:
             validation Dice: masks of networks trained with a Dice loss are often too large.
         intensity_weight: weight of the intensities of doubtful voxels beside their scores, from 0
             to 1, see :mod:`MaskSAMCore.inference.intensity_model`.
-        window_overlap: share of a window that it has in common with the next one, at least.
+        window_overlap: smallest overlap of neighbouring windows, as a share of a window.
         mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
         suitability: inputs that the network was made for.
         estimator: estimator of the Dice of results; None if it cannot be estimated.

@@ -1,8 +1,8 @@
 """Scores of doubtful voxels, after the intensities of the classes have been taken into account.
 
 The score of a class is multiplied by the density of the voxel's intensity under the class, see
-:mod:`.intensity_model`. All products of a voxel are then scaled, so that the sum of its scores
-stays what it was: every score keeps its meaning beside those of classes with boxes of a user.
+:mod:`.intensity_model`. All products of a voxel are then scaled such that the sum of its scores
+does not change, so that they can still be compared with scores of classes with boxes of a user.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from MaskSAMCore.inference.grid_sampler import GridSampler
 from MaskSAMCore.inference.intensity_model import IntensityModel
 from MaskSAMCore.inference.sliding_window import Region, Shape
 
-# A class below this share of the best score at all voxels of the plan's grid that a voxel lies
-# between is not considered there.
+# A class is not considered at a voxel if it has less than this share of the best score at all
+# voxels of the plan's grid that the voxel lies between.
 _LEAST_SHARE = 0.03
 
 
@@ -27,9 +27,9 @@ class _Scores:
     """Scores of a class.
 
     Attributes:
-        at: (M,), for which of the doubtful voxels.
+        at: (M,), indices of the doubtful voxels at which the class has scores.
         plain: (M,), the interpolated scores.
-        sharpened: (M,), those with the intensities.
+        sharpened: (M,), the scores after intensities were taken into account.
     """
 
     at: Tensor
@@ -38,7 +38,7 @@ class _Scores:
 
 
 class Sharpening:
-    """Scores of the doubtful voxels of a region.
+    """Sharpened scores of the doubtful voxels of a region.
 
     Args:
         intensities: intensities of the classes.
@@ -67,7 +67,7 @@ class Sharpening:
         self._intensities = intensities.intensities(self._voxels + start)
         field = GridSampler(intensities.shape, shape, region)
         self._field_source = field.source
-        # Means and variances hardly change from one cell to the next.
+        # The nearest cell suffices: means and variances hardly change from one cell to the next.
         self._field_cell = field.located(self._voxels).nearest()
         located = sample.located(self._voxels)
         least = _LEAST_SHARE * scores.amax(0).float()
@@ -87,7 +87,7 @@ class Sharpening:
             before.index_add_(0, at, plain)
             after.index_add_(0, at, product)
             self._classes[index] = _Scores(at, plain, product)
-        # (N,), what the products are multiplied by, 0 where no class has known intensities.
+        # (N,), factor of the products; 0 where no class has known intensities.
         self._scale = torch.where(after > 0, before / after, 0.0)
         for index in self._classes.keys() & intensities.known:
             scored = self._classes[index]
@@ -129,10 +129,10 @@ class Sharpening:
         return scores
 
     def of_boxes(self, index: int, score: Tensor) -> Tensor:
-        """Return the scores of a class from a user's boxes, sharpened as its automatic ones are.
+        """Return the scores of a class from a user's boxes, sharpened like its automatic scores.
 
-        A class that the volume shows next to nothing of without boxes has no intensities: its
-        scores stay.
+        A class that is hardly found without boxes has no known intensities, and its scores do not
+        change.
 
         Args:
             index: class index.
@@ -155,7 +155,7 @@ class Sharpening:
         Args:
             background: (depth, rows, columns), scores of the background, sharpened already.
             best: best scores, written.
-            winner: their class indices, written.
+            winner: class indices of the best scores, written.
             skipped: indices of classes that are left out.
             factor: factor of the scores of all classes, (depth, rows, columns) or a number.
         """
@@ -173,7 +173,7 @@ class Sharpening:
         winner[self._place] = found
 
     def add_to_sum(self, total: Tensor, left_out: Set[int]) -> None:
-        """Add what the classes of a sum gain by sharpening, in place.
+        """Add to a sum of scores, in place, the amount that its classes gain by sharpening.
 
         Args:
             total: (depth, rows, columns), sum of the interpolated scores of some classes.
@@ -181,7 +181,7 @@ class Sharpening:
         """
         for index in left_out & self._classes.keys():
             scored = self._classes[index]
-            # The sum over all classes stays, so that the others gain what these lose.
+            # Sharpening keeps the sum over all classes: those in the sum gain what the others lose.
             total[self._at(scored)] += scored.plain - scored.sharpened
 
     def _density(self, index: int, at: Tensor) -> Tensor:
@@ -198,8 +198,8 @@ class Sharpening:
 
 
 def _at_corners(cells: Tensor) -> Tensor:
-    """Return for each cell of a mask (depth, rows, columns) whether it, the next one along an axis
-    or along several axes is in the mask."""
+    """Return for each cell of a mask (depth, rows, columns) whether the cell or a next one, along
+    one or more axes, is in the mask."""
     for axis in range(3):
         wider, last = cells.clone(), cells.shape[axis] - 1
         wider.narrow(axis, 0, last).logical_or_(cells.narrow(axis, 1, last))

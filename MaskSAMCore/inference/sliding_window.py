@@ -91,7 +91,7 @@ def window_starts(length: int, size: int, overlap: float = WINDOW_OVERLAP) -> li
     Args:
         length: voxels of the volume.
         size: voxels of a window.
-        overlap: share of a window that it has in common with the next one, at least.
+        overlap: smallest overlap of neighbouring windows, as a share of a window.
     """
     if length <= size:
         return [-((size - length) // 2)]
@@ -148,8 +148,8 @@ def divided_windows(
     Args:
         shape: (depth, rows, columns) of the volume on the plan's grid.
         size: (T, H, W) of a window there.
-        fine: (depth, rows, columns) of the volume on the finer grid. Every voxel has a window if
-            they are no more than :func:`largest_divided` says.
+        fine: (depth, rows, columns) of the volume on the finer grid. Every voxel has a window if no
+            size exceeds that of :func:`largest_divided`.
         parts: number of parts of a voxel along each axis.
         overlap: see :func:`window_starts`.
     """
@@ -163,8 +163,8 @@ def divided_windows(
 def largest_divided(shape: Sequence[int], size: Sequence[int], parts: Sequence[int]) -> list[int]:
     """Return the largest (depth, rows, columns) of a finer grid whose every voxel has a window.
 
-    These are the parts of the plan's voxels, and those beside them that a window beyond the end of
-    a small volume reaches.
+    The sizes count the parts of the plan's voxels, and the voxels beyond the end of a small volume
+    that its window reaches.
 
     Args:
         shape: (depth, rows, columns) of the volume on the plan's grid.

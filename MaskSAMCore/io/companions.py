@@ -1,4 +1,4 @@
-"""Files that hold the voxels of a header: those of ``.hdr``, ``.mhd`` and ``.nhdr``."""
+"""Files that hold the voxels of a detached header: ``.hdr``, ``.mhd`` or ``.nhdr``."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 from pathlib import Path
 
 _TEXT_HEADERS = (".mhd", ".nhdr")
-# Headers are a few kilobytes.
+# Limit on the bytes read from a header, which has a few kilobytes.
 _HEADER_BYTES = 1 << 20
-# Numbered files, such as "slice%03d.raw".
+# Placeholder in the name of numbered files, such as "slice%03d.raw".
 _NUMBER = re.compile(r"%[0-9]*d")
-# Field of a text header that names another file; LOCAL means the header's own.
+# Field of a text header that names a voxel file; LOCAL means the header file itself.
 _OTHER_FILE = re.compile(r"^(ElementDataFile *=|data ?file *:) *(?!LOCAL *$)\S", re.I | re.M)
 
 
 def companions(path: Path) -> tuple[Path, ...]:
-    """Return the further files that belong to an image, as far as they exist.
+    """Return the other existing files that belong to an image.
 
-    These are the other file of a pair of ``.hdr`` and ``.img``, and the files that the text of a
-    ``.mhd`` or ``.nhdr`` names. None of them is read.
+    A ``.hdr`` and an ``.img`` file belong to each other; a ``.mhd`` or ``.nhdr`` header names its
+    files. The files found are not opened.
     """
     if is_text_header(path):
         return _named_files(path)
@@ -27,12 +27,12 @@ def companions(path: Path) -> tuple[Path, ...]:
 
 
 def is_text_header(path: Path) -> bool:
-    """Return whether the file name is that of a text header, which names the voxels' files."""
+    """Return whether a file name is that of a text header, which names the voxel files."""
     return path.name.lower().endswith(_TEXT_HEADERS)
 
 
 def lacks_voxels(path: Path) -> bool:
-    """Return whether a text header names other files for its voxels, of which none exists."""
+    """Return whether a text header names separate voxel files, none of which exists."""
     named = is_text_header(path) and _OTHER_FILE.search(_header_text(path)) is not None
     return named and not _named_files(path)
 
@@ -42,12 +42,12 @@ def _header_text(path: Path) -> str:
         with open(path, "rb") as stream:
             text = stream.read(_HEADER_BYTES).decode("utf-8", "surrogateescape")
     except OSError:
-        return ""  # the reader of the image says why
+        return ""  # the image reader reports the error
     return "\n".join(text.splitlines())
 
 
 def _named_files(path: Path) -> tuple[Path, ...]:
-    """Return the files whose names stand in a text header: in a field, or in lines of their own."""
+    """Return the existing files that a text header names, in a field or on a line of their own."""
     found: dict[Path, None] = {}
     for line in _header_text(path).splitlines():
         value = re.split(r":=|[:=]", line, maxsplit=1)[-1].strip()
@@ -63,12 +63,12 @@ def _existing(folder: Path, name: str) -> list[Path]:
         place = (folder / name).parent
         pattern = re.compile("[0-9]+".join(map(re.escape, _NUMBER.split(Path(name).name))))
         return [file for file in place.iterdir() if pattern.fullmatch(file.name)]
-    except (OSError, ValueError):  # text that cannot be a name
+    except (OSError, ValueError):  # the text cannot be a file name
         return []
 
 
 def paired_file(path: Path) -> Path | None:
-    """Return the other file of a pair of ``.hdr`` and ``.img``, if it is there."""
+    """Return the other file of a pair of ``.hdr`` and ``.img``, if it exists."""
     return partner_file(path, ".hdr", ".img") or partner_file(path, ".img", ".hdr")
 
 

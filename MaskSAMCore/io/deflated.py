@@ -1,4 +1,4 @@
-"""Check of compressed voxels that SimpleITK reads whether they are damaged or not."""
+"""Integrity check of compressed voxels, which SimpleITK reads even if they are damaged."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from MaskSAMCore.io.header_facts import DeflatedVoxels
 
 _BLOCK_BYTES = 1 << 16
 _GZIP_MAGIC = b"\x1f\x8b"
-# Automatic detection of gzip or zlib, with the largest window.
+# Value of zlib's `wbits` for automatic detection of gzip or zlib, with the largest window.
 _ANY_DEFLATED = 47
 
 
 def check_deflated(array: NDArray[Any], deflated: DeflatedVoxels) -> None:
-    """Check that voxels are those that a file holds compressed.
+    """Check that voxels equal the compressed voxels in a file.
 
     Args:
-        array: voxels as they were read.
-        deflated: their place in a file.
+        array: voxels as SimpleITK read them.
+        deflated: place of the compressed voxels.
 
     Raises:
         MaskSAMError: the compressed voxels are damaged or incomplete.
@@ -30,7 +30,7 @@ def check_deflated(array: NDArray[Any], deflated: DeflatedVoxels) -> None:
     """
     dtype = array.dtype.newbyteorder("<" if deflated.little_endian else ">")
     voxels = np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data
-    # Unpacking takes longer than reading the checksum at the end, where it usually is.
+    # The checksum usually ends the data; reading it there is faster than unpacking the voxels.
     if _ends_with_checksum(deflated, voxels) or _checksum(deflated) == zlib.adler32(voxels):
         return
     raise MaskSAMError(f"{deflated.path} is damaged or incomplete: copy it again")
@@ -56,7 +56,7 @@ def _ends_with_checksum(deflated: DeflatedVoxels, voxels: memoryview) -> bool:
 
 
 def _checksum(deflated: DeflatedVoxels) -> int | None:
-    """Return zlib's checksum of the unpacked voxels; None if they are damaged or incomplete."""
+    """Return the Adler-32 of the unpacked voxels; None if the data is damaged or incomplete."""
     stream, checksum = zlib.decompressobj(_ANY_DEFLATED), zlib.adler32(b"")
     left = deflated.size or deflated.path.stat().st_size
     with deflated.path.open("rb") as file:
@@ -65,7 +65,7 @@ def _checksum(deflated: DeflatedVoxels) -> int | None:
             while not stream.eof and (block := file.read(min(_BLOCK_BYTES, left))):
                 left -= len(block)
                 checksum = zlib.adler32(stream.decompress(block), checksum)
-                # Files of gzip may consist of several parts.
+                # A gzip file may consist of several members.
                 while stream.eof and stream.unused_data.startswith(_GZIP_MAGIC):
                     block, stream = stream.unused_data, zlib.decompressobj(_ANY_DEFLATED)
                     checksum = zlib.adler32(stream.decompress(block), checksum)

@@ -23,21 +23,21 @@ from MaskSAMCore.io.dicom_voxels import StackVoxels, voxels_of
 from MaskSAMCore.io.files import image_stem
 from MaskSAMCore.io.orientation import check_voxel_size
 
-# From the axes of DICOM to those of volumes.
+# Matrix from DICOM's LPS axes to the RAS axes of volumes.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NAMED_FRAMES = 3
-# Ratio of a distance of slices to the stated one from which slices may be missing in between.
+# Ratio of the measured to the stated slice distance above which slices may be missing.
 _GAP = 1.5
 
 
 def read_dicom(path: Path, only: Sequence[Path] = ()) -> Volume:
     """Read the volume of a file with several frames, or of a folder that holds one series.
 
-    Values are integers where the slopes and intercepts of all slices are, else float32.
+    Voxels are integers if the slopes and intercepts of all slices are integers, else float32.
 
     Args:
         path: file or folder.
-        only: files of the series in a folder that holds others too; by default all files.
+        only: files of the series, if the folder also holds others; by default all files.
 
     Raises:
         MaskSAMError: the path does not hold exactly one complete volume of grey levels.
@@ -62,10 +62,10 @@ def read_dicom(path: Path, only: Sequence[Path] = ()) -> Volume:
 
 
 def _check_alone(file: ImageFile) -> None:
-    """Check that a file with one slice is not one of several.
+    """Check that a single-slice file is not part of a series.
 
     Raises:
-        MaskSAMError: its folder holds other files of the series.
+        MaskSAMError: the folder of the file holds other files of the same series.
     """
     folder = file.path.parent
     for path in sorted(folder.iterdir()):
@@ -73,14 +73,14 @@ def _check_alone(file: ImageFile) -> None:
             continue
         try:
             other = read_image_file(path)
-        except MaskSAMError:  # the file is damaged, or no image
+        except MaskSAMError:  # the file is damaged or holds no image
             continue
         if other.series == file.series:
             raise MaskSAMError(f"{file.path} is one slice of a series: give the folder {folder}")
 
 
 def _notes(path: Path, stack: Stack, voxels: StackVoxels) -> Iterator[str]:
-    """Yield the doubts about a volume."""
+    """Yield messages for the user about doubts in a volume."""
     frames = [group[0] for group in stack.slices]
     if voxels.copies:
         count = len(voxels.copies)

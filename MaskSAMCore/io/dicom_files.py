@@ -1,4 +1,4 @@
-"""DICOM files: which files of a folder are images, and their headers."""
+"""Detection of the DICOM images in a folder, and reading of their headers."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _MAGIC_OFFSET = 128
 _HEAD_BYTES = _MAGIC_OFFSET + len(_MAGIC)
 # Beginnings of files without the preamble: an element of group 8 or 2 in either byte order.
 _BARE_BEGINNINGS = (b"\x08\x00", b"\x02\x00", b"\x00\x08\x00")
-# Length of the first element of files without the preamble and without stated types, at most.
+# Largest length of the first element of files without preamble and with implicit VR.
 _BARE_ELEMENT_BYTES = 256
-# Tag of the element with the pixels in either byte order.
+# Tag of the pixel data element in either byte order.
 _PIXEL_DATA_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-# Escape character, which begins a change of the character set within a text, and the characters
-# at which the first character set returns.
+# Escape character that switches the character set within a text, and the delimiters after which the
+# first character set applies again.
 _ESCAPE = b"\x1b"
 _TEXT_DELIMITERS = set(b"\r\n\t\f")
-# Types of elements whose values are not text.
+# Value representations (VR) that are not text.
 _BINARY_TYPES = ("FD", "FL", "SL", "SS", "UL", "US", "SQ", "AT")
-# Suffixes of DICOM files only; many have none, or a number.
+# Suffixes that only DICOM files have; the names of many end in a number, or have no suffix.
 _DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 _settings_lock = RLock()
@@ -46,11 +46,11 @@ class ImageFile:
 
     Attributes:
         path: the file.
-        header: all elements before the pixels.
+        header: all elements before the pixel data.
         series: UID of the series; empty if the file has none.
         transfer_syntax: UID of the encoding; empty if the file has none.
-        pixels_at: place of the element with the pixels in the file; None if the file is deflated,
-            whose header has the pixels too.
+        pixels_at: byte position of the pixel data element in the file; None if the file is
+            deflated and ``header`` also holds the pixels.
     """
 
     path: Path
@@ -65,15 +65,15 @@ class ImageFile:
         return self.header.original_encoding[1] is not False
 
     def damaged(self) -> MaskSAMError:
-        """Return the error for a file whose content is not as its header says."""
+        """Return the error for a file whose content contradicts its header."""
         return _damaged(self.path)
 
 
 @contextmanager
 def silent_pydicom() -> Iterator[None]:
-    """Use values without pydicom's checks and their warnings: readers check those they need.
+    """Turn off pydicom's value checks and warnings; readers check the values that they need.
 
-    The settings hold for the whole process, so that one thread at a time may use them.
+    The settings are process-wide, so only one thread at a time may use them.
     """
     from pydicom import config
 
@@ -83,7 +83,7 @@ def silent_pydicom() -> Iterator[None]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file is a DICOM file, as its first bytes say."""
+    """Return whether a file is a DICOM file, judging by its first bytes."""
     try:
         # Opening a pipe would wait for a writer.
         head = _head(path) if path.is_file() else b""
@@ -93,11 +93,11 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_series(path: Path, only: Sequence[Path] = ()) -> list[ImageFile]:
-    """Return the image files of the only series in a folder, or the one file that ``path`` is.
+    """Return the image files of the only series in a folder, or the single file at ``path``.
 
     Args:
         path: folder or file.
-        only: files of the series in a folder that holds others too; by default all files.
+        only: files of the series, if the folder also holds others; by default all files.
 
     Raises:
         MaskSAMError: the folder holds no series or several, or a file is damaged or no image.
@@ -133,7 +133,7 @@ def image_files(folder: Path) -> list[ImageFile]:
     segmentations, are left out.
 
     Raises:
-        MaskSAMError: a file is damaged, or has the name of a DICOM file but is none.
+        MaskSAMError: a file is damaged, or is named like a DICOM file but is not one.
     """
     files, damaged = readable_image_files(folder)
     if damaged:
@@ -142,9 +142,9 @@ def image_files(folder: Path) -> list[ImageFile]:
 
 
 def readable_image_files(folder: Path) -> tuple[list[ImageFile], list[MaskSAMError]]:
-    """Return the DICOM images of a folder as :func:`image_files`, and the errors of the others.
+    """Return the DICOM images of a folder as in :func:`image_files`, and errors of bad files.
 
-    The errors are those of files that are damaged, or have the name of a DICOM file but are none.
+    A bad file is damaged, or is named like a DICOM file but is not one.
     """
     files: list[ImageFile] = []
     others: list[Path] = []
@@ -172,15 +172,15 @@ def readable_image_files(folder: Path) -> tuple[list[ImageFile], list[MaskSAMErr
 
 
 def _check_other(path: Path, named_alike: bool) -> None:
-    """Check that a file which is no DICOM file is not a damaged one.
+    """Check that a file that was not recognized as DICOM is not a damaged DICOM file.
 
     Args:
-        path: file of another format, or damaged.
-        named_alike: whether its name differs from that of a DICOM image in numbers only.
+        path: file that was not recognized.
+        named_alike: whether the file name differs from that of a DICOM image only in its numbers.
 
     Raises:
-        MaskSAMError: the file is a broken link, unreadable, empty or zeros, and its name may be
-            that of a DICOM file; or its name is certainly that of a DICOM file.
+        MaskSAMError: the name may be that of a DICOM file, and the file is a broken link,
+            unreadable, empty or all zeros; or the name is certainly that of a DICOM file.
     """
     if path.suffix.lower() in _DICOM_SUFFIXES or named_alike:
         certain = True
@@ -206,7 +206,7 @@ def _check_other(path: Path, named_alike: bool) -> None:
 
 
 def _pattern(path: Path) -> str:
-    """Return the name of a file without its numbers."""
+    """Return a file name with each number replaced by 0."""
     return re.sub(r"[0-9]+", "0", path.name)
 
 
@@ -252,8 +252,11 @@ def _read(path: Path) -> ImageFile | None:
 
 
 def _read_header(path: Path) -> tuple[Dataset, int | None]:
-    """Return the header of a file, and the place of its pixels, None if there are none."""
-    # pydicom takes 0.1 s to import, which readers of other formats are spared.
+    """Return the header of a file, and the byte position of its pixel data element.
+
+    The position is None if the file is deflated or has no pixels.
+    """
+    # Importing pydicom takes 0.1 s, which would slow down readers of other formats.
     import pydicom
 
     with path.open("rb") as stream:
@@ -267,10 +270,10 @@ def _read_header(path: Path) -> tuple[Dataset, int | None]:
 
 @cache
 def _is_image_class(sop_class: str, has_pixels: bool) -> bool:
-    """Return whether files of an SOP class hold images; private classes do if they have pixels."""
+    """Return whether an SOP class holds images; a private class does if its files have pixels."""
     from pydicom.uid import UID
 
-    # A file that is cut before this element is damaged, which its missing pixels will show.
+    # A file that is cut before this element is found to be damaged by its missing pixels.
     if not sop_class:
         return True
     name = UID(sop_class).name
@@ -310,7 +313,7 @@ def texts(header: Dataset, keyword: str | tuple[int, int]) -> tuple[str, ...]:
     if isinstance(value, bytes) and (element.VR or _dictionary_type(tag)) not in _BINARY_TYPES:
         text = _decoded(header, value).strip(" \0")
         return tuple(part.strip() for part in text.split("\\")) if text else ()
-    # pydicom's conversion takes several times as long, so that only binary values need it.
+    # pydicom's conversion takes several times as long, so it is used for binary values only.
     value = header[tag].value
     if value is None or value == "":
         return ()
@@ -320,8 +323,8 @@ def texts(header: Dataset, keyword: str | tuple[int, int]) -> tuple[str, ...]:
 
 
 def _decoded(header: Dataset, value: bytes) -> str:
-    """Return the text of an element by the header's character set."""
-    # ASCII is the same in all character sets, but for escape sequences of Asian ones.
+    """Return the text of an element, decoded with the header's character set."""
+    # ASCII is the same in all character sets, except for the escape sequences of Asian ones.
     if value.isascii() and _ESCAPE not in value:
         return value.decode("ascii")
     from pydicom.charset import convert_encodings, decode_bytes
@@ -331,10 +334,10 @@ def _decoded(header: Dataset, value: bytes) -> str:
 
 
 def integer(header: Dataset, keyword: str, default: int | None = None) -> int:
-    """Return the value of an integer of two bytes (US).
+    """Return the value of a two-byte integer element (US).
 
     Raises:
-        ValueError: the element is missing and has no default, or it is of another kind.
+        ValueError: the element is missing and there is no default, or it is of another type.
     """
     tag = tag_of(keyword)
     value: Any = header.get_item(tag).value if tag in header else None
@@ -350,7 +353,7 @@ def integer(header: Dataset, keyword: str, default: int | None = None) -> int:
 
 @cache
 def tag_of(keyword: str | tuple[int, int]) -> Any:
-    """Return the tag of an element, with which pydicom finds it faster than by its keyword."""
+    """Return the tag of an element; pydicom finds elements faster by tag than by keyword."""
     from pydicom.tag import Tag
 
     return Tag(keyword)
@@ -358,7 +361,7 @@ def tag_of(keyword: str | tuple[int, int]) -> Any:
 
 @cache
 def _dictionary_type(tag: Any) -> str:
-    """Return the type of an element that the file does not state; empty if it is private."""
+    """Return the VR of an element from the DICOM dictionary; empty for a private element."""
     from pydicom.datadict import dictionary_VR
 
     try:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class _Field(NamedTuple):
-    """An element that tells volumes apart.
+    """A header element that distinguishes volumes.
 
     Attributes:
         name: name for messages.
-        keyword: element in the header of a single frame.
-        group: functional group in the header of several frames.
-        group_keyword: element in that group.
+        keyword: keyword of the element in the header of a single frame.
+        group: functional group that holds the element in the header of several frames.
+        group_keyword: keyword of the element in the functional group.
     """
 
     name: str
@@ -34,7 +34,7 @@ class _Field(NamedTuple):
     group_keyword: str
 
 
-# Elements with one value in all slices of a volume.
+# Elements that have the same value in all slices of a volume.
 _CONTRAST = (
     _Field("image type", "ImageType", "MRImageFrameTypeSequence", "FrameType"),
     _Field("image type", "", "CTImageFrameTypeSequence", "FrameType"),
@@ -48,7 +48,7 @@ _CONTRAST = (
     _Field("echo time", "EchoTime", "MREchoSequence", "EffectiveEchoTime"),
     _Field("b-value", "DiffusionBValue", "MRDiffusionSequence", "DiffusionBValue"),
 )
-# Elements that may change from slice to slice of a volume, too.
+# Elements that may also vary between the slices of one volume.
 _VARIABLE = (
     _Field("echo number", "EchoNumbers", "", ""),
     _Field("inversion time", "InversionTime", "MRModifierSequence", "InversionTimes"),
@@ -95,7 +95,7 @@ _B_VALUES = (
 )
 # Limit of coordinates and sizes in mm; larger ones come from damaged headers.
 _LARGEST_MM = 1e6
-# Vectors of nuclear medicine that tell the volumes of a file apart.
+# Nuclear medicine vectors that distinguish the volumes in a file.
 _NUCLEAR_VECTORS = (
     ("energy window", "EnergyWindowVector"),
     ("detector", "DetectorVector"),
@@ -123,7 +123,7 @@ class Frame:
         slope: factor from stored to real values.
         intercept: real value of the stored value 0.
         localizer: whether the image was made to plan other images.
-        contrast: values, by name, that are the same in all slices of a volume.
+        contrast: names and values of the elements that are equal in all slices of a volume.
         space: UID of the frame of reference of the position; empty if the header has none.
     """
 
@@ -148,13 +148,13 @@ class Frame:
 
 
 class _Elements:
-    """Elements of the frames of a file: each frame's own, else those that all frames share."""
+    """Elements of the frames of a file: a frame's own, else those shared by all frames."""
 
     def __init__(self, header: Dataset) -> None:
         self._header = header
         self._frames = header.get("PerFrameFunctionalGroupsSequence") or ()
         self._shared = _item(header, "SharedFunctionalGroupsSequence")
-        # Images of nuclear medicine have their place with the detector.
+        # Nuclear medicine images have their position in the item of the detector.
         self._detector = _item(header, "DetectorInformationSequence")
         self._common: dict[tuple[str, str, str], tuple[str, ...]] = {}
 
@@ -190,7 +190,7 @@ class _Elements:
         """
         found = self.texts(index, group, keyword, keyword)
         values = tuple(map(float, found))
-        # Python reads 1_0 as 10, too.
+        # float() also reads 1_0 as 10.
         if not all(map(isfinite, values)) or any("_" in text for text in found):
             raise ValueError(f"{keyword} has values that are no finite numbers")
         return values
@@ -236,10 +236,10 @@ def frames_of(file: ImageFile) -> list[Frame]:
 
 
 def slice_thickness(frame: Frame) -> float:
-    """Return the height of a single slice in mm.
+    """Return the extent of a single slice along its normal in mm.
 
     Raises:
-        MaskSAMError: the header does not state it.
+        MaskSAMError: the header does not state a thickness, or is damaged.
     """
     elements = _Elements(frame.file.header)
     try:
@@ -253,12 +253,13 @@ def slice_thickness(frame: Frame) -> float:
 
 
 def stated_distance(frame: Frame) -> float | None:
-    """Return the distance of adjacent slices in mm by the header; None if it is not certain.
+    """Return the distance of adjacent slices in mm as the header states it; None if uncertain.
 
-    Where it is less than the slice thickness, slices overlap, or the header states the gap.
+    A distance below the slice thickness is uncertain: either the slices overlap, or the header
+    states the gap between them.
 
     Raises:
-        MaskSAMError: the header has words where numbers belong.
+        MaskSAMError: the header has text in place of numbers.
     """
     elements = _Elements(frame.file.header)
     try:
@@ -274,14 +275,14 @@ def stated_distance(frame: Frame) -> float | None:
 
 
 def differences(frames: Sequence[Frame]) -> list[str]:
-    """Return the names of what tells frames apart, the most telling first; none if unknown."""
+    """Return the names of the elements in which frames differ, the most specific first."""
     values: dict[str, set[str]] = {}
     files = {frame.file: _Elements(frame.file.header) for frame in frames}
     for frame in frames:
         for name, value in frame.contrast:
             values.setdefault(name, set()).add(value)
     for field in _VARIABLE:
-        # A damaged element, on which pydicom raises errors of many types, is not named.
+        # pydicom raises errors of many types on a damaged element, which is left out.
         with suppress(Exception):
             values[field.name] = {files[frame.file].value(frame.index, field) for frame in frames}
     return [name for name, found in values.items() if len(found) > 1]
@@ -291,7 +292,7 @@ def _check_kind(file: ImageFile, elements: _Elements) -> None:
     """Check that a file is a plain grey-level image.
 
     Raises:
-        MaskSAMError: the image has colours or values by a table, or is a mosaic of slices.
+        MaskSAMError: the image has colours or a Modality LUT, or is a mosaic of slices.
     """
     header = file.header
     grey = {"MONOCHROME1", "MONOCHROME2"}.issuperset(texts(header, "PhotometricInterpretation"))
@@ -314,7 +315,7 @@ def _nuclear_frames(file: ImageFile, pixels: PixelFormat, elements: _Elements) -
     """Yield the frames of a file whose slices are numbered, as in nuclear medicine.
 
     Raises:
-        MaskSAMError: the slices are not numbered, as in films of one slice.
+        MaskSAMError: the slices are not numbered, as in a cine series of one slice.
     """
     header = file.header
     slices = _vector(header, "SliceVector")
@@ -378,10 +379,10 @@ def _frame(file: ImageFile, index: int, pixels: PixelFormat, elements: _Elements
 def _required(
     file: ImageFile, values: tuple[float, ...], count: int, name: str
 ) -> tuple[float, ...]:
-    """Return the values of an element that an image in space needs.
+    """Return the values of an element that places an image in space.
 
     Raises:
-        MaskSAMError: the element is missing, or has another number of values or absurd ones.
+        MaskSAMError: the element is missing, or has a wrong number of values or implausible ones.
     """
     if not values:
         raise _missing(file, name)
@@ -397,7 +398,7 @@ def _missing(file: ImageFile, name: str) -> MaskSAMError:
 
 
 def _contrast(elements: _Elements, index: int) -> tuple[tuple[str, str], ...]:
-    """Return names and values of what is the same in all slices of a volume."""
+    """Return names and values of the elements that are equal in all slices of a volume."""
     found = [(field.name, elements.value(index, field)) for field in _CONTRAST]
     found += [("b-value", elements.private(tag, creator)) for tag, creator in _B_VALUES]
     return tuple((name, value) for name, value in found if value)

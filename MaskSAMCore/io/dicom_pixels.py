@@ -35,7 +35,7 @@ class PixelFormat:
         columns: number of columns.
         bits_allocated: bits of a pixel in the file: 8, 16 or 32.
         bits_stored: bits of a pixel that hold its value.
-        shift: number of bits below the value.
+        shift: number of bits of a pixel below its value.
         signed: whether values may be negative.
         inverted: whether low values are bright (MONOCHROME1).
     """
@@ -67,8 +67,8 @@ class StoredPixels:
 
     Attributes:
         values: stored values, (frames, rows, columns).
-        cut: whether bits above those that hold a value were removed, without an overlay that the
-            header says to be there.
+        cut: whether bits above the value were removed that are not an overlay according to the
+            header.
     """
 
     values: NDArray[Any]
@@ -113,7 +113,7 @@ def pixel_format(file: ImageFile) -> PixelFormat:
 def stored_pixels(file: ImageFile, pixels: PixelFormat) -> StoredPixels:
     """Return the pixels of a file before slope and intercept.
 
-    As in other readers, values are inverted where low ones are bright.
+    Values are inverted if low values are bright (MONOCHROME1), as in other readers.
 
     Raises:
         MaskSAMError: the pixels are incomplete or cannot be decoded.
@@ -129,7 +129,7 @@ def stored_pixels(file: ImageFile, pixels: PixelFormat) -> StoredPixels:
     elif values.min() < pixels.range[0] or values.max() > pixels.range[1]:
         raise file.damaged()
     if pixels.inverted:
-        # The sum of the lowest and the highest value, -1 if signed, does not overflow this way.
+        # Bit operations give lowest + highest - value without overflow.
         values = ~values if pixels.signed else values ^ values.dtype.type(pixels.range[1])
     return StoredPixels(values, cut)
 
@@ -139,7 +139,7 @@ def _native_values(file: ImageFile, pixels: PixelFormat) -> NDArray[Any]:
     data, words = _pixel_data(file)
     count = pixels.frames * pixels.rows * pixels.columns
     size = count * pixels.dtype.itemsize
-    # Files may end in zeros, but further pixels mean that the size in the header is wrong.
+    # Files may be padded with zeros, but further pixels mean that the header's size is wrong.
     if len(data) < size or any(data[size:]):
         raise file.damaged()
     if file.little_endian:
@@ -217,7 +217,7 @@ def _bare_dataset(file: ImageFile, pixels: PixelFormat) -> Dataset:
 
 
 def _pixel_data(file: ImageFile) -> tuple[bytes, bool]:
-    """Return the bytes of the pixels, and whether these are stored as words of two bytes.
+    """Return the pixel data, and whether it is stored as words of two bytes.
 
     Raises:
         MaskSAMError: the file is damaged or incomplete.
@@ -232,7 +232,7 @@ def _pixel_data(file: ImageFile) -> tuple[bytes, bool]:
             element = next(data_element_generator(stream, *file.header.original_encoding))
     except (OSError, EOFError, ValueError, struct.error, StopIteration) as error:
         raise file.damaged() from error
-    # Files without stated types store words.
+    # Files with implicit VR store words.
     return element.value or b"", element.VR in ("OW", None)
 
 
@@ -246,7 +246,7 @@ def _has_overlay_in_pixels(file: ImageFile) -> bool:
 
 
 def _has_bits_above(values: NDArray[Any], pixels: PixelFormat) -> bool:
-    """Return whether bits above a value are set that do not repeat its sign."""
+    """Return whether the bits above a value hold anything but copies of its sign bit."""
     bits = values.view(np.dtype(f"u{values.dtype.itemsize}")) >> pixels.shift
     above = bits >> pixels.bits_stored
     if not pixels.signed:
@@ -257,13 +257,13 @@ def _has_bits_above(values: NDArray[Any], pixels: PixelFormat) -> bool:
 
 
 def _without_overlay(values: NDArray[Any], pixels: PixelFormat) -> NDArray[Any]:
-    """Return the values without bits of the file that do not belong to them."""
+    """Return the values without the bits of a pixel that do not belong to its value."""
     if pixels.bits_stored == pixels.bits_allocated:
         return values
     lowest, highest = pixels.range
     if pixels.shift == 0 and lowest <= values.min() and values.max() <= highest:
         return values
     bits = values.view(np.dtype(f"u{values.dtype.itemsize}")) >> pixels.shift
-    # Shifted to the top and back, a signed value gets its sign into all bits above it.
+    # Shifting to the top and back copies the sign of a signed value into all bits above it.
     empty = 8 * values.dtype.itemsize - pixels.bits_stored
     return (bits << empty).view(values.dtype) >> empty

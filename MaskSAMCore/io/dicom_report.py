@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from pydicom.sr.coding import Code
 
-# Reports are numbered from here on, in the order of their segmentations.
+# Added to the series number of a segmentation to get that of its report.
 _SERIES_OFFSET = 1000
 # Codes of SNOMED CT for sides, which a report states as laterality.
 _SIDES = ("7771000", "24028007")
@@ -45,12 +45,12 @@ def write_dicom_report(
 ) -> None:
     """Write the volume of every segment as a structured report, complete or not at all.
 
-    Where the intracranial volume is known, the report has it, too, and the percentage of it that
-    each of its classes has.
+    If the intracranial volume is known, the report also states this volume and the percentage of
+    it that each class within the skull occupies.
 
     Args:
         path: file to write.
-        segmentation: DICOM segmentation to measure and to refer to.
+        segmentation: DICOM segmentation that the report measures and refers to.
         source: series that the segmentation was made from.
         overwrite: whether an existing file may be replaced.
         intracranial: names of the classes whose volumes add up to the intracranial volume; none if
@@ -183,12 +183,12 @@ def _measurements(
 def _intracranial(
     ml: float, source: DicomSource, description: SegmentDescription
 ) -> MeasurementsAndQualitativeEvaluations:
-    """Return the intracranial volume, which is that of no single segment.
+    """Return the measurement of the intracranial volume, which belongs to no single segment.
 
     Args:
         ml: volume in ml.
         source: series that the segmentation was made from.
-        description: description of one of its segments, which names the algorithm.
+        description: description of a segment within the skull, which names the algorithm.
     """
     from highdicom import sr
     from pydicom.sr.codedict import codes
@@ -218,7 +218,7 @@ def _volume(ml: float) -> Measurement:
 
 
 def _share(part: float) -> Measurement:
-    """Return a measurement of a part of the intracranial volume, 0 to 1, in percent."""
+    """Return a measurement in percent of a fraction (0 to 1) of the intracranial volume."""
     from highdicom import sr
 
     return sr.Measurement(

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 # Suffix of files that are written as DICOM.
 DICOM_SUFFIX = ".dcm"
 MANUFACTURER = "MaskSAM for 3D Slicer"
-# Derived series are numbered from here on, in the order of their sources.
+# Added to the series number of the source to get that of the segmentation.
 _SERIES_OFFSET = 1000
-# SNOMED CT's codes are numbers; other codes under its name are those of SNOMED RT.
+# SNOMED CT codes are numbers; other codes under its scheme name are from SNOMED RT.
 _SNOMED_CT = re.compile("[0-9]{6,18}")
-# Names of SNOMED RT, which DICOM has retired.
+# Scheme names of SNOMED RT, which DICOM has retired.
 _RETIRED_SCHEMES = ("SRT", "SNM3", "99SDM")
-# Length of names (LO) in DICOM.
+# Largest length of a DICOM name (LO).
 _NAME_LENGTH = 64
-# highdicom pads smaller slices, which displaces the next ones.
+# Fewest pixels in a slice: highdicom pads smaller slices, which displaces those after them.
 _SMALLEST_SLICE = 8
 _NO_NUMBER = np.iinfo(np.uint16).max
 _UTF_8 = "ISO_IR 192"
@@ -42,7 +42,7 @@ _UTF_8 = "ISO_IR 192"
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A model, as DICOM files name it.
+    """Identification of a model in DICOM files.
 
     Attributes:
         name: name of the model.
@@ -106,16 +106,16 @@ def write_dicom_segmentation(
 ) -> None:
     """Write a labelmap as a DICOM segmentation, complete or not at all.
 
-    Segments are numbered from 1 in the order of the labels' values; those without a voxel are
-    described too. Frames lie at the positions of the source's slices, to which they refer, if the
-    volume has the grid of the source; frames without voxels are left out.
+    Segments are numbered from 1 in the order of the label values; segments without a voxel are
+    described, too. If the volume has the grid of the source, each frame lies at the position of a
+    source slice and refers to this slice. Frames without voxels are left out.
 
     Args:
         labelmap: integers [K, J, I], 0 or values of the labels.
         volume: volume whose grid the labelmap lies on, in the space of the source.
         path: file to write.
         labels: classes of the labelmap, with terminology.
-        source: series that the volume was read from, or was resampled from.
+        source: series that the volume was read or resampled from.
         algorithm: model that made the segmentation.
         overwrite: whether an existing file may be replaced.
 
@@ -146,7 +146,7 @@ def write_dicom_segmentation(
 def _segment_numbers(
     labelmap: NDArray[np.integer], labels: Sequence[Label]
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Return a labelmap with the numbers of segments, 1 for the first label, as values.
+    """Return a labelmap whose values are segment numbers, 1 for the first label.
 
     Raises:
         MaskSAMError: a voxel has the value of no label.
@@ -158,7 +158,7 @@ def _segment_numbers(
     table = np.full(known[-1] + 1, _NO_NUMBER, np.uint16)
     table[known] = range(len(known))
     numbers = np.empty(labelmap.shape, np.min_scalar_type(len(labels)))
-    # Plane by plane, because an index takes 64 bits a voxel.
+    # Planes are mapped one by one, because an index array takes 64 bits per voxel.
     for plane, values in zip(numbers, labelmap, strict=True):
         found = table[values]
         if (found == _NO_NUMBER).any():
@@ -205,10 +205,10 @@ def _segmentation(
     )
     column, row, between = volume.spacing
     shared = segmentation.SharedFunctionalGroupsSequence[0]
-    # highdicom takes them from the source, whose header may state another distance of slices.
+    # highdicom copies the measures of the source, whose header may state another slice distance.
     shared.PixelMeasuresSequence = highdicom.PixelMeasuresSequence(
         pixel_spacing=[row, column],
-        # Slices are as thick as far apart, so that voxels fill the space without gaps.
+        # The thickness is the slice distance, so that voxels fill the space without gaps.
         slice_thickness=between,
         spacing_between_slices=between,
     )
@@ -216,17 +216,17 @@ def _segmentation(
 
 
 def _placed_pixels(numbers: NDArray[Any], volume: Volume, source: DicomSource) -> dict[str, Any]:
-    """Return the arguments of highdicom with the voxels, their place and the source images."""
+    """Return highdicom's arguments for the voxels, their position and the source images."""
     import highdicom
 
     first, *others = source.images
     several = bool(others) and "NumberOfFrames" in first
     indices = [index for _, index in source.slices]
     frames = range(len(first.PerFrameFunctionalGroupsSequence))
-    # A file with frames must have no other frames, such as copies of slices.
+    # A multi-frame file must not have further frames, such as copies of slices.
     complete = bool(others) or sorted(indices) == list(frames)
     aligned = source.grid is not None and source.grid.same_grid(volume)
-    # Without any voxel, highdicom would write every slice for every segment.
+    # If all segments are empty, highdicom would write every slice for every segment.
     if aligned and complete and not several and numbers.any():
         return {
             "source_images": [image for image, _ in source.slices] if others else [first],
@@ -290,6 +290,6 @@ def _coded(code: Code) -> CodedConcept:
 
 
 def name_of(text: str) -> str:
-    """Return a text as a name in DICOM (LO): without control characters, cut to its length."""
-    # The backslash separates values.
+    """Return a text as a DICOM name (LO): without control characters, cut to the allowed length."""
+    # In DICOM a backslash separates values.
     return re.sub(r"[\x00-\x1f\x7f\\]", " ", text).strip()[:_NAME_LENGTH] or "?"

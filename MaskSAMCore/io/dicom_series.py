@@ -1,4 +1,4 @@
-"""DICOM series in folders: files that belong together, and what their headers say of them."""
+"""DICOM series in folders: the files of each series, and facts from their headers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class DicomSeries:
     """Files of one series.
 
     Attributes:
-        folder: folder that holds all files, possibly in folders of its own.
-        files: files in the order of the folders and their names.
+        folder: folder that holds all files, possibly in subfolders.
+        files: files in the order of the folders, then of the file names.
         number: number of the series in its study; empty if unknown.
         description: description of the series; empty if unknown.
         uid: UID of the series; empty if unknown.
@@ -47,10 +47,9 @@ class _Group:
 
 
 def find_series(folders: Iterable[Path]) -> tuple[list[DicomSeries], dict[Path, list[str]]]:
-    """Return the DICOM series of some folders, without looking into the folders in them.
+    """Return the DICOM series in some folders, without their subfolders.
 
-    Files belong together if they have one patient, one study and one series, also in several
-    folders.
+    Files with the same patient, study and series belong together, even in different folders.
 
     Returns:
         The series in the order of their first files, and messages about damaged files by folder.

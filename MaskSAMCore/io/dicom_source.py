@@ -1,4 +1,4 @@
-"""DICOM images that a segmentation was made from, as segmentations and reports refer to them."""
+"""Source images of a segmentation, to which DICOM segmentations and reports refer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _REFERENCES = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID")
 _DATE = "[0-9]{4}(0[1-9]|1[0-2])(0[1-9]|[12][0-9]|3[01])"
 _TIME = r"([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9](\.[0-9]{1,6})?)?)?"
-# Elements of patient and study that every derived file has, and patterns of their values.
+# Elements of patient and study that every derived file repeats, and patterns of valid values.
 _INHERITED = {
     "PatientID": "",
     "PatientName": "",
@@ -41,20 +41,20 @@ _INHERITED = {
 }
 _LARGEST_SERIES_NUMBER = 10**9
 
-# Without a handler, its warnings, some with the patient's name, go to standard error.
+# Without a handler, highdicom's warnings, some with the patient's name, go to standard error.
 logging.getLogger("highdicom").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, eq=False)
 class DicomSource:
-    """Images of a DICOM series that a volume was read from, or was resampled from.
+    """Images of a DICOM series that a volume was read or resampled from.
 
     Attributes:
         path: file or folder of the series, for messages.
-        images: headers of the files, completed for references to them.
-        slices: image and index of the frame of each slice, in order along the normal; empty if the
-            frames are not evenly spaced slices.
-        grid: place of the slices in space, with voxels of 0; None without slices.
+        images: headers of the files, completed with the elements that references need.
+        slices: image and frame index of each slice, in order along the normal; empty if the frames
+            are not evenly spaced slices.
+        grid: volume of zeros on the grid of the slices; None without slices.
     """
 
     path: Path
@@ -70,11 +70,11 @@ class DicomSource:
         return 0
 
     def in_place(self, volume: Volume) -> Volume:
-        """Return a volume of the series' voxels at the place of the series.
+        """Return a volume of the series, moved back to the position of the series.
 
-        Programs can move a volume after they have read it. One with another shape or voxel size was
-        cropped or resampled, and one that is turned by more than 45 degrees may have its axes in
-        another order: these stay where they are.
+        Programs can move a volume after they have read it. A volume with another shape or voxel
+        size was cropped or resampled, and a volume turned by more than 45 degrees may have its axes
+        in another order; in these cases it is returned unchanged.
         """
         grid = self.grid
         if grid is None or grid.shape != volume.shape:
@@ -97,7 +97,7 @@ class DicomSource:
 
 
 def check_installed() -> None:
-    """Check that the package is installed with which DICOM files are written.
+    """Check that highdicom is installed, which writes the DICOM files.
 
     Raises:
         MaskSAMError: highdicom is not installed.
@@ -112,7 +112,7 @@ def find_instances(
     """Return the files of the images with given UIDs.
 
     Args:
-        paths: files, or folders whose files are looked through, with those of their folders.
+        paths: files, or folders to search, including their subfolders.
         instances: SOPInstanceUIDs of the images.
         check: called for each file; raises an exception to stop.
 
@@ -144,7 +144,7 @@ def read_source(path: Path, only: Sequence[Path] = ()) -> DicomSource:
 
     Args:
         path: folder or file.
-        only: files of the series in a folder that holds others too; by default all files.
+        only: files of the series, if the folder also holds others; by default all files.
 
     Raises:
         MaskSAMError: the path is no DICOM series, a file is damaged or has no UIDs, or highdicom is
@@ -162,7 +162,7 @@ def read_source(path: Path, only: Sequence[Path] = ()) -> DicomSource:
         try:
             stack = stack_of(path, [frame for found in frames.values() for frame in found])
         except MaskSAMError:
-            # A volume that was resampled, for example where slices are missing, has its own grid.
+            # The volume was resampled, for example where slices are missing, and has its own grid.
             _check_different(path, images)
             return DicomSource(path, _placed(images, frames))
         slices = [group[0] for group in stack.slices]
@@ -182,10 +182,11 @@ def read_source(path: Path, only: Sequence[Path] = ()) -> DicomSource:
 def _placed(
     images: Mapping[ImageFile, Dataset], frames: Mapping[ImageFile, Sequence[Frame]]
 ) -> tuple[Dataset, ...]:
-    """Return images whose headers have the place of their frames where highdicom looks for it.
+    """Return images whose headers state the position of their frames where highdicom expects it.
 
     Elements may be missing, or lie in other groups of the header, as in nuclear medicine. Slices of
-    several frames of reference were read as one volume, so that they are given that of the first.
+    several frames of reference were read as one volume, so all get the frame of reference of the
+    first image.
     """
     space = next(iter(images.values())).FrameOfReferenceUID
     for file, image in images.items():
@@ -222,7 +223,7 @@ def _check_different(path: Path, images: Mapping[ImageFile, Dataset]) -> None:
     """Check that images can be told apart.
 
     Raises:
-        MaskSAMError: two images have one UID.
+        MaskSAMError: two images have the same UID.
     """
     names: dict[str, str] = {}
     for file, image in images.items():
@@ -245,14 +246,14 @@ def _item(**values: Any) -> list[Dataset]:
 
 
 def _decimals(values: Sequence[float]) -> list[str]:
-    """Return numbers as DICOM's decimal text, which has 16 characters at most."""
+    """Return numbers as DICOM decimal strings (DS), which have at most 16 characters."""
     from pydicom.valuerep import format_number_as_ds
 
     return [format_number_as_ds(value) for value in values]
 
 
 def _completed(file: ImageFile) -> Dataset:
-    """Return the header of a file with all elements that derived files take over, in place.
+    """Complete, in place, a file's header with all elements that derived files repeat; return it.
 
     Raises:
         MaskSAMError: the file cannot be referred to, or is damaged.
@@ -278,7 +279,7 @@ def _completed(file: ImageFile) -> Dataset:
             if len(value) != 1 or (pattern and not re.fullmatch(pattern, value[0])):
                 setattr(header, keyword, "")
         if len(texts(header, "FrameOfReferenceUID")) != 1:
-            # The same for all images of the series, whose positions are in one space.
+            # All images of the series get the same UID, because their positions are in one space.
             header.FrameOfReferenceUID = generate_uid(entropy_srcs=[file.series, "space"])
     except MALFORMED as error:
         raise file.damaged() from error

@@ -15,7 +15,7 @@ from MaskSAMCore.io.dicom_frames import Frame, differences, slice_thickness
 # Tolerance of slice positions, as a fraction of the slice distance: positions are stored with few
 # digits, while missing or tilted slices are off by far more.
 POSITION_TOLERANCE = 0.1
-# Frames lie at the same place up to this fraction of the pixel spacing.
+# Frames that are closer than this fraction of the pixel spacing have the same position.
 _SAME_PLACE = 0.01
 # Directions are stored with few digits; this is an angle of 0.06 degrees.
 _DIRECTION_TOLERANCE = 1e-3
@@ -29,8 +29,8 @@ class Stack:
     """Slices of one volume.
 
     Attributes:
-        slices: frames at each position along the normal; those after the first of a position are
-            either copies or parts of another volume, which only their pixels can tell.
+        slices: frames at each position along the normal; further frames at a position are copies of
+            the first or parts of another volume, which only their pixels can tell.
         ijk_to_lps: float64 (4, 4), from voxel indices to LPS mm.
     """
 
@@ -120,7 +120,7 @@ def several_volumes(path: Path, slices: Sequence[Sequence[Frame]]) -> MaskSAMErr
 
 
 def _contrast_differs(frames: Sequence[Frame]) -> bool:
-    """Return whether a value that all slices of a volume share has several values."""
+    """Return whether frames differ in an element that is equal in all slices of a volume."""
     values: dict[str, str] = {}
     return any(
         values.setdefault(name, value) != value
@@ -130,10 +130,10 @@ def _contrast_differs(frames: Sequence[Frame]) -> bool:
 
 
 def _check_localizers(path: Path, frames: Sequence[Frame]) -> None:
-    """Check that localizers are not among other slices.
+    """Check that localizers are not mixed with other slices.
 
     Raises:
-        MaskSAMError: some frames are localizers, others not.
+        MaskSAMError: some frames are localizers and others are not.
     """
     localizers = [frame for frame in frames if frame.localizer]
     if 0 < len(localizers) < len(frames):
@@ -144,10 +144,10 @@ def _check_localizers(path: Path, frames: Sequence[Frame]) -> None:
 
 
 def _check_rescaled(path: Path, frames: Sequence[Frame]) -> None:
-    """Check that all frames state their slope, or none does.
+    """Check that all frames state a slope or intercept, or none does.
 
     Raises:
-        MaskSAMError: some frames have values of another scale than others.
+        MaskSAMError: some frames are rescaled and others are not.
     """
     unscaled = [frame for frame in frames if not frame.rescaled]
     trivial = all(frame.slope == 1 and frame.intercept == 0 for frame in frames)
@@ -210,9 +210,10 @@ def _check_even(
 
     Args:
         path: file or folder, for the message.
-        offsets: (frames, 3), from the expected to the real positions in mm, in order.
-        heights: (frames,), positions along the normal in mm, in order.
-        normal: unit vector.
+        offsets: (frames, 3), vectors from the expected to the actual positions in mm, in the order
+            of ``heights``.
+        heights: (frames,), positions along the normal in mm, ascending.
+        normal: unit vector perpendicular to the slices.
         step: expected distance of slices in mm.
 
     Raises:

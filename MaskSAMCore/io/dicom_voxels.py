@@ -16,7 +16,7 @@ from MaskSAMCore.io.dicom_frames import Frame
 from MaskSAMCore.io.dicom_pixels import stored_pixels
 from MaskSAMCore.io.dicom_stack import Stack, several_volumes
 
-# Types of whole numbers; the first that holds all values is used.
+# Integer types; the first one that holds all values is used.
 _INTEGER_TYPES = ("u1", "i2", "u2", "i4", "u4", "i8")
 
 _Planes = Callable[[Frame], NDArray[Any]]
@@ -28,8 +28,8 @@ class StackVoxels:
 
     Attributes:
         array: voxels [K, J, I].
-        copies: frames that repeat others, which are left out.
-        cut: frames whose values had more bits than the header says, which were removed.
+        copies: frames that are left out because they repeat others.
+        cut: frames whose values lost the bits beyond those that the header states.
     """
 
     array: NDArray[Any]
@@ -47,7 +47,7 @@ def voxels_of(path: Path, stack: Stack) -> StackVoxels:
     Raises:
         MaskSAMError: frames at the same position differ, or pixels are damaged.
     """
-    # Frames of a file follow one another, and copies are compared in pairs.
+    # The cache holds two files, because copies are compared in pairs of frames.
     stored = lru_cache(maxsize=2)(stored_pixels)
     cut: list[Frame] = []
 
@@ -70,7 +70,7 @@ def _copies(path: Path, stack: Stack, plane: _Planes) -> list[Frame]:
     """Return the frames that repeat another one.
 
     Raises:
-        MaskSAMError: frames at the same position differ, so that they are of several volumes.
+        MaskSAMError: frames at the same position differ, so they belong to several volumes.
     """
     copies: list[Frame] = []
     for first, *others in stack.slices:
@@ -82,7 +82,7 @@ def _copies(path: Path, stack: Stack, plane: _Planes) -> list[Frame]:
 
 
 def _real_values(frame: Frame, stored: NDArray[Any]) -> NDArray[Any]:
-    """Return the values of a plane with slope and intercept.
+    """Return the values of a plane after slope and intercept.
 
     Raises:
         MaskSAMError: the slope is 0, but stored values are not.
@@ -100,7 +100,7 @@ def _real_values(frame: Frame, stored: NDArray[Any]) -> NDArray[Any]:
 
 
 def _is_whole(frame: Frame) -> bool:
-    """Return whether all values of a frame are whole numbers that 64 bits hold."""
+    """Return whether all real values of a frame are integers of at most 64 bits."""
     return (
         frame.slope.is_integer()
         and frame.intercept.is_integer()

@@ -12,10 +12,11 @@ _POINTER_START = b"version https://git-lfs"
 
 
 def check_downloaded(path: Path) -> None:
-    """Check that a file is no web page, no pointer of Git LFS and not empty.
+    """Check that a file is not empty, a web page or a pointer of Git LFS.
 
     Raises:
-        MaskSAMError: it is one of these, does not exist or cannot be read.
+        MaskSAMError: the file is empty, a web page, a pointer or a folder, does not exist or cannot
+            be read.
     """
     if path.is_dir():
         raise MaskSAMError(f"{path} is a folder: give a file")

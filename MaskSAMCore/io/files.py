@@ -1,4 +1,4 @@
-"""Files that are complete or absent, locks, JSON, checksums, and the names of image files."""
+"""Atomic writing of files and folders, locks, JSON, checksums, and names of image files."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from typing import Any
 
 from MaskSAMCore.errors import MaskSAMError
 
-# Longer suffixes come before those they end in. Pairs of .hdr and .img are named by their header.
+# A suffix comes before its own ending: .seg.nrrd before .nrrd. Pairs of .hdr and .img are named by
+# their header.
 IMAGE_SUFFIXES = (
     *(".nii.gz", ".nii", ".hdr.gz", ".hdr"),
     *(".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd"),
 )
 WRITTEN_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 
-# Deflate, the compression of gzip, makes no data smaller than by this factor.
+# Largest compression ratio of Deflate, the method of gzip.
 LARGEST_COMPRESSION = 1032
 
-# Prefix of folders that hold the embeddings of a session, in the folder for temporary files.
+# Prefix of the temporary folders that hold the embeddings of a session.
 EMBEDDINGS_PREFIX = "masksam-embeddings-"
 
-# Errors of code that takes a JSON value apart which has another form than expected.
+# Errors that parsing code raises on content, such as JSON, of an unexpected form.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 _VOXEL_SUFFIXES = (".img.gz", ".img")
 _TEMPORARY_PREFIX = ".masksam-"
 _LOCK_NAME = ".masksam-lock"
-# The longer mark comes first, because it begins with the shorter one.
+# UTF-32 comes first, because its little-endian mark begins with that of UTF-16.
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -95,8 +96,8 @@ def atomic_folder(path: Path, overwrite: bool = True, *, mark: str | None = None
     Args:
         path: final place of the folder.
         overwrite: whether an existing folder may be replaced.
-        mark: name of a file that all folders of this kind have; a folder without it is replaced
-            only if it is empty. None for a folder that is known to be of this kind.
+        mark: name of a file that all folders of the same kind have; an existing folder without this
+            file is replaced only if it is empty. None allows any folder to be replaced.
 
     Raises:
         MaskSAMError: ``path`` exists and must not be replaced, or it cannot be written.
@@ -131,7 +132,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def made_folders(folders: Iterable[Path]) -> Iterator[None]:
-    """Make the folders of outputs before the work, and remove them if it fails.
+    """Make folders for outputs before the block runs, and remove them if it fails.
 
     Only folders that were made here and are still empty are removed.
 
@@ -157,7 +158,7 @@ def made_folders(folders: Iterable[Path]) -> Iterator[None]:
 
 
 def _make(folder: Path, made: list[Path]) -> None:
-    """Make a folder with those above it, and append each new one to ``made``."""
+    """Make a folder and its missing parents, and append each new folder to ``made``."""
     if folder.is_dir():
         return
     if folder.parent != folder:
@@ -173,9 +174,9 @@ def _make(folder: Path, made: list[Path]) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other programs that lock the same folder waiting until the block ends.
+    """Hold the lock of a folder until the block ends; other programs that lock it wait.
 
-    The lock ends with its process, however that ends.
+    The lock is released when its process ends, even after a crash.
 
     Raises:
         MaskSAMError: the folder cannot be written to.
@@ -192,14 +193,14 @@ def locked(folder: Path) -> Iterator[None]:
             try:
                 yield
             finally:
-                # Windows removes no open file, so that it stays there.
+                # Windows does not remove an open file, so the lock file stays.
                 with suppress(OSError):
                     path.unlink()
             return
 
 
 def _wait_for_lock(path: Path, descriptor: int) -> bool:
-    """Wait for the lock of an open file, and return whether the file is still there then."""
+    """Wait for the lock of an open file, and return whether it is still the file at ``path``."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -213,7 +214,7 @@ def _wait_for_lock(path: Path, descriptor: int) -> bool:
     else:
         import fcntl
 
-        # Some network drives have no locks.
+        # Some network drives do not support locks.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
@@ -223,11 +224,11 @@ def _wait_for_lock(path: Path, descriptor: int) -> bool:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Move the folder ``new`` to ``path``; an old folder there is kept until the move succeeded.
+    """Move the folder ``new`` to ``path``; an old folder there is kept until the move succeeds.
 
     Args:
-        new: folder inside a :func:`temporary_folder` of ``path``, with which the old folder is
-            removed.
+        new: folder inside a :func:`temporary_folder` of ``path``; the old folder is moved beside
+            ``new`` and removed with the temporary folder.
         path: final place of the folder.
 
     Raises:
@@ -249,8 +250,8 @@ def remove_abandoned(folder: Path, min_age_seconds: float) -> None:
 
     Args:
         folder: folder that :func:`atomic_file` or :func:`atomic_folder` wrote to.
-        min_age_seconds: least time in seconds since anything in such a folder was written; another
-            process may still write to younger ones.
+        min_age_seconds: least time in seconds since the last change in a temporary folder; another
+            process may still write to a folder that changed more recently.
     """
     for path in folder.glob(f"{_TEMPORARY_PREFIX}*"):
         with suppress(OSError):
@@ -313,7 +314,11 @@ def read_json(path: Path) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the pairs of a JSON object, of which Python would keep only the last with a key."""
+    """Return a JSON object from its pairs.
+
+    Raises:
+        ValueError: a key occurs twice; Python would silently keep the last value.
+    """
     values: dict[str, Any] = {}
     for key, value in pairs:
         if key in values:
@@ -342,7 +347,7 @@ def _check_free(path: Path, overwrite: bool) -> None:
 
 
 def _check_kind(path: Path, mark: str) -> None:
-    """Raise an error if a path is neither free nor an empty folder nor one with the mark."""
+    """Raise an error unless a path is free, an empty folder or a folder with the mark."""
     if not path.exists() or (path / mark).is_file():
         return
     if not path.is_dir() or any(path.iterdir()):
@@ -353,5 +358,5 @@ def _check_kind(path: Path, mark: str) -> None:
 
 
 def _cannot_write(path: Path, error: OSError) -> MaskSAMError:
-    # The message has the system's description without error numbers and temporary paths.
+    # The message omits the error numbers and temporary paths of the system's description.
     return MaskSAMError(f"cannot write {path}: {(error.strerror or str(error)).lower()}")

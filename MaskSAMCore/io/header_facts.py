@@ -1,4 +1,4 @@
-"""Facts in the text headers of images that SimpleITK ignores, and how such headers are parsed."""
+"""Facts in the text headers of images that SimpleITK ignores, and parsing of header fields."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class DeflatedVoxels:
     """Place of compressed voxels.
 
     Attributes:
-        path: file that holds them.
+        path: file that holds the voxels.
         position: place of the first byte in the file.
-        size: number of compressed bytes; 0 for all that follow.
+        size: number of compressed bytes; 0 for all bytes up to the end of the file.
         little_endian: whether the lowest byte of a voxel comes first.
     """
 
@@ -43,11 +43,11 @@ class HeaderFacts:
     """Facts about an image that SimpleITK does not use.
 
     Attributes:
-        to_mm: float64 (3,), factors that turn SimpleITK's coordinates along the axes of space into
-            mm; negative where SimpleITK takes an axis for its opposite.
+        to_mm: float64 (3,), factors that convert SimpleITK's coordinates along the axes of space to
+            mm; negative where SimpleITK reads an axis in the opposite direction.
         slope: factor from stored to real values.
         intercept: real value of the stored value 0.
-        notes: messages for the user about doubts.
+        notes: messages for the user about doubts in the header.
         deflated: compressed voxels that SimpleITK reads without checking them; None if there are
             none.
     """
@@ -60,10 +60,10 @@ class HeaderFacts:
 
 
 def check_sizes(path: Path, sizes: list[int]) -> None:
-    """Check that a file can hold its voxels, before memory is asked for them.
+    """Check that a file is large enough for its voxels, before memory is allocated for them.
 
     Raises:
-        MaskSAMError: it cannot.
+        MaskSAMError: a size is not positive, or the file is too small.
     """
     if sizes and min(sizes) <= 0:
         raise MaskSAMError(f"{path} has no voxels: its header says {sizes} voxels along its axes")
@@ -72,7 +72,7 @@ def check_sizes(path: Path, sizes: list[int]) -> None:
 
 
 def unit_factors(path: Path, units: list[str]) -> tuple[NDArray[np.float64], list[str]]:
-    """Return millimetres per unit for the three axes, and a note for an unknown unit."""
+    """Return millimetres per unit for the three axes, and notes about unknown units."""
     if len(units) != 3:
         return np.ones(3), []
     plain = [unit.strip().lower() for unit in units]
@@ -83,7 +83,7 @@ def unit_factors(path: Path, units: list[str]) -> tuple[NDArray[np.float64], lis
 
 
 def unsized(path: Path) -> str:
-    """Return the note for a header without the size of voxels."""
+    """Return the note for a header without a voxel size."""
     return f"{path.name} does not say the size of its voxels: 1 mm is a guess"
 
 
@@ -96,7 +96,7 @@ def unoriented(path: Path) -> str:
 
 
 def invalid(path: Path) -> MaskSAMError:
-    """Return the error for a header with a number that is none."""
+    """Return the error for a header in which a voxel size, axis or origin is no number."""
     return MaskSAMError(
         f"{path} has a voxel size, axis or origin that is no number: correct its header"
     )
@@ -113,7 +113,7 @@ def incomplete(path: Path) -> MaskSAMError:
 
 
 def integer(text: str) -> int:
-    """Return the whole number of a field, or 0 if it has none."""
+    """Return the non-negative integer in a field, or 0 if the field holds anything else."""
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
 
 
@@ -130,7 +130,7 @@ def numbers(text: str) -> list[float]:
 
 
 def decoded(content: bytes) -> str:
-    """Return the text of a header, whichever its encoding."""
+    """Return the text of a header, decoded as UTF-8 or else Latin-1."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:

@@ -51,23 +51,23 @@ _STAND_INS = {
     b"<!doctype html": "is a web page, not an image: download the image again",
     b"<html": "is a web page, not an image: download the image again",
 }
-# The libraries of some formats cut or refuse longer paths.
+# The libraries of some formats truncate or refuse longer paths.
 _LONGEST_PATH = 250
 
 
 def read_volume(path: Path | str, only: Sequence[Path] = ()) -> Volume:
-    """Read an image file, also one of DICOM with many frames, or a folder with one DICOM series.
+    """Read an image file, multi-frame DICOM included, or a folder with one DICOM series.
 
     NaN and infinite voxels, which some programs put outside the body, are read as 0 from NIfTI
     files and refused in other formats.
 
     Args:
         path: image file or folder.
-        only: files of the DICOM series in a folder that holds others too; by default all files.
+        only: files of the DICOM series, if the folder also holds others; by default all files.
 
     Returns:
-        Volume with the voxel type of the file; its name is the file name without suffix, and its
-        notes tell of doubts in the file.
+        Volume with the voxel type of the file, the file name without suffix as its name, and notes
+        about doubts in the file.
 
     Raises:
         MaskSAMError: the path does not exist, cannot be read, is damaged or empty, is not a 3D
@@ -214,8 +214,8 @@ def _storable(array: NDArray[Any], ijk_to_ras: NDArray[np.float64]) -> NDArray[A
 def write_volume(volume: Volume, path: Path | str, overwrite: bool = False) -> None:
     """Write a volume in the format of the path's suffix, complete or not at all.
 
-    A NIfTI file gets both orientations of the NIfTI file that the volume was read from, if there
-    is one; all lengths are in mm.
+    A NIfTI file keeps the qform and sform of the NIfTI file that the volume was read from, if any;
+    all lengths are in mm.
 
     Raises:
         MaskSAMError: the file exists, or cannot be written.
@@ -286,7 +286,7 @@ def _write(
     overwrite: bool,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write [K, J, I] or [components, K, J, I] on the grid of a volume."""
+    """Write an array [K, J, I] or [components, K, J, I] on the grid of a volume."""
     if not path.name.lower().endswith(WRITTEN_SUFFIXES):
         raise MaskSAMError(
             f"cannot write {path}: its name must end in {', '.join(WRITTEN_SUFFIXES)}"
@@ -312,7 +312,7 @@ def _write(
 
 def _write_image(image: sitk.Image, path: Path) -> bool:
     """Write an image with SimpleITK; return whether it was read back unchanged."""
-    # The writers choose a format only by suffixes in lower case.
+    # The writers recognize a format only by a suffix in lower case.
     name = f"image{path.suffix.lower()}"
     with _plain_path(path.parent) as folder, _silent_libraries():
         written = Path(folder, name)
@@ -332,7 +332,7 @@ def _write_image(image: sitk.Image, path: Path) -> bool:
 def _plain_path(path: Path) -> Iterator[str]:
     """Yield a path that SimpleITK can open: the path itself, or a temporary link to it.
 
-    SimpleITK ends the process at names that are not UTF-8, which Windows does not have.
+    SimpleITK ends the process on file names that are not UTF-8; Windows has no such names.
     """
     if os.name == "nt" or _is_plain(str(path.absolute())):
         yield str(path)

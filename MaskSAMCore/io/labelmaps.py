@@ -1,4 +1,4 @@
-"""Reading of labelmaps, whose voxels must be integers in whatever type a file stores them."""
+"""Reading of labelmaps, whose voxels must be integers, whatever type the file stores."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 from MaskSAMCore.io.images import read_volume
 
-# Values of labels that were stored as floating-point numbers may be off by this.
+# Largest error of label values that were stored as floating-point numbers.
 _TOLERANCE = 0.01
 _LARGEST = np.iinfo(np.uint32).max
-# Images have more values than any labelmap.
+# Largest number of different values in a labelmap; images have more.
 _MOST_VALUES = 1000
-# With more values than these, a labelmap still consists of regions: of its voxels besides the
-# background, at least this share equals the next voxel along an axis. In images few do.
+# A file with more than _FEW_VALUES values is a labelmap only if it consists of regions: at
+# least the share _LEAST_EQUAL of its foreground voxels must equal the next voxel along some axis.
+# In images few do.
 _FEW_VALUES = 64
 _LEAST_EQUAL = 0.2
 
@@ -56,7 +57,7 @@ def read_labelmap(path: Path | str) -> Volume:
 
 
 def _largest_equal_share(array: NDArray[np.integer]) -> float:
-    """Return the share of voxels other than 0 that equal the next one, along the best axis."""
+    """Return the share of foreground voxels that equal the next voxel, along the best axis."""
     shares = [0.0]
     for axis in range(array.ndim):
         moved = np.moveaxis(array, axis, 0)

@@ -38,13 +38,12 @@ def listed(folder: Path) -> list[Path]:
 def walked(
     folder: Path, unreadable: Callable[[OSError], None], without: Iterable[Path] = ()
 ) -> list[tuple[Path, list[Path]]]:
-    """Return a folder and those below it, each with its files in the order of names, without
-    litter.
+    """Return a folder and its subfolders, each with its files sorted by name, without litter.
 
     Args:
-        folder: the first folder; links to folders are followed, once each.
+        folder: top folder; links to folders are followed, once each.
         unreadable: function that receives the error of a folder that cannot be read.
-        without: folders that are left out with all that is in them.
+        without: folders that are left out with all their content.
     """
     found: list[tuple[Path, list[Path]]] = []
     seen = {path.resolve() for path in without}

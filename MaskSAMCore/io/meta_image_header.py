@@ -1,4 +1,4 @@
-"""Fields of MetaImage headers that SimpleITK ignores, and damage that it passes over in silence."""
+"""Fields of MetaImage headers that SimpleITK ignores, and damage that it does not report."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ _ELEMENT_BYTES = {
 _MOST_FILES = 100_000
 _BIG_ENDIAN = ("binarydatabyteordermsb", "elementbyteordermsb")
 _LENGTH_TOLERANCE = 1e-3
-# Cosine from which an axis has a certain anatomical direction.
+# Cosine above which the anatomical direction of an axis is certain.
 _CERTAIN = 0.8
 _OPPOSITE = str.maketrans("RLAPSI", "LRPAIS")
 
 
 def meta_image_facts(path: Path, start: bytes) -> HeaderFacts:
-    """Return the facts that the header of a MetaImage file has.
+    """Return the facts in the header of a MetaImage file.
 
     Args:
         path: the file.
-        start: its first bytes, with the whole header.
+        start: first bytes of the file, including the whole header.
 
     Raises:
-        MaskSAMError: the header has numbers that cannot be, or voxels are damaged or missing.
+        MaskSAMError: the header has invalid numbers, or voxels are damaged or missing.
         OSError: a file with voxels cannot be read.
     """
     fields: dict[str, str] = {}
@@ -66,9 +66,9 @@ def meta_image_facts(path: Path, start: bytes) -> HeaderFacts:
         fields[name.strip().lower()] = value.strip()
         if name.strip().lower() == "elementdatafile":
             break
-    if "ndims" not in fields:  # another format under this name
+    if "ndims" not in fields:  # another format with this suffix
         return HeaderFacts(np.ones(3))
-    # SimpleITK's reader ends the process at some impossible numbers of values.
+    # SimpleITK's reader ends the process on some wrong numbers of values.
     count = integer(fields.get("ndims", ""))
     if not 1 <= count <= _LARGEST_DIMENSION:
         raise damaged(path)
@@ -101,16 +101,16 @@ def meta_image_facts(path: Path, start: bytes) -> HeaderFacts:
 
 
 def _doubts(path: Path, directions: NDArray[np.float64], code: str) -> list[str]:
-    """Return notes about axes.
+    """Return notes about doubtful axes.
 
     Args:
         path: the file.
         directions: (3, 3), LPS directions of the axes as columns.
-        code: anatomical directions of the axes, such as "RAI"; another text says nothing. Programs
-            disagree whether it names the side that an axis leads from or to.
+        code: anatomical directions of the axes, such as "RAI"; any other text is ignored. Programs
+            disagree whether a letter names the side that an axis comes from or leads to.
     """
     lengths = np.linalg.norm(directions, axis=0)
-    if not lengths.all():  # which SimpleITK refuses
+    if not lengths.all():  # SimpleITK refuses axes of length 0
         return []
     notes = []
     if np.abs(lengths - 1).max() > _LENGTH_TOLERANCE:
@@ -122,7 +122,7 @@ def _doubts(path: Path, directions: NDArray[np.float64], code: str) -> list[str]
     ras = np.diag([-1.0, -1.0, 1.0]) @ directions / lengths
     if re.fullmatch("[RLAPSI]{3}", code) and np.abs(ras).max(axis=0).min() > _CERTAIN:
         try:
-            # Arrays are [K, J, I], so that their axes have the letters in reverse order.
+            # The array is [K, J, I], so its axes have the letters in reverse order.
             axes, flips = axis_mapping(ras, code[::-1])
         except MaskSAMError:  # the letters name an axis twice
             return notes
@@ -176,9 +176,9 @@ def _deflated_voxels(path: Path, fields: Mapping[str, str], position: int) -> De
 
 
 def _check_long(path: Path, fields: Mapping[str, str], position: int) -> None:
-    """Check that voxels of MET_LONG have the 32 bits of it that readers expect.
+    """Check that MET_LONG voxels have 32 bits, as readers expect.
 
-    Programs that store their own long integers write 64 bits on most systems.
+    Programs that write the system's long integers store 64 bits on most systems.
 
     Args:
         path: the file with the header.
@@ -203,15 +203,15 @@ def _check_long(path: Path, fields: Mapping[str, str], position: int) -> None:
 
 
 def _check_listed_files(path: Path, fields: Mapping[str, str], after: bytes) -> None:
-    """Check that voxels in several files are complete, which SimpleITK does not.
+    """Check that voxels in several files are complete, which SimpleITK does not check.
 
     Args:
         path: the file with the header.
         fields: values by name in lower case.
-        after: content of the file after the header, which may be the list.
+        after: content of the file after the header, which may be the list of files.
 
     Raises:
-        MaskSAMError: the files have too few voxels, or SimpleITK does not read them.
+        MaskSAMError: the files have too few voxels, or SimpleITK cannot read this kind of list.
         OSError: a file cannot be read.
     """
     words = fields.get("elementdatafile", "").lower().split()
@@ -232,17 +232,18 @@ def _check_listed_files(path: Path, fields: Mapping[str, str], after: bytes) -> 
 
 
 def _is_true(text: str) -> bool:
-    """Return whether a field is true, in the ways that MetaImage files write it."""
+    """Return whether the text of a MetaImage field means true."""
     return text[:1].lower() in ("t", "1")
 
 
 def _listed_files(path: Path, data: str, after: bytes) -> list[Path]:
-    """Return the files that hold a part of the voxels each; none if one file holds all.
+    """Return the files that each hold a part of the voxels; none if one file holds all.
 
     Args:
         path: the file with the header.
-        data: "LIST", or a pattern such as "slice%03d.raw 1 20 1" with first, last and step.
-        after: content of the header's file after this field, which is the list.
+        data: "LIST", or a pattern with first index, last index and step, such as
+            "slice%03d.raw 1 20 1".
+        after: content of the file after the header, which is the list of files.
     """
     pattern, *words = data.split() or [""]
     if pattern.lower() == "list":
@@ -253,5 +254,5 @@ def _listed_files(path: Path, data: str, after: bytes) -> list[Path]:
     try:
         indices = range(first, last + 1, max(step, 1))[:_MOST_FILES]
         return [path.parent / (pattern % index) for index in indices]
-    except (TypeError, ValueError):  # which SimpleITK refuses
+    except (TypeError, ValueError):  # SimpleITK refuses such a pattern
         return []

@@ -41,7 +41,7 @@ _COLOURS = {128: 3, 2304: 4}
 _VECTOR = 1007
 _LARGEST_CODE = int(np.iinfo(np.int16).max)
 _LARGEST_NIFTI1_SIZE = int(np.iinfo(np.int16).max)
-# Millimetres by the code of the unit; files that do not say their unit are in mm.
+# Millimetres per unit by the code of the unit; files without a unit are in mm.
 _MILLIMETRES = {1: 1e3, 3: 1e-3}
 _MM_AND_SECONDS = 2 | 8
 _HEADER_BYTES = {1: 352, 2: 544}  # with the four bytes that say whether extensions follow
@@ -53,10 +53,10 @@ _NORM_TOLERANCE = 1e-3
 
 
 def is_nifti(path: Path) -> bool:
-    """Return whether a file has the content of a NIfTI or Analyze header, or of its voxels.
+    """Return whether a file is a NIfTI or Analyze file, or the voxel file of a pair.
 
     Raises:
-        MaskSAMError: the file has the suffix of such files, but its content cannot be unpacked.
+        MaskSAMError: the file is compressed with gzip and cannot be unpacked.
         OSError: the file cannot be read.
     """
     if _paired_header(path) is not None:
@@ -66,10 +66,10 @@ def is_nifti(path: Path) -> bool:
 
 
 def read_nifti(path: Path) -> Volume:
-    """Read a NIfTI file, compressed or not whatever its name, or a pair of header and voxels.
+    """Read a NIfTI file or a pair of header and voxel files; gzip is detected by content.
 
     Args:
-        path: the file; of a pair either one.
+        path: NIfTI file, or either file of a pair.
 
     Returns:
         Volume with the voxel type of the file, or float32 if integers are scaled; NaN and infinite
@@ -120,12 +120,12 @@ def write_nifti(
     Args:
         array: integers or floats [K, J, I], or [components, K, J, I].
         ijk_to_ras: (4, 4), from voxel indices to RAS mm, with axes at right angles.
-        orientation: forms of a file with the same grid, which are written if they give the same
-            matrix; None if there are none.
+        orientation: qform and sform of the file that was read, which are written if they still give
+            the same matrix; None without such a file.
         path: file to write.
 
     Returns:
-        Whether the content of the written file is the intended one.
+        True if the written file has the intended content.
 
     Raises:
         OSError: the file cannot be written.
@@ -184,7 +184,7 @@ def _version(start: bytes) -> int | None:
 
 
 def _header(path: Path, start: bytes) -> Any:
-    """Return nibabel's header, in the byte order that gives a number of dimensions."""
+    """Return nibabel's header, in the byte order that gives a valid number of dimensions."""
     version = _version(start)
     length = {1: 348, 2: 540, None: 0}[version]
     position, size = (16, 8) if version == 2 else (40, 2)
@@ -223,7 +223,7 @@ def _shape(path: Path, header: Any) -> tuple[int, int, int]:
 
 
 def _value(header: Any, field: str) -> float:
-    """Return a number of a header; 0 if Analyze headers have no such field."""
+    """Return a number of a header; 0 if the field is missing, as in Analyze headers."""
     return float(header[field]) if field in header else 0.0
 
 
@@ -243,7 +243,7 @@ def _dtype(path: Path, header: Any) -> np.dtype[Any]:
 
 
 def _voxel_offset(header: Any, header_bytes: int) -> int:
-    """Return the position of the first voxel in its file; see ``_HEADER_BYTES``."""
+    """Return the position of the first voxel in its file, at least ``header_bytes``."""
     offset = float(header["vox_offset"])
     return max(int(offset), header_bytes) if math.isfinite(offset) else header_bytes
 
@@ -271,7 +271,7 @@ def _voxels(
     """
     size = math.prod(shape) * dtype.itemsize
     compressed = isinstance(stream, gzip.GzipFile)
-    # The file's size limits what it can hold, so that no memory is asked for in vain.
+    # The file size limits the number of voxels; no memory is allocated for an impossible number.
     if offset + size > path.stat().st_size * (LARGEST_COMPRESSION if compressed else 1):
         raise MaskSAMError(f"{path} is incomplete: copy it again")
     buffer = np.empty(size, np.uint8)
@@ -308,10 +308,10 @@ def _scaled(voxels: NDArray[Any], header: Any) -> NDArray[Any]:
 
 
 def _orientation(path: Path, header: Any) -> tuple[NiftiOrientation, tuple[str, ...]]:
-    """Return both forms in mm, with code 0 for those that are not valid.
+    """Return qform and sform in mm, with code 0 if not valid, and notes about voxel sizes.
 
     Raises:
-        MaskSAMError: the file gives forms, but none is valid.
+        MaskSAMError: the file gives a qform or sform, but no valid one.
     """
     to_mm = _MILLIMETRES.get(int(_value(header, "xyzt_units")) & 7, 1.0)
     pixdim = np.asarray(header["pixdim"][:4], dtype=np.float64)
@@ -351,7 +351,7 @@ def _orientation(path: Path, header: Any) -> tuple[NiftiOrientation, tuple[str, 
 def _mended_spacing(
     path: Path, spacing: NDArray[np.float64], sform: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Return positive voxel sizes in mm: those of the sform, else sizes without sign, else 1 mm."""
+    """Return positive voxel sizes in mm (of the sform, else absolute sizes, else 1), and notes."""
     if sform is not None:
         return np.linalg.norm(sform[:3, :3], axis=0), ()
     mended = np.where(is_size(np.abs(spacing)), np.abs(spacing), 1.0)
@@ -369,7 +369,7 @@ def _rotation(header: Any, side: float) -> NDArray[np.float64] | None:
     length = float(np.linalg.norm(vector))
     if length > 1 + _NORM_TOLERANCE:
         return None
-    # Half turns have no real part but for rounding; NIfTI's own library uses the same limit.
+    # The real part of a half turn is 0 except for rounding; NIfTI's own library has this limit.
     half_turn = 1 - length**2 < 1e-7
     quaternion = [0.0, *(vector / length)] if half_turn else [math.sqrt(1 - length**2), *vector]
     rotation: NDArray[np.float64] = quat2mat(quaternion)
@@ -382,7 +382,7 @@ def _forms(
     shape: tuple[int, ...],
     path: Path,
 ) -> NiftiOrientation:
-    """Return the forms to write: those read if they still give the matrix, else the matrix."""
+    """Return the qform and sform to write: the given ones if they match, else ``ijk_to_ras``."""
     if orientation is not None:
         k, j, i = shape
         matrix, _ = nifti_matrix(orientation, (k, j, i), path)
@@ -411,15 +411,15 @@ def _new_header(array: NDArray[Any], forms: NiftiOrientation) -> Any:
 
 
 def _paired_header(path: Path) -> Path | None:
-    """Return the header of a file with the voxels of a pair (``.img``), if it is there."""
+    """Return the header that belongs to a voxel file (``.img``), if it exists."""
     return partner_file(path, ".img", ".hdr")
 
 
 def _paired_voxels(path: Path) -> Path:
-    """Return the file with the voxels of a header (``.hdr``).
+    """Return the voxel file that belongs to a header (``.hdr``).
 
     Raises:
-        MaskSAMError: it is missing.
+        MaskSAMError: the voxel file is missing.
     """
     partner = partner_file(path, ".hdr", ".img")
     if partner is None:

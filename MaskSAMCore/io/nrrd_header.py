@@ -1,4 +1,4 @@
-"""Fields of NRRD headers that SimpleITK ignores: units, values that are missing, and checksums."""
+"""Facts in NRRD headers that SimpleITK ignores: units, missing values and compressed voxels."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from MaskSAMCore.io.header_facts import (
     unsized,
 )
 
-# SimpleITK turns the axes of these spaces into those of DICOM.
+# Spaces whose axes SimpleITK converts to those of DICOM.
 _ANATOMICAL_SPACES = (
     "right-anterior-superior", "left-anterior-superior", "left-posterior-superior",
     "ras", "las", "lps",
 )  # fmt: skip
-# SimpleITK takes axes without directions for those of DICOM, whatever the space.
+# Spaces in which axes without directions are right: SimpleITK takes them for those of DICOM.
 _DICOM_SPACES = ("left-posterior-superior", "lps")
-# Spaces with time, whose axes SimpleITK takes for those of DICOM: the signs that they need.
+# Signs that correct the axes of spaces with time, which SimpleITK takes for those of DICOM.
 _TIME_SPACES = {
     "right-anterior-superior-time": (-1, -1, 1), "rast": (-1, -1, 1),
     "left-anterior-superior-time": (1, -1, 1), "last": (1, -1, 1),
@@ -38,11 +38,11 @@ _TIME_SPACES = {
 
 
 def nrrd_facts(path: Path, start: bytes) -> HeaderFacts:
-    """Return the facts that the header of a NRRD file has.
+    """Return the facts in the header of a NRRD file.
 
     Args:
         path: the file.
-        start: its first bytes, with the whole header.
+        start: first bytes of the file, including the whole header.
 
     Raises:
         MaskSAMError: the header has numbers that are not finite, or sizes that the file cannot

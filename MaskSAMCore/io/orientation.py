@@ -1,8 +1,8 @@
-"""Matrices of volumes from what files say about their axes: one rule for all formats.
+"""Voxel-to-RAS matrices of volumes from the headers of files: one rule for all formats.
 
 NIfTI files may hold two orientations, the qform and the sform. The rule is that of ITK, and so of
 3D Slicer: the sform is used if it is the scanner's own or nearly equal to the qform, or if there is
-no qform; otherwise the qform. The sizes of voxels are the qform's. (Where the sform mirrors or
+no qform; otherwise the qform. Voxel sizes are those of the qform. (Where the sform mirrors or
 turns the qform about the same origin, ITK's comparison depends on rounding; here the qform is
 used.)
 """
@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import NiftiOrientation, axis_mapping
 
-# Largest cosine between two axes that rounding explains; such axes are used as they are.
+# Largest cosine between two axes that rounding explains; the axes are used unchanged.
 RIGHT_ANGLE_TOLERANCE = 1e-4
 # Largest cosine between two axes of a volume that is read. Registration and rounding of headers
 # leave up to 0.002, which moves the corners of a head by 0.1 mm; gantry tilts are far larger.
 LARGEST_SHEAR = 5e-3
-# Displacement, as a fraction of the smallest voxel size, from which a doubt is worth a note.
+# Displacement, as a fraction of the smallest voxel size, above which the user gets a note.
 NOTED_DISPLACEMENT = 0.1
-# Numbers beyond it and below its reciprocal are damage; they would overflow in products.
+# Numbers above this limit, and lengths below its reciprocal, are damage: products would overflow.
 LARGEST_NUMBER = 1e15
-# Sizes of voxels in mm that no scan exceeds; others come from headers in other units.
+# Range of voxel sizes of scans in mm; sizes outside come from headers in other units.
 SMALLEST_VOXEL = 1e-4
 LARGEST_VOXEL = 50.0
 # Differences in mm up to which ITK takes qform and sform for equal.
@@ -40,7 +40,7 @@ def is_size(lengths: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def is_invertible(matrix: NDArray[np.float64]) -> bool:
-    """Return whether a (4, 4) matrix is finite and maps the axes to three directions."""
+    """Return whether a (4, 4) matrix is finite and its axes have three independent directions."""
     linear = matrix[:3, :3]
     if not (np.abs(matrix) < LARGEST_NUMBER).all():  # NaN included
         return False
@@ -60,10 +60,10 @@ def size_text(spacing: NDArray[np.float64]) -> str:
 
 
 def check_voxel_size(matrix: NDArray[np.float64], path: Path) -> None:
-    """Check that a file's voxels have a size that a scan can have.
+    """Check that the voxel size of a file is plausible for a scan.
 
     Raises:
-        MaskSAMError: voxels are smaller or larger; the file's unit is probably another than mm.
+        MaskSAMError: voxels are too small or too large; the unit of the file is probably not mm.
     """
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     if spacing.min() < SMALLEST_VOXEL or spacing.max() > LARGEST_VOXEL:
@@ -84,7 +84,7 @@ def rectangular_matrix(
         path: file that the matrix is from, for messages.
 
     Returns:
-        The matrix, unchanged if its axes are at right angles but for rounding; and a note if the
+        The matrix, unchanged if its axes are at right angles except for rounding; and a note if the
         corners of the volume move noticeably.
 
     Raises:
@@ -112,17 +112,17 @@ def rectangular_matrix(
 def nifti_matrix(
     orientation: NiftiOrientation, shape: tuple[int, int, int], path: Path
 ) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Return the matrix of a NIfTI file, and notes about doubts.
+    """Return the matrix of a NIfTI file, and notes about doubts in its orientation.
 
     Args:
-        orientation: both forms. A form with a code above 0 is finite and invertible, and the
-            columns of the qform have the sizes of voxels even if its code is 0.
+        orientation: qform and sform. A form with a code above 0 is finite and invertible, and the
+            lengths of the qform's columns are the voxel sizes even if its code is 0.
         shape: voxels along K, J, I.
         path: file that the orientation is from, for messages.
 
     Returns:
         The matrix, (4, 4) from voxel indices to RAS mm, with axes at right angles; and notes if
-        the file does not say its orientation, or says it twice and differently.
+        the file has no orientation or contradicts itself.
 
     Raises:
         MaskSAMError: only the sform is given, and it is sheared.
@@ -182,7 +182,7 @@ def _with_spacing(matrix: NDArray[np.float64], spacing: NDArray[np.float64]) -> 
 def _displacement(
     a: NDArray[np.float64], b: NDArray[np.float64], shape: tuple[int, int, int]
 ) -> float:
-    """Return the largest distance in mm between corners of a volume by two matrices."""
+    """Return the largest distance in mm between the corners of a volume under two matrices."""
     ends = np.array(shape[::-1]) - 0.5
     corners = np.array(
         [[i, j, k, 1] for i in (-0.5, ends[0]) for j in (-0.5, ends[1]) for k in (-0.5, ends[2])]
@@ -191,7 +191,7 @@ def _displacement(
 
 
 def _sides_differ(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
-    """Return whether the axis that points right by one matrix points left by the other."""
+    """Return whether the axis that points right under one matrix points left under the other."""
     (axis_a, *_), (flip_a, *_) = axis_mapping(a, "RAS")
     (axis_b, *_), (flip_b, *_) = axis_mapping(b, "RAS")
     return axis_a == axis_b and flip_a != flip_b

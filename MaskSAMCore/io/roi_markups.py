@@ -28,11 +28,11 @@ _TO_RAS = {"RAS": [1.0, 1, 1], "LPS": [-1.0, -1, 1]}
 def read_boxes(path: Path | str, classes: Sequence[str] = ()) -> list[RasBox]:
     """Read all ROIs of a markup file, whether stored in LPS or RAS.
 
-    Slicer does not store the name of an ROI. It remains in the label of the control point
-    ("Anterior-1") if the ROI had the name when it was placed, and in the file name if it was saved
-    under its own. The class name of a box is therefore the first of these that is in ``classes``:
-    the markup's own label or name, the label of its control point, the file name. Without a match,
-    or without classes, it is the first that is not a default name of Slicer.
+    Slicer does not store the name of an ROI. The name remains in the label of the control point
+    ("Anterior-1") if the ROI had it when it was placed, and in the file name if the ROI was saved
+    under its name. The class name of a box is therefore the first of the following names that is in
+    ``classes``: label and name of the markup, label of its control point, file name. If none is,
+    the class name is the first of them that is not a default name of Slicer.
 
     Args:
         path: markup file.

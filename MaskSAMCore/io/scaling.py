@@ -1,4 +1,4 @@
-"""Real values of stored ones, by the slope and the intercept of a file."""
+"""Conversion of stored values to real values by the slope and intercept of a file."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ from MaskSAMCore.io.labelmaps import read_labelmap
 from MaskSAMCore.labels import Label, Terminology, default_colors
 from MaskSAMCore.terminology import terminology_of
 
-# A header with hundreds of segments is far smaller.
+# Limit on the bytes read; a header with hundreds of segments is far smaller.
 _HEADER_BYTES = 1 << 22
 _FIELD = re.compile(r"Segment([0-9]+)_(Name|LabelValue|Layer|Color|Tags)")
-# NRRD headers have a backslash before a backslash, and \n in place of a line break.
+# NRRD headers write a backslash as \\ and a line break as \n.
 _ESCAPED = re.compile(r"\\([\\n])")
 
 
@@ -28,8 +28,8 @@ def read_segment_labels(path: Path) -> tuple[Label, ...]:
     """Return the segments of a ``.seg.nrrd`` file with their values, colours and terminology.
 
     Raises:
-        MaskSAMError: the file cannot be read, has no segments, segments of one name, or segments
-            that overlap and so lie in several layers.
+        MaskSAMError: the file cannot be read, has no segments, two segments of the same name, a
+            segment without a value, or overlapping segments, which lie in several layers.
     """
     segments = _segment_fields(path)
     if any(segment.get("Layer", "0") != "0" for segment in segments.values()):
@@ -83,7 +83,7 @@ def read_segmentation(
         path: a ``.seg.nrrd`` file, or a labelmap.
         image: image that the segmentation belongs to. A segmentation on another grid, such as one
             that was cropped to its segments, is resampled to the nearest voxel.
-        names: values of the classes of a labelmap, which has no names.
+        names: values of the classes by name, for a labelmap, which stores no names.
 
     Raises:
         MaskSAMError: the file cannot be read, or does not overlap the image, or a labelmap has
@@ -133,7 +133,7 @@ def _segment_fields(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _color(text: str) -> tuple[float, float, float] | None:
-    """Return red, green and blue; None if the text does not have them."""
+    """Return red, green and blue, 0 to 1; None if the text is not three numbers."""
     try:
         red, green, blue = (min(max(float(part), 0.0), 1.0) for part in text.split())
     except ValueError:

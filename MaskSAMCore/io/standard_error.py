@@ -1,4 +1,4 @@
-"""Standard error of the process, which some libraries write to themselves."""
+"""Control of the process's standard error, to which some libraries write directly."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _lock = RLock()
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Discard what is written to the file descriptor of standard error, by one thread at a time.
+    """Discard everything written to the file descriptor of standard error.
 
-    Exceptions are raised as usual.
+    One thread at a time can do so; others wait. Exceptions are raised as usual.
     """
     with _lock:
         try:
@@ -34,6 +34,6 @@ def silent_stderr() -> Iterator[None]:
 
 @contextmanager
 def visible_stderr() -> Iterator[None]:
-    """Write messages once no other thread discards them, see :func:`silent_stderr`."""
+    """Keep standard error visible; wait until no other thread runs :func:`silent_stderr`."""
     with _lock:
         yield

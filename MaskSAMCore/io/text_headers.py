@@ -1,6 +1,6 @@
-"""Headers of images that SimpleITK reads: what it ignores there.
+"""Facts that SimpleITK ignores in the headers of the images that it reads.
 
-SimpleITK reads the voxels and their place; a doubt that it passes over in silence is found here.
+SimpleITK reads the voxels and their position; doubts that it does not report are found here.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from MaskSAMCore.io.nrrd_header import nrrd_facts
 
 _NRRD_MAGIC = b"NRRD000"
 _TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Headers are a few kilobytes; those of segmentations with many segments are the longest.
+# Limit on the bytes read; only segmentations with many segments have more than a few kilobytes.
 _HEADER_BYTES = 1 << 22
 # Formats that always store directions: MINC and HDF5.
 _ORIENTED_SUFFIXES = (".mnc", ".h5", ".hdf5")
 
 
 def read_header_facts(path: Path) -> HeaderFacts:
-    """Return the facts that the header of an image file has.
+    """Return the facts in the header of an image file.
 
-    Other formats that SimpleITK reads do not say their orientation, and TIFF not the distance of
-    slices.
+    Formats other than NRRD, MetaImage, MINC and HDF5 do not state the orientation, and TIFF does
+    not state the slice distance.
 
     Raises:
         MaskSAMError: the header has numbers that are not finite, or voxels are missing.

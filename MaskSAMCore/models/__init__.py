@@ -1,6 +1,6 @@
 """Model catalog, model bundles and SAM checkpoints.
 
-The catalog is read without importing PyTorch, which is imported with the first name that needs it.
+The catalog is read without PyTorch, which is imported when a name that needs it is first used.
 """
 
 from __future__ import annotations

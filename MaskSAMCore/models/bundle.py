@@ -1,5 +1,5 @@
-"""Model bundles: ``masksam.json`` and ``weights.safetensors`` in a folder or a zip of it, and
-``quality.json`` if the Dice of its results can be estimated.
+"""Model bundles: a folder, or a zip of one, with ``masksam.json`` and ``weights.safetensors``, and
+with ``quality.json`` if the Dice of results can be estimated.
 
 Nothing is unpickled, and weights are loaded only if they have the SHA-256 that ``masksam.json``
 records.
@@ -60,7 +60,8 @@ FORMAT_VERSION = 1
 # Larger files in an archive are not unpacked.
 _MAX_DESCRIPTION_BYTES = 2**20
 _MAX_WEIGHTS_BYTES = 8 * 2**30
-# The largest SAM, which a bundle does not include, has fewer values, and SAM's unused parts too.
+# Limits above the number of values in the largest SAM, which a bundle does not include, and in the
+# unused parts of SAM.
 _SAM_VALUES, _FEW_VALUES = 700_000_000, 1_000_000
 # Errors that damaged archives of any kind raise; encrypted ones raise RuntimeError.
 _UNPACKING_ERRORS = (
@@ -80,7 +81,7 @@ class Bundle:
     """A verified model bundle on disk.
 
     Attributes:
-        folder: folder of the files.
+        folder: folder of the bundle.
         name: model name for commands and scripts.
         title: one line that describes the model to the user.
         config: configuration of the network.
@@ -88,19 +89,19 @@ class Bundle:
         labels: labels of the classes 1 to K.
         largest_component: values of the labels of which only the largest component is kept.
         mirror: axes of a window that may be flipped at test time.
-        tta: test-time augmentation unless the user chooses another, "none" or "mirror".
+        tta: default test-time augmentation, "none" or "mirror".
         card: further facts for the user: modality, spacing range, training data with licence and
             attribution, test figures, citation.
         sam_sha256: SHA-256 of the frozen SAM's checkpoint; None without a frozen SAM, and in
             bundles of older versions, which did not record it.
         background_weight: factor on the scores of the background.
         intensity_weight: weight of the intensities of doubtful voxels, from 0 to 1.
-        window_overlap: share of a window that it has in common with the next one, at least.
+        window_overlap: smallest overlap of neighbouring windows, as a share of a window.
         suitability: inputs that the model was made for, as the card states them.
         weights_sha256: SHA-256 of the weights.
         estimator: estimator of the Dice of results; None without ``quality.json``.
         intracranial: names of the classes that fill the skull together, as the card states them;
-            empty if it does not.
+            empty if the card does not.
     """
 
     folder: Path
@@ -191,9 +192,9 @@ def load_bundle(folder: Path, source: Path | None = None, with_estimator: bool =
     """Read and verify a bundle folder.
 
     Args:
-        folder: folder of the files.
-        source: archive that the folder was unpacked from, which messages name in its place.
-        with_estimator: whether the estimator of the Dice is read, too.
+        folder: folder of the bundle.
+        source: archive that the folder was unpacked from, named in messages instead of the folder.
+        with_estimator: whether the estimator of the Dice is also read.
 
     Raises:
         MaskSAMError: a file is missing, the description is damaged or of a newer version, or the
@@ -277,7 +278,7 @@ def _check_values(bundle: Bundle) -> None:
     """Check that the parts of a description fit each other.
 
     Raises:
-        ValueError: they do not.
+        ValueError: two parts do not fit.
     """
     plan = bundle.plan
     if not len(plan.channels) == len(plan.normalization) == bundle.config.in_channels:
@@ -297,7 +298,7 @@ def intracranial_classes(card: Mapping[str, Any], labels: Sequence[Label]) -> tu
         labels: classes of the model.
 
     Raises:
-        ValueError: it is something else, or names a class that the model does not have.
+        ValueError: "intracranial" is something else, or names a class that the model does not have.
     """
     wanted = card.get("intracranial", [])
     names = tuple(label.name for label in labels)
@@ -403,8 +404,8 @@ def save_bundle(
         sam_sha256: SHA-256 of the frozen SAM's checkpoint, or None.
         background_weight: factor on the scores of the background.
         intensity_weight: weight of the intensities of doubtful voxels, from 0 to 1.
-        window_overlap: share of a window that it has in common with the next one, at least.
-        tta: test-time augmentation unless the user chooses another.
+        window_overlap: smallest overlap of neighbouring windows, as a share of a window.
+        tta: default test-time augmentation.
 
     Raises:
         MaskSAMError: the folder exists and is no bundle to replace, or cannot be written.

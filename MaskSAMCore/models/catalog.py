@@ -14,7 +14,7 @@ from MaskSAMCore.resources import resources
 
 DEFAULT_MODEL = "brain"
 Kind = Literal["model", "backbone"]
-# Digits of a SHA-256 that tell the weights of models apart.
+# Number of SHA-256 digits that distinguish the weights of models.
 VERSION_DIGITS = 12
 # Names of the preprocessing that a SAM checkpoint was trained with.
 PREPARATIONS = ("sam", "medsam")
@@ -69,10 +69,11 @@ class Entry:
 def user_folder() -> Path:
     """Return the folder of downloads and added models.
 
-    It is the environment variable MASKSAM_HOME, else the system's folder for application data.
+    The environment variable MASKSAM_HOME gives its path; the default is in the system's folder for
+    application data.
 
     Raises:
-        MaskSAMError: it lies in a home folder that is unknown, such as that of a container's user.
+        MaskSAMError: the home folder is needed but unknown, as for some users of containers.
     """
     try:
         return _user_folder()
@@ -85,7 +86,7 @@ def user_folder() -> Path:
 def _user_folder() -> Path:
     if home := os.environ.get("MASKSAM_HOME"):
         return Path(home).expanduser()
-    # Variables that are set to nothing count as unset: an empty path is the current folder.
+    # Empty variables count as unset, because an empty path would be the current folder.
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -105,7 +106,7 @@ def catalog() -> list[Entry]:
 
 
 def find(name: str) -> Entry:
-    """Return the entry of a name.
+    """Return the entry with a given name.
 
     Raises:
         MaskSAMError: no entry has this name; the message lists all names.
@@ -119,10 +120,10 @@ def find(name: str) -> Entry:
 
 
 def is_path(name_or_path: str | Path) -> bool:
-    """Return whether a model is named by the path of its bundle and not by its name in the catalog.
+    """Return whether a model is given by the path of its bundle instead of its catalog name.
 
-    A folder with the name of a model, such as that of its results, stands for the model unless it
-    holds a bundle.
+    If a folder, for example one with results, has the same name as a model in the catalog, the name
+    means the model unless the folder holds a bundle.
     """
     path = Path(name_or_path)
     if path.is_dir() and not (path / DESCRIPTION).exists():

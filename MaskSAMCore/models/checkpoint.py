@@ -1,7 +1,8 @@
 """SAM and MedSAM checkpoints as models that segment the content of boxes.
 
-An official checkpoint is kept with the downloads and must have the SHA-256 of the catalog. One that
-the user adds has a separate folder with ``checkpoint.json``, which records its SHA-256.
+An official checkpoint is kept with the downloads and must have the SHA-256 of the catalog. A
+checkpoint that the user adds is kept in a separate folder with ``checkpoint.json``, which records
+the SHA-256.
 """
 
 from __future__ import annotations
@@ -97,9 +98,9 @@ def add_checkpoint(
         unverified: whether the file is accepted without an expected SHA-256.
 
     Raises:
-        MaskSAMError: the file has another SHA-256 or none was given, the name is taken, also by a
-            checkpoint with other weights, or some weights do not fit; the message names all of
-            them.
+        MaskSAMError: the file has another SHA-256 than expected, or none was given; the name
+            belongs to another model or to a checkpoint with other weights; or some weights do not
+            fit, and the message names all of them.
     """
     listed = _by_hand(name)
     how = preparation or (listed.preparation if listed else "sam")

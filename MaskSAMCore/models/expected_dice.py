@@ -1,8 +1,9 @@
-"""Estimator of the Dice of results, as a bundle keeps it: numbers in ``quality.json``.
+"""Estimator of the Dice of results, stored as numbers in the ``quality.json`` of a bundle.
 
-Two sums of regression trees give the expected Dice of a class and the error to expect. The bound
-that the true Dice exceeds in nine cases of ten is so many of these errors lower that it holds on
-cases that the trees were not fitted on (split conformal prediction). Applying it needs NumPy alone.
+Two sums of regression trees give the expected Dice of a class and its expected error. The bound
+that the true Dice exceeds in nine out of ten cases lies a multiple of this error below the expected
+Dice, and the multiple is chosen such that the bound holds on cases that the trees were not fitted
+on (split conformal prediction). Applying the estimator needs NumPy alone.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from MaskSAMCore.io.files import MALFORMED, read_json, write_text
 QUALITY = "quality.json"
 QUALITY_VERSION = 1
 MAX_QUALITY_BYTES = 2**22
-# No result is more certain than this, as a Dice.
+# Smallest expected error of a Dice.
 SMALLEST_ERROR = 0.01
-# Features beyond this many standard deviations tell nothing more.
+# Distances of features from usual ones are clipped at this many standard deviations.
 _FARTHEST = 8.0
 
 Floats = NDArray[np.float64]
@@ -37,7 +38,7 @@ class ExpectedDice:
 
     Attributes:
         dice: expected Dice, 0 to 1.
-        low: bound that the true Dice exceeds in nine cases of ten.
+        low: bound that the true Dice exceeds in nine out of ten cases.
     """
 
     dice: float
@@ -107,7 +108,7 @@ class TreeSum:
 
 @dataclass(frozen=True)
 class FeatureGroup:
-    """Features that are unusual together where an image is of another kind.
+    """Features that together become unusual for an image of another kind.
 
     Attributes:
         name: "orientation", "modality" or "field of view".
@@ -127,22 +128,22 @@ class DiceEstimator:
     """Estimator of the Dice of each class of a result.
 
     Attributes:
-        weights_sha256: SHA-256 of the weights whose results it was fitted on.
+        weights_sha256: SHA-256 of the weights whose results the estimator was fitted on.
         class_features: names of the features of a class.
         image_features: names of the features of an image.
         class_centre: (K, features), usual features of each class.
-        class_scale: (K, features), their standard deviations.
+        class_scale: (K, features), standard deviations of the features of each class.
         image_centre: (features,), usual features of an image.
-        image_scale: (features,), their standard deviations.
+        image_scale: (features,), standard deviations of the features of an image.
         usual_dice: (K,), mean Dice of each class on images that are not corrupted.
         mean: trees of the expected Dice.
         error: trees of the absolute error of the expected Dice.
-        factor: (K,), number of such errors between the expected Dice and the bound.
+        factor: (K,), distance between the expected Dice and the bound, in multiples of the error.
         doubtful_below: mean expected Dice below which a whole result is doubtful.
-        groups: features that tell what is odd about an image.
+        groups: groups of features that show in what way an image is unusual.
         facts: information for the user: number of samples, cases and the like.
-        unrated: indices from 0 of classes whose results it was not fitted on: their expected Dice
-            is that of ``refined``, or unknown.
+        unrated: indices from 0 of classes that the estimator was not fitted on; ``refined`` gives
+            their expected Dice, else it is unknown.
         refined: estimator for the classes that a refiner decides; None if it was not fitted.
     """
 
@@ -173,12 +174,13 @@ class DiceEstimator:
     def carried_over(
         self, sources: Sequence[int | None], unrated: Sequence[int], weights_sha256: str
     ) -> DiceEstimator:
-        """Return the estimator for a model whose other classes have the same results.
+        """Return the estimator for a new model that keeps the results of some classes.
 
         Args:
-            sources: index from 0 of each of its classes in this estimator; None for a new one.
-            unrated: indices of the classes whose results are not the same.
-            weights_sha256: SHA-256 of its weights.
+            sources: index from 0 in this estimator of each class of the new model; None for a new
+                class.
+            unrated: indices from 0 of the new model's classes with other results.
+            weights_sha256: SHA-256 of the new model's weights.
         """
         known = np.array([0 if source is None else source for source in sources])
         lost = {i for i, source in enumerate(sources) if source is None or source in self.unrated}
@@ -197,8 +199,8 @@ class DiceEstimator:
         """Return the estimate for each class of a result; None for a class without features.
 
         Args:
-            classes: (K, features) of the result, NaN for a class that was not found.
-            image: (features,) of the image and its result.
+            classes: (K, features), features of each class, NaN for a class that was not found.
+            image: (features,), features of the image and its result.
         """
         found = np.flatnonzero(~np.isnan(classes).any(1))
         rated: list[ExpectedDice | None] = [None] * len(classes)
@@ -308,8 +310,8 @@ class RefinedEstimator:
     """Estimator of the Dice of the classes that a refiner decides.
 
     Attributes:
-        classes: index from 0 of each of these classes among those of the model.
-        estimator: the estimator, whose classes are these.
+        classes: indices from 0 of these classes in the model.
+        estimator: estimator of these classes only, in the same order.
     """
 
     classes: tuple[int, ...]
@@ -386,7 +388,7 @@ def write_estimator(folder: Path, estimator: DiceEstimator) -> Path:
         MaskSAMError: the file cannot be written.
     """
     path = folder / QUALITY
-    # Indented, each of the many numbers would have a line of its own.
+    # Indentation would put each of the many numbers on a line of its own.
     write_text(path, json.dumps(estimator.to_json(), separators=(",", ":")) + "\n")
     return path
 
@@ -435,5 +437,5 @@ def _float(value: Any) -> float:
 
 
 def _short(value: float) -> float:
-    """Return a number with six digits, as many as the features have."""
+    """Return a number rounded to six significant digits, the precision of the features."""
     return float(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""Installing, verifying and removing of models."""
+"""Installation, verification and removal of models."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from MaskSAMCore.models.catalog import (
     user_folder,
 )
 
-# Temporary folders of this age in seconds belong to processes that were killed, and unpacked
-# archives that were not opened for so long are no longer needed.
+# Temporary folders older than this many seconds belong to processes that were killed, and unpacked
+# archives that were last opened before that are no longer needed.
 _ABANDONED_SECONDS = 2 * 24 * 3600
 
 _CHECKPOINT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
@@ -49,7 +49,7 @@ def open_model(name_or_path: str | Path, with_estimator: bool = True) -> tuple[B
 
     Args:
         name_or_path: name in the catalog, or path of a bundle (folder or zip).
-        with_estimator: whether the estimator of the Dice of a folder is read, too.
+        with_estimator: whether the estimator of the Dice is also read; that of a zip always is.
 
     Returns:
         Bundle, and the checkpoint of its frozen SAM: None without a frozen SAM, or if the
@@ -202,10 +202,10 @@ def add_model(path: Path) -> Bundle:
         path: folder or zip of the bundle.
 
     Raises:
-        MaskSAMError: the bundle is damaged, or another model has its name, whose files differ.
+        MaskSAMError: the bundle is damaged, or a model with the same name but other files exists.
     """
     models = user_folder() / "models"
-    # The final folder has the name of the bundle, which is known once it is unpacked.
+    # The final folder has the name of the bundle, which is known only after unpacking.
     with made_folders([models]), temporary_folder(models / "bundle") as folder:
         new = folder / "bundle"
         if path.is_dir():
@@ -223,7 +223,7 @@ def add_model(path: Path) -> Bundle:
 
 
 def _check_same(new: Path, installed: Path) -> None:
-    """Check that a bundle replaces no other one of its name, but a damaged one.
+    """Check that a bundle would only replace an equal or a damaged bundle of the same name.
 
     Raises:
         MaskSAMError: a bundle with other files is installed.
@@ -248,8 +248,8 @@ def _checksums(folder: Path) -> dict[Path, str]:
 def _unpacked(archive: Path) -> Bundle:
     """Return the bundle of an archive from the cache of unpacked archives.
 
-    Its folder there has the SHA-256 of the archive as its name: the weights of a bundle are read
-    later, when another archive with a model of the same name may have been opened.
+    The folder in the cache is named by the SHA-256 of the archive, because another archive with a
+    model of the same name may be opened before the weights of this one are read.
 
     Raises:
         MaskSAMError: the archive holds no bundle, or is damaged.
@@ -305,7 +305,7 @@ def _copy(source: str, target: str) -> None:
     """Copy a file of a bundle.
 
     Raises:
-        MaskSAMError: it cannot be copied; `copytree` would collect errors of the system in a list.
+        MaskSAMError: the file cannot be copied; `copytree` would collect an OSError in a list.
     """
     try:
         shutil.copyfile(source, target)
@@ -348,7 +348,7 @@ def remove(name: str) -> None:
 
 
 def _remove_folder(folder: Path) -> None:
-    """Remove the folder of a model, or the link to one elsewhere, which stays."""
+    """Remove the folder of a model; if it is a link, remove only the link."""
     if folder.is_symlink():
         folder.unlink()
     else:

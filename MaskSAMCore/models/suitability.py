@@ -14,7 +14,8 @@ from MaskSAMCore.intensities import looks_like_labelmap, modality
 
 # Tolerance of the voxel sizes that a model is made for, in mm.
 _SPACING_TOLERANCE = 1e-3
-# A volume is of another kind if its extent is below or above these multiples of the card's.
+# A volume is unusual if its extent is below the first multiple of that of the structures, or above
+# the second multiple of that of the images in training.
 _FAR_SMALLER, _FAR_LARGER = 0.5, 2.0
 
 # Extents in mm along right-left, anterior-posterior and superior-inferior, see Suitability.
@@ -90,7 +91,8 @@ class Suitability:
         return tuple(doubts) if has_roi else (*doubts, *self._doubts_on_extent(volume))
 
     def lacks_roi(self, volume: Volume) -> bool:
-        """Return whether an ROI of a volume should be chosen: the model was trained on crops."""
+        """Return whether the model was trained on crops and a volume is so large that it needs an
+        ROI."""
         return self.needs_roi and self._is_far_larger(volume)
 
     def _is_far_larger(self, volume: Volume) -> bool:

@@ -1,15 +1,15 @@
-"""Unfinished learning of a new model, in a folder beside that of the model."""
+"""Unfinished learning run of a new model, in a folder beside that of the model."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-# File that is written once a learning can be resumed.
+# File that is written once a learning run can be resumed.
 STATE = "learning.json"
 
 
 def learning_folder(output: Path) -> Path:
-    """Return the folder that holds the learning of a new model until it is finished.
+    """Return the folder that holds the learning run of a new model until it is finished.
 
     Args:
         output: folder of the new model.
@@ -18,7 +18,7 @@ def learning_folder(output: Path) -> Path:
 
 
 def unfinished_learning(output: Path) -> Path | None:
-    """Return the folder of a learning that was interrupted; None if none can be resumed.
+    """Return the folder of an interrupted learning run; None if none can be resumed.
 
     Args:
         output: folder of the new model.

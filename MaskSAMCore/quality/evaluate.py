@@ -19,7 +19,7 @@ from MaskSAMCore.quality.fit import FAILED_DICE
 from MaskSAMCore.quality.samples import Sample
 
 # Share of the results that a user would look at: those with the lowest bounds.
-_REDDEST = 0.1
+_LOWEST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class QualityMeasures:
         coverage: share of the classes of all results whose true Dice is not below the bound.
         mean_error: mean absolute difference of expected and true Dice.
         failed: number of results with a mean true Dice below 0.6.
-        told: share of the failed results that are marked as doubtful or are among the tenth of all
+        detected: share of the failed results that are marked as doubtful or are among the tenth of all
             results with the lowest bounds.
         false_alarms: share of the results that did not fail but are marked as doubtful.
     """
@@ -45,7 +45,7 @@ class QualityMeasures:
     coverage: float
     mean_error: float
     failed: int
-    told: float
+    detected: float
     false_alarms: float
 
     def to_json(self) -> dict[str, Any]:
@@ -113,9 +113,9 @@ def measure(
     means = np.array([sample.mean_dice for sample in samples])
     # A result without a true Dice, whose mean is NaN, is neither failed nor good.
     failed, good = means < FAILED_DICE, means >= FAILED_DICE
-    reddest = np.zeros(len(samples), dtype=bool)
-    reddest[np.argsort(lowest)[: round(_REDDEST * len(samples))]] = True
-    told = (reddest | doubtful)[failed]
+    lowest_bounds = np.zeros(len(samples), dtype=bool)
+    lowest_bounds[np.argsort(lowest)[: round(_LOWEST_SHARE * len(samples))]] = True
+    detected = (lowest_bounds | doubtful)[failed]
     return QualityMeasures(
         len(samples),
         correlations,
@@ -123,7 +123,7 @@ def measure(
         float((rows.true >= rows.low).mean()),
         float(np.abs(rows.expected - rows.true).mean()),
         int(failed.sum()),
-        float(told.mean()) if failed.any() else 1.0,
+        float(detected.mean()) if failed.any() else 1.0,
         float(doubtful[good].mean()) if good.any() else 0.0,
     )
 

@@ -45,7 +45,7 @@ _TREES, _DEPTH, _RATE, _LEAF = 150, 3, 0.06, 8
 # The distance of the bound of a class with fewer samples is that of all classes together.
 _FEW = 40
 # Mean Dice below which a result failed, and share of the failed results to mark as doubtful.
-FAILED_DICE, _TOLD = 0.6, 0.95
+FAILED_DICE, _DETECTED = 0.6, 0.95
 # Range of the threshold of doubtful results; a result that is expected to fail is always doubtful.
 _THRESHOLDS = (FAILED_DICE, 0.75)
 # Least spread of a feature of a class, as a share of the feature's spread over all classes.
@@ -275,7 +275,7 @@ def _threshold(samples: Sequence[Sample], rows: _Rows, expected: NDArray[np.floa
     failed = np.array([sample.mean_dice < FAILED_DICE for sample in samples])
     if not failed.any():
         return _THRESHOLDS[0]
-    return round(float(np.clip(np.quantile(means[failed], _TOLD), *_THRESHOLDS)), 4)
+    return round(float(np.clip(np.quantile(means[failed], _DETECTED), *_THRESHOLDS)), 4)
 
 
 def _groups(estimator: DiceEstimator, samples: Sequence[Sample]) -> tuple[FeatureGroup, ...]:

@@ -146,7 +146,7 @@ class Task:
         """
         if bundle.config.frozen_sam is not None:
             raise MaskSAMError(
-                f"model '{bundle.name}' stands on a large frozen SAM and cannot be adapted here:"
+                f"model '{bundle.name}' has a large frozen SAM and cannot be adapted:"
                 " choose a model without one, such as brain"
             )
         corrections = read_corrections(options.cases)

@@ -14,6 +14,7 @@ from MaskSAMCore.inference.device import (
     mixed_precision,
     network_operations,
 )
+from MaskSAMCore.inference.parallel import cpu_threads
 
 
 def test_auto_chooses_a_device_that_works_and_gives_the_reason():
@@ -147,6 +148,7 @@ def test_an_operation_that_fails_on_an_apple_gpu_is_repeated_on_the_cpu_with_a_n
     assert memory.run(work) == "done"
     assert [device.type for device in moved] == ["mps", "cpu"]
     assert str(memory.choice) == "cpu (the Apple GPU failed)"
+    assert memory.batch_size == min(4, cpu_threads())
     assert memory.notes == [
         "the Apple GPU failed (The operator 'aten::x' is not implemented): continuing on the CPU"
     ]

@@ -134,7 +134,7 @@ def test_networks_of_other_classes_or_channels_are_refused():
         EnsembleSegmenter([first, other])
     model = ThresholdModel(channels=2)
     other = MaskSegmenter(model, plan_for(channels=("MR", "CT")), LABELS, device="cpu")
-    with pytest.raises(MaskSAMError, match="other channels"):
+    with pytest.raises(MaskSAMError, match="different channels"):
         EnsembleSegmenter([first, other])
 
 

@@ -40,7 +40,7 @@ def test_expected_dice_follows_the_true_dice_and_the_bound_holds_on_new_results(
     assert measures.mean_rank_correlation > 0.9
     assert measures.mean_error < 0.1
     assert 0.85 <= measures.coverage <= 0.97
-    assert measures.told > 0.9
+    assert measures.detected > 0.9
 
 
 def samples_of_unlike_cases(first: int, cases: int = 15, each: int = 8) -> list[Sample]:
@@ -68,10 +68,10 @@ def test_results_without_a_class_to_measure_are_refused(estimator):
             measure(estimator, samples, ("one", "two"))
 
 
-def test_failed_results_that_look_good_are_counted_as_not_told(estimator):
+def test_failed_results_that_look_good_are_counted_as_not_detected(estimator):
     bad = [replace(one, dice=0.2 * one.dice) for one in samples_of_known_dice(600, seed=4)]
     looks_good = [one for one in bad if one.features.classes[:, 0].min() > 0.85]
-    assert measure(estimator, looks_good, ("one", "two")).told < 0.5
+    assert measure(estimator, looks_good, ("one", "two")).detected < 0.5
 
 
 def test_an_empty_result_of_an_image_without_structures_is_no_failure(estimator):
@@ -82,9 +82,9 @@ def test_an_empty_result_of_an_image_without_structures_is_no_failure(estimator)
     before, after = (
         measure(estimator, each, ("one", "two")) for each in (samples, [*samples, empty])
     )
-    assert (after.failed, after.told, after.false_alarms) == (
+    assert (after.failed, after.detected, after.false_alarms) == (
         before.failed,
-        before.told,
+        before.detected,
         before.false_alarms,
     )
     thresholds = [
@@ -163,10 +163,10 @@ def test_bounds_of_classes_of_unknown_truth_do_not_count(estimator):
     worst = sorted(failed, key=lambda sample: sample.mean_dice)[:10]
     good = [sample for sample in samples if sample.mean_dice > 0.9][:20]
     measures = measure(sure, [*worst[:3], *good], ("one", "two"))
-    assert measures.failed == 3 and measures.told == pytest.approx(2 / 3)
+    assert measures.failed == 3 and measures.detected == pytest.approx(2 / 3)
     worst[0].features.classes[0] = np.nan
     alone = replace(worst[0], dice=np.array([0.0, np.nan]))
-    assert measure(sure, [alone, *good[:3]], ("one", "two")).told == 1
+    assert measure(sure, [alone, *good[:3]], ("one", "two")).detected == 1
 
 
 def adapted_model(folder: Path, classes: dict[str, int]) -> Path:

@@ -1,1 +1,1 @@
-"""Report of a run: one page without any network, the cases to look at first."""
+"""Report of a run: one HTML page that needs no network and puts doubtful cases first."""

@@ -12,7 +12,7 @@ from MaskSAMCore.cohort.report.outliers import OUTLIER, ClassVolumes
 
 # Volumes beyond this percentage of the median are shown at the edge.
 _LARGEST = 250
-# Matplotlib knows no colour that is that of the surrounding text; this one is replaced by it.
+# Placeholder for the colour of the surrounding text (currentColor), which Matplotlib lacks.
 _TEXT_COLOR = "#010203"
 
 
@@ -22,12 +22,12 @@ def distribution_svg(
     """Return a figure of all classes: boxes of quartiles, whiskers from 5 to 95 %, and outliers.
 
     Args:
-        classes: volumes of the classes; those that most cases do not have are left out.
+        classes: volumes of the classes; classes with a median of 0 are left out.
         colors: colour of each class, "#rrggbb".
         numbers: number of each case on the page.
 
     Returns:
-        SVG element; empty without any class.
+        SVG element; empty if no class is left.
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -44,7 +44,7 @@ def distribution_svg(
         percent = {case: 100 * ml / one.median for case, ml in one.ml.items()}
         whiskers = [100 * one.low / one.median, 100 * one.high / one.median]
         low, high = np.percentile(list(percent.values()), (25, 75))
-        # Colours alone may be those of the page.
+        # The fill may have the colour of the page, so bars and points have edges.
         edge: dict[str, Any] = {"edgecolor": _TEXT_COLOR, "linewidth": 0.5}
         axes.plot(whiskers, [place] * 2, color=_TEXT_COLOR, linewidth=0.9, alpha=0.6)
         axes.barh(place, high - low, 0.62, low, color=color, zorder=2, **edge)

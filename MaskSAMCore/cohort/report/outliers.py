@@ -1,4 +1,4 @@
-"""Volumes of a cohort: their distribution in each class, and the cases that lie outside."""
+"""Volumes of a cohort: the distribution of each class, and the outliers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 # A robust z-score beyond this marks an outlier (Iglewicz and Hoaglin, 1993).
 OUTLIER = 3.5
-# Fewer volumes have no distribution to lie outside of.
+# Fewest volumes of a class from which outliers are determined.
 FEWEST_VALUES = 10
 # Standard deviation of a normal distribution with a median, or mean, absolute deviation of 1.
 _PER_MEDIAN_DEVIATION = 1.4826
@@ -37,7 +37,7 @@ class ClassVolumes:
 
 
 def class_volumes(cases: Mapping[str, Mapping[str, float]]) -> list[ClassVolumes]:
-    """Return the volumes of each class over a cohort, in the order of the first cases.
+    """Return the volumes of each class over a cohort, in the order of their first appearance.
 
     Args:
         cases: volumes in ml by case and class.

@@ -38,7 +38,7 @@ _NAMED_OUTLIERS = 6
 _READERS = 4
 _PACKAGES = ("jinja2", "matplotlib", "PIL")
 _HERE = Path(__file__).parent
-# Line at the beginning of each page, which tells a report from other files.
+# Line at the beginning of each page, which identifies a file as a report.
 _MARK = '<meta name="generator" content="MaskSAM report">'
 _MARKED_BYTES = 1024
 # Parts of the beginning of pages that earlier versions wrote.
@@ -83,7 +83,7 @@ class ReportCase:
         number: place in the order of the page, from 0.
         name: name of the case.
         status: status in the table.
-        reason: reason for a case that is skipped or failed.
+        reason: reason why the case is skipped or failed.
         notes: messages for the user.
         links: files of the case.
         outliers: outliers in volume, the strongest first.
@@ -91,7 +91,7 @@ class ReportCase:
             None if unknown.
         dice: lower bound of the expected Dice; None if unknown.
         seconds: time for the case; None if unknown.
-        memory: peak of the memory in MB; None if unknown.
+        memory: peak memory in MB; None if unknown.
         total: volume of all classes in ml; None if unknown.
     """
 
@@ -110,7 +110,7 @@ class ReportCase:
 
     @property
     def kind(self) -> str:
-        """Filter of the page that shows the case."""
+        """Name of the filter on the page that shows the case."""
         return "outlier" if self.outliers else self.status
 
     @property
@@ -120,7 +120,7 @@ class ReportCase:
 
 
 def check_installed() -> None:
-    """Check that the packages are installed with which reports are made.
+    """Check that the packages that reports need are installed.
 
     Raises:
         MaskSAMError: a package is missing.
@@ -131,7 +131,7 @@ def check_installed() -> None:
 
 
 def check_report_file(path: Path) -> None:
-    """Check that a file is a report, which another one may replace.
+    """Check that a file is a report, so that a new report may replace it.
 
     Raises:
         MaskSAMError: the file is of another kind, or cannot be read.
@@ -156,15 +156,14 @@ def write_report(
     """Write the page, complete or not at all.
 
     Failures come first, then cases in which no class was found, then those with the lowest expected
-    Dice or, without it, the strongest outliers in volume. Pictures are those that the run has
-    written; others, and those of labelmaps that were changed since, are drawn from the images and
-    labelmaps.
+    Dice or, without it, the strongest outliers in volume. The pictures that the run has written are
+    used; a picture that is missing, or older than its labelmap, is drawn from image and labelmap.
 
     Args:
         path: HTML file to write.
         rows: rows of the table of the run by case.
         folder: folder of the results.
-        labels: classes of the model with their colours; without them, default colours.
+        labels: classes of the model with their colours; other classes have default colours.
         overwrite: whether an existing file may be replaced.
 
     Raises:
@@ -186,7 +185,7 @@ def write_report(
     script = (_HERE / "report.js").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(_HERE),
-        # Names of files and messages may hold anything.
+        # File names and messages may hold any characters.
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -222,7 +221,7 @@ def write_report(
 
 
 def _case(row: Row, classes: Sequence[ClassVolumes], folder: Path, base: Path) -> ReportCase:
-    """Return a case, with links relative to a folder. It has the number 0."""
+    """Return a case with the preliminary number 0, and with links relative to ``base``."""
     name = row["case"]
     scores = {one.name: one.scores[name] for one in classes if name in one.scores}
     outliers = [
@@ -249,12 +248,12 @@ def _case(row: Row, classes: Sequence[ClassVolumes], folder: Path, base: Path) -
 
 
 def _ordered(cases: Sequence[ReportCase]) -> list[ReportCase]:
-    """Return cases with their numbers, those to look at first in front."""
+    """Return the cases sorted and numbered, the cases to look at first in front."""
     statuses = {"failed": 0, "started": 1, "done": 2}
     has_dice = any(case.dice is not None for case in cases)
 
     def place(case: ReportCase) -> tuple[int, bool, float, float, str]:
-        # Without a class there is no estimate, and no result is worse.
+        # A case without any class has no estimate; `case.empty` puts it first within its status.
         dice = case.dice if has_dice and case.dice is not None else math.inf
         status = statuses.get(case.status, 3)
         return (status, not case.empty, dice, -(case.score or 0.0), case.name)
@@ -280,11 +279,11 @@ def _links(row: Row, folder: Path, base: Path) -> list[Link]:
 
 
 def find_output(path: Path, case: str, folder: Path) -> Path | None:
-    """Return the place of an output of a table; None if it does not exist.
+    """Return the current path of an output in a table; None if it does not exist.
 
     Args:
-        path: path as in the table.
-        case: name of the case, with the folders in which its output lies.
+        path: path as stated in the table.
+        case: name of the case, including the subfolders of its output.
         folder: folder of the results, which may have been moved.
     """
     parts = path.parts[1:] if path.is_absolute() else path.parts
@@ -300,8 +299,8 @@ def find_output(path: Path, case: str, folder: Path) -> Path | None:
 def _images(row: Row) -> list[Path | None]:
     """Return the images of a case; None for relative paths.
 
-    Earlier versions wrote these. They lead to other files, perhaps of another patient, from any
-    directory but that of the run.
+    Earlier versions wrote relative paths. From any directory other than that of the run, they lead
+    to other files, perhaps of another patient.
     """
     return [path if path.is_absolute() else None for path in paths_of(row["input"])]
 
@@ -313,7 +312,7 @@ def _href(path: Path | None, base: Path) -> str:
     target = path.resolve()
     try:
         relative = Path(os.path.relpath(target, base.resolve())).as_posix()
-    except ValueError:  # another drive of Windows
+    except ValueError:  # another drive on Windows
         return target.as_uri()
     return "./" + quote(os.fsencode(relative))
 

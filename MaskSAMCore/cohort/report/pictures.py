@@ -1,4 +1,4 @@
-"""Pictures of cases that a run has not drawn, from their images and labelmaps."""
+"""Drawing of the pictures that a run has not written, from images and labelmaps."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from MaskSAMCore.pictures import thumbnail
 def draw_picture(image: Path | None, output: Path, labels: Sequence[Label]) -> bytes:
     """Return the picture of a labelmap on its image; empty if it cannot be drawn.
 
-    The segments of a ``.seg.nrrd`` file, which Slicer may have cropped and numbered anew, have the
-    colours of the classes of their names.
+    The segments of a ``.seg.nrrd`` file, which Slicer may have cropped and renumbered, have the
+    colours of the classes with the same names.
 
     Args:
         image: image of the first channel; None if it is not known.
         output: labelmap.
-        labels: classes with their colours; others have default colours.
+        labels: classes with their colours; other classes have default colours.
     """
-    # The readers of images, with nibabel and SimpleITK, would slow down the start of every command.
+    # Importing these readers at the top would slow down the start of every command.
     from MaskSAMCore.evaluation.common_grid import united
     from MaskSAMCore.io import read_volume
     from MaskSAMCore.io.labelmaps import read_labelmap
@@ -52,7 +52,7 @@ def draw_picture(image: Path | None, output: Path, labels: Sequence[Label]) -> b
 def _colors_of_segments(
     names: Mapping[str, int], labels: Sequence[Label]
 ) -> dict[int, tuple[float, float, float]]:
-    """Return the colours of the segments that have the names of classes, by their values."""
+    """Return the colours of the segments that are named like a class, by segment value."""
     known = {label.name.casefold(): label.color for label in labels}
     return {
         value: known[name.casefold()] for name, value in names.items() if name.casefold() in known

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from MaskSAMCore.inference.box_prompts import crossed_slices
 from MaskSAMCore.inference.sliding_window import Region, Shape
 
-# Beyond this ratio of voxel sizes, slices across any other axis show steps instead of anatomy.
+# Above this ratio of voxel sizes, slices across any but the longest axis show steps, not anatomy.
 _ANISOTROPIC_RATIO = 1.5
 # A box must appear this much larger than on axial slices for another axis to be used: otherwise a
 # face dragged by one voxel could change the axis and with it all slices to encode.
 _LARGER_RATIO = 1.5
-# Slices whose shorter side is a smaller share of the best slices' are strips without context.
+# Slices are strips without context if their shorter side is below this share of the largest shorter
+# side.
 _STRIP_RATIO = 0.25
 
 
@@ -59,10 +60,10 @@ def box_slices(
 def best_axis(size: NDArray[Any], shape: Shape, spacing: tuple[float, float, float]) -> int:
     """Choose the axis that the slices of a box are across.
 
-    If voxels are more than 1.5 times as long along one axis as along another, it is the longest
-    one: the volume was acquired in such slices, and all others would show steps. Otherwise it is
-    the axis whose slices show the box largest in SAM's input, because SAM segments large objects
-    best; it is also the one with the fewest slices to encode. Axial slices, on which MedSAM was
+    If voxels are more than 1.5 times as long along one axis as along another, the longest axis is
+    chosen: the volume was acquired in slices across it, and all others would show steps. Otherwise
+    it is the axis whose slices show the box largest in SAM's input, because SAM segments large
+    objects best; it also has the fewest slices to encode. Axial slices, on which MedSAM was
     mostly trained, are kept unless others show the box more than 1.5 times as large, so that a
     small change of the box does not change the axis. Axes whose slices are narrow strips, in a
     volume of few slices, are excluded.

@@ -58,7 +58,7 @@ class SamRunner:
     def logits(
         self, embedding: Tensor, boxes: NDArray[np.float64], shape: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """Return the mask logits of boxes, computed in float32, which does not round the boxes.
+        """Return the mask logits of boxes, computed in float32 so that the boxes are not rounded.
 
         Args:
             embedding: (1, C, h, w) of the slice.

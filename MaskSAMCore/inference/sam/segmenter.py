@@ -1,4 +1,4 @@
-"""Segmenter of a SAM or MedSAM checkpoint: one segment per name of a box."""
+"""Segmenter of a SAM or MedSAM checkpoint: one segment per box name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SamSegmenter:
         name: name of the model.
         version: first digits of the SHA-256 of the checkpoint; empty if the model has no file.
         labels: empty, because a SAM has no classes.
-        intracranial: empty likewise.
+        intracranial: empty, because a SAM has no classes.
         plan: None, because slices are used as they are in the volume.
         channels: 1.
         tta: "none", because there are no mirrored passes.

@@ -1,4 +1,4 @@
-"""An open volume of a SAM: each slice is encoded once, and a changed box costs a decode only."""
+"""An open volume of a SAM: each slice is encoded once, and a changed box only needs decoding."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from MaskSAMCore.labels import Label, default_colors
 # Slices across the three axes are axial, coronal and sagittal as radiologists view them, whatever
 # the axes of the volume.
 ORIENTATION = "IPL"
-# Memory for the logits of boxes, so that only boxes that change are decoded again.
+# Bytes of memory for the logits of boxes, so that only boxes that change are decoded again.
 _LOGITS_BYTES = 256 << 20
 _BOXES_AT_ONCE = 8
 
