@@ -47,7 +47,7 @@ class MaskSAMSlicer(ScriptedLoadableModule):
 
 def loadTerminology():
     """Add the codes of the bundled models to Slicer's terminology selector."""
-    # Imported late, because Slicer reads this file before the nodes of Markups are registered.
+    # Imported here because Slicer loads this file before it registers the nodes of Markups.
     from MaskSAMSlicerLib.mrml.terminology import load_terminology
 
     load_terminology()
@@ -74,8 +74,8 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._update_pending = False
 
     def setup(self):
-        """Build the panel; no package that may be missing is imported."""
-        # Imported late, because Slicer reads this file before the nodes of Markups are registered.
+        """Build the panel without importing packages that may be missing."""
+        # Imported here because Slicer loads this file before it registers the nodes of Markups.
         from MaskSAMSlicerLib.panel.panel import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -121,7 +121,7 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def exit(self):
         """Disconnect the widgets when the user opens another module.
 
-        The panel keeps the parameter node, because a run may end while the module is left.
+        The panel keeps the parameter node, because a run may end while another module is open.
         """
         self.panel.exit()
         self._disconnect_gui()
@@ -138,8 +138,8 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._connect_parameters()
 
     def _on_node_removed(self, _caller, _event):
-        # The panel is updated once, however many nodes are removed at a time. Boxes are removed
-        # then, too, because whoever removes a segmentation may still be iterating over the scene.
+        # The update is deferred, so that many removals cause only one. Orphaned boxes are removed
+        # then, too, because the code that removes a segmentation may be iterating over the scene.
         if not self._update_pending:
             self._update_pending = True
             qt.QTimer.singleShot(0, self._update_later)
@@ -148,7 +148,7 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from MaskSAMSlicerLib.mrml.box_nodes import remove_orphans
 
         self._update_pending = False
-        if not slicer.mrmlScene.IsBatchProcessing():  # a scene that loads may lack owners of boxes
+        if not slicer.mrmlScene.IsBatchProcessing():  # boxes may load before their owners
             remove_orphans()
         if self._parameters is not None:
             self.panel.update()
@@ -172,8 +172,8 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameters = parameters
         if parameters is not None:
             self._gui_tag = parameters.connectGui(self.ui)
-            # The node is observed, because Slicer's mixin keeps all that it has ever observed, and
-            # there is a new wrapper whenever the module is opened or a scene is closed.
+            # The node is observed rather than its wrapper, because Slicer's mixin keeps all objects
+            # that it has observed, and opening the module or closing a scene makes a new wrapper.
             node, modified = parameters.parameterNode, vtk.vtkCommand.ModifiedEvent
             self.addObserver(node, modified, self._on_parameters_modified)
         if self.panel is not None:
@@ -277,7 +277,7 @@ class MaskSAMSlicerTest(ScriptedLoadableModuleTest):
         slicer.mrmlScene.Clear(0)
 
     def runTest(self):
-        """Run all tests; the first one alone where packages are missing."""
+        """Run all tests, or only the first one if packages are missing."""
         from MaskSAMSlicerLib import installer
 
         tests = [self.test_the_panel_names_missing_packages]

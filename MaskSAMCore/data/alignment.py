@@ -1,4 +1,4 @@
-"""Channels of a case on one grid."""
+"""Resampling of a case's channels to one grid."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import ndimage
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
 
-# A channel that covers less of the first channel is noted.
+# A channel that covers a smaller share of the first channel gets a note.
 _FULL_COVER = 0.9
 # Tolerance of voxel edges in voxels, for matrices that were rounded in a file.
 _EDGE_TOLERANCE = 1e-3
@@ -21,8 +21,8 @@ _EDGE_TOLERANCE = 1e-3
 def align_channels(volumes: Sequence[Volume]) -> list[Volume]:
     """Return the channels of a case on the grid of the first one.
 
-    A channel on another grid is interpolated linearly. Voxels outside it get its lowest intensity,
-    as images have around the patient, and a note if they are many.
+    A channel on another grid is interpolated linearly. Voxels outside the channel get its lowest
+    intensity, like the surroundings of a patient; if they are many, the channel gets a note.
 
     Args:
         volumes: one volume for each channel, in the same space.
@@ -66,6 +66,6 @@ def _on_grid(volume: Volume, grid: Volume) -> Volume:
 
 
 def _lowest(array: NDArray[np.generic]) -> float:
-    """Return the lowest finite value of an array; 0 without any."""
+    """Return the lowest finite value of an array; 0 if it has none."""
     finite = array[np.isfinite(array)]
     return float(finite.min()) if finite.size else 0.0

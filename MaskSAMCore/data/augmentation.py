@@ -1,8 +1,8 @@
 """Augmentation of training windows with ``batchgeneratorsv2``.
 
 Intensities change with nnU-Net's ranges and probabilities. Rotation, scaling and deformation are
-as frequent as nnU-Net's or, for trainings of minutes on few cases, more frequent. A share of the
-windows can get the contrast of another scanner.
+as frequent as in nnU-Net or, for trainings that take minutes on few cases, more frequent. A share
+of the windows can get the contrast of another scanner.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ Deformation = Literal["frequent", "nnunet"]
 AugmentationKind = Literal["nnunet", "masam"]
 
 
-# The blur reflects up to three slices at either end of a window.
+# Fewest slices for the blur, which reflects up to three slices at either end of a window.
 _BLURRED_SLICES = 4
 
 
 @dataclass(frozen=True)
 class _SpatialRanges:
-    """Probabilities and ranges of the changes of shape.
+    """Probabilities and ranges of the spatial changes.
 
     Attributes:
         rotation: probability of a rotation.
         scaling: probability of a scaling.
         scales: smallest and largest factor of a scaling.
-        equal_scales: probability that a scaling in space has the same factor along all axes.
+        equal_scales: probability that a 3D scaling has the same factor along all axes.
         deformation: probability of an elastic deformation.
     """
 
@@ -66,7 +66,7 @@ _SPATIAL_RANGES: dict[Deformation, _SpatialRanges] = {
 class Augmentation:
     """Windows cut from cases and rotated, scaled, deformed, mirrored and changed in intensity.
 
-    The random numbers are those of the global generators of NumPy and torch, which the library
+    Random numbers come from the global generators of NumPy and torch, which ``batchgeneratorsv2``
     uses.
 
     Args:
@@ -124,14 +124,14 @@ class Augmentation:
         size: NDArray[np.intp] = np.array(self.window)
         grid = parameters["grid"]
         if grid is not None:
-            # The grid's positions are in half windows from the centre, columns first. The cut
-            # covers all of them, because a smaller one would put the case's border into windows.
+            # The grid's positions are in half windows from the centre, columns first. The cut must
+            # cover all of them, because a smaller cut would look as if the case ended at its sides.
             reach = grid.abs().amax(dim=(0, 1, 2)).numpy()[::-1]
             size = size + 2 * np.ceil(np.maximum(reach - 1, 0) * size / 2 + 1).astype(int)
             shrink = (np.array(self.window) / size)[::-1].copy()
             parameters["grid"] = grid * torch.from_numpy(shrink).float()
         parameters["center_location_in_pixels"] = size / 2
-        # The library fills the outside with 0, so the lowest intensity is shifted to 0 meanwhile.
+        # The library fills the outside with 0, so the lowest intensity is temporarily shifted to 0.
         channels = [
             cut(channel, centre, size, low) - np.float32(low)
             for channel, low in zip(image, lowest, strict=True)
@@ -150,7 +150,7 @@ class Augmentation:
 
 
 class RandomContrastCurve(ImageOnlyTransform):  # type: ignore[misc]
-    """A random increasing curve for the intensities, with another mean and standard deviation.
+    """Random increasing intensity curve, with a random change of mean and standard deviation.
 
     It changes the contrast between tissues, as different scanners and sequences do.
 
@@ -158,7 +158,7 @@ class RandomContrastCurve(ImageOnlyTransform):  # type: ignore[misc]
         quantiles: quantiles of the intensities at which the slope of the curve changes.
         slope: standard deviation of the logarithm of each piece's slope.
         shift: standard deviation of the change of the mean, in standard deviations of the image.
-        scale: standard deviation of the logarithm of the change of the standard deviation.
+        scale: standard deviation of the logarithm of the factor on the image's standard deviation.
     """
 
     quantiles = (0.0, 0.02, 0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 0.98, 1.0)
@@ -183,9 +183,10 @@ class RandomContrastCurve(ImageOnlyTransform):  # type: ignore[misc]
 
 
 class ThinWindowBlur(GaussianBlurTransform):  # type: ignore[misc]
-    """Gaussian blur that windows of one to three slices can have too.
+    """Gaussian blur that also works on windows of one to three slices.
 
-    Their last slice is repeated meanwhile, because the library reflects more slices than they have.
+    Their last slice is temporarily repeated, because the library reflects more slices than they
+    have.
     """
 
     def _apply_to_image(self, img: Tensor, **params: Any) -> Tensor:
@@ -224,7 +225,8 @@ def cut(
 def _spatial_transform(
     window: tuple[int, int, int], thick_slices: bool, strength: float, ranges: _SpatialRanges
 ) -> SpatialTransform:
-    """Return the transform that rotates, scales and deforms; axis 0 of its functions is depth."""
+    """Return the transform that rotates, scales and deforms; ``dim`` 0 in its callbacks is
+    depth."""
     largest = np.pi if thick_slices else np.pi / 6
 
     def rotation(dim: int, **_: Any) -> float:

@@ -1,7 +1,8 @@
 """Cache of preprocessed cases: arrays in files that all processes of a training share.
 
-Every process maps the files into its memory, so that they are in memory once, and only as far as
-they are used. An entry is complete or absent, and its name tells what it was made from.
+Every process maps the files into its memory, so that they share one copy, of which only the parts
+in use are loaded. An entry is complete or absent, and its name has a hash of everything that it was
+made from.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import atomic_folder, remove_abandoned
 
-# Smaller files are read, because a mapping has a cost of its own.
+# Smaller files are read instead of mapped, because mapping has an overhead.
 _MAPPED_BYTES = 1 << 16
 # Digits of a SHA-256 in the name of an entry.
 _DIGITS = 20
@@ -32,7 +33,7 @@ Opened = TypeVar("Opened", covariant=True)
 
 
 class CaseSource(Protocol[Opened]):
-    """A case that each process opens for itself; it is small when it is sent to another process."""
+    """A case that each process opens for itself; a cached one is small to send to a process."""
 
     def open(self) -> Opened:
         """Return the case with its arrays."""
@@ -58,7 +59,7 @@ class StoredArrays:
         path = self.folder / f"{name}.npy"
         try:
             large = path.stat().st_size > _MAPPED_BYTES
-            # PyTorch warns of arrays that cannot be written to; no change reaches the file.
+            # Copy on write: PyTorch warns about read-only arrays, and no change reaches the file.
             array = np.load(path, mmap_mode="c" if large else None)
         except (OSError, ValueError) as error:
             raise MaskSAMError(
@@ -92,7 +93,7 @@ class CaseCache:
         """Write an entry, complete or not at all.
 
         Raises:
-            MaskSAMError: the entry cannot be written, because the disk is full for example.
+            MaskSAMError: the entry cannot be written, for example because the disk is full.
         """
         target = self.folder / entry
         try:
@@ -112,7 +113,7 @@ class CaseCache:
             needed: size of the entries in bytes.
 
         Raises:
-            MaskSAMError: it has less.
+            MaskSAMError: the disk has too little free space.
         """
         existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         free = shutil.disk_usage(existing).free
@@ -125,7 +126,7 @@ class CaseCache:
     def remove_others(self, entries: Collection[str]) -> None:
         """Remove all entries but the given ones, and the folder once it is empty.
 
-        Files and folders that are no entries stay. No other process may be writing to the cache.
+        Files and folders that are not entries stay. No other process may be writing to the cache.
         """
         remove_abandoned(self.folder, 0)
         for path in self.folder.glob("*"):

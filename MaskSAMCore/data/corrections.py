@@ -1,12 +1,15 @@
-"""Folders of corrected cases: nnU-Net datasets that record which classes are right in each case.
+"""Folders of corrected cases: nnU-Net datasets that record which classes are correct in each case.
 
-``dataset.json`` has nnU-Net's keys and ``checked``, the names of the right classes by case. A class
-that is checked and has no voxel is absent from the case. A dataset without ``checked`` is right as
-a whole: when a case is appended to it, the others get entries with all classes that it has. Cases
-are appended and never overwritten, and the integers of the labels never change. An image that is
-corrected once more is a new case, which replaces the older one for learning: ``images`` has the
-SHA-256 of the image of each case, in the order in which they were appended. ``segments`` has the
-colour and the terminology that the segments of a class had last.
+Besides nnU-Net's keys, ``dataset.json`` has
+
+- ``checked``: the names of the correct classes by case. A checked class without voxels is absent
+  from the case. In a dataset without ``checked`` all classes are correct in all cases: when a case
+  is appended, the earlier cases get entries with all classes of the dataset.
+- ``images``: the SHA-256 of the image of each case, in the order in which the cases were appended.
+  An image that is corrected again is a new case, which replaces the older one for learning.
+- ``segments``: the colour and the terminology that the segments of a class had last.
+
+Cases are appended and never overwritten, and the integers of the labels never change.
 """
 
 from __future__ import annotations
@@ -32,12 +35,12 @@ from MaskSAMCore.labels import Label, is_reserved
 
 _ENDING = ".nii.gz"
 _DESCRIPTION = "dataset.json"
-# Characters that a file name cannot have on every system, or that the shell would interpret.
+# Characters that some systems do not allow in file names, or that the shell would interpret.
 _UNUSABLE = re.compile(r"[^\w.-]+", re.ASCII)
 # Windows allows paths of 260 characters, other systems names of 255 bytes.
 _LONGEST_NAME = 100
 _LARGEST = np.iinfo(np.uint16).max
-# Some network drives have no locks: another program may write to a younger folder.
+# Without locks, as on some network drives, another program may still write to a younger folder.
 _ABANDONED_SECONDS = 3600.0
 
 
@@ -47,7 +50,7 @@ class Corrections:
 
     Attributes:
         dataset: dataset with the complete cases.
-        checked: names of the classes that are right in each case.
+        checked: names of the correct classes of each case.
         segments: values, colours and terminology of the classes whose segments had them, by name.
     """
 
@@ -57,14 +60,14 @@ class Corrections:
 
 
 def read_corrections(folder: Path) -> Corrections:
-    """Read a folder of corrected cases, or any nnU-Net dataset, whose cases are right as a whole.
+    """Read a folder of corrected cases, or an nnU-Net dataset, all of whose classes are correct.
 
-    Cases that a stopped :func:`append_case` left incomplete are not among them, nor are those that
+    Cases that an interrupted :func:`append_case` left incomplete are skipped, and so are cases that
     a newer correction of the same image replaces.
 
     Raises:
         MaskSAMError: the folder is not a dataset, ``checked`` names unknown classes or has no
-            entry of a case, or ``segments`` has no colours.
+            entry for a case, or ``segments`` has no colours.
     """
     dataset, problems = examine_dataset(folder)
     if dataset.scheme is not None:
@@ -112,32 +115,33 @@ def append_case(
     channel_names: Sequence[str] | None = None,
     segments: Sequence[Label] = (),
 ) -> str:
-    """Add a corrected case to a folder, which is made if it does not exist.
+    """Add a corrected case to a folder, which is created if it does not exist.
 
-    If the folder has a case of the same image, the new case takes over the classes that are checked
-    there only, and replaces it for learning; where that changes nothing, no case is added.
+    If the folder already has a case of the same image, the new case replaces it for learning and
+    takes over the classes that are checked in the earlier case only. If that changes nothing, no
+    case is added.
 
     Args:
         folder: folder of corrected cases.
         channels: one volume for each channel, all on one grid.
         labelmap: integers [K, J, I] on the grid of the channels.
         labels: value in the labelmap of each class name, without the background. A name that
-            differs from one of the folder in its case only is the same class; "background" and
-            "ignore" are none.
-        checked: names of the classes that are right, among those of ``labels``.
+            differs from a name in the folder only in upper and lower case is the same class;
+            "background" and "ignore" are not allowed.
+        checked: names of the correct classes, all of them in ``labels``.
         name: name of the case; characters that a file name cannot have are replaced, a long name
             is cut, and a second case of the same name gets a number.
         channel_names: names of the channels in a new folder; None for "MR" or, with several
             channels, "MR0", "MR1" and so on.
-        segments: segments of the classes, whose colours and terminology a class has that is
-            learned from them.
+        segments: segments of the classes; a class that is learned from the case gets the colour
+            and the terminology of its segment.
 
     Returns:
-        The name of the case in the folder; the one of an equal case that was there.
+        Name of the case in the folder, or of the equal case that the folder already has.
 
     Raises:
         MaskSAMError: the parts of the case do not fit each other or the folder, or the folder
-            cannot be written. The folder is unchanged then.
+            cannot be written. The folder is then unchanged.
     """
     _check_case(channels, labelmap, labels, checked)
     path = folder / _DESCRIPTION
@@ -169,7 +173,8 @@ def append_case(
             before = read_labelmap(labelmaps / f"{present[-1]}{ending}").array
             same = {each.casefold() for each in right}
             others = {each for each in entries[present[-1]] if each.casefold() not in same}
-            # Voxels of classes that are not checked here give way to what is right.
+            # The earlier case decides the classes checked only there, except where a class that is
+            # checked now has voxels.
             known = [stored[each] for each in others]
             taken_over = np.isin(before, known)
             taken_over &= ~np.isin(renumbered, [stored[each] for each in right])
@@ -199,7 +204,7 @@ def append_case(
                 for each, one in shown.items()
             },
         }
-        # With an entry in "checked" a case whose files are not all there is known as incomplete.
+        # Because of its entry in "checked", a case with missing files is recognised as incomplete.
         write_json(path, changed, ensure_ascii=False)
         for image in images:
             (temporary / image).replace(folder / "imagesTr" / image)
@@ -236,7 +241,7 @@ def _check_case(
 def _description(
     path: Path, channels: Sequence[Volume], channel_names: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Return the content of ``dataset.json``, or that of a new folder."""
+    """Return the content of ``dataset.json``, or the initial content for a new folder."""
     if path.is_file():
         values = read_json(path)
         if not isinstance(values, dict) or not isinstance(values.get("channel_names"), dict):
@@ -271,8 +276,12 @@ def _description(
 def _merged_labels(
     description: Mapping[str, Any], labels: Mapping[str, int], path: Path
 ) -> tuple[dict[str, int], dict[int, int], dict[str, str]]:
-    """Return the labels of the folder with new ones, and its value of each value and its name of
-    each name."""
+    """Merge new labels into the labels of a folder.
+
+    Returns:
+        All labels of the folder, the folder's value for each value of ``labels``, and the folder's
+        name for each name of ``labels``.
+    """
     stored = {str(name): int(value) for name, value in description["labels"].items()}
     spellings: dict[str, str] = {}
     for name, value in stored.items():
@@ -331,7 +340,7 @@ def _segments(path: Path, description: Any, values: Mapping[str, int]) -> dict[s
 
 
 def _digest(channels: Sequence[Volume]) -> str:
-    """Return the SHA-256 of the voxels of a case, wherever it is in space."""
+    """Return the SHA-256 of the voxels of a case, regardless of its position in space."""
     digest = hashlib.sha256()
     for channel in channels:
         digest.update(f"{channel.array.dtype.str} {channel.shape}".encode())

@@ -135,8 +135,8 @@ def examine_dataset(
 
     Args:
         folder: a dataset folder.
-        targets: for a labelmap dataset, a JSON file with a description of the labels that
-            complements or replaces ``dataset.json``, or a complete description, such as that of a
+        targets: description of the labels of a labelmap dataset: a JSON file, whose values add to
+            ``dataset.json`` or replace its values, or a complete description, such as that of a
             run, which is used alone.
 
     Raises:
@@ -210,14 +210,14 @@ def examine_cases(
     examine: Callable[[int, LabelledCase], Result],
     known_problems: Sequence[str] = (),
 ) -> list[Result]:
-    """Read and check cases, all of them, before any work begins.
+    """Read and check all given cases before any work begins.
 
     Only one case is in memory at a time, apart from the results.
 
     Args:
         dataset: dataset with the cases.
         names: names of the cases to read.
-        examine: function of a case's number and the case.
+        examine: function that is called with the number of a case and the case.
         known_problems: problems found before, to report together with those of the cases.
 
     Returns:
@@ -290,7 +290,7 @@ def _examine_labelmaps(
 def _labelmap_description(folder: Path, targets: Path | Mapping[str, Any] | None) -> dict[str, Any]:
     """Merge ``dataset.json`` and ``targets``, whose values replace those of ``dataset.json``.
 
-    A complete description takes only the keys of the folder from ``dataset.json``.
+    If ``targets`` is a complete description, ``dataset.json`` only adds the keys of the folder.
     """
     path = folder / "dataset.json"
     if targets is None and not path.is_file():
@@ -320,7 +320,7 @@ def _notes(description: dict[str, Any], found: int) -> tuple[str, ...]:
 
 
 def _notes_on_endings(folder: Path, suffix: str) -> tuple[str, ...]:
-    """Return a note on labelmaps that are no cases, because their names end in another way."""
+    """Return a note on image files that are left out because their names have another suffix."""
     names = (path.name for path in listed(folder) if is_image_name(path))
     others = [name for name in names if not name.endswith(suffix)]
     if not others:
@@ -346,7 +346,7 @@ def _patients(
 
 
 def _case_names(folder: Path, suffix: str) -> set[str]:
-    """Return the names of the cases in a folder; there are none without the folder."""
+    """Return the names of the cases in a folder; none if the folder is missing."""
     if not folder.is_dir():
         return set()
     # A link to a file that was not downloaded is a problem to report, not a case to leave out.
@@ -355,7 +355,7 @@ def _case_names(folder: Path, suffix: str) -> set[str]:
 
 
 def description_problems(description: Any) -> tuple[list[str], list[str]]:
-    """Return the problems of ``dataset.json`` with the file layout, and those with the labels."""
+    """Return the problems in ``dataset.json`` about the file layout, and those about the labels."""
     if not isinstance(description, dict):
         return ["it must contain one JSON object"], []
     layout = [
@@ -393,7 +393,7 @@ def _is_suffix(value: Any) -> bool:
 
 
 def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[str]]:
-    """Read one case; return it, or None where it has problems, and the problems."""
+    """Read one case; return it and its problems, or None and the problems if there are any."""
     files = (*case.images, case.labelmap)
     problems: list[str] = []
     volumes: list[Volume] = []
@@ -420,7 +420,7 @@ def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[
     *channels, labelmap = volumes
     values = labelmap.array
     if not dataset.values:
-        # The labels in dataset.json are wrong and reported already.
+        # The labels in dataset.json are wrong, which is already reported.
         return None, problems
     known = dataset.values if dataset.scheme is None else dataset.scheme.values[1:]
     indices = np.zeros(labelmap.shape, np.uint8)

@@ -22,7 +22,7 @@ LABEL_KEYS = ("labels", "targets", "pairs", "surroundings", "tissues", "lesions"
 # Keys that describe the folder of the labelmaps.
 FOLDER_KEYS = ("file_ending", "name")
 KEYS = (*LABEL_KEYS, *FOLDER_KEYS)
-# Other alphabets have digits too, of which int() refuses some; no value has more digits.
+# ASCII digits only, as int() rejects some digits of other scripts; no valid value is longer.
 _DIGITS = re.compile(r"[0-9]{1,9}")
 # Labelmaps are written with 16 bits.
 LARGEST_VALUE = 65535
@@ -45,8 +45,8 @@ class LabelScheme:
         lesions: for each label the label of lesions within it, or itself; empty if none has
             lesions.
         contrasts: for each common kind of image the mean intensity, 0 to 1, of every label; NaN
-            for labels with any intensity.
-        description: JSON values that the scheme was read from; a run keeps them.
+            for labels of arbitrary intensity.
+        description: JSON values that the scheme was read from, which a run saves.
     """
 
     names: tuple[str, ...]
@@ -63,7 +63,8 @@ class LabelScheme:
 
     @property
     def paired(self) -> bool:
-        """True if any label has another side, so that labelmaps may be flipped left to right."""
+        """True if any label has a counterpart on the other side, so that labelmaps may be flipped
+        left to right."""
         return any(other != index for index, other in enumerate(self.mirrored))
 
     def classes_of(self, labels: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -81,7 +82,7 @@ def read_scheme(description: Mapping[str, Any]) -> tuple[LabelScheme | None, lis
             for none; without it the words "left" and "right" in names decide. ``surroundings``: a
             list of names. ``tissues``: lists of names that look alike. ``lesions``: names of labels
             mapped to the label of lesions within them, which synthesised images get at random
-            places; a side that is not named has those of the other. ``contrasts``: kinds of
+            places; lesions given for one side apply to the other side too. ``contrasts``: kinds of
             image mapped to intensities, 0 to 1, by name; an intensity given for one side applies
             to the other side too.
 
@@ -196,7 +197,7 @@ class _Reader:
             found = self.indices(pair, "pairs")
             if len(found) == 2:
                 other[found[0]], other[found[1]] = found[1], found[0]
-            # The other side of a label in two pairs would depend on the direction of the mirroring.
+            # With a label in two pairs, mirroring would not be its own inverse.
             self.problems += [
                 f"'pairs' has '{self.names[index]}' twice: list each label in one pair"
                 for index in sorted(set(found) & paired)
@@ -222,7 +223,7 @@ class _Reader:
         return tuple(other)
 
     def tissues(self, groups: Any, mirrored: Sequence[int]) -> tuple[int, ...]:
-        """Return the tissue number of each label; both sides of a structure have the same."""
+        """Return the tissue number of each label; both sides of a structure share a number."""
         tissue = [min(index, other) for index, other in enumerate(mirrored)]
         if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
             self.problems.append("'tissues' must be a list of lists of names")
@@ -247,8 +248,8 @@ class _Reader:
         return tuple(lesions.get(i, i) for i in range(len(self.names))) if lesions else ()
 
     def contrasts(self, wanted: Any, mirrored: Sequence[int]) -> tuple[tuple[float, ...], ...]:
-        """Return the intensities of each kind of image; a side that is not named has those of the
-        other."""
+        """Return the intensities of each kind of image; a side that is not named has the
+        intensities of the other side."""
         kinds = list(wanted.values()) if isinstance(wanted, dict) else []
         valid = isinstance(wanted, dict) and all(isinstance(kind, dict) for kind in kinds)
         if not valid or not all(_is_fraction(value) for kind in kinds for value in kind.values()):
@@ -272,7 +273,7 @@ class _Reader:
 
 
 def _one_sided(names: Sequence[str], targets: Sequence[int], mirrored: Sequence[int]) -> list[str]:
-    """Return the problems of classes whose labels have other sides in several classes."""
+    """Return the problems of classes whose labels have mirrored labels in different classes."""
     problems = []
     other: dict[int, int] = {}
     for index, number in enumerate(targets):

@@ -1,8 +1,8 @@
 """Patients of cases: all images of a patient lie on one side of a split.
 
-``patients`` in ``dataset.json`` maps patients to lists of cases; a case in no list is a patient of
-its own, so that ``{}`` says that no two cases share a patient. Without the key, names that end in a
-frame, time point, session or the like, such as ``patient001_frame12``, tell the patients.
+``patients`` in ``dataset.json`` maps patients to lists of cases; a case in no list has a patient of
+its own, so ``{}`` means that no two cases share a patient. Without the key, patients are recognised
+by names that end in a frame, time point, session or the like, such as ``patient001_frame12``.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-# Ends of names that count the images of one patient: a word and a number, or a phase of the heart.
+# Name endings that number the images of a patient: a word and a number, or a phase of the heart.
 _IMAGE_OF_PATIENT = re.compile(
     r"(?P<patient>.*[0-9].*?)[_.-]"
     r"(?:(?:frame|time|timepoint|tp|visit|ses|session|scan|phase|followup)[_-]?[0-9]{1,6}|ed|es)",
     re.IGNORECASE,
 )
-# Last part of a name, which may count the images of one patient.
+# Last part of a name, which may number the images of one patient.
 _LAST_PART = re.compile(r"(?P<rest>.*[0-9].*)[_.-][A-Za-z0-9]+")
-# Names look alike from this number of groups on, of which most have several but few cases.
+# Names suggest patients if they form at least this many groups, whose median size is more than 1
+# and at most the second number.
 _LEAST_GROUPS, _LARGEST_GROUP = 3, 6
 
 
@@ -29,7 +30,7 @@ def read_patients(value: Any, names: Iterable[str]) -> tuple[dict[str, str], lis
     """Return the patient of each case and the problems of ``patients`` in ``dataset.json``.
 
     Args:
-        value: JSON value of the key.
+        value: JSON value of ``patients``.
         names: names of the cases.
     """
     known = {name: name for name in names}
@@ -48,24 +49,24 @@ def read_patients(value: Any, names: Iterable[str]) -> tuple[dict[str, str], lis
     unknown = sorted(set(listed) - set(known))
     if unknown:
         problems.append(f"'patients' names cases that are not in the dataset: {unknown}")
-    # A patient and a case of another patient may have one name, thus the prefix.
+    # The prefix tells a patient from a case of another patient that has the same name.
     found.update({case: f"patient {listed[case]}" for case in listed if case in known})
     return found, problems
 
 
 def patients_by_name(names: Sequence[str]) -> dict[str, str]:
-    """Return the patient of each case as its name tells it; a case of its own if it tells none."""
+    """Return the patient of each case by its name; other cases have a patient of their own."""
     matches = {name: _IMAGE_OF_PATIENT.fullmatch(name) for name in names}
     found = {name: match["patient"] for name, match in matches.items() if match is not None}
     groups = _grouped(found)
-    # Names of which all but the number agree count cases, not images of one patient.
+    # If all names agree except in the number, the numbers count cases, not images of a patient.
     if len(groups) < 2:
         return {name: name for name in names}
     return {name: found.get(name, name) for name in names}
 
 
 def parted_patients(sides: Mapping[str, Sequence[str]], patients: Mapping[str, str]) -> list[str]:
-    """Return the problems of a split that parts the cases of a patient.
+    """Return the problems of a split that has cases of one patient on several sides.
 
     Args:
         sides: case names by side of the split, such as "train" and "val".
@@ -87,7 +88,7 @@ def parted_lookalikes(sides: Mapping[str, Sequence[str]], patients: Mapping[str,
 
     Args:
         sides: case names by side of the split, such as "train" and "val".
-        patients: patient of each case; names are looked at if each case has one of its own.
+        patients: patient of each case; names are only compared if no two cases share a patient.
     """
     names = [name for side in sides.values() for name in side]
     if len({patients.get(name, name) for name in names}) < len(names):

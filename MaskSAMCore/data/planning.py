@@ -16,11 +16,11 @@ from MaskSAMCore.geometry import Volume, axis_mapping
 
 # Ratio above which an axis counts as much coarser than the others.
 ANISOTROPY = 3.0
-# Foreground voxels of a case that its fingerprint keeps.
+# Largest number of foreground voxels in a case's fingerprint.
 _FOREGROUND_SAMPLE = 10_000
-# No plan has larger voxels.
+# Upper limit of a plan's spacing.
 LARGEST_MM = 1000.0
-# Share of a window that it has in common with the next one, at least, unless a model says another.
+# Smallest overlap of neighbouring windows as a share of their size, unless a model sets another.
 WINDOW_OVERLAP = 0.5
 
 
@@ -77,10 +77,10 @@ class Plan:
     channels: tuple[str, ...]
 
     def divided(self, parts: Sequence[float]) -> Plan:
-        """Return the plan of the same windows whose voxels are divided into parts along each axis.
+        """Return the plan for the same windows with voxels divided into parts along each axis.
 
         Args:
-            parts: parts along depth, rows, columns; fractions unite voxels.
+            parts: number of parts along depth, rows, columns; fractions below 1 merge voxels.
         """
         depth, rows, columns = (mm / part for mm, part in zip(self.spacing, parts, strict=True))
         t, h, w = (round(size * part) for size, part in zip(self.window, parts, strict=True))
@@ -142,7 +142,8 @@ class CaseFingerprint(CaseGrid):
 
     Attributes:
         foreground: (C, N), a sample of foreground intensities of each channel.
-        structures: voxels along K, J, I of the box around all labelled voxels; 0 without any.
+        structures: size in voxels along K, J, I of the box around all labelled voxels; 0 if there
+            are none.
     """
 
     foreground: np.ndarray
@@ -246,8 +247,8 @@ def plan_grid(
         token_voxels: edge of a token in voxels; H and W become multiples of it.
         window: the preset's (T, H, W), which shrinks to the largest case along each axis: T to its
             number of slices, H and W to whole tokens.
-        orientation: required orientation; None puts depth along the coarsest axis, so that slices
-            are those that were acquired.
+        orientation: required orientation; None puts depth along the coarsest axis, so that the
+            slices are the acquired ones.
         spacing: required mm along depth, rows, columns; None applies nnU-Net's rule.
 
     Raises:
@@ -323,7 +324,7 @@ def with_ct_window(
 
 
 def _labelled_box(labelmap: np.ndarray) -> tuple[int, int, int]:
-    """Return the voxels along K, J, I of the box around all labelled voxels; 0 without any."""
+    """Return the size along K, J, I of the box around all labelled voxels; 0 if there are none."""
     sizes = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
@@ -345,8 +346,8 @@ def _statistics(values: np.ndarray) -> dict[str, float] | None:
 def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> np.ndarray:
     """Return a dataset's spacing by nnU-Net's rule.
 
-    It is the median along each axis, except for a coarsest axis with more than 3 times the spacing
-    and less than a third of the size of the others, which gets the 10th percentile.
+    It is the median along each axis. Only a coarsest axis with more than 3 times the spacing and
+    less than a third of the size of the others gets the 10th percentile.
 
     Args:
         spacings: (cases, 3) in mm.
@@ -375,7 +376,7 @@ def coarse_axis(spacing: Sequence[float]) -> int | None:
 def _orientation(cases: Sequence[CaseGrid]) -> str:
     """Return an orientation with depth along the axis of the largest median spacing.
 
-    Of equal axes, superior comes before anterior and anterior before right.
+    Among equal axes, superior comes before anterior and anterior before right.
     """
     spacings = []
     for case in cases:

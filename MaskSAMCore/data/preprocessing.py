@@ -17,7 +17,7 @@ from MaskSAMCore.intensities import UsableIntensities, usable_intensities
 
 # As in nnU-Net, the mean and deviation are those of the non-zero region if its share is below this.
 _NONZERO_SHARE = 0.75
-# Voxels that are converted to double precision together.
+# Number of voxels that are converted to double precision at a time.
 _PART_VOXELS = 1 << 20
 
 
@@ -75,8 +75,8 @@ def preprocess(
 
 
 def network_intensities(volume: Volume, normalization: ChannelNormalization) -> UsableIntensities:
-    """Return the intensities that a network is shown: without padding and outliers, unless its
-    normalization clips them.
+    """Return the intensities that a network gets: without padding and outliers, unless its
+    normalisation clips intensities.
 
     Args:
         volume: one channel; its voxels are finite and within the range of float32.
@@ -133,7 +133,7 @@ def resample(
         nearest_slices(old, new) if axis == coarse else spline_matrix(old, new, order)
         for axis, (old, new) in enumerate(zip(array.shape, shape, strict=True))
     )
-    # Few slices and few rows at a time keep the arrays in double precision small.
+    # Working on few slices, then few rows, at a time keeps the arrays in double precision small.
     in_plane = np.empty((array.shape[0], *shape[1:]), np.float32)
     for part in _parts_of(len(array), array[0].size):
         in_plane[part] = rows @ (array[part].astype(np.float64) @ columns.T)
@@ -147,10 +147,10 @@ def resample(
 @lru_cache(maxsize=32)
 def spline_matrix(old: int, new: int, order: Literal[1, 3]) -> NDArray[np.float64]:
     """Return the matrix (new, old) that interpolates an axis between voxel centres over the same
-    extent; edge voxels continue outside.
+    extent; beyond the outermost centres, the edge voxels are repeated.
 
-    Splines along several axes are products of those along each, so that an array is resampled by
-    one matrix product for each axis.
+    Splines in 3D are products of splines along each axis, so an array is resampled by one matrix
+    product for each axis.
     """
     if old == new:
         return np.eye(old)
@@ -167,7 +167,7 @@ def nearest_slices(old: int, new: int) -> NDArray[np.float64]:
 
 
 def _parts_of(length: int, size: int) -> Iterator[slice]:
-    """Split an axis, whose every index has some voxels, so that parts have about a million."""
+    """Split ``length`` planes of ``size`` voxels each into parts of about a million voxels."""
     step = max(1, _PART_VOXELS // size)
     for first in range(0, length, step):
         yield slice(first, first + step)
@@ -196,8 +196,7 @@ def resample_labelmap(
 
 
 def nearest_voxels(array: NDArray[Any], shape: Sequence[int]) -> NDArray[Any]:
-    """Return an array on another grid over the same extent: each voxel has the value of the nearest
-    one.
+    """Resample an array to another grid over the same extent by nearest-neighbour interpolation.
 
     Args:
         array: any array with 3 axes.
@@ -223,13 +222,13 @@ def normalize(
     inside = image[image != 0]
     masked = 0 < inside.size < _NONZERO_SHARE * image.size and float(image.min()) >= 0
     values = inside if masked and inside.min() < inside.max() else image
-    # Large intensities need double precision. Parts of the volume keep the peak of memory low: a
-    # whole copy in double precision would be the largest array of a segmentation.
+    # Large intensities need double precision. Working on parts keeps peak memory low: a whole copy
+    # in double precision would be the largest array during a segmentation.
     mean = values.mean(dtype=np.float64)
     squares = sum(float(np.square(part - mean).sum()) for part in _parts(values))
     std = np.sqrt(squares / values.size)
     normalized = np.zeros_like(image)
-    # The sums of equal values leave a deviation of about 1e-16 of the mean.
+    # For equal values, rounding leaves a standard deviation of about 1e-16 of the mean.
     if std > 1e-13 * abs(mean):
         for target, plane in zip(normalized, image, strict=True):
             target[...] = (plane - mean) / std

@@ -1,7 +1,8 @@
-"""MA-SAM's augmentation: each window's slices are moved, erased and changed in intensity alike.
+"""MA-SAM's augmentation: all slices of a window are moved, erased and changed in intensity alike.
 
-Ranges and probabilities are those of the public code. Slices are moved with linear interpolation
-where that code takes the nearest pixel, and intensities are not rounded to 8 bits in between.
+Ranges and probabilities are those of the public code. Unlike that code, slices are moved with
+linear instead of nearest-neighbour interpolation, and intensities are not rounded to 8 bits between
+changes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Change = Callable[[Slices, float], Slices]
 
 # Probability of each of the first four changes.
 _PROBABILITY = 0.5
-# Number of the further changes that each window gets.
+# Number of further changes of each window.
 _FURTHER = 2
 _LARGEST_ROTATION = 15
 _SMOOTHING = ((1, 1, 1), (1, 5, 1), (1, 1, 1))
@@ -113,7 +114,7 @@ def change_gamma(slices: Slices) -> Slices:
 
 
 def erase(slices: Slices) -> Slices:
-    """Fill a rectangle of 2 to 5 % of the slices with noise, and give it to the background."""
+    """Fill a rectangle of 2 to 5 % of the slices with noise, and label it as background."""
     x, labels = slices[0].clone(), slices[1].clone()
     rows, columns = labels.shape[1:]
     area = np.random.uniform(0.02, 0.05) * rows * columns
@@ -135,9 +136,9 @@ def move(
 
     Args:
         slices: image and labels.
-        to_column: factors of column and row, and shift, that give the column of the source in
-            pixel edges.
-        to_row: factors of column and row, and shift, that give the row of the source.
+        to_column: factors of column and row, and a shift, that give the source column in pixel
+            edges.
+        to_row: factors of column and row, and a shift, that give the source row in pixel edges.
     """
     x, labels = slices
     rows, columns = labels.shape[1:]
@@ -178,7 +179,7 @@ def shift_rows(slices: Slices, value: float) -> Slices:
 
 
 def posterise(slices: Slices, value: float) -> Slices:
-    """Keep the highest bits, 4 to 8, of 8."""
+    """Keep the highest 4 to 8 of 8 bits."""
     step = 2 ** (8 - int(value))
     levels = (slices[0].clamp(0, 1) * 255).floor()
     return (levels / step).floor() * step / 255, slices[1]
@@ -196,7 +197,7 @@ def change_brightness(slices: Slices, value: float) -> Slices:
 
 
 def change_sharpness(slices: Slices, value: float) -> Slices:
-    """Change the distance of intensities from smoothed ones; the border stays."""
+    """Change the distance of intensities from smoothed intensities, except at the border."""
     x = slices[0]
     kernel = torch.tensor(_SMOOTHING, dtype=x.dtype)[None, None] / 13
     smooth = x.clone()

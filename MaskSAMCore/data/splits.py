@@ -1,4 +1,4 @@
-"""Training, validation and test cases of a dataset, which never part the cases of a patient."""
+"""Training, validation and test cases of a dataset, with all cases of a patient on one side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Voxel sizes that cannot be right, because the unit of the spacing is not mm."""
+"""Check for voxel sizes that cannot be right, because the unit of the spacing is not mm."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from MaskSAMCore.data.planning import Plan
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume, axis_mapping
 
-# Limits for any volume in mm: electron microscopy is finer, no scanner is longer.
+# Limits for any volume in mm: only electron microscopy is finer, and no scanner is longer.
 _SMALLEST_MM, _LARGEST_MM, _LONGEST_MM = 1e-5, 50.0, 10_000.0
-# Ratio to the plan's spacing: metres read as mm are 1000 times too small.
+# Largest ratio of the plan's spacing to the volume's: metres read as mm are 1000 times too small.
 _FINER = 200
-# A volume that becomes so many times larger on the plan's grid, and has then so many voxels, would
-# take hours; whole-body PET becomes 250 times larger at 1 mm.
+# A volume that grows by more than this factor on the plan's grid, to more than this many voxels,
+# would take hours; whole-body PET grows 250 times at 1 mm.
 _GROWTH, _GROWN_VOXELS = 500, 4_000_000
 
 
 def check_voxel_size(volume: Volume, subject: str, plan: Plan | None = None) -> None:
-    """Check that the voxel size of a volume can be in mm.
+    """Check that the voxel size of a volume is plausible in mm.
 
     Args:
         volume: the volume, or the part of it that is processed.

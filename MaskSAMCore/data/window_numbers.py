@@ -1,4 +1,4 @@
-"""Numbers of training windows, which decide their random numbers."""
+"""Numbers of training windows, from which their random seeds are derived."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.utils.data import get_worker_info
 
 @dataclass(frozen=True)
 class WindowNumbers:
-    """Numbers of the windows that a process of a training prepares.
+    """Numbers of the windows that a training process prepares.
 
-    A training has windows 0, 1, 2 and so on in the order of its steps. However many processes,
-    workers and parts of a step divide them, together they prepare the same windows.
+    A training numbers its windows 0, 1, 2 and so on in the order of its steps. The windows are the
+    same, however many processes, workers and parts of a step they are divided among.
 
     Attributes:
-        batch: windows that a process computes at a time.
+        batch: number of windows that a process computes at a time.
         process: index of the process.
         processes: number of processes of the training.
     """
@@ -28,7 +28,7 @@ class WindowNumbers:
     processes: int = 1
 
     def __iter__(self) -> Iterator[int]:
-        """Yield the numbers for the present worker of a loader, without end."""
+        """Yield the numbers for the current worker of a data loader, without end."""
         worker = get_worker_info()
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for part in count(first, step):

@@ -1,4 +1,4 @@
-"""Endless training windows out of prepared cases."""
+"""Endless training windows cut from prepared cases."""
 
 from __future__ import annotations
 
@@ -107,11 +107,11 @@ def unpacked_voxels(stored: StoredArrays) -> tuple[NDArray[np.integer], ...]:
 
 
 def sample_voxels(labelmap: NDArray[np.integer], limit: int) -> tuple[NDArray[np.intp], ...]:
-    """Return a fixed sample of the voxels of each class present, 0 left out.
+    """Return a fixed sample of the voxels of each class present, except 0.
 
     Args:
         labelmap: (D, R, W).
-        limit: most voxels to return of one class.
+        limit: largest number of voxels to return for one class.
 
     Returns:
         One array (M, 3) of voxel indices for each class, in the order of their values.
@@ -137,7 +137,8 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         seed: seed of all random numbers; a resumed training passes another one.
         contrast: share of windows with the contrast of another scanner.
         deformation: frequency of rotation, scaling and deformation.
-        kind: "masam" for MA-SAM's own augmentation, which mirrors too, in place of all others.
+        kind: "nnunet", or "masam" for MA-SAM's own augmentation, which replaces all of the above,
+            including mirroring.
 
     Attributes:
         numbers: numbers of the windows to prepare; all by default.
@@ -181,8 +182,8 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
             rng = np.random.default_rng(seeds)
             case = cases[rng.integers(len(cases))]
             centre = self._random_centre(case, rng)
-            # The augmentation library uses the two global generators. Torch's belongs to the
-            # training where there are no worker processes; nothing else uses NumPy's.
+            # The augmentation library uses the global generators of NumPy and torch. Without worker
+            # processes the training also uses torch's generator; nothing else uses NumPy's.
             first, second = seeds.generate_state(2).tolist()
             with torch.random.fork_rng(devices=[]):
                 np.random.seed(first)

@@ -24,9 +24,9 @@ class NetworkConfig(Configuration):
 
     Attributes:
         kind: name of the network's package, see :mod:`MaskSAMCore.modeling.registry`.
-        every_slice: inference centres a window on every slice of a volume and averages the
-            predictions; otherwise windows half-overlap along depth as they do in-plane.
-        needs_boxes: the network segments only classes that have boxes.
+        every_slice: True if inference centres a window on every slice of a volume and averages the
+            predictions; otherwise windows half-overlap along depth, as they do in-plane.
+        needs_boxes: True if the network segments only classes that have box prompts.
         num_classes: K, the number of foreground classes; class 0 is the background.
         in_channels: number of image channels.
         window: (T, H, W) of a window in voxels: T slices of H x W.
@@ -53,12 +53,12 @@ class NetworkConfig(Configuration):
 
     @property
     def parts(self) -> tuple[int, int, int]:
-        """Number of parts of a voxel along T, H and W that the refined classes are decided in."""
+        """Number of parts along T, H and W that voxels are divided into for the refined classes."""
         return 1, 1, 1
 
     @property
     def scored_classes(self) -> int:
-        """Number of classes, from the first on, whose scores do not come from a refiner alone."""
+        """Number S of classes, 1 to S, whose scores do not come from a refiner alone."""
         return self.num_classes
 
     @property
@@ -94,7 +94,7 @@ class NetworkConfig(Configuration):
         if self.every_slice:
             window = (self.window[0], *window[1:])
         slices, rows, columns = window
-        # Norms over the voxels of the coarsest map need more than one of them.
+        # Normalisation over the coarsest map needs more than one voxel.
         if slices * rows * columns <= self.token_voxels**2:
             raise ValueError(
                 f"a window of {slices} x {rows} x {columns} voxels is a single token: choose larger"
@@ -169,14 +169,14 @@ class WindowPrediction:
         raise NotImplementedError
 
     def unrefined(self) -> Tensor:
-        """Return the scores like :meth:`semantic`, without the decisions of a refiner."""
+        """Return the scores of :meth:`semantic` without the decisions of a refiner."""
         return self.semantic()
 
     def shares(self) -> Tensor | None:
-        """Return the shares (B, R + 1, T, H, W) of the refined classes in their own voxels.
+        """Return the shares (B, R + 1, T, H, W) of R refined classes in the refiner's voxels.
 
-        The first is that of all other classes. The shares of a voxel have the sum 1, or 0 where the
-        refiner does not decide. None for a network without a refiner.
+        The first share is that of all other classes together. The shares of a voxel sum to 1, or to
+        0 where the refiner does not decide. None for a network without a refiner.
         """
         return None
 
@@ -204,8 +204,8 @@ class Network(nn.Module):
     """Base class of all networks.
 
     Attributes:
-        training_methods: names of the methods that do the work of a training step, which
-            ``torch.compile`` is applied to.
+        training_methods: names of the methods of a training step that ``torch.compile`` is applied
+            to.
         config: description of the network.
         sam: SAM with the parameter names of the official checkpoints, or None.
     """
@@ -221,14 +221,14 @@ class Network(nn.Module):
         self.sam = None
 
     def is_small(self, image: Tensor) -> bool | None:
-        """Return whether an image shows too little to be decided as others are.
+        """Return whether an image shows too little to be segmented like other images.
 
         Args:
             image: (C, depth, rows, columns), a whole image in the voxels of the refined classes.
 
         Returns:
-            None for a network that makes no difference; otherwise its :meth:`encode` takes the
-            answer as `small`.
+            None for a network without this distinction; otherwise the argument `small` of
+            :meth:`encode`.
         """
         return None
 
@@ -250,8 +250,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def decode_likely(self, embedding: Any) -> WindowPrediction:
-        """Predict as :meth:`decode` without prompts, but leave out queries that hardly show
-        anything in these windows.
+        """Predict without prompts, skipping queries that show almost nothing in these windows.
 
         Args:
             embedding: result of :meth:`encode`.
@@ -267,7 +266,7 @@ class Network(nn.Module):
             embedding: result of :meth:`encode`.
             class_logits: (B, N, T, K + 2) of the prediction without boxes; None for a network
                 without queries.
-            prompts: boxes of the user, among them those of the class.
+            prompts: boxes of the user, including those of the class.
             class_index: 1 to K.
         """
         return self.decode(embedding, prompts).semantic()[:, class_index]
@@ -291,14 +290,14 @@ class Network(nn.Module):
 
     @property
     def has_gradient_checkpointing(self) -> bool:
-        """True if parts of the network can compute their activations again."""
+        """True if parts of the network support gradient checkpointing."""
         return any(isinstance(part, Checkpointed) for part in self.modules())
 
     def set_gradient_checkpointing(self, active: bool) -> None:
-        """Compute the activations of large parts again in the backward pass, or keep them.
+        """Recompute the activations of large parts in the backward pass, or keep them.
 
         Raises:
-            ValueError: no part of the network can do so.
+            ValueError: no part of the network supports gradient checkpointing.
         """
         if active and not self.has_gradient_checkpointing:
             raise ValueError(f"the network '{self.config.kind}' has no gradient checkpointing")
@@ -331,7 +330,7 @@ class Network(nn.Module):
         """Undo the effect of a decoder that was trained with another prompt generator."""
 
     def kept_names(self) -> list[str]:
-        """Return the names of the state to save: each tensor once, without the weights that come
+        """Return the names of the tensors to save, each tensor once, without the weights that come
         from the checkpoint of a frozen SAM."""
         state = set(self.state_dict())
         names = [name for name, _ in self.named_parameters()]

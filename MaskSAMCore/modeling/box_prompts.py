@@ -14,8 +14,8 @@ class BoxPrompts(NamedTuple):
         boxes: (B, K + 1, T, 4), x1 y1 x2 y2 in voxel edges normalised by the window's W and H.
         given: bool (B, K + 1), true for classes that have a box.
         present: bool (B, K + 1, T), true on slices that the box of the class crosses.
-        exact: bool (B, K + 1, T), true where the box is tight on the slice. A box in space is loose
-            on most of its slices: it only bounds the class there. None means that all are exact.
+        exact: bool (B, K + 1, T), true where the box is tight on the slice. A 3D box is loose on
+            most of its slices, where it only bounds the class. None if all boxes are exact.
     """
 
     boxes: Tensor

@@ -22,7 +22,7 @@ def mask_boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
         last = length - line.flip(-1).argmax(-1)
         return first / length, last / length
 
-    # The largest byte is found faster than whether any is true.
+    # The maximum of bytes is faster than ``any`` of booleans.
     counts = masks.view(torch.uint8)
     columns, rows = counts.amax(-2), counts.amax(-1)
     x1, x2 = extent(columns, width)
@@ -32,7 +32,7 @@ def mask_boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inside_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Return the voxels of a slice whose centre lies inside a box.
+    """Return for each box a mask of the voxels whose centre lies inside it.
 
     Args:
         boxes: (M, 4).
@@ -51,8 +51,8 @@ def inside_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, bounds: Tensor) -> Tensor:
-    """Return the parts of boxes (M, 4) inside their bounds (M, 4); a box outside of its bounds is
-    replaced by them."""
+    """Clip boxes (M, 4) to their bounds (M, 4); a box outside its bounds is replaced by the
+    bounds."""
     lower = torch.maximum(boxes[:, :2], bounds[:, :2])
     upper = torch.minimum(boxes[:, 2:], bounds[:, 2:])
     empty = (upper <= lower).any(-1, keepdim=True)

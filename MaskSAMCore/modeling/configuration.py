@@ -19,16 +19,16 @@ from typing import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# No number of a configuration comes near to it; PyTorch fails at larger ones in many ways.
+# All valid numbers of configurations are far smaller; PyTorch fails in many ways on larger ones.
 _LARGEST = 2**31
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Base class of all configurations: numbers, strings, tuples and further configurations.
+    """Base class of all configurations: numbers, strings, tuples and nested configurations.
 
     Attributes:
-        renamed_keys: former names of fields in saved files, and the names they have now.
+        renamed_keys: present names of renamed fields by the former names in saved files.
     """
 
     renamed_keys: ClassVar[Mapping[str, str]] = {}
@@ -42,7 +42,7 @@ class Configuration:
         """Build a configuration from the plain types of :meth:`to_dict`.
 
         Raises:
-            ValueError: a key is unknown, or its value has another type; the message names it.
+            ValueError: a key is unknown or its value has the wrong type; the message names the key.
         """
         known = {field.name for field in fields(cls)}
         renamed = {cls.renamed_keys.get(key, key): value for key, value in values.items()}

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 # The oneDNN defect that Convolution3d avoids occurs in windows with fewer slices than this.
 _FEW_SLICES = 16
-# Attention among this many tokens is faster on a CPU without ``scaled_dot_product_attention``.
+# Up to this many tokens, CPU attention is faster without ``scaled_dot_product_attention``.
 _FEW_TOKENS = 256
 
 
@@ -22,8 +22,8 @@ class Checkpointed(nn.Module):
     """Base class of modules with gradient checkpointing.
 
     Attributes:
-        gradient_checkpointing: the activations of the module's larger parts are computed again in
-            the backward pass instead of kept, which takes time and saves memory.
+        gradient_checkpointing: True if the activations of the module's larger parts are recomputed
+            in the backward pass instead of kept, which takes time and saves memory.
     """
 
     gradient_checkpointing = False
@@ -37,16 +37,16 @@ class Checkpointed(nn.Module):
 
 
 class Convolution3d(nn.Conv3d):
-    """``nn.Conv3d`` without three weaknesses of PyTorch on a CPU.
+    """``nn.Conv3d`` that avoids three weaknesses of PyTorch on a CPU.
 
     In training, with windows of few, large slices, oneDNN's bfloat16 gradient of the weights (AMX,
     in PyTorch 2.13) writes beyond its buffers, and the process ends with "double free or
-    corruption". With depth and rows exchanged the result is the same and no slower.
+    corruption". Exchanging depth and rows avoids this; the result is the same and no slower.
 
-    In inference, oneDNN's bfloat16 convolution of a single slice with one channel reads memory that
-    nothing was written to. The same exchange avoids it.
+    In inference, oneDNN's bfloat16 convolution of a single slice with one channel reads
+    uninitialised memory, which the exchange of depth and rows avoids as well.
 
-    In inference, PyTorch also leaves small float32 inputs of one window to a kernel of its own,
+    In inference, PyTorch also computes small float32 inputs of one window with its own kernel,
     which is up to seven times slower than oneDNN's.
     """
 
@@ -55,7 +55,7 @@ class Convolution3d(nn.Conv3d):
             return super()._conv_forward(input, weight, bias)
         assert not isinstance(self.padding, str)
         slices, trains = input.shape[2], torch.is_grad_enabled()
-        # Mixed precision converts the arguments of conv3d only, and oneDNN runs it then.
+        # Mixed precision converts the arguments only inside conv3d, so they may still be float32.
         half = mixed_precision_on_cpu() or input.dtype != torch.float32
         if (trains and slices < _FEW_SLICES) or (half and slices == 1):
             stride, padding, dilation = (
@@ -108,7 +108,7 @@ class ConvolutionBlock(nn.Sequential):
         x = convolution(x)
         if len(x) > 1 or torch.is_grad_enabled():
             return activation(norm(x))
-        # The instance norm of one window is a batch norm, which copies no channels-last input.
+        # For one window, instance norm equals batch norm, which does not copy channels-last input.
         weight, bias, eps = norm.weight, norm.bias, norm.eps
         return activation(nn.functional.batch_norm(x, None, None, weight, bias, True, eps=eps))
 
@@ -116,7 +116,7 @@ class ConvolutionBlock(nn.Sequential):
 class Upsample(nn.Module):
     """Transposed convolution with kernel and stride (1, 2, 2), written as a linear layer.
 
-    Kernels that do not overlap are one matrix product, which is faster on a CPU.
+    Without overlap of the kernels it is one matrix product, which is faster on a CPU.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -132,7 +132,7 @@ class Upsample(nn.Module):
 
 def unfold_pixels(x: Tensor, channels: int) -> Tensor:
     """Return (..., 2H, 2W, channels) for x (..., H, W, 4 channels), whose four groups of channels
-    belong to the (row, column) offsets in turn."""
+    are the pixels at (row, column) offsets (0, 0), (0, 1), (1, 0) and (1, 1)."""
     *lead, height, width, _ = x.shape
     x = x.reshape(*lead, height, width, 2, 2, channels)
     order = [*range(len(lead)), *(len(lead) + i for i in (0, 2, 1, 3, 4))]
@@ -149,7 +149,7 @@ def fold_pixels(x: Tensor, size: int = 2) -> Tensor:
 
 
 def unfold_twice(x: Tensor) -> Tensor:
-    """Return (..., 4H, 4W) for x (..., H, W, 16), the pixels of two 2 x 2 enlargements in turn."""
+    """Return (..., 4H, 4W) for x (..., H, W, 16), the pixels of two successive 2 x 2 upscalings."""
     *lead, height, width, _ = x.shape
     x = x.reshape(*lead, height, width, 2, 2, 2, 2)
     order = [*range(len(lead)), *(len(lead) + i for i in (0, 2, 4, 1, 3, 5))]
@@ -168,7 +168,7 @@ def channels_first(x: Tensor) -> Tensor:
 
 def pixels_of_tokens(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
     """Return the 2 x 2 pixels (..., 4, channels) that SAM's transposed convolution with stride 2
-    makes of each embedding in x (..., C), in the order of :func:`unfold_pixels`."""
+    computes from each embedding in x (..., C), in the order of :func:`unfold_pixels`."""
     weight = layer.weight.permute(2, 3, 1, 0).flatten(0, 2)
     bias = None if layer.bias is None else layer.bias.repeat(4)
     return nn.functional.linear(x, weight, bias).unflatten(-1, (4, layer.out_channels))
@@ -209,13 +209,13 @@ def apply_neck(layers: Any, x: Tensor) -> Tensor:
 def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """Return softmax(q k^T scale) v for q, k and v of shape (B, heads, tokens, c).
 
-    ``scaled_dot_product_attention`` does it, except on a CPU for few tokens, or in training, where
-    its backward pass is several times slower than the three operations written out.
+    It is computed by ``scaled_dot_product_attention``, except on a CPU for few tokens or in
+    training, where its backward pass is several times slower than that of separate operations.
     """
     if q.device.type == "cpu" and (torch.is_grad_enabled() or k.shape[-2] <= _FEW_TOKENS):
         return softmax((q * scale) @ k.transpose(-1, -2), -1) @ v
     padding = q.shape[-1] - v.shape[-1]
-    # The kernels need keys and values of one width, so values are padded and cropped afterwards.
+    # The kernels need keys and values of equal width: values are padded and the result is cropped.
     out = nn.functional.scaled_dot_product_attention(
         q, k, nn.functional.pad(v, (0, padding)), scale=scale
     )
@@ -225,8 +225,8 @@ def dot_product_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tens
 def full_precision(x: Tensor) -> torch.autocast:
     """Return a context without mixed precision for computations with a tensor.
 
-    Tensors without memory have no mixed precision of their own: the estimate of a training's cost
-    lets the CPU's stand for it.
+    The meta device has no mixed precision; the estimate of a training's cost uses the CPU's
+    instead.
     """
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
@@ -234,7 +234,7 @@ def full_precision(x: Tensor) -> torch.autocast:
 def softmax(scores: Tensor, dim: int) -> Tensor:
     """Return the softmax of scores in their own precision.
 
-    Mixed precision would write float32, which the product that follows rounds at once.
+    Mixed precision would return float32, which the matrix product after it rounds again.
     """
     with full_precision(scores):
         return torch.softmax(scores, dim)
@@ -246,13 +246,13 @@ def add(x: Tensor, y: Tensor) -> Tensor:
 
 
 def continued(scores: Tensor) -> Tensor:
-    """Return scores whose zeros next to other scores are the nearest of these, along each axis.
+    """Return scores extended by one voxel along each axis: zeros get the larger adjacent score.
 
     Interpolated scores then do not fall towards zero between the outermost voxel centres in a box
-    and its sides.
+    and the sides of the box.
 
     Args:
-        scores: (..., depth, rows, columns), 0 where there are none.
+        scores: (..., depth, rows, columns), 0 for voxels without a score.
     """
     for axis in (-1, -2, -3):
         count = scores.shape[axis] - 1
@@ -276,5 +276,5 @@ def linear_weights(length: int, wanted: int, device: torch.device | None = None)
 
 
 def repeated(x: Tensor, times: int) -> Tensor:
-    """Return a batch (B, ...) several times, one after the other: (times B, ...)."""
+    """Repeat a batch (B, ...) along its first axis: (times B, ...)."""
     return x.repeat(times, *[1] * (x.ndim - 1))

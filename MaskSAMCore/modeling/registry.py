@@ -29,7 +29,7 @@ from MaskSAMCore.modeling.base import Network, NetworkConfig
 
 # Packages are found by name instead of imported, because not every installation has research.
 _PARENTS = ("MaskSAMCore.modeling", "MaskSAMCore.research")
-# Configurations from before there was a second network do not name theirs.
+# Configurations that were saved when there was only one network do not name it.
 _DEFAULT_KIND = "masksam"
 # Errors of PyTorch and segment-anything for sizes that do not fit each other.
 _BUILDING_ERRORS = (
@@ -40,7 +40,7 @@ _BUILDING_ERRORS = (
     TypeError,
     ValueError,
 )
-# Longer messages of PyTorch are cut.
+# PyTorch's messages are cut to this many characters.
 _REASON_LETTERS = 100
 
 
@@ -81,7 +81,7 @@ def read_config(values: Mapping[str, Any]) -> NetworkConfig:
 
 
 def expected_state(config: NetworkConfig) -> dict[str, Tensor]:
-    """Return the tensors that the weights of a network must have, without memory for their values.
+    """Return the tensors that the weights of a network must contain, on the meta device.
 
     Tensors from the checkpoint of a frozen SAM are left out.
 
@@ -99,10 +99,11 @@ def build_limited(config: NetworkConfig, most: int | None) -> Network:
 
     Args:
         config: description of the network.
-        most: largest number of values that its parameters may have together; None for any.
+        most: largest total number of values in the parameters; None for no limit.
 
     Raises:
-        ValueError: no network can be built from the configuration, or it has more values.
+        ValueError: no network can be built from the configuration, or its parameters have more
+            values.
     """
     total = 0
 
@@ -112,7 +113,7 @@ def build_limited(config: NetworkConfig, most: int | None) -> Network:
             return
         if not parameter.numel():
             raise ValueError("a layer has no values")
-        # Some networks set a parameter again when they initialise it.
+        # Some networks replace a parameter when they initialise it, which must not count twice.
         former = module._parameters.get(name)
         total += parameter.numel() - (0 if former is None else former.numel())
         if most is not None and total > most:

@@ -81,7 +81,7 @@ def rgb_slices(images: Tensor, mixer: nn.Linear | None, size: tuple[int, int]) -
 
 
 def resized_slices(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return logits (B, K + 1, T, rows, columns) with slices of another size (H, W)."""
+    """Resize the slices of logits (B, K + 1, T, rows, columns) to (H, W)."""
     if logits.shape[-2:] == size:
         return logits
     flat = F.interpolate(logits.flatten(1, 2), size, mode="bilinear", align_corners=False)

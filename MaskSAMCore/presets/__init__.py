@@ -1,6 +1,6 @@
 """Presets, one file for each family.
 
-The presets of ``MaskSAMCore.research`` are found as well where that package is installed.
+The presets of ``MaskSAMCore.research`` are included if that package is installed.
 """
 
 from __future__ import annotations

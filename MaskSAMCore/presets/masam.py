@@ -30,14 +30,14 @@ MASAM_TINY = Preset(
         rank=8,
         adapter_dim=64,
     ),
-    # Trained from scratch in minutes: the exponent of 7 would decay the rate to 1 % by half time.
+    # Trained from scratch in minutes: an exponent of 7 would decay the rate to 1 % halfway through.
     _TRAINING.replace(
         learning_rate=2e-3, weight_decay=0.05, exponent=0.9, iterations=8000, mirror=(0,)
     ),
     _ABDOMEN,
 )
 
-# 3 stacks on each of 8 GPUs, whose losses are averaged, and no box of the ground truth.
+# As published: 3 stacks on each of 8 GPUs with averaged losses, and no ground-truth boxes.
 _PUBLISHED = _TRAINING.replace(
     epsilon=1e-8,
     beta2=0.999,

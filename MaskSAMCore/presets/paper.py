@@ -16,7 +16,7 @@ from MaskSAMCore.training.losses.prompted import LossSettings as PromptedLossSet
 from MaskSAMCore.training.losses.prompting import PromptSettings
 from MaskSAMCore.training.preset import Preset
 
-# The class head needs no higher weight over the paper's 125,000 iterations and more.
+# Over the paper's 125,000 iterations or more, the class head needs no higher weight.
 _CLASSIFICATION = 0.2
 
 _TRAINING = TrainSettings(

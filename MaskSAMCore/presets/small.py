@@ -33,7 +33,7 @@ TINY = Preset(
 # Users draw tight boxes, loose boxes and boxes that hold only a part of a class.
 _PROMPTS = PromptSettings(share=0.5, drop_mask=0.0, jitter=0.03, growth=0.15, partial=0.15)
 
-# Its window holds a whole hippocampus.
+# The window holds a whole hippocampus.
 COMPACT = Preset(
     "compact",
     TINY.network.replace(
@@ -55,7 +55,7 @@ COMPACT = Preset(
     ),
 )
 
-# Encoder and prompt generator come from a model of the preset "compact" and stay as they are.
+# Encoder and prompt generator come from a model of the preset "compact" and are not trained.
 COMPACT_DECODER = Preset(
     "compact_decoder",
     COMPACT.network,

@@ -32,5 +32,5 @@ def make_core_importable() -> None:
 
 
 def worker_python() -> str:
-    """Return the worker's Python interpreter: PythonSlicer, or outside Slicer the running one."""
+    """Return the worker's Python interpreter: PythonSlicer, or the running one outside Slicer."""
     return shutil.which("PythonSlicer") or sys.executable

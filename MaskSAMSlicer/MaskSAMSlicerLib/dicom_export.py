@@ -1,4 +1,4 @@
-"""Export of a segmentation of MaskSAM as a DICOM segmentation, with the report of its volumes."""
+"""Export of a MaskSAM segmentation as a DICOM segmentation, with a report of its volumes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def why_not(node: vtkMRMLSegmentationNode | None) -> str:
 
 
 def known_files(node: vtkMRMLSegmentationNode) -> list[Path]:
-    """Return the files of the volume's series in Slicer's DICOM database; empty if it lacks one."""
+    """Return the files of the volume's series in Slicer's database; empty if any is missing."""
     return files_in_database(instances_of(volumes_of(node)[0]))
 
 
@@ -47,8 +47,8 @@ def export_request(
     Args:
         node: segmentation.
         path: file to write.
-        report: whether a report is written, too, beside the segmentation.
-        folder: folder of the source series; None if the database knows it.
+        report: whether to write a report of the volumes next to the segmentation.
+        folder: folder of the source series; None to find the files in Slicer's database.
 
     Raises:
         ValueError: the segmentation cannot be exported; the message says what to do.
@@ -69,7 +69,7 @@ def export_request(
     segments = exported_segments(node, volume, model.labels)
     return ExportDicomRequest(
         labelmap=segments.labelmap,
-        # Parent transforms of the volume do not move the series in the archive.
+        # Parent transforms are left out, because the DICOM series itself is not transformed.
         ijk_to_ras=ijk_to_node(volume),
         labels=segments.labels,
         source=source,

@@ -20,7 +20,7 @@ from MaskSAMCore.models import user_folder
 from MaskSAMSlicerLib.core_path import worker_python
 
 # Only minimum versions are given, because other extensions share Slicer's Python. Packages that
-# belong to Slicer (SimpleITK, numpy, requests) are missing here, so that they are never replaced.
+# belong to Slicer (SimpleITK, numpy, requests) are left out, so that they are never replaced.
 TORCH = "torch>=2.1"
 REQUIREMENTS = (
     "segment-anything>=1.0",
@@ -29,7 +29,7 @@ REQUIREMENTS = (
     "pooch>=1.7",
     "psutil>=5.9",
 )
-# PyTorch before 2.3 cannot exchange arrays with numpy 2: one of these must be satisfied.
+# PyTorch before 2.3 cannot exchange arrays with numpy 2, so one of these two must be satisfied.
 TORCH_FOR_NUMPY_2 = "torch>=2.3"
 NUMPY_1 = "numpy<2"
 
@@ -38,10 +38,10 @@ _SECONDS_BETWEEN_EVENTS = 0.02
 
 @dataclass(frozen=True)
 class Extra:
-    """Packages of one part of MaskSAM, which are installed when the user turns to that part.
+    """Packages of one part of MaskSAM, offered for installation when the user needs that part.
 
-    Slicer's own modules need the versions that Slicer comes with: these packages are installed into
-    a folder that only the worker reads, and each is named, so that pip brings no others.
+    The packages go into a folder that only the worker reads, because Slicer's own modules need the
+    versions that Slicer comes with. Dependencies are listed, too, so that pip installs no others.
 
     Attributes:
         requirements: the packages.
@@ -54,7 +54,7 @@ class Extra:
     disk_mb: int
 
 
-# Packages with which DICOM segmentations are written.
+# Packages for writing DICOM segmentations.
 DICOM = Extra(
     (
         "highdicom>=0.28",
@@ -67,8 +67,8 @@ DICOM = Extra(
     download_mb=6,
     disk_mb=45,
 )
-# Packages with which a model learns: PyTorch Lightning, batchgeneratorsv2, scikit-learn, which fits
-# the expected Dice, what these import, and nibabel, which reads the corrections.
+# Packages for learning: PyTorch Lightning, batchgeneratorsv2, scikit-learn (fits the expected
+# Dice), their dependencies, and nibabel (reads the corrections).
 LEARNING = Extra(
     (
         "lightning>=2.6",
@@ -97,7 +97,7 @@ LEARNING = Extra(
 
 
 def worker_folder() -> Path:
-    """Return the folder of the packages that only the worker reads, of this version of Python."""
+    """Return the folder of packages that only the worker reads, for this version of Python."""
     return user_folder() / "python" / f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -154,7 +154,7 @@ def _run_pip(arguments: list[str]) -> tuple[int, str]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Windows would open a console, which ends pip where the user closes it.
+            # Windows would open a console, and closing it would end pip.
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
         while process.poll() is None:
@@ -167,7 +167,7 @@ def _run_pip(arguments: list[str]) -> tuple[int, str]:
 def missing() -> list[str]:
     """Return the requirements that are not installed or too old, without importing any.
 
-    Versions of PyTorch and numpy that cannot work together count too: the one to be replaced is
+    If the installed PyTorch and numpy cannot work together, the one to be replaced counts as
     missing.
     """
     texts = [text for text in (TORCH, *REQUIREMENTS) if not _satisfied(text)]
@@ -178,7 +178,7 @@ def missing() -> list[str]:
 
 
 def check_packages(*extras: Extra) -> None:
-    """Check that all packages are there, those of some parts of MaskSAM included.
+    """Check that all packages are installed, including those of given parts of MaskSAM.
 
     Raises:
         ValueError: packages are missing; the message says what to do.
@@ -219,7 +219,7 @@ def install(log: Callable[[str], None]) -> None:
     """
     if any(text.startswith("torch") for text in missing()):
         _install_torch(log)
-    # The PyTorch extension may have replaced numpy, or have left it to us.
+    # The PyTorch extension may or may not have replaced numpy.
     wanted = missing()
     if wanted:
         log(_("Installing {packages} ...").format(packages=", ".join(wanted)))
@@ -246,8 +246,8 @@ def _install_torch(log: Callable[[str], None]) -> None:
     """Install PyTorch with the PyTorch extension.
 
     Raises:
-        RuntimeError: it could not be installed, or its version does not suit; the message says what
-            to do.
+        RuntimeError: PyTorch could not be installed, or its version does not suit; the message says
+            what to do.
     """
     try:
         import PyTorchUtils
@@ -262,8 +262,8 @@ def _install_torch(log: Callable[[str], None]) -> None:
     if not _version("torch"):  # the extension leaves an installed PyTorch as it is
         log(_("Installing PyTorch with the PyTorch extension ..."))
         try:
-            # A requirement of ours would replace the extension's own, which excludes versions that
-            # do not work in Slicer on this system.
+            # No requirement is passed, because it would replace the extension's own, which excludes
+            # versions that do not work in Slicer on this system.
             torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True)
         except Exception as error:
             text = _("PyTorch could not be installed: {error}.").format(error=error)
@@ -300,12 +300,12 @@ def _install_packages(requirements: list[str]) -> None:
             slicer.util.pip_install(requirement)
         _ask_for_restart_if_replaced(numpy)
         return
-    # It asks for a restart itself where a package in use was replaced.
+    # pip_ensure itself asks for a restart if a package in use was replaced.
     packaging.pip_ensure(requirements, requester="MaskSAM", skip_in_testing=False)
 
 
 def _ask_for_restart_if_replaced(numpy: str) -> None:
-    """Ask the user to restart Slicer, which has loaded numpy, if its version is another one now."""
+    """Ask the user to restart Slicer if the version of numpy, which Slicer has loaded, changed."""
     if _version("numpy") != numpy:
         slicer.util.infoDisplay(
             _("numpy {before} was replaced by {now}: save your work and restart Slicer.").format(
@@ -315,15 +315,15 @@ def _ask_for_restart_if_replaced(numpy: str) -> None:
 
 
 def _is_intel_mac() -> bool:
-    """Return whether this is Python for Intel Macs, for which PyTorch 2.2 is the last one.
+    """Return whether this Python is built for Intel Macs, whose last PyTorch version is 2.2.
 
-    Slicer's packages for macOS are, on Apple's processors too.
+    Slicer for macOS comes with such a Python on Apple's processors, too.
     """
     return sys.platform == "darwin" and platform.machine() == "x86_64"
 
 
 def _satisfied(requirement: str, folder: Path | None = None) -> bool:
-    """Return whether a requirement is installed, in a folder that goes first or elsewhere."""
+    """Return whether a requirement is satisfied; a package in `folder` takes precedence."""
     name, relation, limit = re.split("(>=|<)", requirement)
     own = None if folder is None else next(_distributions(name, folder), None)
     version = _version(name) if own is None else own.version

@@ -1,6 +1,6 @@
 """Learning from corrected segmentations, for scripts and for the panel.
 
-A worker of its own learns, so that segmenting goes on meanwhile.
+Learning has its own worker, so that segmenting can go on meanwhile.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     Volumes = vtkMRMLScalarVolumeNode | Sequence[vtkMRMLScalarVolumeNode]
 
 DEFAULT_MINUTES = 15.0
-# Seconds in which a cancelled worker saves what it has learnt.
+# Time in seconds for a cancelled worker to save what it has learnt.
 _CANCEL_SECONDS = 3.0
-# Setting that keeps the folder of the corrections of a model, followed by the model's name.
+# Prefix of the setting for a model's folder of corrections; the model's name follows.
 _FOLDER_SETTING = "MaskSAM/corrections/"
 
 
@@ -50,7 +50,7 @@ def new_learning_client(on_log: LogCallback) -> WorkerClient:
 def corrections_folder(model: str) -> Path:
     """Return the folder in which corrections for a model are kept.
 
-    It is the one that the user has chosen last, else a folder below the user's documents.
+    This is the folder that the user has chosen last, else a folder below the user's documents.
     """
     chosen = slicer.app.userSettings().value(_FOLDER_SETTING + model, "")
     if chosen:
@@ -70,7 +70,7 @@ def output_of(name: str) -> Path:
 
 
 def free_name(model: str) -> str:
-    """Return a name for a model that is adapted from another one, which no model has yet."""
+    """Return an unused name for a model that is adapted from another one."""
     base = re.sub(r"(-ours(-\d+)?)?$", "-ours", model, count=1)
     taken = {one.name for one in list_models()}
     name, number = base, 1
@@ -87,7 +87,7 @@ class LearningRequest:
     Attributes:
         model: the model to adapt.
         name: name of the new model.
-        corrections: corrected segmentations in the scene; those in the folder are used, too.
+        corrections: corrected segmentations in the scene; cases in the folder are used, too.
         folder: folder that keeps the corrections.
         minutes: longest time in minutes.
         device: "auto", "cpu", "cuda" or "mps".
@@ -109,12 +109,12 @@ def _ignore(*_arguments: object) -> None:
 
 @dataclass(frozen=True)
 class LearningCallbacks:
-    """Functions that a learning calls; each is called on the main thread, out of ``poll``.
+    """Callbacks for learning, called on the main thread from ``poll``.
 
     Attributes:
         on_progress: receives the stage, the fraction done and the seconds left or None.
         on_kept: receives the number of corrections, once they are in the folder.
-        on_validation: receives the minutes of learning and the Dice on the cases held out.
+        on_validation: receives the minutes of learning and the Dice on held-out cases.
         on_done: receives the result.
         on_error: receives the error; no model was written.
     """
@@ -127,15 +127,15 @@ class LearningCallbacks:
 
 
 class Learning:
-    """A model that learns from corrections: these are kept first, then the model is adapted.
+    """Learning from corrections: the corrections are kept first, then the model is adapted.
 
     The voxels are copied before :meth:`start` returns, so that the scene may change or be closed.
 
     Attributes:
-        request: the request; it is emptied of nodes once it has started.
-        job: the worker's job; the second one follows the first.
-        keeping: whether the first job runs, which keeps the corrections.
-        validations: minutes of learning and Dice on the cases held out.
+        request: the request; without nodes once the learning has started.
+        job: the worker's current job: keeping the corrections, then adapting the model.
+        keeping: whether the corrections are being kept.
+        validations: minutes of learning and Dice on held-out cases.
         result: the result, once the learning has succeeded.
         error: the error, once the learning has failed.
     """
@@ -196,8 +196,7 @@ class Learning:
             self._learn()
 
     def cancel(self) -> None:
-        """Stop learning; corrections that are being kept are kept before, as the scene may lose
-        them."""
+        """Stop learning, but first finish keeping the corrections, as the scene may lose them."""
         self._cancelled = True
         if not self.keeping:
             self._client.cancel()
@@ -230,7 +229,7 @@ class Learning:
 
     def _finish(self, result: AdaptResult) -> None:
         self.result = result
-        if result.kept:  # its next learning goes on from the same corrections
+        if result.kept:  # the new model can learn from the same corrections
             choose_corrections_folder(self.request.name, self.request.folder)
         self._callbacks.on_done(result)
 
@@ -238,7 +237,7 @@ class Learning:
         """End the learning with an error, and report it to the caller."""
         kind, text, details = error.kind, str(error), error.details
         if kind == "changed":
-            # The worker's own message names options of the shell.
+            # The worker's own message names command-line options.
             kind = "refused"
             text = _(
                 "the corrections are kept, but they or the model have changed since the learning of"
@@ -303,7 +302,7 @@ class LearningLogic:
     def start(
         self, request: LearningRequest, callbacks: LearningCallbacks | None = None
     ) -> Learning:
-        """Start to learn and return at once; :meth:`poll` continues.
+        """Start learning and return at once; :meth:`poll` continues it.
 
         Raises:
             ValueError: the request cannot work; the message says what to do.
@@ -327,7 +326,7 @@ class LearningLogic:
         if self._client is not None:
             self._client.poll()
         if self.learning is not None and self.busy and not self.needs_polling:
-            # A job leaves the client before its callback is called: the callback raised an error.
+            # The client drops a job before it calls the callback: the callback raised an error.
             text = _("learning ended after an error inside MaskSAM: see Slicer's error log")
             self.learning.fail(WorkerError("internal", text))
 
@@ -352,7 +351,7 @@ class LearningLogic:
 
         Args:
             corrections: pairs of a volume (or one volume for each channel of the model) and its
-                corrected segmentation. Those kept in the folder are used, too.
+                corrected segmentation. Cases in the folder are used, too.
             model: name of the model to adapt.
             name: name of the new model; None for a free one.
             minutes: longest time in minutes.
@@ -394,7 +393,7 @@ class LearningLogic:
         self.on_change()
         try:
             job = None
-            while job is not learning.job:  # learning follows when the corrections are kept
+            while job is not learning.job:  # one job keeps the corrections, the next adapts
                 job = learning.job
                 self.client.wait(job, on_idle=slicer.app.processEvents)
         except WorkerError:
@@ -472,8 +471,8 @@ def _check_nodes(nodes: CorrectedNodes, model: ModelInfo) -> None:
 def _cases(corrections: Sequence[CorrectedNodes], labels: Sequence[Label]) -> list[CorrectedCase]:
     """Return the cases of corrected segmentations, one for each image.
 
-    A folder of corrections has one right case of an image, the newest: several segmentations of it
-    would replace each other with every learning.
+    Segmentations of the same image are merged: learning uses only the newest case of an image, so
+    that separate cases would replace each other.
 
     Args:
         corrections: corrected segmentations.
@@ -488,7 +487,7 @@ def _cases(corrections: Sequence[CorrectedNodes], labels: Sequence[Label]) -> li
     for nodes in corrections:
         case, owner = corrected_case(nodes, labels), nodes.segmentation.GetName()
         grid = case.channels[0]
-        # Runs in several ROIs of a volume have an image each.
+        # Each ROI of a volume gives an image of its own.
         ids = tuple(volume.GetID() for volume in nodes.volumes)
         image = ids, grid.shape, grid.ijk_to_ras.tobytes()
         keys = {(image, name.casefold()): name for name in case.checked}
@@ -506,8 +505,8 @@ def _cases(corrections: Sequence[CorrectedNodes], labels: Sequence[Label]) -> li
 
 
 def _merged(one: CorrectedCase, other: CorrectedCase) -> CorrectedCase:
-    """Return a case with the classes of two cases of one image; the second one has the voxels that
-    both have."""
+    """Return a case with the classes of two cases of one image; where classes overlap, the second
+    case gets the voxels."""
     shift = max(label.value for label in one.labels)
     moved = other.labelmap.astype(np.uint16) + np.uint16(shift)
     labels = [replace(label, value=label.value + shift) for label in other.labels]

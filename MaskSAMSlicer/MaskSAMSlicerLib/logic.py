@@ -110,12 +110,12 @@ class SegmentationLogic:
         callbacks: RunCallbacks | None = None,
         history: UndoHistory | None = None,
     ) -> Update:
-        """Start to segment again from boxes and return at once; :meth:`poll` continues it.
+        """Start segmenting again from boxes and return at once; :meth:`poll` continues it.
 
         Args:
             request: the request; its output is the segmentation of an earlier run.
             callbacks: functions that the run calls.
-            history: undo history of the segmentation, to be continued.
+            history: undo history of the segmentation to continue; None for a new one.
 
         Raises:
             ValueError: the request cannot work; the message says what to do.
@@ -182,10 +182,10 @@ class SegmentationLogic:
             device: "auto", "cpu", "cuda" or "mps".
             rule: "replace" writes a class into the segment of its name, "add" makes new segments.
             progress: called with the stage, the fraction done and the seconds left or None.
-            overwrite: let classes with boxes take voxels from classes without.
+            overwrite: let classes with boxes take voxels from classes without boxes.
             resample: resample the channels to the grid of the first one if their grids differ.
-            allFrames: segment all frames of the sequence browser that shows the volume; a frame
-                that is complete stays, even if a later one fails.
+            allFrames: segment all frames of the sequence browser that shows the volume; completed
+                frames are kept even if a later one fails.
 
         Returns:
             The segmentation.
@@ -231,7 +231,7 @@ class SegmentationLogic:
             segmentationNode: result of an earlier run.
             boxNodes: all boxes to use, named like classes; None for those that the user moved or
                 drew in the panel. A class without a box gets its automatic voxels back.
-            overwrite: let classes with boxes take voxels from classes without.
+            overwrite: let classes with boxes take voxels from classes without boxes.
             progress: called with the stage, the fraction done and the seconds left or None.
 
         Returns:

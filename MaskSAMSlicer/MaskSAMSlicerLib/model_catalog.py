@@ -33,12 +33,12 @@ class ModelInfo:
         description: one or two sentences.
         sha256: checksum of the download.
         url: address of the download; empty if there is none.
-        channels: name of each image that the model takes; an unknown one is empty.
+        channels: name of each image that the model takes; empty where unknown.
         needs_boxes: whether the model has no classes and segments a structure in each of the user's
             boxes.
         version: first digits of the SHA-256 of the weights; empty if unknown.
-        fills_skull: whether the classes fill the skull together, so that one can only grow at the
-            cost of others.
+        fills_skull: whether the classes together fill the skull, so that a class can grow only at
+            the cost of others.
     """
 
     name: str

@@ -19,10 +19,11 @@ class Parameters:
         rule: "new" for a new segmentation if the output has segments already, else "replace" or
             "add", see ``segments.write_segments``.
         device: "auto", "cpu", "cuda" or "mps".
-        boxSegmentation: latest result, whose boxes are shown unless another one is the output.
+        boxSegmentation: latest result; its boxes are shown unless the output is another result of
+            the same model and volume.
         boxLive: segment again whenever the user has dragged a box.
-        boxOverwrite: let classes with a changed box take voxels from the others.
-        boxModel: model for whose boxes `boxOverwrite` was set last.
+        boxOverwrite: let classes with a changed box take voxels from other classes.
+        boxModel: name of the model whose default was last put into `boxOverwrite`.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode

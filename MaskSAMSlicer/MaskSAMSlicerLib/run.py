@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A volume to segment, a model, and the place of the result.
+    """A volume to segment, a model, and the output.
 
     Attributes:
         volumes: a volume for each channel of the model; the first gives the geometry.
@@ -66,7 +66,7 @@ class RunRequest:
         output: segmentation to write to; None for a new one.
         rule: "replace" or "add", see ``segments.write_segments``.
         device: "auto", "cpu", "cuda" or "mps".
-        overwrite: let classes with boxes take voxels from classes without.
+        overwrite: let classes with boxes take voxels from classes without boxes.
         resample: resample channels to the grid of the first one.
     """
 
@@ -86,7 +86,7 @@ class FrameResult:
     """Result of one frame of a sequence.
 
     Attributes:
-        value: index value of the frame; its number changes when frames are removed or added.
+        value: index value of the frame; unlike its number, fixed when frames are added or removed.
         title: title of the frame, for tables.
         found: classes that were found.
         segment_ids: segment IDs of these classes, in the same order.
@@ -145,7 +145,7 @@ def _ignore(*_arguments: object) -> None:
 
 @dataclass(frozen=True)
 class RunCallbacks:
-    """Functions that a run calls; each is called on the main thread, out of ``poll``.
+    """Callbacks of a run, called on the main thread from ``poll``.
 
     Attributes:
         on_progress: receives the stage, the fraction done and the seconds left or None.
@@ -162,7 +162,7 @@ class Run:
     """A run of a model on a volume.
 
     Attributes:
-        request: the request; it is emptied of nodes when the run has finished.
+        request: the request; without nodes once the run has finished.
         job: the worker's job, once the run has started.
         outcome: the result, once the run has succeeded.
         error: the error, once the run has failed.
@@ -310,7 +310,7 @@ class Run:
         """Check that an output with frames still shows the one that the run is for.
 
         Raises:
-            ValueError: it shows another frame.
+            ValueError: the output shows another frame.
         """
         output = self.request.output
         if shown_frame(output) != self._output_frame:
@@ -348,7 +348,7 @@ class Run:
             raise
         boxes = BoxSet.of(request.model, volume_node, request.output)
         if boxes is not None:
-            boxes.note_changes()  # with the proposals of the run before
+            boxes.note_changes()  # with the proposals of the previous run
         names = [item.label.name for item in found]
         self._record.segment_ids = dict(zip(names, ids, strict=True))
         self._record.proposals = _proposals(result.instances)
@@ -364,13 +364,13 @@ class Update(Run):
 
     Only classes whose voxels change are written, into their own segments and in one step: whatever
     the user has painted into other segments stays, and a segment that the user has removed comes
-    back only for a class with a box. The request's boxes are all active boxes: a class without one
-    gets its automatic voxels back.
+    back only for a class with a box. The request's boxes are all active boxes: a class without a
+    box gets its automatic voxels back.
 
     Args:
         request: the request; its output is the segmentation, its volumes are ignored.
         callbacks: functions that the run calls.
-        history: undo history of the segmentation, to be continued.
+        history: undo history of the segmentation to continue; None for a new one.
     """
 
     def __init__(
@@ -442,10 +442,10 @@ class Update(Run):
     ) -> list[Label]:
         """Return the labels of all classes whose voxels the boxes may have changed."""
         labels = list(result.labels)
-        # Names of a model without classes that no longer have a box: their segments are emptied.
+        # For a model without classes, segments whose boxes were removed are emptied.
         removed = {*record.edited} - {label.name for label in labels}
         labels += [Label(1, name, (0.5, 0.5, 0.5)) for name in sorted(removed)]
-        # Without overwriting, classes get back what the boxes of the update before took from them.
+        # If the previous update overwrote, classes get back the voxels that its boxes took.
         overwrites = self.request.overwrite or record.overwrote
         if overwrites or self.request.model.needs_boxes:
             return labels
@@ -486,7 +486,7 @@ def found_classes(result: SegmentedVolume) -> list[FoundClass]:
 def _proposals(instances: Sequence[InstanceMessage]) -> dict[str, Edges]:
     """Return the bounding box of each class.
 
-    The network's own boxes in 3D may be much larger: one doubtful slice is enough.
+    The network's own 3D boxes are not used: one doubtful slice can make them much larger.
     """
     boxes = {instance.name: instance.box for instance in instances}
     return {name: (list(box.lower), list(box.upper)) for name, box in boxes.items()}

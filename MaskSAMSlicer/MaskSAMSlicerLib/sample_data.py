@@ -51,7 +51,7 @@ def _register(name: str, rois: dict[str, Path] | None = None) -> None:
     SampleDataLogic.registerCustomSampleDataSource(
         category=CATEGORY,
         sampleName=name,
-        # The files that ship are copied into Slicer's cache like those that are downloaded.
+        # Bundled files are copied into Slicer's cache, as downloaded files are.
         uris=[HEAD_URL, *(file.as_uri() for file in rois.values())],
         fileNames=["MaskSAM-MNI152.nii.gz", *(f"MaskSAM-{file.name}" for file in rois.values())],
         nodeNames=["MNI152 T1", *rois],

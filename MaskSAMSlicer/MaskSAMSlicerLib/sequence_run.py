@@ -95,7 +95,7 @@ class SequenceRun(Run):
         count = len(self._frames.values)
         done = (self._frame + fraction) / count
         seconds = time.monotonic() - self._began
-        # The first frame loads the model, so that time is known only after a part of it.
+        # The first frame includes loading the model, so the time left is unknown until half of it.
         left = seconds * (1 - done) / done if done > 0.5 / count else None
         text = _("Frame {number} of {count}: {stage}").format(
             number=self._frame + 1, count=count, stage=stage
@@ -123,7 +123,7 @@ class SequenceRun(Run):
         super()._fail(error)
 
     def _with_frames_done(self, error: WorkerError) -> WorkerError:
-        """Return an error whose message says how many frames stay."""
+        """Return an error whose message says how many frames are done."""
         if error.kind == "cancelled":
             return error
         reason, details = str(error), error.details
@@ -166,7 +166,7 @@ class SequenceRun(Run):
         names = [item.label.name for item in found]
         self._record.segment_ids = dict(zip(names, ids, strict=True))
         self._record.take_over(SegmentationRecord.load(stored), self._same_volume)
-        # The shown segmentation takes the record over from its frame, but no references.
+        # The shown segmentation gets the record from its frame, but not the volume references.
         self._record.save(stored)
         self._history.set(value, stored)
         title = titles(self._frames)[self._frame]

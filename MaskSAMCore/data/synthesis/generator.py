@@ -44,8 +44,8 @@ _FWHM = 2.3548
 _TISSUE_DIFFERENCE = 0.06
 # Largest mean and standard deviation of a dark background.
 _DARK_MEAN, _DARK_SPREAD = 0.06, 0.02
-# Distances of the control points of lesions in mm, and their thresholds in standard deviations.
-# With the lowest one a tenth of the tissue are lesions, with the highest hardly any.
+# Ranges of the knot spacing of lesion fields in mm, and of their threshold in standard deviations.
+# At the lowest threshold a tenth of the tissue is lesions, at the highest hardly any.
 _LESION_KNOT_SPACING = (3.0, 9.0)
 _LESION_THRESHOLD = (1.3, 3.2)
 # Control points of the bias field are at least this many mm apart.
@@ -59,7 +59,7 @@ class SynthesisRanges:
     Attributes:
         rotation: largest rotation about each axis in degrees.
         scale: largest change of scale along each axis, as a fraction.
-        shear: largest shear of each axis along each other.
+        shear: largest shear of each axis along each of the others.
         deformation: largest standard deviation of the control points' shifts in mm.
         knot_spacing: distance of the deformation's control points in mm.
         flip: probability of a left-right flip, for labels that have sides.
@@ -255,7 +255,7 @@ class ImageGenerator:
         image *= self._bias_field(centres, rng)
         signal = image.clamp_(min=0)
         noise = rng.normal_tensor(image.shape) * rng.uniform(0, ranges.noise)
-        # A stripped image is exactly 0 outside.
+        # A stripped image is exactly 0 outside the labels that remain.
         noisy = torch.where(signal > 1e-3, signal + noise, signal) if stripped else signal + noise
         image = noisy.abs().pow_(math.exp(rng.normal(ranges.gamma)))
 
@@ -316,7 +316,7 @@ class ImageGenerator:
         return along_axes(control.to(rng.device), on_device).exp_()
 
     def _cropped(self, image: Tensor, classes: Tensor, rng: RandomSource) -> tuple[Tensor, Tensor]:
-        """Blank one end of the window along random axes, as beyond the faces of a volume."""
+        """Blank one end of the window along random axes, as if the volume ended there."""
         for axis, length in enumerate(self.window):
             if not rng.bernoulli(self.ranges.crop):
                 continue
@@ -344,7 +344,7 @@ def _interpolation(centres: Tensor, wanted: Tensor, nearest: bool) -> Tensor:
 
     Args:
         centres: (acquired,), centres of the acquired voxels in mm.
-        wanted: (wanted,), positions to interpolate at in mm; outside, the edge voxel counts.
+        wanted: (wanted,), positions to interpolate at in mm; positions outside get the edge voxel.
         nearest: take the nearest voxel instead of interpolating.
 
     Returns:

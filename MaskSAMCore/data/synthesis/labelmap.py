@@ -50,8 +50,8 @@ class Labelmap:
 
 
 def bounds_of(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the first voxel of a mask along each axis, and the one after its last; an empty mask
-    has the bounds of its array.
+    """Return the index of the first voxel of a mask along each axis, and the index after the last;
+    an empty mask has the bounds of its array.
 
     Args:
         mask: bool (D, R, C).

@@ -1,4 +1,4 @@
-"""Random lesions of windows."""
+"""Random lesions in windows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LesionField:
         control: (a, b, c), coefficients of a cubic B-spline.
         knot_spacing: distance of the coefficients along each axis in mm.
         extent: size of the window along each axis in mm.
-        threshold: least value of the field in a lesion.
+        threshold: value of the field above which voxels are lesions.
     """
 
     lesion_of: Sequence[int]
@@ -50,7 +50,7 @@ class LesionField:
             lesion_of: for each label the label of lesions within it, or itself.
             extent: size of the window along each axis in mm.
             knot_spacing: approximate distance of the coefficients in mm, about the size of lesions.
-            threshold: least value in a lesion, in standard deviations of the field.
+            threshold: value above which voxels are lesions, in standard deviations of the field.
             rng: random numbers.
         """
         counts = [max(1, round(length / knot_spacing)) for length in extent]
@@ -60,7 +60,7 @@ class LesionField:
         return cls(lesion_of, control, spacings, extent, threshold * _SPLINE_SPREAD**3)
 
     def apply(self, labels: Tensor, spacing: Sequence[float]) -> Tensor:
-        """Return the labels of a grid in the window with lesions.
+        """Return the labels of a grid in the window after adding lesions.
 
         Args:
             labels: label indices, uint8 (T, H, W).

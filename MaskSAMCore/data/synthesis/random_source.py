@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class RandomSource:
-    """Random numbers from one seed, by two generators.
+    """Random numbers from two generators with one seed.
 
     Parameters of the synthesis are generated on the CPU, so that they are the same on every device
     and need no transfer. The voxels' noise is generated on the device itself.

@@ -51,7 +51,7 @@ class IndexedLabelmap:
     def from_case(
         cls, case: LabelledCase, scheme: LabelScheme, orientation: str
     ) -> IndexedLabelmap:
-        """Prepare a case whose one channel holds label indices."""
+        """Prepare a case whose only channel holds label indices."""
         labelmap = Labelmap.from_volume(case.channels[0], orientation)
         classes = scheme.classes_of(labelmap.indices.numpy())
         return cls(labelmap, sample_voxels(classes, _VOXELS_PER_CLASS))
@@ -163,7 +163,7 @@ def synthesized_case(
     """Return a case whose image of random contrast is synthesised from its whole labelmap.
 
     Args:
-        case: case whose one channel holds label indices.
+        case: case whose only channel holds label indices.
         scheme: meaning of the labels.
         seed: seed of the image; the same seed gives the same image.
         ranges: ranges of the random changes; shape and position never change.

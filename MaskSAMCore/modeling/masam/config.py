@@ -12,7 +12,7 @@ from MaskSAMCore.modeling.slices import SliceNetworkConfig
 class MASamConfig(SliceNetworkConfig):
     """Description of an MA-SAM (Chen et al.), saved with its weights.
 
-    If SAM is frozen, only its image encoder is. The attributes below come after those of
+    ``sam.frozen`` freezes only SAM's image encoder. The attributes below come after those of
     :class:`~MaskSAMCore.modeling.slices.SliceNetworkConfig`.
 
     Attributes:
@@ -20,7 +20,7 @@ class MASamConfig(SliceNetworkConfig):
         fact_scale: weight of the FacT increments.
         fact_dropout: dropout rate between the factors of the FacT increments.
         adapter_dim: bottleneck width of the 3D adapters.
-        upscaling_norm: SAM's second transposed convolution is followed by a LayerNorm, as in the
+        upscaling_norm: True if a LayerNorm follows SAM's second transposed convolution, as in the
             published code.
     """
 

@@ -76,7 +76,7 @@ def convolution_over_depth(layer: nn.Conv3d, x: Tensor) -> Tensor:
 
 
 class MASamEncoder(SliceEncoder):
-    """Increments and adapters of an image encoder; the SAM that has the encoder is an argument of
+    """SAM's image encoder with FacT increments and adapters; the encoder itself is an argument of
     ``forward``."""
 
     def __init__(self, config: MASamConfig) -> None:

@@ -1,5 +1,5 @@
-"""Mask decoder with one mask token for each class: MA-SAM's, whose masks have the resolution of
-SAM's input, and SAMed's, whose masks have that of SAM."""
+"""Mask decoder with one mask token for each class, for MA-SAM (masks at the resolution of SAM's
+input) and SAMed (masks at 4 times the token grid, as in SAM)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class UpscalingStage(nn.Module):
 
 
 class ClassTokenDecoder(nn.Module):
-    """Mask tokens, upscaling and hypernetworks; slices are decoded one by one.
+    """Mask tokens, upscaling and hypernetworks; each slice is decoded independently.
 
     The SAM with the prompt encoder and the mask decoder, which are trained, is an argument of
     ``forward``. The first of the K + 1 mask tokens is the background's. SAM's upscaling ends at 4
@@ -42,9 +42,9 @@ class ClassTokenDecoder(nn.Module):
     Args:
         config: shape of the SAM.
         num_classes: K.
-        further_stages: further stages of upscaling follow SAM's.
-        upscaling_norm: SAM's second transposed convolution is followed by a LayerNorm.
-        boxes: the decoder gets boxes of classes.
+        further_stages: True to append upscaling stages to SAM's, up to the resolution of its input.
+        upscaling_norm: True if a LayerNorm follows SAM's second transposed convolution.
+        boxes: True if the decoder takes box prompts of classes.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class ClassTokenDecoder(nn.Module):
     def forward(
         self, sam: Any, neck: Tensor, boxes: Tensor | None = None, classes: Tensor | None = None
     ) -> Tensor:
-        """Return the class logits (B, K + 1, T, rows, columns), at the resolution of SAM's input or
-        without further stages at 4 times the token grid.
+        """Return the class logits (B, K + 1, T, rows, columns) at the resolution of SAM's input or,
+        without further stages, at 4 times the token grid.
 
         Args:
             sam: SAM with the prompt encoder and the mask decoder.

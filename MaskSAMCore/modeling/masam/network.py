@@ -33,8 +33,8 @@ class MASamEmbedding:
 class MASam(Network):
     """MA-SAM; the names of its parts are keys of saved weights.
 
-    If SAM is frozen, only its image encoder is; the trained parameters are FacT, the 3D adapters,
-    the prompt encoder and the mask decoder.
+    ``sam.frozen`` freezes only SAM's image encoder; the trained parameters are then FacT, the 3D
+    adapters, the prompt encoder and the mask decoder.
     """
 
     training_methods: ClassVar[tuple[str, ...]] = ("encode", "run_decoder")

@@ -86,7 +86,7 @@ class DMLPAdapter(Adapter):
 
     Args:
         dim: width of the embeddings.
-        slices: T, which the weights fix.
+        slices: T, the number of slices in a window, on which the shapes of the weights depend.
         ratio: width of the bottleneck over that of the embeddings.
         position: position of the depth MLP and its skip connection, in the "middle" of the
             bottleneck or, as in the paper's ablations, "before" the layer down (B7) or "after" the

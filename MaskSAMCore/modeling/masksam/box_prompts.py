@@ -13,7 +13,7 @@ from MaskSAMCore.modeling.masksam.prompt_generator import Proposals
 
 # Logit of excluded classes and voxels, whose probability is negligible.
 EXCLUDED_LOGIT = -30.0
-# Logit of the voxels of a box that is a mask prompt.
+# Logit inside a filled box that serves as a mask prompt.
 FILLED_LOGIT = 4.0
 # A query shows a class where the probability of the class is above this.
 SHOWN = 0.5
@@ -48,7 +48,7 @@ def apply_box_prompts(
         class_logits: (B, N, T, K + 2) of the proposals.
         proposals: prompts of the generator.
         prompts: boxes of the user.
-        clip: without it every box replaces the query's box.
+        clip: True to clip as described; False lets every box replace the query's box.
     """
     boxes, masks = proposals.boxes.clone(), proposals.masks.clone()
     bounds = torch.zeros_like(boxes)

@@ -41,7 +41,8 @@ class ChannelAdapter(Checkpointed):
         self.activation = nn.GELU()
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return slices (B, T, rows, columns, 3) of images (B, C, T, H, W), and no finer maps."""
+        """Return slices (B, T, rows, columns, 3) of images (B, C, T, H, W), and an empty list of
+        maps."""
         x = self.checkpointed(self.first, images)
         for index in range(0, len(self.upsampling), 2):
             x = self.checkpointed(self.enlarge, index, x)
@@ -94,7 +95,7 @@ class ConvPyramid(nn.Module):
         """Return slices (B, T, H, W, 3) of images (B, C, T, H, W), and the maps (B, T, h, w, C) of
         all levels, fine to coarse."""
         if images.device.type == "cpu" and not torch.is_grad_enabled():
-            # All maps then keep channels last, which the layers that follow need.
+            # All maps then keep the channels-last memory format, which the next layers need.
             images = images.clone(memory_format=torch.channels_last_3d)
         full = self.level_full(images)
         half = self.level_half(full)

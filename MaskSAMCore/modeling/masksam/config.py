@@ -28,49 +28,49 @@ class MaskSAMConfig(SamNetworkConfig):
             the paper's form for ACDC. With ``stem_pyramid`` they are the widths at full, half,
             quarter (and eighth) resolution down to the token grid, and the finer maps reach the
             prompt generator and the decoder.
-        stem_norms: the last two convolutions of the channel adapter are followed by instance
-            normalisation and LeakyReLU too, as in the published code. SAM's input then has about
-            the spread of the images that SAM was trained on. Not for ``stem_pyramid``.
+        stem_norms: True if instance normalisation and LeakyReLU also follow the last two
+            convolutions of the channel adapter, as in the published code. SAM's input then has
+            about the spread of the images that SAM was trained on. Not for ``stem_pyramid``.
         upsampling: in-plane factor from the window to SAM's input, 1 or 4.
-        stem_pyramid: the channel adapter is a convolutional pyramid; only for a SAM with 4-pixel or
-            8-pixel tokens.
+        stem_pyramid: True if the channel adapter is a convolutional pyramid; only for a SAM with
+            4-pixel or 8-pixel tokens.
         detail_channels: width of the per-voxel embeddings, whose products with the mask embeddings
             are added to the mask logits (MaskFormer); 0 means none. Needs ``stem_pyramid``.
-        residual_masks: the prompt generator also predicts mask embeddings, and the decoder's masks
-            are added to the mask prompts. With many classes the decoder then learns a correction of
-            the proposals instead of every class anew. If the mask prompts are boxes, only the mask
-            embeddings are added. Needs ``detail_channels``.
-        prototypes: width of the per-voxel embeddings if the mask embeddings also contain the mean
-            embedding of the voxels that the mask claims; 0 means that they do not. Needs
+        residual_masks: True if the prompt generator also predicts mask embeddings and the decoder's
+            masks are added to the mask prompts. With many classes the decoder then learns a
+            correction of the proposals instead of every class anew. If the mask prompts are boxes,
+            only the mask embeddings are added. Needs ``detail_channels``.
+        prototypes: width of the per-voxel embeddings if the mean embedding of the voxels that a
+            mask claims also contributes to the mask embedding; 0 means that it does not. Needs
             ``residual_masks``.
         prompts: form of the prompt generator, Figure 2 (a) "masks", (b) "boxes", (c) "both" or
             (d) "average".
         mask_prompt: form of the mask prompts: "logits" (as in SAM's training) or "binary" masks of
-            the prompt generator, or "box", the filled box prompt, so that the decoder is told
-            where a mask is but not its outline.
-        box_kinds: boxes that only bound their class on a slice have a learned embedding of their
-            own, which is used in training only, so that the decoder learns to fill all others.
-        generator_maps: the upscaled image embeddings of the decoder get the prompt generator's maps
-            at 2 and 4 times the token grid as well.
+            the prompt generator, or "box", the filled box prompt, which gives the decoder the
+            position of a mask but not its outline.
+        box_kinds: True if boxes that only bound their class on a slice have a separate learned
+            embedding. It is used in training only, so that the decoder learns to fill all other
+            boxes.
+        generator_maps: True if the prompt generator's maps at 2 and 4 times the token grid are
+            added to the decoder's upscaled image embeddings.
         generator_channels: widths of the prompt generator at 1, 2 and 4 times the token grid.
-        generator_joins: the maps that meet at a level of the prompt generator are joined by
-            "concatenation", or by their "sum", which halves the arithmetic of the level's
-            convolutions.
+        generator_joins: method to join the maps at each level of the prompt generator:
+            "concatenation", or "sum", which halves the arithmetic of the level's convolutions.
         generator_grid: grid of the prompt generator's masks, "tokens" (4 times the token grid) or
-            "window" (as fine as the window, as in the paper). A level that leads there has half the
-            channels of the one below, but at least 16.
-        deep_supervision: the prompt generator also predicts masks at the two levels below its
-            finest one, for the loss only (Equation 3 of the paper's first draft).
+            "window" (as fine as the window, as in the paper). Each further level up to the window's
+            grid has half the channels of the level below, but at least 16.
+        deep_supervision: True if the prompt generator also predicts masks at the two levels below
+            its finest one, for the loss only (Equation 3 of the paper's first draft).
         mask_upscaling: "bilinear" interpolation of the decoder's masks to the window's grid, or
             "learned" transposed convolutions over the masks of all queries (the published code for
             AMOS and Synapse), which need masks at a quarter of the window's resolution.
         head_channels: hidden width of the heads for boxes and class tokens.
-        adapter_ratio: bottleneck width of the adapters over the width they adapt.
+        adapter_ratio: width of the adapters' bottleneck over that of the embeddings.
         encoder_adapter: adapter for image embeddings.
         decoder_adapter: adapter for prompt embeddings.
-        depth_position: encoder and decoder have a learned depth position embedding.
-        dense_decoder_position: the decoder has one depth position embedding for each token instead
-            of one for each slice (T x C x h x w; the paper's parameter counts include it).
+        depth_position: True if encoder and decoder have a learned depth position embedding.
+        dense_decoder_position: True if the decoder has one depth position embedding for each token
+            instead of one for each slice (T x C x h x w; the paper's parameter counts include it).
     """
 
     kind: ClassVar[str] = "masksam"
@@ -158,7 +158,7 @@ class MaskSAMConfig(SamNetworkConfig):
 
     @property
     def embedding_channels(self) -> int:
-        """Width of the per-voxel and mask embeddings; prototypes need one constant channel more."""
+        """Width of the per-voxel and mask embeddings, with the constant channel of prototypes."""
         return self.prototypes + 1 if self.prototypes else self.detail_channels
 
     @property
@@ -169,9 +169,9 @@ class MaskSAMConfig(SamNetworkConfig):
     def query_count(self, num_classes: int) -> int:
         """Return the number of queries for a dataset with this many foreground classes.
 
-        It is the configuration's own for its own number of classes (8 for ACDC, 24 for Synapse and
-        AMOS). Otherwise it is 1.5 for each class and at least 8, or fewer if the configuration has
-        fewer, which leaves one query for each class and one for the background.
+        For the configuration's own number of classes, this is the configured number (8 for ACDC, 24
+        for Synapse and AMOS). Otherwise it is 1.5 for each class, and at least 8 or the configured
+        number, whichever is smaller, so that each class and the background can have a query.
         """
         if num_classes == self.num_classes:
             return self.queries
@@ -188,8 +188,8 @@ class MaskSAMConfig(SamNetworkConfig):
         """Return the configuration for a dataset; see :meth:`NetworkConfig.adapted`.
 
         Raises:
-            ValueError: the user has chosen no more queries than there are classes, which would not
-                do for a slice with all of them.
+            ValueError: the user has chosen no more queries than there are classes, which is too few
+                for a slice that shows all classes and background.
         """
         known: dict[str, Any] = {}
         if "queries" not in chosen:

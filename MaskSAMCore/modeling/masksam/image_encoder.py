@@ -16,7 +16,7 @@ from MaskSAMCore.modeling.sam.attention import attend_in_windows
 
 @dataclass
 class ImageFeatures:
-    """Features of encoded windows, all of them channels-last.
+    """Features of encoded windows, all channels-last.
 
     Attributes:
         neck: (B, T, h, w, C) image embedding of SAM.
@@ -29,13 +29,13 @@ class ImageFeatures:
     maps: list[Tensor]
 
     def repeated(self, times: int) -> ImageFeatures:
-        """Return the features of all windows several times, one after the other."""
+        """Return the features with the batch of windows repeated."""
         taps, maps = ([repeated(x, times) for x in kind] for kind in (self.taps, self.maps))
         return ImageFeatures(repeated(self.neck, times), taps, maps)
 
 
 class AdaptedImageEncoder(Checkpointed):
-    """Adapters of an image encoder; the SAM that has the encoder is an argument of ``forward``.
+    """Adapters of SAM's image encoder; the encoder itself is an argument of ``forward``.
 
     The adapters work on whole slices after attention windows are merged back, so that their third
     axis is the anatomical depth in every block.

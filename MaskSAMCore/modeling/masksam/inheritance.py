@@ -10,7 +10,7 @@ from torch import Tensor
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
 from MaskSAMCore.modeling.masksam.network import MaskSAM
 
-# Weights with one part for each query, and whose parts are rows one after the other.
+# Weights whose rows form consecutive blocks, one for each query.
 _OF_QUERIES = (
     "generator.mask_head",
     "generator.coarser_heads",
@@ -27,10 +27,10 @@ _RELATIVE_POSITIONS = (".rel_pos_h", ".rel_pos_w")
 def inherited_network(
     source: MaskSAM, window: tuple[int, int, int], origins: Sequence[int], queries: Sequence[int]
 ) -> MaskSAM:
-    """Return a network for other classes whose weights are those of a trained network.
+    """Return a network for other classes, initialised from a trained network.
 
-    A class starts as the class that it comes from: with its query and its row of the class head.
-    A smaller window has the positions of the middle of the source's window.
+    Each new class starts with the query and the row of the class head of the class that it comes
+    from. A smaller window gets the position embeddings of the middle of the source's window.
 
     Args:
         source: trained network.
@@ -73,7 +73,7 @@ def _middle(value: Tensor, axis: int, length: int) -> Tensor:
 
 
 def fitting_window(config: MaskSAMConfig, extent: Sequence[float]) -> tuple[int, int, int]:
-    """Return the smallest window of a network that covers an extent in-plane, or its whole window.
+    """Return a network's smallest window that covers an extent in-plane, at most its full window.
 
     Args:
         config: configuration of the network.

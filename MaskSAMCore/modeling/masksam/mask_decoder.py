@@ -28,9 +28,10 @@ from MaskSAMCore.modeling.masksam.voxel_embeddings import CoarseMasks
 # A mask prompt whose largest logit is below this is silent: on the MNI152 head the masks of such
 # prompts added at most 0.007 to a class's score.
 SILENT_LOGIT = -8.0
-# Image embeddings of the queries that are decoded together take this much memory on a CPU.
+# Memory for the image embeddings of queries that are decoded together on a CPU.
 _CPU_BYTES = 8 << 20
-# In training with gradient checkpointing the activations of a few queries are in memory at a time.
+# Memory for the image embeddings of queries that are decoded together in training with gradient
+# checkpointing, so that the activations of only a few queries are in memory at a time.
 _CHECKPOINTED_BYTES = 64 << 20
 _ALL = 1 << 30
 
@@ -46,8 +47,8 @@ class DecoderPrompts:
         without_mask: bool (B, N, T), true for prompts whose mask is left out, or None.
         mask_embeddings: (B, N, T, c) embeddings of the mask prompts if the decoder's masks are
             added to the prompts, or None.
-        silent: bool (B, N, T), true for prompts whose masks get nothing from the upscaled image
-            embeddings, see :meth:`MaskSAM.silent_prompts`; None computes them all.
+        silent: bool (B, N, T), true for prompts that are decoded without the upscaled image
+            embeddings, see :meth:`MaskSAM.silent_prompts`; None decodes all prompts with them.
         loose: bool (B, N, T), true for boxes that only bound their class on the slice, or None.
     """
 
@@ -74,8 +75,7 @@ class AdaptedMaskDecoder(Checkpointed):
 
     The SAM with the prompt encoder and the mask decoder is an argument of ``forward``. The tokens
     of a prompt are, in order: IoU, four masks, two box corners, class. Only the first mask token is
-    decoded. Prompts of neighbouring slices meet in the DMLPAdapters (tokens) and DConvAdapters
-    (image embeddings).
+    decoded. DMLPAdapters (tokens) and DConvAdapters (image embeddings) connect neighbouring slices.
     """
 
     def __init__(self, config: MaskSAMConfig) -> None:
@@ -116,7 +116,7 @@ class AdaptedMaskDecoder(Checkpointed):
             _, middle, fine = config.generator_channels
             self.from_middle = zero_linear(middle, dim // 4)
             self.from_fine = zero_linear(fine, dim // 8)
-        # Boxes as mask prompts say where a mask is, and so are no part of it.
+        # A filled box only locates a mask, so it is not added to the decoder's mask.
         self.adds_to_masks = config.mask_prompt != "box"
         self.detail: nn.Sequential | None = None
         if config.detail_channels:
@@ -291,8 +291,8 @@ class AdaptedMaskDecoder(Checkpointed):
     def upscaling_maps(
         self, maps: Sequence[Tensor], generator_maps: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        """Return the additions to the upscaled embeddings of every prompt from maps at 2 and 4
-        times the token grid: (B, T, h w, 4, C / 4) and (B, T, h w, 4, 4, C / 8), by token.
+        """Return the increments of every prompt's upscaled embeddings at 2 and 4 times the token
+        grid, grouped by token: (B, T, h w, 4, C / 4) and (B, T, h w, 4, 4, C / 8).
 
         Args:
             maps: maps of the channel adapter, fine to coarse, or empty.
@@ -343,8 +343,8 @@ class AdaptedMaskDecoder(Checkpointed):
     ) -> Tensor:
         """Return mask logits (..., 4h, 4w), see :meth:`upscaled_product`.
 
-        The 16 pixels of a token stay together until they are logits, of which there are 8 to 32
-        times fewer numbers to bring into rows.
+        The 16 pixels of a token stay together until they are logits, so that 8 to 32 times fewer
+        numbers are rearranged into rows.
 
         Args:
             decoder: mask decoder of SAM.
@@ -373,7 +373,7 @@ def zero_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def kept_masks(masks: Tensor, without: Tensor | None) -> Tensor:
-    """Return mask prompts (B, N, T, 4h, 4w) with zeros for those that are left out, or all."""
+    """Return mask prompts (B, N, T, 4h, 4w) with zeros where ``without`` (B, N, T) is true."""
     return masks if without is None else masks.masked_fill(without[..., None, None], 0.0)
 
 
@@ -382,8 +382,8 @@ def self_attention(attention: Any, positioned: Tensor, tokens: Tensor) -> Tensor
 
     Args:
         attention: attention layer of the transformer.
-        positioned: (P, T, L, C) tokens with their position: queries and keys.
-        tokens: (P, T, L, C) tokens without: values.
+        positioned: (P, T, L, C) tokens with position embeddings, for queries and keys.
+        tokens: (P, T, L, C) tokens without position embeddings, for values.
 
     Returns:
         (P, T, L, C).
@@ -409,9 +409,9 @@ def token_to_image_attention(
 
     Args:
         attention: attention layer of the transformer.
-        tokens: (P, T, L, C) tokens with their position.
-        keys: (P, T, h w, C) image embeddings with their position.
-        values: (P, T, h w, C) image embeddings without.
+        tokens: (P, T, L, C) tokens with position embeddings.
+        keys: (P, T, h w, C) image embeddings with position embeddings.
+        values: (P, T, h w, C) image embeddings without position embeddings.
 
     Returns:
         (P, T, L, C).
@@ -425,7 +425,7 @@ def token_to_image_attention(
     q = q * q.shape[-1] ** -0.5
     scores = torch.einsum("ptlhd,hdc->pthlc", q, k_weight).flatten(2, 3) @ keys.transpose(2, 3)
     if torch.is_grad_enabled():
-        # Processes that train together expect a gradient of every trained parameter.
+        # Distributed training expects a gradient of every trained parameter.
         scores = scores + torch.einsum("ptlhd,hd->pthl", q, k_bias).flatten(2)[..., None]
     means = (softmax(scores, -1) @ values).unflatten(2, (heads, -1))
     values = torch.einsum("pthlc,hdc->ptlhd", means, v_weight).flatten(3)
@@ -438,14 +438,14 @@ def image_to_token_attention(
 ) -> Tensor:
     """Apply an attention layer of SAM's mask decoder from the image embeddings to a few tokens.
 
-    As in :func:`token_to_image_attention`, the projections of the image embeddings are applied to
-    the tokens, and with them the projection of the output.
+    As in :func:`token_to_image_attention`, the projection of the image embeddings is applied to the
+    tokens, and so is the output projection.
 
     Args:
         attention: attention layer of the transformer.
-        queries: (P, T, h w, C) image embeddings with their position.
-        tokens: (P, T, L, C) tokens with their position: keys.
-        values: (P, T, L, C) tokens without.
+        queries: (P, T, h w, C) image embeddings with position embeddings.
+        tokens: (P, T, L, C) tokens with position embeddings, for keys.
+        values: (P, T, L, C) tokens without position embeddings.
 
     Returns:
         (P, T, h w, C).
@@ -461,6 +461,6 @@ def image_to_token_attention(
     v = attention.v_proj(values).unflatten(-1, (heads, -1))
     out = attention.out_proj.weight.unflatten(1, (heads, -1))
     v = torch.einsum("ptlhd,chd->pthlc", v, out).flatten(2, 3)
-    # The weights of a head have the sum 1, and so each head adds its share of the bias.
+    # The attention weights of each head sum to 1, so each head adds its share of the bias.
     v = v + attention.out_proj.bias / heads
     return weights.transpose(2, 3) @ v

@@ -17,9 +17,9 @@ _WIDTH = 64
 
 
 class MaskUpscaling(Checkpointed):
-    """Convolutions over the masks of all queries, and two transposed convolutions: 4 times finer.
+    """Convolutions that enlarge the masks of all queries 4 times, with two transposed convolutions.
 
-    The queries are the channels, so that each of them sees the masks of the others.
+    The queries are the channels, so that each upscaled mask depends on the masks of all queries.
 
     Args:
         queries: N.

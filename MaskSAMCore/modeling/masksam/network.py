@@ -1,4 +1,4 @@
-"""MaskSAM: a SAM for volumes that proposes its own prompts and classifies the masks (section 2)."""
+"""MaskSAM: SAM for volumes with its own prompt proposals and mask classes (paper, section 2)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class MaskPrediction(WindowPrediction):
 
 @dataclass
 class MaskSAMEmbedding:
-    """Encoded windows with their proposals, so that a changed prompt costs a decode only.
+    """Encoded windows with their proposals, so that a changed prompt only requires decoding.
 
     Attributes:
         features: features of the image encoder.
@@ -84,7 +84,7 @@ class MaskSAMEmbedding:
     proposals: Proposals
 
     def repeated(self, times: int) -> MaskSAMEmbedding:
-        """Return the embedding of all windows several times, one after the other."""
+        """Return the embedding with the batch of windows repeated."""
         return MaskSAMEmbedding(self.features.repeated(times), self.proposals.repeated(times))
 
 
@@ -162,7 +162,8 @@ class MaskSAM(Network):
         return replace(prediction, class_logits=class_logits).with_mask_logits(mask_logits)
 
     def decode_likely(self, embedding: MaskSAMEmbedding) -> MaskPrediction:
-        """Predict without queries all of whose prompts are silent, see :meth:`silent_prompts`."""
+        """Predict without boxes, skipping queries whose prompts are all silent, see
+        :meth:`silent_prompts`."""
         proposals = embedding.proposals
         silent = self.silent_prompts(proposals)
         if silent is not None:
@@ -182,8 +183,8 @@ class MaskSAM(Network):
     ) -> Tensor:
         """Return the scores (B, T, H, W) of one class from its boxes.
 
-        With the class logits of the prediction without boxes, only queries that get a box are
-        decoded: no other query shows a class that has a box. The scores equal those of
+        Given the class logits of the prediction without boxes, only queries that get a box are
+        decoded, because no other query shows a class that has a box. The scores equal those of
         :meth:`decode`.
         """
         if class_logits is None or self.upscaling is not None:
@@ -246,11 +247,11 @@ class MaskSAM(Network):
         return prediction
 
     def silent_prompts(self, proposals: Proposals) -> Tensor | None:
-        """Return which prompts (B, N, T) hardly show anything: bool, true where the prompt
-        generator's mask is empty by far. None if all must be decoded, as in training.
+        """Return the silent prompts, bool (B, N, T): true where all logits of the prompt
+        generator's mask are far below zero. None if all prompts must be decoded, as in training.
 
-        Their masks are decoded without the upscaled image embeddings, which take most of the time.
-        This needs mask embeddings of the generator.
+        Silent prompts are decoded without the upscaled image embeddings, which take most of the
+        time. This needs mask embeddings of the generator.
         """
         voxels, masks = proposals.voxel_embeddings, proposals.mask_embeddings
         if torch.is_grad_enabled() or masks is None or voxels is None:
@@ -270,7 +271,7 @@ class MaskSAM(Network):
 
     def auxiliary_masks(self, proposals: Proposals) -> Tensor:
         """Return the logits (B, N, T, H, W) of the prompt generator's masks on the window's grid,
-        with the products of their embeddings if they have any."""
+        including the products of mask and voxel embeddings, if any."""
         voxels, masks = proposals.voxel_embeddings, proposals.mask_embeddings
         if masks is None or voxels is None:
             return self.to_window(proposals.masks)
@@ -304,7 +305,7 @@ class MaskSAM(Network):
         return coarser.unflatten(0, masks.shape[:2])
 
     def to_window(self, masks: Tensor) -> Tensor:
-        """Return masks of any grid on the window's grid (B, N, T, H, W) as float32."""
+        """Resize masks from any grid to the window's grid: (B, N, T, H, W), float32."""
         return resize_masks(masks.float(), self.config.window[1:])
 
 
@@ -335,9 +336,10 @@ def semantic_scores(class_logits: Tensor, mask_logits: Tensor) -> Tensor:
 
 
 def scores_by_slice(class_logits: Tensor, masks: CoarseMasks) -> Tensor:
-    """Return the same as :func:`semantic_scores`, slice by slice.
+    """Compute the scores of :func:`semantic_scores` slice by slice.
 
-    The masks of one slice stay in the cache of a core, and those of a window are never in memory.
+    The masks of one slice fit the cache of a CPU core, and the masks of a whole window are never in
+    memory.
 
     Args:
         class_logits: (B, N, T, K + 2).

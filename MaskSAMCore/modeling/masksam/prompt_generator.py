@@ -27,7 +27,7 @@ from MaskSAMCore.modeling.masksam.voxel_embeddings import (
     add_embedding_logits,
 )
 
-# No level of the generator has fewer channels because it is finer.
+# Fewest channels of the further levels, which halve the channels of the level below.
 _NARROWEST = 16
 
 
@@ -58,7 +58,7 @@ class Proposals:
     maps: tuple[Tensor, ...] = ()
 
     def repeated(self, times: int) -> Proposals:
-        """Return the proposals of all windows several times, one after the other."""
+        """Return the proposals with the batch of windows repeated."""
         voxels, embeddings = (
             None if x is None else repeated(x, times)
             for x in (self.voxel_embeddings, self.mask_embeddings)
@@ -103,7 +103,7 @@ class PromptGenerator(Checkpointed):
         four, two, one = config.stem_channels[-3:] if config.stem_pyramid else (0, 0, 0)
         self.queries = config.queries
         self.form = config.prompts
-        # Mask prompts need no boxes of their refined form.
+        # Box prompts are computed from the refined masks only if boxes are also the mask prompts.
         self.boxes_of_refined = config.mask_prompt == "box"
         self.gives_maps = config.generator_maps
         sums = config.generator_joins == "sum"
@@ -172,7 +172,7 @@ class PromptGenerator(Checkpointed):
         if self.prototypes is not None:
             assert voxels is not None
             if not torch.is_grad_enabled():
-                # What follows computes in float32: the embeddings are converted once.
+                # All later steps compute in float32, so the embeddings are converted once here.
                 voxels = voxels.float()
             embeddings = embeddings + self.prototypes(masks, embeddings, voxels)
         shown = masks
@@ -207,7 +207,7 @@ class PromptGenerator(Checkpointed):
         return x.unflatten(-1, (self.queries, -1)).transpose(1, 2)
 
     def box_prompts(self, masks: Tensor, learned: Tensor) -> Tensor:
-        """Return the box prompts of Figure 2 (a) to (d); those of empty masks are the learned ones.
+        """Return the box prompts of Figure 2 (a) to (d); empty masks get the learned boxes.
 
         Args:
             masks: (B, N, T, h, w) logits on any grid.
@@ -222,12 +222,12 @@ class PromptGenerator(Checkpointed):
 
 
 class Join(nn.Module):
-    """Join of the channels-last maps that meet at a level.
+    """Join of the channels-last maps at a level of the prompt generator.
 
     Args:
         widths: channels of the maps; 0 for an absent map.
         output: channels of the level.
-        sums: sum the maps, each after a linear layer, instead of concatenating them.
+        sums: True to sum the maps, each after a linear layer, instead of concatenating them.
 
     Attributes:
         width: channels of the joined map.
@@ -269,7 +269,7 @@ def _level(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def pool(level: Tensor, cells: int) -> Tensor:
-    """Return the in-plane means (B, T, C cells^2) of (B, C, T, H, W) in cells x cells fields."""
+    """Return the in-plane means of (B, C, T, H, W) over cells x cells fields: (B, T, C cells^2)."""
     if cells == 1:
         return level.mean((3, 4)).transpose(1, 2)
     batch, channels, slices = level.shape[:3]

@@ -66,8 +66,8 @@ class Prototypes(nn.Module):
     The prototype of a mask is the mean embedding of its voxels in the window. The logit of a voxel
     decreases with its squared distance to the prototype and increases with the mean of the squared
     distances to all prototypes, so that the nearest prototype gets the voxel (prototypical
-    networks, Snell et al., NeurIPS 2017). Thus a network finds the intensities of
-    structures in the image itself, even with a contrast that it was never trained on.
+    networks, Snell et al., NeurIPS 2017). A network thus takes the intensities of structures from
+    the image itself, even with a contrast that it was never trained on.
     """
 
     def __init__(self, queries: int) -> None:
@@ -86,11 +86,11 @@ class Prototypes(nn.Module):
             (B, N, 1, c).
         """
         batch, slices = voxel_embeddings.shape[:2]
-        # A slice of all masks stays in a core's cache; a GPU would wait for many small operations.
+        # All masks of one slice fit a CPU core's cache; on a GPU, small operations would be slow.
         together = 1 if masks.device.type == "cpu" else slices
 
         def parts(x: Tensor) -> list[Tensor]:
-            """Return (B, N, T, ...) as parts (B t, N, ...)."""
+            """Split (B, N, T, ...) along T into parts (B t, N, ...)."""
             return [part.transpose(1, 2).flatten(0, 1) for part in x.split(together, 2)]
 
         with full_precision(masks):
@@ -100,7 +100,7 @@ class Prototypes(nn.Module):
             size = voxel_embeddings.shape[-2:]
             whole = [resize_masks(part, size).flatten(2) for part in parts(masks.float())]
             first = self.from_masks(whole, voxels, batch)
-            # Refined masks give better prototypes.
+            # Masks that the first prototypes have refined give better prototypes.
             triples = zip(whole, parts(embeddings + first), voxels, strict=True)
             return self.from_masks((torch.baddbmm(*each) for each in triples), voxels, batch)
 
@@ -128,7 +128,7 @@ class Prototypes(nn.Module):
 
 
 def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
-    """Return masks (B, ..., h, w) on another grid: (B, ..., H, W).
+    """Resize masks (B, ..., h, w) to another grid: (B, ..., H, W).
 
     Where a gradient is needed, ``F.interpolate``'s bilinear mode is written as two matrix products,
     whose gradient is several times faster on a CPU.
@@ -152,13 +152,13 @@ def resize_masks(masks: Tensor, size: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class CoarseMasks:
-    """Masks that become logits on the window's grid when they are needed.
+    """Masks on a coarse grid that are resized to the window's grid on demand.
 
     Attributes:
         logits: (B, N, T, h, w).
         size: H and W of the window.
         mask_embeddings: (B, N, T, c), whose products with the voxel embeddings are added; None
-            for masks without.
+            for masks without embeddings.
         voxel_embeddings: (B, T, c, H, W), or None.
     """
 
@@ -176,8 +176,8 @@ class CoarseMasks:
         ).float()
 
     def of_slice(self, window: int, index: int) -> Tensor:
-        """Return the mask logits (N, H W) of one slice of a window without gradient, in memory of
-        their own."""
+        """Return the mask logits (N, H W) of one slice of a window as a new tensor, without
+        gradient."""
         masks = self.logits[window, None, :, index]
         resized = resize_masks(masks.float(), self.size)[0].flatten(1)
         if self.logits.shape[-2:] == self.size:

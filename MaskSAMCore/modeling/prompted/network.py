@@ -25,7 +25,7 @@ class PromptedMaskSAM(Network):
 
     The adapted SAM is that of :class:`~MaskSAMCore.modeling.masksam.network.MaskSAM`. Each slice
     has one box prompt for each class and one around the whole slice for the background. The class
-    head still names the masks; all class tokens are the global one.
+    head still classifies the masks; all prompts share the decoder's class token.
     """
 
     training_methods: ClassVar[tuple[str, ...]] = ("encode", "run_decoder")
@@ -76,7 +76,8 @@ class PromptedMaskSAM(Network):
 
     def decode(self, embedding: ImageFeatures, prompts: BoxPrompts | None = None) -> ClassScores:
         """Return the scores of the classes from their boxes: class probability times mask, summed
-        over the boxes. A class that no box shows has low scores, as all have without boxes."""
+        over the boxes. Classes without a box get low scores, as do all foreground classes without
+        prompts."""
         batch = embedding.neck.shape[0]
         shape = batch, self.config.num_classes + 1, self.config.window[0]
         boxes = embedding.neck.new_zeros(*shape, 4)

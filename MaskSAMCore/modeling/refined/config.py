@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from MaskSAMCore.modeling.base import NetworkConfig
 from MaskSAMCore.modeling.registry import read_config
 
-# Largest number of parts of a voxel of the base along an axis.
+# Largest number of parts that a voxel of the base may be divided into along an axis.
 MOST_PARTS = 4
 
 
@@ -20,17 +20,16 @@ class RefinedConfig(NetworkConfig):
     The attributes below come after those of :class:`~MaskSAMCore.modeling.base.NetworkConfig`.
 
     Attributes:
-        base: network of all classes but the new ones.
-        refiner: network of some classes, with windows that may be smaller.
-        refined: class index of each class of the refiner. Classes of the base keep their index, new
-            classes come after them.
-        anchors: class indices of the base. The refiner only changes voxels near theirs.
+        base: network of all classes except those that only the refiner segments.
+        refiner: network of the refined classes, whose windows may be smaller than the base's.
+        refined: class index of each class of the refiner. Classes of the base keep their index; new
+            classes follow.
+        anchors: class indices of the base; the refiner only changes voxels near these classes.
         reach: distance from the anchors along T, H and W in voxels, within which the refiner
             decides.
-        givers: further class indices of the base, 0 for the background, that may lose voxels to the
-            refiner's classes there.
-        subdivision: number of parts along T, H and W that a voxel is divided into for the refiner:
-            its own voxels, which it sees and decides.
+        givers: further class indices of the base, 0 for the background, that may lose voxels within
+            the reach to the refiner's classes.
+        subdivision: number of the refiner's voxels along T, H and W in each voxel of the base.
     """
 
     kind: ClassVar[str] = "refined"
@@ -83,7 +82,7 @@ class RefinedConfig(NetworkConfig):
 
     @property
     def scored_classes(self) -> int:
-        """Number of the base's classes, or of those of its own base."""
+        """Number of classes of the base, or of the innermost base if the base has a refiner too."""
         return self.base.scored_classes
 
     @property

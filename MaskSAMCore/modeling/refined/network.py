@@ -1,8 +1,8 @@
-"""A network with a refiner: a second, small network decides about some classes where they may lie.
+"""A network with a refiner: a second, small network that decides some classes where they may lie.
 
-The base decides about everything else as if the refiner did not exist: a voxel that the refiner
-gives to none of its classes has the base's best class among the others, and nothing changes beyond
-the reach of the base's own anchor classes. The refiner may see smaller voxels than the base.
+The base decides everything else as if the refiner did not exist: a voxel that the refiner gives to
+none of its classes gets the base's best class among the others, and voxels beyond the reach of the
+base's anchor classes do not change. The refiner's voxels may be smaller than the base's.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from MaskSAMCore.modeling.box_prompts import BoxPrompts
 from MaskSAMCore.modeling.refined.config import RefinedConfig
 from MaskSAMCore.modeling.registry import build_model
 
-# Scores below this share of a voxel's sum are not scaled up any further.
+# The best score counts as at least this share of a voxel's sum, which limits its scaling.
 _LEAST_SHARE = 1e-4
 # Logit of classes that the base's queries never show.
 _NEVER = -1e4
-# Overlapping windows of the refiner are blended as those of a volume are.
+# Window size in standard deviations of the Gaussian blending weights, as in sliding-window
+# inference.
 _DEVIATIONS = 8
 
 
@@ -35,10 +36,10 @@ class RefinedEmbedding:
     """Encoded windows.
 
     Attributes:
-        fine: (B, C, T, H, W) in the refiner's voxels, which it encodes where it is needed.
+        fine: (B, C, T, H, W) images in the refiner's voxels; the refiner encodes them on demand.
         base: embedding of the base.
-        small: whether the image that the windows show is small, see
-            :meth:`RefinedNetwork.is_small`; None if each window is an image of its own.
+        small: True if the windows are parts of a small image, see :meth:`RefinedNetwork.is_small`;
+            None if each window is a separate image.
     """
 
     fine: Tensor
@@ -53,8 +54,8 @@ class RefinedPrediction(WindowPrediction):
     Attributes:
         config: configuration of the network.
         scores: (B, K + 1, T, H, W) scores of the base, background first, 0 for new classes.
-        found: (B, R + 1, T, H, W) shares of the refiner's classes in its own voxels, the first that
-            of all others; zeros where it does not decide.
+        found: (B, R + 1, T, H, W) shares in the refiner's voxels, first that of all other classes
+            together, then those of the R refined classes; zeros where the refiner does not decide.
         class_logits: (B, N, T, K + 2) of the base's queries, or None.
         boxes: (B, N, T, 4) boxes of the base's queries, or None.
     """
@@ -83,8 +84,8 @@ class Tile(NamedTuple):
     """Place of a refiner's window in a window of the base.
 
     Attributes:
-        window: index of the window in its batch.
-        start: first slice, row and column.
+        window: index of the base's window in the batch.
+        start: first slice, row and column in the refiner's voxels.
     """
 
     window: int
@@ -102,8 +103,8 @@ class RefinedNetwork(Network):
         self.refiner = build_model(config.refiner)
 
     def is_small(self, image: Tensor) -> bool:
-        """Return whether an image shows no more than the surroundings of the refined classes: what
-        it shows is no larger than the refiner's window, and much smaller than the base's."""
+        """Return whether an image shows only the surroundings of the refined classes: its visible
+        part fits the refiner's window and is much smaller than the base's window."""
         return self._small_part(image) is not None
 
     def encode(
@@ -113,9 +114,9 @@ class RefinedNetwork(Network):
 
         Args:
             images: (B, C, T, H, W).
-            fine: the same windows in the refiner's voxels; None divides those of the images.
-            small: whether the image that they show is small, see :meth:`is_small`; None if each of
-                them is an image of its own.
+            fine: the same windows in the refiner's voxels; None divides the voxels of ``images``.
+            small: True if the windows are parts of a small image, see :meth:`is_small`; None if
+                each window is a separate image.
         """
         self.check_window(images)
         if fine is None:
@@ -130,14 +131,14 @@ class RefinedNetwork(Network):
         """Predict classes without boxes.
 
         Raises:
-            ValueError: boxes are given, which :meth:`decode_class` takes.
+            ValueError: boxes are given, which only :meth:`decode_class` accepts.
         """
         if prompts is not None:
             raise ValueError("a network with a refiner decodes boxes class by class")
         return self._prediction(embedding, self.base.decode(embedding.base))
 
     def decode_likely(self, embedding: RefinedEmbedding) -> RefinedPrediction:
-        """Predict without queries of the base that hardly show anything."""
+        """Predict without boxes, skipping queries of the base that show almost nothing."""
         return self._prediction(embedding, self.base.decode_likely(embedding.base))
 
     def decode_class(
@@ -149,8 +150,8 @@ class RefinedNetwork(Network):
     ) -> Tensor:
         """Return the scores (B, T, H, W) of one class from its boxes.
 
-        A refined class is decoded by the refiner, from boxes on slices of its voxels and to scores
-        of its voxels.
+        A refined class is decoded by the refiner; its boxes and scores are on the grid of the
+        refiner's voxels.
         """
         config = self.config
         if class_index in config.refined:
@@ -170,7 +171,7 @@ class RefinedNetwork(Network):
     def _prediction(
         self, embedding: RefinedEmbedding, prediction: WindowPrediction
     ) -> RefinedPrediction:
-        """Return a prediction of the base with the refiner's decisions."""
+        """Combine a prediction of the base with the refiner's decisions."""
         scores = prediction.semantic()
         near = self.decided(embedding.fine, scores, embedding.small)
         found = self._refiner_shares(embedding.fine, near)
@@ -183,16 +184,16 @@ class RefinedNetwork(Network):
         scores = torch.cat([scores, new], 1)
         for index, part in enumerate(self._small_parts(embedding.fine, embedding.small)):
             if part is not None:
-                # What the base finds in an image that shows so little of its surroundings is noise.
+                # In an image that shows so little of the surroundings, the base finds only noise.
                 scores[index] = 0
                 scores[index, 0] = 1
         return RefinedPrediction(self.config, scores, found, logits, prediction.boxes)
 
     def decided(self, fine: Tensor, scores: Tensor, small: bool | None = None) -> Tensor:
-        """Return the refiner's voxels that it decides about: bool (B, T, H, W).
+        """Return the voxels that the refiner decides, bool (B, T, H, W) in the refiner's voxels.
 
-        These are the voxels near the base's anchor classes that the base gives to these, to refined
-        classes or to those that may lose voxels. About a small image it decides as a whole.
+        These are the voxels near the base's anchor classes that the base gives to anchor classes,
+        refined classes or givers; in a small image, all voxels of the visible part.
 
         Args:
             fine: (B, C, T, H, W) in the refiner's voxels.
@@ -213,15 +214,15 @@ class RefinedNetwork(Network):
     def _small_parts(
         self, fine: Tensor, small: bool | None
     ) -> list[tuple[slice, slice, slice] | None]:
-        """Return what each window of a small image shows, None for windows of other images."""
+        """Return the visible part of each window of a small image, None for other windows."""
         if small is False:
-            # One window may show little of a large image.
+            # A single window of a large image may show little.
             return [None] * len(fine)
         return [self._small_part(image) for image in fine]
 
     def _small_part(self, image: Tensor) -> tuple[slice, slice, slice] | None:
-        """Return the part of an image (C, T, H, W) that shows something, if that fits the refiner's
-        window and is much smaller than the base's; else None."""
+        """Return the visible part of an image (C, T, H, W), or None if the part does not fit the
+        refiner's window in-plane or is not much smaller than the base's window."""
         shown = (image > image.amin((1, 2, 3), keepdim=True)).any(0)
         slices, rows, columns = (
             _extent(shown.any(last).any(first)) for first, last in ((1, 2), (0, 2), (0, 1))
@@ -264,8 +265,8 @@ class RefinedNetwork(Network):
         return (total / weight.clamp(min=1e-12))[:, 0]
 
     def _box_mask(self, edges: Tensor, present: Tensor) -> Tensor:
-        """Return the voxels (T, H, W) on the slices of boxes (T, 4) that lie in the hull of these,
-        which are in voxel edges."""
+        """Return a mask (T, H, W) that fills the hull of boxes (T, 4), given in voxel edges, on
+        each slice that has a box."""
         mask = torch.zeros(self.config.fine_window, dtype=torch.bool, device=edges.device)
         if present.any():
             low, high = edges[present, :2].amin(0), edges[present, 2:].amax(0)
@@ -277,12 +278,12 @@ class RefinedNetwork(Network):
     def _prompts(
         self, edges: Tensor, present: Tensor, exact: Tensor | None, tile: Tile, own: int
     ) -> BoxPrompts:
-        """Return the boxes (T, 4) of a class in voxel edges as prompts of the refiner in a tile.
+        """Return the boxes of a class as prompts of the refiner in a tile.
 
         Args:
-            edges: boxes on the slices of the window.
-            present: bool (T,), True where there is one.
-            exact: bool (T,), True where it is tight; None for everywhere.
+            edges: (T, 4) boxes in voxel edges on the slices of the window.
+            present: bool (T,), True on slices that have a box.
+            exact: bool (T,), True on slices with a tight box; None if all boxes are tight.
             tile: place of the refiner's window.
             own: index of the class in the refiner.
         """
@@ -306,7 +307,7 @@ class RefinedNetwork(Network):
         return BoxPrompts(boxes, given, shown, tight)
 
     def _tiles(self, window: int, mask: Tensor) -> Iterator[Tile]:
-        """Yield the refiner's windows that cover a mask (T, H, W), half-overlapping."""
+        """Yield half-overlapping windows of the refiner that cover a mask (T, H, W)."""
         if not mask.any():
             return
         own = self.config.refiner.window
@@ -334,15 +335,15 @@ class RefinedNetwork(Network):
 
 
 def merged(scores: Tensor, found: Tensor, refined: Sequence[int]) -> Tensor:
-    """Return the scores (B, K + 1, T, H, W) of all classes.
+    """Return the scores (B, K + 1, T, H, W) of all classes, from the base and the refiner.
 
-    The best of the other classes gets the refiner's whole share of all others. So a voxel gets the
-    class that the refiner gives it, however unsure the base is among the other classes.
+    The best class that is not refined gets the refiner's whole share of all other classes. A voxel
+    thus gets the class that the refiner chooses, however unsure the base is among the others.
 
     Args:
         scores: (B, K + 1, T, H, W) of the base, 0 for new classes.
-        found: (B, R + 1, T, H, W) shares of the refiner's classes, the first that of all others;
-            zeros where the refiner does not decide.
+        found: (B, R + 1, T, H, W) shares, first that of all other classes together, then those of
+            the R refined classes; zeros where the refiner does not decide.
         refined: class index of each class of the refiner.
     """
     decides, (others, *own) = decided_shares(found.movedim(1, 0))
@@ -357,16 +358,17 @@ def merged(scores: Tensor, found: Tensor, refined: Sequence[int]) -> Tensor:
 
 
 def decided_shares(found: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Return the voxels that a refiner decides, and the shares there, which sum to 1.
+    """Return the voxels that a refiner decides, and their shares, which sum to 1.
 
-    Between voxels that it decides and others, the nearest ones count.
+    Where shares were interpolated between decided and undecided voxels, a sum of at least 0.5
+    counts as decided.
 
     Args:
-        found: (R + 1, ...) shares of the refiner's classes, the first that of all others; zeros
-            where the refiner does not decide.
+        found: (R + 1, ...) shares, first that of all other classes together, then those of the R
+            refined classes; zeros where the refiner does not decide.
 
     Returns:
-        bool (...), and for each of the R + 1 classes its shares (...).
+        Mask of the decided voxels, bool (...), and the R + 1 shares, each (...).
     """
     sums = found.sum(0)
     whole = sums.clamp(min=0.5)
@@ -374,21 +376,21 @@ def decided_shares(found: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 def others_factor(decides: Tensor, share: Tensor, best: Tensor, total: Tensor) -> Tensor:
-    """Return the factor of the other classes' scores with which their best has a share; 1 where the
-    refiner does not decide.
+    """Return the factor that scales the other classes' scores so that the best one equals a share;
+    1 where the refiner does not decide.
 
     Args:
         decides: bool, True for the voxels that the refiner decides.
-        share: share of all other classes.
-        best: best of their scores.
-        total: sum of all scores.
+        share: share of all other classes together.
+        best: best score among the other classes.
+        total: sum of the scores of all classes.
     """
     factor = share / torch.maximum(best, (_LEAST_SHARE * total).clamp(min=1e-12))
     return torch.where(decides, factor, 1.0)
 
 
 def dilated(mask: Tensor, reach: Sequence[int]) -> Tensor:
-    """Return a mask bool (B, T, H, W) that is wider by some voxels along each axis."""
+    """Dilate a mask, bool (B, T, H, W), by ``reach`` voxels along each axis."""
     wider = mask[:, None].float()
     for axis, size in enumerate(reach):
         kernel, padding = [1, 1, 1], [0, 0, 0]
@@ -411,10 +413,10 @@ def _place(start: Sequence[int], size: Sequence[int]) -> tuple[slice, slice, sli
 
 
 def _starts(shown: Tensor, size: int, length: int) -> list[int]:
-    """Return the first voxels of half-overlapping windows along an axis that cover what is shown.
+    """Return the first voxels of half-overlapping windows that cover all true voxels of an axis.
 
     Args:
-        shown: bool (length,).
+        shown: bool (length,), with at least one true voxel.
         size: size of a window.
         length: voxels along the axis, at least ``size``.
     """

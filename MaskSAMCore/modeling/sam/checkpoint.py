@@ -59,11 +59,11 @@ def read_sam_checkpoint(path: str | Path, mapped: bool = False) -> dict[str, Ten
             # Only PyTorch's newer files, which are zip archives, can be mapped.
             mapped = mapped and stream.read(4) == b"PK\x03\x04"
         with warnings.catch_warnings():
-            # PyTorch warns of other versions of pickle before it refuses the file.
+            # PyTorch warns about other versions of pickle before it refuses the file.
             warnings.simplefilter("ignore")
             state = torch.load(str(path), map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
-        # The messages of PyTorch are long, and some advise to run the code in a file.
+        # PyTorch's messages are long, and some advise running the code in a file.
         objects = isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error)
         reason = "it holds Python objects, not only tensors" if objects else "it may be damaged"
         raise ValueError(f"{path} is not a readable SAM checkpoint: {reason}") from error

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from MaskSAMCore.modeling.configuration import Configuration
 
-# The largest SAM has 32; each takes time to build, even without weights.
+# The largest SAM has 32 blocks; each block takes time to build, even without weights.
 _MOST_BLOCKS = 256
 
 
@@ -24,11 +24,11 @@ class SamConfig(Configuration):
         depth: number of transformer blocks in the image encoder.
         num_heads: attention heads in each block of the image encoder.
         window_size: edge of an attention window in tokens; 0 means global attention in all blocks.
-        global_attn_indexes: blocks with global attention.
+        global_attn_indexes: indices of the blocks with global attention.
         prompt_dim: width C of the neck, the prompt encoder and the mask decoder.
         decoder_mlp_dim: hidden width of the two-way transformer, which has two layers as in SAM.
         decoder_heads: attention heads of the two-way transformer.
-        frozen: SAM's weights come from its own checkpoint and are not trained.
+        frozen: True if SAM's weights come from its own checkpoint and are not trained.
     """
 
     renamed_keys: ClassVar[Mapping[str, str]] = {

@@ -1,8 +1,8 @@
 """Access to the ``segment-anything`` package without its own ``__init__``.
 
-Its ``__init__`` imports torchvision, which many machines lack or have broken. The modules under
-``modeling`` and ``build_sam`` do not need it. ``_segment_anything`` makes the same files importable
-as its own submodules.
+Its ``__init__`` imports torchvision, which is missing or broken on many machines. ``build_sam`` and
+the modules under ``modeling`` do not need torchvision. ``_segment_anything`` makes the package's
+files importable as its own submodules.
 """
 
 from __future__ import annotations

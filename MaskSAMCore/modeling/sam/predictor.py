@@ -14,7 +14,7 @@ from MaskSAMCore.modeling.sam.build import build_sam
 from MaskSAMCore.modeling.sam.checkpoint import IMAGE_SIZE, load_sam_checkpoint
 from MaskSAMCore.modeling.sam.config import SamConfig
 
-# Boxes that are decoded together; each of them repeats the image embedding in memory.
+# Number of boxes decoded together; each repeats the image embedding in memory.
 _BOX_BATCH = 16
 # Mask logits inside of a filled box; outside they are negative.
 _FILLED_LOGIT = 4.0
@@ -28,7 +28,7 @@ def encode_slices(encoder: Any, images: Tensor, each_block: BlockCallback | None
     Args:
         encoder: image encoder of SAM.
         images: (B, 3, rows, columns), preprocessed for the encoder.
-        each_block: called before each block; it may raise to stop.
+        each_block: callback before each block; it may raise to stop the encoder.
     """
     x = encoder.patch_embed(images) + encoder.pos_embed
     for block in encoder.blocks:
@@ -41,7 +41,7 @@ def encode_slices(encoder: Any, images: Tensor, each_block: BlockCallback | None
 
 
 def filled_box_logits(boxes: Tensor, image_size: int, size: int) -> Tensor:
-    """Return mask prompts that fill boxes; cells at their edges are covered in part.
+    """Return mask prompts that fill boxes; partly covered cells get logits in between.
 
     Args:
         boxes: (N, 4), x1 y1 x2 y2 in pixels of SAM's input.
@@ -69,7 +69,7 @@ class PlainSam(nn.Module):
         config: shape of the model.
         image_size: edge of the square input in pixels; position embeddings are interpolated if it
             is not 1024.
-        fills_boxes: boxes are also given as filled mask prompts, as the SAM was trained with.
+        fills_boxes: True to pass boxes as filled mask prompts too, as in this SAM's training.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class PlainSam(nn.Module):
 
         Args:
             images: (B, 3, image_size, image_size), preprocessed for the checkpoint.
-            each_block: called before each block of the image encoder; it may raise to stop.
+            each_block: callback before each block of the image encoder; it may raise to stop it.
 
         Returns:
             (B, C, image_size / 16, image_size / 16), equal to SAM's own within 1e-4 in float32.

@@ -11,7 +11,7 @@ from MaskSAMCore.modeling.sam.attention import attend_in_windows
 
 
 class SliceEncoder(Checkpointed):
-    """SAM's image encoder on each slice; the SAM that has it is an argument of ``forward``."""
+    """SAM's image encoder applied to each slice; the encoder is an argument of ``forward``."""
 
     def forward(self, encoder: Any, images: Tensor) -> Tensor:
         """Return the image embeddings (B, T, h, w, C) of slices.

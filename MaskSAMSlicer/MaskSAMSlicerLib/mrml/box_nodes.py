@@ -1,4 +1,4 @@
-"""Boxes of classes as ROI nodes: creating, placing, finding and drawing one."""
+"""Boxes of classes as ROI nodes: creating, placing, finding and drawing them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 # Attributes of a box node: its class, and "1" if the user moved or drew it.
 _CLASS, _EDITED = "MaskSAM.Box", "MaskSAM.BoxEdited"
-# Attribute with the IJK-to-RAS matrix of the volume, without transforms, that the box was drawn on.
+# Attribute with the IJK-to-RAS matrix, without transforms, of the volume that the box belongs to.
 _MATRIX = "MaskSAM.BoxMatrix"
 # Node reference to the box's owner: its segmentation, or its volume for models without classes.
 _OWNER = "MaskSAM.BoxOf"
 # Attribute of the subject hierarchy's folder that holds the boxes of one owner.
 _FOLDER = "MaskSAM.Boxes"
-# Edges that differ by less are the same, in voxels: saving and loading a scene rounds them.
+# Edges that differ by up to this many voxels are equal: saving and loading a scene rounds them.
 _EDGE_TOLERANCE = 1e-2
 
 
@@ -79,7 +79,7 @@ def add_box(
     name: str,
     color: tuple[float, float, float],
 ) -> vtkMRMLMarkupsROINode:
-    """Add a box without a place, under the transform of a volume.
+    """Add a box under the transform of a volume, without placing it.
 
     All boxes of an owner are in one folder of the subject hierarchy, beside the volume.
 
@@ -113,7 +113,7 @@ def add_box(
 
 
 def remove_box(node: vtkMRMLMarkupsROINode) -> None:
-    """Remove a box, and its folder if that is empty then."""
+    """Remove a box, and its folder if the folder is then empty."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
     slicer.mrmlScene.RemoveNode(node)
@@ -131,7 +131,7 @@ def remove_orphans() -> None:
 
 
 def _folder_of(owner: vtkMRMLNode, volume_node: vtkMRMLScalarVolumeNode) -> int:
-    """Return the subject hierarchy's folder of an owner's boxes; a new one is made if needed."""
+    """Return the subject hierarchy's folder of an owner's boxes; create it if needed."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     for node in boxes_of(owner):
         folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
@@ -161,7 +161,7 @@ def follow(node: vtkMRMLMarkupsROINode, volume_node: vtkMRMLScalarVolumeNode) ->
 
 
 def has_matrix_of(node: vtkMRMLMarkupsROINode, volume_node: vtkMRMLScalarVolumeNode) -> bool:
-    """Return whether the volume's own matrix is the one that was noted with a box.
+    """Return whether the volume's own matrix is still the one noted in a box.
 
     False after a transform of the volume was hardened, and for boxes of earlier versions.
     """

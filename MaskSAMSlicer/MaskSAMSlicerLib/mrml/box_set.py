@@ -61,8 +61,8 @@ class BoxSet:
         Args:
             model: the chosen model.
             volume: the chosen volume.
-            segmentations: results, of which the first one of this model and volume counts. The
-                frames of a sequence share no boxes.
+            segmentations: results; the first one of this model and volume is used. Segmentations of
+                a sequence are skipped, because its frames share no boxes.
 
         Returns:
             The boxes; None before the first run of a model that proposes its own boxes.
@@ -151,7 +151,8 @@ class BoxSet:
     def renew(self) -> None:
         """Move the boxes that the user did not edit to the proposals of the latest run.
 
-        Boxes of classes that only the model of an earlier run has are removed.
+        Boxes of classes that the model does not have, and unedited boxes without a proposal, are
+        removed.
         """
         names = [] if self.model.needs_boxes else self.names
         for node in box_nodes.boxes_of(self.segmentation):
@@ -162,14 +163,14 @@ class BoxSet:
                 self._place_automatic(node, name)
 
     def add(self, name: str) -> vtkMRMLMarkupsROINode:
-        """Add a box without a place for a class."""
+        """Add a box for a class, without placing it."""
         return box_nodes.add_box(self.owner, self.volume, name, self.color(name))
 
     def node_to_draw(self, name: str) -> vtkMRMLMarkupsROINode:
         """Return the node for a box that the user is about to draw.
 
-        A class has one box, which is drawn anew; a name of a model without classes may have
-        several, so that each call adds one.
+        A class has one box, which is redrawn. For a model without classes, a name may have several
+        boxes, so that each call adds one.
         """
         nodes = [] if self.model.needs_boxes else self.nodes_of(name)
         for node in nodes[1:]:
@@ -179,7 +180,7 @@ class BoxSet:
         return node
 
     def reset(self, name: str) -> None:
-        """Restore the automatic box of a class; remove the boxes of a class that has none."""
+        """Restore the automatic box of a class; remove the boxes of a class without one."""
         nodes = self.nodes_of(name)
         automatic = self._proposal(name) is not None
         for node in nodes[1 if automatic else 0 :]:
@@ -197,15 +198,15 @@ class BoxSet:
         proposal = self._proposal(name)
         try:
             edited = proposal is None or box_nodes.differs(node, _box(name, proposal), self.volume)
-        except ValueError:  # the volume cannot be used; a run says so
+        except ValueError:  # a run reports that the volume cannot be used
             return
         box_nodes.set_edited(node, edited)
 
     def note_changes(self) -> None:
         """Note which boxes differ from the automatic ones; see :meth:`note_change`.
 
-        Before that, the boxes follow the volume to the transform that the user has put it under or
-        taken it off. Where that was hardened, the volume has not moved, and a box stays.
+        Before that, the boxes follow the volume if the user has put it under a transform or removed
+        it from one. If the transform was hardened, the volume has not moved, and edited boxes stay.
         """
         for node in self.nodes:
             name = box_nodes.class_of(node)
@@ -239,13 +240,13 @@ class BoxSet:
         return len(boxes)
 
     def load(self, path: str) -> list[str]:
-        """Replace the boxes of all classes that a markup file has boxes of.
+        """Replace the boxes of all classes for which a markup file has boxes.
 
         Args:
             path: the .mrk.json file.
 
         Returns:
-            Names of these classes.
+            Names of the classes in the file.
 
         Raises:
             ValueError: the file has no boxes, a box is not named like a class of the model, or the

@@ -58,7 +58,7 @@ class ClassState:
 
 @dataclass(frozen=True)
 class CorrectedNodes:
-    """A segmentation in the scene with its volumes, and the classes that are right in it.
+    """A segmentation in the scene with its volumes and its checked classes.
 
     Attributes:
         volumes: a volume for each channel of the model.
@@ -73,9 +73,9 @@ class CorrectedNodes:
 
 
 def images_of(node: vtkMRMLSegmentationNode) -> list[vtkMRMLScalarVolumeNode]:
-    """Return the volumes that a segmentation belongs to; empty if that is unknown.
+    """Return the volumes that a segmentation belongs to; empty if unknown.
 
-    They are those that a run has segmented, else the one that its geometry is from.
+    These are the volumes that a run has segmented, else the volume that defines the geometry.
     """
     if SegmentationRecord.load(node) is not None:
         try:
@@ -121,7 +121,7 @@ def class_states(
         segment = segmentation.GetSegment(segment_id)
         states.append(ClassState(segment.GetName(), tuple(segment.GetColor()), state))
     present = {one.name.casefold() for one in states}
-    # A class whose segment an undo took away has the checksum of no voxels.
+    # A class whose segment was removed by an undo has the checksum of no voxels.
     made = {} if record is None else record.segment_ids
     lost = {name for name, one in made.items() if one not in ids and record.written.get(name) != 0}
     missing = {label.name: label.color for label in labels}
@@ -160,9 +160,9 @@ def _segment_states(
 def _unchanged(
     node: vtkMRMLSegmentationNode, volume_node: vtkMRMLScalarVolumeNode, written: Mapping[str, int]
 ) -> dict[str, bool]:
-    """Return whether the segments of a run have the voxels that it wrote, by segment ID.
+    """Return, by segment ID, whether the segments of a run still have the voxels that it wrote.
 
-    Segments of other runs, and those that the user has added, may overlap them.
+    The segments may overlap those of other runs and those that the user has added.
 
     Args:
         node: the segmentation.
@@ -185,8 +185,8 @@ def _is_swapped(segment: vtkSegment, own: str, classes: Collection[str]) -> bool
 
     Args:
         segment: the segment.
-        own: name of its class; empty if the last run has not made it.
-        classes: names of all classes of that run.
+        own: name of the segment's class; empty if the last run has not made the segment.
+        classes: names of all classes of the last run.
     """
     name = segment.GetName().casefold()
     return own.casefold() not in ("", name) and name in {one.casefold() for one in classes}
@@ -195,12 +195,12 @@ def _is_swapped(segment: vtkSegment, own: str, classes: Collection[str]) -> bool
 def corrected_case(nodes: CorrectedNodes, labels: Sequence[Label]) -> CorrectedCase:
     """Return the image and the checked segments of a corrected segmentation, on one grid.
 
-    Parent transforms are applied, as they are for a run. Of the result of a run in an ROI only that
-    part is taken, with all that was drawn outside.
+    Parent transforms are applied, as they are for a run. If the run was limited to an ROI, image
+    and segments are cropped to the ROI, enlarged by what was drawn outside.
 
     Args:
         nodes: the segmentation, its volumes and the checked classes.
-        labels: classes of the model, whose spelling the names get.
+        labels: classes of the model; class names are spelled as in the model.
 
     Raises:
         ValueError: a volume, the segmentation or a checked name cannot be used, or nothing is
@@ -270,11 +270,10 @@ def _labelmap(
 ) -> np.ndarray:
     """Return a labelmap [K, J, I] of segments on a volume's grid.
 
-    Where a segment that the user has corrected overlaps one that is as a run has written it, it has
-    the voxels.
+    Where a corrected segment overlaps an unchanged one, the corrected segment gets the voxels.
 
     Raises:
-        ValueError: two corrected segments overlap, or they cannot be put on the grid.
+        ValueError: two corrected segments overlap, or segments cannot be put on the grid.
     """
     if len(by_layer(node, dict(values))) < 2:  # no two segments of a layer overlap
         return labelmap_of(node, volume_node, values)

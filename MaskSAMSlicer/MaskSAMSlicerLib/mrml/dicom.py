@@ -29,8 +29,8 @@ class ExportedSegments:
 
     Attributes:
         labelmap: uint8 or uint16 [K, J, I], 0 or values of the labels. Where segments overlap, the
-            later one in the list has the voxels.
-        labels: segments, and classes of the model that were not found.
+            later one in the segmentation gets the voxels.
+        labels: labels of the segments, then of the model's classes that were not found.
         corrected: whether boxes of the user or other edits have changed the model's result.
     """
 
@@ -42,7 +42,7 @@ class ExportedSegments:
 def instances_of(volume_node: vtkMRMLScalarVolumeNode) -> list[str]:
     """Return the UIDs of the images that a volume was loaded from; empty if it is not from DICOM.
 
-    Slicer keeps them in the scene, also after it was saved and loaded again.
+    Slicer keeps the UIDs in the scene, even when the scene is saved and loaded again.
     """
     return (volume_node.GetAttribute(_INSTANCES) or "").split()
 
@@ -93,12 +93,12 @@ def exported_segments(
                     " color in the Segment Editor, and choose a category and a type."
                 ).format(name=label.name)
             )
-    # Classes that were not found are described too, so that no reader takes them for forgotten.
+    # Classes that were not found are listed too, so that no reader assumes they were left out.
     values = {label.value for label in exported.values()}
     lost = [label for label in labels if label.value not in values and label.terminology]
     labelmap = labelmap_of(node, volume_node, [(i, exported[i].value) for i in segment_ids])
     prompted = bool(record.edited) or record.earlier_edited
-    # The user may have changed voxels that cannot be compared.
+    # Voxels that cannot be compared may have been changed by the user.
     unknown = any(
         run.get(one) == UNKNOWN_CHECKSUM for run in record.written_by_run for one in segment_ids
     )

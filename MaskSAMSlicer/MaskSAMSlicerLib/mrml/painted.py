@@ -1,6 +1,6 @@
-"""Voxels painted into segments of other classes, which stay where a class with a box overwrites.
+"""Painted voxels of classes without a box, kept by updates that overwrite.
 
-A segment of a class without a box changes only where a class with one takes voxels or gives them
+A segment of a class without a box changes only where a class with a box takes voxels or gives them
 back.
 """
 
@@ -25,14 +25,14 @@ def with_painted_voxels(
     changes: Sequence[ClassVoxels],
     boxed: Collection[str],
 ) -> list[ClassVoxels]:
-    """Return the changes of a segmentation that leave what the user has painted into others.
+    """Return changes that keep what the user has painted into classes without a box.
 
     Args:
         node: the segmentation.
         volume_node: the segmented volume.
-        record: the run that made it, with the checksums of what was written.
+        record: record of the run that made the segmentation, with checksums of the voxels written.
         changes: new voxels of classes.
-        boxed: names (casefolded) of the classes with a box now or before, whose voxels are all
+        boxed: casefolded names of the classes that have or had a box; all of their voxels are
             replaced.
 
     Raises:
@@ -66,7 +66,7 @@ def _near(
     boxed: Collection[str],
     ids: Mapping[str, str],
 ) -> np.ndarray:
-    """Return the voxels [K, J, I] that classes with a box have or had."""
+    """Return a bool mask [K, J, I] of the voxels that classes with a box have or had."""
     had = [(one, 1) for name, one in ids.items() if name.casefold() in boxed]
     near = labelmap_of(node, volume_node, had) > 0
     for one in changes:
@@ -76,7 +76,7 @@ def _near(
 
 
 def _merged(change: ClassVoxels, near: np.ndarray, painted: np.ndarray) -> ClassVoxels:
-    """Return a change that leaves the painted voxels [K, J, I] which are not near."""
+    """Return a change with new voxels where `near`, painted ones elsewhere (bool [K, J, I])."""
     value = change.label.value
     voxels = np.where(near, change.labelmap == value, painted)
     places = np.argwhere(voxels)[:, ::-1]

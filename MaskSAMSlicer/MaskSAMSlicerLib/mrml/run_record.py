@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _ATTRIBUTE = "MaskSAM.Run"
 _VOLUME = "MaskSAM.Volume"
-# Checksum of a segment whose voxels cannot be compared: one of a run on another volume, and in
-# scenes of earlier versions one that an undo or redo has restored.
+# Checksum of a segment whose voxels cannot be compared: a segment of a run on another volume or, in
+# scenes of earlier versions, a segment that an undo or redo has restored.
 UNKNOWN_CHECKSUM = -1
 
 Edges = tuple[list[float], list[float]]
@@ -29,24 +29,24 @@ Edges = tuple[list[float], list[float]]
 
 @dataclass
 class SegmentationRecord:
-    """The run that made a segmentation, as far as a later update needs it.
+    """Record of the run that made a segmentation, with what a later update needs.
 
     Attributes:
         model: name of the model in the catalog.
         device: device that the user asked for.
         session: key under which the worker may still hold the volume open.
         roi: segmented part in voxel edges (i, j, k) of the volume; None for the whole volume.
-        proposals: bounding box of each class that was found, from which the user begins, in voxel
-            edges (i, j, k).
+        proposals: bounding box of each class that was found, in voxel edges (i, j, k); the user
+            starts from these boxes.
         segment_ids: segment ID of each class.
         written: checksum of the voxels last written for each class.
         edited: classes whose voxels come from the user's boxes.
-        overwrote: whether these classes were allowed to take voxels from others.
+        overwrote: whether classes with boxes were allowed to take voxels from others.
         resample: whether channels were resampled to the grid of the first one.
-        earlier: checksums of the voxels last written, by segment ID, of the segments that earlier
-            runs have made; one dictionary for each run, the latest first.
-        earlier_edited: whether some of these have voxels from the user's boxes.
-        frame: index value of the frame that the volume showed; empty for one without frames.
+        earlier: checksums of the voxels last written by earlier runs, by segment ID; one dictionary
+            for each run, the latest first.
+        earlier_edited: whether segments of earlier runs have voxels from the user's boxes.
+        frame: index value of the frame that the volume showed; empty for a volume without frames.
         shape: number of voxels of the volume along K, J, I; empty in scenes of earlier versions.
     """
 
@@ -67,7 +67,7 @@ class SegmentationRecord:
 
     @property
     def written_by_run(self) -> list[dict[str, int]]:
-        """Checksums of the voxels last written, by segment ID, of this run and the earlier ones."""
+        """Checksums of the voxels last written, by segment ID, of this run and each earlier one."""
         default = 0 if self.written else UNKNOWN_CHECKSUM
         own = {one: self.written.get(name, default) for name, one in self.segment_ids.items()}
         return [own, *self.earlier]
@@ -76,9 +76,9 @@ class SegmentationRecord:
         """Take over the segments of earlier runs that this run has not written.
 
         Args:
-            before: record of the run before; None if there is none.
-            same_volume: whether that run was on the same volume; checksums of another one do not
-                count.
+            before: record of the previous run; None if there is none.
+            same_volume: whether the previous run was on the same volume; checksums of another
+                volume become unknown.
         """
         own = set(self.segment_ids.values())
         runs = [] if before is None else before.written_by_run
@@ -96,7 +96,7 @@ class SegmentationRecord:
 
         Args:
             node: the segmentation.
-            volumes: the segmented volumes; without any, the node keeps the references it has.
+            volumes: the segmented volumes; empty to keep the references of the node.
         """
         node.SetAttribute(_ATTRIBUTE, json.dumps(asdict(self)))
         if volumes:
@@ -127,9 +127,9 @@ class SegmentationRecord:
 
 
 def _unknown(totals: dict[str, int]) -> dict[str, int]:
-    """Return checksums of another volume's voxels, which this one's cannot be compared with.
+    """Return the checksums of a run on another volume as unknown.
 
-    No voxels are none on any volume.
+    A checksum of 0 stays, because it means no voxels on any volume.
     """
     return {name: UNKNOWN_CHECKSUM if total else 0 for name, total in totals.items()}
 
@@ -179,10 +179,10 @@ def segmented_volume(
 
 
 def same_region(one: Edges | None, other: Edges | None) -> bool:
-    """Return whether two ROIs stand for the same part of a volume.
+    """Return whether two ROIs cover the same part of a volume.
 
-    They do if they share more than half of the smaller one, since users move an ROI a little
-    between runs, but far for another organ or the other side.
+    The overlap must exceed half of the smaller ROI: users move an ROI a little between runs, but
+    far for another organ or the other side.
 
     Args:
         one, other: ROIs in voxel edges (i, j, k); None for the whole volume.
@@ -196,7 +196,7 @@ def same_region(one: Edges | None, other: Edges | None) -> bool:
 
 @dataclass(frozen=True)
 class RecordState:
-    """The record of a segmentation at a time, for an undo or redo that restores its segments.
+    """Snapshot of a segmentation's record, for an undo or redo that restores the segments.
 
     Attributes:
         record: the record; None before the first run.
@@ -214,10 +214,10 @@ class RecordState:
         return cls(SegmentationRecord.load(node), ids)
 
     def restore(self, node: vtkMRMLSegmentationNode | None) -> None:
-        """Note the segments and checksums of this state in the record of a segmentation.
+        """Restore the segments and checksums of this state in the record of a segmentation.
 
-        The model, the session, the ROI and the proposals stay those of the last run, which the next
-        update continues. Classes that only this run has made get the checksum of no voxels.
+        The model, session, ROI and proposals of the last run stay, because the next update
+        continues that run. Classes that only the last run has made get the checksum of no voxels.
         """
         now = RecordState.of(node)
         record, before = now.record, self.record or SegmentationRecord("")
@@ -242,7 +242,7 @@ class RecordState:
 def checksum(
     labelmap: np.ndarray, value: int, lower: Sequence[float], upper: Sequence[float]
 ) -> int:
-    """Return a checksum of the voxels of a class and of their place.
+    """Return a checksum of the voxels of a class and of their position.
 
     Args:
         labelmap: integers [K, J, I].

@@ -12,7 +12,7 @@ from MaskSAMSlicerLib.mrml.run_record import volumes_of
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
 
-# The module keeps its choices in the scene's node of this class and singleton tag.
+# Class and singleton tag of the node in which the Segment Editor keeps its choices.
 _CLASS, _TAG = "vtkMRMLSegmentEditorNode", "SegmentEditor"
 
 

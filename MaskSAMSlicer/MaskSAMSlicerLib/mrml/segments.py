@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ADD, REPLACE = "add", "replace"
 # Segment tag with the name of the model that made the segment.
 MODEL_TAG = "MaskSAM.Model"
-# Cerebrospinal fluid encloses the brain, which is seen through it in 3D views.
+# Cerebrospinal fluid encloses the brain, so that 3D views show it translucent.
 _ENCLOSING = ("SCT", "65216001")
 _ENCLOSING_OPACITY = 0.15
 
@@ -46,9 +46,11 @@ class FoundClass:
         confidence: mean probability of the class's voxels, 0 to 1.
         lower, upper: voxel edges (i, j, k) of the smallest box around the class.
         voxels: number of voxels.
-        expected_dice: Dice that can be expected; None if it was not estimated.
-        expected_dice_low: bound that the Dice exceeds in nine cases of ten; None likewise.
-        weakest_place: voxel edges (i, j, k) in the least sure slice; None likewise.
+        expected_dice: expected Dice; None if it was not estimated.
+        expected_dice_low: bound that the Dice exceeds in nine of ten cases; None if it was not
+            estimated.
+        weakest_place: point in the least certain slice, in voxel edges (i, j, k); None if it was
+            not estimated.
     """
 
     label: Label
@@ -62,7 +64,7 @@ class FoundClass:
 
 
 class ClassVoxels(NamedTuple):
-    """Voxels that a class gets.
+    """New voxels of a class.
 
     Attributes:
         label: name, color, codes and value in the labelmap.
@@ -104,7 +106,7 @@ def check_segmentation(what: object) -> None:
     """Check that an object is a segmentation node.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the object is something else.
     """
     if not is_node(what, "vtkMRMLSegmentationNode"):
         raise ValueError(_("{what!r} is not a segmentation node: choose one.").format(what=what))
@@ -120,10 +122,11 @@ def check_target(
     Args:
         node: the segmentation; None for a new one.
         volume_node: the volume.
-        volume: its voxels and their place.
+        volume: voxels and geometry of the volume.
 
     Raises:
-        ValueError: it is no segmentation, is made of surfaces, or its parent transforms do not fit.
+        ValueError: the node is not a segmentation, is made of surfaces, or has unsuitable parent
+            transforms.
     """
     if node is not None:
         check_segmentation(node)
@@ -262,7 +265,8 @@ def replace_voxels(
             segment = segmentation.GetSegment(segment_id) if segment_id else None
             voxels = np.zeros((1, 1, 1), labelmap.dtype) if box is None else labelmap
             boxes = [] if box is None else [box]
-            # Slicer would give a value of another class to the next new segment, with its voxels.
+            # The image keeps this class only: Slicer would give the value of another class, and so
+            # the voxels of that class, to the next new segment.
             image = _oriented_image(voxels, boxes, matrix, only=label.value)
             if segment is None:
                 if box is None:
@@ -329,11 +333,11 @@ def labelmap_of(
     Args:
         node: the segmentation.
         volume_node: the volume.
-        values: segment ID and value of each segment; where segments overlap, the later one has the
+        values: segment ID and value of each segment; where segments overlap, the later one gets the
             voxels.
 
     Raises:
-        ValueError: the segments cannot be put on that grid.
+        ValueError: the segments cannot be put on the volume's grid.
     """
     ids = vtk.vtkStringArray()
     for segment_id, _value in values:
@@ -410,7 +414,8 @@ def image_to_segmentation(node: vtkMRMLTransformableNode, volume: Volume) -> np.
     """Return the 4 x 4 matrix from the volume's IJK to the segmentation's own coordinates.
 
     Raises:
-        ValueError: the volume's axes are not at right angles there.
+        ValueError: a parent transform is not linear, or the volume's axes are not at right angles
+            in the segmentation's coordinates.
     """
     matrix = np.linalg.inv(transform_to_world(node)) @ volume.ijk_to_ras
     if not is_orthogonal(matrix[:3, :3]):
@@ -435,7 +440,7 @@ def _oriented_image(
         labelmap: integers [K, J, I].
         boxes: voxel edges (i, j, k) of the boxes.
         matrix: 4 x 4 matrix from the labelmap's IJK to the segmentation's own coordinates.
-        only: value of the only class that the image has; None for all.
+        only: value of the only class to keep in the image; None for all.
     """
     edges = np.array(boxes or [((0, 0, 0), (1, 1, 1))], dtype=int)
     lower, upper = edges[:, 0].min(0), edges[:, 1].max(0)

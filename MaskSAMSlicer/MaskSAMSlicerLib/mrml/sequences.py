@@ -38,7 +38,7 @@ class FrameSequence:
 
     @classmethod
     def of(cls, node: vtkMRMLNode | None) -> FrameSequence | None:
-        """Return the frames of the browser that shows a node; None without several frames."""
+        """Return the frames of the browser that shows a node; None if there are fewer than two."""
         if node is None:
             return None
         browser = slicer.modules.sequences.logic().GetFirstBrowserNodeForProxyNode(node)
@@ -49,7 +49,7 @@ class FrameSequence:
         return cls(browser, tuple(master.GetNthIndexValue(n) for n in range(count)))
 
     def volume(self, node: vtkMRMLScalarVolumeNode, frame: int) -> Volume:
-        """Return a volume as it is in a frame; one that the browser does not change, as it is.
+        """Return a volume as it is in a frame; a volume outside the browser is returned as it is.
 
         Raises:
             ValueError: the volume cannot be used, or has no such frame.
@@ -73,7 +73,7 @@ class FrameSequence:
         """Check that a segmentation can show the segmentations of the frames.
 
         Raises:
-            ValueError: it has segments but belongs to no frame.
+            ValueError: the segmentation has segments but belongs to no frame.
         """
         if (
             self.browser.GetSequenceNode(node) is None
@@ -118,7 +118,7 @@ def shown_value(browser: vtkMRMLSequenceBrowserNode) -> str:
 
 
 def shown_frame(node: vtkMRMLNode | None) -> str:
-    """Return the index value of the frame that a node shows; empty for one without frames."""
+    """Return the index value of the frame that a node shows; empty for a node without frames."""
     frames = FrameSequence.of(node)
     return "" if frames is None else shown_value(frames.browser)
 
@@ -127,10 +127,10 @@ def check_frame(node: vtkMRMLSegmentationNode, volume_node: vtkMRMLScalarVolumeN
     """Check that a volume shows the frame that a segmentation was made from.
 
     Raises:
-        ValueError: it shows another frame of its sequence.
+        ValueError: the volume shows another frame of its sequence.
     """
     record, frames = SegmentationRecord.load(node), FrameSequence.of(volume_node)
-    # The segmentation of all frames shows that of the volume's frame.
+    # A segmentation with frames always shows the frame that the volume shows.
     if record is None or frames is None or FrameSequence.of(node) is not None:
         return
     if not refers_to(node, volume_node) or record.frame in ("", shown_frame(volume_node)):
@@ -156,8 +156,8 @@ def has_segments(node: vtkMRMLSegmentationNode) -> bool:
 class SequenceHistory:
     """Undo and redo of a run that wrote frames into a sequence of segmentations.
 
-    Once anything else has changed one of these frames, nothing can be undone or redone: that would
-    lose the other change.
+    Nothing can be undone or redone once anything else has changed one of the frames, because that
+    change would be lost.
 
     Args:
         node: the segmentation that shows the frames.
@@ -167,7 +167,7 @@ class SequenceHistory:
         node_id: ID of the segmentation node.
     """
 
-    # Class attributes too, as in UndoHistory: events may arrive while a history is taken apart.
+    # Class attributes too, as in UndoHistory: events may arrive while a history is destroyed.
     _ignore_changes = True
     _outdated = True
 
@@ -266,7 +266,7 @@ class SequenceHistory:
 
 
 def _like(sequence: vtkMRMLSequenceNode) -> vtkMRMLSequenceNode:
-    """Return an empty sequence outside the scene, for frames of the same index."""
+    """Return an empty sequence outside the scene, with the same index format."""
     other = slicer.vtkMRMLSequenceNode()
     _copy_index_format(sequence, other)
     return other
@@ -287,7 +287,7 @@ def segmentation_of_frame(
     Args:
         sequence: the sequence of segmentations.
         value: index value of the frame.
-        like: segmentation that gives an empty one its name.
+        like: segmentation whose name the copy gets.
     """
     node = slicer.vtkMRMLSegmentationNode()
     node.SetName(like.GetName())

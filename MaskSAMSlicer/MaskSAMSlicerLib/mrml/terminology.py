@@ -8,10 +8,10 @@ from MaskSAMCore.terminology import terminology_file
 
 
 def load_terminology() -> None:
-    """Add the codes of the bundled models to those that Slicer's terminology selector offers.
+    """Add the codes of the bundled models to Slicer's terminology selector.
 
-    An extension's list is loaded in every session: what Slicer loads by itself are its own lists
-    and those that the user has copied into the settings folder.
+    The list must be loaded in every session, because Slicer itself loads only its own lists and
+    those that the user has copied into the settings folder.
     """
     logic = slicer.app.applicationLogic().GetModuleLogic("Terminologies")
     if logic is not None:  # the user may have disabled the module

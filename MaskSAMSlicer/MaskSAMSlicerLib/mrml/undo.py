@@ -22,17 +22,17 @@ _MAX_STATES = 20
 class UndoHistory:
     """Earlier states of a segmentation's segments, and of the record of the run that made them.
 
-    Names, colors, codes and the status that the user has given to segments since a run stay.
+    Undo and redo keep the names, colors, codes and status that the user has set since a run.
 
-    Once anything else has changed the segments, nothing can be undone or redone: that would lose
-    the other change. Nor can anything while the node shows another frame of a sequence, which has
-    segments and a record of its own.
+    Nothing can be undone or redone once anything else has changed the segments, because that change
+    would be lost, nor while the node shows another frame of a sequence, which has its own segments
+    and record.
 
     Attributes:
         node_id: ID of the segmentation node.
     """
 
-    # Class attributes too: events may still arrive while the garbage collector takes apart a
+    # Class attributes too, because events may still arrive while the garbage collector destroys a
     # history that was never closed.
     _ignore_changes = True
     _outdated = True
@@ -42,12 +42,12 @@ class UndoHistory:
         self._history = slicer.vtkSegmentationHistory()
         self._history.SetMaximumNumberOfStates(_MAX_STATES)
         self._history.SetSegmentation(self._segmentation)
-        # States of the record by their number, and the number of the present one.
+        # States of the record by number, and the number of the current state.
         self._records: dict[int, RecordState] = {}
         self._number = 0
         self.node_id = node.GetID()
-        # Looks of the segments after the last own change, by segment ID, and what the user has
-        # changed in them since this history began.
+        # Looks by segment ID: all looks after the last own change, and those that the user has
+        # changed since this history began.
         self._looks: dict[str, Looks] = {}
         self._user_looks: dict[str, Looks] = {}
         self._save()
@@ -76,7 +76,7 @@ class UndoHistory:
             self._ignore_changes = before
 
     def watch(self) -> None:
-        """Notice all further changes by anything else."""
+        """Start noticing changes made by anything else."""
         self._looks = self._all_looks()
         if self._observer_tags:
             return
@@ -123,7 +123,7 @@ class UndoHistory:
         return shown and not self._outdated
 
     def _save(self) -> None:
-        """Save the present state, which has no next one any more."""
+        """Save the current state; nothing can be redone afterwards."""
         records = {number: one for number, one in self._records.items() if number < self._number}
         self._records = {**records, self._number: RecordState.of(self._node())}
         self._number += 1
@@ -138,10 +138,10 @@ class UndoHistory:
         self._number += step
         self._note_user_looks()
         with self.own_change():
-            # The record comes first, for all that the change of the segments causes.
+            # The record is restored first, so that code reacting to the segments finds it restored.
             if self._number in self._records:
                 self._records[self._number].restore(self._node())
-            # Slicer's history drops the states for a redo at any change after the restoring.
+            # Looks are set during the restore: any later change makes Slicer drop the redo states.
             modified = slicer.vtkSegmentation.SegmentModified
             tag = self._segmentation.AddObserver(modified, self._give_user_looks)
             try:

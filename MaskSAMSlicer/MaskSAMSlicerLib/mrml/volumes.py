@@ -31,12 +31,12 @@ def is_node(what: object, class_name: str) -> bool:
 
 
 def is_image(node: vtkMRMLNode | None) -> bool:
-    """Return whether a node is a scalar volume; labelmaps, of a subclass, are not."""
+    """Return whether a node is a scalar volume; labelmap volumes, a subclass, do not count."""
     return node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode"
 
 
 def default_volume() -> vtkMRMLScalarVolumeNode | None:
-    """Return the image that the slice views show, else the scene's first; None without any."""
+    """Return the image that slice views show, else the scene's first; None if there is none."""
     scene = slicer.mrmlScene
     views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
     shown = [scene.GetNodeByID(view.GetBackgroundVolumeID() or "") for view in views]
@@ -49,7 +49,7 @@ def check_volume(what: object) -> None:
     """Check that an object is the node of an image.
 
     Raises:
-        ValueError: it is something else, such as a labelmap.
+        ValueError: the object is something else, such as a labelmap.
     """
     if what is None:
         raise ValueError(_("Choose a volume first: load one with the Add Data dialog."))
@@ -73,8 +73,8 @@ def volume_from_node(
 
     Args:
         node: the volume.
-        frame: volume of a sequence with the voxels to return instead of the node's own; it has no
-            parent transform, name or DICOM attributes of its own.
+        frame: volume of a sequence whose voxels are returned instead of the node's; the parent
+            transform, name and DICOM attributes are still the node's.
 
     Raises:
         ValueError: the node is not a 3D scalar image, or is a labelmap, a parent transform is not
@@ -144,7 +144,7 @@ def transform_to_world(node: vtkMRMLTransformableNode) -> np.ndarray:
 
 
 def roi_to_world(roi: vtkMRMLMarkupsROINode) -> np.ndarray:
-    """Return the 4 x 4 matrix from an ROI's axes and center to the world.
+    """Return the 4 x 4 matrix from an ROI's object coordinates to the world.
 
     Raises:
         ValueError: a parent transform is not linear.
@@ -179,7 +179,7 @@ def box_from_roi(roi: vtkMRMLMarkupsROINode, volume: Volume, class_name: str = "
 
 
 def place_in_world(node: vtkMRMLScalarVolumeNode, edges: Sequence[float]) -> list[float]:
-    """Return voxel edges (i, j, k) of a volume as a place in the world, in RAS mm.
+    """Return the position in the world, in RAS mm, of a point in voxel edges (i, j, k) of a volume.
 
     Raises:
         ValueError: a parent transform is not linear.

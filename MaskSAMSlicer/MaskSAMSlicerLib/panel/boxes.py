@@ -60,8 +60,8 @@ class BoxUpdates:
         self._after_drag = False  # True if a drag, not a click, started the current run
 
     def propose_overwriting(self, model: ModelInfo) -> None:
-        """Let classes overwrite others where they could not grow otherwise, until the user unticks
-        it; for other models they may not, until the user ticks it."""
+        """Set the default for overwriting when another model is chosen: on if its classes fill the
+        skull, because they could not grow otherwise."""
         parameters = self.parameters
         if parameters is not None and parameters.boxModel != model.name:
             parameters.boxModel, parameters.boxOverwrite = model.name, model.fills_skull
@@ -69,8 +69,8 @@ class BoxUpdates:
     def boxes(self) -> BoxSet | None:
         """Return the boxes for the chosen model and volume; None if there cannot be any.
 
-        They are those of the segmentation that is chosen as the output, if it is a result of this
-        model and volume, else those of the latest result.
+        The boxes belong to the output segmentation if it is a result of this model and volume, else
+        to the latest result.
         """
         parameters = self.parameters
         if parameters is None:
@@ -137,7 +137,7 @@ class BoxUpdates:
         """Segment again after a task during which a box was dragged.
 
         Args:
-            segmentation: the one that the box belongs to; the task may have made another one.
+            segmentation: segmentation of the dragged box; the task may have made another one.
         """
         boxes = self.boxes()
         if boxes is not None and boxes.segmentation is segmentation and boxes.changed:
@@ -207,7 +207,7 @@ class BoxesView(VTKObservationMixin):
         before, boxes = self._boxes, self._updates.boxes()
         self._boxes = boxes
         if boxes is not None and (before is None or before.owner is not boxes.owner):
-            boxes.note_changes()  # nothing has followed them so far
+            boxes.note_changes()  # changes were not observed so far
         self._observe()
         # Boxes are ROIs too, but none of them is a region to segment.
         hidden = [node.GetID() for node in box_nodes.all_boxes()]
@@ -227,7 +227,7 @@ class BoxesView(VTKObservationMixin):
         self._update_buttons()
 
     def show_new(self) -> None:
-        """Show the boxes that the run which has just ended has added, if boxes are shown."""
+        """Show the boxes of the run that has just ended, if boxes are shown."""
         boxes = self._updates.boxes()
         if boxes is not None and boxes.nodes and self._ui.showBoxesButton.checked:
             boxes.show()

@@ -17,14 +17,14 @@ from MaskSAMSlicerLib.panel.dialogs import narrow
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode
 
-# Role of the parameter node's reference to the volume of a channel, followed by its number.
+# Prefix of the node reference role for a channel's volume; the channel's number follows.
 _ROLE = "channelVolume"
 # ID of a volume, its shape, and the bytes of its IJK-to-RAS matrix.
 _Grid = tuple[str, tuple[int, ...], bytes]
 
 
 class ChannelsView:
-    """The selectors of a model's second and further channels, below the one of the volume.
+    """The selectors of a model's second and further channels, below the volume selector.
 
     The parameter node keeps the volumes as node references, so that they are saved with the scene.
 
@@ -43,7 +43,7 @@ class ChannelsView:
         self._agreed: set[tuple[_Grid, ...]] = set()
 
     def clear(self) -> None:
-        """Forget which volumes the user has agreed to resample: the next scene uses IDs again."""
+        """Forget which volumes the user has agreed to resample: the next scene reuses IDs."""
         self._agreed.clear()
 
     def refresh(self, model: ModelInfo | None) -> None:
@@ -101,10 +101,10 @@ class ChannelsView:
         return doubts
 
     def ask_to_resample(self) -> bool:
-        """Return whether channels are to be resampled, after the user was asked once.
+        """Return whether to resample the channels; ask the user unless they have agreed before.
 
         Raises:
-            ValueError: they have to be, but the user refused; or a volume cannot be used.
+            ValueError: channels need resampling but the user refused, or a volume cannot be used.
         """
         volumes = self.read()
         others = on_other_grids(volumes)
@@ -126,7 +126,7 @@ class ChannelsView:
         return ("",) if self._model is None else self._model.channels
 
     def _key(self, volumes: list[Volume]) -> tuple[_Grid, ...]:
-        """Return the volumes and their grids, for which an agreement holds."""
+        """Return the IDs and grids of the volumes, which identify what the user has agreed to."""
         return tuple(
             (node.GetID(), volume.shape, volume.ijk_to_ras.tobytes())
             for node, volume in zip(self.volumes, volumes, strict=True)

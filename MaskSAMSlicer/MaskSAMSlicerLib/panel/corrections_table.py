@@ -40,7 +40,7 @@ class _Row:
         node_id: ID of the segmentation.
         volume_ids: IDs of its volumes.
         states: its classes.
-        ticks: whether the user has ticked a class, by its name.
+        ticks: whether a class is ticked, by class name.
         read_at: key of the segments' content when the classes were read.
     """
 
@@ -58,14 +58,14 @@ class _Row:
 
     @property
     def volumes(self) -> list[vtkMRMLScalarVolumeNode]:
-        """Those of the volumes that are in the scene."""
+        """Volumes that are still in the scene."""
         found = [slicer.mrmlScene.GetNodeByID(one) for one in self.volume_ids]
         return [node for node in found if node is not None]
 
     def read(self) -> bool:
-        """Read the classes anew if the segments have changed, and return whether they had.
+        """Read the classes again if the segments have changed, and return whether they had changed.
 
-        Classes that the user has corrected since are ticked, as are new ones.
+        A class whose state has changed is ticked if the user has corrected it, else unticked.
 
         Raises:
             ValueError: the segments cannot be put on the volume's grid.
@@ -133,7 +133,7 @@ class CorrectionsTable:
         """Add a segmentation; its segments are ticked if the user has made or changed them.
 
         Raises:
-            ValueError: it has no volume, or its segments cannot be put on the volume's grid.
+            ValueError: the segmentation has no volume, or its segments cannot be put on the grid.
         """
         if not volumes:
             raise ValueError(
@@ -156,11 +156,11 @@ class CorrectionsTable:
             if row.node is not None and row.volumes:
                 try:
                     changed = row.read() or changed
-                except ValueError:  # the transforms have changed; starting says so
+                except ValueError:  # learning reports unsuitable transforms when it starts
                     continue
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
             if node.GetID() not in self._refused and self._is_corrected(node):
-                # It is not offered while its volume is not in the scene, or cannot be used.
+                # A segmentation whose volume is not in the scene or cannot be used is skipped.
                 with contextlib.suppress(ValueError):
                     self.add(node, images_of(node))
         if changed:
@@ -224,7 +224,7 @@ class CorrectionsTable:
                 item.setText(0, one.name)
                 item.setText(1, texts[one.state])
                 item.setIcon(0, swatch(one.color))
-                if is_reserved(one.name):  # without a box to tick
+                if is_reserved(one.name):  # no checkbox
                     item.setText(1, _("rename it"))
                     item.setToolTip(0, _("No class can be named '{name}'.").format(name=one.name))
                 else:

@@ -15,7 +15,7 @@ from MaskSAMSlicerLib.panel.progress import WorkerTask
 
 
 class _UseFilter(qt.QObject):
-    """Event filter that notices when the user turns to a widget with the mouse or the keyboard.
+    """Event filter that notices when the user clicks a widget or gives it the keyboard focus.
 
     Args:
         on_use: called each time.
@@ -35,7 +35,8 @@ class _UseFilter(qt.QObject):
 class DevicesView:
     """The selector of devices and the line below it.
 
-    The worker, which imports PyTorch, is asked for the devices when the user turns to the selector.
+    The worker is asked for the devices only when the user first uses the selector, because the
+    worker imports PyTorch.
 
     Args:
         ui: the panel's widgets.

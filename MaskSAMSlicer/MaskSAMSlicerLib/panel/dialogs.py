@@ -59,7 +59,7 @@ def narrow(selector: Any) -> None:
 
 
 def select_data(combo: Any, value: str) -> None:
-    """Choose the entry of a combo box that has a value as its data, if there is one."""
+    """Select the entry of a combo box whose data is a value, if there is one."""
     index = combo.findData(value)
     if index >= 0 and combo.currentIndex != index:
         combo.currentIndex = index

@@ -8,16 +8,16 @@ from typing import Any
 
 import qt
 
-# Size in pixels, which a narrow panel has, and the space for numbers.
+# Size in pixels, which fits a narrow panel, and the margins, which hold the numbers.
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 250, 90, 34, 16, 8, 8
 # Readable on light and on dark backgrounds.
 _LINE, _AXES = "#3584e4", "#808080"
-# Smallest part of the axis of Dice that is shown.
+# Smallest range of Dice that the axis shows.
 _SMALLEST_SPAN = 0.05
 
 
 def dice_plot(points: Sequence[tuple[float, float]]) -> Any:
-    """Return the picture of a line through points of minutes and Dice; at least one is given."""
+    """Return a pixmap with a line through one or more points (minutes, Dice)."""
     dice = [value for _minute, value in points]
     middle = (min(dice) + max(dice)) / 2
     half = max((max(dice) - min(dice)) / 2, _SMALLEST_SPAN / 2)

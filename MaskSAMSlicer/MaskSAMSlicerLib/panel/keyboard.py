@@ -58,5 +58,5 @@ def _open_with_space(section: Any) -> None:
         section.collapsed = not section.collapsed
 
     section.focusPolicy = qt.Qt.TabFocus
-    # Only while the header itself has the focus: the space bar presses the buttons inside.
+    # Only while the header itself has the focus, because Space also presses the buttons inside.
     _shortcut(section, "Space", toggle).setContext(qt.Qt.WidgetShortcut)

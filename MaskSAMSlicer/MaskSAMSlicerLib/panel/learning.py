@@ -38,7 +38,7 @@ _AT_TIMES = ("resumeCheckBox", "learnProgress", "learnPlot", "learnResults", "ch
 class LearningView:
     """The table of corrections, the settings, the button Learn, and the result.
 
-    Segmenting goes on meanwhile: the progress here is that of another worker.
+    Learning has its own worker and progress bar, so that segmenting can go on meanwhile.
 
     Args:
         ui: the panel's widgets.
@@ -51,7 +51,7 @@ class LearningView:
 
     Attributes:
         parameters: wrapper of the parameter node; None while a scene closes.
-        packages_missing: whether packages are missing without which no model can run.
+        packages_missing: whether packages that every model needs are missing.
         installing: whether packages are being installed.
     """
 
@@ -86,8 +86,8 @@ class LearningView:
         header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         narrow(ui.learnSelector)
-        # Widgets that are shown at times. A collapsed section shows all of its widgets when it is
-        # expanded, whatever was hidden meanwhile.
+        # Visibility of widgets that are shown at times. It is kept here because expanding a
+        # collapsed section shows all of its widgets, even hidden ones.
         self._shown = dict.fromkeys(_AT_TIMES, False)
         ui.learnButton.connect("contentsCollapsed(bool)", self._on_collapsed)
         ui.learnSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_selected)
@@ -101,12 +101,12 @@ class LearningView:
         logic.on_change = self._on_script
 
     def _on_script(self) -> None:
-        """Show what a script has begun or ended; it may have made a model."""
+        """Show that a script's learning has begun or ended, which may have made a model."""
         self._picker.read_catalog()
         self.refresh()
 
     def refresh(self) -> None:
-        """Show the model that learns, with the name of its successor, and update the buttons."""
+        """Show the model that learns and a name for the new model, and update the buttons."""
         self._table.forget_removed()
         self._end_cancelled()
         model = self._picker.model
@@ -125,7 +125,7 @@ class LearningView:
         self._on_change()
 
     def _end_cancelled(self) -> None:
-        """Show that the learning of a script has ended which the user has cancelled."""
+        """Show that a script's learning, which the user has cancelled, has ended."""
         if self._cancelling and not self._logic.busy:
             self._end(_("Cancelled."))
 
@@ -177,7 +177,7 @@ class LearningView:
         self._update_buttons()
 
     def _show_unfinished(self) -> None:
-        """Offer to go on where the learning of this name was interrupted."""
+        """Offer to resume if learning under the entered name was interrupted."""
         found = bool(self._name) and unfinished_learning(output_of(self._name)) is not None
         offered = found and not self._logic.busy
         if offered and not self._shown["resumeCheckBox"]:

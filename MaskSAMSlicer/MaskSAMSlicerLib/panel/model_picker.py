@@ -15,7 +15,7 @@ from MaskSAMSlicerLib.logic import SegmentationLogic
 from MaskSAMSlicerLib.model_catalog import ModelInfo, list_models, readable_size
 from MaskSAMSlicerLib.panel.progress import WorkerTask
 
-# Columns that a narrow panel has no room for; the line below tells the same of the chosen model.
+# Columns hidden for lack of room; the summary line shows their values for the chosen model.
 _HIDDEN_COLUMNS = (2, 3, 4, 5)
 
 
@@ -24,7 +24,7 @@ class ModelPicker:
 
     Args:
         ui: the panel's widgets.
-        logic: has the worker's client, which changes the catalog.
+        logic: holds the worker's client, which changes the catalog.
         task: shows the progress of changes.
         on_choice: called with the name of the model that the user chose or added.
     """
@@ -116,7 +116,7 @@ class ModelPicker:
         self._ui.modelSummary.text = model.summary() if model else ""
         self._ui.modelDetails.text = model.details() if model else _("Choose a model.")
         can_download = bool(model and model.url and not model.installed)
-        if not self._ui.modelButton.collapsed:  # else it is shown when the section is expanded
+        if not self._ui.modelButton.collapsed:  # expanding the section runs this method again
             self._ui.downloadButton.visible = can_download
         self._ui.downloadButton.enabled = idle and can_download
         self._ui.downloadButton.toolTip = (

@@ -1,4 +1,4 @@
-"""The segmentation that a run writes to, the rule for segments there, and earlier results."""
+"""Output of a run: segmentation, rule for its existing segments, and earlier results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from MaskSAMSlicerLib.panel.dialogs import select_data
 if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode
 
-# A segmentation that has segments already stays as it is: the run makes a new one.
+# Rule that leaves an output with segments as it is and makes a new segmentation.
 NEW = "new"
 
 
@@ -25,7 +25,7 @@ class OutputView:
     """The selectors of the output and of its rule.
 
     The result of a run becomes the output of the next one. It also hides earlier results of the
-    same volume, model and region, so that one segmentation of them is visible at a time.
+    same volume, model and region, so that only one of them is visible at a time.
 
     Args:
         ui: the panel's widgets.
@@ -44,9 +44,9 @@ class OutputView:
         ui.ruleSelector.connect("currentIndexChanged(int)", self._choose_rule)
 
     def refresh(self) -> None:
-        """Show the rule, and drop the result of another volume as the output.
+        """Show the rule, and deselect an output that is a result of the previous volume.
 
-        That result was chosen by its run; a user who wants it as the output chooses it again.
+        The run, not the user, chose that output; the user can choose it again.
         """
         parameters = self.parameters
         if parameters is None:
@@ -89,8 +89,8 @@ class OutputView:
 
 
 def _earlier_results(node: vtkMRMLSegmentationNode) -> Iterator[vtkMRMLSegmentationNode]:
-    """Yield the other results of a result's volume, model and region; none if these are unknown,
-    as those of a sequence that shows a frame without a result."""
+    """Yield other results of the same volume, model and region; none if the node has no record, as
+    in a frame of a sequence without a result."""
     record, volume = SegmentationRecord.load(node), segmented_volume(node)
     if record is None:
         return

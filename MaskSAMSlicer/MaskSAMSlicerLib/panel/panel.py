@@ -141,7 +141,7 @@ class Panel:
         self.update()
 
     def enter(self) -> None:
-        """Show how models and boxes were changed elsewhere, and segment after drags again."""
+        """Show changes to models and boxes made elsewhere, and resume segmenting after drags."""
         self.picker.read_catalog()
         self.update()
         self._boxes.resume()
@@ -250,7 +250,7 @@ class Panel:
         self._progress.show_status(_("Draw the ROI: click two opposite corners in a slice view."))
 
     def _install(self, _checked: bool = False) -> None:
-        # A worker keeps the packages that it has imported, and Windows their files.
+        # A running worker keeps the packages it has imported, and Windows locks their files.
         self._learning_logic.close()
         with self._task.no_worker(_("Installing the missing packages ...")):
             try:
@@ -270,11 +270,11 @@ class Panel:
         self._ui.installButton.enabled = not (self.busy or self._learning_logic.busy)
 
     def _offer_extra(self, extra: installer.Extra, then: str) -> None:
-        """Offer the missing packages of a part of MaskSAM that the user has turned to.
+        """Offer to install the missing packages of a part of MaskSAM that the user needs.
 
         Args:
             extra: the part.
-            then: what the user does after the installation.
+            then: next step for the user after the installation.
         """
         if extra not in self._wanted_extras:
             self._wanted_extras.append(extra)
@@ -342,7 +342,7 @@ class Panel:
         return [*self._channels.doubts(volumes), *doubts]
 
     def _open_advanced_for_roi(self) -> None:
-        """Open Advanced, where the ROI is chosen, when the choices begin to need one."""
+        """Open the section Advanced, which has the ROI selector, when an ROI becomes necessary."""
         lacks_roi = self._lacks_roi()
         if lacks_roi and not self._lacked_roi:
             self._ui.advancedButton.collapsed = False

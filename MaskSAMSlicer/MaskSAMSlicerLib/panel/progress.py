@@ -40,8 +40,8 @@ class ProgressView:
     def refuse(self, error: Exception) -> None:
         """Show why the user's choices cannot work, until the next call of `warn`.
 
-        The main window's status bar shows it too, because a button that is far below the warnings
-        may have been clicked.
+        The main window's status bar shows the reason, too, because the button that was clicked may
+        be far below the warnings.
         """
         self.log(str(error))
         self.warn([str(error)])
@@ -108,7 +108,7 @@ class WorkerTask:
 
     @property
     def busy(self) -> bool:
-        """Return whether the worker has a task, of the panel or of a script, or must have none."""
+        """Return whether the worker has a task, of the panel or of a script, or may not get one."""
         return self._under_way or self._stopped or self._logic.busy
 
     @property
@@ -150,10 +150,10 @@ class WorkerTask:
         self._on_change()
 
     def follow_with(self, start: Callable[[], None]) -> None:
-        """Call a function once the panel's task has ended, unless the user cancels that.
+        """Call a function once the panel's task has ended, unless the user cancels the task.
 
         Args:
-            start: the function, in place of an earlier one.
+            start: the function; it replaces a function set earlier.
         """
         if self._under_way:
             self._next = start
@@ -206,13 +206,13 @@ class WorkerTask:
             self._on_change()
 
     def end_cancelled(self) -> None:
-        """Show that the run of a script has ended which the user has cancelled."""
+        """Show that a script's run, which the user has cancelled, has ended."""
         if self._cancelling and not self.busy:
             self._cancelling = False
             self._progress.end(_("Cancelled."))
 
     def poll(self) -> None:
-        """Poll the worker until nothing is left to do, although no task was begun."""
+        """Poll the worker until nothing is left to do, even without a task."""
         self._timer.start()
 
     def close(self) -> None:
@@ -225,7 +225,7 @@ class WorkerTask:
         self._logic.poll()
         idle = not self._logic.needs_polling
         if idle and self._under_way and not self._logic.busy:
-            # A job leaves the client before its callback is called: the callback raised an error.
+            # The client drops a job before it calls the callback: the callback raised an error.
             self.end(_("Ended after an error inside MaskSAM: see Slicer's error log."))
         if self._next is not None and not self.busy:
             start, self._next = self._next, None

@@ -46,7 +46,7 @@ _RED = "#e0442e"
 class ResultsView(VTKObservationMixin):
     """The table of classes that a run has found, and the buttons below.
 
-    Slicer's own table of segments cannot show it: its model refills all of its columns from the
+    Slicer's own table of segments is not used, because its model refills all columns from the
     segmentation, so that none can be added for confidence, volume and asymmetry.
 
     Args:
@@ -55,7 +55,7 @@ class ResultsView(VTKObservationMixin):
         progress: shows messages and errors.
         show_box: receives the segmentation and a class, and shows the box of the class, so that the
             user can drag it.
-        on_change: called when the user has undone or redone a run, which changes its record, too.
+        on_change: called when the user has undone or redone a run, which also changes the record.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ResultsView(VTKObservationMixin):
         self._show_box = show_box
         self._on_change = on_change
         self._outcome: Outcome | None = None
-        self._steps_back = 0  # undone and not redone since the outcome
+        self._steps_back = 0  # steps undone and not redone since the outcome
         self._frame = 0
         self._warnings: Sequence[str] = ()
         self._fill_pending = False
@@ -133,7 +133,7 @@ class ResultsView(VTKObservationMixin):
                     self.addObserver(segmentation, event, self._on_segments_changed)
             self.addObserver(segmentation, segmentation.SegmentModified, self._on_looks_changed)
             modified = vtk.vtkCommand.ModifiedEvent
-            # A node of a sequence may show another frame.
+            # A segmentation of a sequence may switch to another frame.
             self.addObserver(outcome.node, modified, lambda *_event: self._update_buttons())
             display = outcome.node.GetDisplayNode()
             if display is not None:
@@ -154,7 +154,7 @@ class ResultsView(VTKObservationMixin):
         self._update_buttons()
 
     def _frame_shown_in(self, browser: Any) -> int:
-        """Return the number of the result of the shown frame; -1 for a frame without one."""
+        """Return the index of the result of the shown frame; -1 for a frame without a result."""
         values = [frame.value for frame in self._outcome.frames]
         shown = shown_value(browser)
         return values.index(shown) if shown in values else -1
@@ -170,7 +170,7 @@ class ResultsView(VTKObservationMixin):
             self._fill()
 
     def _on_looks_changed(self, *_event: object) -> None:
-        # Others may change many segments at a time, which are complete only afterwards.
+        # The table is filled later and once, because other code may change many segments in turn.
         if not self._fill_pending:
             self._fill_pending = True
             qt.QTimer.singleShot(0, self._fill_later)
@@ -181,11 +181,11 @@ class ResultsView(VTKObservationMixin):
             self._fill()
 
     def _results(self) -> Sequence[Outcome | FrameResult]:
-        """Return the result of each frame, or the only one."""
+        """Return the result of each frame, or the only result."""
         return self._outcome.frames or (self._outcome,)
 
     def _shown(self) -> Outcome | FrameResult | None:
-        """Return the result of the shown frame, or the only one; None for a frame without one."""
+        """Return the result of the shown frame, or the only result; None if the frame has none."""
         results = self._results()
         return results[self._frame] if 0 <= self._frame < len(results) else None
 
@@ -224,7 +224,7 @@ class ResultsView(VTKObservationMixin):
         table.setColumnHidden(_SHARE_COLUMN, not has_shares([rows]))
         table.setColumnHidden(_ASYMMETRY_COLUMN, all(row.asymmetry is None for row in rows))
         rated = estimated([rows])
-        # The expected Dice says more than the confidence, and names need the width of a column.
+        # The expected Dice replaces the confidence: it says more, and names need the width.
         table.setColumnHidden(_CONFIDENCE_COLUMN, rated)
         table.setColumnHidden(_DICE_COLUMN, not rated)
         self._fit_names(crowded=has_shares([rows]))
@@ -233,7 +233,7 @@ class ResultsView(VTKObservationMixin):
         self._update_buttons()
 
     def _fit_names(self, crowded: bool) -> None:
-        """Give names the width that the other columns leave, or where these are many, enough."""
+        """Give names the width that other columns leave, or a fixed width if columns are many."""
         header = self._ui.resultsTable.horizontalHeader()
         mode = header.sectionResizeMode(_NAME_COLUMN)
         wanted = qt.QHeaderView.Interactive if crowded else qt.QHeaderView.Stretch
@@ -291,7 +291,7 @@ class ResultsView(VTKObservationMixin):
         return not set(ids) <= set(present)
 
     def _all_volumes(self, name: str) -> dict[str, list[StructureVolume]]:
-        """Return the volumes of each frame by its title, or those of the only one by a name."""
+        """Return the volumes of each frame by its title, or those of the only result by a name."""
         frames = self._outcome.frames
         if not frames:
             return {name: self._volumes(0)}
@@ -352,7 +352,7 @@ class ResultsView(VTKObservationMixin):
         elif item.column() == _OPACITY_COLUMN:
             opacity = min(max(float(item.data(qt.Qt.EditRole)), 0.0), 1.0)
             display.SetSegmentOpacity3D(segment_id, opacity)
-            self._on_looks_changed()  # a value out of range may have changed nothing
+            self._on_looks_changed()  # corrects the cell if a value was out of range
 
     def _jump(self, row: int, _column: int) -> None:
         node = self._node()
@@ -371,9 +371,9 @@ class ResultsView(VTKObservationMixin):
             self._show_box(node, item.label.name)
 
     def _world_place(self, edges: Sequence[float]) -> Sequence[float] | None:
-        """Return a place in voxel edges of the segmented volume in the world.
+        """Return the position in the world of a point in voxel edges of the segmented volume.
 
-        It is None if the volume is no longer in the scene, or is under a deformation.
+        None if the volume is no longer in the scene, or is under a deformation.
         """
         try:
             return place_in_world(volumes_of(self._node())[0], edges)
@@ -404,12 +404,12 @@ class ResultsView(VTKObservationMixin):
 
     def _update_buttons(self) -> None:
         undo = self._outcome.undo if self._outcome is not None else None
-        # A run that ends after an undo would take the undone state away from a redo.
+        # An undo during a run could not be redone after the run has ended.
         idle = undo is not None and not self._task.busy
         self._ui.undoButton.enabled = idle and undo.can_undo
         self._ui.redoButton.enabled = idle and undo.can_redo
-        # After an undo the table shows classes that are not in the segmentation, although an edit
-        # may make a redo impossible.
+        # After an undo the table still shows the undone classes, even if an edit makes a redo
+        # impossible.
         found = self._outcome is not None and (self._outcome.found or self._outcome.frames)
         valid = bool(found) and not self._steps_back
         for button in (self._ui.copyButton, self._ui.exportButton):

@@ -5,8 +5,8 @@ Example:
     >>> job = client.segment(SegmentRequest([volume], "hippocampus"))
     >>> labelmap = client.wait(job).labelmap
 
-A panel calls `poll` every 50 ms instead of `wait`, as long as `needs_polling`; the callbacks are
-called from there.
+A panel calls `poll` every 50 ms instead of `wait`, as long as `needs_polling` is true; `poll` calls
+the callbacks.
 """
 
 from __future__ import annotations
@@ -66,28 +66,28 @@ __all__ = [
 POLL_SECONDS = 0.004
 # Methods whose requests refer to files of this client.
 _WITH_FILES = (protocol.SEGMENT, protocol.EXPORT_DICOM, protocol.KEEP_CORRECTIONS)
-# Number of fresh workers that a job is given to, if none of them has started it.
+# Largest number of fresh workers that a job is passed to before it fails.
 _MAX_RESTARTS = 2
 
 
 class WorkerClient:
     """Client of one worker process, which is started when needed and again after it has ended.
 
-    All methods are for one thread. Callbacks are called on that thread, from `poll` or `wait`.
+    All methods must be called on one thread. `poll` and `wait` call the callbacks on this thread.
 
     Args:
         python: interpreter, such as Slicer's PythonSlicer; None for the running one.
         core_folder: folder that holds the package MaskSAMCore; None if it is installed.
         environment: environment variables in addition to this process's.
         on_log: receives lines for the log.
-        command: command line of the worker, instead of the interpreter with the package.
-        hang_seconds: longest silence of a worker, after which it is ended. PyTorch, imported from a
-            slow disk, keeps a worker silent for a while.
-        start_seconds: longest silence of a worker that starts; None for `hang_seconds`.
-        stalled_seconds: time without progress of a worker that answers pings, after which the log
-            and the job's `on_progress` receive a notice.
-        cancel_seconds: time for the worker to stop a cancelled job, after which it is ended.
-        low_priority: whether other programs have the processor first.
+        command: command line of the worker; None to run the package with the interpreter.
+        hang_seconds: longest silence of a worker before it is killed; importing PyTorch from a slow
+            disk keeps a worker silent for a while.
+        start_seconds: longest silence of a starting worker; None for `hang_seconds`.
+        stalled_seconds: time without progress after which the log and the job's `on_progress`
+            receive a notice, although the worker answers pings.
+        cancel_seconds: time for the worker to stop a cancelled job before it is killed.
+        low_priority: whether the worker runs at low processor priority.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class WorkerClient:
 
     @property
     def pid(self) -> int | None:
-        """Process number of the worker, until `poll` has seen its end; None without a worker."""
+        """Process ID of the worker, until `poll` notices its end; None without a worker."""
         return None if self._connection is None else self._connection.pid
 
     @property
@@ -225,13 +225,13 @@ class WorkerClient:
     ) -> Job:
         """Add corrected cases to a folder. The result is a `KeepCorrectionsResult`.
 
-        The voxels are copied before this returns.
+        The voxels are copied before this method returns.
 
         Args:
             cases: cases to keep.
             folder: folder of the cases, which need not exist yet.
             channels: names of the channels; empty if they are unknown.
-            on_progress, on_done, on_error: functions that are called, see `Job`.
+            on_progress, on_done, on_error: callbacks, see `Job`.
         """
         read = KeepCorrectionsResult.from_json
         job = self._submit(protocol.KEEP_CORRECTIONS, None, read, on_progress, on_done, on_error)
@@ -325,7 +325,7 @@ class WorkerClient:
         return job.result
 
     def close(self) -> None:
-        """End the worker and remove the private folder; jobs end as cancelled, without a call."""
+        """End the worker, remove its folder, and cancel all jobs without calling callbacks."""
         atexit.unregister(self.close)
         for job in list(self._jobs.values()):
             job.fail(WorkerError.cancelled(), silently=True)
@@ -381,7 +381,7 @@ class WorkerClient:
         return connection
 
     def _kill(self, connection: Connection) -> None:
-        """End a worker without waiting until it has ended."""
+        """Kill a worker without waiting for its end."""
         self._disconnect()
         connection.kill()
         self._killed.append(connection)
@@ -417,10 +417,10 @@ class WorkerClient:
             self._handle_answer(self._jobs[number], message.get("result"), message.get("error"))
 
     def _report(self, method: str, params: dict[str, Any]) -> None:
-        """Pass a report on to its job, if that has not ended.
+        """Pass a report on to its job unless the job has ended.
 
         Raises:
-            ProtocolError: the report is not described correctly.
+            ProtocolError: the report is malformed.
         """
         number = params.get("id")
         job = self._jobs.get(number) if isinstance(number, int) else None
@@ -451,7 +451,10 @@ class WorkerClient:
             self._succeed(job, result)
 
     def _send_ready_jobs(self, connection: Connection) -> None:
-        """Send jobs in their order; none to a worker that has ended, as it would be lost."""
+        """Send jobs in order, up to the first one that is not ready.
+
+        A worker that has ended gets no jobs, because they would be lost.
+        """
         if not connection.running:
             return
         for job in self._jobs.values():
@@ -512,7 +515,7 @@ class WorkerClient:
                 self._fail(job, error)
 
     def _fail_later(self, job: Job, error: WorkerError) -> None:
-        """Fail a job from `poll`, as callbacks are called from there only."""
+        """Fail a job in the next `poll`, because only `poll` calls callbacks."""
         self._events.put(lambda: self._fail(job, error))
 
     def _succeed(self, job: Job, result: Any) -> None:

@@ -21,8 +21,8 @@ from MaskSAMSlicerLib.worker.process import WorkerProcess, crash_reason, last_li
 
 # A worker that has been silent for this long is pinged.
 PING_SECONDS = 5.0
-# Longest time between two looks that counts as the worker's silence: a longer one is a pause of
-# this program or of the machine.
+# Longest interval between two checks that counts as silence of the worker; a longer one means that
+# this program or the machine was paused.
 _LONGEST_LOOK_SECONDS = 1.0
 
 
@@ -73,7 +73,7 @@ class Connection:
 
     @property
     def pid(self) -> int:
-        """Process number of the worker; until the handshake, that of its launcher."""
+        """Process ID of the worker; until the handshake, that of its launcher."""
         return self._pid
 
     @property
@@ -82,7 +82,7 @@ class Connection:
         return self._process.tail
 
     def send(self, method: str, params: dict[str, Any], number: int | str | None = None) -> None:
-        """Send a request, or without a number a notification."""
+        """Send a request, or a notification if there is no number."""
         self._process.send(Request(method, params, number).to_json())
 
     def next_line(self) -> str | None:
@@ -175,8 +175,8 @@ class StallMonitor:
     cancel.
 
     Args:
-        seconds: time without progress after which, and after each multiple of which, a notice is
-            due.
+        seconds: time without progress after which a notice is due, and again after each multiple of
+            it.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -191,7 +191,7 @@ class StallMonitor:
 
         Args:
             job: running job; None while the worker is idle.
-            now: time in seconds, of a clock that never goes back.
+            now: time of a monotonic clock in seconds.
         """
         passed, self._checked_at = now - self._checked_at, now
         current = None if job is None else (job.id, job.reports)

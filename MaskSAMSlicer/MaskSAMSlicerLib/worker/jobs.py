@@ -22,7 +22,7 @@ from MaskSAMCore.worker.protocol import (
 )
 
 DoneCallback = Callable[[Any], None]
-# Arguments: minutes of learning, and the mean Dice on the cases held out.
+# Arguments: minutes of learning, and the mean Dice on held-out cases.
 ValidationCallback = Callable[[float, float], None]
 ErrorCallback = Callable[["WorkerError"], None]
 
@@ -40,10 +40,11 @@ class WorkerError(Exception):
     """Error of a job, with a message of one line for the user.
 
     Attributes:
-        kind: "refused" (the user can correct it), "changed" (an interrupted learning cannot go on
-            with its model or cases), "cancelled", "memory", "protocol" (another version, or not
-            MaskSAM at all), "crashed", "internal" (a fault of MaskSAM) or "start".
-        details: text for the log: a traceback, or the last lines of the process.
+        kind: "refused" (the user can correct it), "changed" (the model or the cases of an
+            interrupted learning have changed, so that it cannot be resumed), "cancelled", "memory",
+            "protocol" (the worker is of another version, or not MaskSAM at all), "crashed",
+            "internal" (a fault of MaskSAM) or "start".
+        details: text for the log: a traceback, or the last lines of the worker's stderr.
     """
 
     def __init__(self, kind: str, message: str, details: str = "") -> None:
@@ -58,8 +59,8 @@ class WorkerError(Exception):
 
     @classmethod
     def from_answer(cls, error: RequestError) -> WorkerError:
-        """Return the error that the worker answered."""
-        # All other codes are JSON-RPC's own: the programs use different protocols.
+        """Return the error for an error response of the worker."""
+        # All other codes are JSON-RPC's own, so client and worker use different protocols.
         kind = next((kind for code, kind in _KINDS.items() if code == error.code), "protocol")
         return cls(kind, error.message or "no reason was given", error.traceback)
 
@@ -111,8 +112,8 @@ class ExportDicomRequest:
 
     Attributes:
         labelmap: unsigned integers [K, J, I], 0 or values of the labels.
-        ijk_to_ras: 4 x 4 matrix from its voxel indices (i, j, k) to RAS, in the space of the source
-            series.
+        ijk_to_ras: 4 x 4 matrix from voxel indices (i, j, k) of the labelmap to RAS, in the space
+            of the source series.
         labels: classes with their codes.
         source: files of the source series, or a folder that holds them.
         instances: UIDs of the images of the source series.
@@ -142,9 +143,10 @@ class CorrectedCase:
     Attributes:
         name: name of the case.
         channels: images, all on one grid.
-        labelmap: unsigned integers [K, J, I] on that grid, 0 or values of the classes.
-        labels: classes with their values in the labelmap; one may have no voxel.
-        checked: names of the classes that are right.
+        labelmap: unsigned integers [K, J, I] on the grid of the channels, 0 or values of the
+            classes.
+        labels: classes with their values in the labelmap; a class may have no voxels.
+        checked: names of the classes that are correct in the labelmap.
     """
 
     name: str
@@ -165,7 +167,7 @@ class Job:
         on_progress: receives stage, fraction done and seconds left.
         on_done: receives the result.
         on_error: receives the WorkerError.
-        on_validation: receives the minutes of learning and the Dice on the cases held out.
+        on_validation: receives the minutes of learning and the Dice on held-out cases.
 
     Attributes:
         id: id of the request.
@@ -222,7 +224,7 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        """Seconds from the call of the client until the end, or until now."""
+        """Seconds from the creation of the job to its end, or to now while it runs."""
         return time.monotonic() - self._began if self._seconds is None else self._seconds
 
     def report(self, progress: ProgressMessage) -> None:
@@ -233,7 +235,7 @@ class Job:
         self._call_on_progress(self.stage, progress.seconds_left)
 
     def validate(self, validation: ValidationMessage) -> None:
-        """Pass the Dice of a model which learns on to the caller."""
+        """Pass the minutes of learning and the validation Dice on to the caller."""
         if self._on_validation is not None and not self.done and not self.cancelling:
             self._on_validation(validation.minutes, validation.dice)
 

@@ -1,6 +1,6 @@
-"""Private temporary folders, and removal of those that crashed programs have left.
+"""Private temporary folders, and removal of folders that crashed programs have left.
 
-The name of a folder holds the host, the process number and the start time of its owner, so that a
+The name of a folder holds the host, the process ID and the start time of its owner, so that a
 folder in use is never taken for an abandoned one, however old it is.
 """
 
@@ -31,7 +31,7 @@ def create_private_folder() -> Path:
 
 
 def remove_abandoned(parent: Path | None = None) -> None:
-    """Remove the folders of this host's processes that have ended without removing them.
+    """Remove folders that processes of this host left behind when they ended.
 
     Args:
         parent: folder of the private folders; None for the system's temporary folder.
@@ -45,10 +45,10 @@ def remove_abandoned(parent: Path | None = None) -> None:
 
 
 def process_start(pid: int) -> int | None:
-    """Return the start time of a process in seconds; None if it has ended or this is unknown.
+    """Return the start time of a process in seconds; None if it has ended or the time is unknown.
 
-    On Linux the time is counted from the boot: all other times of a process move whenever the
-    clock is set, and a folder in use would be taken for abandoned.
+    On Linux the time is counted from boot: any other start time moves whenever the clock is set, so
+    that a folder in use would be taken for abandoned.
     """
     try:
         if sys.platform == "linux":
@@ -62,10 +62,10 @@ def process_start(pid: int) -> int | None:
 
 
 def _has_ended(pid: int, start: int) -> bool:
-    """Return whether the process of a folder has ended; False if this is unknown.
+    """Return whether the process of a folder has ended; False if unknown.
 
     Args:
-        pid: process number, which may be another process's by now.
+        pid: process ID, which another process may have by now.
         start: start time in seconds; 0 if unknown.
     """
     now = process_start(pid)

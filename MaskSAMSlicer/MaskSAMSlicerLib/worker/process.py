@@ -1,8 +1,8 @@
 """Worker process: pipes read and written by threads, exit status, and ending its process tree.
 
-In Slicer the main thread keeps Python's lock while Qt waits for events, so that other threads
-advance only while the application runs Python, such as a timer that polls the client. They carry
-data only; the process is ended on the calling thread.
+In Slicer the main thread holds Python's global interpreter lock while Qt waits for events, so that
+other threads advance only while the application runs Python code, such as a timer that polls the
+client. The threads here therefore only carry data; the process is ended on the calling thread.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from MaskSAMCore.worker.protocol import MAX_MESSAGE_BYTES, Request, encode_line
 
 _LINES_KEPT = 400
 # Longest wait for the last output of a process that has ended. A pause of this program counts as
-# one look only, because the reading threads may not have run meanwhile.
+# one short interval, because the reading threads may not have run during the pause.
 _SECONDS_FOR_LAST_OUTPUT = 2.0
 _LONGEST_LOOK_SECONDS = 0.1
 # Longest wait for the end of a killed process, when the client is closed.
 _SECONDS_TO_END = 5.0
-# PythonSlicer is a launcher, which ends with this line and status 1 if its child crashed or was
-# killed, whatever the signal.
+# PythonSlicer is a launcher: it prints this line and exits with status 1 if its child crashed or
+# was killed, whatever the signal.
 _LAUNCHER_REPORT = re.compile(r"error: \[.*\] exit abnormally\b")
 _WINDOWS_FAULTS = (0xC0000005, 0xC000001D, 0xC00000FD, 0xC0000374, 0xC0000409)
 
@@ -47,9 +47,9 @@ class WorkerProcess:
         folder: current folder of the process.
 
     Attributes:
-        pid: process number; that of the launcher, if the command is one.
-        messages: messages received; None stands for a line that is not a message.
-        log: lines of stderr that were not shown yet.
+        pid: process ID; that of the launcher if the command starts one.
+        messages: messages received; None marks a line that is not a message.
+        log: lines of stderr not yet shown.
         invalid_line: beginning of the line that is not a message; empty if there is none.
 
     Raises:
@@ -138,7 +138,7 @@ class WorkerProcess:
         if status is not None and not self._ended:
             self._ended = True
             self._checked_at = time.monotonic()
-            # The group is killed at once, because another process may get its number later.
+            # The group is killed at once, because its ID may be reused later.
             _kill_group(self.pid)
         return status
 
@@ -197,7 +197,7 @@ class WorkerProcess:
 
 
 def kill_tree(process: subprocess.Popen[bytes]) -> None:
-    """Kill a running process and its children; PythonSlicer is only a launcher of the worker."""
+    """Kill a running process and its children, because PythonSlicer only launches the worker."""
     try:
         import psutil
     except ImportError:
@@ -232,13 +232,13 @@ def _kill_group(pid: int) -> None:
 
 
 def crash_reason(status: int, tail: str = "") -> str:
-    """Return why a process ended without exiting by itself, in words; empty if it did exit.
+    """Return in words why a process crashed or was killed; empty if it exited by itself.
 
     Args:
         status: exit status of the process, or of the launcher that started it.
         tail: last lines of stderr.
     """
-    # A shell reports a signal as 128 and more, Windows a fault as a large number.
+    # A shell reports a signal as 128 plus its number, Windows a fault as a large number.
     number = -status if status < 0 else status - 128
     if number == 9:
         return "was ended by the system, often because the memory ran out"
@@ -259,7 +259,7 @@ def describe_exit(status: int, tail: str = "") -> str:
 
 
 def last_line(text: str) -> str:
-    """Return the last line that is not blank; of a Python traceback, the error's message."""
+    """Return the last line that is not blank; in a Python traceback, the error message."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
@@ -267,7 +267,7 @@ def last_line(text: str) -> str:
 def worker_environment(core_folder: Path | None, extra: dict[str, str] | None) -> dict[str, str]:
     """Return the environment variables of a worker: this process's, with MaskSAMCore importable.
 
-    Output is unbuffered, because the last block of a buffered output is lost in a crash.
+    Output is unbuffered, because the last block of buffered output is lost in a crash.
 
     Args:
         core_folder: folder that holds the package MaskSAMCore; None if it is installed.
@@ -280,7 +280,7 @@ def worker_environment(core_folder: Path | None, extra: dict[str, str] | None) -
         "PYTHONUNBUFFERED": "1",
         **(extra or {}),
     }
-    if home := environment.get("MASKSAM_HOME"):  # the worker has a current folder of its own
+    if home := environment.get("MASKSAM_HOME"):  # the worker runs in another folder
         environment["MASKSAM_HOME"] = os.path.abspath(os.path.expanduser(home))
     if core_folder is not None:
         paths = [str(core_folder), environment.get("PYTHONPATH", "")]

@@ -28,14 +28,15 @@ from MaskSAMSlicerLib.worker.jobs import (
 )
 from MaskSAMSlicerLib.worker.private_folder import create_private_folder
 
-# Bytes that are written, or compared, between two checks for a cancel.
+# Bytes that are written, or compared, between two checks for cancellation.
 _PIECE_BYTES = 8 << 20
 
 
 class SharedFiles:
     """Raw files of volumes and labelmaps; safe to use from several threads.
 
-    The lock is never held while a file is read or written, so that no call waits for another's.
+    The lock is never held while a file is read or written, so that no call waits for the file
+    access of another.
 
     Attributes:
         folder: folder that only this process and its worker use.
@@ -67,7 +68,7 @@ class SharedFiles:
         Args:
             number: id of the request.
             request: volumes and options.
-            cancelled: returns whether to stop.
+            cancelled: function that returns whether to stop.
 
         Raises:
             WorkerError: the disk is full or cannot be written, a volume is not numeric, or the
@@ -118,7 +119,7 @@ class SharedFiles:
 
         Args:
             number: id of the request.
-            request: labelmap and what belongs to it.
+            request: labelmap with its geometry, classes and source series.
 
         Raises:
             WorkerError: the disk is full or cannot be written.
@@ -150,7 +151,7 @@ class SharedFiles:
         Args:
             number: id of the request.
             cases: cases to keep.
-            folder: folder that the worker adds them to.
+            folder: folder to which the worker adds the cases.
             channels: names of the channels; empty if they are unknown.
 
         Raises:
@@ -246,7 +247,7 @@ class SharedFiles:
 
 
 def _native(array: np.ndarray) -> np.ndarray:
-    """Return an array of a type that the worker can map.
+    """Return an array of a type that the worker can memory-map.
 
     Raises:
         WorkerError: the array is empty or not numeric.

@@ -18,7 +18,7 @@ Event = Callable[[], None]
 class VolumeTransfer:
     """Threads that write volumes and read labelmaps.
 
-    Files are removed on the client's thread, because others may not advance in Slicer.
+    Files are removed on the client's thread, because other threads may not advance in Slicer.
 
     Attributes:
         files: files of the client's private folder.
@@ -112,7 +112,7 @@ class VolumeTransfer:
 
 
 def run_events(events: queue.SimpleQueue[Event], until: float) -> None:
-    """Call the waiting callbacks, until a time of the monotonic clock."""
+    """Call the waiting callbacks until the monotonic clock reaches a time."""
     while time.monotonic() < until:
         try:
             event = events.get_nowait()
