@@ -1,6 +1,6 @@
 """The shell command ``masksam``, with one file for each command.
 
-Errors are one line on stderr, with exit status 2.
+An error is reported as one line on stderr, with exit status 2.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ _STOPPED = 130
 def main(arguments: list[str] | None = None) -> int:
     """Run ``masksam`` and return its exit status.
 
-    It is 0, 2 after an error, 3 if some cases of a folder failed, and 130 after Ctrl-C or SIGTERM.
+    The status is 0 on success, 2 after an error, 3 if some cases of a folder failed, and 130 after
+    Ctrl-C or SIGTERM.
 
     Args:
-        arguments: command line without the program's name; by default that of the process.
+        arguments: command line without the program's name; by default that of this process.
     """
     try:
         if arguments is None:
-            # Temporary files are removed after SIGTERM, too.
+            # SIGTERM raises KeyboardInterrupt too, so that temporary files are removed.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-        # Importing all commands takes half a second, in which Ctrl-C is not a traceback either.
+        # Imported here, because it takes half a second, and Ctrl-C must not print a traceback then.
         from MaskSAMCore.cli.app import run
 
         status = run(arguments)

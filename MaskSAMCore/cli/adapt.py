@@ -1,4 +1,4 @@
-"""``masksam adapt``: learn a user's corrected cases."""
+"""``masksam adapt``: adapt a model to a user's corrected cases."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def adapt(
     with prepared(Outputs(replaced=(output,)), Inputs((*given, *extra)), overwrite=True):
         try:
             if pairs:
-                # A learning that is resumed compares them with those that it began with.
+                # With --resume the cases are written too, to check that they have not changed.
                 with atomic_folder(folder) as new:
                     _collect(model, pairs, classes, new)
             with _stoppable() as stopped:
@@ -123,7 +123,7 @@ def _is_pair(text: str) -> bool:
 
 
 def _pair(text: str) -> tuple[Path, Path]:
-    """Return the paths of IMAGE=SEGMENTATION, which may have "=" in their names."""
+    """Split IMAGE=SEGMENTATION into its two paths, which may contain "=" themselves."""
     places = [index for index, character in enumerate(text) if character == "="]
     parts = [(text[:index], text[index + 1 :]) for index in places]
     divided = [(Path(image), Path(mask)) for image, mask in parts if image and mask]
@@ -144,11 +144,11 @@ def _collect(
 ) -> None:
     """Write pairs of image and segmentation to a folder of corrected cases.
 
-    A class that is right, and that a segmentation does not have, is absent there.
+    A class in ``classes`` that a segmentation lacks is kept as absent from that case.
 
     Raises:
-        MaskSAMError: a file cannot be read, a segmentation does not fit, the model needs several
-            channels, or neither the model nor a segmentation has one of the classes.
+        MaskSAMError: a file cannot be read, a segmentation does not fit its image, the model needs
+            several channels, or a class is in neither the model nor any segmentation.
     """
     from MaskSAMCore.data.corrections import append_case
     from MaskSAMCore.io import read_volume
@@ -189,7 +189,7 @@ def _collect(
 
 @contextmanager
 def _stoppable() -> Iterator[Any]:
-    """Yield a function that tells whether Ctrl-C or SIGTERM has asked for an end."""
+    """Yield a function that returns whether Ctrl-C or SIGTERM was received."""
     asked: list[int] = []
     former = {
         number: signal.signal(number, lambda got, _: asked.append(got))
@@ -203,7 +203,7 @@ def _stoppable() -> Iterator[Any]:
 
 
 def _print(result: AdaptResult) -> None:
-    """Print the Dice of each class before and after, and what was decided."""
+    """Print the Dice of each class before and after the adaptation, and the outcome."""
     if result.before:
         width = max(map(len, result.before))
         typer.echo(f"{'class':{width}}  before  after")

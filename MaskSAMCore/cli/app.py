@@ -1,4 +1,4 @@
-"""All commands of ``masksam``, and the run of one command line."""
+"""App with all commands of ``masksam``, and the function that runs a command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from MaskSAMCore.cli import (
 from MaskSAMCore.cli.display import discard
 from MaskSAMCore.errors import Cancelled, MaskSAMError, describe, is_out_of_memory, one_line
 
-# Objects that Python makes before it searches them for garbage, 700 by default.
+# Number of new objects after which Python searches for garbage; its default is 700.
 _ALLOCATIONS_PER_COLLECTION = 100_000
 
 app = typer.Typer(
@@ -82,10 +82,10 @@ for command in (
 def run(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit status.
 
-    It is 0, 2 after an error, and 3 if some cases of a folder failed.
+    The status is 0 on success, 2 after an error, and 3 if some cases of a folder failed.
 
     Args:
-        arguments: command line without the program's name; by default that of the process.
+        arguments: command line without the program's name; by default that of this process.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed, or the user has cancelled the command.
@@ -97,8 +97,8 @@ def run(arguments: list[str] | None = None) -> int:
     keep_freed_memory()
     if arguments is not None:
         return _flushed(_run(arguments))
-    # Imported libraries make some hundred thousand objects that stay until the process ends. Python
-    # would search them for garbage again and again, and once more at the end.
+    # Imported libraries create some hundred thousand objects that stay until the process ends. By
+    # default Python would search them for garbage again and again, and once more at exit.
     gc.set_threshold(_ALLOCATIONS_PER_COLLECTION)
     status = _flushed(_run(sys.argv[1:]))
     gc.freeze()

@@ -131,7 +131,7 @@ def compare(
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    """Return the numbers of --seeds."""
+    """Parse the comma-separated numbers of --seeds."""
     numbers = [part.strip() for part in text.split(",")]
     found = tuple(int(number) if number.isdecimal() else -1 for number in numbers)
     if not all(0 <= seed <= _LARGEST_SEED for seed in found) or len(set(found)) < len(found):

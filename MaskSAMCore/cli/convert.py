@@ -11,7 +11,7 @@ from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared
 
 
 class Kind(str, Enum):
-    """Datasets of the papers on MaskSAM and MA-SAM, and the tasks of the decathlon."""
+    """Datasets of the MaskSAM and MA-SAM papers, and tasks of the decathlon."""
 
     acdc = "acdc"
     amos22 = "amos22"

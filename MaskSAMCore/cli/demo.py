@@ -88,7 +88,7 @@ def _whole_head(volume: Volume, folder: Path, device: str, console: Console) -> 
 
 
 def _hippocampi(volume: Volume, folder: Path, device: str, console: Console) -> None:
-    """Segment head and body of each hippocampus, one ROI a side."""
+    """Segment the head and body of each hippocampus, with one ROI per side."""
     from MaskSAMCore.geometry import box_on_grid
     from MaskSAMCore.io import read_boxes
     from MaskSAMCore.pictures import outline_picture

@@ -1,4 +1,4 @@
-"""Progress bar and result tables of the shell."""
+"""Progress bar and result tables in the terminal."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from MaskSAMCore.volumetry import LOW_DICE, StructureVolume, estimated, has_shar
 
 
 def discard(stream: IO[str]) -> None:
-    """Discard what is written to a stream whose reader, such as `head`, has ended.
+    """Send further output of a stream to the null device, once its reader, such as `head`, is gone.
 
-    Python would flush it again as it exits, and print a traceback.
+    Otherwise Python would flush the stream at exit and print a traceback.
     """
     with open(os.devnull, "w") as null:
         os.dup2(null.fileno(), stream.fileno())
 
 
 class _Console(Console):
-    """Console whose output nobody needs to read, because the results are in files."""
+    """Console that goes silent after a broken pipe, because the results are in files."""
 
     def on_broken_pipe(self) -> None:
         """Print nothing more once the reader of a pipe, such as `head`, has closed it."""
@@ -43,11 +43,11 @@ class ProgressDisplay:
 
     Args:
         cases: number of cases.
-        device: device that the model runs on, in words.
+        device: description of the device that the model runs on.
     """
 
     def __init__(self, cases: int, device: str) -> None:
-        # Names of cases and classes may contain what rich would take for markup.
+        # Names of cases and classes may contain text that rich would read as markup.
         self.out = _Console(markup=False)
         self.errors = _Console(stderr=True, markup=False)
         self.cases = cases
@@ -86,7 +86,7 @@ class ProgressDisplay:
         self.bar.update(self.task, completed=0, description=f"{self.name}: reading", left="")
 
     def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None:
-        """Show the progress of the case; the progress callback of a segmenter."""
+        """Show the progress of the case; usable as the progress callback of a segmenter."""
         left = "" if seconds_left is None else f"{seconds_left:.0f} s left"
         self.bar.update(
             self.task, completed=fraction, description=f"{self.name}: {stage}", left=left
@@ -109,7 +109,7 @@ class ProgressDisplay:
         self._advance(name)
 
     def failed(self, name: str, reason: str) -> None:
-        """Print the reason for which a case has no results."""
+        """Print the reason why a case has no results."""
         self.message(f"Failed: {name}: {reason}")
         self._advance(name)
 
@@ -120,7 +120,7 @@ class ProgressDisplay:
                 self.errors.print(one_line(line), highlight=False, soft_wrap=True)
 
     def _advance(self, name: str) -> None:
-        """Count a case, and estimate the time for the others."""
+        """Count a finished case, and estimate the time for the remaining ones."""
         self.done += 1
         remaining = self.cases - self.done
         seconds = (time.monotonic() - self.began) / self.done * remaining
@@ -130,9 +130,12 @@ class ProgressDisplay:
 
 
 def results_table(rows: Sequence[StructureVolume]) -> Table:
-    """Return a table of the classes found: volume in ml, share of the intracranial volume where it
-    is known, asymmetry of paired ones, and the expected Dice with its bound, or the score where the
-    model has no estimate."""
+    """Return a table of the classes found.
+
+    Its columns are the volume in ml, the share of the intracranial volume if it is known, the
+    asymmetry of paired structures, and the expected Dice with its lower bound, or the score if the
+    model does not estimate the Dice.
+    """
     table = Table(title_justify="left")
     sides = any(row.asymmetry is not None for row in rows)
     table.add_column("class")
@@ -156,7 +159,7 @@ def results_table(rows: Sequence[StructureVolume]) -> Table:
 
 
 def _dice_cells(row: StructureVolume) -> tuple[Text, Text]:
-    """Return the expected Dice and its bound, red where the class may be wrong."""
+    """Return cells with the expected Dice and its lower bound, red if the class may be wrong."""
     values = (row.expected_dice, row.expected_dice_low)
     low = row.expected_dice_low is not None and row.expected_dice_low < LOW_DICE
     expected, bound = (
@@ -166,7 +169,7 @@ def _dice_cells(row: StructureVolume) -> tuple[Text, Text]:
 
 
 def _duration(seconds: float) -> str:
-    """Return a time in words, such as "1 h 20 min"."""
+    """Return a duration as text, such as "1 h 20 min"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

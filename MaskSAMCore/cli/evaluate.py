@@ -18,7 +18,7 @@ from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 if TYPE_CHECKING:
     from MaskSAMCore.research.published import PublishedDice
 
-# Other alphabets have digits too; no label has more digits.
+# [0-9], because \d matches digits of other scripts too. No label has more than ten digits.
 _LABELS = re.compile(r" *[0-9]{1,10} *(, *[0-9]{1,10} *)*")
 
 
@@ -31,7 +31,7 @@ class Empty(str, Enum):
 
 
 class Benchmark(str, Enum):
-    """Datasets of which published figures are known."""
+    """Datasets with published results."""
 
     acdc = "acdc"
     amos22 = "amos22"
@@ -137,13 +137,13 @@ def _print_summary(
 
     Args:
         summary: means and metrics of all cases.
-        shown: metrics.
-        names: name of each label.
-        rows: published figures, shown beside.
+        shown: names of the metrics to print.
+        names: class names by labelmap value.
+        rows: published results, each printed as a further column.
     """
     from MaskSAMCore.evaluation import spread
 
-    # No figure is cut in a terminal of 80 columns, beside the published ones either.
+    # Cells fold, so that no figure is cut at 80 columns, even with published results.
     table = Table(collapse_padding=True)
     headings = [f"{metric.replace('_', ' ')} (sd)" for metric in shown]
     for heading in ("label", *headings, *(one.method for one in rows)):
@@ -160,10 +160,10 @@ def _print_summary(
 
 
 def _print_sources(rows: Sequence[PublishedDice], shown: Set[str]) -> None:
-    """Print the sources of published figures, and whether they are over other organs than these.
+    """Print the sources of published results, and a note if their means are over other organs.
 
     Args:
-        rows: published figures.
+        rows: published results.
         shown: names of the classes in the table.
     """
     for one in rows:
@@ -177,8 +177,8 @@ def _print_sources(rows: Sequence[PublishedDice], shown: Set[str]) -> None:
 
 
 def _published(benchmark: Benchmark) -> Sequence[PublishedDice]:
-    """Return the published figures of a dataset."""
-    # The extension for Slicer comes without research.
+    """Return the published results for a dataset."""
+    # Imported late, because the extension for Slicer comes without this package.
     from MaskSAMCore.research.published import PUBLISHED
 
     return PUBLISHED[benchmark.value]

@@ -56,10 +56,10 @@ def export(
     if not isinstance(values, dict):
         raise MaskSAMError(f"{card} must contain one JSON object")
     with prepared(Outputs(replaced=(output,)), Inputs((run, *present(card))), overwrite):
-        # Models of other names cannot be added to the list of models.
+        # A bundle with an invalid name could not be added to the installed models.
         check_name(str(values.get("name", output.name)))
         bundle = export_run(run, output, values, overwrite=overwrite, last=last)
-    # Validation cases that are test cases must not be fitted to.
+    # With --last the validation cases may be the test cases, which must not be fitted to.
     if quality_results and not last:
         _fit_quality(run, bundle, quality_results, dataset)
     size = sum(p.stat().st_size for p in output.iterdir()) / 1e6
@@ -67,7 +67,7 @@ def export(
 
 
 def _fit_quality(run: Path, bundle: Bundle, results: int, dataset: Path | None) -> None:
-    """Fit the expected Dice; where this is impossible, the bundle is complete without it."""
+    """Fit the expected Dice; if that fails, print a note, since the bundle is usable without it."""
     from MaskSAMCore.cli.quality import ResultsProgress
     from MaskSAMCore.training.quality import fit_to_validation
 

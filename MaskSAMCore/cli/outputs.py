@@ -1,4 +1,7 @@
-"""Outputs of a command: never one of its inputs, and in folders that an error removes again."""
+"""Checks of a command's outputs, and the folders that are made for them.
+
+No output may replace an input. New folders are removed again after an error.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ class Outputs:
 
     Attributes:
         files: files to write.
-        replaced: folders that are written as a whole, in place of a folder of the same name.
+        replaced: folders that are written as a whole, replacing any folder of the same name.
         filled: folders that files are added to.
-        extended: files that are written anew with what they hold.
+        extended: files that may exist without --overwrite, such as tables that get new rows.
     """
 
     files: tuple[Path, ...] = ()
@@ -33,7 +36,7 @@ class Outputs:
 
     @property
     def written(self) -> tuple[Path, ...]:
-        """All files and folders that are written, without folders that are filled."""
+        """All files and folders that are written, without the folders in `filled`."""
         return (*self.files, *self.replaced, *self.extended)
 
 
@@ -42,10 +45,10 @@ class Inputs:
     """Files and folders that a command reads.
 
     Attributes:
-        paths: files and folders that must not be replaced; with a header go the files of its
-            voxels.
-        closed: folders whose every file is read, such as those of DICOM series; nothing may be
-            added to them.
+        paths: files and folders that must not be replaced. The voxel files that belong to an image
+            header are protected with it.
+        closed: folders that are read as a whole, such as those of DICOM series; no output may lie
+            in them.
     """
 
     paths: tuple[Path, ...] = ()
@@ -59,11 +62,11 @@ def present(*paths: Path | None) -> tuple[Path, ...]:
 
 @contextmanager
 def prepared(outputs: Outputs, inputs: Inputs, overwrite: bool) -> Iterator[None]:
-    """Check the outputs of a command and make their folders; an error in the block removes those.
+    """Check the outputs of a command and make their folders, which an error in the block removes.
 
     Raises:
-        MaskSAMError: an output is an input or would replace or join one, two outputs are one file,
-            an output exists and must not be replaced, or a folder cannot be written to.
+        MaskSAMError: an output is an input or would replace or join one, two outputs are the same
+            file, an output exists and must not be replaced, or a folder cannot be written to.
     """
     _check_inputs(outputs, inputs)
     _check_files(outputs, overwrite)
@@ -97,7 +100,7 @@ def _check_inputs(outputs: Outputs, inputs: Inputs) -> None:
     parents = {parent: path for path in given.values() for parent in _above(path)}
     above = {key: path for parent, path in parents.items() for key in _keys(parent)}
     closed = {key: path for path in inputs.closed for key in _keys(path)}
-    # Many outputs lie in the same folders.
+    # Cached, because many outputs lie in the same folders.
     keys = lru_cache(maxsize=None)(_keys)
     for output in (*outputs.written, *outputs.filled):
         if not _keys(output).isdisjoint(given):
@@ -118,7 +121,7 @@ def _check_inputs(outputs: Outputs, inputs: Inputs) -> None:
 
 
 def _check_names(outputs: Outputs) -> None:
-    """Raise an error if a disk cannot store a name. The folders of the outputs exist."""
+    """Raise an error if the disk cannot store an output's name; the folders must exist."""
     for path in outputs.written:
         try:
             path.lstat()
@@ -130,7 +133,7 @@ def _check_names(outputs: Outputs) -> None:
 
 
 def _check_different(outputs: Outputs) -> None:
-    """Raise an error if two outputs are one file. Their folders exist."""
+    """Raise an error if two outputs are the same file; the folders must exist."""
     seen: dict[str, Path] = {}
     for path in outputs.written:
         resolved = _resolved(path)
@@ -142,7 +145,7 @@ def _check_different(outputs: Outputs) -> None:
 
 
 def _keys(path: Path) -> set[object]:
-    """Return keys of a file or folder: two paths with a common key are the same, also by links.
+    """Return the keys of a path; paths that share a key are the same file or folder, even by links.
 
     Names in one folder that differ only in upper and lower case count as the same, because many
     disks do not distinguish them.
@@ -160,7 +163,7 @@ def _above(path: Path) -> tuple[Path, ...]:
 
 
 def _resolved(path: Path) -> Path:
-    """Return an absolute path without links and "..", also of a file that does not exist."""
+    """Return the absolute path without links and "..", even if the file does not exist."""
     try:
         return path.resolve()
     except (OSError, RuntimeError):  # a loop of links
@@ -168,12 +171,12 @@ def _resolved(path: Path) -> Path:
 
 
 def _folded(name: str) -> str:
-    # macOS stores accents as characters of their own.
+    # macOS stores accents as separate characters.
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _ignores_case(folder: Path) -> bool:
-    """Return whether a disk finds a folder by its name in other case too."""
+    """Return whether the disk of a folder ignores upper and lower case in names."""
     for path in (folder, *folder.parents):
         other = path.with_name(path.name.swapcase()) if path.name else path
         if other != path:
@@ -185,7 +188,7 @@ def _ignores_case(folder: Path) -> bool:
 
 
 def files_in(*paths: Path) -> tuple[Path, ...]:
-    """Return the files directly in folders; a path that is no folder stands for itself."""
+    """Return the files directly in folders; paths that are no folders are returned as they are."""
     found: list[Path] = []
     for path in paths:
         found += sorted(path.iterdir()) if path.is_dir() else [path]

@@ -1,4 +1,4 @@
-"""A run of ``masksam predict``: its checks, its cases and what it writes beside their results."""
+"""A run of ``masksam predict``: its checks, its cases, and the files about the whole run."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ if TYPE_CHECKING:
 
 # Exit status of a run in which some cases failed and the others were segmented.
 SOME_FAILED = 3
-# A run of one folder with no more cases than this, all of them done, leaves no table: the shell has
-# shown it all.
+# A run into one folder with at most this many cases, all segmented, leaves no table, because the
+# terminal has shown everything.
 _SHOWN_CASES = 3
-# Failed cases that the summary names; the table of the run has all.
+# Number of failed cases that the summary names; the table of the run lists all of them.
 _NAMED_FAILURES = 10
-# Other runs, such as shards, may still be writing files that are younger than this.
+# Least age of abandoned folders; other runs, such as shards, may be writing younger ones.
 _ABANDONED_SECONDS = 600.0
 
 
@@ -87,10 +87,11 @@ class PredictOptions:
     bids_suffixes: tuple[str, ...]
 
     def check(self) -> None:
-        """Check what needs neither the model nor the inputs.
+        """Check the options as far as possible without loading the model or reading the inputs.
 
         Raises:
-            MaskSAMError: the options exclude each other, or one lacks what it needs.
+            MaskSAMError: options exclude each other, or an option needs another option or a package
+                that is missing.
         """
         if self.overwrite and self.skip_existing:
             raise MaskSAMError("--overwrite and --skip-existing exclude each other: choose one")
@@ -119,11 +120,11 @@ class PredictOptions:
 
 
 def run_prediction(options: PredictOptions) -> None:
-    """Segment images as the options say.
+    """Segment images according to the options.
 
     Raises:
-        MaskSAMError: the options, the model or the inputs cannot be used, or a case failed that the
-            run does not go on after.
+        MaskSAMError: the options, the model or the inputs cannot be used, or a case failed and the
+            run does not go on after failures.
         Exit: some cases failed; the status is `SOME_FAILED`.
     """
     options.check()
@@ -142,7 +143,7 @@ def run_prediction(options: PredictOptions) -> None:
     with checked, nullcontext() if cluster is None else cluster.connect(threads) as client:
         records = prediction.run(warm_model, client, threads)
         if any(record.status == "failed" for record in records):
-            # Folders without a result are removed.
+            # Raised inside the block, which then removes folders without a result.
             raise typer.Exit(SOME_FAILED)
 
 
@@ -154,16 +155,16 @@ class _Prediction:
         options: options of the command.
         segmenter: the model.
         shard: part of the cases that is segmented; None for all.
-        settings: how each case is segmented.
+        settings: settings of all cases.
         cases: cases to segment.
         left_out: images that are not segmented.
         goes_on: whether the run goes on after a failed case.
         table: table of the results.
         results: folder of the labelmaps.
-        bids: BIDS datasets of the inputs, if the output is one of derivatives.
-        volumes: table of volumes to write, or None.
-        measured: rows by case of the table of volumes that exists and is continued.
-        report: page to write, or None.
+        bids: BIDS datasets of the inputs; empty unless BIDS derivatives are written.
+        volumes: path of the table of volumes to write, or None.
+        measured: rows by case of an existing table of volumes that the run continues.
+        report: path of the HTML report to write, or None.
     """
 
     options: PredictOptions
@@ -182,7 +183,7 @@ class _Prediction:
 
     @classmethod
     def of(cls, options: PredictOptions, segmenter: Segmenter, shard: Shard | None) -> _Prediction:
-        """Find the cases of a run.
+        """Find the cases of a run, and check that the options fit them and the model.
 
         Raises:
             MaskSAMError: the options do not fit the model or the inputs.
@@ -222,7 +223,7 @@ class _Prediction:
         cases, left_out = _of_shard(found, shard)
         class_names = [label.name for label in segmenter.labels]
         class_names += [box.class_name for box in settings.boxes or ()]
-        # An error of one of a few files that were named leaves nothing behind, thus no table.
+        # A run over single files that stops at an error must leave nothing behind, thus no table.
         in_folder = found.cases[0].output != output and (bool(found.folders) or goes_on)
         table = CaseTable(
             output / TABLE_NAME if in_folder else None,
@@ -236,7 +237,7 @@ class _Prediction:
         if bids:
             check_derivatives(output, bids, segmenter.labels, options.overwrite)
         volumes, report = _own_file(options.volumes, shard), _own_file(options.report, shard)
-        # Without --overwrite, other files of these names stay.
+        # --skip-existing replaces no file of these names that a run did not write.
         measured = {}
         if options.skip_existing and volumes is not None and volumes.is_file():
             measured = read_volume_table(volumes)
@@ -261,7 +262,7 @@ class _Prediction:
         return prediction
 
     def outputs(self) -> Outputs:
-        """Return the files of the run."""
+        """Return the files that the run writes."""
         output = self.options.output
         extended = [output / name for name in ((DESCRIPTION, LOOKUP_TABLE) if self.bids else ())]
         if self.report is not None:
@@ -273,7 +274,7 @@ class _Prediction:
         )
 
     def inputs(self) -> Inputs:
-        """Return the files of the run that must not be replaced."""
+        """Return the files that the run reads, which must not be replaced."""
         options = self.options
         images = [image for case in self.cases for image in case.images]
         series = {image.path for image in images if not image.files and image.path.is_dir()}
@@ -286,7 +287,7 @@ class _Prediction:
     def run(
         self, warm_model: WarmModel, client: Client | None, threads: int | None
     ) -> list[CaseRecord]:
-        """Segment the cases, write what belongs to all of them, and return their records.
+        """Segment the cases, write the files about the whole run, and return the cases' records.
 
         Args:
             warm_model: the model.
@@ -315,8 +316,8 @@ class _Prediction:
                 try:
                     records += self._segmented(remaining, warm_model, client, threads, watcher)
                 except Exception:
-                    # The error says that cases are missing. A run that is stopped writes no table,
-                    # which would look complete.
+                    # The error tells the user that cases are missing. A run that the user stops
+                    # writes no table of volumes, because it would look complete.
                     if self.volumes is not None and (volumes := self._known_volumes()):
                         write_volume_table(self.volumes, volumes)
                     raise
@@ -365,7 +366,7 @@ class _Prediction:
         return run.run(cases)
 
     def _write_volumes(self, path: Path, existing: Sequence[str], display: ProgressDisplay) -> None:
-        """Write the table of volumes, with those of skipped cases that are known.
+        """Write the table of volumes, including the known volumes of skipped cases.
 
         Args:
             path: file of the table.
@@ -407,8 +408,10 @@ class _Prediction:
         )
 
     def _known_volumes(self) -> dict[str, Sequence[StructureVolume]]:
-        """Return the volumes by case that the table of cases has, and those of the table of volumes
-        that existed, but for failed cases."""
+        """Return the volumes by case, from the table of cases and an earlier table of volumes.
+
+        Earlier volumes of cases that have failed since are left out.
+        """
         failed = {name for name, row in self.table.rows.items() if row["status"] == "failed"}
         kept = {name: rows for name, rows in self.measured.items() if name not in failed}
         return dict(sorted({**kept, **self.table.volumes()}.items()))
@@ -427,12 +430,12 @@ class _Prediction:
         records: Sequence[CaseRecord],
         existing: int,
     ) -> None:
-        """Summarize the run, and remove what killed runs have left.
+        """Print the summary of the run, and remove the temporary files of killed runs.
 
         Args:
             display: display of the shell.
-            records: records of the cases that did not exist.
-            existing: number of cases that did.
+            records: records of all cases but those whose outputs existed.
+            existing: number of cases that were skipped because their outputs existed.
         """
         if self.table.path is None:
             if existing:
@@ -445,16 +448,16 @@ class _Prediction:
             self.table.path.unlink(missing_ok=True)
         else:
             _summarize(display, records, existing, self.table)
-        # Runs that were killed leave temporary folders, but those of other runs are in use.
+        # Killed runs leave temporary folders behind; recent ones may be in use by other runs.
         for folder in {output, *(case.output.parent for case in self.cases)}:
             remove_abandoned(folder, _ABANDONED_SECONDS)
 
 
 def _check_outside_datasets(outputs: Iterable[Path]) -> None:
-    """Check that no output would lie among the cases of a dataset in nnU-Net's form.
+    """Check that no output would lie among the cases of an nnU-Net dataset.
 
     Raises:
-        MaskSAMError: one would.
+        MaskSAMError: an output would lie in ``imagesTr`` or ``labelsTr`` of a dataset.
     """
     for parent in sorted({path.parent.resolve() for path in outputs}):
         for folder in (parent, *parent.parents):
@@ -467,7 +470,7 @@ def _check_outside_datasets(outputs: Iterable[Path]) -> None:
 
 
 def _settings(options: PredictOptions, segmenter: Segmenter) -> CaseSettings:
-    """Return how each case is segmented."""
+    """Return the settings of all cases."""
     return CaseSettings(
         roi=None if options.roi is None else _only_roi(options.roi),
         boxes=None if options.boxes is None else _boxes(options.boxes, segmenter),
@@ -481,12 +484,12 @@ def _settings(options: PredictOptions, segmenter: Segmenter) -> CaseSettings:
 
 
 def _own_file(path: Path | None, shard: Shard | None) -> Path | None:
-    """Return the file that a shard writes in place of one of the whole run."""
+    """Return the path of an output of the run; a shard has its own path for it."""
     return path if path is None or shard is None else shard.own_file(path)
 
 
 class _DisplayWatcher:
-    """Receiver of the progress of a run, which shows it.
+    """Watcher that displays the progress of a run.
 
     Args:
         display: display of the shell.
@@ -507,7 +510,7 @@ class _DisplayWatcher:
         self.display.progress(stage, fraction, seconds_left)
 
     def finished(self, record: CaseRecord) -> None:
-        """Show the results of a case, or the reason for which it has none."""
+        """Show the results of a case, or the reason for its failure."""
         if record.status == "failed":
             if self.goes_on:
                 self.display.failed(record.case, record.reason)
@@ -520,7 +523,7 @@ class _DisplayWatcher:
 
     def left_out(self, record: CaseRecord) -> None:
         """Show an image that is not segmented."""
-        # The reasons for images that belong to no case name them.
+        # For images that belong to no case, the reason already contains their names.
         kind = "Failed" if record.status == "failed" else "Skipped"
         case = "" if record.output is None else f"{record.case}: "
         self.display.message(f"{kind}: {case}{record.reason}")
@@ -534,7 +537,7 @@ def _needs_boxes(model: str) -> bool:
 
 
 def _check_format(output: Path, image_format: str | None) -> None:
-    """Check that an output file has the format of the option, if that is given.
+    """Check that an output file has the format of --format, if the option is given.
 
     Raises:
         MaskSAMError: the file's name ends in another format.
@@ -549,11 +552,11 @@ def _check_format(output: Path, image_format: str | None) -> None:
 
 
 def _check_dicom(cases: Sequence[Case], segmenter: Segmenter, report: bool) -> None:
-    """Check that the results of a model can be written as the command line says.
+    """Check that the results of a model can be written as DICOM files, if any are requested.
 
     Raises:
-        MaskSAMError: a report is asked for without DICOM segmentations; or the model's classes or
-            this installation do not allow these.
+        MaskSAMError: a report is requested without DICOM segmentations, or DICOM segmentations are
+            impossible with the model's classes or with this installation.
     """
     if not all(case.is_dicom for case in cases):
         if report:
@@ -581,7 +584,7 @@ def _boxes(path: Path, segmenter: Segmenter) -> tuple[RasBox, ...]:
 
 
 def _of_shard(found: FoundCases, shard: Shard | None) -> tuple[Sequence[Case], Sequence[LeftOut]]:
-    """Return the cases of a shard, and the images that it leaves out."""
+    """Return the cases and the left-out images of a shard, or of the whole run without a shard."""
     if shard is None:
         return found.cases, found.left_out
     return shard.of(found.cases), shard.of(found.left_out)

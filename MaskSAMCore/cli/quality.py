@@ -169,6 +169,7 @@ def _print(measures: QualityMeasures) -> None:
     Console(markup=False).print(table)
     typer.echo(
         f"{measures.results} results: the bound holds in {100 * measures.coverage:.1f} %, mean"
-        f" error {measures.mean_error:.3f}; {measures.failed} failed, of which"
-        f" {100 * measures.detected:.0f} % are detected; false alarms {100 * measures.false_alarms:.1f} %"
+        f" error {measures.mean_error:.3f}; {measures.failed} failed,"
+        f" {100 * measures.detected:.0f} % of them detected; false alarms"
+        f" {100 * measures.false_alarms:.1f} %"
     )

@@ -46,7 +46,7 @@ def report(
 
 
 def _labels(rows: Iterable[Row]) -> tuple[Label, ...]:
-    """Return the labels of the model of a run; nothing if it is not installed here."""
+    """Return the labels of a run's model; empty if the model is not installed on this computer."""
     names = {row["model"] for row in rows}
     entries = [entry for entry in catalog() if entry.name in names]
     values = describe(entries[0]).get("labels", ()) if entries else ()

@@ -1,4 +1,4 @@
-"""Segmenter of the models that a command names, which may be trainings, and several."""
+"""Loading of the models that a command names, including trainings and ensembles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from MaskSAMCore.errors import MaskSAMError
 if TYPE_CHECKING:
     from MaskSAMCore.inference import Segmenter
 
-# File by which the folder of a training is known, without importing the training.
+# File that marks the folder of a training; named here to avoid importing the training package.
 _RUN_FILE = "run.json"
 
 
@@ -21,11 +21,11 @@ def load_segmenter(models: Sequence[str], device: str) -> Segmenter:
 
     Args:
         models: names in the catalog, paths of bundles, or folders of trainings, whose best weights
-            are taken. The probabilities of several are averaged.
+            are loaded. The probabilities of several models are averaged.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
-        MaskSAMError: a model cannot be loaded, or several do not fit each other.
+        MaskSAMError: a model cannot be loaded, or several models do not fit each other.
     """
     from MaskSAMCore.inference import EnsembleSegmenter, Segmenter
 
@@ -37,12 +37,12 @@ def load_segmenter(models: Sequence[str], device: str) -> Segmenter:
 
 
 def is_training(model: str) -> bool:
-    """Return whether a model is named by the folder of a training."""
+    """Return whether the name of a model is the folder of a training."""
     return (Path(model) / _RUN_FILE).is_file()
 
 
 def _bundle(model: str, folder: Path) -> str | Path:
-    """Return a model that can be loaded: of a training, the bundle that it would be exported to.
+    """Return the name or path of a model to load; a training is exported to a bundle first.
 
     Args:
         model: name in the catalog, path of a bundle, or folder of a training.

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from MaskSAMCore.training.fit import FitOptions
 
 _DEFAULT_PRESET = "tiny"
-# Other alphabets have digits too; no window has more than four.
+# [0-9], because \d matches digits of other scripts too. No window size has more than four digits.
 _PATCH = re.compile(r"[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}){2}")
 
 
 class Recipe(str, Enum):
-    """The way in which a preset is trained: ours, or that of its paper."""
+    """Training recipe of a preset: ours, or that of its paper."""
 
     ours = "ours"
     paper = "paper"
@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 
 @dataclass
 class Report:
-    """Printer of lines with the minutes since the start. It can be sent to spawned processes.
+    """Printer of lines with the minutes since the start, which can be sent to spawned processes.
 
     Attributes:
         start: start of the command, as given by ``time.monotonic``.
@@ -242,7 +242,7 @@ def train(
     }
     changes = {name: value for name, value in chosen_values.items() if value is not None}
     chosen = None
-    # A run that is resumed has its own preset, unless the user repeats it.
+    # A resumed run keeps its own preset, unless the user names it again.
     if preset or recipe or settings or plan or folds is not None or not resume:
         found = find_preset(preset or _DEFAULT_PRESET, (recipe or Recipe.ours).value)
         chosen = change_preset(found, settings)
@@ -333,13 +333,13 @@ def _print_plan(
     for line in plan_lines(costs, tflops * 1e12):
         typer.echo(line)
     if kind == "cpu":
-        # On a CPU attention is computed in several steps, which keep more.
+        # On a CPU, attention is computed in several steps, which keep more activations.
         costs = plan_costs(network, training, "cpu")
     typer.echo(fit_line(costs, options.device, options.devices))
 
 
 def _spacing(text: str | None) -> tuple[float, float, float] | None:
-    """Return the mm of --spacing along depth, rows and columns."""
+    """Parse --spacing: mm along depth, rows and columns."""
     if text is None:
         return None
     try:
@@ -353,7 +353,7 @@ def _spacing(text: str | None) -> tuple[float, float, float] | None:
 
 
 def _patch(text: str | None) -> tuple[int, int, int] | None:
-    """Return the voxels of --patch along depth, rows and columns."""
+    """Parse --patch: voxels along depth, rows and columns."""
     if text is None:
         return None
     if _PATCH.fullmatch(text):

@@ -1,4 +1,4 @@
-"""Options that the commands share which train a network."""
+"""Options shared by the commands that train a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SEED = typer.Option(
 
 
 def run_option(default: Any) -> Any:
-    """Return the option of the folder of a run.
+    """Return the option for the folder of a run.
 
     Args:
         default: None, or ``...`` where the option is required.
@@ -22,10 +22,10 @@ def run_option(default: Any) -> Any:
 
 
 def max_minutes_option(default: str = "") -> Any:
-    """Return the option of a time budget.
+    """Return the option for a time budget.
 
     Args:
-        default: text about the budget without the option.
+        default: text about the budget that applies without the option.
     """
     return typer.Option(
         None,

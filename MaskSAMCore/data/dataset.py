@@ -428,10 +428,10 @@ def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[
         indices[values == value] = index
     unknown = np.unique(values[(indices == 0) & (values != 0)])
     if unknown.size:
-        listed = [int(value) for value in unknown[:_LISTED_VALUES]]
-        more = f" and {unknown.size - len(listed)} more" if unknown.size > len(listed) else ""
+        first = [int(value) for value in unknown[:_LISTED_VALUES]]
+        more = f" and {unknown.size - len(first)} more" if unknown.size > len(first) else ""
         problems.append(
-            f"labelsTr/{case.labelmap.name} has values {listed}{more} that are in no class of"
+            f"labelsTr/{case.labelmap.name} has values {first}{more} that are in no class of"
             " dataset.json"
         )
     if problems:

@@ -94,7 +94,9 @@ def read_scheme(description: Mapping[str, Any]) -> tuple[LabelScheme | None, lis
         return None, ["'labels' must map names to integers, the background to 0"]
     by_value = {int(v): str(k) for k, v in labels.items()}
     if len(by_value) != len(labels) or not 0 < max(by_value, default=0) <= LARGEST_VALUE:
-        return None, ["'labels' must be different values from 0 (the background) to 65535"]
+        return None, [
+            f"'labels' must be different values from 0 (the background) to {LARGEST_VALUE}"
+        ]
     if min(by_value) < 0 or len(by_value) > 255:
         return None, ["'labels' must be at most 254 different values from 0 (the background) up"]
     alike = alike_names(labels)

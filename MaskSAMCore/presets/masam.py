@@ -16,7 +16,7 @@ _TRAINING = TrainSettings(
     schedule="poly",
     exponent=7.0,
     warm_up=250,
-    iterations=250 * 200,
+    iterations=50_000,
     loss=LossSettings(box_share=0.3, box_jitter=0.1),
 )
 

@@ -1,7 +1,7 @@
 """Ablations B1 to B9 of the paper's Table 4: MaskSAM with some of its parts replaced.
 
-The prompt generator has its heads for masks and for boxes in all of them; its form
-decides which of them reach the prompt encoder.
+The prompt generator has heads for masks and for boxes in all ablations; its form decides which
+of their outputs reach the prompt encoder.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from MaskSAMCore.modeling import NetworkConfig
 from MaskSAMCore.modeling.masksam.config import AdapterKind, PromptForm
 
-# Form of the prompt generator, adapters for image and for prompt embeddings, depth positions.
+# Prompt form, adapter for image embeddings, adapter for prompt embeddings, depth position.
 _TABLE: dict[str, tuple[PromptForm, AdapterKind, AdapterKind, bool]] = {
     "b1": ("masks", "plain", "plain", False),
     "b2": ("boxes", "plain", "plain", False),
@@ -24,7 +24,7 @@ _TABLE: dict[str, tuple[PromptForm, AdapterKind, AdapterKind, bool]] = {
 
 
 def ablations(base: NetworkConfig) -> dict[str, NetworkConfig]:
-    """Return the configurations "b1" to "b9" with the sizes of a MaskSAM configuration."""
+    """Return the configurations "b1" to "b9", derived from a MaskSAM configuration."""
     return {
         name: base.replace(
             prompts=prompts,

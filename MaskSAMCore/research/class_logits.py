@@ -20,8 +20,10 @@ class ClassLogitsNetwork(Network):
     training_methods: ClassVar[tuple[str, ...]] = ("encode", "supervised_logits")
 
     def supervised_logits(self, images: Tensor) -> list[Tensor]:
-        """Return the class logits (B, K + 1, T, H, W) of images (B, C, T, H, W), and those of
-        coarser stages that are trained as well, fine to coarse."""
+        """Return class logits (B, K + 1, T, H, W) of images (B, C, T, H, W), fine to coarse.
+
+        Stages after the first one have a coarser grid, and serve deep supervision only.
+        """
         raise NotImplementedError
 
     def decode(self, embedding: Tensor, prompts: BoxPrompts | None = None) -> ClassScores:
@@ -52,7 +54,7 @@ def supervised_loss(
         labels: long (B, T, H, W), 0..K; negative ones are padding.
         shares: relative weight of each stage.
         weights: weights of the cross-entropy and of the Dice loss.
-        background: class 0 counts in the Dice.
+        background: whether class 0 counts in the Dice loss.
     """
     loss = stages[0].new_zeros((), dtype=stages[0].float().dtype)
     parts = {name: loss.clone() for name in ("cross_entropy", "dice")}

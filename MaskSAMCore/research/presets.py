@@ -32,7 +32,7 @@ UNET = Preset(
 )
 
 
-# Trainings of the public codes; Docs/papers.md names them, and what they leave open.
+# Training settings of the public code; Docs/papers.md lists the sources and what they leave open.
 _ADAPTED = TrainSettings(
     epsilon=1e-8, beta2=0.999, decay_all=True, clip=0.0, ema=0.0, loss=BaselineLoss()
 )
@@ -55,7 +55,7 @@ MED_SA = Preset(
         sam=SAM_CONFIGS["vit_h"],
         pixels=1024,
         encoder="space_depth",
-        # The width is not published; this one gives the 13 M of the paper's Table 6.
+        # The width is not published; this one gives the 13 M parameters of the paper's Table 6.
         adapter_dim=36,
     ),
     _ADAPTED.replace(
@@ -104,7 +104,7 @@ SAM3D = Preset(
 
 
 def _small(preset: Preset, **network: object) -> Preset:
-    """Return a preset on the scale of "tiny": its SAM, window and training."""
+    """Return a small form of a preset, with the SAM, window and training of "tiny"."""
     loss = preset.training.loss
     return replace(
         preset,
@@ -137,7 +137,7 @@ def _ablations(prefix: str, whole: Preset) -> tuple[Preset, ...]:
 
 
 def _prompt_forms(whole: Preset) -> tuple[Preset, ...]:
-    """Return a preset with the forms of prompts of Figure 2 (a) to (c); its own is (d)."""
+    """Return a preset with each prompt form of Figure 2 (a) to (c); the preset itself has (d)."""
     return tuple(
         replace(whole, name=f"{whole.name}_{form}", network=whole.network.replace(prompts=form))
         for form in ("masks", "boxes", "both")

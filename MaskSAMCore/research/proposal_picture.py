@@ -1,8 +1,8 @@
-"""Picture of the prompts that MaskSAM proposes to itself, as in Figure 1 of the paper.
+"""Picture of the prompts that MaskSAM generates itself, as in Figure 1 of the paper.
 
-It shows one slice of the window with most foreground: the result, and for each query its auxiliary
-mask, its box prompt, and its most likely class. A query wins if its mask times its class
-probability is the largest of all queries in at least one voxel of that class in the result.
+It shows the slice with most foreground of all windows: the result, and for each query its auxiliary
+mask, its box prompt, and its most likely class. A query wins if, in at least one foreground voxel
+of the result, its mask times its probability of the voxel's class is the largest of all queries.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from MaskSAMCore.modeling.masksam.network import MaskSAM
 
 _COLUMNS = 5
 _TILE_INCHES = 2.3
-# Directions that point to the top and to the left of a picture.
+# Anatomical directions shown at the top and at the left of a picture.
 _TOP, _LEFT = "SA", "RA"
 _OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 
 
 @dataclass(frozen=True)
 class SliceProposals:
-    """Proposals of a slice of a window.
+    """Prompts and classes proposed for one slice of a window.
 
     Attributes:
         image: (H, W), intensities of the first channel.
@@ -44,7 +44,7 @@ class SliceProposals:
         masks: float (N, H, W), 0 to 1, the auxiliary masks.
         boxes: (N, 4), the box prompts, x1 y1 x2 y2 in pixels.
         classes: (N,), most likely class of each query; K + 1 for "no object".
-        confidences: (N,), probabilities of these classes.
+        confidences: (N,), probability of the most likely class of each query.
         winners: bool (N,), true for queries that decide voxels of the result.
     """
 
@@ -58,7 +58,7 @@ class SliceProposals:
 
 
 def proposing(segmenter: Segmenter) -> MaskSegmenter:
-    """Return a segmenter whose model proposes prompts to itself.
+    """Return a segmenter after checking that its model generates its own prompts.
 
     Raises:
         MaskSAMError: the model is no MaskSAM with a prompt generator.
@@ -82,8 +82,8 @@ def write_proposals(
         roi: region to process, in IJK voxel edges, see :meth:`Segmenter.segment`.
 
     Raises:
-        MaskSAMError: the model is no MaskSAM with a prompt generator, finds nothing in the volume,
-            or matplotlib is not installed, or the ROI is outside the volume.
+        MaskSAMError: the model is no MaskSAM with a prompt generator, or finds nothing in the
+            volume, the ROI is outside the volume, or matplotlib is not installed.
     """
     proposer = proposing(segmenter)
     found = slice_proposals(proposer, volumes, roi)

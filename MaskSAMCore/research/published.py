@@ -1,6 +1,6 @@
-"""Published Dice scores of the papers' datasets, organ by organ, with their sources.
+"""Published Dice scores on the papers' datasets, organ by organ, with their sources.
 
-Names of organs are those of the datasets that ``masksam convert`` makes.
+Organs are named as in the datasets that ``masksam convert`` writes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class PublishedDice:
 def _row(
     method: str, table: str, organs: tuple[str, ...], percent: str, mean: float
 ) -> PublishedDice:
-    """Return the row of a table; figures are in percent."""
+    """Return a method's row of a table in the paper; ``percent`` and ``mean`` are in percent."""
     figures = [float(figure) / 100 for figure in percent.split()]
     scores = dict(zip(organs, figures, strict=True))
     return PublishedDice(method, mean / 100, f"{_PAPER}, {table}", scores)
@@ -54,7 +54,7 @@ PUBLISHED: Mapping[str, tuple[PublishedDice, ...]] = {
     "acdc": (
         _row("MaskSAM", "Table 3", _ACDC, "92.30 91.37 96.49", 93.39),
         _row("nnFormer", "Table 3", _ACDC, "90.94 89.58 95.65", 92.06),
-        # The LV of this row does not fit its mean, which needs 95.36.
+        # As published, although the LV does not fit the mean, which would need 95.36.
         _row("nnU-Net", "Table 3", _ACDC, "90.24 89.24 92.36", 91.61),
     ),
     "amos22": (

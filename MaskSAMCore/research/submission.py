@@ -42,8 +42,9 @@ def write_amos_submission(
         Number of labelmaps.
 
     Raises:
-        MaskSAMError: images and labelmaps do not match one to one, a case has two, a labelmap lies
-            on another grid or has values that are no class, or the file cannot be written.
+        MaskSAMError: images and labelmaps do not match one to one, a case has two files, a labelmap
+            lies on another grid than its image or has values that are no class, or the zip file
+            cannot be written.
     """
     found = _by_case(labelmaps)
     wanted = {name.removesuffix(_CHANNEL): file for name, file in _by_case(images).items()}
@@ -84,7 +85,8 @@ def _write_checked(labelmap: Path, image: Path, file: Path) -> None:
     """Write a labelmap as 8-bit NIfTI, after comparing it with its image.
 
     Raises:
-        MaskSAMError: it lies on another grid, or has values that are no class.
+        MaskSAMError: the labelmap lies on another grid than its image, or has values that are no
+            class.
     """
     volume = read_labelmap(labelmap)
     if not volume.same_grid(read_volume(image), SAME_GRID_MM):

@@ -4,5 +4,5 @@ Run it as ``python -m MaskSAMCore.worker``. `protocol` holds the messages;
 `MaskSAMSlicerLib.worker.client` is the other end of the pipe.
 """
 
-# Environment variable with the folder of packages that come before all others.
+# Environment variable with a folder of packages that are imported in preference to all others.
 PACKAGES_VARIABLE = "MASKSAM_PACKAGES"

@@ -7,8 +7,8 @@ import sys
 
 from MaskSAMCore.worker import PACKAGES_VARIABLE
 
-# PythonSlicer, a launcher, puts Slicer's packages in front of PYTHONPATH, so that a folder there
-# would come after them. Processes that this one spawns receive its sys.path.
+# PythonSlicer, a launcher, puts Slicer's packages in front of PYTHONPATH, so that a folder in
+# PYTHONPATH would come after them. Spawned processes inherit sys.path.
 if os.environ.get(PACKAGES_VARIABLE):
     sys.path.insert(0, os.environ[PACKAGES_VARIABLE])
 

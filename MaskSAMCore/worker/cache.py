@@ -15,7 +15,7 @@ from MaskSAMCore.worker.protocol import MAX_SESSIONS
 if TYPE_CHECKING:
     from MaskSAMCore.inference import Segmenter, Session
 
-# Name or path of a model, times of the last changes of its files, and device.
+# Name or path of a model, modification times of its files, and device.
 _SegmenterKey = tuple[str, tuple[int, ...], str]
 
 
@@ -91,10 +91,10 @@ class ModelCache:
 
         Args:
             name: name that the client gave the session.
-            files: key of the files' content.
+            files: key that changes with the content of the image files.
             segmenter: segmenter that opens the session.
-            channels: returns the channels of the volume, all on one grid; called only if the
-                session has to be opened.
+            channels: function that returns the channels of the volume, all on one grid; called only
+                if the session has to be opened.
             roi: region to process, in IJK voxel edges; None for the whole volume.
             tta: test-time augmentation.
         """
@@ -144,7 +144,7 @@ class ModelCache:
 
     @property
     def used(self) -> int:
-        """Bytes in memory, without files that are mapped."""
+        """Bytes in memory, without memory-mapped files."""
         sessions = sum(kept.session.memory_bytes for kept in self._sessions.values())
         return sessions + sum(one.memory_bytes for one, _ in self._segmenters.values())
 
@@ -156,7 +156,7 @@ class ModelCache:
 
 
 def _times_changed(model: str) -> tuple[int, ...]:
-    """Return the times of the last changes of a model's files, in nanoseconds."""
+    """Return the modification times of a model's files in nanoseconds."""
     from MaskSAMCore.models.catalog import DESCRIPTION, find, is_path
     from MaskSAMCore.models.expected_dice import QUALITY
 

@@ -1,4 +1,4 @@
-"""Requests that take time: their jobs run one after another on the job thread."""
+"""Jobs of the requests that take time, which run one after another on the job thread."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ Notify = Callable[["ProgressMessage | ValidationMessage | LogMessage"], None]
 
 
 class JobContext:
-    """One request while its job waits or runs.
+    """A request whose job waits or runs.
 
     Args:
         request: request with an id.
@@ -93,7 +93,7 @@ class JobContext:
             self._notify(ProgressMessage(self.id, stage, rounded, seconds_left))
 
     def validation(self, minutes: float, dice: float) -> None:
-        """Send the Dice that a model which learns has reached."""
+        """Send the validation Dice that an adaptation has reached."""
         self._notify(ValidationMessage(self.id, round(minutes, 3), round(dice, 4)))
 
     def log(self, text: str) -> None:
@@ -190,7 +190,7 @@ def close_session(job: JobContext) -> dict[str, Any]:
 
 
 def devices(job: JobContext) -> dict[str, Any]:
-    """List the devices that the network can run on, and name the one that "auto" means."""
+    """List the devices that the network can run on, and name the one that "auto" selects."""
     import torch
 
     from MaskSAMCore.inference import choose_device
@@ -257,7 +257,7 @@ def remove_model(job: JobContext) -> dict[str, Any]:
 
 
 def export_dicom(job: JobContext) -> dict[str, Any]:
-    """Write a labelmap as a DICOM segmentation, and the report of its volumes."""
+    """Write a labelmap as a DICOM segmentation, with a report of its volumes if requested."""
     from MaskSAMCore.io.dicom_segmentation import Algorithm, check_codes, write_dicom_segmentation
     from MaskSAMCore.io.dicom_source import check_installed, find_instances, read_source
 
@@ -274,7 +274,7 @@ def export_dicom(job: JobContext) -> dict[str, Any]:
             " another name"
         )
     source = read_source(files[0].parent, files)
-    # The user may have centred the volume, or hardened a transform.
+    # The user may have moved the volume in Slicer, by centring it or hardening a transform.
     grid = source.in_place(grid)
     job.check()
     job.progress("Writing the DICOM segmentation", 0.5)
@@ -294,7 +294,7 @@ def export_dicom(job: JobContext) -> dict[str, Any]:
 
 
 def keep_corrections(job: JobContext) -> dict[str, Any]:
-    """Add corrected cases to a folder, one after the other; a case is complete or absent."""
+    """Add corrected cases to a folder one by one, each completely or not at all."""
     from MaskSAMCore.data.corrections import append_case
 
     params = KeepCorrectionsParams.from_json(job.params)

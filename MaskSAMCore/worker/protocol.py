@@ -1,9 +1,9 @@
 """Messages between Slicer and its segmentation process, imported at both ends of the pipe.
 
-Every message is a JSON-RPC 2.0 object on one line, in UTF-8. Each class below is the
-content of one message; `to_json` and `from_json` hold the field names of the pipe, and `from_json`
-raises a ProtocolError where a field is missing or of a wrong type. Slicer's own process imports
-this module, so it imports neither PyTorch nor SciPy.
+Every message is a JSON-RPC 2.0 object on one line, in UTF-8. Each class below is the content of one
+message. `to_json` and `from_json` define the field names on the pipe, and `from_json` raises a
+ProtocolError if a field is missing or of a wrong type. The module imports neither PyTorch nor
+SciPy, because Slicer's own process imports it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from MaskSAMCore.labels import Label
 # Increased whenever an older program at the other end could misread a message.
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 16 << 20
-# Volumes that the worker holds open, and whose files the client keeps, at the same time.
+# Largest number of volumes that the worker keeps open, and whose files the client keeps.
 MAX_SESSIONS = 3
 
-# Methods that are answered at once, whatever job runs.
+# Methods that are answered at once, even while a job runs.
 INITIALIZE, PING, CANCEL, SHUTDOWN = "initialize", "ping", "cancel", "shutdown"
 # Methods whose jobs run one after another.
 SEGMENT, CLOSE_SESSION, DEVICES = "segment", "close_session", "devices"
@@ -36,7 +36,7 @@ PROGRESS, LOG, VALIDATION = "progress", "log", "validation"
 
 
 class ErrorCode(IntEnum):
-    """Codes of error answers: JSON-RPC's own, and from -32000 on those of this protocol."""
+    """Codes of error answers: JSON-RPC's own, and those of this protocol, -32000 to -32004."""
 
     PARSE_ERROR = -32700
     INVALID_REQUEST = -32600
@@ -192,7 +192,7 @@ class ImageFile:
         dtype: NumPy's code of the voxel type, such as "<i2".
         ijk_to_ras: rows of the 4 x 4 matrix from voxel indices to RAS in mm.
         name: name shown to the user.
-        modality: DICOM's term, such as "MR"; empty if unknown.
+        modality: DICOM modality, such as "MR"; empty if unknown.
     """
 
     path: str
@@ -269,11 +269,11 @@ class SegmentParams:
         model: name in the catalog, or path of a bundle.
         output: path of the raw file for the labelmap.
         roi: region to process, in IJK voxel edges; None for the whole volume.
-        boxes: boxes of classes, in IJK voxel edges.
+        boxes: boxes that prompt classes, in IJK voxel edges.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
         tta: test-time augmentation, "none" or "mirror".
-        session: key under which the worker holds the volume open; None to close it at once.
-        resume: True if the session should exist already; the result notes if it did not.
+        session: key under which the worker keeps the volume open; None to close it at once.
+        resume: True if the session should exist already; if it does not, the result has a note.
         overwrite: True lets classes with boxes take voxels of classes without boxes.
         resample: True resamples channels to the grid of the first one.
     """
@@ -353,9 +353,11 @@ class InstanceMessage:
         box: bounding box of the class's voxels, in IJK voxel edges.
         voxel_count: number of voxels.
         proposal: bounding box that the network predicted; None if it predicted none.
-        expected_dice: Dice that can be expected; None if it was not estimated.
-        expected_dice_low: bound that the Dice exceeds in nine cases of ten; None likewise.
-        weakest_place: (i, j, k) in voxel edges, in the least sure slice; None likewise.
+        expected_dice: expected Dice of the class; None if it was not estimated.
+        expected_dice_low: bound that the Dice exceeds in nine cases of ten; None if it was not
+            estimated.
+        weakest_place: (i, j, k) in voxel edges, in the slice that the network is least sure of;
+            None if it was not estimated.
     """
 
     value: int
@@ -436,7 +438,7 @@ class SegmentResult:
         instances: classes with at least one voxel, in the order of the labels.
         device: device that the network ran on.
         notes: remarks for the user.
-        seconds: duration of the work.
+        seconds: duration of the job in seconds.
         intracranial: classes whose volumes add up to the intracranial volume; empty if unknown.
     """
 
@@ -502,7 +504,7 @@ class AvailableDevice:
     Attributes:
         name: PyTorch's name of the device, such as "cuda:0".
         description: description for the user.
-        reason: reason for which "auto" means this device; empty for other devices.
+        reason: reason why "auto" selects this device; empty for other devices.
     """
 
     name: str
@@ -516,7 +518,7 @@ class DevicesResult:
 
     Attributes:
         choices: devices that the network can run on, the CPU first.
-        auto: device that "auto" means.
+        auto: device that "auto" selects.
     """
 
     choices: tuple[AvailableDevice, ...]
@@ -606,16 +608,17 @@ class ExportDicomParams:
     """Request to write a labelmap as a DICOM segmentation.
 
     Attributes:
-        labelmap: voxels, 0 or values of the labels.
+        labelmap: file of the labelmap, with the values of the labels and 0 elsewhere.
         ijk_to_ras: 4 x 4 matrix from voxel indices (i, j, k) of the labelmap to RAS in mm, in the
-            space of the source series. A labelmap with the shape of the series gets its place.
-        labels: classes with their codes.
+            space of the source series. A labelmap with the shape of the series is moved to the
+            place of the series.
+        labels: classes with their terminology codes.
         source: absolute paths of the files of the source series, or of a folder that holds them.
-        instances: UIDs of the images of the source series.
+        instances: SOP instance UIDs of the images of the source series.
         model: name of the model that made the segmentation.
         version: version of the model; empty if unknown.
         corrected: whether the user prompted or corrected the segmentation.
-        output: absolute path of the segmentation.
+        output: absolute path of the DICOM segmentation.
         report: absolute path of the report of the volumes; None for no report.
     """
 
@@ -669,11 +672,11 @@ class Correction:
     """A case that the user has corrected.
 
     Attributes:
-        name: name of the case, from which that of its files is made.
+        name: name of the case, from which its file names are made.
         images: channels, all on one grid.
-        labelmap: voxels on that grid, 0 or values of the classes.
-        labels: classes, whose values the labelmap has; one may have no voxel.
-        checked: names of the classes that are right in this case.
+        labelmap: file of the labelmap on the grid of the images, 0 outside the classes.
+        labels: classes with their values in the labelmap; a class may have no voxel.
+        checked: names of the classes whose segmentation is right in this case.
     """
 
     name: str
@@ -761,13 +764,13 @@ class AdaptParams:
     """Request to adapt a model to corrected cases.
 
     Attributes:
-        model: absolute path of its bundle.
+        model: absolute path of the bundle of the model to adapt.
         cases: absolute path of the folder of corrected cases.
         output: absolute path of the new bundle's folder.
         name: name of the new model.
-        minutes: longest time in minutes.
+        minutes: time limit of the whole adaptation in minutes.
         device: "auto", "cpu", "cuda" or "mps".
-        resume: True to go on with an unfinished learning, False to begin anew.
+        resume: True to continue an unfinished adaptation, False to start anew.
     """
 
     model: str
@@ -802,11 +805,11 @@ class AdaptResult:
     """Answer to a request to adapt a model.
 
     Attributes:
-        kept: False if the new model is not better, so that it was not written.
-        before: Dice of each class on the cases held out, with the model that was adapted; empty
-            where nothing can be compared.
-        after: Dice of each class with the new model.
-        held_out: names of the cases held out.
+        kept: True if the new model was written; False if it was no better.
+        before: Dice of each class on the held-out cases with the original model; empty if nothing
+            could be compared.
+        after: Dice of each class on the held-out cases with the new model.
+        held_out: names of the held-out cases.
         message: one line for the user.
     """
 
@@ -871,12 +874,12 @@ class ProgressMessage:
 
 @dataclass(frozen=True)
 class ValidationMessage:
-    """Notification of the Dice that a model which learns has reached.
+    """Notification of the validation Dice that an adaptation has reached.
 
     Attributes:
         id: id of the job's request.
-        minutes: time of learning in minutes.
-        dice: mean Dice of the classes on the cases held out.
+        minutes: minutes since the start of the adaptation.
+        dice: mean Dice of the classes on the held-out cases.
     """
 
     method: ClassVar[str] = VALIDATION

@@ -34,12 +34,12 @@ from MaskSAMCore.worker.protocol import (
 
 # Time for a job to remove its files after the client has closed the pipe.
 _SECONDS_TO_CLEAN_UP = 0.5
-# Number by which the priority of a worker that learns is lower, of 19 at most.
+# Increment of the niceness of a low-priority worker; the highest niceness is 19.
 _NICENESS = 10
 
 
 class Channel:
-    """Output of the worker, which any thread may write whole messages to."""
+    """Output of the worker; any thread may send messages, which are written whole."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -205,7 +205,7 @@ class Server:
             self._channel.fail(job.id, failure)
 
     def _free_memory(self, failure: RequestError | None) -> None:
-        """Enforce the memory limit after a job, and drop everything after the memory ran out."""
+        """Enforce the memory limit after a job; drop all models and sessions if memory ran out."""
         if failure is not None and failure.code == ErrorCode.OUT_OF_MEMORY:
             self._models.clear()
         elif failure is not None and failure.code == ErrorCode.INTERNAL_ERROR:
@@ -251,7 +251,7 @@ def take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def lower_priority() -> None:
-    """Let other programs have the processor first, where they want it."""
+    """Lower the priority of this process, so that other programs get the processor first."""
     if sys.platform == "win32":
         import psutil
 

@@ -55,7 +55,7 @@ def open_labelmap(file: LabelmapFile, ijk_to_ras: Sequence[Sequence[float]]) -> 
 
     Args:
         file: labelmap file.
-        ijk_to_ras: 4 x 4 matrix of its place.
+        ijk_to_ras: 4 x 4 matrix from voxel indices (i, j, k) to RAS in mm.
 
     Raises:
         ProtocolError: the file cannot be read, or does not match its description.

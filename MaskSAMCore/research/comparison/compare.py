@@ -41,8 +41,8 @@ class CompareOptions:
         dataset: an nnU-Net dataset folder.
         output: the comparison's folder; an earlier comparison in it is continued.
         systems: names of systems, see `systems.find_systems`.
-        splits: JSON file with "train" and "val", and "test" for an evaluation on cases that no
-            training chose its weights on; None splits as a training does.
+        splits: JSON file with "train" and "val" cases, and optionally "test" cases, to evaluate on
+            cases that no training chose its weights on; None for the default split of a training.
         max_minutes: time budget of each training; None for a budget of iterations.
         iterations: number of iterations of each training; None for a budget of time.
         settings: settings to change in all presets, "key=value".
@@ -53,9 +53,9 @@ class CompareOptions:
             the seeds.
         orientation: orientation of all plans, or None.
         runs: folders of finished trainings by name.
-        presets: presets by name of the training, in place of the default ones.
+        presets: preset names by training, in place of the defaults.
         sam_checkpoint: weights of a frozen SAM, for presets with one.
-        command: the shell command, to be shown with the results.
+        command: the shell command, which is shown with the results.
     """
 
     dataset: Path
@@ -80,16 +80,16 @@ def run_process(job_file: Path) -> int:
     """Run the job of a file in a separate process and return the exit status.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed, or a signal came. A training has completed its step
-            and saved a checkpoint by then, unless Ctrl-C was pressed twice.
+        KeyboardInterrupt: Ctrl-C was pressed, or a signal arrived. By then, a training has
+            completed its step and saved a checkpoint, unless Ctrl-C was pressed twice.
     """
     command = [sys.executable, "-m", "MaskSAMCore.research.comparison.stage", str(job_file)]
     with subprocess.Popen(command) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            # Ctrl-C reaches the process by itself, but SIGTERM does not; on Windows this would
-            # kill it.
+            # Ctrl-C reaches the stage's process by itself, but SIGTERM does not. On Windows,
+            # terminate() would kill the process.
             if sys.platform != "win32":
                 process.terminate()
             try:
@@ -128,12 +128,12 @@ def compare(
                 raise MaskSAMError(
                     "--orientation and --set orientation are the same: leave one out"
                 )
-            # The budget is that of all systems, nnU-Net's too, and is shown with the results.
+            # All systems, nnU-Net included, share one budget, which is shown with the results.
             if "iterations" in preset.changes:
                 raise MaskSAMError("--set iterations would change the budget: give --iterations")
     if options.settings and not any(training.is_ours for training in trainings.values()):
         raise MaskSAMError("--set changes presets, and no system is trained with one: leave it out")
-    # A wrong orientation is found before the terms are recorded, which no other command may have.
+    # Check the orientation before the terms are recorded, since they bind all later commands.
     PlanConstraints(orientation=options.orientation)
     device = choose_device(options.device).device.type
     dataset = open_dataset(options.dataset)
@@ -160,7 +160,7 @@ def compare(
         stages = _Stages(
             part, replace(job, folder=part.root.resolve(), seed=seed), report, run_stage
         )
-        # Systems without a new training are the same for all seeds.
+        # Systems that are not trained here have the same results for all seeds.
         new = [s for s in systems if not every or _is_trained(trainings.get(s.training))]
         every[seed] = stages.rows(new, trainings, dataset, cases)
         rows = every[seed] if not options.seeds else over_seeds(every)
@@ -253,7 +253,7 @@ def _check_preset(training: Training, folders: Sequence[Folder]) -> None:
     """Check that a training of an earlier comparison in a folder has the same preset.
 
     Raises:
-        MaskSAMError: it has another one.
+        MaskSAMError: the earlier training has another preset.
     """
     for folder in folders:
         earlier = read_record(folder.train_job(training.name)).get("training")
@@ -365,7 +365,7 @@ def _is_trained(training: Training | None) -> bool:
 def _facts(
     options: CompareOptions, dataset: Dataset, split: Mapping[str, Sequence[str]], test: list[str]
 ) -> dict[str, str]:
-    """Return the terms of a comparison in words, by name."""
+    """Return descriptions of the terms of a comparison, by name."""
     cases = test or split["val"]
     return {
         "dataset": dataset.name,

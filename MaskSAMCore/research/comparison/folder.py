@@ -57,7 +57,7 @@ class Folder:
         return self.root / "runs" / training
 
     def run_of(self, training: Training) -> Path:
-        """Return the run folder of a training, or the given one."""
+        """Return the run folder of a training, which may be a given one outside this folder."""
         return self.run(training.name) if training.given is None else training.given
 
     def finished(self, training: str) -> Path:
@@ -116,10 +116,11 @@ def weights_of(run: Path | None) -> str:
 
 
 def made_by_others(facts: Mapping[str, Any], run: Path | None) -> bool:
-    """Return whether a system's predictions were made with other weights than those of a run now.
+    """Return whether a system's predictions were made with other weights than a run has now.
 
     Args:
-        facts: content of the system's ``cases.json``. Those of older versions lack the weights.
+        facts: content of the system's ``cases.json``, which lacks "weights" if an older version
+            wrote it.
         run: folder of the training; None for a checkpoint.
     """
     return "weights" in facts and facts["weights"] != weights_of(run)

@@ -1,4 +1,4 @@
-"""nnU-Net itself as a system of a comparison, run by its own commands as its users run them."""
+"""nnU-Net itself as a system of a comparison, run through its own commands."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MODEL = f"{_TRAINER}__nnUNetPlans__{_CONFIGURATION}"
 
 
 def train(job: Job) -> None:
-    """Plan, preprocess and train with nnU-Net's commands. A training that was stopped begins anew.
+    """Plan, preprocess and train with nnU-Net's commands. A stopped training starts over.
 
     Raises:
         MaskSAMError: nnU-Net is not installed, or a command fails.
@@ -71,7 +71,7 @@ def train(job: Job) -> None:
 
 
 def segment(job: Job) -> None:
-    """Segment the cases with nnU-Net's command, with its mirrored passes, in one process.
+    """Segment the cases with nnU-Net's command, including its mirrored passes, in one process.
 
     Raises:
         MaskSAMError: nnU-Net is not installed, or its command fails.
@@ -120,7 +120,7 @@ def find_program(name: str) -> str:
 
 
 def _place(cases: Sequence[Case], images: Path, labels: Path | None = None) -> None:
-    """Copy images, and labelmaps if wanted, to folders in nnU-Net's form."""
+    """Copy images, and labelmaps if wanted, to folders in nnU-Net's layout."""
     images.mkdir(parents=True)
     for case in cases:
         for path in case.images:
@@ -176,13 +176,13 @@ def _call(run: Path, command: list[str], more: dict[str, str] | None = None) -> 
 def _reason(output: str) -> str:
     """Return the first error in the output of a command, else its last line."""
     lines = [line.strip() for line in output.split("\n") if line.strip()]
-    # The first error ends nnU-Net's other processes, which then report their own.
+    # The first error ends nnU-Net's other processes, which then report further errors.
     errors = [line for line in lines if _ERROR.match(line)]
     return [*errors, *lines[-1:], "no output"][0][:_REASON_LETTERS]
 
 
 def _peak_memory_of_children() -> float:
-    """Return the peak memory of the processes that have ended, or 0 if it is not reported."""
+    """Return the peak memory in bytes of child processes that have ended, or 0 if unknown."""
     try:
         import resource
     except ImportError:

@@ -49,8 +49,8 @@ def slice_axis(reference: Volume, orientation: str | None) -> int:
     Args:
         reference: the reference labelmap.
         orientation: orientation of the system's plan; None for a system without a plan, whose
-            slices are across the coarsest axis. Of equal axes, superior comes before anterior and
-            anterior before right.
+            slices lie across the coarsest axis. Among equally coarse axes, superior takes
+            precedence over anterior, and anterior over right.
     """
     if orientation is not None:
         return axis_mapping(reference.ijk_to_ras, orientation)[0][0]
@@ -60,7 +60,7 @@ def slice_axis(reference: Volume, orientation: str | None) -> int:
 
 
 def _tight_box(name: str, mask: NDArray[np.bool_], start: tuple[int, int, int]) -> Box:
-    """Return the box of a mask that begins at the voxel ``start`` [K, J, I] of its volume."""
+    """Return the tight box of a mask whose first voxel is voxel ``start`` [K, J, I] of a volume."""
     spans = []
     for axis in range(3):
         used = np.flatnonzero(mask.any(tuple(other for other in range(3) if other != axis)))

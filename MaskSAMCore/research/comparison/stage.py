@@ -2,8 +2,8 @@
 
     python -m MaskSAMCore.research.comparison.stage JOB.json
 
-Each stage runs in a separate process. A stage that fails or exhausts the memory thus does not
-stop the others, and its peak memory can be measured.
+Each stage runs in a separate process, so that a stage that fails or exhausts the memory does not
+stop the others, and the peak memory of each stage can be measured.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def peak_memory(device: str) -> float:
 
 
 def _load(folder: Folder, job: Job, system: System) -> tuple[Segmenter, dict[str, Any]]:
-    """Return the segmenter of a system, and its numbers of parameters by name."""
+    """Return the segmenter of a system, and its numbers of "tunable" and "total" parameters."""
     import torch
 
     from MaskSAMCore.inference import MaskSegmenter, SamSegmenter
@@ -248,12 +248,12 @@ def _load(folder: Folder, job: Job, system: System) -> tuple[Segmenter, dict[str
 
 
 def print_line(line: str) -> None:
-    """Print a line at once, also into a pipe."""
+    """Print a line and flush it, so that a pipe receives it at once."""
     print(line, flush=True)
 
 
 def run_stage(job: Job) -> None:
-    """Run a job, by nnU-Net's own commands if it is nnU-Net's."""
+    """Run a job, through nnU-Net's own commands if the system is nnU-Net."""
     if job.training is not None and job.training.is_nnunet:
         (nnunet.train if job.stage == "train" else nnunet.segment)(job)
     else:
@@ -273,7 +273,7 @@ def main(arguments: list[str]) -> int:
     except ImportError as error:
         problem = f"training needs '{error.name}': pip install masksam[train]"
     except KeyboardInterrupt:
-        return 130  # The process that has started this one reports it.
+        return 130  # the parent process reports the interruption
     else:
         return 0
     write_record(job_file.with_suffix(".error"), {"error": problem})

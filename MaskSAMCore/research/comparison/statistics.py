@@ -36,12 +36,12 @@ class Row:
         memory: peak memory in bytes.
         minutes: training time until the best weights.
         iterations: training iterations until the best weights.
-        per_case: mean Dice over the classes of each case.
-        seeds: mean Dice of each seed, if there are several; all figures are then means over the
-            seeds, and the standard deviations those between them. NaN for a seed that failed, which
-            the means leave out.
+        per_case: mean Dice over the classes, by case.
+        seeds: mean Dice by seed, NaN for a failed seed; empty without several seeds. With several
+            seeds, all figures are means over the seeds that succeeded, and standard deviations are
+            those between seeds.
         problem: reason for a row without figures, else empty.
-        seed_problems: reason for each seed that failed, where another one has figures.
+        seed_problems: reason for the failure of each failed seed, if another seed succeeded.
     """
 
     system: str
@@ -154,7 +154,7 @@ def over_seeds(rows: Mapping[int, Sequence[Row]]) -> list[Row]:
     """Return one row for each system with the means over its seeds.
 
     Args:
-        rows: rows by seed. A system without a new training is in those of the first seed only.
+        rows: rows by seed. Systems that are not trained here have a row for the first seed only.
     """
     found: dict[str, dict[int, Row]] = {}
     for seed, each in rows.items():
@@ -164,7 +164,7 @@ def over_seeds(rows: Mapping[int, Sequence[Row]]) -> list[Row]:
 
 
 def _mean_row(rows: Mapping[int, Row]) -> Row:
-    """Return the means of a system's rows, by seed, over the seeds with figures."""
+    """Return a row with the means of a system's rows over the seeds that succeeded."""
     known = {seed: row for seed, row in rows.items() if not row.problem}
     first = next(iter((known or rows).values()))
     if not known:

@@ -17,7 +17,7 @@ Prompt = Literal["none", "box", "boxes"]
 TRAININGS = {"masksam": "tiny", "masam": "masam_tiny", "unet": "unet"}
 NNUNET = "nnunet"
 CHECKPOINTS = {"sam": "sam_vit_b", "medsam": "medsam"}
-# Short names of several systems.
+# Names that stand for several systems.
 GROUPS = {
     "table4": tuple(f"ablation_b{number}" for number in range(1, 10)),
     "prompt_forms": ("tiny_masks", "tiny_boxes", "tiny_both", "ablation_b9"),
@@ -107,7 +107,7 @@ def find_systems(
             ``runs``) or checkpoints ("sam", "medsam", or a name in the catalog), followed by "-box"
             or "-boxes" for a system that receives boxes of the reference.
         runs: folders of finished trainings by name.
-        presets: presets by name of the training, in place of the default ones.
+        presets: preset names by training, in place of the defaults.
 
     Raises:
         MaskSAMError: a name is unknown, occurs twice, is a checkpoint without boxes, or is nnU-Net
@@ -152,7 +152,7 @@ def find_systems(
 
 
 def _split_name(name: str) -> tuple[str, Prompt]:
-    """Return the name of the training or checkpoint, and the prompt."""
+    """Split the name of a system into its training or checkpoint, and its prompt."""
     if name.endswith("-boxes"):
         return name.removesuffix("-boxes"), "boxes"
     if name.endswith("-box"):

@@ -49,7 +49,7 @@ def write_tables(
         rows: one row for each system, in order.
         pairs: tests of the pairs of systems.
         classes: names of the classes, in order.
-        facts: the terms of the comparison in words, by name.
+        facts: descriptions of the terms of the comparison, by name.
         held_out: True if no training chose its weights on the cases.
     """
     write_text(folder / "comparison.md", markdown(rows, pairs, classes, facts, held_out))
@@ -203,7 +203,7 @@ def draw(rows: Sequence[Row], classes: Sequence[str], facts: Mapping[str, str], 
             above.boxplot(values, positions=[place], widths=0.55, showfliers=False)
             jittered = place + rng.uniform(-0.16, 0.16, values.size)
             above.plot(jittered, values, ".", alpha=0.6, markersize=5)
-    # Dollar signs in the names of classes and datasets begin no formula.
+    # Dollar signs in the names of classes and datasets must not start a formula.
     above.set_xticks(range(len(rows)), [row.system for row in rows], rotation=15, parse_math=False)
     above.set_xlim(-0.6, len(rows) - 0.4)
     above.set(ylabel="Dice of a case, mean over classes")

@@ -37,7 +37,7 @@ ORGANS = (
     "prostate or uterus",
 )
 _LAST_CT = 500
-# Numbers of CT scans, and whether their labels are public.
+# Number of CT scans in each part, and whether their labels are public.
 _SCANS: dict[Part, tuple[int, bool]] = {"Tr": (200, True), "Va": (100, True), "Ts": (200, False)}
 
 

@@ -1,7 +1,7 @@
 """Archives of datasets: a zip file, a tar file, or the folder that one was extracted to.
 
-Paths in archives are not trusted: files are found by their names in the listing and copied to names
-that the caller chooses; nothing is extracted by its own path, and links are left out.
+Paths in archives are not trusted: files are found by their names in the listing and copied to paths
+that the caller chooses, never to their paths in the archive. Links are left out.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Member:
 
     Attributes:
         path: path in the archive, from its root.
-        size: bytes of the file, not compressed by the archive.
-        position: order in which the archive is read fastest.
+        size: size of the extracted file in bytes.
+        position: index of the file in the order in which the archive is read fastest.
     """
 
     path: PurePosixPath
@@ -60,7 +60,7 @@ class Archive(Protocol):
 
     @property
     def members(self) -> Sequence[Member]:
-        """Files of the archive, without hidden files and those of systems."""
+        """Files of the archive, without hidden files and files left by operating systems."""
         ...
 
     def stream(self, member: Member) -> BinaryIO:
@@ -73,8 +73,8 @@ def open_archive(path: Path) -> Iterator[Archive]:
     """Open an archive.
 
     Raises:
-        MaskSAMError: the path is no folder, zip file or tar file, or the archive is damaged, in
-            the ``with`` block too.
+        MaskSAMError: the path is no folder, zip file or tar file, or the archive is damaged, which
+            may only be found in the ``with`` block.
     """
     if not path.exists():
         raise MaskSAMError(f"{path} does not exist")
@@ -104,7 +104,7 @@ def read_text(archive: Archive, member: Member) -> str:
     """Return the text of a small file of an archive.
 
     Raises:
-        MaskSAMError: the file is too large or no text in UTF-8.
+        MaskSAMError: the file is too large, or is not text in UTF-8.
     """
     with archive.stream(member) as stream:
         content = stream.read(_LARGEST_TEXT + 1)
@@ -117,7 +117,7 @@ def read_text(archive: Archive, member: Member) -> str:
 
 
 def _listed(names: Sequence[tuple[str, int]]) -> tuple[Member, ...]:
-    """Return the files of an archive that are not litter, with their positions."""
+    """Return the files of an archive with their positions, without litter."""
     members = []
     for position, (name, size) in enumerate(names):
         path = PurePosixPath(name)

@@ -4,10 +4,10 @@ Layout of ``RawData.zip``: ``Training/img/img0001.nii.gz`` and ``Training/label/
 numbers 1 to 10 and 21 to 40; ``Testing/img`` has no labels (synapse.org, syn3193805).
 
 MA-SAM trains on 24 scans with all organs and tests on 6
-(github.com/cchen-cc/MA-SAM, ``preprocessing/dataset_split.md``). MaskSAM follows the 18 and 12
-scans and 8 organs of TransUNet, in nnFormer's lists (github.com/282857341/nnFormer, its trainer and
-``inference_synapse.py``), which the public code of MaskSAM repeats. Neither has a validation set:
-the cases under "val" are those whose Dice the papers report.
+(github.com/cchen-cc/MA-SAM, ``preprocessing/dataset_split.md``). MaskSAM uses TransUNet's split
+into 18 and 12 scans and its 8 organs, as listed by nnFormer (github.com/282857341/nnFormer, its
+trainer and ``inference_synapse.py``); the public code of MaskSAM repeats these lists. Neither split
+has a validation set: the cases under "val" are those whose Dice the papers report.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def find_synapse(archive: Archive) -> FoundDataset:
 def _scans(
     archive: Archive, kind: str
 ) -> tuple[tuple[FoundCase, ...], tuple[str, ...], tuple[str, ...]]:
-    """Return the labelled scans, a report of missing ones, and notes."""
+    """Return the labelled scans, lines of a report about missing scans, and notes."""
     images = match_members(archive, r"img([0-9]{4})\.nii(?:\.gz)?", kind)
     labelmaps = match_members(archive, r"label([0-9]{4})\.nii(?:\.gz)?", kind)
     check_found(archive, [*images], kind, "Training/img/img0001.nii.gz")

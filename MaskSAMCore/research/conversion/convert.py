@@ -62,7 +62,7 @@ def convert(
         kind: name of the dataset, a key of ``CONVERTERS``.
         source: the archive as its owner gives it, or the folder that it was extracted to.
         folder: new dataset folder.
-        partial: convert what there is of an incomplete dataset.
+        partial: convert the available part of an incomplete dataset.
         overwrite: replace a dataset folder that exists, or an empty folder.
         report: function that receives lines of text for the user.
 
@@ -94,7 +94,7 @@ def convert(
 
 
 def _check_names(found: FoundDataset, source: Path) -> None:
-    """Check that the names of the cases can be names of files, all different."""
+    """Check that the names of the cases are valid and distinct file names."""
     names = Counter((case.part, case.name) for case in found.cases)
     for (_, name), count in names.items():
         if not _CASE_NAME.fullmatch(name) or count > 1:
@@ -152,7 +152,7 @@ def _split_channels(path: Path, channels: int, member: Member) -> None:
         raise MaskSAMError(f"{member.path} cannot be read: {error}") from error
     if len(shape) != 4 or shape[3] != channels:
         raise MaskSAMError(f"{member.path} is no 4D image of {channels} channels: it has {shape}")
-    # Channel by channel, because several whole scans may not fit in memory.
+    # Channels are read one by one, because all of them together may not fit in memory.
     stem = path.name.removesuffix(f"_0000{_SUFFIX}")
     for channel in reversed(range(channels)):
         part = np.asanyarray(image.dataobj[..., channel])
@@ -174,7 +174,7 @@ def _check(found: FoundDataset, new: Path, report: Callable[[str], None]) -> Non
     """Read and check all cases, and give labelmaps their new values.
 
     Raises:
-        MaskSAMError: one report of all problems.
+        MaskSAMError: some cases have problems; one message reports all of them.
     """
     report(f"Checking {len(found.cases)} cases")
     problems: list[str] = []
@@ -207,11 +207,11 @@ def _check(found: FoundDataset, new: Path, report: Callable[[str], None]) -> Non
 
 
 def _check_case(case: FoundCase, found: FoundDataset, new: Path) -> tuple[set[int], bool] | None:
-    """Check a case, and write its labelmap anew where its grid or its values differ.
+    """Check a case, and rewrite its labelmap if its grid or its values must change.
 
     Returns:
-        Values in the labelmap, and True if its header put it elsewhere than the image; None for a
-        case without a labelmap.
+        New values in the labelmap without 0, and True if its header put it elsewhere than the
+        image; None for a case without a labelmap.
     """
     stem = new / f"images{case.part}" / case.name
     image = read_volume(Path(f"{stem}_0000{_SUFFIX}"))
@@ -240,7 +240,7 @@ def _check_case(case: FoundCase, found: FoundDataset, new: Path) -> tuple[set[in
 def _on_grid(
     labels: NDArray[np.integer], labelmap: Volume, image: Volume, path: Path
 ) -> tuple[NDArray[np.integer], bool]:
-    """Return labels on the grid of an image, and True if only their number of voxels fits it.
+    """Return labels on the grid of an image, and True if nothing but their shape fits the image.
 
     Raises:
         MaskSAMError: the labelmap has another shape than the image.
@@ -259,7 +259,7 @@ def _on_grid(
 
 
 def _describe(found: FoundDataset, new: Path) -> None:
-    """Write the description and the split files."""
+    """Write ``dataset.json`` and the split files."""
     training = [case.name for case in found.cases if case.part == "Tr"]
     description: dict[str, Any] = {
         "name": found.name,

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from MaskSAMCore.errors import MaskSAMError, first_names
 from MaskSAMCore.research.conversion.archive import Archive, Member
 
-# Ends of the folders of an nnU-Net dataset: training, validation and test.
+# Suffixes of the folders of an nnU-Net dataset: training, validation and test.
 Part = Literal["Tr", "Va", "Ts"]
-# Names of missing cases in one line of a report.
+# Number of missing cases that a line of a report names.
 _LISTED = 5
 
 
@@ -25,7 +25,7 @@ class FoundCase:
         name: name of the case in the new dataset.
         image: file of the image; a 4D image holds all channels.
         labelmap: file of the labelmap; None for a case whose reference is not public.
-        part: end of the new folders' names: "Tr" for ``imagesTr`` and ``labelsTr``.
+        part: suffix of the new folders, such as "Tr" for ``imagesTr`` and ``labelsTr``.
     """
 
     name: str
@@ -44,8 +44,8 @@ class FoundDataset:
         labels: names of the classes, in the order of their values 1 to K.
         cases: cases to convert.
         splits: content of each split file by its name, such as ``splits_final.json``.
-        new_values: value in the new labelmaps for each value in the archive's; None if they stay.
-        patients: cases of each patient with several, for ``dataset.json``.
+        new_values: new labelmap values by value in the archive; None to keep the values.
+        patients: case names by patient, for ``dataset.json``; None to leave patients out.
         missing: one line for each kind of file that the archive should have and lacks.
         notes: remarks for the user that do not prevent the conversion.
         reference: address or paper of the dataset.
@@ -64,7 +64,7 @@ class FoundDataset:
 
 
 def match_members(archive: Archive, pattern: str, kind: str) -> dict[tuple[str, ...], Member]:
-    """Return the files whose paths end like a pattern, by the groups of the match.
+    """Return the files whose paths end with a match of a pattern, keyed by the match's groups.
 
     Args:
         archive: the archive.
@@ -72,7 +72,7 @@ def match_members(archive: Archive, pattern: str, kind: str) -> dict[tuple[str, 
         kind: name of the dataset, for messages.
 
     Raises:
-        MaskSAMError: two files match alike.
+        MaskSAMError: two files match with the same groups.
     """
     ends = re.compile(rf"(?:.*/)?{pattern}", re.IGNORECASE | re.DOTALL)
     found: dict[tuple[str, ...], Member] = {}
@@ -93,7 +93,7 @@ def check_found(archive: Archive, found: Sequence[object], kind: str, example: s
     """Check that an archive holds a dataset at all.
 
     Raises:
-        MaskSAMError: it holds no file of the dataset.
+        MaskSAMError: the archive holds no file of the dataset.
     """
     if found:
         return
@@ -107,10 +107,10 @@ def check_found(archive: Archive, found: Sequence[object], kind: str, example: s
 
 
 def missing_line(what: str, names: Sequence[str], expected: int) -> tuple[str, ...]:
-    """Return the line of a report about missing files; none if nothing is missing.
+    """Return the line of a report about missing files; empty if no file is missing.
 
     Args:
-        what: kind of the files, in plural.
+        what: kind of the files, in the plural.
         names: names of the missing files.
         expected: number of files that there should be.
     """

@@ -1,11 +1,11 @@
 """Multi-site prostate MR of SAML, used by MA-SAM: 116 T2-weighted scans of six hospitals.
 
 Layout: a folder for each site with ``Case00.nii.gz`` and ``Case00_segmentation.nii.gz`` (in some
-sites ``_Segmentation``); of BMC and RUNMC some labelmaps tell two zones apart, which both are the
-prostate (liuquande.github.io/SAML). The test cases are those of MA-SAM
+sites ``_Segmentation``). Some labelmaps of BMC and RUNMC distinguish two zones, which together are
+the prostate (liuquande.github.io/SAML). The test cases are those of MA-SAM
 (github.com/cchen-cc/MA-SAM, ``preprocessing/dataset_split.md``), which names the sites A to F in
-the order below (Liu et al., MICCAI 2020, Table 1). It has no validation set: the cases under "val"
-are those whose Dice the paper reports.
+the order below (Liu et al., MICCAI 2020, Table 1). MA-SAM's split has no validation set: the cases
+under "val" are those whose Dice the paper reports.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from MaskSAMCore.research.conversion.layout import (
     match_members,
 )
 
-# Names of the sites' folders, the number of scans, and the test cases; A to F.
+# Number of scans and test cases by the name of the site's folder, in the order A to F.
 SITES = {
     "RUNMC": (30, (3, 8, 12, 15, 18, 26)),
     "BMC": (30, (3, 8, 12, 15, 18, 26)),
@@ -27,9 +27,9 @@ SITES = {
     "BIDMC": (12, (0, 4, 9)),
     "HK": (12, (38, 41, 46)),
 }
-# Another name of a site's folder.
+# Alternative name of a site's folder.
 _ALSO = {"HCRUDB": "I2CVB"}
-# Values above 1 tell zones of the prostate apart.
+# Largest labelmap value; values above 1 distinguish zones of the prostate.
 _LARGEST_VALUE = 5
 
 

@@ -1,4 +1,4 @@
-"""A small SAM that is trained to segment anything by prompts, from labelmaps of anything."""
+"""A small promptable SAM, trained on slices that are synthesised from labelmaps of anything."""
 
 from MaskSAMCore.research.promptable_sam.config import PromptableSamConfig as Config
 from MaskSAMCore.research.promptable_sam.network import PromptableSam as Network

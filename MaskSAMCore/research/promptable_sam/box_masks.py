@@ -1,4 +1,4 @@
-"""Masks of boxes that need no image: the ellipse in a box, and the box itself."""
+"""Masks that are derived from boxes alone: inscribed ellipses and filled boxes."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ class PromptableSamConfig(SamNetworkConfig):
     """Description of a SAM that is trained on single slices and has no classes.
 
     Attributes:
-        num_classes: 1, the content of a prompt.
-        window: one slice, as many rows as columns.
-        sam: shape of the SAM.
+        num_classes: 1, the prompted object.
+        window: (1, N, N), one square slice.
+        sam: architecture of the SAM.
     """
 
     kind: ClassVar[str] = "promptable_sam"

@@ -1,8 +1,8 @@
-"""Loss of a SAM that is trained to segment anything: SAM's prompts in several rounds.
+"""Loss of a SAM that is trained to segment anything, with prompts in several rounds.
 
 All objects of a slice are prompted together, so that an encoded slice serves many prompts. In the
-first round they have boxes, or one point each. Each further round adds a point where the mask is
-wrong, and the mask before as a prompt, as in SAM's own training.
+first round, each object is prompted with its box or with one point. Each further round adds a point
+where the predicted mask is wrong, and the previous mask as a prompt, as in SAM's own training.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class LossSettings(Configuration):
         box_share: share of slices whose objects are prompted with boxes, not with points.
         jitter: largest shift of each edge of a box, as a share of the box's size.
         rounds: largest number of rounds of prompts.
-        further: share of slices with one more round after each.
+        further: probability of another round after each round.
     """
 
     bce: float = 1.0
@@ -82,8 +82,12 @@ def _slice_loss(
     settings: LossSettings,
     rng: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the losses of masks and of predicted IoU over all rounds, and that of the masks in the
-    first round, each the mean over the objects (N, H, W) of a slice."""
+    """Return three losses, each the mean over the objects (N, H, W) of a slice.
+
+    Returns:
+        Loss of the masks and loss of the predicted IoU, each the mean over all rounds, and loss of
+        the masks in the first round.
+    """
     size = truth.shape[-1]
     boxes = mask_boxes(truth.bool())[0] * size
     cells = model.prompt_encoder.mask_input_size[0]
@@ -101,7 +105,7 @@ def _slice_loss(
         rounds += 1
     for number in range(rounds):
         logits, iou = model.predict(embedding, prompts)
-        # A single point is ambiguous: SAM then has three masks, of which the best one learns.
+        # A single point is ambiguous: SAM predicts three masks; the mask loss takes the best one.
         chosen = slice(0, 1) if boxed or number else slice(1, 4)
         logits, iou = logits[:, chosen], iou[:, chosen]
         losses = _mask_losses(logits, target, weights, settings)
@@ -134,7 +138,7 @@ def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _cell_weights(boxes: Tensor, cells: int) -> Tensor:
-    """Return weights (N, cells, cells) of mask cells, which sum to 1, half of it in the boxes."""
+    """Return weights (N, cells, cells) of sum 1, half over the box and half over all cells."""
     inside = filled_box_logits(boxes, cells, cells)[:, 0] > 0
     area = inside.sum((1, 2), keepdim=True).clamp(min=1)
     return _BOX_WEIGHT * inside / area + (1 - _BOX_WEIGHT) / cells**2

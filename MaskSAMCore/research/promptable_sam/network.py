@@ -1,4 +1,4 @@
-"""A SAM under its own parameter names, for training."""
+"""A trainable SAM with the parameter names of segment-anything."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Prompts:
 
 
 class PromptableSam(Network):
-    """A SAM that is trained. Its state dict loads into segment-anything's own model."""
+    """Trainable SAM, whose state dict loads into segment-anything's own model."""
 
     config: PromptableSamConfig
 

@@ -11,9 +11,9 @@ _LEAST_AREA, _LARGEST_AREA = 0.0015, 0.6
 _LEAST_PIXELS = 6
 # Shares of labels and of parts among the objects; the others are unions of two neighbours.
 _LABELS, _PARTS = 0.4, 0.35
-# Share of objects that are one connected piece of such a region.
+# Share of objects that are one connected piece of a label, a part or a union.
 _PIECES = 0.6
-# Random regions that are tried for each object.
+# Number of random regions that are tried for each object.
 _TRIES = 3
 
 
@@ -26,7 +26,7 @@ def random_objects(
         labels: (rows, columns), labels of a slice.
         parts: (rows, columns), regions that differ in the image; each label has one or several.
         count: largest number of objects.
-        rng: random numbers.
+        rng: random generator.
 
     Returns:
         (N, rows, columns), N at most ``count``.

@@ -47,7 +47,7 @@ from MaskSAMCore.training.run_folder import RUN_FILE, best_dice
 from MaskSAMCore.training.trainer import build_trainer, interruptible
 from MaskSAMCore.training.validation import Scores
 
-# Hyperparameters of every training. A learning rate of 2e-3 learned nothing.
+# Default hyperparameters. At a learning rate of 2e-3 nothing was learned.
 SETTINGS = TrainSettings(
     learning_rate=1e-3,
     warm_up=200,
@@ -61,11 +61,11 @@ SETTINGS = TrainSettings(
     validation_minutes=10.0,
     loss=LossSettings(),
 )
-# Objects that a new training prompts on each slice.
+# Default number of objects that are prompted on each slice.
 _OBJECTS = 16
-# Labelmaps are synthesised from bytes.
+# Images are synthesised from labelmaps of bytes.
 _MOST_LABELS = 255
-# Seeds of the validation slices, and of the slices after each resumption.
+# Added to the seed for the validation slices, and for the slices after each resumption.
 _VALIDATION_SEED, _RESTART = 500_000, 15_485_863
 _LOG_STEPS = 5
 
@@ -75,21 +75,22 @@ class PretrainOptions:
     """Choices of the user for the training of a SAM.
 
     Attributes:
-        labelmaps: files of labelmaps of anything; with ``resume`` none, or those of the run.
+        labelmaps: files of labelmaps of anything; with ``resume``, empty or the files of the run.
         run: folder of the training, a new one unless ``resume`` is set.
-        validation: files of labelmaps that are held out and validate; without any, slices that
-            are not trained on are synthesised from ``labelmaps``.
+        validation: files of held-out labelmaps for validation; if empty, other slices than those
+            of the training are synthesised from ``labelmaps``.
         max_minutes: time budget over all parts of the training, or None.
         iterations: number of steps of the whole training in place of a time budget, or None. With
-            neither, a new training has the iterations of the settings, a resumed one its budget.
+            neither, a new training has the iterations of ``settings``, and a resumed one keeps its
+            budget.
         stop_after: minutes after which this part of the training ends, to be resumed, or None.
         resume: continue the training in ``run``.
         device: "auto", "cpu", "cuda" or "mps".
         seed: seed of all random numbers of a new training.
-        config: shape of a new SAM.
+        config: configuration of a new SAM.
         settings: hyperparameters of a new training.
-        objects: number of objects that are prompted on each slice; None for 16, or for that of the
-            run with ``resume``.
+        objects: number of objects that are prompted on each slice; None for 16 or, with ``resume``,
+            the number of the run.
         validation_slices: number of slices of a validation.
         checkpoint_seconds: time between two checkpoints in seconds.
         report_seconds: time between two progress reports in seconds.
@@ -113,10 +114,10 @@ class PretrainOptions:
 
 
 class BoxValidation:
-    """Validation of a SAM by the true boxes of objects on slices that it is not trained on.
+    """Validation of a SAM by prompts with the true boxes of objects, on slices not trained on.
 
     Args:
-        slices: slices to take the first ones of.
+        slices: source of the validation slices, of which the first ones are taken.
         count: number of slices.
 
     Attributes:
@@ -131,7 +132,7 @@ class BoxValidation:
 
     @torch.inference_mode()
     def score(self, model: Network, device: str) -> Scores:
-        """Return the mean Dice of a SAM's masks, limited to their boxes."""
+        """Return the mean Dice of a SAM's masks, each limited to its box prompt."""
         assert isinstance(model, PromptableSam)
         place = choose_device(device).device
         found = []
@@ -158,8 +159,8 @@ def pretrain(
     Args:
         options: choices of the user.
         report: function that receives lines of text for the user.
-        settings_changes: hyperparameters that the user has chosen; with ``resume`` those of the
-            run.
+        settings_changes: hyperparameters that the user has chosen; with ``resume`` they must be
+            those of the run.
 
     Returns:
         Best mean Dice on the validation slices.
@@ -218,7 +219,7 @@ def pretrain(
 
 
 def read_labelmaps(paths: Sequence[str]) -> list[Labelmap]:
-    """Read labelmaps for the synthesis, whatever their labels are.
+    """Read labelmaps with any labels for the synthesis.
 
     Raises:
         MaskSAMError: a file is no labelmap, has no label, or has too many.
@@ -282,7 +283,7 @@ def _resumed(options: PretrainOptions, settings_changes: Mapping[str, Any]) -> P
     """Return the record of a training to continue.
 
     Raises:
-        MaskSAMError: a choice of the user is another one than that of the run.
+        MaskSAMError: a choice of the user differs from that of the run.
     """
     record = PretrainRecord.load(options.run)
     for given, own in (

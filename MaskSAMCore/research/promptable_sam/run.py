@@ -1,4 +1,4 @@
-"""Folder of a SAM's training: its record, and the SAM in it.
+"""Folder of a SAM's training, with its record and the trained SAM.
 
 ``run.json``: configuration, hyperparameters, seed, labelmaps, versions and device.
 ``best.safetensors``, ``last.safetensors``: averaged weights under segment-anything's own names.
@@ -28,12 +28,12 @@ class PretrainRecord:
     """Record of everything a SAM's training was started with, saved as ``run.json``.
 
     Attributes:
-        config: shape of the SAM and of its input.
+        config: configuration of the SAM.
         settings: hyperparameters.
         seed: seed of all random numbers.
         objects: number of objects that are prompted on each slice.
         labelmaps: files of the labelmaps that slices are synthesised from.
-        validation: files of the labelmaps that validate; the same if empty.
+        validation: files of held-out labelmaps for validation; if empty, ``labelmaps`` are used.
         facts: versions, device and the like; "max_minutes" is the time budget or None.
     """
 
@@ -51,7 +51,7 @@ class PretrainRecord:
         return self.facts.get("max_minutes")
 
     def with_budget(self, minutes: float | None, iterations: int | None) -> PretrainRecord:
-        """Return a copy with another budget, of time or of steps; the same if neither is given."""
+        """Return a copy with a new budget of time or steps; the record itself without a budget."""
         if minutes is None and iterations is None:
             return self
         settings = self.settings
@@ -112,7 +112,7 @@ def open_sam(run: Path, last: bool = False) -> PlainSam:
         last: take the last weights in place of those with the best validation Dice.
 
     Raises:
-        MaskSAMError: the folder holds no training of a SAM, or no weights of it yet.
+        MaskSAMError: the folder holds no training of a SAM, or has no usable weights yet.
     """
     record = PretrainRecord.load(run)
     path = run / (LAST if last else BEST)

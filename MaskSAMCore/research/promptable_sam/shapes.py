@@ -1,4 +1,4 @@
-"""Random shape maps: labelmaps of nothing, for a SAM that is to segment anything."""
+"""Random shape maps: labelmaps without anatomy, for training a SAM to segment anything."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor
 
 from MaskSAMCore.data.synthesis.random_source import RandomSource
 
-# Number of shapes that fill a map, and cells of the random fields that they are made of.
+# Range of the number of shapes that fill a map, and of the grid size of their random fields.
 _SHAPES = (2, 16)
 _CELLS = (2.0, 14.0)
-# Largest number of ellipses on top, and their half axes as shares of the map's shorter side.
+# Largest number of ellipses on top, and range of their half axes as shares of the map's shorter
+# side.
 _ELLIPSES = 12
 _HALF_AXES = (0.015, 0.25)
-# Share of ellipses that have a wall, and its thickness as a share of the half axes.
+# Share of ellipses that have a wall, and range of its thickness as a share of the half axes.
 _WALLED = 0.3
 _WALL = (0.1, 0.4)
 
@@ -24,8 +25,8 @@ _WALL = (0.1, 0.4)
 def random_shapes(rows: int, columns: int, rng: RandomSource) -> Tensor:
     """Return a map of random shapes, int64 (rows, columns), values from 0.
 
-    Smooth random fields compete for the pixels, and ellipses, some of which have a wall, lie upon
-    them.
+    Each pixel gets the index of the largest of several smooth random fields. Ellipses, some of them
+    with a wall, are added on top.
     """
     shapes = _SHAPES[0] + rng.randint(_SHAPES[1] - _SHAPES[0])
     cells = max(2, round(math.exp(rng.uniform(*map(math.log, _CELLS)))))

@@ -1,4 +1,4 @@
-"""Endless slices of random contrast, with random objects, synthesised from labelmaps."""
+"""Endless stream of slices with random contrast and objects, synthesised from labelmaps."""
 
 from __future__ import annotations
 
@@ -22,26 +22,29 @@ from MaskSAMCore.inference.sam.preprocessing import PREPARATIONS, resized_shape,
 from MaskSAMCore.research.promptable_sam.objects import random_objects
 from MaskSAMCore.research.promptable_sam.shapes import random_shapes
 
-# Labels and random shapes that a slice may have together: images are synthesised from bytes.
+# Largest number of regions in a slice, since images are synthesised from labelmaps of bytes.
 _MOST_PARTS = 255
 # Share of slices that show random shapes alone.
 _SHAPES_ALONE = 0.35
-# Shares of slices of labelmaps whose background, or all of whose labels, are made of shapes.
+# Shares of labelmap slices in which the background, or every label, is divided into shapes.
 _SHAPED_BACKGROUND, _SHAPED_LABELS = 0.4, 0.2
-# Rows of a slice in pixels, the largest ratio of its sides, and its longer side in mm if it is cut
-# from a labelmap.
+# Range of the rows of a slice in pixels, logarithm of the largest ratio of its sides, and range of
+# its longer side in mm if it is cut from a labelmap.
 _PIXELS = (40.0, 144.0)
 _OBLONG = math.log(1.4)
 _EXTENT = (40.0, 240.0)
-# Share of slices that are cut around an object, to a square of this many times its longest side.
+# Share of slices that are cropped to a square around an object, range of the square's edge as a
+# multiple of the object's longest side, and its least edge in pixels.
 _AROUND_OBJECT = 0.6
 _AROUND = (1.4, 4.0)
 _LEAST_EDGE = 16
-# Deformation of labelmaps: distance of control points, and their shift, as shares of the slice.
+# Deformation of labelmaps: distance of control points, and largest strength of their shifts, as
+# shares of the slice's longer side.
 _KNOTS, _SHIFT = 0.3, 0.03
-# Random voxels that are tried as the centre of a slice.
+# Number of random voxels that are tried as the centre of a slice.
 _TRIES = 20
-# Share of slices that are cut off at grey values within their range, as CT windows do.
+# Share of slices whose grey values are clipped within their range, as by a CT window, and largest
+# share of pixels that are clipped at each end.
 _WINDOWED, _CUT = 0.3, 0.15
 _PERCENTILES = (0.005, 0.995)
 # Lengths are in pixels, because slices are synthesised with pixels of 1 mm.
@@ -51,16 +54,16 @@ _RANGES = SynthesisRanges(
 
 
 class SyntheticSlices(IterableDataset[tuple[Tensor, Tensor]]):
-    """Slices without end as SAM's inputs, each with the masks of random objects.
+    """Endless dataset of slices as SAM's inputs, each with the masks of random objects.
 
     Args:
         labelmaps: labelmaps to cut slices from; without any, all slices show random shapes.
         size: edge of SAM's input in pixels.
         objects: number of objects of each slice.
-        seed: seed of all random numbers; a resumed training passes another one.
+        seed: seed of all random numbers; a resumed training passes another seed.
 
     Attributes:
-        numbers: numbers of the slices to prepare; all by default.
+        numbers: numbers of the slices to yield; all numbers by default.
     """
 
     def __init__(self, labelmaps: Sequence[Labelmap], size: int, objects: int, seed: int) -> None:
@@ -78,7 +81,7 @@ class SyntheticSlices(IterableDataset[tuple[Tensor, Tensor]]):
             yield self.prepare(number)
 
     def prepare(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return the slice with a number; the same number gives the same slice."""
+        """Return the slice with a number, and its masks; a number always gives the same slice."""
         first, second = window_seed(self.seed, number).generate_state(2)
         source = RandomSource(int(first), torch.device("cpu"))
         rng = np.random.default_rng(int(second))
@@ -99,16 +102,16 @@ class SyntheticSlices(IterableDataset[tuple[Tensor, Tensor]]):
         low, high = _PERCENTILES
         if rng.random() < _WINDOWED:
             low, high = rng.random() * _CUT, 1 - rng.random() * _CUT
-        # The grey values of an image that is cut out may be chosen for the whole image.
+        # The range of grey values of a cropped image may come from the whole image.
         range_of = image if rng.random() < 0.5 else whole
         darkest, brightest = np.quantile(range_of, (low, high))
         grey = to_grey(image, (float(darkest), float(brightest)))
         shown = PREPARATIONS["sam"].image(grey, self.size)[0]
-        # Few objects are prompted several times, in other ways.
+        # If there are too few objects, some are repeated, and prompted in other ways.
         return shown, masks[torch.arange(self.objects) % len(masks)]
 
     def _resized(self, masks: NDArray[np.bool_]) -> Tensor:
-        """Return masks on the pixels of SAM's input, as its images are resized and padded."""
+        """Return masks that are resized and padded in the same way as the images of SAM's input."""
         rows, columns = resized_shape(masks.shape[1:], self.size)
         resized = F.interpolate(
             torch.from_numpy(masks).byte()[None], (rows, columns), mode="nearest-exact"
@@ -140,7 +143,7 @@ def random_cut(labelmap: Labelmap, rows: int, columns: int, rng: RandomSource) -
     longest = math.exp(rng.uniform(*map(math.log, _EXTENT)))
     pixel = longest / max(rows, columns)
     extent = [pixel, rows * pixel, columns * pixel]
-    # Slices are centred on labels, unless these fill hardly any of the labelmap.
+    # Slices are centred on labels, unless labels fill hardly any of the labelmap.
     shape = labelmap.indices.shape
     for _ in range(_TRIES):
         voxel = [rng.randint(n) for n in shape]
@@ -155,7 +158,7 @@ def random_cut(labelmap: Labelmap, rows: int, columns: int, rng: RandomSource) -
 
 
 def _subdivided(labels: Tensor, rng: RandomSource) -> Tensor:
-    """Return labels, some or all of which are divided into random shapes."""
+    """Return labels as they are, or with the background or every label divided into shapes."""
     choice = rng.uniform(0, 1)
     if choice >= _SHAPED_BACKGROUND + _SHAPED_LABELS:
         return labels
@@ -186,7 +189,7 @@ def _around_object(
 
 
 def _plain_scheme(count: int) -> LabelScheme:
-    """Return a scheme of labels without meaning: any two may look alike or not."""
+    """Return a scheme of labels without meaning, of which any two may look alike or differ."""
     numbers = tuple(range(count))
     return LabelScheme(
         names=tuple(map(str, numbers)),

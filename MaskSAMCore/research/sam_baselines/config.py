@@ -1,4 +1,4 @@
-"""Configuration of the networks on SAM that the paper compares with."""
+"""Configuration of the SAM-based networks that the paper compares with."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class BaselineConfig(SliceNetworkConfig):
     Attributes:
         encoder: adaptation of the image encoder: none, low-rank increments of queries and values,
             adapters over space and depth, or attention in cubes of a volume.
-        decoder: SAM's with a mask token for each class, convolutions upon the image embedding, or
-            convolutions upon the maps of four levels of the encoder.
+        decoder: SAM's decoder with a mask token for each class, convolutions on the image
+            embedding, or convolutions on the maps of four levels of the encoder.
         rank: rank of the low-rank increments.
         adapter_dim: bottleneck width of the adapters.
         token_slices: slices of the enlarged volume that a token of the encoder "volume" spans.
-        cube: edge of its attention cubes in tokens.
+        cube: edge of the attention cubes of the encoder "volume" in tokens.
         channels: channels of the levels of the decoder "convolutions", coarse to fine, or of each
             level of the decoder "levels".
     """
@@ -57,5 +57,5 @@ class BaselineConfig(SliceNetworkConfig):
     @property
     def token_depth(self) -> int:
         """Number of tokens along the depth of a window in the encoder "volume", which enlarges
-        depth as it enlarges slices."""
+        depth by the same factor as rows and columns."""
         return max(1, round(self.window[0] * self.enlargement / self.token_slices))

@@ -1,4 +1,4 @@
-"""Convolutional decoders: SAM3D's, and that of 3DSAM-adapter."""
+"""Convolutional decoders of SAM3D and 3DSAM-adapter."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ResidualBlock(nn.Module):
 
 
 class LogitsHead(nn.Sequential):
-    """Class logits of a stage, from half of its channels."""
+    """Head that predicts the class logits of a stage, with half as many hidden channels."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         half = max(1, inputs // 2)
@@ -47,8 +47,8 @@ class LogitsHead(nn.Sequential):
 class ConvolutionDecoder(nn.Module):
     """Decoder of SAM3D (Bui et al.): residual blocks up to the resolution of SAM's input.
 
-    The three finest stages have class logits. Every block is followed by a doubling of rows and
-    columns; where tokens are of fewer pixels than there are blocks, the first blocks are not.
+    Class logits are predicted at the three finest stages. Each block is followed by a doubling of
+    rows and columns, except the first ones if fewer doublings lead from tokens to pixels.
     """
 
     def __init__(self, config: BaselineConfig) -> None:
@@ -79,7 +79,7 @@ class ConvolutionDecoder(nn.Module):
 
 
 class LevelDecoder(nn.Module):
-    """Decoder of 3DSAM-adapter (Gong et al.): the maps of four levels and the image itself."""
+    """Decoder of 3DSAM-adapter (Gong et al.), on the maps of four levels and the image itself."""
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__()

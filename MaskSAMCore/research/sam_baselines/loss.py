@@ -1,4 +1,4 @@
-"""Loss of the networks on SAM that the paper compares with: cross-entropy and Dice."""
+"""Loss of the SAM-based networks that the paper compares with: cross-entropy and Dice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LossSettings(Configuration):
     Attributes:
         cross_entropy: weight of the cross-entropy.
         dice: weight of the Dice loss.
-        background: class 0 counts in the Dice.
+        background: whether class 0 counts in the Dice loss.
     """
 
     cross_entropy: float = 0.2

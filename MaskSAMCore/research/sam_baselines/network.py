@@ -1,4 +1,4 @@
-"""Networks on SAM that the paper compares with, in their automatic form."""
+"""SAM-based networks that the paper compares with, in their automatic form."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class SamBaseline(ClassLogitsNetwork):
         self._choose_trained()
 
     def _choose_trained(self) -> None:
-        """Freeze the image encoder of a frozen SAM, and the parts of any SAM that never run."""
+        """Freeze the image encoder if the SAM is frozen, and all SAM parts that never run."""
         sam = self.sam
         sam.image_encoder.requires_grad_(not self.config.sam.frozen)
         if self.config.decoder == "class_tokens":
             freeze_unused_parts(sam)
-            # Without boxes, the prompt encoder only has the embedding of no mask.
+            # Without boxes, only the no-mask embedding of the prompt encoder is used.
             sam.prompt_encoder.requires_grad_(False)
             sam.prompt_encoder.no_mask_embed.requires_grad_(True)
         else:
@@ -49,8 +49,7 @@ class SamBaseline(ClassLogitsNetwork):
                 block.norm2.requires_grad_(True)
 
     def supervised_logits(self, images: Tensor) -> list[Tensor]:
-        """Return the class logits (B, K + 1, T, H, W) of images (B, C, T, H, W), and those of
-        coarser stages, fine to coarse."""
+        """Return class logits (B, K + 1, T, H, W) of images (B, C, T, H, W), fine to coarse."""
         slices = rgb_slices(images, self.to_rgb, self.config.image_size)
         found = self.encoder(self.sam.image_encoder, slices)
         stages: list[Tensor]

@@ -1,4 +1,4 @@
-"""Image encoders that adapt SAM's without leaving its slices: SAMed's and Med-SA's."""
+"""Image encoders of SAMed and Med-SA, which keep SAM's tokens of single slices."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LowRankEncoder(SliceEncoder):
 
 
 class Bottleneck(nn.Sequential):
-    """Adapter of two layers, the zero map before training."""
+    """Adapter of two layers, whose output is zero before training."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         up = nn.Linear(hidden, dim)
@@ -61,9 +61,9 @@ class Bottleneck(nn.Sequential):
 class SpaceDepthEncoder(SliceEncoder):
     """Image encoder of Med-SA (Wu et al.) for volumes.
 
-    SAM's attention runs twice in each block, over the tokens of a slice and over the slices of a
-    token, with the same weights and an adapter each; a third adapter lies beside the MLP. Attention
-    over depth has no relative positions, for SAM has none of depth.
+    SAM's attention runs twice in each block with the same weights, over the tokens of a slice and
+    over the slices of a token. Each run has an adapter; a third adapter is parallel to the MLP.
+    Attention over depth has no relative positions, because SAM has none along depth.
     """
 
     def __init__(self, config: BaselineConfig) -> None:

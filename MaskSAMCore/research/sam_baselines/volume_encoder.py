@@ -20,12 +20,16 @@ from MaskSAMCore.modeling.masksam.adapters import depthwise_convolution
 from MaskSAMCore.modeling.sam.attention import relative_positions
 from MaskSAMCore.research.sam_baselines.config import BaselineConfig
 
-# Attention weights between tokens that a shift has brought together from opposite sides.
+# Attention logit between tokens that a shift has brought together from opposite sides.
 _EXCLUDED = -100.0
 
 
 class VolumeAdapter(nn.Module):
-    """Adapter before each block: down, a depthwise 3 x 3 x 3 convolution, up, skip connection."""
+    """Adapter before each block.
+
+    It has a down-projection, a depthwise 3 x 3 x 3 convolution, an up-projection and a skip
+    connection.
+    """
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -71,10 +75,10 @@ class VolumeEncoder(Checkpointed):
         self.enlarged_depth = config.token_depth * config.token_slices
         size = config.token_slices, 1, 1
         self.join_slices = Convolution3d(dim, dim, kernel_size=size, stride=size, groups=dim)
-        # The published windows are 32 tokens deep; those of other datasets may be fewer.
+        # The published windows are 32 tokens deep; windows of other datasets may be shallower.
         self.depth_position = nn.Parameter(torch.ones(1, config.token_depth, 1, 1, dim))
         self.adapters = nn.ModuleList(VolumeAdapter(dim, config.adapter_dim) for _ in range(depth))
-        # Increments to the mean of SAM's tables, so that they may be loaded at any time.
+        # Increments to the mean of SAM's tables, so that SAM's tables may be loaded at any time.
         self.depth_tables = nn.ParameterList(
             torch.zeros(2 * config.cube - 1, dim // heads) for _ in range(depth)
         )
@@ -166,7 +170,7 @@ def attend_in_cubes(
         inside = F.one_hot(cut_cubes(parts[None, ..., None], cube)[..., 0], 8)
         inside = inside.repeat(len(cubes) // len(inside), 1, 1)[:, None].to(q.dtype)
         inside = inside.expand(-1, heads, -1, -1)
-        # Queries and keys of different parts have the product -100, those of one part 0.
+        # Adds -100 to the product of a query and a key of different parts, and 0 within a part.
         queries.append(_EXCLUDED * (1 - inside))
         keys.append(inside)
     out = dot_product_attention(torch.cat(queries, -1), torch.cat([k, *keys], -1), v, 1.0)
@@ -178,7 +182,7 @@ def attend_in_cubes(
 
 
 def cut_cubes(x: Tensor, cube: int) -> Tensor:
-    """Return the cubes (M, cube^3, D) of tokens (B, T, h, w, D), whose sizes are multiples."""
+    """Return cubes (M, cube^3, D) of tokens (B, T, h, w, D); cube divides T, h and w."""
     batch, *sizes, dim = x.shape
     t, h, w = (size // cube for size in sizes)
     x = x.reshape(batch, t, cube, h, cube, w, cube, dim).permute(0, 1, 3, 5, 2, 4, 6, 7)

@@ -66,9 +66,10 @@ class UNetConfig(NetworkConfig):
     ) -> UNetConfig:
         """Return the configuration for a dataset, with stages by nnU-Net's rules.
 
-        An axis is halved while it has enough voxels and is not much coarser than the others, and
-        kernels reach along the axes that are not much coarser. The window is enlarged to a multiple
-        of the strides' product. See :meth:`NetworkConfig.adapted` for the arguments.
+        An axis is halved while it has enough voxels and is not much coarser than the others.
+        Kernels have size 3 along axes that are not much coarser than the finest one, else size 1.
+        The window is enlarged to a multiple of the strides' product. See
+        :meth:`NetworkConfig.adapted` for the arguments.
         """
         size, mm = list(window), [float(value) for value in spacing]
         kernel = [1, 1, 1]

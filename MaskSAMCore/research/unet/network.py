@@ -50,8 +50,7 @@ class UNet(ClassLogitsNetwork):
         replace_convolutions(self.network)
 
     def supervised_logits(self, images: Tensor) -> list[Tensor]:
-        """Return the class logits (B, K + 1, T, H, W) of images (B, C, T, H, W), and those of the
-        coarser stages, fine to coarse."""
+        """Return class logits (B, K + 1, T, H, W) of images (B, C, T, H, W), fine to coarse."""
         self.network.decoder.deep_supervision = True
         logits: list[Tensor] = self.network(images)
         return logits
@@ -67,7 +66,7 @@ class UNet(ClassLogitsNetwork):
 def replace_convolutions(network: nn.Module) -> None:
     """Replace every ``nn.Conv3d`` of a network by a ``Convolution3d`` with the same weights.
 
-    A layer that several parts of the network share is replaced by one layer.
+    A layer that several parts of the network share stays shared.
     """
     replaced: dict[nn.Module, Convolution3d] = {}
     for parent in list(network.modules()):

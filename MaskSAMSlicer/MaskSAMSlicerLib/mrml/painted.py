@@ -50,16 +50,16 @@ def with_painted_voxels(
     kept = {name for name in names if current[ids[name]] != record.written.get(name, 0)}
     if not kept:
         return list(changes)
-    near = _near(node, volume_node, changes, boxed, ids)
+    boxed_voxels = _boxed_voxels(node, volume_node, changes, boxed, ids)
     return [
-        _merged(one, near, labelmap_of(node, volume_node, [(ids[one.label.name], 1)]) > 0)
+        _merged(one, boxed_voxels, labelmap_of(node, volume_node, [(ids[one.label.name], 1)]) > 0)
         if one.label.name in kept
         else one
         for one in changes
     ]
 
 
-def _near(
+def _boxed_voxels(
     node: vtkMRMLSegmentationNode,
     volume_node: vtkMRMLScalarVolumeNode,
     changes: Sequence[ClassVoxels],
@@ -68,17 +68,23 @@ def _near(
 ) -> np.ndarray:
     """Return a bool mask [K, J, I] of the voxels that classes with a box have or had."""
     had = [(one, 1) for name, one in ids.items() if name.casefold() in boxed]
-    near = labelmap_of(node, volume_node, had) > 0
+    boxed_voxels = labelmap_of(node, volume_node, had) > 0
     for one in changes:
         if one.label.name.casefold() in boxed and one.box is not None:
-            near |= one.labelmap == one.label.value
-    return near
+            boxed_voxels |= one.labelmap == one.label.value
+    return boxed_voxels
 
 
-def _merged(change: ClassVoxels, near: np.ndarray, painted: np.ndarray) -> ClassVoxels:
-    """Return a change with new voxels where `near`, painted ones elsewhere (bool [K, J, I])."""
+def _merged(change: ClassVoxels, boxed_voxels: np.ndarray, painted: np.ndarray) -> ClassVoxels:
+    """Return a change with its new voxels where `boxed_voxels`, else with the painted ones.
+
+    Args:
+        change: new voxels of the class.
+        boxed_voxels: bool [K, J, I], see :func:`_boxed_voxels`.
+        painted: bool [K, J, I], voxels that the segment has now.
+    """
     value = change.label.value
-    voxels = np.where(near, change.labelmap == value, painted)
+    voxels = np.where(boxed_voxels, change.labelmap == value, painted)
     places = np.argwhere(voxels)[:, ::-1]
     if not len(places):
         return ClassVoxels(change.label, change.labelmap, None)

@@ -175,7 +175,7 @@ class SequenceHistory:
         self.node_id = node.GetID()
         self._sequence = sequence
         self._values: list[str] = []
-        self._other = _like(sequence)
+        self._exchanged = _like(sequence)
         self._observed: list[tuple[Any, int]] = []
         self._undone = False
         self._ignore_changes = False
@@ -185,7 +185,7 @@ class SequenceHistory:
         """Put a segmentation into the frame of an index value."""
         before = self._sequence.GetDataNodeAtValue(value, True)
         if before is not None and value not in self._values:
-            self._other.SetDataNodeAtValue(before, value)
+            self._exchanged.SetDataNodeAtValue(before, value)
         self._values.append(value)
         with self._own_change():
             self._sequence.SetDataNodeAtValue(node, value)
@@ -194,7 +194,7 @@ class SequenceHistory:
         """Stop watching and drop the other state."""
         self._unwatch()
         self._values = []
-        self._other = None
+        self._exchanged = None
 
     @property
     def can_undo(self) -> bool:
@@ -227,12 +227,12 @@ class SequenceHistory:
                 present = self._sequence.GetDataNodeAtValue(value, True)
                 if present is not None:
                     taken.SetDataNodeAtValue(present, value)
-                restored = self._other.GetDataNodeAtValue(value, True)
+                restored = self._exchanged.GetDataNodeAtValue(value, True)
                 if restored is None:
                     self._sequence.RemoveDataNodeAtValue(value)
                 else:
                     self._sequence.SetDataNodeAtValue(restored, value)
-        self._other = taken
+        self._exchanged = taken
 
     @contextmanager
     def _own_change(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from slicer import vtkMRMLSegmentationNode, vtkSegment
 
 # Name, color, codes and status of a segment, which the user can change.
-Looks = dict[str, Any]
+Appearance = dict[str, Any]
 _MAX_STATES = 20
 
 
@@ -46,10 +46,10 @@ class UndoHistory:
         self._records: dict[int, RecordState] = {}
         self._number = 0
         self.node_id = node.GetID()
-        # Looks by segment ID: all looks after the last own change, and those that the user has
-        # changed since this history began.
-        self._looks: dict[str, Looks] = {}
-        self._user_looks: dict[str, Looks] = {}
+        # Appearance by segment ID: of all segments after the last own change, and the parts of it
+        # that the user has changed since this history began.
+        self._last_appearance: dict[str, Appearance] = {}
+        self._user_appearance: dict[str, Appearance] = {}
         self._save()
         self._observer_tags: list[int] = []
         self._ignore_changes = False
@@ -63,7 +63,7 @@ class UndoHistory:
         if self._outdated:
             self._remove_states()
             self._outdated = False
-        self._note_user_looks()
+        self._note_user_appearance()
         self._save()
 
     @contextmanager
@@ -77,7 +77,7 @@ class UndoHistory:
 
     def watch(self) -> None:
         """Start noticing changes made by anything else."""
-        self._looks = self._all_looks()
+        self._last_appearance = self._appearances()
         if self._observer_tags:
             return
         segmentation = slicer.vtkSegmentation
@@ -136,38 +136,41 @@ class UndoHistory:
     def _restore(self, restore: Callable[[], object], step: int) -> None:
         self._records.setdefault(self._number, RecordState.of(self._node()))
         self._number += step
-        self._note_user_looks()
+        self._note_user_appearance()
         with self.own_change():
             # The record is restored first, so that code reacting to the segments finds it restored.
             if self._number in self._records:
                 self._records[self._number].restore(self._node())
-            # Looks are set during the restore: any later change makes Slicer drop the redo states.
+            # The appearance is set during the restore, because any later change makes Slicer drop
+            # the redo states.
             modified = slicer.vtkSegmentation.SegmentModified
-            tag = self._segmentation.AddObserver(modified, self._give_user_looks)
+            tag = self._segmentation.AddObserver(modified, self._restore_user_appearance)
             try:
                 restore()
             finally:
                 self._segmentation.RemoveObserver(tag)
-        self._looks = self._all_looks()
+        self._last_appearance = self._appearances()
 
-    def _give_user_looks(self, *_event: object) -> None:
+    def _restore_user_appearance(self, *_event: object) -> None:
         """Restore the names, colors, codes and status that the user has set."""
-        for segment_id, looks in self._user_looks.items():
+        for segment_id, appearance in self._user_appearance.items():
             segment = self._segmentation.GetSegment(segment_id)
             if segment is not None:
-                _give_looks(segment, looks)
+                _set_appearance(segment, appearance)
 
-    def _all_looks(self) -> dict[str, Looks]:
+    def _appearances(self) -> dict[str, Appearance]:
         segmentation = self._segmentation
-        return {one: _looks(segmentation.GetSegment(one)) for one in segmentation.GetSegmentIDs()}
+        return {
+            one: _appearance(segmentation.GetSegment(one)) for one in segmentation.GetSegmentIDs()
+        }
 
-    def _note_user_looks(self) -> None:
-        """Note the looks of segments that differ from those after the last own change."""
-        for segment_id, looks in self._all_looks().items():
-            before = self._looks.get(segment_id, looks)
-            changed = {name: value for name, value in looks.items() if before[name] != value}
+    def _note_user_appearance(self) -> None:
+        """Note the appearance of segments that differs from that after the last own change."""
+        for segment_id, appearance in self._appearances().items():
+            before = self._last_appearance.get(segment_id, appearance)
+            changed = {name: value for name, value in appearance.items() if before[name] != value}
             if changed:
-                self._user_looks.setdefault(segment_id, {}).update(changed)
+                self._user_appearance.setdefault(segment_id, {}).update(changed)
 
     def _node(self) -> vtkMRMLSegmentationNode | None:
         return slicer.mrmlScene.GetNodeByID(self.node_id)
@@ -183,22 +186,22 @@ def _tags(segment: vtkSegment) -> tuple[str, str]:
     return segment.GetTerminologyEntryTagName(), logic.GetStatusTagName()
 
 
-def _looks(segment: vtkSegment) -> Looks:
+def _appearance(segment: vtkSegment) -> Appearance:
     """Return the name, color, codes and status of a segment."""
-    looks: Looks = {
+    appearance: Appearance = {
         "name": (segment.GetName(), segment.GetNameAutoGenerated()),
         "color": (segment.GetColor(), segment.GetColorAutoGenerated()),
     }
     for tag in _tags(segment):
         value = vtk.reference("")
-        looks[tag] = str(value) if segment.GetTag(tag, value) else None
-    return looks
+        appearance[tag] = str(value) if segment.GetTag(tag, value) else None
+    return appearance
 
 
-def _give_looks(segment: vtkSegment, looks: Looks) -> None:
+def _set_appearance(segment: vtkSegment, appearance: Appearance) -> None:
     """Set some of the name, color, codes and status of a segment; the others stay."""
-    present = _looks(segment)
-    wanted = {name: value for name, value in looks.items() if present[name] != value}
+    present = _appearance(segment)
+    wanted = {name: value for name, value in appearance.items() if present[name] != value}
     if "name" in wanted:
         name, generated = wanted["name"]
         segment.SetNameAutoGenerated(generated)

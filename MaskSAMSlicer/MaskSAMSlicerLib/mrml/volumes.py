@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 _ORTHOGONALITY_TOLERANCE = 1e-4
 
 
-def is_node(what: object, class_name: str) -> bool:
+def is_node(candidate: object, class_name: str) -> bool:
     """Return whether an object is an MRML node of a class or of its subclasses."""
-    return hasattr(what, "IsA") and bool(what.IsA(class_name))
+    return hasattr(candidate, "IsA") and bool(candidate.IsA(class_name))
 
 
 def is_image(node: vtkMRMLNode | None) -> bool:

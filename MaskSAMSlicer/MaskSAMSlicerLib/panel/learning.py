@@ -32,7 +32,13 @@ from MaskSAMSlicerLib.panel.progress import ProgressView, time_left
 from MaskSAMSlicerLib.worker.client import WorkerError
 
 _POLL_MS = 100
-_AT_TIMES = ("resumeCheckBox", "learnProgress", "learnPlot", "learnResults", "chooseModelButton")
+_TEMPORARY_WIDGETS = (
+    "resumeCheckBox",
+    "learnProgress",
+    "learnPlot",
+    "learnResults",
+    "chooseModelButton",
+)
 
 
 class LearningView:
@@ -88,7 +94,7 @@ class LearningView:
         narrow(ui.learnSelector)
         # Visibility of widgets that are shown at times. It is kept here because expanding a
         # collapsed section shows all of its widgets, even hidden ones.
-        self._shown = dict.fromkeys(_AT_TIMES, False)
+        self._shown = dict.fromkeys(_TEMPORARY_WIDGETS, False)
         ui.learnButton.connect("contentsCollapsed(bool)", self._on_collapsed)
         ui.learnSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_selected)
         ui.addCorrectionButton.connect("clicked(bool)", self._add)

@@ -23,7 +23,7 @@ from MaskSAMSlicerLib.worker.process import WorkerProcess, crash_reason, last_li
 PING_SECONDS = 5.0
 # Longest interval between two checks that counts as silence of the worker; a longer one means that
 # this program or the machine was paused.
-_LONGEST_LOOK_SECONDS = 1.0
+_LONGEST_INTERVAL_SECONDS = 1.0
 
 
 class Connection:
@@ -133,7 +133,7 @@ class Connection:
         if self.ready and not expecting:
             self._silent_seconds = 0.0
             return None
-        self._silent_seconds += min(passed, _LONGEST_LOOK_SECONDS)
+        self._silent_seconds += min(passed, _LONGEST_INTERVAL_SECONDS)
         if self._silent_seconds > (self._hang_seconds if self.ready else self._start_seconds):
             kind = "crashed" if self.ready else "start"
             silent = f"has not answered for {self._silent_seconds:.0f} seconds"
@@ -198,7 +198,7 @@ class StallMonitor:
         if job is None or current != self._last:
             self._last, self._idle_seconds, self._due = current, 0.0, self._seconds
             return None
-        self._idle_seconds += min(passed, _LONGEST_LOOK_SECONDS)
+        self._idle_seconds += min(passed, _LONGEST_INTERVAL_SECONDS)
         if self._idle_seconds < self._due:
             return None
         self._due += self._seconds

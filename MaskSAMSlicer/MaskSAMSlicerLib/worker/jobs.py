@@ -218,11 +218,6 @@ class Job:
         self._seconds: float | None = None
 
     @property
-    def ready(self) -> bool:
-        """True once the request can be sent."""
-        return self.params is not None
-
-    @property
     def seconds(self) -> float:
         """Seconds from the creation of the job to its end, or to now while it runs."""
         return time.monotonic() - self._began if self._seconds is None else self._seconds

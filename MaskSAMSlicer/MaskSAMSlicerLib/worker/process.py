@@ -29,7 +29,7 @@ _LINES_KEPT = 400
 # Longest wait for the last output of a process that has ended. A pause of this program counts as
 # one short interval, because the reading threads may not have run during the pause.
 _SECONDS_FOR_LAST_OUTPUT = 2.0
-_LONGEST_LOOK_SECONDS = 0.1
+_LONGEST_INTERVAL_SECONDS = 0.1
 # Longest wait for the end of a killed process, when the client is closed.
 _SECONDS_TO_END = 5.0
 # PythonSlicer is a launcher: it prints this line and exits with status 1 if its child crashed or
@@ -101,7 +101,7 @@ class WorkerProcess:
         if status is None:
             return None
         now = time.monotonic()
-        self._waited_seconds += min(now - self._checked_at, _LONGEST_LOOK_SECONDS)
+        self._waited_seconds += min(now - self._checked_at, _LONGEST_INTERVAL_SECONDS)
         self._checked_at = now
         reading = self._reader.is_alive() or self._logger.is_alive()
         # A child of the process may hold the pipes open for ever, and write to them.

@@ -1,1 +1,1 @@
-"""Folder in which nnU-Net finds its trainer, in an environment that may not have MaskSAMCore."""
+"""Folder in which nnU-Net finds the trainer; its environment may lack MaskSAMCore."""

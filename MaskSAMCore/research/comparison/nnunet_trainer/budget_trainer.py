@@ -1,6 +1,6 @@
 """nnU-Net's own trainer with the budget of a comparison.
 
-nnU-Net imports this file in its own environment, so that it imports nothing of MaskSAMCore.
+nnU-Net imports this file in its own environment, so the file must not import MaskSAMCore.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-# With a budget of time an epoch is a tenth of nnU-Net's, so that the end is met.
+# Iterations of an epoch under a time budget: a tenth of nnU-Net's, so that training ends on time.
 _SHORT_EPOCH = 25
 _MANY_EPOCHS = 1_000_000
 # nnU-Net has a validation iteration for every five of training.
@@ -22,14 +22,14 @@ _VALIDATION_SHARE = 5
 
 
 class BudgetSpent(Exception):
-    """The time of a training is over."""
+    """Exception that ends a training when its time budget is spent."""
 
 
 class MaskSAMBudgetTrainer(nnUNetTrainer):
-    """Trainer whose schedule has a given number of iterations, or ends after some minutes.
+    """Trainer whose learning rate schedule spans a given number of iterations or of minutes.
 
-    The budget is in the environment: MASKSAM_ITERATIONS or MASKSAM_MINUTES. Everything else is
-    nnU-Net's. ``masksam.json`` in the output folder has the facts of the training.
+    The environment variable MASKSAM_ITERATIONS or MASKSAM_MINUTES holds the budget. Everything else
+    is nnU-Net's. ``masksam.json`` in the output folder has facts about the training.
     """
 
     num_epochs: int
@@ -51,7 +51,7 @@ class MaskSAMBudgetTrainer(nnUNetTrainer):
         super().initialize()
 
     def run_training(self) -> None:
-        """Train until the budget is spent, and write the facts of the training."""
+        """Train until the budget is spent, and write facts about the training."""
         self.started = time.monotonic()
         try:
             super().run_training()
@@ -67,7 +67,7 @@ class MaskSAMBudgetTrainer(nnUNetTrainer):
         (Path(self.output_folder) / "masksam.json").write_text(text, encoding="utf-8")
 
     def on_train_epoch_start(self) -> None:
-        """Start an epoch; with a budget of time the learning rate follows the time."""
+        """Start an epoch; under a time budget, the elapsed time sets the learning rate."""
         super().on_train_epoch_start()
         if self.minutes:
             rest = max(0.0, 1 - (time.monotonic() - self.started) / (60 * self.minutes))
