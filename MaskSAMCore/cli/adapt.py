@@ -43,16 +43,16 @@ def adapt(
         [],
         "--class",
         metavar="NAME",
-        help="Class that is right in the pairs, and absent where a segmentation lacks it; may be"
-        " given several times. By default all classes of each segmentation are.",
+        help="Class that is correct in the pairs, and absent where a segmentation lacks it; may be"
+        " given several times. By default the classes that each segmentation has.",
     ),
-    minutes: float = typer.Option(15.0, min=0.01, help="Longest duration of the whole work."),
+    minutes: float = typer.Option(15.0, min=0.01, help="Time limit of the whole work in minutes."),
     holdout: str | None = typer.Option(
         None,
         metavar="auto|N|FILE",
         show_default="auto",
-        help="Cases that are not learned but decide whether the new model is better: with three"
-        " cases or more about one in five, eight at most; a number, or a JSON file of names.",
+        help="Cases that are not learned but decide whether the new model is better: a number, a"
+        " JSON file of names, or auto: one in five, at most eight, and none of one or two cases.",
     ),
     device: str = DEVICE,
     threads: int | None = typer.Option(None, min=1, help="Number of threads on a CPU."),
@@ -62,17 +62,17 @@ def adapt(
     resume: bool = typer.Option(
         False,
         "--resume",
-        help="Continue a learning that was stopped, with its cases, classes, held-out cases and"
-        " seed; otherwise it starts anew.",
+        help="Continue learning that was stopped, with the same cases, classes, held-out cases and"
+        " seed; without the option it starts anew.",
     ),
     steps: int | None = typer.Option(
         None, min=1, help="Learn for this number of steps, in place of the minutes."
     ),
 ) -> None:
-    """Learn corrected cases, and write a new model if it is better on cases that were held out.
+    """Learn corrected cases, and write a new model if it is better on held-out cases.
 
-    What was not corrected stays as it is: the new model has the old one in it, and a second, small
-    network that decides about the corrected classes alone. Ctrl-C stops the learning, and --resume
+    All other classes stay as they are: the new model contains the old network, and a second, small
+    one that decides about the corrected classes only. Ctrl-C stops the learning, and --resume
     continues it.
     """
     try:

@@ -55,7 +55,7 @@ def evaluate(
     ),
     split: Path | None = typer.Option(
         None,
-        help="Split file: compare only its test cases or, where it has none, those that validate.",
+        help="Split file: compare only its test cases, or without any its validation cases.",
     ),
     every: bool = typer.Option(False, "--all", help="Fail if a reference has no prediction."),
     empty: Empty = typer.Option(
@@ -65,7 +65,7 @@ def evaluate(
         " else 1.",
     ),
     published: Benchmark | None = typer.Option(
-        None, help="Show the published Dice of each organ of this dataset beside."
+        None, help="Also show the published Dice of each organ of this dataset."
     ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a summary that exists."),
 ) -> None:

@@ -48,26 +48,27 @@ def predict(
     ),
     boxes: Path | None = typer.Option(
         None,
-        help="Slicer ROI markups (.mrk.json) that prompt the classes they are named after, in place"
-        " of the model's own prompts. SAM and MedSAM need boxes, of any names.",
+        help="Slicer ROI markups (.mrk.json): box prompts for the classes they are named after, in"
+        " place of the model's own prompts. SAM and MedSAM need boxes, with any names.",
     ),
     boxes_overwrite: bool = typer.Option(
         False,
         "--boxes-overwrite",
-        help="Let classes with boxes overwrite classes without; by default these do not change.",
+        help="Let classes with boxes take voxels from classes without boxes, which otherwise do not"
+        " change.",
     ),
     device: str = typer.Option("auto", help="auto, cpu, cuda, cuda:N or mps."),
     threads: int | None = typer.Option(
         None,
         "--threads",
         min=1,
-        help="CPU cores to use, at most all; by default all. With --dask, those of each worker, by"
-        " default one on this computer and elsewhere those it was started with.",
+        help="CPU cores to use, by default all. With --dask, the cores of each worker, by default"
+        " one on this computer, and elsewhere as many as the worker was started with.",
     ),
     tta: TTA | None = typer.Option(
         None,
-        help="mirror: average mirrored passes (slower). By default as the model was exported: none,"
-        " or mirror after a training by its paper's recipe.",
+        help="mirror: average mirrored passes (slower). By default as the model states: none, or"
+        " mirror if it was trained by its paper's recipe.",
     ),
     image_format: Format | None = typer.Option(
         None,
@@ -84,13 +85,13 @@ def predict(
     ),
     report: Path | None = typer.Option(
         None,
-        help="Also write one HTML page about all cases, those to look at first in front, and the"
-        " picture of each beside its labelmap.",
+        help="Also write one HTML page about all cases, the most doubtful first, and a picture of"
+        " each case beside its labelmap.",
     ),
     proposals: Path | None = typer.Option(
         None,
-        help="Also draw the boxes and masks that MaskSAM proposed to itself on the slice with most"
-        " foreground, and which of them won, to a PNG file; for one input, and without --boxes.",
+        help="Also write a PNG picture of the boxes and masks that the model proposed on the slice"
+        " with most foreground, and of those that were chosen; for one input, without --boxes.",
     ),
     dicom_report: bool = typer.Option(
         False,

@@ -67,9 +67,9 @@ def fit(
     seed: int = typer.Option(0, min=0, help="Seed of the corruptions."),
     device: str = _DEVICE,
 ) -> None:
-    """Segment corrupted images of known truth, and fit the estimator to their true Dice.
+    """Segment corrupted images with ground truth, and fit the estimator to their true Dice.
 
-    It is written as quality.json into the bundle's folder.
+    The estimator is written as quality.json into the bundle's folder.
     """
     from MaskSAMCore.quality.bundles import fit_bundle
 

@@ -29,10 +29,10 @@ def report(
     ),
     overwrite: bool = typer.Option(False, "--overwrite", help="Replace a report that exists."),
 ) -> None:
-    """Write one page about all cases of a run and of its shards, those to look at first in front.
+    """Write one HTML page about all cases of a run and its shards, the most doubtful first.
 
     Pictures that the run did not draw (see 'masksam predict --report') are drawn from the images,
-    if these are where they were.
+    if these have not been moved.
     """
     rows = read_rows(folder / TABLE_NAME)
     if not rows:

@@ -205,7 +205,7 @@ def train(
         False,
         "--plan",
         help="Only print what the training costs: trained parameters, memory, operations, hours,"
-        " and the options with which it fits the device. Derived, not computed; with a dataset,"
+        " and the options with which it fits the device. Nothing is trained; with a dataset,"
         " for its classes and windows.",
     ),
     tflops: float = typer.Option(

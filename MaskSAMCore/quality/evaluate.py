@@ -34,8 +34,8 @@ class QualityMeasures:
         coverage: share of the classes of all results whose true Dice is not below the bound.
         mean_error: mean absolute difference of expected and true Dice.
         failed: number of results with a mean true Dice below 0.6.
-        detected: share of the failed results that are marked as doubtful or are among the tenth of all
-            results with the lowest bounds.
+        detected: share of the failed results that are marked as doubtful or are among the tenth of
+            all results with the lowest bounds.
         false_alarms: share of the results that did not fail but are marked as doubtful.
     """
 
