@@ -1,8 +1,8 @@
 """Run the steps of the Containerfile in a new virtual environment, where no container engine runs.
 
-``python Utilities/container_check.py FOLDER`` installs into a new folder what the image would hold,
-then segments a generated image without network, and over Dask. It needs Linux, pip's index, and for
-the run without network the right to use ``unshare --net``.
+``python Utilities/container_check.py FOLDER`` installs the content of the image into a new folder,
+then segments generated images, first without network and then over Dask. It needs Linux, access to
+pip's index, and permission to use ``unshare --net``.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class Steps:
                 getattr(self, f"_{instruction.lower()}")(rest)
 
     def _from(self, image: str) -> None:
-        """Accept the image of Python, in place of which the virtual environment is used."""
+        """Ignore the base image of Python; the virtual environment takes its place."""
 
     def _arg(self, variable: str) -> None:
-        """Accept an argument, which keeps the value of this computer."""
+        """Ignore a build argument, which keeps its value in the environment of this computer."""
 
     def _env(self, variables: str) -> None:
         self.environment.update(one.split("=", 1) for one in shlex.split(variables))
@@ -88,13 +88,13 @@ class Steps:
         """Run a command in the working folder.
 
         Raises:
-            subprocess.CalledProcessError: it failed.
+            subprocess.CalledProcessError: the command failed.
         """
         subprocess.run(command, cwd=self._folder, env=self.environment, check=True)
 
 
 def main() -> None:
-    """Run the steps and the command, and print each of them."""
+    """Run the steps and the check commands, and print each of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="new folder")
     folder = parser.parse_args().folder.absolute()

@@ -17,7 +17,7 @@ from pathlib import Path
 # A text that the publisher must replace, for example the owner of the public repository.
 PLACEHOLDER = r"PLACEHOLDER_[A-Z]+"
 LICENCES = ("LICENSE", "NOTICE")
-# Largest clone, in MiB as the Extensions Index counts; its own limit is 100.
+# Largest clone in MiB, the unit of the Extensions Index, whose limit is 100.
 LARGEST_CLONE = 60
 MESSAGE = "MaskSAM for 3D Slicer"
 
@@ -100,7 +100,7 @@ def _check(source: Path) -> None:
 
 
 def _export(source: Path, target: Path) -> None:
-    """Write the files of the last commit, whatever lies beside them in the work tree."""
+    """Write the files of the last commit, ignoring the work tree."""
     with tempfile.TemporaryDirectory() as folder:
         index = {"GIT_INDEX_FILE": f"{folder}/index"}
         _git(source, "read-tree", "HEAD", environment=index)

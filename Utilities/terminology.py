@@ -50,7 +50,7 @@ def _add(categories: list[dict[str, Any]], label: dict[str, Any]) -> None:
 def _entry(
     entries: list[dict[str, Any]], code: dict[str, str], members: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the entry of a code, added with its members if it is new."""
+    """Return the entry of a code; a new entry is added with the given members."""
     for entry in entries:
         known = (entry["CodingSchemeDesignator"], entry["CodeValue"])
         if known == (code["scheme"], code["value"]):
