@@ -57,7 +57,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if not isinstance(error, RuntimeError | OSError | ImportError):
         return False
-    # The message of an error of the system also has the names of files.
+    # The message of an OSError also has file names, so its description without them is used.
     message = (getattr(error, "strerror", None) or str(error)).casefold()
     return any(text in message for text in _OUT_OF_MEMORY)
 

@@ -237,7 +237,7 @@ def _typical(array: NDArray[Any], low: float, high: float) -> tuple[float, float
     """Return the 2nd and 98th percentile of the intensities other than the extremes and 0.
 
     The interval is extended to 0 if the image contains 0. None is returned if there are no such
-    intensities or they do not differ.
+    intensities or the ends of the interval do not differ.
     """
     voxels = sample(array, _SAMPLE_VOXELS).astype(np.float64)
     shown = voxels[(voxels != low) & (voxels != high) & (voxels != 0)]

@@ -1,5 +1,4 @@
-"""Settings of every test run: temporary files and caches live in a folder of the run, and what is
-slow to make is made once for all its processes."""
+"""Settings of every test run: a folder for temporary files and caches, and data made only once."""
 
 from __future__ import annotations
 
@@ -14,16 +13,16 @@ import pytest
 from filelock import FileLock
 
 _VARIABLE = "MASKSAM_TEST_TEMPORARY"
-# Caches that libraries keep beyond a run; they lie inside the run's folder and count as clean.
+# Subfolder for the caches of libraries, whose files do not count as left behind.
 _CACHES = "caches"
 _LOCALE = locale.setlocale(locale.LC_ALL)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give this process and the processes that it starts a temporary folder of this run."""
+    """Create the temporary folder of this run, and set it for this process and its children."""
     if _VARIABLE in os.environ:  # pytest-xdist has started this process
         return
-    # The folders of tmp_path stay where pytest keeps those of the latest runs.
+    # The folders of tmp_path stay in the system's temporary folder, where pytest keeps recent runs.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     folder = Path(tempfile.mkdtemp(prefix="masksam-tests-"))
     (folder / _CACHES).mkdir()
@@ -37,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
-    """Restore the locale: Slicer's DICOM readers leave "C", in which Python reads text as ASCII."""
+    """Restore the locale: Slicer's DICOM readers set "C", in which Python reads text as ASCII."""
     locale.setlocale(locale.LC_ALL, _LOCALE)
 
 
@@ -75,7 +74,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Function that returns a folder of a name and fills it in the first test process only."""
+    """Return a function that creates a folder by name, which only the first test process fills."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent

@@ -44,7 +44,8 @@ def adapt(
         "--class",
         metavar="NAME",
         help="Class that is correct in the pairs, and absent where a segmentation lacks it; may be"
-        " given several times. By default the classes that each segmentation has.",
+        " given several times. By default all classes of a segmentation, for a labelmap those of"
+        " the model.",
     ),
     minutes: float = typer.Option(15.0, min=0.01, help="Time limit of the whole work in minutes."),
     holdout: str | None = typer.Option(
@@ -71,9 +72,9 @@ def adapt(
 ) -> None:
     """Learn corrected cases, and write a new model if it is better on held-out cases.
 
-    All other classes stay as they are: the new model contains the old network, and a second, small
-    one that decides about the corrected classes only. Ctrl-C stops the learning, and --resume
-    continues it.
+    Classes that were not corrected stay as they are: the new model contains the old network, and a
+    second, small one that decides about the corrected classes only. Ctrl-C stops the learning, and
+    --resume continues it.
     """
     try:
         from MaskSAMCore.training.adapt import AdaptOptions
@@ -144,11 +145,11 @@ def _collect(
 ) -> None:
     """Write pairs of image and segmentation to a folder of corrected cases.
 
-    A class in ``classes`` that a segmentation lacks is kept as absent from that case.
+    A class in ``classes`` that a segmentation lacks is recorded as absent from that case.
 
     Raises:
-        MaskSAMError: a file cannot be read, a segmentation does not fit its image, the model needs
-            several channels, or a class is in neither the model nor any segmentation.
+        MaskSAMError: a file cannot be read, a segmentation does not fit its image or the model, the
+            model needs several channels, or a class is in neither the model nor any segmentation.
     """
     from MaskSAMCore.data.corrections import append_case
     from MaskSAMCore.io import read_volume

@@ -430,11 +430,11 @@ class _Prediction:
         records: Sequence[CaseRecord],
         existing: int,
     ) -> None:
-        """Print the summary of the run, and remove the temporary files of killed runs.
+        """Print the summary of the run, and remove the temporary folders of killed runs.
 
         Args:
             display: display of the shell.
-            records: records of all cases but those whose outputs existed.
+            records: records of segmented and failed cases, and of images that are not segmented.
             existing: number of cases that were skipped because their outputs existed.
         """
         if self.table.path is None:

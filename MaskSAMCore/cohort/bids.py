@@ -78,7 +78,7 @@ def bids_cases(
 
 
 def _images(dataset: Path, suffixes: Sequence[str]) -> dict[Path, dict[str, Path]]:
-    """Return images by their path without the suffix, sorted, then by the suffix."""
+    """Return images by path without the suffix (in sorted order), then by suffix."""
     found: dict[Path, dict[str, Path]] = {}
     for level in ("sub-*/anat", "sub-*/ses-*/anat"):
         for suffix in suffixes:

@@ -178,7 +178,7 @@ class CaseRun:
         result, case, overwrite = self._result, self.case, self._settings.overwrite
         if result is None:
             raise RuntimeError(f"{case.name} was not segmented before it was written")
-        # Another shard that ended with an error may have removed the folder while it was empty.
+        # Another shard that failed or was stopped may have removed the folder while it was empty.
         case.output.parent.mkdir(parents=True, exist_ok=True)
         outdated = self._outdated()
         if result.probabilities is not None:

@@ -44,8 +44,8 @@ def remaining_cases(
 
     Cases that an earlier run did not survive come last. If existing labelmaps are skipped, a failed
     case whose labelmap is not newer than the table stays failed, because the labelmap may have been
-    corrected; a failed case with a newer labelmap is skipped. Rows of skipped cases are added to
-    the table unless earlier runs added them.
+    corrected; a failed case with a newer labelmap is skipped. A skipped case without a row in the
+    table, or with the row of a failure, gets a new row.
 
     Args:
         cases: cases of the run.

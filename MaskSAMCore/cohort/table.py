@@ -111,7 +111,7 @@ class CaseTable:
         return self.rows.get(visible(case))
 
     def is_done(self, case: str) -> bool:
-        """Return whether this run or an earlier one segmented a case and knows its volumes."""
+        """Return whether this or an earlier run segmented a case, so that its volumes are known."""
         return has_status(self.row(case), "done")
 
     def add(self, record: CaseRecord) -> None:

@@ -6,7 +6,7 @@ import os
 
 
 def limit_threads(threads: int) -> None:
-    """Set the CPU cores for the network and SimpleITK, at most those of :func:`cores`."""
+    """Set the number of CPU cores for the network and SimpleITK, at most that of :func:`cores`."""
     import SimpleITK as sitk
     import torch
 

@@ -1,8 +1,8 @@
 """Cache of preprocessed cases: arrays in files that all processes of a training share.
 
 Every process maps the files into its memory, so that they share one copy, of which only the parts
-in use are loaded. An entry is complete or absent, and its name has a hash of everything that it was
-made from.
+in use are loaded. An entry is complete or absent. In a training its name has a hash of everything
+that it was made from, see :func:`entry_name`.
 """
 
 from __future__ import annotations

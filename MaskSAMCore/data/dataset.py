@@ -320,7 +320,7 @@ def _notes(description: dict[str, Any], found: int) -> tuple[str, ...]:
 
 
 def _notes_on_endings(folder: Path, suffix: str) -> tuple[str, ...]:
-    """Return a note on image files that are left out because their names have another suffix."""
+    """Return a note on labelmaps that are left out because their names have another suffix."""
     names = (path.name for path in listed(folder) if is_image_name(path))
     others = [name for name in names if not name.endswith(suffix)]
     if not others:
@@ -393,7 +393,7 @@ def _is_suffix(value: Any) -> bool:
 
 
 def _load_case(dataset: Dataset, case: Case) -> tuple[LabelledCase | None, list[str]]:
-    """Read one case; return it and its problems, or None and the problems if there are any."""
+    """Read one case; return it, or None if it cannot be used, and the list of its problems."""
     files = (*case.images, case.labelmap)
     problems: list[str] = []
     volumes: list[Volume] = []

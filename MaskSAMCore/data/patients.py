@@ -55,7 +55,8 @@ def read_patients(value: Any, names: Iterable[str]) -> tuple[dict[str, str], lis
 
 
 def patients_by_name(names: Sequence[str]) -> dict[str, str]:
-    """Return the patient of each case by its name; other cases have a patient of their own."""
+    """Return the patient that the name of each case suggests; a case whose name suggests none has a
+    patient of its own."""
     matches = {name: _IMAGE_OF_PATIENT.fullmatch(name) for name in names}
     found = {name: match["patient"] for name, match in matches.items() if match is not None}
     groups = _grouped(found)

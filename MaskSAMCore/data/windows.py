@@ -137,8 +137,8 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         seed: seed of all random numbers; a resumed training passes another one.
         contrast: share of windows with the contrast of another scanner.
         deformation: frequency of rotation, scaling and deformation.
-        kind: "nnunet", or "masam" for MA-SAM's own augmentation, which replaces all of the above,
-            including mirroring.
+        kind: "nnunet", or "masam" for MA-SAM's own augmentation, which also mirrors; ``mirror``,
+            ``contrast`` and ``deformation`` then have no effect.
 
     Attributes:
         numbers: numbers of the windows to prepare; all by default.

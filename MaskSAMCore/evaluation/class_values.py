@@ -43,9 +43,9 @@ class ClassValues:
                 of its segments must have a name of theirs.
 
         Raises:
-            MaskSAMError: the names of two segments differ only in case; no segment of a prediction
-                has the name of a class of the references; or a segment has another value than in
-                other predictions and the references have no names.
+            MaskSAMError: the names of two segments are equal or differ only in case; no segment of
+                a prediction has the name of a class of the references; or a segment has another
+                value than in other predictions and the references have no names.
         """
         if not has_segments(path):
             return labelmap

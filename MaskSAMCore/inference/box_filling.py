@@ -41,7 +41,7 @@ _CLOSE, _TOUCHING = 0.2, 0.5
 _MOST_MEANT, _MOST_MEANT_ON_SLICE = 2, 4
 # Largest length in voxels of the tip of a class, and the largest factor by which it is stretched.
 _TIP, _MOST_TIMES = 2.0, 2.5
-# Margin of a stretched tip over the best other class, which must still exceed it where scores are
+# Margin of a stretched tip over the best other class: the tip must still exceed it where scores are
 # interpolated between the tip and its neighbours, which are not raised.
 _MARGIN_OVER_OTHERS = 0.1
 # The tip consists of lines of voxels that end at most this many voxels before the class ends.
@@ -188,7 +188,7 @@ def _gaps(scores: Tensor, sides: Sequence[tuple[float, float]]) -> Iterator[_Gap
     for axis, ends in enumerate(sides):
         profile = scores.amax([other for other in range(3) if other != axis])
         shown = (profile >= 0.5).nonzero()[:, 0]
-        # A single slice has no sides along depth.
+        # A box has no sides along an axis on which it covers one voxel, as a single slice on depth.
         if len(profile) < 2 or not len(shown):
             continue
         for step, voxel, side in ((-1, int(shown[0]), ends[0]), (1, int(shown[-1]), ends[1])):

@@ -15,9 +15,9 @@ refiner and intensities change this as follows:
 - Where a refiner decides, its shares replace the scores of its classes. The scores of the other
   classes are scaled such that the best of them equals the refiner's share of all other classes.
 - Where intensities count, the scores of all classes, with and without boxes, are sharpened at
-  doubtful voxels before any of this, see :mod:`.sharpening`. A class with boxes keeps the voxels
-  that it has without intensities within a voxel of its grid from the sides of its boxes, so that it
-  fills them.
+  doubtful voxels before any of this, see :mod:`.sharpening`. Near the sides of its boxes, up to a
+  voxel of its grid away, a class keeps the voxels that it has without intensities, so that it fills
+  its boxes.
 - Without `overwrite`, classes without boxes keep exactly their automatic voxels. Elsewhere only
   classes with boxes and the background compete, so that nothing outside the neighbourhood of the
   boxes depends on them.
@@ -317,7 +317,7 @@ class RegionScores:
 
     def _best_without_boxes(self, background: Tensor, without: int = 0) -> tuple[Tensor, Tensor]:
         """Return the best scores and the class indices among the background and the classes that
-        neither have boxes nor are refined, except the class ``without``."""
+        neither have boxes nor are refined, except the class ``without`` (0 excludes none)."""
         if self._plain is not None and not without:
             best, winner = (values.clone() for values in self._plain)
         else:
@@ -590,7 +590,7 @@ def _inner(part: slice, whole: slice) -> slice:
 
 
 def _continued(change: EditedScores, shape: Sequence[int]) -> EditedScores:
-    """Return new scores in which voxels without a score next to others take the nearest score.
+    """Return new scores extended by one voxel: voxels without a score take an adjacent score.
 
     Args:
         change: new scores, 0 for voxels without a score.

@@ -40,7 +40,8 @@ from MaskSAMCore.inference.session import Session
 from MaskSAMCore.inference.settings import InferenceSettings, TestTimeAugmentation
 from MaskSAMCore.inference.sliding_window import largest_divided
 
-# The user gets a note if other classes keep more voxels from a class than this share of its own.
+# The user gets a note if other classes keep more voxels from a class with boxes than this share of
+# its own.
 _NOTED_SHARE = 0.02
 
 
@@ -352,7 +353,8 @@ class MaskSession(Session):
     def _edited_scores(
         self, boxes: dict[int, list[Box]], scorer: Scorer, scores: Tensor, report: Progress
     ) -> dict[int, EditedScores]:
-        """Return the new scores of the classes with boxes; only changed boxes are decoded."""
+        """Return the new scores of the classes with boxes; only if its boxes changed, a class
+        is decoded."""
         refined = self._runner.model.config.refined_classes
         edited = {}
         for done, (index, parts) in enumerate(sorted(boxes.items()), start=1):

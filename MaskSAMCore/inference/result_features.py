@@ -84,7 +84,8 @@ _TINY = 1e-6
 _NEAR = 2
 # A slice is an end of a class if it has less than this share of the voxels of the largest slice.
 _END_SHARE = 0.3
-# A class that a refiner does not decide counts as changed if its volume changes by more than this.
+# A class that a refiner does not decide counts as changed if its volume changes by more than this
+# share.
 _CHANGED = 0.05
 _LOG_VOLUME = CLASS_FEATURES.index("log_volume")
 

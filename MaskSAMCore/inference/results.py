@@ -35,7 +35,8 @@ class Instance:
         expected_dice_low: bound that the Dice exceeds in nine out of ten cases; None without an
             expected Dice.
         weakest_place: (i, j, k) in voxel edges, in the middle of the slice of the class that the
-            network is least sure of; None without an expected Dice.
+            network is least sure of; None without an expected Dice, or if the class has no voxels
+            on the plan's grid.
     """
 
     value: int

@@ -275,7 +275,10 @@ def stated_distance(frame: Frame) -> float | None:
 
 
 def differences(frames: Sequence[Frame]) -> list[str]:
-    """Return the names of the elements in which frames differ, the most specific first."""
+    """Return the names of the elements in which frames differ; none if unknown.
+
+    Elements that are equal in all slices of a volume come first.
+    """
     values: dict[str, set[str]] = {}
     files = {frame.file: _Elements(frame.file.header) for frame in frames}
     for frame in frames:

@@ -1,4 +1,4 @@
-"""Facts in NRRD headers that SimpleITK ignores: units, missing values and compressed voxels."""
+"""Units and missing values in NRRD headers, which SimpleITK ignores, and compressed voxels to check."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ANATOMICAL_SPACES = (
     "right-anterior-superior", "left-anterior-superior", "left-posterior-superior",
     "ras", "las", "lps",
 )  # fmt: skip
-# Spaces in which axes without directions are right: SimpleITK takes them for those of DICOM.
+# Spaces in which SimpleITK reads axes without directions correctly: it takes them for DICOM's axes.
 _DICOM_SPACES = ("left-posterior-superior", "lps")
 # Signs that correct the axes of spaces with time, which SimpleITK takes for those of DICOM.
 _TIME_SPACES = {

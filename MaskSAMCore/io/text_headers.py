@@ -24,8 +24,8 @@ _ORIENTED_SUFFIXES = (".mnc", ".h5", ".hdf5")
 def read_header_facts(path: Path) -> HeaderFacts:
     """Return the facts in the header of an image file.
 
-    Formats other than NRRD, MetaImage, MINC and HDF5 do not state the orientation, and TIFF does
-    not state the slice distance.
+    NIfTI and DICOM files are read elsewhere. Of the other formats, only NRRD, MetaImage, MINC and
+    HDF5 state the orientation, and TIFF does not state the slice distance.
 
     Raises:
         MaskSAMError: the header has numbers that are not finite, or voxels are missing.

@@ -278,7 +278,7 @@ def _check_values(bundle: Bundle) -> None:
     """Check that the parts of a description fit each other.
 
     Raises:
-        ValueError: two parts do not fit.
+        ValueError: two parts do not fit, or the value of a label is too large.
     """
     plan = bundle.plan
     if not len(plan.channels) == len(plan.normalization) == bundle.config.in_channels:

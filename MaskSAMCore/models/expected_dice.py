@@ -437,5 +437,5 @@ def _float(value: Any) -> float:
 
 
 def _short(value: float) -> float:
-    """Return a number rounded to six significant digits, the precision of the features."""
+    """Return a number rounded to six significant digits; features have six decimals."""
     return float(f"{value:.6g}")

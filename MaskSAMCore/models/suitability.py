@@ -91,8 +91,8 @@ class Suitability:
         return tuple(doubts) if has_roi else (*doubts, *self._doubts_on_extent(volume))
 
     def lacks_roi(self, volume: Volume) -> bool:
-        """Return whether the model was trained on crops and a volume is so large that it needs an
-        ROI."""
+        """Return whether a volume needs an ROI: the model was trained on crops, and the volume is
+        far larger than images in training, or their size is not stated."""
         return self.needs_roi and self._is_far_larger(volume)
 
     def _is_far_larger(self, volume: Volume) -> bool:

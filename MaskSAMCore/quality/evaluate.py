@@ -36,7 +36,7 @@ class QualityMeasures:
         failed: number of results with a mean true Dice below 0.6.
         detected: share of the failed results that are marked as doubtful or are among the tenth of
             all results with the lowest bounds.
-        false_alarms: share of the results that did not fail but are marked as doubtful.
+        false_alarms: share of the results with a larger mean true Dice that are marked as doubtful.
     """
 
     results: int
@@ -55,7 +55,7 @@ class QualityMeasures:
 
 @dataclass(frozen=True)
 class RatedSamples:
-    """Estimated and true Dice, one row for each class of each result.
+    """Estimated and true Dice, one row for each rated class of each result.
 
     Attributes:
         expected: (rows,), expected Dice.

@@ -36,7 +36,7 @@ from MaskSAMCore.quality.corruptions import Corruption
 
 # Share of samples whose image is not corrupted, and share of the others with two corruptions.
 _CLEAN_SHARE, _SECOND_SHARE = 0.15, 0.25
-# Share of synthesised images that are enlarged, and largest factor along each axis.
+# Share of synthesised images with a larger field of view, and largest factor along each axis.
 _WIDE_SHARE, _WIDEST = 0.25, 1.5
 # Largest share of the target classes' extent that an image leaves out to fit into one window.
 _SPARED = 0.06
@@ -174,7 +174,7 @@ class Sample:
         return ~(np.isnan(self.features.classes).any(1) | np.isnan(self.dice))
 
     def unrefined(self, refined: Sequence[int]) -> Sample:
-        """Return the sample without the classes that a refiner decides.
+        """Return the sample without true Dice and refined features of a refiner's classes.
 
         Args:
             refined: 0-based indices of the classes that the refiner decides.
@@ -324,7 +324,7 @@ def collect_samples(
         report: called with the number of samples so far and in total.
 
     Raises:
-        MaskSAMError: the file has samples of another model or dataset, or is damaged.
+        MaskSAMError: the file has another heading, such as that of another model, or is damaged.
     """
     heading = {**heading, "class_features": [*CLASS_FEATURES], "image_features": [*IMAGE_FEATURES]}
     known = _read(file, heading)

@@ -137,7 +137,7 @@ def _ablations(prefix: str, whole: Preset) -> tuple[Preset, ...]:
 
 
 def _prompt_forms(whole: Preset) -> tuple[Preset, ...]:
-    """Return a preset with each prompt form of Figure 2 (a) to (c); the preset itself has (d)."""
+    """Return copies of a preset with prompt forms (a) to (c) of Figure 2; its own form is (d)."""
     return tuple(
         replace(whole, name=f"{whole.name}_{form}", network=whole.network.replace(prompts=form))
         for form in ("masks", "boxes", "both")

@@ -124,8 +124,8 @@ class Task:
         base: network that the refiner is added to: the model itself, or its base if all classes of
             its refiner are among the corrected ones.
         corrections: corrected cases.
-        classes: names of the corrected classes. Names in the dataset that differ only in case are
-            one class, spelled as in the model, else as the first of them.
+        classes: names of the corrected classes. Names in the dataset that differ only in upper and
+            lower case are one class, spelled as in the model, else as the first of them.
         plan: preprocessing of the model.
     """
 
@@ -322,7 +322,7 @@ class Task:
         return network, own
 
     def labels_of(self, learning: Learning) -> tuple[Label, ...]:
-        """Return the labels of the new model: those of the base, then those of the new classes."""
+        """Return the labels of the new model: the base's, then those of classes that it lacks."""
         known = self.base.config.num_classes
         labels = list(self.bundle.labels[:known])
         former = {label.name.casefold(): label for label in self.bundle.labels}

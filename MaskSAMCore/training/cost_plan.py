@@ -57,7 +57,7 @@ class CostPlan:
         return None if one is None else self.batch * one.operations
 
     def sizes(self) -> list[int]:
-        """Return the numbers of windows that a step can be divided into, in ascending order."""
+        """Return the numbers of windows at a time that divide a step, in ascending order."""
         return [size for size in range(1, self.batch + 1) if self.batch % size == 0]
 
     def fit(self, memory: int, processes: int = 1) -> tuple[int, bool] | None:

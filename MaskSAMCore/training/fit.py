@@ -390,7 +390,7 @@ def unwrap_spawned_error(error: ProcessRaisedException) -> Exception:
 
 
 def _is_lost_worker(message: str) -> bool:
-    """Return whether PyTorch's error message says that a process of the data loader was killed."""
+    """Return whether PyTorch's error message says that a process of the data loader has ended."""
     return message.startswith("DataLoader worker (pid")
 
 

@@ -209,8 +209,8 @@ class MaskSAMModule(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimizer of the settings.
 
-        Biases, norms and one-dimensional position embeddings have no weight decay unless
-        ``decay_all`` is set. A decoder whose training begins later has separate parameter groups.
+        Biases and norms have no weight decay unless ``decay_all`` is set. A decoder whose training
+        begins later has separate parameter groups.
         """
         trained = list(self.model.trained_parameters().values())
         parts = [(0.0, trained)]

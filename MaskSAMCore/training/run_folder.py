@@ -265,7 +265,8 @@ def _mismatches(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
 def load_initial_weights(model: Network, folder: Path) -> None:
     """Load the trained weights of a model or of another run into a new network.
 
-    Parameters that the file lacks keep their initial values if those are zeros, without effect.
+    Parameters that the file lacks keep their initial values if these are zeros, which have no
+    effect.
 
     Args:
         model: network to initialise.

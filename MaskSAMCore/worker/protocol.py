@@ -504,7 +504,7 @@ class AvailableDevice:
     Attributes:
         name: PyTorch's name of the device, such as "cuda:0".
         description: description for the user.
-        reason: reason why "auto" selects this device; empty for other devices.
+        reason: reason why "auto" selects this device if it is the CPU; empty otherwise.
     """
 
     name: str

@@ -1,11 +1,11 @@
-"""Learning curves: a model adapted to a few cases, and networks trained from nothing on them.
+"""Learning curves: a model adapted to a few cases, and networks trained on them from scratch.
 
     python -m Testing.benchmarks.adapt_curves DATA/Dataset004_Hippocampus -o curves \\
         --splits splits.json --cases 1 3 5 10 20 --arms adapted tiny unet --minutes 15
 
-Each arm gets the same cases and the same minutes on an idle machine, or with --steps the number of
-steps that it would take in them on one. The validation cases are segmented with the last weights;
-with --side test it is the test cases. Finished arms are not repeated. The scores are in
+Each arm gets the same cases and the same minutes on an idle machine; with --steps, an arm gets the
+number of steps that it would take in these minutes. The last weights segment the validation cases,
+or the test cases with --side test. Finished arms are not repeated. The scores are written to
 curves.json and curves.png.
 """
 
@@ -36,7 +36,7 @@ ADAPTED = "adapted"
 
 
 def chosen_cases(split: dict[str, list[str]], count: int, seed: int) -> list[str]:
-    """Return training cases; those of a larger number contain those of a smaller one."""
+    """Return random training cases; with one seed, a larger choice contains the smaller ones."""
     names = sorted(split["train"])
     random.Random(seed).shuffle(names)
     return names[:count]
@@ -81,10 +81,10 @@ def trained(
     steps: int | None,
     minutes: float | None = None,
 ) -> None:
-    """Train a preset from nothing on cases; the watched ones are scored at the end only.
+    """Train a preset from scratch on cases; score the watched cases only at the end.
 
-    The run, its split and the model with the last weights are in ``folder``. A run that is there is
-    resumed.
+    The run, its split and the model with the last weights are written to ``folder``. A run found
+    there is resumed.
     """
     write_json(folder / "splits.json", {"train": names, "val": watched})
     run = folder / "run"
@@ -103,7 +103,7 @@ def trained(
 
 
 def draw(points: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """Draw the mean Dice of each arm over the number of cases: means and single seeds."""
+    """Plot the Dice of each arm over the number of cases: dots for seeds, lines for means."""
     arms: dict[str, dict[int, list[float]]] = {}
     for key, point in points.items():
         arm, count = key.split()[:2]
@@ -156,7 +156,7 @@ class Curves:
         return f"{self.options.minutes:g} minutes" if steps is None else f"{steps} steps"
 
     def steps(self, arm: str) -> int | None:
-        """Return the steps of an arm, None for the minutes."""
+        """Return the number of steps of an arm, or None if the minutes are its budget."""
         return dict(self.options.steps).get(arm)
 
     def point(self, arm: str, count: int, seed: int) -> dict[str, object]:

@@ -1,9 +1,9 @@
-"""Changes of a whole-head model on the MNI152 head after it was adapted.
+"""Changes in the result of a whole-head model on the MNI152 head after adaptation.
 
     python -m Testing.benchmarks.adapt_forgetting ADAPTED... [--before brain]
 
-It prints the Dice with the template's (of nilearn) white- and grey-matter maps before and after,
-and for each class the change of its volume; the corrected classes are marked.
+The program prints the Dice with the white- and grey-matter maps of the template (from nilearn)
+before and after, and the volumes of the classes that have changed; corrected classes are marked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def tissues(found: NDArray[np.integer], segmenter: Segmenter, known: set[str]) -
     Args:
         found: labelmap of the template.
         segmenter: the model.
-        known: names of the classes before; new ones count as grey matter.
+        known: names of the classes before adaptation; new classes count as grey matter.
     """
     scores = {}
     new = [label.value for label in segmenter.labels if label.name not in known]

@@ -1,9 +1,9 @@
-"""Lesions from two labelled patients, tested on the third, by networks trained from nothing.
+"""Lesions found in a third patient by networks trained from scratch on two labelled patients.
 
     python -m Testing.benchmarks.adapt_lesions DATA/Dataset504_OpenMS_MNI -o lesions --steps 400
 
-Each case is the test case once. The networks see one image of each patient, FLAIR by default. They
-train for a fixed number of steps, and their last weights segment the third patient. Finished
+Each case is the test case once. The networks see one channel of each patient, FLAIR by default.
+They train for a fixed number of steps, and their last weights segment the third patient. Finished
 rows are not repeated.
 """
 
@@ -38,7 +38,7 @@ def one_channel(dataset: Dataset, channel: int, folder: Path) -> Dataset:
 def measured(
     arm: str, test: str, seed: int, dataset: Dataset, output: Path, steps: int
 ) -> dict[str, float]:
-    """Train a preset on all cases but one, and return what it finds there."""
+    """Train a preset on all cases but one, and return its scores on the remaining case."""
     folder = output / f"{arm}-{test}-{seed}"
     folder.mkdir(exist_ok=True)
     began = time.process_time()

@@ -2,9 +2,9 @@
 
     python -m Testing.benchmarks.again HEADS... -m brain --times 5 -o again.json
 
-Each acquisition turns the head by up to ten degrees about each axis, has other voxels (0.9 to
-1.5 mm along each axis), a smooth bias of up to 20 % and noise of 2 % of the largest intensity. The
-measure is the median over structures of the coefficient of variation of their volumes.
+Each acquisition turns the head by up to ten degrees about each axis and has voxels of another size
+(0.9 to 1.5 mm along each axis), a smooth bias of up to 20 %, and noise of 2 % of the largest
+intensity. The measure is the median over structures of the coefficient of variation of the volume.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def acquired(volume: Volume, rng: np.random.Generator) -> Volume:
     turn = Rotation.from_euler("xyz", rng.uniform(-_DEGREES, _DEGREES, 3), degrees=True)
     shape = np.array(volume.array.shape[::-1])
     size = np.ceil(shape * volume.spacing / spacing).astype(int)
-    # Both grids have the same centre; the second one is turned against the head.
+    # Both grids have the same centre; the new grid is rotated relative to the head.
     step = np.diag(1 / np.array(volume.spacing)) @ turn.as_matrix() @ np.diag(spacing)
     offset = (shape - 1) / 2 - step @ ((size - 1) / 2)
     values = volume.array.astype(np.float32)
-    # Larger voxels average: without smoothing, they would be samples of single points.
+    # Larger voxels average over their extent; without smoothing, they would sample single points.
     blur = 0.4 * np.maximum(spacing / volume.spacing - 1, 0)
     values = ndimage.gaussian_filter(values, blur[::-1])
     values = ndimage.affine_transform(

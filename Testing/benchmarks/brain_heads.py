@@ -2,10 +2,10 @@
 
     python -m Testing.benchmarks.brain_heads PAIRS... -o pictures
 
-It prints the agreement of the MNI152 template (of nilearn) with its white- and grey-matter maps,
-the agreement between two contrasts of one patient (each of PAIRS is a folder of files named
-CASE_0000 and CASE_0001), the asymmetry of each structure, and, on the template, the agreement of
-the hippocampi with those of the dedicated model.
+The program prints the agreement of the result on the MNI152 template (from nilearn) with the
+template's white- and grey-matter maps, the agreement between two contrasts of one patient (each of
+PAIRS is a folder of files named CASE_0000 and CASE_0001), the asymmetry of each structure, and, on
+the template, the agreement of the hippocampi with those of the dedicated model.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Heads:
         return float(np.nanmean(list(scores.values())))
 
     def hippocampi(self, volume: Volume, found: NDArray[np.integer]) -> None:
-        """Print volumes and Dice beside those of the dedicated model inside its ROIs."""
+        """Print hippocampal volumes of this and the dedicated model in its ROIs, and their Dice."""
         dedicated = Segmenter.from_model("hippocampus")
         ml = volume.voxel_ml
         for side in ("left", "right"):

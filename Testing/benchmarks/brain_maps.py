@@ -23,7 +23,7 @@ from MaskSAMCore.data.synthesis.windows import synthesized_case
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.pictures import outline_picture
 
-# Seeds that the images of the training's validation do not use.
+# First seed of the images; validation during training uses other seeds.
 FIRST_SEED = 500_000
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     names = [label.name for label in segmenter.labels]
     values = [label.value for label in segmenter.labels]
     place = {name: number for number, name in enumerate(dataset.classes, 1)}
-    # Maps the dataset's classes 1 to K to the model's values.
+    # The table maps the dataset's classes 1 to K to the model's values.
     table = np.zeros(len(dataset.classes) + 1, int)
     for name, value in zip(names, values, strict=True):
         table[place[name]] = value

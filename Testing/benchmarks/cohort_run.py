@@ -1,4 +1,4 @@
-"""A thousand small cases with 20 bad files of ten kinds: killed, resumed, in shards and over Dask.
+"""Runs over 1000 small cases with 20 bad files of ten kinds: killed, resumed, sharded, with Dask.
 
 ``python -m Testing.benchmarks.cohort_run FOLDER`` prints the log in ``Docs/cohort.md``.
 """
@@ -22,7 +22,7 @@ _OF_THE_RUN = ("seconds", "peak_memory_mb", "output", "reason")
 
 
 class KilledRuns:
-    """Runs over a cohort into one folder, of which some are killed.
+    """Runs over a cohort that write to one folder; some are killed.
 
     Args:
         folder: folder with the cohort ``in`` and the model ``model``.
@@ -30,8 +30,8 @@ class KilledRuns:
 
     Attributes:
         out: folder of the results.
-        recorded: time of the labelmaps that a run has recorded as done.
-        again: labelmaps that were recorded and are written again.
+        recorded: modification time in ns of each labelmap of a case recorded as done.
+        again: labelmaps of recorded cases that were written again.
     """
 
     def __init__(self, folder: Path, out: str) -> None:
@@ -85,12 +85,12 @@ class KilledRuns:
             time.sleep(0.01)
 
     def _done(self) -> int:
-        """Return the number of cases that the tables of the folder have as done."""
+        """Return the number of cases that the tables of the folder list as done."""
         tables = [*self.out.glob("cases*.csv")]
         return len({case for table in tables for case in _done_cases(table)})
 
     def _check_outputs(self) -> int:
-        """Return the number of labelmaps; each is complete, and none of a recorded case is new."""
+        """Return the number of labelmaps, all complete, and note those written again."""
         found = labelmaps(self.out)
         done = {case for table in self.out.glob("cases*.csv") for case in _done_cases(table)}
         for name in done:
@@ -111,7 +111,7 @@ def _done_cases(table: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run over the cohort as a whole, and killed and resumed; compare the results."""
+    """Run over the cohort once without a kill and once killed and resumed; compare the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="new folder")
     parser.add_argument("--cases", type=int, default=1000)

@@ -2,8 +2,8 @@
 
     python -m Testing.benchmarks.drag DATASET --case hippocampus_025 --class Anterior -o drag.png
 
-From left to right: the automatic result; a box around the true structure; the same box a voxel
-larger, and moved by four voxels in the plane. Outlines of the segments are solid, those of the
+From left to right: the automatic result; a box around the true structure; the box enlarged by a
+voxel; the box moved by four voxels in plane. Outlines of the segments are solid, those of the
 reference dashed.
 """
 

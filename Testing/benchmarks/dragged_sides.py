@@ -1,9 +1,9 @@
-"""How far a class follows a side of its box that is moved outwards.
+"""Share of the way that a class follows a side of its box that is moved outwards.
 
 python -m Testing.benchmarks.dragged_sides HEAD.nii.gz [-m brain]
 
-Each side of the box of each structure is moved by 2 and by 4 mm, one at a time, and the class may
-take voxels of others.
+The sides of the box of each structure are moved one at a time, by 2 and by 4 mm, and the class may
+take voxels from other classes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ DISTANCES_MM = (2.0, 4.0)
 
 
 def followed(session: Session, box: Box, value: int, axis: int, voxels: float) -> tuple[float, int]:
-    """Return how far a class follows a side of its box, as a share, and its voxels.
+    """Return the share of the way that a class follows a side of its box, and its voxel count.
 
     Args:
-        session: an open head.
+        session: session on the head.
         box: box of the class.
         value: value of the class in the labelmap.
         axis: axis (i, j, k) that the side is perpendicular to.

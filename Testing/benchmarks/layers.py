@@ -1,12 +1,12 @@
-"""Rate of each convolution and matrix product of a model, beside the rate of the processor.
+"""Rate of each convolution and matrix product of a model, compared with the processor's rate.
 
     python -m Testing.benchmarks.layers brain
     ONEDNN_MAX_CPU_ISA=AVX2 python -m Testing.benchmarks.layers hippocampus
 
-A window of random numbers is encoded and decoded on one thread, in the precision that the processor
-has. Each row is a kind of operation with its shapes: its share of the time of all operations, its
-arithmetic in GFLOP, and its rate, also as a fraction of the best rate of a large matrix product. A
-convolution far below that rate would be in a slow kernel.
+A window of random numbers is encoded and decoded on one thread, in the precision that inference
+uses on the processor. Each row is an operation on tensors of given shapes: its share of the total
+time, its arithmetic in GFLOP, and its rate, also as a fraction of the best rate of a large matrix
+product. A convolution far below that rate runs in a slow kernel.
 """
 
 from __future__ import annotations

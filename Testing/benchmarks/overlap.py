@@ -1,9 +1,9 @@
-"""Time of a run over several heads against the network's own time.
+"""Time of a run over several heads, compared with the network's own time.
 
 python -m Testing.benchmarks.overlap HEAD.nii.gz... [-m brain] [--network | --run]
 
-The network's own time is that of the same heads in memory, one after the other, with nothing to
-read or to write. Both parts are measured unless one is named.
+The network's own time is measured on the same heads in memory, one after the other, without reading
+or writing files. Both times are measured unless --network or --run selects one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Silent:
 
 
 class _Clock:
-    """Seconds and processor seconds since it was made."""
+    """Wall seconds and processor seconds since the clock was created."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter(), time.process_time()

@@ -1,8 +1,8 @@
-"""Responsiveness of the panel: blocks of the event loop during a run, and the time to cancel one.
+"""Responsiveness of the panel: how long a run blocks the event loop, and the time to cancel a run.
 
     python -m Testing.benchmarks.panel [--shape 300x512x512]
 
-The worker runs networks of the tests, so that the figures are those of everything around them.
+The worker runs the tests' small networks, so that the figures describe everything around a network.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def large_volume(shape: tuple[int, int, int]):
 def longest_blocks(user: User, volume) -> tuple[float, float]:
     """Return the longest and the second longest time in s between two events during a run.
 
-    The longest contains the import of the result into the segmentation.
+    The longest time includes the import of the result into the segmentation.
     """
     import qt
 

@@ -1,10 +1,10 @@
-"""Dice of a MaskSAM with each of its parts switched off, without training it anew.
+"""Dice of a MaskSAM with each of its parts switched off, without retraining.
 
     python -m Testing.benchmarks.parts DATASET --splits splits.json --side val -m hippocampus
 
-Each part is switched off in a copy of the model: automatic results, and results with a true box of
-each class on each slice. The figures say what the trained weights rely on, not what a network
-without the part would reach.
+Each part is switched off in a copy of the model, whose results are scored without boxes and with a
+true box of each class on each slice. The figures show what the trained weights rely on, not what a
+network trained without the part would reach.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAPS, _PROMPTS, _GENERATOR_MAPS = 2, 3, 5
 
 
 def without_adapters(part: str) -> Callable[[MaskSAM], None]:
-    """Return a function that gives the adapters of the encoder or the decoder no effect."""
+    """Return a function that disables the adapters of the encoder or the decoder."""
 
     def switch_off(model: MaskSAM) -> None:
         for name, parameter in model.get_submodule(part).named_parameters():
@@ -61,7 +61,7 @@ def without_pyramid(model: MaskSAM) -> None:
 
 
 def without_maps(position: int) -> Callable[[MaskSAM], None]:
-    """Return a function that zeros the maps that are an argument of the decoder."""
+    """Return a function that zeros the maps at a position of the decoder's arguments."""
 
     def change(_module: Any, arguments: Any) -> Any:
         changed = list(arguments)

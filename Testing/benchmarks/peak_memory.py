@@ -2,9 +2,9 @@
 
     python -m Testing.benchmarks.peak_memory [--shape 300x512x512] [--classes 3]
 
-Each line is measured in a process of its own: the peak of its resident memory, less the memory once
-the network was loaded. The volume counts. The network is one convolution, so that memory and time
-are those of the engine.
+Each line is measured in its own process: the peak resident memory minus the resident memory after
+the network was loaded. The volume is included. The network is one convolution, so that memory and
+time are those of the engine.
 """
 
 from __future__ import annotations

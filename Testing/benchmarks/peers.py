@@ -1,4 +1,4 @@
-"""Times of other networks beside ours on the same volumes, in turns in one run.
+"""Times of MaskSAM's models and of other networks on the same volumes, measured in one run.
 
     python -m Testing.benchmarks.peers --dataset DATASET --case hippocampus_007
 
@@ -10,8 +10,8 @@ The peers have random weights, because time does not depend on them:
   one pass over a head of 1 mm, cut to multiples of 16 voxels;
 - segment-anything's ViT-B image encoder on a slice of 1024 pixels.
 
-Ours are whole runs on an open model: preprocessing, all windows, labels on the volume's own grid.
-Times are medians of wall times, with the smallest and the largest.
+MaskSAM's times are those of whole runs with a loaded model: preprocessing, all windows, and labels
+on the volume's own grid. Times are medians of wall times, with the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def passes(network: nn.Module, image: Tensor, mirrored: bool = False) -> None:
 
 
 def main() -> None:
-    """Measure the peers and our models, and print the table."""
+    """Measure MaskSAM's models and the peers, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--case", default="hippocampus_007")

@@ -4,11 +4,11 @@
     python -m Testing.benchmarks.prompts LABELMAPS --targets Docs/brain/labels.json \
         --splits Docs/brain/splits.json --side val -m brain
 
-Boxes go through the public interface, as a user's would: one box for each slice of the network's
-depth axis, or one for the whole structure. The result is then limited to the boxes, which itself
-changes the Dice; the rows "not held" leave that out: the box with the mask prompt cut to it, or the
-box without a mask prompt. The last lines say how far the mask follows a box that is moved, and how
-far one that is too small grows in a larger box.
+Boxes go through the public interface, as a user's would: one box for each slice along the network's
+depth axis, or one for the whole structure. The result is then limited to the boxes, which alone
+changes the Dice. The rows "not held" and "no mask prompt" omit this limit: the first prompt with
+the box and the mask cut to it, the second with the box alone. The last lines give how far the mask
+follows a moved box, and how far a mask that is too small grows in a larger box.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from Testing.benchmarks.brain_maps import FIRST_SEED
 
 
 class Wrapped(Network):
-    """Model that decodes the embeddings of another one in its own way."""
+    """Model that decodes the embeddings of another model in its own way."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model.config)
@@ -140,7 +140,7 @@ def inside(boxes: list[Box], shape: tuple[int, int, int]) -> list[Box]:
 
 
 def class_indices(segmenter: MaskSegmenter, labelmap: np.ndarray) -> np.ndarray:
-    """Return a labelmap of a model with the indices of the classes in place of their values."""
+    """Return a model's labelmap with class indices in place of the classes' values."""
     values = [label.value for label in segmenter.labels]
     table = np.zeros(max(values) + 1, np.uint8)
     table[values] = range(1, len(values) + 1)
@@ -196,8 +196,11 @@ def followed(
     orientation: str,
     distance: float,
 ) -> np.ndarray:
-    """Return how far the masks of each case and class follow true slice boxes that are moved in
-    plane: shift of the centroid over the distance, mean of both axes."""
+    """Return the share of the distance that masks follow true slice boxes moved in plane.
+
+    Returns:
+        (cases, classes): shift of the mask's centroid over the distance, mean of both axes.
+    """
     shares = []
     for case in cases:
         depth = 2 - axis_mapping(case.channels[0].ijk_to_ras, orientation)[0][0]
@@ -220,15 +223,16 @@ def grown(
     margin: float,
     largest: float,
 ) -> np.ndarray:
-    """Return volumes and Dice of structures that are segmented too small, before and after the user
-    draws one box that is larger than the true structure and may take voxels of other classes.
+    """Return volumes and Dice of structures segmented too small, before and after a larger box.
+
+    The box is larger than the true structure, and its class may take voxels from other classes.
 
     Args:
         segmenter: engine of the model.
         cases: cases with a reference.
         names: names of the classes.
         margin: voxels between the true structure and each face of the box.
-        largest: structures with at most this share of their true volume are measured.
+        largest: largest share of its true volume that a measured structure has without a box.
 
     Returns:
         (structures, 4): volume before and after, as shares of the true volume; Dice before and

@@ -1,6 +1,6 @@
 """Size and loading time of the report of a thousand generated cases.
 
-``python -m Testing.benchmarks.report_page FOLDER`` prints the figures in ``Docs/cohort.md``.
+``python -m Testing.benchmarks.report_page FOLDER IMAGE`` prints the figures in ``Docs/cohort.md``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from MaskSAMCore.volumetry import StructureVolume
 from Testing.helpers.browser import browser
 
 CASES = 1000
-# Pictures that differ from one another; the cases share them.
+# Number of different pictures, which the cases share.
 _PICTURES = 40
 _FAILED = 20
 _UNUSUAL = 25

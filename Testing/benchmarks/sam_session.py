@@ -1,11 +1,11 @@
-"""Time of a moved box beside that of a slice's encoding in a SAM session, and peak memory.
+"""Time to update a moved box in a SAM session, compared with encoding a slice; peak memory.
 
     python -m Testing.benchmarks.sam_session [--model vit_b] [--threads 2] [--memory 300x512x512]
 
 The weights are random, since times do not depend on them. Processor seconds are valid on a busy
-machine too. With --memory, the encoder is one narrow block (a volume of slices would take hours),
-all other parts have their real size, and a box covers the whole volume, so that all embeddings are
-kept.
+machine too. With --memory, the encoder is one narrow block (a real encoder would take hours for all
+slices), all other parts have their real size, and a box covers the whole volume, so that all
+embeddings are kept.
 """
 
 from __future__ import annotations

@@ -2,14 +2,15 @@
 
     python -m Testing.benchmarks.soak soak.jsonl [--runs 500]
 
-A simulated user operates the real panel over the worker as it ships, started through the stand-in
-for Slicer's launcher, without a pause: runs of a tiny network, and every 100 runs of the model
-"hippocampus" on a head; moved boxes, undo, removed segmentations, cancels at any moment, scenes
-that are closed between and during runs. One worker serves the first 80 % of the runs. In the
-others every second run has its worker, or the worker's launcher, killed at one of seven moments.
+Without a pause, a simulated user operates the real panel with the shipped worker, started through
+the stand-in for Slicer's launcher. The user runs a tiny network, and the model "hippocampus" on a
+head once in 100 runs; moves boxes, undoes, removes segmentations, cancels at any moment, and closes
+scenes between and during runs. One worker serves the first 80 % of the runs. In every second one of
+the remaining runs, the worker or its launcher is killed at one of seven moments.
 
-Each 50 runs one line is added to the file; a repeated call continues it. The program ends with
-status 1 if a process is left over, or if files, handles, threads or nodes have grown.
+One line is added to the file every 50 runs; starting the program again continues the file. The
+program ends with status 1 if a process is left over, or if the number of files, handles, threads or
+nodes has grown.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from Testing.panel.helpers import User, edges_of, move_box, segmentations
 from Testing.slicer.helpers import GRIDS, MODULE, add_volume
 
 EVERY = 50
-# Part of the runs in which no worker is killed.
+# Share of the runs, from the first, in which no worker is killed.
 CALM = 0.8
 SAMPLES = ROOT / "Resources" / "SampleData"
 COLUMNS = (
@@ -55,7 +56,7 @@ COLUMNS = (
     "processes",
     "temporary_files",
 )
-# What must not be more at the end than after the first runs.
+# Columns that must not be larger at the end than after the first runs.
 CONSTANT = (
     "panel_files",
     "panel_threads",
@@ -74,7 +75,7 @@ class Soak:
         folder: temporary folder of this program and its workers.
 
     Attributes:
-        actions: number of times that each action ended in each way.
+        actions: number of runs by action, and of runs with a killed worker by outcome.
     """
 
     def __init__(self, user: User, folder: Path) -> None:
@@ -98,10 +99,10 @@ class Soak:
         return self.user.widget.logic.segmentation.client
 
     def run(self, number: int, calm: bool) -> None:
-        """Do one thing that a user does, and check its result.
+        """Perform one action of a user and check its result.
 
         Args:
-            number: number of the run, which decides what is done.
+            number: number of the run, which determines the action.
             calm: whether the worker is left alive.
         """
         import slicer
@@ -134,7 +135,7 @@ class Soak:
         assert scene.GetNumberOfNodes() < 500
 
     def measure(self) -> dict[str, float]:
-        """Return what this program, its workers and the scene hold, with an empty scene."""
+        """Close the scene; return the resources of this program, its workers and the scene."""
         import slicer
 
         self._close_scene()
@@ -226,8 +227,8 @@ class Soak:
         self._finish()
 
     def _move_box(self) -> None:
-        """Make a box of the shown result smaller or larger, which may overwrite other classes, and
-        segment again; then hide the boxes."""
+        """Shrink or enlarge a box of the shown result, with or without overwriting other classes,
+        segment again, and hide the boxes."""
         from MaskSAMSlicerLib.mrml.box_nodes import boxes_of
 
         user, parameters = self.user, self.user.widget.logic.getParameterNode()
@@ -319,7 +320,7 @@ class Soak:
             self._kill()
             self.user.wait(lambda: not self._client.running, "the worker's end")
         self._start()
-        # The client may learn only now that the worker before has ended.
+        # The client may notice only now that the previous worker has ended.
         self.user.wait(lambda: self._client.running, "a new worker")
         psutil.Process(self._client.pid).kill()
         self._end_killed()
@@ -334,7 +335,7 @@ class Soak:
         self._end_killed()
 
     def _end_killed(self) -> None:
-        """Wait for the end of a run whose worker was killed: complete, or reported and undone."""
+        """Wait until a run whose worker was killed is complete, or reported and undone."""
         import slicer
 
         before = len(segmentations(slicer.mrmlScene))
@@ -348,7 +349,7 @@ class Soak:
 
 
 def segmentations_of(parameters: Any) -> bool:
-    """Return whether a result is shown whose volume is the chosen one."""
+    """Return whether the shown result belongs to the chosen volume."""
     from MaskSAMSlicerLib.mrml.run_record import volumes_of
 
     node = parameters.boxSegmentation
@@ -370,7 +371,7 @@ def read_rows(log: Path) -> list[dict[str, float]]:
 
 
 def main() -> None:
-    """Run, add lines to the log, and print its table."""
+    """Perform the runs, add lines to the log, and print its table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("log", type=Path, help="file of one line for each 50 runs")
     parser.add_argument("--runs", type=int, default=500)
@@ -395,7 +396,7 @@ def main() -> None:
 def soak(
     options: argparse.Namespace, rows: list[dict[str, float]], first: int, folder: Path
 ) -> list[str]:
-    """Do the runs that are missing, and return what is left over after the panel was closed."""
+    """Perform the missing runs; return the processes and files left after the panel was closed."""
     small_bundle(folder / "models" / "small")
     host.start()
     host.load_module(MODULE)
@@ -403,7 +404,7 @@ def soak(
     from MaskSAMSlicerLib.worker.client import WorkerClient
 
     command = (*LAUNCHER, sys.executable, "-m", "MaskSAMCore.worker")
-    # A busy machine must not end a worker that is about to stop a cancelled run.
+    # On a busy machine, the client must not kill a worker that is about to stop a cancelled run.
     options_of_client = {"command": command, "core_folder": ROOT, "cancel_seconds": 30.0}
     logic = SegmentationLogic(lambda on_log: WorkerClient(on_log=on_log, **options_of_client))
     module = sys.modules["MaskSAMSlicer"]

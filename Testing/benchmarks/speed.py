@@ -1,11 +1,11 @@
-"""Times of this code beside those of another commit, measured in turns in one run.
+"""Times of this code and of another commit, measured alternately in one run.
 
     git worktree add ../before 8d1575a
     python -m Testing.benchmarks.speed ../before --dataset DATASET --case hippocampus_007
 
-Each workload is a program that runs in a new process, in turns with the code of both folders. The
-table gives medians of wall times, their smallest and largest value, and the ratio of the medians.
-The machine should be idle. `--workload NAME` measures only some; `--repetitions` is 5 by default.
+Each workload runs in a new process, alternately with the code of either folder. The table gives the
+median, smallest and largest wall time, and the ratio of the medians. The machine should be idle.
+`--workload NAME` measures only workloads whose name contains NAME; `--repetitions` is 5 by default.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from MaskSAMCore.cli import main
 sys.argv[0] = "masksam"
 sys.exit(main())
 """
-# The worker of the present code keeps its memory; older code has no such function.
+# The worker keeps freed memory, for which older code has no function.
 KEEP = """
 try:
     from MaskSAMCore.allocation import keep_freed_memory

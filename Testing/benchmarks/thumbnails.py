@@ -17,9 +17,9 @@ from Testing import host
 from Testing.helpers.paths import ROOT
 
 ICONS = ROOT / "MaskSAMSlicer" / "Resources" / "Icons"
-# Width and height in pixels, as Slicer's template of a module asks for.
+# Width and height in pixels, as Slicer's module template requires.
 SIZE = (280, 260)
-# File of the result, width of the shown part in mm, and its center in RAS mm, for each sample.
+# Result file, width of the field of view in mm, and its center in RAS mm, for each sample.
 SAMPLES = {
     "MaskSAMBrain": ("brain.seg.nrrd", 165.0, (0.0, -18.0, 8.0)),
     "MaskSAMHippocampus": ("hippocampi.seg.nrrd", 120.0, (0.0, -20.0, -12.0)),

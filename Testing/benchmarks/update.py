@@ -1,10 +1,10 @@
-"""Time from a moved box to the new labelmap, beside that of a full run.
+"""Time from a moved box to the new labelmap, compared with that of a full run.
 
     python -m Testing.benchmarks.update DATASET --case hippocampus_007 -m hippocampus
 
 Each repetition opens the volume, segments it, then moves the box of each class by one to three
-voxels and updates. Times are medians of wall time and of processor time, which changes less with
-other load. Both the engine and the worker process of Slicer are measured.
+voxels and updates. Times are medians of wall time and of processor time, which depends less on
+other load. Both the engine and Slicer's worker process are measured.
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@
     python -m Testing.benchmarks.zero_shot DATASET --sam medsam_vit_b.pth --sam-type medsam
     python -m Testing.benchmarks.zero_shot DATASET --sam RUN_OF_PRETRAIN --around 2
 
-A dataset is a folder in nnU-Net's form; of one that has a ``splits.json``, the cases of ``--side``
-are taken. Slices are those of the file, across its third axis. Beside the SAM stand two masks that
-need no image: the ellipse inscribed in the box, and the box itself. The Dice of a structure is that
-of all its slices together, the one of a volume the mean over its structures.
+A dataset is a folder in nnU-Net's format; if it has a ``splits.json``, only the cases of ``--side``
+are used. Slices are those of the file, across its third axis. Two baselines need no image: the
+ellipse inscribed in the box, and the box itself. The Dice of a structure is computed over all its
+slices together, the Dice of a volume is the mean over its structures.
 
-With ``--around 2`` a SAM sees, instead of whole slices, a square around each box that is twice as
-long as the box's longest side: for SAMs with a small input.
+With ``--around 2``, meant for SAMs with a small input, the SAM sees a square around each box, not
+the whole slice; the edge of the square is twice as long as the longest side of the box.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from MaskSAMCore.research.promptable_sam.run import open_sam
 
 Masks = NDArray[np.bool_]
 
-# The table has the last volumes of each dataset, and the mean of all.
+# Rows of each dataset in the table: its last volumes and the mean of all its volumes.
 _SHOWN = 3
 
 
@@ -58,7 +58,7 @@ class BoxedSlice:
 
     Attributes:
         pixels: intensities (rows, columns).
-        boxes: (N, 4), x1 y1 x2 y2 in pixel edges.
+        boxes: (N, 4), x1 y1 x2 y2 at pixel edges.
         limits: intensities shown as black and as white, for each box.
     """
 
@@ -118,7 +118,7 @@ class SamOnSlices:
         return masks & in_boxes(given)
 
     def _groups(self, given: BoxedSlice) -> list[list[int]]:
-        """Return the numbers of the boxes that one encoded image serves."""
+        """Return the indices of the boxes, grouped by the encoded image that they share."""
         if self.around:
             return [[number] for number in range(len(given.boxes))]
         groups: dict[Limits, list[int]] = {}

@@ -58,20 +58,20 @@ def found(demo: Path, head: Volume) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def deep(head: Volume) -> Volume:
-    """Return the part of the head around the deep structures, of one window of the network."""
+    """Return the part of the head around the deep structures, one window of the network."""
     return crop(head, Box("", (20, 30, 38), (178, 204, 116)))
 
 
 @pytest.fixture(scope="module")
 def session(segmenter: Segmenter, deep: Volume) -> Iterator[Session]:
-    """A session on the deep structures, which need no second run."""
+    """Open a session on the deep structures once for all tests."""
     with segmenter.open(deep) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def session_on_head(segmenter: Segmenter, head: Volume) -> Iterator[Session]:
-    """A session on the whole head, where windows overlap around the deep structures."""
+    """Open a session on the whole head, where windows overlap around the deep structures."""
     with segmenter.open(head) as opened:
         yield opened
 

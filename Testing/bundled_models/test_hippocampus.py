@@ -51,8 +51,8 @@ def test_the_bundle_is_small_and_states_its_labels_data_and_licence():
 
 
 def test_the_demo_finds_one_plausible_hippocampus_on_each_side(demo: Path):
-    """Adult hippocampi have about 2 to 5 ml; the right one lies at positive R, and the head of a
-    hippocampus lies anterior to its body."""
+    """An adult hippocampus has about 2 to 5 ml; the right one lies at positive R, and the head of
+    each lies anterior to its body."""
     volume = read_volume(demo / "hippocampi.nii.gz")
     voxels = np.argwhere(volume.array > 0)[:, ::-1]
     right = (voxels @ volume.ijk_to_ras[:3, :3].T + volume.ijk_to_ras[:3, 3])[:, 0] > 0

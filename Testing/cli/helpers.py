@@ -43,7 +43,7 @@ def run_process(
 
 @contextmanager
 def without_reader(name: str) -> Iterator[None]:
-    """Let nothing read from a standard stream, ``stdout`` or ``stderr``, within a block."""
+    """Replace ``stdout`` or ``stderr`` by a pipe without a reader within a block."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as closed, pytest.MonkeyPatch.context() as patch:
@@ -52,7 +52,7 @@ def without_reader(name: str) -> Iterator[None]:
 
 
 def headings_of(output: str) -> list[str]:
-    """Return the headings of the first table in an output, each on one line."""
+    """Return the headings of the first table in an output, with their wrapped lines joined."""
     heading = output[output.index("\u250f") : output.index("\u2521")].splitlines()[1:]
     lines = [line.strip("\u2503").split("\u2503") for line in heading]
     return [" ".join(" ".join(parts).split()) for parts in zip(*lines, strict=True)]

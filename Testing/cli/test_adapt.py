@@ -1,4 +1,4 @@
-"""``masksam adapt``: folders and pairs of files, and one line for bad input."""
+"""``masksam adapt``: folders, pairs of files, and one-line errors for bad input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from Testing.helpers.generated import generated_case
 from Testing.helpers.short_run import checkpoint
 from Testing.helpers.small_bundle import small_bundle
 
-# Oblique, and of the model's voxel size.
+# Oblique grid with the model's voxel size.
 GRID = np.array([[0.8, -0.6, 0, 4], [0.6, 0.8, 0, -9], [0, 0, 2, 31], [0, 0, 0, 1.0]])
 CODES = Terminology(
     Code("SCT", "49755003", "Morphologically Altered Structure"), Code("SCT", "4147007", "Mass")
@@ -87,7 +87,7 @@ def test_a_class_in_any_spelling_is_right_in_each_pair_and_absent_where_it_has_n
         "neither a segmentation nor the model has a class Dot: choose among Bright, Dark, Spot"
     )
     assert message in capsys.readouterr().err
-    # A folder of cases may have such a name, too.
+    # The name of a folder of cases may have a '=', too.
     assert main(["adapt", str(base), str(folder), "-o", str(tmp_path / "other")]) == 2
     assert "is not a dataset folder" in capsys.readouterr().err
 
@@ -117,7 +117,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
 def stop_at_the_first_step(
     arguments: list[str], number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run a command that a signal stops in its first step."""
+    """Run a command, and stop it by a signal in its first training step."""
     plain = MaskSAMModule.training_step
 
     def step(self: MaskSAMModule, *given: object) -> torch.Tensor:

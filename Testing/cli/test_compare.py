@@ -14,7 +14,7 @@ from Testing.helpers.generated import write_dataset
 def test_compare_names_the_package_to_install_where_the_research_code_is_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    """The 3D Slicer extension does not include it."""
+    """The 3D Slicer extension does not include the research code."""
     monkeypatch.setitem(sys.modules, "MaskSAMCore.research.comparison.compare", None)
     error = error_of(capfd, ["compare", str(tmp_path), "-o", str(tmp_path / "out")])
     assert "not part of the 3D Slicer extension: install the Python package masksam[train]" in error

@@ -156,7 +156,7 @@ def test_labels_are_lists_of_plain_numbers(
 
 
 def write_pairs(folder: Path, names: dict[str, int]) -> tuple[Path, Path]:
-    """Write predictions equal to the references of a dataset with classes; return both folders."""
+    """Write a dataset and predictions equal to its references; return the folders of both."""
     array = np.zeros((2, 4, 4), np.uint8)
     array.flat[: len(names)] = list(names.values())
     for part in ("predictions", "labelsTs"):

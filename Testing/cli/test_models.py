@@ -67,7 +67,7 @@ def test_the_zip_of_a_model_is_shown_and_verified(
     assert "Bright" in capfd.readouterr().out
     assert main(["models", "verify", archive]) == 0
     assert capfd.readouterr().out.startswith(f"{archive}: the weights have the recorded SHA-256")
-    for command in ("info", "verify", "add"):  # as 3D Slicer's Import accepts it
+    for command in ("info", "verify", "add"):  # 3D Slicer's Import accepts this file
         error = error_of(capfd, ["models", command, f"{model}/masksam.json"])
         assert error.endswith(f"masksam.json is a file of a bundle: give its folder, {model}")
     Path(archive).write_bytes(b"no zip")
@@ -78,7 +78,7 @@ def test_the_zip_of_a_model_is_shown_and_verified(
 def test_a_download_first_prints_its_source_size_and_licence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    """The catalog is the real one; a proxy that does not exist keeps it from being downloaded."""
+    """The catalog is the real one; a proxy that does not exist prevents the download."""
     monkeypatch.setenv("MASKSAM_HOME", str(tmp_path / "home"))
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -95,7 +95,7 @@ def test_a_download_first_prints_its_source_size_and_licence(
 
 def test_a_bundled_model_is_not_downloaded(capfd: pytest.CaptureFixture[str]):
     assert main(["models", "download", "hippocampus"]) == 2
-    # No bar of a download that does not begin comes before the error.
+    # No progress bar precedes the error, because no download begins.
     [error] = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
     assert error == "masksam: error: 'hippocampus' is installed already"
 

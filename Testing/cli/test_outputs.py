@@ -19,7 +19,7 @@ from Testing.helpers.generated import generated_case, write_dataset, write_image
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder with inputs of all kinds, which is the current folder."""
+    """The current folder, with inputs of all kinds."""
     monkeypatch.chdir(tmp_path)
     image, labels = generated_case(0, (8, 18, 22))
     write_image(image, tmp_path / "in" / "a.nii.gz")

@@ -139,7 +139,7 @@ def test_boxes_overwrite_needs_boxes(
 def test_a_bids_suffix_needs_a_bids_dataset(
     image: Path, model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
-    """Such as a folder without anat: all of its images would be segmented, whatever the suffix."""
+    """A folder without anat is not BIDS: all its images would be segmented despite the suffix."""
     folder, out = tmp_path / "bids", tmp_path / "out"
     for suffix in ("T1w", "FLAIR"):
         path = folder / "sub-01" / f"sub-01_{suffix}.nii.gz"
@@ -277,7 +277,7 @@ def test_the_intracranial_volume_is_given_for_whole_heads_of_models_that_segment
     volumes, out = tmp_path / "volumes.csv", tmp_path / "out"
     arguments = ["predict", str(tmp_path / "in"), "-o", str(out), "-m", head, "--overwrite"]
     arguments += ["--volumes", str(volumes)]
-    # A shard leaves its table.
+    # A shard keeps its table of cases, even for a single case.
     assert main([*arguments, "--shard", "1/1"]) == 0
     assert "share (%)" in headings_of(capfd.readouterr().out)
     (row,) = csv.DictReader((out / "cases-1-of-1.csv").open(encoding="utf-8"))
@@ -292,7 +292,7 @@ def test_the_intracranial_volume_is_given_for_whole_heads_of_models_that_segment
     for line, share in zip(classes, shares, strict=True):
         assert 100 * float(line["volume_ml"]) / total == pytest.approx(share, abs=0.1)
         assert float(row[f"{line['structure']} (% of intracranial)"]) == share
-    # An ROI is a part of the head.
+    # An ROI covers only a part of the head.
     volume = read_volume(tmp_path / "in" / "a.nii.gz")
     k, j, i = volume.shape
     centre = (volume.ijk_to_ras @ np.array([i / 2, j / 2, k / 2, 1]))[:3]

@@ -26,7 +26,7 @@ DIRECTION = (-0.96, 0.0, 0.28, 0.0, -1.0, 0.0, 0.28, 0.0, 0.96)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The name of a small SAM with the official 1024 pixels, added as a user adds a checkpoint."""
+    """Name of a small SAM with the official 1024-pixel input, added like a user's checkpoint."""
     folder = tmp_path_factory.mktemp("sam")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MASKSAM_HOME", str(folder / "home"))

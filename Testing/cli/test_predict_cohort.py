@@ -65,7 +65,7 @@ def test_a_killed_run_leaves_complete_outputs_and_is_resumed(folder: Path, model
     assert before >= 2
     assert len(labelmaps(out)) == len(written) >= before
     volumes = folder / "volumes.csv"
-    # Another process may be writing to temporary folders that are younger.
+    # Only old temporary folders are removed; another process may be writing to younger ones.
     for path in (*out.rglob(".masksam-*"), *out.rglob(".masksam-*/*")):
         os.utime(path, (0, 0))
     assert predict(folder, model, "--skip-existing", "--volumes", str(volumes)) == 0
@@ -82,7 +82,7 @@ def test_a_killed_run_leaves_complete_outputs_and_is_resumed(folder: Path, model
 def test_sigterm_stops_a_run_as_ctrl_c_does(folder: Path, model: str):
     out, temporary = folder / "out", folder / "temporary"
     temporary.mkdir()
-    # So many that the run does not end before the signal arrives.
+    # With so many cases, the run does not end before the signal arrives.
     write_cases(folder / "in", [f"more/{number}" for number in range(100)])
     arguments = ["predict", str(folder / "in"), "-o", str(out), "-m", model]
     arguments += ["--volumes", str(folder / "volumes.csv")]
@@ -100,7 +100,7 @@ def test_sigterm_stops_a_run_as_ctrl_c_does(folder: Path, model: str):
     assert process.returncode == 130
     assert printed.splitlines()[-1] == "masksam: error: stopped; nothing was half-written"
     assert not list(temporary.iterdir()) and not list(out.rglob(".masksam-*"))
-    # A table of some of the cases would look like that of all.
+    # A table of some cases would look like a table of all cases.
     assert not (folder / "volumes.csv").exists()
 
 
@@ -121,7 +121,7 @@ def test_a_run_goes_on_when_the_reader_of_its_tables_has_ended(
 def test_a_run_goes_on_when_the_reader_of_its_messages_has_ended(
     model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
-    """As of ``masksam predict ... 2>&1 | head``."""
+    """As in ``masksam predict ... 2>&1 | head``."""
     write_cases(tmp_path / "in", ["a", "b"])
     with without_reader("stderr"):
         assert predict(tmp_path, model) == 0
@@ -134,7 +134,7 @@ def test_files_that_another_process_is_writing_stay(folder: Path, model: str):
     for path in (written, abandoned):
         path.mkdir(parents=True)
         (path / "part.nii.gz").touch()
-    # The other process began before this run and may have to wait for a disk meanwhile.
+    # The other process began before this run and may be waiting for a disk.
     for path, seconds in ((written, 60), (abandoned, 3600)):
         for one in (path / "part.nii.gz", path):
             os.utime(one, (time.time() - seconds,) * 2)
@@ -208,7 +208,7 @@ def test_a_continued_run_keeps_labelmaps_that_it_would_have_to_replace(
     assert "empty file" in rows_of(out / "cases.csv")["a"]["reason"]
     assert f"Failed: a: {rows_of(out / 'cases.csv')['a']['reason']}" in printed
     assert corrected.read_bytes() == content
-    # A labelmap that was written since the failure is that of the case.
+    # A labelmap written after the failure counts as the result of the case.
     later = (out / "cases.csv").stat().st_mtime + 2
     os.utime(corrected, (later, later))
     for _ in range(2):
@@ -273,7 +273,7 @@ def test_skipped_cases_of_which_no_table_has_the_volumes_are_named(
 ):
     write_cases(tmp_path / "in", ["a", "b"])
     assert predict(tmp_path, model) == 0
-    assert not (tmp_path / "out" / "cases.csv").exists()  # so few cases need none
+    assert not (tmp_path / "out" / "cases.csv").exists()  # so few cases get no table
     write_cases(tmp_path / "in", ["c"])
     capfd.readouterr()
     volumes = tmp_path / "volumes.csv"
@@ -312,13 +312,13 @@ def test_a_continued_run_replaces_only_files_that_it_wrote(
     before = volumes.read_text()
     write_cases(tmp_path / "in", ["c"])
     assert predict(tmp_path, model, "--skip-existing", *options) == 0
-    # Reports of earlier versions are ours, too.
+    # A report of an earlier version, which has no mark, is replaced, too.
     mark = '<meta name="generator" content="MaskSAM report">'
     assert report.read_text("utf-8").count(mark) == 1
     report.write_text(report.read_text("utf-8").replace(mark, ""), "utf-8")
     assert predict(tmp_path, model, "--skip-existing", *options) == 0
     assert mark in report.read_text("utf-8")
-    # No cases.csv has kept the volumes of the first two.
+    # No cases.csv has the volumes of the first two cases, so their old rows are kept.
     assert volumes.read_text().startswith(before)
     assert {line.split(",")[0] for line in volumes.read_text().splitlines()} == {"case", *"abc"}
     capfd.readouterr()

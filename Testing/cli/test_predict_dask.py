@@ -32,7 +32,7 @@ from Testing.helpers.paths import ROOT
 from Testing.helpers.time_limits import LONG
 
 NAMES = tuple(f"site{n % 2}/case_{n}" for n in range(8))
-# Columns that differ between runs, and paths, which are absolute on workers.
+# Columns that differ between runs, or that have paths, which are absolute on workers.
 OF_THE_RUN = ("seconds", "peak_memory_mb", "output", "reason")
 
 

@@ -44,7 +44,7 @@ def coded_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def write_series(folder: Path, seed: int = 0, series: str = "1.2.9") -> Path:
-    """Write a series with structures; return its folder."""
+    """Write a generated case as a DICOM series; return its folder."""
     image = generated_case(seed, (8, 18, 22))[0].astype(np.float64)
     values = np.rint(1000 * (image - image.min()) / (image.max() - image.min()))
     write_slices(folder, values.astype(np.uint16), oblique_matrix(), series=series)

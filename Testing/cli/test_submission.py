@@ -17,7 +17,7 @@ from Testing.helpers.generated import write_image
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Labelmaps of two scans in a format of choice, and their images in an nnU-Net folder."""
+    """Folders of two scans: labelmaps in NRRD files, and images named as in nnU-Net."""
     labelmaps, images = tmp_path / "labelmaps", tmp_path / "imagesTs"
     for name in ("amos_0100", "amos_0410"):
         write_image(np.zeros((2, 3, 4), np.float32), images / f"{name}_0000.nii.gz")

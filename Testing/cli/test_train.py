@@ -78,7 +78,7 @@ def test_numbers_out_of_range_are_refused(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
 def test_a_training_goes_on_when_the_reader_of_its_lines_has_ended():
-    """As of ``masksam train ... | head``."""
+    """As in ``masksam train ... | head``."""
     report = Report(0.0)
     with without_reader("stdout"):
         report("first")

@@ -1,4 +1,4 @@
-"""Channels on other grids than the first channel's."""
+"""Channels whose grids differ from that of the first channel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from MaskSAMCore.geometry import Volume
 from Testing.helpers.threshold_model import LEFT_HANDED, OBLIQUE, SAGITTAL, matrix, rotation
 
 SHAPE = (9, 12, 10)
-# Another direction, spacing and origin than each of the grids below; larger than all of them.
+# The grid differs from each grid below in direction, spacing and origin, and is larger.
 OTHER = matrix(rotation(25, 1) @ rotation(-10, 0), (1.5, 0.7, 2.5), (-40, -35, -45))
 OTHER_SHAPE = (40, 130, 60)
 

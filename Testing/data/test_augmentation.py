@@ -59,7 +59,7 @@ def test_labels_move_with_their_image():
 
 
 def test_a_rotated_window_shows_no_border_within_the_case():
-    # A flat and long window reaches far when it is rotated; the case is larger than that.
+    # A flat, long window reaches far when it is rotated; the case is large enough for that.
     label = np.ones((90, 90, 90), np.uint8)
     image = label[None].astype(np.float32)
     augmentation = Augmentation((4, 16, 40), ISOTROPIC, 2.0, ())
@@ -86,7 +86,7 @@ def test_thick_slices_are_never_mixed():
 def test_windows_of_few_slices_are_augmented_too(slices: int):
     image = np.random.default_rng(0).normal(size=(1, slices, 24, 24)).astype(np.float32)
     label = (image[0] > 0).astype(np.uint8)
-    # At this strength six windows of ten are blurred, some by more voxels than they have slices.
+    # At this strength six in ten windows are blurred, some by more voxels than they have slices.
     augmentation = Augmentation((slices, 16, 16), ISOTROPIC, 3.0, (0, 1, 2))
     np.random.seed(0)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Folders of corrected cases: appending, reading, and correcting an image once more."""
+"""Folders of corrected cases: appending, reading, and correcting an image again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def image(seed: int = 0, ijk_to_ras: np.ndarray = OBLIQUE) -> Volume:
 
 
 def labels(**boxes: int) -> np.ndarray:
-    """Return a labelmap whose slices of one index have each a value."""
+    """Return a labelmap with the values 1, 2, ... on the slices with the given indices."""
     labelmap = np.zeros(SHAPE, np.uint8)
     for value, index in enumerate(boxes.values(), 1):
         labelmap[index] = value
@@ -38,7 +38,7 @@ def labels(**boxes: int) -> np.ndarray:
 
 
 def append_many(folder: str, number: int) -> None:
-    """Append eight cases with one of two classes checked, as one of several programs."""
+    """Append eight cases with one of two classes checked, as one of several running programs."""
     values = {"A": 1, "B": 2}
     for count in range(8):
         volume = image(10 * number + count)
@@ -46,7 +46,7 @@ def append_many(folder: str, number: int) -> None:
 
 
 def described(values: str) -> str:
-    """Return a ``dataset.json`` of one channel with these labels."""
+    """Return a ``dataset.json`` of one channel with the given labels."""
     return f'{{"channel_names": {{"0": "MR"}}, "labels": {values}, "file_ending": ".nii.gz"}}'
 
 
@@ -95,7 +95,7 @@ def test_a_class_in_another_spelling_is_the_class_of_the_folder(tmp_path: Path):
     found = read_corrections(tmp_path)
     assert found.checked == {"one": frozenset({"Lesion"}), "two": frozenset({"Lesion"})}
     assert np.unique(read_labelmap(tmp_path / "labelsTr" / "two.nii.gz").array[3]).tolist() == [1]
-    # The class is checked once more, so nothing of the older case is taken over.
+    # The class is checked again, so nothing of the older case is carried over.
     append_case(tmp_path, [image(0)], labels(A=4), {"LESION": 1}, ["LESION"], "one")
     again = read_labelmap(tmp_path / "labelsTr" / "one-2.nii.gz").array
     assert np.unique(again[4]).tolist() == [1] and not again[:4].any()
@@ -114,12 +114,12 @@ def test_an_image_corrected_once_more_replaces_the_older_case_for_learning(tmp_p
     append_case(tmp_path, [image()], labels(A=1, B=2), {"A": 1, "B": 2}, ["A", "B"], "one")
     first = (tmp_path / "labelsTr" / "one.nii.gz").read_bytes()
     again = labels(B=3)
-    for _ in range(2):  # pressing the button twice makes no third one
+    for _ in range(2):  # pressing the button twice makes no third case
         assert append_case(tmp_path, [image()], again, {"B": 1}, ["B"], "one") == "one-2"
     append_case(tmp_path, [image(1)], labels(A=1), {"A": 1}, ["A"], "two")
     found = read_corrections(tmp_path)
     assert found.checked == {"one-2": frozenset("AB"), "two": frozenset("A")}
-    # The class that was checked before only is taken over, and the older file stays.
+    # A class checked only in the older case is carried over, and the older file stays.
     labelmap = read_labelmap(tmp_path / "labelsTr" / "one-2.nii.gz").array
     assert np.unique(labelmap[1]).tolist() == [1] and np.unique(labelmap[3]).tolist() == [2]
     assert not labelmap[2].any()
@@ -160,7 +160,7 @@ def test_programs_that_append_at_the_same_time_lose_no_case(tmp_path: Path):
 def test_cases_of_a_dataset_stay_right_as_a_whole_when_corrections_are_added(tmp_path: Path):
     append_case(tmp_path, [image()], labels(A=1, B=2), {"A": 1, "B": 2}, ["A"], "one")
     content = stored(tmp_path)
-    del content["checked"], content["images"]  # as any dataset of nnU-Net
+    del content["checked"], content["images"]  # as in any nnU-Net dataset
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     assert read_corrections(tmp_path).checked == {"one": frozenset("AB")}
     append_case(tmp_path, [image(1)], labels(A=1, C=3), {"A": 1, "C": 2}, ["C"], "two")

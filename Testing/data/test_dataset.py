@@ -261,7 +261,7 @@ def test_dataset_json_with_a_byte_order_mark_is_read(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A dataset with images and one of labelmaps."""
+    """Return a dataset with images and a dataset of labelmaps alone."""
     base = tmp_path_factory.mktemp("any")
     return write_dataset(base / "images", 1), write_labelmaps(base / "labelmaps", 1)
 

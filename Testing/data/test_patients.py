@@ -19,7 +19,7 @@ FRAMES = [f"patient{n:03d}_frame{frame:02d}" for n in range(1, 21) for frame in 
 
 
 def named_dataset(folder: Path, names: list[str], **description: object) -> Dataset:
-    """Return a dataset whose cases have names and no content."""
+    """Return a dataset of empty files with the given case names."""
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True)
     for name in names:

@@ -30,7 +30,7 @@ WINDOW = (16, 64, 64)
 def fingerprint(
     i: float, j: float, k: float, shape: tuple[int, int, int] = (30, 32, 34)
 ) -> CaseFingerprint:
-    """Return a case with axes I, J, K towards right, anterior and superior, spacing in mm."""
+    """Return the fingerprint of a case with I, J, K to R, A, S and a spacing of i, j, k in mm."""
     matrix = np.diag([i, j, k, 1.0])
     return CaseFingerprint(shape, (k, j, i), matrix, np.ones((1, 10)))
 

@@ -142,7 +142,7 @@ def test_thick_slices_are_repeated_in_image_and_labelmap_alike():
     np.testing.assert_array_equal(prepared.labelmap, np.repeat(label, 5, axis=0))
     for value in (0, 1, 2):
         assert np.ptp(prepared.image[0][prepared.labelmap == value]) < 1e-5
-    # Image and labelmap change at the same slices even if their number is not a multiple.
+    # Image and labelmap change at the same slices even if 8 slices are no multiple of 5.
     prepared = preprocess([volume], plan_of((3.0, 1.0, 1.0)), label)
     assert prepared.labelmap is not None
     assert prepared.labelmap.shape == (8, 8, 8)

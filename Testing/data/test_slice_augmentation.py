@@ -61,7 +61,7 @@ def test_slices_are_moved_by_whole_pixels_with_their_labels() -> None:
     for change in (changes.shear_columns, changes.shear_rows, changes.shift_rows):
         torch.testing.assert_close(change(slices, 0.0), slices)
     torch.testing.assert_close(changes.scale(slices, 1.0), slices)
-    # A smaller factor enlarges from the first corner.
+    # A factor below 1 enlarges the slices, with the first corner fixed.
     assert int((changes.scale(slices, 0.8)[1] == 2).sum()) > int((slices[1] == 2).sum())
 
 

@@ -81,7 +81,7 @@ def files_below(folder: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Build tree and installed tree of the extension."""
+    """Return the build tree and the installed tree of the extension."""
     return build_and_install(ROOT, tmp_path_factory.mktemp("extension"))
 
 
@@ -92,7 +92,7 @@ def installed(trees: tuple[Path, Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def described(trees: tuple[Path, Path]) -> dict[str, str]:
-    """The extension's description in its CMakeLists.txt."""
+    """Return the extension's metadata in its CMakeLists.txt by field."""
     lines = (trees[0] / "described.txt").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines)
 
@@ -122,7 +122,7 @@ def test_both_packages_ship_with_byte_code_that_stays_valid_when_times_change(in
 
 
 def test_a_custom_application_that_bundles_the_extension_ships_the_same_files(tmp_path: Path):
-    """The top project is another one, as in an application made from SlicerCustomAppTemplate."""
+    """Build the extension inside another project, as SlicerCustomAppTemplate does."""
     source = tmp_path / "application"
     source.mkdir()
     (source / "CMakeLists.txt").write_text(
@@ -136,9 +136,9 @@ def test_a_custom_application_that_bundles_the_extension_ships_the_same_files(tm
 
 @pytest.fixture
 def isolated(tmp_path: Path) -> Path:
-    """Folder for PYTHONPATH that hides an editable installation of the package.
+    """Return a folder for PYTHONPATH that hides an editable installation of the package.
 
-    Such an installation has parts of the package that the extension does not ship.
+    An editable installation has parts of the package that the extension does not ship.
     """
     folder = tmp_path / "isolated"
     folder.mkdir()
@@ -180,7 +180,7 @@ def test_the_installed_core_segments_without_the_repository(
 def test_the_installed_module_segments_without_the_repository(
     installed: Path, isolated: Path, tmp_path: Path
 ):
-    """Panel, library, worker and core come from the installed tree."""
+    """Use the panel, library, worker and core of the installed tree."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[2]); from Testing import host; host.start();"
         "sys.path.remove(sys.argv[2]); import numpy as np, slicer;"

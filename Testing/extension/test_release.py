@@ -1,4 +1,4 @@
-"""The repository that is published: one commit, complete, small, without placeholders."""
+"""Published repository: one commit, complete, small, without placeholders."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a publisher with a name, whatever git is configured on this
-    computer."""
+    """Return an environment with a git author and without the git settings of this computer."""
     names = {
         f"GIT_{role}_{key}": value
         for role in ("AUTHOR", "COMMITTER")
@@ -61,7 +60,7 @@ def files_of(repository: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This repository's files, committed, with every placeholder filled in."""
+    """Return a repository with this one's files committed and every placeholder filled in."""
     folder = tmp_path_factory.mktemp("ready")
     for name in sorted(files_of(ROOT)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +79,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A repository with one file beside its licences."""
+    """Return a repository with one file besides its licences."""
     folder = tmp_path / "source"
     folder.mkdir()
     for name in ("LICENSE", "NOTICE", "code.txt"):
@@ -161,7 +160,7 @@ def refused(source: Path, target: Path, reason: str, *options: str) -> None:
 
 
 def test_the_public_description_names_contributors_and_what_is_not_permissive(ready: Path):
-    """The Extensions Catalog shows these texts before anything is installed."""
+    """Check the texts that the Extensions Catalog shows before anything is installed."""
     text = (ready / "CMakeLists.txt").read_text(encoding="utf-8")
     fields = dict(re.findall(r'set\(EXTENSION_(\w+) "([^"]+)"\)', text))
     person = r"[^\s(),]+( [^\s(),]+)+ \([^()]+\)"

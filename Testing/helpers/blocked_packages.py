@@ -1,4 +1,4 @@
-"""Packages that a process cannot import, as where they are not installed."""
+"""Packages that a process cannot import, as if they were not installed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def block_packages(folder: Path, names: Collection[str]) -> str:
-    """Write what makes packages unimportable, and return the folder for ``PYTHONPATH``."""
+    """Write a ``sitecustomize.py`` that blocks packages; return its folder for ``PYTHONPATH``."""
     (folder / "sitecustomize.py").write_text(
         "import sys\n"
         "class Blocked:\n"

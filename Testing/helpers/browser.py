@@ -1,4 +1,4 @@
-"""Headless Chromium for tests of pages."""
+"""Headless Chromium for tests of HTML pages."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ needs_browser = pytest.mark.skipif(
 
 @contextmanager
 def browser(width: int = 1400, height: int = 1000, dark: bool = False) -> Iterator[Chrome]:
-    """Yield a driver of headless Chromium, which sees no network.
+    """Yield a driver of headless Chromium, which resolves no host name except localhost.
 
     Args:
         width, height: size of the window in pixels.
-        dark: whether pages are shown in dark colours.
+        dark: True for the dark colour scheme.
     """
     options = ChromeOptions()
     options.binary_location = str(CHROMIUM)
-    # The sandbox does not start for root, as in containers; only pages of the tests are opened.
+    # Chromium's sandbox does not start for root (as in containers); the tests need none, since they
+    # open only their own pages.
     for argument in (
         "--headless=new",
         "--no-sandbox",
@@ -44,7 +45,7 @@ def browser(width: int = 1400, height: int = 1000, dark: bool = False) -> Iterat
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "OFF"})
     # Chromium leaves files in the folder for temporary files.
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        # With the path of the driver, selenium looks for none in the network.
+        # Selenium downloads no driver if it is given the path of one.
         service = Service(executable_path=str(DRIVER), env={**os.environ, "TMPDIR": folder})
         driver = Chrome(options=options, service=service)
         try:

@@ -1,7 +1,7 @@
-"""A Dask scheduler with two workers for tests, which end while they read a certain file.
+"""Dask scheduler for tests, with two workers that are killed when they read a certain file.
 
-``python -m Testing.helpers.dask_workers`` prints the address of the scheduler, and ends with its
-standard input.
+``python -m Testing.helpers.dask_workers`` prints the address of the scheduler and runs until its
+standard input is closed.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from MaskSAMCore.cohort import dask_worker
 from MaskSAMCore.cohort.dask_cluster import LOCAL_SETTINGS
 from Testing.helpers.paths import ROOT
 
-# Image whose reader ends the worker.
+# Name of the image that kills each worker that reads it.
 POISON = "poison.nii.gz"
-# Lines are added to this file in the image's folder, one for each worker that it ended.
+# File beside the image with the process IDs of the workers that it killed, one per line.
 POISON_LOG = "poison.log"
 
 
 @contextmanager
 def two_workers(folder: Path) -> Iterator[Client]:
-    """Yield a client of a scheduler with two worker processes, which start again when they end.
+    """Yield a client of a scheduler with two worker processes, which restart when they end.
 
     Args:
         folder: folder for the temporary files of these processes.
@@ -55,7 +55,7 @@ def serve() -> None:
     method = "forkserver" if hasattr(os, "fork") else "spawn"
     dask.config.set({**LOCAL_SETTINGS, "distributed.worker.multiprocessing-method": method})
     if method == "forkserver":
-        # Processes that start with PyTorch cost a hundredth of the time of importing it.
+        # Forking a process that has imported PyTorch takes a hundredth of the time of the import.
         preload = ["distributed", "MaskSAMCore.inference", dask_worker.__name__]
         get_mp_context().set_forkserver_preload(preload)
     with LocalCluster(
@@ -72,7 +72,7 @@ def serve() -> None:
 
 
 class PoisonousFile(WorkerPlugin):
-    """Reader that ends its process, as the system ends one that exhausts the memory."""
+    """Plugin that kills a worker that reads the image, as the system does when memory runs out."""
 
     def setup(self, worker: Any) -> None:
         read = io.read_volume
@@ -88,13 +88,13 @@ class PoisonousFile(WorkerPlugin):
 
 
 def set_software(name: str) -> str:
-    """Give a worker's software another name and version, and return those before."""
+    """Replace the name and version of a worker's software; return the former ones."""
     before, dask_worker.SOFTWARE = dask_worker.SOFTWARE, name
     return before
 
 
 if __name__ == "__main__":
-    # Workers know the plugin by the name of this module.
+    # Workers look the plugin up under the name of this module, which ``__main__`` is not.
     from Testing.helpers.dask_workers import serve as _serve
 
     _serve()

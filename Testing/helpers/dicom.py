@@ -31,7 +31,7 @@ SERIES = "1.2.9"
 
 
 def oblique_matrix(spacing: Sequence[float] = (0.7, 0.8, 2.5)) -> np.ndarray:
-    """Return an IJK-to-RAS matrix of slices in order along the normal, at no special angle."""
+    """Return an oblique IJK-to-RAS matrix whose slices are in order along their normal."""
     matrix = np.eye(4)
     rotation = Rotation.from_euler("xyz", [20, 30, 10], degrees=True).as_matrix()
     matrix[:3, :3] = rotation @ np.diag(spacing)
@@ -60,7 +60,7 @@ def write_slices(
         folder: folder of the files; created if it does not exist.
         array: stored values [K, J, I], uint16.
         ijk_to_ras: (4, 4) matrix.
-        change: edits the header of slice k before it is written.
+        change: function that edits the header of slice k before it is written, or None.
         modality: DICOM modality.
         series: UID of the series.
         name: pattern of the file names.
@@ -89,15 +89,16 @@ def write_enhanced(
     edit: Callable[[Dataset], None] | None = None,
     series: str = SERIES,
 ) -> None:
-    """Write a file with all slices and functional groups.
+    """Write an enhanced MR file, which has all slices and functional groups.
 
     Args:
         path: file to write; its folder is created.
         array: stored values of the frames (frames, rows, columns), uint16.
         ijk_to_ras: (4, 4) matrix.
         places: slice index k of each frame; None if the frames are in order.
-        change: edits the functional groups of a frame before the file is written.
-        edit: edits the header before the file is written.
+        change: function that edits the functional groups of a frame before the file is written, or
+            None.
+        edit: function that edits the header before the file is written, or None.
         series: UID of the series.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,14 +139,14 @@ def write_nuclear(
     slices: Sequence[int],
     edit: Callable[[Dataset], None] | None = None,
 ) -> None:
-    """Write a file with all slices as nuclear medicine does.
+    """Write a nuclear medicine file with all slices.
 
     Args:
         path: file to write; its folder is created.
         array: stored values of the frames (frames, rows, columns), uint16.
-        ijk_to_ras: (4, 4) matrix of the stack whose first slice is the first frame.
-        slices: number of the slice of each frame, from 1.
-        edit: edits the header before the file is written.
+        ijk_to_ras: (4, 4) matrix of the stack whose slice k has the number k + 1.
+        slices: slice number of each frame, from 1.
+        edit: function that edits the header before the file is written, or None.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     header = _header(array, NuclearMedicineImageStorage, "NM", SERIES, f"{SERIES}.1")
@@ -174,7 +175,7 @@ def orientation(ijk_to_ras: np.ndarray) -> list[float]:
 
 
 def _spacing(ijk_to_ras: np.ndarray) -> tuple[list[float], float]:
-    """Return the mm between rows and between columns, and between slices."""
+    """Return the spacing of rows and of columns, and the spacing of slices, in mm."""
     i, j, k = (round(float(value), 6) for value in np.linalg.norm(ijk_to_ras[:3, :3], axis=0))
     return [j, i], k
 

@@ -18,7 +18,7 @@ LEFT = Code("SCT", "7771000", "Left")
 RIGHT = Code("SCT", "24028007", "Right")
 HIPPOCAMPUS = Code("SCT", "5366008", "Hippocampus")
 HEAD = Code("SCT", "69536005", "Head")
-# Values with gaps, not in order; the fifth class has no voxel in the labelmaps of the tests.
+# Values with gaps, not in order; by default, `labelmap_of` gives the last class no voxels.
 LABELS = (
     Label(53, "right hippocampus", (0.2, 0.4, 0.9), Terminology(STRUCTURE, HIPPOCAMPUS, RIGHT)),
     Label(17, "left hippocampus", (1.0, 0.5, 0.0), Terminology(STRUCTURE, HIPPOCAMPUS, LEFT)),
@@ -44,12 +44,12 @@ def labelmap_of(shape: tuple[int, int, int], labels: Sequence[Label] = LABELS[:-
 
 
 def placed_labelmap(path: Path, volume: Volume, labels: Sequence[Label]) -> np.ndarray:
-    """Read a DICOM segmentation with pydicom alone, each frame to where its position says.
+    """Read a DICOM segmentation with pydicom alone, and place each frame by its position.
 
     Args:
         path: DICOM segmentation.
-        volume: grid of the result, whose slices the frames must lie on.
-        labels: classes with the names of the segments.
+        volume: volume with the grid of the result; pixels of the frames must lie on its voxels.
+        labels: labels whose names are those of the segments.
 
     Returns:
         uint16 [K, J, I], the values of the labels.
@@ -79,16 +79,16 @@ def placed_labelmap(path: Path, volume: Volume, labels: Sequence[Label]) -> np.n
 
 
 def segment_of(file: Dataset, group: Dataset) -> int:
-    """Return the number of the segment of a frame."""
+    """Return the segment number in the functional groups of a frame."""
     shared = file.SharedFunctionalGroupsSequence[0]
     owner = group if "SegmentIdentificationSequence" in group else shared
     return int(owner.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
 
 
 def errors_of_dciodvfy(path: Path) -> list[str]:
-    """Return the errors and warnings of the validator of dicom3tools about a file.
+    """Return the errors and warnings of dciodvfy, the validator of dicom3tools, about a file.
 
-    Missing dates and identifiers of the study, which the source does not have, are left out.
+    Reports of missing dates and identifiers of the study are left out: the source has none.
     """
     done = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True)
     lines = (done.stdout + done.stderr).splitlines()

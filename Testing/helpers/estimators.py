@@ -1,4 +1,4 @@
-"""Estimators of the Dice with known results."""
+"""Dice estimators with known results."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ def known_estimator(
 
     Args:
         dice: expected Dice of each class.
-        below: distance of the bound from it.
+        below: distance of the bound below the expected Dice.
         weights_sha256: SHA-256 of the weights.
         doubtful_below: mean expected Dice below which a result is doubtful.
-        groups: features that tell what is odd.
+        groups: groups of features that show in what way an image is unusual.
         usual_dice: Dice of each class on usual images, in the order of the expected Dice; None for
             the expected Dice.
     """
     classes, count = len(dice), len(CLASS_FEATURES)
     usual = np.asarray(dice if usual_dice is None else usual_dice, dtype=float)
-    # A chain of steps at each class's usual Dice, which is the last column of the rows.
+    # Each tree compares the usual Dice, the last column of the rows, with one step, and adds the
+    # rise of the expected Dice there.
     steps = np.unique(usual)
     width = row_width(count, len(IMAGE_FEATURES))
     columns = np.full((len(steps), 1), width - 1)

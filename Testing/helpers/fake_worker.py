@@ -1,4 +1,4 @@
-"""Programs that are not a worker, or end too early; run as a script with the name of one."""
+"""Programs that are no worker or that end too early; run as a script with a function's name."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def exit_after_much_output() -> None:
 
 
 def leave_a_child() -> None:
-    """Start a child that writes to this process's pipes, save its number in a file, and exit."""
+    """Start a child that writes to this process's pipes, save its process ID, and exit."""
     own_group, file = sys.argv[2] == "own group", Path(sys.argv[3])
     child = subprocess.Popen([sys.executable, "-c", _CHILD], start_new_session=own_group)
     file.write_text(str(child.pid))

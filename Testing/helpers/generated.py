@@ -28,7 +28,7 @@ def generated_case(seed: int, shape: tuple[int, int, int] = (14, 26, 30)):
 
 
 def write_image(array: np.ndarray, path: Path, direction=None, spacing=(1.0, 1.0, 2.0)) -> None:
-    """Write an array [K, J, I] with a direction (nine LPS numbers) and mm along I, J, K."""
+    """Write an array [K, J, I] with a direction (nine LPS numbers) and a spacing (I, J, K; mm)."""
     image = sitk.GetImageFromArray(array)
     image.SetSpacing(spacing)
     image.SetOrigin((12.0, -7.0, 3.0))

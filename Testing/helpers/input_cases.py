@@ -1,7 +1,7 @@
 """Input files of many kinds, with the outcome of reading each.
 
-The cases are tested, and listed in ``Docs/inputs.md``: a test fails if that table is not the one
-that :func:`table` returns.
+The cases are tested, and listed in ``Docs/inputs.md``: a test fails if the tables there differ from
+those of :func:`table`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Outcome = Literal["read", "read with a note", "refused"]
 
 @dataclass(frozen=True)
 class Expected:
-    """The input of a case and what reading it must return.
+    """Input of a case and the expected result of reading it.
 
     Attributes:
         path: file or folder to read.
@@ -42,11 +42,11 @@ class InputCase:
     """A kind of input file.
 
     Attributes:
-        title: the input in a few words, as in the table.
+        title: short description of the input for the table.
         write: function that writes the input into an empty folder.
-        outcome: result of reading it.
+        outcome: result of reading the input.
         message: regular expression for the note or the error; empty if there is neither.
-        reason: what is read and why, or why it is refused, as in the table.
+        reason: explanation for the table: what is read and why, or why the input is refused.
     """
 
     title: str
@@ -57,7 +57,7 @@ class InputCase:
 
 
 def table(cases: Sequence[InputCase]) -> str:
-    """Return the Markdown table of some cases."""
+    """Return a Markdown table of cases."""
     rows = [f"| {case.title} | {case.outcome} | {case.reason} |" for case in cases]
     return "\n".join(["| Input | Outcome | |", "|---|---|---|", *rows])
 

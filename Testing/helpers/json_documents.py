@@ -31,7 +31,7 @@ _ODD = (
 
 
 def values() -> st.SearchStrategy[Any]:
-    """Return JSON values of any shape."""
+    """Return a strategy for JSON values of any shape."""
     leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
     return st.sampled_from(_ODD) | st.recursive(
         leaves,
@@ -51,7 +51,7 @@ def _places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 @st.composite
 def changed(draw: st.DrawFn, document: Any) -> Any:
-    """Return a document in which one or two values are replaced, removed or doubled."""
+    """Return a document in which one or two values are replaced, removed or duplicated."""
     document = copy.deepcopy(document)
     for _ in range(draw(st.integers(1, 2))):
         place = draw(st.sampled_from(list(_places(document))))
@@ -73,9 +73,9 @@ def changed(draw: st.DrawFn, document: Any) -> Any:
 
 
 def read_or_refuse(document: Any, path: Path, read: Callable[[Path], object]) -> bool:
-    """Write a document and read it; return whether it was read, and not refused.
+    """Write a document and read it; return whether the reader accepted it.
 
-    Any exception other than MaskSAMError is raised.
+    Exceptions other than MaskSAMError are not caught.
     """
     path.write_text(json.dumps(document), encoding="utf-8")
     try:

@@ -1,6 +1,6 @@
-"""What stands in for ``MaskSAMCore.training.adapt`` in the known worker: learning of known results.
+"""Replacement for ``MaskSAMCore.training.adapt`` in the known worker, with known results.
 
-The name of the folder of the model that learns chooses the behaviour, see :func:`adapt`.
+The folder name of the model to adapt selects the behaviour, see :func:`adapt`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from MaskSAMCore.models.unfinished import STATE, learning_folder
 
 BEFORE = {"Anterior": 0.71, "Posterior": 0.802}
 AFTER = {"Anterior": 0.845, "Posterior": 0.8}
-# No test waits this long in seconds.
+# Seconds; no test waits this long.
 _FOR_EVER = 600.0
 # Dice at each validation.
 DICE = (0.756, 0.79, 0.82)
@@ -29,7 +29,7 @@ DICE = (0.756, 0.79, 0.82)
 
 @dataclass(frozen=True)
 class AdaptOptions:
-    """The options of the real one that the worker sets."""
+    """Options of the real ``AdaptOptions`` that the worker sets."""
 
     model: Path
     cases: Path
@@ -42,7 +42,7 @@ class AdaptOptions:
 
 @dataclass(frozen=True)
 class AdaptResult:
-    """The result of the real one."""
+    """Result with the fields of the real ``AdaptResult``."""
 
     kept: bool
     before: Mapping[str, float]
@@ -59,8 +59,12 @@ def adapt(
     on_validation: Callable[[float, float], None],
     report: Callable[[str], None],
 ) -> AdaptResult:
-    """Return at once; with a model of these names: "hanging" never, "crashing" and "coarse" fail,
-    "sided" is not better. All cases are held out."""
+    """Return a better model at once, unless the name of the model selects another behaviour.
+
+    "hanging" runs until it is cancelled, "crashing" crashes the process, "coarse" raises
+    MaskSAMError, and "sided" finds no better model. A resumed run ignores the name. All cases are
+    held out.
+    """
     folder, behaviour = learning_folder(options.output), options.model.name
     if folder.is_dir() and not options.resume:
         shutil.rmtree(folder)

@@ -21,7 +21,7 @@ from Testing.helpers.threshold_model import LABELS, SIDES, ThresholdModel, plan_
 
 # Channels of the model "two_channels".
 CHANNELS = ("T1", "FLAIR")
-# No test waits this long.
+# Seconds; no test waits this long.
 _FOR_EVER = 600.0
 
 
@@ -64,7 +64,7 @@ class _Model(ThresholdModel):
 
 
 class _NotingSession:
-    """Session whose results note the numbers of encoded and decoded windows, and one more text."""
+    """Session whose results have as notes the numbers of encoded and decoded windows and a text."""
 
     def __init__(self, session, model: ThresholdModel, note: str) -> None:
         self._session = session
@@ -99,7 +99,7 @@ class _KnownSegmenter(MaskSegmenter):
         channels = CHANNELS if name == "two_channels" else ("MR",)
         model = _Model(_ON_ENCODE.get(name, lambda: None), len(channels))
         plan = plan_for(spacing=spacing, channels=channels)
-        # The second class of "rated" may be wrong.
+        # An expected Dice of 0.6 marks the second class of "rated" as possibly wrong.
         estimator = known_estimator([0.9, 0.6]) if name == "rated" else None
         inside = [label.name for label in labels] if name == "head" else []
         super().__init__(
@@ -128,10 +128,10 @@ def known_segmenter(name: str) -> Segmenter:
     """Return the segmenter of a name; an unknown name gives one without a special behaviour.
 
     Args:
-        name: "threshold"; a key of `_ON_ENCODE`; "slow_loading"; "huge_array", "spilling",
-            "many_slabs" or "echo" for the session and its result; "coarse", "sided" or
-            "two_channels" for the plan and the labels; "rated" for an estimator of the Dice; "head"
-            for the intracranial volume; "anything" for a small SAM.
+        name: "threshold"; a key of `_ON_ENCODE`; "slow_loading" to hang while loading;
+            "huge_array", "spilling", "many_slabs" or "echo" for a special session or result;
+            "coarse", "sided" or "two_channels" for a special plan or labels; "rated" for a Dice
+            estimator; "head" for an intracranial volume; "anything" for a small SAM.
     """
     if name == "anything":
         return SamSegmenter(small_sam(), device="cpu", name=name)

@@ -1,4 +1,4 @@
-"""Generated labelmaps of an asymmetric head: skin around two halves with a core each."""
+"""Generated labelmaps of an asymmetric head: skin around two halves, each with a core."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DESCRIPTION: dict[str, Any] = {"labels": LABELS, "targets": TARGETS, "surroundin
 
 
 def head(seed: int = 0, shape: tuple[int, int, int] = (30, 36, 40)) -> np.ndarray:
-    """Return label values with axes towards superior, anterior and right.
+    """Return a labelmap, uint16, whose axes point to superior, anterior and right.
 
     The left core is larger than the right one, so that flips can be recognised.
     """

@@ -1,4 +1,7 @@
-"""Worker process that may use only a little more memory than after its imports; run as a script."""
+"""Worker process with little spare memory; run as a script.
+
+Its limit is the memory that it uses after its imports, plus `_SPARE_BYTES`.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SMALL = SamConfig(
 
 
 def randomize(module: nn.Module, seed: int = 0) -> None:
-    """Set weights under which positions change the embedding and masks have two sides."""
+    """Set weights such that positions change the embedding and mask logits have both signs."""
     torch.manual_seed(seed)
     for name, parameter in module.named_parameters():
         if "rel_pos" in name or "pos_embed" in name:
@@ -43,7 +43,7 @@ def small_sam(size: int = 64, seed: int = 0) -> PlainSam:
 
 
 def predictor(sam: Any, size: int) -> Any:
-    """Return a ``SamPredictor`` of segment-anything around the parts of a SAM."""
+    """Return segment-anything's ``SamPredictor`` with the encoders and the decoder of a SAM."""
     whole = segment_anything("modeling").Sam(
         sam.image_encoder, sam.prompt_encoder, sam.mask_decoder
     )

@@ -1,4 +1,4 @@
-"""Trainings of a few seconds on a dataset whose label values have gaps."""
+"""Training runs of a few seconds on a dataset whose label values have gaps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ QUICK = {
     "augmentation": 0.3,
     "ema": 0.97,
 }
-# The iterations are five because losses are logged every five steps.
+# Losses are logged every five steps, so a run needs five iterations to log one.
 SHORT = {**QUICK, "iterations": 5}
 VALUES = {"Bright": 10, "Dark": 300}
 
@@ -62,7 +62,7 @@ class ShortRun:
 
 
 def write_gapped_dataset(folder: Path, cases: int = 5) -> Path:
-    """Write the generated volumes with other values for the classes."""
+    """Write the generated dataset with label values that have gaps."""
     write_dataset(folder, cases)
     for path in (folder / "labelsTr").iterdir():
         image = sitk.ReadImage(str(path))

@@ -33,7 +33,8 @@ def small_bundle(
         ):
             parameter.mul_(5)
         logits = model(torch.rand(1, channels, *config.window)).class_logits
-        # A random network prefers one class for all of its queries; now half of them show each.
+        # A random network prefers one class for all of its queries; with this bias, half of the
+        # queries prefer each class.
         preference = (logits[..., 1] - logits[..., 2]).median()
         bias = model.decoder.class_head.bias
         bias[1:3] += 3 - torch.stack([preference, -preference]) / 2

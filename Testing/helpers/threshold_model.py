@@ -39,7 +39,8 @@ class ThresholdModel(Network):
         self, window: tuple[int, int, int] = (4, 8, 8), classes: int = 2, channels: int = 1
     ) -> None:
         super().__init__(NetworkConfig(classes, channels, window))
-        # Windows are processed on several threads: lists lose no number that one of them adds.
+        # Several threads process windows: appending to a list, unlike adding to a number, loses no
+        # count.
         self._encoded: list[int] = []
         self._decoded: list[int] = []
 

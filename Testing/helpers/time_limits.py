@@ -1,4 +1,4 @@
 """Time limit of tests that wait for a process."""
 
-# No step takes this many seconds, even on a busy machine; only a failing test waits for it.
+# Seconds; no step takes this long, even on a busy machine, so only failing tests wait this long.
 LONG = 300.0

@@ -1,6 +1,6 @@
-"""Program with a worker in the middle of a job; run as a script.
+"""Program that starts a worker and a job; run as a script.
 
-Arguments: the model, then "hang" or "exit" for what the program does once the job runs.
+Arguments: the model, and "hang" or "exit" for the behaviour of the program once the job runs.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class Calls:
 
     Attributes:
         progress: arguments of `on_progress`.
-        done: results.
-        errors: errors.
+        done: results passed to `on_done`.
+        errors: errors passed to `on_error`.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Calls:
         return [stage for stage, _, _ in self.progress]
 
     def callbacks(self) -> dict[str, Callable[..., None]]:
-        """Return keyword arguments for a method of the client."""
+        """Return the callbacks as keyword arguments for a method of the client."""
         return {
             "on_progress": lambda *report: self.progress.append(report),
             "on_done": self.done.append,
@@ -65,7 +65,7 @@ class Calls:
 
 
 def known_model(folder: Path, name: str) -> Path:
-    """Return the folder of a model that the known worker runs by its name, such as "slow"."""
+    """Create a folder whose name selects a model of the known worker, such as "slow"; return it."""
     (folder / name).mkdir(exist_ok=True)
     return folder / name
 
@@ -98,7 +98,7 @@ def wait_until(
     """Wait until a condition holds.
 
     Args:
-        condition: returns whether it holds.
+        condition: function that returns whether the condition holds.
         client: client to poll meanwhile.
         what: name of the condition, for the message of a failure.
         calls: callbacks of a job whose error ends the wait at once.
@@ -119,8 +119,8 @@ def wait_for_stage(client: WorkerClient, calls: Calls, stage: str) -> None:
 
 
 def end_of(pid: int | None) -> Callable[[], bool]:
-    """Return a condition that holds once a process has ended, even if its number is used again."""
-    assert pid is not None  # psutil takes None for this process
+    """Return a condition that holds once a process has ended, even if its ID is reused."""
+    assert pid is not None  # psutil would take None for the current process
     try:
         process = psutil.Process(pid)
     except psutil.NoSuchProcess:

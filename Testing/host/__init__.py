@@ -40,7 +40,7 @@ def prepare_environment() -> None:
 
 
 def start():
-    """Start the application if it does not run yet, and return ``slicer.app``."""
+    """Start the application if it is not running yet, and return ``slicer.app``."""
     global _application, messages
     if _application is not None:
         return _application

@@ -27,10 +27,10 @@ from Testing.host.python_lock import process_events_with_lock
 from Testing.host.pythonqt import native
 
 _QT_CORE = Path(PySide6.__file__).parent / "Qt" / "lib" / "libQt6Core.so.6"
-# The application keeps Python's lock while it processes events, which PySide6 does not.
+# The application holds Python's global lock while it processes events; PySide6 releases it.
 _process_events = process_events_with_lock(_QT_CORE) or QtWidgets.QApplication.processEvents
 
-# Module name and class of each logic; a logic may depend on those before it.
+# Module name and class of each logic; a logic may depend on earlier ones.
 _LOGICS = (
     ("SubjectHierarchy", "vtkSlicerSubjectHierarchyModuleLogic"),
     ("Units", "vtkSlicerUnitsLogic"),

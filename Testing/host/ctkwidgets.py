@@ -160,7 +160,7 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
 @native
 class ctkPathLineEdit(QtWidgets.QWidget):
-    """Editable path with a button that browses."""
+    """Editable path with a browse button."""
 
     currentPathChanged = Signal(str)
     validInputChanged = Signal(bool)

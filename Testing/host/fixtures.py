@@ -1,9 +1,11 @@
-"""pytest fixtures of the application and its scene; a conftest.py imports them::
+"""pytest fixtures of the application and its scene; a conftest.py imports them.
 
-from Testing.host.fixtures import application, scene  # noqa: F401
-from Testing.host.fixtures import ignored_without_slicer
+::
 
-collect_ignore_glob = ignored_without_slicer()
+    from Testing.host.fixtures import application, scene  # noqa: F401
+    from Testing.host.fixtures import ignored_without_slicer
+
+    collect_ignore_glob = ignored_without_slicer()
 """
 
 from __future__ import annotations

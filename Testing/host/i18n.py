@@ -1,7 +1,7 @@
-"""Replacement of ``slicer.i18n`` that translates nothing.
+"""Replacement for ``slicer.i18n`` that translates nothing.
 
-The real `tr` looks up the text, so values are inserted afterwards:
-``_("{n} segments").format(n=n)``, never an f-string.
+The real `tr` looks up the text, so values must be inserted after the call, as in
+``_("{n} segments").format(n=n)``; the text of an f-string would not be found.
 """
 
 

@@ -1,8 +1,8 @@
 """Stand-in for PythonSlicer, the launcher of Slicer's Python.
 
-It is run as a script with the folder of Slicer's packages and a command. Like CTKAppLauncher it
-puts that folder in front of PYTHONPATH, passes its pipes on to the command and its exit status
-back, but answers any crash of the command with status 1 and a line on stderr.
+Run as a script with the folder of Slicer's packages and a command. Like CTKAppLauncher, the script
+puts the folder first in PYTHONPATH, lets the command use its pipes and returns the exit status of
+the command. If the command crashes, the script prints a line on stderr and returns status 1.
 """
 
 import os

@@ -9,7 +9,7 @@ own message boxes, file dialogs and input dialogs record a :class:`Message` here
     button.click()
     assert "overwrite" in messages.texts("question")[0]
 
-A question without a queued answer gets the affirmative one (OK, Yes, Retry). A file or input
+A question without a queued answer gets the affirmative answer (OK, Yes, Retry). A file or input
 dialog without an answer is cancelled. A module's own dialog (``QDialog.exec_``) is passed to the
 first function queued in ``messages.dialogs``; without one, ``exec_`` raises.
 """

@@ -72,7 +72,7 @@ class CoreModule:
 
 
 class ScriptedModule:
-    """Scripted module: the parent given to its class, and ``slicer.modules.<name>``."""
+    """Scripted module: the ``parent`` of its Python class, and ``slicer.modules.<name>``."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -127,7 +127,7 @@ def new_namespace(name: str) -> types.ModuleType:
 
 
 def load(path) -> ScriptedModule:
-    """Load a scripted module from its file as the application does at its start."""
+    """Load a scripted module from its file as the application does at startup."""
     path = Path(path).resolve()
     name = path.stem
     if str(path.parent) not in sys.path:

@@ -96,7 +96,7 @@ class qMRMLRangeWidget(ctkRangeWidget):
 
 @native
 class qMRMLSortFilterProxyModel(QtCore.QObject):
-    """The filter of a node selector: the part that hides single nodes, whatever their type."""
+    """Filter of a node selector, reduced to hiding single nodes, whatever their type."""
 
     hiddenNodeIDs = stored("hiddenNodeIDs", "QStringList", (), "_filter")
 
@@ -505,8 +505,8 @@ class qMRMLSegmentsTableView(qMRMLWidget):
 class qMRMLSegmentationShow3DButton(QtWidgets.QPushButton):
     """Button that creates and removes the surfaces of a segmentation, without its menu.
 
-    It is enabled for a segmentation with segments and checked while that has surfaces, whatever has
-    made or removed them.
+    It is enabled for a segmentation with segments, and checked while the segmentation has surfaces,
+    whatever has created or removed them.
     """
 
     def __init__(self, parent=None):

@@ -1,4 +1,4 @@
-"""Replacement of ``slicer.packaging`` that checks requirements and only records installations.
+"""Replacement for ``slicer.packaging`` that checks requirements and only records installations.
 
 ``requests`` lists the requested installations. A test may queue a function in ``installers``; it is
 called with the requirements of the next installation.
@@ -65,7 +65,7 @@ def pip_uninstall(requirements, **_):
 
 
 def isPipInstallInProgress():
-    """Return False: an installation ends with its function."""
+    """Return False: an installation has ended when its function returns."""
     return False
 
 

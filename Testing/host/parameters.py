@@ -1,4 +1,4 @@
-"""Replacement of ``slicer.parameterNodeWrapper``: typed parameters in a node of the scene.
+"""Replacement for ``slicer.parameterNodeWrapper``: typed parameters in a node of the scene.
 
 ::
 
@@ -11,8 +11,8 @@ Types: ``str``, ``bool``, ``int``, ``float``, paths, enumerations, MRML nodes, a
 ``None`` included. They are stored in the ``vtkMRMLScriptedModuleNode`` in Slicer's own form. Lists,
 tuples, dictionaries, parameter packs and caching are not supported.
 
-Like Slicer's, a connector looks at the exact class of a widget: a class derived from QCheckBox
-connects to nothing.
+As in Slicer, only the exact class of a widget counts: an instance of a class derived from QCheckBox
+cannot be connected.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class _Number(GuiConnector):
         floating = not isinstance(widget, (qt.QSpinBox, qt.QSlider))
         decimals, step = _find(annotations, Decimals), _find(annotations, SingleStep)
         if floating and type(widget) is ctk.ctkDoubleSlider:
-            pass  # it shows no digits
+            pass  # the slider shows no digits
         elif floating and kind is int:
             widget.decimals = 0
         elif floating and decimals is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# More seconds than any test lasts.
+# Seconds; no test lasts this long.
 _NEVER = 1e6
 # ``QCoreApplication::processEvents(QEventLoop::ProcessEventsFlags)`` as GCC and Clang name it.
 _PROCESS_EVENTS = "_ZN16QCoreApplication13processEventsE6QFlagsIN10QEventLoop17ProcessEventsFlagEE"
@@ -17,7 +17,7 @@ _PROCESS_EVENTS = "_ZN16QCoreApplication13processEventsE6QFlagsIN10QEventLoop17P
 
 @contextmanager
 def kept_lock() -> Iterator[None]:
-    """Keep the lock between bytecodes too, so that only waiting calls give it to other threads."""
+    """Hold the lock between bytecodes too, so that only blocking calls release it."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_NEVER)
     try:
@@ -38,10 +38,10 @@ def process_events_with_lock(qt_core: Path) -> Callable[[], None] | None:
     """Return Qt's ``processEvents`` without PySide6's release of the lock.
 
     Args:
-        qt_core: library QtCore of PySide6.
+        qt_core: path of the library QtCore of PySide6.
 
     Returns:
-        The function; None where the library has it under another name.
+        The function; None if the library has no function of this name.
     """
     try:
         function = getattr(ctypes.PyDLL(str(qt_core)), _PROCESS_EVENTS)
@@ -54,7 +54,7 @@ def process_events_with_lock(qt_core: Path) -> Callable[[], None] | None:
 def child_ends_with_lock(pid: int, seconds: float) -> bool:
     """Return whether a child process ends while other Python threads cannot advance.
 
-    The child is not reaped. Use it inside `kept_lock`.
+    The child is not reaped. Call this function inside `kept_lock`.
 
     Args:
         pid: process number of the child.

@@ -43,7 +43,7 @@ def loading_ui():
 class PropertyAttribute:
     """Descriptor of a Qt property; on the class it returns PySide6's function of that name.
 
-    Qt gives one name to both in cases such as ``QTimer.singleShot``.
+    Some names, such as ``QTimer.singleShot``, belong to both a property and a function.
     """
 
     def __init__(self, owner: type, name: str):

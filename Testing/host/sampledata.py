@@ -1,4 +1,4 @@
-"""Replacement of the module ``SampleData`` that registers sources and downloads nothing.
+"""Replacement for the module ``SampleData`` that registers sources and downloads nothing.
 
 ``slicer.modules.sampleDataSources`` holds the sources by category, as in the application.
 """

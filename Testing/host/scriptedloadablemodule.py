@@ -1,4 +1,4 @@
-"""Replacement of ``slicer.ScriptedLoadableModule``: the base classes of a scripted module."""
+"""Replacement for ``slicer.ScriptedLoadableModule``: the base classes of a scripted module."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Choice between the host's replacements and Slicer's own Python files.
 
-``SLICER_SOURCE=<checkout of Slicer>`` uses the checkout's ``ScriptedLoadableModule``,
-``parameterNodeWrapper`` and ``i18n`` instead of the replacements. ``slicer.util`` is Slicer's own
-in both cases, since slicer-core ships it.
+With ``SLICER_SOURCE=<checkout of Slicer>``, the checkout's ``ScriptedLoadableModule``,
+``parameterNodeWrapper`` and ``i18n`` are used instead of the replacements. ``slicer.util`` is
+Slicer's own in both cases, since slicer-core ships it.
 """
 
 from __future__ import annotations

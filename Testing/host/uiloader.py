@@ -1,4 +1,4 @@
-"""``qt.QUiLoader`` for .ui files that name widgets of ctk and qMRML.
+"""``qt.QUiLoader`` for .ui files that use widgets of ctk and qMRML.
 
 It is stricter than Qt's loader, so that a mistake in a .ui file fails a test: an unknown class, an
 unknown property (except dynamic ones, marked ``stdset="0"``) and a connection to an unknown signal,
@@ -84,6 +84,6 @@ class UiLoader(QtUiTools.QUiLoader):
 
 
 def install(qt, registry: dict[str, type]) -> None:
-    """Replace ``qt.QUiLoader`` by this loader with the widgets of a registry."""
+    """Replace ``qt.QUiLoader`` with this loader, which creates the widgets of a registry."""
     UiLoader.registry = registry
     qt.QUiLoader = UiLoader

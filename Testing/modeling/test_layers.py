@@ -80,13 +80,13 @@ def test_a_convolution_and_its_gradients_equal_pytorchs(slices: int, shape: dict
 def test_a_single_slice_is_convolved_without_memory_that_nothing_was_written_to() -> None:
     torch.manual_seed(0)
     layer = Convolution3d(1, 32, kernel_size=3, padding=1, bias=False)
-    # The strides of a window whose channels come last.
+    # The image has the strides of a window whose channels come last.
     image = torch.randn(1, 1, 40, 36, 1).permute(0, 4, 1, 2, 3)
     sizes = (864, 1440, 2880, 13_824, 27_648, 46_080)
     with torch.inference_mode():
         expected = layer(image)
         for _ in range(5):
-            # Memory that is freed here is taken next.
+            # The layer is likely to reuse the memory freed here, which is full of NaN.
             for _ in [torch.full((n,), torch.nan, dtype=torch.bfloat16) for n in sizes * 3]:
                 pass
             with torch.autocast("cpu", torch.bfloat16):
@@ -108,7 +108,7 @@ def test_all_networks_use_the_convolution_that_is_safe_for_thin_windows(name: st
     plain = [
         key
         for key, module in model.named_modules()
-        # Depthwise convolutions run as three in-plane ones, those of 1 x 1 x 1 as products.
+        # Depthwise convolutions run as three in-plane ones, 1 x 1 x 1 ones as products.
         if type(module) is nn.Conv3d and module.groups == 1 and module.kernel_size != (1, 1, 1)
     ]
     assert plain == []

@@ -12,7 +12,7 @@ from MaskSAMCore.modeling.registry import build_limited, network_packages
 from MaskSAMCore.research.unet.config import UNetConfig
 from Testing.helpers.networks import small_masam_config, small_masksam_config
 
-# "architecture" of a masksam.json as it was written before SAM's own names were taken over.
+# "architecture" of a masksam.json written before SAM's own names were adopted.
 FORMER = json.loads(
     """{
  "num_classes": 2, "in_channels": 1, "window": [16, 40, 56], "queries": 4,

@@ -18,7 +18,7 @@ from Testing.slicer.helpers import MODULE
 def open_panel(
     application, scene, models_home: Path, monkeypatch
 ) -> Iterator[Callable[[Callable], User]]:
-    """Function that opens the panel with factories of clients, and returns its user."""
+    """Function that opens the panel with given client factories and returns its simulated user."""
     monkeypatch.setenv("MASKSAM_HOME", str(models_home))
 
     def open_over(client_factory: Callable, learning_factory: Callable | None = None) -> User:
@@ -45,7 +45,7 @@ def user(open_panel, known_client) -> User:
 
 @pytest.fixture
 def user_of_real_models(open_panel, real_client) -> User:
-    """User of a panel whose worker is as it ships."""
+    """User of a panel with the shipped worker."""
     return open_panel(real_client.for_logic)
 
 

@@ -37,7 +37,7 @@ class User:
     def worker(self) -> psutil.Process:
         """The worker process."""
         pid = self.widget.logic.segmentation.client.pid
-        assert pid is not None  # psutil takes None for this process
+        assert pid is not None  # psutil.Process(None) is the current process
         return psutil.Process(pid)
 
     @property

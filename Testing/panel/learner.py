@@ -99,7 +99,7 @@ class Learner:
         self.user.wait(lambda: self.status.startswith("Keeping"), "the beginning of keeping")
 
     def wait_until_it_learns(self) -> None:
-        """Wait until the corrections are kept and the model learns, which may then be resumed."""
+        """Wait until the corrections are kept and learning, which can now be resumed, has begun."""
         self.user.wait(lambda: self.status.startswith("Learning"), "the beginning of learning")
 
     def learn(self) -> None:

@@ -2,9 +2,9 @@
 
     python -m Testing.panel.learning_demo DATASET FOLDER [--model brain] [--minutes 10]
 
-Three cases of an nnU-Net dataset are segmented and corrected: their own labels are drawn over the
-result, as a user would draw them. The model learns, while a fourth volume is segmented with it as
-it is; the new model then segments the fourth. Pictures of each step are saved.
+Three cases of an nnU-Net dataset are segmented and corrected: their reference labels replace the
+segments, as if a user had drawn them. During learning, the unchanged model segments a fourth
+volume, which the new model then segments again. Pictures of each step are saved.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def learn(options: argparse.Namespace, folder: Path, window) -> None:
     user.wait(lambda: len(points) >= 4 or not learner.logic.busy, "validations")
     save(window, folder / "learn-progress.png")
     sections.append(picture_of(ui.learnButton))
-    while learner.logic.busy:  # longer than a test waits
+    while learner.logic.busy:  # learning takes longer than `User.wait` allows
         slicer.app.processEvents()
         time.sleep(0.02)
     print(f"{learner.status} ({time.monotonic() - began:.0f} s)")
@@ -123,7 +123,7 @@ def truth_of(dataset: Path, name: str) -> np.ndarray:
 
 
 def correct(node, volume, dataset: Path, name: str, labels: dict[str, int]) -> None:
-    """Draw the labels of a case into the segmentation, each in the segment of its name."""
+    """Replace the segments of a segmentation by the reference labels of a case with their names."""
     import slicer
 
     truth, segmentation = truth_of(dataset, name), node.GetSegmentation()
@@ -136,7 +136,7 @@ def correct(node, volume, dataset: Path, name: str, labels: dict[str, int]) -> N
 
 
 def dice(node, volume, dataset: Path, labels: dict[str, int]) -> dict[str, float]:
-    """Return the Dice of each label in a segmentation; 0 without its segment."""
+    """Return the Dice of each label in a segmentation; 0 where the label has no segment."""
     truth, found = truth_of(dataset, volume.GetName()), {}
     for label, value in labels.items():
         if value:

@@ -21,7 +21,7 @@ def save_light_and_dark(window, folder: Path) -> tuple[Path, Path]:
 
 
 def save_narrow(window, folder: Path) -> Path:
-    """Save a picture of the window with a panel of 340 pixels, scroll bar included."""
+    """Save a picture of the window with a panel 340 pixels wide, scroll bar included."""
     file, width = folder / "panel-narrow.png", window.panel_width
     window.panel_width = 340
     window.save(file)

@@ -35,7 +35,7 @@ def segmentation(scene):
 
 
 def segmented(user, grid="LPS"):
-    """Return a volume that was segmented, with its boxes shown."""
+    """Segment a volume, show its boxes, and return the volume."""
     import slicer
 
     volume = blobs_volume(GRIDS[grid])
@@ -292,7 +292,7 @@ def test_segment_after_each_drag_runs_when_a_drag_ends(user, scene, views):
 def test_a_class_that_was_not_found_is_segmented_in_a_box_drawn_with_two_clicks(user, scene, views):
     import slicer
 
-    # The array has no voxels of 2, because resampling would blur them into voxels of 1.
+    # Voxels of value 2 are removed, because resampling would blur them into voxels of value 1.
     array = (two_blobs() == 1).astype(np.float32)
     volume = add_volume(array, GRIDS["oblique"], "MR")
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
@@ -337,7 +337,7 @@ def test_a_box_takes_voxels_of_other_classes_only_if_the_user_allows_it(user, sc
 
 
 def overwritten(user, scene, lower, upper):
-    """Return a volume, its segmentation and the box of a class that has overwritten the other."""
+    """Let the box of Anterior overwrite Posterior; return volume, segmentation and box."""
     volume = segmented(user)
     node, box = segmentation(scene), box_node("Anterior")
     user.ui.overwriteCheckBox.click()
@@ -415,7 +415,7 @@ def test_a_segment_that_the_user_has_removed_comes_back_only_with_a_box(user, sc
 def test_another_segment_loses_only_what_a_class_with_a_box_takes(user, scene, grid):
     import slicer
 
-    # The network is less sure of the other class than of a class in its box.
+    # The network is less sure of Posterior (score 0.6) than of Anterior in its box (score 1).
     array = np.where(two_blobs() == 2, np.float32(1.6), two_blobs())
     volume = add_volume(array, GRIDS[grid], "head")
     user.segment(volume)
@@ -517,7 +517,7 @@ def test_a_box_outside_the_volume_is_refused(user, scene):
     volume = segmented(user)
     move_box(box_node("Anterior"), (90, 90, 90), (95, 95, 95), volume)
     user.click(user.ui.updateButton)
-    (message,) = host.messages.texts("status")  # of the main window, wherever the panel is scrolled
+    (message,) = host.messages.texts("status")  # shown even if the panel is scrolled
     assert "outside the volume" in message
     assert user.ui.warningLabel.text == message
     assert not host.messages.texts("error")
@@ -525,7 +525,7 @@ def test_a_box_outside_the_volume_is_refused(user, scene):
 
 
 def test_a_box_outside_the_region_of_the_run_is_refused_without_a_dialog(user, scene):
-    """Only the worker knows that the network decodes nothing there."""
+    """Only the worker knows that the network decodes nothing outside the region."""
     volume = blobs_volume()
     user.choose_volume(volume)
     user.ui.roiSelector.setCurrentNode(add_roi((2, 2, 2), (9, 9, 9), GRIDS["LPS"]))
@@ -625,7 +625,7 @@ def test_boxes_are_saved_and_loaded(user, scene, tmp_path):
     user.click(user.ui.loadBoxesButton)
     (message,) = host.messages.texts("error")
     assert "not a Slicer markup file" in message
-    # Boxes of another model are a wrong choice, which the warning line tells.
+    # A file with boxes of another model is a wrong choice: a warning is shown, but no error.
     host.messages.clear()
     (tmp_path / "other.mrk.json").write_text(text.replace("Anterior", "liver"))
     host.messages.answers.append(str(tmp_path / "other.mrk.json"))
@@ -693,7 +693,7 @@ def test_boxes_follow_the_volume_to_a_transform(user, scene):
 
 
 def leave_transform(nodes, hardened):
-    """Take nodes off their transform, or harden it."""
+    """Harden the transform of nodes, or detach the nodes from it."""
     for node in nodes:
         if hardened:
             node.HardenTransform()

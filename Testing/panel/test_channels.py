@@ -26,7 +26,7 @@ def selector_of(user):
 
 
 def choose(user, first, second=None) -> None:
-    """Choose the model of two channels and its volumes."""
+    """Choose the two-channel model and its volumes."""
     user.choose_volume(first)
     user.choose_model(MODEL)
     selector_of(user).setCurrentNode(second)
@@ -40,12 +40,12 @@ def first(scene):
 
 @pytest.fixture
 def second(scene):
-    """The second channel on the grid of the first one; the model segments its values."""
+    """The second channel, on the grid of the first; the model segments this channel alone."""
     return add_volume(two_blobs(), OBLIQUE, "FLAIR")
 
 
 def finer():
-    """Add the second channel with voxels of half the size, which show the same places."""
+    """Add the second channel with voxels of half the size, aligned with the first channel."""
     array = two_blobs().repeat(2, 0).repeat(2, 1).repeat(2, 2)
     ijk_to_ras = OBLIQUE @ np.diag([0.5, 0.5, 0.5, 1])
     ijk_to_ras[:3, 3] -= OBLIQUE[:3, :3] @ [0.25, 0.25, 0.25]
@@ -107,7 +107,7 @@ def test_a_removed_channel_is_no_longer_used(user, scene, first, second):
     scene.RemoveNode(second)
     user.widget.panel.update()
     assert selector_of(user).currentNode() is not second
-    # Slicer's selector goes on to the volume above.
+    # Slicer's selector moves to the volume listed above, which is the first channel.
     assert "'T1' is chosen for more than one channel." in user.ui.warningLabel.text
 
 

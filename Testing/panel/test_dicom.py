@@ -64,13 +64,13 @@ def set_codes(node) -> list[Label]:
 def assert_placed(
     path: Path, volume, node, labels: list[Label], place: np.ndarray | None = None
 ) -> None:
-    """Check that a file has the voxels of all segments where the volume's series has them.
+    """Check that a DICOM segmentation has all segments at their places in the series.
 
     Args:
-        path: the file.
+        path: DICOM segmentation file.
         volume: volume of the series.
-        node: segmentation.
-        labels: classes with the names of the segments.
+        node: segmentation node.
+        labels: labels with the names of the segments.
         place: IJK-to-RAS matrix of the series; by default that of the volume.
     """
     from MaskSAMCore.geometry import Volume
@@ -87,7 +87,7 @@ def assert_placed(
 
 @pytest.fixture
 def database(monkeypatch) -> dict[str, str]:
-    """Slicer's DICOM database, which the host lacks: files by the UID of their image."""
+    """Stand-in for Slicer's DICOM database, which the host lacks: files by SOP instance UID."""
     import slicer
 
     files: dict[str, str] = {}
@@ -135,7 +135,7 @@ def test_a_result_is_exported_with_a_report_for_the_series_in_the_database(
 def test_a_folder_is_asked_for_where_the_database_lacks_the_series(user, scene, tmp_path: Path):
     (tmp_path / "study").mkdir()
     volume = series_volume(tmp_path / "study" / "series")
-    # Another series in the same folder is no part of it.
+    # Another series in the same folder must be ignored.
     write_slices(
         tmp_path / "study" / "other", np.ones((3, 4, 5), np.uint16), np.eye(4), series="1.2.77"
     )
@@ -341,8 +341,10 @@ def test_the_workers_own_packages_come_before_those_that_slicers_launcher_adds(
 
 @pytest.fixture
 def pip(tmp_path, monkeypatch) -> Callable[[str], Path]:
-    """Function that puts a pip, written for the shell, in the place of PythonSlicer's; it returns
-    the folder of the worker's packages, which lacks one."""
+    """Function that replaces PythonSlicer, which runs pip, by a shell script.
+
+    It returns the folder of the worker's packages, which lacks highdicom.
+    """
     from MaskSAMSlicerLib import installer
 
     def put(script: str) -> Path:

@@ -18,7 +18,7 @@ from Testing.helpers.worker_tools import has_ended
 from Testing.panel.helpers import blobs_volume
 from Testing.slicer.helpers import GRIDS
 
-# Requirements of the package on a computer without Slicer, or of its extras.
+# Packages that MaskSAM needs only outside Slicer, or for its extras.
 OTHER_PACKAGES = ("nibabel", "pydicom", "typer", "rich", "lightning", "matplotlib", "monai")
 
 
@@ -80,13 +80,13 @@ def test_without_the_pytorch_extension_the_message_says_how_to_get_it(user, monk
 
 
 class Environment:
-    """Packages of a computer: what is installed, and what the PyTorch extension would install.
+    """Installed packages of a computer, and a stand-in for the logic of the PyTorch extension.
 
     Attributes:
         versions: installed versions by name.
-        torch: version that the PyTorch extension installs, with its own requirement; None if the
-            user declines, or an error.
-        numpy: version that the PyTorch extension leaves behind; None for the present one.
+        torch: version of PyTorch that the extension installs; None if the user declines; an
+            exception if the installation fails.
+        numpy: version of numpy after the extension has run; None if it stays the same.
         requirements: version requirements for PyTorch that the extension was called with.
     """
 
@@ -202,7 +202,7 @@ def test_on_an_intel_mac_numpy_is_replaced_and_a_restart_is_asked_for(environmen
     log = install()
     assert one.versions["numpy"] == "1.26.4"
     assert "Installing numpy<2 ..." in log
-    assert host.messages.texts("information") == []  # Slicer's installer asks itself
+    assert host.messages.texts("information") == []  # Slicer's installer asks for the restart
 
 
 @pytest.mark.parametrize("replaced_by", ["PyTorch extension", "pip of Slicer 5.10"])
@@ -248,7 +248,7 @@ def test_a_pytorch_that_does_not_suit_is_refused_with_the_remedy(
 def test_the_worker_needs_no_package_that_neither_slicer_nor_the_installer_brings(
     scene, models_home, tmp_path
 ):
-    """Other packages, such as those that read files in a shell, cannot be imported."""
+    """The worker cannot import the packages in ``OTHER_PACKAGES``."""
     from MaskSAMSlicerLib import installer
     from MaskSAMSlicerLib.worker.client import SegmentRequest, WorkerClient
 

@@ -10,15 +10,15 @@ from Testing import host
 from Testing.panel.helpers import blobs_volume, box_node, move_box, segmentations
 
 SECTIONS = ("inputs", "model", "output", "advanced", "results", "boxes", "learn", "log")
-# Slicer's main window opens its menus with these.
+# Mnemonics of the menus in Slicer's main window.
 MENUS = set("FEVH")
-# What users do most has a letter of its own in the whole panel.
+# Mnemonics of the most frequent actions, each used once in the whole panel.
 UNIQUE = set("SCAUBWI3")
 
 
 @pytest.fixture
 def window(user):
-    """A window that has the focus, as shortcuts need it."""
+    """A window with the focus, which shortcuts need."""
     window = host.open_window("MaskSAMSlicer", (1400, 1000))
     window.activateWindow()
     user.wait(lambda: window.isActiveWindow, "the focus")
@@ -40,7 +40,7 @@ def press(window, key: str, *modifiers: str) -> None:
 
 
 def type_key(key: str) -> object:
-    """Press a key in the widget that has the focus, and return the widget that has it then."""
+    """Press a key in the focused widget, and return the widget that is focused afterwards."""
     import qt
 
     press(qt.QApplication.focusWidget(), key)
@@ -82,7 +82,8 @@ def test_tab_reaches_every_control(user, window, scene):
         reached.add(widget)
     for name, control in controls(user).items():
         inside = any(control.isAncestorOf(widget) for widget in reached)
-        assert control in reached or inside or name.startswith("qt_"), name  # parts of others
+        # Widgets named qt_... are parts of other controls.
+        assert control in reached or inside or name.startswith("qt_"), name
 
 
 def test_return_jumps_to_the_class_of_a_row(user, window, scene):
@@ -185,4 +186,4 @@ def test_the_space_bar_opens_and_closes_a_section(user, window, scene):
     assert not section.collapsed
     user.ui.modelSearch.setFocus()
     press(window, "Space")
-    assert not user.ui.modelButton.collapsed  # the text takes the space
+    assert not user.ui.modelButton.collapsed  # the search text receives the space

@@ -1,4 +1,4 @@
-"""The section Learn: corrections, learning beside segmenting, interruptions, results."""
+"""The section Learn: corrections, segmenting during learning, interruptions, results."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from Testing.panel.helpers import User, blobs_volume, box_node, move_box, segmen
 from Testing.panel.learner import Learner
 from Testing.slicer.helpers import GRIDS, add_volume, matrix, segment_voxels, turn
 
-# Requirements of the package on a computer without Slicer, or of its extras. Lightning uses others
-# of them where they are installed.
+# Packages that MaskSAM needs only outside Slicer, or for its extras. Others are not blocked,
+# because Lightning uses them where they are installed.
 UNINSTALLED = ("pydicom", "typer", "monai")
 
 
 @pytest.fixture
 def open_learner(open_panel, known_client, learnt_models: Path, tmp_path: Path) -> Callable:
-    """Function that opens the panel with a client for learning, and returns its user."""
+    """Function that opens the panel with a client factory for learning and returns its user."""
 
     def open_with(learning_factory: Callable) -> Learner:
         learner = Learner(open_panel(known_client.for_logic, learning_factory), tmp_path / "kept")
@@ -51,7 +51,7 @@ def learner(open_learner, learning_client) -> Learner:
 
 @pytest.fixture(scope="session")
 def adaptable(trained: Path, made_once: Callable[..., Path]) -> Path:
-    """A bundle that finds both bodies of generated volumes."""
+    """A bundle trained to segment both classes of generated volumes."""
     return made_once("adapt-base", lambda folder: export_run(trained, folder / "base")) / "base"
 
 
@@ -65,12 +65,12 @@ def corrected(user: User, name: str, grid: str = "oblique"):
 
 
 def image_of(name: str) -> np.ndarray:
-    """Return the image of a volume of a name, in which the known model finds both classes."""
+    """Return an image that depends on the name; the known model finds both classes in it."""
     return two_blobs() + np.float32(0.01 * sum(name.encode()) / 100)
 
 
 def paint(node, segment: str, volume, columns: slice = slice(2, 7)) -> np.ndarray:
-    """Give a segment other voxels, as the Segment Editor does; return them as bool [K, J, I]."""
+    """Replace a segment's voxels, as the Segment Editor does; return them as bool [K, J, I]."""
     import slicer
 
     voxels = np.zeros(two_blobs().shape, np.uint8)
@@ -95,11 +95,11 @@ def test_corrections_are_offered_learnt_and_the_new_model_segments(learner, scen
     count = scene.GetNumberOfNodes()
     user.click(learner.button)
     assert learner.button.text == "Cance&l learning"
-    assert not ui.installButton.enabled  # its worker has imported packages
+    assert not ui.installButton.enabled  # imported packages cannot be replaced
     learner.wait()
     assert ui.installButton.enabled
     assert scene.GetNumberOfNodes() == count
-    # The corrections are kept in nnU-Net's form, in space.
+    # The corrections are kept as an nnU-Net dataset with the geometry of the volumes.
     assert learner.kept == {"head-0": ["Anterior"], "head-1": ["Anterior", "Posterior"]}
     labelmap = sitk.ReadImage(str(learner.folder / "labelsTr/head-1.nii.gz"))
     image = sitk.ReadImage(str(learner.folder / "imagesTr/head-1_0000.nii.gz"))
@@ -112,9 +112,9 @@ def test_corrections_are_offered_learnt_and_the_new_model_segments(learner, scen
     for name in ("Anterior", "Posterior"):
         voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, name, volume) > 0
         found = sitk.GetArrayFromImage(labelmap) == values[name]
-        # Where the painted segment covers another one, the later segment has the voxels.
+        # Where segments overlap, the voxels belong to the later segment.
         assert (found & ~voxels).sum() == 0 and found.any(), name
-    # The result is shown, and the model is there without having been chosen.
+    # The result is shown, and the new model is listed but not chosen.
     assert learner.status.startswith("'threshold-ours' is better")
     assert ui.learnPlot.isVisibleTo(ui.learnButton)
     table = ui.learnResults
@@ -160,7 +160,7 @@ def test_a_segmentation_of_the_users_own_is_added_by_a_click(learner, scene):
     learner.user.click(learner.ui.addCorrectionButton)
     assert learner.shown == {"CT": {"Lesion": (True, "added"), "anterior": (True, "added")}}
     learner.learn()
-    # The empty segment is spelled as the model's class, which is checked as absent.
+    # The empty segment 'anterior' means that the model's class 'Anterior' is absent.
     assert learner.kept == {"CT": ["Anterior", "Lesion"]}
     labelmap = sitk.GetArrayFromImage(sitk.ReadImage(str(learner.folder / "labelsTr/CT.nii.gz")))
     values = json.loads((learner.folder / "dataset.json").read_text())["labels"]
@@ -385,7 +385,7 @@ def test_an_interrupted_learning_goes_on_or_begins_anew_as_the_user_chooses(
     assert "what was learnt until the last save are kept" in message
     host.messages.clear()
     assert box.isVisibleTo(learner.ui.learnButton) and box.checked
-    # A crash at the same place again shows that it began anew.
+    # If learning begins anew, the model crashes again at the same place.
     box.checked = go_on
     learner.learn()
     assert ("going on" in learner.log) == go_on
@@ -417,7 +417,7 @@ def test_an_interrupted_learning_cannot_go_on_with_another_correction_but_begins
     learner.ui.resumeCheckBox.checked = False
     learner.learn()
     (message,) = host.messages.texts("error")
-    assert message.startswith("learning ended unexpectedly")  # as this model does anew
+    assert message.startswith("learning ended unexpectedly")  # as it does when begun anew
 
 
 def test_a_killed_worker_loses_neither_corrections_nor_what_was_learnt(learner, scene):
@@ -439,7 +439,7 @@ def test_a_cancelled_learning_keeps_the_corrections_first(learner, scene):
         corrected(learner.user, f"head {number}")
     learner.open()
     learner.folder.mkdir()
-    with locked(learner.folder):  # so that none of them can be kept yet
+    with locked(learner.folder):  # no correction can be kept in a locked folder
         learner.user.click(learner.button)
         learner.wait_until_it_keeps()
         learner.user.click(learner.button)
@@ -521,7 +521,7 @@ def test_a_scene_closed_during_learning_loses_nothing(learner, scene):
     learner.wait()
     assert learner.kept == {"head": ["Anterior"]}
     learner.choose_model("hanging")
-    learner.learn()  # from what is kept, with an empty scene
+    learner.learn()  # from the kept corrections, with an empty scene
     assert "hanging-ours" in learner.user.shown_models
 
 
@@ -633,8 +633,10 @@ def test_an_installation_ends_the_worker_for_learning(open_learner, own_client, 
 def test_a_class_drawn_in_three_volumes_is_learnt_for_real_and_found_in_a_fourth(
     open_panel, real_client, learnt_models, adaptable: Path, tmp_path: Path, scene
 ):
-    """The engine itself learns, for a given number of steps, without other packages than those that
-    the installer brings, and segments as it ships."""
+    """The real engine learns for 30 steps, and the shipped worker segments.
+
+    The worker for learning cannot import the packages in ``UNINSTALLED``.
+    """
     import slicer
 
     from MaskSAMSlicerLib.worker.client import WorkerClient

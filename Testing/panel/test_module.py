@@ -15,7 +15,7 @@ from Testing.slicer.helpers import GRIDS, MODULE, add_roi, segment_names
 
 @pytest.fixture
 def restored_library():
-    """Put the modules of the library back after a test that reloads them."""
+    """Restore the modules of the library after a test that reloads them."""
 
     def of_library(name: str) -> bool:
         return name.split(".")[0] == "MaskSAMSlicerLib"
@@ -67,7 +67,7 @@ def test_the_run_of_a_script_is_shown_in_the_panel_and_can_be_cancelled_there(us
         if fraction > 0 and user.ui.segmentButton.enabled:
             user.ui.segmentButton.click()
 
-    for _ in range(2):  # the next run can be cancelled too, after a cancelled one
+    for _ in range(2):  # a run after a cancelled one can be cancelled, too
         with pytest.raises(RuntimeError):
             user.widget.logic.segment(volume, model="slow", progress=progress)
         assert user.ui.segmentButton.text == "&Segment"
@@ -150,7 +150,7 @@ def test_the_default_volume_is_the_image_that_the_slice_views_show(open_panel, k
     slicer.util.setSliceViewerLayers(background=second)
     host.select_module("MaskSAMSlicer")
     assert selector.currentNode() is first  # it was chosen before
-    # A scene of an older version may name a labelmap.
+    # The parameters in a scene of an older version may name a labelmap.
     user.widget.logic.getParameterNode().inputVolume = labelmap
     host.select_module("MaskSAMSlicer")
     assert selector.currentNode() is second
@@ -228,7 +228,7 @@ def test_the_self_test_checks_what_it_can_without_the_packages(user, scene, monk
     from MaskSAMSlicerLib import installer
 
     monkeypatch.setattr(installer, "missing", lambda: ["torch>=2.1"])
-    # The worker of tests before this one may still run.
+    # The worker of an earlier test may still be running.
     running = user.widget.logic.segmentation.client.running
     MaskSAMSlicer.MaskSAMSlicerTest().runTest()
     assert host.messages.texts("popup")[-1].startswith("Passed: 1 of 5 tests.")

@@ -61,7 +61,7 @@ def test_the_texts_of_buttons_fit(user, window, scene):
 
 
 def test_segment_is_above_the_fold_and_the_panel_stays_narrow_with_results(user, window, scene):
-    """In Slicer, the panel has some 750 of a screen's 1080 pixels, and no horizontal scroll bar."""
+    """On a screen 1080 pixels high, Slicer's panel has about 750 and no horizontal scroll bar."""
     import qt
 
     for model in ("brain", "hippocampus", "sam_vit_b", "threshold"):
@@ -69,7 +69,7 @@ def test_segment_is_above_the_fold_and_the_panel_stays_narrow_with_results(user,
         window.refresh()
         button = user.ui.segmentButton
         assert button.mapTo(user.widget.parent, qt.QPoint(0, button.height)).y() < 620, model
-    # Two warnings leave it there, too, and what Advanced has is below.
+    # Two warnings move the button only a little, and the section Advanced lies below it.
     user.ui.advancedButton.collapsed = False
     user.choose_volume(blobs_volume(np.diag([-9.0, -9.0, 9.0, 1.0]), "thick"))
     user.choose_model("brain")
@@ -82,7 +82,7 @@ def test_segment_is_above_the_fold_and_the_panel_stays_narrow_with_results(user,
     window.refresh()
     assert user.ui.resultsButton.isVisibleTo(user.widget.parent)
     assert user.widget.parent.minimumSizeHint.width() <= before
-    # Long names, boxes, open sections and an absent model's checksum do not widen it either.
+    # Long names, boxes, open sections and an absent model's checksum do not widen the panel.
     user.segment(blobs_volume(name="T1 mprage sagittal with a name of more than sixty characters"))
     user.segment(blobs_volume(name="T1_mprage_sagittal_with_a_name_of_more_than_sixty_characters"))
     user.click(user.ui.showBoxesButton)
@@ -100,7 +100,7 @@ def test_names_stay_readable_beside_many_columns(user, window, scene):
         window.refresh()
         table = user.ui.resultsTable
         needed = table.fontMetrics().horizontalAdvance("left cerebral")
-        assert table.columnWidth(0) > needed + 40, model  # the tick and the colour
+        assert table.columnWidth(0) > needed + 40, model  # plus the tick box and the colour
 
 
 def test_roi_device_rule_and_description_are_under_advanced(user, window, scene):

@@ -218,7 +218,7 @@ def test_the_intracranial_volume_and_the_share_of_each_class_are_shown(user, sce
     assert [float(row["intracranial_percent"]) for row in rows] == pytest.approx(
         [*map(float, shares), 100], abs=0.01
     )
-    # The sum is no segment: it has no box to tick, nowhere to jump to and nothing to edit.
+    # The sum is no segment: its row has no tick box, no place to jump to and nothing to edit.
     assert not table.item(2, 0).flags() & qt.Qt.ItemIsUserCheckable
     slice_node = scene.AddNewNodeByClass("vtkMRMLSliceNode")
     slice_node.SetLayoutName("Red")
@@ -292,7 +292,7 @@ def test_a_cancelled_export_writes_nothing_and_a_failed_one_is_reported(user, tm
 
 
 def test_a_file_is_replaced_only_if_the_user_confirms_it(user, tmp_path):
-    """The file dialog asks for the name that was typed, to which the suffix is added."""
+    """The file dialog checks only the typed name; the panel asks once the suffix is added."""
     user.segment(blobs_volume(GRID), "sided")
     target = tmp_path / "volumes.csv"
     target.write_text("precious")

@@ -82,7 +82,7 @@ def test_a_failed_run_is_reported_and_the_next_one_works(user, scene, model):
     user.segment(volume, model)
     (message,) = host.messages.texts("error")
     assert "\n" not in message.strip()
-    assert "memory" in message  # a crash is often caused by it
+    assert "memory" in message  # a crash is often caused by a lack of memory
     assert user.status == f"Failed: {message}"
     assert scene.GetNumberOfNodes() == nodes
     host.messages.clear()
@@ -225,7 +225,7 @@ def test_a_sheared_volume_is_refused(user, scene):
     nodes = scene.GetNumberOfNodes()
     user.start(volume, "threshold")
     assert "right angles" in user.ui.warningLabel.text
-    assert not host.messages.texts("error")  # no dialog for an error of choice
+    assert not host.messages.texts("error")  # a wrong choice opens no dialog
     assert scene.GetNumberOfNodes() == nodes
 
 

@@ -17,7 +17,7 @@ from Testing.slicer.sequences import add_sequence, frames, show_frame
 
 @pytest.fixture
 def sequence(user, scene):
-    """A browser of three frames and its volume, chosen in the panel for a run on all frames."""
+    """Browser and volume of a sequence of three frames, chosen in the panel for a run on all."""
     browser, volume = add_sequence(frames(), OBLIQUE)
     user.choose_volume(volume)
     user.choose_model("threshold")
@@ -183,7 +183,7 @@ def test_a_run_on_one_of_the_frames_is_undone_only_while_that_frame_is_shown(use
 
 
 def begun_run_on_frames(user):
-    """Return browser and volume of a sequence whose second of twelve frames is being segmented."""
+    """Start a run on twelve frames; return browser and volume once the second has begun."""
     browser, volume = add_sequence([part[:4, :10, :10] for part in frames()] * 4, OBLIQUE)
     user.choose_volume(volume)
     user.choose_model("slow")

@@ -63,7 +63,7 @@ def test_advanced_opens_by_itself_where_an_roi_is_needed_and_can_be_closed(user)
     section.collapsed = True
     user.ui.deviceSelector.currentIndex = user.ui.deviceSelector.findData("cpu")
     assert section.collapsed
-    # Neither a crop nor a chosen ROI needs another one.
+    # No ROI is needed for a small volume, and no further one if an ROI is chosen.
     user.choose_volume(add_volume(np.full((40, 50, 40), 300.0, np.float32), np.eye(4)))
     assert section.collapsed
     user.ui.roiSelector.setCurrentNode(add_roi((2, 2, 2), (18, 18, 18), np.eye(4)))
@@ -81,7 +81,7 @@ def test_opening_the_module_starts_no_process(open_panel, own_client, scene):
 
 
 def turn_to(widget, by: str) -> None:
-    """Turn to a widget with the mouse or with the keyboard."""
+    """Press a mouse button on a selector, or give it the keyboard focus."""
     from PySide6 import QtCore, QtGui, QtTest, QtWidgets
 
     if by == "mouse":
@@ -99,7 +99,7 @@ def test_the_automatic_device_is_shown_when_the_user_turns_to_the_devices(user, 
     with monkeypatch.context() as patch:
         patch.setattr(installer, "missing", lambda: [installer.TORCH])
         turn_to(user.ui.deviceSelector, by)
-    assert not user.widget.logic.segmentation.needs_polling  # nothing could be asked
+    assert not user.widget.logic.segmentation.needs_polling  # without PyTorch, no worker is asked
     turn_to(user.ui.deviceSelector, by)
     user.wait(lambda: "Automatic means" in user.ui.deviceInfo.text, "the device")
     assert "cpu (" in user.ui.deviceInfo.text

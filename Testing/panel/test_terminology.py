@@ -23,7 +23,7 @@ def codes(coded) -> tuple[str, str]:
 
 
 def offered(logic, context: str) -> Iterator[tuple]:
-    """Yield category, type and modifier codes of a list, as the selector reads them."""
+    """Yield the category, type and modifier codes of a terminology, as the selector reads them."""
     import slicer
 
     category, kind, modifier = (

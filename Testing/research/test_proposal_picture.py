@@ -35,7 +35,6 @@ def test_queries_that_win_have_a_class_of_the_result(segmenter: MaskSegmenter, v
     assert found.masks.shape == (queries, *window[1:])
     assert found.boxes.shape == (queries, 4)
     assert found.winners.any()
-    # A voxel of the result is decided by a query that shows something there.
     decided = found.labels > 0
     assert decided.any()
     assert (found.boxes[:, 2:] >= found.boxes[:, :2]).all()

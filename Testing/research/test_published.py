@@ -1,4 +1,4 @@
-"""Published figures agree with themselves and with the datasets that are converted."""
+"""Published figures agree with each other and with the converted datasets."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_it_trains_with_deep_supervision_and_boxes_clip_its_classes() -> None:
 
 
 def test_every_weight_is_saved_once_and_loaded_back(tmp_path) -> None:
-    """The decoder of the package contains the encoder, so that tensors have several names."""
+    """The decoder of ``PlainConvUNet`` contains the encoder, so that tensors have several names."""
     model = build_model(small_unet())
     names = model.kept_names()
     assert len(names) < len(model.state_dict())

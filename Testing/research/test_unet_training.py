@@ -1,4 +1,4 @@
-"""The U-Net through the whole product: trained, exported, segmenting."""
+"""The U-Net from end to end: training, export and segmentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zero-shot Dice of masks in true boxes: known for discs and squares, whatever the SAM."""
+"""Zero-shot Dice of masks in true boxes, which is known for discs and squares with any SAM."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL = SamConfig("small", 4, 16, 1, 2, window_size=0, global_attn_indexes=(0,),
 
 
 def case_of(labels: np.ndarray) -> LabelledCase:
-    """Return a case whose image has the labels as intensities."""
+    """Return a case whose image shows each label with an intensity of its own."""
     volume = Volume(labels.astype(np.float32) * 100 + 7, np.diag([-1.0, -1.0, 2.0, 1.0]))
     return LabelledCase("case", (volume,), labels)
 
@@ -34,8 +34,8 @@ def disc_and_square() -> np.ndarray:
 
 
 def test_ellipses_and_boxes_have_the_dice_of_geometry():
-    """A disc of radius r has the area pi r^2 and its box 4 r^2; a square has those of its box and
-    of the disc in it."""
+    """The ellipse in a disc's box is the disc itself, with pi / 4 of the area of the box; a square
+    fills its box, and the ellipse in it has pi / 4 of its area."""
     ways = {"ellipse": in_ellipses, "box": in_boxes}
     dice = volume_dice(case_of(disc_and_square()), ways)
     overlap = 2 * math.pi / 4 / (1 + math.pi / 4)

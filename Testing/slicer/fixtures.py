@@ -21,7 +21,7 @@ LEARNING_WORKER = (*LAUNCHED_WORKER, "--low-priority")
 
 @pytest.fixture(scope="session")
 def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The user's folder of models, with umlauts in its name; see ``write_models``."""
+    """Return the user's folder of models, whose name has umlauts; see ``write_models``."""
     home = tmp_path_factory.mktemp("hömé")
     write_models(home)
     return home
@@ -29,7 +29,7 @@ def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def known_client(application, models_home: Path) -> Iterator:
-    """Client of a worker that has models with known results; all tests share it."""
+    """Yield a client, shared by all tests, of a worker that has models with known results."""
     from Testing.slicer.shared_client import SharedClient
 
     client = SharedClient(models_home, command=LAUNCHED_WORKER)
@@ -39,7 +39,7 @@ def known_client(application, models_home: Path) -> Iterator:
 
 @pytest.fixture(scope="session")
 def learning_client(application, models_home: Path) -> Iterator:
-    """Client of a worker in which learning has known results; all tests share it."""
+    """Yield a client, shared by all tests, of a worker in which learning has known results."""
     from Testing.slicer.shared_client import SharedClient
 
     client = SharedClient(models_home, command=LEARNING_WORKER, cancel_seconds=3.0)
@@ -49,7 +49,7 @@ def learning_client(application, models_home: Path) -> Iterator:
 
 @pytest.fixture
 def learnt_models(models_home: Path) -> Iterator[Path]:
-    """The folder of the user's models, from which those of the test are removed at its end."""
+    """Yield the folder of the user's models; then remove the models that the test added."""
     folder = models_home / "models"
     before = set(folder.iterdir())
     yield folder
@@ -59,7 +59,7 @@ def learnt_models(models_home: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def real_client(application, models_home: Path) -> Iterator:
-    """Client of a worker as it ships; all tests share it."""
+    """Yield a client, shared by all tests, of a worker as it ships."""
     from Testing.slicer.shared_client import SharedClient
 
     client = SharedClient(models_home, python=sys.executable, core_folder=ROOT)
@@ -69,10 +69,10 @@ def real_client(application, models_home: Path) -> Iterator:
 
 @pytest.fixture
 def own_client(application, models_home: Path):
-    """Factory of clients that one test uses.
+    """Return a function that makes a factory of clients for one test.
 
-    It takes options of ``WorkerClient``, and the largest size of a file in bytes that the disk has
-    space for.
+    The function takes options of ``WorkerClient``, and the largest size of a file in bytes that the
+    disk has space for.
     """
     from MaskSAMSlicerLib.worker.client import WorkerClient
 
@@ -87,13 +87,13 @@ def own_client(application, models_home: Path):
 
 @pytest.fixture
 def logic(scene, models_home: Path, real_client, monkeypatch):
-    """The module's logic with a worker as it ships."""
+    """Yield the module's logic with a worker as it ships."""
     yield from _logic(real_client, models_home, monkeypatch)
 
 
 @pytest.fixture
 def known(scene, models_home: Path, known_client, monkeypatch):
-    """The module's logic with a worker that has models with known results."""
+    """Yield the module's logic with a worker that has models with known results."""
     yield from _logic(known_client, models_home, monkeypatch)
 
 

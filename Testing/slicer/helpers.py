@@ -24,13 +24,13 @@ if str(MODULE.parent) not in sys.path:
 
 
 def turn(degrees: tuple[float, float, float]) -> np.ndarray:
-    """Return the rotation about the three axes, one after the other."""
+    """Return the product of the rotations about the three axes."""
     about_i, about_j, about_k = (rotation(angle, axis) for axis, angle in enumerate(degrees))
     return about_i @ about_j @ about_k
 
 
 def matrix(axes: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Return an IJK-to-RAS matrix; its origin in mm is not a whole number."""
+    """Return an IJK-to-RAS matrix whose origin does not lie on whole millimetres."""
     return threshold_model.matrix(axes, spacing, origin=(11.5, -23.25, 7.75))
 
 
@@ -84,7 +84,7 @@ def add_warp(*nodes):
 
 
 def add_roi(lower, upper, ijk_to_world: np.ndarray, name: str = "ROI"):
-    """Add an ROI around voxel edges (i, j, k), along a volume's axes."""
+    """Add an ROI along a volume's axes, from lower to upper voxel edges (i, j, k)."""
     import slicer
 
     lower, upper = np.asarray(lower, float), np.asarray(upper, float)

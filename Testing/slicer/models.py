@@ -29,7 +29,7 @@ def write_models(home: Path) -> None:
     """Write the user's models into a folder.
 
     These are a real small bundle ("small"), descriptions of the models of the known worker, and a
-    model without classes ("anything"), in whose place the known worker has a small SAM.
+    model without classes ("anything"), for which the known worker uses a small SAM.
     """
     described = small_bundle(home / "models" / "small") / "masksam.json"
     values = json.loads(described.read_text(encoding="utf-8"))

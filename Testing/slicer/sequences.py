@@ -13,7 +13,7 @@ SHAPE = (11, 17, 23)
 
 
 def frames() -> list[np.ndarray]:
-    """Return three frames: both classes, the first class only, and both elsewhere."""
+    """Return three frames: both classes, the first class only, and both classes shifted along I."""
     first = two_blobs(SHAPE)
     second = np.where(first == 1, first, one_class(shape=SHAPE))
     return [first, second, np.roll(first, 3, axis=2)]

@@ -1,4 +1,4 @@
-"""Sets of boxes: loading and saving files, and the same file in the shell."""
+"""Sets of boxes: files that are saved, loaded and used in the shell."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_shell_segments_the_same_voxels_with_the_same_file(
     automatic = segment_voxels(node, "Anterior", volume)
     boxes = boxes_of("threshold", volume, node)
     roi = boxes.add("Anterior")
-    # A rotated box, whose corners lie on no edge of a voxel.
+    # The box is rotated, so that no corner lies on an edge of a voxel.
     wanted = add_roi((4.3, 3.6, 2.2), (14.4, 10.8, 6.1), GRIDS[grid])
     to_node = slicer.util.arrayFromVTKMatrix(wanted.GetObjectToNodeMatrix())
     to_node[:3, :3] = to_node[:3, :3] @ turn((3, 8, -5))

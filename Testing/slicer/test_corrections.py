@@ -36,7 +36,7 @@ CODED = Label(
 
 
 def drawn(volume, **segments: np.ndarray):
-    """Return a segmentation of the user's own with segments on the grid of a volume."""
+    """Return a segmentation that the user has drawn on the grid of a volume."""
     import slicer
 
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
@@ -63,7 +63,7 @@ def case_of(volume, node, checked=None, labels=LABELS):
 
 
 def values(case) -> dict[str, int]:
-    """Return the value of each class of a case by its name."""
+    """Return the values of the classes of a case by class name."""
     return {label.name: label.value for label in case.labels}
 
 
@@ -100,7 +100,7 @@ def test_parent_transforms_are_applied_to_both(scene):
 
 def test_a_segmentation_on_another_grid_is_resampled_to_that_of_the_volume(scene):
     volume = add_volume(two_blobs(), GRIDS["LPS"])
-    # Voxels of half the size that share the volume's corner, in another orientation.
+    # The grid has voxels of half the size and shares the volume's corner.
     half = GRIDS["LPS"] @ np.diag([0.5, 0.5, 0.5, 1.0])
     half[:3, 3] = (GRIDS["LPS"] @ [-0.25, -0.25, -0.25, 1])[:3]
     fine = add_volume(np.zeros([2 * n for n in SHAPE], np.int16), half)
@@ -108,7 +108,7 @@ def test_a_segmentation_on_another_grid_is_resampled_to_that_of_the_volume(scene
     twice = voxels.repeat(2, 0).repeat(2, 1).repeat(2, 2)
     node = drawn(fine, Anterior=twice)
     np.testing.assert_array_equal(case_of(volume, node).labelmap, voxels)
-    # The scene is as before.
+    # Resampling leaves nothing behind in the scene.
     assert scene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 0
     assert node.GetSegmentation().GetNumberOfSegments() == 1
 
@@ -118,7 +118,7 @@ def test_only_checked_segments_are_taken_and_absent_classes_may_be_checked(scene
     node = drawn(volume, lesion=block((1, 2, 3), (5, 9, 8)), rest=block((6, 4, 2), (9, 12, 17)))
     labels = (*LABELS, Label(3, "Lesion", (0, 0, 1)))
     case = case_of(volume, node, ["lesion", "Posterior"], labels)
-    # A segment is spelled as the model's class.
+    # The class is spelled as in the model, not as the segment.
     assert values(case) == {"Lesion": 1, "Posterior": 2}
     np.testing.assert_array_equal(case.labelmap, block((1, 2, 3), (5, 9, 8)))
 
@@ -204,7 +204,7 @@ def test_segments_of_earlier_runs_are_corrected_only_if_the_user_has_changed_the
     expected = dict.fromkeys(states, "unchanged") | {"Anterior": "changed"}
     assert states_of(node, volume) == expected
     assert is_corrected(node)
-    # What was painted counts after another run, too, unless that run writes the segment.
+    # A painted segment stays changed after another run, unless that run writes the segment.
     known.segment(volume, model="threshold", segmentationNode=node, rule="add")
     assert states_of(node, volume) == {
         **expected, "Anterior 4": "unchanged", "Posterior 4": "unchanged"
@@ -276,7 +276,7 @@ def test_segments_whose_names_were_swapped_are_corrected(known):
     first.SetName("Posterior")
     second.SetName("anterior")
     assert set(states_of(node, volume).values()) == {"changed"}
-    # Another name is a matter of taste.
+    # A new name that is not a class of the model is no correction.
     second.SetName("Front")
     assert states_of(node, volume)["Front"] == "unchanged"
 

@@ -15,7 +15,7 @@ from Testing.slicer.helpers import GRIDS, add_volume, segment_names
 
 @pytest.fixture
 def learning(known, learning_client, learnt_models: Path, tmp_path: Path):
-    """The module's logic for learning, with a worker of known results."""
+    """Yield the module's logic for learning, with a worker that has known results."""
     from MaskSAMSlicerLib.learning import LearningLogic, choose_corrections_folder
 
     choose_corrections_folder("threshold", tmp_path / "kept")
@@ -25,7 +25,7 @@ def learning(known, learning_client, learnt_models: Path, tmp_path: Path):
 
 
 def pair(number: int = 0):
-    """Return the volume of a number and a segmentation with one segment."""
+    """Return a volume that depends on a number, and a segmentation with one segment."""
     import slicer
 
     image = two_blobs() + np.float32(0.01 * number)
@@ -51,7 +51,7 @@ def test_adapt_waits_and_returns_a_model_that_segments(known, learning, scene, t
     assert kept["numTraining"] == 2 and kept["channel_names"] == {"0": "MR"}
     node = known.segment(pair()[0], model=model)
     assert segment_names(node) == ["Anterior", "Posterior"]
-    # The next one learns from the same folder.
+    # The next model learns from the same folder.
     assert learning.adapt([], model=model, name="third") == "third"
     assert learning.learning.validations
 

@@ -67,7 +67,7 @@ NAMES = {1: "Anterior", 2: "Posterior"}
 
 
 def placed(volume):
-    """Return the voxels of a volume node and their place."""
+    """Return the voxels of a volume node and their place in the world."""
     from MaskSAMSlicerLib.mrml.volumes import volume_from_node
 
     return volume_from_node(volume)
@@ -142,8 +142,10 @@ def test_a_new_segmentation_has_the_geometry_transform_and_folder_of_its_volume(
 
 
 def existing_segmentation(volume):
-    """Return a segmentation with a lesion that overlaps the first class and an older Anterior, both
-    in one layer, and its labelmap."""
+    """Return a segmentation with a lesion and an older Anterior in one layer, and its labelmap.
+
+    The lesion overlaps the first class of `two_blocks`.
+    """
     import slicer
 
     from MaskSAMSlicerLib.mrml import segments

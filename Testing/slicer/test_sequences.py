@@ -39,7 +39,7 @@ def test_every_frame_gets_its_own_segments(known, scene):
     )
     assert browser.IsProxyNodeID(node.GetID())
     assert browser.GetSequenceNode(node).GetNumberOfDataNodes() == len(arrays)
-    assert browser.GetSelectedItemNumber() == 1  # the run does not move what the user looks at
+    assert browser.GetSelectedItemNumber() == 1  # the run does not change the frame shown
     assert_frames(node, browser, volume, arrays)
     assert node.GetTransformNodeID() == volume.GetTransformNodeID()
     fractions = [fraction for _stage, fraction, _left in progress]

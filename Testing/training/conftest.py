@@ -28,7 +28,7 @@ def dataset(made_once: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(dataset: Path, made_once: Callable[..., Path]) -> Path:
-    """A run whose weights find both classes."""
+    """Return a run whose weights find both classes."""
 
     def fill(folder: Path) -> None:
         options = FitOptions(dataset, folder / "run", TINY, device="cpu", workers=0)
@@ -39,7 +39,7 @@ def trained(dataset: Path, made_once: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def short(dataset: Path, made_once: Callable[..., Path]) -> ShortRun:
-    """A run of a few steps with seed 5 that is validated as often as the time allows."""
+    """Return a run of a few steps with seed 5, validated as often as the time allows."""
 
     def fill(folder: Path) -> None:
         run = folder / "run"

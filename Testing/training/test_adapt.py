@@ -45,13 +45,13 @@ from Testing.helpers.small_bundle import small_bundle
 VALUES = {"Bright": 10, "Dark": 300}
 GRID = np.diag([1.0, 1.0, 2.0, 1.0])
 TURN = np.array([[0.8, -0.6, 0, 4], [0.6, 0.8, 0, -9], [0, 0, -1, 31], [0, 0, 0, 1]])
-# Half as large voxels as those of a model for bodies four times as large.
+# The voxels are half as long as those of the model for bodies four times as long.
 FINE, FINE_SHAPE = TURN @ np.diag([2.0, 2.0, 4.0, 1.0]), (28, 52, 60)
 
 
 @pytest.fixture(scope="session")
 def base(trained: Path, made_once: Callable[..., Path]) -> Path:
-    """A bundle that finds both classes."""
+    """Return a bundle that finds both classes."""
     card = {"intracranial": "all"}
     made = made_once("intracranial-base", lambda folder: export_run(trained, folder / "base", card))
     return made / "base"
@@ -67,7 +67,7 @@ def upper_half(labelmap: np.ndarray, value: int, new: int) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def caps(made_once: Callable[..., Path]) -> Path:
-    """Corrected cases whose only checked class is new: the upper half of the bright body."""
+    """Return corrected cases whose only checked class is new: the upper half of the bright body."""
 
     def fill(folder: Path) -> None:
         for seed in range(20, 24):
@@ -81,7 +81,7 @@ def caps(made_once: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def adapted(base: Path, caps: Path, made_once: Callable[..., Path]) -> Path:
-    """A bundle with the new class."""
+    """Return a bundle that has learned the new class."""
 
     def fill(folder: Path) -> None:
         result = adapt(options(base, caps, folder / "ours", steps=60), report=lambda _: None)
@@ -92,8 +92,10 @@ def adapted(base: Path, caps: Path, made_once: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def fine(base: Path, made_once: Callable[..., Path]) -> Path:
-    """A folder with the bundle for bodies four times as large ("coarse"), oblique and left-handed
-    cases with voxels half as large as its own ("cases"), and what it learned from these ("first").
+    """Return a folder with three parts.
+
+    "coarse" is a bundle for bodies four times as long, "cases" are oblique and left-handed cases
+    with voxels half as long as those of the bundle, and "first" is the bundle adapted to the cases.
     """
 
     def fill(folder: Path) -> None:
@@ -143,11 +145,11 @@ def test_small_structures_are_learned_in_the_voxels_of_their_images(fine: Path, 
     found = Segmenter.from_model(fine / "first", device="cpu").segment(volume).labelmap
     truth, bright = labelmap == 1, found == VALUES["Bright"]
     assert 2 * (bright & truth).sum() / (bright.sum() + truth.sum()) > 0.8
-    # The other class is the former model's where the new one leaves it.
+    # Where neither model finds the refined class, the results are equal.
     before = Segmenter.from_model(fine / "coarse", device="cpu").segment(volume).labelmap
     free = ~bright & (before != VALUES["Bright"])
     np.testing.assert_array_equal(found[free], before[free])
-    # The same class is learned further in the same voxels.
+    # A second adaptation to the same class keeps the voxel size.
     again = run(options(fine / "first", fine / "cases", tmp_path / "again", holdout=0))
     assert again.kept and load_bundle(tmp_path / "again").config == bundle.config
     cap = upper_half(labelmap, 1, 7)
@@ -160,7 +162,7 @@ def test_small_structures_are_learned_in_the_voxels_of_their_images(fine: Path, 
 def test_a_small_image_is_decided_in_smaller_voxels_as_a_whole(fine: Path):
     image, _ = generated_case(31, FINE_SHAPE)
     small = image[:, 8:34, 8:38].copy()
-    # In the larger voxels this one is hardly dark.
+    # In the larger voxels of the base, this dark voxel hardly shows.
     small[5, 6, 7] = small.min() - 100
     with Segmenter.from_model(fine / "first", device="cpu").open(Volume(small, FINE)) as session:
         shares = session.scores().shares
@@ -187,7 +189,7 @@ def test_boxes_of_a_class_that_was_learned_in_smaller_voxels(fine: Path, mirrore
         assert bright.any() and not bright[outside].any()
     was_bright, was_dark = (plain == VALUES[name] for name in ("Bright", "Dark"))
     np.testing.assert_array_equal(near == VALUES["Dark"], was_dark)
-    # Where all classes compete, the two may take voxels from each other, but from nothing else.
+    # With ``overwrite``, the two classes exchange voxels only with each other.
     bright, dark = (whole == VALUES[name] for name in ("Bright", "Dark"))
     assert was_bright[dark & ~was_dark].all() and bright[was_dark & ~dark].all()
     assert (was_dark | dark)[bright != (near == VALUES["Bright"])].all()
@@ -202,7 +204,7 @@ def test_the_new_bundle_tells_where_it_comes_from(base: Path, adapted: Path):
     assert facts["cases"] == 3 and facts["held_out"] == 1
     assert facts["dice_before"] == {"Cap": 0.0} and facts["dice_after"]["Cap"] > 0.6
     assert bundle.estimator is None and not learning_folder(adapted).exists()
-    # Nobody has said on which side of the skull the new class lies.
+    # It is unknown whether the new class lies inside the skull.
     assert load_bundle(base).intracranial and not bundle.intracranial
 
 
@@ -226,7 +228,7 @@ def test_classes_that_were_not_learned_keep_their_expected_dice(
     # Much of the bright class has become the new one.
     assert after["Bright"].voxel_count < 0.9 * before["Bright"].voxel_count
     assert after["Bright"].expected_dice is None and after["Cap"].expected_dice is None
-    # What it follows from is the same, too.
+    # The features that the expected Dice follows from are the same, too.
     features = []
     for model in (rated, tmp_path / "ours"):
         with Segmenter.from_model(model, device="cpu").open(volume) as session:
@@ -257,7 +259,7 @@ def test_the_expected_dice_of_learned_classes_is_fitted_where_a_case_is_held_out
     estimator = load_bundle(tmp_path / "ours").estimator
     assert estimator is not None and estimator.refined is not None
     assert estimator.refined.classes == (2,) and estimator.unknown == frozenset()
-    # To find less of a class than usual is worse.
+    # A class found with less confidence than usual has no higher expected Dice.
     own = estimator.refined.estimator
     poor = own.class_centre.copy()
     confident = [CLASS_FEATURES.index(name) for name in ("soft_dice", "confidence", "margin")]
@@ -283,12 +285,12 @@ def test_learned_classes_get_an_estimator_of_their_own(adapted: Path, caps: Path
         result = one.segment()
         features = one.features().refined
     expected = {instance.name: instance.expected_dice for instance in result.instances}
-    # The learned class takes voxels from the bright one, whose estimate was for all of them.
+    # The learned class takes voxels from the bright class, whose estimate no longer applies.
     assert expected["Bright"] is None and expected["Dark"] == pytest.approx(0.6)
     cap = next(instance for instance in result.instances if instance.name == "Cap")
     assert cap.expected_dice is not None and cap.expected_dice_low is not None
     assert 0 <= cap.expected_dice_low <= cap.expected_dice <= 1 and cap.expected_dice > 0.2
-    # The features are those of what the refiner decides.
+    # The features describe the result of the refiner.
     assert features is not None and len(features.classes) == 1
     ml = np.exp(features.classes[0, CLASS_FEATURES.index("log_volume")])
     assert ml == pytest.approx(cap.voxel_count * 2 / 1000, rel=0.05)
@@ -413,7 +415,7 @@ def test_results_to_fit_to_end_with_the_time_and_are_left_by_a_cancelled_learnin
     work = learning_folder(chosen.output)
     learning = Learning.from_dict(read_json(work / STATE))
     assert learning.results == 30
-    # The minutes are over; a number of steps has no such end.
+    # The minutes are spent; with a number of steps, no time limit applies.
     late = Clock(1e-9, None, None)
     few = dataclasses.replace(learning, results=2)
     for steps, count in ((None, 0), (2, 2)):
@@ -472,7 +474,7 @@ def test_a_learning_that_ends_before_its_estimator_leaves_no_bundle_and_is_conti
         patch.setattr(adaptation, "write_adapted_estimator", end)
         with pytest.raises(KeyboardInterrupt):
             run(chosen)
-    # A process that is killed here removes nothing.
+    # A process killed here cannot remove a bundle, so none may exist yet.
     assert present == [False] and not chosen.output.exists()
     assert run(dataclasses.replace(chosen, resume=True)).kept
     assert load_bundle(chosen.output).estimator is not None

@@ -28,7 +28,7 @@ from MaskSAMCore.training.run_folder import CASES
 from Testing.helpers.generated import change_description, generated_case
 from Testing.helpers.small_bundle import small_bundle
 
-# Oblique and left-handed, of the model's voxel size.
+# The grid is oblique and left-handed and has the model's voxel size.
 TURN = np.array([[0.8, -0.6, 0, 4], [0.6, 0.8, 0, -9], [0, 0, -1, 31], [0, 0, 0, 1]])
 GRID = TURN @ np.diag([1.0, 1.0, 2.0, 1.0])
 
@@ -85,7 +85,7 @@ def test_a_class_is_learned_by_its_name_whatever_its_value(base: Path, tmp_path:
     learning = prepare(own, work, Clock(60.0, None, None))
     assert learning.classes == ("Spot", "dark")
     assert [label.name for label in own.labels_of(learning)] == ["Bright", "Dark", "Spot"]
-    # The value of the new class is taken by one of the model.
+    # The value of the new class in the folder already belongs to a class of the model.
     assert [label.value for label in own.labels_of(learning)] == [1, 2, 3]
     assert learning.anchors and set(learning.anchors) <= {1, 2} and 2 in learning.anchors
     stored = StoredArrays(work / CASES / "case4").read("labelmap")
@@ -101,7 +101,7 @@ def test_a_class_is_learned_by_its_name_whatever_its_value(base: Path, tmp_path:
 def test_two_spellings_of_a_class_are_one_class(
     base: Path, tmp_path: Path, spellings: tuple[str, str], expected: str
 ):
-    """The spelling of the model goes first, else that of the smaller value."""
+    """The spelling of the model is kept, else the spelling with the smaller value."""
     cases, work = tmp_path / "cases", tmp_path / "work"
     work.mkdir()
     bodies = []
@@ -146,7 +146,7 @@ def test_from_small_images_nothing_is_learned_about_large_ones(base: Path, tmp_p
         append_case(spots, [Volume(image, GRID)], labelmap, values, checked, f"case{seed}")
     learning = prepare(task(base, spots, holdout=0), tmp_path / "other", Clock(60.0, None, None))
     assert learning.anchors == ()
-    # Anything that is not checked may be the rim.
+    # In a case without a checked rim, any other voxel may belong to the rim.
     stored = StoredArrays(tmp_path / "other" / CASES / "case2").read("labelmap")
     assert set(np.unique(stored)) == {1, 3}
 

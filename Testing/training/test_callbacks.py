@@ -43,7 +43,7 @@ def test_classes_with_dollar_signs_in_their_names_have_curves(tmp_path: Path):
 
 
 class Clock:
-    """Seconds that a test lets pass."""
+    """Clock whose seconds a test sets."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -128,7 +128,7 @@ def test_a_worse_validation_keeps_the_best_weights_also_after_a_kill(tmp_path: P
     resumed.on_load_checkpoint({"masksam": start})
     assert validate(0.4, resumed) == strong
     assert validate(0.7, resumed) != strong
-    # A kill may also come between the weights and validation.json: the weights' metadata counts.
+    # A kill may also leave weights without validation.json; the weights' metadata then counts.
     (tmp_path / "validation.json").unlink()
     assert best_dice(tmp_path) == pytest.approx(0.7)
 

@@ -1,4 +1,4 @@
-"""Costs that are derived without computing, against a step that is computed."""
+"""Costs derived without computing values, compared with those of a computed step."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def computed_step(config: NetworkConfig, loss: object, batch: int) -> Callable[[
 
 
 def allocated_peak(step: Callable[[], None], folder: Path) -> int:
-    """Return the most bytes that a step has allocated at a time, as PyTorch's allocator counts."""
+    """Return the peak bytes that a step allocates, as counted by PyTorch's allocator."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         step()
@@ -147,7 +147,7 @@ def test_the_plan_names_the_options_that_fit_the_device(
 
 def test_each_device_computes_equal_parts_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost_plan, "device_memory", lambda _: 48 * GIB)
-    # Four windows at a time would fit, but the six of each device are divided into two parts of 3.
+    # Four windows would fit at a time, but each device's six are divided into two parts of three.
     line = fit_line(replace(PLAN, batch=12), "cpu", 2)
     assert line.endswith("3 window(s) at a time fit, --devices 2 --accumulate 2")
     with pytest.raises(MaskSAMError, match="a step of 4 windows cannot be divided among 3 device"):
@@ -200,5 +200,5 @@ def test_a_plan_with_a_dataset_has_the_grid_of_its_training(
         voxels = " x ".join(map(str, data.plan.window))
         mm = " x ".join(f"{size:g}" for size in data.plan.spacing)
         assert f"windows of {voxels} voxels of {mm} mm ({data.plan.orientation})" in title
-    # Larger voxels leave fewer of them.
+    # Larger voxels make the window smaller in voxels.
     assert planned[-1].window != planned[0].window

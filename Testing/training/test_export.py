@@ -45,7 +45,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
 
 @contextmanager
 def full_disk(largest_file: int) -> Iterator[None]:
-    """Let no file grow beyond a size in bytes, which for the program is the same as a full disk."""
+    """Limit the size of files in bytes, which to the program looks like a full disk."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, before[1]))

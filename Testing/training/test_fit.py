@@ -38,7 +38,7 @@ from Testing.helpers.short_run import (
     logged_losses,
 )
 
-# With this learning rate the loss soon is not finite.
+# With this learning rate the loss soon becomes infinite or NaN.
 DIVERGING = {**SHORT, "learning_rate": 1e30, "warm_up": 0}
 
 
@@ -258,7 +258,7 @@ def test_two_processes_train_together_and_keep_the_same_weights(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ):
-    """Each process has its own windows: their weights agree only if gradients are averaged."""
+    """Processes train on different windows: weights agree only if gradients are averaged."""
 
     def digesting(*arguments: Any) -> DigestingModule:
         module = DigestingModule(*arguments)

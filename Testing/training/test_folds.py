@@ -25,7 +25,7 @@ SETTINGS = {**QUICK, "iterations": 1}
 
 @pytest.fixture(scope="module")
 def crossed(tmp_path_factory: pytest.TempPathFactory) -> tuple[FitOptions, list[str]]:
-    """Two folds of one iteration each, and the lines that they reported."""
+    """Train two folds for one iteration each; return their options and the reported lines."""
     folder = tmp_path_factory.mktemp("folds")
     data = write_dataset(folder / "data", cases=4)
     lines: list[str] = []

@@ -89,7 +89,7 @@ def test_a_training_learns_from_synthesised_images_alone(run: Path, data: Traini
     learned = evaluator.score(load_weights(record, run / BEST), "cpu")
     torch.manual_seed(1)
     untrained = evaluator.score(build_model(record.config).eval(), "cpu")
-    # The decoder starts anew after half of the iterations.
+    # The decoder is trained only in the second half of the iterations.
     assert min(learned.dice["left side"], learned.dice["right side"]) > 0.45
     assert learned.mean > untrained.mean + 0.25
 
@@ -138,7 +138,7 @@ def test_a_run_is_resumed_with_its_own_targets_only(
 
 
 def begun(heads: Path, run: Path, targets: Path | None) -> FitOptions:
-    """Train for one step, let the run have another one, and return the options to resume it."""
+    """Train for one step, extend the run by another, and return the options to resume it."""
     options = FitOptions(heads, run, BRAIN, targets=targets, device="cpu", workers=0)
     fit(options, lambda _: None, SMALL, {**QUICK, "iterations": 1})
     record = TrainingRecord.load(run)

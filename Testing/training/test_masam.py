@@ -1,4 +1,4 @@
-"""MA-SAM through the whole product: trained, resumed, exported, segmenting."""
+"""MA-SAM from end to end: training, resuming, export and segmentation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALL_MASAM = {"window": (5, 28, 32), "sam": SMALL["sam"], "rank": 4, "adapter_d
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Dataset with more cases than that of the other tests, because MA-SAM learns less from few."""
+    """Return a larger dataset than in other tests, because MA-SAM learns less from few cases."""
     return write_gapped_dataset(tmp_path_factory.mktemp("dataset") / "data", 8)
 
 

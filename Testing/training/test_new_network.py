@@ -26,7 +26,7 @@ FOLDER = Path(__file__).parent.parent / "helpers/new_network"
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Put the folder of the network ``toy`` among those of MaskSAMCore.research."""
+    """Add the folder of the network ``toy`` to the package path of MaskSAMCore.research."""
     paths = [*MaskSAMCore.research.__path__, str(FOLDER)]
     monkeypatch.setattr(MaskSAMCore.research, "__path__", paths)
     yield "toy"

@@ -39,7 +39,7 @@ DIVISIBLE = {
 
 
 class BlockedSignals(IterableDataset[list[int]]):
-    """Windows in whose place stand the signals that the process blocks."""
+    """Dataset that yields, in place of windows, the signals that its process blocks."""
 
     def __iter__(self) -> Iterator[list[int]]:
         while True:
@@ -99,7 +99,7 @@ def compute_in_float32(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def alone(dataset: Path, made_once: Callable[..., Path]) -> Path:
-    """A run of one process in float32."""
+    """Return a run of one process in float32."""
 
     def fill(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -110,7 +110,7 @@ def alone(dataset: Path, made_once: Callable[..., Path]) -> Path:
 
 
 def assert_same_training(run: Path, other: Path) -> None:
-    """Check that two runs have equal losses and weights but for rounding."""
+    """Check that two runs have equal losses and weights up to rounding."""
     assert logged_losses(run) == pytest.approx(logged_losses(other), rel=1e-3)
     before, after = load_file(run / LAST), load_file(other / LAST)
     worst = max(float((before[name] - after[name]).abs().max()) for name in before)
@@ -145,7 +145,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 @pytest.fixture
 def torchrun(dataset: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Function that trains by torchrun and returns the ended command."""
+    """Return a function that trains with torchrun and returns the completed process."""
     script = tmp_path / "go.py"
     script.write_text(SCRIPT, encoding="utf-8")
     # torchrun leaves its logs of failed processes in the temporary folder.
@@ -189,7 +189,7 @@ def test_a_part_of_a_training_that_ends_early_is_resumed_on_its_schedule(
     assert lines[-1] == "stopped at iteration 1: continue with --resume"
     assert not (run / LAST).exists() and checkpoint(run)["global_step"] == 1
     assert any((run / CASES).iterdir())
-    # The parts of a step may be others after a stop.
+    # A resumed training may divide its steps into other parts.
     fit(FitOptions(dataset, run, device="cpu", workers=0, resume=True, accumulate=2), str)
     state = checkpoint(run)
     assert state["global_step"] == DIVISIBLE["iterations"] and (run / BEST).is_file()
@@ -271,7 +271,7 @@ if __name__ == "__main__":
 def test_a_signal_ends_spawned_processes_with_a_checkpoint(
     number: int, to_all: bool, training: bool, status: int, dataset: Path, tmp_path: Path
 ) -> None:
-    """A shell sends Ctrl-C to all processes, also to those that are still starting."""
+    """A shell sends Ctrl-C to all processes, including those that are still starting."""
     run, script = tmp_path / "run", tmp_path / "go.py"
     script.write_text(SPAWNING_SCRIPT, encoding="utf-8")
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A model of one's own gets its estimator of the Dice from the run's validation cases."""
+"""A user's own model gets its Dice estimator from the validation cases of its run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from MaskSAMCore.training.run_folder import RUN_FILE
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A run with two validation cases."""
+    """Return a run with two validation cases."""
     folder = Path(shutil.copytree(trained, tmp_path / "run"))
     values = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     split = values["split"]
@@ -32,7 +32,7 @@ def test_an_export_fits_the_expected_dice_by_itself(run: Path, tmp_path: Path):
     estimator = load_bundle(tmp_path / "model").estimator
     assert estimator is not None
     assert estimator.facts["cases"] == 2
-    # The folder of the dataset stays on this computer.
+    # The bundle does not contain the path of the dataset.
     assert str(tmp_path) not in (tmp_path / "model" / "masksam.json").read_text(encoding="utf-8")
 
 

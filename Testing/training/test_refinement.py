@@ -1,4 +1,4 @@
-"""Place of a refiner: its anchors, its reach and its window."""
+"""Placement of a refiner: its anchors, its reach and its window."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_one_anchor_is_enough_for_new_classes_that_are_near_it():
         {2: block(slice(12, 25)), 3: block(slice(0, 11))},
     )
     assert choose_anchors(placement(one), [], [1, 2], [one]) == (2,)
-    # A corrected class of the base is an anchor, and a new class beside it needs no other.
+    # A corrected class of the base is always an anchor, here beside the new class's anchor.
     assert choose_anchors(placement(one), [1], [1], []) == (1, 2)
 
 
@@ -113,14 +113,14 @@ def test_classes_that_lose_voxels_are_those_with_a_share_of_the_corrected_ones()
     [
         ((1.0, 0.5, 0.5), [9000], (10, 200, 200), (2, 2, 2)),
         ((0.4, 0.3, 0.5), [9000], (10, 200, 200), (2, 2, 2)),
-        # Thick slices, and an image as coarse as the plan.
+        # Images with thick slices, and images as coarse as the plan.
         ((4.0, 0.5, 0.6), [9000], (10, 200, 200), (1, 2, 2)),
         ((2.2, 0.9, 1.1), [9000], (10, 200, 200), (1, 1, 1)),
-        # The windows could not show the structure.
+        # Windows of smaller voxels could not show the whole structure.
         ((1.0, 0.5, 0.5), [9000], (10, 130, 200), (1, 1, 1)),
-        # There would be too many of them.
+        # There would be too many windows.
         ((1.0, 0.5, 0.5), [90_000], (10, 200, 200), (1, 1, 1)),
-        # Small images are decided as a whole, by few windows.
+        # Small images are decided as a whole, with few windows.
         ((1.0, 0.5, 0.5), [], (10, 200, 200), (2, 2, 2)),
     ],
 )

@@ -1,4 +1,4 @@
-"""Resumed trainings: their own seed, budget, dataset and SAM, also after a kill."""
+"""Resumed trainings keep their seed, budget, dataset and SAM, also after a kill."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_the_largest_component_is_kept_for_classes_that_are_better_with_it():
 
 
 def test_a_background_weight_is_recommended_where_it_raises_the_dice():
-    """Around the class lies a rim that looks a little more like it than like the background."""
+    """A rim around the class looks a little more like the class than like the background."""
     image = two_blobs()
     truth = image.astype(np.uint8)
     image[:, :3][truth[:, :3] == 0] = 0.55
@@ -72,7 +72,7 @@ def test_labelmaps_of_all_background_weights_are_those_of_separate_decisions():
         expected = np.zeros(shape, np.uint8)
         values = np.arange(4, dtype=np.uint8)
         write_labels(scores, values, expected, Progress(), background_weight=weight)
-        # Ties are decided by the last bits.
+        # Rounding of the last bits decides ties.
         assert (found[weight] != expected).mean() < 0.005
     assert (found[1.8] == 0).sum() > (found[1.0] == 0).sum()
 

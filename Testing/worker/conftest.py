@@ -14,7 +14,7 @@ from Testing.helpers.worker_tools import UNICODE_NAMES, WorkerClient, known_mode
 
 @pytest.fixture(scope="session")
 def client() -> Iterator[WorkerClient]:
-    """Client of a worker as it ships."""
+    """Client of the shipped worker."""
     one = WorkerClient(core_folder=ROOT)
     yield one
     one.close()
@@ -38,5 +38,5 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def threshold(tmp_path: Path) -> Path:
-    """Known model without a special behaviour."""
+    """Folder of a known model without special behaviour."""
     return known_model(tmp_path, "threshold")

@@ -28,13 +28,13 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX's p
 
 
 def fake(name: str, *arguments: object) -> list[str]:
-    """Return the command of a program of `fake_worker`."""
+    """Return the command that runs a program of `fake_worker`."""
     script = ROOT / "Testing" / "helpers" / "fake_worker.py"
     return [sys.executable, str(script), name, *map(str, arguments)]
 
 
 def fail(client: WorkerClient) -> WorkerError:
-    """Return the error of a job of the client."""
+    """Start a job that fails, and return its error."""
     calls = Calls()
     job = client.segment(request(two_blobs(), "any"), **calls.callbacks())
     return wait_for_error(client, job, calls)
@@ -58,7 +58,7 @@ def fail(client: WorkerClient) -> WorkerError:
 def test_the_error_names_the_reason_why_a_program_is_not_a_worker(
     monkeypatch, name: str, kind: str, message: str
 ):
-    # Without this variable, Python writes in blocks.
+    # Without this variable, Python buffers its output in blocks.
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     start_seconds = 1.0 if name == "hang" else LONG
     hang_seconds = 1.0 if name == "hang_after_the_handshake" else LONG

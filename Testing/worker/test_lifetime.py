@@ -29,7 +29,7 @@ WORKER_PARENT = (sys.executable, str(ROOT / "Testing" / "helpers" / "worker_pare
 
 
 def parent(tmp_path: Path, model: str, then: str) -> tuple[subprocess.Popen, Path]:
-    """Start a program with a worker in the middle of a job, and return its temporary folder."""
+    """Start a program with a worker that runs a job; return it and its temporary folder."""
     temporary = tmp_path / "témp"
     temporary.mkdir()
     process = subprocess.Popen(

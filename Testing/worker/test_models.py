@@ -52,7 +52,7 @@ def test_a_model_is_added_used_and_removed(tmp_path: Path, home: Path):
         assert failure.value.kind == "refused"
         with pytest.raises(WorkerError, match="does not exist"):
             client.wait(client.add_model(tmp_path / "nothing"))
-        # Checkpoints that a user added have this name in their folders.
+        # Checkpoints that a user has added are stored under this name.
         checkpoint = tmp_path / "checkpoint.pth"
         checkpoint.write_bytes(b"weights")
         with pytest.raises(WorkerError, match="if it is a SAM checkpoint, name it"):
@@ -118,7 +118,7 @@ class FileServer(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def downloader(tmp_path: Path, home: Path):
-    """Serve a file, and return the client of a worker in whose catalog it is."""
+    """Serve a file, and yield the client of a worker whose catalog lists it."""
     FileServer.content, FileServer.go_on = bytes(range(256)) * 20_000, None
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FileServer)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""A main thread that keeps Python's lock between polls, as Slicer's does: nothing starves."""
+"""Jobs end even if the main thread keeps Python's lock between polls, as Slicer's does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's w
 
 @pytest.fixture
 def client():
-    """Client of a worker of its own, whose process number is the child's."""
+    """Client of a new worker without a launcher, so that its process is a child of this one."""
     one = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER)
     yield one
     one.close()

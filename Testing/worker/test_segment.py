@@ -118,7 +118,7 @@ def test_progress_grows_to_one_and_names_the_stages(known: WorkerClient, tmp_pat
 
 
 def test_output_of_libraries_goes_to_the_log(tmp_path: Path, monkeypatch):
-    # Without this variable, Python and the C library write in blocks.
+    # Without this variable, Python and the C library buffer their output in blocks.
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     log: list[str] = []
     client = WorkerClient(core_folder=ROOT, command=KNOWN_WORKER, on_log=log.append)

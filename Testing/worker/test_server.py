@@ -27,7 +27,7 @@ SHIPPED_WORKER = (sys.executable, "-m", "MaskSAMCore.worker")
 
 
 class Worker:
-    """A worker process and both ends of its pipe."""
+    """A worker process with pipes to its standard streams."""
 
     def __init__(self, command: Sequence[str] = KNOWN_WORKER, options: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
@@ -55,7 +55,7 @@ class Worker:
         self.write(json.dumps(message).encode())
 
     def read(self, number: object = None, method: str | None = None) -> dict:
-        """Return the next message that answers a request, or that has a method."""
+        """Return the next answer to a request, or the next notification; skip other messages."""
         while True:
             message = json.loads(self.lines.get(timeout=LONG))
             assert message["jsonrpc"] == "2.0"
@@ -71,7 +71,7 @@ class Worker:
 
 @pytest.fixture(scope="module")
 def shipped() -> Iterator[Worker]:
-    """Worker as it ships, for tests that leave it idle."""
+    """Shipped worker, for tests that leave it idle."""
     one = Worker(SHIPPED_WORKER)
     yield one
     one.close()
@@ -87,7 +87,7 @@ def shared() -> Iterator[Worker]:
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    """Known worker of one test."""
+    """Known worker for a single test."""
     one = Worker()
     yield one
     one.close()
@@ -262,7 +262,7 @@ def test_a_worker_ends_when_it_has_been_idle_for_long():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX's limits")
 def test_a_full_disk_leaves_no_unfinished_file(tmp_path: Path):
-    # A file may not grow beyond some kB, which for the program is the same as a full disk.
+    # A limit on the size of files acts on the program like a full disk.
     worker = Worker(options=("--largest-file", "4096"))
     array = np.zeros((20, 30, 30), dtype=np.float32)
     array[0] = 0.25

@@ -58,7 +58,7 @@ def test_a_hanging_job_of_a_responsive_worker_gives_notices_and_can_be_cancelled
 
 
 def notice_times(monitor: StallMonitor, job: Job | None, times: list[float]) -> list[float]:
-    """Return those of some times at which a notice is due."""
+    """Check a job at the given times, and return those at which a notice is due."""
     return [now for now in times if monitor.check(job, now) is not None]
 
 

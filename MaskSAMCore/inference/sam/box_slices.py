@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from MaskSAMCore.inference.box_prompts import crossed_slices
 from MaskSAMCore.inference.sliding_window import Region, Shape
 
-# Above this ratio of voxel sizes, slices across any but the longest axis show steps, not anatomy.
+# Above this ratio of voxel sizes, slices that are not across the axis of the largest size show
+# steps, not anatomy.
 _ANISOTROPIC_RATIO = 1.5
 # A box must appear this much larger than on axial slices for another axis to be used: otherwise a
 # face dragged by one voxel could change the axis and with it all slices to encode.
@@ -60,9 +61,9 @@ def box_slices(
 def best_axis(size: NDArray[Any], shape: Shape, spacing: tuple[float, float, float]) -> int:
     """Choose the axis that the slices of a box are across.
 
-    If voxels are more than 1.5 times as long along one axis as along another, the longest axis is
-    chosen: the volume was acquired in slices across it, and all others would show steps. Otherwise
-    it is the axis whose slices show the box largest in SAM's input, because SAM segments large
+    If voxels are more than 1.5 times as long along one axis as along another, the axis along which
+    they are longest is chosen: the volume was acquired in slices across it, and all others would
+    show steps. Otherwise it is the axis whose slices show the box largest in SAM's input, because SAM segments large
     objects best; it also has the fewest slices to encode. Axial slices, on which MedSAM was
     mostly trained, are kept unless others show the box more than 1.5 times as large, so that a
     small change of the box does not change the axis. Axes whose slices are narrow strips, in a

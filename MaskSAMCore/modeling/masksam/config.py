@@ -158,7 +158,7 @@ class MaskSAMConfig(SamNetworkConfig):
 
     @property
     def embedding_channels(self) -> int:
-        """Width of the per-voxel and mask embeddings, with the constant channel of prototypes."""
+        """Width of the per-voxel and mask embeddings; prototypes add one constant channel."""
         return self.prototypes + 1 if self.prototypes else self.detail_channels
 
     @property

@@ -373,7 +373,8 @@ def zero_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def kept_masks(masks: Tensor, without: Tensor | None) -> Tensor:
-    """Return mask prompts (B, N, T, 4h, 4w) with zeros where ``without`` (B, N, T) is true."""
+    """Return mask prompts (B, N, T, 4h, 4w) with zeros where ``without`` (B, N, T) is true; all
+    masks are kept if it is None."""
     return masks if without is None else masks.masked_fill(without[..., None, None], 0.0)
 
 

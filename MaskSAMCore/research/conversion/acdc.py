@@ -33,7 +33,7 @@ def find_acdc(archive: Archive) -> FoundDataset:
     """Return the cases of ACDC's 100 training patients, two frames of each.
 
     Raises:
-        MaskSAMError: the archive has no file, or no complete patient, of ACDC.
+        MaskSAMError: the archive has no image, or no complete case, of ACDC.
     """
     infos = match_members(archive, r"patient([0-9]{3})/Info\.cfg", "ACDC")
     images = match_members(

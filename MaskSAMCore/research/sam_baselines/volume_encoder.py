@@ -20,7 +20,7 @@ from MaskSAMCore.modeling.masksam.adapters import depthwise_convolution
 from MaskSAMCore.modeling.sam.attention import relative_positions
 from MaskSAMCore.research.sam_baselines.config import BaselineConfig
 
-# Attention logit between tokens that a shift has brought together from opposite sides.
+# Added to attention logits between tokens that a shift has brought together from opposite sides.
 _EXCLUDED = -100.0
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ADD, REPLACE = "add", "replace"
 # Segment tag with the name of the model that made the segment.
 MODEL_TAG = "MaskSAM.Model"
-# Cerebrospinal fluid encloses the brain, so that 3D views show it translucent.
+# Cerebrospinal fluid encloses the brain, so the fluid is translucent in 3D views.
 _ENCLOSING = ("SCT", "65216001")
 _ENCLOSING_OPACITY = 0.15
 

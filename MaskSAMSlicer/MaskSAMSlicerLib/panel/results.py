@@ -131,13 +131,15 @@ class ResultsView(VTKObservationMixin):
             if outcome.intracranial:
                 for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved):
                     self.addObserver(segmentation, event, self._on_segments_changed)
-            self.addObserver(segmentation, segmentation.SegmentModified, self._on_looks_changed)
+            self.addObserver(
+                segmentation, segmentation.SegmentModified, self._on_appearance_changed
+            )
             modified = vtk.vtkCommand.ModifiedEvent
             # A segmentation of a sequence may switch to another frame.
             self.addObserver(outcome.node, modified, lambda *_event: self._update_buttons())
             display = outcome.node.GetDisplayNode()
             if display is not None:
-                self.addObserver(display, modified, self._on_looks_changed)
+                self.addObserver(display, modified, self._on_appearance_changed)
         self._frame = 0 if sequence is None else self._frame_shown_in(sequence.browser)
         self._fill()
 
@@ -169,7 +171,7 @@ class ResultsView(VTKObservationMixin):
         if self._node() is not None:
             self._fill()
 
-    def _on_looks_changed(self, *_event: object) -> None:
+    def _on_appearance_changed(self, *_event: object) -> None:
         # The table is filled later and once, because other code may change many segments in turn.
         if not self._fill_pending:
             self._fill_pending = True
@@ -352,7 +354,7 @@ class ResultsView(VTKObservationMixin):
         elif item.column() == _OPACITY_COLUMN:
             opacity = min(max(float(item.data(qt.Qt.EditRole)), 0.0), 1.0)
             display.SetSegmentOpacity3D(segment_id, opacity)
-            self._on_looks_changed()  # corrects the cell if a value was out of range
+            self._on_appearance_changed()  # corrects the cell if a value was out of range
 
     def _jump(self, row: int, _column: int) -> None:
         node = self._node()

@@ -325,7 +325,7 @@ class WorkerClient:
         return job.result
 
     def close(self) -> None:
-        """End the worker, remove its folder, and cancel all jobs without calling callbacks."""
+        """End the worker, remove the private folder, and cancel all jobs without any callback."""
         atexit.unregister(self.close)
         for job in list(self._jobs.values()):
             job.fail(WorkerError.cancelled(), silently=True)

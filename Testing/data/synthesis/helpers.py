@@ -31,7 +31,7 @@ PLAIN = replace(STILL, spread=0, shared_means=0, bias=0, gamma=0, noise=0, dark_
 
 
 def rng(seed: int) -> RandomSource:
-    """Return random numbers on the CPU."""
+    """Return a seeded source of random numbers on the CPU."""
     return RandomSource(seed, torch.device("cpu"))
 
 
@@ -74,7 +74,7 @@ def window_at_centre(
 
 
 def explained_variance(image: np.ndarray, labels: np.ndarray) -> float:
-    """Return the share of an image's variance that lies between the means of labels."""
+    """Return the share of an image's variance that the mean intensities of labels explain."""
     total = float(image.var())
     within = sum(float(image[labels == v].var()) * (labels == v).sum() for v in np.unique(labels))
     return 1 - within / labels.size / total

@@ -1,4 +1,4 @@
-"""Stand-in for Slicer's Segment Editor: its parameter node, as the module chooses it on entry."""
+"""Stand-in for Slicer's Segment Editor, which only chooses its parameter node on entry."""
 
 import slicer
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleWidget

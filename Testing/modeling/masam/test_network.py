@@ -24,7 +24,7 @@ from Testing.helpers.networks import (
 
 
 def randomized(model: MASam) -> MASam:
-    """Give parameters that are zero before training an effect."""
+    """Randomize the parameters that are zero before training, so that they have an effect."""
     for name, parameter in model.named_parameters():
         if ".up." in name or ".v." in name or "box_class" in name or "rel_pos" in name:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -153,7 +153,7 @@ def test_only_the_image_encoder_of_a_frozen_sam_is_frozen() -> None:
     (model.run_decoder(embedding, boxes, label) ** 2).mean().backward()
     gradients = {name for name, p in model.named_parameters() if p.grad is not None}
     assert gradients == set(trained)
-    # Weights from the checkpoint of the frozen SAM are not kept again.
+    # Frozen weights come from the SAM checkpoint and are not saved again.
     kept = set(model.kept_names())
     assert set(trained) <= kept
     assert not [name for name in kept if name.startswith("sam.image_encoder.")]
@@ -170,7 +170,7 @@ def test_a_box_changes_its_class_and_bounds_it_in_plane_and_in_depth() -> None:
     inside = torch.zeros(5, 16, 20, dtype=torch.bool)
     inside[1:3, 4:12, 5:15] = True
     assert float(prompted[1][~inside].max()) == 0
-    # The decoder itself follows the box.
+    # The box also changes the decoder's output inside it.
     assert float((prompted[1] - automatic[1])[inside].abs().max()) > 1e-3
     assert torch.equal(prompted[2], automatic[2]) and torch.equal(prompted[0], automatic[0])
 

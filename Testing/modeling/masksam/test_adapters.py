@@ -1,4 +1,4 @@
-"""Adapters, alone and in the image encoder, where depth is anatomical in every block."""
+"""Adapters, alone and in the image encoder, where they mix slices along depth in every block."""
 
 from __future__ import annotations
 

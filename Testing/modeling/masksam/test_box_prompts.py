@@ -1,4 +1,4 @@
-"""Boxes of the user in MaskSAM: queries that they prompt, and bounds of the masks."""
+"""User boxes in MaskSAM: the queries that they prompt, and their bounds on the masks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from Testing.helpers.networks import (
 
 
 def example_proposals() -> tuple[torch.Tensor, Proposals]:
-    """Return class logits and proposals: query 0 shows class 1 on slice 0, none on slice 1."""
+    """Return class logits and proposals in which query 0 shows class 1 on slice 0 alone."""
     logits = torch.zeros(1, 2, 2, 4)
     logits[0, 0, 0, 1] = 9
     logits[0, 1, 0, 0] = 9
@@ -115,6 +115,6 @@ def test_a_box_becomes_the_prompt_of_one_query_on_each_of_its_slices() -> None:
     query = int(changed[:, 1].nonzero()[0, 0])
     assert prompted.boxes[0, query, 1].tolist() == [0.25, 0.25, 0.75, 0.75]
     assert int(prompted.class_logits[0, query, 1].argmax()) == 1
-    # The decoder itself follows the box: inside it the logits differ from those without a box.
+    # The box also prompts the decoder: the logits inside it differ from those without a box.
     inside = (prompted.mask_logits - automatic.mask_logits)[0, query, 1, 4:12, 5:15]
     assert float(inside.abs().max()) > 1e-4

@@ -72,7 +72,7 @@ def test_upsampling_keeps_every_voxel_in_its_position() -> None:
     changed[0, 0, 2, 11, 4] += 10
     with torch.no_grad():
         moved = (model.stem(images)[0] - model.stem(changed)[0]).abs().amax(-1)[0]
-    # One 3 x 3 x 3 convolution works on the voxels' grid, two at 4 times it in-plane.
+    # One 3 x 3 x 3 convolution works on the voxel grid, two on a grid 4 times finer in-plane.
     near = torch.zeros_like(moved, dtype=torch.bool)
     near[:, 4 * 10 - 2 : 4 * 13 + 2, 4 * 3 - 2 : 4 * 6 + 2] = True
     assert float(moved[near].max()) > 5 * float(moved[~near].max())

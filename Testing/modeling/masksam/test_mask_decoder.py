@@ -10,7 +10,7 @@ from MaskSAMCore.modeling import MaskSAM, build_model
 from MaskSAMCore.modeling.masksam.mask_decoder import DecoderPrompts
 from Testing.helpers.networks import small_masksam_config
 
-# A grid of 4 x 5 tokens reveals exchanged rows and columns.
+# A grid of 4 x 5 tokens reveals swapped rows and columns.
 ROWS, COLUMNS = 16, 20
 
 

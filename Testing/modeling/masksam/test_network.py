@@ -17,7 +17,7 @@ from Testing.helpers.networks import (
     small_masksam_config,
 )
 
-# Everything that the published code has and the presets leave out.
+# Options of the published code that the presets leave out.
 PUBLISHED = {"dense_decoder_position": True, "stem_norms": True, "generator_grid": "window"}
 
 
@@ -168,7 +168,7 @@ def test_every_form_of_the_generator_predicts_and_trains(form: str, pyramid: boo
     total = prediction.semantic().mean() + prediction.auxiliary_logits.mean()
     (total + prediction.boxes.mean()).backward()
     without = {name for name, p in model.trained_parameters().items() if p.grad is None}
-    # Without mask prompts nothing encodes masks, and with them nothing replaces a missing one.
+    # Without mask prompts the mask encoder is unused, with them the "no mask" embedding.
     unused = "mask_downscaling" if form == "boxes" else "no_mask"
     assert all(unused in name for name in without)
 
@@ -190,7 +190,7 @@ def test_a_window_of_another_shape_is_refused() -> None:
 
 
 def test_final_masks_contain_no_auxiliary_logits() -> None:
-    """With SAM's "no mask" embedding for a prompt, a shift of the auxiliary masks has no effect."""
+    """With SAM's "no mask" embedding as the prompt, shifting the auxiliary masks has no effect."""
     torch.manual_seed(0)
     model = build_model(small_masksam_config()).eval()
     randomize_adapters(model)

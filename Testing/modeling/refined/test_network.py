@@ -1,4 +1,4 @@
-"""A network with a refiner: it decides near the anchors, and everything else is the base's."""
+"""A network with a refiner, which decides near the anchors; the base decides elsewhere."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ WINDOW, OWN = (5, 16, 20), (5, 8, 12)
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> MaskSAM:
-    """A random network that finds two classes in any image."""
+    """Return a random network that finds two classes in any image."""
     return load_bundle(small_bundle(tmp_path_factory.mktemp("base") / "small")).build()
 
 
 @pytest.fixture(autouse=True)
 def _seeded(base: MaskSAM) -> None:
-    """Give each test the same random images, of which the refiner decides a part."""
+    """Give each test the same random images, parts of which the refiner decides."""
     torch.manual_seed(16)
 
 
 def refined_network(base: MaskSAM, **changes: object) -> Network:
-    """Return a network with two base classes, whose first one and a new one are refined."""
+    """Return a network that refines a new class and the first of the two base classes."""
     refiner = inherited_network(base, OWN, [1, 2], [0, 1, 2])
     values = {
         "num_classes": 3,
@@ -152,7 +152,7 @@ def test_a_small_image_is_segmented_as_by_the_refiner_alone(base: MaskSAM):
     best = alone.argmax(1)
     assert torch.equal(best == 1, found.argmax(1) == 1)
     assert torch.equal(best == 2, found.argmax(1) == 3)
-    # Nothing else is found in it.
+    # The refiner's background stays background.
     assert torch.equal(best == 0, found.argmax(1) == 0)
 
 
@@ -167,7 +167,7 @@ def test_a_window_that_shows_little_of_a_large_image_is_decided_as_others_are(ba
         for one in (base, network)
     ]
     old, new = (scorer.automatic(Progress(None, None)) for scorer in scorers)
-    # The last window shows the second part alone, which would fit the refiner.
+    # The last window shows only the smaller bright block, which alone would be a small image.
     last = torch.from_numpy(image[None, :, :, 16:, 20:])
     assert network.is_small(last[0]) and not network.is_small(torch.from_numpy(image))
     torch.testing.assert_close(new[:3], old)
@@ -212,12 +212,12 @@ def test_the_prediction_has_logits_of_all_classes_and_can_be_cached(base: MaskSA
 
 
 def divided(base: MaskSAM, **changes: object) -> Network:
-    """Return the network with a refiner whose voxels are half as large along each axis."""
+    """Return the network with a refiner whose voxels are half as long along each axis."""
     return refined_network(base, subdivision=(2, 2, 2), **changes)
 
 
 def doubled(values: torch.Tensor) -> torch.Tensor:
-    """Return (..., T, H, W) with each voxel divided into eight equal ones."""
+    """Return values (..., T, H, W) with each voxel divided into eight equal voxels."""
     for axis in (-1, -2, -3):
         values = values.repeat_interleave(2, axis)
     return values
@@ -250,14 +250,14 @@ def test_a_refiner_sees_and_decides_every_one_of_its_voxels(base: MaskSAM):
     shares = network.decode(network.encode(images, fine)).shares()
     inside = shares[(..., *place)]
     torch.testing.assert_close(inside, alone / alone.sum(1, keepdim=True), rtol=1e-3, atol=1e-4)
-    # Windows of five slices cover nine.
+    # Windows of five slices together cover all nine slices.
     fine[0, 0, 1:10, 8:16, 10:22] = 1 + torch.rand(9, 8, 12)
     sums = network.decode(network.encode(images, fine)).shares().sum(1)[0]
     assert (sums[1:10, 8:16, 10:22] > 0.99).all() and (sums > 0).sum() == 9 * 8 * 12
 
 
 class PlaceRefiner(AnyNetwork):
-    """Refiner that gives its first class as much as its window's first voxel shows."""
+    """Refiner whose score of its first class is the intensity of its window's first voxel."""
 
     def encode(self, images):
         return images
@@ -271,7 +271,7 @@ class PlaceRefiner(AnyNetwork):
 
 
 class PromptedRefiner(PlaceRefiner):
-    """Refiner that keeps the box prompts that it was given."""
+    """Refiner that records the box prompts that it receives."""
 
     def decode_class(self, embedding, class_logits, prompts, class_index):
         self.given = prompts
@@ -297,7 +297,7 @@ def test_a_window_of_a_refiner_is_centred_on_a_box_and_shows_it_at_its_place(
     prompts = BoxPrompts(boxes, present.any(-1), present, exact)
     scores = network.decode_class(embedding, None, prompts, 3)[0, 1:3, 5:9, first:last]
     torch.testing.assert_close(scores, torch.full_like(scores, start / 40))
-    # The new class is the refiner's second one, and the window's first row is the third.
+    # The new class is the refiner's second class, and the window begins at row 3.
     given = network.refiner.given
     expected = torch.tensor([(first - start) / 12, 2 / 8, (last - start) / 12, 6 / 8])
     torch.testing.assert_close(given.boxes[0, 2, 1:3], expected.expand(2, 4))
@@ -357,7 +357,7 @@ def test_boxes_of_all_classes_together_are_refused(base: MaskSAM):
 def test_a_configuration_is_read_back_with_both_parts(base: MaskSAM):
     config = divided(base).config
     assert read_config(config.to_dict()) == config
-    # A network that was saved before voxels could be divided.
+    # Configurations saved before voxels could be divided have no subdivision.
     plain = refined_network(base).config
     values = {name: value for name, value in plain.to_dict().items() if name != "subdivision"}
     assert read_config(values) == plain

@@ -12,7 +12,7 @@ from MaskSAMCore.modeling.sam.package import segment_anything
 
 @pytest.mark.parametrize("size", [(14, 14), (5, 5), (10, 14), (1, 3)])
 def test_attention_equals_that_of_segment_anything(size: tuple[int, int]) -> None:
-    """Square grids are those of attention windows, others of global blocks."""
+    """Square grids occur in windowed blocks, other grids in blocks with global attention."""
     encoding = segment_anything("modeling.image_encoder")
     torch.manual_seed(0)
     attention = encoding.Attention(48, 4, use_rel_pos=True, input_size=size)

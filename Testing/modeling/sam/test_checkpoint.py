@@ -82,7 +82,7 @@ def test_all_positions_are_interpolated_to_another_grid(tmp_path: Path) -> None:
 def test_an_official_file_fits_a_smaller_grid_in_global_and_in_windowed_blocks(
     tmp_path: Path,
 ) -> None:
-    """The checkpoint is of the package's own SAM, for 64 x 64 tokens and windows of 14."""
+    """The checkpoint is that of segment-anything's own SAM: 64 x 64 tokens, windows of 14."""
     torch.manual_seed(0)
     path = tmp_path / "sam.pth"
     official = segment_anything("build_sam")._build_sam(32, 4, 2, [1, 3])
@@ -102,7 +102,7 @@ def test_an_official_file_fits_a_smaller_grid_in_global_and_in_windowed_blocks(
             key = f"image_encoder.blocks.{index}.attn.rel_pos_{axis}"
             table = sam.state_dict()[key]
             if index in (1, 3):
-                # The extent is the same in fewer steps, so that distance 0 stays in the middle.
+                # The table covers the same extent in fewer steps; distance 0 stays in the middle.
                 positions = (torch.arange(2 * size - 1) + 0.5) * 127 / (2 * size - 1) - 0.5
                 expected = (-1 + positions / 63)[:, None].expand(-1, 16)
                 torch.testing.assert_close(table, expected, atol=1e-5, rtol=0)
@@ -143,7 +143,7 @@ def test_a_file_that_is_not_a_checkpoint_is_refused_in_one_line(tmp_path: Path) 
 
 
 def test_a_full_size_official_checkpoint_loads_into_the_acdc_preset(tmp_path: Path) -> None:
-    """Meta's file is not available everywhere; this one has its keys and shapes."""
+    """Meta's file is not available everywhere; the test's file has the same keys and shapes."""
     path = tmp_path / "sam_vit_b.pth"
     with torch.device("meta"):
         official = segment_anything("build_sam").build_sam_vit_b()

@@ -1,7 +1,7 @@
-"""A checkpoint of full size, 375 MB, from the user's file to the labelmap.
+"""A full-size checkpoint, 375 MB, from the user's file to the labelmap.
 
-Meta's files are not available on every machine. This one has their names and shapes and random
-weights. One slice is encoded once; everything else works on its embedding.
+Meta's files are not available on every machine, so the checkpoint has their tensor names and shapes
+but random weights. One slice is encoded once; everything else works on its embedding.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Path]]:
-    """Return the package's own vit_b, and its weights in a file like those of MedSAM's training."""
+    """Return segment-anything's own vit_b and a file of its weights in MedSAM's training format."""
     torch.manual_seed(0)
     sam = segment_anything("build_sam").build_sam_vit_b()
     randomize(sam)
@@ -57,7 +57,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Pa
 
 @pytest.fixture(scope="module")
 def added(home: Path, official: tuple[Any, Path]) -> str:
-    """Return the name of the model that ``masksam models add`` made of the file."""
+    """Return the name of the model that ``masksam models add`` made from the file."""
     arguments = ["models", "add", str(official[1]), "--name", "brought", "--sha256"]
     assert main([*arguments, sha256(official[1])]) == 0
     return "brought"
@@ -133,7 +133,7 @@ def test_a_box_in_an_oblique_volume_gets_the_predictors_own_mask(
 
 
 def test_the_encoder_equals_that_of_segment_anything(home: Path, added: str):
-    """At 256 pixels the package's own encoder takes a second instead of half a minute."""
+    """At 256 pixels segment-anything's encoder takes a second instead of half a minute."""
     checkpoint = open_checkpoint(added)
     assert checkpoint is not None
     config = checkpoint_config(checkpoint.file)

@@ -28,12 +28,12 @@ from MaskSAMCore.training.module import MaskSAMModule
 from Testing.helpers.generated import change_description
 from Testing.helpers.short_run import QUICK, SMALL, VALUES, checkpoint, write_gapped_dataset
 
-# After fewer iterations, no network finds both classes.
+# With fewer iterations, no network finds both classes.
 VERY_QUICK = {**QUICK, "iterations": 40, "learning_rate": 6e-3, "warm_up": 5, "ema": 0.9}
 
 
 def run_here(job_file: Path) -> int:
-    """Run a stage in the process of the test, which need not import PyTorch again."""
+    """Run a stage in the test's own process, which has already imported PyTorch."""
     return stage.main([str(job_file)])
 
 
@@ -59,8 +59,8 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compared(
     dataset: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[CompareOptions, list[str]]:
-    """Return a comparison of a given run, a new training, a checkpoint that is not installed and a
-    training that fails; and the reported lines."""
+    """Return the options and reported lines of a comparison of a given run, a new training, a
+    checkpoint that is not installed, and a training that fails."""
     output = tmp_path_factory.mktemp("compared") / "out"
     options = CompareOptions(
         dataset,
@@ -145,7 +145,7 @@ def test_only_missing_predictions_are_made_again(compared, dataset: Path):
     files[0].unlink()
     fewer = dataclasses.replace(options, systems=("masam", "mine"))
     lines: list[str] = []
-    # The stage runs in a process of its own, as in every comparison of a user.
+    # The stage runs in its own process, as in every real comparison.
     rows = compare(fewer, lines.append)
     assert not any(line.startswith("training") for line in lines)
     after = [path.stat().st_mtime_ns for path in files]

@@ -1,6 +1,6 @@
-"""nnU-Net as a system: its commands, their environment, and what they leave.
+"""nnU-Net as a system: its commands, their environment, and the files they leave.
 
-The commands are stand-ins that record their calls; nnU-Net itself is not among the tests' packages.
+The commands are stand-ins that record their calls; the tests do not depend on nnU-Net itself.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from MaskSAMCore.research.comparison.stage import Job, main
 from MaskSAMCore.research.comparison.systems import System, Training
 from Testing.helpers.short_run import VALUES, write_gapped_dataset
 
-# Every command appends its arguments and environment; training and prediction write what nnU-Net's
-# would: the facts of the trainer, and a labelmap for each image.
+# Every stand-in records its arguments and environment. As nnU-Net's own commands would, the one for
+# training writes the facts of the trainer, and the one for prediction a labelmap for each image.
 COMMAND = """#!{python}
 import json, os, shutil, sys
 from pathlib import Path

@@ -18,7 +18,7 @@ from MaskSAMCore.research.conversion.prostate import SITES
 
 SHAPE = (5, 4, 3)  # voxels along I, J, K
 _C, _S = np.cos(0.2), np.sin(0.2)
-# Oblique, left-handed and anisotropic.
+# The grid is oblique, left-handed and anisotropic.
 AFFINE = np.array([[-_C, -_S, 0, 0], [_S, -_C, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1]])
 AFFINE = AFFINE @ np.diag([1.5, -1.4, 10, 1])
 AFFINE[:3, 3] = 9, -7, 3
@@ -32,14 +32,14 @@ def nifti(array: np.ndarray, affine: np.ndarray = AFFINE, packed: bool = True) -
 
 @lru_cache(maxsize=8)
 def image(seed: int = 0) -> bytes:
-    """Return the file of an image."""
+    """Return the bytes of an image file."""
     rng = np.random.default_rng(seed)
     return nifti(rng.integers(-900, 900, SHAPE).astype(np.int16))
 
 
 @lru_cache(maxsize=8)
 def labelmap(*values: int) -> bytes:
-    """Return the file of a labelmap with a voxel of each value."""
+    """Return the bytes of a labelmap file with a voxel of each value."""
     return nifti(label_array(*values))
 
 
@@ -56,7 +56,7 @@ def acdc(patients: Sequence[int] = range(1, 101)) -> dict[str, bytes]:
     for number in patients:
         folder = f"database/training/patient{number:03d}"
         late = 7 + number % 6
-        # Of patient 90 the frame at end diastole comes last.
+        # In patient 90 the end-diastolic frame comes last.
         diastole, systole = (late, 4) if number == 90 else (1, late)
         information = f"ED: {diastole}\nES: {systole}\nGroup: DCM\nHeight: 184.0\nNbFrame: 30\n"
         files[f"{folder}/Info.cfg"] = information.encode()
@@ -107,7 +107,7 @@ def prostate() -> dict[str, bytes]:
 
 
 def decathlon(channels: int = 1) -> dict[str, bytes]:
-    """Return the files of a task of the decathlon, with what macOS leaves in such archives."""
+    """Return the files of a Decathlon task, with the extra files that macOS leaves in archives."""
     shape = SHAPE if channels == 1 else (*SHAPE, channels)
     numbers = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
     description = {

@@ -50,7 +50,7 @@ def splits(folder: Path, name: str = "splits_final.json") -> list[dict[str, list
 
 
 def converted(kind: str, files: dict[str, bytes], folder: Path, **how: Any) -> list[str]:
-    """Convert a zip file of files to ``folder`` and return the reported lines."""
+    """Zip the files, convert the archive to ``folder``, and return the reported lines."""
     lines: list[str] = []
     source = write_zip(folder.with_suffix(".zip"), files)
     convert(kind, source, folder, report=lines.append, **how)
@@ -97,7 +97,7 @@ def test_synapse_has_eight_organs_and_12_of_30_cases_are_held_out(tmp_path: Path
         "pancreas",
     )
     labels = read_volume(folder / "labelsTr/img0001.nii.gz").array
-    # Of the values 1 to 13, 5, 9, 10, 12 and 13 are other organs.
+    # The organs with the values 5, 9, 10, 12 and 13 become background.
     expected = label_array(1, 2, 3, 4, 0, 5, 6, 7, 0, 0, 8).transpose(2, 1, 0)
     np.testing.assert_array_equal(labels, expected)
     (split,) = splits(folder)
@@ -122,7 +122,7 @@ def test_amos_has_five_folds_of_the_training_ct_scans(tmp_path: Path):
     assert [case.name for case in dataset.cases] == [f"amos_{n:04d}" for n in range(1, 7)]
     folds = splits(folder)
     for index, fold in enumerate(folds):
-        # The file holds the folds that nnU-Net, and training without a file, would make.
+        # The file holds the folds that nnU-Net, or training without the file, would make.
         (folder / "splits_final.json").unlink(missing_ok=True)
         assert find_split(dataset, None, Fold(index))[0] == fold
     assert len(folds) == 5

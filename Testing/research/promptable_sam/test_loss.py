@@ -19,7 +19,7 @@ def fixed_batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_a_few_steps_reduce_the_loss_on_a_fixed_batch():
-    """Of masks from boxes and from points, and of the predicted IoU."""
+    """Check the loss of masks from boxes and points, and of the predicted IoU."""
     torch.manual_seed(0)
     model = PromptableSam(SMALL)
     settings = LossSettings(box_share=0.5, rounds=2, further=1.0)
@@ -38,7 +38,7 @@ def test_a_few_steps_reduce_the_loss_on_a_fixed_batch():
 
 
 def test_every_parameter_is_trained():
-    """Boxes, points inside and outside, masks before, and one point alone use all of SAM."""
+    """Boxes, positive and negative points, previous masks, and a single point use all of SAM."""
     torch.manual_seed(0)
     model = PromptableSam(SMALL)
     images, masks = fixed_batch()

@@ -48,7 +48,7 @@ def test_a_run_has_weights_curves_and_a_record(trained: Path, labelmap: Path):
 
 
 def test_the_weights_load_into_segment_anythings_own_model(trained: Path):
-    """The model is wired as segment-anything's builder does, with the sizes of the small SAM."""
+    """The model is built as segment-anything's builder does, with the sizes of the small SAM."""
     modeling = segment_anything("modeling")
     sam, grid = SMALL.sam, SIZE // SMALL.sam.patch_size
     model = modeling.Sam(
@@ -91,8 +91,8 @@ def test_the_weights_load_into_segment_anythings_own_model(trained: Path):
 
 
 def test_a_resumed_training_goes_on_from_the_same_weights(trained: Path, tmp_path: Path):
-    """The budget is spent, so that the resumed training takes one step with a learning rate of 0;
-    with the labelmaps that the run names itself."""
+    """The resumed training uses the labelmaps named in the run. The budget is spent, so that it
+    takes a single step with a learning rate of 0."""
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     before = checkpoint(run)
     pretrain(small_options(Path(), run, labelmaps=(), resume=True), lambda _: None)
@@ -117,7 +117,7 @@ def test_a_budget_given_on_resuming_replaces_that_of_the_run(trained: Path, tmp_
     options = small_options(Path(), run, labelmaps=(), resume=True, iterations=6)
     pretrain(options, lambda _: None)
     assert checkpoint(run)["global_step"] == PretrainRecord.load(run).settings.iterations == 6
-    # These minutes have passed already, so that the training ends after one step.
+    # This time budget is already spent, so that the training ends after one step.
     pretrain(dataclasses.replace(options, iterations=None, max_minutes=1e-6), lambda _: None)
     assert checkpoint(run)["global_step"] == 7
     assert PretrainRecord.load(run).max_minutes == 1e-6

@@ -34,7 +34,7 @@ def small_config(name: str, **changes: object) -> BaselineConfig:
 
 
 def randomized(model: SamBaseline) -> SamBaseline:
-    """Give parameters that are zero before training an effect."""
+    """Randomize the parameters that are zero before training, so that they have an effect."""
     for name, parameter in model.named_parameters():
         if not parameter.any() and "rel_pos" not in name:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -51,7 +51,7 @@ def randomized(model: SamBaseline) -> SamBaseline:
     ],
 )
 def test_the_counts_are_those_of_the_documents(name: str, trained: float, total: float) -> None:
-    """Docs/papers.md says by how much they differ from the paper's Table 6, and why."""
+    """Docs/papers.md says by how much the counts differ from the paper's Table 6, and why."""
     with torch.device("meta"):
         model = build_model(find_preset(name).network)
     counts = [sum(p.numel() for p in model.trained_parameters().values())]
@@ -90,7 +90,7 @@ def test_logits_lie_on_the_windows_grid_and_every_trained_parameter_learns(name:
     assert learning == trained
     encoder = [key for key in trained if key.startswith("sam.image_encoder.")]
     assert all(".norm" in key for key in encoder) and bool(encoder) == (name == "3dsam_adapter")
-    # Weights from the checkpoint of the frozen SAM are not kept again.
+    # Frozen weights come from the SAM checkpoint and are not saved again.
     kept = set(model.kept_names())
     assert trained <= kept
     assert len([key for key in kept if key.startswith("sam.image_encoder.")]) == len(encoder)

@@ -62,7 +62,7 @@ def test_tokens_see_their_own_cube_and_never_across_the_border(shift: int) -> No
             attend_in_cubes(attention, one, positions, CUBE, shift) for one in (x, changed)
         )
     moved = (first - other).abs().amax((0, 2, 3, 4))
-    # Cubes that are shifted by one token begin at slice 1; slice 0 is a part of its own.
+    # Cubes shifted by one token begin at slice 1, and slice 0 forms a part of its own.
     reached = [0, 1, 2] if shift == 0 else [0]
     assert (moved > 1e-5).nonzero()[:, 0].tolist() == reached
     assert first.shape == x.shape

@@ -41,7 +41,7 @@ def example_labels() -> torch.Tensor:
 
 
 def box_sample(loose: list[bool]) -> PromptSample:
-    """Return boxes for all classes of one window, some of which enclose the class over it."""
+    """Return box forms for all classes of a window; loose boxes enclose a class on all slices."""
     nothing = torch.zeros(1, len(loose), dtype=torch.bool)
     return PromptSample(~nothing, torch.tensor([loose]), nothing, nothing)
 
@@ -211,7 +211,7 @@ def test_deep_supervision_weighs_the_masks_of_three_levels_by_halves() -> None:
         targets = slice_targets(example_labels(), 2)
         grids = [tuple(m.shape[-2:]) for m in (proposals.masks, *proposals.coarser_masks)]
         assert grids == [(16, 20), (8, 10), (4, 5)]
-        # A mask at logit 0 costs log 2 wherever it is, one at -30 almost nothing on an empty slice.
+        # On an empty slice, a mask of logit 0 costs log 2, and one of logit -30 almost nothing.
         found = []
         for level in range(3):
             values = [torch.full_like(proposals.masks, -30.0)]
@@ -255,7 +255,7 @@ def test_a_few_steps_on_one_window_learn_it() -> None:
 def train_on_one_window(
     model: MaskSAM, loss_of: Callable[..., tuple[torch.Tensor, dict[str, float]]]
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
-    """Return the images, the labels and the last step's parts of the loss."""
+    """Train for 60 steps; return the images, the labels and the last step's parts of the loss."""
     labels = example_labels()
     images = (labels[:, None].float() - 1) + 0.1 * torch.randn(1, 1, 5, 16, 20)
     optimizer = torch.optim.AdamW(model.trained_parameters().values(), lr=3e-3)

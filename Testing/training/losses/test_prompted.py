@@ -23,7 +23,7 @@ def test_the_loss_reaches_every_trained_parameter() -> None:
     labels = torch.cat([example_labels(), torch.zeros_like(example_labels())])
     loss, parts = training_loss(model, torch.randn(2, 1, 5, 16, 20), labels, LossSettings())
     loss.backward()
-    # Masks are no prompts here.
+    # Without mask prompts the mask encoder is unused.
     without = {name for name, p in model.trained_parameters().items() if p.grad is None}
     assert all("mask_downscaling" in name for name in without)
     torch.testing.assert_close(loss.detach(), parts["masks"] + 0.2 * parts["classes"])

@@ -1,4 +1,4 @@
-"""Loss settings: one set for each network, and those of former runs, which all networks shared."""
+"""Loss settings of each network, and of older runs, in which all networks shared them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One convolution."""
+"""Network of one convolution."""
 
 from __future__ import annotations
 
