@@ -64,7 +64,7 @@ def structure_volumes(
 
     Args:
         found: class name, confidence and number of voxels of each class.
-        voxel_ml: volume of a voxel in ml; 1 if ``found`` has volumes in ml, not voxels.
+        voxel_ml: volume of a voxel in ml; 1 if ``found`` has volumes in ml, not voxel numbers.
         expected: expected Dice and its bound by class name; None if they were not estimated.
         intracranial: names of the classes whose volumes add up to the intracranial volume; none if
             it is unknown.

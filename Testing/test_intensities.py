@@ -115,7 +115,7 @@ def voxel(value: float) -> Change:
         (outside(-2000), "864 voxels of 'head' are -2000: ignored as padding"),
         (outside(-1e30), "864 voxels of 'head' are -1e+30: ignored as padding"),
         (outside(1e30), "864 voxels of 'head' are 1e+30: ignored as padding"),
-        (outside(-1), None),  # too near to matter
+        (outside(-1), None),  # too close to the intensities to matter
     ],
 )
 def test_padding_is_replaced_by_the_background(change: Change, note: str | None):
@@ -179,7 +179,7 @@ def test_padding_and_outliers_of_both_signs_are_found_together():
 )
 def test_air_tells_ct_and_padding_does_not(array, expected: str):
     assert modality(volume_of(array)) == expected
-    assert modality(volume_of(array, "OT")) == expected  # DICOM's term for any other kind
+    assert modality(volume_of(array, "OT")) == expected  # DICOM's term for other modalities
     assert modality(volume_of(array, "MR")) == "MR"
 
 

@@ -1,6 +1,6 @@
 """Imports, declared requirements and packaged files of the package as a whole.
 
-Contracts in ``pyproject.toml``, which ``make check`` holds, say which module may import which.
+Contracts in ``pyproject.toml``, which ``make check`` enforces, state which module may import which.
 """
 
 from __future__ import annotations

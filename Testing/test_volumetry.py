@@ -77,7 +77,7 @@ def test_the_table_can_be_read_back_with_quotes_and_separators_in_names():
 def test_the_file_has_a_byte_order_mark_only_if_it_is_not_ascii(name: str, tmp_path: Path):
     path = tmp_path / "volumes.csv"
     write_volume_table(path, {name: structure_volumes([("eye", 0.5, 10)], 0.001)})
-    # Excel takes a file without the mark for the system's own encoding.
+    # Excel reads a file without the mark in the system's own encoding.
     assert path.read_bytes().startswith(b"\xef\xbb\xbf") == (not name.isascii())
     (line,) = csv.DictReader(path.open(encoding="utf-8-sig"))
     assert line["case"] == name
@@ -124,7 +124,7 @@ def test_the_intracranial_volume_is_the_sum_of_its_classes_and_each_has_a_share(
     assert [row.name for row in rows] == ["left eye", "left lobe", "right lobe", INTRACRANIAL]
     assert [row.ml for row in rows] == [20, 15, 45, 60]
     assert [row.share for row in rows] == [None, 25, 75, 100]
-    # A sum has no confidence, and nothing beside it to be asymmetrical with.
+    # A sum has no confidence, and no opposite side to be compared with.
     assert (rows[-1].confidence, rows[-1].asymmetry) == (None, None)
     assert rows[1].asymmetry == pytest.approx(-100)
     assert structure_volumes(found[:1], 0.5, intracranial=lobes) == rows[:1]

@@ -353,8 +353,8 @@ class MaskSession(Session):
     def _edited_scores(
         self, boxes: dict[int, list[Box]], scorer: Scorer, scores: Tensor, report: Progress
     ) -> dict[int, EditedScores]:
-        """Return the new scores of the classes with boxes; only if its boxes changed, a class
-        is decoded."""
+        """Return the new scores of the classes with boxes; a class is decoded only if its boxes
+        changed."""
         refined = self._runner.model.config.refined_classes
         edited = {}
         for done, (index, parts) in enumerate(sorted(boxes.items()), start=1):

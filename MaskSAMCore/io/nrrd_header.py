@@ -1,4 +1,4 @@
-"""Units and missing values in NRRD headers, which SimpleITK ignores, and compressed voxels to check."""
+"""Facts in NRRD headers that SimpleITK ignores: units, missing values, compressed voxels to check."""
 
 from __future__ import annotations
 

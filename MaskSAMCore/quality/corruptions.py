@@ -68,8 +68,8 @@ def motion(case: LabelledCase, severity: float, rng: np.random.Generator) -> Lab
     shifts = rng.normal(0, 1 + 7 * severity, (moved, 3))
     angles = rng.normal(0, 1 + 9 * severity, moved)
     times = rng.uniform(-0.5, 0.5, moved)
-    # Each movement overwrites lines of those before it in this order: the ones far from the middle
-    # of the scan come last.
+    # Each movement overwrites lines of those applied before it; the ones far from the middle of the
+    # scan come last.
     outwards = np.argsort(np.abs(times))
 
     def acquired(values: NDArray[np.float32]) -> NDArray[Any]:

@@ -56,7 +56,7 @@ def part_of(dataset: Dataset, names: list[str], folder: Path) -> Path:
     return folder
 
 
-def scored(model: Path, dataset: Dataset, names: list[str]) -> dict[str, float]:
+def class_dice(model: Path, dataset: Dataset, names: list[str]) -> dict[str, float]:
     """Return the mean Dice of each class of a model on cases of a dataset."""
     segmenter = Segmenter.from_model(model)
     values = {label.name: label.value for label in segmenter.labels}
@@ -70,7 +70,7 @@ def scored(model: Path, dataset: Dataset, names: list[str]) -> dict[str, float]:
     return dict(zip(dataset.classes, np.nanmean(scores, 0).tolist(), strict=True))
 
 
-def trained(
+def train_from_nothing(
     preset: str,
     data: Path,
     names: list[str],
@@ -172,9 +172,11 @@ class Curves:
             watched = self.split["val"][:2]
             data = part_of(self.dataset, [*names, *watched], folder / "data")
             steps = self.steps(arm)
-            trained(arm, data, names, watched, folder, seed, steps=steps, minutes=options.minutes)
+            train_from_nothing(
+                arm, data, names, watched, folder, seed, steps=steps, minutes=options.minutes
+            )
         facts = {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
-        scores = scored(model, self.dataset, self.split[options.side])
+        scores = class_dice(model, self.dataset, self.split[options.side])
         return {"mean": float(np.mean(list(scores.values()))), **scores, **facts}
 
     def adapted(self, names: list[str], folder: Path, seed: int) -> None:

@@ -18,7 +18,7 @@ from MaskSAMCore import Segmenter
 from MaskSAMCore.data.dataset import Dataset, load_cases, open_dataset
 from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.io.files import read_json, write_json
-from Testing.benchmarks.adapt_curves import trained
+from Testing.benchmarks.adapt_curves import train_from_nothing
 
 
 def one_channel(dataset: Dataset, channel: int, folder: Path) -> Dataset:
@@ -35,7 +35,7 @@ def one_channel(dataset: Dataset, channel: int, folder: Path) -> Dataset:
     return open_dataset(folder)
 
 
-def measured(
+def train_and_measure(
     arm: str, test: str, seed: int, dataset: Dataset, output: Path, steps: int
 ) -> dict[str, float]:
     """Train a preset on all cases but one, and return its scores on the remaining case."""
@@ -44,7 +44,7 @@ def measured(
     began = time.process_time()
     if not (folder / "model").exists():
         others = [case.name for case in dataset.cases if case.name != test]
-        trained(arm, dataset.folder, others, [test], folder, seed, steps=steps)
+        train_from_nothing(arm, dataset.folder, others, [test], folder, seed, steps=steps)
     spent = time.process_time() - began
     segmenter = Segmenter.from_model(folder / "model")
     (case,) = load_cases(dataset, [test])
@@ -74,7 +74,9 @@ def main() -> None:
             for test in (case.name for case in dataset.cases):
                 key = f"{arm} {test} seed {seed} {options.steps} steps"
                 if key not in rows:
-                    rows[key] = measured(arm, test, seed, dataset, options.output, options.steps)
+                    rows[key] = train_and_measure(
+                        arm, test, seed, dataset, options.output, options.steps
+                    )
                     write_json(file, rows)
                 print(key, rows[key], flush=True)
 

@@ -98,6 +98,8 @@ def engine_of(segmenter: MaskSegmenter, wrapper: Callable[[Any], Any]) -> MaskSe
         device=str(segmenter.device.device),
         largest_component=sorted(segmenter.settings.largest_component),
         background_weight=segmenter.settings.background_weight,
+        intensity_weight=segmenter.settings.intensity_weight,
+        window_overlap=segmenter.settings.window_overlap,
     )
 
 

@@ -1,4 +1,4 @@
-"""Ten kinds of files that cannot be segmented, as cohorts have them."""
+"""Bad files of ten kinds found in cohorts, none of which can be segmented."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _gap(stem: Path) -> None:
     write_slices(stem, slices, oblique_matrix(), series=f"1.2.{stem.name[-1]}")[4].unlink()
 
 
-# Function that writes a file of each kind, and a part of the reason that users are given.
+# For each kind, the function that writes a file, and a part of the reason shown to the user.
 KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
     "empty": (_empty, "is an empty file"),
     "cut": (_cut, "is damaged or incomplete"),
@@ -86,10 +86,10 @@ KINDS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 def write_bad_files(folder: Path, each: int = 1) -> dict[str, str]:
-    """Write bad files of all kinds; return a part of the reason of each by its case.
+    """Write bad files of all kinds; return a part of the expected reason for each case.
 
     Args:
-        folder: folder of the files; DICOM series have a folder in it.
+        folder: folder for the files; each DICOM series is written to a subfolder.
         each: number of files of each kind, up to ten.
     """
     folder.mkdir(parents=True, exist_ok=True)

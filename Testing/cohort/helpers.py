@@ -1,4 +1,4 @@
-"""Folders of small cases for tests of runs over many of them."""
+"""Folders of small cases, for tests of runs over many cases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from Testing.helpers.threshold_model import GEOMETRIES, two_blobs
 
 
 def write_cases(folder: Path, names: Sequence[str]) -> None:
-    """Write small images with two blobs, each shifted and on axes of its own."""
+    """Write small images of two blobs, with varying shifts and geometries."""
     matrices = list(GEOMETRIES.values())
     for number, name in enumerate(names):
         array = np.roll(two_blobs(), number % 3, axis=2)
@@ -30,11 +30,11 @@ def write_cohort(folder: Path, count: int, each_bad: int) -> dict[str, str]:
 
     Args:
         folder: new folder.
-        count: number of all cases.
+        count: number of cases, including the bad ones.
         each_bad: number of bad files of each kind.
 
     Returns:
-        A part of the reason of each bad case.
+        A part of the expected reason for each bad case, by the name of the case.
     """
     bad = write_bad_files(folder / "bad", each_bad)
     matrices = list(GEOMETRIES.values())
@@ -55,9 +55,9 @@ def rows_of(table: Path) -> dict[str, dict[str, str]]:
 
 
 def labelmaps(folder: Path) -> dict[str, np.ndarray]:
-    """Return the labelmaps in a folder and its folders by their paths; each must be complete.
+    """Return the labelmaps below a folder by their relative paths; each must be complete.
 
-    Temporary folders, which a killed process leaves, are hidden.
+    Hidden folders are skipped: they are temporary folders left by a killed process.
     """
     return {
         path.relative_to(folder).as_posix(): read_volume(path).array

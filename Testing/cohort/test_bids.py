@@ -1,4 +1,4 @@
-"""BIDS datasets: images by their suffix, and results as a dataset of derivatives."""
+"""BIDS datasets: images chosen by suffix, and results written as a derivative dataset."""
 
 from __future__ import annotations
 

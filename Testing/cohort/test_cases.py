@@ -137,13 +137,13 @@ def test_results_of_another_run_inside_the_folder_of_cases_are_skipped_and_named
     images = in_folder(tmp_path, "a", "brain/a", "brain/deep/b", "site/b")
     with CaseTable(images / "brain" / TABLE_NAME, ["x"], shard) as table:
         table.add(CaseRecord("a", "done"))
-    # Tables of other programs say nothing of a folder.
+    # A table of another program does not mark its folder as results.
     (images / "site" / TABLE_NAME).write_text("case,age\nb,61\n", encoding="utf-8")
     found = find_cases([images], tmp_path / "out", 1, "nii.gz")
     assert [case.name for case in found.cases] == ["a", "site/b"]
     assert [(one.name, one.failed) for one in found.left_out] == [("brain", False)]
     assert f"{images / 'brain'} has the results of another run" in found.left_out[0].reason
-    # A folder that is named is meant.
+    # A folder of results is read if it is given itself.
     cases = find_cases([images / "brain"], tmp_path / "out", 1, "nii.gz").cases
     assert [case.name for case in cases] == ["a", "deep/b"]
 
@@ -167,6 +167,7 @@ def test_results_in_the_folder_of_the_images_are_refused(tmp_path: Path):
     images = in_folder(tmp_path, "a")
     with pytest.raises(MaskSAMError, match=r"is the input folder.*another folder"):
         find_cases([images], tmp_path / "out" / ".." / images.name, 1, "nii.gz")
-    # Files that are named stay the same in the next run.
+    # An image file that is given may lie in the output folder: the next run is given the same
+    # file and does not take the result for an image.
     (case,) = find_cases([images / "a.nii.gz"], images, 1, "seg.nrrd").cases
     assert case.output == images / "a.seg.nrrd"

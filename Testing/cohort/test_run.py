@@ -1,4 +1,4 @@
-"""Runs over many cases: a bad case is told, and the others are segmented."""
+"""Runs over many cases: a bad case is reported, and the others are segmented."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NAMES = ("a", "b", "site/a", "site/c", "d")
 
 
 class RecordedRun:
-    """Watcher that records what it is told."""
+    """Watcher that records the cases of a run as they start and finish."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []
@@ -102,7 +102,7 @@ def run(
     keep_going: bool = True,
     settings: CaseSettings = CaseSettings(),
 ) -> RecordedRun:
-    """Run over the cases of a folder, and return what the watcher was told."""
+    """Segment the cases of a folder, and return the watcher of the run."""
     watcher = RecordedRun()
     out.mkdir(exist_ok=True)
     with CaseTable(out / "cases.csv", [label.name for label in LABELS]) as table:

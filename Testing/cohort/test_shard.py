@@ -1,4 +1,4 @@
-"""Shards: equal parts that together are the whole."""
+"""Shards: parts of nearly equal size that together cover all cases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Table of a run: no finished row is lost, and a row that was cut counts as none."""
+"""Table of a run: no finished row is lost, and an incomplete row is ignored."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_row_has_the_class_with_the_lowest_bound_where_the_dice_is_estimated(t
         "0.7200",
     ]
     assert rows["b"]["expected_dice_low"] == ""
-    # Another model without estimates keeps the columns of the rows that have them.
+    # A later run without estimates keeps the columns and estimates of earlier rows.
     with CaseTable(path, CLASSES) as table:
         table.add(record("c", volumes=(LEFT,)))
     rows = rows_of(path)
@@ -91,7 +91,7 @@ def test_a_row_has_the_intracranial_volume_and_the_share_of_each_class_where_it_
     ]
     assert "eye (% of intracranial)" not in rows["a"]
     assert "intracranial volume (confidence)" not in rows["a"]
-    # A later run reads the rows back, with another model whose table has no such columns.
+    # A later run reads the rows back, although its own model has no intracranial columns.
     with CaseTable(path, ("eye",), cases="abc") as table:
         assert table.volumes() == {"a": volumes, "b": healthy, "c": cut}
     assert rows_of(path) == rows
@@ -310,7 +310,7 @@ def test_two_runs_at_the_same_time_keep_the_rows_of_both(tmp_path: Path):
     assert rows["d"]["reason"] == "damaged"
     with CaseTable(tmp_path / "new.csv", CLASSES) as table:
         path = tmp_path / "new.csv"
-        path.unlink()  # another run has ended
+        path.unlink()  # as another run does at its end if it has no rows
         table.add(record("e"))
         assert rows_of(path).keys() == {"e"}
 
@@ -325,7 +325,7 @@ def test_a_case_that_another_run_has_finished_meanwhile_stays_done(tmp_path: Pat
             second.add(record("a", "failed", reason="a.nii.gz exists"))
         assert rows_of(path)["a"]["left eye (ml)"] == "6.250000"
     assert rows_of(path)["a"]["status"] == "done"
-    # A later run that does the case again says so if it fails, also with other columns.
+    # A later run that fails at the case records this, even if its columns differ.
     with CaseTable(path, ("Nose",), cases=["a"]) as later:
         later.add(record("a", "failed", reason="damaged"))
     assert rows_of(path)["a"]["status"] == "failed"

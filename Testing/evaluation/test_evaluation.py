@@ -177,7 +177,7 @@ def test_a_value_that_only_some_cases_have_is_measured_in_all(tmp_path: Path):
 
 
 def write_segments(path: Path, labelmap: np.ndarray, values: dict[str, int]) -> None:
-    """Write a labelmap of the values 1, 2, ... with other values for the names, in their order."""
+    """Write a labelmap with its values 1, 2, ... replaced by those of the names, in order."""
     changed = np.array([0, *values.values()], np.uint8)[labelmap]
     labels = [Label(value, name, (1.0, 0.0, 0.0)) for name, value in values.items()]
     path.parent.mkdir(exist_ok=True)
@@ -186,7 +186,7 @@ def write_segments(path: Path, labelmap: np.ndarray, values: dict[str, int]) -> 
 
 @pytest.mark.parametrize("ending", [".seg.nrrd", ".nii.gz"])
 def test_segments_are_compared_by_their_names(ending: str, tmp_path: Path):
-    """3D Slicer numbers the segments of each file in their order."""
+    """3D Slicer numbers segments by their order, so values differ from file to file."""
     predictions, references = tmp_path / "predictions", tmp_path / "labelsTr"
     for name, of_prediction, of_reference in (
         ("a", {"Left": 2, "right": 1, "more": 3}, {"left": 7, "Right": 9}),
@@ -218,7 +218,7 @@ def test_segments_are_compared_by_their_names(ending: str, tmp_path: Path):
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("side", ["predictions", "references"])
 def test_segments_may_be_cropped_to_their_voxels(geometry: str, side: str, tmp_path: Path):
-    """3D Slicer can leave out what surrounds the segments of a file."""
+    """3D Slicer can crop a file to the extent of its segments."""
     matrix, rng = GEOMETRIES[geometry], np.random.default_rng(3)
     label = np.zeros((9, 8, 7), np.uint8)
     label[2:6, 3:7, 1:5] = rng.integers(0, 2, (4, 4, 4))
@@ -327,7 +327,7 @@ def test_memory_does_not_grow_with_the_number_of_cases(tmp_path: Path):
     peak(1)  # Modules that are imported on the way take memory too.
     few, many = peak(2), peak(8)
     assert many < few + label.size
-    # The bound holds two labelmaps with one byte a voxel, as read and as compared, and their masks.
+    # The bound has room for two one-byte labelmaps, as read and as compared, and for their masks.
     assert many < 12 * label.size
 
 

@@ -29,11 +29,11 @@ class ImageCase:
     """A kind of image.
 
     Attributes:
-        title: the image in a few words, as in the table.
+        title: short description of the image for the table.
         make: function that returns the image.
-        outcome: result of segmenting it.
+        outcome: result of segmenting the image.
         message: regular expression for the note or the error; empty if there is neither.
-        reason: why it is refused, or what is done about it, as in the table.
+        reason: why the image is refused, or how it is handled, for the table.
         roi: region to segment; None for the whole image.
     """
 
@@ -75,7 +75,7 @@ def scan(
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.5),
     modality: str = "",
 ) -> Volume:
-    """Return a left-handed volume with voxels along I, J, K in mm."""
+    """Return a volume with axes along R, A, S; ``spacing`` is in mm along I, J, K."""
     array = tissue() if array is None else array
     return Volume(array, np.diag([*spacing, 1.0]), "scan", modality=modality)
 

@@ -68,7 +68,7 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> MaskSegmenter:
 
 
 def check_outcome(segment: Callable[[Volume], Segmentation], volume: Volume) -> None:
-    """Segment a volume; a warning is an error."""
+    """Check the result or the refusal of a volume; a RuntimeWarning is an error."""
     refusal = ""
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)

@@ -21,8 +21,10 @@ def boxes_on_slices(slices: range) -> ClassPrompt:
 
 
 def scores_with_tail(tail: float) -> torch.Tensor:
-    """Return scores that touch all sides of the whole grid but the last column, where they are
-    `tail`."""
+    """Return scores of a class that touches all sides of the grid except the last column.
+
+    A single line of voxels leads to that column, with ``tail`` as its score.
+    """
     scores = torch.full((DEPTH, ROWS, COLUMNS), 0.01)
     scores[:, :, :9] = 0.9
     scores[4, 5, 9:] = tail
@@ -98,7 +100,7 @@ def test_a_region_that_does_not_begin_at_the_origin_is_filled_alike():
 
 
 def body(rows: slice, columns: slice, slices: slice = slice(1, 8)) -> torch.Tensor:
-    """Return scores of a body, around which nothing looks like it."""
+    """Return scores of a body with a low, uniform score around it."""
     scores = torch.full((DEPTH, ROWS, COLUMNS), 1e-4)
     scores[slices, rows, columns] = 0.9
     return scores
@@ -185,7 +187,7 @@ def test_a_rounded_tip_is_stretched_with_the_lines_around_its_end():
     prompt = box_in_space((3, 3, 3), (7, 7, 11))
     region = prompt.extent(scores.shape)
     found = fill_boxes(scores[region], region, prompt) > 0.5
-    # The end is two voxels from the side, and the lines around it end one voxel before.
+    # The tip is two voxels short of the side, and the lines around it end one voxel earlier.
     assert found.sum(2)[:, 1:3].tolist() == [[6, 6], [8, 8], [8, 8], [6, 6]]
     assert (found.sum(2)[:, [0, 3]] == 3).all()
 

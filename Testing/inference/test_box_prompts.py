@@ -100,7 +100,7 @@ def test_a_prompt_is_mirrored_along_each_axis_by_itself(axis: int):
 @pytest.mark.parametrize(
     ("thickness", "slice_thickness", "exact"),
     [
-        # No thicker than a slice of either grid, but for rounding.
+        # Three boxes are no thicker than a slice of either grid, except for rounding.
         (1 + 1e-5, 1.0, True),
         (1.0, 0.5, True),
         (2.0, 2.0, True),

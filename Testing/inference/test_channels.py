@@ -1,4 +1,4 @@
-"""Images that are given to a segmenter."""
+"""Segmenters that are given a path or an array in place of an image."""
 
 from pathlib import Path
 

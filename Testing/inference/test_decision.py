@@ -78,7 +78,7 @@ def keeping_labels(
     weight: float = 1.0,
     region: tuple[slice, slice, slice] | None = None,
 ) -> np.ndarray:
-    """Return the labels in a region if classes without boxes keep their voxels."""
+    """Return the labels if classes without boxes keep their voxels; only ``region`` is decided."""
     kept = automatic_labels(scores, shape, weight)
     labelmap = kept.copy()
     labelmap[np.isin(labelmap, VALUES[list(edited)])] = 0
@@ -157,7 +157,7 @@ def test_deciding_the_whole_volume_and_the_boxes_neighbourhood_agree_voxel_for_v
     near = keeping_labels(scores, edited, shape, weight, affected_region(edited, SOURCE, shape))
     np.testing.assert_array_equal(near, whole)
     contested = VALUES[[0, *classes]]
-    # Both are defined for voxels that no class without boxes has or would get.
+    # Both rules agree at voxels that go to no class without a box under either rule.
     both = np.isin(automatic, contested) & np.isin(overwriting, contested)
     assert both.any() or both.size == 1
     np.testing.assert_array_equal(near[both], overwriting[both])
@@ -232,7 +232,7 @@ def test_automatic_labels_are_the_largest_of_the_linearly_interpolated_scores(
     labelmap = np.zeros(shape, dtype=np.uint8)
     shares = np.zeros((4, *shape), dtype=np.float32)
     means = write_labels(scores, np.arange(4), labelmap, Progress(), probabilities=shares)
-    # The order of additions differs: of classes that tie to the last digits, either may win.
+    # The order of additions differs, so that either of two almost equal classes may win.
     top = np.sort(whole, axis=0)
     clear = top[-1] - top[-2] > 1e-5
     np.testing.assert_array_equal(labelmap[clear], whole.argmax(0)[clear])
@@ -291,7 +291,7 @@ def test_a_box_of_one_class_never_moves_the_border_between_others(seed, shape):
         # A new score above one half wins against certain background.
         (0.99, 0.0, 0.0, 0.6, 1),
         (0.99, 0.0, 0.0, 0.4, 0),
-        # Another class takes the voxel only if its score is close to the former one of the class.
+        # A voxel given up by the class goes to another class only if the former scores were close.
         (0.05, 0.90, 0.06, 0.0, 0),
         (0.05, 0.50, 0.45, 0.0, 2),
         # A higher score wins against another class.
@@ -337,7 +337,7 @@ def test_new_scores_count_in_their_region_and_are_zero_elsewhere(overwrite):
     np.testing.assert_array_equal(decide(scores, edited, (4, 5, 6)), expected)
 
 
-# On the plan's grid: lower and upper edges (depth, row, column).
+# Lower and upper edges (depth, row, column) of a box on the plan's grid.
 ODD_BOX = np.array([[1.5, 2.0, 2.25], [4.5, 5.5, 7.75]])
 
 
@@ -349,7 +349,7 @@ def test_a_class_ends_at_its_box_on_every_grid(shape, decide):
     region = tuple(slice(int(a + 0.5), int(b + 0.5)) for a, b in ODD_BOX.T)
     new = torch.full([part.stop - part.start for part in region], 0.6)
     edited = {2: EditedScores(region, new, ODD_BOX[None])}
-    # Voxels of the output whose centre lies in the box; an exact half lies in it at its lower end.
+    # A voxel whose centre lies exactly on an edge of the box is inside only at the lower edge.
     centres = np.meshgrid(*(np.arange(n) + 0.5 for n in shape), indexing="ij")
     low, high = ODD_BOX * np.divide(shape, SOURCE)
     inside = np.logical_and.reduce(
@@ -385,7 +385,7 @@ def test_a_box_thinner_than_a_voxel_keeps_the_voxel_that_contains_it():
 
 
 def random_shares(rng: torch.Generator, classes: tuple[int, ...]) -> Shares:
-    """Return shares in voxels half as large, of a part of the grid."""
+    """Return shares on a grid of half the voxel size; outside a part of the grid they are 0."""
     values = torch.zeros(len(classes) + 1, 12, 16, 18)
     part = torch.rand(len(classes) + 1, 8, 9, 11, generator=rng)
     values[:, 2:10, 4:13, 3:14] = part / part.sum(0)

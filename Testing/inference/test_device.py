@@ -39,7 +39,7 @@ def test_an_absent_gpu_is_refused_with_the_reason():
 
 @pytest.fixture
 def apple_gpu(monkeypatch):
-    """PyTorch that reports an Apple GPU, on which any operation of this machine's PyTorch fails."""
+    """Make PyTorch report an Apple GPU, on which every operation fails on this machine."""
     monkeypatch.setattr(torch.backends.mps, "is_built", lambda: True)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

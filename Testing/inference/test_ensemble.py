@@ -51,7 +51,7 @@ def constant(*scores: float, **options: object) -> MaskSegmenter:
 
 
 def oblique() -> Volume:
-    """Return an oblique volume of 2 x 1.5 x 1 mm."""
+    """Return an oblique volume with voxels of 1 x 1.5 x 2 mm (I, J, K)."""
     return volume_of(two_blobs(), OBLIQUE @ np.diag([1, 1.5, 2, 1]))
 
 
@@ -69,7 +69,7 @@ def test_networks_of_other_orientations_agree_voxel_by_voxel(name: str):
 def test_probabilities_are_the_mean_of_those_of_the_networks(
     cache_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    # Other tests that run at the same time have files in the common folder.
+    # Tests that run at the same time may write to the default temporary folder.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     members = [
         threshold_segmenter(orientation="SPL", spacing=(2, 1, 1)),

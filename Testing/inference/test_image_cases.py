@@ -1,4 +1,4 @@
-"""Unusual intensities, voxel sizes and extents: what is said of each, as in Docs/inputs.md."""
+"""Outcomes of unusual intensities, voxel sizes and extents, as listed in Docs/inputs.md."""
 
 from __future__ import annotations
 

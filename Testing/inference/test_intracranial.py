@@ -67,7 +67,7 @@ def test_an_image_that_cuts_the_head_gets_a_note_instead(axis: int, last: bool, 
     # A class that lies outside the skull may reach the edge.
     result = segmenter("Anterior", **coarse).segment(volume_of(values, matrix))
     assert result.intracranial == ("Anterior",)
-    # The same section is smaller than the loss that counts in smaller voxels.
+    # In voxels that are smaller by a tenth, the same section is too small to count as cut.
     smaller = GEOMETRIES[name] @ np.diag([*(0.9 * sides[::-1]), 1.0])
     coarse["spacing"] = tuple(0.9 * side for side in spacing)
     result = segmenter(**coarse).segment(volume_of(values, smaller))

@@ -253,7 +253,7 @@ def test_cancelling_stops_between_the_preprocessing_of_channels():
 
 
 class LargeModel(ThresholdModel):
-    """Network that runs out of memory above a number of windows at a time."""
+    """Network that runs out of memory if it encodes more than ``most`` windows at a time."""
 
     WINDOW = (8, 16, 16)
 

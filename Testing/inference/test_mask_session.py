@@ -1,4 +1,4 @@
-"""Open volumes of models that have classes, segmented again with boxes."""
+"""Sessions of models with classes: an open volume is segmented again with boxes."""
 
 import tempfile
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ INSIDE = (slice(2, 6), slice(3, 12), slice(4, 15))
 
 
 def expected_with(inside=INSIDE):
-    """Return the blobs with class 1 in a box only, except where class 2 is."""
+    """Return the labelmap of class 2, with class 1 in all other voxels of a box."""
     expected = np.where(two_blobs() == 2, 2, 0)
     expected[inside] = np.where(expected[inside] == 2, 2, 1)
     return expected
@@ -42,7 +42,7 @@ def expected_with(inside=INSIDE):
 @pytest.mark.parametrize("finer", [0.5, 1, 2])
 def test_a_box_gives_its_class_exactly_the_voxels_inside(name, orientation, finer):
     segmenter = threshold_segmenter(orientation=orientation, spacing=[1 / finer] * 3)
-    # The image has no class 2, because its resampled edges are not exact.
+    # Class 2 is left out of the image, because the resampled edges of class 2 are not exact.
     blank = one_class()
     result = segmenter.segment(volume_of(blank, GEOMETRIES[name]), boxes=[BOX])
     expected = np.zeros_like(blank)
@@ -176,7 +176,7 @@ def test_of_a_class_in_a_box_the_component_remains_that_the_model_found_before(n
     expected = np.zeros_like(image)
     expected[:, :, :8] = 1
     np.testing.assert_array_equal(found == 1, expected)
-    # Where the box has nothing of what was found before, the largest component remains.
+    # If the class was not found inside the box before, the largest component remains.
     expected[:] = 0
     expected[:9, :9, 9:] = 1
     np.testing.assert_array_equal(elsewhere == 1, expected)
@@ -235,7 +235,7 @@ class FaintModel(ThresholdModel):
 def test_the_background_has_the_same_weight_with_and_without_boxes(
     weight: float, found: bool, overwrite: bool
 ):
-    """A class of 0.62 beats a background of 0.38 that weighs 1.5 times as much, not 1.8."""
+    """A score of 0.62 beats a background score of 0.38 with a weight of 1.5, but not of 1.8."""
     box = Box("Anterior", (4, 4, 3), (12, 10, 8))
     inside = np.zeros((11, 17, 23), dtype=bool)
     inside[3:8, 4:10, 4:12] = True
@@ -379,7 +379,7 @@ class FineConfig(NetworkConfig):
 
 
 class FineScores(ClassScores):
-    """Scores of background only, where a refiner gives its class every voxel."""
+    """Scores of background only, and a refiner that gives its class every voxel."""
 
     def shares(self):
         fine = torch.nn.functional.interpolate(self.scores, scale_factor=2)
@@ -387,7 +387,7 @@ class FineScores(ClassScores):
 
 
 class FineModel(ThresholdModel):
-    """Network whose first class has all voxels, and every box, in voxels half as large."""
+    """Network whose refiner gives its class every voxel, or all of a box, in half-size voxels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -459,7 +459,7 @@ def test_features_of_a_refiner_are_computed_only_where_its_classes_are_rated(
 
 @dataclass
 class TakingScores(ClassScores):
-    """Scores of two classes, of which a refiner gives the second one some rows of each slice."""
+    """Scores of two classes, and a refiner that gives the second class some rows of each slice."""
 
     rows: int = 0
 
@@ -476,7 +476,7 @@ class TakingConfig(FineConfig):
 
 
 class TakingModel(FineModel):
-    """Network whose first class has all voxels, and whose second one takes some rows."""
+    """Network whose first class has all voxels except some rows, which the second class takes."""
 
     def __init__(self, rows: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Boxes between a volume and the grid of a model."""
+"""Conversion of boxes between a volume and the grid of a model."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Windows on several threads: order, overlap, and an early end."""
+"""Windows on several threads: order of results, simultaneous work, and an early end."""
 
 from __future__ import annotations
 

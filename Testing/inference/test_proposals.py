@@ -93,7 +93,7 @@ def test_a_network_without_queries_has_no_proposals():
 def test_the_box_of_a_class_is_that_of_its_most_probable_query():
     logits = torch.zeros(1, 3, 2, 4)
     logits[0, 2, 0, 1] = 9  # query 2 shows class 1 on the first slice
-    logits[0, 0, 1, 1] = 9  # query 0 shows it on the second slice
+    logits[0, 0, 1, 1] = 9  # query 0 shows class 1 on the second slice
     boxes = torch.rand(1, 3, 2, 4)
     likely = likely_boxes(logits, boxes)
     assert likely.shape == (1, 2, 2, 5)

@@ -215,7 +215,7 @@ def test_a_large_grid_is_looked_at_with_steps_and_nothing_moves(monkeypatch: pyt
 def test_the_decisions_of_a_refiner_are_merged_where_a_large_grid_is_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """The classes of the refiner are in its own order and in voxels half as large."""
+    """The refiner has the classes in another order, on a grid of half the voxel size."""
     classes = np.zeros((20, 24, 24), np.int64)
     classes[4:16, 4:16, 4:20] = 1
     labels = tuple(Label(value, f"{value}", (1.0, 1.0, 1.0)) for value in (1, 2))

@@ -21,7 +21,7 @@ class EverySliceConfig(NetworkConfig):
 
 
 class PositionModel(Network):
-    """Network whose scores are the position of each slice in the window, and the image."""
+    """Network with a slice's position in the window and the image's intensity as its scores."""
 
     def __init__(self) -> None:
         super().__init__(EverySliceConfig(1, window=(5, 4, 4)))
@@ -39,13 +39,13 @@ def test_the_scores_of_a_slice_are_the_mean_over_its_five_windows():
     runner = Runner(PositionModel(), choose_device("cpu"))
     scorer = Scorer(runner, image, UNMIRRORED, EmbeddingCache(0))
     scores = scorer.automatic(Progress(None, None))
-    # Slices in the middle have all five positions, the first one has 2, 1 and 0.
+    # A slice in the middle is at all five positions of a window, the first slice at 2, 1 and 0.
     assert scores[0, :, 0, 0].tolist() == pytest.approx([1, 1.5, 2, 2, 2, 2, 2, 2.5, 3])
     torch.testing.assert_close(scores[1], torch.from_numpy(image[0]))
 
 
 class ImageModel(Network):
-    """Network whose one class has the scores that the image shows.
+    """Network whose only class has the intensities of the image as its scores.
 
     Attributes:
         decoded: number of windows decoded so far.
@@ -66,8 +66,8 @@ class ImageModel(Network):
 @pytest.mark.parametrize(
     ("rows", "columns", "decoded"),
     [
-        # Windows begin at 0, 8 and 16; the weight of the second next to the centre of the first is
-        # below a hundredth.
+        # Windows begin at 0, 8 and 16; near the centre of the first window, the second window has a
+        # weight below a hundredth.
         ((7, 9), (7, 9), 1),
         ((7, 9), (7, 13), 2),
         ((7, 13), (7, 13), 4),

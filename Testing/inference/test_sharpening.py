@@ -24,7 +24,7 @@ from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import BoxPrompts, ClassScores, Network, NetworkConfig
 from Testing.helpers.threshold_model import GEOMETRIES, Embedding, plan_for
 
-# Voxels of the output and of the plan's grid, which are 1 and 2 mm.
+# Shapes of the output's grid, with voxels of 1 mm, and of the plan's grid, with 2 mm.
 FINE, COARSE = (24, 40, 44), (12, 20, 22)
 VALUES = np.array([0, 4, 7], np.uint8)
 WHOLE: Region = (slice(0, 24), slice(0, 40), slice(0, 44))
@@ -41,7 +41,7 @@ def phantom() -> tuple[np.ndarray, np.ndarray]:
 
 
 def coarse_scores(labels: np.ndarray) -> Tensor:
-    """Return blurred scores on the plan's grid, as those of a network are."""
+    """Return scores on the plan's grid, blurred like those of a network."""
     whole = F.one_hot(torch.from_numpy(labels), 3).permute(3, 0, 1, 2).float()
     return F.avg_pool3d(F.avg_pool3d(whole, 3, 1, 1, count_include_pad=False), 2)
 
@@ -128,7 +128,7 @@ def test_parts_of_a_region_are_decided_as_the_whole():
 
 
 def box_scores(labels: np.ndarray, index: int) -> EditedScores:
-    """Return scores of a class that has grown by two voxels within a part of the grid."""
+    """Return scores of a class dilated by two voxels, in a part of the grid."""
     grown = F.max_pool3d(torch.from_numpy(labels == index)[None].float(), 5, 1, 2)
     depth, rows, columns = slice(2, 10), slice(4, 16), slice(0, 22)
     region: Region = (depth, rows, columns)
@@ -209,7 +209,7 @@ def test_a_small_class_without_intensities_keeps_its_scores():
     labels, image = phantom()
     scores = coarse_scores(labels)
     scores = torch.cat([scores, torch.zeros(1, *COARSE)])
-    # 12 voxels of the plan's grid with a squared sum below 10.
+    # The squared probabilities of these 12 voxels of the plan's grid add up to less than 10.
     scores[:, 4:6, 5:7, 8:11] = torch.tensor([0.1, 0.1, 0.1, 0.7])[:, None, None, None]
     model = model_of(image, scores)
     assert set(model.known) == {0, 1, 2}
@@ -267,11 +267,11 @@ def test_a_refiner_decides_its_own_classes_and_the_intensities_the_others():
 
 
 class CoarseModel(Network):
-    """Network whose scores say roughly where an intensity above 60 begins.
+    """Network that roughly outlines intensities above 58.
 
     Args:
-        mean: subtracted from the intensities first.
-        spread: divisor of the differences.
+        mean: value added to the scaled input, such as the mean that a z-score subtracted.
+        spread: factor of the input, such as the deviation that a z-score divided by.
     """
 
     def __init__(self, mean: float = 0.0, spread: float = 1.0) -> None:
@@ -306,7 +306,7 @@ def bright_volume(matrix: np.ndarray) -> Volume:
 
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_a_volume_is_sharpened_along_its_own_axes(name: str):
-    """Oblique, left-handed and anisotropic volumes: the outline is where the intensities change."""
+    """The outline follows the intensities, also in oblique and left-handed volumes."""
     labels, _ = phantom()
     volume = bright_volume(GEOMETRIES[name])
     plain, sharp = (
@@ -371,7 +371,7 @@ def test_padding_and_outliers_count_as_little_as_in_the_network(value: float, si
 def test_intensities_may_have_half_precision():
     volume = bright_volume(np.eye(4))
     known = coarse_segmenter().segment(volume).labelmap
-    # The squares of these intensities are beyond what the voxels can hold.
+    # The squares of these intensities are too large for float16.
     large = replace(volume, array=(100 * volume.array).astype(np.float16))
     segmenter = coarse_segmenter(network=CoarseModel(spread=0.01))
     assert np.mean(segmenter.segment(large).labelmap != known) < 1e-3

@@ -123,7 +123,7 @@ def test_windows_centred_on_the_first_and_last_slices_repeat_them():
     middle = extract(image, first, torch.tensor([-9.0]))[0, :, 4, 4]
     assert middle.tolist() == [0, 0, 0, 1, 2]
     assert extract(image, last, torch.tensor([-9.0]))[0, :, 4, 4].tolist() == [3, 4, 5, 5, 5]
-    # In-plane there is nothing to repeat: rows beyond the image are filled.
+    # In-plane, voxels beyond the image are filled, not repeated.
     assert set(extract(image, first, torch.tensor([-9.0]))[0, :, 0, 0].tolist()) == {-9.0}
 
 

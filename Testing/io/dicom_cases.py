@@ -94,14 +94,14 @@ def real_world_value(header: Dataset, k: int) -> None:
 
 
 def bits(header: Dataset, k: int) -> None:
-    """Store 12 bits with their sign."""
+    """Store signed values in 12 bits."""
     header.BitsStored, header.HighBit, header.PixelRepresentation = 12, 11, 1
     values = (STORED[k].astype(np.int16) - 60).astype(np.uint16) & 0x0FFF
     header.PixelData = values.astype("<u2").tobytes()
 
 
 def bits_below_overlay(header: Dataset, k: int) -> None:
-    """Store 12 bits with their sign, and an overlay in the bits above."""
+    """Store signed values in 12 bits, and an overlay in the bits above them."""
     bits(header, k)
     values = np.frombuffer(header.PixelData, "<u2") | 0x5000
     header.PixelData = values.astype("<u2").tobytes()
@@ -109,12 +109,12 @@ def bits_below_overlay(header: Dataset, k: int) -> None:
 
 
 def bits_missing(header: Dataset, k: int) -> None:
-    """State fewer bits than the largest values have."""
+    """State fewer bits than the largest values need."""
     header.BitsStored, header.HighBit = 6, 5
 
 
 def table(header: Dataset, k: int) -> None:
-    """Give the values in a lookup table."""
+    """Map the stored values by a lookup table."""
     lookup = Dataset()
     lookup.LUTDescriptor = [200, 0, 16]
     lookup.ModalityLUTType = "HU"
@@ -135,7 +135,7 @@ def other_frame_of_reference(header: Dataset, k: int) -> None:
 
 
 def every_other_slice(header: Dataset, k: int) -> None:
-    """State half of the distance that the positions have."""
+    """State half of the distance between the slice positions."""
     header.SpacingBetweenSlices = header.SliceThickness = MATRIX_SPACING / 2
 
 
@@ -144,13 +144,13 @@ def thin_slices(header: Dataset, k: int) -> None:
 
 
 def gap_only(header: Dataset, k: int) -> None:
-    """State the gap between slices in place of their distance."""
+    """State the gap between slices in place of the distance of their centres."""
     header.SliceThickness = 0.8 * MATRIX_SPACING
     header.SpacingBetweenSlices = 0.2 * MATRIX_SPACING
 
 
 def syntax(uid: str) -> Change:
-    """Return a change of the encoding of files."""
+    """Return a change of the transfer syntax."""
 
     def change(header: Dataset, k: int) -> None:
         if uid == RLELossless:

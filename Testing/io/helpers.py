@@ -47,7 +47,7 @@ def labelmap_on(volume: Volume) -> np.ndarray:
 
 
 def read_or_refused(path: Path) -> Volume | str:
-    """Return the volume of a file, or the one line with which it is refused."""
+    """Return the volume of a file, or the one-line message of the refusal."""
     try:
         return read_volume(path)
     except MaskSAMError as error:

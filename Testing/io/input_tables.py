@@ -28,7 +28,7 @@ _SEGMENTED_TITLE = "Intensities, sizes and suitability"
 
 
 def page() -> str:
-    """Return the text of the page with the current tables between introduction and further text."""
+    """Return the text of the page with its tables renewed and its other sections kept."""
     introduction, *old = PAGE.read_text(encoding="utf-8").split("\n## ")
     sections = [f"## {title}\n\n{table(cases)}" for title, cases in _TABLES.items() if cases]
     sections.append(f"## {_SEGMENTED_TITLE}\n\n{_SEGMENTED}")
@@ -39,7 +39,7 @@ def page() -> str:
 
 
 def main(path: Path = PAGE) -> None:
-    """Write the tables anew."""
+    """Renew the tables of the page."""
     path.write_text(page(), encoding="utf-8")
 
 

@@ -112,7 +112,7 @@ def half(data: bytes) -> bytes:
 
 
 def pair(given: str, names: tuple[str, str]) -> Callable[[Path], Expected]:
-    """Return a writer of a pair of header and voxels, of which one file is given."""
+    """Return a writer of a header file and a voxel file; the file named ``given`` is read."""
 
     def write(folder: Path) -> Expected:
         data = file_content(kind=Nifti1PairHeader, vox_offset=0)
@@ -158,7 +158,7 @@ def write_below_long_folders(folder: Path) -> Expected:
 
 
 def unoriented(spacing: Any, shape: tuple[int, ...] = ARRAY.shape) -> np.ndarray:
-    """Return nibabel's matrix of a file that does not say its orientation."""
+    """Return the matrix that nibabel assigns to a file without orientation."""
     i, j, k = spacing
     matrix = np.diag([-i, j, k, 1.0])
     matrix[:3, 3] = -matrix[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
@@ -181,7 +181,10 @@ def sheared(amount: float, matrix: np.ndarray = MATRIX) -> np.ndarray:
 
 
 def unsheared(amount: float, shape: tuple[int, ...], matrix: np.ndarray = MATRIX) -> np.ndarray:
-    """Return the nearest rectangular matrix: both axes turn by half the angle, about the centre."""
+    """Return the rectangular matrix nearest to that of :func:`sheared`.
+
+    Both axes turn by half the angle, and the centre of the volume stays in place.
+    """
     result = matrix.copy()
     i, j = (result[:3, axis] / np.linalg.norm(result[:3, axis]) for axis in (0, 1))
     turned = Rotation.from_rotvec(np.cross(j, i) * np.arcsin(amount) / 2).as_matrix()

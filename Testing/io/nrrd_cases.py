@@ -31,10 +31,10 @@ def nrrd_content(
 
     Args:
         array: voxels with reversed axes, such as [K, J, I].
-        matrix: matrix from voxel indices to the file's space; None for no place in space.
+        matrix: matrix from voxel indices to the file's space; None to leave out the spatial fields.
         *lines: further lines of the header.
-        **fields: fields in place of those by default, or empty to leave them out; ``space_units``
-            is "space units".
+        **fields: further or replaced fields of the header, empty to leave a field out;
+            ``space_units`` is "space units".
     """
     header = {
         "type": "float" if array.dtype == np.float32 else "short",
@@ -102,7 +102,7 @@ def case(
     array: np.ndarray = ARRAY,
     matrix: np.ndarray = MATRIX,
 ) -> InputCase:
-    """Return the case of a file, whose content tells its format."""
+    """Return the case of a file; its name follows from the format of the content."""
     name = "a.nrrd" if content.startswith(b"NRRD") else "a.mha"
 
     def write(folder: Path) -> Expected:
@@ -138,7 +138,7 @@ def deflated_meta(
     """Return the content of a MetaImage file with compressed voxels.
 
     Args:
-        flipped: place of a byte of the compressed voxels that is damaged; None for no damage.
+        flipped: index of the damaged byte in the compressed voxels; None for no damage.
         sized: whether the header says the number of compressed bytes.
         big_endian: whether the highest byte of a voxel comes first.
     """
@@ -160,8 +160,8 @@ def deflated_nrrd(
     Args:
         parts: number of parts of the compressed data.
         big_endian: whether the highest byte of a voxel comes first.
-        inserted: place of a byte that is unpacked though it is none of the voxels, as a damaged
-            byte of compressed data makes it; None for no damage.
+        inserted: index of an extra byte in the unpacked voxels, such as damaged compressed data
+            gives; None for no damage.
     """
     voxels = ARRAY.astype(">f4" if big_endian else "<f4").tobytes()
     size = -(-len(voxels) // parts)
@@ -174,7 +174,7 @@ def deflated_nrrd(
 
 
 def long_meta(bits: int) -> bytes:
-    """Return the content of a MetaImage file of MET_LONG with WHOLE in integers of some bits."""
+    """Return a MetaImage file of type MET_LONG with WHOLE as integers of ``bits`` bits."""
     header = meta_content()[: -ARRAY.nbytes].replace(b"MET_FLOAT", b"MET_LONG")
     return header + WHOLE.astype(f"<i{bits // 8}").tobytes()
 
@@ -183,8 +183,8 @@ def sliced_meta(data: str, count: int) -> Callable[[Path], Expected]:
     """Return a writer of a .mhd whose slices are in files of their own.
 
     Args:
-        data: value of ElementDataFile; "LIST" is followed by the names.
-        count: number of slices that are there.
+        data: value of ElementDataFile; after "LIST", the names of the slice files follow.
+        count: number of slice files to write and list.
     """
 
     def write(folder: Path) -> Expected:
@@ -206,10 +206,10 @@ def write_list_of_volumes(folder: Path) -> Expected:
 
 
 def coded_meta(code: str, directions: np.ndarray = LPS[:3, :3]) -> bytes:
-    """Return the content of a MetaImage file with letters for its axes.
+    """Return the content of a MetaImage file that states AnatomicalOrientation.
 
     Args:
-        code: letters, such as "RAI".
+        code: letters of the axes, such as "RAI".
         directions: (3, 3), directions of the axes in RAS as columns.
     """
     matrix = np.eye(4)
@@ -218,7 +218,7 @@ def coded_meta(code: str, directions: np.ndarray = LPS[:3, :3]) -> bytes:
 
 
 def cut(name: str) -> Callable[[Path], Expected]:
-    """Return a writer of a header that holds its voxels itself, of which half are missing."""
+    """Return a writer of a file with header and voxels, cut off within the voxels."""
 
     def write(folder: Path) -> Expected:
         content = meta_content() if name.endswith(".mhd") else nrrd_content()
@@ -229,7 +229,7 @@ def cut(name: str) -> Callable[[Path], Expected]:
 
 
 def without_voxels(name: str) -> Callable[[Path], Expected]:
-    """Return a writer of a header without the file of its voxels."""
+    """Return a writer of a header whose voxel file is missing."""
 
     def write(folder: Path) -> Expected:
         expected = detached(name)(folder)

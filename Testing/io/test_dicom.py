@@ -83,7 +83,7 @@ def test_a_volume_has_the_name_of_its_folder_and_the_modality_of_its_series(tmp_
 
 
 def jpeg_2000(plane: np.ndarray, path: Path) -> bytes:
-    """Return a plane compressed without loss, for which ``path`` is written and removed."""
+    """Return a losslessly compressed plane; ``path`` is used for a temporary file."""
     writer = sitk.ImageFileWriter()
     writer.SetImageIO("GDCMImageIO")
     writer.UseCompressionOn()
@@ -99,7 +99,7 @@ def jpeg_2000(plane: np.ndarray, path: Path) -> bytes:
 def test_compressed_frames_are_scaled_once_and_each_by_its_own_slope(
     tmp_path: Path, signed: bool
 ) -> None:
-    # Too small images are not compressed by GDCM.
+    # GDCM does not compress very small images.
     stored = stored_values((4, 16, 12)).astype(np.int16 if signed else np.uint16)
     if signed:
         stored -= 300

@@ -115,7 +115,7 @@ def test_a_report_has_the_intracranial_volume_and_shares_of_it(tmp_path: Path) -
     assert measurement.name.value == "118565006"
     assert (measurement.unit.value, measurement.unit.scheme_designator) == ("ml", "UCUM")
     assert float(measurement.value) == pytest.approx(total, abs=1e-4)
-    # The cranial cavity, of DICOM's brain structures for volumetric measurement (CID 7140).
+    # Cranial cavity is one of DICOM's brain structures for volumetric measurement (CID 7140).
     assert (group.finding_type.value, group.finding_type.scheme_designator) == ("1101003", "SCT")
     assert group.finding_sites[0].value.value == "1101003"
     [scheme] = srread(path).CodingSchemeIdentificationSequence
@@ -197,7 +197,7 @@ def test_dciodvfy_finds_no_error(write: Callable[[Path], Path], tmp_path: Path) 
 def test_dciodvfy_finds_only_the_private_code_of_shares(tmp_path: Path) -> None:
     inside = ("left hippocampus", "brain stem")
     path, _ = reported(series(tmp_path / "in"), tmp_path, intracranial=inside)
-    # It warns of every private coding scheme, also of one that the file describes.
+    # dciodvfy warns of every private coding scheme, even if the file describes the scheme.
     for line in errors_of_dciodvfy(path):
         assert line.startswith("Warning")
         assert line.endswith("Unrecognized defined term = <99MASKSAM>")

@@ -1,4 +1,4 @@
-"""DICOM segmentations: voxels at their places, references, codes, and refusals."""
+"""DICOM segmentations: positions of voxels, references, codes, and refusals."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_highdicom_reads_the_same_voxels_on_the_same_grid(write: Write, tmp_path
     found = segread(tmp_path / "seg.dcm").get_volume(combine_segments=True)
     numbers = {0: 0, 17: 1, 53: 2, 300: 3}
     expected = np.vectorize(numbers.get)(labelmap)
-    # highdicom stacks slices in the direction that it prefers.
+    # highdicom may stack the slices in the opposite direction.
     array = found.array
     lps_to_ras = np.diag([-1.0, -1, 1, 1])
     affine = (lps_to_ras @ found.affine)[:, [2, 1, 0, 3]]
@@ -317,7 +317,7 @@ def test_segments_have_the_names_codes_and_colours_of_their_labels(tmp_path: Pat
     )
     assert amygdala.AnatomicRegionSequence[0].CodeValue == "69536005"
     assert _code(amygdala.AnatomicRegionSequence[0].AnatomicRegionModifierSequence) == LEFT
-    # Grey of half intensity: L* is 53 %, a* and b* are 0, which 32896 stores.
+    # Grey of half intensity has an L* of 53 % and an a* and b* of 0, which is stored as 32896.
     lightness, a, b = stem.RecommendedDisplayCIELabValue
     assert lightness / 65535 == pytest.approx(0.53, abs=0.02)
     assert [a, b] == pytest.approx([32896, 32896], abs=100)

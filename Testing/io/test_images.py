@@ -260,7 +260,7 @@ def test_too_little_memory_is_not_taken_for_a_full_disk(tmp_path: Path, suffix: 
 
 
 def limited(action: str, path: Path) -> list[str]:
-    """Return what a process prints that may use 64 MiB more while it reads or writes an image."""
+    """Return the output of a process that may use 64 MiB more to read or write an image."""
     command = [sys.executable, "-c", LIMITED, action, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""

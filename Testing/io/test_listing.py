@@ -1,4 +1,4 @@
-"""Folders are listed without what systems and programs leave in them."""
+"""Folder listings leave out files and folders that systems and programs create."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""NIfTI files: both forms are written back, other programs read what is written, any header is read
-or refused."""
+"""NIfTI files: qform and sform are kept, other programs read the written files, and any header is
+read or refused."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_reading_leaves_voxels_that_can_be_changed(tmp_path: Path) -> None:
 
 @st.composite
 def headers(draw: st.DrawFn) -> dict[str, Any]:
-    """Return options of ``file_content``, most of which are sound."""
+    """Return options of ``file_content``; most of them make a valid header."""
     types = ["uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64"]
     shape = draw(st.tuples(*[st.integers(1, 5)] * 3))
     rng = np.random.default_rng(draw(st.integers(0, 9)))
@@ -171,7 +171,7 @@ def headers(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def valid_forms(options: dict[str, Any]) -> list[str]:
-    """Return the forms of the options that have a code and can be inverted."""
+    """Return the forms, "q" and "s", whose code is above 0; the sform must be invertible, too."""
     usable = {"q": options["codes"][0] > 0, "s": options["codes"][1] > 0}
     sform = options["sform"][:3, :3]
     usable["s"] &= bool(np.isfinite(sform).all() and np.linalg.matrix_rank(sform) == 3)
@@ -179,9 +179,9 @@ def valid_forms(options: dict[str, Any]) -> list[str]:
 
 
 def rounding_decides(options: dict[str, Any]) -> bool:
-    """Return whether SimpleITK may take different forms for equal ones.
+    """Return whether SimpleITK may consider a different qform and sform equal.
 
-    It compares singular vectors, which are the same if one form mirrors the other.
+    SimpleITK compares singular vectors, which are equal if one form mirrors the other.
     """
     q, s = options["qform"], options["sform"]
     same_vectors = np.allclose(q[:3, :3] @ q[:3, :3].T, s[:3, :3] @ s[:3, :3].T, atol=1e-3)
@@ -206,7 +206,7 @@ def test_any_header_is_read_as_nibabel_reads_it_or_refused_in_one_line(
         return
     assert kept == 1
     header = options["kind"].from_fileobj(BytesIO(content))
-    header.quaternion_threshold = -1e-6  # half turns are off by rounding
+    header.quaternion_threshold = -1e-6  # rounding affects half turns
     expected = np.asarray(ArrayProxy(BytesIO(content), header)).T.reshape(volume.shape)
     np.testing.assert_allclose(volume.array, expected, rtol=1e-5, atol=1e-5)
     candidates = [header.get_base_affine()]
@@ -215,7 +215,7 @@ def test_any_header_is_read_as_nibabel_reads_it_or_refused_in_one_line(
     smallest = min(volume.spacing)
     differences = []
     for candidate in candidates:
-        # pixdim has the sizes of voxels, as in ITK.
+        # Voxel sizes are taken from pixdim, as in ITK.
         lengths = np.linalg.norm(candidate[:3, :3], axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             candidate[:3, :3] *= header.get_zooms()[:3] / lengths
@@ -245,7 +245,7 @@ def test_the_form_that_is_used_is_that_of_simpleitk(
         return
     try:
         image = sitk.ReadImage(str(path))
-    except RuntimeError:  # SimpleITK reads no sheared axes
+    except RuntimeError:  # SimpleITK refuses sheared axes
         return
     volume = read_volume(path)
     corner = [float(size - 1) for size in volume.shape[::-1]]

@@ -1,4 +1,4 @@
-"""Which matrix a volume has by the orientations that its file gives."""
+"""Choice of a volume's matrix from the orientations in its file."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def test_the_shipped_catalog_lists_the_official_backbones():
     assert entries["sam_vit_h"].sha256.startswith("a7bf3b02f3eb")
     assert all(e.kind == "backbone" and e.licence == "Apache-2.0" for e in entries.values())
     assert all(e.needs_boxes for e in entries.values())
-    # No SHA-256 of it is published, so the user downloads it from the authors' page.
+    # No SHA-256 of MedSAM is published, so the user downloads MedSAM from the authors' page.
     assert entries["medsam"].page and not entries["medsam"].url and not entries["medsam"].sha256
     assert [e.preparation for e in entries.values()] == ["sam", "sam", "sam", "medsam"]
 
@@ -68,7 +68,7 @@ def test_the_users_folder_is_never_the_current_one_because_a_variable_is_empty(
 
 
 def test_the_users_folder_may_be_given_from_the_home_folder_on(monkeypatch: pytest.MonkeyPatch):
-    # Files that set variables for containers and services are not expanded by a shell.
+    # In the environment files of containers and services, no shell expands "~".
     monkeypatch.setenv("MASKSAM_HOME", "~/models")
     assert models.user_folder() == Path.home() / "models"
 

@@ -20,7 +20,7 @@ from MaskSAMCore.resources import resources
 
 
 def light_checkpoint(path: Path, name: str = "vit_b", **changes: object) -> Path:
-    """Write a checkpoint with the names and shapes of a SAM; each tensor repeats one number."""
+    """Write a small checkpoint with a SAM's names and shapes; each tensor repeats a single 0."""
     with torch.device("meta"):
         wanted = build_sam(SAM_CONFIGS[name], (64, 64)).state_dict()
     state = {key: torch.zeros(1).expand(value.shape) for key, value in wanted.items()}
@@ -106,7 +106,7 @@ def test_official_names_accept_only_the_official_files(
 def test_an_official_checkpoint_is_a_model_once_it_is_verified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The catalog is the shipped one with the SHA-256 of this file in place of Meta's."""
+    """The shipped catalog is used, with the SHA-256 of the test's checkpoint in place of Meta's."""
     path = light_checkpoint(tmp_path / "sam_vit_b_01ec64.pth")
     values = json.loads((resources() / "Models/catalog.json").read_text(encoding="utf-8"))
     values["entries"][0]["sha256"] = sha256(path)

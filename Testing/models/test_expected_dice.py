@@ -68,7 +68,7 @@ def test_an_estimator_is_carried_over_to_a_model_with_other_classes(rated: Path)
 
 
 def with_refined(estimator: DiceEstimator, classes: tuple[int, ...]) -> DiceEstimator:
-    """Return an estimator with another one for some classes, which expects a Dice of 0.7."""
+    """Return the estimator with a refined estimator of some classes, whose expected Dice is 0.7."""
     own = known_estimator([0.7] * len(classes), 0.1, estimator.weights_sha256, 0.8)
     return replace(estimator, unrated=(1,), refined=RefinedEstimator(classes, own))
 
@@ -85,7 +85,7 @@ def test_refined_classes_have_an_estimator_of_their_own():
     assert first is not None and second is not None
     assert (first.dice, second.dice) == pytest.approx((0.9, 0.7))
     assert rate(again, features).weakest[1].tolist() == [1, 2, 3]
-    # The refined classes are doubtful, but the others tell about the image where there are any.
+    # The refined class is doubtful, which counts only if no class of the base was found.
     assert not rate(again, features).doubts
     (doubt,) = rate(again, replace(features, classes=np.full_like(classes, np.nan))).doubts
     assert "0.70" in doubt
@@ -161,7 +161,7 @@ def constant(value: float) -> TreeSum:
 
 def test_the_bound_lies_below_the_expected_dice_by_the_errors_of_its_class():
     estimator = replace(known_estimator([0.9, 0.6]), factor=np.array([10.0, 20.0]))
-    # No result is more certain than a Dice of 0.01.
+    # The expected error of a Dice is at least 0.01.
     estimator = replace(estimator, error=constant(0.001))
     classes, image = np.zeros_like(estimator.class_centre), estimator.image_centre
 
@@ -184,7 +184,7 @@ def test_trees_compare_the_same_columns_for_ever():
     first = np.arange(len(estimator.class_features)) - 4.0
     classes = np.stack([first, np.full_like(first, 3.0)])
     image = np.linspace(-1, 1, len(estimator.image_features))
-    # Features in standard deviations, of which no more than eight count.
+    # Features in standard deviations are clipped at 8.
     own = np.clip(first / 2, -8, 8)
     expected = [*first, *own, *(own + 1.5) / 2, *(abs(own) + 1.5) / 2, *image, 0.9]
     np.testing.assert_allclose(estimator.rows(classes, image)[0], expected)
@@ -201,7 +201,7 @@ def test_groups_beyond_their_limit_are_odd_the_most_unusual_first():
         np.zeros_like(one) for one in (estimator.class_centre, estimator.image_centre)
     )
     assert estimator.oddities(classes, image) == ()
-    # In standard deviations: 3 in the mean for the first group, 0.75 for the last one.
+    # The mean distance is 3 standard deviations for the first group and 0.75 for the last group.
     classes[:, 0], classes[:, 1], classes[:, 2], image[2] = -3, 3, 1, 0.5
     assert estimator.oddities(classes, image) == ("orientation",)
     image[:2] = -4, 0

@@ -1,4 +1,4 @@
-"""Adding, downloading and removing of models, with a server on this machine."""
+"""Adding, downloading and removing models, with a server on this machine."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_model_replaces_no_other_one_of_its_name(tmp_path: Path):
     with pytest.raises(MaskSAMError, match="masksam models remove small"):
         models.add_model(zipped(bundle.folder, tmp_path / "small.zip"))
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
-    # One that is damaged is mended.
+    # Adding a model again repairs a damaged copy.
     (folder / WEIGHTS).unlink()
     assert models.add_model(bundle.folder) == models.open_model("small")[0]
     models.remove("small")
@@ -179,7 +179,7 @@ def test_a_models_name_cannot_leave_its_folder(tmp_path: Path):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """Folder that a server on the loopback address serves, and its address."""
+    """Yield a folder that is served on the loopback address, and the URL of the server."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -293,7 +293,7 @@ def test_a_damaged_zip_is_refused_whatever_byte_is_wrong(tmp_path: Path):
         damaged = bytearray(content)
         damaged[place] ^= 0xFF
         archive.write_bytes(bytes(damaged))
-        # Bytes of times and attributes change nothing.
+        # A damaged byte in a time or an attribute is harmless, so an error is not required.
         with contextlib.suppress(MaskSAMError):
             models.add_model(archive)
 
@@ -307,7 +307,7 @@ def test_hidden_files_of_a_bundle_are_not_copied(tmp_path: Path):
 
 
 def with_weights(folder: Path, content: bytes) -> Path:
-    """Replace the weights of a bundle, whose description records their SHA-256."""
+    """Replace the weights of a bundle, and their SHA-256 in its description."""
     (folder / WEIGHTS).write_bytes(content)
     values = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     values["weights_sha256"] = sha256(folder / WEIGHTS)

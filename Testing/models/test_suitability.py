@@ -1,4 +1,4 @@
-"""Doubts whether a volume suits a model, from the model's card."""
+"""Doubts about the suitability of a volume for a model, from the model's card."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from Testing.helpers.threshold_model import GEOMETRIES
 
 
 def volume(extent_mm=(150, 190, 160), spacing=1.0, modality="", low=0, geometry="ras") -> Volume:
-    """Return a volume with an extent along I, J, K."""
+    """Return a volume with a given extent in mm along I, J, K."""
     shape = [max(2, round(mm / spacing)) for mm in extent_mm[::-1]]
     array = np.broadcast_to(np.linspace(low, 899.5, shape[2]), shape)
     matrix = GEOMETRIES[geometry] @ np.diag([spacing, spacing, spacing, 1.0])
@@ -25,7 +25,7 @@ def volume(extent_mm=(150, 190, 160), spacing=1.0, modality="", low=0, geometry=
 
 
 def labelled(classes: int) -> Volume:
-    """Return a volume with the extent of a head whose intensities are numbers of classes."""
+    """Return a volume with the extent of a head and class numbers as its intensities."""
     array = np.broadcast_to(np.arange(182, dtype=np.uint8) % classes, (182, 218, 182))
     return Volume(array, np.eye(4))
 
@@ -92,7 +92,7 @@ def test_the_stated_modality_counts_more_than_the_intensities(modality: str):
 def test_the_extent_is_measured_along_the_directions_of_the_patient():
     view = {"field_of_view_mm": [[10, 20], [40, 50], [70, 80]]}
     suitability = Suitability.from_card(view)
-    # Of the sagittal volume, I runs along A, J along S and K along R.
+    # In the sagittal volume, I runs along the A axis, J along S and K along R.
     assert suitability.doubts(volume((45, 75, 15), geometry="sagittal"), False) == ()
     assert suitability.doubts(volume((15, 45, 75), geometry="sagittal"), False) != ()
     assert suitability.doubts(volume((15, 45, 75), geometry="oblique"), False) == ()

@@ -1,4 +1,4 @@
-"""Corruptions of images: the truth stays true, and the same seed gives the same image."""
+"""Corruptions of images: labelmaps stay correct, and the same seed gives the same image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from Testing.helpers.threshold_model import LEFT_HANDED
 from Testing.quality.helpers import labelled_case
 
 ALL = {**FITTED, **HELD_OUT}
-# Those that change the geometry or the labelmap.
+# Corruptions that change the geometry or the labelmap.
 SPATIAL = ("cropped", "wrong orientation", "wrong voxel size", "foreign")
 
 

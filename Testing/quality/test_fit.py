@@ -1,4 +1,4 @@
-"""Fit of estimators: their order, their bound, and what they need."""
+"""Fit of estimators: rank correlation, bound, and the results that a fit needs."""
 
 from __future__ import annotations
 
@@ -44,8 +44,11 @@ def test_expected_dice_follows_the_true_dice_and_the_bound_holds_on_new_results(
 
 
 def samples_of_unlike_cases(first: int, cases: int = 15, each: int = 8) -> list[Sample]:
-    """Return results whose Dice is that of their case, which no feature but one that is the same in
-    all results of the case could tell."""
+    """Return results whose Dice depends on the case only.
+
+    The first feature is the same in all results of a case: it identifies the case, but is unrelated
+    to the Dice. The other features are random.
+    """
     samples = []
     for case in range(first, first + cases):
         rng = np.random.default_rng(case)
@@ -152,10 +155,10 @@ def test_results_in_which_nothing_was_found_tell_nothing_of_what_is_usual():
 
 
 def test_bounds_of_classes_of_unknown_truth_do_not_count(estimator):
-    """A dataset may show some classes of a model only."""
+    """A dataset may show only some classes of a model."""
     samples = samples_of_known_dice(200, seed=8)
     for number, sample in enumerate(samples):
-        # The other class, whose truth is not known, is the worse the better the known one is.
+        # The better the known class is, the worse is the class of unknown truth.
         sample.features.classes[1, 0] = 1 - sample.features.classes[0, 0]
         samples[number] = replace(sample, dice=np.array([sample.dice[0], np.nan]))
     sure = replace(estimator, doubtful_below=0.0)

@@ -1,4 +1,4 @@
-"""Results for a fit: their truth, and files that a stopped run continues."""
+"""Results for a fit: their true Dice, and files that a stopped run continues."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_file_of_one_unfinished_line_is_continued_only_if_it_is_the_heading(tm
 
 
 def synthesized(values: np.ndarray, plan: Plan) -> LabelledCase:
-    """Return an image of label values whose axes run towards superior, anterior and right."""
+    """Return a case synthesised from label values with axes superior, anterior, right."""
     volume = Volume(label_indices(values), np.diag([1.0, 1.0, 1.0, 1.0]))
     case = LabelledCase("head", (volume,), np.zeros(volume.shape, np.uint8))
     return SynthesizedCases([case], label_scheme(), plan).case("head", np.random.default_rng(1))
@@ -108,7 +108,7 @@ def test_a_synthesised_image_shows_the_structures_where_they_are(orientation: st
     assert image.spacing == pytest.approx(by_axis) and (np.diag(image.ijk_to_ras) > 0).all()
     left, middle, right = (np.argwhere(case.labelmap == value).mean(0)[2] for value in (1, 2, 3))
     assert left < middle < right
-    # The image is of the same place.
+    # The image shows the structures where the labelmap has them.
     inside, outside = case.labelmap > 0, case.labelmap == 0
     assert abs(image.array[inside].mean() - image.array[outside].mean()) > 0.5
 

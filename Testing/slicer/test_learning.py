@@ -133,7 +133,9 @@ def test_arguments_that_cannot_work_are_refused(learning, scene, tmp_path, optio
     with pytest.raises(ValueError, match=message):
         learning.adapt([(volume, node)], **{"model": "threshold", **options})
     assert not (tmp_path / "kept").exists() and not learning.busy
-    if not options:
-        return
+
+
+def test_a_volume_in_place_of_a_segmentation_is_refused(learning, scene):
+    volume, _ = pair()
     with pytest.raises(ValueError, match="is not a segmentation node"):
         learning.adapt([(volume, volume)], model="threshold")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from MaskSAMCore.inference.box_prompts import crossed_slices
 from MaskSAMCore.inference.sliding_window import Region, Shape
 
-# Above this ratio of voxel sizes, slices that are not across the axis of the largest size show
+# Above this ratio of voxel sizes, slices that are not across the axis with the longest voxels show
 # steps, not anatomy.
 _ANISOTROPIC_RATIO = 1.5
 # A box must appear this much larger than on axial slices for another axis to be used: otherwise a

@@ -1,4 +1,4 @@
-"""The report in a browser: order, filters, links, names that are code, and no network."""
+"""The report in a browser: order, filters, links, names that contain code, and no network."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ def test_shares_of_the_intracranial_volume_are_shown_where_they_are_known(tmp_pa
         table.add(record("cut", tmp_path, volumes=volumes(30, 0)))
     write_report(tmp_path / "report.html", table.rows, tmp_path, LABELS)
     page = (tmp_path / "report.html").read_text("utf-8")
-    # The volume of all classes does not count their sum again.
+    # The total of a case leaves out the intracranial volume, which is the sum of its classes.
     assert sorted(re.findall('data-total="([^"]*)"', page)) == ["30.0", "40.0"]
     with browser() as driver:
         driver.get((tmp_path / "report.html").as_uri())
@@ -339,7 +339,7 @@ def test_a_picture_that_is_older_than_the_labelmap_is_drawn_anew(tmp_path: Path)
 
     assert shows_the_file(0) and shows_the_file(-(10**9))
     assert not shows_the_file(10**9)
-    # Without the image no picture is better than one of another result.
+    # Without the image no new picture can be drawn, and an outdated picture is left out.
     (tmp_path / "in" / "a.nii.gz").unlink()
     assert shows_the_file(0)
     os.utime(picture, (0, 0))
@@ -348,7 +348,7 @@ def test_a_picture_that_is_older_than_the_labelmap_is_drawn_anew(tmp_path: Path)
 
 
 def test_a_report_made_elsewhere_shows_no_files_of_that_place(tmp_path: Path, monkeypatch):
-    # The same relative paths lead to another patient there.
+    # In the folder "elsewhere", the same relative paths lead to another patient's files.
     for place in ("study", "elsewhere"):
         (tmp_path / place / "out").mkdir(parents=True)
         write_files(tmp_path / place, ["a"])
@@ -382,7 +382,7 @@ def test_a_moved_folder_of_results_is_found(start: str, tmp_path: Path):
     found = find_output(Path(start, "s1", "a.nii.gz"), "s1/a", moved)
     assert found == moved / "s1" / "a.nii.gz"
     assert find_output(Path(start, "s1", "b.nii.gz"), "s1/b", moved) is None
-    # One of another site is another patient's.
+    # A file with the same name outside the site's folder belongs to another patient.
     (moved / "c.nii.gz").touch()
     assert find_output(Path(start, "s2", "c.nii.gz"), "s2/c", moved) is None
 

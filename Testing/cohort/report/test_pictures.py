@@ -37,7 +37,7 @@ def image(volume: Volume, tmp_path: Path) -> Path:
 
 
 def moved(volume: Volume, *ijk: int) -> Volume:
-    """Return a volume whose first voxel is another one of its grid."""
+    """Return the volume with its first voxel moved to the place of voxel ``ijk``."""
     matrix = volume.ijk_to_ras.copy()
     matrix[:3, 3] += matrix[:3, :3] @ ijk
     return replace(volume, ijk_to_ras=matrix)

@@ -9,7 +9,7 @@ from MaskSAMCore.inference.sam.box_slices import best_axis, box_slices
 @pytest.mark.parametrize(
     ("size", "spacing", "axis"),
     [
-        # Thick slices decide along each axis, whatever the shape of the box.
+        # The axis of thick slices is chosen, whatever the shape of the box.
         ((30, 30, 2), (3.0, 1.0, 1.0), 0),
         ((2, 30, 30), (1.0, 1.0, 2.0), 2),
         ((2, 30, 30), (0.8, 1.3, 0.8), 1),
@@ -32,7 +32,7 @@ def test_the_best_axis_is_across_thick_slices_or_shows_the_box_largest(
 
 
 def test_a_long_slice_shows_a_box_in_fewer_pixels():
-    """SAM's input shows the longest side of a slice in 1024 pixels, and the rest at its scale."""
+    """SAM's input shows the longest side of a slice in 1024 pixels, and scales the box alike."""
     size = np.array([40.0, 24.0, 24.0])
     assert best_axis(size, (512, 512, 512), (1.0, 1.0, 1.0)) == 1
     assert best_axis(size, (512, 200, 200), (1.0, 1.0, 1.0)) == 0

@@ -41,7 +41,7 @@ def test_the_highest_logit_wins_in_any_order():
 def test_where_logits_are_equal_the_lowest_label_keeps_the_voxel_in_any_order():
     place = (slice(0, 1), slice(0, 1), slice(0, 6))
     first = np.array([[[-1, -1, 0.5, 0.5, 8, 8]]], np.float16)
-    # Neighbours in float16 are equal, because processors round equal boxes differently.
+    # Adjacent float16 values count as equal, because processors round equal boxes differently.
     second = np.array([[[-2, 0.5, 0.5005, 0.6, 8.008, 8.1]]], np.float16)
     for order in ((1, 2), (2, 1)):
         labelmap = np.zeros((1, 1, 6), np.uint8)

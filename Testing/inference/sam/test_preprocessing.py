@@ -103,7 +103,7 @@ def test_images_are_resized_as_pillow_does(shape: tuple[int, int], target: tuple
 
 
 def test_an_uneven_reduction_differs_from_pillow_by_a_grey_value_at_most():
-    """Pillow's version decides if it resizes rows or columns first."""
+    """Pillow resizes rows or columns first, depending on its version."""
     grey = np.random.default_rng(0).integers(0, 256, (1500, 700)).astype(np.uint8)
     expected = np.array(Image.fromarray(grey).resize((478, 1024), Image.Resampling.BILINEAR))
     difference = resize_bilinear(grey, (1024, 478)).astype(int) - expected

@@ -21,7 +21,7 @@ def test_a_slice_is_encoded_on_the_cpu_when_the_memory_of_another_device_runs_ou
 
     model.encode = encode_on_the_cpu_only  # type: ignore[method-assign,assignment]
     model.to = lambda device: used.append(f"to {device}")  # type: ignore[method-assign,assignment]
-    # The device of tensors without data takes the place of a GPU, which not every machine has.
+    # PyTorch's meta device takes the place of a GPU, which not every machine has.
     runner = SamRunner(model, "sam", DeviceChoice(torch.device("meta"), "a small one"))
     embedding = runner.encode(grey, lambda: None)
     assert used == ["to meta", "meta", "to cpu", "cpu"] and embedding.shape == (1, 32, 4, 4)

@@ -1,4 +1,4 @@
-"""Open volumes of a SAM: boxes of any names, on any grid, with each slice encoded once."""
+"""Sessions of a SAM: boxes with any names, on any grid, with each slice encoded once."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def segmenter() -> SamSegmenter:
 
 @pytest.fixture
 def calls(segmenter: SamSegmenter) -> dict[str, int]:
-    """Numbers of encoded slices and decoded boxes."""
+    """Count encoded slices and decoded boxes."""
     model, counted = segmenter.model, {"encoded": 0, "decoded": 0}
     encode, decode = model.encode, model.decode
 
@@ -119,7 +119,7 @@ def test_where_names_overlap_the_higher_logit_wins(segmenter: SamSegmenter):
 
 @pytest.mark.parametrize("code", ["RPS", "IPL", "LAI", "ARS", "SLA"])
 def test_segments_do_not_depend_on_the_axes_that_a_volume_is_stored_along(code: str):
-    """They are equal voxel for voxel, because slices have the orientation that radiologists use."""
+    """SAM sees all slices in radiological orientation, so segments agree voxel by voxel."""
     segmenter = SamSegmenter(small_sam(), device="cpu")
     image = volume()
     reoriented = reorient(image, code)
@@ -256,7 +256,7 @@ def test_progress_grows_to_one_and_names_the_stages(segmenter: SamSegmenter):
         fractions = [fraction for _, fraction, _ in seen]
         assert fractions == sorted(fractions) and fractions[-1] == 1
         assert seen[0][0] == "Encoding 7 slices" and seen[-1][0] == "Done"
-        # Within slices too: the encoder of this SAM has four blocks.
+        # Progress grows within slices too: the encoder of this SAM has four blocks.
         assert len(set(fractions)) > 7 * 4
         assert any(left is not None and left > 0 for _, _, left in seen)
         seen.clear()
@@ -276,7 +276,7 @@ def test_cancelling_stops_within_a_slice_and_leaves_no_incomplete_mask(segmenter
         blocks += 1
 
     with segmenter.open(image) as session:
-        # In the fourth slice, after its second block has begun.
+        # Cancel in the fourth slice, after its second block has begun.
         with pytest.raises(Cancelled):
             session.segment([A, B], cancelled=lambda: blocks == 4)
         assert blocks == 4
