@@ -188,7 +188,7 @@ def _gaps(scores: Tensor, sides: Sequence[tuple[float, float]]) -> Iterator[_Gap
     for axis, ends in enumerate(sides):
         profile = scores.amax([other for other in range(3) if other != axis])
         shown = (profile >= 0.5).nonzero()[:, 0]
-        # A box has no sides along an axis on which it covers one voxel, as a single slice on depth.
+        # A box has no sides along an axis with one voxel, such as the depth of a single slice.
         if len(profile) < 2 or not len(shown):
             continue
         for step, voxel, side in ((-1, int(shown[0]), ends[0]), (1, int(shown[-1]), ends[1])):

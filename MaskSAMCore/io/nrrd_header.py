@@ -1,4 +1,4 @@
-"""Facts in NRRD headers that SimpleITK ignores: units, missing values, compressed voxels to check."""
+"""Facts in NRRD headers that SimpleITK ignores: units, missing values, voxels to be checked."""
 
 from __future__ import annotations
 

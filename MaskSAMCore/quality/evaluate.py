@@ -36,7 +36,8 @@ class QualityMeasures:
         failed: number of results with a mean true Dice below 0.6.
         detected: share of the failed results that are marked as doubtful or are among the tenth of
             all results with the lowest bounds.
-        false_alarms: share of the results with a larger mean true Dice that are marked as doubtful.
+        false_alarms: share of the results with a mean true Dice of at least 0.6 that are marked as
+            doubtful.
     """
 
     results: int

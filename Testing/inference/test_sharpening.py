@@ -304,11 +304,12 @@ def bright_volume(matrix: np.ndarray) -> Volume:
     return Volume(image, matrix, "phantom")
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.8, 1.2, 1.6), (2.5, 0.8, 0.8)])
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_a_volume_is_sharpened_along_its_own_axes(name: str):
-    """The outline follows the intensities, also in oblique and left-handed volumes."""
+def test_a_volume_is_sharpened_along_its_own_axes(name: str, spacing: tuple[float, ...]):
+    """The outline follows the intensities, also in oblique, left-handed and anisotropic volumes."""
     labels, _ = phantom()
-    volume = bright_volume(GEOMETRIES[name])
+    volume = bright_volume(GEOMETRIES[name] @ np.diag([*spacing, 1.0]))
     plain, sharp = (
         coarse_segmenter(weight=weight).segment(volume).labelmap == 3 for weight in (0.0, 0.5)
     )

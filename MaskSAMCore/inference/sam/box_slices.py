@@ -63,11 +63,11 @@ def best_axis(size: NDArray[Any], shape: Shape, spacing: tuple[float, float, flo
 
     If voxels are more than 1.5 times as long along one axis as along another, the axis along which
     they are longest is chosen: the volume was acquired in slices across it, and all others would
-    show steps. Otherwise it is the axis whose slices show the box largest in SAM's input, because SAM segments large
-    objects best; it also has the fewest slices to encode. Axial slices, on which MedSAM was
-    mostly trained, are kept unless others show the box more than 1.5 times as large, so that a
-    small change of the box does not change the axis. Axes whose slices are narrow strips, in a
-    volume of few slices, are excluded.
+    show steps. Otherwise it is the axis whose slices show the box largest in SAM's input, because
+    SAM segments large objects best; it also has the fewest slices to encode. Axial slices, on which
+    MedSAM was mostly trained, are kept unless others show the box more than 1.5 times as large, so
+    that a small change of the box does not change the axis. Axes whose slices are narrow strips, in
+    a volume of few slices, are excluded.
 
     Args:
         size: voxels of the box along the axes of the image, axial first.
