@@ -22,6 +22,9 @@ EDGE_TOLERANCE = 1e-3
 # Three unit vectors count as coplanar if their parallelepiped has less volume than this.
 _FLAT = 1e-6
 
+# Matrix from the LPS axes of DICOM and ITK to the RAS axes of volumes.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
 # Index of the RAS axis of each direction, and the sign along it.
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 

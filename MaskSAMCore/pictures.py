@@ -216,7 +216,7 @@ def _draw_row(
     shown = found if found.any() or known is None else known
     centre, window = _region(shown, spacing, margin_mm)
     values = image[window]
-    low, high = np.percentile(values, (1, 99.5)) if values.size else (0.0, 1.0)
+    low, high = _grey_window(values)
     for axis, (plot, view) in enumerate(zip(axes, _VIEWS, strict=True)):
         place: list[Any] = list(window)
         place[axis] = centre[axis]
@@ -226,7 +226,7 @@ def _draw_row(
             image[tuple(place)],
             cmap="gray",
             vmin=low,
-            vmax=max(high, low + 1e-6),
+            vmax=high,
             origin="lower",
             aspect=aspect,
             interpolation="bicubic",

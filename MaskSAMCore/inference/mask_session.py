@@ -169,12 +169,12 @@ class MaskSession(Session):
         edited = self._edited_scores(by_class, scorer, self._scores, report)
         report.stage("Writing the labels", until=0.97)
         # A class with several boxes keeps all of its components, whatever their size.
-        whole = {
+        with_several_boxes = {
             self._settings.labels[index - 1].value
             for index, parts in by_class.items()
             if len(parts) > 1
         }
-        cleaned = self._settings.largest_component - whole
+        cleaned = self._settings.largest_component - with_several_boxes
         if edited and not overwrite:
             result = self._decide_near_boxes(self._automatic, self._scores, edited, cleaned, report)
         else:
@@ -209,9 +209,9 @@ class MaskSession(Session):
             features = self._features_of(self._scorer, self._scores[: known + 1])
             self._features = features.with_missing(len(self._settings.labels) - known)
         if refined and shares is not None and self._features.refined is None:
-            whole = self._features_of(self._scorer, self._scores, shares)
+            complete = self._features_of(self._scorer, self._scores, shares)
             own = refined_indices(self._runner.model.config)
-            self._features = self._features.with_refiner(whole, own)
+            self._features = self._features.with_refiner(complete, own)
         return self._features
 
     def _features_of(

@@ -119,17 +119,17 @@ class ResultFeatures:
         """Indices from 0 of the classes with voxels on the plan's grid."""
         return frozenset(np.flatnonzero(~np.isnan(self.classes).any(1)).tolist())
 
-    def with_refiner(self, whole: ResultFeatures, refined: Sequence[int]) -> ResultFeatures:
+    def with_refiner(self, complete: ResultFeatures, refined: Sequence[int]) -> ResultFeatures:
         """Return the features, with the features of a refiner's classes added.
 
         Args:
-            whole: features of all classes from the scores with the refiner's decisions.
+            complete: features of all classes from the scores with the refiner's decisions.
             refined: indices from 0 of the classes that the refiner decides, in its order.
         """
-        before, after = (np.exp(features.classes[:, _LOG_VOLUME]) for features in (self, whole))
+        before, after = (np.exp(features.classes[:, _LOG_VOLUME]) for features in (self, complete))
         changed = ~(np.abs(after - before) <= _CHANGED * before)
         others = self.found & {*np.flatnonzero(changed).tolist()} - {*refined}
-        return replace(self, refined=whole.of_classes(refined), changed=others)
+        return replace(self, refined=complete.of_classes(refined), changed=others)
 
     def with_missing(self, count: int) -> ResultFeatures:
         """Return the features with ``count`` more classes, whose features are NaN."""
@@ -152,7 +152,7 @@ def result_features(
     spacing: Sequence[float],
     labels: Sequence[Label],
     background_weight: float = 1.0,
-    whole: Set[int] = frozenset(),
+    largest_component: Set[int] = frozenset(),
     shares: Shares | None = None,
 ) -> ResultFeatures:
     """Return the features of an automatic result.
@@ -164,7 +164,7 @@ def result_features(
         spacing: voxel size along depth, rows and columns in mm.
         labels: classes 1 to K.
         background_weight: factor of the background's scores.
-        whole: indices of the classes of which a result keeps the largest component only.
+        largest_component: indices of the classes that keep only their largest component.
         shares: shares of the classes that a refiner decides; None for a result without a refiner.
     """
     step = _step(scores.shape[1:])
@@ -172,7 +172,7 @@ def result_features(
         chosen = scores[:, ::step, ::step, ::step]
     else:
         chosen = shares.merged_with(scores, step)
-    voxels = _decide(chosen, background_weight, whole)
+    voxels = _decide(chosen, background_weight, largest_component)
     intensities = image[0, ::step, ::step, ::step]
     sizes = step * np.asarray(spacing, dtype=float)
     classes = _class_features(voxels, intensities, sizes, labels)
@@ -209,7 +209,7 @@ class _Voxels:
     soft_volumes: NDArray[np.float64]
 
 
-def _decide(scores: Tensor, background_weight: float, whole: Set[int]) -> _Voxels:
+def _decide(scores: Tensor, background_weight: float, largest_component: Set[int]) -> _Voxels:
     count = len(scores)
     best = background_weight * scores[0].float()
     second = torch.zeros_like(best)
@@ -226,9 +226,9 @@ def _decide(scores: Tensor, background_weight: float, whole: Set[int]) -> _Voxel
     soft = [float((scores[index].float() * share).sum()) for index in range(count)]
     soft[0] *= background_weight
     kept = winner.numpy()
-    keep_largest_components(kept, whole)
+    keep_largest_components(kept, largest_component)
     for index, region in enumerate(ndimage.find_objects(kept, count - 1), start=1):
-        if region is not None and index in whole:
+        if region is not None and index in largest_component:
             near = tuple(slice(max(part.start - _NEAR, 0), part.stop + _NEAR) for part in region)
             soft[index] = float((scores[index][near].float() * share[near]).sum())
     return _Voxels(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Volume
+from MaskSAMCore.geometry import LPS_TO_RAS, Volume
 from MaskSAMCore.io.dicom_files import (
     ImageFile,
     is_dicom,
@@ -23,8 +23,6 @@ from MaskSAMCore.io.dicom_voxels import StackVoxels, voxels_of
 from MaskSAMCore.io.files import image_stem
 from MaskSAMCore.io.orientation import check_voxel_size
 
-# Matrix from DICOM's LPS axes to the RAS axes of volumes.
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NAMED_FRAMES = 3
 # Ratio of the measured to the stated slice distance above which slices may be missing.
 _GAP = 1.5

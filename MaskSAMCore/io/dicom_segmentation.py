@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Volume
-from MaskSAMCore.io.dicom import LPS_TO_RAS
+from MaskSAMCore.geometry import LPS_TO_RAS, Volume
 from MaskSAMCore.io.dicom_files import silent_pydicom
 from MaskSAMCore.io.dicom_source import DicomSource
 from MaskSAMCore.io.files import MALFORMED, atomic_file

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from MaskSAMCore.errors import MaskSAMError, visible
-from MaskSAMCore.geometry import Volume
-from MaskSAMCore.io.dicom import LPS_TO_RAS
+from MaskSAMCore.geometry import LPS_TO_RAS, Volume
 from MaskSAMCore.io.dicom_files import ImageFile, is_dicom, read_series, silent_pydicom, texts
 from MaskSAMCore.io.dicom_frames import Frame, frames_of
 from MaskSAMCore.io.dicom_stack import stack_of

@@ -112,7 +112,7 @@ def incomplete(path: Path) -> MaskSAMError:
     return MaskSAMError(f"{path} is incomplete: copy it again")
 
 
-def integer(text: str) -> int:
+def integer_or_zero(text: str) -> int:
     """Return the non-negative integer in a field, or 0 if the field holds anything else."""
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
 

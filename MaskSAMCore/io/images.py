@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError, is_out_of_memory
-from MaskSAMCore.geometry import Volume
+from MaskSAMCore.geometry import LPS_TO_RAS, Volume
 from MaskSAMCore.io.companions import is_text_header, lacks_voxels
 from MaskSAMCore.io.deflated import check_deflated
 from MaskSAMCore.io.dicom import read_dicom
@@ -37,7 +37,7 @@ from MaskSAMCore.io.standard_error import silent_stderr
 from MaskSAMCore.io.text_headers import read_header_facts
 from MaskSAMCore.labels import Label
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+_LPS_TO_RAS = LPS_TO_RAS[:3, :3]
 # Types that image formats cannot store, and the types that replace them.
 _STORED_TYPES: dict[str, np.dtype[Any]] = {
     "bool": np.dtype(np.uint8),

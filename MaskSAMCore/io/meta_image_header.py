@@ -19,7 +19,7 @@ from MaskSAMCore.io.header_facts import (
     damaged,
     decoded,
     incomplete,
-    integer,
+    integer_or_zero,
     invalid,
     numbers,
     unit_factors,
@@ -69,7 +69,7 @@ def meta_image_facts(path: Path, start: bytes) -> HeaderFacts:
     if "ndims" not in fields:  # another format with this suffix
         return HeaderFacts(np.ones(3))
     # SimpleITK's reader ends the process on some wrong numbers of values.
-    count = integer(fields.get("ndims", ""))
+    count = integer_or_zero(fields.get("ndims", ""))
     if not 1 <= count <= _LARGEST_DIMENSION:
         raise damaged(path)
     for name in _NUMBERS:
@@ -164,7 +164,7 @@ def _deflated_voxels(path: Path, fields: Mapping[str, str], position: int) -> De
     """
     if not _is_true(fields.get("compresseddata", "")):
         return None
-    size = integer(fields.get("compresseddatasize", ""))
+    size = integer_or_zero(fields.get("compresseddatasize", ""))
     big_endian = any(_is_true(fields.get(name, "")) for name in _BIG_ENDIAN)
     data = fields.get("elementdatafile", "")
     if data.lower() != "local":
@@ -224,7 +224,7 @@ def _check_listed_files(path: Path, fields: Mapping[str, str], after: bytes) -> 
     if element not in _ELEMENT_BYTES or not _is_true(fields.get("binarydata", "true")):
         return
     sizes = [int(number) for number in numbers(fields.get("dimsize", ""))]
-    channels = integer(fields.get("elementnumberofchannels", "1"))
+    channels = integer_or_zero(fields.get("elementnumberofchannels", "1"))
     size = math.prod(sizes) * channels * _ELEMENT_BYTES[element]
     files = _listed_files(path, fields.get("elementdatafile", ""), after)
     if files and sum(file.stat().st_size for file in files if file.is_file()) < size:
@@ -250,7 +250,7 @@ def _listed_files(path: Path, data: str, after: bytes) -> list[Path]:
         return [path.parent / name.strip() for name in decoded(after).splitlines() if name.strip()]
     if "%" not in pattern or not 2 <= len(words) <= 3:
         return []
-    first, last, step = (integer(word) for word in (*words, "1")[:3])
+    first, last, step = (integer_or_zero(word) for word in (*words, "1")[:3])
     try:
         indices = range(first, last + 1, max(step, 1))[:_MOST_FILES]
         return [path.parent / (pattern % index) for index in indices]

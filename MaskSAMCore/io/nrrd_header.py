@@ -14,7 +14,7 @@ from MaskSAMCore.io.header_facts import (
     HeaderFacts,
     check_sizes,
     decoded,
-    integer,
+    integer_or_zero,
     invalid,
     numbers,
     unit_factors,
@@ -60,7 +60,9 @@ def nrrd_facts(path: Path, start: bytes) -> HeaderFacts:
     spacings = numbers(fields.get("spacings", ""))
     missing = len(vectors) < 3 if directions else sum(map(math.isfinite, spacings)) < 3
     coordinates = numbers(" ".join([*vectors, fields.get("spaceorigin", "")]))
-    incomplete = (directions or spacings) and missing and integer(fields.get("dimension", "")) >= 3
+    incomplete = (
+        (directions or spacings) and missing and integer_or_zero(fields.get("dimension", "")) >= 3
+    )
     if incomplete or not np.isfinite(coordinates).all():
         raise invalid(path)
     sizes = [int(size) for size in numbers(fields.get("sizes", "")) if math.isfinite(size)]
@@ -92,7 +94,7 @@ def _deflated_voxels(path: Path, fields: Mapping[str, str], position: int) -> De
         position: place of the voxels in the file, if it holds them.
     """
     compressed = fields.get("encoding", "").lower() in ("gz", "gzip")
-    skipped = any(integer(fields.get(name, "0")) for name in ("lineskip", "byteskip"))
+    skipped = any(integer_or_zero(fields.get(name, "0")) for name in ("lineskip", "byteskip"))
     if not compressed or skipped:
         return None
     little_endian = fields.get("endian", "").lower() != "big"

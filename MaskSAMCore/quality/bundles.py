@@ -109,7 +109,7 @@ def fit_bundle(
         "corruptions": sorted(request.corruptions or FITTED),
     }
     if not known <= {*refined}:
-        others = [sample.unrefined(refined) for sample in samples]
+        others = [sample.without_refined(refined) for sample in samples]
         fitted = fit_estimator(others, bundle.weights_sha256, facts)
         kept = None if estimator is None else estimator.refined
         estimator = replace(fitted, unrated=tuple(sorted(_unrated(bundle))), refined=kept)
@@ -134,7 +134,7 @@ def fit_refined(
     Raises:
         MaskSAMError: there are too few results or cases, or scikit-learn is not installed.
     """
-    own = [sample.refined(refined) for sample in samples]
+    own = [sample.only_refined(refined) for sample in samples]
     return RefinedEstimator(refined, fit_estimator(own, sha256, facts))
 
 

@@ -173,24 +173,24 @@ class Sample:
         """Mask of the classes that were found and whose true Dice is known, bool (K,)."""
         return ~(np.isnan(self.features.classes).any(1) | np.isnan(self.dice))
 
-    def unrefined(self, refined: Sequence[int]) -> Sample:
+    def without_refined(self, classes: Sequence[int]) -> Sample:
         """Return the sample without true Dice and refined features of a refiner's classes.
 
         Args:
-            refined: 0-based indices of the classes that the refiner decides.
+            classes: 0-based indices of the classes that the refiner decides.
         """
         dice = self.dice.copy()
-        dice[list(refined)] = np.nan
+        dice[list(classes)] = np.nan
         return replace(self, features=replace(self.features, refined=None), dice=dice)
 
-    def refined(self, refined: Sequence[int]) -> Sample:
+    def only_refined(self, classes: Sequence[int]) -> Sample:
         """Return the sample with only the classes that a refiner decides.
 
         Args:
-            refined: 0-based indices of the classes that the refiner decides.
+            classes: 0-based indices of the classes that the refiner decides.
         """
         assert self.features.refined is not None
-        return replace(self, features=self.features.refined, dice=self.dice[list(refined)])
+        return replace(self, features=self.features.refined, dice=self.dice[list(classes)])
 
     def to_json(self) -> dict[str, Any]:
         """Return the sample as plain types, with null for NaN."""

@@ -31,7 +31,7 @@ from MaskSAMCore.training.adapt_clock import Clock
 from MaskSAMCore.training.adapt_estimator import results_to_fit, write_adapted_estimator
 from MaskSAMCore.training.adapt_fit import ValidationCallback, fit_refiner
 from MaskSAMCore.training.adapt_preparation import prepare, resumed
-from MaskSAMCore.training.adapt_task import AdaptOptions, Learning, Task
+from MaskSAMCore.training.adapt_task import AdaptationState, AdaptOptions, Task
 from MaskSAMCore.training.run_folder import own_weights
 
 __all__ = ["AdaptOptions", "AdaptResult", "ValidationCallback", "adapt"]
@@ -95,22 +95,22 @@ def adapt(
     work = learning_folder(options.output)
     task = Task.of(options, bundle)
     if options.resume:
-        learning = resumed(work, task)
-        clock.before = learning.seconds
+        state = resumed(work, task)
+        clock.before = state.seconds
     else:
         shutil.rmtree(work, ignore_errors=True)
         try:
             with made_folders([work]):
-                learning = prepare(task, work, clock)
-                write_json(work / STATE, learning.to_dict())
+                state = prepare(task, work, clock)
+                write_json(work / STATE, state.to_dict())
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise
-    report(_described(task, learning))
-    refiner = fit_refiner(task, learning, work, clock, report, on_validation)
+    report(_described(task, state))
+    refiner = fit_refiner(task, state, work, clock, report, on_validation)
     clock.step("Comparing")
-    network = task.refined(learning, refiner)
-    labels = task.labels_of(learning)
+    network = task.refined(state, refiner)
+    labels = task.labels_of(state)
     new = MaskSegmenter(
         network,
         task.plan,
@@ -122,15 +122,15 @@ def adapt(
         window_overlap=task.bundle.window_overlap,
         mirror=task.mirror,
     )
-    before, after = _compare(task, learning, new, clock)
+    before, after = _compare(task, state, new, clock)
     kept = not before or np.mean(list(after.values())) > np.mean(list(before.values()))
     if kept:
-        samples = results_to_fit(task, learning, new, clock)
+        samples = results_to_fit(task, state, new, clock)
         with (
             made_folders([options.output.parent]),
             atomic_folder(options.output, overwrite=False) as folder,
         ):
-            written = _save(folder, task, learning, network, labels, before, after)
+            written = _save(folder, task, state, network, labels, before, after)
             note = write_adapted_estimator(task, written, samples)
         if note:
             report(note)
@@ -141,9 +141,9 @@ def adapt(
         kept=bool(kept),
         before=before,
         after=after,
-        held_out=learning.held_out,
+        held_out=state.held_out,
         bundle=options.output if kept else None,
-        message=_message(options, learning, before, after, bool(kept)),
+        message=_message(options, state, before, after, bool(kept)),
     )
 
 
@@ -157,12 +157,12 @@ def _check_options(options: AdaptOptions) -> None:
 
 def _message(
     options: AdaptOptions,
-    learning: Learning,
+    state: AdaptationState,
     before: Mapping[str, float],
     after: Mapping[str, float],
     kept: bool,
 ) -> str:
-    if not learning.held_out:
+    if not state.held_out:
         return f"'{options.name}' is written; no case was held out to compare it with"
     if not before:
         return (
@@ -177,18 +177,18 @@ def _message(
 
 
 def _compare(
-    task: Task, learning: Learning, new: MaskSegmenter, clock: Clock
+    task: Task, state: AdaptationState, new: MaskSegmenter, clock: Clock
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return the Dice of the corrected classes on the held-out cases, before and after.
 
     A class that no held-out case shows and that neither model finds there is left out.
     """
-    if not learning.held_out:
+    if not state.held_out:
         return {}, {}
     former = MaskSegmenter.from_bundle(replace(task.bundle, estimator=None), None, task.device)
     before: dict[str, list[float]] = {}
     after: dict[str, list[float]] = {}
-    for name in learning.held_out:
+    for name in state.held_out:
         case = task.load(name)
         case = replace(case, labelmap=task.corrected(case))
         checked = {each: task.classes.index(each) + 1 for each in task.checked(name)}
@@ -237,7 +237,7 @@ def _means(scores: Mapping[str, Sequence[float]], names: Sequence[str]) -> dict[
 def _save(
     folder: Path,
     task: Task,
-    learning: Learning,
+    state: AdaptationState,
     network: RefinedNetwork,
     labels: Sequence[Label],
     before: Mapping[str, float],
@@ -248,16 +248,16 @@ def _save(
     facts = {
         "from": bundle.name,
         "weights_sha256": bundle.weights_sha256,
-        "classes": list(learning.classes),
-        "cases": len(learning.train),
-        "held_out": len(learning.held_out),
-        "seed": learning.seed,
+        "classes": list(state.classes),
+        "cases": len(state.train),
+        "held_out": len(state.held_out),
+        "seed": state.seed,
     }
     if before:
         facts["dice_before"] = {name: round(dice, 4) for name, dice in before.items()}
         facts["dice_after"] = {name: round(dice, 4) for name, dice in after.items()}
     card = {key: value for key, value in bundle.card.items() if key not in _FORMER_FIGURES}
-    if learning.small_images and "field_of_view_mm" in card:
+    if state.small_images and "field_of_view_mm" in card:
         # Small images were learned, so that there is no smallest field of view.
         card["field_of_view_mm"] = [[0.0, largest] for _, largest in card["field_of_view_mm"]]
     if len(labels) > len(bundle.labels):
@@ -266,7 +266,7 @@ def _save(
     return save_bundle(
         folder,
         options.name,
-        f"{options.name}: {bundle.name} adapted to {len(learning.train)} case(s)",
+        f"{options.name}: {bundle.name} adapted to {len(state.train)} case(s)",
         own_weights(network),
         network.config,
         bundle.plan,
@@ -282,12 +282,12 @@ def _save(
     )
 
 
-def _described(task: Task, learning: Learning) -> str:
-    held_out = f", {len(learning.held_out)} held out" if learning.held_out else ""
-    window = " x ".join(map(str, learning.window))
-    plan = task.plan.divided(learning.subdivision)
+def _described(task: Task, state: AdaptationState) -> str:
+    held_out = f", {len(state.held_out)} held out" if state.held_out else ""
+    window = " x ".join(map(str, state.window))
+    plan = task.plan.divided(state.subdivision)
     size = " x ".join(f"{mm:.3g}" for mm in plan.spacing)
     return (
-        f"{len(learning.train)} case(s) to learn{held_out}; classes"
-        f" {', '.join(learning.classes)}; windows of {window} voxels of {size} mm"
+        f"{len(state.train)} case(s) to learn{held_out}; classes"
+        f" {', '.join(state.classes)}; windows of {window} voxels of {size} mm"
     )

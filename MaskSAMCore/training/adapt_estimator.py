@@ -21,7 +21,7 @@ from MaskSAMCore.quality.bundles import fit_refined, own_estimator
 from MaskSAMCore.quality.corruptions import FITTED
 from MaskSAMCore.quality.samples import Sample, Sampler
 from MaskSAMCore.training.adapt_clock import Clock
-from MaskSAMCore.training.adapt_task import Learning, Task
+from MaskSAMCore.training.adapt_task import AdaptationState, Task
 
 _UNRATED = (
     "the expected Dice of classes that were never learned stays; the learned ones have none until"
@@ -48,7 +48,7 @@ class CorrectedCases:
 
 
 def results_to_fit(
-    task: Task, learning: Learning, segmenter: MaskSegmenter, clock: Clock
+    task: Task, state: AdaptationState, segmenter: MaskSegmenter, clock: Clock
 ) -> list[Sample]:
     """Return results of the new model on corrupted images of the corrected cases.
 
@@ -57,20 +57,20 @@ def results_to_fit(
 
     Args:
         task: model and corrected cases.
-        learning: state of the adaptation.
+        state: state of the adaptation.
         segmenter: the new model.
         clock: clock, polled during each result. No further results are made once the time is up.
 
     Raises:
         Cancelled: the user has cancelled.
     """
-    if not learning.results:
+    if not state.results:
         return []
-    source = CorrectedCases(task, tuple(task.complete((*learning.held_out, *learning.train))))
+    source = CorrectedCases(task, tuple(task.complete((*state.held_out, *state.train))))
     known = refined_indices(segmenter.model.config)
-    sampler = Sampler(segmenter, source, task.classes, FITTED, learning.seed, known)
+    sampler = Sampler(segmenter, source, task.classes, FITTED, state.seed, known)
     samples = []
-    for number in range(learning.results):
+    for number in range(state.results):
         clock.step("Estimating the Dice")
         if task.options.steps is None and clock.seconds > 60 * clock.minutes:
             break

@@ -26,7 +26,7 @@ from MaskSAMCore.modeling.masksam.inheritance import inherited_network
 from MaskSAMCore.modeling.masksam.network import set_trained_parts
 from MaskSAMCore.training.adapt_clock import Clock
 from MaskSAMCore.training.adapt_preparation import minutes_left
-from MaskSAMCore.training.adapt_task import Learning, Task
+from MaskSAMCore.training.adapt_task import AdaptationState, Task
 from MaskSAMCore.training.callbacks import (
     Budget,
     ProgressLogger,
@@ -115,23 +115,23 @@ class ValidationReport:
             self.on_validation(self.clock.seconds / 60, scores.mean)
 
 
-def held_out_evaluator(task: Task, learning: Learning, folder: Path) -> Evaluator:
+def held_out_evaluator(task: Task, state: AdaptationState, folder: Path) -> Evaluator:
     """Return the evaluator of the held-out cases, each with the classes that are checked in it.
 
     Args:
         task: model and corrected cases.
-        learning: state of the adaptation.
+        state: state of the adaptation.
         folder: folder of the prepared cases.
     """
-    cases = [CachedCase(StoredArrays(folder / name), True) for name in learning.held_out]
-    indices = {name: index for index, name in enumerate(learning.classes, start=1)}
-    checked = [{indices[each] for each in task.checked(name)} for name in learning.held_out]
-    return Evaluator(cases, learning.classes, tuple(indices.values()), checked)
+    cases = [CachedCase(StoredArrays(folder / name), True) for name in state.held_out]
+    indices = {name: index for index, name in enumerate(state.classes, start=1)}
+    checked = [{indices[each] for each in task.checked(name)} for name in state.held_out]
+    return Evaluator(cases, state.classes, tuple(indices.values()), checked)
 
 
 def fit_refiner(
     task: Task,
-    learning: Learning,
+    state: AdaptationState,
     work: Path,
     clock: Clock,
     report: Callable[[str], None],
@@ -143,34 +143,34 @@ def fit_refiner(
         MaskSAMError: the minutes are too few.
         Cancelled: the user has cancelled; the training can be resumed.
     """
-    options, count = task.options, len(learning.classes)
-    source, origins = task.source(learning.origins)
-    refiner = inherited_network(source, learning.window, origins, learning.queries)
+    options, count = task.options, len(state.classes)
+    source, origins = task.source(state.origins)
+    refiner = inherited_network(source, state.window, origins, state.queries)
     refiner.requires_grad_(True)
     set_trained_parts(refiner.sam, False)
-    minutes = minutes_left(options, learning)
+    minutes = minutes_left(options, state)
     settings = SETTINGS.replace(mirror=task.mirror, iterations=options.steps or SETTINGS.iterations)
-    lightning.seed_everything(learning.seed, verbose=False)
-    module = MaskSAMModule(refiner, settings, minutes, learning.seed)
+    lightning.seed_everything(state.seed, verbose=False)
+    module = MaskSAMModule(refiner, settings, minutes, state.seed)
     checkpoint = resumed_checkpoint(work)
     if checkpoint is not None:
         clock.before += 60 * checkpoint.minutes
     cache = work / CASES
     windows = CorrectedWindows(
         count,
-        [CachedCase(StoredArrays(cache / name)) for name in learning.train],
-        replace(task.plan.divided(learning.subdivision), window=learning.window),
+        [CachedCase(StoredArrays(cache / name)) for name in state.train],
+        replace(task.plan.divided(state.subdivision), window=state.window),
         settings.augmentation,
         settings.mirror,
         settings.foreground_share,
-        learning.seed + 15_485_863 * next_restart(checkpoint),
+        state.seed + 15_485_863 * next_restart(checkpoint),
     )
     windows.numbers = WindowNumbers(settings.batch)
     module.windows = windows
     checkpoints = ResumableCheckpoints(work, _CHECKPOINT_SECONDS)
     callbacks: list[Callback] = [Budget(), Watch(clock), checkpoints]
-    if learning.held_out:
-        evaluator = held_out_evaluator(task, learning, cache)
+    if state.held_out:
+        evaluator = held_out_evaluator(task, state, cache)
         evaluate = partial(evaluator.score, cancelled=clock.is_cancelled)
         scores = ValidationReport(clock, on_validation)
         callbacks.append(

@@ -27,7 +27,7 @@ from MaskSAMCore.modeling.refined.network import dilated
 from MaskSAMCore.models.expected_dice import QUALITY
 from MaskSAMCore.models.unfinished import STATE
 from MaskSAMCore.training.adapt_clock import Clock
-from MaskSAMCore.training.adapt_task import WHOLE, AdaptOptions, Learning, Parts, Task
+from MaskSAMCore.training.adapt_task import UNDIVIDED, AdaptationState, AdaptOptions, Parts, Task
 from MaskSAMCore.training.refinement import (
     MeasuredCase,
     Placement,
@@ -82,7 +82,7 @@ class _Measured:
         ]
 
 
-def prepare(task: Task, work: Path, clock: Clock) -> Learning:
+def prepare(task: Task, work: Path, clock: Clock) -> AdaptationState:
     """Measure cases with the base, place the refiner, and preprocess all cases for it."""
     choice, seed = task.options.holdout, task.options.seed or 0
     choice = "auto" if choice is None else choice
@@ -95,22 +95,22 @@ def prepare(task: Task, work: Path, clock: Clock) -> Learning:
         kept = _first_patients(held_out, task.corrections.dataset.patients, int(compared))
         train = (*train, *(name for name in held_out if name not in kept))
         held_out = kept
-    learning = _planned(task, train, held_out, seed, measured, cache)
+    state = _planned(task, train, held_out, seed, measured, cache)
     for number, name in enumerate((*train, *held_out)):
         clock.step(f"Preprocessing case {number + 1} of {len(train) + len(held_out)}")
         region = name in held_out
         found = measured.cases[name].found if name in measured.cases else None
         if found is None and (region or task.is_partial(name)):
             found = task.found(segmenter, task.load(name), clock)
-        prepared = _prepared(task, name, learning.subdivision, measured.cases, cache)
-        cache.store(name, indexed_case(task, learning, name, prepared, found, region).to_arrays())
+        prepared = _prepared(task, name, state.subdivision, measured.cases, cache)
+        cache.store(name, indexed_case(task, state, name, prepared, found, region).to_arrays())
         del prepared  # Only one image is in memory at a time.
-    learning = replace(learning, seconds=clock.seconds)
-    left = minutes_left(task.options, learning)
+    state = replace(state, seconds=clock.seconds)
+    left = minutes_left(task.options, state)
     minutes = clock.minutes if left is None else left
     results = _results(task, train, held_out, measured, minutes)
-    comparing = learning.comparing + results * _RESULT * measured.seconds
-    return replace(learning, results=results, comparing=comparing)
+    comparing = state.comparing + results * _RESULT * measured.seconds
+    return replace(state, results=results, comparing=comparing)
 
 
 def _measure(
@@ -181,7 +181,7 @@ def _planned(
     seed: int,
     measured: _Measured,
     cache: CaseCache,
-) -> Learning:
+) -> AdaptationState:
     """Return the state of the adaptation, with the placement of the refiner."""
     placement, large = measured.placement, measured.large
     spacing = task.plan.spacing
@@ -204,13 +204,13 @@ def _planned(
         subdivision = former.config.subdivision
     extent = [size * parts for size, parts in zip(placement.extent(), subdivision[1:], strict=True)]
     # The network that initialises the refiner sees voxels of its own size.
-    own_voxels = WHOLE if former is None else subdivision
+    own_voxels = UNDIVIDED if former is None else subdivision
     with_classes = (name for name, case in measured.cases.items() if (case.corrected > 0).any())
     examples = (
         _prepared(task, name, own_voxels, measured.cases, cache)
         for name in islice(with_classes, _QUERIED_CASES)
     )
-    return Learning(
+    return AdaptationState(
         model=task.bundle.weights_sha256,
         cases=_checksums(task),
         seed=seed,
@@ -241,7 +241,7 @@ def _anchors(task: Task, measured: _Measured) -> tuple[int, ...]:
     return choose_anchors(measured.placement, own, new, measured.large)
 
 
-def minutes_left(options: AdaptOptions, learning: Learning) -> float | None:
+def minutes_left(options: AdaptOptions, state: AdaptationState) -> float | None:
     """Return the minutes left for the training; None if the user has set a number of steps.
 
     Raises:
@@ -249,7 +249,7 @@ def minutes_left(options: AdaptOptions, learning: Learning) -> float | None:
     """
     if options.steps is not None:
         return None
-    needed = (learning.seconds + learning.comparing) / 60
+    needed = (state.seconds + state.comparing) / 60
     if options.minutes <= needed:
         raise MaskSAMError(
             f"{options.minutes:g} minutes are too few for these cases: give at least"
@@ -344,7 +344,7 @@ def _prepared(
         measured: measured cases by name.
         cache: cache with the images of the measured cases.
     """
-    if subdivision != WHOLE or name not in measured:
+    if subdivision != UNDIVIDED or name not in measured:
         return task.prepared(task.load(name), subdivision)
     # A copy in memory, because Windows cannot replace a file that is mapped.
     image = np.array(StoredArrays(cache.folder / name).read("image"))
@@ -388,7 +388,7 @@ def class_queries(source: MaskSAM, windows: Tensor) -> tuple[int, ...]:
 
 def indexed_case(
     task: Task,
-    learning: Learning,
+    state: AdaptationState,
     name: str,
     prepared: PreparedCase,
     found: NDArray[np.integer] | None,
@@ -398,7 +398,7 @@ def indexed_case(
 
     Args:
         task: model and corrected cases.
-        learning: state of the adaptation, with the placement of the refiner.
+        state: state of the adaptation, with the placement of the refiner.
         name: name of the case.
         prepared: the case in the refiner's voxels.
         found: class indices that the base predicts, on the base's grid; None if the base has not
@@ -409,13 +409,13 @@ def indexed_case(
     image, labels = prepared.image, prepared.labelmap.astype(np.uint8)
     near = None
     if found is not None:
-        near = nearest_voxels(_near(found, learning.anchors, learning.reach), labels.shape)
-        unknown = nearest_voxels(task.unknown(name, found, learning), labels.shape)
-        labels[(labels == 0) & unknown] = len(learning.classes) + 1
-    classes = np.where(labels > len(learning.classes), 0, labels)
+        near = nearest_voxels(_near(found, state.anchors, state.reach), labels.shape)
+        unknown = nearest_voxels(task.unknown(name, found, state), labels.shape)
+        labels[(labels == 0) & unknown] = len(state.classes) + 1
+    classes = np.where(labels > len(state.classes), 0, labels)
     lowest = tuple(float(channel.min()) for channel in image)
     if region:
-        part = _region((classes > 0) if near is None else (classes > 0) | near, learning.window)
+        part = _region((classes > 0) if near is None else (classes > 0) | near, state.window)
         image = np.ascontiguousarray(image[:, part[0], part[1], part[2]])
         inside = np.ascontiguousarray(classes[part])
         return IndexedCase(image, inside, lowest, (), inside)
@@ -443,7 +443,7 @@ def _region(mask: NDArray[np.bool_], window: Sequence[int]) -> tuple[slice, slic
     return parts[0], parts[1], parts[2]
 
 
-def resumed(work: Path, task: Task) -> Learning:
+def resumed(work: Path, task: Task) -> AdaptationState:
     """Return the state of the adaptation to continue.
 
     Raises:
@@ -457,26 +457,26 @@ def resumed(work: Path, task: Task) -> Learning:
             f"there is no unfinished learning for {task.options.output}: start one without --resume"
         )
     try:
-        learning = Learning.from_dict(read_json(path))
+        state = AdaptationState.from_dict(read_json(path))
     except MALFORMED as error:
         raise MaskSAMError(f"{path} is damaged ({error}): start anew without --resume") from error
-    if learning.model != task.bundle.weights_sha256 or learning.cases != _checksums(task):
+    if state.model != task.bundle.weights_sha256 or state.cases != _checksums(task):
         raise CannotResume(
             "the model, the cases or their checked classes have changed since this learning began:"
             " give those of its first command, or start anew without --resume"
         )
-    _check_kept(task, learning)
-    return learning
+    _check_kept(task, state)
+    return state
 
 
-def _check_kept(task: Task, learning: Learning) -> None:
+def _check_kept(task: Task, state: AdaptationState) -> None:
     """Raise an error if a choice that the user has given differs from that of the adaptation."""
     options, others = task.options, []
-    if options.seed not in (None, learning.seed):
+    if options.seed not in (None, state.seed):
         others.append("--seed")
     if options.holdout is not None:
-        _, held_out = _divided(task, options.holdout, learning.seed)
-        kept = set(learning.held_out)
+        _, held_out = _divided(task, options.holdout, state.seed)
+        kept = set(state.held_out)
         # The automatic choice is shortened where the comparison would take too long.
         shortened = options.holdout == "auto" and kept and kept < set(held_out)
         if kept != set(held_out) and not shortened:

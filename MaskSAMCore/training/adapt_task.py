@@ -29,7 +29,7 @@ from MaskSAMCore.training.refinement import MeasuredCase
 
 # Number of parts along T, H and W that a voxel of the base is divided into.
 Parts: TypeAlias = tuple[int, int, int]
-WHOLE: Parts = (1, 1, 1)
+UNDIVIDED: Parts = (1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class AdaptOptions:
 
 
 @dataclass(frozen=True)
-class Learning(Configuration):
+class AdaptationState(Configuration):
     """State of an adaptation after its preparation, saved so that it can be resumed.
 
     Attributes:
@@ -108,7 +108,7 @@ class Learning(Configuration):
     queries: tuple[int, ...]
     seconds: float
     comparing: float
-    subdivision: Parts = WHOLE
+    subdivision: Parts = UNDIVIDED
     small_images: bool = False
     results: int = 0
 
@@ -273,12 +273,12 @@ class Task:
         volume = case.channels[0]
         axes, _ = axis_mapping(volume.ijk_to_ras, self.plan.orientation)
         depth, rows, columns = (volume.spacing[2 - axis] for axis in axes)
-        prepared = self.prepared(case, WHOLE)
+        prepared = self.prepared(case, UNDIVIDED)
         assert prepared.labelmap is not None
         return MeasuredCase(prepared.labelmap, found, (depth, rows, columns), prepared.image)
 
     def unknown(
-        self, name: str, found: NDArray[np.integer], learning: Learning
+        self, name: str, found: NDArray[np.integer], state: AdaptationState
     ) -> NDArray[np.bool_]:
         """Return a mask of the voxels that may belong to a corrected class that is not checked in
         the case."""
@@ -287,9 +287,9 @@ class Task:
         indices = [self.base_index(each) for each in missing]
         doubtful = {index for index in indices if index is not None}
         if None in indices:
-            if not learning.anchors:
+            if not state.anchors:
                 return np.ones(found.shape, bool)
-            doubtful |= set(learning.anchors)
+            doubtful |= set(state.anchors)
         return np.isin(found, sorted(doubtful))
 
     def source(self, origins: Sequence[int]) -> tuple[MaskSAM, tuple[int, ...]]:
@@ -321,14 +321,14 @@ class Task:
             )
         return network, own
 
-    def labels_of(self, learning: Learning) -> tuple[Label, ...]:
+    def labels_of(self, state: AdaptationState) -> tuple[Label, ...]:
         """Return the labels of the new model: the base's, then those of classes that it lacks."""
         known = self.base.config.num_classes
         labels = list(self.bundle.labels[:known])
         former = {label.name.casefold(): label for label in self.bundle.labels}
         dataset = self.corrections.dataset
         values = dict(zip(dataset.classes, dataset.values, strict=True))
-        for name in learning.classes:
+        for name in state.classes:
             if self.base_index(name) is not None:
                 continue
             label = former.get(name.casefold()) or self.corrections.segments.get(name)
@@ -338,11 +338,11 @@ class Task:
             labels.append(replace(label, value=max(taken) + 1) if label.value in taken else label)
         return tuple(labels)
 
-    def refined(self, learning: Learning, refiner: MaskSAM) -> RefinedNetwork:
+    def refined(self, state: AdaptationState, refiner: MaskSAM) -> RefinedNetwork:
         """Return the base with a refiner."""
         base = self.base.config
         indices, new = [], base.num_classes
-        for name in learning.classes:
+        for name in state.classes:
             index = self.base_index(name)
             if index is None:
                 new += 1
@@ -355,10 +355,10 @@ class Task:
             base=base,
             refiner=refiner.config,
             refined=tuple(indices),
-            anchors=learning.anchors,
-            reach=learning.reach,
-            givers=learning.givers,
-            subdivision=learning.subdivision,
+            anchors=state.anchors,
+            reach=state.reach,
+            givers=state.givers,
+            subdivision=state.subdivision,
         )
         network = RefinedNetwork(config)
         network.base.load_state_dict(self.base.state_dict())

@@ -232,7 +232,7 @@ class Soak:
         from MaskSAMSlicerLib.mrml.box_nodes import boxes_of
 
         user, parameters = self.user, self.user.widget.logic.getParameterNode()
-        if not segmentations_of(parameters):
+        if not shows_chosen_volume(parameters):
             self._segment_small()
         if not user.ui.showBoxesButton.checked:
             user.click(user.ui.showBoxesButton)
@@ -348,7 +348,7 @@ class Soak:
         host.messages.clear()
 
 
-def segmentations_of(parameters: Any) -> bool:
+def shows_chosen_volume(parameters: Any) -> bool:
     """Return whether the shown result belongs to the chosen volume."""
     from MaskSAMSlicerLib.mrml.run_record import volumes_of
 

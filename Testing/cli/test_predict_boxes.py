@@ -18,7 +18,7 @@ from MaskSAMCore.io import write_boxes
 from MaskSAMCore.modeling.sam import checkpoint
 from Testing.cli.helpers import error_line
 from Testing.helpers.generated import write_image
-from Testing.helpers.sam_reference import SMALL, photograph, small_sam
+from Testing.helpers.sam_reference import SMALL, small_sam, synthetic_slice
 
 # Oblique and left-handed: I runs to the left and up, J forward, K down.
 DIRECTION = (-0.96, 0.0, 0.28, 0.0, -1.0, 0.0, 0.28, 0.0, 0.96)
@@ -40,7 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     path = tmp_path / "bräin.nii.gz"
-    array = np.stack([photograph(26, 32, seed) for seed in range(4)]).astype(np.int16)
+    array = np.stack([synthetic_slice(26, 32, seed) for seed in range(4)]).astype(np.int16)
     write_image(array, path, DIRECTION, (1.0, 1.0, 2.5))
     return path
 

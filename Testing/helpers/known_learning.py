@@ -22,7 +22,7 @@ from MaskSAMCore.models.unfinished import STATE, learning_folder
 BEFORE = {"Anterior": 0.71, "Posterior": 0.802}
 AFTER = {"Anterior": 0.845, "Posterior": 0.8}
 # Seconds; no test waits this long.
-_FOR_EVER = 600.0
+_HANG_SECONDS = 600.0
 # Dice at each validation.
 DICE = (0.756, 0.79, 0.82)
 
@@ -85,7 +85,7 @@ def adapt(
     if behaviour == "crashing":
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.kill(os.getpid(), signal.SIGSEGV)
-        time.sleep(_FOR_EVER)  # another thread may get the signal first
+        time.sleep(_HANG_SECONDS)  # another thread may get the signal first
     if behaviour == "coarse":
         raise MaskSAMError(f"the disk is full: free some space ({folder})")
     for number, dice in enumerate(DICE):

@@ -22,7 +22,7 @@ from Testing.helpers.threshold_model import LABELS, SIDES, ThresholdModel, plan_
 # Channels of the model "two_channels".
 CHANNELS = ("T1", "FLAIR")
 # Seconds; no test waits this long.
-_FOR_EVER = 600.0
+_HANG_SECONDS = 600.0
 
 
 def _print_everywhere() -> None:
@@ -46,7 +46,7 @@ def _fail() -> None:
 _ON_ENCODE: dict[str, Callable[[], object]] = {
     "printing": _print_everywhere,
     "slow": lambda: time.sleep(0.05),
-    "hanging": lambda: time.sleep(_FOR_EVER),
+    "hanging": lambda: time.sleep(_HANG_SECONDS),
     "crashing": _crash,
     "failing": _fail,
     "huge_tensor": lambda: torch.zeros(1 << 50),
@@ -136,7 +136,7 @@ def known_segmenter(name: str) -> Segmenter:
     if name == "anything":
         return SamSegmenter(small_sam(), device="cpu", name=name)
     if name == "slow_loading":
-        time.sleep(_FOR_EVER)
+        time.sleep(_HANG_SECONDS)
     if name == "many_slabs":
         decision.SLAB_VOXELS = 1
     return _KnownSegmenter(name)

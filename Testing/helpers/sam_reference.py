@@ -74,7 +74,7 @@ def _module(name: str) -> Any:
     return segment_anything(name)
 
 
-def photograph(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+def synthetic_slice(rows: int, columns: int, seed: int = 0) -> np.ndarray:
     """Return a grey slice, uint8 (rows, columns), with a bright ellipse."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:rows, 0:columns]

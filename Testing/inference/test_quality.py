@@ -177,8 +177,10 @@ def test_a_component_that_is_removed_from_the_result_has_no_influence():
     scattered[10:, 2:5, 10:12] = 1
     image = np.where(single > 0, 2.0, 0.0).astype(np.float32)[None]
     alone, cleaned, kept = (
-        result_features(scores_of(classes, 0.9, 3), image, (2.0, 1.0, 1.0), labels, whole=whole)
-        for classes, whole in ((single, {1}), (scattered, {1}), (scattered, set()))
+        result_features(
+            scores_of(classes, 0.9, 3), image, (2.0, 1.0, 1.0), labels, largest_component=largest
+        )
+        for classes, largest in ((single, {1}), (scattered, {1}), (scattered, set()))
     )
     fragments, soft = (CLASS_FEATURES.index(name) for name in ("fragments", "soft_dice"))
     assert cleaned.classes[0] == pytest.approx(alone.classes[0], abs=0.005)

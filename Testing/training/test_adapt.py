@@ -36,7 +36,7 @@ from MaskSAMCore.training.adapt import AdaptOptions, AdaptResult, adapt
 from MaskSAMCore.training.adapt_clock import Clock
 from MaskSAMCore.training.adapt_estimator import results_to_fit
 from MaskSAMCore.training.adapt_preparation import prepare
-from MaskSAMCore.training.adapt_task import Learning, Task
+from MaskSAMCore.training.adapt_task import AdaptationState, Task
 from MaskSAMCore.training.export import export_run
 from Testing.helpers.estimators import known_estimator
 from Testing.helpers.generated import generated_case, write_dataset
@@ -385,8 +385,8 @@ def test_results_to_fit_to_need_an_estimator_time_and_complete_cases(
     chosen = dataclasses.replace(plain, minutes=1e6)
     chosen = dataclasses.replace(chosen, **changes)
     task = Task.of(chosen, load_bundle(model))
-    learning = prepare(task, tmp_path / "work", Clock(chosen.minutes, None, None))
-    assert learning.results == results
+    state = prepare(task, tmp_path / "work", Clock(chosen.minutes, None, None))
+    assert state.results == results
 
 
 def test_results_to_fit_to_end_with_the_time_and_are_left_by_a_cancelled_learning(
@@ -413,17 +413,17 @@ def test_results_to_fit_to_end_with_the_time_and_are_left_by_a_cancelled_learnin
         )
     assert not finished and not chosen.output.exists()
     work = learning_folder(chosen.output)
-    learning = Learning.from_dict(read_json(work / STATE))
-    assert learning.results == 30
+    state = AdaptationState.from_dict(read_json(work / STATE))
+    assert state.results == 30
     # The minutes are spent; with a number of steps, no time limit applies.
     late = Clock(1e-9, None, None)
-    few = dataclasses.replace(learning, results=2)
+    few = dataclasses.replace(state, results=2)
     for steps, count in ((None, 0), (2, 2)):
         task = Task.of(dataclasses.replace(chosen, steps=steps), load_bundle(rated))
-        start, origins = task.source(learning.origins)
-        refiner = inherited_network(start, learning.window, origins, learning.queries)
+        start, origins = task.source(state.origins)
+        refiner = inherited_network(start, state.window, origins, state.queries)
         new = MaskSegmenter(
-            task.refined(learning, refiner), task.plan, task.labels_of(learning), device="cpu"
+            task.refined(state, refiner), task.plan, task.labels_of(state), device="cpu"
         )
         assert len(results_to_fit(task, few, new, late)) == len(finished) == count
     finished.clear()
@@ -523,9 +523,9 @@ def test_to_find_nothing_in_a_held_out_case_without_the_class_is_right(
         volume = Volume(image, GRID)
         append_case(tmp_path / "cases", [volume], lesion, {"Lesion": 1}, ["Lesion"], f"case{seed}")
 
-    def refiner_that_finds_nothing(task: Task, learning: Learning, *_: object) -> MaskSAM:
-        source, origins = task.source(learning.origins)
-        refiner = inherited_network(source, learning.window, origins, learning.queries)
+    def refiner_that_finds_nothing(task: Task, state: AdaptationState, *_: object) -> MaskSAM:
+        source, origins = task.source(state.origins)
+        refiner = inherited_network(source, state.window, origins, state.queries)
         with torch.no_grad():
             refiner.decoder.class_head.bias[0] += 1000
         return refiner.eval()

@@ -23,7 +23,7 @@ from MaskSAMCore.training import adapt_task
 from MaskSAMCore.training.adapt_clock import Clock
 from MaskSAMCore.training.adapt_fit import CorrectedWindows, held_out_evaluator
 from MaskSAMCore.training.adapt_preparation import indexed_case, prepare
-from MaskSAMCore.training.adapt_task import WHOLE, AdaptOptions, Task
+from MaskSAMCore.training.adapt_task import UNDIVIDED, AdaptOptions, Task
 from MaskSAMCore.training.run_folder import CASES
 from Testing.helpers.generated import change_description, generated_case
 from Testing.helpers.small_bundle import small_bundle
@@ -60,8 +60,8 @@ def test_voxels_of_an_unchecked_class_are_unknown_where_the_model_finds_it(
     add(cases, 2, labels, ["Bright", "Dark"])
     work.mkdir()
     own = task(base, cases, holdout=0)
-    learning = prepare(own, work, Clock(60.0, None, None))
-    assert learning.classes == ("Bright", "Dark") and learning.held_out == ()
+    state = prepare(own, work, Clock(60.0, None, None))
+    assert state.classes == ("Bright", "Dark") and state.held_out == ()
     found = own.measure(own.segmenter(), "case1", Clock(60.0, None, None)).found
     labelmap = StoredArrays(work / CASES / "case1").read("labelmap")
     bright = labelmap == 1
@@ -82,12 +82,12 @@ def test_a_class_is_learned_by_its_name_whatever_its_value(base: Path, tmp_path:
     work.mkdir()
     labelmap = add(cases, 4, {"Spot": 1, "dark": 2}, ["Spot", "dark"])
     own = task(base, cases, holdout=0)
-    learning = prepare(own, work, Clock(60.0, None, None))
-    assert learning.classes == ("Spot", "dark")
-    assert [label.name for label in own.labels_of(learning)] == ["Bright", "Dark", "Spot"]
+    state = prepare(own, work, Clock(60.0, None, None))
+    assert state.classes == ("Spot", "dark")
+    assert [label.name for label in own.labels_of(state)] == ["Bright", "Dark", "Spot"]
     # The value of the new class in the folder already belongs to a class of the model.
-    assert [label.value for label in own.labels_of(learning)] == [1, 2, 3]
-    assert learning.anchors and set(learning.anchors) <= {1, 2} and 2 in learning.anchors
+    assert [label.value for label in own.labels_of(state)] == [1, 2, 3]
+    assert state.anchors and set(state.anchors) <= {1, 2} and 2 in state.anchors
     stored = StoredArrays(work / CASES / "case4").read("labelmap")
     assert [(stored == value).sum() for value in (1, 2)] == [
         (labelmap == value).sum() for value in (1, 2)
@@ -119,9 +119,9 @@ def test_two_spellings_of_a_class_are_one_class(
         checked={"case1": [one], "case2": [two]},
     )
     own = task(base, cases, holdout=0)
-    learning = prepare(own, work, Clock(60.0, None, None))
-    assert learning.classes == (expected,)
-    names = [label.name for label in own.labels_of(learning)]
+    state = prepare(own, work, Clock(60.0, None, None))
+    assert state.classes == (expected,)
+    names = [label.name for label in own.labels_of(state)]
     assert names == ["Bright", "Dark"] + ["Lesion"] * (expected == "Lesion")
     for name, body in zip(("case1", "case2"), bodies, strict=True):
         labelmap = StoredArrays(work / CASES / name).read("labelmap")
@@ -135,17 +135,17 @@ def test_from_small_images_nothing_is_learned_about_large_ones(base: Path, tmp_p
     for seed, checked in ((1, ["Spot", "Dark"]), (2, ["Dark"])):
         image, labelmap = generated_case(seed, (8, 12, 13))
         append_case(cases, [Volume(image, GRID)], labelmap, labels, checked, f"case{seed}")
-    learning = prepare(task(base, cases, holdout=0), work, Clock(60.0, None, None))
+    state = prepare(task(base, cases, holdout=0), work, Clock(60.0, None, None))
     # "Dark" is a class of the model, "Spot" is new.
-    assert learning.classes == ("Spot", "Dark") and learning.anchors == (2,)
+    assert state.classes == ("Spot", "Dark") and state.anchors == (2,)
     (tmp_path / "other").mkdir()
     spots = tmp_path / "spots"
     for seed, checked in ((1, ["Spot", "Rim"]), (2, ["Spot"])):
         image, labelmap = generated_case(seed, (8, 12, 13))
         values = {"Spot": 1, "Rim": 2}
         append_case(spots, [Volume(image, GRID)], labelmap, values, checked, f"case{seed}")
-    learning = prepare(task(base, spots, holdout=0), tmp_path / "other", Clock(60.0, None, None))
-    assert learning.anchors == ()
+    state = prepare(task(base, spots, holdout=0), tmp_path / "other", Clock(60.0, None, None))
+    assert state.anchors == ()
     # In a case without a checked rim, any other voxel may belong to the rim.
     stored = StoredArrays(tmp_path / "other" / CASES / "case2").read("labelmap")
     assert set(np.unique(stored)) == {1, 3}
@@ -162,9 +162,9 @@ def test_cases_are_held_out_as_chosen(
     work.mkdir()
     for seed in range(3):
         add(cases, seed, {"Bright": 1, "Dark": 2}, ["Bright"])
-    learning = prepare(task(base, cases, holdout=holdout), work, Clock(60.0, None, None))
-    assert len(learning.held_out) == expected
-    assert sorted((*learning.train, *learning.held_out)) == ["case0", "case1", "case2"]
+    state = prepare(task(base, cases, holdout=holdout), work, Clock(60.0, None, None))
+    assert len(state.held_out) == expected
+    assert sorted((*state.train, *state.held_out)) == ["case0", "case1", "case2"]
 
 
 def test_a_file_names_the_held_out_cases(base: Path, tmp_path: Path):
@@ -173,8 +173,8 @@ def test_a_file_names_the_held_out_cases(base: Path, tmp_path: Path):
     for seed in range(2):
         add(cases, seed, {"Bright": 1, "Dark": 2}, ["Bright"])
     file.write_text(json.dumps({"train": [], "val": ["case1"]}), encoding="utf-8")
-    learning = prepare(task(base, cases, holdout=file), work, Clock(60.0, None, None))
-    assert learning.train == ("case0",) and learning.held_out == ("case1",)
+    state = prepare(task(base, cases, holdout=file), work, Clock(60.0, None, None))
+    assert state.train == ("case0",) and state.held_out == ("case1",)
 
 
 def add_patients(folder: Path) -> None:
@@ -194,10 +194,10 @@ def test_the_cases_of_a_patient_are_held_out_together(
     add_patients(tmp_path / "cases")
     (tmp_path / "work").mkdir()
     own = task(base, tmp_path / "cases", holdout=holdout, minutes=1e-3, steps=1)
-    learning = prepare(own, tmp_path / "work", Clock(1e-3, None, None))
-    sides = [{name.split("_")[0] for name in side} for side in (learning.train, learning.held_out)]
-    assert not sides[0] & sides[1] and len(learning.held_out) == expected
-    assert len(learning.train) + expected == 6
+    state = prepare(own, tmp_path / "work", Clock(1e-3, None, None))
+    sides = [{name.split("_")[0] for name in side} for side in (state.train, state.held_out)]
+    assert not sides[0] & sides[1] and len(state.held_out) == expected
+    assert len(state.train) + expected == 6
 
 
 def test_a_file_that_parts_the_cases_of_a_patient_is_refused(base: Path, tmp_path: Path):
@@ -218,8 +218,8 @@ def test_cases_without_the_class_may_come_first(base: Path, tmp_path: Path, minu
         lesion = (labelmap == 1).astype(np.uint8) * (seed == 8)
         append_case(cases, [Volume(image, GRID)], lesion, {"Lesion": 1}, ["Lesion"], f"case{seed}")
     own = task(base, cases, holdout=0, steps=1)
-    learning = prepare(own, work, Clock(minutes, None, None))
-    assert learning.classes == ("Lesion",) and len(learning.train) == 9 and learning.anchors
+    state = prepare(own, work, Clock(minutes, None, None))
+    assert state.classes == ("Lesion",) and len(state.train) == 9 and state.anchors
 
 
 class FindsBothBodies(Network):
@@ -250,9 +250,9 @@ def test_only_the_checked_classes_of_a_held_out_case_are_validated(base: Path, t
     for held_out, validated in ((["case22"], {"Bright"}), (["case21", "case22"], {*both})):
         file.write_text(json.dumps(held_out), encoding="utf-8")
         own = task(base, cases, holdout=file)
-        learning = prepare(own, work, Clock(60.0, None, None))
-        network = FindsBothBodies(learning.window)
-        scores = held_out_evaluator(own, learning, work / CASES).score(network, "cpu")
+        state = prepare(own, work, Clock(60.0, None, None))
+        network = FindsBothBodies(state.window)
+        scores = held_out_evaluator(own, state, work / CASES).score(network, "cpu")
         assert set(scores.dice) == validated and min(scores.dice.values()) > 0.9
 
 
@@ -264,14 +264,14 @@ def test_the_validated_part_of_a_case_is_a_window_at_the_border_too(
     work.mkdir()
     add(cases, 1, {"Bright": 1, "Dark": 2}, ["Bright"])
     own = task(base, cases, holdout=0)
-    learning = prepare(own, work, Clock(60.0, None, None))
+    state = prepare(own, work, Clock(60.0, None, None))
     labelmap = np.zeros((14, 26, 30), np.uint8)
     k, j, i = corner
     labelmap[k : k + 2, j : j + 3, i : i + 3] = 1
     prepared = PreparedCase(np.zeros((1, *labelmap.shape), np.float32), labelmap)
-    case = indexed_case(own, learning, "case1", prepared, None, True)
+    case = indexed_case(own, state, "case1", prepared, None, True)
     assert case.reference is not None
-    assert case.reference.shape == case.image.shape[1:] == learning.window
+    assert case.reference.shape == case.image.shape[1:] == state.window
     assert (case.reference == 1).sum() == 18
 
 
@@ -283,7 +283,7 @@ def test_every_case_is_preprocessed_once(
     for seed in range(4):
         add(cases, seed, {"Bright": 1, "Dark": 2}, ["Bright", "Dark"])
     own = task(base, cases, holdout=1, steps=1)
-    expected = {name: own.prepared(own.load(name), WHOLE) for name in own.corrections.checked}
+    expected = {name: own.prepared(own.load(name), UNDIVIDED) for name in own.corrections.checked}
     made = []
 
     def counted(*arguments: object):
@@ -292,9 +292,9 @@ def test_every_case_is_preprocessed_once(
 
     monkeypatch.setattr(adapt_task, "preprocess", counted)
     # In so little time only the first case is measured.
-    learning = prepare(own, work, Clock(1e-6, None, None))
-    assert learning.subdivision == WHOLE and len(made) == len(expected) == 4
-    for name in learning.train:
+    state = prepare(own, work, Clock(1e-6, None, None))
+    assert state.subdivision == UNDIVIDED and len(made) == len(expected) == 4
+    for name in state.train:
         stored = StoredArrays(work / CASES / name)
         np.testing.assert_array_equal(stored.read("image"), expected[name].image)
         np.testing.assert_array_equal(stored.read("labelmap"), expected[name].labelmap)

@@ -28,7 +28,7 @@ SITES = {
     "HK": (12, (38, 41, 46)),
 }
 # Alternative name of a site's folder.
-_ALSO = {"HCRUDB": "I2CVB"}
+_ALIASES = {"HCRUDB": "I2CVB"}
 # Largest labelmap value; values above 1 distinguish zones of the prostate.
 _LARGEST_VALUE = 5
 
@@ -39,7 +39,7 @@ def find_prostate(archive: Archive) -> FoundDataset:
     Raises:
         MaskSAMError: the archive has no file of the dataset.
     """
-    folders = "|".join((*SITES, *_ALSO))
+    folders = "|".join((*SITES, *_ALIASES))
     images = match_members(archive, rf"({folders})/Case([0-9]{{2}})\.nii(?:\.gz)?", "prostate")
     labelmaps = match_members(
         archive, rf"({folders})/Case([0-9]{{2}})_segmentation\.nii(?:\.gz)?", "prostate"
@@ -55,7 +55,7 @@ def find_prostate(archive: Archive) -> FoundDataset:
         for key, image in images.items():
             folder, number = key
             labelmap = labelmaps.get(key)
-            if _ALSO.get(folder.upper(), folder.upper()) == site and labelmap is not None:
+            if _ALIASES.get(folder.upper(), folder.upper()) == site and labelmap is not None:
                 found.append(FoundCase(f"{site}_{number}", image, labelmap))
         names = sorted(case.name for case in found)
         if len(found) < count:

@@ -46,7 +46,7 @@ _TRIES = 20
 # Share of slices whose grey values are clipped within their range, as by a CT window, and largest
 # share of pixels that are clipped at each end.
 _WINDOWED, _CUT = 0.3, 0.15
-_PERCENTILES = (0.005, 0.995)
+_QUANTILES = (0.005, 0.995)
 # Lengths are in pixels, because slices are synthesised with pixels of 1 mm.
 _RANGES = SynthesisRanges(
     dark_background=0.4, thick_slices=0.2, slice_thickness=4.0, in_plane_spacing=2.0
@@ -99,7 +99,7 @@ class SyntheticSlices(IterableDataset[tuple[Tensor, Tensor]]):
             masks = masks[masks.amax((1, 2)) > 0]
             if len(masks):
                 break
-        low, high = _PERCENTILES
+        low, high = _QUANTILES
         if rng.random() < _WINDOWED:
             low, high = rng.random() * _CUT, 1 - rng.random() * _CUT
         # The range of grey values of a cropped image may come from the whole image.

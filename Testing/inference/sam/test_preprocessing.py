@@ -16,7 +16,7 @@ from MaskSAMCore.inference.sam.preprocessing import (
     resize_cubic,
     to_grey,
 )
-from Testing.helpers.sam_reference import photograph, predictor, small_sam
+from Testing.helpers.sam_reference import predictor, small_sam, synthetic_slice
 
 # The last shape is not resized by equal factors, because its short side is rounded.
 SHAPES = [(48, 64), (64, 48), (64, 64), (24, 32), (96, 128), (10, 40), (14, 50)]
@@ -25,7 +25,7 @@ SHAPES = [(48, 64), (64, 48), (64, 64), (24, 32), (96, 128), (10, 40), (14, 50)]
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("size", [64, 96])
 def test_a_box_has_the_logits_of_sams_own_predictor(shape: tuple[int, int], size: int):
-    model, grey = small_sam(size), photograph(*shape)
+    model, grey = small_sam(size), synthetic_slice(*shape)
     box = np.array([shape[1] * 0.3, shape[0] * 0.2, shape[1] * 0.85, shape[0] * 0.7])
     reference = predictor(model.sam, size)
     reference.set_image(np.repeat(grey[..., None], 3, -1))
@@ -42,7 +42,7 @@ def test_a_box_has_the_logits_of_sams_own_predictor(shape: tuple[int, int], size
 
 
 def test_boxes_decoded_together_have_the_logits_of_each_alone():
-    model, grey = small_sam(), photograph(48, 64)
+    model, grey = small_sam(), synthetic_slice(48, 64)
     preparation = PREPARATIONS["sam"]
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 30, (37, 2))
@@ -60,7 +60,7 @@ def test_boxes_decoded_together_have_the_logits_of_each_alone():
 def test_a_box_has_the_mask_of_medsams_own_script(shape: tuple[int, int]):
     """MedSAM_Inference.py resizes with scikit-image; here to an input of 64 pixels."""
     transform = pytest.importorskip("skimage.transform")
-    model, grey, size = small_sam(), photograph(*shape), 64
+    model, grey, size = small_sam(), synthetic_slice(*shape), 64
     rows, columns = shape
     box = np.array([[columns * 0.3, rows * 0.2, columns * 0.85, rows * 0.7]])
     color = np.repeat(grey[..., None], 3, -1)

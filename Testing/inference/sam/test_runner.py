@@ -6,11 +6,11 @@ import torch
 from MaskSAMCore.errors import OutOfMemory
 from MaskSAMCore.inference.device import DeviceChoice
 from MaskSAMCore.inference.sam.runner import SamRunner
-from Testing.helpers.sam_reference import photograph, small_sam
+from Testing.helpers.sam_reference import small_sam, synthetic_slice
 
 
 def test_a_slice_is_encoded_on_the_cpu_when_the_memory_of_another_device_runs_out():
-    model, grey, used = small_sam(), photograph(48, 64), []
+    model, grey, used = small_sam(), synthetic_slice(48, 64), []
     encode = model.encode
 
     def encode_on_the_cpu_only(image: torch.Tensor, each_block: object) -> torch.Tensor:
@@ -38,4 +38,4 @@ def test_a_slice_that_does_not_fit_into_the_cpus_memory_is_an_error():
     model.encode = fail  # type: ignore[method-assign,assignment]
     runner = SamRunner(model, "sam", DeviceChoice(torch.device("cpu"), "as requested"))
     with pytest.raises(OutOfMemory, match="too small for one slice"):
-        runner.encode(photograph(48, 64), lambda: None)
+        runner.encode(synthetic_slice(48, 64), lambda: None)

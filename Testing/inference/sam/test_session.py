@@ -17,7 +17,7 @@ from MaskSAMCore.inference import embedding_cache as spilling
 from MaskSAMCore.inference.sam.preprocessing import PREPARATIONS, percentile_limits, to_grey
 from MaskSAMCore.inference.sam.segmenter import SamSegmenter
 from MaskSAMCore.inference.sam.session import group_by_name
-from Testing.helpers.sam_reference import photograph, small_sam
+from Testing.helpers.sam_reference import small_sam, synthetic_slice
 
 # Oblique, left-handed, slices 3 mm apart.
 MATRIX = np.array(
@@ -29,7 +29,7 @@ B = Box("beta", (13.4, 9.2, 3.0), (28.6, 22.3, 8.0))
 
 
 def volume() -> Volume:
-    planes = [photograph(26, 32, seed) for seed in range(9)]
+    planes = [synthetic_slice(26, 32, seed) for seed in range(9)]
     return Volume(np.stack(planes).astype(np.int16) * 3 + 40, MATRIX, "bräin")
 
 

@@ -28,7 +28,7 @@ from MaskSAMCore.modeling.sam.checkpoint import checkpoint_config
 from MaskSAMCore.modeling.sam.package import segment_anything
 from MaskSAMCore.modeling.sam.predictor import PlainSam
 from MaskSAMCore.models import find, open_checkpoint, verify
-from Testing.helpers.sam_reference import photograph, predictor, randomize
+from Testing.helpers.sam_reference import predictor, randomize, synthetic_slice
 
 # Sagittal slices 3 mm apart, oblique and left-handed; I runs up, J forward.
 AXES = np.array([[0.05, -0.1, -3.0], [0.1, 1.0, -0.2], [1.0, -0.1, 0.1]])
@@ -77,7 +77,9 @@ def test_a_box_in_an_oblique_volume_gets_the_predictors_own_mask(
 ):
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = AXES, (30, -20, 5)
-    array = np.stack([photograph(48, 64, seed) for seed in range(3)]).astype(np.int16) * 5 - 100
+    array = (
+        np.stack([synthetic_slice(48, 64, seed) for seed in range(3)]).astype(np.int16) * 5 - 100
+    )
     volume = Volume(array, matrix)
     segmenter = Segmenter.from_model(added, device="cpu")
     assert isinstance(segmenter, SamSegmenter) and segmenter.needs_boxes
@@ -138,7 +140,7 @@ def test_the_encoder_equals_that_of_segment_anything(home: Path, added: str):
     assert checkpoint is not None
     config = checkpoint_config(checkpoint.file)
     model = PlainSam.from_checkpoint(checkpoint.file, config, 256)
-    image = PREPARATIONS["sam"].image(photograph(48, 64), 256)
+    image = PREPARATIONS["sam"].image(synthetic_slice(48, 64), 256)
     with torch.inference_mode():
         expected = model.sam.image_encoder(image)
         torch.testing.assert_close(model.encode(image), expected, atol=1e-4, rtol=0)
