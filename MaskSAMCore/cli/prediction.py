@@ -113,6 +113,10 @@ class PredictOptions:
             raise MaskSAMError(
                 "--proposals draws the model's own prompts, which --boxes replace: give one of them"
             )
+        if self.proposals is not None and self.proposals.suffix.lower() != ".png":
+            raise MaskSAMError(
+                f"--proposals writes a PNG picture: end the name of {self.proposals} in .png"
+            )
         if self.dask is not None and (len(self.models) > 1 or is_training(self.models[0])):
             raise MaskSAMError("--dask takes one model: its name, or the path of its bundle")
         if self.report is not None:

@@ -360,6 +360,8 @@ def test_proposals_that_cannot_be_drawn_are_refused_before_the_segmentation(
     write_boxes([], boxes)
     assert "one --model" in error_of(capfd, ["predict", str(image), *options, "-m", model])
     assert "--boxes" in error_of(capfd, ["predict", str(image), *options, "--boxes", str(boxes)])
+    jpeg = ["predict", str(image), *options, "--proposals", str(tmp_path / "proposals.jpg")]
+    assert "end the name of" in error_of(capfd, jpeg)
     assert not target.exists() and not picture.exists()
 
 

@@ -132,6 +132,24 @@ def test_a_result_is_exported_with_a_report_for_the_series_in_the_database(
     assert {path.name for path in tmp_path.iterdir()} == {"sériés", "seg.dcm", "seg_report.dcm"}
 
 
+@pytest.mark.parametrize("answer", [False, True])
+def test_a_report_that_exists_is_replaced_only_if_the_user_agrees(
+    user, scene, database, tmp_path: Path, answer: bool
+):
+    volume = series_volume(tmp_path / "series")
+    fill(database, tmp_path / "series")
+    user.segment(volume)
+    (node,) = segmentations(scene)
+    set_codes(node)
+    report = tmp_path / "seg_report.dcm"
+    report.write_bytes(b"earlier")
+    host.messages.answers.extend([str(tmp_path / "seg.dcm"), answer])
+    user.ui.dicomReport.checked = True
+    user.click(user.ui.dicomButton)
+    user.wait()
+    assert (report.read_bytes() != b"earlier") == (tmp_path / "seg.dcm").exists() == answer
+
+
 def test_a_folder_is_asked_for_where_the_database_lacks_the_series(user, scene, tmp_path: Path):
     (tmp_path / "study").mkdir()
     volume = series_volume(tmp_path / "study" / "series")

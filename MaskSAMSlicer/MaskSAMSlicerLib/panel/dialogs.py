@@ -35,10 +35,18 @@ def ask_save_path(title: str, name: str, suffix: str, file_filter: str) -> Path 
     if chosen.lower().endswith(suffix):
         return Path(chosen)
     path = Path(chosen + suffix)
+    return path if may_write(path, title) else None
+
+
+def may_write(path: Path, title: str) -> bool:
+    """Return whether a file does not exist, or the user confirms that it may be replaced.
+
+    Args:
+        path: file to write.
+        title: title of the dialog.
+    """
     question = _("{path} exists. Replace it?").format(path=path)
-    if path.exists() and not slicer.util.confirmYesNoDisplay(question, windowTitle=title):
-        return None
-    return path
+    return not path.exists() or slicer.util.confirmYesNoDisplay(question, windowTitle=title)
 
 
 def swatch(color: tuple[float, float, float]) -> qt.QIcon:

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from MaskSAMSlicerLib import installer
 from MaskSAMSlicerLib.dicom_export import export_request, known_files, why_not
 from MaskSAMSlicerLib.logic import SegmentationLogic
-from MaskSAMSlicerLib.panel.dialogs import ask_save_path
+from MaskSAMSlicerLib.panel.dialogs import ask_save_path, may_write
 from MaskSAMSlicerLib.panel.progress import ProgressView, WorkerTask
 
 
@@ -79,6 +79,8 @@ class DicomView:
             request = export_request(node, path, bool(self._ui.dicomReport.checked), folder)
         except ValueError as error:
             self._progress.refuse(error)
+            return
+        if request.report is not None and not may_write(request.report, title):
             return
         self._task.begin(_("Exporting"))
         self._logic.client.export_dicom(
