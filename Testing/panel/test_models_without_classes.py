@@ -7,7 +7,7 @@ import pytest
 
 from MaskSAMCore.inference.sam.segmenter import SamSegmenter
 from Testing import host
-from Testing.helpers.sam_reference import photograph, small_sam
+from Testing.helpers.sam_reference import small_sam, synthetic_slice
 from Testing.panel.helpers import move_box
 from Testing.slicer.helpers import (
     GRIDS,
@@ -23,7 +23,7 @@ from Testing.slicer.helpers import (
 def volume(scene):
     import slicer
 
-    planes = np.stack([photograph(26, 32, seed) for seed in range(9)]).astype(np.int16)
+    planes = np.stack([synthetic_slice(26, 32, seed) for seed in range(9)]).astype(np.int16)
     volume = add_volume(planes * 3 + 40, GRIDS["oblique"], "bräin")
     slicer.util.setSliceViewerLayers(background=volume, fit=True)
     return volume
