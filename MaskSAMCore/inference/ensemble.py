@@ -29,10 +29,10 @@ from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.progress import Progress
 from MaskSAMCore.inference.results import Segmentation, find_instances, keep_largest_components
 from MaskSAMCore.inference.session import Session
-from MaskSAMCore.inference.settings import TestTimeAugmentation
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import Network
 from MaskSAMCore.models.catalog import VERSION_DIGITS
+from MaskSAMCore.models.inference_settings import TestTimeAugmentation
 
 _CPU = torch.device("cpu")
 
@@ -67,10 +67,11 @@ class EnsembleSegmenter:
                 _share_frozen(first.model, other.model)
         self.members = tuple(members)
         most = len(members) / 2
+        cleaned = [one.settings.inference.largest_component for one in members]
         self.largest_component = frozenset(
             label.value
             for label in first.labels
-            if sum(label.value in one.settings.largest_component for one in members) > most
+            if sum(label.value in values for values in cleaned) > most
         )
         mirrored = all(one.tta == "mirror" for one in members)
         self.tta: TestTimeAugmentation = "mirror" if mirrored else "none"

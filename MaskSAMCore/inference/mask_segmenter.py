@@ -7,7 +7,6 @@ from pathlib import Path
 
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.data import Plan
-from MaskSAMCore.data.planning import WINDOW_OVERLAP
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference.channels import as_channels
@@ -18,15 +17,13 @@ from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.quality import checked_estimator
 from MaskSAMCore.inference.results import Segmentation
 from MaskSAMCore.inference.runner import Runner
-from MaskSAMCore.inference.settings import (
-    InferenceSettings,
-    TestTimeAugmentation,
-)
+from MaskSAMCore.inference.settings import SegmenterSettings
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import Network
 from MaskSAMCore.models import ANY_INPUT, Bundle, Suitability, open_model
 from MaskSAMCore.models.catalog import VERSION_DIGITS
 from MaskSAMCore.models.expected_dice import DiceEstimator
+from MaskSAMCore.models.inference_settings import InferenceSettings, TestTimeAugmentation
 
 
 class MaskSegmenter:
@@ -37,17 +34,12 @@ class MaskSegmenter:
         plan: orientation, spacing and intensities of the network's input.
         labels: classes 1 to K in order.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps".
-        largest_component: values of the labels of which only the largest component is kept.
-        background_weight: factor of the background's scores.
-        intensity_weight: weight of the intensities of doubtful voxels, from 0 to 1.
-        window_overlap: smallest overlap of neighbouring windows, as a share of a window.
-        mirror: axes of a window (0 depth, 1 rows, 2 columns) that were mirrored in training.
+        inference: settings that decide how scores become a labelmap.
         name: name of the model.
         batch_size: windows that are processed together; None for 4 on a GPU, and for 2 on a CPU
             with two cores or more.
         suitability: inputs that the model was made for; any by default.
         version: first digits of the SHA-256 of the weights.
-        tta: test-time augmentation that the model is meant to be used with.
         estimator: estimator of the Dice of results; None if it cannot be estimated.
         intracranial: names of the classes that fill the skull together; empty if unknown.
 
@@ -56,7 +48,6 @@ class MaskSegmenter:
         settings: settings that do not depend on the device.
         name: name of the model.
         version: first digits of the SHA-256 of the weights; empty if the model has no file.
-        tta: test-time augmentation that the model is meant to be used with.
         needs_boxes: True if the model segments nothing without boxes.
 
     Raises:
@@ -70,16 +61,11 @@ class MaskSegmenter:
         labels: Sequence[Label],
         *,
         device: str = "auto",
-        largest_component: Sequence[int] = (),
-        background_weight: float = 1.0,
-        intensity_weight: float = 0.0,
-        window_overlap: float = WINDOW_OVERLAP,
-        mirror: Sequence[int] = (0, 1, 2),
+        inference: InferenceSettings = InferenceSettings(),
         name: str = "",
         batch_size: int | None = None,
         suitability: Suitability = ANY_INPUT,
         version: str = "",
-        tta: TestTimeAugmentation = "none",
         estimator: DiceEstimator | None = None,
         intracranial: Sequence[str] = (),
     ) -> None:
@@ -89,21 +75,11 @@ class MaskSegmenter:
                 f"the model has {classes} classes, but {len(labels)} labels are given"
             )
         self.model = model
-        self.settings = InferenceSettings(
-            plan,
-            tuple(labels),
-            frozenset(largest_component),
-            background_weight,
-            intensity_weight,
-            window_overlap,
-            tuple(mirror),
-            suitability,
-            estimator,
-            tuple(intracranial),
+        self.settings = SegmenterSettings(
+            plan, tuple(labels), inference, suitability, estimator, tuple(intracranial)
         )
         self.name = name
         self.version = version
-        self.tta: TestTimeAugmentation = tta
         self.needs_boxes = model.config.needs_boxes
         self._runner = Runner(model, choose_device(device), batch_size)
 
@@ -137,15 +113,10 @@ class MaskSegmenter:
             bundle.plan,
             bundle.labels,
             device=device,
-            largest_component=bundle.largest_component,
-            background_weight=bundle.background_weight,
-            intensity_weight=bundle.intensity_weight,
-            window_overlap=bundle.window_overlap,
-            mirror=bundle.mirror,
+            inference=bundle.inference,
             name=bundle.name,
             suitability=bundle.suitability,
             version=bundle.weights_sha256[:VERSION_DIGITS],
-            tta=bundle.tta,
             estimator=checked_estimator(bundle),
             intracranial=bundle.intracranial,
         )
@@ -164,6 +135,11 @@ class MaskSegmenter:
     def channels(self) -> int:
         """Number of images per case."""
         return len(self.plan.channels)
+
+    @property
+    def tta(self) -> TestTimeAugmentation:
+        """Test-time augmentation that the model is meant to be used with."""
+        return self.settings.inference.tta
 
     @property
     def estimates_dice(self) -> bool:

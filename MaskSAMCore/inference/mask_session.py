@@ -37,8 +37,9 @@ from MaskSAMCore.inference.results import (
 from MaskSAMCore.inference.runner import Runner
 from MaskSAMCore.inference.scoring import EditedScores, Scorer, Shares
 from MaskSAMCore.inference.session import Session
-from MaskSAMCore.inference.settings import InferenceSettings, TestTimeAugmentation
+from MaskSAMCore.inference.settings import SegmenterSettings
 from MaskSAMCore.inference.sliding_window import largest_divided
+from MaskSAMCore.models.inference_settings import TestTimeAugmentation
 
 # The user gets a note if other classes keep more voxels from a class with boxes than this share of
 # its own.
@@ -64,7 +65,7 @@ class MaskSession(Session):
     def __init__(
         self,
         runner: Runner,
-        settings: InferenceSettings,
+        settings: SegmenterSettings,
         volumes: Sequence[Volume],
         *,
         roi: Box | None = None,
@@ -118,7 +119,8 @@ class MaskSession(Session):
 
     def weigh_background(self, weight: float) -> None:
         """Change the factor of the background's scores, without computing any window again."""
-        self._settings = replace(self._settings, background_weight=weight)
+        inference = replace(self._settings.inference, background_weight=weight)
+        self._settings = replace(self._settings, inference=inference)
         self._automatic = self._features = None
 
     def segment(
@@ -174,7 +176,7 @@ class MaskSession(Session):
             for index, parts in by_class.items()
             if len(parts) > 1
         }
-        cleaned = self._settings.largest_component - with_several_boxes
+        cleaned = self._settings.inference.largest_component - with_several_boxes
         if edited and not overwrite:
             result = self._decide_near_boxes(self._automatic, self._scores, edited, cleaned, report)
         else:
@@ -221,13 +223,13 @@ class MaskSession(Session):
         decisions of a refiner."""
         settings = self._settings
         labels = settings.labels[: len(scores) - 1]
-        cleaned = settings.largest_component
+        cleaned = settings.inference.largest_component
         return result_features(
             scores,
             scorer.image,
             self._grid.spacing_of(self._volumes[0]),
             labels,
-            settings.background_weight,
+            settings.inference.background_weight,
             {i for i, label in enumerate(labels, 1) if label.value in cleaned},
             shares,
         )
@@ -274,13 +276,13 @@ class MaskSession(Session):
         report.stage("Segmenting", until=1.0)
         scores = scorer.automatic(report)
         notes = (*self._notes, *self._runner.memory.notes)
-        weight = self._settings.background_weight
+        weight = self._settings.inference.background_weight
         intensities = self._intensity_model(scores)
         return GridScores(scores, self._grid, weight, notes, scorer.shares, intensities)
 
     def _intensity_model(self, scores: Tensor) -> IntensityModel | None:
         """Return the intensities of the classes; None if they have no weight."""
-        weight = self._settings.intensity_weight
+        weight = self._settings.inference.intensity_weight
         if not weight:
             return None
         images = []
@@ -308,7 +310,7 @@ class MaskSession(Session):
                 self._passes,
                 self._cache,
                 fine,
-                self._settings.window_overlap,
+                self._settings.inference.window_overlap,
             )
         return self._scorer
 
@@ -402,7 +404,7 @@ class MaskSession(Session):
             edited=edited,
             shares=None if self._scorer is None else self._scorer.shares,
             intensities=self._intensities,
-            background_weight=settings.background_weight,
+            background_weight=settings.inference.background_weight,
             probabilities=(
                 None
                 if probabilities is None
@@ -410,10 +412,10 @@ class MaskSession(Session):
             ),
         )
         if not edited:
-            self._before_cleanup = labelmap.copy() if settings.largest_component else None
+            self._before_cleanup = labelmap.copy() if settings.inference.largest_component else None
         keep_largest_components(
             labelmap,
-            settings.largest_component if cleaned is None else cleaned,
+            settings.inference.largest_component if cleaned is None else cleaned,
             self._automatic.labelmap if edited and self._automatic is not None else None,
         )
         instances = find_instances(labelmap, settings.labels, confidences[1:], self._proposals)
@@ -456,7 +458,7 @@ class MaskSession(Session):
                 edited=edited,
                 shares=None if self._scorer is None else self._scorer.shares,
                 intensities=self._intensities,
-                background_weight=self._settings.background_weight,
+                background_weight=self._settings.inference.background_weight,
                 kept=self._grid.to_plan_axes(before),
                 region=region,
                 refused=refused,

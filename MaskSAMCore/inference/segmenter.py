@@ -15,9 +15,9 @@ from MaskSAMCore.inference.mask_segmenter import MaskSegmenter
 from MaskSAMCore.inference.results import Segmentation
 from MaskSAMCore.inference.sam.segmenter import SamSegmenter
 from MaskSAMCore.inference.session import Session
-from MaskSAMCore.inference.settings import TestTimeAugmentation
 from MaskSAMCore.labels import Label
 from MaskSAMCore.models import catalog
+from MaskSAMCore.models.inference_settings import TestTimeAugmentation
 
 
 class Segmenter(Protocol):

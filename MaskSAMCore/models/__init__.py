@@ -24,6 +24,7 @@ from MaskSAMCore.models.suitability import ANY_INPUT, Suitability
 _HOMES = {
     "Bundle": "bundle",
     "Checkpoint": "checkpoint",
+    "InferenceSettings": "inference_settings",
     "add_checkpoint": "checkpoint",
     "add_file": "store",
     "add_model": "store",
@@ -43,6 +44,7 @@ __all__ = [
     "Bundle",
     "Checkpoint",
     "Entry",
+    "InferenceSettings",
     "Suitability",
     "add_checkpoint",
     "add_file",
@@ -67,6 +69,7 @@ __all__ = [
 if TYPE_CHECKING:
     from MaskSAMCore.models.bundle import Bundle, load_bundle, save_bundle, unpack_bundle
     from MaskSAMCore.models.checkpoint import Checkpoint, add_checkpoint, open_checkpoint
+    from MaskSAMCore.models.inference_settings import InferenceSettings
     from MaskSAMCore.models.store import add_file, add_model, download, open_model, remove, verify
 
 

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +25,6 @@ from torch import Tensor
 
 from MaskSAMCore.data import Plan
 from MaskSAMCore.data.label_scheme import LARGEST_VALUE
-from MaskSAMCore.data.planning import WINDOW_OVERLAP
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.downloads import check_downloaded
 from MaskSAMCore.io.files import (
@@ -53,6 +52,7 @@ from MaskSAMCore.models.expected_dice import (
     DiceEstimator,
     read_estimator,
 )
+from MaskSAMCore.models.inference_settings import InferenceSettings
 from MaskSAMCore.models.suitability import ANY_INPUT, Suitability
 
 WEIGHTS = "weights.safetensors"
@@ -87,16 +87,11 @@ class Bundle:
         config: configuration of the network.
         plan: preprocessing of volumes.
         labels: labels of the classes 1 to K.
-        largest_component: values of the labels of which only the largest component is kept.
-        mirror: axes of a window that may be flipped at test time.
-        tta: default test-time augmentation, "none" or "mirror".
+        inference: settings that decide how scores become a labelmap.
         card: further facts for the user: modality, spacing range, training data with licence and
             attribution, test figures, citation.
         sam_sha256: SHA-256 of the frozen SAM's checkpoint; None without a frozen SAM, and in
             bundles of older versions, which did not record it.
-        background_weight: factor on the scores of the background.
-        intensity_weight: weight of the intensities of doubtful voxels, from 0 to 1.
-        window_overlap: smallest overlap of neighbouring windows, as a share of a window.
         suitability: inputs that the model was made for, as the card states them.
         weights_sha256: SHA-256 of the weights.
         estimator: estimator of the Dice of results; None without ``quality.json``.
@@ -110,14 +105,9 @@ class Bundle:
     config: NetworkConfig
     plan: Plan
     labels: tuple[Label, ...]
-    largest_component: tuple[int, ...]
-    mirror: tuple[int, ...]
+    inference: InferenceSettings
     card: dict[str, Any] = field(default_factory=dict)
     sam_sha256: str | None = None
-    background_weight: float = 1.0
-    intensity_weight: float = 0.0
-    window_overlap: float = WINDOW_OVERLAP
-    tta: Literal["none", "mirror"] = "none"
     suitability: Suitability = ANY_INPUT
     weights_sha256: str = ""
     estimator: DiceEstimator | None = None
@@ -235,14 +225,9 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             config=read_config(values["architecture"]),
             plan=Plan.from_dict(values["plan"]),
             labels=labels,
-            largest_component=tuple(int(v) for v in values.get("largest_component", [])),
-            mirror=tuple(int(v) for v in values.get("mirror", [])),
+            inference=InferenceSettings.from_json(values),
             card=dict(values.get("card", {})),
             sam_sha256=values.get("sam_sha256"),
-            background_weight=check_background_weight(values.get("background_weight", 1.0)),
-            intensity_weight=check_intensity_weight(values.get("intensity_weight", 0.0)),
-            window_overlap=check_window_overlap(values.get("window_overlap", WINDOW_OVERLAP)),
-            tta=_tta(values.get("tta", "none")),
             suitability=Suitability.from_card(values.get("card", {})),
             weights_sha256=values["weights_sha256"],
             intracranial=intracranial_classes(values.get("card", {}), labels),
@@ -258,14 +243,6 @@ def _bundle(folder: Path, values: dict[str, Any]) -> Bundle:
             f" {bundle.config.num_classes} classes of the network"
         )
     return bundle
-
-
-def _tta(value: Any) -> Literal["none", "mirror"]:
-    if value == "mirror":
-        return "mirror"
-    if value != "none":
-        raise ValueError(f"'tta' must be none or mirror, not {value!r:.50}")
-    return "none"
 
 
 def _text(values: dict[str, Any], key: str) -> str:
@@ -286,8 +263,6 @@ def _check_values(bundle: Bundle) -> None:
     for label in bundle.labels:
         if label.value > LARGEST_VALUE:
             raise ValueError(f"label '{label.name}' has a value above {LARGEST_VALUE}")
-    if not set(bundle.mirror) <= {0, 1, 2}:
-        raise ValueError(f"it mirrors axes that a window does not have: {list(bundle.mirror)}")
 
 
 def intracranial_classes(card: Mapping[str, Any], labels: Sequence[Label]) -> tuple[str, ...]:
@@ -310,39 +285,6 @@ def intracranial_classes(card: Mapping[str, Any], labels: Sequence[Label]) -> tu
     if unknown:
         raise ValueError(f"'intracranial' has names of no class: {', '.join(unknown)}")
     return tuple(name for name in names if name in wanted)
-
-
-def check_background_weight(value: Any) -> float:
-    """Return the factor on the scores of the background as a float.
-
-    Raises:
-        ValueError: the value is not a number between 0.01 and 100.
-    """
-    return _number_between("background_weight", value, 0.01, 100)
-
-
-def check_intensity_weight(value: Any) -> float:
-    """Return the weight of the intensities of doubtful voxels as a float.
-
-    Raises:
-        ValueError: the value is not a number between 0 and 1.
-    """
-    return _number_between("intensity_weight", value, 0, 1)
-
-
-def check_window_overlap(value: Any) -> float:
-    """Return the overlap of neighbouring windows, as a share of a window.
-
-    Raises:
-        ValueError: the value is not a number between 0 and 0.75.
-    """
-    return _number_between("window_overlap", value, 0, 0.75)
-
-
-def _number_between(name: str, value: Any, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{name} {value!r} is not a number between {low} and {high}")
-    return float(value)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -382,30 +324,21 @@ def save_bundle(
     config: NetworkConfig,
     plan: Plan,
     labels: tuple[Label, ...],
-    largest_component: tuple[int, ...] = (),
-    mirror: tuple[int, ...] = (),
+    inference: InferenceSettings = InferenceSettings(),
     card: dict[str, Any] | None = None,
     half: bool = True,
     overwrite: bool = False,
     sam_sha256: str | None = None,
-    background_weight: float = 1.0,
-    intensity_weight: float = 0.0,
-    window_overlap: float = WINDOW_OVERLAP,
-    tta: Literal["none", "mirror"] = "none",
 ) -> Bundle:
     """Write a bundle folder, complete or not at all.
 
     Args:
         folder: folder to write.
-        name, title, config, plan, labels, largest_component, mirror, card: see :class:`Bundle`.
+        name, title, config, plan, labels, inference, card: see :class:`Bundle`.
         state: weights of the network, without those of a frozen SAM.
         half: whether matrices are stored as float16, at half the size; in memory they are float32.
         overwrite: whether an existing bundle or an empty folder may be replaced.
         sam_sha256: SHA-256 of the frozen SAM's checkpoint, or None.
-        background_weight: factor on the scores of the background.
-        intensity_weight: weight of the intensities of doubtful voxels, from 0 to 1.
-        window_overlap: smallest overlap of neighbouring windows, as a share of a window.
-        tta: default test-time augmentation.
 
     Raises:
         MaskSAMError: the folder exists and is no bundle to replace, or cannot be written.
@@ -422,9 +355,7 @@ def save_bundle(
             "name": name,
             "title": title,
             "labels": [label.to_json() for label in labels],
-            "largest_component": list(largest_component),
-            "background_weight": background_weight,
-            "mirror": list(mirror),
+            **inference.to_json(),
             "plan": plan.to_dict(),
             "architecture": config.to_dict(),
             "weights_sha256": sha256(new / WEIGHTS),
@@ -432,12 +363,6 @@ def save_bundle(
         }
         if sam_sha256 is not None:
             values["sam_sha256"] = sam_sha256
-        if intensity_weight:
-            values["intensity_weight"] = intensity_weight
-        if window_overlap != WINDOW_OVERLAP:
-            values["window_overlap"] = window_overlap
-        if tta != "none":
-            values["tta"] = tta
         write_json(new / DESCRIPTION, values, ensure_ascii=False)
     return load_bundle(folder)
 

@@ -116,11 +116,7 @@ def adapt(
         task.plan,
         labels,
         device=task.device,
-        largest_component=task.bundle.largest_component,
-        background_weight=task.bundle.background_weight,
-        intensity_weight=task.bundle.intensity_weight,
-        window_overlap=task.bundle.window_overlap,
-        mirror=task.mirror,
+        inference=task.inference,
     )
     before, after = _compare(task, state, new, clock)
     kept = not before or np.mean(list(after.values())) > np.mean(list(before.values()))
@@ -271,14 +267,9 @@ def _save(
         network.config,
         bundle.plan,
         tuple(labels),
-        bundle.largest_component,
-        task.mirror,
+        task.inference,
         {**card, "adapted": facts},
         overwrite=True,
-        background_weight=bundle.background_weight,
-        intensity_weight=bundle.intensity_weight,
-        window_overlap=bundle.window_overlap,
-        tta=bundle.tta,
     )
 
 

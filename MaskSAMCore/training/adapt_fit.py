@@ -149,7 +149,9 @@ def fit_refiner(
     refiner.requires_grad_(True)
     set_trained_parts(refiner.sam, False)
     minutes = minutes_left(options, state)
-    settings = SETTINGS.replace(mirror=task.mirror, iterations=options.steps or SETTINGS.iterations)
+    settings = SETTINGS.replace(
+        mirror=task.inference.mirror, iterations=options.steps or SETTINGS.iterations
+    )
     lightning.seed_everything(state.seed, verbose=False)
     module = MaskSAMModule(refiner, settings, minutes, state.seed)
     checkpoint = resumed_checkpoint(work)

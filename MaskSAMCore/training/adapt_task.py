@@ -22,7 +22,7 @@ from MaskSAMCore.modeling import MaskSAM, Network
 from MaskSAMCore.modeling.configuration import Configuration
 from MaskSAMCore.modeling.refined import Config as RefinedConfig
 from MaskSAMCore.modeling.refined import Network as RefinedNetwork
-from MaskSAMCore.models import Bundle
+from MaskSAMCore.models import Bundle, InferenceSettings
 from MaskSAMCore.training.adapt_clock import Clock
 from MaskSAMCore.training.devices import accelerator
 from MaskSAMCore.training.refinement import MeasuredCase
@@ -186,13 +186,14 @@ class Task:
         return accelerator(self.options.device)
 
     @property
-    def mirror(self) -> tuple[int, ...]:
-        """Axes along which windows of the new model may be mirrored.
+    def inference(self) -> InferenceSettings:
+        """Settings of inference of the new model.
 
-        There are none unless the model uses mirroring at test time, because a corrected class may
-        be one end of a structure.
+        They are the former model's, but windows are not mirrored unless the model uses mirroring
+        at test time, because a corrected class may be one end of a structure.
         """
-        return self.bundle.mirror if self.bundle.tta == "mirror" else ()
+        former = self.bundle.inference
+        return former if former.tta == "mirror" else replace(former, mirror=())
 
     @property
     def former_refiner(self) -> RefinedNetwork | None:

@@ -5,18 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from MaskSAMCore.data.planning import WINDOW_OVERLAP
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import MALFORMED
 from MaskSAMCore.labels import Label, default_colors
-from MaskSAMCore.models.bundle import (
-    Bundle,
-    check_background_weight,
-    check_intensity_weight,
-    check_window_overlap,
-    intracranial_classes,
-    save_bundle,
-)
+from MaskSAMCore.models.bundle import Bundle, intracranial_classes, save_bundle
+from MaskSAMCore.models.inference_settings import InferenceSettings
 from MaskSAMCore.training.run_folder import (
     BEST,
     LAST,
@@ -26,6 +19,9 @@ from MaskSAMCore.training.run_folder import (
     read_field_of_view,
     read_validation,
 )
+
+# Settings of inference that a card may change.
+_CARD_SETTINGS = ("largest_component", "background_weight", "intensity_weight", "window_overlap")
 
 
 def export_run(
@@ -57,13 +53,11 @@ def export_run(
     card = dict(card or {})
     labels = _labels(record, card.pop("labels", {}))
     validation = {} if last else read_validation(run)
-    found = {"largest_component": [], "background_weight": 1.0, **validation}
+    chosen = {name: card.pop(name) for name in _CARD_SETTINGS if name in card}
+    trained = {"mirror": record.settings.mirror, "tta": record.settings.tta}
     try:
-        weight = check_background_weight(card.pop("background_weight", found["background_weight"]))
-        intensity_weight = check_intensity_weight(card.pop("intensity_weight", 0.0))
-        overlap = check_window_overlap(card.pop("window_overlap", WINDOW_OVERLAP))
-        largest = [int(v) for v in card.pop("largest_component", found["largest_component"])]
-        unknown = sorted(set(largest) - set(record.values))
+        inference = InferenceSettings.from_json({**validation, **chosen, **trained})
+        unknown = sorted(inference.largest_component - set(record.values))
         if unknown:
             raise ValueError(f"largest_component has values of no class: {unknown}")
         intracranial_classes(card, labels)
@@ -83,15 +77,10 @@ def export_run(
         record.config,
         record.plan,
         labels,
-        tuple(largest),
-        record.settings.mirror,
+        inference,
         {"training": training, **({} if view is None else {"field_of_view_mm": view}), **card},
         overwrite=overwrite,
         sam_sha256=record.facts.get("sam_sha256"),
-        background_weight=weight,
-        intensity_weight=intensity_weight,
-        window_overlap=overlap,
-        tta=record.settings.tta,
     )
 
 

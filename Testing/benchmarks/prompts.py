@@ -96,10 +96,7 @@ def engine_of(segmenter: MaskSegmenter, wrapper: Callable[[Any], Any]) -> MaskSe
         segmenter.plan,
         segmenter.labels,
         device=str(segmenter.device.device),
-        largest_component=sorted(segmenter.settings.largest_component),
-        background_weight=segmenter.settings.background_weight,
-        intensity_weight=segmenter.settings.intensity_weight,
-        window_overlap=segmenter.settings.window_overlap,
+        inference=segmenter.settings.inference,
     )
 
 

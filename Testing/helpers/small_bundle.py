@@ -9,7 +9,7 @@ import torch
 from MaskSAMCore.data import ChannelNormalization, Plan
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import build_model
-from MaskSAMCore.models import save_bundle
+from MaskSAMCore.models import InferenceSettings, save_bundle
 from MaskSAMCore.training.run_folder import own_weights
 from Testing.helpers.networks import small_masksam_config
 
@@ -46,5 +46,6 @@ def small_bundle(
         Label(value, class_name, color)
         for value, (class_name, color) in enumerate(zip(class_names, colors, strict=True), 1)
     )
-    save_bundle(folder, name, "Small", own_weights(model), config, plan, labels, (), (0,), card)
+    inference = InferenceSettings(mirror=(0,))
+    save_bundle(folder, name, "Small", own_weights(model), config, plan, labels, inference, card)
     return folder

@@ -15,6 +15,7 @@ from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import BoxPrompts, ClassScores, Network, NetworkConfig
 from MaskSAMCore.modeling.boxes import inside_boxes
+from MaskSAMCore.models import InferenceSettings
 
 UNCHANGED = ChannelNormalization("ct", mean=0.0, std=1.0, lower=-1e6, upper=1e6)
 
@@ -93,9 +94,15 @@ SIDES = (Label(1, "left blob", (1.0, 0.0, 0.0)), Label(2, "right blob", (0.0, 1.
 
 
 def threshold_segmenter(model: nn.Module | None = None, **plan: object) -> MaskSegmenter:
-    """Return a segmenter with the threshold model on the CPU."""
+    """Return a segmenter with the threshold model on the CPU, which may mirror all axes."""
     model = ThresholdModel() if model is None else model
-    return MaskSegmenter(model, plan_for(window=model.config.window, **plan), LABELS, device="cpu")
+    return MaskSegmenter(
+        model,
+        plan_for(window=model.config.window, **plan),
+        LABELS,
+        device="cpu",
+        inference=InferenceSettings(mirror=(0, 1, 2)),
+    )
 
 
 def two_blobs(shape: Sequence[int] = (11, 17, 23)) -> np.ndarray:

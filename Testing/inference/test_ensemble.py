@@ -16,6 +16,7 @@ from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference import EnsembleSegmenter, MaskSegmenter
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import BoxPrompts, ClassScores, Network, NetworkConfig
+from MaskSAMCore.models import InferenceSettings
 from Testing.helpers.threshold_model import (
     GEOMETRIES,
     LABELS,
@@ -45,9 +46,9 @@ class ConstantModel(Network):
         return ClassScores(scores.clone())
 
 
-def constant(*scores: float, **options: object) -> MaskSegmenter:
-    model = ConstantModel(scores)
-    return MaskSegmenter(model, plan_for(), LABELS, device="cpu", **options)
+def constant(*scores: float, **settings: object) -> MaskSegmenter:
+    model, inference = ConstantModel(scores), InferenceSettings(**settings)
+    return MaskSegmenter(model, plan_for(), LABELS, device="cpu", inference=inference)
 
 
 def oblique() -> Volume:
@@ -118,7 +119,7 @@ def test_an_roi_bounds_an_ensemble():
 
 
 def test_the_largest_component_is_kept_where_most_networks_keep_it():
-    kept = [constant(0.2, 0.7, 0.1, largest_component=values) for values in ((1, 2), (1,), ())]
+    kept = [constant(0.2, 0.7, 0.1, largest_component=values) for values in ({1, 2}, {1}, set())]
     assert EnsembleSegmenter(kept).largest_component == {1}
 
 

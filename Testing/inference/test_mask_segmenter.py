@@ -12,6 +12,7 @@ from MaskSAMCore.inference import Instance, MaskSegmenter
 from MaskSAMCore.inference.embedding_cache import copy_window
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import ClassScores
+from MaskSAMCore.models import InferenceSettings
 from Testing.helpers.threshold_model import (
     GEOMETRIES,
     LABELS,
@@ -167,8 +168,9 @@ def test_only_the_largest_component_of_the_given_labels_is_kept():
     values[4:7, 8:12, 8:12] = 1
     values[1:3, 10:12, 1:3] = 2
     values[5:6, 1:3, 1:3] = 2
+    inference = InferenceSettings(largest_component=frozenset({1}))
     segmenter = MaskSegmenter(
-        ThresholdModel(), plan_for(), LABELS, device="cpu", largest_component=[1]
+        ThresholdModel(), plan_for(), LABELS, device="cpu", inference=inference
     )
     result = segmenter.segment(volume_of(values))
     expected = values.copy()

@@ -13,6 +13,7 @@ from MaskSAMCore.geometry import Box
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.inference.scoring import Shares
 from MaskSAMCore.modeling import ClassScores, NetworkConfig
+from MaskSAMCore.models import InferenceSettings
 from MaskSAMCore.models.expected_dice import RefinedEstimator
 from Testing.helpers.estimators import known_estimator
 from Testing.helpers.threshold_model import (
@@ -153,8 +154,9 @@ def test_a_stack_of_thin_boxes_is_a_box_for_each_slice():
 def test_two_boxes_of_a_class_keep_both_parts_although_the_model_keeps_one_component():
     blank = one_class()
     first, second = Box("Anterior", (2, 2, 1), (6, 6, 3)), Box("Anterior", (12, 9, 6), (20, 15, 9))
+    inference = InferenceSettings(largest_component=frozenset({1}))
     segmenter = MaskSegmenter(
-        ThresholdModel(), plan_for(), LABELS, device="cpu", largest_component=[1]
+        ThresholdModel(), plan_for(), LABELS, device="cpu", inference=inference
     )
     both = segmenter.segment(volume_of(blank), boxes=[first, second])
     assert both.instances[0].voxel_count == 4 * 4 * 2 + 8 * 6 * 3
@@ -166,8 +168,9 @@ def test_of_a_class_in_a_box_the_component_remains_that_the_model_found_before(n
     image = np.zeros((11, 17, 23), dtype=np.float32)
     image[4:7, 5:9, 2:5] = 1
     image[:, :, 8] = 2  # a wall of another class
+    inference = InferenceSettings(largest_component=frozenset({1}))
     segmenter = MaskSegmenter(
-        ThresholdModel(), plan_for(), LABELS, device="cpu", largest_component=[1]
+        ThresholdModel(), plan_for(), LABELS, device="cpu", inference=inference
     )
     whole, beyond = Box("Anterior", (0, 0, 0), (23, 17, 11)), Box("Anterior", (6, 0, 0), (23, 9, 9))
     with segmenter.open(volume_of(image, GEOMETRIES[name])) as session:
@@ -215,7 +218,8 @@ def test_a_heavier_background_takes_uncertain_voxels_without_another_encoding():
     np.testing.assert_array_equal(wide, image > 0.5)
     np.testing.assert_array_equal(narrow, image > 0.8)
     np.testing.assert_array_equal(again, wide)
-    heavy = MaskSegmenter(model, plan_for(), LABELS, device="cpu", background_weight=1.5)
+    inference = InferenceSettings(background_weight=1.5)
+    heavy = MaskSegmenter(model, plan_for(), LABELS, device="cpu", inference=inference)
     np.testing.assert_array_equal(heavy.segment(volume_of(image)).labelmap, narrow)
 
 
@@ -239,9 +243,8 @@ def test_the_background_has_the_same_weight_with_and_without_boxes(
     box = Box("Anterior", (4, 4, 3), (12, 10, 8))
     inside = np.zeros((11, 17, 23), dtype=bool)
     inside[3:8, 4:10, 4:12] = True
-    segmenter = MaskSegmenter(
-        FaintModel(), plan_for(), LABELS, device="cpu", background_weight=weight
-    )
+    inference = InferenceSettings(background_weight=weight)
+    segmenter = MaskSegmenter(FaintModel(), plan_for(), LABELS, device="cpu", inference=inference)
     automatic = segmenter.segment(volume_of(inside.astype(np.float32))).labelmap
     blank = volume_of(one_class())
     boxed = segmenter.segment(blank, boxes=[box], overwrite=overwrite).labelmap

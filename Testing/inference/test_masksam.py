@@ -10,6 +10,7 @@ from MaskSAMCore.data import ChannelNormalization, Plan
 from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference import MaskSegmenter, Segmenter
 from MaskSAMCore.modeling import MaskSAM, build_model
+from MaskSAMCore.models import InferenceSettings
 from MaskSAMCore.models.bundle import save_bundle
 from Testing.helpers.networks import small_masksam_config
 from Testing.helpers.threshold_model import GEOMETRIES, LABELS, matrix
@@ -50,7 +51,8 @@ def noise(shape=(13, 23, 19), geometry="oblique") -> Volume:
 
 @pytest.fixture(scope="module")
 def segmenter() -> MaskSegmenter:
-    return MaskSegmenter(small_model(), small_plan(), LABELS, device="cpu")
+    inference = InferenceSettings(mirror=(0, 1, 2))
+    return MaskSegmenter(small_model(), small_plan(), LABELS, device="cpu", inference=inference)
 
 
 def test_one_window_gives_the_scores_of_the_network_itself(segmenter, monkeypatch):

@@ -22,6 +22,7 @@ from MaskSAMCore.inference.scoring import EditedScores, Shares
 from MaskSAMCore.inference.sliding_window import Region
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import BoxPrompts, ClassScores, Network, NetworkConfig
+from MaskSAMCore.models import InferenceSettings
 from Testing.helpers.threshold_model import GEOMETRIES, Embedding, plan_for
 
 # Shapes of the output's grid, with voxels of 1 mm, and of the plan's grid, with 2 mm.
@@ -296,7 +297,8 @@ def coarse_segmenter(
     chosen = replace(plan_for(orientation=orientation, spacing=(2, 2, 2)), **plan)
     label = Label(3, "bright", (1.0, 0.0, 0.0))
     network = network or CoarseModel()
-    return MaskSegmenter(network, chosen, [label], device="cpu", intensity_weight=weight)
+    inference = InferenceSettings(intensity_weight=weight)
+    return MaskSegmenter(network, chosen, [label], device="cpu", inference=inference)
 
 
 def bright_volume(matrix: np.ndarray) -> Volume:

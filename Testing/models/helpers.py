@@ -26,8 +26,9 @@ def save(folder: Path, name: str = "small", **changes: object) -> tuple[models.B
     torch.manual_seed(0)
     config = small_masksam_config(**changes)
     model = build_model(config)
+    inference = models.InferenceSettings(largest_component=frozenset({1}), mirror=(0,))
     bundle = models.save_bundle(
-        folder, name, "A small one", own_weights(model), config, PLAN, LABELS, (1,), (0,)
+        folder, name, "A small one", own_weights(model), config, PLAN, LABELS, inference
     )
     return bundle, model
 

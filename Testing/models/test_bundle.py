@@ -30,8 +30,8 @@ def test_a_bundle_comes_back_as_it_was_saved(tmp_path: Path):
     assert again == bundle
     assert again.labels == LABELS
     assert again.plan == PLAN
-    assert again.largest_component == (1,)
-    assert again.mirror == (0,)
+    assert again.inference.largest_component == {1}
+    assert again.inference.mirror == (0,)
     images = torch.randn(1, 1, 5, 16, 20)
     with torch.no_grad():
         expected = model.eval()(images).mask_logits

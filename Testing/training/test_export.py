@@ -23,6 +23,7 @@ from MaskSAMCore.io import read_volume
 from MaskSAMCore.io.files import sha256
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import build_model
+from MaskSAMCore.models import InferenceSettings
 from MaskSAMCore.models.catalog import DESCRIPTION
 from MaskSAMCore.training.export import export_run
 from MaskSAMCore.training.run_folder import (
@@ -68,7 +69,7 @@ def test_a_bundle_segments_like_the_weights_of_its_run_with_the_values_of_the_da
 ):
     change_validation(run, largest_component=[300])
     bundle = export_run(run, tmp_path / "model")
-    assert bundle.largest_component == (300,)
+    assert bundle.inference.largest_component == {300}
     assert [(label.name, label.value) for label in bundle.labels] == list(VALUES.items())
     record = TrainingRecord.load(run)
     model = load_weights(record, run / BEST)
@@ -81,31 +82,29 @@ def test_a_bundle_segments_like_the_weights_of_its_run_with_the_values_of_the_da
     one = read_volume(dataset / "imagesTr/case_00_0000.nii.gz")
     volume = Volume(np.concatenate([one.array, one.array], axis=1), one.ijk_to_ras)
 
-    def found(largest: tuple[int, ...]) -> np.ndarray:
+    def found(largest: frozenset[int]) -> np.ndarray:
         labels = [Label(value, name, (1, 1, 1)) for name, value in VALUES.items()]
         segmenter = MaskSegmenter(
             model,
             record.plan,
             labels,
             device="cpu",
-            largest_component=largest,
-            background_weight=bundle.background_weight,
-            mirror=(0,),
+            inference=InferenceSettings(largest, bundle.inference.background_weight),
         )
         return segmenter.segment(volume).labelmap
 
     exported = Segmenter.from_model(tmp_path / "model", device="cpu").segment(volume).labelmap
     assert set(np.unique(exported)) == {0, *VALUES.values()}
-    np.testing.assert_array_equal(exported, found((300,)))
-    assert (exported != found(())).any()
+    np.testing.assert_array_equal(exported, found(frozenset({300})))
+    assert (exported != found(frozenset())).any()
 
 
 def test_a_card_overrides_the_largest_components_of_validation(run: Path, tmp_path: Path):
     change_validation(run, largest_component=[300])
     bundle = export_run(run, tmp_path / "one", {"largest_component": [10]})
-    assert bundle.largest_component == (10,)
+    assert bundle.inference.largest_component == {10}
     bundle = export_run(run, tmp_path / "none", {"largest_component": []})
-    assert bundle.largest_component == ()
+    assert bundle.inference.largest_component == set()
 
 
 def test_a_run_of_an_older_version_without_values_and_components_is_exported(
@@ -117,24 +116,24 @@ def test_a_run_of_an_older_version_without_values_and_components_is_exported(
     (run / RUN_FILE).write_text(json.dumps(values), encoding="utf-8")
     bundle = export_run(run, tmp_path / "model")
     assert [label.value for label in bundle.labels] == [1, 2]
-    assert bundle.largest_component == ()
+    assert bundle.inference.largest_component == set()
 
 
 def test_a_bundle_has_the_background_weight_of_the_card_or_of_validation(run: Path, tmp_path: Path):
     change_validation(run, background_weight=1.5)
     export_run(run, tmp_path / "model")
-    assert models.load_bundle(tmp_path / "model").background_weight == 1.5
+    assert models.load_bundle(tmp_path / "model").inference.background_weight == 1.5
     segmenter = Segmenter.from_model(tmp_path / "model", device="cpu")
-    assert segmenter.settings.background_weight == 1.5
+    assert segmenter.settings.inference.background_weight == 1.5
     export_run(run, tmp_path / "other", {"background_weight": 1.2})
-    assert models.load_bundle(tmp_path / "other").background_weight == 1.2
+    assert models.load_bundle(tmp_path / "other").inference.background_weight == 1.2
 
 
 def test_a_card_may_let_intensities_count(run: Path, tmp_path: Path):
-    assert export_run(run, tmp_path / "plain").intensity_weight == 0.0
+    assert export_run(run, tmp_path / "plain").inference.intensity_weight == 0.0
     export_run(run, tmp_path / "model", {"intensity_weight": 0.4})
     segmenter = Segmenter.from_model(tmp_path / "model", device="cpu")
-    assert segmenter.settings.intensity_weight == 0.4
+    assert segmenter.settings.inference.intensity_weight == 0.4
     for weight in (-0.1, 1.5, None, True, float("nan")):
         with pytest.raises(MaskSAMError, match="card cannot be used: intensity_weight"):
             export_run(run, tmp_path / "model", {"intensity_weight": weight}, overwrite=True)
@@ -146,10 +145,10 @@ def test_a_card_may_let_intensities_count(run: Path, tmp_path: Path):
 
 
 def test_a_card_may_let_windows_overlap_less(run: Path, tmp_path: Path):
-    assert export_run(run, tmp_path / "plain").window_overlap == 0.5
+    assert export_run(run, tmp_path / "plain").inference.window_overlap == 0.5
     export_run(run, tmp_path / "model", {"window_overlap": 0.25})
     segmenter = Segmenter.from_model(tmp_path / "model", device="cpu")
-    assert segmenter.settings.window_overlap == 0.25
+    assert segmenter.settings.inference.window_overlap == 0.25
     with pytest.raises(
         MaskSAMError, match=r"window_overlap 0\.8 is not a number between 0 and 0\.75"
     ):
@@ -190,7 +189,7 @@ def test_the_last_weights_are_exported_without_what_validation_chose(run: Path, 
     save_file({**weights, name: weights[name] + 1}, run / LAST)
     export_run(run, tmp_path / "last", last=True)
     bundle = models.load_bundle(tmp_path / "last")
-    assert (bundle.background_weight, bundle.largest_component) == (1.0, ())
+    assert bundle.inference == InferenceSettings(mirror=bundle.inference.mirror)
     exported = load_file(tmp_path / "last/weights.safetensors")[name]
     torch.testing.assert_close(exported, weights[name] + 1)
     assert bundle.card["training"]["weights"] == "last"
@@ -203,7 +202,7 @@ def test_a_card_with_a_wrong_background_weight_leaves_the_bundle_unchanged(
     export_run(run, tmp_path / "model", {"background_weight": 1.2})
     with pytest.raises(MaskSAMError, match="card cannot be used: background_weight"):
         export_run(run, tmp_path / "model", {"background_weight": weight}, overwrite=True)
-    assert models.load_bundle(tmp_path / "model").background_weight == 1.2
+    assert models.load_bundle(tmp_path / "model").inference.background_weight == 1.2
 
 
 def test_a_folder_that_is_no_bundle_is_not_replaced(run: Path, tmp_path: Path):

@@ -181,7 +181,7 @@ def test_validation_images_are_the_same_each_time(
 def test_the_model_has_the_values_of_the_labelmaps(run: Path, tmp_path: Path):
     bundle = export_run(run, tmp_path / "model")
     assert [label.value for label in bundle.labels] == [3, 14, 42]
-    assert bundle.mirror == ()
+    assert bundle.inference.mirror == ()
 
 
 def test_the_preview_shows_windows_with_outlines_and_trains_nothing(

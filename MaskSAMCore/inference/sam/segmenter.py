@@ -15,11 +15,11 @@ from MaskSAMCore.inference.memory import array_bytes
 from MaskSAMCore.inference.results import Segmentation
 from MaskSAMCore.inference.sam.runner import SamRunner
 from MaskSAMCore.inference.sam.session import SamSession
-from MaskSAMCore.inference.settings import TestTimeAugmentation
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling.sam.predictor import PlainSam
 from MaskSAMCore.models import open_checkpoint
 from MaskSAMCore.models.catalog import VERSION_DIGITS
+from MaskSAMCore.models.inference_settings import TestTimeAugmentation
 
 
 class SamSegmenter:
