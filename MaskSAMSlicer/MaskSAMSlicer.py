@@ -90,6 +90,7 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.EndCloseEvent, self._on_scene_changed)
         for event in (scene.EndImportEvent, scene.EndUndoEvent, scene.EndRedoEvent):
             self.addObserver(scene, event, self._on_scene_changed)
+        self.addObserver(scene, scene.NodeAddedEvent, self._on_node_added)
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
         slicer.app.connect("aboutToQuit()", self._on_quit)
         self._connect_parameters()
@@ -137,18 +138,28 @@ class MaskSAMSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parent.isEntered:
             self._connect_parameters()
 
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _on_node_added(self, _caller, _event, node):
+        # It may be the clone of a box, which gets its attributes only after this event.
+        if node.IsA("vtkMRMLMarkupsROINode"):
+            self._request_update()
+
     def _on_node_removed(self, _caller, _event):
-        # The update is deferred, so that many removals cause only one. Orphaned boxes are removed
+        self._request_update()
+
+    def _request_update(self):
+        # The update is deferred, so that many events cause only one. Orphaned boxes are removed
         # then, too, because the code that removes a segmentation may be iterating over the scene.
         if not self._update_pending:
             self._update_pending = True
             qt.QTimer.singleShot(0, self._update_later)
 
     def _update_later(self):
-        from MaskSAMSlicerLib.mrml.box_nodes import remove_orphans
+        from MaskSAMSlicerLib.mrml.box_nodes import adopt_clones, remove_orphans
 
         self._update_pending = False
         if not slicer.mrmlScene.IsBatchProcessing():  # boxes may load before their owners
+            adopt_clones()
             remove_orphans()
         if self._parameters is not None:
             self.panel.update()

@@ -161,6 +161,17 @@ def segmentations(scene: Any) -> list:
     return [scene.GetNthNodeByClass(n, "vtkMRMLSegmentationNode") for n in range(count)]
 
 
+def clone(node: Any) -> Any:
+    """Clone a node in the module Data."""
+    import slicer
+
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    item = slicer.vtkSlicerSubjectHierarchyModuleLogic.CloneSubjectHierarchyItem(
+        hierarchy, hierarchy.GetItemByDataNode(node)
+    )
+    return hierarchy.GetItemDataNode(item)
+
+
 def box_node(name: str):
     """Return the one box node of a class."""
     import slicer

@@ -11,6 +11,7 @@ from Testing.helpers.threshold_model import threshold_segmenter, two_blobs
 from Testing.panel.helpers import (
     blobs_volume,
     box_node,
+    clone,
     drag,
     edges_of,
     move_box,
@@ -194,6 +195,41 @@ def test_a_dragged_box_changes_its_segment_alone_and_can_be_undone_and_reset(use
     assert user.box_states["Anterior"] == "automatic"
     assert np.array_equal(segment_voxels(node, "Anterior", volume), before["Anterior"])
     assert not host.messages.texts("error")
+
+
+def test_a_cloned_box_is_another_box_of_its_class(user, scene, views):
+    import slicer
+
+    from MaskSAMSlicerLib.mrml.box_nodes import boxes_of
+
+    volume = segmented(user)
+    user.ui.liveCheckBox.click()
+    node, box = segmentation(scene), box_node("Anterior")
+    copy = clone(box)
+    slicer.app.processEvents()
+    other = add_roi((2, 2, 2), (9, 9, 9), GRIDS["LPS"])
+    scene.RemoveNode(other)
+    slicer.app.processEvents()
+    assert boxes_of(node) == [box, box_node("Posterior"), copy]
+    assert user.box_states["Anterior"] == "automatic"
+    box.SetDisplayVisibility(False)
+    drag(views, copy, 50, -40)
+    assert user.busy
+    user.wait()
+    assert user.box_states == {"Anterior": "changed", "Posterior": "automatic"}
+    voxels = segment_voxels(node, "Anterior", volume)
+    assert np.array_equal(voxels, expected(volume, box, copy) == 1)
+    assert not np.array_equal(voxels, expected(volume, copy) == 1)
+    user.choose_box("Anterior")
+    user.click(user.ui.resetBoxButton)
+    user.wait()
+    assert boxes_of(node) == [box, box_node("Posterior")]
+    assert np.array_equal(segment_voxels(node, "Anterior", volume), expected(volume) == 1)
+    clone(box)
+    slicer.app.processEvents()
+    scene.RemoveNode(node)
+    slicer.app.processEvents()
+    assert slicer.util.getNodesByClass("vtkMRMLMarkupsROINode") == []
 
 
 @pytest.mark.parametrize("noticed", [True, False], ids=["observed", "unobserved"])

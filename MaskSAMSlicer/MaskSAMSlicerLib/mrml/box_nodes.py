@@ -123,6 +123,25 @@ def remove_box(node: vtkMRMLMarkupsROINode) -> None:
         hierarchy.RemoveItem(folder)
 
 
+def adopt_clones() -> None:
+    """Give boxes that the user has cloned the owner of the other boxes in their folder.
+
+    A clone has the attributes of its node, but not its references.
+    """
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    owners, clones = {}, []
+    for node in all_boxes():
+        folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
+        owner = node.GetNodeReference(_OWNER)
+        if owner is None:
+            clones.append((node, folder))
+        elif hierarchy.HasItemAttribute(folder, _FOLDER):
+            owners[folder] = owner
+    for node, folder in clones:
+        if folder in owners:
+            node.SetNodeReferenceID(_OWNER, owners[folder].GetID())
+
+
 def remove_orphans() -> None:
     """Remove the boxes whose segmentation, or volume for models without classes, was removed."""
     for node in all_boxes():

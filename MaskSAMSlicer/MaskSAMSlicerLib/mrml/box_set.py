@@ -89,8 +89,10 @@ class BoxSet:
 
     @property
     def active_boxes(self) -> list[vtkMRMLMarkupsROINode]:
-        """Box nodes that the user changed or drew; a run uses these."""
-        return [n for n in self.nodes if box_nodes.has_size(n) and box_nodes.is_edited(n)]
+        """Box nodes of the classes for which the user changed or drew a box; a run uses these."""
+        nodes = [node for node in self.nodes if box_nodes.has_size(node)]
+        names = {box_nodes.class_of(node) for node in nodes if box_nodes.is_edited(node)}
+        return [node for node in nodes if box_nodes.class_of(node) in names]
 
     @property
     def changed(self) -> bool:
