@@ -34,6 +34,8 @@ from MaskSAMCore.worker.protocol import (
 
 # Time for a job to remove its files after the client has closed the pipe.
 _SECONDS_TO_CLEAN_UP = 0.5
+# Longest time to finish keeping corrections, of which a client that crashed has no other copy.
+_SECONDS_TO_KEEP = 300.0
 # Increment of the niceness of a low-priority worker; the highest niceness is 19.
 _NICENESS = 10
 
@@ -224,6 +226,8 @@ class Server:
         with self._lock:
             running = self._running
         if running is not None:
+            if folder is not None and running.method == protocol.KEEP_CORRECTIONS:
+                self._idle.wait(_SECONDS_TO_KEEP)
             running.stop.set()
             self._idle.wait(_SECONDS_TO_CLEAN_UP)
         shared_files.remove_unfinished()

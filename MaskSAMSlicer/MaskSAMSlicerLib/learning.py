@@ -5,6 +5,7 @@ Learning has its own worker, so that segmenting can go on meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 DEFAULT_MINUTES = 15.0
 # Time in seconds for a cancelled worker to save what it has learnt.
 _CANCEL_SECONDS = 3.0
+# Longest time in seconds that the end of the application waits for corrections to be kept.
+_KEEPING_SECONDS = 60.0
 # Prefix of the setting for a model's folder of corrections; the model's name follows.
 _FOLDER_SETTING = "MaskSAM/corrections/"
 
@@ -200,6 +203,13 @@ class Learning:
         self._cancelled = True
         if not self.keeping:
             self._client.cancel()
+
+    def finish_keeping(self) -> None:
+        """Wait until the corrections are kept, without any callback, as the scene may lose them."""
+        self._callbacks = LearningCallbacks()
+        self.cancel()
+        with contextlib.suppress(WorkerError):
+            self._client.wait(self.job, _KEEPING_SECONDS)
 
     def _on_keeping(self, stage: str, fraction: float, seconds_left: float | None) -> None:
         # Each case is reported when it begins; those before it are complete.
@@ -408,7 +418,10 @@ class LearningLogic:
             raise RuntimeError(str(learning.error)) from learning.error
 
     def close(self) -> None:
-        """End the worker; what was learnt until the last save is kept."""
+        """End the worker, once the corrections are kept; what was learnt until the last save is
+        kept."""
+        if self.learning is not None and self.learning.keeping:
+            self.learning.finish_keeping()
         if self._client is not None:
             self._client.close()
             self._client = None

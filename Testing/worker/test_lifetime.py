@@ -13,6 +13,8 @@ import numpy as np
 import psutil
 import pytest
 
+from MaskSAMCore.data.corrections import read_corrections
+from MaskSAMCore.io.files import locked
 from Testing.helpers.paths import KNOWN_WORKER, ROOT
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.worker_tools import (
@@ -50,6 +52,23 @@ def test_a_killed_program_leaves_neither_worker_nor_files(tmp_path: Path, model:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     wait_until(ended, what="the worker's end")
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX's signals")
+def test_the_worker_of_a_killed_program_keeps_all_corrections_first(tmp_path: Path):
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    with locked(folder):  # no correction can be kept in a locked folder
+        process, temporary = parent(tmp_path, "kept", "keep")
+        ended = end_of(int(process.stdout.readline()))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert list(temporary.iterdir())
+    wait_until(ended, what="the worker's end")
+    assert set(read_corrections(folder).checked) == {"first", "second"}
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"dataset.json", "imagesTr", "labelsTr"}
     assert list(temporary.iterdir()) == []
 
 
