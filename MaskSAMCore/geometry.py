@@ -7,6 +7,8 @@ that an integer box covers ``array[k0:k1, j0:j1, i0:i1]`` and the centre of voxe
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
@@ -212,6 +214,19 @@ def crop(volume: Volume, box: Box) -> Volume:
     matrix = volume.ijk_to_ras.copy()
     matrix[:3, 3] = _transform(matrix, np.array([[i.start, j.start, k.start]], dtype=float))[0]
     return replace(volume, array=volume.array[k, j, i], ijk_to_ras=matrix, orientation=None)
+
+
+def image_digest(channels: Sequence[Volume]) -> str:
+    """Return the SHA-256 of the voxels of an image's channels, regardless of their place in space.
+
+    Copies of an image have the same digest, whatever their names.
+    """
+    digest = hashlib.sha256()
+    for channel in channels:
+        digest.update(f"{channel.array.dtype.str} {channel.shape}".encode())
+        for part in channel.array:
+            digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
 
 
 def axis_mapping(

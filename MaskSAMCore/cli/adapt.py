@@ -149,9 +149,11 @@ def _collect(
 
     Raises:
         MaskSAMError: a file cannot be read, a segmentation does not fit its image or the model, the
-            model needs several channels, or a class is in neither the model nor any segmentation.
+            model needs several channels, a class is in neither the model nor any segmentation, or
+            two segmentations of one image have the same class.
     """
     from MaskSAMCore.data.corrections import append_case
+    from MaskSAMCore.geometry import image_digest
     from MaskSAMCore.io import read_volume
     from MaskSAMCore.io.files import image_stem
     from MaskSAMCore.io.segments import has_segments, read_segment_labels, read_segmentation
@@ -166,6 +168,7 @@ def _collect(
         )
     names = {label.name: label.value for label in bundle.labels}
     known = {name.casefold(): name for name in names}
+    owners: dict[tuple[str, str], Path] = {}
     for image, segmentation in pairs:
         volume = read_volume(image)
         labelmap, values = read_segmentation(segmentation, volume, names)
@@ -174,6 +177,14 @@ def _collect(
         right = [spelling.get(name.casefold(), name) for name in classes] or list(values)
         absent = [name for name in right if name not in values]
         values |= {name: value for value, name in enumerate(absent, max([0, *values.values()]) + 1)}
+        digest = image_digest([volume])
+        for one in right:
+            other = owners.setdefault((digest, one.casefold()), segmentation)
+            if other != segmentation:
+                raise MaskSAMError(
+                    f"'{one}' is in two segmentations of one image, {other} and {segmentation}:"
+                    " leave one of them out, or join them"
+                )
         name = image_stem(image)
         segments = read_segment_labels(segmentation) if has_segments(segmentation) else ()
         try:

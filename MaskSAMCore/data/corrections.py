@@ -14,9 +14,8 @@ Cases are appended and never overwritten, and the integers of the labels never c
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.data.dataset import Dataset, description_problems, examine_dataset
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Volume
+from MaskSAMCore.geometry import Volume, image_digest
 from MaskSAMCore.io import read_json, write_json, write_volume
 from MaskSAMCore.io.files import locked, made_folders, remove_abandoned, temporary_folder
 from MaskSAMCore.io.labelmaps import read_labelmap
@@ -114,6 +113,7 @@ def append_case(
     name: str,
     channel_names: Sequence[str] | None = None,
     segments: Sequence[Label] = (),
+    report: Callable[[str], None] | None = None,
 ) -> str:
     """Add a corrected case to a folder, which is created if it does not exist.
 
@@ -135,6 +135,7 @@ def append_case(
             channels, "MR0", "MR1" and so on.
         segments: segments of the classes; a class that is learned from the case gets the colour
             and the terminology of its segment.
+        report: receives a line if the case replaces an earlier case of the same image.
 
     Returns:
         Name of the case in the folder, or of the equal case that the folder already has.
@@ -161,7 +162,7 @@ def append_case(
         for value, new in values.items():
             renumbered[labelmap == value] = new
         right = frozenset(names[each] for each in checked)
-        digests, digest = _images(path, description), _digest(channels)
+        digests, digest = _images(path, description), image_digest(channels)
         earlier = [each for each in digests if digests[each] == digest]
         labelmaps = folder / "labelsTr"
         present = [
@@ -209,6 +210,8 @@ def append_case(
         for image in images:
             (temporary / image).replace(folder / "imagesTr" / image)
         (temporary / file).replace(folder / "labelsTr" / file)
+    if report is not None and present:
+        report(f"{case} replaces {present[-1]}, an earlier correction of the same image")
     return case
 
 
@@ -337,16 +340,6 @@ def _segments(path: Path, description: Any, values: Mapping[str, int]) -> dict[s
         raise MaskSAMError(
             f"{path}: 'segments' must map names of classes to a color and a terminology"
         ) from error
-
-
-def _digest(channels: Sequence[Volume]) -> str:
-    """Return the SHA-256 of the voxels of a case, regardless of its position in space."""
-    digest = hashlib.sha256()
-    for channel in channels:
-        digest.update(f"{channel.array.dtype.str} {channel.shape}".encode())
-        for part in channel.array:
-            digest.update(np.ascontiguousarray(part).data)
-    return digest.hexdigest()
 
 
 def _cases(folder: Path, ending: str) -> list[str]:

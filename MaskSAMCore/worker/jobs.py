@@ -307,7 +307,15 @@ def keep_corrections(job: JobContext) -> dict[str, Any]:
         values = {label.name: label.value for label in one.labels}
         cases.append(
             append_case(
-                folder, channels, labelmap, values, one.checked, one.name, names, one.labels
+                folder,
+                channels,
+                labelmap,
+                values,
+                one.checked,
+                one.name,
+                names,
+                one.labels,
+                job.log,
             )
         )
     return KeepCorrectionsResult(tuple(cases)).to_json()

@@ -19,6 +19,7 @@ from slicer.i18n import tr as _
 
 from MaskSAMCore.callbacks import ProgressCallback
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.geometry import image_digest
 from MaskSAMCore.labels import Label
 from MaskSAMCore.models import find, user_folder
 from MaskSAMCore.models.catalog import check_name
@@ -484,8 +485,8 @@ def _check_nodes(nodes: CorrectedNodes, model: ModelInfo) -> None:
 def _cases(corrections: Sequence[CorrectedNodes], labels: Sequence[Label]) -> list[CorrectedCase]:
     """Return the cases of corrected segmentations, one for each image.
 
-    Segmentations of the same image are merged: learning uses only the newest case of an image, so
-    that separate cases would replace each other.
+    Segmentations of the same image, or of copies of it, are merged: learning uses only the newest
+    case of an image, so that separate cases would replace each other.
 
     Args:
         corrections: corrected segmentations.
@@ -495,26 +496,41 @@ def _cases(corrections: Sequence[CorrectedNodes], labels: Sequence[Label]) -> li
         ValueError: a segmentation cannot be used, or a class is checked in two segmentations of an
             image.
     """
-    cases: dict[object, CorrectedCase] = {}
-    owners: dict[object, str] = {}
+    cases: dict[str, CorrectedCase] = {}
+    owners: dict[tuple[str, str], tuple[str, str]] = {}
     for nodes in corrections:
-        case, owner = corrected_case(nodes, labels), nodes.segmentation.GetName()
-        grid = case.channels[0]
+        case = corrected_case(nodes, labels)
+        owner = nodes.segmentation.GetName(), case.name
         # Each ROI of a volume gives an image of its own.
-        ids = tuple(volume.GetID() for volume in nodes.volumes)
-        image = ids, grid.shape, grid.ijk_to_ras.tobytes()
+        image = image_digest(case.channels)
         keys = {(image, name.casefold()): name for name in case.checked}
         for key, name in keys.items():
             if key in owners:
-                raise ValueError(
-                    _(
-                        "'{name}' is ticked in two segmentations of '{volume}', '{one}' and"
-                        " '{other}': untick it in one of them."
-                    ).format(name=name, volume=case.name, one=owners[key], other=owner)
-                )
+                raise ValueError(_ticked_twice(name, owners[key], owner))
         owners.update(dict.fromkeys(keys, owner))
         cases[image] = _merged(cases[image], case) if image in cases else case
     return list(cases.values())
+
+
+def _ticked_twice(name: str, one: tuple[str, str], other: tuple[str, str]) -> str:
+    """Return why a class cannot be ticked in two segmentations.
+
+    Args:
+        name: name of the class.
+        one: names of a segmentation and its volume.
+        other: names of another segmentation and its volume, which is the same image.
+    """
+    if one[1] == other[1]:
+        text = _(
+            "'{name}' is ticked in two segmentations of '{volume}', '{one}' and '{other}': untick"
+            " it in one of them."
+        )
+    else:
+        text = _(
+            "'{name}' is ticked in '{one}' and '{other}', but their volumes '{volume}' and '{copy}'"
+            " are the same image: untick it in one of them."
+        )
+    return text.format(name=name, one=one[0], other=other[0], volume=one[1], copy=other[1])
 
 
 def _merged(one: CorrectedCase, other: CorrectedCase) -> CorrectedCase:

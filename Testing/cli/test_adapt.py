@@ -59,6 +59,21 @@ def test_a_pair_for_a_model_of_several_channels_is_refused(pair: str, tmp_path: 
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_two_segmentations_of_one_image_with_the_same_class_are_refused(
+    pair: str, tmp_path: Path, capsys
+):
+    base = small_bundle(tmp_path / "small")
+    image, segmentation = (Path(path) for path in pair.split("="))
+    copies = [path.with_name(f"copy-{path.name}") for path in (image, segmentation)]
+    for path, copy in zip((image, segmentation), copies, strict=True):
+        copy.write_bytes(path.read_bytes())
+    again = f"{copies[0]}={copies[1]}"
+    assert main(["adapt", str(base), pair, pair, again, "-o", str(tmp_path / "ours")]) == 2
+    message = f"'Bright' is in two segmentations of one image, {segmentation} and {copies[1]}:"
+    assert message in " ".join(capsys.readouterr().err.split("\n"))
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
 def test_a_class_in_any_spelling_is_right_in_each_pair_and_absent_where_it_has_no_segment(
     tmp_path: Path, capsys
 ):

@@ -126,6 +126,15 @@ def test_an_image_corrected_once_more_replaces_the_older_case_for_learning(tmp_p
     assert (tmp_path / "labelsTr" / "one.nii.gz").read_bytes() == first
 
 
+def test_a_case_that_replaces_another_one_is_reported(tmp_path: Path):
+    lines: list[str] = []
+    append_case(tmp_path, [image()], labels(A=1), {"A": 1}, ["A"], "head", report=lines.append)
+    assert lines == []
+    for _ in range(2):
+        append_case(tmp_path, [image()], labels(A=2), {"A": 1}, ["A"], "copy", report=lines.append)
+    assert lines == ["copy replaces head, an earlier correction of the same image"]
+
+
 def test_voxels_that_are_not_checked_replace_none_that_were_right(tmp_path: Path):
     values = {"A": 1, "B": 2, "C": 3}
     append_case(tmp_path, [image()], labels(A=0, B=1), values, ["A"], "one")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import psutil
@@ -22,7 +24,14 @@ from Testing.helpers.paths import KNOWN_WORKER
 from Testing.helpers.threshold_model import two_blobs
 from Testing.helpers.time_limits import LONG
 from Testing.helpers.worker_tools import has_ended
-from Testing.panel.helpers import User, blobs_volume, box_node, move_box, segmentations
+from Testing.panel.helpers import (
+    User,
+    blobs_volume,
+    box_node,
+    clone,
+    move_box,
+    segmentations,
+)
 from Testing.panel.learner import Learner
 from Testing.slicer.helpers import GRIDS, add_volume, matrix, segment_voxels, turn
 
@@ -216,6 +225,38 @@ def test_two_results_of_one_volume_are_kept_as_one_case(learner, scene):
     np.testing.assert_array_equal(labelmap == values["Posterior"], posterior)
     anterior = segment_voxels(first, "Anterior", volume)
     np.testing.assert_array_equal(labelmap == values["Anterior"], anterior & ~posterior)
+
+
+def test_a_clone_of_a_volume_is_the_same_image_and_replaces_no_correction(learner, scene):
+    volume, first = corrected(learner.user, "head")
+    copy = clone(volume)
+    learner.user.segment(copy)
+    second = segmentations(scene)[-1]
+    for name, columns in (("Anterior", slice(9, 12)), ("Posterior", slice(12, 17))):
+        paint(second, name, copy, columns)
+    learner.open()
+    assert list(learner.shown) == ["head", "head Copy"]
+    learner.user.click(learner.button)
+    assert learner.ui.warningLabel.text == (
+        "'Anterior' is ticked in 'head segmentation' and 'head Copy segmentation', but their"
+        " volumes 'head' and 'head Copy' are the same image: untick it in one of them."
+    )
+    assert not learner.logic.busy and not learner.folder.exists()
+    learner.tick("head Copy", "Anterior", False)
+    for _ in range(2):  # pressing the button twice makes no second case
+        learner.learn()
+        assert learner.kept == {"head": ["Anterior", "Posterior"]}
+    labelmap = sitk.GetArrayFromImage(sitk.ReadImage(str(learner.folder / "labelsTr/head.nii.gz")))
+    values = json.loads((learner.folder / "dataset.json").read_text())["labels"]
+    for node, name in ((first, "Anterior"), (second, "Posterior")):
+        voxels = segment_voxels(node, name, volume)
+        np.testing.assert_array_equal(labelmap == values[name], voxels)
+    # Without the first volume, the clone is a newer correction of the image, and the log says so.
+    scene.RemoveNode(volume)
+    learner.user.wait(lambda: list(learner.shown) == ["head Copy"], "the removal of the row")
+    learner.tick("head Copy", "Anterior")
+    learner.learn()
+    assert "head-Copy replaces head, an earlier correction of the same image" in learner.log
 
 
 def test_segments_changed_meanwhile_are_ticked_and_choices_of_the_user_stay(learner, scene):
@@ -507,6 +548,26 @@ def test_a_disk_that_becomes_full_says_how_many_corrections_are_kept(
     assert "cannot write" in learner.status
     assert learner.status.endswith("(1 of 2 corrected volumes are kept)")
     assert list(learner.kept) == ["head"]
+
+
+def test_quitting_waits_until_the_corrections_are_kept(open_learner, own_client, scene):
+    import slicer
+
+    learner = open_learner(own_client())
+    for number in range(2):
+        corrected(learner.user, f"head {number}")
+    learner.open()
+    learner.folder.mkdir()
+    with ExitStack() as stack:
+        stack.enter_context(locked(learner.folder))
+        learner.user.click(learner.button)
+        learner.wait_until_it_keeps()
+        worker = psutil.Process(learner.logic.client.pid)
+        Timer(0.5, stack.close).start()  # quitting begins while nothing can be kept
+        slicer.app.aboutToQuit.emit()
+    assert learner.kept == {"head-0": ["Anterior"], "head-1": ["Anterior"]}
+    assert has_ended(worker)
+    assert not learner.logic.busy and "anew" not in learner.log  # nothing was learnt
 
 
 def test_a_scene_closed_during_learning_loses_nothing(learner, scene):
