@@ -493,8 +493,8 @@ def _cases(corrections: Sequence[CorrectedNodes], labels: Sequence[Label]) -> li
         labels: classes of the model.
 
     Raises:
-        ValueError: a segmentation cannot be used, or a class is checked in two segmentations of an
-            image.
+        ValueError: a segmentation cannot be used, a class is checked in two segmentations of an
+            image, or corrected classes of two segmentations overlap.
     """
     cases: dict[str, CorrectedCase] = {}
     owners: dict[tuple[str, str], tuple[str, str]] = {}
@@ -534,14 +534,43 @@ def _ticked_twice(name: str, one: tuple[str, str], other: tuple[str, str]) -> st
 
 
 def _merged(one: CorrectedCase, other: CorrectedCase) -> CorrectedCase:
-    """Return a case with the classes of two cases of one image; where classes overlap, the second
-    case gets the voxels."""
+    """Return a case with the classes of two cases of one image.
+
+    Where a corrected class overlaps one that is not, the corrected class gets the voxels; where
+    classes that are not corrected overlap, the second case gets them.
+
+    Raises:
+        ValueError: two corrected classes overlap.
+    """
+    first, second = _corrected_voxels(one), _corrected_voxels(other)
+    shared = first & second
+    if shared.any():
+        place = np.unravel_index(shared.argmax(), shared.shape)
+        names = [_class_at(case, place) for case in (one, other)]
+        raise ValueError(
+            _(
+                "'{one}' and '{other}' overlap in two segmentations of '{volume}': erase the"
+                " overlap from one of them, or untick one."
+            ).format(one=names[0], other=names[1], volume=one.name)
+        )
     shift = max(label.value for label in one.labels)
     moved = other.labelmap.astype(np.uint16) + np.uint16(shift)
     labels = [replace(label, value=label.value + shift) for label in other.labels]
     return replace(
         one,
-        labelmap=np.where(other.labelmap > 0, moved, one.labelmap),
+        labelmap=np.where((other.labelmap > 0) & ~first, moved, one.labelmap),
         labels=[*one.labels, *labels],
         checked=[*one.checked, *other.checked],
+        corrected=[*one.corrected, *other.corrected],
     )
+
+
+def _corrected_voxels(case: CorrectedCase) -> np.ndarray:
+    """Return the voxels of the corrected classes of a case as bool [K, J, I]."""
+    values = [label.value for label in case.labels if label.name in case.corrected]
+    return np.isin(case.labelmap, values)
+
+
+def _class_at(case: CorrectedCase, place: tuple[np.intp, ...]) -> str:
+    """Return the name of the class that has a voxel (k, j, i) of a case."""
+    return next(label.name for label in case.labels if label.value == case.labelmap[place])

@@ -78,12 +78,14 @@ def image_of(name: str) -> np.ndarray:
     return two_blobs() + np.float32(0.01 * sum(name.encode()) / 100)
 
 
-def paint(node, segment: str, volume, columns: slice = slice(2, 7)) -> np.ndarray:
+def paint(
+    node, segment: str, volume, columns: slice = slice(2, 7), slices: slice = slice(1, 4)
+) -> np.ndarray:
     """Replace a segment's voxels, as the Segment Editor does; return them as bool [K, J, I]."""
     import slicer
 
     voxels = np.zeros(two_blobs().shape, np.uint8)
-    voxels[1:4, 3:9, columns] = 1
+    voxels[slices, 3:9, columns] = 1
     segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(segment)
     slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, segment_id, volume)
     return voxels > 0
@@ -225,6 +227,50 @@ def test_two_results_of_one_volume_are_kept_as_one_case(learner, scene):
     np.testing.assert_array_equal(labelmap == values["Posterior"], posterior)
     anterior = segment_voxels(first, "Anterior", volume)
     np.testing.assert_array_equal(labelmap == values["Anterior"], anterior & ~posterior)
+
+
+def test_no_other_segmentation_of_a_volume_takes_corrected_voxels(learner, scene):
+    volume, first = corrected(learner.user, "head")
+    learner.user.segment(volume)
+    second = segmentations(scene)[-1]
+    wanted = paint(first, "Anterior", volume, slice(2, 20), slice(1, 9))
+    assert (wanted & segment_voxels(second, "Posterior", volume)).any()
+    learner.open()
+    learner.ui.learnSelector.setCurrentNode(second)
+    learner.user.click(learner.ui.addCorrectionButton)
+    row = f"head ({second.GetName()})"
+    learner.tick(row, "Posterior")
+    learner.learn()
+    labelmap = sitk.GetArrayFromImage(sitk.ReadImage(str(learner.folder / "labelsTr/head.nii.gz")))
+    values = json.loads((learner.folder / "dataset.json").read_text())["labels"]
+    np.testing.assert_array_equal(labelmap == values["Anterior"], wanted)
+    paint(second, "Posterior", volume, slice(12, 17))
+    learner.user.click(learner.button)
+    assert learner.ui.warningLabel.text == (
+        "'Anterior' and 'Posterior' overlap in two segmentations of 'head': erase the overlap from"
+        " one of them, or untick one."
+    )
+    assert not learner.logic.busy and list(learner.kept) == ["head"]
+
+
+def test_a_drawn_segmentation_is_learnt_with_all_channels_of_the_model(learner, scene):
+    volumes = [add_volume(two_blobs() + n, GRIDS["LPS"], name) for n, name in enumerate("ab")]
+    learner.choose_model("two_channels")
+    learner.user.choose_volume(volumes[0])
+    learner.user.widget.panel._parameters.parameterNode.SetNodeReferenceID(
+        "channelVolume2", volumes[1].GetID()
+    )
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumes[0])
+    node.GetSegmentation().AddEmptySegment("Anterior", "Anterior")
+    paint(node, "Anterior", volumes[0])
+    learner.open()
+    learner.ui.learnSelector.setCurrentNode(node)
+    learner.user.click(learner.ui.addCorrectionButton)
+    paint(node, "Anterior", volumes[0], slice(3, 9))
+    learner.learn()
+    assert learner.kept == {"a": ["Anterior"]}, learner.ui.warningLabel.text
+    assert len(list((learner.folder / "imagesTr").iterdir())) == 2
 
 
 def test_a_clone_of_a_volume_is_the_same_image_and_replaces_no_correction(learner, scene):

@@ -225,6 +225,31 @@ def test_segments_of_another_models_run_on_the_volume_are_not_corrected_after_an
     assert states_of(node, volume) == {"Anterior": "unchanged", "Posterior": "unchanged"}
 
 
+@pytest.mark.parametrize("in_roi", [False, True])
+def test_segments_do_not_count_as_corrected_after_their_volume_was_cropped(known, in_roi):
+    import slicer
+
+    from MaskSAMSlicerLib.mrml.corrections import is_corrected
+
+    grid = GRIDS["oblique"]
+    volume = add_volume(two_blobs(), grid)
+    roi = add_roi((2, 3, 1), (20, 15, 10), grid) if in_roi else None
+    node = known.segment(volume, model="threshold", roiNode=roi)
+    before = segment_voxels(node, "Anterior", volume)
+    slicer.util.updateVolumeFromArray(volume, two_blobs()[1:, 1:, 1:])
+    moved = grid.copy()
+    moved[:3, 3] = (grid @ [1, 1, 1, 1])[:3]
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(moved))
+    assert states_of(node, volume) == {"Anterior": "unchanged", "Posterior": "unchanged"}
+    assert not is_corrected(node)
+    if in_roi:
+        with pytest.raises(ValueError, match="has another size now: segment"):
+            case_of(volume, node)
+    else:
+        anterior = case_of(volume, node).labelmap == 1
+        np.testing.assert_array_equal(anterior, before[1:, 1:, 1:])
+
+
 def test_segments_of_a_run_on_another_volume_are_not_corrected(known):
     other = add_volume(two_blobs(), GRIDS["axis-aligned"])
     volume = add_volume(two_blobs(), GRIDS["oblique"])

@@ -174,10 +174,19 @@ def _unchanged(
     """
     present = [one for one in node.GetSegmentation().GetSegmentIDs() if one in written]
     known = [one for one in present if written[one] != UNKNOWN_CHECKSUM]
-    if not refers_to(node, volume_node):  # the checksums are of another volume's voxels
+    if not _is_as_segmented(node, volume_node):  # the checksums are of another volume's voxels
         known = []
     sums = segment_checksums(node, volume_node, known)
     return {one: one not in sums or written[one] == sums[one] for one in present}
+
+
+def _is_as_segmented(node: vtkMRMLSegmentationNode, volume_node: vtkMRMLScalarVolumeNode) -> bool:
+    """Return whether a run has segmented a volume, which was not cropped or resampled since."""
+    record = SegmentationRecord.load(node)
+    if record is None or not refers_to(node, volume_node):
+        return False
+    image = volume_node.GetImageData()
+    return image is not None and record.shape in ([], list(image.GetDimensions())[::-1])
 
 
 def _is_swapped(segment: vtkSegment, own: str, classes: Collection[str]) -> bool:
@@ -260,7 +269,9 @@ def corrected_case(nodes: CorrectedNodes, labels: Sequence[Label]) -> CorrectedC
     labelmap = _labelmap(node, nodes.volumes[0], drawn)
     channels, labelmap = _inside_roi(node, nodes.volumes[0], channels, labelmap)
     names = [label.name for label in classes]
-    return CorrectedCase(nodes.volumes[0].GetName(), channels, labelmap, classes, names)
+    states = dict(_segment_states(node, nodes.volumes[0]))
+    corrected = [name for name in names if name in ids and states[ids[name]] in CORRECTED]
+    return CorrectedCase(nodes.volumes[0].GetName(), channels, labelmap, classes, names, corrected)
 
 
 def _labelmap(
@@ -310,7 +321,7 @@ def _inside_roi(
     """Crop channels and labelmap to the ROI of the run, enlarged by what was drawn outside.
 
     Raises:
-        ValueError: the ROI is of another volume.
+        ValueError: the ROI is of another volume, or of the volume in another size.
     """
     record = SegmentationRecord.load(node)
     if record is None or record.roi is None:
@@ -320,6 +331,13 @@ def _inside_roi(
             _(
                 "'{name}' was segmented in an ROI of another volume than '{volume}': learn from it"
                 " with that volume, or segment '{volume}' itself."
+            ).format(name=node.GetName(), volume=volume_node.GetName())
+        )
+    if not _is_as_segmented(node, volume_node):
+        raise ValueError(
+            _(
+                "'{name}' was segmented in an ROI of '{volume}', which has another size now:"
+                " segment '{volume}' as it is now."
             ).format(name=node.GetName(), volume=volume_node.GetName())
         )
     lower, upper = (np.array(edges, dtype=float) for edges in record.roi)

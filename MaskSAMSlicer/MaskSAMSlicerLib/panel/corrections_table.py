@@ -75,7 +75,7 @@ class _Row:
             return False
         before = {one.name: one.state for one in self.states}
         # A later run may have segmented another volume into the same segmentation.
-        volumes = images_of(node)
+        volumes = images_of(node) if SegmentationRecord.load(node) is not None else []
         if volumes:
             self.volume_ids = [volume.GetID() for volume in volumes]
         states = class_states(node, self.volumes[0], _labels_of(node))

@@ -167,9 +167,10 @@ class LearningView:
 
     def _add(self, _checked: bool = False) -> None:
         node = self._ui.learnSelector.currentNode()
-        volumes = images_of(node)
-        if not volumes and None not in self._channels.volumes:
-            volumes = self._channels.volumes
+        volumes, chosen = images_of(node), self._channels.volumes
+        # The geometry of a segmentation that the user has drawn is that of one channel.
+        if None not in chosen and (not volumes or (len(volumes) == 1 and volumes[0] in chosen)):
+            volumes = chosen
         try:
             self._table.add(node, volumes)
         except ValueError as error:

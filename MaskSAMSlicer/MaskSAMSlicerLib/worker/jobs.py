@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,7 @@ class CorrectedCase:
             classes.
         labels: classes with their values in the labelmap; a class may have no voxels.
         checked: names of the classes that are correct in the labelmap.
+        corrected: names of the checked classes that the user has made or changed.
     """
 
     name: str
@@ -154,6 +155,7 @@ class CorrectedCase:
     labelmap: np.ndarray
     labels: Sequence[Label]
     checked: Sequence[str]
+    corrected: Collection[str] = ()
 
 
 class Job:
