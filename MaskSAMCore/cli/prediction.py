@@ -341,8 +341,7 @@ class _Prediction:
                 self._draw_proposals(options.proposals)
         if still_failed:
             display.message(_kept_labelmaps(still_failed))
-        if note := self._note_on_models(existing):
-            display.message(note)
+        display.message(*self._notes_on_existing(existing))
         self._end(display, records, len(existing))
         return records
 
@@ -389,27 +388,39 @@ class _Prediction:
                 f" ({first_names(unknown)}): segment them again with --overwrite"
             )
 
-    def _note_on_models(self, existing: Sequence[str]) -> str:
-        """Return a message about skipped cases that another model has segmented; else "".
+    def _notes_on_existing(self, existing: Sequence[str]) -> list[str]:
+        """Return messages about skipped cases that were segmented by another model or with other
+        settings.
 
         Args:
             existing: names of the cases that were skipped.
         """
-        version = self.segmenter.version
-        found = {name: self.table.row(name) for name in existing}
+        version, settings = self.segmenter.version, self.settings.recorded
+        rows = {name: self.table.row(name) for name in existing}
+        done = {name: row for name, row in rows.items() if has_status(row, "done")}
         models = {
             name: f"{row['model']} {row['model_version']}"
-            for name, row in found.items()
-            if has_status(row, "done") and row["model_version"] not in ("", version)
+            for name, row in done.items()
+            if row["model_version"] not in ("", version)
         }
-        if not models:
-            return ""
-        return (
-            f"{len(models)} skipped case(s) are results of another model"
-            f" ({first_names(sorted(set(models.values())))}), such as {next(iter(models))}: for"
-            f" results of {self.segmenter.name} {version} alone, give --overwrite in place of"
-            " --skip-existing, or another folder"
+        # Rows of earlier versions do not state the settings.
+        others = {
+            name: row["settings"]
+            for name, row in done.items()
+            if row.get("settings", "") not in ("", settings)
+        }
+        notes = (
+            (models, "are results of another model", f"{self.segmenter.name} {version}"),
+            (others, "were segmented with other settings", settings),
         )
+        return [
+            f"{len(cases)} skipped case(s) {difference}"
+            f" ({first_names(sorted(set(cases.values())))}), such as {next(iter(cases))}: for"
+            f" results of {own} alone, give --overwrite in place of --skip-existing, or another"
+            " folder"
+            for cases, difference, own in notes
+            if cases
+        ]
 
     def _known_volumes(self) -> dict[str, Sequence[StructureVolume]]:
         """Return the volumes by case, from the table of cases and an earlier table of volumes.

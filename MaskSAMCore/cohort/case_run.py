@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from MaskSAMCore.inference import Segmentation, Segmenter
 
 SOFTWARE = f"masksam {__version__}"
+# Digits of a SHA-256 that stand for boxes.
+_DIGITS = 8
 _NOTHING_FOUND = "No class was found: check the image, the region and the model."
 
 
@@ -55,6 +59,21 @@ class CaseSettings:
     dicom_report: bool = False
     pictures: bool = False
     overwrite: bool = False
+
+    @property
+    def recorded(self) -> str:
+        """Settings that change the labels, as the table of the run records them.
+
+        A region and boxes are named by the first digits of the SHA-256 of their places.
+        """
+        parts = [f"tta {'mirror' if self.mirror else 'none'}"]
+        if self.roi is not None:
+            parts.append(f"roi {_digest([replace(self.roi, class_name='')])}")
+        if self.boxes is not None:
+            parts.append(f"boxes {_digest(self.boxes)}")
+        if self.boxes_overwrite:
+            parts.append("boxes-overwrite")
+        return "; ".join(parts)
 
     def outputs(self, case: Case) -> tuple[Path, ...]:
         """Return the files without which a case is not complete."""
@@ -109,6 +128,7 @@ class CaseRun:
             model=segmenter.name,
             model_version=segmenter.version,
             software=SOFTWARE,
+            settings=self._settings.recorded,
         )
         reset_peak()
         self._attempt(lambda: self._segment(segmenter, progress, cancelled))
@@ -229,6 +249,13 @@ class CaseRun:
             write_dicom_report(
                 case.report, case.output, source, settings.overwrite, result.intracranial
             )
+
+
+def _digest(boxes: Sequence[RasBox]) -> str:
+    """Return the first digits of the SHA-256 of boxes."""
+    values = [(box.class_name, *box.center, *box.axes.flat, *box.size) for box in boxes]
+    text = json.dumps([[name, *map(float, numbers)] for name, *numbers in values])
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
 def run_case(segmenter: Segmenter, case: Case, settings: CaseSettings) -> CaseRecord:

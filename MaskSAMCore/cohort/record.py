@@ -34,6 +34,7 @@ class CaseRecord:
         model: name of the model.
         model_version: first digits of the SHA-256 of the model's weights.
         software: name and version of the software.
+        settings: settings that change the labels, see :attr:`CaseSettings.recorded`.
     """
 
     case: str
@@ -48,6 +49,7 @@ class CaseRecord:
     model: str = ""
     model_version: str = ""
     software: str = ""
+    settings: str = ""
 
 
 def volumes_of(result: Segmentation) -> list[StructureVolume]:

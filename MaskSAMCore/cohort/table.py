@@ -29,7 +29,9 @@ TABLE_NAME = "cases.csv"
 _FIRST = ("case", "status", "reason", "seconds", "peak_memory_mb")
 # Columns of the class whose expected Dice has the lowest bound.
 _WORST = ("worst_class", "expected_dice", "expected_dice_low")
-_LAST = ("notes", "model", "model_version", "software", "input", "output")
+_LAST = ("notes", "model", "model_version", "software", "settings", "input", "output")
+# Column that tables of earlier versions lack.
+_NEW = "settings"
 _VOLUME = " (ml)"
 _CONFIDENCE = " (confidence)"
 _SHARE = " (% of intracranial)"
@@ -168,6 +170,7 @@ class CaseTable:
             "model": record.model,
             "model_version": record.model_version,
             "software": record.software,
+            "settings": record.settings,
             # From another directory, a relative path may lead to a file of another patient.
             "input": _path_cell(path.absolute() for path in record.inputs),
             "output": "" if record.output is None else _path_cell([record.output.absolute()]),
@@ -301,7 +304,7 @@ def _read(path: Path) -> list[Row]:
         content = b"other"
     reader = csv.DictReader(io.StringIO(complete, newline=""), restval="")
     fields = list(reader.fieldnames or ())
-    if content and (fields[: len(_FIRST)] != [*_FIRST] or not {*_LAST} <= {*fields}):
+    if content and (fields[: len(_FIRST)] != [*_FIRST] or not {*_LAST} - {_NEW} <= {*fields}):
         raise MaskSAMError(
             f"{path} is no table of cases as masksam writes it, with commas and in UTF-8: move it,"
             " or choose another folder"

@@ -10,11 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from MaskSAMCore.cli import main
 from MaskSAMCore.cohort.threads import cores
+from MaskSAMCore.geometry import RasBox
+from MaskSAMCore.io import write_boxes
 from Testing.cli.helpers import error_of, without_reader
 from Testing.cohort.bad_files import write_bad_files
 from Testing.cohort.helpers import (
@@ -300,6 +303,44 @@ def test_a_continued_run_tells_of_cases_that_another_model_has_segmented(
     printed = capfd.readouterr().err
     assert "4 skipped case(s) are results of another model (small " in printed
     assert "such as a: for results of other " in printed
+
+
+def test_a_continued_run_tells_of_cases_that_were_segmented_with_other_settings(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    write_cases(tmp_path / "in", ["a", "b", "c", "d"])
+    places = {"roi": (0.0, 0.0, 0.0), "renamed": (0.0, 0.0, 0.0), "moved": (1.0, 0.0, 0.0)}
+    rois = {name: tmp_path / f"{name}.mrk.json" for name in places}
+    for name, center in places.items():
+        write_boxes([RasBox(name, center, np.eye(3), (400.0, 400.0, 400.0))], rois[name])
+    assert predict(tmp_path, model, "--roi", str(rois["roi"])) == 0
+    (of_roi,) = {row["settings"] for row in rows_of(tmp_path / "out" / "cases.csv").values()}
+    capfd.readouterr()
+    for name in ("roi", "renamed"):
+        assert predict(tmp_path, model, "--skip-existing", "--roi", str(rois[name])) == 0
+        assert "other settings" not in capfd.readouterr().err
+    assert predict(tmp_path, model, "--skip-existing", "--tta", "mirror") == 0
+    assert (
+        f"4 skipped case(s) were segmented with other settings ({of_roi}), such as a: for results"
+        " of tta mirror alone, give --overwrite"
+    ) in capfd.readouterr().err
+    assert predict(tmp_path, model, "--skip-existing", "--roi", str(rois["moved"])) == 0
+    assert f"settings ({of_roi})" in capfd.readouterr().err
+
+
+def test_a_table_of_an_earlier_version_does_not_state_the_settings(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    write_cases(tmp_path / "in", ["a", "b", "c", "d"])
+    assert predict(tmp_path, model) == 0
+    table = tmp_path / "out" / "cases.csv"
+    text = table.read_text()
+    table.write_text(text.replace(",settings,", ",").replace(",tta none,", ","))
+    assert "tta" not in table.read_text()
+    capfd.readouterr()
+    assert predict(tmp_path, model, "--skip-existing", "--tta", "mirror") == 0
+    printed = capfd.readouterr().err
+    assert "4 skipped" in printed and "other settings" not in printed
 
 
 def test_a_continued_run_replaces_only_files_that_it_wrote(
