@@ -27,8 +27,8 @@ from MaskSAMCore.cli import (
     submission,
     train,
 )
-from MaskSAMCore.cli.display import discard
 from MaskSAMCore.errors import Cancelled, MaskSAMError, describe, is_out_of_memory, one_line
+from MaskSAMCore.io.standard_streams import discard
 
 # Number of new objects after which Python searches for garbage; its default is 700.
 _ALLOCATIONS_PER_COLLECTION = 100_000

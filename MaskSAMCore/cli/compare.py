@@ -11,6 +11,7 @@ import typer
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.cli.training_options import DEVICE
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.standard_streams import print_line
 
 _DEFAULT_MINUTES = 60.0
 _LARGEST_SEED = 2**32 - 1
@@ -80,7 +81,6 @@ def compare(
     try:
         from MaskSAMCore.research.comparison.compare import CompareOptions
         from MaskSAMCore.research.comparison.compare import compare as run_comparison
-        from MaskSAMCore.research.comparison.stage import print_line
         from MaskSAMCore.research.comparison.systems import DEFAULT_SYSTEMS, expand_groups
     except ImportError as error:
         if (error.name or "").startswith("MaskSAMCore"):

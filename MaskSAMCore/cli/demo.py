@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 
-from MaskSAMCore.cli.display import ProgressDisplay, results_table
+from MaskSAMCore.cli.display import LastingConsole, ProgressDisplay, results_table
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared
 from MaskSAMCore.cohort.record import volumes_of
 from MaskSAMCore.errors import MaskSAMError
@@ -49,7 +48,7 @@ def demo(
     from MaskSAMCore.io import read_volume, write_volume
     from MaskSAMCore.io.files import temporary_folder
 
-    console = Console(markup=False)
+    console = LastingConsole(markup=False)
     start = time.perf_counter()
     template = _template()
     results = [f"{one}{end}" for one in (_BRAIN, _HIPPOCAMPI) for end in (*_FORMATS, _PICTURE)]
@@ -73,7 +72,7 @@ def demo(
     )
 
 
-def _whole_head(volume: Volume, folder: Path, device: str, console: Console) -> None:
+def _whole_head(volume: Volume, folder: Path, device: str, console: LastingConsole) -> None:
     """Segment all structures of the head."""
     from MaskSAMCore.pictures import outline_picture
 
@@ -87,7 +86,7 @@ def _whole_head(volume: Volume, folder: Path, device: str, console: Console) -> 
     outline_picture(rows, result.labels, folder / f"{_BRAIN}{_PICTURE}")
 
 
-def _hippocampi(volume: Volume, folder: Path, device: str, console: Console) -> None:
+def _hippocampi(volume: Volume, folder: Path, device: str, console: LastingConsole) -> None:
     """Segment the head and body of each hippocampus, with one ROI per side."""
     from MaskSAMCore.geometry import box_on_grid
     from MaskSAMCore.io import read_boxes
@@ -117,7 +116,7 @@ def _hippocampi(volume: Volume, folder: Path, device: str, console: Console) -> 
     console.print(results_table(volumes_of(both)))
 
 
-def _segmenter(model: str, device: str, console: Console) -> Segmenter:
+def _segmenter(model: str, device: str, console: LastingConsole) -> Segmenter:
     from MaskSAMCore.inference import Segmenter
 
     segmenter = Segmenter.from_model(model, device=device)

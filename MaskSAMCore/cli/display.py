@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -14,20 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from MaskSAMCore.errors import one_line
-from MaskSAMCore.io.standard_error import visible_stderr
+from MaskSAMCore.io.standard_streams import discard, visible_stderr
 from MaskSAMCore.volumetry import LOW_DICE, StructureVolume, estimated, has_shares
 
 
-def discard(stream: IO[str]) -> None:
-    """Send further output of a stream to the null device, once its reader, such as `head`, is gone.
-
-    Otherwise Python would flush the stream at exit and print a traceback.
-    """
-    with open(os.devnull, "w") as null:
-        os.dup2(null.fileno(), stream.fileno())
-
-
-class _Console(Console):
+class LastingConsole(Console):
     """Console that goes silent after a broken pipe, because the results are in files."""
 
     def on_broken_pipe(self) -> None:
@@ -48,8 +37,8 @@ class ProgressDisplay:
 
     def __init__(self, cases: int, device: str) -> None:
         # Names of cases and classes may contain text that rich would read as markup.
-        self.out = _Console(markup=False)
-        self.errors = _Console(stderr=True, markup=False)
+        self.out = LastingConsole(markup=False)
+        self.errors = LastingConsole(stderr=True, markup=False)
         self.cases = cases
         self.done = 0
         self.name = ""

@@ -10,7 +10,7 @@ import typer
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import read_json
-from MaskSAMCore.io.standard_error import visible_stderr
+from MaskSAMCore.io.standard_streams import visible_stderr
 from MaskSAMCore.models.catalog import check_name
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from MaskSAMCore.cli.display import LastingConsole
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import write_json
@@ -110,17 +111,17 @@ def evaluate(
     written = Outputs(present(output, picture), extended=present(samples))
     with prepared(written, Inputs((dataset, *present(splits, targets))), overwrite):
         estimator, found, measures = evaluate_bundle(model, request, device, ResultsProgress())
-        _print(measures)
         if output is not None and picture is not None:
             write_json(output, measures.to_json())
             draw_scatter(estimator, found, f"{model}: {len(found)} results", picture)
+    _print(measures)
 
 
 class ResultsProgress:
     """Progress callback that prints a line on stderr after each tenth of the results."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, markup=False)
+        self._console = LastingConsole(stderr=True, markup=False)
 
     def __call__(self, done: int, total: int) -> None:
         """Print the number of results at each tenth.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from MaskSAMCore.cli.display import discard
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.cli.training_options import (
     DEVICE,
@@ -23,6 +21,7 @@ from MaskSAMCore.cli.training_options import (
     stop_after_option,
 )
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.standard_streams import print_line
 
 if TYPE_CHECKING:
     from MaskSAMCore.training.fit import FitOptions
@@ -57,10 +56,7 @@ class Report:
     def __call__(self, line: str) -> None:
         """Print a line."""
         minutes = (time.monotonic() - self.start) / 60
-        try:
-            print(f"[{minutes:6.1f} min] {line}", flush=True)
-        except BrokenPipeError:  # the training goes on, as its results are in files
-            discard(sys.stdout)
+        print_line(f"[{minutes:6.1f} min] {line}")
 
 
 def train(

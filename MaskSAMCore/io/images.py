@@ -33,7 +33,7 @@ from MaskSAMCore.io.orientation import (
 )
 from MaskSAMCore.io.scaling import scaled
 from MaskSAMCore.io.segmentations import segment_metadata
-from MaskSAMCore.io.standard_error import silent_stderr
+from MaskSAMCore.io.standard_streams import silent_stderr
 from MaskSAMCore.io.text_headers import read_header_facts
 from MaskSAMCore.labels import Label
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
+from rich.console import Console
 
 from MaskSAMCore.cli import demo, main
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Volume
-from Testing.cli.helpers import error_of
+from Testing.cli.helpers import error_of, without_reader
 from Testing.helpers.generated import generated_case, write_dataset, write_image
 
 
@@ -237,6 +240,28 @@ def test_a_demo_that_is_stopped_leaves_no_file_behind(
     monkeypatch.setattr(demo, "_whole_head", stopped)
     assert main(["demo", "-o", str(tmp_path / "out")]) == 130
     assert begun == ["mni152_t1.nii.gz"] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
+def test_a_demo_goes_on_when_the_reader_of_its_tables_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As in ``masksam demo | head``."""
+    pytest.importorskip("nilearn", reason="the demo's head comes with nilearn")
+
+    def write(name: str) -> Callable[..., None]:
+        def part(_volume: Volume, folder: Path, _device: str, console: Console) -> None:
+            console.print(name)
+            for ending in (".nii.gz", ".seg.nrrd", ".png"):
+                (folder / f"{name}{ending}").touch()
+
+        return part
+
+    monkeypatch.setattr(demo, "_whole_head", write("brain"))
+    monkeypatch.setattr(demo, "_hippocampi", write("hippocampi"))
+    with without_reader("stdout"):
+        assert main(["demo", "-o", str(tmp_path / "out")]) == 0
+    assert len(contents(tmp_path / "out")) == 7
 
 
 @pytest.mark.parametrize("name", ["mni152_t1.nii.gz", "brain.nii.gz", "hippocampi.png"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from MaskSAMCore.cli import main
 from MaskSAMCore.models import load_bundle
 from MaskSAMCore.models.expected_dice import QUALITY
-from Testing.cli.helpers import error_of, headings_of
+from Testing.cli.helpers import error_of, headings_of, without_reader
 from Testing.helpers.generated import write_dataset
 from Testing.helpers.small_bundle import small_bundle
 
@@ -48,6 +49,17 @@ def test_a_fit_writes_an_estimator_that_is_evaluated_on_other_cases(fitted: Path
     before = output.read_bytes()
     assert "add --overwrite" in error_of(capfd, [*arguments, *options])
     assert output.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
+def test_measures_are_written_even_if_nobody_reads_the_table(fitted: Path, tmp_path: Path):
+    """As in ``masksam quality evaluate ... | head -n 0``."""
+    output = tmp_path / "measures.json"
+    arguments = ["quality", "evaluate", str(fitted / "model"), str(fitted / "data")]
+    options = ["--splits", str(fitted / "splits.json"), "--results", "4", "-o", str(output)]
+    with without_reader("stdout"), without_reader("stderr"), pytest.raises(SystemExit):
+        main([*arguments, *options])
+    assert output.is_file() and output.with_suffix(".png").is_file()
 
 
 def test_the_expected_dice_is_in_the_table_and_in_both_files(fitted: Path, tmp_path: Path, capfd):

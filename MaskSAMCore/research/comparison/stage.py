@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from MaskSAMCore.errors import MaskSAMError
+from MaskSAMCore.io.standard_streams import print_line
 from MaskSAMCore.research.comparison import nnunet
 from MaskSAMCore.research.comparison.folder import (
     Folder,
@@ -245,11 +246,6 @@ def _load(folder: Folder, job: Job, system: System) -> tuple[Segmenter, dict[str
         model = build_model(bundle.config)
     tunable = sum(p.numel() for p in model.trained_parameters().values())
     return segmenter, {"tunable": tunable, "total": sum(p.numel() for p in model.parameters())}
-
-
-def print_line(line: str) -> None:
-    """Print a line and flush it, so that a pipe receives it at once."""
-    print(line, flush=True)
 
 
 def run_stage(job: Job) -> None:

@@ -20,11 +20,13 @@ import torch
 from MaskSAMCore.cli import main
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io import read_volume
+from MaskSAMCore.io.standard_streams import print_line
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.research.comparison import stage
 from MaskSAMCore.research.comparison.compare import CompareOptions, compare, run_process
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.module import MaskSAMModule
+from Testing.cli.helpers import without_reader
 from Testing.helpers.generated import change_description
 from Testing.helpers.short_run import QUICK, SMALL, VALUES, checkpoint, write_gapped_dataset
 
@@ -233,6 +235,18 @@ def test_cases_are_segmented_again_with_other_weights_of_a_given_run(
         assert any(line.startswith("segmenting") for line in lines) == again
         assert read_table(output)["mine"]["dice mean"] != before
         assert read_table(output)["mine"]["network"] == str(run)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
+def test_a_comparison_goes_on_when_the_reader_of_its_lines_has_ended(
+    compared, tmp_path: Path, trained: Path
+):
+    """As in ``masksam compare ... | head``."""
+    options, _ = compared
+    changed = dataclasses.replace(options, output=tmp_path / "out", systems=("mine",))
+    with without_reader("stdout"):
+        compare(changed, print_line, run_here)
+    assert read_table(changed.output)["mine"]["problem"] == ""
 
 
 def test_a_given_run_that_was_validated_on_test_cases_is_noted(

@@ -1,13 +1,38 @@
-"""Control of the process's standard error, to which some libraries write directly."""
+"""Control of the process's standard streams.
+
+Some libraries write to standard error directly, and the reader of a pipe may end before its writer.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
+from typing import IO
 
 _lock = RLock()
+
+
+def discard(stream: IO[str]) -> None:
+    """Send further output of a stream to the null device, once its reader, such as `head`, is gone.
+
+    Otherwise Python would flush the stream at exit and print a traceback.
+    """
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), stream.fileno())
+
+
+def print_line(line: str) -> None:
+    """Print a line and flush it, so that a pipe receives it at once.
+
+    If the reader of the pipe is gone, the work goes on, because its results are in files.
+    """
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        discard(sys.stdout)
 
 
 @contextmanager
