@@ -61,7 +61,7 @@ class StoredArrays:
             large = path.stat().st_size > _MAPPED_BYTES
             # Copy on write: PyTorch warns about read-only arrays, and no change reaches the file.
             array = np.load(path, mmap_mode="c" if large else None)
-        except (OSError, ValueError) as error:
+        except (EOFError, OSError, ValueError) as error:
             raise MaskSAMError(
                 f"{path} is missing or damaged: continue the training with --resume, which"
                 " preprocesses the case again"
@@ -89,8 +89,16 @@ class CaseCache:
             return None
         return found
 
-    def store(self, entry: str, arrays: Mapping[str, NDArray[Any]]) -> StoredArrays:
+    def store(
+        self, entry: str, arrays: Mapping[str, NDArray[Any]], keep: bool = False
+    ) -> StoredArrays:
         """Write an entry, complete or not at all.
+
+        Args:
+            entry: name of the entry.
+            arrays: arrays by name.
+            keep: whether a complete entry of that name is kept, such as one that another training
+                has written meanwhile and may be reading.
 
         Raises:
             MaskSAMError: the entry cannot be written, for example because the disk is full.
@@ -101,7 +109,8 @@ class CaseCache:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise MaskSAMError(f"cannot write {self.folder}: {reason}") from error
-        with atomic_folder(target) as folder:
+        kept = (lambda: self.find(entry, arrays) is not None) if keep else None
+        with atomic_folder(target, keep=kept) as folder:
             for name, array in arrays.items():
                 np.save(folder / f"{name}.npy", array, allow_pickle=False)
         return StoredArrays(target)

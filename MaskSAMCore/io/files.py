@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,13 @@ def atomic_file(path: Path, overwrite: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path, overwrite: bool = True, *, mark: str | None = None) -> Iterator[Path]:
+def atomic_folder(
+    path: Path,
+    overwrite: bool = True,
+    *,
+    mark: str | None = None,
+    keep: Callable[[], bool] | None = None,
+) -> Iterator[Path]:
     """Yield a new, empty folder that becomes ``path`` when the block ends without an error.
 
     After an error nothing is left, and an existing ``path`` is unchanged.
@@ -98,6 +104,9 @@ def atomic_folder(path: Path, overwrite: bool = True, *, mark: str | None = None
         overwrite: whether an existing folder may be replaced.
         mark: name of a file that all folders of the same kind have; an existing folder without this
             file is replaced only if it is empty. None allows any folder to be replaced.
+        keep: function that returns whether a folder that exists when the block ends is kept, in
+            place of the new one; of several processes that make ``path`` at the same time, the
+            first one then wins. None replaces it.
 
     Raises:
         MaskSAMError: ``path`` exists and must not be replaced, or it cannot be written.
@@ -112,7 +121,8 @@ def atomic_folder(path: Path, overwrite: bool = True, *, mark: str | None = None
             yield new
         except OSError as error:
             raise _cannot_write(path, error) from error
-        replace_folder(new, path)
+        if keep is None or not (_moved(new, path) or keep()):
+            replace_folder(new, path)
 
 
 @contextmanager
@@ -221,6 +231,15 @@ def _wait_for_lock(path: Path, descriptor: int) -> bool:
             return os.path.samestat(os.fstat(descriptor), path.stat())
         except FileNotFoundError:
             return False
+
+
+def _moved(new: Path, path: Path) -> bool:
+    """Move the folder ``new`` to ``path`` and return True, or return False if ``path`` exists."""
+    try:
+        new.rename(path)
+    except OSError:
+        return False
+    return True
 
 
 def replace_folder(new: Path, path: Path) -> None:

@@ -143,11 +143,13 @@ class CasePreparation:
         stored: dict[str, StoredArrays] = {}
         for side, names in self.split.items():
             for number, name in enumerate(names):
-                if name in missing:
+                entry = self._entries[name]
+                # Another training that shares the cache may have stored the case meanwhile.
+                if name in missing and self.cache.find(entry, self._array_names(side)) is None:
                     arrays = self._arrays(name, number, side, examined[name])
-                    stored[name] = self.cache.store(self._entries[name], arrays)
+                    stored[name] = self.cache.store(entry, arrays, keep=True)
                 else:
-                    stored[name] = StoredArrays(self.cache.folder / self._entries[name])
+                    stored[name] = StoredArrays(self.cache.folder / entry)
         train = [stored[name] for name in self.split["train"]]
         synthesized = self.dataset.scheme is not None
         return PreparedCases(

@@ -74,6 +74,29 @@ def test_a_damaged_entry_is_not_found(tmp_path: Path):
     assert cache.find("case", ARRAYS) is not None
 
 
+def test_an_entry_that_another_training_has_written_meanwhile_is_kept(tmp_path: Path):
+    cache = CaseCache(tmp_path)
+    entry = entry_name("case", {})
+
+    of_other = []
+
+    class Slow:
+        """Array during whose writing another training stores the same entry."""
+
+        def __array__(self, *_: object) -> np.ndarray:
+            stored = CaseCache(tmp_path).store(entry, ARRAYS)
+            of_other.append((stored.folder / "image.npy").stat().st_ino)
+            return ARRAYS["counts"]
+
+    arrays: dict = {**ARRAYS, "counts": Slow()}
+    cache.store(entry, arrays, keep=True)
+    assert (tmp_path / entry / "image.npy").stat().st_ino == of_other[0]
+    assert [path.name for path in tmp_path.iterdir()] == [entry]
+    (tmp_path / entry / "image.npy").write_bytes(b"")
+    cache.store(entry, ARRAYS, keep=True)  # a damaged entry is replaced
+    assert cache.find(entry, ARRAYS) is not None
+
+
 def test_the_name_of_an_entry_tells_what_it_was_made_from():
     first = entry_name("case", {"spacing": [1.0, 2.0], "files": ["a"]})
     assert first == entry_name("case", {"files": ["a"], "spacing": [1.0, 2.0]})
