@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import signal
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -15,7 +18,7 @@ from MaskSAMCore.cohort.threads import cores
 from MaskSAMCore.errors import MaskSAMError, describe
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
 _ANY_LOCAL_PORT = "127.0.0.1:0"
 _LOCAL = re.compile(r"local(?::([0-9]{1,4}))?")
@@ -124,5 +127,42 @@ class DaskCluster:
                 )
             except (OSError, RuntimeError, ValueError) as error:
                 raise MaskSAMError(f"Dask's processes do not start: {describe(error)}") from error
-            with cluster, Client(cluster, set_as_default=False) as client:
-                yield client
+            with ExitStack() as stack:
+                stack.enter_context(cluster)
+                try:
+                    yield stack.enter_context(Client(cluster, set_as_default=False))
+                finally:
+                    # A worker is given some seconds to finish its case; then Dask kills it.
+                    with interrupts_handled(lambda: _kill_workers(cluster)):
+                        stack.close()
+
+
+def _kill_workers(cluster: LocalCluster) -> None:
+    """Kill the worker processes on this computer."""
+    for nanny in list(cluster.workers.values()):
+        if nanny.pid is not None:
+            with suppress(OSError):
+                os.kill(nanny.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+@contextmanager
+def interrupts_handled(handle: Callable[[], object]) -> Iterator[None]:
+    """Call a function in place of raising KeyboardInterrupt for Ctrl-C or SIGTERM.
+
+    An exception that a signal raises while Dask releases an object would be lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Only the main thread can receive signals.
+        return
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is signal.default_int_handler
+    ]
+    for number in numbers:
+        signal.signal(number, lambda *_: handle())
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.default_int_handler)

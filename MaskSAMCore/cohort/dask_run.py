@@ -7,18 +7,16 @@ Dask itself would also blame cases that were still waiting on the worker.
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from MaskSAMCore.cohort.case import Case, ImageSource
 from MaskSAMCore.cohort.case_run import CaseSettings
+from MaskSAMCore.cohort.dask_cluster import interrupts_handled
 from MaskSAMCore.cohort.dask_worker import WorkerSettings, prepare, segment_case
 from MaskSAMCore.cohort.record import CaseRecord
 from MaskSAMCore.cohort.run import Watcher
@@ -122,7 +120,7 @@ class DaskRun:
         self._waiting.extend(map(_Attempt, cases))
         seen = time.monotonic()
         try:
-            with _deferred_interrupt(self._finished):
+            with interrupts_handled(lambda: self._finished.put(None)):
                 while len(self._records) < self._cases:
                     threads = self._threads()
                     if threads:
@@ -234,7 +232,7 @@ class DaskRun:
         """Receive finished work; wait no longer than until the next check of the workers.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was pressed.
+            KeyboardInterrupt: Ctrl-C was pressed, or SIGTERM was received.
         """
         try:
             futures = [self._finished.get(timeout=_POLL_SECONDS)]
@@ -286,22 +284,6 @@ class DaskRun:
         workers = len({task.worker for task in self._running.values()} | self._ready)
         stage = f"{workers} workers" if workers != 1 else "1 worker"
         self._watcher.progress(stage, len(self._records) / self._cases, None)
-
-
-@contextmanager
-def _deferred_interrupt(queue: SimpleQueue[Future | None]) -> Iterator[None]:
-    """Put None into a queue when Ctrl-C is pressed.
-
-    An exception that Ctrl-C raises while Dask releases an object would be lost.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Only the main thread can receive Ctrl-C.
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: queue.put(None))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _absolute(case: Case) -> Case:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 
 import dask
 import psutil
@@ -18,6 +18,7 @@ import pytest
 from distributed import Client
 
 from MaskSAMCore.cli import main
+from MaskSAMCore.cohort.dask_cluster import DaskCluster
 from Testing.cli.helpers import error_of
 from Testing.cohort.bad_files import write_bad_files
 from Testing.cohort.helpers import (
@@ -232,3 +233,28 @@ def test_ctrl_c_ends_processes_on_this_computer_and_leaves_complete_outputs(
     assert predict(folder, model, "--skip-existing") == 0
     assert {row["status"] for row in rows_of(out / "cases.csv").values()} == {"done"}
     assert len(labelmaps(out)) == len(NAMES)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself Ctrl-C there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_kills_the_processes_that_still_finish_their_cases(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+):
+    former = signal.signal(number, signal.default_int_handler)
+    killed: list[int] = []
+    kill = os.kill
+    monkeypatch.setattr(os, "kill", lambda pid, with_: [killed.append(pid), kill(pid, with_)])
+    try:
+        with pytest.raises(KeyboardInterrupt), DaskCluster(workers=1).connect() as client:
+            (pid,) = client.run(os.getpid).values()
+            task = client.submit(time.sleep, LONG)
+            while not any(task.key in keys for keys in client.processing().values()):
+                time.sleep(0.01)
+            second = Timer(0.5, kill, (os.getpid(), number))
+            second.start()
+            raise KeyboardInterrupt
+        second.join()
+        assert killed == [pid] and not psutil.pid_exists(pid)
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, former)
