@@ -240,21 +240,29 @@ def test_ctrl_c_ends_processes_on_this_computer_and_leaves_complete_outputs(
 def test_a_second_ctrl_c_kills_the_processes_that_still_finish_their_cases(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ):
-    former = signal.signal(number, signal.default_int_handler)
     killed: list[int] = []
-    kill = os.kill
-    monkeypatch.setattr(os, "kill", lambda pid, with_: [killed.append(pid), kill(pid, with_)])
-    try:
-        with pytest.raises(KeyboardInterrupt), DaskCluster(workers=1).connect() as client:
-            (pid,) = client.run(os.getpid).values()
+    plain = os.kill
+
+    def kill(pid: int, how: int) -> None:
+        killed.append(pid)
+        plain(pid, how)
+
+    def stopped_run() -> None:
+        with DaskCluster(workers=1).connect() as client:
             task = client.submit(time.sleep, LONG)
             while not any(task.key in keys for keys in client.processing().values()):
                 time.sleep(0.01)
-            second = Timer(0.5, kill, (os.getpid(), number))
-            second.start()
+            processes.extend(client.run(os.getpid).values())
+            Timer(0.5, plain, (os.getpid(), number)).start()
             raise KeyboardInterrupt
-        second.join()
-        assert killed == [pid] and not psutil.pid_exists(pid)
+
+    processes: list[int] = []
+    monkeypatch.setattr(os, "kill", kill)
+    former = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            stopped_run()
+        assert killed == processes and not any(map(psutil.pid_exists, processes))
         assert signal.getsignal(number) is signal.default_int_handler
     finally:
         signal.signal(number, former)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,18 +161,34 @@ def _call(run: Path, command: list[str], more: dict[str, str] | None = None) -> 
     }
     log = run / "log.txt"
     start = log.stat().st_size if log.is_file() else 0
-    with log.open("ab") as stream:
-        status = subprocess.run(
+    with (
+        log.open("ab") as stream,
+        subprocess.Popen(
             [program, *command[1:]],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            check=False,
-        ).returncode
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            _end(process)
+            raise
     if status != 0:
         reason = _reason(log.read_bytes()[start:].decode("utf-8", "replace"))
         raise MaskSAMError(f"{command[0]} failed with status {status}: {reason} (see {log})")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a command and all processes that it has started."""
+    if sys.platform == "win32":
+        process.terminate()
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
 
 
 def _reason(output: str) -> str:

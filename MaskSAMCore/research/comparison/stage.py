@@ -8,6 +8,7 @@ stop the others, and the peak memory of each stage can be measured.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -30,6 +31,11 @@ from MaskSAMCore.research.comparison.systems import System, Training
 
 if TYPE_CHECKING:
     from MaskSAMCore.inference import Segmenter
+
+# Signals that end a stage; Windows has fewer.
+_STOPPING_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 @dataclass(frozen=True)
@@ -276,5 +282,19 @@ def main(arguments: list[str]) -> int:
     return 2
 
 
+def _stop(*_: object) -> None:
+    """Handle a signal, and ignore further ones, which must not interrupt the end of nnU-Net.
+
+    Raises:
+        KeyboardInterrupt: always.
+    """
+    for number in _STOPPING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    for number in _STOPPING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is under nohup
+            signal.signal(number, _stop)
     sys.exit(main(sys.argv[1:]))

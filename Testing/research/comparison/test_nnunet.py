@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from MaskSAMCore.errors import MaskSAMError
@@ -21,7 +25,10 @@ from MaskSAMCore.research.comparison.folder import Folder, read_record
 from MaskSAMCore.research.comparison.nnunet import segment, train
 from MaskSAMCore.research.comparison.stage import Job, main
 from MaskSAMCore.research.comparison.systems import System, Training
+from Testing.helpers.paths import ROOT
 from Testing.helpers.short_run import VALUES, write_gapped_dataset
+from Testing.helpers.time_limits import LONG
+from Testing.helpers.worker_tools import has_ended
 
 # Every stand-in records its arguments and environment. As nnU-Net's own commands would, the one for
 # training writes the facts of the trainer, and the one for prediction a labelmap for each image.
@@ -183,3 +190,56 @@ def test_a_missing_package_and_a_failed_command_are_one_line(
     message = r"nnUNetv2_train failed with status 3: RuntimeError: no memory \(see .*log.txt\)$"
     with pytest.raises(MaskSAMError, match=message):
         train(job)
+
+
+# Stand-in that trains for ever in two processes, and records their IDs.
+ENDLESS = """#!{python}
+import os, subprocess, sys, time
+from pathlib import Path
+if sys.argv[1:] != ["helper"]:
+    helper = subprocess.Popen([sys.executable, __file__, "helper"])
+    Path("{pids}.part").write_text(f"{{os.getpid()}} {{helper.pid}}")
+    os.replace("{pids}.part", "{pids}")
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there Ctrl-C reaches all processes by itself")
+@pytest.mark.parametrize("of_terminal", [False, True])
+def test_no_process_of_nnunet_outlives_a_comparison_that_is_stopped(
+    of_terminal: bool, tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, dataset, monkeypatch)
+    pids = tmp_path / "pids"
+    program = tmp_path / "bin" / "nnUNetv2_plan_and_preprocess"
+    program.write_text(ENDLESS.format(python=sys.executable, pids=pids), encoding="utf-8")
+    options = ["--systems", "nnunet", "--splits", str(dataset / "splits.json"), "--device", "cpu"]
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "MaskSAMCore.cli", "compare", str(dataset)),
+            *("-o", str(tmp_path / "out"), *options),
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    limit = time.monotonic() + LONG
+    while not pids.exists() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.05)
+    found = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
+    try:
+        if of_terminal:  # Ctrl-C reaches the comparison and its stage.
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGTERM)
+        printed = process.communicate(timeout=LONG)[1]
+        assert process.returncode == 130
+        assert printed == "masksam: error: stopped; nothing was half-written\n"
+        while not all(map(has_ended, found)) and time.monotonic() < limit:
+            time.sleep(0.05)
+        assert all(map(has_ended, found))
+    finally:
+        for one in found:
+            if not has_ended(one):
+                one.kill()
