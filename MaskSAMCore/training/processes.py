@@ -158,6 +158,7 @@ def run_spawning(function: Callable[[], object], on_signal: Callable[[int, Any],
         return
     others = set(multiprocessing.active_children())
     errors: list[BaseException] = []
+    ended = threading.Event()
     presses = 0
 
     def work() -> None:
@@ -166,6 +167,8 @@ def run_spawning(function: Callable[[], object], on_signal: Callable[[int, Any],
                 function()
         except BaseException as error:
             errors.append(error)
+        finally:
+            ended.set()
 
     def receive(number: int, frame: Any) -> None:
         nonlocal presses
@@ -185,9 +188,10 @@ def run_spawning(function: Callable[[], object], on_signal: Callable[[int, Any],
     former = {number: signal.signal(number, receive) for number in STOPPING_SIGNALS}
     try:
         thread.start()
-        thread.join()
+        # Python up to 3.12 takes a thread for ended if an exception interrupts join().
+        ended.wait()
     except KeyboardInterrupt:
-        thread.join(_END_SECONDS)
+        ended.wait(_END_SECONDS)
         raise
     finally:
         for number, handler in former.items():

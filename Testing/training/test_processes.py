@@ -25,7 +25,7 @@ from MaskSAMCore.training.data import TrainingData
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.losses.masksam import LossSettings
 from MaskSAMCore.training.losses.prompting import PromptSettings
-from MaskSAMCore.training.processes import Processes, divided_batch
+from MaskSAMCore.training.processes import Processes, divided_batch, run_spawning
 from MaskSAMCore.training.run_folder import BEST, CASES, LAST
 from Testing.helpers.paths import ROOT
 from Testing.helpers.short_run import SHORT, SMALL, checkpoint, logged_losses
@@ -301,6 +301,24 @@ def test_a_signal_ends_spawned_processes_with_a_checkpoint(
         and output.splitlines()[-1] == f"stopped at iteration {step}: continue with --resume"
     )
     assert "Traceback" not in (tmp_path / "errors").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself Ctrl-C there")
+def test_a_second_ctrl_c_waits_for_the_thread_whose_processes_it_kills() -> None:
+    received: list[int] = []
+    ended: list[bool] = []
+
+    def spawn() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        while not received:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)  # as Lightning does to end its processes
+        ended.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_spawning(spawn, lambda number, _: received.append(number))
+    assert ended == [True]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be blocked there")
