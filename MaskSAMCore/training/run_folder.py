@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -113,6 +113,7 @@ class TrainingRecord:
         if not path.is_file():
             raise MaskSAMError(f"{run} is not a training run: it has no {RUN_FILE}")
         values = read_json(path)
+        check_command(run, values, "train")
         try:
             # Records of older versions have no values: their labelmaps held 1 to K.
             consecutive = range(1, len(values["classes"]) + 1)
@@ -151,6 +152,31 @@ class TrainingRecord:
         minutes = self.max_minutes
         if minutes is not None and not (isinstance(minutes, int | float) and minutes > 0):
             raise ValueError("its time budget is not a number of minutes")
+
+
+def check_command(run: Path, values: Any, command: Literal["train", "pretrain"]) -> None:
+    """Check that a run was begun by a command.
+
+    Args:
+        run: folder of the run.
+        values: content of ``run.json``.
+        command: ``masksam train``, or ``masksam pretrain``, whose runs list their labelmaps.
+
+    Raises:
+        MaskSAMError: the run was begun by the other command; the message says how to resume it.
+    """
+    if not isinstance(values, dict):
+        return
+    if "labelmaps" in values and command == "train":
+        raise MaskSAMError(
+            f"{run} is a run of masksam pretrain: continue it with masksam pretrain -o {run}"
+            " --resume"
+        )
+    if "classes" in values and command == "pretrain":
+        raise MaskSAMError(
+            f"{run} is a run of masksam train: continue it with masksam train"
+            f" {values.get('folder') or 'DATASET'} -o {run} --resume"
+        )
 
 
 def read_field_of_view(run: Path) -> list[list[float]] | None:

@@ -75,7 +75,8 @@ class PretrainOptions:
     """Choices of the user for the training of a SAM.
 
     Attributes:
-        labelmaps: files of labelmaps of anything; with ``resume``, empty or the files of the run.
+        labelmaps: files of labelmaps of anything; with ``resume``, empty or the files of the run,
+            which may have been moved.
         run: folder of the training, a new one unless ``resume`` is set.
         validation: files of held-out labelmaps for validation; if empty, other slices than those
             of the training are synthesised from ``labelmaps``.
@@ -283,18 +284,15 @@ def _resumed(options: PretrainOptions, settings_changes: Mapping[str, Any]) -> P
     """Return the record of a training to continue.
 
     Raises:
-        MaskSAMError: a choice of the user differs from that of the run.
+        MaskSAMError: a choice of the user differs from that of the run, or labelmaps of the run
+            were moved.
     """
     record = PretrainRecord.load(options.run)
-    for given, own in (
-        (options.labelmaps, record.labelmaps),
-        (options.validation, record.validation),
-    ):
-        if given and _absolute(given) != own:
-            raise MaskSAMError(
-                f"{options.run} was trained on other labelmaps: leave them out with --resume, or"
-                " start another run"
-            )
+    record = replace(
+        record,
+        labelmaps=_same_labelmaps(options.run, options.labelmaps, record.labelmaps),
+        validation=_same_labelmaps(options.run, options.validation, record.validation),
+    )
     others = [
         name for name, value in settings_changes.items() if getattr(record.settings, name) != value
     ]
@@ -305,6 +303,33 @@ def _resumed(options: PretrainOptions, settings_changes: Mapping[str, Any]) -> P
             " or give that of its first command"
         )
     return record.with_budget(options.max_minutes, options.iterations)
+
+
+def _same_labelmaps(run: Path, given: Sequence[Path], own: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the labelmaps of a run at the paths where they are now.
+
+    Args:
+        run: folder of the run.
+        given: labelmaps that the user gave again, or none.
+        own: labelmaps in the run's record.
+
+    Raises:
+        MaskSAMError: other labelmaps were given, or none although those of the run were moved.
+    """
+    if not given:
+        moved = [path for path in own if not Path(path).exists()]
+        if moved:
+            raise MaskSAMError(
+                f"{len(moved)} labelmap(s) of {run} are no longer where they were, such as"
+                f" {moved[0]}: give all of them at their new place with --resume"
+            )
+        return own
+    if [path.name for path in given] != [Path(path).name for path in own]:
+        raise MaskSAMError(
+            f"{run} was trained on other labelmaps: leave them out with --resume, or start another"
+            " run"
+        )
+    return _absolute(given)
 
 
 def _absolute(paths: Sequence[Path]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from MaskSAMCore.modeling.sam.checkpoint import state_mismatches
 from MaskSAMCore.modeling.sam.predictor import PlainSam
 from MaskSAMCore.research.promptable_sam.config import PromptableSamConfig
 from MaskSAMCore.training.hyperparameters import TrainSettings
-from MaskSAMCore.training.run_folder import BEST, LAST, RUN_FILE
+from MaskSAMCore.training.run_folder import BEST, LAST, RUN_FILE, check_command
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,11 @@ class PretrainRecord:
         if not path.is_file():
             raise MaskSAMError(f"{run} holds no training of a SAM: it has no {RUN_FILE}")
         values = read_json(path)
+        check_command(run, values, "pretrain")
         try:
-            kind = PromptableSamConfig.kind
-            if values["config"].get("network") != kind:
-                raise MaskSAMError(f"{run} holds a training of another network, not of a SAM")
             record = cls(
                 config=PromptableSamConfig.from_dict(values["config"]),
-                settings=TrainSettings.from_dict(values["settings"], kind),
+                settings=TrainSettings.from_dict(values["settings"], PromptableSamConfig.kind),
                 seed=int(values["seed"]),
                 objects=int(values["objects"]),
                 labelmaps=tuple(str(path) for path in values["labelmaps"]),

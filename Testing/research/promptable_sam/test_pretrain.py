@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling.sam.package import segment_anything
 from MaskSAMCore.research.promptable_sam.pretrain import pretrain
 from MaskSAMCore.research.promptable_sam.run import PretrainRecord, open_sam
-from MaskSAMCore.training.run_folder import LAST
+from MaskSAMCore.training.run_folder import LAST, TrainingRecord
 from Testing.helpers.short_run import checkpoint
 from Testing.research.promptable_sam.helpers import SIZE, SMALL, small_options, write_labelmap
 
@@ -165,3 +166,23 @@ def test_a_run_without_weights_or_with_damaged_ones_is_refused(trained: Path, tm
     (run / "best.safetensors").unlink()
     with pytest.raises(MaskSAMError, match="train until the first validation"):
         open_sam(run)
+
+
+def test_a_run_is_only_continued_by_the_command_that_began_it(trained: Path, tmp_path: Path):
+    with pytest.raises(MaskSAMError, match="continue it with masksam pretrain -o "):
+        TrainingRecord.load(trained)
+    values = {"classes": ["One"], "folder": "data", "config": {}}
+    (tmp_path / "run.json").write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(MaskSAMError, match="continue it with masksam train data -o "):
+        PretrainRecord.load(tmp_path)
+
+
+def test_labelmaps_that_were_moved_are_given_again(trained: Path, labelmap: Path, tmp_path: Path):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    record = PretrainRecord.load(run)
+    dataclasses.replace(record, labelmaps=(str(tmp_path / "before" / labelmap.name),)).save(run)
+    again = small_options(Path(), run, labelmaps=(), resume=True)
+    with pytest.raises(MaskSAMError, match=r"1 labelmap.* no longer where they were, such as"):
+        pretrain(again, lambda _: None)
+    pretrain(dataclasses.replace(again, labelmaps=(labelmap,)), lambda _: None)
+    assert PretrainRecord.load(run).labelmaps == (str(labelmap),)
