@@ -276,7 +276,11 @@ def train(
         return
     assert dataset is not None and output is not None
     report = Report(time.monotonic())
-    runs = [output] if folds is None else [fold_run(output, index) for index in range(folds)]
+    runs = [output]
+    if folds is not None and preview_windows is None:
+        # The folder of a fold is made when its training begins.
+        own = [fold_run(output, index) for index in range(folds)]
+        runs = [run for run in own if run.exists()]
     written = Outputs(
         tuple(run / name for run in runs for name in WRITTEN_FILES),
         filled=(output, *runs, *present(cache)),

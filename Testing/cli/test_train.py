@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from MaskSAMCore.cli import main
 from MaskSAMCore.cli.train import Report
 from Testing.cli.helpers import error_of, without_reader
+from Testing.helpers.generated import write_dataset
 
 
 def test_a_folder_that_is_not_a_dataset_is_refused(
@@ -74,6 +76,15 @@ def test_numbers_out_of_range_are_refused(
     run = tmp_path / "run"
     assert option.split("=")[0] in error_of(capfd, ["train", str(tmp_path), "-o", str(run), option])
     assert not run.exists()
+
+
+@pytest.mark.parametrize("options", [["--stop-after", "0", "--batch", "1"], ["--preview", "1"]])
+def test_folds_that_never_began_leave_no_folder(options: list[str], tmp_path: Path):
+    dataset, runs = write_dataset(tmp_path / "data", cases=4), tmp_path / "runs"
+    arguments = ["train", str(dataset), "-o", str(runs), "--folds", "3", "--device", "cpu"]
+    assert main([*arguments, "--workers", "0", *options]) == 0
+    begun = [] if "--preview" in options else ["fold_0"]
+    assert sorted(path.name for path in runs.glob("fold_*")) == begun
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
