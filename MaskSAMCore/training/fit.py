@@ -307,7 +307,7 @@ def _fit(
                 run_spawning(train, early_stop.ask)
             else:
                 train()
-        except ProcessRaisedException as error:
+        except (ProcessRaisedException, MaskSAMError) as error:
             raise unwrap_spawned_error(error) from error
         except ProcessExitedException as error:
             if early_stop.asked:  # The spawned processes may have received the signal directly.
@@ -380,8 +380,12 @@ def preview(
     return path
 
 
-def unwrap_spawned_error(error: ProcessRaisedException) -> Exception:
-    """Return the MaskSAMError raised in a spawned process, else the exception itself."""
+def unwrap_spawned_error(error: Exception) -> Exception:
+    """Return the MaskSAMError raised in a spawned process, else the exception itself.
+
+    PyTorch raises errors of spawned processes, those of its data loader included, anew: with the
+    traceback as their message, whose last line has the original class and message.
+    """
     lines = str(error).strip().splitlines()
     kind, _, message = lines[-1].partition(": ") if lines else ("", "", "")
     if _is_lost_worker(message):

@@ -170,6 +170,23 @@ def test_a_killed_process_that_prepares_windows_ends_the_training_with_one_line(
         fit(options, lambda _: None, SMALL, QUICK)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_case_damaged_during_the_training_ends_it_with_one_line(
+    workers: int, dataset: Path, tmp_path: Path
+):
+    run = tmp_path / "run"
+
+    def damage(line: str) -> None:
+        if "trained parameters" in line:
+            for path in (run / CASES).glob("*/voxels.npy"):
+                path.unlink()
+
+    options = FitOptions(dataset, run, TINY, device="cpu", workers=workers)
+    with pytest.raises(MaskSAMError, match=r"^\S+voxels\.npy is missing or damaged: ") as report:
+        fit(options, damage, SMALL, SHORT)
+    assert "\n" not in str(report.value)
+
+
 def test_the_same_seed_gives_the_same_losses_and_another_one_others(dataset: Path, tmp_path: Path):
     def losses(name: str, seed: int) -> list[float]:
         run = tmp_path / name
