@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -65,3 +66,19 @@ def test_every_weight_is_saved_once_and_loaded_back(tmp_path) -> None:
     other.load_state_dict(load_file(tmp_path / "w.safetensors"), strict=False)
     for name, value in other.state_dict().items():
         assert torch.equal(value, state[name]), name
+
+
+@pytest.mark.parametrize("window", [(1, 1, 1), (3, 1, 3), (7, 7, 7)])
+def test_a_window_that_is_too_small_for_two_stages_is_refused(window: tuple[int, int, int]):
+    with pytest.raises(ValueError, match="too small for the stages of a U-Net"):
+        UNET.network.adapted(window, (1.0, 1.0, 1.0), 2, 1)
+
+
+def test_chosen_kernels_are_kept_and_need_more_than_one_voxel_in_the_last_stage():
+    kernels = ((1, 3, 3),) * 5
+    chosen = UNET.network.replace(kernels=kernels)
+    config = chosen.adapted((14, 40, 40), (1.0, 1.0, 1.0), 2, 1, {"kernels"})
+    assert config.kernels == kernels and config.strides == UNET.network.strides
+    assert config.window == (16, 48, 48)
+    with pytest.raises(ValueError, match="a window of 14 x 16 x 16 voxels is too small"):
+        chosen.adapted((14, 16, 16), (1.0, 1.0, 1.0), 2, 1, {"kernels"})

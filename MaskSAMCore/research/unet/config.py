@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,12 +45,11 @@ class UNetConfig(NetworkConfig):
         super().__post_init__()
         if len(self.strides) != len(self.kernels):
             raise ValueError("strides and kernels must be of the same number of stages")
-        for axis in range(3):
-            factor = 1
-            for stride in self.strides:
-                factor *= stride[axis]
-            if self.window[axis] % factor:
-                raise ValueError(f"window {self.window} is not a multiple of the strides' product")
+        reduction = _reduction(self.strides)
+        if any(size % factor for size, factor in zip(self.window, reduction, strict=True)):
+            raise ValueError(
+                f"window {self.window} is not a multiple of the strides' product {reduction}"
+            )
 
     @property
     def stage_features(self) -> tuple[int, ...]:
@@ -68,35 +68,60 @@ class UNetConfig(NetworkConfig):
 
         An axis is halved while it has enough voxels and is not much coarser than the others.
         Kernels have size 3 along axes that are not much coarser than the finest one, else size 1.
-        The window is enlarged to a multiple of the strides' product. See
-        :meth:`NetworkConfig.adapted` for the arguments.
+        Chosen strides or kernels are kept. The window is enlarged to a multiple of the strides'
+        product. See :meth:`NetworkConfig.adapted` for the arguments.
+
+        Raises:
+            ValueError: the window is too small for two stages, or for more than one voxel in the
+                last one.
         """
-        size, mm = list(window), [float(value) for value in spacing]
-        kernel = [1, 1, 1]
-        strides: list[Axes] = [(1, 1, 1)]
-        kernels: list[Axes] = []
-        while True:
-            for axis in range(3):
-                if mm[axis] < _COARSE * min(mm):
-                    kernel[axis] = 3
-            kernels.append((kernel[0], kernel[1], kernel[2]))
-            large = [axis for axis in range(3) if size[axis] >= 2 * _SMALLEST]
-            finest = min((mm[axis] for axis in large), default=0.0)
-            halved = [axis for axis in large if mm[axis] < _COARSE * finest]
-            if not halved or (len(halved) == 1 and size[halved[0]] < 3 * _SMALLEST):
-                break
-            a, b, c = (2 if axis in halved else 1 for axis in range(3))
-            strides.append((a, b, c))
-            for axis in halved:
-                size[axis] = -(-size[axis] // 2)
-                mm[axis] *= 2
-        whole = list(size)
-        for stride in strides:
-            whole = [n * s for n, s in zip(whole, stride, strict=True)]
+        strides, kernels = self.strides, self.kernels
+        if not {"strides", "kernels"} & set(chosen):
+            strides, kernels = _stages(window, spacing)
+        reduction = _reduction(strides)
+        last = [-(-size // factor) for size, factor in zip(window, reduction, strict=True)]
+        # Normalisation over the last stage needs more than one voxel.
+        if len(strides) < 2 or math.prod(last) < 2:
+            raise ValueError(
+                f"a window of {' x '.join(map(str, window))} voxels is too small for the stages of"
+                " a U-Net: choose larger windows or smaller voxels"
+            )
+        depth, rows, columns = (n * s for n, s in zip(last, reduction, strict=True))
         return self.replace(
-            window=(whole[0], whole[1], whole[2]),
-            strides=tuple(strides),
-            kernels=tuple(kernels),
+            window=(depth, rows, columns),
+            strides=strides,
+            kernels=kernels,
             num_classes=num_classes,
             in_channels=in_channels,
         )
+
+
+def _reduction(strides: Sequence[Axes]) -> Axes:
+    """Return the product of strides along (T, H, W)."""
+    depth, rows, columns = (math.prod(axis) for axis in zip(*strides, strict=True))
+    return depth, rows, columns
+
+
+def _stages(
+    window: tuple[int, int, int], spacing: tuple[float, float, float]
+) -> tuple[tuple[Axes, ...], tuple[Axes, ...]]:
+    """Return the strides and the kernel sizes of the stages for a window."""
+    size, mm = list(window), [float(value) for value in spacing]
+    kernel = [1, 1, 1]
+    strides: list[Axes] = [(1, 1, 1)]
+    kernels: list[Axes] = []
+    while True:
+        for axis in range(3):
+            if mm[axis] < _COARSE * min(mm):
+                kernel[axis] = 3
+        kernels.append((kernel[0], kernel[1], kernel[2]))
+        large = [axis for axis in range(3) if size[axis] >= 2 * _SMALLEST]
+        finest = min((mm[axis] for axis in large), default=0.0)
+        halved = [axis for axis in large if mm[axis] < _COARSE * finest]
+        if not halved or (len(halved) == 1 and size[halved[0]] < 3 * _SMALLEST):
+            return tuple(strides), tuple(kernels)
+        a, b, c = (2 if axis in halved else 1 for axis in range(3))
+        strides.append((a, b, c))
+        for axis in halved:
+            size[axis] = -(-size[axis] // 2)
+            mm[axis] *= 2
