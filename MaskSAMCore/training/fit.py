@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -102,8 +103,8 @@ class FitOptions:
             processes that it started on this computer.
         accumulate: number of parts of each step that a device computes one after the other.
         gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
-        stop_after: minutes after which this part of the training ends, to be resumed later; None
-            trains to the end.
+        stop_after: minutes after which this part of the training ends, to be resumed later; the
+            preparation of the data counts. None trains to the end.
         workers: number of processes per device that prepare windows. With fewer than two, a GPU
             synthesises the images itself.
         seed: seed of all random numbers of a new training.
@@ -195,6 +196,7 @@ def fit(
         return record, data
 
     new = not options.run.exists()
+    started = time.monotonic()
     with processes.connected(kind):
         try:
             record, data = processes.first_then_others(first, lambda: _join(options))
@@ -203,6 +205,9 @@ def fit(
                 # The folder can hold nothing but preprocessed cases.
                 shutil.rmtree(options.run, ignore_errors=True)
             raise
+        if options.stop_after is not None:
+            minutes = options.stop_after - (time.monotonic() - started) / 60
+            options = replace(options, stop_after=max(minutes, 0.0))
         return _fit(options, processes, kind, record, data, report if processes.first else _silent)
 
 

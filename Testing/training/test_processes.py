@@ -196,6 +196,22 @@ def test_a_part_of_a_training_that_ends_early_is_resumed_on_its_schedule(
     assert not (run / CASES).exists()
 
 
+def test_the_preparation_of_the_data_counts_for_the_end_of_a_part(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DIVISIBLE, "iterations", 10**6)
+    lines: list[str] = []
+
+    def prepare_slowly(line: str) -> None:
+        lines.append(line)
+        if line.startswith("reading and checking"):
+            time.sleep(1.5)
+
+    options = FitOptions(dataset, tmp_path / "run", TINY, device="cpu", workers=0, stop_after=0.02)
+    fit(options, prepare_slowly, SMALL, DIVISIBLE)
+    assert lines[-1] == "stopped at iteration 1: continue with --resume"
+
+
 def test_a_signal_ends_a_training_with_a_checkpoint(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
