@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,13 +50,15 @@ class Checkpoint:
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the newest readable checkpoint of a training, or None."""
-    for path in sorted(_files(folder), key=lambda p: p.stat().st_mtime, reverse=True):
-        try:
-            return Checkpoint.read(path)
-        except Exception:
-            continue
-    return None
+    """Return the newest readable checkpoint of a training, or None.
+
+    The times of the files are not used, because copies of a run have others.
+    """
+    found = []
+    for path in _files(folder):
+        with suppress(Exception):
+            found.append(Checkpoint.read(path))
+    return max(found, key=lambda each: (each.restarts, each.iteration, each.minutes), default=None)
 
 
 def resumed_checkpoint(folder: Path) -> Checkpoint | None:

@@ -47,6 +47,20 @@ def test_the_older_checkpoint_is_taken_if_the_newer_one_is_damaged(tmp_path: Pat
     assert newest_checkpoint(tmp_path) is None
 
 
+def test_the_newest_checkpoint_of_a_copied_run_is_found(tmp_path: Path):
+    """Copies of files have times in the order in which they were copied."""
+    newer, older = (tmp_path / name for name in CHECKPOINTS)
+    torch.save({**STATE, "global_step": 9}, newer)
+    torch.save(STATE, older)
+    os.utime(newer, (1, 1))
+    found = newest_checkpoint(tmp_path)
+    assert found is not None and found.path == newer and found.iteration == 9
+    # A resumed part is newer than all iterations of the earlier parts.
+    torch.save({**STATE, "masksam": {**STATE["masksam"], "restarts": 3}}, older)
+    found = newest_checkpoint(tmp_path)
+    assert found is not None and found.path == older
+
+
 def test_a_training_does_not_begin_again_by_itself_where_its_checkpoints_are_damaged(
     tmp_path: Path,
 ):
