@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
+from MaskSAMCore.cli.segmenters import is_training
 from MaskSAMCore.cli.training_options import (
     DEVICE,
     SEED,
@@ -22,6 +23,7 @@ from MaskSAMCore.cli.training_options import (
 )
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.standard_streams import print_line
+from MaskSAMCore.models.catalog import catalog, is_path
 
 if TYPE_CHECKING:
     from MaskSAMCore.training.fit import FitOptions
@@ -130,7 +132,9 @@ def train(
     max_minutes: float | None = max_minutes_option(),
     resume: bool = resume_option("preset, split"),
     device: str = DEVICE,
-    devices: int = typer.Option(1, min=1, help="Number of devices; on a CPU, of processes."),
+    devices: int = typer.Option(
+        1, min=1, help="Number of devices; on a CPU, of processes."
+    ),
     accumulate: int = typer.Option(
         1,
         "--accumulate",
@@ -158,7 +162,9 @@ def train(
         None, help="Official SAM weights, for presets with a frozen SAM."
     ),
     weights: Path | None = typer.Option(
-        None, "--from", help="Model or run of the same preset whose weights to start from."
+        None,
+        "--from",
+        help="Model, by name or path, or run of the same preset whose weights to start from.",
     ),
     learning_rate: float | None = typer.Option(
         None, min=0.0, help="Initial learning rate; by default the preset's."
@@ -190,7 +196,9 @@ def train(
         help="Largest share of the time for validation, 0.1 by default.",
     ),
     validation_minutes: float | None = typer.Option(
-        None, min=0.01, help="Least time between two validations in minutes, 4 by default."
+        None,
+        min=0.01,
+        help="Least time between two validations in minutes, 4 by default.",
     ),
     cache: Path | None = typer.Option(
         None,
@@ -205,7 +213,10 @@ def train(
         " for its classes and windows.",
     ),
     tflops: float = typer.Option(
-        50.0, "--tflops", min=0.001, help="Rate for the hours of --plan, in TFLOP per second."
+        50.0,
+        "--tflops",
+        min=0.001,
+        help="Rate for the hours of --plan, in TFLOP per second.",
     ),
     preview_windows: int | None = typer.Option(
         None,
@@ -230,6 +241,7 @@ def train(
     if resume and (plan or preview_windows is not None):
         option = "--plan" if plan else "--preview"
         raise MaskSAMError(f"{option} is for a new training: give the run's --preset, not --resume")
+    weights = _initial_weights(weights)
     chosen_values = {
         "learning_rate": learning_rate,
         "batch": batch,
@@ -336,6 +348,14 @@ def _print_plan(
         # On a CPU, attention is computed in several steps, which keep more activations.
         costs = plan_costs(network, training, "cpu")
     typer.echo(fit_line(costs, options.device, options.devices))
+
+
+def _initial_weights(given: Path | None) -> Path | None:
+    """Return the folder of the model or run to start from; a model may be given by its name."""
+    if given is None or is_training(str(given)) or is_path(given):
+        return given
+    folders = {entry.name: entry.folder for entry in catalog()}
+    return folders.get(str(given)) or given
 
 
 def _spacing(text: str | None) -> tuple[float, float, float] | None:

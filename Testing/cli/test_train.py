@@ -87,6 +87,16 @@ def test_folds_that_never_began_leave_no_folder(options: list[str], tmp_path: Pa
     assert sorted(path.name for path in runs.glob("fold_*")) == begun
 
 
+def test_a_training_starts_from_a_model_by_its_name(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """The bundled model is found; that its weights do not fit the dataset is another error."""
+    dataset, run = write_dataset(tmp_path / "data", cases=4), tmp_path / "run"
+    arguments = ["train", str(dataset), "-o", str(run), "--device", "cpu", "--from", "hippocampus"]
+    assert "hippocampus holds the weights of another network" in error_of(capfd, arguments)
+    assert not run.exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes break in another way there")
 def test_a_training_goes_on_when_the_reader_of_its_lines_has_ended():
     """As in ``masksam train ... | head``."""
