@@ -14,7 +14,7 @@ import typer
 
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.cli.train import Report
-from MaskSAMCore.cli.training_options import DEVICE
+from MaskSAMCore.cli.training_options import DEVICE, MOST_MINUTES, MOST_PROCESSES, MOST_STEPS
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import atomic_folder
 from MaskSAMCore.models.unfinished import learning_folder
@@ -47,7 +47,9 @@ def adapt(
         " given several times. By default all classes of a segmentation, for a labelmap those of"
         " the model.",
     ),
-    minutes: float = typer.Option(15.0, min=0.01, help="Time limit of the whole work in minutes."),
+    minutes: float = typer.Option(
+        15.0, min=0.01, max=MOST_MINUTES, help="Time limit of the whole work in minutes."
+    ),
     holdout: str | None = typer.Option(
         None,
         metavar="auto|N|FILE",
@@ -56,7 +58,9 @@ def adapt(
         " JSON file of names, or auto: one in five, at most eight, and none of one or two cases.",
     ),
     device: str = DEVICE,
-    threads: int | None = typer.Option(None, min=1, help="Number of threads on a CPU."),
+    threads: int | None = typer.Option(
+        None, min=1, max=MOST_PROCESSES, help="Number of threads on a CPU."
+    ),
     seed: int | None = typer.Option(
         None, min=0, max=2**32 - 1, help="Seed of all random numbers.", show_default="0"
     ),
@@ -67,7 +71,10 @@ def adapt(
         " seed; without the option it starts anew.",
     ),
     steps: int | None = typer.Option(
-        None, min=1, help="Learn for this number of steps, in place of the minutes."
+        None,
+        min=1,
+        max=MOST_STEPS,
+        help="Learn for this number of steps, in place of the minutes.",
     ),
 ) -> None:
     """Learn corrected cases, and write a new model if it is better on held-out cases.

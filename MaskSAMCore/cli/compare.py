@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 
 from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
-from MaskSAMCore.cli.training_options import DEVICE
+from MaskSAMCore.cli.training_options import DEVICE, MOST_MINUTES, MOST_PROCESSES, MOST_STEPS
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.standard_streams import print_line
 
@@ -49,10 +49,13 @@ def compare(
         " dataset's folder, else one case in five is held out.",
     ),
     max_minutes: float | None = typer.Option(
-        None, min=0.01, help="Time budget of each training, 60 by default."
+        None, min=0.01, max=MOST_MINUTES, help="Time budget of each training, 60 by default."
     ),
     iterations: int | None = typer.Option(
-        None, min=1, help="Iterations of each training, in place of a time budget."
+        None,
+        min=1,
+        max=MOST_STEPS,
+        help="Iterations of each training, in place of a time budget.",
     ),
     settings: list[str] = typer.Option(
         [],
@@ -61,7 +64,9 @@ def compare(
         help="Change a setting of all presets, as in masksam train; repeatable.",
     ),
     device: str = DEVICE,
-    workers: int = typer.Option(1, min=0, help="Processes that augment windows."),
+    workers: int = typer.Option(
+        1, min=0, max=MOST_PROCESSES, help="Processes that augment windows."
+    ),
     seed: int | None = typer.Option(
         None, min=0, max=_LARGEST_SEED, help="Seed of each training, 0 by default."
     ),

@@ -11,6 +11,9 @@ from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared
 from MaskSAMCore.cli.train import Report
 from MaskSAMCore.cli.training_options import (
     DEVICE,
+    MOST_RATE,
+    MOST_STEPS,
+    MOST_WINDOWS,
     SEED,
     max_minutes_option,
     resume_option,
@@ -46,6 +49,7 @@ def pretrain(
     iterations: int | None = typer.Option(
         None,
         min=1,
+        max=MOST_STEPS,
         help="Number of steps over all resumed parts, in place of --max-minutes: for a processor"
         " that is often busy with other work.",
     ),
@@ -54,9 +58,11 @@ def pretrain(
     device: str = DEVICE,
     seed: int = SEED,
     learning_rate: float | None = typer.Option(
-        None, min=0.0, help="Initial learning rate, 0.001 by default."
+        None, min=0.0, max=MOST_RATE, help="Initial learning rate, 0.001 by default."
     ),
-    batch: int | None = typer.Option(None, min=1, help="Number of slices in a step, 8 by default."),
+    batch: int | None = typer.Option(
+        None, min=1, max=MOST_WINDOWS, help="Number of slices in a step, 8 by default."
+    ),
     objects: int | None = typer.Option(
         None,
         min=1,

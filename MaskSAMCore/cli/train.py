@@ -15,6 +15,10 @@ from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.cli.segmenters import is_training
 from MaskSAMCore.cli.training_options import (
     DEVICE,
+    MOST_MINUTES,
+    MOST_PROCESSES,
+    MOST_RATE,
+    MOST_WINDOWS,
     SEED,
     max_minutes_option,
     resume_option,
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from MaskSAMCore.training.fit import FitOptions
 
 _DEFAULT_PRESET = "tiny"
+_MOST_FOLDS = 1000
 # [0-9], because \d matches digits of other scripts too. No window size has more than four digits.
 _PATCH = re.compile(r"[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}){2}")
 
@@ -104,6 +109,7 @@ def train(
         None,
         "--folds",
         min=2,
+        max=_MOST_FOLDS,
         help="Train this number of folds one after the other, in fold_0, fold_1, ... in -o;"
         " --resume continues them.",
     ),
@@ -133,7 +139,7 @@ def train(
     resume: bool = resume_option("preset, split"),
     device: str = DEVICE,
     devices: int = typer.Option(
-        1, min=1, help="Number of devices; on a CPU, of processes."
+        1, min=1, max=MOST_PROCESSES, help="Number of devices; on a CPU, of processes."
     ),
     accumulate: int = typer.Option(
         1,
@@ -154,6 +160,7 @@ def train(
     workers: int = typer.Option(
         1,
         min=0,
+        max=MOST_PROCESSES,
         help="Number of processes for each device that prepare windows. A GPU synthesises images"
         " itself unless there are two or more.",
     ),
@@ -167,11 +174,12 @@ def train(
         help="Model, by name or path, or run of the same preset whose weights to start from.",
     ),
     learning_rate: float | None = typer.Option(
-        None, min=0.0, help="Initial learning rate; by default the preset's."
+        None, min=0.0, max=MOST_RATE, help="Initial learning rate; by default the preset's."
     ),
     batch: int | None = typer.Option(
         None,
         min=1,
+        max=MOST_WINDOWS,
         help="Number of windows in a step, over all devices and parts; by default the preset's.",
     ),
     augmentation: float | None = typer.Option(
@@ -198,6 +206,7 @@ def train(
     validation_minutes: float | None = typer.Option(
         None,
         min=0.01,
+        max=MOST_MINUTES,
         help="Least time between two validations in minutes, 4 by default.",
     ),
     cache: Path | None = typer.Option(
@@ -216,6 +225,7 @@ def train(
         50.0,
         "--tflops",
         min=0.001,
+        max=1e9,
         help="Rate for the hours of --plan, in TFLOP per second.",
     ),
     preview_windows: int | None = typer.Option(

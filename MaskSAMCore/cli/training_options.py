@@ -6,6 +6,14 @@ from typing import Any
 
 import typer
 
+# Largest values of options: without a limit, infinity and numbers that no computer can work with
+# would be accepted. A million minutes are nearly two years.
+MOST_MINUTES = 1e6
+MOST_STEPS = 10**9
+MOST_WINDOWS = 10**6
+MOST_PROCESSES = 1024
+MOST_RATE = 1e3
+
 DEVICE = typer.Option("auto", help="auto, cpu, cuda or mps.")
 SEED = typer.Option(
     0, min=0, max=2**32 - 1, help="Seed of all random numbers; a resumed run keeps its own."
@@ -30,6 +38,7 @@ def max_minutes_option(default: str = "") -> Any:
     return typer.Option(
         None,
         min=0.01,
+        max=MOST_MINUTES,
         help=f"Time budget over all resumed parts{default}; with --resume, it replaces the run's"
         " budget.",
     )
@@ -57,6 +66,7 @@ def stop_after_option(stops: str, purpose: str = "") -> Any:
         None,
         "--stop-after",
         min=0.0,
+        max=MOST_MINUTES,
         metavar="MINUTES",
         help="End this part of the training after some minutes, with a checkpoint for"
         f" --resume{purpose}. {stops} do the same at once.",

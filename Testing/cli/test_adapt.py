@@ -116,6 +116,9 @@ def test_a_class_in_any_spelling_is_right_in_each_pair_and_absent_where_it_has_n
         (["a=b", "c"], "'c' is no pair"),
         (["none", "--class", "x"], "--class is for pairs"),
         (["none", "--holdout", "missing.json"], "none is not a dataset folder"),
+        (["none", "--minutes", "inf"], "--minutes"),
+        (["none", "--steps", "99999999999999999999"], "--steps"),
+        (["none", "--threads", "99999999999999999999"], "--threads"),
     ],
 )
 def test_bad_input_gets_one_line_and_leaves_nothing(

@@ -69,7 +69,24 @@ def test_a_wrong_option_is_reported_before_the_dataset_is_read(
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize("option", ["--seed=-1", "--seed=99999999999", "--augmentation=inf"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--seed=-1",
+        "--seed=99999999999",
+        "--augmentation=inf",
+        "--max-minutes=inf",
+        "--max-minutes=nan",
+        "--stop-after=inf",
+        "--validation-minutes=inf",
+        "--learning-rate=inf",
+        "--tflops=inf",
+        "--batch=99999999999999999999",
+        "--folds=99999999999999999999",
+        "--workers=99999999999999999999",
+        "--devices=99999999999999999999",
+    ],
+)
 def test_numbers_out_of_range_are_refused(
     option: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
