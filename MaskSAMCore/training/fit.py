@@ -307,26 +307,7 @@ def _fit(
         stack.enter_context(interruptible())
         path = checkpoint_path(checkpoint)
         train = partial(trainer.fit, module, loader, ckpt_path=path, weights_only=True)
-        try:
-            if spawning:
-                run_spawning(train, early_stop.ask)
-            else:
-                train()
-        except (ProcessRaisedException, MaskSAMError) as error:
-            raise unwrap_spawned_error(error) from error
-        except ProcessExitedException as error:
-            if early_stop.asked:  # The spawned processes may have received the signal directly.
-                raise KeyboardInterrupt from error
-            raise
-        except torch.OutOfMemoryError as error:
-            raise MaskSAMError(
-                "the device's memory is too small for this training: masksam train --plan shows"
-                " which --accumulate and --gradient-checkpointing fit"
-            ) from error
-        except RuntimeError as error:
-            if _is_lost_worker(str(error)):
-                raise MaskSAMError(_LOST_WORKER) from error
-            raise
+        _train(train, early_stop, spawning)
     best = max(best_dice(options.run), 0.0)
     # If this process has spawned others, its own trainer has made no steps.
     reached = newest_checkpoint(options.run)
@@ -339,6 +320,40 @@ def _fit(
     if early_stop.interrupted:
         raise KeyboardInterrupt
     return best
+
+
+def _train(train: Callable[[], None], early_stop: EarlyStop, spawning: bool) -> None:
+    """Run the steps of a training, with the errors of its processes as errors for the user.
+
+    Args:
+        train: function that makes the steps.
+        early_stop: end of the training before its budget is spent.
+        spawning: whether ``train`` spawns a process for each device.
+
+    Raises:
+        MaskSAMError: the training failed for a reason that the user can act on.
+        KeyboardInterrupt: a spawned process ended because of a signal.
+    """
+    try:
+        if spawning:
+            run_spawning(train, early_stop.ask)
+        else:
+            train()
+    except (ProcessRaisedException, MaskSAMError) as error:
+        raise unwrap_spawned_error(error) from error
+    except ProcessExitedException as error:
+        if early_stop.asked:  # The spawned processes may have received the signal directly.
+            raise KeyboardInterrupt from error
+        raise
+    except torch.OutOfMemoryError as error:
+        raise MaskSAMError(
+            "the device's memory is too small for this training: masksam train --plan shows"
+            " which --accumulate and --gradient-checkpointing fit"
+        ) from error
+    except RuntimeError as error:
+        if _is_lost_worker(str(error)):
+            raise MaskSAMError(_LOST_WORKER) from error
+        raise
 
 
 def preview(
