@@ -62,11 +62,12 @@ def test_an_entry_is_complete_or_absent(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_entry_is_not_found(tmp_path: Path):
+@pytest.mark.parametrize("size", [0, 100_000])
+def test_a_damaged_entry_is_not_found(size: int, tmp_path: Path):
     cache = CaseCache(tmp_path)
     stored = cache.store("case", ARRAYS)
     path = stored.folder / "image.npy"
-    path.write_bytes(path.read_bytes()[:100_000])
+    path.write_bytes(path.read_bytes()[:size])
     assert cache.find("case", ARRAYS) is None
     with pytest.raises(MaskSAMError, match=r"image\.npy is missing or damaged.*--resume"):
         stored.read("image")
