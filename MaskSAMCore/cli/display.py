@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -17,7 +18,14 @@ from MaskSAMCore.volumetry import LOW_DICE, StructureVolume, estimated, has_shar
 
 
 class LastingConsole(Console):
-    """Console that goes silent after a broken pipe, because the results are in files."""
+    """Console that goes silent once it cannot print, because the results are in other files."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print objects, or nothing more once the disk of the output's file is full."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         """Print nothing more once the reader of a pipe, such as `head`, has closed it."""
@@ -93,7 +101,7 @@ class ProgressDisplay:
         unread = self.out.quiet
         self.out.print(table)
         if self.out.quiet and not unread:
-            self.message("The reader of the tables has closed its end: the run goes on without.")
+            self.message("The tables can no longer be printed: the run goes on without.")
         self.message(*(f"Note: {note}" for note in notes))
         self._advance(name)
 

@@ -16,7 +16,8 @@ _lock = RLock()
 
 
 def discard(stream: IO[str]) -> None:
-    """Send further output of a stream to the null device, once its reader, such as `head`, is gone.
+    """Send further output of a stream to the null device, once its reader, such as `head`, is gone
+    or the disk of its file is full.
 
     Otherwise Python would flush the stream at exit and print a traceback.
     """
@@ -27,11 +28,12 @@ def discard(stream: IO[str]) -> None:
 def print_line(line: str) -> None:
     """Print a line and flush it, so that a pipe receives it at once.
 
-    If the reader of the pipe is gone, the work goes on, because its results are in files.
+    If the line cannot be printed, for example because the reader of the pipe is gone, the work goes
+    on, because its results are in other files.
     """
     try:
         print(line, flush=True)
-    except BrokenPipeError:
+    except OSError:
         discard(sys.stdout)
 
 

@@ -51,6 +51,14 @@ def without_reader(name: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def without_space(name: str) -> Iterator[None]:
+    """Replace ``stdout`` or ``stderr`` by a file on a full disk within a block."""
+    with pytest.MonkeyPatch.context() as patch, open("/dev/full", "w") as full:
+        patch.setattr(sys, name, full)
+        yield
+
+
 def headings_of(output: str) -> list[str]:
     """Return the headings of the first table in an output, with their wrapped lines joined."""
     heading = output[output.index("\u250f") : output.index("\u2521")].splitlines()[1:]

@@ -18,7 +18,7 @@ from MaskSAMCore.cli import main
 from MaskSAMCore.cohort.threads import cores
 from MaskSAMCore.geometry import RasBox
 from MaskSAMCore.io import write_boxes
-from Testing.cli.helpers import error_of, without_reader
+from Testing.cli.helpers import error_of, without_reader, without_space
 from Testing.cohort.bad_files import write_bad_files
 from Testing.cohort.helpers import (
     assert_equal_labelmaps,
@@ -130,6 +130,16 @@ def test_a_run_goes_on_when_the_reader_of_its_messages_has_ended(
         assert predict(tmp_path, model) == 0
     assert sorted(labelmaps(tmp_path / "out")) == ["a.nii.gz", "b.nii.gz"]
     assert "Bright" in capfd.readouterr().out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_run_goes_on_when_the_disk_of_its_log_is_full(name: str, model: str, tmp_path: Path):
+    """As in ``masksam predict ... > log.txt``, with results on another disk."""
+    write_cases(tmp_path / "in", ["a", "b"])
+    with without_space(name):
+        assert predict(tmp_path, model) == 0
+    assert sorted(labelmaps(tmp_path / "out")) == ["a.nii.gz", "b.nii.gz"]
 
 
 def test_files_that_another_process_is_writing_stay(folder: Path, model: str):

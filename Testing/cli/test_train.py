@@ -10,7 +10,7 @@ import torch
 
 from MaskSAMCore.cli import main
 from MaskSAMCore.cli.train import Report
-from Testing.cli.helpers import error_of, without_reader
+from Testing.cli.helpers import error_of, without_reader, without_space
 from Testing.helpers.generated import write_dataset
 
 
@@ -119,5 +119,14 @@ def test_a_training_goes_on_when_the_reader_of_its_lines_has_ended():
     """As in ``masksam train ... | head``."""
     report = Report(0.0)
     with without_reader("stdout"):
+        report("first")
+        report("second")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_training_goes_on_when_the_disk_of_its_log_is_full():
+    """As in ``masksam train ... > log.txt``, with the run on another disk."""
+    report = Report(0.0)
+    with without_space("stdout"):
         report("first")
         report("second")
