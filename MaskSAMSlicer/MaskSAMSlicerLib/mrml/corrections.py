@@ -266,11 +266,12 @@ def corrected_case(nodes: CorrectedNodes, labels: Sequence[Label]) -> CorrectedC
             label = replace(described(label, segmentation.GetSegment(ids[name])), name=name)
         classes.append(label)
     drawn = [(ids[label.name], label.value) for label in classes if label.name in ids]
-    labelmap = _labelmap(node, nodes.volumes[0], drawn)
+    states = _segment_states(node, nodes.volumes[0])
+    changed = {segment_id for segment_id, state in states if state in CORRECTED}
+    labelmap = _labelmap(node, nodes.volumes[0], drawn, changed)
     channels, labelmap = _inside_roi(node, nodes.volumes[0], channels, labelmap)
     names = [label.name for label in classes]
-    states = dict(_segment_states(node, nodes.volumes[0]))
-    corrected = [name for name in names if name in ids and states[ids[name]] in CORRECTED]
+    corrected = [name for name in names if ids.get(name) in changed]
     return CorrectedCase(nodes.volumes[0].GetName(), channels, labelmap, classes, names, corrected)
 
 
@@ -278,20 +279,26 @@ def _labelmap(
     node: vtkMRMLSegmentationNode,
     volume_node: vtkMRMLScalarVolumeNode,
     values: Sequence[tuple[str, int]],
+    corrected: Collection[str],
 ) -> np.ndarray:
     """Return a labelmap [K, J, I] of segments on a volume's grid.
 
     Where a corrected segment overlaps an unchanged one, the corrected segment gets the voxels.
+
+    Args:
+        node: the segmentation.
+        volume_node: the volume that it belongs to.
+        values: segment IDs with their values in the labelmap.
+        corrected: IDs of the corrected segments.
 
     Raises:
         ValueError: two corrected segments overlap, or segments cannot be put on the grid.
     """
     if len(by_layer(node, dict(values))) < 2:  # no two segments of a layer overlap
         return labelmap_of(node, volume_node, values)
-    states = dict(_segment_states(node, volume_node))
-    numbers = dict(sorted(values, key=lambda one: states[one[0]] in CORRECTED))
+    numbers = dict(sorted(values, key=lambda one: one[0] in corrected))
     labelmap = labelmap_of(node, volume_node, list(numbers.items()))
-    layers = by_layer(node, [one for one in numbers if states[one] in CORRECTED])
+    layers = by_layer(node, [one for one in numbers if one in corrected])
     for ids in layers if len(layers) > 1 else ():
         part = labelmap_of(node, volume_node, [(one, numbers[one]) for one in ids])
         shared = (part > 0) & (part != labelmap)
