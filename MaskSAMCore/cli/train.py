@@ -171,7 +171,8 @@ def train(
     weights: Path | None = typer.Option(
         None,
         "--from",
-        help="Model, by name or path, or run of the same preset whose weights to start from.",
+        help="Model, by name or path, or run whose weights to start from; its classes may be"
+        " others.",
     ),
     learning_rate: float | None = typer.Option(
         None, min=0.0, max=MOST_RATE, help="Initial learning rate; by default the preset's."

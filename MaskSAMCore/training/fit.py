@@ -54,6 +54,7 @@ from MaskSAMCore.training.data import (
 )
 from MaskSAMCore.training.devices import accelerator, precision, strategy
 from MaskSAMCore.training.hyperparameters import TrainSettings
+from MaskSAMCore.training.initial_weights import load_initial_weights
 from MaskSAMCore.training.module import MaskSAMModule, compiler_cache
 from MaskSAMCore.training.preset import Preset
 from MaskSAMCore.training.preview import contact_sheet
@@ -66,7 +67,6 @@ from MaskSAMCore.training.run_folder import (
     RUN_FILE,
     TrainingRecord,
     best_dice,
-    load_initial_weights,
 )
 from MaskSAMCore.training.trainer import build_trainer, interruptible
 from MaskSAMCore.training.validation import Evaluator
@@ -188,7 +188,7 @@ def fit(
             if options.weights is not None:
                 # Weights that do not fit are reported before the run has a record.
                 with _new_cache(options):
-                    _initial_network(options, record)
+                    _initial_network(options, record, report)
         options.run.mkdir(parents=True, exist_ok=True)
         record.save(options.run)
         if data.fingerprint:
@@ -695,13 +695,28 @@ def _check_contrast(data: TrainingData, settings: TrainSettings) -> None:
         )
 
 
-def _initial_network(options: FitOptions, record: TrainingRecord) -> Network:
-    """Return the network that a training, or its next part, starts with."""
+def _initial_network(
+    options: FitOptions, record: TrainingRecord, report: Callable[[str], None] = _silent
+) -> Network:
+    """Return the network that a training, or its next part, starts with.
+
+    Args:
+        options: choices of the user.
+        record: record of the training.
+        report: function that receives a line if classes start as others of the initial weights.
+    """
     model = build_model(record.config)
     if record.config.frozen_sam is not None and options.sam_checkpoint is not None:
         _load_sam(model, options.sam_checkpoint)
     if options.weights is not None and not options.resume:
-        load_initial_weights(model, options.weights)
+        origins = load_initial_weights(model, options.weights, record.classes)
+        others = [
+            f"{name} as its {origin}"
+            for name, origin in origins.items()
+            if name.casefold() != origin.casefold()
+        ]
+        if others:
+            report(f"{options.weights.name} has other classes: {', '.join(others)}")
     if record.settings.decoder_alone:
         try:
             model.freeze_proposals()

@@ -26,7 +26,6 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import MALFORMED, atomic_file, read_json, write_json
 from MaskSAMCore.modeling import Network, NetworkConfig, build_model, expected_state, read_config
 from MaskSAMCore.modeling.sam.checkpoint import state_mismatches
-from MaskSAMCore.models.bundle import WEIGHTS
 from MaskSAMCore.training.hyperparameters import TrainSettings
 
 RUN_FILE, VALIDATION, FINGERPRINT = "run.json", "validation.json", "fingerprint.json"
@@ -261,10 +260,10 @@ def load_weights(record: TrainingRecord, path: Path) -> Network:
     """
     if not path.is_file():
         raise MaskSAMError(f"{path} does not exist yet: train until the first validation")
-    found = _read_weights(path)
+    found = read_weights(path)
     try:
         # The network of a damaged record may be too large for memory: compare the shapes first.
-        wrong = _mismatches(found, expected_state(record.config))
+        wrong = first_mismatches(found, expected_state(record.config))
     except ValueError as error:
         raise MaskSAMError(f"the run's network cannot be built: {error}") from error
     if wrong:
@@ -274,46 +273,20 @@ def load_weights(record: TrainingRecord, path: Path) -> Network:
     return model.eval()
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a file of weights.
+
+    Raises:
+        MaskSAMError: the file cannot be read.
+    """
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise MaskSAMError(f"{path} cannot be read: it is damaged or incomplete") from error
 
 
-def _mismatches(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+def first_mismatches(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
     """Describe the first weights that do not fit a network; empty if all fit."""
     wrong = state_mismatches(found, wanted)
     more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
     return "; ".join(wrong[:3]) + more
-
-
-def load_initial_weights(model: Network, folder: Path) -> None:
-    """Load the trained weights of a model or of another run into a new network.
-
-    Parameters that the file lacks keep their initial values if these are zeros, which have no
-    effect.
-
-    Args:
-        model: network to initialise.
-        folder: folder of a model bundle, or of a run, whose best weights are taken.
-
-    Raises:
-        MaskSAMError: the folder holds no weights, or the weights of another network.
-    """
-    for name in (WEIGHTS, BEST, LAST):
-        if (folder / name).is_file():
-            break
-    else:
-        raise MaskSAMError(f"{folder} holds no weights to start from: give a model or a run")
-    found = _read_weights(folder / name)
-    state = model.state_dict()
-    wanted = {key: state[key] for key in model.kept_names()}
-    new = {key: value for key, value in wanted.items() if key not in found and not value.any()}
-    wrong = _mismatches(found, {key: wanted[key] for key in wanted if key not in new})
-    if wrong:
-        raise MaskSAMError(
-            f"{folder} holds the weights of another network: {wrong}: start from a model of the"
-            " same preset, window and number of classes"
-        )
-    model.load_state_dict(found, strict=False)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +15,6 @@ from MaskSAMCore.training.run_folder import (
     BEST,
     RUN_FILE,
     TrainingRecord,
-    load_initial_weights,
     load_weights,
     save_weights,
 )
@@ -34,33 +32,6 @@ def test_a_damaged_record_is_refused(tmp_path: Path):
     (tmp_path / RUN_FILE).write_text('{"classes": ["One"]}', encoding="utf-8")
     with pytest.raises(MaskSAMError, match=r"run\.json is damaged"):
         TrainingRecord.load(tmp_path)
-
-
-def test_a_folder_without_weights_is_no_start_of_a_training(tmp_path: Path):
-    with pytest.raises(MaskSAMError, match="holds no weights to start from"):
-        load_initial_weights(build_model(small_masksam_config()), tmp_path)
-
-
-def test_weights_of_another_network_are_refused(tmp_path: Path):
-    save_weights(build_model(small_masksam_config()), tmp_path / "best.safetensors", {})
-    wider = build_model(small_masksam_config(head_channels=24))
-    with pytest.raises(MaskSAMError, match=r"weights of another network: generator\.box_head"):
-        load_initial_weights(wider, tmp_path)
-
-
-def test_a_part_without_effect_may_be_missing_from_initial_weights(tmp_path: Path):
-    source = build_model(small_masksam_config())
-    save_weights(source, tmp_path / "best.safetensors", {})
-    told = build_model(small_masksam_config(box_kinds=True))
-    load_initial_weights(told, tmp_path)
-    assert torch.equal(told.decoder.class_token, source.decoder.class_token)
-    assert not told.decoder.box_kinds.any()
-
-
-def test_a_damaged_file_of_weights_is_refused(tmp_path: Path):
-    (tmp_path / "weights.safetensors").write_bytes(b"no weights at all")
-    with pytest.raises(MaskSAMError, match=r"weights\.safetensors cannot be read"):
-        load_initial_weights(build_model(small_masksam_config()), tmp_path)
 
 
 def test_half_written_weights_are_refused(trained: Path, tmp_path: Path):

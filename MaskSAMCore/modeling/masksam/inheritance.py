@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import gt
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ _OF_QUERIES = (
 _OF_CLASSES = "decoder.class_head"
 _POSITION = "image_encoder.pos_embed"
 _RELATIVE_POSITIONS = (".rel_pos_h", ".rel_pos_w")
+# Fields of the configuration in which a network may differ from the one that it comes from.
+_CHANGING = ("window", "num_classes", "queries")
 
 
 def inherited_network(
@@ -42,30 +45,67 @@ def inherited_network(
     Raises:
         ValueError: the network has parts whose weights cannot be divided among other queries.
     """
-    old = source.config
+    config = source.config.replace(
+        window=window, num_classes=len(origins), queries=len(origins) + 1
+    )
+    model = MaskSAM(config)
+    inherit_weights(model, source, origins, queries)
+    return model
+
+
+def inherit_weights(
+    model: MaskSAM, source: MaskSAM, origins: Sequence[int], queries: Sequence[int]
+) -> None:
+    """Initialise a network for other classes from a trained network, see :func:`inherited_network`.
+
+    Args:
+        model: network to initialise, equal to the source but for its classes, its queries, and H
+            and W of its window. Queries beyond one for each class start as those of the source that
+            are not yet used.
+        source: trained network.
+        origins: index of the source's class that each class 1 to K of the model comes from.
+        queries: index of the source's query that shows each of its classes, background first.
+
+    Raises:
+        ValueError: the networks differ in other parts, or have parts whose weights cannot be
+            divided among other queries.
+    """
+    old, new = source.config, model.config
     if source.upscaling is not None:
         raise ValueError("its mask upscaling mixes the masks of all queries")
+    changed = {name: getattr(new, name) for name in _CHANGING}
+    if old.replace(**changed) != new:
+        raise ValueError("it has other parts or other widths")
+    if new.window[0] != old.window[0] or any(map(gt, new.window, old.window)):
+        raise ValueError(
+            f"its windows have {old.window[0]} slices of at most {old.window[1]} x {old.window[2]}"
+            " voxels"
+        )
     chosen = [0, *origins]
-    config = old.replace(window=window, num_classes=len(origins), queries=len(chosen))
-    model = MaskSAM(config)
+    shown = [queries[index] for index in chosen]
+    shown += [query for query in range(old.queries) if query not in shown]
+    if not len(chosen) <= new.queries <= len(shown):
+        raise ValueError(
+            f"{new.queries} queries cannot come from its {old.queries}: choose from"
+            f" {len(chosen)} to {len(shown)}"
+        )
     state = source.state_dict()
     # Row K + 1 is "no object", also in the source.
     rows = torch.tensor([*chosen, old.num_classes + 1])
-    shown = torch.tensor([queries[index] for index in chosen])
+    blocks = torch.tensor(shown[: new.queries])
     inherited = {}
     for name, wanted in model.state_dict().items():
         value = state[name]
         if name.startswith(_OF_CLASSES):
             value = value[rows]
         elif name.startswith(_OF_QUERIES):
-            value = value.unflatten(0, (old.queries, -1))[shown].flatten(0, 1)
+            value = value.unflatten(0, (old.queries, -1))[blocks].flatten(0, 1)
         elif name.endswith(_POSITION):
             value = _middle(_middle(value, 1, wanted.shape[1]), 2, wanted.shape[2])
         elif name.endswith(_RELATIVE_POSITIONS):
             value = _middle(value, 0, len(wanted))
         inherited[name] = value
     model.load_state_dict(inherited)
-    return model
 
 
 def _middle(value: Tensor, axis: int, length: int) -> Tensor:
