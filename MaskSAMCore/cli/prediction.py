@@ -390,7 +390,7 @@ class _Prediction:
 
     def _notes_on_existing(self, existing: Sequence[str]) -> list[str]:
         """Return messages about skipped cases that were segmented by another model or with other
-        settings.
+        settings, or whose image was changed since.
 
         Args:
             existing: names of the cases that were skipped.
@@ -413,7 +413,7 @@ class _Prediction:
             (models, "are results of another model", f"{self.segmenter.name} {version}"),
             (others, "were segmented with other settings", settings),
         )
-        return [
+        messages = [
             f"{len(cases)} skipped case(s) {difference}"
             f" ({first_names(sorted(set(cases.values())))}), such as {next(iter(cases))}: for"
             f" results of {own} alone, give --overwrite in place of --skip-existing, or another"
@@ -421,6 +421,13 @@ class _Prediction:
             for cases, difference, own in notes
             if cases
         ]
+        changed = [case.name for case in self.cases if case.name in rows and _is_changed(case)]
+        if changed:
+            messages.append(
+                f"{len(changed)} skipped case(s) have an image that is newer than the labelmap"
+                f" ({first_names(changed)}): to segment these again, remove their labelmaps"
+            )
+        return messages
 
     def _known_volumes(self) -> dict[str, Sequence[StructureVolume]]:
         """Return the volumes by case, from the table of cases and an earlier table of volumes.
@@ -603,6 +610,13 @@ def _of_shard(found: FoundCases, shard: Shard | None) -> tuple[Sequence[Case], S
     if shard is None:
         return found.cases, found.left_out
     return shard.of(found.cases), shard.of(found.left_out)
+
+
+def _is_changed(case: Case) -> bool:
+    """Return whether an image of a case was written after its labelmap."""
+    files = (file for image in case.images for file in image.files or files_in(image.path))
+    written = case.output.stat().st_mtime
+    return any(file.stat().st_mtime > written for file in files)
 
 
 def _kept_labelmaps(failed: Sequence[CaseRecord]) -> str:

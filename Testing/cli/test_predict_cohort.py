@@ -315,6 +315,24 @@ def test_a_continued_run_tells_of_cases_that_another_model_has_segmented(
     assert "such as a: for results of other " in printed
 
 
+def test_a_continued_run_tells_of_images_that_are_newer_than_their_labelmaps(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    write_cases(tmp_path / "in", ["a", "b", "c", "d"])
+    assert predict(tmp_path, model) == 0
+    capfd.readouterr()
+    assert predict(tmp_path, model, "--skip-existing") == 0
+    assert "newer" not in capfd.readouterr().err
+    later = (tmp_path / "out" / "b.nii.gz").stat().st_mtime + 60
+    (image,) = (tmp_path / "in").glob("b.*")
+    os.utime(image, (later, later))
+    assert predict(tmp_path, model, "--skip-existing") == 0
+    assert (
+        "1 skipped case(s) have an image that is newer than the labelmap (b): to segment these"
+        " again, remove their labelmaps"
+    ) in capfd.readouterr().err
+
+
 def test_a_continued_run_tells_of_cases_that_were_segmented_with_other_settings(
     model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
