@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.modeling import MaskSAM, Network
+from MaskSAMCore.modeling import MaskSAM, Network, NetworkConfig
 from MaskSAMCore.modeling.masksam.inheritance import inherit_weights
 from MaskSAMCore.models.bundle import WEIGHTS, load_bundle
 from MaskSAMCore.models.catalog import DESCRIPTION
@@ -37,8 +39,8 @@ def load_initial_weights(model: Network, folder: Path, classes: Sequence[str]) -
         classes: names of the network's classes 1 to K.
 
     Returns:
-        The class that each class of the network comes from, if the weights are those of a network
-        for other classes or windows; empty if all weights fit as they are.
+        The class that each class of the network comes from; empty if all weights are loaded as they
+        are.
 
     Raises:
         MaskSAMError: the folder holds no weights, or the weights of another network.
@@ -53,43 +55,74 @@ def load_initial_weights(model: Network, folder: Path, classes: Sequence[str]) -
     wanted = {key: state[key] for key in model.kept_names()}
     new = {key: value for key, value in wanted.items() if key not in found and not value.any()}
     wrong = first_mismatches(found, {key: wanted[key] for key in wanted if key not in new})
-    if not wrong:
+    source = _source(folder, folder / name)
+    if not wrong and (source is None or _folded(source.classes) == _folded(classes)):
         model.load_state_dict(found, strict=False)
         return {}
     try:
-        return _inherit(model, folder, folder / name, classes)
+        return _inherit(model, source, classes)
     except ValueError as error:
-        raise MaskSAMError(
-            f"{folder} holds the weights of another network: {wrong}: start from a model of the"
-            f" same preset ({error})"
-        ) from error
+        if wrong:
+            raise MaskSAMError(
+                f"{folder} holds the weights of another network: {wrong}: start from a model of"
+                f" the same preset ({error})"
+            ) from error
+        model.load_state_dict(found, strict=False)
+        return {}
 
 
-def _inherit(model: Network, folder: Path, weights: Path, classes: Sequence[str]) -> dict[str, str]:
+@dataclass(frozen=True)
+class _Source:
+    """Trained network whose description is known.
+
+    Attributes:
+        classes: names of its classes 1 to K.
+        config: configuration of the network.
+        build: function that returns the network with its weights.
+    """
+
+    classes: Sequence[str]
+    config: NetworkConfig
+    build: Callable[[], Network]
+
+
+def _source(folder: Path, weights: Path) -> _Source | None:
+    """Return the network of a bundle or a run; None if the folder holds weights alone.
+
+    Raises:
+        MaskSAMError: the bundle or the run is damaged.
+    """
+    if (folder / DESCRIPTION).is_file():
+        bundle = load_bundle(folder, with_estimator=False)
+        return _Source([label.name for label in bundle.labels], bundle.config, bundle.build)
+    if (folder / RUN_FILE).is_file():
+        record = TrainingRecord.load(folder)
+        return _Source(record.classes, record.config, partial(load_weights, record, weights))
+    return None
+
+
+def _inherit(model: Network, source: _Source | None, classes: Sequence[str]) -> dict[str, str]:
     """Initialise a network from one for other classes; see :func:`load_initial_weights`.
 
     Raises:
-        MaskSAMError: the model or the run is damaged.
-        ValueError: the folder holds no network of the same parts.
+        MaskSAMError: the weights are damaged.
+        ValueError: the source is not a network of the same parts.
     """
-    if model.config.frozen_sam is not None:
-        raise ValueError("a network with a frozen SAM starts only from one for the same classes")
-    if (folder / DESCRIPTION).is_file():
-        bundle = load_bundle(folder, with_estimator=False)
-        if bundle.config.frozen_sam is not None:
-            raise ValueError("its SAM is frozen")
-        source, former = bundle.build(), [label.name for label in bundle.labels]
-    elif (folder / RUN_FILE).is_file():
-        record = TrainingRecord.load(folder)
-        source, former = load_weights(record, weights), list(record.classes)
-    else:
+    if source is None:
         raise ValueError("nothing in the folder describes its network")
-    if not isinstance(model, MaskSAM) or not isinstance(source, MaskSAM):
+    if model.config.frozen_sam is not None or source.config.frozen_sam is not None:
+        raise ValueError("a network with a frozen SAM starts only from one for the same classes")
+    network = source.build()
+    if not isinstance(model, MaskSAM) or not isinstance(network, MaskSAM):
         raise ValueError("only MaskSAM's networks can start from one for other classes")
-    origins = class_origins(classes, former)
-    shown = [index % source.config.queries for index in range(len(former) + 1)]
-    inherit_weights(model, source, origins, shown)
-    return {name: former[origin - 1] for name, origin in zip(classes, origins, strict=True)}
+    origins = class_origins(classes, source.classes)
+    shown = [index % network.config.queries for index in range(len(source.classes) + 1)]
+    inherit_weights(model, network, origins, shown)
+    return {name: source.classes[origin - 1] for name, origin in zip(classes, origins, strict=True)}
+
+
+def _folded(names: Sequence[str]) -> list[str]:
+    return [name.casefold() for name in names]
 
 
 def class_origins(classes: Sequence[str], former: Sequence[str]) -> list[int]:

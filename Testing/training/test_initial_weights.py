@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from MaskSAMCore.errors import MaskSAMError
@@ -127,3 +128,23 @@ def test_a_network_with_a_frozen_sam_starts_only_from_one_for_the_same_classes(t
     model = build_model(small_masksam_config(sam=FROZEN_SMALL_SAM, num_classes=1))
     with pytest.raises(MaskSAMError, match="a network with a frozen SAM starts only from one for"):
         load_initial_weights(model, folder, NAMES)
+
+
+def test_classes_in_another_order_start_as_those_of_their_names(tmp_path: Path):
+    folder = small_bundle(tmp_path / "small", class_names=("Bright", "Dark"))
+    former = load_file(folder / "weights.safetensors")["decoder.class_head.weight"].float()
+    model = build_model(small_masksam_config())
+    origins = load_initial_weights(model, folder, ("dark", "Bright"))
+    assert origins == {"dark": "Dark", "Bright": "Bright"}
+    assert torch.equal(model.decoder.class_head.weight, former[[0, 2, 1, 3]])
+    assert load_initial_weights(model, folder, ("Bright", "Dark")) == {}
+    assert torch.equal(model.decoder.class_head.weight, former)
+
+
+def test_weights_that_fit_are_loaded_in_order_where_classes_cannot_be_exchanged(tmp_path: Path):
+    """A part without effect that the former network lacks excludes an exchange of its classes."""
+    folder = small_bundle(tmp_path / "small", class_names=("Bright", "Dark"))
+    former = load_file(folder / "weights.safetensors")["decoder.class_head.weight"].float()
+    model = build_model(small_masksam_config(box_kinds=True))
+    assert load_initial_weights(model, folder, ("Dark", "Grey")) == {}
+    assert torch.equal(model.decoder.class_head.weight, former)
