@@ -421,7 +421,7 @@ class _Prediction:
             for cases, difference, own in notes
             if cases
         ]
-        changed = [case.name for case in self.cases if case.name in rows and _is_changed(case)]
+        changed = [case.name for case in self.cases if case.name in rows and case.is_outdated]
         if changed:
             messages.append(
                 f"{len(changed)} skipped case(s) have an image that is newer than the labelmap"
@@ -610,13 +610,6 @@ def _of_shard(found: FoundCases, shard: Shard | None) -> tuple[Sequence[Case], S
     if shard is None:
         return found.cases, found.left_out
     return shard.of(found.cases), shard.of(found.left_out)
-
-
-def _is_changed(case: Case) -> bool:
-    """Return whether an image of a case was written after its labelmap."""
-    files = (file for image in case.images for file in image.files or files_in(image.path))
-    written = case.output.stat().st_mtime
-    return any(file.stat().st_mtime > written for file in files)
 
 
 def _kept_labelmaps(failed: Sequence[CaseRecord]) -> str:

@@ -60,9 +60,26 @@ class Case:
         return picture_of(self.output)
 
     @property
+    def is_outdated(self) -> bool:
+        """True if an image was written after its labelmap; False if a file of either is missing."""
+        try:
+            written = self.output.stat().st_mtime
+            return any(
+                file.stat().st_mtime > written
+                for image in self.images
+                for file in image.files or _files(image.path)
+            )
+        except OSError:
+            return False
+
+    @property
     def is_dicom(self) -> bool:
         """True if the segmentation is written as DICOM."""
         return self.output.name.lower().endswith(DICOM_SUFFIX)
+
+
+def _files(path: Path) -> list[Path]:
+    return list(path.iterdir()) if path.is_dir() else [path]
 
 
 def picture_of(output: Path) -> Path:

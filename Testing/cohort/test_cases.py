@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from MaskSAMCore.cohort.case import Case, ImageSource
 from MaskSAMCore.cohort.cases import find_cases
 from MaskSAMCore.cohort.record import CaseRecord
 from MaskSAMCore.cohort.shard import Shard
@@ -171,3 +173,23 @@ def test_results_in_the_folder_of_the_images_are_refused(tmp_path: Path):
     # file and does not take the result for an image.
     (case,) = find_cases([images / "a.nii.gz"], images, 1, "seg.nrrd").cases
     assert case.output == images / "a.seg.nrrd"
+
+
+def test_a_case_is_outdated_if_a_file_of_its_images_is_newer_than_its_labelmap(tmp_path: Path):
+    image, series, output = tmp_path / "a.nii.gz", tmp_path / "series", tmp_path / "out.nii.gz"
+    series.mkdir()
+    slices = [series / "1.dcm", series / "2.dcm"]
+    for path in (image, *slices, output):
+        path.touch()
+        os.utime(path, (1000, 1000))
+    case = Case("a", (ImageSource(image), ImageSource(series)), output)
+    few = Case("a", (ImageSource(series, (slices[0],)),), output)
+    assert not case.is_outdated
+    os.utime(slices[1], (1001, 1001))
+    assert case.is_outdated
+    assert not few.is_outdated
+    for path in (image, output):
+        path.unlink()
+        assert not case.is_outdated
+        path.touch()
+        os.utime(path, (1000, 1000))
