@@ -185,11 +185,3 @@ def _ignores_case(folder: Path) -> bool:
             except OSError:
                 return False
     return False
-
-
-def files_in(*paths: Path) -> tuple[Path, ...]:
-    """Return the files directly in folders; paths that are no folders are returned as they are."""
-    found: list[Path] = []
-    for path in paths:
-        found += sorted(path.iterdir()) if path.is_dir() else [path]
-    return tuple(found)

@@ -12,7 +12,7 @@ import typer
 
 from MaskSAMCore import __version__
 from MaskSAMCore.cli.display import ProgressDisplay, results_table
-from MaskSAMCore.cli.outputs import Inputs, Outputs, files_in, prepared, present
+from MaskSAMCore.cli.outputs import Inputs, Outputs, prepared, present
 from MaskSAMCore.cli.segmenters import is_training, load_segmenter
 from MaskSAMCore.cohort.bids import (
     DEFAULT_SUFFIXES,
@@ -40,7 +40,7 @@ from MaskSAMCore.geometry import RasBox, box_on_grid
 from MaskSAMCore.io import read_boxes
 from MaskSAMCore.io.dicom_segmentation import check_codes
 from MaskSAMCore.io.dicom_source import check_installed
-from MaskSAMCore.io.files import remove_abandoned
+from MaskSAMCore.io.files import files_in, remove_abandoned
 from MaskSAMCore.models.catalog import is_path
 from MaskSAMCore.volumetry import StructureVolume, read_volume_table, write_volume_table
 

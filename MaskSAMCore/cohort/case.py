@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from MaskSAMCore.io.dicom_segmentation import DICOM_SUFFIX
-from MaskSAMCore.io.files import image_stem
+from MaskSAMCore.io.files import files_in, image_stem
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Case:
             return any(
                 file.stat().st_mtime > written
                 for image in self.images
-                for file in image.files or _files(image.path)
+                for file in image.files or files_in(image.path)
             )
         except OSError:
             return False
@@ -76,10 +76,6 @@ class Case:
     def is_dicom(self) -> bool:
         """True if the segmentation is written as DICOM."""
         return self.output.name.lower().endswith(DICOM_SUFFIX)
-
-
-def _files(path: Path) -> list[Path]:
-    return list(path.iterdir()) if path.is_dir() else [path]
 
 
 def picture_of(output: Path) -> Path:

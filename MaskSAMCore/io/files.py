@@ -52,6 +52,14 @@ def is_image_name(path: Path) -> bool:
     return path.name.lower().endswith(IMAGE_SUFFIXES)
 
 
+def files_in(*paths: Path) -> tuple[Path, ...]:
+    """Return the files directly in folders; paths that are no folders are returned as they are."""
+    found: list[Path] = []
+    for path in paths:
+        found += sorted(path.iterdir()) if path.is_dir() else [path]
+    return tuple(found)
+
+
 def image_stem(path: Path) -> str:
     """Return the file name without its image suffix, else without its last suffix.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 from MaskSAMCore.errors import MaskSAMError
@@ -135,11 +136,5 @@ def class_origins(classes: Sequence[str], former: Sequence[str]) -> list[int]:
     indices = {name.casefold(): index for index, name in enumerate(former, start=1)}
     named = [indices.get(name.casefold()) for name in classes]
     left = [index for index in indices.values() if index not in named] or list(indices.values())
-    origins = []
-    others = 0
-    for index in named:
-        if index is None:
-            index = left[others % len(left)]
-            others += 1
-        origins.append(index)
-    return origins
+    others = cycle(left)
+    return [next(others) if index is None else index for index in named]
