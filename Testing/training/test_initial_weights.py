@@ -14,11 +14,17 @@ from torch.testing import assert_close
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.modeling import build_model
 from MaskSAMCore.modeling.masksam.inheritance import inherit_weights
+from MaskSAMCore.modeling.masksam.network import DECODER_PARTS
 from MaskSAMCore.presets.small import TINY
 from MaskSAMCore.training.fit import FitOptions, fit
 from MaskSAMCore.training.initial_weights import class_origins, load_initial_weights
 from MaskSAMCore.training.run_folder import BEST, TrainingRecord, load_weights, save_weights
-from Testing.helpers.networks import FROZEN_SMALL_SAM, small_masam_config, small_masksam_config
+from Testing.helpers.networks import (
+    FROZEN_SMALL_SAM,
+    RESIDUAL_MASKS,
+    small_masam_config,
+    small_masksam_config,
+)
 from Testing.helpers.short_run import SHORT, SMALL
 from Testing.helpers.small_bundle import small_bundle
 
@@ -148,3 +154,16 @@ def test_weights_that_fit_are_loaded_in_order_where_classes_cannot_be_exchanged(
     model = build_model(small_masksam_config(box_kinds=True))
     assert load_initial_weights(model, folder, ("Dark", "Grey")) == {}
     assert torch.equal(model.decoder.class_head.weight, former)
+
+
+def test_a_decoder_whose_masks_mean_something_else_keeps_its_own_weights():
+    torch.manual_seed(3)
+    options = {**RESIDUAL_MASKS, "mask_prompt": "box"}
+    source = build_model(small_masksam_config(**options))
+    model = build_model(small_masksam_config(**options, separate_masks=True))
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    inherit_weights(model, source, [1, 2], [0, 1, 2])
+    former, now = source.state_dict(), model.state_dict()
+    kept = {name for name in now if name.startswith(DECODER_PARTS)}
+    assert kept and all(torch.equal(now[name], own[name]) for name in kept)
+    assert all(torch.equal(now[name], former[name]) for name in now.keys() - kept)

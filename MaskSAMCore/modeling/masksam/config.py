@@ -40,6 +40,9 @@ class MaskSAMConfig(SamNetworkConfig):
             masks are added to the mask prompts. With many classes the decoder then learns a
             correction of the proposals instead of every class anew. If the mask prompts are boxes,
             only the mask embeddings are added. Needs ``detail_channels``.
+        separate_masks: True if the mask embeddings of the prompt generator are for its own masks
+            and boxes only, so that the decoder predicts its masks anew. Needs ``residual_masks``
+            and boxes as mask prompts.
         prototypes: width of the per-voxel embeddings if the mean embedding of the voxels that a
             mask claims also contributes to the mask embedding; 0 means that it does not. Needs
             ``residual_masks``.
@@ -82,6 +85,7 @@ class MaskSAMConfig(SamNetworkConfig):
     stem_pyramid: bool = False
     detail_channels: int = 0
     residual_masks: bool = False
+    separate_masks: bool = False
     prototypes: int = 0
     prompts: PromptForm = "average"
     mask_prompt: Literal["logits", "binary", "box"] = "logits"
@@ -135,6 +139,8 @@ class MaskSAMConfig(SamNetworkConfig):
             raise ValueError("residual_masks needs detail_channels and mask prompts")
         if self.prototypes and not self.residual_masks:
             raise ValueError("prototypes needs residual_masks")
+        if self.separate_masks and (not self.residual_masks or self.mask_prompt != "box"):
+            raise ValueError("separate_masks needs residual_masks and mask_prompt 'box'")
         if self.stem_norms and self.stem_pyramid:
             raise ValueError("stem_norms is for a channel adapter without stem_pyramid")
         if self.mask_upscaling == "learned" and (self.mask_scale != 4 or self.detail_channels):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from MaskSAMCore.modeling.masksam.config import MaskSAMConfig
-from MaskSAMCore.modeling.masksam.network import MaskSAM
+from MaskSAMCore.modeling.masksam.network import DECODER_PARTS, MaskSAM
 
 # Weights whose rows form consecutive blocks, one for each query.
 _OF_QUERIES = (
@@ -24,7 +24,7 @@ _OF_CLASSES = "decoder.class_head"
 _POSITION = "image_encoder.pos_embed"
 _RELATIVE_POSITIONS = (".rel_pos_h", ".rel_pos_w")
 # Fields of the configuration in which a network may differ from the one that it comes from.
-_CHANGING = ("window", "num_classes", "queries")
+_CHANGING = ("window", "num_classes", "queries", "separate_masks")
 
 
 def inherited_network(
@@ -59,9 +59,10 @@ def inherit_weights(
     """Initialise a network for other classes from a trained network, see :func:`inherited_network`.
 
     Args:
-        model: network to initialise, equal to the source but for its classes, its queries, and H
-            and W of its window. Queries beyond one for each class start as those of the source that
-            are not yet used.
+        model: network to initialise, equal to the source but for its classes, its queries, H and W
+            of its window, and ``separate_masks``. Queries beyond one for each class start as those
+            of the source that are not yet used. If ``separate_masks`` differs, the decoder keeps
+            its own weights, because the source's was trained for masks of another meaning.
         source: trained network.
         origins: index of the source's class that each class 1 to K of the model comes from.
         queries: index of the source's query that shows each of its classes, background first.
@@ -93,8 +94,11 @@ def inherit_weights(
     # Row K + 1 is "no object", also in the source.
     rows = torch.tensor([*chosen, old.num_classes + 1])
     blocks = torch.tensor(shown[: new.queries])
+    decoder_differs = new.separate_masks != old.separate_masks
     inherited = {}
     for name, wanted in model.state_dict().items():
+        if decoder_differs and name.startswith(DECODER_PARTS):
+            continue
         value = state[name]
         if name.startswith(_OF_CLASSES):
             value = value[rows]
@@ -105,7 +109,7 @@ def inherit_weights(
         elif name.endswith(_RELATIVE_POSITIONS):
             value = _middle(value, 0, len(wanted))
         inherited[name] = value
-    model.load_state_dict(inherited)
+    model.load_state_dict(inherited, strict=False)
 
 
 def _middle(value: Tensor, axis: int, length: int) -> Tensor:

@@ -37,6 +37,9 @@ from MaskSAMCore.modeling.masksam.voxel_embeddings import (
 )
 from MaskSAMCore.modeling.sam.build import Sam, build_sam
 
+# Beginnings of the names of parameters on which the proposals do not depend.
+DECODER_PARTS = ("decoder.", "upscaling.", "sam.mask_decoder.", "sam.prompt_encoder.")
+
 
 @dataclass
 class MaskPrediction(WindowPrediction):
@@ -130,8 +133,8 @@ class MaskSAM(Network):
 
     def decoder_parameters(self) -> list[nn.Parameter]:
         """Return the trained parameters on which the proposals do not depend."""
-        parts = ("decoder.", "upscaling.", "sam.mask_decoder.", "sam.prompt_encoder.")
-        return [p for name, p in self.trained_parameters().items() if name.startswith(parts)]
+        trained = self.trained_parameters().items()
+        return [p for name, p in trained if name.startswith(DECODER_PARTS)]
 
     def encode(self, images: Tensor) -> MaskSAMEmbedding:
         """Return the embedding and the proposals of windows (B, C, T, H, W)."""
@@ -226,7 +229,7 @@ class MaskSAM(Network):
             proposals.class_tokens,
             self.mask_prompts(masks, boxes),
             without_mask,
-            proposals.mask_embeddings,
+            None if self.config.separate_masks else proposals.mask_embeddings,
             silent,
             loose,
         )
@@ -248,13 +251,16 @@ class MaskSAM(Network):
 
     def silent_prompts(self, proposals: Proposals) -> Tensor | None:
         """Return the silent prompts, bool (B, N, T): true where all logits of the prompt
-        generator's mask are far below zero. None if all prompts must be decoded, as in training.
+        generator's mask are far below zero. None if all prompts must be decoded, as in training
+        and where the decoder's masks do not depend on the generator's.
 
         Silent prompts are decoded without the upscaled image embeddings, which take most of the
         time. This needs mask embeddings of the generator.
         """
         voxels, masks = proposals.voxel_embeddings, proposals.mask_embeddings
         if torch.is_grad_enabled() or masks is None or voxels is None:
+            return None
+        if self.config.separate_masks:
             return None
         rows, columns = proposals.masks.shape[-2:]
         coarse = F.adaptive_avg_pool2d(voxels.flatten(0, 1), (rows, columns))

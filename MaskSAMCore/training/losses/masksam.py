@@ -329,7 +329,10 @@ def auxiliary_mask_costs(
     finer one (Equation 3 of the paper's first draft).
     """
     size = model.config.window[1:]
-    levels = (proposals.masks, *proposals.coarser_masks)
+    # Only here do the mask embeddings get a gradient if the decoder does not add them to its masks.
+    separate = model.config.separate_masks
+    finest = model.auxiliary_masks(proposals) if separate else proposals.masks
+    levels = (finest, *proposals.coarser_masks)
     shares = [0.5**index for index in range(len(levels))]
     total = targets.masks.new_zeros(())
     for share, masks in zip(shares, levels, strict=True):

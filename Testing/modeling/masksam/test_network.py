@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -132,6 +134,8 @@ def test_with_its_last_norms_the_stem_gives_sam_the_spread_it_was_trained_on(
             "stem_norms is for a channel adapter without stem_pyramid",
         ),
         ({**RESIDUAL_MASKS, "generator_grid": "window"}, "residual_masks needs generator_grid"),
+        ({**RESIDUAL_MASKS, "separate_masks": True}, "separate_masks needs residual_masks and"),
+        ({"separate_masks": True, "mask_prompt": "box"}, "separate_masks needs residual_masks and"),
     ],
 )
 def test_forms_that_do_not_fit_each_other_are_refused(
@@ -290,6 +294,27 @@ def test_a_residual_decoder_trains_the_prompt_generator() -> None:
     vectors = model.generator.vector_head
     assert vectors is not None and float(vectors[-1].weight.grad.abs().max()) > 0
     assert float(model.generator.prototypes.scale.grad.abs().max()) > 0
+
+
+def test_separate_masks_do_not_contain_those_of_the_prompt_generator() -> None:
+    """With other mask embeddings, only the generator's masks change."""
+    torch.manual_seed(0)
+    options = {**RESIDUAL_MASKS, "prototypes": 5, "mask_prompt": "box", "separate_masks": True}
+    model = build_model(small_masksam_config(**options)).eval()
+    added = build_model(small_masksam_config(**{**options, "separate_masks": False})).eval()
+    added.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        embedding = model.encode(torch.randn(1, 1, 5, 16, 20))
+        vectors = embedding.proposals.mask_embeddings
+        other = replace(embedding.proposals, mask_embeddings=vectors + 1)
+        changed = replace(embedding, proposals=other)
+        assert model.silent_prompts(embedding.proposals) is None
+        masks, kept = (model.decode(each).mask_logits for each in (embedding, changed))
+        assert torch.equal(masks, kept)
+        sums, moved = (added.decode(each).mask_logits for each in (embedding, changed))
+        difference = model.auxiliary_masks(other) - model.auxiliary_masks(embedding.proposals)
+    torch.testing.assert_close(moved - sums, difference, atol=1e-4, rtol=1e-4)
+    assert float(difference.abs().max()) > 0.1
 
 
 def test_a_reset_decoder_returns_the_mask_prompts() -> None:

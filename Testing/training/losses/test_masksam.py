@@ -30,7 +30,7 @@ from MaskSAMCore.training.losses.prompting import (
     sample_prompts,
 )
 from MaskSAMCore.training.matcher import Assignment
-from Testing.helpers.networks import small_masksam_config
+from Testing.helpers.networks import RESIDUAL_MASKS, small_masksam_config
 
 
 def example_labels() -> torch.Tensor:
@@ -314,6 +314,18 @@ def test_the_generators_loss_is_low_only_for_the_masks_of_the_right_classes() ->
     assert float(generator_loss(GivenMasks(right), None, labels, settings)[0]) < 0.01
     swapped = right[:, [0, 2, 1, 3]]
     assert float(generator_loss(GivenMasks(swapped), None, labels, settings)[0]) > 1
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_training_step_trains_the_mask_embeddings(separate: bool) -> None:
+    torch.manual_seed(0)
+    options = {**RESIDUAL_MASKS, "prototypes": 5, "mask_prompt": "box", "separate_masks": separate}
+    model = build_model(small_masksam_config(**options))
+    settings = LossSettings(prompts=PromptSettings(share=0.5))
+    training_loss(model, torch.randn(1, 1, 5, 16, 20), example_labels(), settings)[0].backward()
+    generator = model.generator
+    for parameter in (generator.vector_head[-1].weight, generator.prototypes.scale):
+        assert float(parameter.grad.abs().max()) > 0
 
 
 def test_the_generator_alone_learns_a_window_and_the_decoder_does_not_change() -> None:
