@@ -116,7 +116,9 @@ HIPPOCAMPUS = Preset(
         foreground_share=0.8,
         mirror=(2,),
         contrast=0.15,
-        loss=LossSettings(prompts=_PROMPTS.replace(repeats=2), affinity=4.0, rarity=0.0),
+        loss=LossSettings(
+            prompts=_PROMPTS.replace(exchange=0.5, repeats=2), affinity=4.0, rarity=0.0
+        ),
         generator_first=0.5,
     ),
     PlanConstraints(orientation="SAR"),

@@ -7,7 +7,7 @@ additional loss the class head learns in minutes instead of hours.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from MaskSAMCore.training.losses.common import split_shared_settings
 from MaskSAMCore.training.losses.prompting import (
     PromptSettings,
     cut_targets,
+    exchanged_tokens,
     ground_truth_boxes,
     sample_prompts,
 )
@@ -316,6 +317,9 @@ def prompted_prediction(
         part = forms.partial[pair]
         size = model.config.window[1:]
         targets = cut_targets(targets, pairs.slices[part], pairs.classes[part], given[part], size)
+    if prompts.exchange > 0:
+        tokens = exchanged_tokens(proposals.class_tokens, prompts.exchange, rng)
+        embedding = replace(embedding, proposals=replace(proposals, class_tokens=tokens))
     prediction = model.run_decoder(embedding, boxes, masks, without, loose=loose)
     return prediction, costs, targets
 

@@ -34,6 +34,8 @@ class PromptSettings(Configuration):
             box of a user also encloses the class outside of the window.
         partial: share of ground-truth boxes that hold only a part of their class. This part is then
             the ground truth, as a user who draws such a box expects.
+        exchange: share of windows whose queries get each other's class tokens, so that the decoder
+            has to see from the box which class a mask shows.
         repeats: number of times that each encoded window is decoded, each time with other boxes.
     """
 
@@ -43,10 +45,11 @@ class PromptSettings(Configuration):
     jitter: float = 0.1
     growth: float = 0.0
     partial: float = 0.0
+    exchange: float = 0.0
     repeats: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("share", "loose", "drop_mask", "partial"):
+        for name in ("share", "loose", "drop_mask", "partial", "exchange"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"prompts.{name} must be between 0 and 1")
         if self.jitter < 0 or self.growth < 0:
@@ -99,6 +102,16 @@ def sample_prompts(
         return PromptSample(prompted, loose, dropped, torch.zeros_like(prompted))
     partial = sample(settings.partial)
     return PromptSample(prompted, loose & ~partial, dropped, partial)
+
+
+def exchanged_tokens(tokens: Tensor, share: float, rng: torch.Generator | None) -> Tensor:
+    """Return class tokens (B, N, T, C) of which those of a share of the windows are permuted among
+    the N queries, by the same permutation on all slices."""
+    batch, queries = tokens.shape[:2]
+    order = torch.rand(batch, queries, generator=rng).argsort(1)
+    exchanged = torch.rand(batch, 1, generator=rng) < share
+    order = torch.where(exchanged, order, torch.arange(queries))
+    return tokens[torch.arange(batch)[:, None], order]
 
 
 def ground_truth_boxes(

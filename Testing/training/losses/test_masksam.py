@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from MaskSAMCore.evaluation import dice_scores
-from MaskSAMCore.modeling import MaskSAM, build_model
+from MaskSAMCore.modeling import MaskPrediction, MaskSAM, build_model
 from MaskSAMCore.modeling.boxes import inside_boxes
 from MaskSAMCore.training.losses.masksam import (
     LossSettings,
@@ -26,6 +26,7 @@ from MaskSAMCore.training.losses.masksam import (
 from MaskSAMCore.training.losses.prompting import (
     PromptSample,
     PromptSettings,
+    exchanged_tokens,
     ground_truth_boxes,
     sample_prompts,
 )
@@ -179,6 +180,37 @@ def test_prompts_replace_the_proposal_of_their_class_only() -> None:
     assert changed.sum(0).tolist() == [0, 1, 2, 2, 1]
     query = int(changed[:, 1].nonzero()[0, 0])
     torch.testing.assert_close(prediction.boxes[0, query, 1], targets.boxes[1, 1])
+
+
+def test_a_share_of_the_windows_has_its_class_tokens_exchanged_among_the_queries() -> None:
+    tokens = torch.arange(40 * 3 * 2).view(40, 3, 2, 1).float()
+    generator = torch.Generator().manual_seed(3)
+    found = exchanged_tokens(tokens, 0.5, generator)
+    assert torch.equal(found.sort(1).values, tokens)
+    assert torch.equal(found[:, :, 1], found[:, :, 0] + 1)
+    changed = (found != tokens).flatten(1).any(1)
+    # Of six permutations of three tokens, one leaves them as they are.
+    assert 8 <= int(changed.sum()) <= 26
+    assert torch.equal(exchanged_tokens(tokens, 0.0, generator), tokens)
+
+
+def test_exchanged_class_tokens_reach_the_decoder_and_boxes_stay_with_their_queries() -> None:
+    torch.manual_seed(0)
+    model = build_model(small_masksam_config()).eval()
+    targets = slice_targets(example_labels(), 2)
+    images = torch.randn(1, 1, 5, 16, 20)
+
+    def decoded(exchange: float) -> MaskPrediction:
+        prompts = PromptSettings(share=1, loose=0, drop_mask=0, jitter=0, exchange=exchange)
+        settings = LossSettings(prompts=prompts)
+        rng = torch.Generator().manual_seed(3)
+        with torch.no_grad():
+            embedding = model.encode(images)
+            return prompted_prediction(model, embedding, targets, settings, rng)[0]
+
+    kept, exchanged = decoded(0.0), decoded(1.0)
+    assert torch.equal(kept.boxes, exchanged.boxes)
+    assert not torch.equal(kept.class_logits, exchanged.class_logits)
 
 
 def test_the_background_is_never_prompted_and_a_share_of_zero_prompts_nothing() -> None:
