@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.data.dataset import Dataset, description_problems, examine_dataset
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Volume, image_digest
+from MaskSAMCore.geometry import SAME_GRID_MM, Volume, image_digest
 from MaskSAMCore.io import read_json, write_json, write_volume
 from MaskSAMCore.io.files import locked, made_folders, remove_abandoned, temporary_folder
 from MaskSAMCore.io.labelmaps import read_labelmap
@@ -224,7 +224,7 @@ def _check_case(
     """Raise an error if the parts of a case do not fit each other."""
     if not channels:
         raise MaskSAMError("a corrected case needs a volume")
-    if any(not volume.same_grid(channels[0]) for volume in channels[1:]):
+    if any(not volume.same_grid(channels[0], SAME_GRID_MM) for volume in channels[1:]):
         raise MaskSAMError("the channels of a corrected case must share one grid")
     if labelmap.shape != channels[0].shape:
         raise MaskSAMError("the segmentation is not on the grid of the volume: resample it first")

@@ -8,7 +8,7 @@ from pathlib import Path
 from MaskSAMCore.callbacks import CancelledCallback, ProgressCallback
 from MaskSAMCore.data import Plan
 from MaskSAMCore.errors import MaskSAMError
-from MaskSAMCore.geometry import Box, Volume
+from MaskSAMCore.geometry import SAME_GRID_MM, Box, Volume
 from MaskSAMCore.inference.channels import as_channels
 from MaskSAMCore.inference.device import DeviceChoice, choose_device
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES
@@ -213,7 +213,7 @@ class MaskSegmenter:
             )
         first = volumes[0]
         for other in volumes[1:]:
-            if not first.same_grid(other):
+            if not first.same_grid(other, SAME_GRID_MM):
                 raise MaskSAMError(
                     "the channels of a case must share one grid: resample them to the same size,"
                     " spacing, origin and directions"

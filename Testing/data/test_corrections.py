@@ -205,6 +205,13 @@ def test_what_a_killed_program_left_is_removed_with_the_next_case(tmp_path: Path
     assert [path.name for path in tmp_path.glob(".*")] == [".masksam-young"]
 
 
+def test_channels_may_differ_by_the_rounding_of_their_headers(tmp_path: Path):
+    rounded = OBLIQUE.copy()
+    rounded[:3, 3] += 0.02
+    append_case(tmp_path, [image(), image(1, rounded)], labels(A=1), {"A": 1}, ["A"], "one")
+    assert set(read_corrections(tmp_path).checked) == {"one"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

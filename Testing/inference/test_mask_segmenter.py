@@ -1,5 +1,6 @@
 """Segmentation of volumes in any orientation with models that have classes."""
 
+import dataclasses
 import threading
 
 import numpy as np
@@ -201,6 +202,16 @@ def test_several_channels_are_taken_in_order_on_one_grid():
     truth = two_blobs()
     first, second = np.minimum(truth, 1), np.maximum(truth - 1, 0)
     result = two_channel_segmenter().segment([volume_of(first), volume_of(second)])
+    np.testing.assert_array_equal(result.labelmap, truth)
+
+
+def test_channels_may_differ_by_the_rounding_of_their_headers():
+    truth = two_blobs()
+    first, second = volume_of(np.minimum(truth, 1)), volume_of(np.maximum(truth - 1, 0))
+    rounded = second.ijk_to_ras.copy()
+    rounded[:3, 3] += 0.02
+    second = dataclasses.replace(second, ijk_to_ras=rounded)
+    result = two_channel_segmenter().segment([first, second])
     np.testing.assert_array_equal(result.labelmap, truth)
 
 
