@@ -107,6 +107,15 @@ class PredictOptions:
                 f"'{prompted[0]}' segments the objects in boxes: draw ROIs in Slicer, save them and"
                 " add --boxes FILE.mrk.json"
             )
+        if prompted and self.probabilities:
+            raise MaskSAMError(
+                f"'{prompted[0]}' predicts masks, not class probabilities: leave out"
+                " --probabilities"
+            )
+        if prompted and self.tta == "mirror":
+            raise MaskSAMError(
+                "mirrored passes are for models without boxes: leave out --tta mirror"
+            )
         if self.proposals is not None and len(self.models) > 1:
             raise MaskSAMError("--proposals draws the prompts of one model: give one --model")
         if self.proposals is not None and self.boxes is not None:
@@ -601,8 +610,18 @@ def _only_roi(path: Path) -> RasBox:
 
 
 def _boxes(path: Path, segmenter: Segmenter) -> tuple[RasBox, ...]:
-    """Return the boxes of a markup file, with the names of the model's classes."""
-    return tuple(read_boxes(path, [label.name for label in segmenter.labels]))
+    """Return the boxes of a markup file, with the names of the model's classes.
+
+    Raises:
+        MaskSAMError: the file cannot be read, or a box names no class of a model with classes.
+    """
+    found = tuple(read_boxes(path, [label.name for label in segmenter.labels]))
+    if segmenter.labels:
+        from MaskSAMCore.inference.box_prompts import class_index
+
+        for box in found:
+            class_index(box.class_name, segmenter.labels)
+    return found
 
 
 def _of_shard(found: FoundCases, shard: Shard | None) -> tuple[Sequence[Case], Sequence[LeftOut]]:

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import EDGE_TOLERANCE
 from MaskSAMCore.inference.sliding_window import Window
+from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling.box_prompts import BoxPrompts
 
 # Axes of a window (T, H, W).
@@ -57,6 +59,23 @@ class ClassPrompt:
         rows = slice(max(int(first[1]), 0), min(int(last[1]), shape[ROWS]))
         columns = slice(max(int(first[0]), 0), min(int(last[0]), shape[COLUMNS]))
         return slice(int(slices[0]), int(slices[-1]) + 1), rows, columns
+
+
+def class_index(name: str, labels: Sequence[Label]) -> int:
+    """Return the index, 1 to K, of the class that a box is named after.
+
+    Args:
+        name: name of the box; upper and lower case and surrounding spaces do not matter.
+        labels: classes 1 to K in order.
+
+    Raises:
+        MaskSAMError: the box names no class.
+    """
+    for index, label in enumerate(labels, start=1):
+        if label.name.strip().casefold() == name.strip().casefold():
+            return index
+    known = ", ".join(label.name for label in labels)
+    raise MaskSAMError(f"the box '{name}' names no class of this model: choose one of {known}")
 
 
 def class_prompt(

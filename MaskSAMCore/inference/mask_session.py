@@ -15,7 +15,7 @@ from MaskSAMCore.data import Plan, preprocess
 from MaskSAMCore.data.preprocessing import network_intensities
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, Volume, apply_axes
-from MaskSAMCore.inference.box_prompts import class_prompt
+from MaskSAMCore.inference.box_prompts import class_index, class_prompt
 from MaskSAMCore.inference.decision import affected_region, filled, write_labels
 from MaskSAMCore.inference.embedding_cache import CACHE_BYTES, EmbeddingCache
 from MaskSAMCore.inference.grid_scores import GridScores
@@ -336,19 +336,9 @@ class MaskSession(Session):
 
     def _group_by_class(self, boxes: Sequence[Box]) -> dict[int, list[Box]]:
         """Return the boxes by class index, clipped to the processed region."""
-        indices = {
-            label.name.strip().casefold(): index
-            for index, label in enumerate(self._settings.labels, start=1)
-        }
         grouped: dict[int, list[Box]] = {}
         for box in boxes:
-            index = indices.get(box.class_name.strip().casefold())
-            if index is None:
-                known = ", ".join(label.name for label in self._settings.labels)
-                raise MaskSAMError(
-                    f"the box '{box.class_name}' names no class of this model: choose one of"
-                    f" {known}"
-                )
+            index = class_index(box.class_name, self._settings.labels)
             grouped.setdefault(index, []).append(self._grid.clipped(box))
         return grouped
 

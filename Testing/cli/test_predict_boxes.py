@@ -100,6 +100,10 @@ def test_missing_boxes_names_and_unsupported_options_are_refused(
     assert "mirrored passes" in error_line(capfd)
     assert main([*arguments, "--boxes", str(boxes), "--probabilities"]) == 2
     assert "not class probabilities" in error_line(capfd)
+    # The options are checked before the model is, which need not be installed.
+    arguments[3] = "medsam"
+    assert main([*arguments, "--boxes", str(boxes), "--probabilities"]) == 2
+    assert "not class probabilities" in error_line(capfd)
     assert not list(tmp_path.glob("out*"))
 
 
