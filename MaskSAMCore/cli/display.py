@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from MaskSAMCore.errors import one_line
+from MaskSAMCore.errors import one_line, visible
 from MaskSAMCore.io.standard_streams import discard, visible_stderr
 from MaskSAMCore.volumetry import LOW_DICE, StructureVolume, estimated, has_shares
 
@@ -79,7 +79,7 @@ class ProgressDisplay:
     def started(self, name: str) -> None:
         """Show that a case is being read."""
         count = f" ({self.done + 1} of {self.cases}{self.rest})" if self.cases > 1 else ""
-        self.name = f"{name}{count}"
+        self.name = f"{visible(name)}{count}"
         self.bar.update(self.task, completed=0, description=f"{self.name}: reading", left="")
 
     def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None:
@@ -89,6 +89,11 @@ class ProgressDisplay:
             self.task, completed=fraction, description=f"{self.name}: {stage}", left=left
         )
 
+    def noted(self, name: str, notes: Sequence[str]) -> None:
+        """Print notes on a case before it is segmented."""
+        case = f"{name}: " if self.cases > 1 else ""
+        self.message(*(f"Note: {case}{note}" for note in notes))
+
     def finished(self, name: str, table: Table, notes: Sequence[str]) -> None:
         """Print the results of a case.
 
@@ -97,7 +102,7 @@ class ProgressDisplay:
             table: table of the classes found.
             notes: remarks for the user.
         """
-        table.title = name
+        table.title = visible(name)
         unread = self.out.quiet
         self.out.print(table)
         if self.out.quiet and not unread:

@@ -531,6 +531,7 @@ class _DisplayWatcher:
     def __init__(self, display: ProgressDisplay, goes_on: bool) -> None:
         self.display = display
         self.goes_on = goes_on
+        self._noted: dict[str, Sequence[str]] = {}
 
     def started(self, name: str) -> None:
         """Show that a case is being read."""
@@ -540,13 +541,20 @@ class _DisplayWatcher:
         """Show the progress of the case."""
         self.display.progress(stage, fraction, seconds_left)
 
+    def noted(self, name: str, notes: Sequence[str]) -> None:
+        """Show notes on a case before it is segmented, so that the user can stop the run."""
+        self._noted[name] = notes
+        self.display.noted(name, notes)
+
     def finished(self, record: CaseRecord) -> None:
-        """Show the results of a case, or the reason for its failure."""
+        """Show the results of a case and its further notes, or the reason for its failure."""
+        noted = self._noted.pop(record.case, ())
         if record.status == "failed":
             if self.goes_on:
                 self.display.failed(record.case, record.reason)
         else:
-            self.display.finished(record.case, results_table(record.volumes), record.notes)
+            notes = [note for note in record.notes if note not in noted]
+            self.display.finished(record.case, results_table(record.volumes), notes)
 
     def message(self, text: str) -> None:
         """Show a message about the run."""

@@ -117,8 +117,15 @@ class CaseRun:
         segmenter: Segmenter,
         progress: ProgressCallback | None = None,
         cancelled: CancelledCallback | None = None,
+        noted: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         """Segment the images, see :meth:`Segmenter.segment`.
+
+        Args:
+            segmenter: the model.
+            progress: receives the progress.
+            cancelled: polled before each step; True stops the run.
+            noted: receives the notes of the record that are known before the images are segmented.
 
         Raises:
             Cancelled: `cancelled` returned True.
@@ -131,7 +138,7 @@ class CaseRun:
             settings=self._settings.recorded,
         )
         reset_peak()
-        self._attempt(lambda: self._segment(segmenter, progress, cancelled))
+        self._attempt(lambda: self._segment(segmenter, progress, cancelled, noted))
         self._record = replace(self._record, peak_memory_mb=peak_mb())
 
     def write(self) -> None:
@@ -173,9 +180,14 @@ class CaseRun:
         segmenter: Segmenter,
         progress: ProgressCallback | None,
         cancelled: CancelledCallback | None,
+        noted: Callable[[Sequence[str]], None] | None,
     ) -> None:
         settings, volumes = self._settings, self._volumes
         boxes = settings.boxes
+        if noted is not None:
+            of_files = (*self.case.notes, *(note for volume in volumes for note in volume.notes))
+            doubts = segmenter.doubts(volumes, settings.roi is not None)
+            noted(tuple(dict.fromkeys((*of_files, *doubts))))
         result = segmenter.segment(
             volumes,
             roi=None if settings.roi is None else box_on_grid(settings.roi, volumes[0]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 from MaskSAMCore.cohort.case import Case, LeftOut
@@ -26,6 +27,10 @@ class Watcher(Protocol):
 
     def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None:
         """Receive the progress of the case that was started last."""
+        ...
+
+    def noted(self, name: str, notes: Sequence[str]) -> None:
+        """Receive notes on a case that is about to be segmented; its record has them, too."""
         ...
 
     def finished(self, record: CaseRecord) -> None:
@@ -154,7 +159,7 @@ def run_cases(
             run = reading.result()
             if run.error is None:
                 table.add(run.record)  # The status is "started".
-            run.segment(model.segmenter, watcher.progress)
+            run.segment(model.segmenter, watcher.progress, noted=partial(watcher.noted, case.name))
             model.restore(run.error)
             if writing is not None:
                 finish(writing)

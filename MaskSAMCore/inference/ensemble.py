@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,11 @@ class EnsembleSegmenter:
             for tensor in (*member.model.parameters(), *member.model.buffers())
         }
         return array_bytes(tensors.values())
+
+    def doubts(self, volume: Volume | Sequence[Volume], has_roi: bool) -> tuple[str, ...]:
+        """Return reasons why a network may perform badly, see :meth:`Segmenter.doubts`."""
+        each = (member.doubts(volume, has_roi) for member in self.members)
+        return tuple(dict.fromkeys(chain.from_iterable(each)))
 
     def segment(
         self,

@@ -162,6 +162,10 @@ class MaskSegmenter:
         model = self.model
         return array_bytes((*model.parameters(), *model.buffers()))
 
+    def doubts(self, volume: Volume | Sequence[Volume], has_roi: bool) -> tuple[str, ...]:
+        """Return reasons why the model may perform badly, see :meth:`Segmenter.doubts`."""
+        return self.settings.doubts(as_channels(volume), has_roi)
+
     def segment(
         self,
         volume: Volume | Sequence[Volume],

@@ -80,8 +80,7 @@ class MaskSession(Session):
         for volume, normalization in zip(volumes, settings.plan.normalization, strict=True):
             self._grid.check_volume(volume, settings.plan, normalization.limits)
         self._notes = dict.fromkeys(note for volume in self._volumes for note in volume.notes)
-        doubts = (settings.suitability.doubts(volume, roi is not None) for volume in self._volumes)
-        self._notes.update(dict.fromkeys(doubt for each in doubts for doubt in each))
+        self._notes.update(dict.fromkeys(settings.doubts(self._volumes, roi is not None)))
         self._cache = EmbeddingCache(cache_bytes)
         self._scorer: Scorer | None = None
         self._scores: Tensor | None = None

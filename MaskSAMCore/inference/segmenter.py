@@ -103,6 +103,16 @@ class Segmenter(Protocol):
         """Bytes of the network's weights."""
         ...
 
+    def doubts(self, volume: Volume | Sequence[Volume], has_roi: bool) -> tuple[str, ...]:
+        """Return reasons why the model may perform badly on a volume, without segmenting it; they
+        are among the notes of its result.
+
+        Args:
+            volume: as in :meth:`segment`.
+            has_roi: whether only an ROI of the volume is processed.
+        """
+        ...
+
     def segment(
         self,
         volume: Volume | Sequence[Volume],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 
 from MaskSAMCore.data import Plan
+from MaskSAMCore.geometry import Volume
 from MaskSAMCore.labels import Label
 from MaskSAMCore.models import ANY_INPUT, Suitability
 from MaskSAMCore.models.expected_dice import DiceEstimator
@@ -36,6 +37,16 @@ class SegmenterSettings:
     suitability: Suitability = ANY_INPUT
     estimator: DiceEstimator | None = None
     intracranial: tuple[str, ...] = ()
+
+    def doubts(self, volumes: Sequence[Volume], has_roi: bool) -> tuple[str, ...]:
+        """Return reasons why the model may perform badly on a case, see :class:`Suitability`.
+
+        Args:
+            volumes: one image per channel.
+            has_roi: whether only an ROI of the images is processed.
+        """
+        each = (self.suitability.doubts(volume, has_roi) for volume in volumes)
+        return tuple(dict.fromkeys(chain.from_iterable(each)))
 
     def passes(self, tta: TestTimeAugmentation) -> tuple[Flips, ...]:
         """Return the passes whose scores are averaged, the unmirrored one first."""

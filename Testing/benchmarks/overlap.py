@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from MaskSAMCore import Segmenter, read_volume
@@ -29,6 +30,8 @@ class _Silent:
     def started(self, name: str) -> None: ...
 
     def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None: ...
+
+    def noted(self, name: str, notes: Sequence[str]) -> None: ...
 
     def finished(self, record: CaseRecord) -> None:
         assert record.status == "done", record.reason

@@ -36,6 +36,7 @@ def test_names_that_are_no_text_are_kept_on_a_console_of_ascii(model: str, tmp_p
     arguments = ["predict", "in", "-o", "out", "-m", model, "--volumes", "table.csv"]
     done = run_process(arguments, cwd=tmp_path, more={**ascii_only, "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
     written = os.listdir(os.fsencode(tmp_path / "out"))
     assert sorted(written) == sorted([b"cases.csv", *(name + b".nii.gz" for name in _NAMES)])
     table = (tmp_path / "table.csv").read_text(encoding="utf-8-sig")

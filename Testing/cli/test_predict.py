@@ -105,6 +105,33 @@ def test_a_box_bounds_its_class(image: Path, model: str, tmp_path: Path):
     assert (np.abs(found[:, ::-1] - [7.5, 6.5, 3.5]) <= [4, 3, 2]).all()
 
 
+def test_a_box_that_names_no_class_is_refused_before_any_case(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    for name in ("a", "b"):
+        write_image(generated_case(0, (8, 18, 22))[0], tmp_path / "in" / f"{name}.nii.gz")
+    boxes = tmp_path / "boxes.mrk.json"
+    write_boxes([RasBox("Brihgt", (0.0, 0.0, 0.0), np.eye(3), (8.0, 6.0, 8.0))], boxes)
+    arguments = ["predict", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "-m", model]
+    error = error_of(capfd, [*arguments, "--boxes", str(boxes)])
+    assert "'Brihgt' names no class of this model: choose one of Bright, Dark" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_note_known_before_the_segmentation_is_shown_once(
+    tmp_path: Path, image: Path, capfd: pytest.CaptureFixture[str]
+):
+    model = str(small_bundle(tmp_path / "crops", card={"needs_roi": True}))
+    write_image(generated_case(1, (8, 18, 22))[0], tmp_path / "b.nii.gz")
+    inputs = [str(image), str(tmp_path / "b.nii.gz")]
+    note = "This model needs an ROI around the structure: draw or choose one."
+    for given, notes in ((inputs[:1], [f"Note: {note}"]), (inputs, ["bräin", "b"])):
+        output = str(tmp_path / f"out-{len(given)}")
+        assert main(["predict", *given, "-o", output, "-m", model]) == 0
+        found = [line for line in capfd.readouterr().err.splitlines() if note in line]
+        assert found == (notes if len(given) == 1 else [f"Note: {name}: {note}" for name in notes])
+
+
 def test_boxes_change_other_classes_only_with_boxes_overwrite(
     image: Path, model: str, tmp_path: Path
 ):

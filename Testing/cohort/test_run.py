@@ -24,6 +24,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import Box, RasBox, box_in_space
 from MaskSAMCore.inference import DeviceChoice, MaskSegmenter
 from MaskSAMCore.io import read_volume, write_labelmap, write_volume
+from MaskSAMCore.models import Suitability
 from Testing.cohort.bad_files import write_bad_files
 from Testing.cohort.helpers import (
     assert_equal_labelmaps,
@@ -48,13 +49,19 @@ class RecordedRun:
 
     def __init__(self) -> None:
         self.begun: list[str] = []
+        self.notes: dict[str, Sequence[str]] = {}
         self.records: list[CaseRecord] = []
 
     def started(self, name: str) -> None:
         self.begun.append(name)
 
+    def noted(self, name: str, notes: Sequence[str]) -> None:
+        assert name == self.begun[-1] and name not in self.notes
+        self.notes[name] = notes
+
     def progress(self, stage: str, fraction: float, seconds_left: float | None) -> None:
         assert 0 <= fraction <= 1
+        assert self.begun[-1] in self.notes
 
     def finished(self, record: CaseRecord) -> None:
         self.records.append(record)
@@ -117,6 +124,17 @@ def test_a_picture_is_as_new_as_its_labelmap(
     run(images, tmp_path / "out", segmenter, settings=CaseSettings(pictures=True))
     for case in cases_of(images, tmp_path / "out"):
         assert case.picture.stat().st_mtime_ns >= case.output.stat().st_mtime_ns
+
+
+def test_notes_on_a_case_are_received_before_it_is_segmented(images: Path, tmp_path: Path):
+    segmenter = threshold_segmenter()
+    suitability = Suitability(needs_roi=True)
+    segmenter.settings = replace(segmenter.settings, suitability=suitability)
+    watcher = run(images, tmp_path / "out", segmenter)
+    assert list(watcher.notes) == watcher.begun
+    for record in watcher.records:
+        (note,) = watcher.notes[record.case]
+        assert "needs an ROI" in note and record.notes.count(note) == 1
 
 
 def test_bad_files_are_told_and_the_others_are_segmented(

@@ -103,6 +103,10 @@ class SamSegmenter:
         model = self._runner.model
         return array_bytes((*model.parameters(), *model.buffers()))
 
+    def doubts(self, volume: Volume | Sequence[Volume], has_roi: bool) -> tuple[str, ...]:
+        """Return no reasons, because a SAM segments any image."""
+        return ()
+
     def segment(
         self,
         volume: Volume | Sequence[Volume],
