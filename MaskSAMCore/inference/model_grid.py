@@ -115,10 +115,7 @@ class ModelGrid:
             MaskSAMError: the box is empty, or outside the volume or the region.
         """
         name = box.class_name
-        if not _finite(box):
-            raise MaskSAMError(
-                f"the box '{name}' has corners that are not numbers: give three for each"
-            )
+        _check_box(box, f"the box '{name}'")
         if box.empty:
             raise MaskSAMError(f"the box '{name}' is empty: give it a size along each axis")
         if box.clipped(self.volume_shape).empty:
@@ -183,13 +180,23 @@ class ModelGrid:
         return replace(found, lower=(i0, j0, k0), upper=(i1, j1, k1))
 
 
-def _finite(box: Box) -> bool:
-    """Return whether both corners of a box are three finite numbers."""
+def _check_box(box: Box, subject: str) -> None:
+    """Check that a box of the user has two corners of three finite numbers.
+
+    Raises:
+        MaskSAMError: it has not, or something else is given, such as a box in space.
+    """
+    if not isinstance(box, Box):
+        raise MaskSAMError(
+            f"{subject} must be a Box on the grid of the volume, not {type(box).__name__}: place a"
+            " box of read_boxes there with box_on_grid(box, volume)"
+        )
     try:
         corners = np.array([box.lower, box.upper], dtype=np.float64)
     except (TypeError, ValueError):
-        return False
-    return corners.shape == (2, 3) and bool(np.isfinite(corners).all())
+        corners = np.empty(0)
+    if corners.shape != (2, 3) or not np.isfinite(corners).all():
+        raise MaskSAMError(f"{subject} has corners that are not numbers: give three for each")
 
 
 def _touched_voxels(volume: Volume, roi: Box | None) -> Box:
@@ -197,8 +204,7 @@ def _touched_voxels(volume: Volume, roi: Box | None) -> Box:
     if roi is None:
         i, j, k = (float(size) for size in volume.shape[::-1])
         return Box("", (0.0, 0.0, 0.0), (i, j, k))
-    if not _finite(roi):
-        raise MaskSAMError("the ROI has corners that are not numbers: give three for each")
+    _check_box(roi, "the ROI")
     if roi.empty:
         raise MaskSAMError("the ROI is empty: give it a size along each axis")
     region = roi.clipped(volume.shape)

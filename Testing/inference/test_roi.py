@@ -76,6 +76,14 @@ def test_an_roi_without_voxels_is_refused(roi, message):
         threshold_segmenter().segment(volume_of(two_blobs()), roi=roi)
 
 
+def test_an_roi_or_box_in_space_is_refused_with_how_to_place_it_on_the_volume():
+    box = RasBox("Anterior", (0.0, 0.0, 0.0), np.eye(3), (3.0, 3.0, 3.0))
+    message = r"must be a Box on the grid .*, not RasBox: .* box_on_grid\(box, volume\)"
+    for option in ({"roi": box}, {"boxes": [box]}):
+        with pytest.raises(MaskSAMError, match=message):
+            threshold_segmenter().segment(volume_of(two_blobs()), **option)
+
+
 def test_intensities_are_normalised_within_the_roi_only():
     inside = np.random.default_rng(0).normal(100, 20, (6, 8, 8)).astype(np.float32)
     model = ThresholdModel(window=(6, 8, 8))
