@@ -27,12 +27,14 @@ class Outputs:
         replaced: folders that are written as a whole, replacing any folder of the same name.
         filled: folders that files are added to.
         extended: files that may exist without --overwrite, such as tables that get new rows.
+        advice: advice to the user about a file that exists and must not be replaced.
     """
 
     files: tuple[Path, ...] = ()
     replaced: tuple[Path, ...] = ()
     filled: tuple[Path, ...] = ()
     extended: tuple[Path, ...] = ()
+    advice: str = "add --overwrite to replace it"
 
     @property
     def written(self) -> tuple[Path, ...]:
@@ -85,7 +87,7 @@ def _check_files(outputs: Outputs, overwrite: bool) -> None:
             raise MaskSAMError(f"{path} is a device or a pipe: name another file")
     for path in (*outputs.files, *outputs.replaced):
         if os.path.lexists(path) and not overwrite:
-            raise MaskSAMError(f"{path} exists: add --overwrite to replace it")
+            raise MaskSAMError(f"{path} exists: {outputs.advice}")
 
 
 def _check_no_folders(outputs: Outputs) -> None:

@@ -281,9 +281,13 @@ class _Prediction:
         if self.report is not None:
             extended += [case.picture for case in self.cases]
         files = [path for case in self.cases for path in self.settings.outputs(case)]
+        advice = Outputs.advice
+        if self.table.path is not None:
+            advice = "add --skip-existing to continue the run, or --overwrite to start anew"
         return Outputs(
             (*files, *present(self.volumes, self.report, self.options.proposals)),
             extended=(*extended, *present(self.table.path)),
+            advice=advice,
         )
 
     def inputs(self) -> Inputs:

@@ -194,7 +194,8 @@ def test_a_second_run_needs_a_decision_about_existing_outputs(
 ):
     write_cases(folder / "out", NAMES[:1])
     arguments = ["predict", str(folder / "in"), "-o", str(folder / "out"), "-m", model]
-    assert "--overwrite" in error_of(capfd, arguments)
+    error = error_of(capfd, arguments)
+    assert "add --skip-existing to continue the run, or --overwrite to start anew" in error
     assert "exclude each other" in error_of(capfd, [*arguments, "--overwrite", "--skip-existing"])
     assert "is no shard" in error_of(capfd, [*arguments, "--shard", "3/2"])
 
