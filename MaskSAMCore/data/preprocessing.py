@@ -98,7 +98,8 @@ def repeat_edge_slices(case: PreparedCase, count: int) -> PreparedCase:
 def plan_shape(shape: Sequence[int], spacing: Sequence[float], plan: Plan) -> tuple[int, int, int]:
     """Return the shape of a volume on the plan's grid.
 
-    An axis whose spacing agrees with the plan's within 0.1 % keeps its size.
+    An axis whose spacing agrees with the plan's within 0.1 % keeps its size. Copies of a volume
+    whose headers round its spacing differently have the same shape.
 
     Args:
         shape: voxels along the plan's axes.
@@ -106,7 +107,7 @@ def plan_shape(shape: Sequence[int], spacing: Sequence[float], plan: Plan) -> tu
         plan: plan of the network.
     """
     d, r, w = (
-        size if abs(mm / wanted - 1) < 1e-3 else max(1, round(size * mm / wanted))
+        size if abs(mm / wanted - 1) < 1e-3 else max(1, round(round(size * mm / wanted, 2)))
         for size, mm, wanted in zip(shape, spacing, plan.spacing, strict=True)
     )
     return d, r, w

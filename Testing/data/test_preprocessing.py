@@ -19,6 +19,7 @@ from MaskSAMCore.data.planning import coarse_axis
 from MaskSAMCore.data.preprocessing import (
     nearest_voxels,
     normalize,
+    plan_shape,
     resample,
     resample_labelmap,
 )
@@ -118,6 +119,14 @@ def test_a_spacing_that_agrees_within_a_thousandth_changes_no_voxel():
     prepared = preprocess([volume], plan_of(), label)
     np.testing.assert_array_equal(prepared.image[0], normalize(image, ChannelNormalization()))
     np.testing.assert_array_equal(prepared.labelmap, label)
+
+
+@pytest.mark.parametrize("error", [-1e-5, -1e-15, 1e-15, 1e-5])
+def test_headers_that_are_rounded_differently_give_the_same_grid(error: float):
+    plan = plan_of((2.0, 2.0, 2.0))
+    for size in range(181, 240):
+        exact = plan_shape([size] * 3, [1.0] * 3, plan)
+        assert plan_shape([size] * 3, [1.0 + error] * 3, plan) == exact
 
 
 def test_channels_are_preprocessed_independently_and_in_order():
