@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from MaskSAMCore.geometry import Box, Volume
 from MaskSAMCore.inference import EnsembleSegmenter, MaskSegmenter
 from MaskSAMCore.labels import Label
 from MaskSAMCore.modeling import BoxPrompts, ClassScores, Network, NetworkConfig
-from MaskSAMCore.models import InferenceSettings
+from MaskSAMCore.models import InferenceSettings, Suitability
 from Testing.helpers.threshold_model import (
     GEOMETRIES,
     LABELS,
@@ -116,6 +117,18 @@ def test_an_roi_bounds_an_ensemble():
     inside[1:5, 1:15, 2:20] = True
     np.testing.assert_array_equal(result.labelmap, np.where(inside, two_blobs(), 0))
     assert (result.probabilities[0][~inside] == 1).all()
+
+
+def test_doubts_of_any_network_are_known_before_the_segmentation():
+    members = [threshold_segmenter() for _ in range(3)]
+    for member in members[1:]:
+        suitability = Suitability(needs_roi=True)
+        member.settings = dataclasses.replace(member.settings, suitability=suitability)
+    ensemble, volume = EnsembleSegmenter(members), volume_of(two_blobs())
+    assert ensemble.doubts(volume, has_roi=True) == ()
+    (doubt,) = ensemble.doubts(volume, has_roi=False)
+    assert "needs an ROI" in doubt
+    assert ensemble.segment(volume).notes == (doubt,)
 
 
 def test_the_largest_component_is_kept_where_most_networks_keep_it():
