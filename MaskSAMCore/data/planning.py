@@ -366,9 +366,13 @@ def target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> np.ndarray:
 
 
 def coarse_axis(spacing: Sequence[float]) -> int | None:
-    """Return the one axis that is more than 3 times coarser than the finest, or None."""
+    """Return the one axis that is more than 3 times coarser than the finest, or None.
+
+    Copies of a volume whose headers round its spacing differently have the same coarse axis.
+    """
     finest, middle, worst = sorted(spacing)
-    if worst <= ANISOTROPY * finest or worst - middle < 1e-3 * worst:
+    rounding = 1e-3 * worst
+    if worst - ANISOTROPY * finest < rounding or worst - middle < rounding:
         return None
     return list(spacing).index(worst)
 

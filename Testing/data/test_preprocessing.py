@@ -159,6 +159,13 @@ def test_thick_slices_are_repeated_in_image_and_labelmap_alike():
         assert np.ptp(prepared.image[0][prepared.labelmap == value]) < 1e-5
 
 
+@pytest.mark.parametrize("error", [-1e-5, -1e-15, 0.0, 1e-15, 1e-5])
+@pytest.mark.parametrize("finest", [0.7, 1.0])
+def test_rounding_of_a_header_makes_no_axis_coarse(finest: float, error: float):
+    assert coarse_axis((3 * finest + error, finest, finest)) is None
+    assert coarse_axis((3.1 * finest + error, finest, finest)) == 0
+
+
 def test_only_a_single_axis_can_be_coarse():
     assert coarse_axis((1.0, 1.0, 3.5)) == 2
     assert coarse_axis((6.0, 1.2, 1.0)) == 0

@@ -14,6 +14,8 @@ from MaskSAMCore.inference.sliding_window import Region, Shape
 # Above this ratio of voxel sizes, slices that are not across the axis with the longest voxels show
 # steps, not anatomy.
 _ANISOTROPIC_RATIO = 1.5
+# Larger than the rounding of voxel sizes in headers, so that copies of a volume have the same axes.
+_ROUNDING = 1e-3
 # A box must appear this much larger than on axial slices for another axis to be used: otherwise a
 # face dragged by one voxel could change the axis and with it all slices to encode.
 _LARGER_RATIO = 1.5
@@ -77,8 +79,10 @@ def best_axis(size: NDArray[Any], shape: Shape, spacing: tuple[float, float, flo
     shorter = [min(shape[a] for a in in_plane(axis)) for axis in (0, 1, 2)]
     candidates = [a for a in (0, 1, 2) if shorter[a] >= _STRIP_RATIO * max(shorter)]
     longest = max(spacing[a] for a in candidates)
-    if longest > _ANISOTROPIC_RATIO * min(spacing):
-        candidates = [a for a in candidates if spacing[a] > longest / _ANISOTROPIC_RATIO]
+    if longest > _ANISOTROPIC_RATIO * min(spacing) * (1 + _ROUNDING):
+        candidates = [
+            a for a in candidates if spacing[a] > longest / _ANISOTROPIC_RATIO * (1 + _ROUNDING)
+        ]
     areas = {}
     for axis in candidates:
         rows, columns = in_plane(axis)

@@ -31,6 +31,17 @@ def test_the_best_axis_is_across_thick_slices_or_shows_the_box_largest(
     assert best_axis(np.array(size, float), (100, 100, 100), spacing) == axis
 
 
+@pytest.mark.parametrize("error", [-1e-5, -1e-15, 1e-15, 1e-5])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.5), (1.5, 1.0, 1.0), (3.0, 2.0, 1.0)])
+def test_the_best_axis_does_not_depend_on_the_rounding_of_a_header(spacing: tuple, error: float):
+    for size in ((20.0, 20.0, 20.0), (40.0, 20.0, 20.0), (20.0, 40.0, 20.0), (20.0, 20.0, 40.0)):
+        axes = {
+            best_axis(np.array(size), (100, 100, 100), tuple(rounded))
+            for rounded in (spacing, *(np.array(spacing) + error * np.eye(3)))
+        }
+        assert len(axes) == 1
+
+
 def test_a_long_slice_shows_a_box_in_fewer_pixels():
     """SAM's input shows the longest side of a slice in 1024 pixels, and scales the box alike."""
     size = np.array([40.0, 24.0, 24.0])
