@@ -20,6 +20,7 @@ from MaskSAMCore.training.fit import (
     chosen_facts,
     chosen_preset,
     fit,
+    validation_changes,
 )
 from MaskSAMCore.training.run_folder import (
     BEST,
@@ -48,7 +49,7 @@ def fit_folds(
     Args:
         options: choices of the user; ``run`` is the folder of the folds' runs. With ``resume``
             finished folds are left as they are, the one that was stopped is continued, and further
-            ones are begun.
+            ones are begun, with the time budget of the last one unless ``max_minutes`` is given.
         count: number of folds.
         report: function that receives lines of text for the user.
         config_changes: fields to change in the preset's network.
@@ -72,16 +73,24 @@ def fit_folds(
     if begun:
         _check_same(options, runs, begun, config_changes, settings_changes)
     cache = CaseCache(options.cache or options.run / CASES)
+    budget = options.max_minutes
     scores: list[float] = []
     started = time.monotonic()
     for index, run in enumerate(runs):
-        if run in begun and is_finished(run, options.max_minutes):
+        if run in begun and options.max_minutes is None:
+            budget = TrainingRecord.load(run).max_minutes
+        if run in begun and is_finished(run, budget):
             scores.append(best_dice(run))
             report(f"fold {index} is finished: best validation Dice {scores[-1]:.4f}")
             continue
         report(f"fold {index} of 0 to {count - 1}, in {run}")
         own = replace(
-            options, run=run, fold=Fold(index, count), resume=run in begun, cache=cache.folder
+            options,
+            run=run,
+            fold=Fold(index, count),
+            max_minutes=budget,
+            resume=run in begun,
+            cache=cache.folder,
         )
         if options.stop_after is not None:
             minutes = (time.monotonic() - started) / 60
@@ -144,7 +153,7 @@ def _check_same(
                 f"{run} was begun with --preset {record.preset} --seed {record.seed}: give these"
                 " again"
             )
-        if record.settings != preset.training:
+        if record.settings.replace(**validation_changes(options)) != preset.training:
             raise MaskSAMError(
                 f"{run} was begun with other hyperparameters: give the options of its first command"
             )

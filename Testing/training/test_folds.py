@@ -146,6 +146,30 @@ def test_a_cross_validation_that_is_stopped_begins_no_further_fold(
     assert not fold_run(options.run, 1).exists()
 
 
+def test_further_folds_have_the_budget_of_the_one_that_is_continued(
+    crossed: tuple[FitOptions, list[str]], tmp_path: Path
+):
+    """Without it they would train for all iterations of the preset."""
+    settings = {**QUICK, "iterations": 50}
+    options = dataclasses.replace(crossed[0], run=tmp_path / "runs", stop_after=0.0)
+    fit_folds(options, 2, str, SMALL, settings)
+    begun = fold_run(options.run, 0)
+    # This budget is used up already: each fold ends after one step.
+    TrainingRecord.load(begun).with_facts(max_minutes=1e-4).save(begun)
+    fit_folds(dataclasses.replace(options, stop_after=None, resume=True), 2, str, SMALL, settings)
+    assert TrainingRecord.load(fold_run(options.run, 1)).max_minutes == 1e-4
+
+
+def test_validations_of_further_folds_may_be_as_frequent_as_the_user_likes(
+    crossed: tuple[FitOptions, list[str]], tmp_path: Path
+):
+    run = Path(shutil.copytree(crossed[0].run, tmp_path / "runs"))
+    shutil.rmtree(fold_run(run, 1))
+    resumed(dataclasses.replace(crossed[0], validation_minutes=3.0), run)
+    found = [TrainingRecord.load(fold_run(run, index)).settings for index in range(2)]
+    assert [settings.validation_minutes for settings in found] == [4.0, 3.0]
+
+
 def test_ctrl_c_in_the_last_validation_of_a_fold_begins_no_further_fold(
     crossed: tuple[FitOptions, list[str]], tmp_path: Path
 ):
