@@ -27,7 +27,7 @@ from MaskSAMCore.cli.training_options import (
 )
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.standard_streams import print_line
-from MaskSAMCore.models.catalog import catalog, is_path
+from MaskSAMCore.models.catalog import is_path
 
 if TYPE_CHECKING:
     from MaskSAMCore.training.fit import FitOptions
@@ -362,11 +362,17 @@ def _print_plan(
 
 
 def _initial_weights(given: Path | None) -> Path | None:
-    """Return the folder of the model or run to start from; a model may be given by its name."""
+    """Return the path of the model or run to start from; a model may be given by its name.
+
+    Raises:
+        MaskSAMError: no model has this name, or it is not installed.
+    """
     if given is None or is_training(str(given)) or is_path(given):
         return given
-    folders = {entry.name: entry.folder for entry in catalog()}
-    return folders.get(str(given)) or given
+    from MaskSAMCore.models import open_model
+
+    bundle, _ = open_model(given, with_estimator=False)
+    return bundle.folder
 
 
 def _spacing(text: str | None) -> tuple[float, float, float] | None:

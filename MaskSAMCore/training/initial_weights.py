@@ -13,6 +13,7 @@ from MaskSAMCore.modeling import MaskSAM, Network, NetworkConfig
 from MaskSAMCore.modeling.masksam.inheritance import inherit_weights
 from MaskSAMCore.models.bundle import WEIGHTS, load_bundle
 from MaskSAMCore.models.catalog import DESCRIPTION
+from MaskSAMCore.models.store import open_model
 from MaskSAMCore.training.run_folder import (
     BEST,
     LAST,
@@ -24,7 +25,7 @@ from MaskSAMCore.training.run_folder import (
 )
 
 
-def load_initial_weights(model: Network, folder: Path, classes: Sequence[str]) -> dict[str, str]:
+def load_initial_weights(model: Network, given: Path, classes: Sequence[str]) -> dict[str, str]:
     """Load the trained weights of a model or of another run into a new network.
 
     The weights may be those of a MaskSAM for other classes or larger windows. A class that it has
@@ -36,7 +37,7 @@ def load_initial_weights(model: Network, folder: Path, classes: Sequence[str]) -
 
     Args:
         model: network to initialise.
-        folder: folder of a model bundle, or of a run, whose best weights are taken.
+        given: folder or zip of a model bundle, or folder of a run, whose best weights are taken.
         classes: names of the network's classes 1 to K.
 
     Returns:
@@ -46,17 +47,18 @@ def load_initial_weights(model: Network, folder: Path, classes: Sequence[str]) -
     Raises:
         MaskSAMError: the folder holds no weights, or the weights of another network.
     """
+    opened = open_model(given, with_estimator=False)[0].folder if given.is_file() else given
     for name in (WEIGHTS, BEST, LAST):
-        if (folder / name).is_file():
+        if (opened / name).is_file():
             break
     else:
-        raise MaskSAMError(f"{folder} holds no weights to start from: give a model or a run")
-    found = read_weights(folder / name)
+        raise MaskSAMError(f"{given} holds no weights to start from: give a model or a run")
+    found = read_weights(opened / name)
     state = model.state_dict()
     wanted = {key: state[key] for key in model.kept_names()}
     new = {key: value for key, value in wanted.items() if key not in found and not value.any()}
     wrong = first_mismatches(found, {key: wanted[key] for key in wanted if key not in new})
-    source = _source(folder, folder / name)
+    source = _source(opened, opened / name)
     if not wrong and (source is None or _folded(source.classes) == _folded(classes)):
         model.load_state_dict(found, strict=False)
         return {}
@@ -65,7 +67,7 @@ def load_initial_weights(model: Network, folder: Path, classes: Sequence[str]) -
     except ValueError as error:
         if wrong:
             raise MaskSAMError(
-                f"{folder} holds the weights of another network: {wrong}: start from a model of"
+                f"{given} holds the weights of another network: {wrong}: start from a model of"
                 f" the same preset ({error})"
             ) from error
         model.load_state_dict(found, strict=False)

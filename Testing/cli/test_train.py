@@ -111,6 +111,8 @@ def test_a_training_starts_from_a_model_by_its_name(
     dataset, run = write_dataset(tmp_path / "data", cases=4), tmp_path / "run"
     arguments = ["train", str(dataset), "-o", str(run), "--device", "cpu", "--from", "hippocampus"]
     assert "hippocampus holds the weights of another network" in error_of(capfd, arguments)
+    arguments[-1] = "hippocampi"
+    assert "no model named 'hippocampi': choose brain, hippocampus" in error_of(capfd, arguments)
     assert not run.exists()
 
 

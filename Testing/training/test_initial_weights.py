@@ -123,6 +123,13 @@ def test_a_network_starts_only_from_one_of_the_same_parts(
         load_initial_weights(model, folder, NAMES[: model.config.num_classes])
 
 
+def test_a_position_embedding_of_the_whole_decoder_fits_its_own_window_alone():
+    source = build_model(small_masksam_config(dense_decoder_position=True))
+    smaller = small_masksam_config(dense_decoder_position=True, window=(5, 12, 16))
+    with pytest.raises(ValueError, match=r"depth_position is for windows of 16 x 20 voxels"):
+        inherit_weights(build_model(smaller), source, [1, 2], [0, 1, 2])
+
+
 def test_a_network_of_another_kind_starts_from_none_for_other_classes(tmp_path: Path):
     folder = small_bundle(tmp_path / "small")
     with pytest.raises(MaskSAMError, match="only MaskSAM's networks can start from one for other"):
@@ -145,6 +152,19 @@ def test_classes_in_another_order_start_as_those_of_their_names(tmp_path: Path):
     assert torch.equal(model.decoder.class_head.weight, former[[0, 2, 1, 3]])
     assert load_initial_weights(model, folder, ("Bright", "Dark")) == {}
     assert torch.equal(model.decoder.class_head.weight, former)
+
+
+def test_a_zip_of_a_model_is_a_start_like_its_folder(tmp_path: Path):
+    folder = small_bundle(tmp_path / "small")
+    archive = Path(shutil.make_archive(str(folder), "zip", folder))
+    model, other = (build_model(small_masksam_config()) for _ in range(2))
+    load_initial_weights(model, folder, ("Bright", "Dark"))
+    load_initial_weights(other, archive, ("Bright", "Dark"))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+    wider = build_model(small_masksam_config(head_channels=24))
+    with pytest.raises(MaskSAMError, match=r"small\.zip holds the weights of another network"):
+        load_initial_weights(wider, archive, NAMES)
 
 
 def test_weights_that_fit_are_loaded_in_order_where_classes_cannot_be_exchanged(tmp_path: Path):

@@ -108,6 +108,8 @@ def inherit_weights(
             value = _middle(_middle(value, 1, wanted.shape[1]), 2, wanted.shape[2])
         elif name.endswith(_RELATIVE_POSITIONS):
             value = _middle(value, 0, len(wanted))
+        if value.shape != wanted.shape:
+            raise ValueError(f"{name} is for windows of {old.window[1]} x {old.window[2]} voxels")
         inherited[name] = value
     model.load_state_dict(inherited, strict=False)
 
