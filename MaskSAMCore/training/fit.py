@@ -109,8 +109,8 @@ class FitOptions:
             synthesises the images itself.
         seed: seed of all random numbers of a new training.
         sam_checkpoint: weights of the frozen SAM, which presets with a frozen SAM need.
-        weights: folder of a model bundle or of another run whose weights a new training starts
-            from, or None.
+        weights: folder or zip of a model, or folder of a run, whose weights a new training starts
+            from, or None. With ``resume`` they are needed again if the run has no checkpoint yet.
         compiled: train with torch.compile, which needs a C++ compiler; on a processor the first
             step takes minutes, and the others are no faster.
         checkpoint_seconds: time between two checkpoints in seconds.
@@ -188,7 +188,7 @@ def fit(
             if options.weights is not None:
                 # Weights that do not fit are reported before the run has a record.
                 with _new_cache(options):
-                    _initial_network(options, record, report)
+                    _initial_network(options, record, options.weights, report)
         options.run.mkdir(parents=True, exist_ok=True)
         record.save(options.run)
         if data.fingerprint:
@@ -248,6 +248,11 @@ def _check_step(
         model.set_gradient_checkpointing(options.gradient_checkpointing)
     except ValueError as error:
         raise MaskSAMError(f"{error}: leave --gradient-checkpointing out") from error
+    if settings.generator_first and settings.decoder_alone:
+        raise MaskSAMError(
+            "a decoder that is trained alone leaves no prompt generator to train first: set"
+            " generator_first to 0"
+        )
     if settings.generator_first and not model.decoder_parameters():
         raise MaskSAMError(
             f"the network '{config.kind}' has no prompt generator to train first: set"
@@ -265,7 +270,7 @@ def _fit(
 ) -> float:
     """Train a network on prepared data; see :func:`fit`."""
     checkpoint = resumed_checkpoint(options.run) if options.resume else None
-    model = _initial_network(options, record)
+    model = _initial_network(options, record, options.weights if checkpoint is None else None)
     model.set_gradient_checkpointing(options.gradient_checkpointing)
     module = MaskSAMModule(model, record.settings, record.max_minutes, record.seed)
     module.best_dice = best_dice(options.run)
@@ -500,12 +505,18 @@ def _resume(
             " dataset, or start another run"
         )
     _check_kept(options, record, settings_changes)
+    start = record.facts.get("started_from")
+    if start and options.weights is None and resumed_checkpoint(options.run) is None:
+        raise MaskSAMError(
+            f"{options.run} was stopped before its first checkpoint: give the --from of its first"
+            f" command again ('{start}')"
+        )
     _check_step(options, record.config, record.settings, record.preset)
     expected = record.facts.get("sam_sha256")
     sam_sha256 = _check_sam(options, record.config, record.preset, expected)
     lightning.seed_everything(record.seed, workers=True, verbose=False)
     data = reload_training_data(options.dataset, record, report, _cache(options))
-    settings = record.settings.replace(**_validation_changes(options))
+    settings = record.settings.replace(**validation_changes(options))
     record = replace(record, settings=settings, folder=str(options.dataset.resolve()))
     if options.max_minutes is not None:
         record = record.with_facts(max_minutes=options.max_minutes)
@@ -580,7 +591,7 @@ def chosen_preset(
     preset = options.preset
     if preset is None:
         raise MaskSAMError("a new training needs a preset")
-    settings_changes = {**settings_changes, **_validation_changes(options)}
+    settings_changes = {**settings_changes, **validation_changes(options)}
     constraints: dict[str, Any] = {}
     if options.orientation is not None:
         constraints["orientation"] = options.orientation
@@ -624,7 +635,7 @@ def chosen_facts(options: FitOptions, preset: Preset | None) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def _validation_changes(options: FitOptions) -> dict[str, float]:
+def validation_changes(options: FitOptions) -> dict[str, float]:
     """Return the settings of the validation that the user has chosen."""
     chosen = {
         "validation_share": options.validation_share,
@@ -696,27 +707,32 @@ def _check_contrast(data: TrainingData, settings: TrainSettings) -> None:
 
 
 def _initial_network(
-    options: FitOptions, record: TrainingRecord, report: Callable[[str], None] = _silent
+    options: FitOptions,
+    record: TrainingRecord,
+    weights: Path | None,
+    report: Callable[[str], None] = _silent,
 ) -> Network:
     """Return the network that a training, or its next part, starts with.
 
     Args:
         options: choices of the user.
         record: record of the training.
+        weights: model or run with the initial weights; None for random ones, or before a checkpoint is
+            loaded.
         report: function that receives a line if classes start as others of the initial weights.
     """
     model = build_model(record.config)
     if record.config.frozen_sam is not None and options.sam_checkpoint is not None:
         _load_sam(model, options.sam_checkpoint)
-    if options.weights is not None and not options.resume:
-        origins = load_initial_weights(model, options.weights, record.classes)
+    if weights is not None:
+        origins = load_initial_weights(model, weights, record.classes)
         others = [
             f"{name} as its {origin}"
             for name, origin in origins.items()
             if name.casefold() != origin.casefold()
         ]
         if others:
-            report(f"{options.weights.name} has other classes: {', '.join(others)}")
+            report(f"{weights.name} has other classes: {', '.join(others)}")
     if record.settings.decoder_alone:
         try:
             model.freeze_proposals()

@@ -85,11 +85,15 @@ def test_a_folder_named_cases_is_kept_whether_a_training_fails_or_not(
 
 
 LATE_DECODER = dataclasses.replace(UNET, training=UNET.training.replace(generator_first=0.5))
+LATE_LONE_DECODER = dataclasses.replace(
+    COMPACT_DECODER, training=COMPACT_DECODER.training.replace(generator_first=0.5)
+)
 
 
 @pytest.mark.parametrize(
     ("preset", "more", "network", "message"),
     [
+        (LATE_LONE_DECODER, {"weights": Path()}, {}, "no prompt generator to train first"),
         (TINY, {}, {"adapter_ratio": 0.0}, "the network of preset 'tiny' cannot be built: "),
         (TINY, {"accumulate": 3}, {}, "choose a --batch that is a multiple of 3"),
         (

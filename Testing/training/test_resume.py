@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.testing import assert_close
 
 from MaskSAMCore.data.splits import Fold
 from MaskSAMCore.errors import MaskSAMError
@@ -101,6 +103,29 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_again_with_its_own_see
     resume(short, copied, seed=77)
     assert logged_losses(copied, 0)
     assert logged_losses(copied, 1) == logged_losses(copied, 0)
+
+
+def test_a_run_stopped_before_its_first_checkpoint_starts_again_from_the_weights_of_its_model(
+    short: ShortRun, tmp_path: Path
+):
+    run = tmp_path / "run"
+    options = FitOptions(
+        short.dataset, run, TINY, device="cpu", workers=0, weights=short.run, stop_after=0.0
+    )
+    fit(options, str, SMALL, {**SHORT, "learning_rate": 0.0})
+    for path in run.glob("*.ckpt"):
+        path.unlink()
+    record = (run / RUN_FILE).read_bytes()
+    message = r"stopped before its first checkpoint: give the --from of its first command again"
+    with pytest.raises(MaskSAMError, match=rf"{message} \('run'\)"):
+        resume(short, run)
+    assert (run / RUN_FILE).read_bytes() == record
+    resume(short, run, weights=short.run)
+    before, after = load_file(short.run / BEST), load_file(run / BEST)
+    for name, value in before.items():
+        assert_close(after[name], value)
+    # With a checkpoint the option may be left out.
+    resume(short, run)
 
 
 def test_a_run_whose_checkpoints_are_damaged_is_not_trained_anew(short: ShortRun, copied: Path):
