@@ -10,6 +10,7 @@ from MaskSAMCore.io.files import MALFORMED
 from MaskSAMCore.labels import Label, default_colors
 from MaskSAMCore.models.bundle import Bundle, intracranial_classes, save_bundle
 from MaskSAMCore.models.inference_settings import InferenceSettings
+from MaskSAMCore.models.suitability import Suitability
 from MaskSAMCore.training.run_folder import (
     BEST,
     LAST,
@@ -61,6 +62,7 @@ def export_run(
         if unknown:
             raise ValueError(f"largest_component has values of no class: {unknown}")
         intracranial_classes(card, labels)
+        Suitability.from_card(card)
     except MALFORMED as error:
         raise MaskSAMError(f"the card cannot be used: {error}") from error
     model = load_weights(record, run / (LAST if last else BEST))

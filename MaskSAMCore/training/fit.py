@@ -717,8 +717,8 @@ def _initial_network(
     Args:
         options: choices of the user.
         record: record of the training.
-        weights: model or run with the initial weights; None for random ones, or before a checkpoint is
-            loaded.
+        weights: model or run with the initial weights; None for random ones, or where a checkpoint
+            is loaded afterwards.
         report: function that receives a line if classes start as others of the initial weights.
     """
     model = build_model(record.config)

@@ -26,6 +26,7 @@ from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.io.files import MALFORMED, atomic_file, read_json, write_json
 from MaskSAMCore.modeling import Network, NetworkConfig, build_model, expected_state, read_config
 from MaskSAMCore.modeling.sam.checkpoint import state_mismatches
+from MaskSAMCore.models.suitability import Suitability
 from MaskSAMCore.training.hyperparameters import TrainSettings
 
 RUN_FILE, VALIDATION, FINGERPRINT = "run.json", "validation.json", "fingerprint.json"
@@ -184,11 +185,17 @@ def read_field_of_view(run: Path) -> list[list[float]] | None:
     None for trainings of older versions, which did not record them.
 
     Raises:
-        MaskSAMError: ``fingerprint.json`` cannot be read.
+        MaskSAMError: ``fingerprint.json`` cannot be read, or is damaged.
     """
     path = run / FINGERPRINT
-    found = read_json(path) if path.is_file() else {}
-    view: list[list[float]] | None = found.get("field_of_view_mm")
+    if not path.is_file():
+        return None
+    values = read_json(path)
+    try:
+        view: list[list[float]] | None = values.get("field_of_view_mm")
+        Suitability.from_card({"field_of_view_mm": view})
+    except MALFORMED as error:
+        raise MaskSAMError(f"{path} is damaged: {error}") from error
     return view
 
 

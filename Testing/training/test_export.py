@@ -205,6 +205,14 @@ def test_a_card_with_a_wrong_background_weight_leaves_the_bundle_unchanged(
     assert models.load_bundle(tmp_path / "model").inference.background_weight == 1.2
 
 
+@pytest.mark.parametrize("content", [[1], {"field_of_view_mm": "large"}])
+def test_a_damaged_fingerprint_is_one_clear_error(content: object, run: Path, tmp_path: Path):
+    (run / "fingerprint.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(MaskSAMError, match=r"fingerprint\.json is damaged"):
+        export_run(run, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_folder_that_is_no_bundle_is_not_replaced(run: Path, tmp_path: Path):
     notes = tmp_path / "project" / "notes.txt"
     notes.parent.mkdir()
@@ -265,6 +273,8 @@ def test_a_bundle_with_a_wrong_background_weight_is_refused(run: Path, tmp_path:
         ({"labels": {"Bright": {"color": "red"}}}, "label 'Bright' cannot be used"),
         ({"largest_component": [1]}, "values of no class"),
         ({"largest_component": 10}, "card cannot be used"),
+        ({"spacing_mm": 1.0}, "card cannot be used"),
+        ({"field_of_view_mm": "large"}, "card cannot be used"),
         ({"intracranial": True}, "'intracranial' must be \"all\" or a list of class names"),
         ({"intracranial": ["Bright", "Lobe"]}, "'intracranial' has names of no class: Lobe"),
     ],
