@@ -1,8 +1,8 @@
 """Augmentation of training windows with ``batchgeneratorsv2``.
 
 Intensities change with nnU-Net's ranges and probabilities. Rotation, scaling and deformation are
-as frequent as in nnU-Net or, for trainings that take minutes on few cases, more frequent. A share
-of the windows can get the contrast of another scanner.
+as frequent as in nnU-Net or, for trainings that take minutes on few cases, more frequent. Shares of
+the windows can get the contrast, the shades and the slice thickness of other scanners.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrig
 from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
 from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
 from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+from batchgeneratorsv2.transforms.local.brightness_gradient import (
+    BrightnessGradientAdditiveTransform,
+)
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
@@ -76,6 +79,8 @@ class Augmentation:
         mirror: axes of the window that are mirrored at random.
         contrast: probability of another scanner's contrast, independent of the strength.
         deformation: frequency and ranges of rotation, scaling and deformation.
+        acquisition: probability of a shade, and probability of thick slices, independent of the
+            strength.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class Augmentation:
         mirror: tuple[int, ...],
         contrast: float = 0.0,
         deformation: Deformation = "frequent",
+        acquisition: float = 0.0,
     ) -> None:
         thick_slices = coarse_axis(spacing) == 0
         self.window = window
@@ -98,6 +104,9 @@ class Augmentation:
         ]
         if contrast > 0:
             transforms.append(RandomTransform(RandomContrastCurve(), contrast))
+        if acquisition > 0:
+            transforms.append(RandomTransform(_shade(), acquisition))
+            transforms.append(RandomTransform(ThickSlices(thick_slices), acquisition))
         if mirror and strength > 0:
             transforms.append(MirrorTransform(mirror))
         self._intensity = ComposeTransforms(transforms)
@@ -197,6 +206,28 @@ class ThinWindowBlur(GaussianBlurTransform):  # type: ignore[misc]
         return super()._apply_to_image(enough, **params)[:, :slices]
 
 
+class ThickSlices(SimulateLowResolutionTransform):  # type: ignore[misc]
+    """Change of one axis to voxels of up to four times the size, and back.
+
+    Args:
+        within_slices: True for windows with thick slices, of which an axis in the plane is changed.
+    """
+
+    def __init__(self, within_slices: bool) -> None:
+        super().__init__(
+            scale=(0.25, 1), synchronize_channels=True, synchronize_axes=True, ignore_axes=None
+        )
+        self._axes = (1, 2) if within_slices else (0, 1, 2)
+
+    def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
+        """Return the channels and the scales of their axes, 1 except for one random axis."""
+        parameters: dict[str, Any] = super().get_parameters(**data_dict)
+        changed = np.random.choice(self._axes)
+        kept = [axis for axis in range(3) if axis != changed]
+        parameters["scales"][:, kept] = 1
+        return parameters
+
+
 def cut(
     array: NDArray[Any],
     centre: Sequence[int],
@@ -252,6 +283,21 @@ def _spatial_transform(
         scaling=scaling,
         p_synchronize_scaling_across_axes=0 if thick_slices else ranges.equal_scales,
         mode_seg="bilinear",
+    )
+
+
+def _shade() -> BrightnessGradientAdditiveTransform:
+    """Return the transform that adds a smooth shade to images of standard deviation 1, as the
+    sensitivity of a receive coil does."""
+
+    def width(shape: Sequence[int], dim: int) -> float:
+        return float(np.random.uniform(0.4, 1.2)) * shape[dim]
+
+    def strength(*_: Any) -> float:
+        return float(np.random.uniform(-1.5, 1.5))
+
+    return BrightnessGradientAdditiveTransform(
+        width, loc=(-0.5, 1.5), max_strength=strength, same_for_all_channels=False
     )
 
 

@@ -138,7 +138,8 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         contrast: share of windows with the contrast of another scanner.
         deformation: frequency of rotation, scaling and deformation.
         kind: "nnunet", or "masam" for MA-SAM's own augmentation, which also mirrors; ``mirror``,
-            ``contrast`` and ``deformation`` then have no effect.
+            ``contrast``, ``deformation`` and ``acquisition`` then have no effect.
+        acquisition: share of windows with a shade, and share with thick slices.
 
     Attributes:
         numbers: numbers of the windows to prepare; all by default.
@@ -158,12 +159,14 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
         contrast: float = 0.0,
         deformation: Deformation = "frequent",
         kind: AugmentationKind = "nnunet",
+        acquisition: float = 0.0,
     ) -> None:
         super().__init__()
         self.kind: AugmentationKind = kind
         self.plan = plan
         self.strength = strength
         self.contrast = contrast
+        self.acquisition = acquisition
         self.deformation: Deformation = deformation
         self.mirror = mirror
         self.foreground_share = foreground_share
@@ -201,6 +204,7 @@ class WindowDataset(IterableDataset[tuple[Tensor, Tensor]]):
             self.mirror,
             self.contrast,
             self.deformation,
+            self.acquisition,
         )
 
     def _random_centre(self, case: IndexedCase, rng: np.random.Generator) -> tuple[int, ...]:

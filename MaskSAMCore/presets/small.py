@@ -103,25 +103,4 @@ BRAIN = Preset(
     PlanConstraints(orientation="SAR", spacing=(2.0, 2.0, 2.0)),
 )
 
-# The network of "brain" for a small structure in voxels of 1 mm, and a decoder whose masks do not
-# contain those of the prompt generator.
-HIPPOCAMPUS = Preset(
-    "hippocampus",
-    BRAIN.network.replace(num_classes=2, queries=3, window=(40, 56, 48), separate_masks=True),
-    TrainSettings(
-        learning_rate=1e-3,
-        warm_up=50,
-        iterations=8000,
-        clip=5.0,
-        foreground_share=0.8,
-        mirror=(2,),
-        contrast=0.15,
-        loss=LossSettings(
-            prompts=_PROMPTS.replace(exchange=0.5, repeats=2), affinity=4.0, rarity=0.0
-        ),
-        generator_first=0.5,
-    ),
-    PlanConstraints(orientation="SAR"),
-)
-
-PRESETS = (TINY, COMPACT, COMPACT_DECODER, BRAIN, HIPPOCAMPUS)
+PRESETS = (TINY, COMPACT, COMPACT_DECODER, BRAIN)

@@ -97,6 +97,7 @@ class TrainingData:
             settings.contrast,
             settings.deformation,
             settings.augmentation_kind,
+            settings.acquisition,
         )
 
     def loader(

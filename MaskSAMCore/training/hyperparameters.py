@@ -16,6 +16,7 @@ _SHARES = (
     "ema",
     "foreground_share",
     "contrast",
+    "acquisition",
     "generator_first",
     "common_contrasts",
     "contrast_ramp",
@@ -60,10 +61,12 @@ class TrainSettings(Configuration):
         augmentation: strength of the augmentation, as a factor of its ranges and probabilities; 0
             means none.
         augmentation_kind: "nnunet", or "masam" for MA-SAM's own augmentation of slices; with it,
-            ``deformation``, ``contrast`` and ``mirror`` have no effect.
+            ``deformation``, ``contrast``, ``acquisition`` and ``mirror`` have no effect.
         deformation: "frequent" rotation, scaling and elastic deformation, for few cases, or
             "nnunet", as frequent as in nnU-Net, which has no elastic deformation.
         contrast: share of windows that get another contrast, for images of other scanners.
+        acquisition: share of windows with a shade, as of a receive coil, and share with thick
+            slices.
         mirror: axes of a window that are mirrored at random (0 depth, 1 rows, 2 columns).
         tta: test-time augmentation of the exported model, unless its user chooses another: "none",
             or "mirror" for all combinations of the mirrored axes.
@@ -101,6 +104,7 @@ class TrainSettings(Configuration):
     augmentation_kind: AugmentationKind = "nnunet"
     deformation: Deformation = "frequent"
     contrast: float = 0.0
+    acquisition: float = 0.0
     mirror: tuple[int, ...] = (0, 1, 2)
     tta: Literal["none", "mirror"] = "none"
     generator_first: float = 0.0

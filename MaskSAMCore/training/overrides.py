@@ -42,8 +42,7 @@ def change_preset(preset: Preset, given: Sequence[str]) -> Preset:
         if not equals or not name:
             raise MaskSAMError(f"--set needs key=value, such as loss.semantic=0, not '{line}'")
         key = _find_key(name, homes, preset.name)
-        changes[key] = _parse(value)
-        _store(parts[homes[key]], key.split("."), changes[key])
+        changes[key] = _change(parts[homes[key]], key.split("."), _parse(value))
         try:
             changed = replace(
                 preset,
@@ -92,7 +91,11 @@ def _parse(text: str) -> Any:
     return None if text.lower() == "none" else text
 
 
-def _store(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
+def _change(values: dict[str, Any], path: Sequence[str], value: Any) -> Any:
+    """Change a setting and return its new value; a number in place of a list is a list of one."""
     for name in path[:-1]:
         values = values[name]
+    if isinstance(values[path[-1]], list | tuple) and isinstance(value, int | float):
+        value = [value]
     values[path[-1]] = value
+    return value

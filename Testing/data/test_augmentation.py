@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from MaskSAMCore.data.augmentation import Augmentation, cut
+from MaskSAMCore.data.augmentation import Augmentation, ThickSlices, cut
 
 ISOTROPIC = (1.0, 1.0, 1.0)
 WINDOW = (8, 16, 16)
@@ -128,6 +128,48 @@ def test_a_contrast_curve_keeps_the_order_of_intensities_and_the_labels():
         # A straight line would not change the contrast between tissues.
         assert np.corrcoef(before, after)[0, 1] < 0.999
         np.testing.assert_array_equal(labels.numpy(), label)
+
+
+def test_an_acquisition_adds_a_smooth_shade_and_thickens_slices_along_one_axis():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(1, 8, 16, 16)).astype(np.float32)
+    label = (image[0] > 0).astype(np.uint8)
+    augmentation = Augmentation(WINDOW, ISOTROPIC, 0.0, (), acquisition=1.0)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    roughness = np.zeros(3)
+    shades = []
+    for _ in range(20):
+        moved, labels = augmentation(image, label, (4, 8, 8), (float(image.min()),))
+        found = moved.numpy()[0]
+        ratios = [
+            np.abs(np.diff(found, axis=a)).mean() / np.abs(np.diff(image[0], axis=a)).mean()
+            for a in range(3)
+        ]
+        # Noise is smoothed along one axis, and neighbours along the others are as different.
+        assert sorted(ratios)[2] > 0.75
+        roughness += np.array(ratios) < 0.7
+        half = [
+            found[:, :8].mean() - found[:, 8:].mean(),
+            found[..., :8].mean() - found[..., 8:].mean(),
+        ]
+        shades.append(max(np.abs(half)))
+        np.testing.assert_array_equal(labels.numpy(), label)
+    assert (roughness > 0).all()
+    assert max(shades) > 0.3
+
+
+def test_thick_slices_stay_thick_slices_in_another_acquisition():
+    image = np.random.default_rng(0).normal(size=(1, 8, 16, 16)).astype(np.float32)
+    thick = ThickSlices(True)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    axes = set()
+    for _ in range(20):
+        scales = thick.get_parameters(image=torch.from_numpy(image))["scales"]
+        assert scales.shape == (1, 3) and (scales >= 0.25).all() and scales[0, 0] == 1
+        axes |= set(torch.nonzero(scales[0] < 1).flatten().tolist())
+    assert axes == {1, 2}
 
 
 def test_a_share_of_windows_gets_another_contrast_and_constant_ones_stay_finite():

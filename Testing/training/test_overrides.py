@@ -41,6 +41,12 @@ def test_settings_of_network_training_plan_and_loss_are_changed_by_name() -> Non
     assert back.replace(mask_prompt="logits", dense_decoder_position=False) == ACDC.network
 
 
+def test_one_number_in_place_of_several_is_a_list_of_one() -> None:
+    changed = change_preset(TINY, ["mirror=2"])
+    assert changed.training.mirror == (2,) and changed.changes["mirror"] == [2]
+    assert change_preset(TINY, ["mirror=0,2"]).training.mirror == (0, 2)
+
+
 def test_a_preset_without_changes_is_the_preset() -> None:
     assert change_preset(TINY, []) is TINY
 
