@@ -44,8 +44,8 @@ def adapt(
         "--class",
         metavar="NAME",
         help="Class that is correct in the pairs, and absent where a segmentation lacks it; may be"
-        " given several times. By default all classes of a segmentation, for a labelmap those of"
-        " the model.",
+        " given several times. By default all classes of a segmentation, for labelmaps those"
+        " that one of them shows.",
     ),
     minutes: float = typer.Option(
         15.0, min=0.01, max=MOST_MINUTES, help="Time limit of the whole work in minutes."
@@ -152,17 +152,22 @@ def _collect(
 ) -> None:
     """Write pairs of image and segmentation to a folder of corrected cases.
 
-    A class in ``classes`` that a segmentation lacks is recorded as absent from that case.
+    A class in ``classes`` that a segmentation lacks is recorded as absent from that case. Without
+    ``classes``, those that only other labelmaps show are absent from a labelmap, while those that
+    none of them shows are left as they are.
 
     Raises:
         MaskSAMError: a file cannot be read, a segmentation does not fit its image or the model, the
-            model needs several channels, a class is in neither the model nor any segmentation, or
-            two segmentations of one image have the same class.
+            model needs several channels, a class is in neither the model nor any segmentation, two
+            segmentations of one image have the same class, or there is no class.
     """
+    import numpy as np
+
     from MaskSAMCore.data.corrections import append_case
     from MaskSAMCore.geometry import image_digest
     from MaskSAMCore.io import read_volume
     from MaskSAMCore.io.files import image_stem
+    from MaskSAMCore.io.labelmaps import read_labelmap
     from MaskSAMCore.io.segments import has_segments, read_segment_labels, read_segmentation
     from MaskSAMCore.models import open_model
 
@@ -175,13 +180,23 @@ def _collect(
         )
     names = {label.name: label.value for label in bundle.labels}
     known = {name.casefold(): name for name in names}
+    unnamed = [path for _, path in pairs if not path.name.lower().endswith(".seg.nrrd")]
+    shown: set[int] = set()
+    for path in unnamed:
+        shown |= set(np.unique(read_labelmap(path).array).tolist())
     owners: dict[tuple[str, str], Path] = {}
     for image, segmentation in pairs:
         volume = read_volume(image)
         labelmap, values = read_segmentation(segmentation, volume, names)
+        if segmentation in unnamed:
+            values = {name: value for name, value in values.items() if value in shown}
         spelling = {name.casefold(): name for name in values}
         known = spelling | known
         right = [spelling.get(name.casefold(), name) for name in classes] or list(values)
+        if not right:
+            raise MaskSAMError(
+                f"{segmentation} shows no class: give the names of absent classes with --class"
+            )
         absent = [name for name in right if name not in values]
         values |= {name: value for value, name in enumerate(absent, max([0, *values.values()]) + 1)}
         digest = image_digest([volume])

@@ -107,6 +107,27 @@ def test_a_class_in_any_spelling_is_right_in_each_pair_and_absent_where_it_has_n
     assert "is not a dataset folder" in capsys.readouterr().err
 
 
+def test_a_class_that_no_labelmap_shows_is_left_as_it_is(tmp_path: Path, capsys):
+    pairs = []
+    for number, shown in enumerate(([1], [])):
+        image, labelmap = generated_case(number)
+        volume = Volume(image, GRID)
+        path, mask = tmp_path / f"{number}.nii.gz", tmp_path / f"{number}-labels.nii.gz"
+        write_volume(volume, path)
+        kept = np.where(np.isin(labelmap, shown), labelmap, 0).astype(np.uint8)
+        write_labelmap(kept, volume, mask, [])
+        pairs.append(f"{path}={mask}")
+    base, output = small_bundle(tmp_path / "small"), tmp_path / "ours"
+    options = ["-o", str(output), "--device", "cpu", "--steps", "1"]
+    assert main(["adapt", str(base), *pairs, *options]) == 0
+    assert load_bundle(output).card["adapted"]["classes"] == ["Bright"]
+    capsys.readouterr()
+    assert main(["adapt", str(base), pairs[1], "-o", str(tmp_path / "other")]) == 2
+    message = "1-labels.nii.gz shows no class: give the names of absent classes with --class"
+    assert message in " ".join(capsys.readouterr().err.split("\n"))
+    assert not (tmp_path / "other").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
