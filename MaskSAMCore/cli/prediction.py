@@ -153,8 +153,10 @@ def run_prediction(options: PredictOptions) -> None:
     warm_model = WarmModel(lambda: load_segmenter(options.models, own_device))
     prediction = _Prediction.of(options, warm_model.segmenter, shard)
     checked = prepared(prediction.outputs(), prediction.inputs(), prediction.settings.overwrite)
-    with checked, nullcontext() if cluster is None else cluster.connect(threads) as client:
-        records = prediction.run(warm_model, client, threads)
+    with checked:
+        _check_boxes(prediction.settings.boxes, prediction.segmenter)
+        with nullcontext() if cluster is None else cluster.connect(threads) as client:
+            records = prediction.run(warm_model, client, threads)
         if any(record.status == "failed" for record in records):
             # Raised inside the block, which then removes folders without a result.
             raise typer.Exit(SOME_FAILED)
@@ -622,18 +624,21 @@ def _only_roi(path: Path) -> RasBox:
 
 
 def _boxes(path: Path, segmenter: Segmenter) -> tuple[RasBox, ...]:
-    """Return the boxes of a markup file, with the names of the model's classes.
+    """Return the boxes of a markup file, with the names of the model's classes."""
+    return tuple(read_boxes(path, [label.name for label in segmenter.labels]))
+
+
+def _check_boxes(boxes: Iterable[RasBox] | None, segmenter: Segmenter) -> None:
+    """Check that boxes are named after classes of a model that has classes.
 
     Raises:
-        MaskSAMError: the file cannot be read, or a box names no class of a model with classes.
+        MaskSAMError: a box names no class.
     """
-    found = tuple(read_boxes(path, [label.name for label in segmenter.labels]))
-    if segmenter.labels:
+    if boxes and segmenter.labels:
         from MaskSAMCore.inference.box_prompts import class_index
 
-        for box in found:
+        for box in boxes:
             class_index(box.class_name, segmenter.labels)
-    return found
 
 
 def _of_shard(found: FoundCases, shard: Shard | None) -> tuple[Sequence[Case], Sequence[LeftOut]]:
