@@ -166,7 +166,7 @@ def _collect(
     from MaskSAMCore.data.corrections import append_case
     from MaskSAMCore.geometry import image_digest
     from MaskSAMCore.io import read_volume
-    from MaskSAMCore.io.files import image_stem
+    from MaskSAMCore.io.files import image_stem, is_segmentation_name
     from MaskSAMCore.io.labelmaps import read_labelmap
     from MaskSAMCore.io.segments import has_segments, read_segment_labels, read_segmentation
     from MaskSAMCore.models import open_model
@@ -180,15 +180,15 @@ def _collect(
         )
     names = {label.name: label.value for label in bundle.labels}
     known = {name.casefold(): name for name in names}
-    unnamed = [path for _, path in pairs if not path.name.lower().endswith(".seg.nrrd")]
     shown: set[int] = set()
-    for path in unnamed:
-        shown |= set(np.unique(read_labelmap(path).array).tolist())
+    for _, path in () if classes else pairs:
+        if not is_segmentation_name(path):
+            shown |= set(np.unique(read_labelmap(path).array).tolist())
     owners: dict[tuple[str, str], Path] = {}
     for image, segmentation in pairs:
         volume = read_volume(image)
         labelmap, values = read_segmentation(segmentation, volume, names)
-        if segmentation in unnamed:
+        if not classes and not is_segmentation_name(segmentation):
             values = {name: value for name, value in values.items() if value in shown}
         spelling = {name.casefold(): name for name in values}
         known = spelling | known

@@ -52,6 +52,11 @@ def is_image_name(path: Path) -> bool:
     return path.name.lower().endswith(IMAGE_SUFFIXES)
 
 
+def is_segmentation_name(path: Path) -> bool:
+    """Return whether a file name is that of a segmentation of 3D Slicer."""
+    return path.name.lower().endswith(".seg.nrrd")
+
+
 def files_in(*paths: Path) -> tuple[Path, ...]:
     """Return the files directly in folders; paths that are no folders are returned as they are."""
     found: list[Path] = []

@@ -23,7 +23,7 @@ from MaskSAMCore.io.companions import is_text_header, lacks_voxels
 from MaskSAMCore.io.deflated import check_deflated
 from MaskSAMCore.io.dicom import read_dicom
 from MaskSAMCore.io.dicom_files import is_dicom
-from MaskSAMCore.io.files import WRITTEN_SUFFIXES, atomic_file, image_stem
+from MaskSAMCore.io.files import WRITTEN_SUFFIXES, atomic_file, image_stem, is_segmentation_name
 from MaskSAMCore.io.nifti import is_nifti, read_nifti, write_nifti
 from MaskSAMCore.io.orientation import (
     RIGHT_ANGLE_TOLERANCE,
@@ -149,7 +149,7 @@ def _volume(path: Path, image: sitk.Image, to_mm: NDArray[np.float64]) -> Volume
     """
     components = image.GetNumberOfComponentsPerPixel()
     if components != 1:
-        if path.name.lower().endswith(".seg.nrrd"):
+        if is_segmentation_name(path):
             raise MaskSAMError(f"{path} has segments that overlap: export it without overlaps")
         raise MaskSAMError(
             f"{path} has {components} values per voxel (colour?): give a grey-level image"
@@ -257,7 +257,7 @@ def write_labelmap(
             f"a labelmap must have values from 0 to 65535, this one has {lowest} to {highest}"
         )
     smallest = np.uint8 if highest <= np.iinfo(np.uint8).max else np.uint16
-    segments = path.name.lower().endswith(".seg.nrrd")
+    segments = is_segmentation_name(path)
     metadata = segment_metadata(labelmap, labels) if segments else {}
     _write(labelmap.astype(smallest, copy=False), volume, path, overwrite, metadata)
 

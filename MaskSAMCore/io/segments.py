@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from MaskSAMCore.errors import MaskSAMError
 from MaskSAMCore.geometry import SAME_GRID_MM, Volume
+from MaskSAMCore.io.files import is_segmentation_name
 from MaskSAMCore.io.images import to_image
 from MaskSAMCore.io.labelmaps import read_labelmap
 from MaskSAMCore.labels import Label, Terminology, default_colors
@@ -69,7 +70,7 @@ def has_segments(path: Path) -> bool:
     Raises:
         MaskSAMError: the file cannot be read.
     """
-    if not path.name.lower().endswith(".seg.nrrd"):
+    if not is_segmentation_name(path):
         return False
     return any("Name" in segment for segment in _segment_fields(path).values())
 
@@ -90,7 +91,7 @@ def read_segmentation(
             values without a name.
     """
     labelmap = read_labelmap(path)
-    named = path.name.lower().endswith(".seg.nrrd")
+    named = is_segmentation_name(path)
     values = read_segment_values(path) if named else dict(names)
     array = labelmap.array
     if not labelmap.same_grid(image, SAME_GRID_MM):

@@ -17,10 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from MaskSAMCore.data.dataset import LabelledCase, load_cases, open_dataset
-from MaskSAMCore.evaluation import dice_scores
 from MaskSAMCore.inference import MaskSegmenter
 from MaskSAMCore.quality.corruptions import FITTED, HELD_OUT
-from Testing.benchmarks.prompts import class_indices
+from Testing.benchmarks.prompts import measure
 
 CORRUPTIONS = {**FITTED, **HELD_OUT}
 # Corruptions that change the look of an image but not what it shows.
@@ -37,14 +36,9 @@ def corrupted(
     ]
 
 
-def mean_dice(segmenter: MaskSegmenter, cases: Sequence[LabelledCase]) -> float:
+def mean_dice(segmenter: MaskSegmenter, cases: list[LabelledCase]) -> float:
     """Return the mean Dice over classes and cases."""
-    values = range(1, len(segmenter.labels) + 1)
-    scores = []
-    for case in cases:
-        found = class_indices(segmenter, segmenter.segment(case.channels).labelmap)
-        scores.append(dice_scores(found, case.labelmap, values))
-    return float(np.nanmean(scores))
+    return float(np.nanmean(measure(segmenter, cases, {"automatic": None})["automatic"]))
 
 
 def main() -> None:
